@@ -1,1 +1,24 @@
-//! x
+//! tidegate
+pub mod access;
+pub mod access_log;
+pub mod addr;
+pub mod auth;
+pub mod body;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod forward;
+pub mod htpasswd;
+pub mod listen;
+pub mod log;
+pub mod refusal;
+pub mod registry;
+pub mod secret;
+pub mod server;
+pub mod service;
+pub mod signals;
+pub mod site;
+pub mod snapshot;
+pub mod target;
+pub mod tls;
+pub mod upstream;

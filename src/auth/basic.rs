@@ -1,0 +1,127 @@
+//! The `Authorization: Basic` header, as RFC 7617 and nginx read it.
+//!
+//! Called by `auth`. Bytes stay bytes: no character set is assumed.
+
+use base64ct::{Base64Unpadded, Encoding};
+use zeroize::Zeroizing;
+
+use crate::secret::Password;
+
+/// A user name and a password, not checked yet.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    pub(super) user: Vec<u8>,
+    pub(super) password: Password,
+}
+
+/// The header holds no credentials that could be right.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unusable;
+
+impl Credentials {
+    /// Reads a header value; `None` for an empty user name, which clients send to mean "nobody".
+    ///
+    /// Decoded text of more than `most` bytes is refused before it is looked at.
+    pub(super) fn parse(header: &[u8], most: usize) -> Result<Option<Self>, Unusable> {
+        let (scheme, rest) = header.split_at_checked(SCHEME.len()).ok_or(Unusable)?;
+        if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first() != Some(&b' ') {
+            return Err(Unusable);
+        }
+        let decoded = decode(rest.trim_ascii_start(), most)?;
+        let colon = decoded
+            .iter()
+            .position(|byte| *byte == b':')
+            .ok_or(Unusable)?;
+        let (user, password) = decoded.split_at_checked(colon).ok_or(Unusable)?;
+        if user.is_empty() {
+            return Ok(None);
+        }
+        let password = password.get(1..).unwrap_or_default();
+        Ok(Some(Self {
+            user: user.to_vec(),
+            password: Password::new(password.to_vec()),
+        }))
+    }
+}
+
+/// Standard alphabet, padding optional, nothing behind it: nginx ignores what follows the padding,
+/// which gives one password many spellings.
+fn decode(token: &[u8], most: usize) -> Result<Zeroizing<Vec<u8>>, Unusable> {
+    let bare = token
+        .strip_suffix(b"==")
+        .or_else(|| token.strip_suffix(b"="))
+        .unwrap_or(token);
+    let padded = bare.len() != token.len();
+    if bare.len() > most.saturating_mul(4).div_ceil(3) || (padded && !token.len().is_multiple_of(4))
+    {
+        return Err(Unusable);
+    }
+    let mut decoded = Zeroizing::new(vec![0; bare.len()]);
+    let length = Base64Unpadded::decode(bare, &mut decoded)
+        .map_err(|_| Unusable)?
+        .len();
+    decoded.truncate(length);
+    Ok(decoded)
+}
+
+const SCHEME: &[u8] = b"Basic";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(header: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, Unusable> {
+        let parsed = Credentials::parse(header.as_bytes(), 64)?;
+        Ok(parsed.map(|c| (c.user, c.password.as_bytes().to_vec())))
+    }
+
+    fn pair(user: &str, password: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, Unusable> {
+        Ok(Some((user.into(), password.into())))
+    }
+
+    #[test]
+    fn what_clients_send_is_read() {
+        assert_eq!(parse("Basic dTpwdw=="), pair("u", "pw"));
+        assert_eq!(parse("bAsIc   dTpwdw=="), pair("u", "pw"));
+        assert_eq!(parse("Basic dTpwdw"), pair("u", "pw"));
+        assert_eq!(parse("Basic dTpwYXNzOndvcmQ="), pair("u", "pass:word"));
+        assert_eq!(parse("Basic dTo="), pair("u", ""));
+    }
+
+    #[test]
+    fn an_empty_user_is_nobody() {
+        assert_eq!(parse("Basic Og=="), Ok(None));
+        assert_eq!(parse("Basic OnB3"), Ok(None));
+    }
+
+    #[test]
+    fn anything_else_is_unusable() {
+        let cases = [
+            "",
+            "Basic",
+            "Basic ",
+            "Basic\tdTpwdw==",
+            "Basic dTpwdw== x",
+            "Basic dTpwdw==x",
+            "Basic dTpwdw=",
+            "Basic dTpwdw===",
+            "Basic _-_-",
+            "Basic dQ==",
+            "Bearer dTpwdw==",
+            "Basicx dTpwdw==",
+        ];
+        for case in cases {
+            assert_eq!(parse(case), Err(Unusable), "{case}");
+        }
+        let long = format!("Basic {}", "QUFB".repeat(22));
+        assert_eq!(parse(&long), Err(Unusable));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_panics(header: Vec<u8>) {
+            let _ = Credentials::parse(&header, 1024);
+            let _ = Credentials::parse(&[b"Basic ".as_slice(), &header].concat(), 16);
+        }
+    }
+}

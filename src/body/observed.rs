@@ -1,0 +1,88 @@
+//! A body that tells how it ended: the access log is written from here.
+//!
+//! Made by `service` around an answer's body.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::{Body, Error};
+
+/// How a body ended.
+#[derive(Debug)]
+pub enum End<'a> {
+    /// Every byte was handed on.
+    Whole,
+    /// The source broke off.
+    Broken(&'a Error),
+    /// The reader went away before the end.
+    Dropped,
+}
+
+/// Told once, when a body ends.
+pub trait Observer: Send {
+    /// The body ended after `bytes` bytes.
+    fn ended(self: Box<Self>, bytes: u64, end: End<'_>);
+}
+
+pub(super) struct Observed {
+    body: Body,
+    bytes: u64,
+    observer: Option<Box<dyn Observer>>,
+}
+
+impl Observed {
+    pub(super) fn new(body: Body, observer: Box<dyn Observer>) -> Self {
+        Self {
+            body,
+            bytes: 0,
+            observer: Some(observer),
+        }
+    }
+
+    fn tell(&mut self, end: End<'_>) {
+        if let Some(observer) = self.observer.take() {
+            observer.ended(self.bytes, end);
+        }
+    }
+}
+
+impl http_body::Body for Observed {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.tell(End::Whole),
+            Some(Err(error)) => self.tell(End::Broken(error)),
+            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Observed {
+    /// hyper drops a body whose end it knows by its length without asking for the `None` after it.
+    fn drop(&mut self) {
+        let end = if self.body.is_end_stream() {
+            End::Whole
+        } else {
+            End::Dropped
+        };
+        self.tell(end);
+    }
+}

@@ -1,0 +1,174 @@
+//! The command line: words in, calls out, and an exit code.
+//!
+//! The only module that prints. What the words mean is done elsewhere.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
+
+use crate::config::problem::Problems;
+use crate::config::{self, Log};
+use crate::log::Sink;
+use crate::server::Server;
+use crate::signals;
+use crate::snapshot::{Purpose, Snapshot};
+
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about = "The gate in front of a container registry", after_help = EXAMPLES)]
+struct Words {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve until told to stop (HUP reloads, USR1 reopens logs, TERM drains)
+    Serve(Which),
+    /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
+    Check(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The configuration
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = DEFAULT)]
+    file: PathBuf,
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    match Words::parse().command {
+        Verb::Serve(which) => serve(&which.file),
+        Verb::Check(which) => check(&which.file),
+    }
+}
+
+fn check(file: &std::path::Path) -> ExitCode {
+    let (config, mut problems) = config::load(file);
+    let built =
+        config.and_then(|config| Snapshot::build(&config, None, Purpose::Check, &mut problems));
+    if built.is_none() {
+        return refuse(&problems);
+    }
+    if problems.is_empty() {
+        say(&format!("{}: the configuration is good", file.display()));
+    } else {
+        say(&format!(
+            "{problems}\n{}: the configuration would start, with {}",
+            file.display(),
+            problems.summary()
+        ));
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve(file: &std::path::Path) -> ExitCode {
+    let (config, problems) = config::load(file);
+    let Some(config) = config else {
+        return refuse(&problems);
+    };
+    let log = match start_log(&config.log) {
+        Ok(log) => log,
+        Err(error) => return fail(&format!("cannot write the log: {error}")),
+    };
+    let (server, problems) = match Server::start(file, &config, problems, Some(log)) {
+        Ok(started) => started,
+        Err(problems) => return refuse(&problems),
+    };
+    for problem in problems.warnings() {
+        tracing::warn!("{problem}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    runtime.block_on(async {
+        let commands = match signals::commands() {
+            Ok(commands) => commands,
+            Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+        };
+        for note in server.notes() {
+            tracing::info!("{note}");
+        }
+        for address in server.addresses() {
+            tracing::info!("listening on {address}");
+        }
+        server.run(commands).await;
+        ExitCode::SUCCESS
+    })
+}
+
+/// One subscriber for the process, writing through a queue. Without colours: escape codes in a log
+/// are how a client would forge what an operator sees. Of the libraries only warnings are written:
+/// at finer levels they show header values.
+fn start_log(log: &Log) -> std::io::Result<Sink> {
+    let sink = Sink::open(log.destination.clone())?;
+    let libraries = log.level.min(LevelFilter::WARN);
+    let targets = Targets::new()
+        .with_default(libraries)
+        .with_target("tidegate", log.level);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(ToSink(sink.clone()));
+    let registry = tracing_subscriber::registry();
+    let set = if log.json {
+        tracing::subscriber::set_global_default(
+            registry.with(layer.json().flatten_event(true).with_filter(targets)),
+        )
+    } else {
+        tracing::subscriber::set_global_default(registry.with(layer.with_filter(targets)))
+    };
+    set.map_err(std::io::Error::other)?;
+    Ok(sink)
+}
+
+struct ToSink(Sink);
+
+impl<'a> MakeWriter<'a> for ToSink {
+    type Writer = Sink;
+
+    fn make_writer(&'a self) -> Sink {
+        self.0.clone()
+    }
+}
+
+fn refuse(problems: &Problems) -> ExitCode {
+    warn(&format!(
+        "{problems}\n{}: the configuration is refused: {}",
+        problems.file().display(),
+        problems.summary()
+    ));
+    ExitCode::from(REFUSED)
+}
+
+fn fail(what: &str) -> ExitCode {
+    warn(what);
+    ExitCode::FAILURE
+}
+
+/// To standard output; a reader that left is no reason to fail.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// `EX_CONFIG` of sysexits.h.
+const REFUSED: u8 = 78;
+const DEFAULT: &str = "/etc/tidegate/proxy.toml";
+const EXAMPLES: &str = "Examples:
+  tidegate check -c proxy.toml     is this file good?
+  tidegate serve -c proxy.toml     serve with it
+  kill -HUP PID                    read it again, without losing a transfer";

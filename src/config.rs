@@ -1,0 +1,179 @@
+//! The configuration: one TOML file, read once, with every problem of it in one report.
+//!
+//! `check`, start and reload all call [`load`]. What a key means is known in [`build`] and `sites`;
+//! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
+//! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
+//! Of the files that a config names, none is opened here: that is `snapshot`'s part.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::auth::HashingSettings;
+use crate::forward::{HeaderEdits, Origin};
+use crate::log::Destination;
+use crate::{connection, service, tls, upstream};
+
+use document::Document;
+use problem::{Place, Problem, Problems};
+use table::Placed;
+
+mod build;
+pub mod document;
+mod keys;
+mod lines;
+mod nearest;
+pub mod problem;
+mod sites;
+mod syntax;
+pub mod table;
+pub mod units;
+
+pub use keys::KEYS;
+
+/// Every module's settings, and the sites.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses and threads.
+    pub listen: Listen,
+    /// The process's own log and the access log.
+    pub log: Log,
+    /// Where the gate keeps what it makes itself.
+    pub state_dir: PathBuf,
+    /// Versions of TLS.
+    pub tls: tls::Settings,
+    /// Bounds of a connection.
+    pub connection: connection::Settings,
+    /// Bounds of a request.
+    pub service: service::Settings,
+    /// The hash threads.
+    pub hashing: HashingSettings,
+    /// Connections at once, in all.
+    pub connections: usize,
+    /// Connections at once, of one client.
+    pub connections_per_client: usize,
+    /// Longest decoded credentials in bytes.
+    pub basic_size: usize,
+    /// How long transfers may go on after TERM.
+    pub drain: Duration,
+    /// At least one.
+    pub sites: Vec<Site>,
+}
+
+/// Where connections come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// At least one.
+    pub https: Vec<SocketAddr>,
+    /// For the redirect to https.
+    pub http: Vec<SocketAddr>,
+    /// Threads that serve connections.
+    pub workers: usize,
+}
+
+/// What is logged, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important level that is written.
+    pub level: tracing::level_filters::LevelFilter,
+    /// JSON objects instead of words.
+    pub json: bool,
+    /// The process's own log.
+    pub destination: Destination,
+    /// One line a request; `None` is off.
+    pub access: Option<Destination>,
+}
+
+/// One `[[site]]`.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// As [`crate::site::Site::hosts`]; at least one.
+    pub hosts: Vec<String>,
+    /// Where its certificate comes from.
+    pub certificate: Certificate,
+    /// What clients are told instead of what they addressed.
+    pub external: Option<Origin>,
+    /// At least one.
+    pub routes: Vec<Route>,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Certificate {
+    /// Two PEM files.
+    Files {
+        /// The chain, the site's own certificate first.
+        cert: Placed<PathBuf>,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// Issued by a CA of the gate's own.
+    SelfSigned(Place),
+}
+
+/// One `[[site.route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The prefix.
+    pub path: String,
+    /// Whether `/v2/` below it is a registry's.
+    pub registry: bool,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Where it leads.
+    pub upstream: upstream::Settings,
+    /// Largest request body in bytes.
+    pub max_body: Option<u64>,
+    /// Fields set and removed.
+    pub edits: HeaderEdits,
+}
+
+/// How a route learns who is asking.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// HTTP Basic.
+    Basic {
+        /// The password file.
+        htpasswd: Placed<PathBuf>,
+        /// The `WWW-Authenticate` value.
+        challenge: HeaderValue,
+    },
+    /// The upstream asks.
+    LeftToUpstream,
+    /// Nobody is asked.
+    Open,
+}
+
+/// Reads a file; without errors among the problems there is a config.
+pub fn load(file: &Path) -> (Option<Config>, Problems) {
+    match std::fs::read(file) {
+        Ok(bytes) => parse(file, &bytes),
+        Err(error) => {
+            let mut problems = Problems::new(file);
+            problems.push(
+                Problem::error(None, format!("cannot read the configuration: {error}"))
+                    .fix("name another file with -c FILE, or let the gate's user read this one"),
+            );
+            (None, problems)
+        }
+    }
+}
+
+/// Reads a file's bytes; paths in it are relative to the folder of `file`.
+pub fn parse(file: &Path, bytes: &[u8]) -> (Option<Config>, Problems) {
+    let text = match document::decode(bytes) {
+        Ok(text) => text,
+        Err(problem) => {
+            let mut problems = Problems::new(file);
+            problems.push(problem);
+            return (None, problems);
+        }
+    };
+    let document = Document::parse(file, text, KEYS);
+    let base = file.parent().unwrap_or_else(|| Path::new(""));
+    let config = build::config(&document, base);
+    let problems = document.into_problems();
+    (config.filter(|_| !problems.has_errors()), problems)
+}

@@ -1,0 +1,131 @@
+//! How the getters of a table read: kinds of values, refusals, lists, names the author chooses.
+//!
+//! Called by `values` only. A reading function gets the table, the value's dotted name and the value.
+
+use super::super::problem::{Place, Problem};
+use super::super::syntax::{Entries, Node, Value};
+use super::super::units;
+use super::{Placed, Table};
+
+impl<'a> Table<'a> {
+    pub(super) fn read<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Self, &str, &'a Node) -> Option<T>,
+    ) -> Option<Placed<T>> {
+        let node = &self.find(key)?.node;
+        let value = read(self, &self.dotted(key), node)?;
+        Some(self.placed(node, value))
+    }
+
+    /// A string of a certain form, or, where `plain` says so, a number.
+    pub(super) fn quantity<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, units::Error>,
+        plain: impl Fn(i64) -> Option<T>,
+    ) -> Option<Placed<T>> {
+        self.read(key, |table, name, node| match &node.value {
+            Value::Integer(number) => number
+                .and_then(plain)
+                .or_else(|| table.refuse(name, node, expected)),
+            Value::Text(_) => table.parsed(name, node, &parse),
+            _ => table.refuse(name, node, expected),
+        })
+    }
+
+    pub(super) fn chosen<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&Self, &str, &'a Node) -> Option<T>,
+    ) -> Option<Vec<(Placed<String>, Placed<T>)>> {
+        let node = &self.find(key)?.node;
+        let Value::Table(entries) = &node.value else {
+            return self.refuse(&self.dotted(key), node, expected);
+        };
+        let mut written: Vec<_> = entries.iter().collect();
+        written.sort_by_key(|(_, entry)| entry.key_at);
+        let name = self.dotted(key);
+        let pairs = written.into_iter().filter_map(|(chosen, entry)| {
+            let place = self.document.place(entry.key_at);
+            let value = chosen.clone();
+            let read = read(self, &format!("{name}.{chosen}"), &entry.node)?;
+            Some((Placed { value, place }, self.placed(&entry.node, read)))
+        });
+        Some(pairs.collect())
+    }
+
+    pub(super) fn text(&self, name: &str, node: &'a Node) -> Option<String> {
+        self.parsed(name, node, &|text| Ok(text.to_owned()))
+    }
+
+    pub(super) fn parsed<T>(
+        &self,
+        name: &str,
+        node: &'a Node,
+        parse: &impl Fn(&str) -> Result<T, units::Error>,
+    ) -> Option<T> {
+        let Value::Text(text) = &node.value else {
+            return self.refuse(name, node, "a string");
+        };
+        self.accept(name, self.document.place(node.at), parse(text))
+    }
+
+    pub(super) fn each<T>(
+        &self,
+        name: &str,
+        node: &'a Node,
+        parse: &impl Fn(&str) -> Result<T, units::Error>,
+    ) -> Option<Vec<Placed<T>>> {
+        let Value::List(items) = &node.value else {
+            return self.refuse(name, node, "a list of strings, [\"…\", \"…\"]");
+        };
+        let read = items.iter().filter_map(|item| {
+            let value = self.parsed(name, item, parse)?;
+            Some(self.placed(item, value))
+        });
+        Some(read.collect())
+    }
+
+    pub(super) fn inner(&self, key: &str, node: &Node, entries: &'a Entries) -> Self {
+        Self::new(self.document, self.dotted(key), entries, node.at)
+    }
+
+    pub(super) fn placed<T>(&self, node: &Node, value: T) -> Placed<T> {
+        let place = self.document.place(node.at);
+        Placed { value, place }
+    }
+
+    /// A unit's answer; its refusal becomes a problem.
+    pub(super) fn accept<T>(
+        &self,
+        name: &str,
+        place: Place,
+        read: Result<T, units::Error>,
+    ) -> Option<T> {
+        let error = match read {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        let problem = Problem::error(place, format!("{name}: {error}"));
+        self.report(Problem {
+            why: error.why(),
+            remedy: error.remedy(),
+            ..problem
+        });
+        None
+    }
+
+    /// Reports a value of the wrong kind. Nothing but a number is repeated: it may be a secret.
+    pub(super) fn refuse<T>(&self, name: &str, node: &Node, expected: &str) -> Option<T> {
+        let found = match node.value {
+            Value::Integer(Some(number)) => number.to_string(),
+            _ => node.value.kind().to_owned(),
+        };
+        let what = format!("{name}: expected {expected}, found {found}");
+        self.report(Problem::error(self.document.place(node.at), what));
+        None
+    }
+}

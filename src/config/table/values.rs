@@ -1,0 +1,200 @@
+//! The getters of a table, one for each kind of value.
+//!
+//! Called by the code that knows the keys. Each marks its key as asked for, and reports a value of the
+//! wrong kind, or one that `units` refuses, without repeating it.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::super::problem::Problem;
+use super::super::syntax::Value;
+use super::super::units;
+use super::{Placed, Table};
+
+/// A value that may be written in short or in full.
+#[derive(Debug)]
+pub enum Written<'a> {
+    /// `tls = "acme"`
+    Short(Placed<String>),
+    /// `tls = { cert = "a.pem", key = "b.pem" }`
+    Full(Table<'a>),
+}
+
+impl<'a> Table<'a> {
+    /// A string, any.
+    pub fn string(&self, key: &'static str) -> Option<Placed<String>> {
+        self.read(key, |table, name, node| table.text(name, node))
+    }
+
+    /// A string of a certain form: `route.parse("path", units::path_prefix)`.
+    pub fn parse<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, units::Error>,
+    ) -> Option<Placed<T>> {
+        self.read(key, |table, name, node| table.parsed(name, node, &parse))
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, key: &'static str) -> Option<Placed<bool>> {
+        self.read(key, |table, name, node| match node.value {
+            Value::Boolean(value) => Some(value),
+            _ => table.refuse(name, node, "true or false"),
+        })
+    }
+
+    /// `true` or `false`.
+    pub fn boolean_or(&self, key: &'static str, default: bool) -> bool {
+        self.boolean(key).map_or(default, |read| read.value)
+    }
+
+    /// A whole number of the range, both ends included.
+    pub fn integer<T: TryFrom<u64>>(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<Placed<T>> {
+        self.read(key, |table, name, node| {
+            let in_range = match node.value {
+                Value::Integer(value) => value
+                    .and_then(|value| u64::try_from(value).ok())
+                    .filter(|value| range.contains(value))
+                    .and_then(|value| T::try_from(value).ok()),
+                _ => None,
+            };
+            let (from, to) = (range.start(), range.end());
+            in_range.or_else(|| {
+                table.refuse(name, node, &format!("a whole number from {from} to {to}"))
+            })
+        })
+    }
+
+    /// A whole number of the range, both ends included.
+    pub fn integer_or<T: TryFrom<u64>>(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: T,
+    ) -> T {
+        self.integer(key, range).map_or(default, |read| read.value)
+    }
+
+    /// A duration with its unit, `"15m"`.
+    pub fn duration(&self, key: &'static str) -> Option<Placed<Duration>> {
+        self.quantity(key, "a duration such as \"30s\"", units::duration, |_| None)
+    }
+
+    /// A duration with its unit, `"15m"`.
+    pub fn duration_or(&self, key: &'static str, default: Duration) -> Duration {
+        self.duration(key).map_or(default, |read| read.value)
+    }
+
+    /// Bytes with their unit, `"32KiB"`.
+    pub fn size(&self, key: &'static str) -> Option<Placed<u64>> {
+        self.quantity(key, "a size such as \"32KiB\"", units::size, |_| None)
+    }
+
+    /// Bytes with their unit, `"32KiB"`.
+    pub fn size_or(&self, key: &'static str, default: u64) -> u64 {
+        self.size(key).map_or(default, |read| read.value)
+    }
+
+    /// Bytes with their unit, or a plain number of them: `0`.
+    pub fn size_or_bytes(&self, key: &'static str) -> Option<Placed<u64>> {
+        let expected = "a size such as \"32KiB\", or a number of bytes";
+        self.quantity(key, expected, units::size, |bytes| {
+            u64::try_from(bytes).ok()
+        })
+    }
+
+    /// An HTTP status, `404`.
+    pub fn status(&self, key: &'static str) -> Option<Placed<StatusCode>> {
+        self.read(key, |table, name, node| match node.value {
+            Value::Integer(code) => {
+                let place = table.document.place(node.at);
+                table.accept(name, place, units::http_status(code.unwrap_or(-1)))
+            }
+            _ => table.refuse(name, node, "a status such as 404"),
+        })
+    }
+
+    /// A list of strings.
+    pub fn strings(&self, key: &'static str) -> Option<Placed<Vec<Placed<String>>>> {
+        self.parse_each(key, |text| Ok(text.to_owned()))
+    }
+
+    /// A list of strings of a certain form. Those that are not are reported and left out.
+    pub fn parse_each<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, units::Error>,
+    ) -> Option<Placed<Vec<Placed<T>>>> {
+        self.read(key, |table, name, node| table.each(name, node, &parse))
+    }
+
+    /// A table with names that the author of the file chooses, each with a string. In the file's order.
+    pub fn pairs(&self, key: &'static str) -> Option<Vec<(Placed<String>, Placed<String>)>> {
+        self.chosen(key, "a table of strings", |table, name, node| {
+            table.text(name, node)
+        })
+    }
+
+    /// The same, each with a list of strings.
+    pub fn lists(
+        &self,
+        key: &'static str,
+    ) -> Option<Vec<(Placed<String>, Placed<Vec<Placed<String>>>)>> {
+        self.chosen(key, "a table of lists of strings", |table, name, node| {
+            table.each(name, node, &|text| Ok(text.to_owned()))
+        })
+    }
+
+    /// A table in this one, `[limits]` or `auth = { … }`.
+    pub fn table(&self, key: &'static str) -> Option<Table<'a>> {
+        let node = &self.find(key)?.node;
+        match &node.value {
+            Value::Table(entries) => Some(self.inner(key, node, entries)),
+            _ => self.refuse(&self.dotted(key), node, "a table"),
+        }
+    }
+
+    /// Tables in this one, `[[site]]` or a list of inline ones; none when it is not written.
+    pub fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
+        let Some(entry) = self.find(key) else {
+            return Vec::new();
+        };
+        let name = self.dotted(key);
+        match &entry.node.value {
+            Value::List(nodes) => nodes
+                .iter()
+                .filter_map(|node| match &node.value {
+                    Value::Table(entries) => Some(self.inner(key, node, entries)),
+                    _ => self.refuse(&name, node, "a list of tables"),
+                })
+                .collect(),
+            // It is read all the same, for the sake of the problems in it.
+            Value::Table(entries) => {
+                let what = format!("{name}: expected a list of tables, found one table");
+                let problem = Problem::error(self.document.place(entry.node.at), what);
+                self.report(problem.fix(format!("write [[{name}]], with two brackets")));
+                vec![self.inner(key, &entry.node, entries)]
+            }
+            _ => self
+                .refuse(&name, &entry.node, "a list of tables")
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// What may be a string or a table.
+    pub fn string_or_table(&self, key: &'static str) -> Option<Written<'a>> {
+        let node = &self.find(key)?.node;
+        match &node.value {
+            Value::Table(entries) => Some(Written::Full(self.inner(key, node, entries))),
+            Value::Text(text) => Some(Written::Short(self.placed(node, text.clone()))),
+            _ => self.refuse(&self.dotted(key), node, "a string or a table"),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Addresses to listen on, hosts, and the patterns of hosts a site answers for.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{Error, write};
+
+/// A name or an address, without a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// In lower case, without a dot at the end.
+    Name(String),
+    /// An IPv4 address in IPv6 form is the IPv4 address.
+    Address(IpAddr),
+}
+
+/// Which hosts a site answers for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    /// This one.
+    Exact(Host),
+    /// `*.x`: one label and this name behind it; the name is in lower case.
+    Below(String),
+    /// `*`: any that no other pattern matches.
+    Any,
+}
+
+/// `[::]:443`, `127.0.0.1:80`.
+///
+/// # Errors
+///
+/// No port, no address, a name, an IPv6 address without brackets.
+pub fn socket_address(text: &str) -> Result<SocketAddr, Error> {
+    text.parse().map_err(|_| {
+        if text.is_empty() {
+            return Error::Empty;
+        }
+        let expected = "an address and a port";
+        let remedy = address_remedy(text);
+        Error::Malformed { expected, remedy }
+    })
+}
+
+/// A name, an IP literal with or without brackets, `*.x`, or `*`.
+///
+/// # Errors
+///
+/// A scheme, a port, a path, another wildcard, or what no host can be called.
+pub fn host_pattern(text: &str) -> Result<HostPattern, Error> {
+    if text == "*" {
+        return Ok(HostPattern::Any);
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        return Err(superfluous("a scheme", text_before(rest, "/?#")));
+    }
+    if text.contains(['/', '?', '#']) {
+        return Err(superfluous("a path", text_before(text, "/?#")));
+    }
+    if let Some(host) = without_port(text) {
+        return Err(superfluous("a port", host));
+    }
+    match text.strip_prefix("*.") {
+        Some(parent) => name(parent).map(HostPattern::Below),
+        None => host(text).map(HostPattern::Exact),
+    }
+}
+
+/// The path in `unix:/path`: absolute, and no longer than a socket's address may be.
+///
+/// # Errors
+///
+/// Another prefix, a relative path, nginx's `:` at the end, more than 107 bytes.
+pub fn unix_path(text: &str) -> Result<PathBuf, Error> {
+    let path = text.strip_prefix("unix:").unwrap_or_default();
+    let trimmed = path.trim_end_matches(':');
+    let is_path = path.starts_with('/') && trimmed == path && !path.ends_with('/');
+    if !is_path || path.contains('\0') {
+        return Err(Error::Malformed {
+            expected: "\"unix:\" and an absolute path",
+            remedy: write(format_args!("unix:/{}", trimmed.trim_matches('/'))),
+        });
+    }
+    if path.len() > UNIX_PATH {
+        return Err(Error::Malformed {
+            expected: "a path that fits into a socket's address (107 bytes)",
+            remedy: "move the socket to a shorter path, such as one in /run".to_owned(),
+        });
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// A name or an IP literal, with or without brackets, and no port.
+pub(super) fn host(text: &str) -> Result<Host, Error> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if let Some(inner) = bare {
+        let address: Result<Ipv6Addr, _> = inner.parse();
+        return address
+            .map(|address| Host::Address(IpAddr::V6(address).to_canonical()))
+            .map_err(|_| Error::Malformed {
+                expected: "an IPv6 address in brackets",
+                remedy: write("[::1]"),
+            });
+    }
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(Host::Address(address.to_canonical())),
+        Err(_) => name(text).map(Host::Name),
+    }
+}
+
+/// A name as DNS and registries have it, in lower case; underscores are usual in container networks.
+fn name(text: &str) -> Result<String, Error> {
+    if text.is_empty() {
+        return Err(Error::Empty);
+    }
+    let malformed = |expected, remedy| Error::Malformed { expected, remedy };
+    if !text.is_ascii() {
+        let remedy = "write the name in its ASCII form, which begins with \"xn--\"";
+        return Err(malformed("an ASCII name", remedy.to_owned()));
+    }
+    if text.contains('*') {
+        let remedy = "write \"*.example.com\" for one label, or \"*\" for any host";
+        return Err(malformed(
+            "a pattern with its * in front",
+            remedy.to_owned(),
+        ));
+    }
+    if let Some(stem) = text.strip_suffix('.') {
+        return Err(malformed("a name without a dot at its end", write(stem)));
+    }
+    if text.len() > NAME || !text.split('.').all(is_label) {
+        let remedy = "labels are letters, digits, - and _, at most 63 of them, with dots between";
+        return Err(malformed("a host name", remedy.to_owned()));
+    }
+    if is_number(text.rsplit('.').next().unwrap_or(text)) {
+        // No top-level domain is a number, and everyone reads such a name as an address.
+        return Err(malformed(
+            "an IPv4 address",
+            "write four numbers from 0 to 255".to_owned(),
+        ));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+fn is_label(label: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=LABEL).contains(&label.len())
+        && label.bytes().all(is_allowed)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+fn is_number(label: &str) -> bool {
+    label.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The host before a port; nothing for a host alone, which an IPv6 address is.
+fn without_port(text: &str) -> Option<&str> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_bracketed = host.starts_with('[') && host.ends_with(']');
+    (is_number(port) && (is_bracketed || !host.contains(':'))).then_some(host)
+}
+
+fn text_before<'t>(text: &'t str, signs: &str) -> &'t str {
+    text.split(|sign| signs.contains(sign))
+        .next()
+        .unwrap_or(text)
+}
+
+/// Without user name: what stands before an `@` may be a password.
+fn superfluous(part: &'static str, host: &str) -> Error {
+    let host = host.rsplit('@').next().unwrap_or(host);
+    let host = without_port(host).unwrap_or(host);
+    Error::Superfluous {
+        part,
+        why: "a site is found by the host alone, on every address the gate listens on",
+        remedy: write(host),
+    }
+}
+
+/// What somebody who wrote `text` for an address should have written.
+fn address_remedy(text: &str) -> String {
+    let address: Result<IpAddr, _> = text.trim_matches(['[', ']']).parse();
+    if let Ok(address) = address {
+        let example = SocketAddr::new(address, 443);
+        return format!("add the port: \"{example}\"; IPv6 addresses stand in brackets");
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let Ok(port) = port.parse::<u16>() else {
+        return write("[::]:443");
+    };
+    match host {
+        "" | "*" => format!("write \"[::]:{port}\" for all addresses"),
+        "localhost" => format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
+        _ => format!("write an address of this machine, or \"[::]:{port}\" for all of them"),
+    }
+}
+
+/// With brackets around an IPv6 address, as in a URL.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => host.fmt(f),
+            Self::Below(parent) => write!(f, "*.{parent}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+/// Of a whole name and of a label (RFC 1035 §2.3.4).
+const NAME: usize = 253;
+const LABEL: usize = 63;
+
+/// `sun_path` on Linux is 108 bytes with its NUL (unix(7)).
+const UNIX_PATH: usize = 107;

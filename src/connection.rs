@@ -1,0 +1,168 @@
+//! One client connection, from the first byte to the close.
+//!
+//! `server` hands over an accepted socket and a service; this module sees to TLS, to the choice of
+//! HTTP version, to every deadline of an idle or slow connection, to draining, and to a close that does
+//! not lose the last answer. It knows nothing of sites, passwords or registries.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::TcpStream as StdStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::addr::{ClientAddr, PeerAddr};
+use crate::body::{Body, Received};
+use crate::tls::{self, HandshakeError, Tls};
+
+mod drain;
+mod drive;
+mod linger;
+mod plain;
+mod serve;
+mod stream;
+mod watch;
+
+pub use drain::{Drain, Drainer};
+use stream::Watched;
+use watch::Watch;
+
+/// What bounds a connection; every wait in it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// From the first byte of the TLS hello to the end of the handshake.
+    pub handshake: Duration,
+    /// From the first byte of an HTTP/1 head to its end.
+    pub head: Duration,
+    /// Size of a head in bytes, HTTP/1 and HTTP/2.
+    pub head_size: usize,
+    /// A connection without a request, HTTP/1 and HTTP/2.
+    pub idle: Duration,
+    /// A write that makes no progress.
+    pub write_idle: Duration,
+    /// Streams at once on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Receive window of one HTTP/2 stream, in bytes: the upload speed is this over the round trip.
+    pub h2_window: u32,
+    /// Receive window of one HTTP/2 connection, in bytes.
+    pub h2_connection_window: u32,
+}
+
+/// What a connection is held to.
+#[derive(Clone, Debug)]
+pub struct Terms<'a> {
+    /// Its bounds.
+    pub settings: &'a Settings,
+    /// How it learns that the gate drains.
+    pub drain: Drain,
+}
+
+/// What a request should know of the connection it came over.
+#[derive(Debug)]
+pub struct Info {
+    /// Who is asking.
+    pub client: ClientAddr,
+    /// The handshake's result; `None` on a plain HTTP listener.
+    pub tls: Option<tls::Info>,
+}
+
+/// A request as the service gets it: hyper's, the connection's facts, and where to count its body.
+pub struct Exchange {
+    /// The request; its body has not been read.
+    pub request: Request<Incoming>,
+    /// The connection's facts.
+    pub connection: Arc<Info>,
+    /// Counts what comes of the request's body.
+    pub received: Arc<Received>,
+}
+
+/// The future of one answer. Boxed, so that an idle connection does not keep the space for it.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// What answers the requests of a connection.
+pub trait Service: Clone + Send + Unpin + 'static {
+    /// Answers one request; a refusal is an answer too.
+    fn answer(&self, exchange: Exchange) -> Answer;
+}
+
+impl<F> Service for F
+where
+    F: Fn(Exchange) -> Answer + Clone + Send + Unpin + 'static,
+{
+    fn answer(&self, exchange: Exchange) -> Answer {
+        self(exchange)
+    }
+}
+
+/// Serves a connection to an HTTPS listener until it is closed.
+pub async fn serve_tls(
+    stream: StdStream,
+    peer: PeerAddr,
+    terms: Terms<'_>,
+    tls: &Tls,
+    service: impl Service,
+) {
+    let watch = Arc::new(Watch::new(terms.settings));
+    let Ok(stream) = open(stream) else { return };
+    let stream = Watched {
+        stream,
+        watch: Arc::clone(&watch),
+    };
+    match timeout(terms.settings.handshake, tls::accept(stream, tls)).await {
+        Err(_elapsed) => tracing::debug!(%peer, "closed: no handshake in time"),
+        Ok(Err(HandshakeError::PlainHttp(stream))) => {
+            tracing::debug!(%peer, "plain HTTP on a TLS port");
+            // The client may be gone already.
+            let _ = timeout(terms.settings.handshake, plain::refuse(stream)).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "closed: handshake failed"),
+        Ok(Ok(tls::Accepted { stream, info })) => {
+            let http2 = info.http2;
+            let info = Info {
+                client: peer.client(),
+                tls: Some(info),
+            };
+            let connection = serve::Connection::new(info, terms, watch, service);
+            if http2 {
+                connection.http2(stream).await;
+            } else {
+                connection.http1(stream).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection to a plain HTTP listener until it is closed.
+pub async fn serve_plain(
+    stream: StdStream,
+    peer: PeerAddr,
+    terms: Terms<'_>,
+    service: impl Service,
+) {
+    let Ok(stream) = open(stream) else { return };
+    let info = Info {
+        client: peer.client(),
+        tls: None,
+    };
+    let watch = Arc::new(Watch::new(terms.settings));
+    let stream = Watched {
+        stream,
+        watch: Arc::clone(&watch),
+    };
+    serve::Connection::new(info, terms, watch, service)
+        .http1(stream)
+        .await;
+}
+
+/// Ties an accepted socket to this thread's runtime.
+fn open(stream: StdStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
+}

@@ -1,0 +1,66 @@
+//! How a connection learns that the gate is draining.
+//!
+//! `server` holds the [`Drainer`]; each connection holds a [`Drain`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+/// The side that says when.
+#[derive(Debug)]
+pub struct Drainer {
+    begun: Arc<AtomicBool>,
+    signal: watch::Sender<bool>,
+}
+
+/// The side that is told.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    begun: Arc<AtomicBool>,
+    signal: watch::Receiver<bool>,
+}
+
+impl Drainer {
+    /// Not draining yet.
+    pub fn new() -> Self {
+        Self {
+            begun: Arc::default(),
+            signal: watch::Sender::new(false),
+        }
+    }
+
+    /// A listening side for one more connection.
+    pub fn listen(&self) -> Drain {
+        Drain {
+            begun: Arc::clone(&self.begun),
+            signal: self.signal.subscribe(),
+        }
+    }
+
+    /// From now on answers on HTTP/1 close their connection, and HTTP/2 connections say goodbye.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+        self.signal.send_replace(true);
+    }
+}
+
+impl Default for Drainer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drain {
+    /// True once draining has begun.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Returns once draining begins; never, when the gate is gone before.
+    pub async fn begins(mut self) {
+        if self.signal.wait_for(|begun| *begun).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

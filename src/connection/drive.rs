@@ -1,0 +1,111 @@
+//! Drives one HTTP connection: its own progress, its deadlines, and the end of the gate.
+//!
+//! One timer a connection, set to the earliest deadline it had when last looked at; a deadline that
+//! moved away is noticed when the timer fires, one that came nearer after each turn of the connection.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::Drain;
+use super::watch::{Late, Watch};
+
+/// An HTTP connection of either version.
+pub(super) trait Http {
+    /// Makes progress; ready when the connection is done, without closing its socket on HTTP/1.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    /// Ends the connection after the requests in flight.
+    fn shut_down(&mut self);
+    /// How long requests that are already on their way are still served while draining.
+    fn grace(&self) -> Duration;
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The peer closed it, or we did after its last answer.
+    Done,
+    /// The peer broke it, or what it sent was no HTTP.
+    Broken(hyper::Error),
+    /// A deadline passed.
+    Late(Late),
+}
+
+/// The future that drives a connection.
+pub(super) struct Drive<'a, H> {
+    http: &'a mut H,
+    watch: &'a Watch,
+    timer: Pin<Box<Sleep>>,
+    drain: Draining,
+}
+
+enum Draining {
+    No(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Grace(Pin<Box<Sleep>>),
+    Ending,
+}
+
+impl<'a, H: Http> Drive<'a, H> {
+    pub(super) fn new(http: &'a mut H, watch: &'a Watch, drain: Drain) -> Self {
+        let first = watch.deadline().map_or_else(far_away, |(at, _)| at);
+        Self {
+            http,
+            watch,
+            timer: Box::pin(tokio::time::sleep_until(first)),
+            drain: Draining::No(Box::pin(drain.begins())),
+        }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) {
+        if let Draining::No(begins) = &mut self.drain
+            && begins.as_mut().poll(cx).is_ready()
+        {
+            self.drain = Draining::Grace(Box::pin(tokio::time::sleep(self.http.grace())));
+        }
+        if let Draining::Grace(grace) = &mut self.drain
+            && grace.as_mut().poll(cx).is_ready()
+        {
+            self.drain = Draining::Ending;
+            self.http.shut_down();
+        }
+    }
+
+    /// Ready with what took too long; sets the timer anew while nothing did.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+        loop {
+            let deadline = self.watch.deadline();
+            let at = deadline.map_or_else(far_away, |(at, _)| at);
+            if at < self.timer.deadline() {
+                self.timer.as_mut().reset(at);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match deadline {
+                Some((at, late)) if at <= Instant::now() => return Poll::Ready(late),
+                _ => self.timer.as_mut().reset(at),
+            }
+        }
+    }
+}
+
+impl<H: Http> Future for Drive<'_, H> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        self.poll_drain(cx);
+        match self.http.poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(End::Done),
+            Poll::Ready(Err(error)) => Poll::Ready(End::Broken(error)),
+            Poll::Pending => self.poll_deadline(cx).map(End::Late),
+        }
+    }
+}
+
+/// While a request runs there is no deadline here; the timer is looked at again after this long.
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}

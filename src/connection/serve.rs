@@ -1,0 +1,258 @@
+//! Serves HTTP/1 or HTTP/2 on an open stream: hyper's connection, wired to the watch and the service.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::drive::{Drive, End, Http};
+use super::watch::{Late, Watch};
+use super::{Answer, Drain, Exchange, Info, Service, Terms, linger};
+use crate::body::{self, Body, Received};
+
+/// A connection whose stream is open and whose HTTP version is known.
+pub(super) struct Connection<'a, S> {
+    info: Arc<Info>,
+    terms: Terms<'a>,
+    watch: Arc<Watch>,
+    service: S,
+}
+
+impl<'a, S: Service> Connection<'a, S> {
+    pub(super) fn new(info: Info, terms: Terms<'a>, watch: Arc<Watch>, service: S) -> Self {
+        Self {
+            info: Arc::new(info),
+            terms,
+            watch,
+            service,
+        }
+    }
+
+    /// Serves HTTP/1.0 and 1.1.
+    pub(super) async fn http1<IO>(self, stream: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let watch = Arc::clone(&self.watch);
+        watch.begin(true);
+        let mut http = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // The watch has this deadline, and more exactly: hyper's would count idle time as head.
+            .header_read_timeout(None)
+            .max_header_size(self.terms.settings.head_size)
+            .serve_connection(TokioIo::new(stream), service_fn(self.requests()));
+        let end = Drive::new(&mut http, &watch, self.terms.drain).await;
+        log_end(&self.info, &end);
+        let mut stream = http.into_parts().io.into_inner();
+        if let End::Late(Late::Head) = end {
+            // Nobody else writes here any more: the head never became a request.
+            let _ = timeout(CLOSE, stream.write_all(TOO_SLOW.as_bytes())).await;
+        }
+        if matches!(end, End::Late(Late::Write)) {
+            return;
+        }
+        let closed = timeout(CLOSE, stream.shutdown()).await;
+        if matches!(closed, Ok(Ok(()))) && watch.left_unread() {
+            linger::discard(&mut stream).await;
+        }
+    }
+
+    /// Serves HTTP/2.
+    pub(super) async fn http2<IO>(self, stream: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let watch = Arc::clone(&self.watch);
+        watch.begin(false);
+        let head_size = u32::try_from(self.terms.settings.head_size).unwrap_or(u32::MAX);
+        let mut http = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.terms.settings.h2_streams)
+            .initial_stream_window_size(self.terms.settings.h2_window)
+            .initial_connection_window_size(self.terms.settings.h2_connection_window)
+            .max_header_list_size(head_size)
+            .serve_connection(TokioIo::new(stream), service_fn(self.requests()));
+        let end = Drive::new(&mut http, &watch, self.terms.drain).await;
+        log_end(&self.info, &end);
+        if let End::Late(Late::Idle) = end {
+            // A goodbye (GOAWAY) and a bounded time to send it.
+            Http::shut_down(&mut http);
+            let _ = timeout(CLOSE, &mut http).await;
+        }
+    }
+
+    /// hyper's view of the service: counts requests in and answers out.
+    fn requests(&self) -> impl Fn(Request<Incoming>) -> ServedAnswer + use<S> {
+        let service = self.service.clone();
+        let info = Arc::clone(&self.info);
+        let drain = self.terms.drain.clone();
+        let watch = Arc::clone(&self.watch);
+        move |request| {
+            let received = Arc::new(Received::default());
+            let running = Running::begin(&watch, &received);
+            let http1 = request.version() < Version::HTTP_2;
+            let exchange = Exchange {
+                request,
+                connection: Arc::clone(&info),
+                received,
+            };
+            let drain = http1.then(|| drain.clone());
+            ServedAnswer {
+                answer: service.answer(exchange),
+                running: Some(running),
+                drain,
+            }
+        }
+    }
+}
+
+/// The future of an answer that carries its request's guard on into the body.
+struct ServedAnswer {
+    answer: Answer,
+    running: Option<Running>,
+    /// On HTTP/1, where an answer says whether the connection goes on.
+    drain: Option<Drain>,
+}
+
+impl Future for ServedAnswer {
+    type Output = Result<Response<Served>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(Ok(mut response)) = self.answer.as_mut().poll(cx) else {
+            return Poll::Pending;
+        };
+        let running = self.running.take();
+        if let Some(drain) = &self.terms.drain {
+            let unread = running.as_ref().is_some_and(Running::is_unread);
+            if unread || drain.has_begun() {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, CLOSE_VALUE);
+            }
+        }
+        Poll::Ready(Ok(response.map(|body| Served {
+            body,
+            _running: running,
+        })))
+    }
+}
+
+/// One request in flight; over when dropped.
+struct Running {
+    watch: Arc<Watch>,
+    received: Arc<Received>,
+}
+
+impl Running {
+    fn begin(watch: &Arc<Watch>, received: &Arc<Received>) -> Self {
+        watch.begin_request();
+        Self {
+            watch: Arc::clone(watch),
+            received: Arc::clone(received),
+        }
+    }
+
+    fn is_unread(&self) -> bool {
+        !self.received.is_ended()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.watch.end_request(self.is_unread());
+    }
+}
+
+/// An answer's body with the guard of its request.
+struct Served {
+    body: Body,
+    _running: Option<Running>,
+}
+
+impl http_body::Body for Served {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<I, S> Http for http1::Connection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Served> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Unpin,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.poll_without_shutdown(cx)
+    }
+
+    fn shut_down(&mut self) {
+        Pin::new(self).graceful_shutdown();
+    }
+
+    /// hyper closes an idle connection at once, and a request that is on the wire would be lost.
+    fn grace(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+impl<I, S> Http for http2::Connection<I, S, TokioExecutor>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Served> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(self).poll(cx)
+    }
+
+    fn shut_down(&mut self) {
+        Pin::new(self).graceful_shutdown();
+    }
+
+    /// GOAWAY comes in two steps by itself (RFC 9113 section 6.8).
+    fn grace(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+fn log_end(info: &Info, end: &End) {
+    let client = info.client;
+    match end {
+        End::Done => tracing::trace!(%client, "connection closed"),
+        End::Broken(error) => tracing::debug!(%client, %error, "connection broken"),
+        End::Late(late) => tracing::debug!(%client, ?late, "connection closed: too slow"),
+    }
+}
+
+/// How long the last bytes of a connection may take.
+const CLOSE: Duration = Duration::from_secs(2);
+const CLOSE_VALUE: HeaderValue = HeaderValue::from_static("close");
+const TOO_SLOW: &str =
+    "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";

@@ -1,0 +1,168 @@
+//! Which fields cross the gate, in both directions: pure functions on header maps.
+//!
+//! Called by `forward`. The order is the point: first everything that is not to cross is taken out of
+//! the sender's set, then ours is added, so that a sender cannot name our fields away
+//! (`Connection: X-Forwarded-For`).
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::addr::ClientAddr;
+
+/// Fields that an operator sets or removes; `None` removes.
+pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
+
+/// Takes out of a request what must not reach the upstream; `Authorization` stays where the upstream
+/// checks it itself.
+pub(super) fn strip_request(headers: &mut HeaderMap, keep_authorization: bool) {
+    let mut gone = nominated(headers);
+    let stripped = |name: &HeaderName| {
+        is_hop_by_hop(name)
+            || is_ours_or_forged(name.as_str())
+            || (name == header::AUTHORIZATION && !keep_authorization)
+    };
+    gone.extend(headers.keys().filter(|name| stripped(name)).cloned());
+    for name in gone {
+        headers.remove(name);
+    }
+    join_cookies(headers);
+}
+
+/// Adds what the upstream is to know: whom it answers, over what, and under which id.
+pub(super) fn add_request(
+    headers: &mut HeaderMap,
+    host: HeaderValue,
+    client: ClientAddr,
+    request_id: HeaderValue,
+) {
+    headers.insert(header::HOST, host);
+    headers.insert(FORWARDED_PROTO, HTTPS);
+    // An address is always a legal value.
+    if let Ok(address) = HeaderValue::from_str(&client.to_string()) {
+        headers.insert(FORWARDED_FOR, address.clone());
+        headers.insert(REAL_IP, address);
+    }
+    headers.insert(REQUEST_ID, request_id);
+}
+
+/// Takes out of an answer what concerns the upstream and the gate only.
+pub(super) fn strip_response(headers: &mut HeaderMap) {
+    let mut gone = nominated(headers);
+    let stripped = |name: &HeaderName| is_hop_by_hop(name) || name.as_str().starts_with("x-accel-");
+    gone.extend(headers.keys().filter(|name| stripped(name)).cloned());
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
+/// Makes sure that an answer under `/v2/` carries the API version exactly once, whatever came.
+pub fn set_api_version(headers: &mut HeaderMap) {
+    let first = headers
+        .get(API_VERSION)
+        .filter(|value| !value.is_empty())
+        .cloned();
+    headers.insert(API_VERSION, first.unwrap_or(REGISTRY_2));
+}
+
+/// Applies the operator's fields.
+pub(super) fn edit(headers: &mut HeaderMap, edits: &Edits) {
+    for (name, value) in edits {
+        match value {
+            Some(value) => headers.insert(name, value.clone()),
+            None => headers.remove(name),
+        };
+    }
+}
+
+/// True for a field that the operator cannot set: framing, the hop, and what the gate vouches for.
+pub fn is_reserved(name: &HeaderName) -> bool {
+    is_hop_by_hop(name)
+        || name == header::HOST
+        || name == header::CONTENT_LENGTH
+        || is_ours_or_forged(name.as_str())
+}
+
+/// Names in `Connection` fields, all lines of them (RFC 9110 section 7.6.1).
+///
+/// A sender cannot nominate away what frames, routes or authorises its message.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for field in headers.get_all(header::CONNECTION) {
+        let tokens = field.as_bytes().split(|byte| *byte == b',');
+        names.extend(tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()));
+    }
+    let kept = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+    ];
+    names.retain(|name| !kept.contains(name));
+    names
+}
+
+/// Fields of one connection (RFC 9110 section 7.6.1), and those whose meaning ends at the gate.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+    )
+}
+
+/// Fields that say who the client is or where it wanted to go. From a client they are forgeries; a
+/// registry builds its URLs from them, `Forwarded` before all others. A name with `_` is read as one
+/// with `-` by CGI-like upstreams.
+fn is_ours_or_forged(name: &str) -> bool {
+    name.contains('_')
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("x-original-")
+        || name.starts_with("proxy-")
+        || matches!(
+            name,
+            "forwarded"
+                | "x-forwarded"
+                | "x-real-ip"
+                | "x-request-id"
+                | "x-rewrite-url"
+                | "x-http-method-override"
+                | "x-http-method"
+                | "x-method-override"
+                | "proxy"
+        )
+}
+
+/// HTTP/2 clients may send one field a cookie; HTTP/1 wants one line (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<_> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice()))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// The version of the registry API, which old docker clients look for on every answer.
+pub const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+/// Names a request in the logs of both sides.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
+
+#[cfg(test)]
+mod tests;

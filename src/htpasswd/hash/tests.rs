@@ -1,0 +1,386 @@
+//! Every format against known hashes, and all of it against nonsense.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::htpasswd::{Entry, MAX_PASSWORD};
+use crate::secret::Password;
+
+/// Computed by libxcrypt, OpenSSL, Apache's documentation and nginx's `auth_basic.t`.
+const RIGHT: &[(&[u8], &str)] = &[
+    (b"password", "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."),
+    (b"myPassword", "$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/"),
+    (b"pw", "$apr1$saltsalt$x78Y39ym2RjUNQHTLgwHz/"),
+    (b"", "$apr1$salt$AnXM5PAEa9T4ruYbwPoUh/"),
+    (b"p\xc3\xa4ss", "$apr1$12345678$YAhDyWUifQDxaeOF9tUcV/"),
+    (b"password", "$1$salt$qJH7.N4xYta3aEG/dfqo/0"),
+    (b"password", "$1$$I2o9Z7NcvQAKp7wyCTlia0"),
+    (b"password", "sa3tHJ3/KuYvI"),
+    (b"passwordXYZ", "sa3tHJ3/KuYvI"),
+    (b"", "abmF1QH4PEr.E"),
+    (b"myPassword", "rqXexS6ZhobKA"),
+    (
+        b"myPassword",
+        "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC",
+    ),
+    (
+        b"U*U",
+        "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+    ),
+    (
+        b"U*U",
+        "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+    ),
+    (
+        b"U*U",
+        "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+    ),
+    (
+        b"U*U*U",
+        "$2a$05$XXXXXXXXXXXXXXXXXXXXXOAcXxm9kjPGEMsLznoKqmqw7tc8WCx4a",
+    ),
+    (
+        b"",
+        "$2a$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy",
+    ),
+    (
+        LONG,
+        "$2a$05$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui",
+    ),
+    (
+        LONGER,
+        "$2a$05$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui",
+    ),
+    (
+        b"\xa3",
+        "$2y$05$/OK.fbVrR/bpIqNJ5ianF.Sa7shbm4.OzKpvFnX1pQLmQW96oUlCq",
+    ),
+    (
+        b"\xa3",
+        "$2a$05$/OK.fbVrR/bpIqNJ5ianF.Sa7shbm4.OzKpvFnX1pQLmQW96oUlCq",
+    ),
+    (
+        b"\xff\xff\xa3",
+        "$2y$05$/OK.fbVrR/bpIqNJ5ianF.CE5elHaaO4EbggVDjb8P19RukzXSM3e",
+    ),
+    (
+        b"pw",
+        "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u",
+    ),
+];
+const LONG: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+const LONGER: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored";
+
+fn entry(stored: &str) -> Entry {
+    Entry {
+        scheme: Scheme::parse(stored.as_bytes()).unwrap(),
+        line: 1,
+        stored: stored.as_bytes().into(),
+    }
+}
+
+fn password(bytes: &[u8]) -> Password {
+    Password::new(bytes.to_vec())
+}
+
+#[test]
+fn right_passwords_match_and_wrong_ones_do_not() {
+    for (right, stored) in RIGHT {
+        let entry = entry(stored);
+        assert!(entry.verify(&password(right)), "{stored}");
+        assert!(!entry.verify(&password(b"wrong")), "{stored}");
+        let mut near = right.to_vec();
+        match near.first_mut() {
+            Some(first) => *first ^= 1,
+            None => near.push(b'x'),
+        }
+        assert!(!entry.verify(&password(&near)), "{stored}");
+    }
+}
+
+#[test]
+fn nul_and_overlong_passwords_never_match() {
+    for (right, stored) in RIGHT {
+        let entry = entry(stored);
+        for nul in [
+            &[right, b"\0".as_slice()].concat(),
+            &[right, b"\0junk".as_slice()].concat(),
+        ] {
+            assert!(!entry.verify(&password(nul)), "{stored}");
+        }
+        let padded = [right, [b'x'; MAX_PASSWORD].as_slice()].concat();
+        assert_eq!(padded.len() <= MAX_PASSWORD, right.is_empty());
+        if !right.is_empty() {
+            assert!(!entry.verify(&password(&padded)), "{stored}");
+        }
+    }
+}
+
+#[test]
+fn bcrypt_reads_72_bytes() {
+    let made = bcrypt::hash_with_salt_bytes([b'x'; 80], 4, [7; 16]).unwrap();
+    let entry = entry(std::str::from_utf8(&made).unwrap());
+    assert!(entry.verify(&password(&[b'x'; 72])));
+    assert!(entry.verify(&password(&[b'x'; MAX_PASSWORD])));
+    assert!(!entry.verify(&password(&[b'x'; 71])));
+    assert!(!entry.verify(&password(&[b'x'; MAX_PASSWORD + 1])));
+}
+
+#[test]
+fn the_counter_measure_of_libxcrypt_is_left_out() {
+    let entry = entry("$2a$05$/OK.fbVrR/bpIqNJ5ianF.nqd1wy.pTMdcvrRWxyiGL2eMz.2a85.");
+    assert!(!entry.verify(&password(b"\xff\xff\xa3")));
+}
+
+#[test]
+fn schemes_are_recognised() {
+    let scheme = |stored: &str| Scheme::parse(stored.as_bytes()).unwrap();
+    assert_eq!(scheme("$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."), Scheme::Apr1);
+    assert_eq!(scheme("$1$$I2o9Z7NcvQAKp7wyCTlia0"), Scheme::Md5);
+    assert_eq!(scheme("sa3tHJ3/KuYvI"), Scheme::Des);
+    for cost in 4..=MAX_COST {
+        let stored = format!("$2b${cost:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW");
+        assert_eq!(scheme(&stored), Scheme::Bcrypt { cost });
+    }
+}
+
+#[test]
+fn other_formats_are_named() {
+    for (stored, scheme) in [
+        ("_J9..rasmEedsvB6g8/6", Scheme::BsdiDes),
+        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", Scheme::Sha),
+        ("{SHA}VBPuJHI7uixaa6LQGWx4s+5GKNE=", Scheme::Sha),
+        ("{SHA}_____Mm5Pz8GgiULbPgzG37mj9g=", Scheme::Sha),
+        ("{SHA}Zm9vCg==", Scheme::Sha),
+        ("{SSHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0", Scheme::SaltedSha),
+        ("{SSHA}_____wQadOA1e+/f+T+H3eCQQhRzYWx0", Scheme::SaltedSha),
+        ("{SSHA}Zm9vCg==", Scheme::SaltedSha),
+        ("{PLAIN}password", Scheme::Plain),
+        ("{PLAIN}", Scheme::Plain),
+        ("{MD5}X03MO1qnZdYdgyfeuILPmQ==", Scheme::Unknown),
+        ("$9$whatever", Scheme::Unknown),
+        (
+            "$2$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+            Scheme::Bcrypt2,
+        ),
+        (
+            "$2x$05$/OK.fbVrR/bpIqNJ5ianF.CE5elHaaO4EbggVDjb8P19RukzXSM3e",
+            Scheme::BcryptX,
+        ),
+        (
+            "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5",
+            Scheme::Sha256Crypt,
+        ),
+        ("$6$rounds=10$salt$x", Scheme::Sha512Crypt),
+        (
+            "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$U4SOHmDd8SvW5vCUKSMR6N835VPwFAtgYNhQ9mFFeL5",
+            Scheme::Yescrypt,
+        ),
+        (
+            "$gy$j9T$F5Jx5fExrKuPp53xLKQ..1$3vaJEj.EQFNwxqXgxrAb0zENEKPjgY8dCuXu/WESUm4",
+            Scheme::GostYescrypt,
+        ),
+        (
+            "$7$CU..../....2Q9obwLhin8qvQl6sisAO/$oHaGrbvBhpZkNaG.sHTL4Aq0fl.FdqAr848mdOW6EN.",
+            Scheme::Scrypt,
+        ),
+        (
+            "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$x",
+            Scheme::Argon2,
+        ),
+    ] {
+        assert_eq!(
+            Scheme::parse(stored.as_bytes()),
+            Err(Rejection::Unsupported(scheme)),
+            "{stored}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_hash_is_told_apart() {
+    for (stored, rejection) in [
+        ("", Rejection::Empty),
+        ("*0", Rejection::Locked),
+        ("*1", Rejection::Locked),
+        ("!", Rejection::Locked),
+        ("!$6$salt$x", Rejection::Locked),
+        ("secret", Rejection::PlainText),
+        ("$ecret", Rejection::PlainText),
+        ("!secret", Rejection::PlainText),
+        ("{secret", Rejection::PlainText),
+        ("päßwörd", Rejection::PlainText),
+        // 13 and 20 characters, and yet not DES crypt: a bit too many, a foreign character.
+        ("sa3tHJ3/KuYvJ", Rejection::PlainText),
+        ("sa3tHJ3/KuYv-", Rejection::PlainText),
+        ("_J9..rasmEedsvB6g8/-", Rejection::PlainText),
+    ] {
+        assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
+    }
+    assert_eq!(
+        Scheme::parse(&[b'x'; MAX_HASH + 1]),
+        Err(Rejection::TooLong)
+    );
+    assert_eq!(Scheme::parse(&[b'x'; MAX_HASH]), Err(Rejection::PlainText));
+}
+
+#[test]
+fn damaged_md5_is_refused() {
+    for stored in [
+        "$1$",
+        "$apr1$",
+        "$apr1$short",
+        "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb",
+        "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb..",
+        "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb2",
+        "$apr1$salt$Xxd1irWT9ycqoYxGFn4c+.",
+        "$apr1$saltsalts$Xxd1irWT9ycqoYxGFn4cb.",
+        "$apr1$sält$Xxd1irWT9ycqoYxGFn4cb.",
+    ] {
+        let rejection = Rejection::Malformed(md5_crypt::SHAPE);
+        assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
+    }
+}
+
+#[test]
+fn damaged_bcrypt_is_refused() {
+    for stored in [
+        "$2y$",
+        "$2y$5$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        "$2y$+5$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe",
+        "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeWW",
+        // One bit too many in the salt, then in the digest; then a letter of two bytes, 60 bytes in all.
+        "$2y$05$CCCCCCCCCCCCCCCCCCCCC/E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeX",
+        "$2y$05$CCCCCCCCCCCCCCCCCCCCé.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe",
+    ] {
+        let rejection = Rejection::Malformed(bcrypt_hash::SHAPE);
+        assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
+    }
+}
+
+#[test]
+fn costs_out_of_bounds_are_refused() {
+    for cost in [0, 3, 18, 31, 99] {
+        let stored = format!("$2y${cost:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW");
+        assert_eq!(
+            Scheme::parse(stored.as_bytes()),
+            Err(Rejection::Cost { cost })
+        );
+    }
+}
+
+#[test]
+fn the_impossible_hash_does_the_work_and_is_none_that_parses() {
+    for scheme in [
+        Scheme::Des,
+        Scheme::Md5,
+        Scheme::Apr1,
+        Scheme::Bcrypt { cost: 4 },
+    ] {
+        let stored = scheme.impossible();
+        assert!(Scheme::parse(&stored).is_err(), "{scheme}");
+        assert!(!scheme.verify(&stored, b""), "{scheme}");
+        // The same text with a last digit that can be: it parses, so salt, length and magic are sound.
+        let mut sound = stored.clone();
+        *sound.last_mut().unwrap() = b'.';
+        assert_eq!(Scheme::parse(&sound), Ok(scheme));
+    }
+}
+
+#[test]
+fn the_impossible_bcrypt_takes_the_time_of_its_cost() {
+    let time = |cost| {
+        let scheme = Scheme::Bcrypt { cost };
+        let stored = scheme.impossible();
+        let started = std::time::Instant::now();
+        assert!(!scheme.verify(&stored, b"password"));
+        started.elapsed()
+    };
+    // 64 times the work; a check that ended early would take the same time for both.
+    assert!(time(10) > time(4) * 4);
+}
+
+#[test]
+fn dearer_schemes_are_greater() {
+    let order = [
+        Scheme::Unknown,
+        Scheme::Des,
+        Scheme::Md5,
+        Scheme::Bcrypt { cost: 4 },
+        Scheme::Bcrypt { cost: 5 },
+    ];
+    assert!(order.is_sorted());
+}
+
+/// Texts that begin like a hash, of any scheme; bcrypt at the lowest costs, which bound the time.
+fn hash_like() -> impl Strategy<Value = Vec<u8>> {
+    let head = prop::sample::select(vec![
+        "",
+        "$apr1$",
+        "$apr1$salt$",
+        "$apr1$$",
+        "$1$",
+        "$1$saltsalt$",
+        "$2a$04$",
+        "$2b$04$",
+        "$2y$05$",
+        "$2y$",
+        "$2y$99$",
+        "$2x$05$",
+        "$2$",
+        "$5$",
+        "$6$rounds=9$",
+        "$y$j9T$",
+        "$gy$",
+        "$7$",
+        "_",
+        "{SHA}",
+        "{SSHA}",
+        "{PLAIN}",
+        "$argon2id$",
+        "*",
+        "!",
+        "$",
+        "{",
+    ]);
+    let digits = prop::collection::vec((0..64_u8).prop_map(alphabet::encode), 0..64);
+    let exact = prop::sample::select(vec![13_usize, 20, 22, 53]).prop_flat_map(|length| {
+        prop::collection::vec((0..64_u8).prop_map(alphabet::encode), length)
+    });
+    let bytes = prop::collection::vec(any::<u8>(), 0..64);
+    (head, prop_oneof![digits, exact, bytes])
+        .prop_map(|(head, tail)| [head.as_bytes(), &tail].concat())
+}
+
+fn schemes() -> impl Strategy<Value = Scheme> {
+    prop_oneof![
+        Just(Scheme::Des),
+        Just(Scheme::Md5),
+        Just(Scheme::Apr1),
+        Just(Scheme::Sha),
+        Just(Scheme::Bcrypt { cost: 4 }),
+        Just(Scheme::Bcrypt { cost: 0 }),
+        Just(Scheme::Bcrypt { cost: 255 }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_hash_and_no_password_panics(stored in hash_like(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(scheme) = Scheme::parse(&stored) {
+            let entry = Entry { scheme, line: 1, stored: stored.into() };
+            prop_assert!(!entry.verify(&Password::new(bytes)));
+        }
+    }
+
+    #[test]
+    fn verify_survives_texts_that_parse_would_refuse(
+        scheme in schemes(),
+        stored in hash_like(),
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        prop_assert!(!scheme.verify(&stored, &bytes));
+    }
+}

@@ -1,0 +1,125 @@
+//! From a file's bytes to users and problems: the grammar of the lines.
+//!
+//! For `load` and for everyone who has the bytes already. What a hash field may hold is `hash`'s to judge.
+//!
+//! The grammar is nginx's (`ngx_http_auth_basic_module.c`): a line is `USER:HASH[:COMMENT]`, a first byte `#` or CR
+//! skips it, the hash ends at LF, CR or `:`, and the first line of a user decides. Where nginx says nothing and
+//! lets nobody in, the line is reported by number.
+
+use std::collections::HashMap;
+
+use super::hash::Scheme;
+use super::problem::{BadLine, List, MAX_USER, Problem, ProblemKind, Untidy};
+use super::{Entry, Loaded, Users};
+
+/// Parses the content of a file. Any bytes have a result: bad lines cost their user the login and nobody else.
+pub fn parse(bytes: &[u8]) -> Loaded {
+    let mut reader = Reader::default();
+    let text = match bytes.strip_prefix(BYTE_ORDER_MARK) {
+        Some(text) => {
+            reader.report(1, None, ProblemKind::Untidy(Untidy::ByteOrderMark));
+            text
+        }
+        None => bytes,
+    };
+    for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        reader.read_line(index + 1, line);
+    }
+    reader.finish()
+}
+
+/// The state of one pass over a file.
+#[derive(Default)]
+struct Reader {
+    entries: HashMap<Box<[u8]>, Entry>,
+    /// Names whose deciding line was refused: a later line must not let them in.
+    disabled: HashMap<Box<[u8]>, usize>,
+    problems: List,
+}
+
+impl Reader {
+    fn read_line(&mut self, number: usize, line: &[u8]) {
+        if matches!(line.first(), Some(b'#' | b'\r')) || line.trim_ascii().is_empty() {
+            return;
+        }
+        let (name, rest) = match split_name(line) {
+            Ok(parts) => parts,
+            Err(fault) => return self.report(number, None, ProblemKind::Line(fault)),
+        };
+        if let Some(first) = self.deciding_line(name) {
+            return self.report(number, Some(name), ProblemKind::Duplicate { first });
+        }
+        match self.read_hash(number, name, rest) {
+            Ok(entry) => {
+                self.entries.insert(name.into(), entry);
+            }
+            Err(kind) => {
+                self.disabled.insert(name.into(), number);
+                self.report(number, Some(name), kind);
+            }
+        }
+    }
+
+    fn read_hash(&mut self, line: usize, name: &[u8], rest: &[u8]) -> Result<Entry, ProblemKind> {
+        if rest.contains(&0) {
+            return Err(ProblemKind::Line(BadLine::Nul));
+        }
+        let (field, after) = split_hash(rest);
+        let stored = field.trim_ascii();
+        let scheme = Scheme::parse(stored).map_err(ProblemKind::Hash)?;
+        let remarks = [
+            (name.trim_ascii() != name).then_some(ProblemKind::Untidy(Untidy::SpaceInName)),
+            (stored != field).then_some(ProblemKind::Untidy(Untidy::SpaceAroundHash)),
+            after.then_some(ProblemKind::Untidy(Untidy::TextAfterReturn)),
+            scheme.is_weak().then_some(ProblemKind::Weak(scheme)),
+        ];
+        for remark in remarks.into_iter().flatten() {
+            self.report(line, Some(name), remark);
+        }
+        Ok(Entry {
+            scheme,
+            line,
+            stored: stored.into(),
+        })
+    }
+
+    fn deciding_line(&self, name: &[u8]) -> Option<usize> {
+        let good = self.entries.get(name).map(|entry| entry.line);
+        good.or_else(|| self.disabled.get(name).copied())
+    }
+
+    fn report(&mut self, line: usize, name: Option<&[u8]>, kind: ProblemKind) {
+        self.problems.push(Problem::new(line, name, kind));
+    }
+
+    fn finish(self) -> Loaded {
+        Loaded {
+            users: Users::new(self.entries),
+            problems: self.problems.finish(),
+        }
+    }
+}
+
+/// The name, and what follows its colon. A colon cannot be part of a name, but may be part of a password.
+fn split_name(line: &[u8]) -> Result<(&[u8], &[u8]), BadLine> {
+    let mut parts = line.splitn(2, |&byte| byte == b':');
+    let (Some(name), Some(rest)) = (parts.next(), parts.next()) else {
+        return Err(BadLine::NoColon);
+    };
+    match name {
+        [] => Err(BadLine::EmptyUser),
+        _ if name.contains(&0) => Err(BadLine::Nul),
+        _ if name.len() > MAX_USER => Err(BadLine::LongUser),
+        _ => Ok((name, rest)),
+    }
+}
+
+/// The hash field, and whether a CR inside the line hides text after it.
+fn split_hash(rest: &[u8]) -> (&[u8], bool) {
+    let mut fields = rest.split(|byte| matches!(byte, b':' | b'\r'));
+    let hidden = rest.trim_ascii_end().contains(&b'\r');
+    (fields.next().unwrap_or_default(), hidden)
+}
+
+/// U+FEFF in UTF-8, which editors on Windows write; to nginx it is part of the first name.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

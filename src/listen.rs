@@ -1,0 +1,102 @@
+//! Listening sockets, the accept loop, and the slots that bound how many connections are open.
+//!
+//! `server` binds a [`Listener`] for each address and runs [`Listener::accept`] until told to stop;
+//! what is done with a connection is not known here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::addr::PeerAddr;
+
+mod slots;
+
+pub use slots::{Slot, Slots};
+
+/// A bound and listening socket, not yet tied to a runtime.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Binds `address`; `only_v6` keeps an IPv6 socket from taking the IPv4 port as well.
+    pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(only_v6)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self {
+            socket: socket.into(),
+        })
+    }
+
+    /// The address in use, with the port the system chose where 0 was asked for.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts for ever; `handle` gets each connection with the slot that counts it.
+    ///
+    /// It neither dies nor spins: a connection that broke before it was accepted is skipped, and when
+    /// descriptors or memory run out it pauses. With no slot free it stops accepting, so that clients
+    /// wait in the kernel's backlog. Fails only when the socket cannot be watched at all.
+    pub async fn accept(
+        self,
+        slots: Slots,
+        mut handle: impl FnMut(TcpStream, PeerAddr, Slot),
+    ) -> io::Result<()> {
+        let socket = tokio::net::TcpListener::from_std(self.socket)?;
+        loop {
+            let room = slots.room().await;
+            // Taken off this runtime again: a worker's will watch it.
+            match socket
+                .accept()
+                .await
+                .and_then(|(stream, address)| Ok((stream.into_std()?, address)))
+            {
+                Err(error) => pause(&error).await,
+                Ok((stream, address)) => {
+                    let peer = PeerAddr::new(address);
+                    match slots.take(room, peer.client()) {
+                        Some(slot) => handle(stream, peer, slot),
+                        None => {
+                            tracing::debug!(%peer, "closed: too many connections of this client")
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits when the error will not go away by trying again at once.
+async fn pause(error: &io::Error) {
+    let of_one_connection = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    );
+    if of_one_connection {
+        return;
+    }
+    tracing::error!(%error, "cannot accept connections; trying again in a moment");
+    tokio::time::sleep(EXHAUSTED).await;
+}
+
+/// Connections that wait in the kernel while a reload or an upgrade runs.
+const BACKLOG: i32 = 4096;
+/// Long enough not to spin on EMFILE, short enough that relief is noticed at once.
+const EXHAUSTED: Duration = Duration::from_millis(250);

@@ -1,0 +1,285 @@
+//! Every reason for which the gate answers in the upstream's place, and the answer to each.
+//!
+//! `service` collects the errors of all stages as a [`Refusal`] and turns it into an answer here. The
+//! table is matched without a wildcard: a new reason does not compile until it has an answer.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::access::Denied;
+use crate::auth;
+use crate::body::{self, Body};
+use crate::forward;
+use crate::registry::Invalid;
+use crate::registry::errors::{self, Code};
+use crate::target;
+use crate::upstream;
+
+/// Why the gate answers itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request line or the host is malformed, or names a foreign authority.
+    #[error(transparent)]
+    Target(#[from] target::Error),
+    /// No site has this host.
+    #[error("no such host here")]
+    NoSite,
+    /// No route of the site has this path.
+    #[error("nothing here")]
+    NoRoute,
+    /// The path and query are longer than `limits.target_size`.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// There are more fields than `limits.head_fields`.
+    #[error("too many header fields")]
+    TooManyFields,
+    /// There is no identity.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
+    /// The identity may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// It is no operation of the registry API.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A method that no gate forwards.
+    #[error("method not allowed")]
+    Method,
+    /// An expectation other than `100-continue`.
+    #[error("unknown expectation")]
+    Expectation,
+    /// The body is announced as larger than the route's `max_body`.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Plain HTTP where a registry is served over https only.
+    #[error("this registry is served over https only")]
+    PlainHttp,
+    /// The upstream gave no answer.
+    #[error(transparent)]
+    Forward(#[from] forward::Error),
+}
+
+/// How a refusal is to be worded.
+#[derive(Debug, Default)]
+pub struct Manner {
+    /// Under a registry's `/v2/`: OCI errors.
+    pub registry: bool,
+    /// The client asked by HEAD: no body.
+    pub head: bool,
+    /// The client likes a page better than a line.
+    pub html: bool,
+    /// The route's challenge.
+    pub challenge: Option<HeaderValue>,
+}
+
+/// What a refusal comes to.
+#[derive(Debug)]
+struct Verdict {
+    status: StatusCode,
+    code: Code,
+    /// What the client reads; never the upstream's address, nor whether something hidden exists.
+    message: String,
+    retry_after: Option<u32>,
+    allow: Option<&'static str>,
+}
+
+impl Refusal {
+    /// The answer to the client.
+    pub fn answer(&self, manner: &Manner) -> Response<Body> {
+        let verdict = self.verdict();
+        let mut headers = HeaderMap::new();
+        if let Some(seconds) = verdict.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = verdict.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (verdict.status, &manner.challenge) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+        }
+        let (kind, body) = verdict.body(manner);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let mut response = Response::new(if manner.head {
+            Body::empty()
+        } else {
+            Body::full(body)
+        });
+        *response.status_mut() = verdict.status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// True when the upstream is to blame, which an operator should hear of.
+    pub fn blames_upstream(&self) -> bool {
+        match self {
+            Self::Forward(forward::Error::Upstream(error)) => {
+                !matches!(error, upstream::Error::Body(_))
+            }
+            _ => false,
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Target(error) => of_target(error),
+            Self::NoSite => Verdict::new(421, Code::Unsupported, self),
+            Self::NoRoute => Verdict::new(404, Code::Unsupported, self),
+            Self::TargetTooLong => Verdict::new(414, Code::Unsupported, self),
+            Self::TooManyFields => Verdict::new(431, Code::Unsupported, self),
+            Self::Auth(error) => of_auth(error),
+            Self::Denied(Denied::Anonymous) => Verdict::unauthorized(),
+            Self::Invalid(invalid) => of_invalid(invalid),
+            Self::Method => Verdict::new(405, Code::Unsupported, self)
+                .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Self::Expectation => Verdict::new(417, Code::Unsupported, self),
+            Self::TooLarge(_) => Verdict::new(413, Code::SizeInvalid, self),
+            Self::PlainHttp => Verdict::new(400, Code::Unsupported, self),
+            Self::Forward(forward::Error::Upstream(error)) => of_upstream(error),
+            Self::Forward(error @ forward::Error::Form) => {
+                Verdict::new(415, Code::Unsupported, error)
+            }
+            Self::Forward(error @ forward::Error::Target) => {
+                Verdict::new(400, Code::Unsupported, error)
+            }
+        }
+    }
+}
+
+fn of_target(error: &target::Error) -> Verdict {
+    let status = match error {
+        target::Error::ForeignAuthority => 421,
+        target::Error::Form
+        | target::Error::NoHost
+        | target::Error::SeveralHosts
+        | target::Error::Host
+        | target::Error::Contradiction
+        | target::Error::Path(_)
+        | target::Error::Query(_) => 400,
+    };
+    Verdict::new(status, Code::Unsupported, error)
+}
+
+fn of_auth(error: &auth::Error) -> Verdict {
+    match error {
+        auth::Error::Wrong => Verdict::unauthorized(),
+        auth::Error::Twice => Verdict::new(400, Code::Unauthorized, error),
+        auth::Error::Busy => Verdict::new(503, Code::Unavailable, error).retry_after(2),
+    }
+}
+
+fn of_invalid(invalid: &Invalid) -> Verdict {
+    let verdict = Verdict {
+        status: invalid.status(),
+        code: invalid.code(),
+        message: invalid.to_string(),
+        retry_after: None,
+        allow: None,
+    };
+    match invalid {
+        Invalid::Method { allow } => verdict.allow(allow),
+        Invalid::Name(_)
+        | Invalid::Tag
+        | Invalid::Digest
+        | Invalid::Query(_)
+        | Invalid::Path(_)
+        | Invalid::NotFound => verdict,
+    }
+}
+
+fn of_upstream(error: &upstream::Error) -> Verdict {
+    use upstream::Error as E;
+    match error {
+        E::Connect(_) | E::ConnectTimeout(_) | E::Closed(_) | E::Malformed(_) | E::Write(_) => {
+            Verdict::new(
+                502,
+                Code::Unavailable,
+                "the registry behind this gate is not available; try again later",
+            )
+        }
+        E::Silent(_) => Verdict::new(
+            504,
+            Code::Unavailable,
+            "the registry behind this gate did not answer in time",
+        ),
+        E::Busy => Verdict::new(
+            503,
+            Code::Unavailable,
+            "the registry behind this gate is busy; try again later",
+        )
+        .retry_after(1),
+        E::Body(error) => of_body(error),
+    }
+}
+
+fn of_body(error: &body::Error) -> Verdict {
+    match error {
+        body::Error::TooLarge { .. } => Verdict::new(413, Code::SizeInvalid, error),
+        body::Error::Idle(_) => Verdict::new(408, Code::Unsupported, error),
+        body::Error::Client(_) | body::Error::Upstream(_) => {
+            Verdict::new(400, Code::Unsupported, error)
+        }
+    }
+}
+
+impl Verdict {
+    fn new(status: u16, code: Code, message: impl ToString) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self {
+            status,
+            code,
+            message: message.to_string(),
+            retry_after: None,
+            allow: None,
+        }
+    }
+
+    /// The same words for every cause.
+    fn unauthorized() -> Self {
+        Self::new(401, Code::Unauthorized, "authentication required")
+    }
+
+    fn retry_after(self, seconds: u32) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    fn allow(self, methods: &'static str) -> Self {
+        Self {
+            allow: Some(methods),
+            ..self
+        }
+    }
+
+    /// Media type and bytes: JSON that docker prints, a page for people, or a line.
+    fn body(&self, manner: &Manner) -> (&'static str, Vec<u8>) {
+        if manner.registry {
+            return (
+                "application/json",
+                errors::body(self.code, &self.message, None),
+            );
+        }
+        let title = self.status.canonical_reason().unwrap_or("Refused");
+        let message = &self.message;
+        if manner.html {
+            let text = escape(message);
+            let page = format!(
+                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
+                 <body style=\"font:1rem system-ui;margin:4rem auto;max-width:40rem\"><h1>{title}</h1><p>{text}</p></body></html>\n"
+            );
+            return ("text/html; charset=utf-8", page.into_bytes());
+        }
+        (
+            "text/plain; charset=utf-8",
+            format!("{} {title}: {message}\n", self.status.as_u16()).into_bytes(),
+        )
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

@@ -1,0 +1,157 @@
+//! The error codes of the OCI distribution specification and of `distribution`, and the body that carries one.
+//!
+//! `refusal` writes every answer of the gate under `/v2/` with it. Chooses no status but those of bad requests.
+//!
+//! Clients print the code in lower case with spaces, then the message; codes they do not know become `unknown`.
+
+use std::fmt;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Invalid;
+
+/// A code that clients understand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Credentials are missing or wrong.
+    Unauthorized,
+    /// The identity is known and not allowed.
+    Denied,
+    /// The upstream or the gate cannot answer now.
+    Unavailable,
+    /// Come back later.
+    TooManyRequests,
+    /// Not a repository name.
+    NameInvalid,
+    /// No such repository.
+    NameUnknown,
+    /// Not a tag.
+    TagInvalid,
+    /// Not a digest.
+    DigestInvalid,
+    /// Not an acceptable manifest.
+    ManifestInvalid,
+    /// A body longer than allowed.
+    SizeInvalid,
+    /// Not in this API, or not with this method.
+    Unsupported,
+    /// Not an acceptable upload.
+    BlobUploadInvalid,
+    /// `n` is out of range.
+    PaginationNumberInvalid,
+    /// The gate's own failure.
+    Unknown,
+}
+
+impl Code {
+    /// As it stands in the body.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Denied => "DENIED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::TagInvalid => "TAG_INVALID",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Invalid {
+    /// A missing endpoint is UNSUPPORTED: oras takes NAME_UNKNOWN for "the repository is missing".
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Name(_) | Self::Path(_) => Code::NameInvalid,
+            Self::Tag => Code::TagInvalid,
+            Self::Digest => Code::DigestInvalid,
+            Self::Query(_) | Self::NotFound | Self::Method { .. } => Code::Unsupported,
+        }
+    }
+
+    /// 404 and 405 for what the API lacks, 400 for what it cannot read.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Name(_) | Self::Tag | Self::Digest | Self::Query(_) | Self::Path(_) => {
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+}
+
+/// `{"errors":[{"code":…,"message":…,"detail":…}]}`; the detail is an object of the one given pair, or null.
+pub fn body(code: Code, message: &str, detail: Option<(&str, &str)>) -> Vec<u8> {
+    let message = Value::from(message);
+    let detail = detail.map_or(Value::Null, |(key, value)| json!({ key: value }));
+    // Written by hand for the order of the keys; the values are serde_json's.
+    format!(r#"{{"errors":[{{"code":"{code}","message":{message},"detail":{detail}}}]}}"#)
+        .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_is_json_for_any_message() {
+        for message in [
+            "plain",
+            "a \"quote\" and \\",
+            "line\nbreak\u{1}\u{7f}",
+            "ünïcode\u{2028}",
+            "</script>",
+            "",
+        ] {
+            let parsed: Value = serde_json::from_slice(&body(Code::Denied, message, None)).unwrap();
+            let expected =
+                json!({"errors": [{"code": "DENIED", "message": message, "detail": null}]});
+            assert_eq!(parsed, expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn body_has_the_usual_order_of_keys_and_the_detail() {
+        let bytes = body(Code::NameInvalid, "no", Some(("name\"", "x\\")));
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(
+            text,
+            r#"{"errors":[{"code":"NAME_INVALID","message":"no","detail":{"name\"":"x\\"}}]}"#
+        );
+    }
+
+    #[test]
+    fn each_fault_has_its_code_and_status() {
+        let cases = [
+            (Invalid::Name("x"), "NAME_INVALID", 400),
+            (Invalid::Path("x"), "NAME_INVALID", 400),
+            (Invalid::Tag, "TAG_INVALID", 400),
+            (Invalid::Digest, "DIGEST_INVALID", 400),
+            (Invalid::Query("x"), "UNSUPPORTED", 400),
+            (Invalid::NotFound, "UNSUPPORTED", 404),
+            (Invalid::Method { allow: "GET" }, "UNSUPPORTED", 405),
+        ];
+        for (invalid, code, status) in cases {
+            assert_eq!(
+                (invalid.code().as_str(), invalid.status().as_u16()),
+                (code, status),
+                "{invalid}"
+            );
+        }
+    }
+}

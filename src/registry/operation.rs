@@ -1,0 +1,179 @@
+//! An operation: what one request asks of the registry, and the one way to say it to the upstream.
+//!
+//! `service` parses, `access` permits, `forward` sends [`Operation::target`]. Decides nothing about identities, and
+//! does not look at headers or bodies; that form bodies never reach an upload is the caller's part.
+
+use http::Method;
+
+use super::query::{Key, Query};
+use super::route::{Resource, Route};
+use super::{Action, Invalid};
+
+/// A request of the registry API, well formed in every part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    action: Action,
+    repository: Option<String>,
+    resource: Resource,
+    query: Query,
+}
+
+/// What a request turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// To be permitted and sent on.
+    Operation(Operation),
+    /// To be permitted and answered with a 301: a GET or HEAD with a slash too many or, for `/v2`, too few.
+    Redirect {
+        /// What the client means, for the permission.
+        operation: Operation,
+        /// The canonical path and the query as sent; begins with `/v2/`.
+        location: String,
+    },
+}
+
+/// A blob to be taken over from elsewhere instead of being uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mount<'a> {
+    /// Which blob.
+    pub digest: &'a str,
+    /// The repository to be read; without it the registry chooses one, or starts a plain upload.
+    pub from: Option<&'a str>,
+}
+
+impl Operation {
+    /// Parses what the head says; `raw_path` and `query` as sent, the query without its `?`.
+    ///
+    /// The path is judged before the method, the method before the query. OPTIONS is taken for the GET of its route,
+    /// with the rights of it; methods are case-sensitive.
+    pub fn parse(method: &Method, raw_path: &str, query: Option<&str>) -> Result<Parsed, Invalid> {
+        let route = Route::parse(raw_path)?;
+        if route.is_plain {
+            let action = demanded(&route.resource, method)?;
+            return Self::build(method, route, action, query).map(Parsed::Operation);
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(Invalid::NotFound);
+        }
+        let action = demanded(&route.resource, &Method::GET)?;
+        let operation = Self::build(method, route, action, query)?;
+        let location = operation.alias_of(query);
+        Ok(Parsed::Redirect {
+            operation,
+            location,
+        })
+    }
+
+    fn build(
+        method: &Method,
+        route: Route,
+        action: Action,
+        query: Option<&str>,
+    ) -> Result<Self, Invalid> {
+        let starts_upload = route.resource == Resource::UploadStart && method == Method::POST;
+        let query = Query::parse(query, starts_upload)?;
+        Ok(Self {
+            action,
+            repository: route.repository,
+            resource: route.resource,
+            query,
+        })
+    }
+
+    /// What a grant must allow.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// The repository asked of; none for ping and catalog.
+    pub fn repository(&self) -> Option<&str> {
+        self.repository.as_deref()
+    }
+
+    /// The resource named by the path.
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// Path and query for the upstream, rebuilt from the parsed parts: two requests the upstream could take for
+    /// different ones have different parts here, too.
+    pub fn target(&self) -> String {
+        let mut target = self.resource.path(self.repository());
+        self.query.write_to(&mut target);
+        target
+    }
+
+    /// The mount asked for. Its `from` demands the right to pull, as the blob becomes readable here.
+    pub fn mount(&self) -> Option<Mount<'_>> {
+        let digest = self.query.first(Key::Mount)?;
+        Some(Mount {
+            digest,
+            from: self.query.first(Key::From),
+        })
+    }
+
+    /// The same upload without its mount: the specification's way to say no to one.
+    #[must_use]
+    pub fn without_mount(mut self) -> Self {
+        self.query.remove(&[Key::Mount, Key::From]);
+        self
+    }
+
+    /// Whether the upstream would read a form in the body: the caller refuses form bodies here and sends
+    /// `application/octet-stream` whatever the client said.
+    pub fn is_upload(&self) -> bool {
+        matches!(
+            self.resource,
+            Resource::UploadStart | Resource::Upload { .. }
+        )
+    }
+
+    /// `n`, how many entries of a list are wanted, as the client wrote it.
+    pub fn page_size(&self) -> Option<&str> {
+        self.query.first(Key::N)
+    }
+
+    /// `last`, the entry after which a list goes on.
+    pub fn last(&self) -> Option<&str> {
+        self.query.first(Key::Last)
+    }
+
+    /// The query is the client's own: what the registry does not know may still matter to the one that follows.
+    fn alias_of(&self, query: Option<&str>) -> String {
+        let mut location = self.resource.path(self.repository());
+        if let Some(query) = query.filter(|query| !query.is_empty()) {
+            location.push('?');
+            location.push_str(query);
+        }
+        location
+    }
+}
+
+/// The action behind a method on a resource, or the methods there are.
+fn demanded(resource: &Resource, method: &Method) -> Result<Action, Invalid> {
+    let allow = allowed(resource);
+    if !allow.split(", ").any(|known| known == method.as_str()) {
+        return Err(Invalid::Method { allow });
+    }
+    Ok(match resource {
+        Resource::Base => Action::Ping,
+        Resource::Catalog => Action::Catalog,
+        // Asking for an upload and cancelling it belong to pushing: a session is its writer's own.
+        Resource::UploadStart | Resource::Upload { .. } => Action::Push,
+        _ if method == Method::PUT => Action::Push,
+        _ if method == Method::DELETE => Action::Delete,
+        _ => Action::Pull,
+    })
+}
+
+/// The Allow value. `distribution` answers HEAD on lists with 405 and any method on `/v2/` with 200.
+fn allowed(resource: &Resource) -> &'static str {
+    match resource {
+        Resource::Base => "GET, HEAD, OPTIONS",
+        Resource::Catalog | Resource::Tags | Resource::Referrers { .. } => "GET, OPTIONS",
+        Resource::Manifest { .. } => "GET, HEAD, OPTIONS, PUT, DELETE",
+        Resource::Blob { .. } => "GET, HEAD, OPTIONS, DELETE",
+        Resource::UploadStart => "OPTIONS, POST",
+        Resource::Upload { .. } => "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE",
+    }
+}

@@ -1,0 +1,655 @@
+//! The grammar as tables, one a rule; `properties` holds what is true of all input.
+
+use http::Method;
+
+use super::*;
+
+mod properties;
+
+const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn digest() -> String {
+    format!("sha256:{HEX}")
+}
+
+fn method(name: &str) -> Method {
+    Method::from_bytes(name.as_bytes()).unwrap()
+}
+
+fn parse(name: &str, target: &str) -> Result<Parsed, Invalid> {
+    let (path, query) = target
+        .split_once('?')
+        .map_or((target, None), |(path, query)| (path, Some(query)));
+    Operation::parse(&method(name), path, query)
+}
+
+#[track_caller]
+fn accept(name: &str, target: &str) -> Operation {
+    match parse(name, target) {
+        Ok(Parsed::Operation(operation)) => operation,
+        other => panic!("{name} {target}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refuse(name: &str, target: &str) -> Invalid {
+    match parse(name, target) {
+        Err(invalid) => invalid,
+        other => panic!("{name} {target}: {other:?}"),
+    }
+}
+
+/// The catalogue of endpoints: methods, path after `/v2/` (`D` a digest), action, repository.
+const ENDPOINTS: [(&str, &str, Action, Option<&str>); 17] = [
+    ("GET HEAD OPTIONS", "", Action::Ping, None),
+    (
+        "GET HEAD OPTIONS",
+        "a/b/manifests/latest",
+        Action::Pull,
+        Some("a/b"),
+    ),
+    ("GET HEAD OPTIONS", "a/manifests/D", Action::Pull, Some("a")),
+    ("PUT", "a/manifests/latest", Action::Push, Some("a")),
+    ("PUT", "a/manifests/D", Action::Push, Some("a")),
+    ("DELETE", "a/manifests/D", Action::Delete, Some("a")),
+    ("DELETE", "a/manifests/latest", Action::Delete, Some("a")),
+    ("GET HEAD OPTIONS", "a/blobs/D", Action::Pull, Some("a")),
+    ("DELETE", "a/blobs/D", Action::Delete, Some("a")),
+    ("POST OPTIONS", "a/blobs/uploads/", Action::Push, Some("a")),
+    ("POST", "a/blobs/uploads/?digest=D", Action::Push, Some("a")),
+    (
+        "POST",
+        "a/blobs/uploads/?mount=D&from=b",
+        Action::Push,
+        Some("a"),
+    ),
+    (
+        "GET HEAD OPTIONS PATCH PUT POST DELETE",
+        "a/blobs/uploads/x-1?_state=s",
+        Action::Push,
+        Some("a"),
+    ),
+    (
+        "PUT",
+        "a/blobs/uploads/x-1?digest=D&_state=s",
+        Action::Push,
+        Some("a"),
+    ),
+    (
+        "GET OPTIONS",
+        "a/tags/list?n=1&last=x",
+        Action::Pull,
+        Some("a"),
+    ),
+    ("GET OPTIONS", "_catalog?n=1&last=x", Action::Catalog, None),
+    (
+        "GET OPTIONS",
+        "a/referrers/D?artifactType=t",
+        Action::Pull,
+        Some("a"),
+    ),
+];
+
+#[test]
+fn each_endpoint_demands_its_action() {
+    for (methods, path, action, repository) in ENDPOINTS {
+        let target = format!("/v2/{}", path.replace('D', &digest()));
+        for name in methods.split(' ') {
+            let operation = accept(name, &target);
+            assert_eq!(
+                (operation.action(), operation.repository()),
+                (action, repository),
+                "{name} {target}"
+            );
+            assert_eq!(
+                operation.is_upload(),
+                path.contains("/uploads/"),
+                "{target}"
+            );
+        }
+    }
+}
+
+#[test]
+fn other_methods_get_the_allow_list() {
+    let cases = [
+        (
+            "/v2/",
+            "GET, HEAD, OPTIONS",
+            "POST PUT PATCH DELETE TRACE FOO get",
+        ),
+        ("/v2/_catalog", "GET, OPTIONS", "HEAD POST DELETE"),
+        ("/v2/a/tags/list", "GET, OPTIONS", "HEAD POST get Get"),
+        ("/v2/a/referrers/D", "GET, OPTIONS", "HEAD PUT"),
+        (
+            "/v2/a/manifests/x",
+            "GET, HEAD, OPTIONS, PUT, DELETE",
+            "POST PATCH put TRACE CONNECT",
+        ),
+        (
+            "/v2/a/blobs/D",
+            "GET, HEAD, OPTIONS, DELETE",
+            "POST PUT PATCH",
+        ),
+        (
+            "/v2/a/blobs/uploads/",
+            "OPTIONS, POST",
+            "GET HEAD PUT PATCH DELETE post",
+        ),
+        ("/v2/a/blobs/uploads", "OPTIONS, POST", "GET HEAD PUT"),
+        (
+            "/v2/a/blobs/uploads/u",
+            "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE",
+            "TRACE FOO patch",
+        ),
+    ];
+    for (path, allow, methods) in cases {
+        for name in methods.split(' ') {
+            assert_eq!(
+                refuse(name, &path.replace('D', &digest())),
+                Invalid::Method { allow },
+                "{name} {path}"
+            );
+        }
+    }
+}
+
+#[test]
+fn names_are_found_from_the_right() {
+    let cases = [
+        ("GET", "/v2/a/manifests/b/manifests/c", "a/manifests/b"),
+        ("GET", "/v2/a/manifests/tags/list", "a/manifests"),
+        ("GET", "/v2/a/blobs/uploads/manifests/x", "a/blobs/uploads"),
+        ("GET", "/v2/a/tags/list/tags/list", "a/tags/list"),
+        (
+            "PATCH",
+            "/v2/a/blobs/uploads/blobs/uploads/u",
+            "a/blobs/uploads",
+        ),
+        (
+            "POST",
+            "/v2/a/blobs/uploads/blobs/uploads/",
+            "a/blobs/uploads",
+        ),
+        ("POST", "/v2/a/blobs/blobs/uploads", "a/blobs"),
+        ("GET", "/v2/manifests/manifests/manifests", "manifests"),
+        ("PATCH", "/v2/a/blobs/uploads/manifests", "a"),
+        ("GET", "/v2/v2/tags/list", "v2"),
+    ];
+    for (name, target, repository) in cases {
+        assert_eq!(
+            accept(name, target).repository(),
+            Some(repository),
+            "{target}"
+        );
+    }
+    assert_eq!(
+        *accept("PATCH", "/v2/a/blobs/uploads/uploads").resource(),
+        Resource::Upload {
+            id: "uploads".into()
+        }
+    );
+}
+
+#[test]
+fn path_tricks_are_refused() {
+    let cases = [
+        "//v2/",
+        "/v2//",
+        "/v2//secret/repo/tags/list",
+        "/v2/./secret/tags/list",
+        "/v2/a/../b/tags/list",
+        "/v2/a/%2e%2e/b/tags/list",
+        "/v2/a/.%2E/b/tags/list",
+        "/v2/a%2F..%2Fb/tags/list",
+        "/foo/../v2/",
+        "/v2/..",
+        "/v2/secret%2Frepo/tags/list",
+        "/v2/secret%2frepo/tags/list",
+        "/v2/a/tags%2flist",
+        "/v2/a/manifests%2Flatest",
+        "/v2/secret%252Frepo/tags/list",
+        "/v2/a/tags/list%zz",
+        "/v2/a/tags/list%",
+        "/v2/a/tags/list%2",
+        "/v2/a/tags/list%00",
+        "/v2/a/tags/list%20",
+        "/v2/a/tags/list%3Bx",
+        "/v2/a/tags/list%7f",
+        "/v2/a/%C3%BC/tags/list",
+        "/v2/a%5Cb/tags/list",
+        "/v2/a\\b/tags/list",
+        "/v2/ü/tags/list",
+        "/v2/a/tags/list#frag",
+        "/v2/a b/tags/list",
+        "/v2/a\r\nb/tags/list",
+        "/v2/a\x7f/tags/list",
+        "/v2%2F",
+        "/v2/%2e/tags/list",
+    ];
+    for target in cases {
+        assert!(
+            matches!(refuse("GET", target), Invalid::Path(_)),
+            "{target:?}"
+        );
+    }
+}
+
+#[test]
+fn unknown_endpoints_are_not_found() {
+    let cases = [
+        "/",
+        "",
+        "v2/",
+        "/V2/",
+        "/v20/",
+        "/v1/_ping",
+        "/v2/a",
+        "/v2/a/b",
+        "/v2/a/Tags/list",
+        "/v2/a/tags/list;x",
+        "/v2/a/tags/list%23frag",
+        "/v2/a/tags/list%3Fn=1",
+        "/v2/a/tags/lists",
+        "/v2/tags",
+        "/v2/a/manifests",
+        "/v2/a/manifests/",
+        "/v2/a/blobs",
+        "/v2/a/blobs/uploads/x/y",
+        "/v2/a/blobs/uploads/%40",
+        "/v2/_catalog/x",
+        "/v2/a/blobs/uploads/u/",
+        "http:/evil/v2/_catalog",
+        "/extensions/v2/a/signatures/x",
+    ];
+    for target in cases {
+        assert_eq!(refuse("GET", target), Invalid::NotFound, "{target:?}");
+    }
+}
+
+#[test]
+fn terminals_outside_the_grammar_are_named() {
+    let long = format!("/v2/{}/tags/list", "a".repeat(256));
+    for target in [
+        "/v2/Secret/repo/tags/list",
+        "/v2/secret/Repo/tags/list",
+        "/v2/localhost:5000/x/tags/list",
+        "/v2/[::1]/x/tags/list",
+        "/v2/_catalog/tags/list",
+        "/v2/tags/list",
+        "/v2/manifests/x",
+        "/v2/a;b/tags/list",
+        "/v2/..;/a/tags/list",
+        "/v2/-a/tags/list",
+        "/v2/a%3Fb/tags/list",
+        &long,
+    ] {
+        assert!(
+            matches!(refuse("GET", target), Invalid::Name(_)),
+            "{target}"
+        );
+    }
+    for reference in [".x", "-x", "a%40b", "a;b", &"t".repeat(129)] {
+        assert_eq!(
+            refuse("GET", &format!("/v2/a/manifests/{reference}")),
+            Invalid::Tag,
+            "{reference}"
+        );
+    }
+    for text in [
+        "SHA256:x",
+        "sha256:",
+        ":x",
+        "sha256:abc",
+        &format!("sha256:{}", HEX.to_uppercase()),
+        "sha512:00",
+    ] {
+        for route in ["manifests", "blobs", "referrers"] {
+            assert_eq!(
+                refuse("GET", &format!("/v2/a/{route}/{text}")),
+                Invalid::Digest,
+                "{text}"
+            );
+        }
+    }
+    assert_eq!(refuse("GET", "/v2/a/blobs/latest"), Invalid::Digest);
+    assert_eq!(refuse("GET", "/v2/a/blobs/"), Invalid::NotFound);
+}
+
+#[test]
+fn escapes_of_plain_characters_are_the_same_operation() {
+    let plain = accept("GET", "/v2/secret/repo/tags/list");
+    assert_eq!(accept("GET", "/v2/secr%65t/repo/tags/list"), plain);
+    assert_eq!(accept("GET", "/%76%32/secret/repo/tags/list"), plain);
+    let blob = accept("GET", &format!("/v2/a/blobs/sha256%3A{HEX}"));
+    assert_eq!(blob.target(), format!("/v2/a/blobs/sha256:{HEX}"));
+    assert_eq!(
+        accept("GET", "/v2/a/manifests/lat%65st").target(),
+        "/v2/a/manifests/latest"
+    );
+}
+
+#[test]
+fn upload_start_without_its_slash_gains_it() {
+    let operation = accept("POST", "/v2/a/blobs/uploads");
+    assert_eq!(operation.target(), "/v2/a/blobs/uploads/");
+    assert_eq!(operation, accept("POST", "/v2/a/blobs/uploads/"));
+}
+
+#[test]
+fn other_spellings_redirect_get_and_head_only() {
+    let cases = [
+        ("/v2", "/v2/", Action::Ping),
+        ("/v2?x=1&n=2", "/v2/?x=1&n=2", Action::Ping),
+        ("/v2/a/tags/list/", "/v2/a/tags/list", Action::Pull),
+        (
+            "/v2/a/tags/list/?n=5&x=%2F",
+            "/v2/a/tags/list?n=5&x=%2F",
+            Action::Pull,
+        ),
+        (
+            "/v2/a/manifests/latest/",
+            "/v2/a/manifests/latest",
+            Action::Pull,
+        ),
+        (
+            "/v2/a/manifests/manifests/",
+            "/v2/a/manifests/manifests",
+            Action::Pull,
+        ),
+        ("/v2/a/blobs/D/", "/v2/a/blobs/D", Action::Pull),
+        ("/v2/a/referrers/D/", "/v2/a/referrers/D", Action::Pull),
+        ("/v2/_catalog/?", "/v2/_catalog", Action::Catalog),
+        ("/v2/%61/tags/list/", "/v2/a/tags/list", Action::Pull),
+    ];
+    for (target, plain, action) in cases {
+        let (target, plain) = (
+            target.replace('D', &digest()),
+            plain.replace('D', &digest()),
+        );
+        for name in ["GET", "HEAD"] {
+            let Ok(Parsed::Redirect {
+                operation,
+                location,
+            }) = parse(name, &target)
+            else {
+                panic!("{target}")
+            };
+            assert_eq!((operation.action(), &location), (action, &plain));
+        }
+        for name in ["POST", "PUT", "DELETE", "OPTIONS", "FOO"] {
+            assert_eq!(refuse(name, &target), Invalid::NotFound, "{name} {target}");
+        }
+    }
+    assert!(matches!(
+        refuse("GET", "/v2/Bad/tags/list/"),
+        Invalid::Name(_)
+    ));
+    assert!(matches!(refuse("GET", "/v2?a;b"), Invalid::Query(_)));
+}
+
+#[test]
+fn mount_is_read_where_an_upload_starts() {
+    let target =
+        format!("/v2/dev/a/blobs/uploads/?from=secret%2Frepo&%6dount=sha256%3A{HEX}&origin=x.io");
+    let operation = accept("POST", &target);
+    assert_eq!(
+        operation.mount(),
+        Some(Mount {
+            digest: &digest(),
+            from: Some("secret/repo")
+        })
+    );
+    let rendered =
+        format!("/v2/dev/a/blobs/uploads/?mount=sha256:{HEX}&from=secret%2Frepo&origin=x.io");
+    assert_eq!(operation.target(), rendered);
+
+    let plain = operation.without_mount();
+    assert_eq!(
+        (plain.mount(), plain.target().as_str()),
+        (None, "/v2/dev/a/blobs/uploads/?origin=x.io")
+    );
+
+    let alone = accept("POST", &format!("/v2/a/blobs/uploads?mount={}", digest()));
+    assert_eq!(
+        alone.mount(),
+        Some(Mount {
+            digest: &digest(),
+            from: None
+        })
+    );
+    assert_eq!(
+        alone.target(),
+        format!("/v2/a/blobs/uploads/?mount=sha256:{HEX}")
+    );
+}
+
+#[test]
+fn mount_is_dropped_everywhere_else() {
+    let query = format!("?_state=s&mount={}&from=secret/repo&origin=o", digest());
+    for (name, path) in [
+        ("POST", "/v2/a/blobs/uploads/u"),
+        ("PUT", "/v2/a/blobs/uploads/u"),
+        ("PATCH", "/v2/a/blobs/uploads/u"),
+        ("OPTIONS", "/v2/a/blobs/uploads/"),
+        ("GET", "/v2/a/tags/list"),
+        ("GET", "/v2/"),
+    ] {
+        let operation = accept(name, &format!("{path}{query}"));
+        assert_eq!(
+            (operation.mount(), operation.target()),
+            (None, format!("{path}?_state=s")),
+            "{name} {path}"
+        );
+    }
+}
+
+#[test]
+fn mount_without_a_value_is_none() {
+    let operation = accept("POST", "/v2/a/blobs/uploads/?mount=&from=secret/repo");
+    assert_eq!(
+        (operation.mount(), operation.target().as_str()),
+        (None, "/v2/a/blobs/uploads/")
+    );
+    let operation = accept(
+        "POST",
+        &format!("/v2/a/blobs/uploads/?mount={}&from=", digest()),
+    );
+    assert_eq!(operation.mount().and_then(|mount| mount.from), None);
+    assert!(!operation.target().contains("from"));
+}
+
+#[test]
+fn mount_outside_the_grammar_is_refused() {
+    let long = "a".repeat(256);
+    for from in [
+        "../secret",
+        "Secret/x",
+        "a//b",
+        "/a",
+        "a%20b",
+        "a+b",
+        "secret%252Frepo",
+        &long,
+    ] {
+        let target = format!("/v2/a/blobs/uploads/?mount={}&from={from}", digest());
+        assert!(
+            matches!(refuse("POST", &target), Invalid::Name(_)),
+            "{from}"
+        );
+    }
+    assert_eq!(
+        refuse("POST", "/v2/a/blobs/uploads/?mount=x&from=b"),
+        Invalid::Digest
+    );
+    assert_eq!(
+        refuse("PUT", "/v2/a/blobs/uploads/u?digest=sha256:x"),
+        Invalid::Digest
+    );
+}
+
+#[test]
+fn ambiguous_queries_are_refused() {
+    let cases = [
+        "a;from=b",
+        "mount=x;from=y",
+        ";",
+        "from=a&from=b",
+        "from=b&from=a",
+        "from=a&%66rom=a",
+        "mount=&mount=",
+        "digest=D&digest=D",
+        "_state=a&_state=a",
+        "n=1&n=1",
+        "last=a&last=b",
+        "ns=a&ns=b",
+        "n=%",
+        "n=%2",
+        "n=%zz",
+        "x=%zz",
+        "%zz",
+        "n=%0a",
+        "x=%00",
+        "n=%7f",
+        "last=%ff",
+        "n=\\",
+        "n=#",
+        "n=a b",
+        "n=ü",
+        "n=\n",
+    ];
+    for query in cases {
+        let target = format!("/v2/a/blobs/uploads/?{}", query.replace('D', &digest()));
+        assert!(
+            matches!(refuse("POST", &target), Invalid::Query(_)),
+            "{query:?}"
+        );
+    }
+}
+
+#[test]
+fn queries_are_rebuilt_from_known_keys() {
+    let cases = [
+        ("", ""),
+        ("&&", ""),
+        ("x=1&x=2&y", ""),
+        ("Mount=x&N=1", ""),
+        ("last=b&n=1", "?n=1&last=b"),
+        ("n", "?n="),
+        ("n=a=b", "?n=a%3Db"),
+        ("last=pub/a", "?last=pub%2Fa"),
+        ("last=a+b%2Bc", "?last=a%20b%2Bc"),
+        ("last=%C3%BC%3B", "?last=%C3%BC%3B"),
+        (
+            "artifactType=b/x&n=1&artifactType=a/y",
+            "?n=1&artifactType=b%2Fx&artifactType=a%2Fy",
+        ),
+        (
+            "digest-algorithm=sha512&ns=docker.io",
+            "?digest-algorithm=sha512&ns=docker.io",
+        ),
+        ("_state=ab-_~.%2B%2F%3D", "?_state=ab-_~.%2B%2F%3D"),
+        ("_state=ab/=", "?_state=ab%2F%3D"),
+    ];
+    for (query, rebuilt) in cases {
+        assert_eq!(
+            accept("GET", &format!("/v2/a/tags/list?{query}")).target(),
+            format!("/v2/a/tags/list{rebuilt}")
+        );
+    }
+    let list = accept("GET", "/v2/_catalog?n=10&last=a%2Fb");
+    assert_eq!((list.page_size(), list.last()), (Some("10"), Some("a/b")));
+}
+
+#[test]
+fn names_follow_the_specification() {
+    let longest = format!("{}/{}", "a".repeat(127), "b".repeat(127));
+    for name in [
+        "a",
+        "0",
+        "a.b",
+        "a_b",
+        "a__b",
+        "a-b",
+        "a---b",
+        "a/b/c",
+        "a.b_c__d-e",
+        "library/nginx",
+        &longest,
+    ] {
+        assert!(is_name(name), "{name}");
+    }
+    let long = format!("{longest}c");
+    for name in [
+        "", "/", "a/", "/a", "a//b", "A", "a.", ".a", "-a", "a-", "_a", "a_", "a..b", "a___b",
+        "a._b", "a-_b", "a.-b", "a b", "a:1", "ä", "a%", &long,
+    ] {
+        assert!(!is_name(name), "{name}");
+    }
+}
+
+#[test]
+fn digests_and_tags_follow_the_specification() {
+    let sha512 = format!("sha512:{HEX}{HEX}");
+    for text in [
+        &digest(),
+        &sha512,
+        "md5:x",
+        "a.b+c_d-e1:AZaz09=_-",
+        "blake3:ab",
+    ] {
+        assert!(grammar::is_digest(text), "{text}");
+    }
+    for text in [
+        "",
+        ":",
+        "x",
+        "a:",
+        "a..b:x",
+        "+a:x",
+        "a+:x",
+        "A:x",
+        "a:x.",
+        "a:x:y",
+        "sha512:ab",
+        &format!("{}0", digest()),
+    ] {
+        assert!(!grammar::is_digest(text), "{text}");
+    }
+    for text in ["latest", "_", "A.b-c_1", "1.0", &"t".repeat(128)] {
+        assert!(grammar::is_tag(text), "{text}");
+    }
+    for text in ["", "a:b", "a/b", "a+b", "ä"] {
+        assert!(!grammar::is_tag(text), "{text}");
+    }
+}
+
+#[test]
+fn registry_paths_are_v2_and_below() {
+    for (path, expected) in [
+        ("/v2", true),
+        ("/v2/", true),
+        ("/v2/a", true),
+        ("/v20", false),
+        ("/V2/", false),
+        ("/", false),
+        ("v2/", false),
+    ] {
+        assert_eq!(is_registry_path(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn actions_are_the_words_of_grants() {
+    let all = [
+        Action::Ping,
+        Action::Pull,
+        Action::Push,
+        Action::Delete,
+        Action::Catalog,
+    ];
+    assert_eq!(
+        all.map(|action| action.to_string()).join(" "),
+        "ping pull push delete catalog"
+    );
+}

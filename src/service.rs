@@ -1,0 +1,315 @@
+//! The life of a request. Read this file first.
+//!
+//! `server` calls [`Service::answer`] for every request of every connection. The inner function
+//! decides, and leaves by `?` with a [`Refusal`]; the outer one alone logs, counts and answers.
+//!
+//! The order is the security argument: host, route, credentials, rights, then everything else.
+//! Nothing is told to someone who has not proved who he is.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::access::{Asked, Permit};
+use crate::access_log::{AccessLog, Record};
+use crate::auth::Identity;
+use crate::body::{Body, Inbound, Received};
+use crate::connection::Exchange;
+use crate::forward::headers::{REQUEST_ID, set_api_version};
+use crate::forward::{Around, Origin};
+use crate::refusal::{Manner, Refusal};
+use crate::registry::{Operation, Parsed, is_registry_path};
+use crate::site::{Route, Site, Sites};
+use crate::target::Target;
+
+mod plain;
+
+/// What bounds a single request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Most header fields.
+    pub head_fields: usize,
+    /// Longest path and query in bytes.
+    pub target_size: usize,
+    /// Longest silence within a request body.
+    pub body_idle: Duration,
+    /// Where plain HTTP is sent to.
+    pub https_port: u16,
+}
+
+/// Everything a request is answered from; one for each snapshot.
+#[derive(Debug)]
+pub struct Service {
+    /// The sites.
+    pub sites: Sites,
+    /// The bounds.
+    pub settings: Settings,
+    /// The access log; `None` when it is off.
+    pub access_log: Option<AccessLog>,
+}
+
+impl Service {
+    /// Answers a request that came over TLS, on the worker of this number.
+    pub async fn answer(&self, worker: usize, exchange: Exchange) -> Response<Body> {
+        let Exchange {
+            request,
+            connection,
+            received,
+        } = exchange;
+        let id = RequestId::next();
+        let mut record = Record::begin(
+            self.access_log.as_ref(),
+            connection.client,
+            Arc::clone(&received),
+            &id.text,
+        );
+        let (parts, incoming) = request.into_parts();
+        record.request(&parts);
+        let mut manner = manner_of(&parts);
+        let registry = manner.registry;
+        let asking = Asking {
+            worker,
+            client: connection.client,
+            id: &id.value,
+            parts,
+            incoming,
+            received,
+        };
+        let result = self.decide(asking, &mut manner, &mut record).await;
+        let mut response = result.unwrap_or_else(|refusal| refuse(&refusal, &manner, &mut record));
+        response.headers_mut().insert(REQUEST_ID, id.value);
+        if registry && manner.registry {
+            set_api_version(response.headers_mut());
+        }
+        record.status(response.status());
+        if !record.is_wanted() {
+            return response;
+        }
+        response.map(|body| body.observed(Box::new(record)))
+    }
+
+    async fn decide(
+        &self,
+        asking: Asking<'_>,
+        manner: &mut Manner,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        let Asking {
+            worker,
+            client,
+            id,
+            parts,
+            incoming,
+            received,
+        } = asking;
+        self.check_size(&parts)?;
+        let target = Target::of(&parts)?;
+        manner.registry = is_registry_path(target.path());
+        let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+        record.site(&site.name);
+        let route = site.route(target.path()).ok_or(Refusal::NoRoute)?;
+        manner.registry &= route.registry;
+        manner.challenge = route.authenticator.challenge().cloned();
+        let identity = route.authenticator.authenticate(&parts.headers).await?;
+        record.user(identity.user());
+        let permit = match permit(route, &identity, &parts, &target)? {
+            Permitted::Redirect(location) => return Ok(redirect(&location)),
+            Permitted::Forward(permit) => permit,
+        };
+        record.operation(permit.operation());
+        check_expectation(&parts.headers)?;
+        let body = self.body(route, &parts.headers, incoming, received)?;
+        let outer = outer_origin(site, &target);
+        let around = Around {
+            client,
+            target: &target,
+            outer: &outer,
+            is_site: &|host| site.is_named(host),
+            request_id: id,
+            worker,
+        };
+        let began = Instant::now();
+        let answer = route.forward.send(permit, parts, body, &around).await?;
+        record.upstream(began.elapsed());
+        Ok(answer)
+    }
+
+    fn check_size(&self, parts: &request::Parts) -> Result<(), Refusal> {
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
+        if target > self.settings.target_size {
+            return Err(Refusal::TargetTooLong);
+        }
+        if parts.headers.len() > self.settings.head_fields {
+            return Err(Refusal::TooManyFields);
+        }
+        Ok(())
+    }
+
+    /// The client's body, bounded; nothing of it is read here, so no `100 Continue` has gone out.
+    fn body(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        incoming: Incoming,
+        received: Arc<Received>,
+    ) -> Result<Body, Refusal> {
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if let (Some(limit), Some(announced)) = (route.max_body, announced)
+            && announced > limit
+        {
+            return Err(Refusal::TooLarge(limit));
+        }
+        if incoming.is_end_stream() {
+            return Ok(Body::empty());
+        }
+        Ok(Body::stream(Inbound::new(
+            incoming,
+            received,
+            route.max_body,
+            self.settings.body_idle,
+        )))
+    }
+}
+
+/// A request, taken apart.
+struct Asking<'a> {
+    worker: usize,
+    client: crate::addr::ClientAddr,
+    id: &'a HeaderValue,
+    parts: request::Parts,
+    incoming: Incoming,
+    received: Arc<Received>,
+}
+
+/// What a permitted request leads to.
+enum Permitted {
+    Forward(Permit),
+    /// A spelling with a slash too many or too few, of something that is permitted.
+    Redirect(String),
+}
+
+/// Rights come before grammar: what is wrong with a request is told only to those who may ask here.
+fn permit(
+    route: &Route,
+    identity: &Identity,
+    parts: &request::Parts,
+    target: &Target,
+) -> Result<Permitted, Refusal> {
+    if !(route.registry && is_registry_path(target.path())) {
+        let asked = Asked::Path(as_sent(target));
+        let permit = route.access.permit(identity, asked)?;
+        let forwardable = !matches!(parts.method, Method::TRACE | Method::CONNECT);
+        return forwardable
+            .then_some(Permitted::Forward(permit))
+            .ok_or(Refusal::Method);
+    }
+    match Operation::parse(&parts.method, target.raw_path(), target.query()) {
+        Ok(Parsed::Operation(operation)) => {
+            let permit = route.access.permit(identity, Asked::Operation(operation))?;
+            Ok(Permitted::Forward(permit))
+        }
+        Ok(Parsed::Redirect {
+            operation,
+            location,
+        }) => {
+            route.access.permit(identity, Asked::Operation(operation))?;
+            Ok(Permitted::Redirect(location))
+        }
+        Err(invalid) => {
+            route.access.admit(identity)?;
+            Err(invalid.into())
+        }
+    }
+}
+
+fn as_sent(target: &Target) -> String {
+    match target.query() {
+        Some(query) => format!("{}?{query}", target.raw_path()),
+        None => target.raw_path().to_owned(),
+    }
+}
+
+/// The only expectation there is (RFC 9110 section 10.1.1).
+fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
+    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if headers.get_all(header::EXPECT).iter().all(known) {
+        Ok(())
+    } else {
+        Err(Refusal::Expectation)
+    }
+}
+
+/// Relative, so that it is true under whatever name the client came.
+fn redirect(location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    // A location is made of a parsed target: legal in a header by construction.
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}
+
+fn outer_origin(site: &Site, target: &Target) -> Origin {
+    site.external.clone().unwrap_or_else(|| Origin {
+        scheme: "https".to_owned(),
+        authority: target.authority().to_owned(),
+    })
+}
+
+fn refuse(refusal: &Refusal, manner: &Manner, record: &mut Record) -> Response<Body> {
+    record.refused(refusal);
+    if refusal.blames_upstream() {
+        let cause = std::error::Error::source(refusal).map(ToString::to_string);
+        tracing::warn!(error = %refusal, cause, "the upstream gave no answer");
+    }
+    refusal.answer(manner)
+}
+
+fn manner_of(parts: &request::Parts) -> Manner {
+    let html = |value: &HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|accept| accept.contains("text/html"))
+    };
+    Manner {
+        registry: is_registry_path(parts.uri.path()),
+        head: parts.method == Method::HEAD,
+        html: parts.headers.get_all(header::ACCEPT).iter().any(html),
+        challenge: None,
+    }
+}
+
+/// Names one request in the logs of the gate and of the upstream.
+struct RequestId {
+    text: String,
+    value: HeaderValue,
+}
+
+impl RequestId {
+    /// Unique in this process, and not to be guessed from another one.
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static KEY: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+        let text = format!(
+            "{:016x}",
+            KEY.hash_one(NEXT.fetch_add(1, Ordering::Relaxed))
+        );
+        let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("-"));
+        Self { text, value }
+    }
+}

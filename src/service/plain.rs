@@ -1,0 +1,85 @@
+//! Requests that came without TLS: sent on to https, and never forwarded.
+//!
+//! A registry client must not be redirected: it would have sent its password in the clear by then, and
+//! would do so again. It gets words instead.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::{Exchange, RequestId, Service, manner_of};
+use crate::access_log::Record;
+use crate::body::Body;
+use crate::forward::headers::{REQUEST_ID, set_api_version};
+use crate::refusal::{Manner, Refusal};
+use crate::target::Target;
+
+impl Service {
+    /// Answers a request that came over plain HTTP.
+    pub fn answer_plain(&self, exchange: Exchange) -> Response<Body> {
+        let Exchange {
+            request,
+            connection,
+            received,
+        } = exchange;
+        let id = RequestId::next();
+        let mut record = Record::begin(
+            self.access_log.as_ref(),
+            connection.client,
+            Arc::clone(&received),
+            &id.text,
+        );
+        let (parts, _unread) = request.into_parts();
+        record.request(&parts);
+        let manner = manner_of(&parts);
+        let mut response = self.send_on(&parts, &manner).unwrap_or_else(|refusal| {
+            record.refused(&refusal);
+            refusal.answer(&manner)
+        });
+        response.headers_mut().insert(REQUEST_ID, id.value);
+        if manner.registry {
+            set_api_version(response.headers_mut());
+        }
+        record.status(response.status());
+        response.map(|body| body.observed(Box::new(record)))
+    }
+
+    fn send_on(
+        &self,
+        parts: &http::request::Parts,
+        manner: &Manner,
+    ) -> Result<Response<Body>, Refusal> {
+        let target = Target::of(parts)?;
+        let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+        if manner.registry || crate::registry::is_registry_path(target.path()) {
+            return Err(Refusal::PlainHttp);
+        }
+        let authority = match &site.external {
+            Some(origin) => origin.authority.clone(),
+            None => self.https_authority(target.host()),
+        };
+        let location = format!("https://{authority}{}", super::as_sent(&target));
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        let headers = response.headers_mut();
+        // The target was parsed: its bytes are legal in a header.
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            headers.insert(header::LOCATION, location);
+        }
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        Ok(response)
+    }
+
+    fn https_authority(&self, host: &str) -> String {
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
+        match self.settings.https_port {
+            443 => host,
+            port => format!("{host}:{port}"),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Everything that is built from one config: what a request, a handshake and a connection use.
+//!
+//! Start, reload and `check` all build one here, so what `check` accepts will start. A reload builds
+//! the new one beside the old, takes over what must live on (connections to upstreams, hash threads,
+//! ticket keys, an open log), and nothing changes before all of it is good.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::access::Access;
+use crate::access_log::AccessLog;
+use crate::auth::{Authenticator, Hashing};
+use crate::config::problem::{Problem, Problems};
+use crate::config::table::Placed;
+use crate::config::{self, Auth, Certificate, Config};
+use crate::connection;
+use crate::forward::Forward;
+use crate::htpasswd::{self, Severity, Users};
+use crate::log::{Destination, Sink};
+use crate::service::Service;
+use crate::site::{Route, Site, Sites};
+use crate::tls::self_signed::{self, Authority};
+use crate::tls::{self, Tickets, Tls, certs};
+use crate::upstream::Upstream;
+
+/// What one config comes to.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What handshakes use.
+    pub tls: Tls,
+    /// What requests use.
+    pub service: Service,
+    /// What bounds connections.
+    pub connection: connection::Settings,
+    /// How long transfers may go on after TERM.
+    pub drain: Duration,
+    /// What an operator should be told once, such as where the CA is.
+    pub notes: Vec<String>,
+    hashing: Arc<Hashing>,
+    tickets: Tickets,
+    access: Option<(Destination, Sink)>,
+}
+
+/// Why it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve: files of the gate's own are made where they are missing.
+    Serve,
+    /// To look: nothing is written.
+    Check,
+}
+
+impl Snapshot {
+    /// Builds all of it, or reports why not. `old` is what serves now.
+    pub fn build(
+        config: &Config,
+        old: Option<&Self>,
+        purpose: Purpose,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let builder = Builder {
+            config,
+            old,
+            purpose,
+            now: OffsetDateTime::now_utc(),
+        };
+        let mut notes = Vec::new();
+        let tickets = builder.tickets(problems);
+        let hashing = builder.hashing(problems);
+        let access = builder.access(problems);
+        let pairs = builder.pairs(problems, &mut notes);
+        let sites = builder.sites(hashing.as_ref(), problems);
+        let (tickets, hashing) = (tickets?, hashing?);
+        if problems.has_errors() {
+            return None;
+        }
+        let tls = report(problems, Tls::new(&config.tls, pairs, &tickets))?;
+        let access_log = access.as_ref().map(|(_, sink)| AccessLog {
+            sink: sink.clone(),
+            json: config.log.json,
+        });
+        let service = Service {
+            sites,
+            settings: config.service.clone(),
+            access_log,
+        };
+        let connection = config.connection.clone();
+        Some(Self {
+            tls,
+            service,
+            connection,
+            drain: config.drain,
+            notes,
+            hashing,
+            tickets,
+            access,
+        })
+    }
+
+    /// The access log, to be reopened.
+    pub fn access_log(&self) -> Option<&Sink> {
+        self.access.as_ref().map(|(_, sink)| sink)
+    }
+}
+
+struct Builder<'a> {
+    config: &'a Config,
+    old: Option<&'a Snapshot>,
+    purpose: Purpose,
+    now: OffsetDateTime,
+}
+
+impl Builder<'_> {
+    fn tickets(&self, problems: &mut Problems) -> Option<Tickets> {
+        match self.old {
+            Some(old) => Some(old.tickets.clone()),
+            None => report(problems, Tickets::new()),
+        }
+    }
+
+    fn hashing(&self, problems: &mut Problems) -> Option<Arc<Hashing>> {
+        let settings = &self.config.hashing;
+        match self.old {
+            Some(old) if old.hashing.settings() == settings => Some(Arc::clone(&old.hashing)),
+            _ => report(problems, Hashing::start(settings.clone())).map(Arc::new),
+        }
+    }
+
+    /// `None` also when the log is off, or nothing is to be written.
+    fn access(&self, problems: &mut Problems) -> Option<(Destination, Sink)> {
+        let wanted = self
+            .config
+            .log
+            .access
+            .clone()
+            .filter(|_| self.purpose == Purpose::Serve)?;
+        if let Some((destination, sink)) = self.old.and_then(|old| old.access.as_ref())
+            && *destination == wanted
+        {
+            return Some((wanted, sink.clone()));
+        }
+        match Sink::open(wanted.clone()) {
+            Ok(sink) => Some((wanted, sink)),
+            Err(error) => {
+                problems.push(
+                    Problem::error(None, format!("cannot write the access log: {error}"))
+                        .fix("look at log.access_file"),
+                );
+                None
+            }
+        }
+    }
+
+    fn pairs(&self, problems: &mut Problems, notes: &mut Vec<String>) -> Vec<tls::Site> {
+        let mut authority = None;
+        let mut sites = Vec::new();
+        for site in &self.config.sites {
+            let pair = match &site.certificate {
+                Certificate::Files { cert, key } => {
+                    self.load_pair(cert, key, &site.hosts, problems)
+                }
+                Certificate::SelfSigned(place) => {
+                    let made = authority.get_or_insert_with(|| self.authority());
+                    let issued = made
+                        .as_ref()
+                        .map_err(ToString::to_string)
+                        .and_then(|authority| {
+                            notes.extend(self.docker_lines(authority, &site.hosts));
+                            authority
+                                .issue(&site.hosts, self.now)
+                                .map_err(|error| error.to_string())
+                        });
+                    issued
+                        .map_err(|what| problems.push(Problem::error(*place, what)))
+                        .ok()
+                }
+            };
+            sites.extend(pair.map(|pair| tls::Site {
+                hosts: site.hosts.clone(),
+                pair,
+            }));
+        }
+        sites
+    }
+
+    fn load_pair(
+        &self,
+        cert: &Placed<std::path::PathBuf>,
+        key: &Path,
+        hosts: &[String],
+        problems: &mut Problems,
+    ) -> Option<certs::Pair> {
+        match certs::load(cert, key, self.now) {
+            Err(error) => {
+                problems.push(Problem::error(cert.place, error.to_string()));
+                None
+            }
+            Ok((pair, warnings)) => {
+                for warning in warnings.into_iter().chain(pair.uncovered(cert, hosts)) {
+                    problems.push(Problem::warning(cert.place, warning.to_string()));
+                }
+                Some(pair)
+            }
+        }
+    }
+
+    fn authority(&self) -> Result<Authority, self_signed::Error> {
+        match self.purpose {
+            Purpose::Serve => self_signed::load_or_create(&self.config.state_dir, self.now),
+            Purpose::Check => self_signed::in_memory(self.now),
+        }
+    }
+
+    /// What to type so that docker on this machine trusts the gate.
+    fn docker_lines(&self, authority: &Authority, hosts: &[String]) -> Vec<String> {
+        let Some(path) = authority.path() else {
+            return Vec::new();
+        };
+        let port = self.config.service.https_port;
+        let named = hosts.iter().filter(|host| !host.contains('*'));
+        let line = |host: &String| {
+            let host = if port == 443 {
+                host.clone()
+            } else {
+                format!("{host}:{port}")
+            };
+            format!(
+                "{host} has a self-signed certificate; for docker: install -D -m 644 {} /etc/docker/certs.d/{host}/ca.crt",
+                path.display()
+            )
+        };
+        named.map(line).collect()
+    }
+
+    fn sites(&self, hashing: Option<&Arc<Hashing>>, problems: &mut Problems) -> Sites {
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        if let Some(old) = self.old {
+            upstreams.extend(
+                old.service
+                    .sites
+                    .routes()
+                    .map(|route| Arc::clone(route.forward.upstream())),
+            );
+        }
+        let mut sites = Vec::new();
+        for site in &self.config.sites {
+            let routes = site
+                .routes
+                .iter()
+                .filter_map(|route| self.route(route, hashing, &mut upstreams, problems));
+            sites.push(Site {
+                name: site.hosts.first().cloned().unwrap_or_default(),
+                hosts: site.hosts.clone(),
+                external: site.external.clone(),
+                routes: routes.collect(),
+            });
+        }
+        Sites::new(sites)
+    }
+
+    fn route(
+        &self,
+        route: &config::Route,
+        hashing: Option<&Arc<Hashing>>,
+        upstreams: &mut Vec<Arc<Upstream>>,
+        problems: &mut Problems,
+    ) -> Option<Route> {
+        let authenticator = match &route.auth {
+            Auth::Basic {
+                htpasswd,
+                challenge,
+            } => {
+                let users = Arc::new(load_users(htpasswd, problems)?);
+                Authenticator::basic(
+                    users,
+                    Arc::clone(hashing?),
+                    self.config.basic_size,
+                    challenge.clone(),
+                )
+            }
+            Auth::LeftToUpstream => Authenticator::left_to_upstream(),
+            Auth::Open => Authenticator::open(),
+        };
+        let access = if authenticator.is_open() {
+            Access::Everyone
+        } else {
+            Access::Verified
+        };
+        let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
+        // An upstream with the same settings is the same upstream: its connections are shared, and live on.
+        let known = upstreams
+            .iter()
+            .find(|known| *known.settings() == route.upstream)
+            .cloned();
+        let upstream = known.unwrap_or_else(|| {
+            let made = Arc::new(Upstream::new(
+                route.upstream.clone(),
+                self.config.listen.workers,
+            ));
+            upstreams.push(Arc::clone(&made));
+            made
+        });
+        let forward = Forward::new(upstream, keep_authorization, route.edits.clone());
+        Some(Route {
+            path: route.path.clone(),
+            registry: route.registry,
+            authenticator,
+            access,
+            forward,
+            max_body: route.max_body,
+        })
+    }
+}
+
+/// Lines that disable a user are warnings: the others must be able to log in.
+fn load_users(file: &Placed<std::path::PathBuf>, problems: &mut Problems) -> Option<Users> {
+    let loaded = match htpasswd::load(file) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            problems.push(Problem::error(file.place, error.to_string()));
+            return None;
+        }
+    };
+    for problem in &loaded.problems {
+        let what = format!("{}:{}: {problem}", file.display(), problem.line);
+        let consequence = match problem.severity() {
+            Severity::UserDisabled => "this user cannot log in",
+            Severity::Warning => "this user can log in",
+        };
+        problems.push(Problem::warning(file.place, what).because(consequence));
+    }
+    if loaded.users.is_empty() {
+        let what = format!("{} has no usable user", file.display());
+        problems.push(
+            Problem::warning(file.place, what)
+                .because("nobody can log in")
+                .fix(format!("htpasswd -B {} NAME", file.display())),
+        );
+    }
+    Some(loaded.users)
+}
+
+fn report<T, E: ToString>(problems: &mut Problems, result: Result<T, E>) -> Option<T> {
+    result
+        .map_err(|error| problems.push(Problem::error(None, error.to_string())))
+        .ok()
+}

@@ -1,0 +1,255 @@
+//! What a request's target and Host say: whom it addresses, and which path it asks for.
+//!
+//! `service` makes a [`Target`] of every parsed head, before site and route are chosen; nothing behind it reads the
+//! URI or the Host again. Knows no site, no route and no registry, and reads neither the connection nor its TLS name.
+
+use http::header::HOST;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+
+mod name;
+
+use name::Name;
+
+/// Where a request wants to go, checked once.
+#[derive(Clone, Debug)]
+pub struct Target {
+    uri: Uri,
+    header: HeaderValue,
+    authority: String,
+    name: Name,
+    path: String,
+}
+
+/// Why a head's target or Host cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// `*`, `host:port`, CONNECT, or a scheme other than http and https.
+    #[error("the request target is not a path")]
+    Form,
+    /// Neither Host nor `:authority`.
+    #[error("the request names no host")]
+    NoHost,
+    /// More than one Host line, equal or not.
+    #[error("the request names its host more than once")]
+    SeveralHosts,
+    /// Not `name[:port]`.
+    #[error("the host name is not valid")]
+    Host,
+    /// HTTP/1: an absolute target for another authority than Host's; answered 421.
+    #[error("the request target names another host than the Host header")]
+    ForeignAuthority,
+    /// HTTP/2: Host is there and differs from `:authority`.
+    #[error("the Host header contradicts the request's authority")]
+    Contradiction,
+    /// What is wrong with the path.
+    #[error("the path {0}")]
+    Path(&'static str),
+    /// What is wrong with the query.
+    #[error("the query {0}")]
+    Query(&'static str),
+}
+
+impl Target {
+    /// Reads URI and Host of one head.
+    ///
+    /// A fragment is not seen here: [`Uri`] has cut it off, so neither routing nor the upstream ever meets it.
+    pub fn of(parts: &Parts) -> Result<Self, Error> {
+        check_form(parts)?;
+        let header = addressed(parts)?;
+        let authority = header.to_str().map_err(|_| Error::Host)?.to_owned();
+        let name = Name::parse(&authority).ok_or(Error::Host)?;
+        let path = canonical(parts.uri.path())?;
+        check_query(parts.uri.query().unwrap_or_default())?;
+        Ok(Self {
+            uri: parts.uri.clone(),
+            header,
+            authority,
+            name,
+            path,
+        })
+    }
+
+    /// `name[:port]`, byte for byte as the client sent it.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The same bytes as [`authority`](Self::authority), ready to be sent as a Host header.
+    pub fn host_header(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    /// The name alone, for comparing: lower case, no trailing dot, IPv6 in its shortest form without brackets.
+    pub fn host(&self) -> &str {
+        &self.name.host
+    }
+
+    /// The port the client wrote, if it wrote one.
+    pub fn port(&self) -> Option<u16> {
+        self.name.port
+    }
+
+    /// The path as sent, escapes and all.
+    pub fn raw_path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The query as sent, without the `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.uri.query()
+    }
+
+    /// The path for choosing a route: decoded once, slashes merged, free of `.` and `..`.
+    ///
+    /// `%2F` becomes a slash, because routers behind the gate decode it too. Bytes that are not UTF-8 stay `%XX`.
+    /// For comparing only; what is sent on is [`raw_path`](Self::raw_path).
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+/// Only origin-form, and absolute-form over http and https, address something a gate can serve (RFC 9112 section 3.2).
+fn check_form(parts: &Parts) -> Result<(), Error> {
+    let is_known = match parts.uri.scheme_str() {
+        Some(scheme) => default_port(scheme).is_some(),
+        // HTTP/1 without scheme but with authority is authority-form; HTTP/2 may lack either.
+        None => parts.version == Version::HTTP_2 || parts.uri.authority().is_none(),
+    };
+    let is_path = parts.uri.path().starts_with('/');
+    if is_known && is_path && parts.method != Method::CONNECT {
+        Ok(())
+    } else {
+        Err(Error::Form)
+    }
+}
+
+/// The authority the client addressed. HTTP/1 says it in Host, HTTP/2 in `:authority` (RFC 9113 section 8.3.1);
+/// where both are said they must agree, since the upstream gets only one.
+fn addressed(parts: &Parts) -> Result<HeaderValue, Error> {
+    let is_http2 = parts.version == Version::HTTP_2;
+    match (parts.uri.authority(), single_host(&parts.headers)?) {
+        (None, Some(host)) => Ok(host.clone()),
+        (Some(named), None) if is_http2 => {
+            HeaderValue::from_str(named.as_str()).map_err(|_| Error::Host)
+        }
+        (_, None) => Err(Error::NoHost),
+        (Some(named), Some(host)) => {
+            let agrees = same_place(named.as_str(), host, parts.uri.scheme_str())?;
+            match (agrees, is_http2) {
+                (true, true) => HeaderValue::from_str(named.as_str()).map_err(|_| Error::Host),
+                (true, false) => Ok(host.clone()),
+                (false, true) => Err(Error::Contradiction),
+                (false, false) => Err(Error::ForeignAuthority),
+            }
+        }
+    }
+}
+
+/// `HeaderMap::get` would hide a second line.
+fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let first = hosts.next();
+    if hosts.next().is_some() {
+        Err(Error::SeveralHosts)
+    } else {
+        Ok(first)
+    }
+}
+
+fn same_place(named: &str, host: &HeaderValue, scheme: Option<&str>) -> Result<bool, Error> {
+    let host = host.to_str().map_err(|_| Error::Host)?;
+    let (named, host) = (
+        Name::parse(named).ok_or(Error::Host)?,
+        Name::parse(host).ok_or(Error::Host)?,
+    );
+    Ok(named.addresses(&host, scheme.and_then(default_port)))
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+fn canonical(raw: &str) -> Result<String, Error> {
+    if !raw
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'))
+    {
+        return Err(Error::Path("contains a character that must be escaped"));
+    }
+    let text = readable(&decode(raw).ok_or(Error::Path("contains a malformed escape"))?);
+    if text.contains(char::is_control) {
+        return Err(Error::Path("contains an escaped control character"));
+    }
+    // Some servers behind a gate take a backslash for a slash.
+    if text.split(['/', '\\']).any(is_dots) {
+        return Err(Error::Path("contains a dot segment"));
+    }
+    Ok(merge_slashes(&text))
+}
+
+/// One pass: what an escape yields is never read as the begin of another.
+fn decode(raw: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_escape = byte == b'%';
+        decoded.push(if is_escape {
+            hex(bytes.next()?)? << 4 | hex(bytes.next()?)?
+        } else {
+            byte
+        });
+    }
+    Some(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+/// As text, with every byte that belongs to no character as its escape.
+fn readable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    text
+}
+
+/// Servlet containers cut `;parameters` off a segment before they resolve it: to them `..;x` is `..`.
+fn is_dots(segment: &str) -> bool {
+    matches!(segment.split(';').next(), Some("." | ".."))
+}
+
+fn merge_slashes(text: &str) -> String {
+    let mut merged = String::with_capacity(text.len());
+    for segment in text.split('/').filter(|segment| !segment.is_empty()) {
+        merged.push('/');
+        merged.push_str(segment);
+    }
+    if text.ends_with('/') {
+        merged.push('/');
+    }
+    merged
+}
+
+fn check_query(raw: &str) -> Result<(), Error> {
+    let is_plain = raw
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if is_plain {
+        Ok(())
+    } else {
+        Err(Error::Query("contains a character that must be escaped"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

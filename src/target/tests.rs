@@ -1,0 +1,323 @@
+use http::Request;
+use proptest::prelude::*;
+
+use super::*;
+
+fn parts(version: Version, method: &str, uri: &str, hosts: &[&str]) -> Parts {
+    let mut request = Request::builder().version(version).method(method).uri(uri);
+    for host in hosts {
+        request = request.header(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn http1(uri: &str, hosts: &[&str]) -> Result<Target, Error> {
+    Target::of(&parts(Version::HTTP_11, "GET", uri, hosts))
+}
+
+fn http2(uri: &str, hosts: &[&str]) -> Result<Target, Error> {
+    Target::of(&parts(Version::HTTP_2, "GET", uri, hosts))
+}
+
+#[test]
+fn host_is_normalised_and_authority_is_not() {
+    let cases = [
+        ("example.com", "example.com", None),
+        ("EXAMPLE.com.", "example.com", None),
+        ("Example.Com:5000", "example.com", Some(5000)),
+        ("my_host-1.lan.:1", "my_host-1.lan", Some(1)),
+        ("localhost:65535", "localhost", Some(65535)),
+        ("127.0.0.1:443", "127.0.0.1", Some(443)),
+        ("[::1]", "::1", None),
+        ("[0:0:0:0:0:0:0:1]:5000", "::1", Some(5000)),
+        ("[FE80::ABCD]:8443", "fe80::abcd", Some(8443)),
+    ];
+    for (sent, host, port) in cases {
+        let target = http1("/", &[sent]).unwrap();
+        assert_eq!((target.host(), target.port()), (host, port), "{sent}");
+        assert_eq!(
+            (target.authority(), target.host_header().as_bytes()),
+            (sent, sent.as_bytes())
+        );
+    }
+}
+
+#[test]
+fn host_outside_the_grammar_is_refused() {
+    let cases = [
+        "",
+        ".",
+        "..",
+        ".a",
+        "a..b",
+        "a..",
+        "a b",
+        "a,b",
+        "a/b",
+        "a@b",
+        "user:pw@a",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a:+80",
+        "a:-1",
+        "a:8o",
+        "a:000080",
+        "a:80:80",
+        "::1",
+        "[::1",
+        "::1]",
+        "[::1]80",
+        "[::1]:",
+        "[]",
+        "[1.2.3.4]",
+        "[fe80::1%25eth0]",
+        "[v1.x]",
+        "a%41",
+        "a\tb",
+        "ä.example",
+        "a?b",
+        "a#b",
+        "a\\b",
+        "*",
+        "a*",
+    ];
+    for sent in cases {
+        assert_eq!(http1("/", &[sent]).unwrap_err(), Error::Host, "{sent:?}");
+    }
+}
+
+#[test]
+fn exactly_one_host_in_http1() {
+    for version in [Version::HTTP_10, Version::HTTP_11] {
+        assert_eq!(
+            Target::of(&parts(version, "GET", "/", &[])).unwrap_err(),
+            Error::NoHost
+        );
+        assert_eq!(
+            Target::of(&parts(version, "GET", "http://a/", &[])).unwrap_err(),
+            Error::NoHost
+        );
+        assert_eq!(
+            Target::of(&parts(version, "GET", "/", &["a", "a"])).unwrap_err(),
+            Error::SeveralHosts
+        );
+        assert_eq!(
+            Target::of(&parts(version, "GET", "/", &["a", "b"])).unwrap_err(),
+            Error::SeveralHosts
+        );
+    }
+}
+
+#[test]
+fn absolute_target_must_agree_with_host() {
+    let good = [
+        ("http://a/v2/", "a"),
+        ("http://A.Example/v2/", "a.example"),
+        ("http://a:80/v2/", "a"),
+        ("http://a/v2/", "a:80"),
+        ("https://a:443/v2/", "a"),
+        ("http://a./v2/", "a"),
+        ("https://[::1]:5000/v2/", "[0::1]:5000"),
+    ];
+    for (uri, host) in good {
+        let target = http1(uri, &[host]).unwrap();
+        assert_eq!(
+            (target.authority(), target.raw_path()),
+            (host, "/v2/"),
+            "{uri} {host}"
+        );
+    }
+    let foreign = [
+        ("http://b/", "a"),
+        ("http://a:81/", "a"),
+        ("http://a:443/", "a"),
+        ("https://a:80/", "a:443"),
+    ];
+    for (uri, host) in foreign {
+        assert_eq!(
+            http1(uri, &[host]).unwrap_err(),
+            Error::ForeignAuthority,
+            "{uri} {host}"
+        );
+    }
+    assert_eq!(http1("http://user@a/", &["a"]).unwrap_err(), Error::Host);
+}
+
+#[test]
+fn absolute_target_without_a_path_is_the_root() {
+    let target = http1("http://a?x=1", &["a"]).unwrap();
+    assert_eq!(
+        (target.raw_path(), target.path(), target.query()),
+        ("/", "/", Some("x=1"))
+    );
+}
+
+#[test]
+fn only_paths_are_targets() {
+    assert_eq!(http1("*", &["a"]).unwrap_err(), Error::Form);
+    assert_eq!(
+        Target::of(&parts(Version::HTTP_11, "OPTIONS", "*", &["a"])).unwrap_err(),
+        Error::Form
+    );
+    assert_eq!(http1("a:443", &["a:443"]).unwrap_err(), Error::Form);
+    assert_eq!(http1("ftp://a/", &["a"]).unwrap_err(), Error::Form);
+    for (version, uri) in [
+        (Version::HTTP_11, "a:443"),
+        (Version::HTTP_11, "/"),
+        (Version::HTTP_2, "a:443"),
+    ] {
+        assert_eq!(
+            Target::of(&parts(version, "CONNECT", uri, &["a:443"])).unwrap_err(),
+            Error::Form
+        );
+    }
+    assert_eq!(http2("*", &["a"]).unwrap_err(), Error::Form);
+}
+
+#[test]
+fn http2_takes_the_pseudo_header_and_falls_back_to_host() {
+    let target = http2("https://Example.com:8443/x", &[]).unwrap();
+    assert_eq!(
+        (target.authority(), target.host(), target.port()),
+        ("Example.com:8443", "example.com", Some(8443))
+    );
+    assert_eq!(http2("/x", &["a:1"]).unwrap().authority(), "a:1");
+    assert_eq!(http2("https://a/x", &["A"]).unwrap().authority(), "a");
+    assert_eq!(http2("https://a/x", &["a:443"]).unwrap().authority(), "a");
+    assert_eq!(
+        http2("https://a/x", &["b"]).unwrap_err(),
+        Error::Contradiction
+    );
+    assert_eq!(
+        http2("https://a/x", &["a:80"]).unwrap_err(),
+        Error::Contradiction
+    );
+    assert_eq!(
+        http2("https://a/x", &["a", "a"]).unwrap_err(),
+        Error::SeveralHosts
+    );
+    assert_eq!(http2("https://u@a/x", &[]).unwrap_err(), Error::Host);
+    assert_eq!(http2("/x", &[]).unwrap_err(), Error::NoHost);
+}
+
+#[test]
+fn canonical_path_is_decoded_once_and_merged() {
+    let cases = [
+        ("/", "/"),
+        ("//", "/"),
+        ("/a//b///", "/a/b/"),
+        ("//v2/", "/v2/"),
+        ("/%761", "/v1"),
+        ("/v2/secret%2Frepo", "/v2/secret/repo"),
+        ("/v2%2F%2fx", "/v2/x"),
+        ("/c/a%252Fb", "/c/a%2Fb"),
+        ("/%252e%252e/x", "/%2e%2e/x"),
+        ("/a%20b%3F%23", "/a b?#"),
+        ("/%C3%BC", "/ü"),
+        ("/x%ff%C3%BC%C3", "/x%FF\u{fc}%C3"),
+        ("/...", "/..."),
+        ("/.well-known/x", "/.well-known/x"),
+        ("/a;b=c/..d;.", "/a;b=c/..d;."),
+        ("/a+b~", "/a+b~"),
+    ];
+    for (raw, path) in cases {
+        let target = http1(raw, &["a"]).unwrap();
+        assert_eq!((target.path(), target.raw_path()), (path, raw));
+    }
+}
+
+#[test]
+fn path_outside_the_grammar_is_refused() {
+    let cases = [
+        "/.",
+        "/..",
+        "/a/../b",
+        "/a/./b",
+        "/a/%2e%2e/b",
+        "/a/.%2E",
+        "/%2e",
+        "/a%2F..%2Fb",
+        "/a%2f%2e%2e",
+        "/..;/x",
+        "/..;x=1/x",
+        "/.;/x",
+        "/a/..%3bx/b",
+        "/..%5Cx",
+        "/a%5c..",
+        "/%",
+        "/%4",
+        "/%zz",
+        "/%+1",
+        "/a%00",
+        "/a%0d%0a",
+        "/%7f",
+        "/%1F",
+        "/%C2%85",
+        "/a\\b",
+        "/ü",
+    ];
+    for raw in cases {
+        assert!(
+            matches!(http1(raw, &["a"]).unwrap_err(), Error::Path(_)),
+            "{raw}"
+        );
+    }
+    // Not every parser of URIs lets these through to the function.
+    for raw in ["/a b", "/a#b", "/a\x7f", "/a\tb"] {
+        assert!(
+            matches!(canonical(raw).unwrap_err(), Error::Path(_)),
+            "{raw:?}"
+        );
+    }
+}
+
+#[test]
+fn query_is_kept_as_sent_or_refused() {
+    let target = http1("/x?a=%zz&b=;c//..\\", &["a"]).unwrap();
+    assert_eq!(target.query(), Some("a=%zz&b=;c//..\\"));
+    assert_eq!(http1("/x?", &["a"]).unwrap().query(), Some(""));
+    assert_eq!(http1("/x", &["a"]).unwrap().query(), None);
+    for query in ["a b", "ü", "a#b", "\x7f"] {
+        assert!(
+            matches!(check_query(query).unwrap_err(), Error::Query(_)),
+            "{query:?}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn canonical_paths_have_no_dots_and_no_double_slashes(raw in "/([a./%;2eEfF5cC\\\\]|%2e|%2F|%5c|\\.\\.){0,16}") {
+        if let Ok(path) = canonical(&raw) {
+            prop_assert!(path.starts_with('/') && !path.contains("//"));
+            prop_assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
+        }
+    }
+
+    #[test]
+    fn no_host_panics_and_every_accepted_one_is_stable(host in "[\\[\\]a-cA:.0-9@,_-]{0,12}|\\PC{0,8}") {
+        if let Some(name) = Name::parse(&host) {
+            let again = if name.host.contains(':') { format!("[{}]", name.host) } else { name.host.clone() };
+            prop_assert_eq!(Name::parse(&again), Some(Name { port: None, ..name }));
+        }
+    }
+
+    #[test]
+    fn any_head_is_read_or_refused(uri in "\\PC{0,24}", host in "\\PC{0,12}") {
+        let request = Request::builder().uri(uri.as_str()).header(HOST, host.as_str()).body(());
+        if let Ok(request) = request
+            && let Ok(target) = Target::of(&request.into_parts().0)
+        {
+            prop_assert_eq!(target.authority(), host.as_str());
+            prop_assert!(target.path().starts_with('/'));
+        }
+    }
+
+    #[test]
+    fn fragments_never_reach_a_path(path in "/[a-z./%]{0,8}", fragment in "[ -~]{0,8}") {
+        if let Ok(target) = http1(&format!("{path}#{fragment}"), &["a"]) {
+            prop_assert_eq!((target.raw_path(), target.query()), (path.as_str(), None));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! One handshake, from the first byte to an encrypted stream.
+//!
+//! Called by `connection` for each stream on a TLS port. There is no deadline in here: the caller puts one over
+//! the whole of [`accept`].
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustls::server::{Acceptor, ServerConnection};
+use rustls::{ProtocolVersion, server};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+use super::Tls;
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub struct Accepted<IO> {
+    /// What the client sends and reads, decrypted.
+    pub stream: TlsStream<IO>,
+    /// What was agreed.
+    pub info: Info,
+}
+
+/// What client and gate agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The name the client asked for, lower case; `None` when it named an address or nothing.
+    pub sni: Option<String>,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The client will speak HTTP/2; without ALPN (docker) it is HTTP/1.1.
+    pub http2: bool,
+}
+
+/// Why there is no encrypted stream.
+#[derive(thiserror::Error)]
+pub enum HandshakeError<IO> {
+    /// The client speaks plain HTTP. Nothing has been written: the stream can still carry an answer that says so.
+    #[error("plain HTTP on a TLS port")]
+    PlainHttp(IO),
+    /// The client left, as port scanners and health checks do.
+    #[error("the client left during the handshake")]
+    Closed,
+    /// The network failed.
+    #[error("the connection failed during the handshake")]
+    Io(#[source] io::Error),
+    /// The two found no agreement, or the client broke the protocol; it has been told by an alert.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] rustls::Error),
+}
+
+/// Reads the client's hello, picks the certificate by its name and finishes the handshake.
+///
+/// # Errors
+/// When the client speaks no TLS, or none that the settings allow, or the connection ends.
+pub async fn accept<IO>(mut io: IO, tls: &Tls) -> Result<Accepted<IO>, HandshakeError<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some(hello) = read_hello(&mut io).await? else {
+        return Err(HandshakeError::PlainHttp(io));
+    };
+    let config = tls.choose(hello.client_hello().server_name());
+    let handshake = StartHandshake::from_parts(hello, io).into_stream(config);
+    let stream = handshake.await.map_err(sort)?;
+    let info = Info::new(stream.get_ref().1);
+    Ok(Accepted { stream, info })
+}
+
+/// By hand, so that it asks nothing of the stream.
+impl<IO> fmt::Debug for HandshakeError<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PlainHttp(_) => f.write_str("PlainHttp(..)"),
+            Self::Closed => f.write_str("Closed"),
+            Self::Io(cause) => f.debug_tuple("Io").field(cause).finish(),
+            Self::Tls(cause) => f.debug_tuple("Tls").field(cause).finish(),
+        }
+    }
+}
+
+impl Info {
+    fn new(connection: &ServerConnection) -> Self {
+        Self {
+            sni: connection.server_name().map(str::to_owned),
+            version: match connection.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "TLSv1.2",
+            },
+            http2: connection.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
+/// The whole hello, in however many pieces it comes; rustls bounds its size. `None` when it is plain HTTP.
+///
+/// tokio-rustls' own acceptor does not say what it has read and answers everything with an alert, which a plain
+/// HTTP client would get to see in front of the answer meant for it.
+async fn read_hello<IO>(io: &mut IO) -> Result<Option<server::Accepted>, HandshakeError<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut acceptor = Acceptor::default();
+    let mut first = None;
+    loop {
+        let read = poll_fn(|context| poll_read(&mut acceptor, io, context, &mut first));
+        if read.await.map_err(sort)? == 0 {
+            return Err(HandshakeError::Closed);
+        }
+        // TLS records begin with 20 to 23, methods with a letter.
+        if first.is_some_and(|byte| byte.is_ascii_uppercase()) {
+            return Ok(None);
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(Some(accepted)),
+            Ok(None) => {}
+            Err((cause, alert)) => {
+                send(io, alert).await;
+                return Err(HandshakeError::Tls(cause));
+            }
+        }
+    }
+}
+
+fn poll_read<IO: AsyncRead + Unpin>(
+    acceptor: &mut Acceptor,
+    io: &mut IO,
+    context: &mut Context<'_>,
+    first: &mut Option<u8>,
+) -> Poll<io::Result<usize>> {
+    match acceptor.read_tls(&mut Source { io, context, first }) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        done => Poll::Ready(done),
+    }
+}
+
+/// The stream as rustls reads it, and the first byte that came.
+struct Source<'a, 'b, IO> {
+    io: &'a mut IO,
+    context: &'a mut Context<'b>,
+    first: &'a mut Option<u8>,
+}
+
+impl<IO: AsyncRead + Unpin> Read for Source<'_, '_, IO> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.io).poll_read(self.context, &mut buffer) {
+            Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+            Poll::Ready(done) => done?,
+        }
+        *self.first = self.first.or(buffer.filled().first().copied());
+        Ok(buffer.filled().len())
+    }
+}
+
+/// Best effort: the connection ends in any case.
+async fn send<IO: AsyncWrite + Unpin>(io: &mut IO, mut alert: server::AcceptedAlert) {
+    let mut bytes = Vec::new();
+    if alert.write_all(&mut bytes).is_ok() && io.write_all(&bytes).await.is_ok() {
+        let _ = io.flush().await;
+    }
+}
+
+/// tokio-rustls wraps what rustls says; a peer that went away is no fault worth a log line.
+fn sort<IO>(error: io::Error) -> HandshakeError<IO> {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let left = [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        UnexpectedEof,
+    ];
+    if left.contains(&error.kind()) {
+        return HandshakeError::Closed;
+    }
+    match error.downcast::<rustls::Error>() {
+        Ok(cause) => HandshakeError::Tls(cause),
+        Err(other) => HandshakeError::Io(other),
+    }
+}

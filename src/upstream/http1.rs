@@ -1,0 +1,178 @@
+//! The HTTP/1.1 codec of the client's side: one request out, one answer in, on one connection.
+//!
+//! Called by `upstream`. It is generic over the socket, and knows neither pools nor endpoints. Both
+//! directions run at once: while the request is written the answer is watched for, because an upstream
+//! may refuse an upload long before its end (RFC 9112 9.3). What it does not do: pipelining, upgrades,
+//! trailers, compression.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, response};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Error;
+use super::buffers;
+use crate::body::Body;
+
+mod chunked;
+mod deadline;
+mod encoder;
+mod framing;
+mod head;
+mod inbox;
+mod incoming;
+mod outgoing;
+
+pub(super) use incoming::Incoming;
+
+use deadline::Deadline;
+use head::Head;
+use inbox::Inbox;
+use outgoing::Outgoing;
+
+/// A connection with nothing under way. Dropped, it is closed.
+pub(super) struct Connection<S> {
+    io: S,
+    deadline: Deadline,
+    head_size: usize,
+    /// The buffer that request heads are written into, kept for its capacity.
+    lead: Vec<u8>,
+}
+
+/// An exchange without an answer; its connection is closed.
+pub(super) struct Failure {
+    pub(super) error: Error,
+    /// The connection died before a single byte of an answer. If it had been idle before, its death
+    /// has most likely nothing to do with this request.
+    pub(super) is_unanswered: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Over a fresh stream. `read_timeout` and `head_size` as in the settings.
+    pub(super) fn new(io: S, read_timeout: Duration, head_size: usize) -> Self {
+        Self {
+            io,
+            deadline: Deadline::new(read_timeout),
+            head_size: head_size.min(buffers::LARGE),
+            lead: Vec::new(),
+        }
+    }
+
+    /// The stream, for a look at it.
+    pub(super) fn io(&self) -> &S {
+        &self.io
+    }
+
+    /// Sends a request and waits for the final head of its answer.
+    pub(super) async fn exchange(
+        mut self,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<(response::Parts, Incoming<S>), Failure> {
+        let lead = std::mem::take(&mut self.lead);
+        let outgoing = Outgoing::new(lead, parts, body).map_err(Failure::of)?;
+        let mut exchange = Exchange {
+            inbox: Inbox::new(self.head_size, parts.method == Method::HEAD),
+            connection: self,
+            outgoing,
+            refused: None,
+        };
+        match poll_fn(|cx| exchange.poll(cx)).await {
+            Ok((head, rest)) => exchange.finish(head, rest).map_err(Failure::of),
+            Err(error) => Err(Failure {
+                is_unanswered: exchange.inbox.received() == 0
+                    && matches!(error, Error::Closed(_) | Error::Write(_)),
+                error,
+            }),
+        }
+    }
+}
+
+impl Failure {
+    fn of(error: Error) -> Self {
+        Self {
+            error,
+            is_unanswered: false,
+        }
+    }
+}
+
+/// Both directions until the answer's head is there.
+struct Exchange<S> {
+    connection: Connection<S>,
+    outgoing: Outgoing,
+    inbox: Inbox,
+    /// Why the upstream takes no more bytes. Its answer may lie in the receive buffer all the same.
+    refused: Option<io::Error>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Head, Bytes), Error>> {
+        let before = self.moved();
+        self.write(cx)?;
+        if let Poll::Ready(found) = self.inbox.poll_head(&mut self.connection.io, cx) {
+            return Poll::Ready(found.map_err(|error| self.explain(error)));
+        }
+        if self.moved() != before || self.waits_for_client() {
+            self.connection.deadline.stop();
+        }
+        if self.waits_for_client() {
+            return Poll::Pending;
+        }
+        ready!(self.connection.deadline.poll(cx));
+        Poll::Ready(Err(self.connection.deadline.error()))
+    }
+
+    /// Writes what can be written. A broken client is an error at once; a socket that refuses bytes
+    /// only ends the writing, since an early answer (413, say) followed by a close looks like that.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        if self.refused.is_some() {
+            return Ok(());
+        }
+        match self.outgoing.poll(&mut self.connection.io, cx) {
+            Poll::Ready(Err(Error::Write(error))) => self.refused = Some(error),
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn waits_for_client(&self) -> bool {
+        self.refused.is_none() && self.outgoing.waits_for_body()
+    }
+
+    /// Bytes moved in either direction.
+    fn moved(&self) -> u64 {
+        self.outgoing.written().wrapping_add(self.inbox.received())
+    }
+
+    /// After a refused write the refusal says more than the end of the stream that follows it.
+    fn explain(&mut self, error: Error) -> Error {
+        match (error, self.refused.take()) {
+            (Error::Closed(_), Some(refusal)) => Error::Write(refusal),
+            (error, _) => error,
+        }
+    }
+
+    /// A request that has not been sent to its end spoils the connection (pool poisoning).
+    fn finish(mut self, head: Head, rest: Bytes) -> Result<(response::Parts, Incoming<S>), Error> {
+        let is_whole = self.refused.is_none() && self.outgoing.is_complete();
+        self.connection.lead = self.outgoing.into_lead();
+        self.connection.deadline.stop();
+        let is_reusable = head.is_reusable && is_whole;
+        let mut incoming = Incoming::new(self.connection, head.framing, is_reusable);
+        if self.refused.is_some() {
+            incoming.distrust_end();
+        }
+        incoming.begin(rest);
+        Ok((head.parts, incoming.check()?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! What becomes of answers: good ones, malformed ones, and cut ones at every byte.
+
+use http::{Version, header};
+
+use super::*;
+
+const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-A: 1\r\nx-a: 2\r\n\r\nhello world";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6;n=v\r\nhello \r\n5\r\nworld\r\n0\r\nX-T: 1\r\n\r\n";
+const CLOSE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhello world";
+
+#[test]
+fn a_body_with_a_length_comes_whole_and_keeps_its_connection() {
+    let seen = get([LENGTH], After::Silence).unwrap();
+    assert_eq!(
+        (seen.body.as_slice(), seen.is_pooled),
+        (&b"hello world"[..], true)
+    );
+    assert_eq!(seen.parts.headers[header::CONTENT_LENGTH], "11");
+    let doubled: Vec<_> = seen.parts.headers.get_all("x-a").iter().collect();
+    assert_eq!(doubled, ["1", "2"]);
+}
+
+#[test]
+fn a_chunked_body_loses_its_framing_and_keeps_its_connection() {
+    let seen = get([CHUNKED], After::Silence).unwrap();
+    assert_eq!(
+        (seen.body.as_slice(), seen.is_pooled),
+        (&b"hello world"[..], true)
+    );
+    assert!(!seen.parts.headers.contains_key(header::TRANSFER_ENCODING));
+}
+
+#[test]
+fn the_end_of_the_stream_ends_a_body_without_framing() {
+    let seen = get([CLOSE], After::End).unwrap();
+    assert_eq!(seen.body, b"hello world");
+    assert!(seen.error.is_none() && !seen.is_pooled);
+    let old = get(
+        ["HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nhi"],
+        After::End,
+    )
+    .unwrap();
+    assert_eq!(
+        (old.parts.version, old.body.as_slice()),
+        (Version::HTTP_10, &b"hi"[..])
+    );
+}
+
+#[test]
+fn every_cut_is_seen() {
+    for answer in [LENGTH, CHUNKED] {
+        for (cut, after) in (0..answer.len()).flat_map(|it| [(it, After::End), (it, After::Reset)])
+        {
+            match get([&answer[..cut]], after) {
+                Err(error) => assert!(matches!(error, Error::Closed(_)), "{cut}: {error:?}"),
+                Ok(seen) => {
+                    assert!(matches!(seen.error, Some(Error::Closed(_))), "cut at {cut}");
+                    assert!(b"hello world".starts_with(&seen.body) && !seen.is_pooled);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_of_a_body_without_framing_is_seen_by_a_reset_only() {
+    let head = CLOSE.find("hello").unwrap();
+    for cut in 0..CLOSE.len() {
+        match get([&CLOSE[..cut]], After::End) {
+            Err(error) => assert!(cut < head && matches!(error, Error::Closed(_))),
+            Ok(seen) => assert_eq!(seen.body, CLOSE[head..cut].as_bytes()),
+        }
+        let reset = get([&CLOSE[..cut]], After::Reset);
+        assert!(reset.map_or(true, |seen| seen.error.is_some()), "{cut}");
+    }
+}
+
+#[test]
+fn any_two_pieces_make_the_same_answer() {
+    for answer in [LENGTH, CHUNKED, CLOSE] {
+        for cut in 1..answer.len() {
+            let seen = get([&answer[..cut], &answer[cut..]], After::End).unwrap();
+            assert_eq!(seen.body, b"hello world", "split at {cut}");
+            assert!(seen.error.is_none());
+        }
+    }
+}
+
+#[test]
+fn bytes_that_come_before_a_cut_are_handed_on() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    let seen = get([head, "first", "second"], After::End).unwrap();
+    assert_eq!(seen.body, b"firstsecond");
+    assert!(matches!(seen.error, Some(Error::Closed(_))));
+}
+
+#[test]
+fn silence_ends_at_the_deadline_before_and_within_the_body() {
+    let before = get(["HTTP/1.1 200 OK\r\nContent-"], After::Silence);
+    assert!(matches!(before.err(), Some(Error::Silent(d)) if d.as_secs() == 900));
+    let within = get([&LENGTH[..LENGTH.len() - 1]], After::Silence).unwrap();
+    assert_eq!(within.body, b"hello worl");
+    assert!(matches!(within.error, Some(Error::Silent(_))));
+}
+
+#[test]
+fn malformed_heads_are_refused() {
+    let cases = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        "HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0x3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 204 No\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: 1\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: 1\rX-B: 2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: 1\0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A : 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n: 1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\n\r\n",
+        "HTTP/1.2 200 OK\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/1.1 099 OK\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "\r\nHTTP/1.1 200 OK\r\n\r\n",
+        "SSH-2.0-OpenSSH",
+    ];
+    for case in cases {
+        let error = get([case], After::End).err();
+        assert!(
+            matches!(error, Some(Error::Malformed(_))),
+            "{case:?}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn malformed_chunks_are_refused() {
+    let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(1025));
+    let trailers = format!("0\r\nX: {}\r\n\r\n", "x".repeat(8 * 1024));
+    let cases = [
+        "0x1\r\nZ\r\n0\r\n\r\n",
+        "+1\r\nZ\r\n0\r\n\r\n",
+        "-1\r\nZ\r\n0\r\n\r\n",
+        " 1\r\nZ\r\n0\r\n\r\n",
+        "1 \r\nZ\r\n0\r\n\r\n",
+        "1_0\r\nZ\r\n0\r\n\r\n",
+        "\r\nZ\r\n0\r\n\r\n",
+        ";x\r\nZ\r\n0\r\n\r\n",
+        "10000000000000001\r\nZ\r\n0\r\n\r\n",
+        "00000000000000001\r\nZ\r\n0\r\n\r\n",
+        "1\nZ\n0\n\n",
+        "1;a\nZ\r\n0\r\n\r\n",
+        "1;a\rb\r\nZ\r\n0\r\n\r\n",
+        "1\r\nZZZ0\r\n\r\n",
+        "1\r\nZ\n0\r\n\r\n",
+        "0\r\n\n",
+        "0\r\nX: 1\n\r\n",
+        "0\r\nX: \0\r\n\r\n",
+        &long,
+        &trailers,
+    ];
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for case in cases {
+        // With the head it is a 502 still, behind it a broken transfer.
+        let together = get([format!("{head}{case}")], After::End).err();
+        assert!(
+            matches!(together, Some(Error::Malformed(_))),
+            "{case:?}: {together:?}"
+        );
+        let behind = get([head, case], After::End).unwrap();
+        assert!(
+            matches!(behind.error, Some(Error::Malformed(_))),
+            "{case:?}"
+        );
+        assert!(!behind.is_pooled);
+    }
+}
+
+#[test]
+fn the_largest_size_line_is_read_and_no_more() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let seen = get([head, "ffffffffffffffff\r\nabc"], After::End).unwrap();
+    assert_eq!(seen.body, b"abc");
+    assert!(matches!(seen.error, Some(Error::Closed(_))));
+    let padded = get([head, "0000000000000001\r\na\r\n0\r\n\r\n"], After::End).unwrap();
+    assert_eq!(padded.body, b"a");
+    assert!(padded.error.is_none());
+}
+
+#[test]
+fn heads_are_bounded_in_size_and_fields() {
+    let of = |size: usize| {
+        let start = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: ";
+        let value = "a".repeat(size - start.len() - 4);
+        get([format!("{start}{value}\r\n\r\n")], After::Silence)
+    };
+    assert!(of(64 * 1024).unwrap().is_pooled);
+    assert!(matches!(of(64 * 1024 + 1).err(), Some(Error::Malformed(_))));
+    let unfinished = format!("HTTP/1.1 200 OK\r\nX-A: {}", "a".repeat(64 * 1024));
+    let error = get([unfinished], After::Silence).err();
+    assert!(matches!(error, Some(Error::Malformed(_))));
+    let fields = |count: usize| {
+        let fields: String = (0..count).map(|it| format!("x-{it}: 1\r\n")).collect();
+        get([format!("HTTP/1.1 204 No\r\n{fields}\r\n")], After::Silence)
+    };
+    assert_eq!(fields(128).unwrap().parts.headers.len(), 128);
+    assert!(matches!(fields(129).err(), Some(Error::Malformed(_))));
+}
+
+#[test]
+fn interim_answers_are_swallowed_but_not_for_ever() {
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+    let some = format!(
+        "HTTP/1.1 100 Continue\r\n\r\n{}{LENGTH}",
+        interim.repeat(15)
+    );
+    let seen = get([&some], After::Silence).unwrap();
+    assert_eq!(
+        (seen.body.as_slice(), seen.is_pooled),
+        (&b"hello world"[..], true)
+    );
+    assert!(!seen.parts.headers.contains_key(header::LINK));
+    let pieces = some.as_bytes().chunks(1);
+    assert_eq!(get(pieces, After::Silence).unwrap().body, b"hello world");
+    let many = get([format!("{}{LENGTH}", interim.repeat(17))], After::Silence);
+    assert!(matches!(many.err(), Some(Error::Malformed(_))));
+}
+
+#[test]
+fn answers_without_a_body_end_with_their_head() {
+    let cases = [
+        (Method::HEAD, "200 OK", Some("5")),
+        (Method::GET, "304 Not Modified", Some("5")),
+        (Method::GET, "204 No Content", None),
+    ];
+    for (method, status, length) in cases {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n");
+        let seen = answer_to(method.clone(), Wire::new([&head], After::Silence)).unwrap();
+        assert!(seen.body.is_empty() && seen.is_pooled, "{status}");
+        let told = seen.parts.headers.get(header::CONTENT_LENGTH);
+        assert_eq!(told.map(|it| it.to_str().unwrap()), length, "{status}");
+        // What follows such a head would answer the next request.
+        let more = Wire::new([format!("{head}hello")], After::Silence);
+        let seen = answer_to(method, more).unwrap();
+        assert!(seen.body.is_empty() && !seen.is_pooled, "{status}");
+    }
+}
+
+#[test]
+fn bytes_behind_an_answer_are_dropped_with_the_connection() {
+    for answer in [LENGTH, CHUNKED] {
+        let extra = format!("{answer}HTTP/1.1 200 OK\r\n\r\n");
+        let (head, rest) = extra.split_at(answer.find("\r\n\r\n").unwrap() + 4);
+        for pieces in [vec![extra.as_str()], vec![head, rest]] {
+            let seen = get(pieces, After::Silence).unwrap();
+            assert_eq!(seen.body, b"hello world");
+            assert!(seen.error.is_none() && !seen.is_pooled);
+        }
+    }
+}
+
+#[test]
+fn a_connection_is_kept_only_if_the_upstream_keeps_it() {
+    let kept = |version: &str, connection: &str| {
+        let answer = format!(
+            "HTTP/{version} 200 OK\r\nContent-Length: 0\r\nConnection: {connection}\r\n\r\n"
+        );
+        get([answer], After::Silence).unwrap().is_pooled
+    };
+    assert!(kept("1.1", "keep-alive"));
+    assert!(!kept("1.1", "close"));
+    assert!(!kept("1.1", "x\r\nconnection: keep-alive , CLOSE"));
+    assert!(!kept("1.0", "keep-alive"));
+}
+
+#[test]
+fn size_hints_say_what_is_known() {
+    run(async {
+        let hint_of = async |pieces: &[&str]| {
+            let wire = Wire::new(pieces, After::Silence);
+            let begun = exchange(wire, Method::GET, Body::empty()).await;
+            begun.ok().unwrap().1.size_hint()
+        };
+        let (head, _) = LENGTH.split_at(LENGTH.len() - 11);
+        assert_eq!(hint_of(&[head]).await.exact(), Some(11));
+        assert_eq!(hint_of(&[LENGTH]).await.exact(), Some(11));
+        assert_eq!(hint_of(&[CHUNKED]).await.exact(), Some(11));
+        let open = hint_of(&[&CHUNKED[..60]]).await;
+        assert_eq!((open.exact(), open.upper()), (None, None));
+        assert_eq!(hint_of(&[CLOSE]).await.lower(), 11);
+    });
+}
+
+#[test]
+fn a_trickle_does_not_hold_large_buffers() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n"
+        .as_bytes()
+        .to_vec();
+    let small = vec![b'a'; 1000];
+    run(async {
+        let wire = Wire::new([head, small, vec![b'b'; 69000]], After::Silence);
+        let begun = exchange(wire, Method::GET, Body::empty()).await;
+        let mut incoming = begun.ok().unwrap().1;
+        let (before, _) = (crate::upstream::buffers::kept().1, ());
+        let data = std::future::poll_fn(|cx| incoming.poll_data(cx)).await;
+        let data = data.unwrap().unwrap();
+        // Both pieces were ready: they are one frame, which lends the buffer until it is dropped.
+        assert_eq!(data.len(), 70000);
+        let lent = crate::upstream::buffers::kept().1;
+        drop(data);
+        assert_eq!(crate::upstream::buffers::kept().1, lent + 1);
+        assert!(lent >= before.saturating_sub(1));
+    });
+}

@@ -1,0 +1,175 @@
+//! What goes over the wire for a request.
+
+use super::*;
+
+const ANSWER: &str = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+
+/// Sends `body` and returns what was written, or why it broke off.
+fn sent(method: Method, body: Body) -> (String, Result<bool, Error>) {
+    let wire = Wire::new([ANSWER], After::Silence);
+    let written = Arc::clone(&wire.written);
+    let ended = run(async {
+        let (_, mut incoming) = exchange(wire, method, body)
+            .await
+            .map_err(|failure| failure.error)?;
+        Ok(incoming.reclaim().is_some())
+    });
+    let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+    (written, ended)
+}
+
+/// What stands behind the head.
+fn tail(written: &str) -> (&str, &str) {
+    written.split_at(written.find("\r\n\r\n").unwrap() + 4)
+}
+
+#[test]
+fn the_framing_follows_from_the_body() {
+    let cases = [
+        (Method::GET, Body::empty(), "", ""),
+        (Method::DELETE, Body::empty(), "", ""),
+        (Method::POST, Body::empty(), "content-length: 0\r\n", ""),
+        (Method::PUT, Body::empty(), "content-length: 0\r\n", ""),
+        (Method::PATCH, Body::empty(), "content-length: 0\r\n", ""),
+        (
+            Method::PUT,
+            Body::full("abc"),
+            "content-length: 3\r\n",
+            "abc",
+        ),
+        (
+            Method::PATCH,
+            Frames::body(&[b"abc", b"", b"defghijklmnopq"], None),
+            "transfer-encoding: chunked\r\n",
+            "11\r\nabcdefghijklmnopq\r\n0\r\n\r\n",
+        ),
+        (
+            Method::PATCH,
+            Frames::body(&[b"abc", b"", b"de"], Some(5)),
+            "content-length: 5\r\n",
+            "abcde",
+        ),
+        (
+            Method::PATCH,
+            Frames::body(&[], None),
+            "transfer-encoding: chunked\r\n",
+            "0\r\n\r\n",
+        ),
+    ];
+    for (method, body, framing, expected) in cases {
+        let (written, kept) = sent(method.clone(), body);
+        let (head, rest) = tail(&written);
+        assert_eq!(head, format!("{method} /v2/ HTTP/1.1\r\n{framing}\r\n"));
+        assert_eq!(rest, expected);
+        assert!(kept.unwrap(), "the connection can be used again");
+    }
+}
+
+#[test]
+fn the_callers_fields_are_kept_but_for_the_framing() {
+    let request = Request::patch("/v2/a/blobs/uploads/x?_state=a%2Bb")
+        .header("x-first", "1")
+        .header("content-length", "99")
+        .header("transfer-encoding", "gzip")
+        .header("connection", "upgrade")
+        .header("host", "Reg.Example:8443")
+        .header("accept", "a")
+        .header("accept", "b")
+        .body(Body::full("abc"));
+    let (parts, body) = request.unwrap().into_parts();
+    let wire = Wire::new([ANSWER], After::Silence);
+    let written = Arc::clone(&wire.written);
+    let connection = Connection::new(wire, Duration::from_secs(9), 1024);
+    assert!(run(connection.exchange(&parts, body)).is_ok());
+    let expected = "PATCH /v2/a/blobs/uploads/x?_state=a%2Bb HTTP/1.1\r\nhost: Reg.Example:8443\r\n\
+        x-first: 1\r\naccept: a\r\naccept: b\r\ncontent-length: 3\r\n\r\nabc";
+    assert_eq!(*written.lock().unwrap(), expected.as_bytes());
+}
+
+#[test]
+fn a_body_of_another_length_is_an_error() {
+    for frames in [&[&b"ab"[..]][..], &[&b"ab"[..], &b"cdef"[..]][..]] {
+        let (_, ended) = sent(Method::PUT, Frames::body(frames, Some(5)));
+        assert!(matches!(ended, Err(Error::Malformed(_))), "{frames:?}");
+    }
+}
+
+#[test]
+fn a_broken_body_never_ends_cleanly() {
+    let (written, ended) = sent(Method::PATCH, Frames::broken(None));
+    assert!(matches!(
+        ended,
+        Err(Error::Body(body::Error::TooLarge { .. }))
+    ));
+    assert!(!written.contains("\r\n0\r\n\r\n"), "{written}");
+    let (written, ended) = sent(Method::PATCH, Frames::broken(Some(9)));
+    assert!(matches!(ended, Err(Error::Body(_))));
+    assert!(!written.ends_with("abcdefghi"));
+}
+
+#[test]
+fn a_second_request_reuses_the_connection_and_its_buffer() {
+    run(async {
+        let wire = Wire::new([ANSWER, ANSWER], After::Silence);
+        let written = Arc::clone(&wire.written);
+        let (_, mut incoming) = exchange(wire, Method::POST, Body::full("one"))
+            .await
+            .ok()
+            .unwrap();
+        let connection = incoming.reclaim().unwrap();
+        assert!(connection.lead.capacity() > 0 && connection.lead.is_empty());
+        let (parts, ()) = Request::put("/two").body(()).unwrap().into_parts();
+        let body = Frames::body(&[b"2"], None);
+        assert!(connection.exchange(&parts, body).await.is_ok());
+        let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert!(written.contains("\r\n\r\nonePUT /two HTTP/1.1\r\n"));
+        assert!(written.ends_with("\r\n\r\n1\r\n2\r\n0\r\n\r\n"));
+    });
+}
+
+#[test]
+fn an_upstream_that_takes_nothing_is_silent() {
+    let (near, _far) = tokio::io::duplex(1000);
+    let error = run(async {
+        let request = Request::put("/").body(Body::full(vec![b'a'; 2000]));
+        let (parts, body) = request.unwrap().into_parts();
+        let connection = Connection::new(near, Duration::from_secs(7), 1024);
+        connection.exchange(&parts, body).await.err().unwrap().error
+    });
+    assert!(matches!(error, Error::Silent(after) if after.as_secs() == 7));
+}
+
+/// A body that has nothing for `wait`, then ends.
+struct Slow(Pin<Box<tokio::time::Sleep>>);
+
+impl http_body::Body for Slow {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        self.0.as_mut().poll(cx).map(|()| None)
+    }
+}
+
+#[test]
+fn a_slow_client_does_not_make_the_upstream_silent() {
+    run(async {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let body = Body::stream(Slow(Box::pin(tokio::time::sleep(Duration::from_secs(60)))));
+        let (parts, body) = Request::put("/").body(body).unwrap().into_parts();
+        let connection = Connection::new(near, Duration::from_secs(7), 1024);
+        let start = tokio::time::Instant::now();
+        let error = connection.exchange(&parts, body).await.err().unwrap().error;
+        // The clock runs once the request is out: 60 s for the client, 7 s for the upstream.
+        assert!(matches!(error, Error::Silent(_)));
+        assert_eq!(start.elapsed().as_secs(), 67);
+        let mut written = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut far, &mut written)
+            .await
+            .unwrap();
+        assert!(written.ends_with("\r\n\r\n0\r\n\r\n"));
+    });
+}

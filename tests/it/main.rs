@@ -1,0 +1,13 @@
+//! Integration tests: the real server in this process, real sockets, and a fake registry behind it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+mod htpasswd_tools;
