@@ -116,9 +116,7 @@ mod tests {
         let pool = pool(1, Duration::from_millis(50));
         let (hold, held) = std::sync::mpsc::channel::<()>();
         let first = pool.run(move || held.recv().is_ok());
-        let first = tokio::time::timeout(Duration::from_secs(5), first)
-            .await
-            .unwrap();
+        let first = timeout(Duration::from_secs(5), first).await.unwrap();
         assert!(
             matches!(first, Err(Busy)),
             "waited longer than the pool allows"

@@ -133,7 +133,7 @@ impl Future for ServedAnswer {
             return Poll::Pending;
         };
         let running = self.running.take();
-        if let Some(drain) = &self.terms.drain {
+        if let Some(drain) = &self.drain {
             let unread = running.as_ref().is_some_and(Running::is_unread);
             if unread || drain.has_begun() {
                 response
