@@ -12,8 +12,11 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
+/// Sorted: a map keeps the order of one name's values only.
 fn names(headers: &HeaderMap) -> Vec<&str> {
-    headers.keys().map(HeaderName::as_str).collect()
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    names
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn an_answer_loses_hop_fields_and_keeps_the_rest() {
         ("range", "0-5"),
     ]);
     strip_response(&mut headers);
-    assert_eq!(names(&headers), ["set-cookie", "range"]);
+    assert_eq!(names(&headers), ["range", "set-cookie"]);
     assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
 }
 
@@ -130,7 +133,7 @@ fn operators_set_and_remove() {
         ),
     ];
     edit(&mut headers, &edits);
-    assert_eq!(names(&headers), ["x-a", "strict-transport-security"]);
+    assert_eq!(names(&headers), ["strict-transport-security", "x-a"]);
     assert!(
         is_reserved(&header::HOST)
             && is_reserved(&FORWARDED_FOR)
