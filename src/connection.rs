@@ -110,10 +110,7 @@ pub async fn serve_tls(
 ) {
     let watch = Arc::new(Watch::new(terms.settings));
     let Ok(stream) = open(stream) else { return };
-    let stream = Watched {
-        stream,
-        watch: Arc::clone(&watch),
-    };
+    let stream = Watched::new(stream, &watch);
     match timeout(terms.settings.handshake, tls::accept(stream, tls)).await {
         Err(_elapsed) => tracing::debug!(%peer, "closed: no handshake in time"),
         Ok(Err(HandshakeError::PlainHttp(stream))) => {
@@ -151,10 +148,7 @@ pub async fn serve_plain(
         tls: None,
     };
     let watch = Arc::new(Watch::new(terms.settings));
-    let stream = Watched {
-        stream,
-        watch: Arc::clone(&watch),
-    };
+    let stream = Watched::new(stream, &watch);
     serve::Connection::new(info, terms, watch, service)
         .http1(stream)
         .await;

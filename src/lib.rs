@@ -1,24 +1,142 @@
-//! tidegate
-pub mod access;
-pub mod access_log;
+//! tidegate: the gate in front of a container registry.
+//!
+//! It ends TLS, checks passwords from htpasswd files, and streams bodies of any length to a registry that has no
+//! authentication of its own, or to one that has (Harbor). The program is `cli`; the public API of this crate is for its
+//! tests and its demo, and promises nothing to others.
+//!
+//! # The way of a request
+//!
+//! ```text
+//! client                                                                registry
+//!   │                                                                       │
+//! listen ──── connection ──── service ──── forward ──── upstream ───────────┤
+//! a slot      TLS, HTTP,      target       headers,     a connection,       │
+//!             deadlines       site, route  the body     the framing         │
+//!                             auth      → Identity                          │
+//!                             registry  → Operation                         │
+//!                             access    → Permit                            │
+//!   │                                                                       │
+//!   └─────── connection ──── service ──── forward ──── upstream ────────────┘
+//!            lingering       or a         Location
+//!            close           refusal,     and Link
+//!                            access_log   repaired
+//! ```
+//!
+//! [`service`] is the file to read first. The argument for security lies in types: an [`Identity`](auth::Identity) is
+//! made only in [`auth`], a [`Permit`](access::Permit) only in [`access`], [`forward`] demands a permit, a
+//! [`Password`](secret::Password) cannot print, and a [`Refusal`](refusal::Refusal) is matched without a wildcard. A
+//! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap.
+//!
+//! One main thread accepts and obeys signals; each worker thread has a runtime, its connections and its connections to
+//! the upstreams to itself. Passwords are hashed, and logs written, on threads of their own.
+//!
+//! # Words
+//!
+//! The same in code, configuration, logs and documents.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | peer, client | the socket's other end; who we believe is asking |
+//! | site | a set of host names with a certificate and routes |
+//! | route | a path prefix of a site that leads to an upstream |
+//! | upstream, endpoint | what a route leads to; its address |
+//! | operation | what a request asks of a registry: an action on a repository |
+//! | identity | anonymous, a user whose password was verified, or left to the upstream |
+//! | permit | proof that this identity may do this operation |
+//! | refusal | the gate's own answer in the upstream's place |
+//! | settings, config, snapshot | a module's typed settings; their sum; everything built from one config |
+//!
+//! # Modules
+//!
+//! A module imports only from levels below its own. The configuration knows everybody; nobody below it knows the
+//! configuration. `tests/it/rules.rs` holds this table against the code.
+//!
+//! | level | modules |
+//! |---|---|
+//! | 0 words | [`addr`] [`body`] `buffers` [`log`] [`secret`] [`target`] |
+//! | 1 parts | [`htpasswd`] [`listen`] [`registry`] [`tls`] [`upstream`] |
+//! | 2 who, and over what | [`auth`] [`connection`] |
+//! | 3 may they | [`access`] |
+//! | 4 there and back | [`forward`] |
+//! | 5 around a request | [`access_log`] [`refusal`] [`site`] |
+//! | 6 a request | [`service`] |
+//! | 7 the file | [`config`] |
+//! | 8 all that is built from it | [`snapshot`] |
+//! | 9 the process | [`server`] |
+//! | 10 its commands | [`signals`] |
+//! | 11 its words | [`cli`] |
+//! | 12 its exit code | `main` |
+//!
+//! # Decisions
+//!
+//! - Host, route, credentials, rights, then everything else: who has not logged in does not learn what is wrong
+//!   with a request.
+//! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
+//! - The site follows from `Host`, not from the name in the TLS hello: HTTP/2 clients use one connection for
+//!   several names.
+//! - What is sent to a registry is built from the parsed operation; query keys the API does not know are dropped.
+//! - An upload reaches the registry as `application/octet-stream`, never as a form, whose fields it would obey
+//!   before the query's.
+//! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is
+//!   not sent on.
+//! - Only a GET or HEAD without a body is sent twice, and once: when its reused connection died before any byte
+//!   of an answer.
+//! - A body cut short stays visibly cut, in both directions; trailers are dropped.
+//! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
+//! - A bad line of a password file is a warning: the other users must be able to log in.
+//! - DES crypt is accepted, with a warning that 8 characters count.
+//! - A path spelt with a slash too many or too few is redirected by a relative location, true under whatever name
+//!   the client came.
+//! - Plain HTTP is redirected to https, but never under `/v2/`: the password would cross the network in the clear
+//!   each time.
+//! - A reload changes everything but `listen.workers`, the number of client connections, and the process's own
+//!   log.
+//! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
+
+// 0: words that everyone uses.
 pub mod addr;
-pub mod auth;
 pub mod body;
-pub mod cli;
-pub mod config;
-pub mod connection;
-pub mod forward;
+mod buffers;
+pub mod log;
+pub mod secret;
+pub mod target;
+
+// 1: parts that know nothing of each other.
 pub mod htpasswd;
 pub mod listen;
-pub mod log;
-pub mod refusal;
 pub mod registry;
-pub mod secret;
-pub mod server;
-pub mod service;
-pub mod signals;
-pub mod site;
-pub mod snapshot;
-pub mod target;
 pub mod tls;
 pub mod upstream;
+
+// 2: who is asking, and over what.
+pub mod auth;
+pub mod connection;
+
+// 3: whether they may.
+pub mod access;
+
+// 4: to the registry and back.
+pub mod forward;
+
+// 5: what surrounds a request.
+pub mod access_log;
+pub mod refusal;
+pub mod site;
+
+// 6: the life of a request.
+pub mod service;
+
+// 7: the file, and the sum of all settings.
+pub mod config;
+
+// 8: everything that is built from it.
+pub mod snapshot;
+
+// 9: the running gate.
+pub mod server;
+
+// 10: what it is told from outside.
+pub mod signals;
+
+// 11: the command line.
+pub mod cli;

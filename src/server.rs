@@ -136,8 +136,16 @@ impl Server {
     /// stops as well. Returns how many connections were cut at the end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
         self.listeners.accept();
+        let mut tick = tokio::time::interval(TICK);
         loop {
-            match commands.recv().await {
+            let command = tokio::select! {
+                command = commands.recv() => command,
+                _ = tick.tick() => {
+                    self.shared.snapshot().service.sites.close_idle();
+                    continue;
+                }
+            };
+            match command {
                 Some(Command::Reload(verdict)) => {
                     let result = self.reload();
                     if let Some(verdict) = verdict {
@@ -241,3 +249,6 @@ async fn second_stop(commands: &mut mpsc::Receiver<Command>) {
         }
     }
 }
+
+/// How often connections to upstreams that nobody uses any more are closed.
+const TICK: Duration = Duration::from_secs(15);

@@ -81,6 +81,14 @@ impl Sites {
             .map(Arc::as_ref)
     }
 
+    /// Closes connections to upstreams that have been idle for long.
+    pub fn close_idle(&self) {
+        let now = tokio::time::Instant::now();
+        for route in self.routes() {
+            route.forward.upstream().close_idle(now);
+        }
+    }
+
     /// Every route of every site, for the next snapshot.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         let sites = self

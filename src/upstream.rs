@@ -23,7 +23,6 @@ use tokio::time::Instant;
 
 use crate::body::{self, Body};
 
-mod buffers;
 mod connect;
 mod http1;
 mod pool;

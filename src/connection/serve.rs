@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -100,6 +100,9 @@ impl<'a, S: Service> Connection<'a, S> {
         let watch = Arc::clone(&self.watch);
         move |request| {
             let received = Arc::new(Received::default());
+            if request.body().is_end_stream() {
+                received.end();
+            }
             let running = Running::begin(&watch, &received);
             let http1 = request.version() < Version::HTTP_2;
             let exchange = Exchange {

@@ -5,30 +5,72 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::watch::Watch;
+use crate::buffers::Buffer;
 
-/// A stream that tells the watch what it does.
+/// A stream that tells the watch what it does, and reads in large pieces.
+///
+/// rustls asks for one record at a time; without this each is a system call. The buffer is lent only
+/// while there are bytes that rustls has not taken.
 pub(super) struct Watched<IO> {
-    pub(super) stream: IO,
-    pub(super) watch: Arc<Watch>,
+    stream: IO,
+    watch: Arc<Watch>,
+    held: Option<Held>,
+}
+
+/// Bytes that were read, of which some are taken.
+struct Held {
+    buffer: Buffer,
+    taken: usize,
+}
+
+impl<IO> Watched<IO> {
+    pub(super) fn new(stream: IO, watch: &Arc<Watch>) -> Self {
+        Self {
+            stream,
+            watch: Arc::clone(watch),
+            held: None,
+        }
+    }
+
+    /// Gives out held bytes; false when there are none.
+    fn give(&mut self, out: &mut ReadBuf<'_>) -> bool {
+        let Some(held) = &mut self.held else {
+            return false;
+        };
+        let rest = held.buffer.filled().get(held.taken..).unwrap_or_default();
+        let count = rest.len().min(out.remaining());
+        out.put_slice(rest.get(..count).unwrap_or_default());
+        held.taken += count;
+        if held.taken == held.buffer.filled().len() {
+            self.held = None;
+        }
+        true
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.watch.read();
+        if self.give(out) {
+            return Poll::Ready(Ok(()));
         }
-        result
+        let mut buffer = Buffer::large();
+        let read = ready!(buffer.poll_read(&mut self.stream, cx))?;
+        if read > 0 {
+            self.watch.read();
+            buffer.grow(read);
+            self.held = Some(Held { buffer, taken: 0 });
+            self.give(out);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

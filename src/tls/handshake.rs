@@ -67,7 +67,9 @@ where
     };
     let config = tls.choose(hello.client_hello().server_name());
     let handshake = StartHandshake::from_parts(hello, io).into_stream(config);
-    let stream = handshake.await.map_err(sort)?;
+    let mut stream = handshake.await.map_err(sort)?;
+    // Room for two frames of a body: each then becomes one system call (64 KiB cost 6 % of a download).
+    stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
     let info = Info::new(stream.get_ref().1);
     Ok(Accepted { stream, info })
 }
@@ -183,3 +185,6 @@ fn sort<IO>(error: io::Error) -> HandshakeError<IO> {
         Err(other) => HandshakeError::Io(other),
     }
 }
+
+/// Sealed bytes of one connection that may wait for the socket.
+const SEND_BUFFER: usize = 512 * 1024;

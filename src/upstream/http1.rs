@@ -16,8 +16,8 @@ use http::{Method, response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Error;
-use super::buffers;
 use crate::body::Body;
+use crate::buffers;
 
 mod chunked;
 mod deadline;

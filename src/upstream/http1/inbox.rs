@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use super::Error;
-use super::buffers::{Buffer, LARGE};
 use super::head::{self, Head, Parsed};
+use crate::buffers::{Buffer, LARGE};
 
 /// What has been read so far.
 pub(super) struct Inbox {
@@ -89,10 +89,10 @@ impl Inbox {
             return Ok(None);
         };
         let end = head::find_end(buffer.filled(), self.scanned)?;
-        if end.unwrap_or(buffer.filled().len()) > self.head_size {
+        self.scanned = buffer.filled().len();
+        if end.unwrap_or(self.scanned) > self.head_size {
             return Err(Error::Malformed("an answer with a head too long"));
         }
-        self.scanned = buffer.filled().len();
         let Some(end) = end else {
             return Ok(None);
         };

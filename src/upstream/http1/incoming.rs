@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http_body::SizeHint;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::buffers::Buffer;
 use super::framing::Framing;
 use super::{Connection, Error};
+use crate::buffers::Buffer;
 
 /// A body of which some may have come with the head.
 pub(in crate::upstream) struct Incoming<S> {

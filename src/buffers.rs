@@ -1,6 +1,6 @@
 //! Read buffers that are lent while data flows, so that idle connections hold none.
 //!
-//! Used by the codec for heads and bodies. Each thread keeps a short list of buffers that came back;
+//! Used by `connection` under TLS and by `upstream` for heads and bodies. Each thread keeps a short list of buffers that came back;
 //! their bytes were zeroed once, when made. It does not limit how many are out at once: that follows
 //! from the number of connections.
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// A buffer with some bytes filled; goes back to its list when dropped, also from within a [`Bytes`].
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     storage: Box<[u8]>,
     filled: usize,
     /// Bytes behind those in use that the last read brought.
@@ -21,24 +21,24 @@ pub(super) struct Buffer {
 }
 
 /// The head of an answer and a small body arrive together in one of these.
-pub(super) const SMALL: usize = 32 * 1024;
+pub(crate) const SMALL: usize = 32 * 1024;
 
 /// Frames of bodies. Measured on downloads: 256 KiB is clearly better than 64 or 128 KiB.
-pub(super) const LARGE: usize = 256 * 1024;
+pub(crate) const LARGE: usize = 256 * 1024;
 
 impl Buffer {
     /// An empty one of 32 KiB.
-    pub(super) fn small() -> Self {
+    pub(crate) fn small() -> Self {
         Self::lend(SMALL)
     }
 
     /// An empty one of 256 KiB.
-    pub(super) fn large() -> Self {
+    pub(crate) fn large() -> Self {
         Self::lend(LARGE)
     }
 
     /// An empty one with room for `size` bytes, of at most 256 KiB.
-    pub(super) fn of(size: usize) -> Self {
+    pub(crate) fn of(size: usize) -> Self {
         if size <= SMALL {
             Self::small()
         } else {
@@ -59,24 +59,24 @@ impl Buffer {
     }
 
     /// The bytes in use.
-    pub(super) fn filled(&self) -> &[u8] {
+    pub(crate) fn filled(&self) -> &[u8] {
         self.storage.get(..self.filled).unwrap_or_default()
     }
 
     /// True when no bytes are in use.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.filled == 0
     }
 
     /// True when there is no room to read into.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.filled == self.storage.len()
     }
 
     /// Reads once behind the bytes in use, and says how many came. They are [`Self::fresh`] until the
     /// caller says by [`Self::grow`] how many of them to keep. None means the end of the stream, so the
     /// buffer must not be full.
-    pub(super) fn poll_read<S: AsyncRead + Unpin>(
+    pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         io: &mut S,
         cx: &mut Context<'_>,
@@ -89,19 +89,19 @@ impl Buffer {
     }
 
     /// What the last read brought.
-    pub(super) fn fresh(&mut self) -> &mut [u8] {
+    pub(crate) fn fresh(&mut self) -> &mut [u8] {
         let end = self.filled.saturating_add(self.fresh);
         self.storage.get_mut(self.filled..end).unwrap_or_default()
     }
 
     /// Takes `more` bytes behind those in use into use.
-    pub(super) fn grow(&mut self, more: usize) {
+    pub(crate) fn grow(&mut self, more: usize) {
         self.filled = self.filled.saturating_add(more).min(self.storage.len());
         self.fresh = 0;
     }
 
     /// Appends `bytes` as far as there is room.
-    pub(super) fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         let spare = self.storage.get_mut(self.filled..).unwrap_or_default();
         for (to, from) in spare.iter_mut().zip(bytes) {
             *to = *from;
@@ -110,7 +110,7 @@ impl Buffer {
     }
 
     /// The bytes in use, shared; the buffer goes back when the last slice is gone.
-    pub(super) fn freeze(self) -> Bytes {
+    pub(crate) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
 }
@@ -158,7 +158,7 @@ thread_local! {
 const KEPT: usize = 64;
 
 #[cfg(test)]
-pub(super) fn kept() -> (usize, usize) {
+pub(crate) fn kept() -> (usize, usize) {
     FREE.with(|free| {
         let free = free.borrow();
         (free.small.len(), free.large.len())

@@ -1,0 +1,338 @@
+//! Connections: made, kept, looked at, used again, and counted.
+
+use super::*;
+
+#[tokio::test]
+async fn a_connection_is_used_again_by_its_own_worker_only() {
+    let mut script = Script::start([
+        vec![Head, say(OK), Head, say(OK)],
+        vec![Head, say(OK)],
+        vec![Head, say(OK)],
+    ])
+    .await;
+    let upstream = script.upstream();
+    for (worker, accepted) in [(0, 1), (0, 1), (1, 2), (7, 3)] {
+        let answer = upstream.send(worker, get()).await.unwrap();
+        assert_eq!(text(answer).await, "ok");
+        assert_eq!(script.accepted(), accepted, "worker {worker}");
+        let head = script.next().await;
+        assert_eq!(head, "GET /v2/ HTTP/1.1\r\nhost: reg.example\r\n\r\n");
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_works_as_tcp_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..2 {
+            let head = read_head(&mut stream).await.unwrap();
+            assert!(head.starts_with("GET /v2/ "));
+            stream.write_all(OK.as_bytes()).await.unwrap();
+        }
+    });
+    let upstream = Upstream::new(settings(Endpoint::Unix(path)), 1);
+    for _ in 0..2 {
+        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_while_idle_is_not_used() {
+    // Closed, and with bytes nobody asked for: the second request of any method goes elsewhere.
+    for last in [Close, say("HTTP/1.1 408 Timeout\r\n\r\n")] {
+        let go = Arc::default();
+        let first = vec![Head, say(OK), Wait(Arc::clone(&go)), last];
+        let mut script = Script::start([first, vec![Head, say(OK)]]).await;
+        let upstream = script.upstream();
+        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+        go.notify_one();
+        // The connection's task runs to its last step before this one goes on.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        let post = request(Method::POST, Body::empty());
+        assert_eq!(text(upstream.send(0, post).await.unwrap()).await, "ok");
+        assert_eq!((script.accepted(), script.pending()), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_repeated_sees_an_end_the_reactor_has_not_seen() {
+    use std::io::{Read as _, Write as _};
+    let listener = Arc::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = listener.local_addr().unwrap().port();
+    let serve = || {
+        let listener = Arc::clone(&listener);
+        let (close, closing) = std::sync::mpsc::channel::<()>();
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+            stream.write_all(OK.as_bytes()).unwrap();
+            let _ = closing.recv();
+        });
+        (close, served)
+    };
+    let host = "127.0.0.1".to_owned();
+    let upstream = Upstream::new(settings(Endpoint::Tcp { host, port }), 1);
+    let (close, served) = serve();
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    drop(close);
+    // Blocks this thread, so that its reactor gets no turn between the close and the request.
+    served.join().unwrap();
+    let (_close, _served) = serve();
+    let post = request(Method::POST, Body::empty());
+    assert_eq!(text(upstream.send(0, post).await.unwrap()).await, "ok");
+}
+
+#[tokio::test]
+async fn a_reused_connection_that_dies_is_retried_for_get_and_head_only() {
+    let first = vec![Head, say(OK), Head, Close];
+    let head_only = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+    for (method, answer) in [(Method::GET, OK), (Method::HEAD, head_only)] {
+        let mut script = Script::start([first.clone(), vec![Head, say(answer)]]).await;
+        let upstream = script.upstream();
+        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+        let again = upstream.send(0, request(method, Body::empty())).await;
+        assert_eq!(again.unwrap().status(), 200);
+        assert_eq!((script.accepted(), script.pending()), (2, 3));
+    }
+    let others = [
+        (Method::POST, Body::empty()),
+        (Method::PATCH, Body::full("abc")),
+        (Method::PUT, Body::empty()),
+        (Method::DELETE, Body::empty()),
+        (Method::GET, Body::full("abc")),
+    ];
+    for (method, body) in others {
+        let mut script = Script::start([first.clone(), vec![Head, say(OK)]]).await;
+        let upstream = script.upstream();
+        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+        let error = upstream.send(0, request(method.clone(), body)).await.err();
+        assert!(
+            matches!(error, Some(Error::Closed(_) | Error::Write(_))),
+            "{method}: {error:?}"
+        );
+        assert_eq!((script.accepted(), script.pending()), (1, 2), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_retried_on_a_fresh_connection_or_after_a_byte() {
+    let mut fresh = Script::start([vec![Head, Close], vec![Head, say(OK)]]).await;
+    let error = fresh.upstream().send(0, get()).await.err();
+    assert!(matches!(error, Some(Error::Closed(_))));
+    assert_eq!((fresh.accepted(), fresh.pending()), (1, 1));
+
+    let begun = vec![Head, say(OK), Head, say("H"), Close];
+    let mut script = Script::start([begun, vec![Head, say(OK)]]).await;
+    let upstream = script.upstream();
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    let error = upstream.send(0, get()).await.err();
+    assert!(matches!(error, Some(Error::Closed(_))));
+    assert_eq!((script.accepted(), script.pending()), (1, 2));
+}
+
+#[tokio::test]
+async fn nothing_is_retried_twice_or_after_a_timeout() {
+    let mut script = Script::start([vec![Head, say(OK), Head, Close], vec![Head, Close]]).await;
+    let upstream = script.upstream();
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    let error = upstream.send(0, get()).await.err();
+    assert!(matches!(error, Some(Error::Closed(_))));
+    assert_eq!((script.accepted(), script.pending()), (2, 3));
+
+    let mut silent = Script::start([vec![Head, say(OK), Head]]).await;
+    let mut settings = silent.settings();
+    settings.read_timeout = Duration::from_millis(200);
+    let upstream = Upstream::new(settings, 1);
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    let error = upstream.send(0, get()).await.err();
+    assert!(matches!(error, Some(Error::Silent(_))));
+    assert_eq!((silent.accepted(), silent.pending()), (1, 2));
+}
+
+#[tokio::test]
+async fn idle_connections_grow_old() {
+    let mut script = Script::start([vec![Head, say(OK), Drain], vec![Head, say(OK), Drain]]).await;
+    let mut settings = script.settings();
+    settings.idle = Duration::ZERO;
+    let upstream = Upstream::new(settings, 1);
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    assert_eq!(script.accepted(), 2);
+    upstream.close_idle(Instant::now() + Duration::from_secs(1));
+    // Two heads, and the ends of both connections.
+    for _ in 0..4 {
+        script.next().await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_keeps_its_share_of_idle_connections() {
+    let keep = || vec![Head, say(OK), Head, say(OK)];
+    let script = Script::start([keep(), keep(), keep(), keep()]).await;
+    let mut settings = script.settings();
+    settings.connections = 3;
+    let upstream = Upstream::new(settings, 2);
+    let three = || async {
+        let (a, b, c) = tokio::join!(
+            upstream.send(0, get()),
+            upstream.send(0, get()),
+            upstream.send(0, get())
+        );
+        for answer in [a, b, c] {
+            assert_eq!(text(answer.unwrap()).await, "ok");
+        }
+    };
+    three().await;
+    assert_eq!(script.accepted(), 3);
+    // Of three connections for two workers one keeps two.
+    three().await;
+    assert_eq!(script.accepted(), 4);
+}
+
+#[tokio::test]
+async fn more_requests_than_connections_wait_or_are_refused() {
+    let go = Arc::new(tokio::sync::Notify::new());
+    let first = vec![Head, Wait(Arc::clone(&go)), say(OK), Head, say(OK)];
+    let mut script = Script::start([first]).await;
+    let mut settings = script.settings();
+    (settings.connections, settings.queue) = (1, 1);
+    let upstream = Arc::new(Upstream::new(settings, 1));
+    let send = || {
+        let upstream = Arc::clone(&upstream);
+        tokio::spawn(async move { text(upstream.send(0, get()).await.unwrap()).await })
+    };
+    let busy = send();
+    script.next().await;
+    let queued = send();
+    tokio::task::yield_now().await;
+    // The slot is taken and the queue is full.
+    assert!(matches!(
+        upstream.send(0, get()).await.err(),
+        Some(Error::Busy)
+    ));
+    go.notify_one();
+    assert_eq!(busy.await.unwrap(), "ok");
+    assert_eq!(queued.await.unwrap(), "ok");
+    assert_eq!(script.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_wait_in_the_queue_ends_and_a_dropped_one_leaves_its_place() {
+    let mut script = Script::start([vec![Head]]).await;
+    let mut settings = script.settings();
+    (settings.connections, settings.queue) = (1, 1);
+    settings.queue_wait = Duration::from_millis(10);
+    let upstream = Arc::new(Upstream::new(settings, 1));
+    let held = Arc::clone(&upstream);
+    let held = tokio::spawn(async move { held.send(0, get()).await.is_ok() });
+    script.next().await;
+    for _ in 0..3 {
+        let error = upstream.send(0, get()).await.err();
+        assert!(matches!(error, Some(Error::Busy)));
+        let mut dropped = Box::pin(upstream.send(0, get()));
+        assert!(
+            std::future::poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_pending())).await
+        );
+    }
+    held.abort();
+}
+
+#[tokio::test]
+async fn a_slot_comes_back_however_a_request_ends() {
+    let partial = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok";
+    let mut script = Script::start([
+        vec![Head, Close],
+        vec![Head, say("garbage"), Close],
+        vec![Head, say(partial), Drain],
+        vec![Head, say(OK)],
+    ])
+    .await;
+    let mut settings = script.settings();
+    (settings.connections, settings.queue) = (1, 0);
+    let upstream = Upstream::new(settings, 1);
+    assert!(matches!(
+        upstream.send(0, get()).await.err(),
+        Some(Error::Closed(_))
+    ));
+    assert!(matches!(
+        upstream.send(0, get()).await.err(),
+        Some(Error::Malformed(_))
+    ));
+    drop(upstream.send(0, get()).await.unwrap());
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    assert_eq!(script.accepted(), 4);
+    assert_eq!(script.next().await.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn connecting_has_errors_of_its_own() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = gone.local_addr().unwrap().port();
+    drop(gone);
+    let host = "127.0.0.1".to_owned();
+    let mut settings = settings(Endpoint::Tcp { host, port });
+    let refused = Upstream::new(settings.clone(), 1).send(0, get()).await;
+    assert!(matches!(refused.err(), Some(Error::Connect(_))));
+    let full = full_listener();
+    let port = full.local_addr().unwrap().as_socket().unwrap().port();
+    let host = "127.0.0.1".to_owned();
+    settings.endpoint = Endpoint::Tcp { host, port };
+    settings.connect_timeout = Duration::from_millis(20);
+    let late = Upstream::new(settings.clone(), 1).send(0, get()).await;
+    assert!(matches!(late.err(), Some(Error::ConnectTimeout(_))));
+    settings.endpoint = Endpoint::Unix("/nowhere/at/all".into());
+    settings.connect_timeout = Duration::from_secs(5);
+    let missing = Upstream::new(settings, 1).send(0, get()).await;
+    assert!(matches!(missing.err(), Some(Error::Connect(_))));
+}
+
+/// The kernel drops the SYNs of further clients once the queue of one is full.
+fn full_listener() -> socket2::Socket {
+    use socket2::{Domain, Socket, Type};
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let first = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    first.connect(&address).unwrap();
+    // It stays in the queue though its client is gone.
+    drop(first);
+    listener
+}
+
+#[test]
+fn endpoints_have_an_authority_and_a_name() {
+    let tcp = |host: &str| Endpoint::Tcp {
+        host: host.to_owned(),
+        port: 5000,
+    };
+    for (host, authority) in [
+        ("127.0.0.1", "127.0.0.1:5000"),
+        ("registry.local", "registry.local:5000"),
+        ("::1", "[::1]:5000"),
+        ("[::1]", "[::1]:5000"),
+    ] {
+        assert_eq!(tcp(host).authority(), authority);
+        assert_eq!(tcp(host).to_string(), authority);
+    }
+    let unix = Endpoint::Unix("/run/r.sock".into());
+    assert_eq!(
+        (unix.authority().as_str(), unix.to_string().as_str()),
+        ("localhost", "unix:/run/r.sock")
+    );
+}
+
+#[test]
+fn a_request_can_be_moved_between_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    let endpoint = Endpoint::Unix("/".into());
+    let upstream = Upstream::new(settings(endpoint), 1);
+    is_send(&upstream);
+    is_send(&upstream.send(0, get()));
+}
