@@ -152,7 +152,9 @@ fn force_media_type(headers: &mut HeaderMap, method: &Method, body: &Body) -> Re
     if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
         return Ok(());
     }
-    if !body.is_end_stream() && headers.get_all(CONTENT_TYPE).iter().any(is_form) {
+    // Clients say it of a body of no bytes, too.
+    let has_bytes = body.size_hint().exact() != Some(0);
+    if has_bytes && headers.get_all(CONTENT_TYPE).iter().any(is_form) {
         return Err(Error::Form);
     }
     headers.insert(

@@ -72,7 +72,6 @@ impl Service {
         let (parts, incoming) = request.into_parts();
         record.request(&parts);
         let mut manner = manner_of(&parts);
-        let registry = manner.registry;
         let asking = Asking {
             worker,
             client: connection.client,
@@ -84,7 +83,7 @@ impl Service {
         let result = self.decide(asking, &mut manner, &mut record).await;
         let mut response = result.unwrap_or_else(|refusal| refuse(&refusal, &manner, &mut record));
         response.headers_mut().insert(REQUEST_ID, id.value);
-        if registry && manner.registry {
+        if manner.registry {
             set_api_version(response.headers_mut());
         }
         record.status(response.status());

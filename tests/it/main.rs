@@ -10,4 +10,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod credentials;
+mod forwarded;
+mod grammar;
 mod htpasswd_tools;
+mod passwords;
+mod ping;
+mod query;
+mod rules;
+mod support;

@@ -1,0 +1,310 @@
+//! Which fields cross the gate in each direction, and that the registry's own address never misleads a client.
+
+use crate::support::{Ask, Client, Http, OK, Proxy, Registry, ask, config};
+
+#[test]
+fn the_registry_sees_exactly_these_fields() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let forged = [
+        ("forwarded", "host=evil.test;proto=http"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-port", "1"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-forwarded-server", "evil"),
+        ("x-forwarded-ssl", "off"),
+        ("x-real-ip", "6.6.6.6"),
+        ("x_forwarded_proto", "http"),
+        ("some_name", "x"),
+        ("x-original-url", "/evil"),
+        ("x-rewrite-url", "/evil"),
+        ("x-http-method-override", "DELETE"),
+        ("x-request-id", "forged"),
+        ("proxy", "evil:1"),
+        ("proxy-authorization", "Basic eDp5"),
+        ("te", "trailers"),
+        ("accept", "application/json, text/plain;q=0.5"),
+        ("accept", "*/*"),
+        ("user-agent", "docker/1"),
+        ("accept-encoding", "gzip"),
+        ("range", "bytes=0-9"),
+        ("x-custom", "caf\u{e9}"),
+    ];
+    for http in Http::BOTH {
+        let mut request = Ask::alice("GET", "/v2/");
+        for (name, value) in forged {
+            request = request.header(name, value);
+        }
+        assert_eq!(ask(&proxy, http, &request).status, 200);
+        let seen = registry.requests().pop().unwrap();
+        let expected = [
+            "accept",
+            "accept",
+            "accept-encoding",
+            "host",
+            "range",
+            "user-agent",
+            "x-custom",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-real-ip",
+            "x-request-id",
+        ];
+        assert_eq!(seen.names(), expected, "{http:?}");
+        assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
+        assert_eq!(seen.one("x-real-ip"), "127.0.0.1");
+        assert_eq!(seen.one("x-forwarded-proto"), "https");
+        assert_eq!(seen.one("host"), "localhost");
+        assert_eq!(
+            seen.all("accept"),
+            ["application/json, text/plain;q=0.5", "*/*"]
+        );
+        assert_eq!(
+            seen.one("x-custom").as_bytes(),
+            "caf\u{c3}\u{a9}".as_bytes()
+        );
+        assert_ne!(seen.one("x-request-id"), "forged");
+    }
+}
+
+#[test]
+fn a_client_cannot_name_fields_away() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let request = Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+        .header(
+            "Connection",
+            "X-Forwarded-For, Host, content-length, X-Nominated",
+        )
+        .header(
+            "connection",
+            "AUTHORIZATION,x-forwarded-proto,x-real-ip , x-second,content-type",
+        )
+        .header("X-Nominated", "1")
+        .header("x-second", "2")
+        .header("x-third", "3")
+        .header("Keep-Alive", "timeout=1")
+        .header("Upgrade", "websocket")
+        .header("Proxy-Connection", "keep-alive")
+        .body("body");
+    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    let seen = registry.only();
+    let expected = [
+        "content-length",
+        "content-type",
+        "host",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+        "x-third",
+    ];
+    assert_eq!(seen.names(), expected);
+    assert_eq!(seen.body, b"body");
+}
+
+#[test]
+fn cookie_crumbs_become_one_line() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        let request = Ask::alice("GET", "/v2/")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2; c=3");
+        assert_eq!(ask(&proxy, http, &request).status, 200);
+        assert_eq!(
+            registry.requests().pop().unwrap().one("cookie"),
+            "a=1; b=2; c=3"
+        );
+    }
+}
+
+#[test]
+fn the_client_sees_everything_but_the_hop() {
+    let registry = Registry::answering(
+        "HTTP/1.1 200 OK\r\nConnection: X-Nominated, keep-alive\r\nX-Nominated: 1\r\n\
+         Keep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nUpgrade: h3\r\nTrailer: x\r\n\
+         X-Accel-Redirect: /secret\r\nX-Accel-Buffering: no\r\nX-Request-Id: theirs\r\n\
+         ETag: \"sha256:abc\"\r\nDocker-Content-Digest: sha256:abc\r\nSet-Cookie: a=1\r\n\
+         Set-Cookie: b=2\r\nContent-Encoding: gzip\r\nOCI-Chunk-Min-Length: 5\r\n\
+         Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 2\r\n\r\n{}",
+    );
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/"));
+        let mut names: Vec<_> = answer
+            .headers
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        names.sort_unstable();
+        let expected = [
+            "content-encoding",
+            "content-length",
+            "date",
+            "docker-content-digest",
+            "docker-distribution-api-version",
+            "etag",
+            "oci-chunk-min-length",
+            "set-cookie",
+            "set-cookie",
+            "x-request-id",
+        ];
+        assert_eq!(names, expected, "{http:?}");
+        assert_eq!(answer.all("set-cookie"), ["a=1", "b=2"]);
+        let sent = registry.requests().pop().unwrap();
+        assert_eq!(answer.one("x-request-id"), sent.one("x-request-id"));
+    }
+}
+
+#[test]
+fn a_request_has_one_id_everywhere() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let ids: Vec<String> = Http::BOTH
+        .iter()
+        .map(|http| ask(&proxy, *http, &Ask::alice("GET", "/v2/")))
+        .map(|answer| answer.one("x-request-id").to_owned())
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+    for (id, seen) in ids.iter().zip(registry.requests()) {
+        assert_eq!(seen.one("x-request-id"), id);
+    }
+    let log = proxy.finish();
+    for id in ids {
+        assert_eq!(log.matches(&format!("request_id={id}")).count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn an_operator_sets_and_removes_fields() {
+    let registry = Registry::answering(
+        "HTTP/1.1 200 OK\r\nServer: x\r\nX-Old: 1\r\nX-Both: up\r\nContent-Length: 0\r\n\r\n",
+    );
+    let route = r#"
+request_headers = { "X-Team" = "a", "User-Agent" = "", "X-Both" = "gate" }
+response_headers = { "Strict-Transport-Security" = "max-age=1", "x-old" = "", "Server" = "", "X-Both" = "gate" }
+"#;
+    let proxy = Proxy::start(&registry, &config("", route));
+    for http in Http::BOTH {
+        let request = Ask::alice("GET", "/v2/")
+            .header("user-agent", "x")
+            .header("x-both", "client");
+        let answer = ask(&proxy, http, &request);
+        assert_eq!(answer.one("strict-transport-security"), "max-age=1");
+        assert_eq!(answer.one("x-both"), "gate");
+        assert!(!answer.has("x-old") && !answer.has("server"));
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!((seen.one("x-team"), seen.one("x-both")), ("a", "gate"));
+        assert!(seen.all("user-agent").is_empty());
+    }
+}
+
+#[test]
+fn locations_name_the_origin_that_the_client_addressed() {
+    let registry = Registry::start(|exchange| {
+        let location = exchange.head.one("x-location").to_owned();
+        exchange.send(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Location: {location}\r\n\
+             Link: <{location}>; rel=\"next\"\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let hosts = "hosts = [\"localhost\", \"reg.test\", \"[::1]\"]";
+    let config = config("", "").replace("hosts = [\"localhost\"]", hosts);
+    let proxy = Proxy::start(&registry, &config);
+    let path = "/v2/a/blobs/uploads/u?_state=a%2Fb+c%3D%3D&x=#f";
+    let upstream = registry.authority();
+    for http in Http::BOTH {
+        for host in [
+            "localhost:8443",
+            "localhost:443",
+            "localhost",
+            "REG.test:5000",
+            "[::1]:8443",
+        ] {
+            for internal in [
+                format!("http://{upstream}"),
+                format!("HTTP://{upstream}"),
+                format!("http://{host}"),
+                format!("https://{host}"),
+                "http://reg.test".to_owned(),
+                "http://localhost:5000".to_owned(),
+            ] {
+                let request = Ask::alice("GET", "/v2/").host(host);
+                let request = request.header("x-location", format!("{internal}{path}"));
+                let answer = ask(&proxy, http, &request);
+                let expected = format!("https://{host}{path}");
+                assert_eq!(answer.one("location"), expected, "{internal}");
+                assert_eq!(answer.one("content-location"), expected);
+                assert_eq!(answer.one("link"), format!("<{expected}>; rel=\"next\""));
+            }
+        }
+    }
+}
+
+#[test]
+fn locations_elsewhere_stay_byte_for_byte() {
+    let registry = Registry::start(|exchange| {
+        let location = exchange.head.one("x-location").to_owned();
+        exchange.send(format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        for location in [
+            "https://s3.example/bucket/x?X-Amz-Signature=ab%2Bc&X-Amz-Date=1",
+            "/v2/a/blobs/uploads/u?_state=x",
+            "u?_state=x",
+            "//cdn.example/x",
+            "https://localhost.evil.test/v2/",
+            "https://user@localhost/v2/",
+            "ftp://localhost/v2/",
+        ] {
+            let request = Ask::alice("GET", "/v2/").header("x-location", location);
+            let answer = ask(&proxy, http, &request);
+            assert_eq!((answer.status, answer.one("location")), (307, location));
+        }
+    }
+}
+
+#[test]
+fn an_external_url_wins_over_what_was_addressed() {
+    let registry = Registry::start(|exchange| {
+        let host = exchange.head.one("host").to_owned();
+        exchange.send(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: https://{host}/v2/x\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let external = "hosts = [\"localhost\"]\nexternal_url = \"https://pub.example:444\"";
+    let config = config("", "").replace("hosts = [\"localhost\"]", external);
+    let proxy = Proxy::start(&registry, &config);
+    for http in Http::BOTH {
+        let answer = ask(
+            &proxy,
+            http,
+            &Ask::alice("GET", "/v2/").host("localhost:8443"),
+        );
+        assert_eq!(answer.one("location"), "https://pub.example:444/v2/x");
+        assert_eq!(
+            registry.requests().pop().unwrap().one("host"),
+            "localhost:8443"
+        );
+    }
+}
+
+#[test]
+fn the_host_is_passed_byte_for_byte() {
+    let registry = Registry::answering(OK);
+    let proxy = Proxy::usual(&registry);
+    for host in ["localhost", "LOCALhost:1", "localhost.", "localhost.:8443"] {
+        let mut client = Client::connect(&proxy);
+        assert_eq!(
+            client.ask(&Ask::alice("GET", "/v2/").host(host)).status,
+            200
+        );
+        assert_eq!(registry.requests().pop().unwrap().one("host"), host);
+    }
+}

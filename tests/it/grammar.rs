@@ -1,0 +1,228 @@
+//! The registry's grammar at the gate: what is refused never leaves it, what leaves it is in its one canonical form.
+
+use crate::support::{Ask, Client, DIGEST, Http, Proxy, Registry, ask};
+
+#[test]
+fn what_is_no_operation_is_refused() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let long = format!("/v2/{}/tags/list", "a".repeat(256));
+    let cases = [
+        ("GET", "/v2/secret%2Frepo/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/secret/repo/tags%2flist", 400, "NAME_INVALID"),
+        ("GET", "/v2/secret%252Frepo/tags/list", 400, "NAME_INVALID"),
+        ("GET", "//v2/secret/repo/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2//secret/repo/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/secret/repo//tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/Secret/repo/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/localhost:5000/x/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/a_-b/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/-a/tags/list", 400, "NAME_INVALID"),
+        ("GET", &long, 400, "NAME_INVALID"),
+        ("GET", "/v2/a;b/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/a%3Bb/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/a%20b/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/%C3%A4/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/a/manifests/.tag", 400, "TAG_INVALID"),
+        ("GET", "/v2/a/manifests/sha256:abc", 400, "DIGEST_INVALID"),
+        ("GET", "/v2/a/blobs/latest", 400, "DIGEST_INVALID"),
+        ("GET", "/v2/a/referrers/latest", 400, "DIGEST_INVALID"),
+        ("GET", "/v2/a", 404, "UNSUPPORTED"),
+        ("GET", "/v2/a/Tags/list", 404, "UNSUPPORTED"),
+        ("GET", "/v2/a/tags/lists", 404, "UNSUPPORTED"),
+        ("GET", "/v2/a/blobs/uploads/u/x", 404, "UNSUPPORTED"),
+        ("GET", "/v2/a/blobs/uploads/u%3Ax", 404, "UNSUPPORTED"),
+        ("PUT", "/v2/a/manifests/latest/", 404, "UNSUPPORTED"),
+        ("get", "/v2/a/tags/list", 405, "UNSUPPORTED"),
+        ("TRACE", "/v2/a/tags/list", 405, "UNSUPPORTED"),
+        ("DELETE", "/v2/a/tags/list", 405, "UNSUPPORTED"),
+        ("PUT", "/v2/_catalog", 405, "UNSUPPORTED"),
+        ("GET", "/v2/a/blobs/uploads/", 405, "UNSUPPORTED"),
+    ];
+    for http in Http::BOTH {
+        for (method, target, status, code) in cases {
+            let answer = ask(&proxy, http, &Ask::alice(method, target));
+            println!("{http:?} {method} {target}");
+            answer.is_refusal(status, code);
+            assert_eq!(answer.has("allow"), status == 405);
+            // What is wrong is told only to those who may ask.
+            let nobody = ask(&proxy, http, &Ask::new(method, target));
+            nobody.is_refusal(401, "UNAUTHORIZED");
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn what_no_parser_may_clean_is_refused_at_once() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let cases = [
+        "/v2/./a/tags/list",
+        "/v2/../v2/a/tags/list",
+        "/v2/a/%2e%2e/b/tags/list",
+        "/v2/a%2F..%2Fb/tags/list",
+        "/v2/..;x/a/tags/list",
+        "/v2/a/%zz/tags/list",
+        "/v2/a/%",
+        "/v2/a%00/tags/list",
+        "/v2/a\\b/tags/list",
+    ];
+    for http in Http::BOTH {
+        for target in cases {
+            let answer = ask(&proxy, http, &Ask::alice("GET", target));
+            answer.is_refusal(400, "UNSUPPORTED");
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn a_refused_head_has_the_length_and_no_body() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    for (target, status) in [
+        ("/v2/A/manifests/x", 400),
+        ("/v2/a", 404),
+        ("/v2/_catalog", 405),
+    ] {
+        let head = client.ask(&Ask::alice("HEAD", target));
+        head.is_refused_head(status);
+        let two = ask(&proxy, Http::Two, &Ask::alice("HEAD", target));
+        two.is_refused_head(status);
+        assert!(two.body.is_empty());
+        if status != 405 {
+            // Of the same length as the body that a GET has.
+            let get = client.ask(&Ask::alice("GET", target));
+            get.is_refusal(
+                status,
+                if status == 404 {
+                    "UNSUPPORTED"
+                } else {
+                    "NAME_INVALID"
+                },
+            );
+            assert_eq!(head.one("content-length"), get.one("content-length"));
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn what_is_forwarded_is_canonical() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let (blob, escaped) = (format!("/v2/a/blobs/{DIGEST}"), DIGEST.replace(':', "%3A"));
+    let name = format!("/v2/{}/tags/list", "a".repeat(255));
+    let referrers = format!("/v2/a/referrers/{DIGEST}");
+    let cases = [
+        ("GET", "/v2/", "/v2/"),
+        ("GET", "/v2/_catalog?last=x&n=2", "/v2/_catalog?n=2&last=x"),
+        (
+            "GET",
+            "/v2/a/manifests/tags/list",
+            "/v2/a/manifests/tags/list",
+        ),
+        (
+            "GET",
+            "/v2/a/tags/list/tags/list",
+            "/v2/a/tags/list/tags/list",
+        ),
+        (
+            "GET",
+            "/v2/a/blobs/uploads/manifests/x",
+            "/v2/a/blobs/uploads/manifests/x",
+        ),
+        (
+            "GET",
+            "/v2/secr%65t/repo/tags/list",
+            "/v2/secret/repo/tags/list",
+        ),
+        ("GET", "/v2/a/manifests/lat%65st", "/v2/a/manifests/latest"),
+        ("HEAD", &format!("/v2/a/blobs/{escaped}"), &blob),
+        ("GET", &blob, &blob),
+        ("DELETE", &blob, &blob),
+        ("GET", &referrers, &referrers),
+        ("GET", &name, &name),
+        ("OPTIONS", "/v2/a/tags/list", "/v2/a/tags/list"),
+        ("PUT", "/v2/a/manifests/latest", "/v2/a/manifests/latest"),
+        ("POST", "/v2/a/blobs/uploads", "/v2/a/blobs/uploads/"),
+        ("POST", "/v2/a/blobs/uploads/", "/v2/a/blobs/uploads/"),
+        (
+            "PATCH",
+            "/v2/a/blobs/uploads/u-1=._",
+            "/v2/a/blobs/uploads/u-1=._",
+        ),
+        ("DELETE", "/v2/a/blobs/uploads/u", "/v2/a/blobs/uploads/u"),
+        (
+            "GET",
+            "/v2/a/tags/list?unknown=1&n=3",
+            "/v2/a/tags/list?n=3",
+        ),
+    ];
+    for http in Http::BOTH {
+        for (method, target, expected) in cases {
+            let before = registry.requests().len();
+            let answer = ask(&proxy, http, &Ask::alice(method, target));
+            assert_eq!(answer.status, 200, "{method} {target}: {}", answer.text());
+            let seen = registry.requests();
+            assert_eq!(seen.len(), before + 1);
+            let last = seen.last().unwrap();
+            assert_eq!(
+                (last.method.as_str(), last.target.as_str()),
+                (method, expected)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_slash_too_many_is_redirected_after_the_login() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        for (target, location) in [
+            ("/v2/a/manifests/latest/", "/v2/a/manifests/latest"),
+            ("/v2/a/tags/list/?n=1&x=%2F", "/v2/a/tags/list?n=1&x=%2F"),
+            ("/v2/_catalog/", "/v2/_catalog"),
+        ] {
+            ask(&proxy, http, &Ask::new("GET", target)).is_refusal(401, "UNAUTHORIZED");
+            for method in ["GET", "HEAD"] {
+                let answer = ask(&proxy, http, &Ask::alice(method, target));
+                let location_seen = answer.one("location");
+                assert_eq!((answer.status, location_seen), (301, location), "{target}");
+                assert_eq!(
+                    answer.one("docker-distribution-api-version"),
+                    "registry/2.0"
+                );
+            }
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn only_paths_are_targets() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let login = "Authorization: Basic YWxpY2U6cHc=\r\n";
+    let cases = [
+        ("OPTIONS *", "Host: localhost", 400),
+        ("CONNECT localhost:443", "Host: localhost", 400),
+        ("GET http://evil.test/v2/", "Host: localhost", 421),
+        ("GET https://localhost:1/v2/", "Host: localhost:2", 421),
+        ("GET ftp://localhost/v2/", "Host: localhost", 400),
+        ("GET /v2/", "Host: evil.test", 421),
+        ("GET /v2/", "Host: localhost\r\nHost: localhost", 400),
+        ("GET /v2/", "Host: user@localhost", 400),
+        ("GET /v2/", "X: no host", 400),
+        ("GET https://localhost/v2/", "Host: localhost", 200),
+    ];
+    for (line, host, status) in cases {
+        let mut client = Client::connect(&proxy);
+        client.send(format!("{line} HTTP/1.1\r\n{host}\r\n{login}\r\n"));
+        assert_eq!(client.answer("GET").status, status, "{line} {host}");
+    }
+    assert_eq!(registry.only().target, "/v2/");
+}

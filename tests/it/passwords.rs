@@ -1,0 +1,157 @@
+//! Password files: each format logs in, and a bad line costs nobody but its user.
+
+use std::fs;
+
+use tidegate::server::Server;
+
+use crate::support::proxy::{ALICE, directory};
+use crate::support::{Ask, Http, Proxy, Registry, ask, config};
+
+#[test]
+fn each_format_logs_in() {
+    let registry = Registry::obliging();
+    let users = [
+        ("apr1", "password", "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."),
+        ("md5", "password", "$1$salt$qJH7.N4xYta3aEG/dfqo/0"),
+        ("des", "password", "sa3tHJ3/KuYvI"),
+        (
+            "b2y",
+            "myPassword",
+            "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC",
+        ),
+        (
+            "b2a",
+            "U*U",
+            "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        ),
+        (
+            "b2b",
+            "U*U",
+            "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        ),
+    ];
+    let lines: Vec<_> = users
+        .iter()
+        .map(|(user, _, hash)| format!("{user}:{hash}\n"))
+        .collect();
+    let proxy = gate(&registry, lines.concat());
+    for (user, password, _) in users {
+        assert_eq!(login(&proxy, user, password), 200, "{user}");
+        assert_eq!(login(&proxy, user, "Password"), 401, "{user}");
+        assert_eq!(login(&proxy, user, ""), 401, "{user}");
+    }
+    // DES sees eight characters; nothing else may.
+    assert_eq!(login(&proxy, "des", "passwordEXTRA"), 200);
+    assert_eq!(login(&proxy, "md5", "passwordEXTRA"), 401);
+}
+
+#[test]
+fn a_bad_line_costs_only_its_user() {
+    let registry = Registry::obliging();
+    let hash = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u";
+    let file = format!(
+        "# people\n\n{ALICE}no colon at all\n:{hash}\nplain:secret\nempty:\nlocked:*0\n\
+         dear:$2y$31$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n\
+         odd:$2x$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n\
+         sha:{{SHA}}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\nalien:$9$abc\ncut:$2y$04$CCCC\n\
+         commented:{hash}:a comment\r\ncr:{hash}\r\n lead:{hash}\nlast:{hash}"
+    );
+    let proxy = gate(&registry, file);
+    for user in ["alice", "commented", "cr", " lead", "last"] {
+        assert_eq!(login(&proxy, user, "pw"), 200, "{user:?}");
+    }
+    for user in [
+        "plain", "empty", "locked", "dear", "odd", "sha", "alien", "cut", "lead", "no",
+    ] {
+        for password in ["pw", "secret", "", "password", "*0"] {
+            assert_eq!(login(&proxy, user, password), 401, "{user:?} {password:?}");
+        }
+    }
+}
+
+#[test]
+fn the_first_line_of_a_user_counts() {
+    let registry = Registry::obliging();
+    let second = bcrypt::hash("second", 4).unwrap();
+    let proxy = gate(&registry, format!("{ALICE}alice:{second}\n"));
+    assert_eq!(login(&proxy, "alice", "pw"), 200);
+    assert_eq!(login(&proxy, "alice", "second"), 401);
+}
+
+#[test]
+fn a_byte_order_mark_hides_nobody() {
+    let registry = Registry::obliging();
+    let proxy = gate(&registry, format!("\u{feff}{ALICE}"));
+    assert_eq!(login(&proxy, "alice", "pw"), 200);
+    assert_eq!(login(&proxy, "\u{feff}alice", "pw"), 401);
+}
+
+#[test]
+fn a_file_without_users_lets_nobody_in() {
+    let registry = Registry::obliging();
+    for file in ["", "# nobody\n", "\n\n"] {
+        let proxy = gate(&registry, file);
+        assert_eq!(login(&proxy, "alice", "pw"), 401);
+        assert_eq!(login(&proxy, "", ""), 401);
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn a_missing_file_is_a_refusal_to_start() {
+    let registry = Registry::obliging();
+    for kind in ["missing", "directory"] {
+        let dir = directory();
+        let path = dir.path().join("htpasswd");
+        fs::remove_file(&path).unwrap();
+        if kind == "directory" {
+            fs::create_dir(&path).unwrap();
+        }
+        let refused = Proxy::try_start(dir, &registry.url(), &config("", ""));
+        let problems = refused.err().expect("a refusal").to_string();
+        assert!(problems.contains(path.to_str().unwrap()), "{problems}");
+    }
+}
+
+#[test]
+fn problems_name_lines_and_never_hashes() {
+    let registry = Registry::obliging();
+    let dir = directory();
+    let hash = "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.";
+    let text = format!("{ALICE}weak:{hash}\nplain:hunter2secret\nalice:{hash}\n");
+    fs::write(dir.path().join("htpasswd"), text).unwrap();
+    let config = config("", "").replace("{upstream}", &registry.url());
+    let file = dir.path().join("proxy.toml");
+    fs::write(&file, config).unwrap();
+    let (_server, problems) = Server::open(&file).unwrap();
+    let problems = problems.to_string();
+    for word in [
+        "line 2",
+        "\"weak\"",
+        "line 3",
+        "\"plain\"",
+        "line 4",
+        "\"alice\"",
+    ] {
+        assert!(problems.contains(word), "{word} in {problems}");
+    }
+    for secret in ["Xxd1irWT9ycqoYxGFn4cb", "hunter2secret", "31NqtHBKsx"] {
+        assert!(!problems.contains(secret), "{problems}");
+    }
+}
+
+fn gate(registry: &Registry, users: impl AsRef<[u8]>) -> Proxy {
+    let dir = directory();
+    fs::write(dir.path().join("htpasswd"), users).unwrap();
+    Proxy::start_in(dir, &registry.url(), &config("", ""))
+}
+
+fn login(proxy: &Proxy, user: &str, password: &str) -> u16 {
+    let credentials = format!("{user}:{password}");
+    ask(
+        proxy,
+        Http::One,
+        &Ask::new("GET", "/v2/").login(credentials.as_bytes()),
+    )
+    .status
+}

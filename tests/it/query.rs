@@ -1,0 +1,191 @@
+//! Queries: reduced to what the API knows, in one spelling, and with no second repository let through unseen.
+
+use crate::support::{Ask, DIGEST, Http, Proxy, Registry, ask};
+
+const UPLOADS: &str = "/v2/dev/a/blobs/uploads/";
+const UPLOAD: &str = "/v2/dev/a/blobs/uploads/u";
+
+#[test]
+fn what_can_be_read_in_two_ways_is_refused() {
+    let long = "a".repeat(300);
+    refused(&[
+        (
+            UPLOADS,
+            &format!("mount={DIGEST}&from=a&from=b"),
+            "UNSUPPORTED",
+        ),
+        (
+            UPLOADS,
+            &format!("from=b&mount={DIGEST}&from=a"),
+            "UNSUPPORTED",
+        ),
+        (
+            UPLOADS,
+            &format!("from=a&mount={DIGEST}&%66rom=b"),
+            "UNSUPPORTED",
+        ),
+        (
+            UPLOADS,
+            &format!("mount={DIGEST}&mount={DIGEST}"),
+            "UNSUPPORTED",
+        ),
+        (
+            UPLOADS,
+            &format!("mount={DIGEST}&a;from=secret/repo"),
+            "UNSUPPORTED",
+        ),
+        (UPLOADS, "a=%zz", "UNSUPPORTED"),
+        (UPLOADS, "a=%00", "UNSUPPORTED"),
+        (UPLOADS, "a=%FF", "UNSUPPORTED"),
+        (
+            UPLOADS,
+            &format!("mount={DIGEST}&from=../secret"),
+            "NAME_INVALID",
+        ),
+        (
+            UPLOADS,
+            &format!("mount={DIGEST}&from=Secret/x"),
+            "NAME_INVALID",
+        ),
+        (
+            UPLOADS,
+            &format!("mount={DIGEST}&from={long}"),
+            "NAME_INVALID",
+        ),
+        (
+            UPLOADS,
+            &format!("mount={DIGEST}&from=secret%2Frepo%00"),
+            "UNSUPPORTED",
+        ),
+        (UPLOADS, "mount=sha256:abc&from=b", "DIGEST_INVALID"),
+        (UPLOAD, "digest=latest", "DIGEST_INVALID"),
+        (
+            UPLOAD,
+            &format!("digest={DIGEST}&digest={DIGEST}"),
+            "UNSUPPORTED",
+        ),
+    ]);
+}
+
+fn refused(cases: &[(&str, &str, &str)]) {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        for (path, query, code) in cases {
+            let request = Ask::alice("POST", &format!("{path}?{query}"));
+            ask(&proxy, http, &request).is_refusal(400, code);
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn what_is_forwarded_is_what_was_read() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let state = format!("{}+%2B/%2F%3D==", "aZ09-_~.".repeat(128));
+    let canonical = format!("{}%20%2B%2F%2F%3D%3D%3D", "aZ09-_~.".repeat(128));
+    let both = format!("?mount={DIGEST}&from=pub/ok");
+    let sent = format!("?mount={DIGEST}&from=pub%2Fok");
+    let escaped = format!("?from=pub%2Fok&mount={}", DIGEST.replace(':', "%3a"));
+    let alone = format!("?mount={DIGEST}");
+    let hidden = format!("?_state=s&mount={DIGEST}&from=secret/repo");
+    let crane = format!("?mount={DIGEST}&from=pub/ok&origin=index.docker.io");
+    let cases = [
+        ("POST", UPLOADS, both.as_str(), sent.as_str()),
+        ("POST", UPLOADS, &escaped, &sent),
+        ("POST", UPLOADS, &alone, &alone),
+        ("POST", UPLOADS, "?from=secret/repo", ""),
+        ("POST", UPLOADS, "?mount=&from=secret/repo", ""),
+        (
+            "POST",
+            UPLOADS,
+            &crane,
+            &format!("{sent}&origin=index.docker.io"),
+        ),
+        ("POST", UPLOAD, &hidden, "?_state=s"),
+        ("PUT", UPLOAD, &hidden, "?_state=s"),
+        (
+            "PATCH",
+            UPLOAD,
+            &format!("?_state={state}"),
+            &format!("?_state={canonical}"),
+        ),
+        (
+            "PUT",
+            UPLOAD,
+            &format!("?_state=x&digest={}", DIGEST.replace(':', "%3A")),
+            &format!("?digest={DIGEST}&_state=x"),
+        ),
+        ("POST", UPLOADS, "?", ""),
+        ("POST", UPLOADS, "?&&unknown&x=y", ""),
+    ];
+    for http in Http::BOTH {
+        for (method, path, query, expected) in cases {
+            let answer = ask(&proxy, http, &Ask::alice(method, &format!("{path}{query}")));
+            assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+            let seen = registry.requests().pop().unwrap();
+            assert_eq!(seen.target, format!("{path}{expected}"), "{method} {query}");
+        }
+    }
+}
+
+#[test]
+fn a_form_is_no_upload() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let form = format!("mount={DIGEST}&from=secret/repo");
+    for http in Http::BOTH {
+        for (method, path) in [
+            ("POST", UPLOADS),
+            ("POST", UPLOAD),
+            ("PUT", UPLOAD),
+            ("PATCH", UPLOAD),
+        ] {
+            for kind in [
+                "application/x-www-form-urlencoded",
+                "Application/X-WWW-Form-Urlencoded; charset=utf-8",
+                "multipart/form-data; boundary=x",
+            ] {
+                let request = Ask::alice(method, path).header("content-type", kind);
+                let request = request.body(form.as_bytes());
+                ask(&proxy, http, &request).is_refusal(415, "UNSUPPORTED");
+                ask(&proxy, http, &request.chunked()).is_refusal(415, "UNSUPPORTED");
+            }
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn an_upload_is_bytes_whatever_the_client_calls_it() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        for kind in ["application/json", "text/plain", ""] {
+            let mut request = Ask::alice("POST", UPLOADS).body("{}");
+            if !kind.is_empty() {
+                request = request.header("content-type", kind);
+            }
+            assert_eq!(ask(&proxy, http, &request).status, 200);
+            let seen = registry.requests().pop().unwrap();
+            assert_eq!(seen.one("content-type"), "application/octet-stream");
+            assert_eq!(seen.body, b"{}");
+        }
+        // curl -d '' and docker say it of no body at all.
+        let empty = Ask::alice("POST", UPLOADS)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("");
+        assert_eq!(ask(&proxy, http, &empty).status, 200);
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.one("content-type"), "application/octet-stream");
+        assert_eq!(seen.one("content-length"), "0");
+        // A manifest's type is the registry's business.
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = Ask::alice("PUT", "/v2/a/manifests/x")
+            .header("content-type", kind)
+            .body("{}");
+        assert_eq!(ask(&proxy, http, &manifest).status, 200);
+        assert_eq!(registry.requests().pop().unwrap().one("content-type"), kind);
+    }
+}

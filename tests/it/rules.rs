@@ -1,0 +1,604 @@
+//! The code base's own rules: what imports what, how long files are, and whether the documents say what is true.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tidegate::config::{self, Config, KEYS};
+use tidegate::snapshot::{Purpose, Snapshot};
+use toml::de::{DeTable, DeValue};
+
+/// A module imports only from levels below its own. The same table stands in `src/lib.rs`.
+const LEVELS: [&[&str]; 13] = [
+    &["addr", "body", "buffers", "log", "secret", "target"],
+    &["htpasswd", "listen", "registry", "tls", "upstream"],
+    &["auth", "connection"],
+    &["access"],
+    &["forward"],
+    &["access_log", "refusal", "site"],
+    &["service"],
+    &["config"],
+    &["snapshot"],
+    &["server"],
+    &["signals"],
+    &["cli"],
+    &["main"],
+];
+
+#[test]
+fn imports_go_downward_only() {
+    let (mut broken, mut seen) = (Vec::new(), 0);
+    for file in sources() {
+        let from = file.module.first().map_or("", String::as_str);
+        if from == "lib" {
+            continue;
+        }
+        let Some(level) = level(from) else {
+            broken.push(format!("{}: {from} has no level", file.shown));
+            continue;
+        };
+        for import in imports(&file) {
+            seen += 1;
+            match import.to.as_deref() {
+                None => broken.push(format!(
+                    "{}:{}: name the module behind crate:: or super::",
+                    file.shown, import.line
+                )),
+                Some(to) if to == from || level_below(to, level) => {}
+                Some(to) => broken.push(format!(
+                    "{}:{}: {from} (level {level}) may not import {to}: only levels below",
+                    file.shown, import.line
+                )),
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(seen > 80, "only {seen} imports were found");
+}
+
+#[test]
+fn imports_are_found_however_they_are_written() {
+    let text = "use crate::{\n    a::B,\n    c,\n};\nuse super::super::d;\nfn f() { super::super::super::e::g(\"crate::no\") } // crate::no\n\
+                /* crate::no /* crate::no */ */ const C: char = '\"'; type T<'a> = crate::h<'a>; use crate::*;\npub(in crate::x) fn g() {}\n#[cfg(test)]\nuse crate::no;";
+    let file = Source {
+        shown: "src/x/y/z.rs".to_owned(),
+        module: ["x", "y", "z"].map(str::to_owned).to_vec(),
+        text: text.to_owned(),
+    };
+    let found: Vec<_> = imports(&file)
+        .into_iter()
+        .map(|import| (import.line, import.to.unwrap_or_else(|| "?".to_owned())))
+        .collect();
+    let expected = [(1, "a"), (1, "c"), (6, "e"), (7, "h"), (7, "?"), (8, "x")];
+    assert_eq!(found, expected.map(|(line, to)| (line, to.to_owned())));
+}
+
+#[test]
+fn the_table_of_modules_is_the_documents_and_the_codes() {
+    let lib = read("src/lib.rs");
+    let mut declared: Vec<_> = lib
+        .lines()
+        .filter_map(|line| {
+            line.trim_start_matches("pub ")
+                .strip_prefix("mod ")?
+                .strip_suffix(';')
+        })
+        .collect();
+    let ordered: Vec<_> = LEVELS
+        .iter()
+        .flat_map(|level| level.iter().copied())
+        .collect();
+    declared.push("main");
+    assert_eq!(declared, ordered, "the mod lines of src/lib.rs");
+    for (level, modules) in LEVELS.iter().enumerate() {
+        let row = lib
+            .lines()
+            .find(|line| line.starts_with(&format!("//! | {level} ")))
+            .unwrap_or_else(|| panic!("src/lib.rs has no row for level {level}"));
+        let named: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named, **modules, "the row of level {level} in src/lib.rs");
+    }
+    for file in sources() {
+        let name = file.module.first().map_or("", String::as_str);
+        assert!(
+            name == "lib" || level(name).is_some(),
+            "{} has no level",
+            file.shown
+        );
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent: Vec<_> = sources()
+        .into_iter()
+        .filter(|file| !file.text.starts_with("//! "))
+        .map(|file| file.shown)
+        .collect();
+    assert!(silent.is_empty(), "no //! at the top: {silent:?}");
+}
+
+#[test]
+fn files_stay_short() {
+    let long: Vec<_> = sources()
+        .into_iter()
+        .map(|file| (file.production().lines().count(), file.shown))
+        .filter(|(lines, _)| *lines > 300)
+        .collect();
+    assert!(
+        long.is_empty(),
+        "more than 300 lines before the tests: {long:?}"
+    );
+}
+
+#[test]
+fn no_file_is_a_drawer() {
+    for file in all_below("src").into_iter().chain(all_below("tests/it")) {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let words = [
+            "utils",
+            "util",
+            "helpers",
+            "helper",
+            "common",
+            "misc",
+            "types",
+            "constants",
+            "globals",
+            "mod",
+        ];
+        assert!(!words.contains(&stem.as_ref()), "{}", file.display());
+    }
+}
+
+#[test]
+fn the_text_speaks_of_the_program_alone() {
+    let mut found = Vec::new();
+    let documents = ["README.md", "CHANGELOG.md", "proxy.toml", "deny.toml"];
+    let files = all_below("src")
+        .into_iter()
+        .chain(all_below("examples"))
+        .chain(documents.map(|name| root().join(name)));
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap().to_lowercase();
+        for (number, line) in text.lines().enumerate() {
+            let mut words = line.split(|c: char| !c.is_alphanumeric());
+            let word =
+                words.any(|word| ["helper", "helpers", "scratch", "todo", "fixme"].contains(&word));
+            let phrases = [
+                "issue #",
+                "this session",
+                "last session",
+                "earlier session",
+                "/work/",
+                "notes/",
+            ];
+            let phrase = phrases.iter().any(|phrase| line.contains(phrase));
+            if word || phrase {
+                found.push(format!("{}:{}: {line}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let manifest = read("Cargo.toml");
+    let section = manifest
+        .split("[dependencies]\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\n[").next())
+        .unwrap();
+    let bare: Vec<_> = section
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.contains(" # "))
+        .collect();
+    assert!(section.lines().count() > 10 && bare.is_empty(), "{bare:?}");
+    let lock = read("Cargo.lock");
+    for banned in ["openssl-sys", "rustls-pemfile", "htpasswd-verify"] {
+        assert!(read("deny.toml").contains(&format!("crate = \"{banned}\"")));
+        assert!(
+            !lock.contains(&format!("name = \"{banned}\"")),
+            "{banned} is in the tree"
+        );
+    }
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let written = keys(&uncommented(&read("proxy.toml")));
+    let missing: Vec<_> = KEYS.iter().filter(|key| !written.contains(**key)).collect();
+    assert!(missing.is_empty(), "proxy.toml does not name {missing:?}");
+}
+
+#[test]
+fn the_reference_is_accepted_as_it_is_and_with_every_key() {
+    let text = read("proxy.toml");
+    for text in [text.clone(), uncommented(&text)] {
+        let dir = folder_with_files();
+        let file = dir.path().join("proxy.toml");
+        fs::write(&file, text).unwrap();
+        let (config, mut problems) = config::load(&file);
+        let config = config.unwrap_or_else(|| panic!("{problems}"));
+        let built = Snapshot::build(&config, None, Purpose::Check, &mut problems);
+        assert!(built.is_some() && problems.is_empty(), "{problems}");
+    }
+}
+
+#[test]
+fn the_defaults_that_are_written_are_the_defaults() {
+    let text = read("proxy.toml");
+    let implied = parsed("proxy.toml", &text);
+    let mut written = parsed("proxy.toml", &uncommented(&text));
+    // Follows the cores of the machine; what is written is an example.
+    written.hashing.threads = implied.hashing.threads;
+    assert_eq!(written.connection, implied.connection);
+    assert_eq!(written.service, implied.service);
+    assert_eq!(written.hashing, implied.hashing);
+    assert_eq!(written.tls, implied.tls);
+    let numbers = |config: &Config| {
+        (
+            config.connections,
+            config.connections_per_client,
+            config.basic_size,
+            config.drain,
+            config.log.level,
+            config.log.json,
+            config.log.access.is_some(),
+        )
+    };
+    assert_eq!(numbers(&written), numbers(&implied));
+    let (route, bare) = (&written.sites[0].routes[0], &implied.sites[0].routes[0]);
+    assert_eq!(route.upstream, bare.upstream);
+    assert_eq!(
+        (route.registry, route.max_body),
+        (bare.registry, bare.max_body)
+    );
+    // The long form of an upstream says the same waits.
+    let long = &written.sites[1].routes[0].upstream;
+    assert_eq!(
+        (long.connect_timeout, long.read_timeout),
+        (bare.upstream.connect_timeout, bare.upstream.read_timeout)
+    );
+}
+
+#[test]
+fn every_example_is_accepted() {
+    let mut count = 0;
+    for path in all_below("examples") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            count += 1;
+            let shown = path
+                .strip_prefix(root())
+                .unwrap_or(&path)
+                .display()
+                .to_string();
+            assert!(!parsed(&shown, &read(&shown)).sites.is_empty());
+        }
+    }
+    assert!(count >= 3, "{count} examples");
+}
+
+#[test]
+fn the_readme_shows_what_is_there() {
+    let readme = read("README.md");
+    let blocks: Vec<_> = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        assert!(!parsed("README.md", block).sites.is_empty());
+    }
+    for link in readme
+        .split("](")
+        .skip(1)
+        .map(|rest| rest.split(')').next().unwrap())
+    {
+        assert!(
+            link.starts_with("https://") || root().join(link).exists(),
+            "README.md links to {link}"
+        );
+    }
+    for quoted in quoted(&readme) {
+        let key = quoted.split([' ', '=']).next().unwrap_or_default();
+        let path = key
+            .strip_prefix("route.")
+            .map_or_else(|| key.to_owned(), |rest| format!("site.route.{rest}"));
+        let tables = [
+            "listen.", "log.", "state.", "tls.", "limits.", "site.", "route.",
+        ];
+        let is_key = KEYS
+            .iter()
+            .any(|known| *known == path || known.starts_with(&format!("{path}.")));
+        assert!(
+            is_key || !tables.iter().any(|table| key.starts_with(table)),
+            "README.md names {key}"
+        );
+    }
+}
+
+/// One file of `src` that is not a test.
+struct Source {
+    shown: String,
+    /// `["config", "units", "url"]` for `src/config/units/url.rs`.
+    module: Vec<String>,
+    text: String,
+}
+
+struct Import {
+    line: usize,
+    /// The module at the top; none for a glob.
+    to: Option<String>,
+}
+
+impl Source {
+    /// The text before the unit tests.
+    fn production(&self) -> &str {
+        self.text.split("#[cfg(test)]").next().unwrap_or(&self.text)
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut sources = Vec::new();
+    for path in all_below("src") {
+        let inner = path.strip_prefix(&src).unwrap().with_extension("");
+        let module: Vec<_> = inner
+            .iter()
+            .map(|part| part.to_string_lossy().into_owned())
+            .collect();
+        if !module.iter().any(|part| part == "tests") {
+            sources.push(Source {
+                shown: format!("src/{}.rs", inner.display()),
+                module,
+                text: fs::read_to_string(&path).unwrap(),
+            });
+        }
+    }
+    assert!(sources.len() > 20, "too few files in {}", src.display());
+    sources
+}
+
+fn level(module: &str) -> Option<usize> {
+    LEVELS.iter().position(|level| level.contains(&module))
+}
+
+fn level_below(module: &str, of: usize) -> bool {
+    level(module).is_some_and(|level| level < of)
+}
+
+/// Every path that leaves the module at the top: by `crate::`, by `tidegate::`, or by enough of `super::`.
+fn imports(file: &Source) -> Vec<Import> {
+    let code = code_only(file.production());
+    let mut imports = Vec::new();
+    for start in ["crate::", "tidegate::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':' || c == '$') {
+                continue;
+            }
+            let path = &code[at..];
+            let mut rest = path.trim_start_matches("super::");
+            let ups = (path.len() - rest.len()) / "super::".len();
+            if start == "super::" && ups < file.module.len() {
+                continue;
+            }
+            rest = rest.strip_prefix(start).unwrap_or(rest);
+            let line = code[..at].matches('\n').count() + 1;
+            let names = first_names(rest);
+            imports.extend(names.into_iter().map(|to| Import { line, to }));
+        }
+    }
+    // `pub(in crate::x)` ends its line of text like any other path.
+    imports.sort_by_key(|import| import.line);
+    imports
+}
+
+/// The first names of `a::b` and of `{a::b, c}`.
+fn first_names(path: &str) -> Vec<Option<String>> {
+    let Some(list) = path.strip_prefix('{') else {
+        return vec![first_name(path)];
+    };
+    let (mut depth, mut item, mut names) = (0, String::new(), Vec::new());
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                names.push(first_name(&item));
+                item.clear();
+                continue;
+            }
+            _ => {}
+        }
+        item.push(c);
+    }
+    if !item.trim().is_empty() {
+        names.push(first_name(&item));
+    }
+    names
+}
+
+fn first_name(path: &str) -> Option<String> {
+    let name: String = path
+        .trim_start()
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The text with its comments and its literals blanked out, line by line as before.
+fn code_only(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let skipped = match next {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => block_comment(rest),
+            '"' => string(rest),
+            '\'' => char_literal(rest),
+            'r' if !code.ends_with(|c: char| c.is_alphanumeric() || c == '_') => raw_string(rest),
+            _ => 0,
+        };
+        let blank = if skipped == 0 {
+            next.len_utf8()
+        } else {
+            skipped
+        };
+        let (taken, after) = rest.split_at(blank);
+        if skipped == 0 {
+            code.push_str(taken);
+        } else {
+            code.extend(taken.chars().map(|c| if c == '\n' { c } else { ' ' }));
+        }
+        rest = after;
+    }
+    code
+}
+
+fn block_comment(text: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < text.len() {
+        match text.get(at..at + 2) {
+            Some("/*") => (depth, at) = (depth + 1, at + 2),
+            Some("*/") => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    text.len()
+}
+
+fn string(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            '\\' if !escaped => escaped = true,
+            '"' if !escaped => return at + 1,
+            _ => escaped = false,
+        }
+    }
+    text.len()
+}
+
+/// `'a'` and `'\n'`, but not the lifetime `'a`.
+fn char_literal(text: &str) -> usize {
+    let mut chars = text.char_indices().skip(1);
+    match (chars.next(), chars.next()) {
+        (Some((_, '\\')), Some(_)) => chars.find(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1),
+        (Some(_), Some((at, '\''))) => at + 1,
+        _ => 0,
+    }
+}
+
+fn raw_string(text: &str) -> usize {
+    let hashes = text[1..].len() - text[1..].trim_start_matches('#').len();
+    let Some(inner) = text[1 + hashes..].strip_prefix('"') else {
+        return 0;
+    };
+    let end = format!("\"{}", "#".repeat(hashes));
+    inner
+        .find(&end)
+        .map_or(text.len(), |at| 2 + hashes + at + end.len())
+}
+
+/// With every commented-out key a key: prose has a space behind its `#`.
+fn uncommented(text: &str) -> String {
+    let is_key = |line: &str| {
+        line.strip_prefix('#')
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
+    };
+    let lines = text
+        .lines()
+        .map(|line| if is_key(line) { &line[1..] } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The dotted path of everything that is written.
+fn keys(text: &str) -> BTreeSet<String> {
+    let table = DeTable::parse(text).unwrap();
+    let mut keys = BTreeSet::new();
+    collect(&mut keys, "", table.get_ref());
+    keys
+}
+
+fn collect(keys: &mut BTreeSet<String>, path: &str, table: &DeTable<'_>) {
+    for (name, value) in table {
+        let path = format!("{path}{}", name.get_ref());
+        let items = match value.get_ref() {
+            DeValue::Array(items) => items.iter().map(|item| item.get_ref()).collect(),
+            single => vec![single],
+        };
+        for table in items.into_iter().filter_map(DeValue::as_table) {
+            collect(keys, &format!("{path}."), table);
+        }
+        keys.insert(path);
+    }
+}
+
+/// What is between single backticks, outside of code blocks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2))
+}
+
+fn parsed(name: &str, text: &str) -> Config {
+    let (config, problems) = config::parse(Path::new(name), text.as_bytes());
+    assert!(problems.is_empty(), "{problems}");
+    config.unwrap()
+}
+
+/// The files that `proxy.toml` names.
+fn folder_with_files() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = vec!["docker.example.com".to_owned()];
+    let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+    fs::write(dir.path().join("fullchain.pem"), made.cert.pem()).unwrap();
+    let key = dir.path().join("privkey.pem");
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&key, private).unwrap();
+    // The cost is the least there is.
+    let line = "alice:$2y$04$abcdefghijklmnopqrstuuRtmY6nHRFPHgwlWHYhiaI7C0kbmOdKu\n";
+    fs::write(dir.path().join("htpasswd"), line).unwrap();
+    dir
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Every file below a folder that is text of ours, in the order of their names.
+fn all_below(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if ["rs", "toml", "service"]
+                .iter()
+                .any(|kind| path.extension().is_some_and(|extension| extension == *kind))
+            {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

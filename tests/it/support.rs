@@ -1,0 +1,41 @@
+//! What every test stands on: the gate, a registry behind it, clients in front of it, certificates for both.
+//!
+//! Used by every behaviour here. Every wait ends after [`PATIENCE`]; nothing sleeps, and every port is the
+//! system's choice.
+
+use std::time::Duration;
+
+pub(crate) mod answer;
+pub(crate) mod ask;
+pub(crate) mod certs;
+pub(crate) mod client;
+pub(crate) mod h2;
+pub(crate) mod proxy;
+pub(crate) mod registry;
+
+pub(crate) use answer::Answer;
+pub(crate) use ask::{Ask, Http, ask};
+pub(crate) use client::Client;
+pub(crate) use proxy::{Proxy, config};
+pub(crate) use registry::{Exchange, Recorded, Registry};
+
+/// Longer than anything takes here, even on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A digest that is well formed.
+pub(crate) const DIGEST: &str =
+    "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Bytes that differ from place to place, so that a loss or a swap shows.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    const STEP: usize = 65_521;
+    let block: Vec<u8> = (0..STEP)
+        .map(|at| u8::try_from((at * 7 + at / 256) % 251).unwrap())
+        .collect();
+    let mut bytes = block.repeat(length.div_ceil(STEP));
+    bytes.truncate(length);
+    bytes
+}
+
+/// The registry's plain yes.
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";

@@ -1,0 +1,169 @@
+//! An HTTP/2 client that sees single streams.
+
+use std::future::{Future, poll_fn};
+
+use ::h2::client::{ResponseFuture, SendRequest};
+use ::h2::{RecvStream, SendStream, client};
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::{Answer, Ask, PATIENCE, Proxy, certs};
+
+/// One connection.
+pub(crate) struct H2 {
+    send: SendRequest<Bytes>,
+    /// Ends with the connection.
+    pub(crate) connection: JoinHandle<Result<(), ::h2::Error>>,
+}
+
+/// Runs a future to its end, here.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(within(future))
+}
+
+/// The future's value, or a failed test.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("done in time")
+}
+
+impl H2 {
+    pub(crate) async fn connect(proxy: &Proxy) -> Self {
+        Self::connect_with(proxy, client::Builder::new().initial_window_size(1 << 20)).await
+    }
+
+    pub(crate) async fn connect_with(proxy: &Proxy, builder: &client::Builder) -> Self {
+        let socket = within(TcpStream::connect(proxy.https())).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let connector = TlsConnector::from(certs::usual_client("h2"));
+        let name = "localhost".try_into().unwrap();
+        let stream = within(connector.connect(name, socket)).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+        let (send, connection) = within(builder.handshake(stream)).await.unwrap();
+        Self {
+            send,
+            connection: tokio::spawn(connection),
+        }
+    }
+
+    /// Sends a request and reads its answer.
+    pub(crate) async fn ask(&mut self, ask: &Ask) -> Answer {
+        self.try_ask(ask).await.expect("an answer")
+    }
+
+    /// The same, or the error in its place.
+    pub(crate) async fn try_ask(&mut self, ask: &Ask) -> Result<Answer, ::h2::Error> {
+        let (response, mut sender) = self.begin(ask).await?;
+        let body = ask.body.clone();
+        let answer = async { Ok(collect(response.await?).await) };
+        tokio::pin!(answer);
+        let send = async {
+            if let Some(body) = body {
+                // An answer that came before the end of the body ends the sending.
+                let _ = send(&mut sender, &body, true).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        within(async {
+            tokio::select! {
+                answer = &mut answer => answer,
+                () = send => unreachable!(),
+            }
+        })
+        .await
+    }
+
+    /// Sends a head; the body follows by [`send`], unless there is none.
+    pub(crate) async fn begin(
+        &mut self,
+        ask: &Ask,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), ::h2::Error> {
+        poll_fn(|cx| self.send.poll_ready(cx)).await?;
+        let has_body = ask.body.is_some() || ask.is_chunked;
+        self.send.send_request(request(ask), !has_body)
+    }
+}
+
+fn request(ask: &Ask) -> Request<()> {
+    let uri = format!("https://{}{}", ask.host, ask.target);
+    let mut request = Request::builder().method(ask.method.as_str()).uri(uri);
+    for (name, value) in &ask.headers {
+        request = request.header(name.as_str(), value.as_slice());
+    }
+    if let (Some(body), false) = (&ask.body, ask.is_chunked) {
+        request = request.header("content-length", body.len());
+    }
+    request.version(http::Version::HTTP_2).body(()).unwrap()
+}
+
+/// Sends bytes as the window allows.
+pub(crate) async fn send(
+    sender: &mut SendStream<Bytes>,
+    mut bytes: &[u8],
+    last: bool,
+) -> Result<(), ::h2::Error> {
+    while !bytes.is_empty() {
+        sender.reserve_capacity(bytes.len().min(64 * 1024));
+        let room = match poll_fn(|cx| sender.poll_capacity(cx)).await {
+            Some(room) => room?.min(bytes.len()),
+            None => return Err(::h2::Reason::STREAM_CLOSED.into()),
+        };
+        let (now, later) = bytes.split_at(room);
+        bytes = later;
+        sender.send_data(Bytes::copy_from_slice(now), last && bytes.is_empty())?;
+        if last && bytes.is_empty() {
+            return Ok(());
+        }
+    }
+    if last {
+        sender.send_data(Bytes::new(), true)
+    } else {
+        Ok(())
+    }
+}
+
+/// Reads an answer to its end.
+pub(crate) async fn collect(response: Response<RecvStream>) -> Answer {
+    let (parts, mut incoming) = response.into_parts();
+    let text = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| char::from(*byte))
+            .collect::<String>()
+    };
+    let fields = parts.headers.iter();
+    let mut answer = Answer {
+        status: parts.status.as_u16(),
+        headers: fields
+            .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+            .collect(),
+        body: Vec::new(),
+        is_whole: true,
+        interim: Vec::new(),
+        trailers: 0,
+    };
+    while let Some(frame) = within(incoming.data()).await {
+        match frame {
+            Ok(data) => {
+                let _ = incoming.flow_control().release_capacity(data.len());
+                answer.body.extend(&data);
+            }
+            Err(_) => {
+                answer.is_whole = false;
+                return answer;
+            }
+        }
+    }
+    match within(incoming.trailers()).await {
+        Ok(trailers) => answer.trailers = trailers.map_or(0, |trailers| trailers.len()),
+        Err(_) => answer.is_whole = false,
+    }
+    answer
+}

@@ -1,0 +1,192 @@
+//! The real server in this process: a configuration in a fresh directory, a thread, and commands.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc as std_mpsc;
+use std::thread::{self, JoinHandle};
+
+use tempfile::TempDir;
+use tidegate::config::problem::Problems;
+use tidegate::server::{Address, Command, Scheme, Server};
+use tokio::sync::{mpsc, oneshot};
+
+use super::certs::AUTHORITY;
+use super::{PATIENCE, Registry};
+
+/// A running gate. Dropped, it is stopped at once, and a panic in it is passed on.
+pub(crate) struct Proxy {
+    dir: TempDir,
+    addresses: Vec<Address>,
+    commands: mpsc::Sender<Command>,
+    ended: std_mpsc::Receiver<usize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One site, `localhost`, with one route in basic mode: alice has the password `pw`. `top` are tables before the
+/// site, `route` are keys of the route.
+pub(crate) fn config(top: &str, route: &str) -> String {
+    let log = if top.contains("[log]") {
+        ""
+    } else {
+        "[log]\naccess_file = \"access.log\"\n"
+    };
+    format!(
+        "{log}{top}
+[listen]
+https = [\"127.0.0.1:0\"]
+workers = 2
+[[site]]
+hosts = [\"localhost\"]
+tls = {{ cert = \"cert.pem\", key = \"key.pem\" }}
+[[site.route]]
+path = \"/v2/\"
+upstream = \"{{upstream}}\"
+auth = {{ mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }}
+{route}
+"
+    )
+}
+
+/// `alice:pw`
+pub(crate) const ALICE: &str =
+    "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
+
+/// A fresh directory with `cert.pem` and `key.pem` for localhost and `htpasswd` for alice.
+pub(crate) fn directory() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = AUTHORITY.issue(&["localhost", "127.0.0.1"]);
+    fs::write(dir.path().join("cert.pem"), certificate).unwrap();
+    fs::write(dir.path().join("key.pem"), key).unwrap();
+    fs::write(dir.path().join("htpasswd"), ALICE).unwrap();
+    dir
+}
+
+impl Proxy {
+    /// The gate of [`config`] with nothing more.
+    pub(crate) fn usual(registry: &Registry) -> Self {
+        Self::start(registry, &config("", ""))
+    }
+
+    /// `{upstream}` is the registry's URL, `{dir}` the directory of all files.
+    pub(crate) fn start(registry: &Registry, config: &str) -> Self {
+        Self::start_in(directory(), &registry.url(), config)
+    }
+
+    /// In a directory that is prepared, before an upstream of any kind.
+    pub(crate) fn start_in(dir: TempDir, upstream: &str, config: &str) -> Self {
+        let proxy = Self::try_start(dir, upstream, config);
+        proxy.unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// Gives back why it does not start.
+    pub(crate) fn try_start(dir: TempDir, upstream: &str, config: &str) -> Result<Self, Problems> {
+        let file = dir.path().join("proxy.toml");
+        fs::write(&file, fill(config, upstream, &dir)).unwrap();
+        let (server, _warnings) = Server::open(&file)?;
+        let addresses = server.addresses();
+        let (commands, obeyed) = mpsc::channel(16);
+        let (end, ended) = std_mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let cut = runtime.block_on(server.run(obeyed));
+            let _ = end.send(cut);
+        });
+        Ok(Self {
+            dir,
+            addresses,
+            commands,
+            ended,
+            thread: Some(thread),
+        })
+    }
+
+    /// The first listener with TLS.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.listener(Scheme::Https)
+    }
+
+    /// The first listener without.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.listener(Scheme::Http)
+    }
+
+    fn listener(&self, scheme: Scheme) -> SocketAddr {
+        let mut all = self.addresses.iter();
+        all.find(|address| address.scheme == scheme)
+            .unwrap()
+            .address
+    }
+
+    /// A file of the gate's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Writes another configuration, for the next reload.
+    pub(crate) fn configure(&self, registry: &Registry, config: &str) {
+        self.write("proxy.toml", fill(config, &registry.url(), &self.dir));
+    }
+
+    pub(crate) fn tell(&self, command: Command) {
+        self.commands.try_send(command).expect("a gate that runs");
+    }
+
+    /// Reloads, and waits for the verdict.
+    pub(crate) fn reload(&self) -> Result<(), Problems> {
+        let (verdict, told) = oneshot::channel();
+        self.tell(Command::Reload(Some(verdict)));
+        let (pass, passed) = std_mpsc::channel();
+        // A thread of its own, since the caller may be in a runtime.
+        thread::spawn(move || pass.send(told.blocking_recv()));
+        passed
+            .recv_timeout(PATIENCE)
+            .expect("a verdict in time")
+            .expect("a gate that runs")
+    }
+
+    /// Waits for the end that was asked for; how many connections were cut.
+    pub(crate) fn wait(&self) -> usize {
+        self.ended.recv_timeout(PATIENCE).expect("an end in time")
+    }
+
+    /// Drains, and returns the access log. The clients must have gone, or they are waited for.
+    pub(crate) fn finish(mut self) -> String {
+        self.tell(Command::Stop);
+        self.wait();
+        self.join();
+        fs::read_to_string(self.path("access.log")).unwrap_or_default()
+    }
+
+    fn join(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        if let Err(panic) = thread.join()
+            && !thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.commands.try_send(Command::Stop);
+        let _ = self.commands.try_send(Command::Stop);
+        self.join();
+    }
+}
+
+fn fill(config: &str, upstream: &str, dir: &TempDir) -> String {
+    let dir = dir.path().to_str().unwrap();
+    config.replace("{upstream}", upstream).replace("{dir}", dir)
+}

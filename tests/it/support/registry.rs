@@ -1,0 +1,447 @@
+//! A registry that does what it is told, over real sockets, and remembers what it saw byte for byte.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{OK, PATIENCE};
+
+/// A running registry. Dropped, it closes everything, and a panic in it is passed on.
+pub(crate) struct Registry {
+    shared: Arc<Shared>,
+    url: String,
+    wake: Box<dyn Fn() + Send + Sync>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorded {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    /// Name and value as sent, in order.
+    pub(crate) headers: Vec<(String, String)>,
+    /// What has come so far.
+    pub(crate) body: Vec<u8>,
+    pub(crate) end: Ended,
+    /// Which connection it came over, from 0.
+    pub(crate) connection: usize,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ended {
+    #[default]
+    NotYet,
+    Whole,
+    Broken,
+}
+
+struct Shared {
+    handler: Box<dyn Fn(&mut Exchange<'_>) + Send + Sync>,
+    requests: Mutex<Vec<Recorded>>,
+    changed: Condvar,
+    sockets: Mutex<Vec<Box<dyn Socket>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stopping: AtomicBool,
+}
+
+trait Socket: Read + Write + Send {
+    fn copy(&self) -> Box<dyn Socket>;
+    fn patience(&self, time: Duration);
+    fn close(&self);
+}
+
+macro_rules! socket {
+    ($kind:ty) => {
+        impl Socket for $kind {
+            fn copy(&self) -> Box<dyn Socket> {
+                Box::new(self.try_clone().unwrap())
+            }
+            fn patience(&self, time: Duration) {
+                self.set_read_timeout(Some(time)).unwrap();
+                self.set_write_timeout(Some(time)).unwrap();
+            }
+            fn close(&self) {
+                let _ = self.shutdown(Shutdown::Both);
+            }
+        }
+    };
+}
+socket!(TcpStream);
+socket!(UnixStream);
+
+impl Registry {
+    /// Says yes to everything.
+    pub(crate) fn obliging() -> Self {
+        Self::answering(OK)
+    }
+
+    /// Reads each request to its end, then says these bytes.
+    pub(crate) fn answering(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        Self::start(move |exchange| {
+            exchange.body();
+            exchange.send(&answer);
+        })
+    }
+
+    /// Runs `handler` for every request, once its head has come.
+    pub(crate) fn start(handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let accept = move || Box::new(listener.accept().unwrap().0) as Box<dyn Socket>;
+        let wake = move || drop(TcpStream::connect(address));
+        Self::run(handler, format!("http://{address}"), accept, wake)
+    }
+
+    /// The same on a socket in the file system.
+    pub(crate) fn start_unix(
+        path: &Path,
+        handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let (url, path) = (format!("unix:{}", path.display()), path.to_owned());
+        let accept = move || Box::new(listener.accept().unwrap().0) as Box<dyn Socket>;
+        Self::run(handler, url, accept, move || {
+            drop(UnixStream::connect(&path))
+        })
+    }
+
+    fn run(
+        handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static,
+        url: String,
+        accept: impl Fn() -> Box<dyn Socket> + Send + 'static,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            handler: Box::new(handler),
+            requests: Mutex::default(),
+            changed: Condvar::new(),
+            sockets: Mutex::default(),
+            threads: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let all = Arc::clone(&shared);
+        let accepting = thread::spawn(move || {
+            for number in 0.. {
+                let socket = accept();
+                if all.stopping.load(Ordering::SeqCst) {
+                    return;
+                }
+                socket.patience(PATIENCE);
+                lock(&all.sockets).push(socket.copy());
+                let own = Arc::clone(&all);
+                let serving = thread::spawn(move || own.serve(socket, number));
+                lock(&all.threads).push(serving);
+            }
+        });
+        Self {
+            shared,
+            url,
+            wake: Box::new(wake),
+            accepting: Some(accepting),
+        }
+    }
+
+    /// As an upstream in a configuration.
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// `host:port`
+    pub(crate) fn authority(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// All requests so far.
+    pub(crate) fn requests(&self) -> Vec<Recorded> {
+        lock(&self.shared.requests).clone()
+    }
+
+    /// The one request there was.
+    #[track_caller]
+    pub(crate) fn only(&self) -> Recorded {
+        let mut requests = self.requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        requests.remove(0)
+    }
+
+    /// Connections so far.
+    pub(crate) fn connections(&self) -> usize {
+        lock(&self.shared.sockets).len()
+    }
+
+    /// Waits until what was seen satisfies `enough`.
+    #[track_caller]
+    pub(crate) fn wait(&self, enough: impl Fn(&[Recorded]) -> bool) -> Vec<Recorded> {
+        let until = Instant::now() + PATIENCE;
+        let mut requests = lock(&self.shared.requests);
+        while !enough(&requests) {
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "not seen in time; {} requests",
+                requests.len()
+            );
+            requests = self.shared.changed.wait_timeout(requests, left).unwrap().0;
+        }
+        requests.clone()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        (self.wake)();
+        let accepting = self.accepting.take().into_iter();
+        let panics: Vec<_> = accepting.filter_map(|thread| thread.join().err()).collect();
+        for socket in lock(&self.shared.sockets).iter() {
+            socket.close();
+        }
+        let threads = std::mem::take(&mut *lock(&self.shared.threads));
+        let served = threads.into_iter().filter_map(|thread| thread.join().err());
+        if let Some(panic) = panics.into_iter().chain(served).next()
+            && !thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self, socket: Box<dyn Socket>, connection: usize) {
+        let mut reader = BufReader::with_capacity(256 * 1024, socket);
+        while let Some(mut recorded) = read_head(&mut reader) {
+            recorded.connection = connection;
+            let framing = framing_of(&recorded);
+            let index = {
+                let mut requests = lock(&self.requests);
+                requests.push(recorded.clone());
+                requests.len() - 1
+            };
+            let mut exchange = Exchange {
+                head: recorded,
+                index,
+                reader: &mut reader,
+                framing,
+                shared: self,
+                is_open: true,
+            };
+            exchange.note_end();
+            (self.handler)(&mut exchange);
+            if !exchange.is_open || exchange.framing != Framing::Done {
+                break;
+            }
+        }
+        reader.get_ref().close();
+    }
+}
+
+/// One request at the registry, for its handler.
+pub(crate) struct Exchange<'a> {
+    /// Without its body.
+    pub(crate) head: Recorded,
+    index: usize,
+    reader: &'a mut BufReader<Box<dyn Socket>>,
+    framing: Framing,
+    shared: &'a Shared,
+    is_open: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Done,
+    Broken,
+    Length(usize),
+    /// Bytes left of the present chunk.
+    Chunked(usize),
+}
+
+impl Exchange<'_> {
+    /// More of the body; nothing at its end, or where it broke off.
+    pub(crate) fn more(&mut self) -> Option<Vec<u8>> {
+        let bytes = self.read_more();
+        if bytes.is_err() {
+            self.framing = Framing::Broken;
+        }
+        let bytes = bytes.ok().filter(|bytes| !bytes.is_empty());
+        if let Some(bytes) = &bytes {
+            lock(&self.shared.requests)[self.index].body.extend(bytes);
+        }
+        self.note_end();
+        bytes
+    }
+
+    /// All the rest of the body.
+    pub(crate) fn body(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        while let Some(more) = self.more() {
+            body.extend(more);
+        }
+        body
+    }
+
+    /// Sends bytes; a peer that went away is no failure of the registry's.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        if self.reader.get_mut().write_all(bytes.as_ref()).is_err() {
+            self.is_open = false;
+        }
+    }
+
+    /// True when the peer still took what was sent last.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Closes the connection once the handler is done.
+    pub(crate) fn close(&mut self) {
+        self.is_open = false;
+    }
+
+    /// Reads and discards until the peer closes; the request counts as broken then.
+    pub(crate) fn wait_closed(&mut self) {
+        let mut space = [0; 4096];
+        while matches!(self.reader.read(&mut space), Ok(1..)) {}
+        self.framing = Framing::Broken;
+        self.note_end();
+    }
+
+    fn note_end(&self) {
+        let end = match self.framing {
+            Framing::Done => Ended::Whole,
+            Framing::Broken => Ended::Broken,
+            Framing::Length(_) | Framing::Chunked(_) => Ended::NotYet,
+        };
+        lock(&self.shared.requests)[self.index].end = end;
+        self.shared.changed.notify_all();
+    }
+
+    fn read_more(&mut self) -> io::Result<Vec<u8>> {
+        let mut left = match self.framing {
+            Framing::Done | Framing::Broken => return Ok(Vec::new()),
+            Framing::Length(left) => left,
+            Framing::Chunked(0) => {
+                let size = read_line(self.reader)?;
+                let size = usize::from_str_radix(&size, 16).map_err(io::Error::other)?;
+                if size == 0 {
+                    let last = read_line(self.reader)?;
+                    assert_eq!(last, "", "trailers");
+                    self.framing = Framing::Done;
+                    return Ok(Vec::new());
+                }
+                size
+            }
+            Framing::Chunked(left) => left,
+        };
+        let ready = self.reader.fill_buf()?;
+        if ready.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let bytes = ready[..ready.len().min(left)].to_vec();
+        self.reader.consume(bytes.len());
+        left -= bytes.len();
+        self.framing = match self.framing {
+            Framing::Length(_) if left == 0 => Framing::Done,
+            Framing::Length(_) => Framing::Length(left),
+            _ if left == 0 => {
+                self.framing = Framing::Chunked(0);
+                assert_eq!(read_line(self.reader)?, "", "the end of a chunk");
+                Framing::Chunked(0)
+            }
+            _ => Framing::Chunked(left),
+        };
+        Ok(bytes)
+    }
+}
+
+impl Recorded {
+    /// All values of a field, whatever the case of its name.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let named = self
+            .headers
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The value of a field that is there once.
+    #[track_caller]
+    pub(crate) fn one(&self, name: &str) -> &str {
+        let values = self.all(name);
+        assert_eq!(values.len(), 1, "{name} in {:?}", self.headers);
+        values[0]
+    }
+
+    /// The names of all fields in lower case, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self
+            .headers
+            .iter()
+            .map(|(name, _)| name.to_ascii_lowercase())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// Nothing at the end of the connection, whichever way it ends between two requests.
+fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<Recorded> {
+    let first = read_line(reader).ok()?;
+    let mut words = first.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    assert_eq!(words.collect::<Vec<_>>(), ["HTTP/1.1"], "{first:?}");
+    let mut headers = Vec::new();
+    loop {
+        let line = read_line(reader).ok()?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':').expect("a field");
+        headers.push((name.to_owned(), value.trim().to_owned()));
+    }
+    Some(Recorded {
+        method,
+        target,
+        headers,
+        ..Recorded::default()
+    })
+}
+
+fn framing_of(head: &Recorded) -> Framing {
+    let (coding, length) = (head.all("transfer-encoding"), head.all("content-length"));
+    match (coding.as_slice(), length.as_slice()) {
+        ([], [] | ["0"]) => Framing::Done,
+        ([], [length]) => Framing::Length(length.parse().unwrap()),
+        (["chunked"], []) => Framing::Chunked(0),
+        other => panic!("framing {other:?}"),
+    }
+}
+
+/// A line without its CRLF, which must be there; bytes become characters.
+fn read_line(reader: &mut BufReader<Box<dyn Socket>>) -> io::Result<String> {
+    let mut line = Vec::new();
+    reader.read_until(b'\n', &mut line)?;
+    let line = line
+        .strip_suffix(b"\r\n")
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(line.iter().map(|byte| char::from(*byte)).collect())
+}
+
+/// A handler that panicked has left whole lists.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where nothing listens: a port that was the system's choice, and is free again.
+pub(crate) fn nowhere() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
