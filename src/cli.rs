@@ -15,7 +15,7 @@ use tracing_subscriber::prelude::*;
 use crate::config::problem::Problems;
 use crate::config::{self, Log};
 use crate::log::Sink;
-use crate::server::Server;
+use crate::server::{Failure, Server};
 use crate::signals;
 use crate::snapshot::{Purpose, Snapshot};
 
@@ -75,11 +75,12 @@ fn serve(file: &std::path::Path) -> ExitCode {
     };
     let log = match start_log(&config.log) {
         Ok(log) => log,
-        Err(error) => return fail(&format!("cannot write the log: {error}")),
+        Err(error) => return fail(&format!("cannot write log.file: {error}")),
     };
     let (server, problems) = match Server::start(file, &config, problems, Some(log)) {
         Ok(started) => started,
-        Err(problems) => return refuse(&problems),
+        Err(Failure::Refused(problems)) => return refuse(&problems),
+        Err(Failure::Unable(problems)) => return fail(&format!("{problems}\nnot started")),
     };
     for problem in problems.warnings() {
         tracing::warn!("{problem}");

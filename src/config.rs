@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, read once, with every problem of it in one report.
 //!
-//! `check`, start and reload all call [`load`]. What a key means is known in [`build`] and `sites`;
+//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites` and `routes`;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
@@ -26,6 +26,7 @@ mod keys;
 mod lines;
 mod nearest;
 pub mod problem;
+mod routes;
 mod sites;
 mod syntax;
 pub mod table;

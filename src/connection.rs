@@ -36,7 +36,7 @@ use watch::Watch;
 /// What bounds a connection; every wait in it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// From the first byte of the TLS hello to the end of the handshake.
+    /// From the accepted connection to the end of the TLS handshake.
     pub handshake: Duration,
     /// From the first byte of an HTTP/1 head to its end.
     pub head: Duration,

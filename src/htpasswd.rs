@@ -1,6 +1,6 @@
 //! Password files: who is in them, and whether a password is theirs.
 //!
-//! `config` and the file watcher call [`load`]; `auth` asks [`Users::find`] and [`Entry::verify`]. Nothing here
+//! `snapshot` calls [`load`]; `auth` asks [`Users::find`] and [`Entry::verify`]. Nothing here
 //! counts guesses, remembers logins or moves the work off the I/O threads: one check may take seconds.
 
 use std::collections::HashMap;

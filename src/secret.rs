@@ -1,6 +1,6 @@
 //! A password that cannot print.
 //!
-//! Made by `auth::basic` from a header and by `cli` from a prompt; read by `htpasswd`. It says nothing
+//! Made by `auth` from a header, read by `htpasswd`. It says nothing
 //! about who may log in.
 
 use zeroize::Zeroizing;

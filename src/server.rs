@@ -46,6 +46,64 @@ pub struct Server {
     workers: Workers,
     drainer: Drainer,
     log: Option<Sink>,
+    fixed: Fixed,
+}
+
+/// Settings that only a start can change.
+#[derive(Debug)]
+struct Fixed {
+    workers: usize,
+    connections: usize,
+    connections_per_client: usize,
+    log: config::Log,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            workers: config.listen.workers,
+            connections: config.connections,
+            connections_per_client: config.connections_per_client,
+            log: config.log.clone(),
+        }
+    }
+
+    /// The keys whose new value a reload does not obey.
+    fn changed(&self, config: &Config) -> Vec<&'static str> {
+        let log = &config.log;
+        let keys = [
+            ("listen.workers", self.workers != config.listen.workers),
+            ("limits.connections", self.connections != config.connections),
+            (
+                "limits.connections_per_client",
+                self.connections_per_client != config.connections_per_client,
+            ),
+            ("log.level", self.log.level != log.level),
+            ("log.file", self.log.destination != log.destination),
+            ("log.format", self.log.json != log.json),
+        ];
+        keys.into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
+    }
+}
+
+/// Why there is no gate.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration would never start.
+    Refused(Problems),
+    /// It would, but not now and here: an address is taken, or the system gave no thread.
+    Unable(Problems),
+}
+
+impl From<Failure> for Problems {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(problems) | Failure::Unable(problems) => problems,
+        }
+    }
 }
 
 /// What every connection looks at.
@@ -69,17 +127,17 @@ impl Server {
         config: &Config,
         mut problems: Problems,
         log: Option<Sink>,
-    ) -> Result<(Self, Problems), Problems> {
+    ) -> Result<(Self, Problems), Failure> {
         let descriptors = descriptors::raise();
         let Some(snapshot) = Snapshot::build(config, None, Purpose::Serve, &mut problems) else {
-            return Err(problems);
+            return Err(Failure::Refused(problems));
         };
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
         });
         let drainer = Drainer::new();
         let Some(listeners) = Listeners::bind(&config.listen, &mut problems) else {
-            return Err(problems);
+            return Err(Failure::Unable(problems));
         };
         let workers = match Workers::start(config.listen.workers, &shared, &drainer) {
             Ok(workers) => workers,
@@ -88,7 +146,7 @@ impl Server {
                     None,
                     format!("cannot start the workers: {error}"),
                 ));
-                return Err(problems);
+                return Err(Failure::Unable(problems));
             }
         };
         let most = config.connections.min((descriptors / 2).max(1));
@@ -109,16 +167,17 @@ impl Server {
                 workers,
                 drainer,
                 log,
+                fixed: Fixed::of(config),
             },
             problems,
         ))
     }
 
     /// Reads a file and starts: what a test and the demo need.
-    pub fn open(file: &Path) -> Result<(Self, Problems), Problems> {
+    pub fn open(file: &Path) -> Result<(Self, Problems), Failure> {
         match config::load(file) {
             (Some(config), problems) => Self::start(file, &config, problems, None),
-            (None, problems) => Err(problems),
+            (None, problems) => Err(Failure::Refused(problems)),
         }
     }
 
@@ -187,13 +246,11 @@ impl Server {
         let Some(mut config) = config else {
             return Err(problems);
         };
-        if config.listen.workers != self.workers.count() {
-            problems.push(Problem::warning(
-                None,
-                "listen.workers takes effect at the next start",
-            ));
-            config.listen.workers = self.workers.count();
+        for key in self.fixed.changed(&config) {
+            let what = format!("{key} takes effect at the next start");
+            problems.push(Problem::warning(None, what));
         }
+        config.listen.workers = self.workers.count();
         let old = self.shared.snapshot();
         let Some(snapshot) = Snapshot::build(&config, Some(&old), Purpose::Serve, &mut problems)
         else {

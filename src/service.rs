@@ -6,9 +6,7 @@
 //! The order is the security argument: host, route, credentials, rights, then everything else.
 //! Nothing is told to someone who has not proved who he is.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -29,6 +27,9 @@ use crate::site::{Route, Site, Sites};
 use crate::target::Target;
 
 mod plain;
+mod request_id;
+
+use request_id::RequestId;
 
 /// What bounds a single request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,25 +291,5 @@ fn manner_of(parts: &request::Parts) -> Manner {
         head: parts.method == Method::HEAD,
         html: parts.headers.get_all(header::ACCEPT).iter().any(html),
         challenge: None,
-    }
-}
-
-/// Names one request in the logs of the gate and of the upstream.
-struct RequestId {
-    text: String,
-    value: HeaderValue,
-}
-
-impl RequestId {
-    /// Unique in this process, and not to be guessed from another one.
-    fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        static KEY: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
-        let text = format!(
-            "{:016x}",
-            KEY.hash_one(NEXT.fetch_add(1, Ordering::Relaxed))
-        );
-        let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("-"));
-        Self { text, value }
     }
 }

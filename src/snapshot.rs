@@ -1,10 +1,10 @@
 //! Everything that is built from one config: what a request, a handshake and a connection use.
 //!
-//! Start, reload and `check` all build one here, so what `check` accepts will start. A reload builds
+//! Start, reload and `check` all build one here. `check` differs in two things: it makes no files, and
+//! opens no log. A reload builds
 //! the new one beside the old, takes over what must live on (connections to upstreams, hash threads,
 //! ticket keys, an open log), and nothing changes before all of it is good.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::access::Access;
 use crate::access_log::AccessLog;
 use crate::auth::{Authenticator, Hashing};
 use crate::config::problem::{Problem, Problems};
-use crate::config::table::Placed;
-use crate::config::{self, Auth, Certificate, Config};
+use crate::config::{self, Auth, Config};
 use crate::connection;
 use crate::forward::Forward;
-use crate::htpasswd::{self, Severity, Users};
 use crate::log::{Destination, Sink};
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
-use crate::tls::self_signed::{self, Authority};
-use crate::tls::{self, Tickets, Tls, certs};
+use crate::tls::{Tickets, Tls};
 use crate::upstream::Upstream;
+
+mod certificates;
+mod passwords;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -154,87 +154,6 @@ impl Builder<'_> {
         }
     }
 
-    fn pairs(&self, problems: &mut Problems, notes: &mut Vec<String>) -> Vec<tls::Site> {
-        let mut authority = None;
-        let mut sites = Vec::new();
-        for site in &self.config.sites {
-            let pair = match &site.certificate {
-                Certificate::Files { cert, key } => {
-                    self.load_pair(cert, key, &site.hosts, problems)
-                }
-                Certificate::SelfSigned(place) => {
-                    let made = authority.get_or_insert_with(|| self.authority());
-                    let issued = made
-                        .as_ref()
-                        .map_err(ToString::to_string)
-                        .and_then(|authority| {
-                            notes.extend(self.docker_lines(authority, &site.hosts));
-                            authority
-                                .issue(&site.hosts, self.now)
-                                .map_err(|error| error.to_string())
-                        });
-                    issued
-                        .map_err(|what| problems.push(Problem::error(*place, what)))
-                        .ok()
-                }
-            };
-            sites.extend(pair.map(|pair| tls::Site {
-                hosts: site.hosts.clone(),
-                pair,
-            }));
-        }
-        sites
-    }
-
-    fn load_pair(
-        &self,
-        cert: &Placed<std::path::PathBuf>,
-        key: &Path,
-        hosts: &[String],
-        problems: &mut Problems,
-    ) -> Option<certs::Pair> {
-        match certs::load(cert, key, self.now) {
-            Err(error) => {
-                problems.push(Problem::error(cert.place, error.to_string()));
-                None
-            }
-            Ok((pair, warnings)) => {
-                for warning in warnings.into_iter().chain(pair.uncovered(cert, hosts)) {
-                    problems.push(Problem::warning(cert.place, warning.to_string()));
-                }
-                Some(pair)
-            }
-        }
-    }
-
-    fn authority(&self) -> Result<Authority, self_signed::Error> {
-        match self.purpose {
-            Purpose::Serve => self_signed::load_or_create(&self.config.state_dir, self.now),
-            Purpose::Check => self_signed::in_memory(self.now),
-        }
-    }
-
-    /// What to type so that docker on this machine trusts the gate.
-    fn docker_lines(&self, authority: &Authority, hosts: &[String]) -> Vec<String> {
-        let Some(path) = authority.path() else {
-            return Vec::new();
-        };
-        let port = self.config.service.https_port;
-        let named = hosts.iter().filter(|host| !host.contains('*'));
-        let line = |host: &String| {
-            let host = if port == 443 {
-                host.clone()
-            } else {
-                format!("{host}:{port}")
-            };
-            format!(
-                "{host} has a self-signed certificate; for docker: install -D -m 644 {} /etc/docker/certs.d/{host}/ca.crt",
-                path.display()
-            )
-        };
-        named.map(line).collect()
-    }
-
     fn sites(&self, hashing: Option<&Arc<Hashing>>, problems: &mut Problems) -> Sites {
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         if let Some(old) = self.old {
@@ -273,7 +192,7 @@ impl Builder<'_> {
                 htpasswd,
                 challenge,
             } => {
-                let users = Arc::new(load_users(htpasswd, problems)?);
+                let users = Arc::new(passwords::load(htpasswd, problems)?);
                 Authenticator::basic(
                     users,
                     Arc::clone(hashing?),
@@ -313,34 +232,6 @@ impl Builder<'_> {
             max_body: route.max_body,
         })
     }
-}
-
-/// Lines that disable a user are warnings: the others must be able to log in.
-fn load_users(file: &Placed<std::path::PathBuf>, problems: &mut Problems) -> Option<Users> {
-    let loaded = match htpasswd::load(file) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            problems.push(Problem::error(file.place, error.to_string()));
-            return None;
-        }
-    };
-    for problem in &loaded.problems {
-        let what = format!("{}:{}: {problem}", file.display(), problem.line);
-        let consequence = match problem.severity() {
-            Severity::UserDisabled => "this user cannot log in",
-            Severity::Warning => "this user can log in",
-        };
-        problems.push(Problem::warning(file.place, what).because(consequence));
-    }
-    if loaded.users.is_empty() {
-        let what = format!("{} has no usable user", file.display());
-        problems.push(
-            Problem::warning(file.place, what)
-                .because("nobody can log in")
-                .fix(format!("htpasswd -B {} NAME", file.display())),
-        );
-    }
-    Some(loaded.users)
 }
 
 fn report<T, E: ToString>(problems: &mut Problems, result: Result<T, E>) -> Option<T> {

@@ -1,6 +1,6 @@
 //! TLS at the gate's front door: which certificate a client sees and how the handshake goes.
 //!
-//! `config` makes a [`Tls`] from the sites and keeps one [`Tickets`] for the life of the process; `connection`
+//! `snapshot` makes a [`Tls`] from the sites and keeps one [`Tickets`] for the life of the process; `connection`
 //! hands each new stream to [`accept`]. Files are read in [`certs`], the gate's own CA lives in [`self_signed`].
 //! Deadlines, plain-text answers and the choice of the site that serves a request are not made here: the last
 //! goes by `Host`, SNI only picks a certificate.

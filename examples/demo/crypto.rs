@@ -2,6 +2,7 @@
 //!
 //! The store, the password and the check use them. Knows sha256 only, as every client does by default.
 
+use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs;
 use rustls::crypto::hash::Context;
 
@@ -12,9 +13,12 @@ pub(crate) struct Digester(Box<dyn Context>);
 
 impl Digester {
     pub(crate) fn new() -> Self {
-        // The suite is named after its hash; there is no shorter way to it.
-        let aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256 = SUITE;
-        Self(SUITE.common.hash_provider.start())
+        // A suite is the only public way to its hash.
+        let suite = match aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+            SupportedCipherSuite::Tls12(suite) => &suite.common,
+            SupportedCipherSuite::Tls13(suite) => &suite.common,
+        };
+        Self(suite.hash_provider.start())
     }
 
     pub(crate) fn update(&mut self, data: &[u8]) {

@@ -4,18 +4,13 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
-
-use http::{HeaderName, HeaderValue};
 
 use super::build::UpstreamLimits;
 use super::problem::Problem;
-use super::table::{Placed, Table, Written};
-use super::units::{self, Host, HostPattern, UpstreamUrl};
+use super::table::{Table, Written};
+use super::units::{self, Host, HostPattern};
 use super::{Auth, Certificate, Route, Site};
-use crate::forward::headers::{Edits, is_reserved};
-use crate::forward::{HeaderEdits, Origin};
-use crate::upstream::{self, Endpoint};
+use crate::forward::Origin;
 
 /// Reads every site.
 pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
@@ -35,10 +30,10 @@ pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec
         .collect()
 }
 
-struct Reader<'a, 'b> {
+pub(super) struct Reader<'a, 'b> {
     table: &'a Table<'b>,
     base: &'a Path,
-    limits: UpstreamLimits,
+    pub(super) limits: UpstreamLimits,
 }
 
 impl Reader<'_, '_> {
@@ -134,7 +129,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn auth(&self, auth: &Table<'_>) -> Option<Auth> {
+    pub(super) fn auth(&self, auth: &Table<'_>) -> Option<Auth> {
         #[derive(Clone, Copy)]
         enum Mode {
             Basic,
@@ -177,81 +172,6 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn route(
-        &self,
-        route: &Table<'_>,
-        site_auth: Option<&Auth>,
-        has_site_auth: bool,
-    ) -> Option<Route> {
-        route
-            .required("path", "path = \"/v2/\"")
-            .required("upstream", "upstream = \"http://127.0.0.1:5000\"");
-        let path = route.parse("path", units::path_prefix);
-        let upstream = self.upstream(route);
-        let registry = route.boolean_or("registry", true);
-        let own = route.table("auth");
-        let auth = match &own {
-            Some(table) => self.auth(table),
-            None => site_auth.cloned(),
-        };
-        if own.is_none() && !has_site_auth {
-            route.required(
-                "auth",
-                "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }, here or in the site",
-            );
-        }
-        let max_body = route.size_or_bytes("max_body").map_or(0, |size| size.value);
-        let edits = HeaderEdits {
-            request: edits(route, "request_headers"),
-            response: edits(route, "response_headers"),
-        };
-        Some(Route {
-            path: path?.value,
-            registry,
-            auth: auth?,
-            upstream: upstream?,
-            max_body: (max_body > 0).then_some(max_body),
-            edits,
-        })
-    }
-
-    fn upstream(&self, route: &Table<'_>) -> Option<upstream::Settings> {
-        let (url, connect, read) = match route.string_or_table("upstream")? {
-            Written::Short(_) => (route.parse("upstream", units::upstream_url)?, CONNECT, READ),
-            Written::Full(table) => {
-                table.required("urls", "urls = [\"http://127.0.0.1:5000\"]");
-                let connect = table.duration_or("connect_timeout", CONNECT);
-                let read = table.duration_or("read_timeout", READ);
-                (single(&table)?, connect, read)
-            }
-        };
-        let endpoint = match url.value {
-            UpstreamUrl::Http { host, port } => Endpoint::Tcp {
-                host: bare(&host),
-                port,
-            },
-            UpstreamUrl::Unix(path) => Endpoint::Unix(path),
-            UpstreamUrl::Https { .. } => {
-                let problem =
-                    Problem::error(url.place, "an upstream over https is not supported yet");
-                route.report(problem.fix(
-                    "use http:// to a registry on this machine or a private network, or unix:",
-                ));
-                return None;
-            }
-        };
-        Some(upstream::Settings {
-            endpoint,
-            connect_timeout: connect,
-            read_timeout: read,
-            connections: self.limits.connections,
-            queue: self.limits.queue,
-            queue_wait: self.limits.wait,
-            idle: UPSTREAM_IDLE,
-            head_size: UPSTREAM_HEAD,
-        })
-    }
-
     fn check_paths(&self, tables: &[Table<'_>], routes: &[Route]) {
         let mut seen = Vec::new();
         for (table, route) in tables.iter().zip(routes) {
@@ -265,63 +185,3 @@ impl Reader<'_, '_> {
         }
     }
 }
-
-/// The one address of a list.
-fn single(table: &Table<'_>) -> Option<Placed<UpstreamUrl>> {
-    let urls = table.parse_each("urls", units::upstream_url)?;
-    let place = urls.place;
-    let count = urls.value.len();
-    let first = urls.value.into_iter().next();
-    if count != 1 {
-        let what = format!("upstream.urls holds {count} usable addresses");
-        table.report(
-            Problem::error(place, what)
-                .because("more than one endpoint is not supported yet")
-                .fix("write one"),
-        );
-    }
-    first
-}
-
-/// A host as the resolver wants it: without brackets.
-fn bare(host: &Host) -> String {
-    match host {
-        Host::Name(name) => name.clone(),
-        Host::Address(address) => address.to_string(),
-    }
-}
-
-fn edits(route: &Table<'_>, key: &'static str) -> Edits {
-    let mut edits = Edits::new();
-    for (name, value) in route.pairs(key).unwrap_or_default() {
-        let header = HeaderName::from_bytes(name.as_bytes()).ok();
-        match header {
-            None => route.report(Problem::error(
-                name.place,
-                format!("{:?} is no header name", name.value),
-            )),
-            Some(header) if is_reserved(&header) => route.report(
-                Problem::error(name.place, format!("{header} cannot be set or removed"))
-                    .because("the gate vouches for it, or it frames the message"),
-            ),
-            Some(header) if value.is_empty() => edits.push((header, None)),
-            Some(header) => match HeaderValue::from_str(&value) {
-                Ok(value) => edits.push((header, Some(value))),
-                Err(_) => route.report(Problem::error(
-                    value.place,
-                    format!("the value of {header} cannot stand in a header"),
-                )),
-            },
-        }
-    }
-    edits
-}
-
-/// An upstream is near: what does not answer a SYN for this long is down.
-const CONNECT: Duration = Duration::from_secs(5);
-/// nginx's recipe for registries: a large blob may take minutes to commit in silence.
-const READ: Duration = Duration::from_secs(900);
-/// Shorter than any idle limit of a common registry, so that reuse rarely meets a closing connection.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
-/// Room for a token realm and a presigned URL, many times over.
-const UPSTREAM_HEAD: usize = 64 * 1024;

@@ -162,7 +162,7 @@ fn lost_lines(lines: &Lines, fault: &Fault, line: usize) -> Option<Range<usize>>
 fn next_header(lines: &Lines, line: usize) -> usize {
     (line + 1..lines.count())
         .find(|next| lines.line_text(*next).trim_start().starts_with('['))
-        .unwrap_or(lines.count())
+        .unwrap_or_else(|| lines.count())
 }
 
 const fn blank(byte: u8) -> char {

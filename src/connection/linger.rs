@@ -41,5 +41,5 @@ async fn read_once(stream: &mut (impl AsyncRead + Unpin)) -> Option<usize> {
 const SILENCE: Duration = Duration::from_secs(5);
 /// As nginx's `lingering_time`.
 const TOTAL: Duration = Duration::from_secs(30);
-/// A client that sends faster than this in 30 s sends for the sake of sending.
+/// More than 30 s of a gigabit: the time ends a close long before, this bounds what it may cost.
 const MOST: u64 = 4 << 30;

@@ -1,7 +1,7 @@
 //! What is wrong with a password file, in words for the one who keeps it.
 //!
-//! The parser makes them, `config` prints them and the watcher logs them. They name the line and the user, never
-//! the hash: a problem is safe to print anywhere.
+//! The parser makes them, `snapshot` reports them. They name the line and the user, never the hash: a problem is
+//! safe to print anywhere.
 
 use std::fmt;
 

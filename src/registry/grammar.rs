@@ -1,6 +1,6 @@
 //! The terminals of the OCI distribution specification 1.1: names, tags, digests, upload ids.
 //!
-//! `route` and `query` check what they took apart; `access` checks the names of token scopes. Looks nothing up.
+//! `route` and `query` check what they took apart. Looks nothing up.
 //!
 //! A name here has no upper case and no port, though `distribution` admits both in the first component: `Secret/repo`
 //! is another repository to it than `secret/repo`, and a name with a port makes it answer with a path of its disk.

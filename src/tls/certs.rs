@@ -1,6 +1,6 @@
 //! A site's certificate and key: from PEM files to a pair that is known to fit.
 //!
-//! Called by `config` at check, start and reload, and by the watcher of certificate files. It judges what it
+//! Called by `snapshot` at check, start and reload. It judges what it
 //! reads ([`Warning`]) but refuses only what cannot be served; it neither logs nor watches.
 
 use std::io;

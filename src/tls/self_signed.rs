@@ -1,6 +1,6 @@
 //! `tls = "self-signed"`: the gate's own CA, kept in a directory, and the certificates it issues.
 //!
-//! Called by `config` for sites that have no certificate, and with [`in_memory`] by `check`, which writes
+//! Called by `snapshot` for sites that have no certificate, and with [`in_memory`] by `check`, which writes
 //! nothing. A CA is never replaced: clients trust it by name, so a damaged one is the operator's to decide about.
 
 use std::io;

@@ -10,7 +10,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod answers;
 mod credentials;
+mod early;
+mod failures;
 mod forwarded;
 mod grammar;
 mod htpasswd_tools;
@@ -18,4 +21,5 @@ mod passwords;
 mod ping;
 mod query;
 mod rules;
+mod streaming;
 mod support;

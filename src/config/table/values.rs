@@ -152,7 +152,7 @@ impl<'a> Table<'a> {
     }
 
     /// A table in this one, `[limits]` or `auth = { … }`.
-    pub fn table(&self, key: &'static str) -> Option<Table<'a>> {
+    pub fn table(&self, key: &'static str) -> Option<Self> {
         let node = &self.find(key)?.node;
         match &node.value {
             Value::Table(entries) => Some(self.inner(key, node, entries)),
@@ -161,7 +161,7 @@ impl<'a> Table<'a> {
     }
 
     /// Tables in this one, `[[site]]` or a list of inline ones; none when it is not written.
-    pub fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
+    pub fn tables(&self, key: &'static str) -> Vec<Self> {
         let Some(entry) = self.find(key) else {
             return Vec::new();
         };

@@ -66,7 +66,10 @@ pub fn upstream_url(text: &str) -> Result<UpstreamUrl, Error> {
     }
     let why = "the gate sends the path of the request as it is, under any upstream";
     let origin = read(text, UPSTREAM, why)?;
-    let (host, port) = (origin.host, origin.port.unwrap_or(origin.scheme.port()));
+    let (host, port) = (
+        origin.host,
+        origin.port.unwrap_or_else(|| origin.scheme.port()),
+    );
     Ok(match origin.scheme {
         Scheme::Http => UpstreamUrl::Http { host, port },
         Scheme::Https => UpstreamUrl::Https { host, port },

@@ -44,9 +44,12 @@ impl Client {
         name: &str,
         config: Arc<ClientConfig>,
     ) -> io::Result<Self> {
-        let socket = dial(address);
         let name = name.to_owned().try_into().unwrap();
-        let mut tls = ClientConnection::new(config, name).unwrap();
+        Self::of(ClientConnection::new(config, name).unwrap(), dial(address))
+    }
+
+    /// Ends the handshake of a session on its socket.
+    pub(crate) fn of(mut tls: ClientConnection, socket: TcpStream) -> io::Result<Self> {
         let mut raw = socket.try_clone()?;
         while tls.is_handshaking() {
             tls.complete_io(&mut raw)?;

@@ -299,6 +299,11 @@ impl Exchange<'_> {
         self.is_open
     }
 
+    /// From now on a read or write that takes longer fails.
+    pub(crate) fn patience(&self, time: Duration) {
+        self.reader.get_ref().patience(time);
+    }
+
     /// Closes the connection once the handler is done.
     pub(crate) fn close(&mut self) {
         self.is_open = false;

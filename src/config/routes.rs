@@ -1,0 +1,167 @@
+//! From a `[[site.route]]` table to a [`Route`].
+//!
+//! Called by `sites` alone.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::problem::Problem;
+use super::sites::Reader;
+use super::table::{Placed, Table, Written};
+use super::units::{self, Host, UpstreamUrl};
+use super::{Auth, Route};
+use crate::forward::HeaderEdits;
+use crate::forward::headers::{Edits, is_reserved};
+use crate::upstream::{self, Endpoint};
+
+impl Reader<'_, '_> {
+    pub(super) fn route(
+        &self,
+        route: &Table<'_>,
+        site_auth: Option<&Auth>,
+        has_site_auth: bool,
+    ) -> Option<Route> {
+        route
+            .required("path", "path = \"/v2/\"")
+            .required("upstream", "upstream = \"http://127.0.0.1:5000\"");
+        let path = route.parse("path", units::path_prefix);
+        let upstream = self.upstream(route);
+        let registry = route.boolean_or("registry", true);
+        let own = route.table("auth");
+        let auth = match &own {
+            Some(table) => self.auth(table),
+            None => site_auth.cloned(),
+        };
+        if own.is_none() && !has_site_auth {
+            route.required(
+                "auth",
+                "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }, here or in the site",
+            );
+        }
+        let max_body = route.size_or_bytes("max_body").map_or(0, |size| size.value);
+        let edits = HeaderEdits {
+            request: edits(route, "request_headers"),
+            response: edits(route, "response_headers"),
+        };
+        Some(Route {
+            path: path?.value,
+            registry,
+            auth: auth?,
+            upstream: upstream?,
+            max_body: (max_body > 0).then_some(max_body),
+            edits,
+        })
+    }
+
+    fn upstream(&self, route: &Table<'_>) -> Option<upstream::Settings> {
+        let (url, connect, read) = match route.string_or_table("upstream")? {
+            Written::Short(_) => (route.parse("upstream", units::upstream_url)?, CONNECT, READ),
+            Written::Full(table) => {
+                table.required("urls", "urls = [\"http://127.0.0.1:5000\"]");
+                let connect = timeout(&table, "connect_timeout", CONNECT);
+                let read = timeout(&table, "read_timeout", READ);
+                (single(&table)?, connect, read)
+            }
+        };
+        let endpoint = match url.value {
+            UpstreamUrl::Http { host, port } => Endpoint::Tcp {
+                host: bare(&host),
+                port,
+            },
+            UpstreamUrl::Unix(path) => Endpoint::Unix(path),
+            UpstreamUrl::Https { .. } => {
+                let problem =
+                    Problem::error(url.place, "an upstream over https is not supported yet");
+                route.report(problem.fix(
+                    "use http:// to a registry on this machine or a private network, or unix:",
+                ));
+                return None;
+            }
+        };
+        Some(upstream::Settings {
+            endpoint,
+            connect_timeout: connect,
+            read_timeout: read,
+            connections: self.limits.connections,
+            queue: self.limits.queue,
+            queue_wait: self.limits.wait,
+            idle: UPSTREAM_IDLE,
+            head_size: UPSTREAM_HEAD,
+        })
+    }
+}
+
+/// The one address of a list.
+fn single(table: &Table<'_>) -> Option<Placed<UpstreamUrl>> {
+    let urls = table.parse_each("urls", units::upstream_url)?;
+    let place = urls.place;
+    let count = urls.value.len();
+    let first = urls.value.into_iter().next();
+    if count != 1 {
+        let what = format!("upstream.urls holds {count} usable addresses");
+        table.report(
+            Problem::error(place, what)
+                .because("more than one endpoint is not supported yet")
+                .fix("write one"),
+        );
+    }
+    first
+}
+
+/// A wait of no time would make every request fail.
+fn timeout(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
+    let Some(written) = table.duration(key) else {
+        return default;
+    };
+    if written.is_zero() {
+        let what = format!("upstream.{key} is zero");
+        let problem =
+            Problem::error(written.place, what).because("every request would fail at once");
+        table.report(problem.fix("write how long to wait, as in \"900s\""));
+    }
+    written.value
+}
+
+/// A host as the resolver wants it: without brackets.
+fn bare(host: &Host) -> String {
+    match host {
+        Host::Name(name) => name.clone(),
+        Host::Address(address) => address.to_string(),
+    }
+}
+
+fn edits(route: &Table<'_>, key: &'static str) -> Edits {
+    let mut edits = Edits::new();
+    for (name, value) in route.pairs(key).unwrap_or_default() {
+        let header = HeaderName::from_bytes(name.as_bytes()).ok();
+        match header {
+            None => route.report(Problem::error(
+                name.place,
+                format!("{:?} is no header name", name.value),
+            )),
+            Some(header) if is_reserved(&header) => route.report(
+                Problem::error(name.place, format!("{header} cannot be set or removed"))
+                    .because("the gate vouches for it, or it frames the message"),
+            ),
+            Some(header) if value.is_empty() => edits.push((header, None)),
+            Some(header) => match HeaderValue::from_str(&value) {
+                Ok(value) => edits.push((header, Some(value))),
+                Err(_) => route.report(Problem::error(
+                    value.place,
+                    format!("the value of {header} cannot stand in a header"),
+                )),
+            },
+        }
+    }
+    edits
+}
+
+/// An upstream is near: what does not answer a SYN for this long is down.
+const CONNECT: Duration = Duration::from_secs(5);
+/// nginx's recipe for registries: a large blob may take minutes to commit in silence.
+const READ: Duration = Duration::from_secs(900);
+/// Shorter than any idle limit of a common registry, so that reuse rarely meets a closing connection.
+const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+/// Room for a token realm and a presigned URL, many times over.
+const UPSTREAM_HEAD: usize = 64 * 1024;

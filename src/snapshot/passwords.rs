@@ -1,0 +1,37 @@
+//! The password files of a config's routes.
+//!
+//! Called while a snapshot is built.
+
+use std::path::PathBuf;
+
+use crate::config::problem::{Problem, Problems};
+use crate::config::table::Placed;
+use crate::htpasswd::{self, Severity, Users};
+
+/// The users of a file. Lines that disable a user are warnings: the others must be able to log in.
+pub(super) fn load(file: &Placed<PathBuf>, problems: &mut Problems) -> Option<Users> {
+    let loaded = match htpasswd::load(file) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            problems.push(Problem::error(file.place, error.to_string()));
+            return None;
+        }
+    };
+    for problem in &loaded.problems {
+        let what = format!("{}:{}: {problem}", file.display(), problem.line);
+        let consequence = match problem.severity() {
+            Severity::UserDisabled => "this user cannot log in",
+            Severity::Warning => "this user can log in",
+        };
+        problems.push(Problem::warning(file.place, what).because(consequence));
+    }
+    if loaded.users.is_empty() {
+        let what = format!("{} has no usable user", file.display());
+        problems.push(
+            Problem::warning(file.place, what)
+                .because("nobody can log in")
+                .fix(format!("htpasswd -B {} NAME", file.display())),
+        );
+    }
+    Some(loaded.users)
+}

@@ -1,0 +1,192 @@
+//! The registry's answers as the client gets them: status, framing and bytes, in both HTTP versions.
+
+use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask};
+
+const MANIFEST: &str = "/v2/a/manifests/x";
+
+#[test]
+fn ranges_pass_untouched() {
+    let cases = [
+        ("bytes=0-0", "206 Partial Content", "bytes 0-0/10", "x"),
+        ("bytes=-2", "206 Partial Content", "bytes 8-9/10", "xy"),
+        ("bytes=99-", "416 Range Not Satisfiable", "bytes */10", ""),
+    ];
+    for (range, status, content_range, body) in cases {
+        let length = body.len();
+        let registry = Registry::answering(format!(
+            "HTTP/1.1 {status}\r\nContent-Range: {content_range}\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        let proxy = Proxy::usual(&registry);
+        for http in Http::BOTH {
+            let answer = ask(
+                &proxy,
+                http,
+                &Ask::alice("GET", MANIFEST).header("range", range),
+            );
+            assert_eq!(answer.status.to_string(), status[..3]);
+            assert_eq!(answer.one("content-range"), content_range);
+            assert_eq!(
+                (answer.one("content-length"), answer.text()),
+                (&*length.to_string(), body.to_owned())
+            );
+            assert_eq!(registry.requests().pop().unwrap().one("range"), range);
+        }
+    }
+}
+
+#[test]
+fn not_modified_has_no_body_and_keeps_its_tag() {
+    let (one, two) = both(
+        "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 77\r\n\r\n",
+        "GET",
+    );
+    for answer in [one, two] {
+        assert_eq!(
+            (answer.status, answer.one("etag"), answer.body.len()),
+            (304, "\"x\"", 0)
+        );
+        assert!(answer.is_whole);
+    }
+}
+
+#[test]
+fn head_keeps_the_length_and_has_no_body() {
+    let (one, two) = both(
+        "HTTP/1.1 200 OK\r\nContent-Length: 5368709120\r\n\r\n",
+        "HEAD",
+    );
+    for answer in [one, two] {
+        assert_eq!(
+            (answer.status, answer.one("content-length")),
+            (200, "5368709120")
+        );
+        assert!(answer.is_whole && answer.body.is_empty());
+    }
+}
+
+#[test]
+fn no_content_has_no_length() {
+    let (one, two) = both("HTTP/1.1 204 No Content\r\n\r\n", "DELETE");
+    for answer in [one, two] {
+        assert_eq!((answer.status, answer.body.len()), (204, 0));
+        assert!(
+            answer.is_whole && !answer.has("content-length") && !answer.has("transfer-encoding")
+        );
+    }
+}
+
+#[test]
+fn trailers_and_chunk_extensions_end_here() {
+    let (one, two) = both(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n0\r\nX-Trailer: 1\r\nContent-Length: 9\r\n\r\n",
+        "GET",
+    );
+    for answer in [one, two] {
+        assert_eq!((answer.text().as_str(), answer.trailers), ("abc", 0));
+        assert!(answer.is_whole && !answer.has("x-trailer") && !answer.has("content-length"));
+    }
+}
+
+#[test]
+fn a_clients_trailers_end_here() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    client.send(
+        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+            .chunked()
+            .head(),
+    );
+    client.send("3\r\nabc\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nX-Trailer: 1\r\n\r\n");
+    assert_eq!(client.answer("PATCH").status, 200);
+    // The registry of the tests does not stand trailers.
+    let seen = registry.only();
+    assert_eq!(
+        (seen.body.as_slice(), seen.one("x-forwarded-for")),
+        (b"abc".as_slice(), "127.0.0.1")
+    );
+    assert!(seen.all("x-trailer").is_empty());
+}
+
+#[test]
+fn a_body_up_to_the_close_is_framed_for_the_client() {
+    for head in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        "HTTP/1.0 200 OK\r\n\r\n",
+    ] {
+        let registry = Registry::start(move |exchange| {
+            exchange.send(head);
+            exchange.send(vec![b'x'; 100_000]);
+            exchange.close();
+        });
+        let proxy = Proxy::usual(&registry);
+        for http in Http::BOTH {
+            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+            assert!(answer.is_whole, "{head:?} {http:?}");
+            assert_eq!(answer.body.len(), 100_000);
+            assert!(!answer.has("content-length"));
+        }
+    }
+}
+
+#[test]
+fn interim_answers_stay_behind_the_gate() {
+    let (one, two) = both(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        "GET",
+    );
+    for answer in [one, two] {
+        assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
+        assert!(!answer.interim.contains(&100), "{answer:?}");
+    }
+}
+
+#[test]
+fn bytes_behind_a_complete_answer_are_nobodys() {
+    let registry = Registry::answering(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    );
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    for _ in 0..3 {
+        assert_eq!(client.ask(&Ask::alice("GET", MANIFEST)).text(), "{}");
+    }
+    assert_eq!(
+        registry.connections(),
+        3,
+        "such a connection is not used again"
+    );
+}
+
+#[test]
+fn errors_of_the_registry_pass_untouched() {
+    let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
+    for status in ["400", "401", "403", "404", "429", "500", "503"] {
+        let length = body.len();
+        let registry = Registry::answering(format!(
+            "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json; charset=utf-8\r\nRetry-After: 7\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        let proxy = Proxy::usual(&registry);
+        for http in Http::BOTH {
+            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+            assert_eq!(answer.status.to_string(), status);
+            assert_eq!(answer.text(), body);
+            assert_eq!(answer.one("retry-after"), "7");
+            assert_eq!(
+                answer.one("content-type"),
+                "application/json; charset=utf-8"
+            );
+        }
+    }
+}
+
+fn both(answer: &'static str, method: &str) -> (Answer, Answer) {
+    let registry = Registry::answering(answer);
+    let proxy = Proxy::usual(&registry);
+    // Twice over one connection, so that a byte too many would show.
+    let mut client = Client::connect(&proxy);
+    let first = client.ask(&Ask::alice(method, MANIFEST));
+    let second = client.ask(&Ask::alice(method, MANIFEST));
+    assert_eq!(first.without_id(), second.without_id());
+    (first, ask(&proxy, Http::Two, &Ask::alice(method, MANIFEST)))
+}

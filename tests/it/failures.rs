@@ -1,0 +1,303 @@
+//! What breaks: the registry, or the client. A failure is told as one, and is never taken for a clean end.
+
+use std::net::Shutdown;
+
+use crate::support::ask::chunk;
+use crate::support::h2::{self, H2, block_on};
+use crate::support::proxy::directory;
+use crate::support::registry::{Ended, nowhere};
+use crate::support::{Ask, Client, Exchange, Http, OK, Proxy, Registry, ask, config, pattern};
+
+const MANIFEST: &str = "/v2/a/manifests/x";
+const UPLOAD: &str = "/v2/a/blobs/uploads/u";
+
+#[test]
+fn an_upstream_that_is_down_is_a_bad_gateway() {
+    let dir = directory();
+    let missing = format!("unix:{}", dir.path().join("missing.sock").display());
+    for upstream in [format!("http://{}", nowhere()), missing] {
+        let proxy = Proxy::start_in(directory(), &upstream, &config("", ""));
+        for http in Http::BOTH {
+            ask(&proxy, http, &Ask::new("GET", MANIFEST)).is_refusal(401, "UNAUTHORIZED");
+            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+            answer.is_refusal(502, "UNAVAILABLE");
+            assert!(!answer.text().contains("127.0.0.1") && !answer.text().contains(".sock"));
+            ask(&proxy, http, &Ask::alice("HEAD", MANIFEST)).is_refused_head(502);
+            let upload = Ask::alice("PATCH", UPLOAD).body(pattern(1 << 20));
+            ask(&proxy, http, &upload).is_refusal(502, "UNAVAILABLE");
+        }
+    }
+}
+
+#[test]
+fn a_silent_upstream_is_a_gateway_timeout() {
+    let registry = Registry::start(Exchange::wait_closed);
+    let proxy = Proxy::start(&registry, &impatient("300ms"));
+    for http in Http::BOTH {
+        ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(504, "UNAVAILABLE");
+        let upload = Ask::alice("PATCH", UPLOAD).body("body");
+        ask(&proxy, http, &upload).is_refusal(504, "UNAVAILABLE");
+    }
+    // Nothing is repeated, and the silent connections are closed.
+    let seen = registry.wait(|seen| seen.iter().all(|seen| seen.end == Ended::Broken));
+    assert_eq!(seen.len(), 4);
+}
+
+#[test]
+fn an_upstream_that_falls_silent_breaks_the_answer() {
+    let registry = Registry::start(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nsome");
+        exchange.wait_closed();
+    });
+    let proxy = Proxy::start(&registry, &impatient("300ms"));
+    for http in Http::BOTH {
+        let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "some"));
+        assert!(!answer.is_whole);
+    }
+}
+
+fn impatient(read_timeout: &str) -> String {
+    let patient = "upstream = \"{upstream}\"";
+    let hasty =
+        format!("upstream = {{ urls = [\"{{upstream}}\"], read_timeout = \"{read_timeout}\" }}");
+    config("", "").replace(patient, &hasty)
+}
+
+#[test]
+fn what_is_no_answer_is_a_bad_gateway() {
+    let huge = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(300 * 1024));
+    for bytes in [
+        "",
+        "garbage\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Le",
+        "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : y\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        &huge,
+    ] {
+        let owned = bytes.to_owned();
+        let registry = Registry::start(move |exchange| {
+            exchange.send(&owned);
+            exchange.close();
+        });
+        let proxy = Proxy::usual(&registry);
+        for http in Http::BOTH {
+            println!("{http:?} {:?}", &bytes[..bytes.len().min(100)]);
+            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+            answer.is_refusal(502, "UNAVAILABLE");
+        }
+    }
+}
+
+#[test]
+fn a_cut_answer_is_never_a_clean_end() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let long = "x".repeat(100_000);
+    for bytes in [
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n{long}"),
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n".to_owned(),
+        format!("{head}5\r\nabc"),
+        format!("{head}3\r\nabc\r\n"),
+        format!("{head}3\r\nabc\r\n0\r\n"),
+        format!("{head}186a0\r\n{long}\r\n"),
+    ] {
+        let owned = bytes.clone();
+        let registry = Registry::start(move |exchange| {
+            exchange.send(&owned);
+            exchange.close();
+        });
+        let proxy = Proxy::usual(&registry);
+        for http in Http::BOTH {
+            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+            assert!(
+                answer.status == 502 || !answer.is_whole,
+                "{http:?} {:?}: {answer:?}",
+                &bytes[..bytes.len().min(80)]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_client_that_goes_breaks_its_upload() {
+    for is_chunked in [false, true] {
+        let registry = Registry::obliging();
+        let proxy = Proxy::usual(&registry);
+        let mut request = Ask::alice("PATCH", UPLOAD).body("the whole body");
+        request.is_chunked = is_chunked;
+        let mut client = Client::connect(&proxy);
+        client.send(request.head());
+        client.send(if is_chunked {
+            chunk(b"the")
+        } else {
+            b"the".to_vec()
+        });
+        registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"the"));
+        client.socket.shutdown(Shutdown::Both).unwrap();
+        let seen = registry.wait(|seen| seen[0].end != Ended::NotYet);
+        assert_eq!(
+            (seen[0].end, seen[0].body.as_slice()),
+            (Ended::Broken, b"the".as_slice())
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_is_reset_breaks_its_upload() {
+    for is_chunked in [false, true] {
+        let registry = Registry::obliging();
+        let proxy = Proxy::usual(&registry);
+        let mut request = Ask::alice("PATCH", UPLOAD).body("the whole body");
+        request.is_chunked = is_chunked;
+        block_on(async {
+            let mut client = H2::connect(&proxy).await;
+            let (response, mut sender) = client.begin(&request).await.unwrap();
+            h2::send(&mut sender, b"the", false).await.unwrap();
+            // Another request on the connection, answered after these bytes went out.
+            client.ask(&Ask::new("GET", "/v2/")).await;
+            sender.send_reset(::h2::Reason::CANCEL);
+            assert!(response.await.is_err());
+            client.ask(&Ask::new("GET", "/v2/")).await;
+        });
+        let seen = registry.wait(|seen| seen.iter().all(|seen| seen.end != Ended::NotYet));
+        assert!(
+            seen.iter().all(|seen| seen.end == Ended::Broken),
+            "{seen:?}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_goes_ends_its_download() {
+    for http in Http::BOTH {
+        let registry = Registry::start(|exchange| {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nsome");
+            exchange.wait_closed();
+        });
+        let proxy = Proxy::usual(&registry);
+        let request = Ask::alice("GET", MANIFEST);
+        match http {
+            Http::One => {
+                let mut client = Client::connect(&proxy);
+                client.send(request.head());
+                assert_eq!(client.head().unwrap().status, 200);
+                assert_eq!(client.take(4), b"some");
+            }
+            Http::Two => block_on(async {
+                let mut client = H2::connect(&proxy).await;
+                let (response, _) = client.begin(&request).await.unwrap();
+                let mut body = response.await.unwrap().into_body();
+                assert_eq!(body.data().await.unwrap().unwrap().as_ref(), b"some");
+                drop(body);
+                client.ask(&Ask::new("GET", "/v2/")).await;
+            }),
+        }
+        let seen = registry.wait(|seen| seen[0].end == Ended::Broken);
+        assert_eq!(seen.len(), 1);
+    }
+}
+
+/// The first request of each connection is answered; the second dies without a byte.
+fn moody() -> Registry {
+    let known = std::sync::Mutex::new(std::collections::HashSet::new());
+    Registry::start(move |exchange| {
+        exchange.body();
+        if known.lock().unwrap().insert(exchange.head.connection) {
+            exchange.send(OK);
+        } else {
+            exchange.close();
+        }
+    })
+}
+
+#[test]
+fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
+    for (method, target, repeated) in [
+        ("GET", MANIFEST, true),
+        ("HEAD", MANIFEST, true),
+        ("POST", "/v2/a/blobs/uploads/", false),
+        ("PATCH", UPLOAD, false),
+        ("PUT", MANIFEST, false),
+        ("DELETE", MANIFEST, false),
+    ] {
+        let registry = moody();
+        let proxy = Proxy::usual(&registry);
+        let mut client = Client::connect(&proxy);
+        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        let mut request = Ask::alice(method, target);
+        if matches!(method, "PATCH" | "PUT") {
+            request = request.body("body");
+        }
+        let answer = client.ask(&request);
+        assert_eq!(answer.status, if repeated { 200 } else { 502 }, "{method}");
+        let times = registry
+            .requests()
+            .iter()
+            .filter(|seen| seen.target == target)
+            .count();
+        assert_eq!(times, if repeated { 2 } else { 1 }, "{method}");
+    }
+}
+
+#[test]
+fn a_fresh_connection_that_dies_is_not_tried_again() {
+    let registry = Registry::start(Exchange::close);
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");
+    }
+    assert_eq!(registry.requests().len(), 2);
+}
+
+#[test]
+fn an_idle_connection_that_was_closed_costs_no_request() {
+    let registry = Registry::start(|exchange| {
+        exchange.body();
+        exchange.send(OK);
+        exchange.close();
+    });
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    for _ in 0..10 {
+        let answer = client.ask(&Ask::alice("GET", MANIFEST));
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(registry.connections(), 10);
+}
+
+#[test]
+fn a_registry_may_listen_on_a_unix_socket() {
+    let dir = directory();
+    let registry = Registry::start_unix(&dir.path().join("registry.sock"), |exchange| {
+        exchange.body();
+        let location = "http://localhost/v2/a/blobs/uploads/u";
+        exchange.send(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let proxy = Proxy::start_in(dir, &registry.url(), &config("", ""));
+    for http in Http::BOTH {
+        let request = Ask::alice("POST", "/v2/a/blobs/uploads/").host("localhost:8443");
+        let answer = ask(&proxy, http, &request);
+        assert_eq!(answer.status, 202);
+        assert_eq!(
+            answer.one("location"),
+            format!("https://localhost:8443{UPLOAD}")
+        );
+        assert_eq!(
+            registry.requests().pop().unwrap().one("host"),
+            "localhost:8443"
+        );
+    }
+}

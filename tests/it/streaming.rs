@@ -1,0 +1,229 @@
+//! Bodies flow: at once, whole, in both directions, and no faster than the slower side.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::support::ask::chunk;
+use crate::support::h2::{self, H2, block_on};
+use crate::support::registry::Ended;
+use crate::support::{Ask, Client, Exchange, Http, OK, PATIENCE, Proxy, Registry, ask, pattern};
+
+const UPLOAD: &str = "/v2/a/blobs/uploads/u";
+const MIB: usize = 1 << 20;
+/// How long nothing moves before it counts as stopped.
+const STILL: Duration = Duration::from_millis(500);
+
+#[test]
+fn an_upload_arrives_while_it_is_sent() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(chunk(b"first"));
+    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    client.send(chunk(b" last"));
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer("PATCH").status, 200);
+    assert_eq!(registry.only().body, b"first last");
+}
+
+#[test]
+fn an_upload_arrives_while_it_is_sent_over_http2() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let request = Ask::alice("PATCH", UPLOAD).chunked();
+        let (response, mut sender) = client.begin(&request).await.unwrap();
+        h2::send(&mut sender, b"first", false).await.unwrap();
+        // The connection needs this thread, so another one waits.
+        std::thread::scope(|scope| {
+            let seen = |seen: &[_]| seen.first().is_some_and(has_first);
+            let waiting = scope.spawn(|| registry.wait(seen));
+            while !waiting.is_finished() {
+                tokio::task::block_in_place(std::thread::yield_now);
+            }
+        });
+        h2::send(&mut sender, b" last", true).await.unwrap();
+        assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
+    });
+    assert_eq!(registry.only().body, b"first last");
+}
+
+fn has_first(seen: &crate::support::Recorded) -> bool {
+    seen.body == b"first"
+}
+
+#[test]
+fn large_uploads_arrive_byte_for_byte() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let bytes = pattern(64 * MIB + 1);
+    for http in Http::BOTH {
+        for is_chunked in [false, true] {
+            let mut request = Ask::alice("PATCH", UPLOAD).body(bytes.clone());
+            request.is_chunked = is_chunked;
+            assert_eq!(ask(&proxy, http, &request).status, 200);
+            let seen = registry.requests().pop().unwrap();
+            assert!(
+                seen.body == bytes,
+                "{http:?}: {} bytes came",
+                seen.body.len()
+            );
+            let framing = (
+                seen.all("content-length").len(),
+                seen.all("transfer-encoding").len(),
+            );
+            assert_eq!(framing, if is_chunked { (0, 1) } else { (1, 0) });
+        }
+    }
+}
+
+#[test]
+fn large_downloads_arrive_byte_for_byte() {
+    let registry = Registry::start(|exchange| {
+        let bytes = pattern(64 * MIB + 1);
+        if exchange.head.target.contains("chunked") {
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            bytes
+                .chunks(100_000)
+                .for_each(|piece| exchange.send(chunk(piece)));
+            exchange.send("0\r\n\r\n");
+        } else {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+            exchange.send(head);
+            exchange.send(&bytes);
+        }
+    });
+    let proxy = Proxy::usual(&registry);
+    let bytes = pattern(64 * MIB + 1);
+    for http in Http::BOTH {
+        for tag in ["length", "chunked"] {
+            let request = Ask::alice("GET", &format!("/v2/a/manifests/{tag}"));
+            let answer = ask(&proxy, http, &request);
+            assert!(answer.is_whole && answer.body == bytes, "{http:?} {tag}");
+            assert_eq!(answer.has("content-length"), tag == "length");
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_does_not_read_stops_the_client() {
+    let (release, held) = channel::<()>();
+    let registry = Registry::start(hold(held));
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    registry.wait(|seen| !seen.is_empty());
+    client.socket.set_write_timeout(Some(STILL)).unwrap();
+    let piece = chunk(&pattern(MIB));
+    let sent = (0..256)
+        .take_while(|_| client.try_send(&piece).is_ok())
+        .count();
+    assert!(
+        sent < 64,
+        "{sent} MiB went to a registry that reads nothing"
+    );
+    drop(release);
+}
+
+#[test]
+fn a_registry_that_does_not_read_stops_a_stream() {
+    let (release, held) = channel::<()>();
+    let registry = Registry::start(hold(held));
+    let proxy = Proxy::usual(&registry);
+    let sent = block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let (_response, mut sender) = client
+            .begin(&Ask::alice("PATCH", UPLOAD).chunked())
+            .await
+            .unwrap();
+        let piece = pattern(MIB);
+        let mut sent = 0;
+        while sent < 256 {
+            let sending = h2::send(&mut sender, &piece, false);
+            if tokio::time::timeout(STILL, sending).await.is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        // Its neighbours on the connection are served all the same.
+        let ping = client.ask(&Ask::new("GET", "/v2/")).await;
+        ping.is_refusal(401, "UNAUTHORIZED");
+        sent
+    });
+    assert!(
+        sent < 64,
+        "{sent} MiB went to a registry that reads nothing"
+    );
+    drop(release);
+}
+
+fn hold(held: Receiver<()>) -> impl Fn(&mut Exchange<'_>) + Send + Sync {
+    let held = Mutex::new(held);
+    move |exchange| {
+        let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+        exchange.close();
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_registry() {
+    for http in Http::BOTH {
+        let (tell, told) = channel();
+        let registry = Registry::start(move |exchange| {
+            exchange.patience(STILL);
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
+            let piece = pattern(MIB);
+            let mut sent = 0;
+            while exchange.is_open() && sent < 256 {
+                exchange.send(&piece);
+                sent += 1;
+            }
+            let _ = tell.send(sent);
+        });
+        let proxy = Proxy::usual(&registry);
+        let request = Ask::alice("GET", "/v2/a/manifests/x");
+        let sent = match http {
+            Http::One => {
+                let mut client = Client::connect(&proxy);
+                client.send(request.head());
+                told.recv_timeout(PATIENCE).unwrap()
+            }
+            Http::Two => block_on(async {
+                let mut client = H2::connect(&proxy).await;
+                let (response, _sender) = client.begin(&request).await.unwrap();
+                let _unread = response.await.unwrap();
+                // The connection goes on being driven while nothing of the body is taken.
+                tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE))
+                    .await
+                    .unwrap()
+            })
+            .unwrap(),
+        };
+        assert!(
+            sent < 64,
+            "{http:?}: {sent} MiB came for a client that reads nothing"
+        );
+    }
+}
+
+#[test]
+fn many_requests_share_a_connection() {
+    let registry = Registry::answering(OK);
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    for _ in 0..20 {
+        let answer = client.ask(&Ask::alice("PUT", "/v2/a/manifests/x").body("{}"));
+        assert_eq!(answer.status, 200);
+        assert!(!answer.has("connection"), "{answer:?}");
+    }
+    assert_eq!(
+        registry.connections(),
+        1,
+        "the connection to the registry is kept, too"
+    );
+    let ends: Vec<_> = registry.requests().iter().map(|seen| seen.end).collect();
+    assert_eq!(ends, [Ended::Whole; 20]);
+}
