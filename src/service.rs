@@ -14,9 +14,8 @@ use http::{Method, Response, StatusCode, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::access::{Asked, Permit};
+use crate::access::Asked;
 use crate::access_log::{AccessLog, Record};
-use crate::auth::Identity;
 use crate::body::{Body, Inbound, Received};
 use crate::connection::Exchange;
 use crate::forward::headers::{REQUEST_ID, set_api_version};
@@ -116,13 +115,27 @@ impl Service {
         let route = site.route(target.path()).ok_or(Refusal::NoRoute)?;
         manner.registry &= route.registry;
         manner.challenge = route.authenticator.challenge().cloned();
+        // Parsed first, so that the log says what was wanted; told only to those who may ask here.
+        let wanted = wanted(route, &parts, &target);
+        record.operation(wanted.as_ref().ok().and_then(Wanted::operation));
         let identity = route.authenticator.authenticate(&parts.headers).await?;
         record.user(identity.user());
-        let permit = match permit(route, &identity, &parts, &target)? {
-            Permitted::Redirect(location) => return Ok(redirect(&location)),
-            Permitted::Forward(permit) => permit,
+        let permit = match wanted {
+            Ok(Wanted::Forward(asked)) => route.access.permit(&identity, asked)?,
+            Ok(Wanted::Redirect {
+                operation,
+                location,
+            }) => {
+                route
+                    .access
+                    .permit(&identity, Asked::Operation(operation))?;
+                return Ok(redirect(&location));
+            }
+            Err(refusal) => {
+                route.access.admit(&identity)?;
+                return Err(refusal);
+            }
         };
-        record.operation(permit.operation());
         check_expectation(&parts.headers)?;
         let body = self.body(route, &parts.headers, incoming, received)?;
         let outer = outer_origin(site, &target);
@@ -192,44 +205,43 @@ struct Asking<'a> {
     received: Arc<Received>,
 }
 
-/// What a permitted request leads to.
-enum Permitted {
-    Forward(Permit),
-    /// A spelling with a slash too many or too few, of something that is permitted.
-    Redirect(String),
+/// What a request asks for.
+enum Wanted {
+    Forward(Asked),
+    /// A spelling with a slash too many or too few, of something that may be permitted.
+    Redirect {
+        operation: Operation,
+        location: String,
+    },
 }
 
-/// Rights come before grammar: what is wrong with a request is told only to those who may ask here.
-fn permit(
-    route: &Route,
-    identity: &Identity,
-    parts: &request::Parts,
-    target: &Target,
-) -> Result<Permitted, Refusal> {
-    if !(route.registry && is_registry_path(target.path())) {
-        let asked = Asked::Path(as_sent(target));
-        let permit = route.access.permit(identity, asked)?;
-        let forwardable = !matches!(parts.method, Method::TRACE | Method::CONNECT);
-        return forwardable
-            .then_some(Permitted::Forward(permit))
-            .ok_or(Refusal::Method);
-    }
-    match Operation::parse(&parts.method, target.raw_path(), target.query()) {
-        Ok(Parsed::Operation(operation)) => {
-            let permit = route.access.permit(identity, Asked::Operation(operation))?;
-            Ok(Permitted::Forward(permit))
+impl Wanted {
+    fn operation(&self) -> Option<&Operation> {
+        match self {
+            Self::Forward(Asked::Operation(operation)) | Self::Redirect { operation, .. } => {
+                Some(operation)
+            }
+            Self::Forward(Asked::Path(_)) => None,
         }
-        Ok(Parsed::Redirect {
+    }
+}
+
+fn wanted(route: &Route, parts: &request::Parts, target: &Target) -> Result<Wanted, Refusal> {
+    if !(route.registry && is_registry_path(target.path())) {
+        if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+            return Err(Refusal::Method);
+        }
+        return Ok(Wanted::Forward(Asked::Path(as_sent(target))));
+    }
+    match Operation::parse(&parts.method, target.raw_path(), target.query())? {
+        Parsed::Operation(operation) => Ok(Wanted::Forward(Asked::Operation(operation))),
+        Parsed::Redirect {
             operation,
             location,
-        }) => {
-            route.access.permit(identity, Asked::Operation(operation))?;
-            Ok(Permitted::Redirect(location))
-        }
-        Err(invalid) => {
-            route.access.admit(identity)?;
-            Err(invalid.into())
-        }
+        } => Ok(Wanted::Redirect {
+            operation,
+            location,
+        }),
     }
 }
 

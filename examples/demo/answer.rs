@@ -2,7 +2,7 @@
 //!
 //! All handlers use it.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -76,7 +76,9 @@ pub(crate) fn bytes(status: StatusCode, body: Pieces) -> Answer {
 pub(crate) fn json(status: StatusCode, value: &Value) -> Answer {
     let mut answer = bytes(status, Pieces::from(bytes::Bytes::from(value.to_string())));
     let media_type = HeaderValue::from_static("application/json");
-    answer.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
     answer
 }
 
@@ -103,14 +105,13 @@ pub(crate) fn url(head: &Parts, path: &str) -> String {
     }
 }
 
-/// A number in a header.
-pub(crate) fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
-}
-
 /// The value of a parameter, without its escapes.
 pub(crate) fn parameter(head: &Parts, key: &str) -> Option<String> {
-    let mut pairs = head.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    let mut pairs = head
+        .uri
+        .query()?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| *name == key)?;
     unescape(value)
 }

@@ -50,11 +50,19 @@ fn read(call: &Call<'_>, blob: &Blob) -> Answer {
         }
         Wanted::Nothing => {
             let mut answer = empty(StatusCode::RANGE_NOT_SATISFIABLE);
-            set(&mut answer, header::CONTENT_RANGE, format!("bytes */{length}"));
+            set(
+                &mut answer,
+                header::CONTENT_RANGE,
+                format!("bytes */{length}"),
+            );
             return answer;
         }
     };
-    set(&mut answer, header::CONTENT_TYPE, "application/octet-stream");
+    set(
+        &mut answer,
+        header::CONTENT_TYPE,
+        "application/octet-stream",
+    );
     set(&mut answer, header::ACCEPT_RANGES, "bytes");
     set_digest(&mut answer, blob.digest());
     answer

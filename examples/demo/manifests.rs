@@ -29,9 +29,8 @@ pub(crate) async fn answer(
         }
         Method::PUT => {
             let collected = Limited::new(body, LARGEST).collect().await;
-            let text = collected.map_err(|_| {
-                Refused::bad("MANIFEST_INVALID", "a manifest has at most 4 MiB")
-            })?;
+            let text = collected
+                .map_err(|_| Refused::bad("MANIFEST_INVALID", "a manifest has at most 4 MiB"))?;
             write(call, reference, &text.to_bytes())
         }
         Method::DELETE => call
@@ -46,9 +45,8 @@ pub(crate) async fn answer(
 /// `/v2/NAME/tags/list`.
 pub(crate) fn tags(call: &Call<'_>) -> Result<Answer, Refused> {
     let tags = call.store.tags(&call.repository);
-    let tags = tags.ok_or_else(|| {
-        Refused::unknown("NAME_UNKNOWN", "repository name not known to registry")
-    })?;
+    let tags = tags
+        .ok_or_else(|| Refused::unknown("NAME_UNKNOWN", "repository name not known to registry"))?;
     let rest = json!({ "name": call.repository });
     Ok(page(call.head, tags, rest, "tags"))
 }
@@ -62,7 +60,9 @@ fn read(manifest: &Manifest) -> Answer {
     let content = &manifest.content;
     let mut answer = bytes(StatusCode::OK, content.body(0..content.length()));
     let media_type = manifest.media_type.clone();
-    answer.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
     set_digest(&mut answer, content.digest());
     answer
 }
@@ -113,13 +113,20 @@ fn read_type(
 }
 
 fn check_references(call: &Call<'_>, manifest: &Value) -> Result<(), Refused> {
-    let list = |key| manifest.get(key).and_then(Value::as_array).into_iter().flatten();
+    let list = |key| {
+        manifest
+            .get(key)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
     // Layers with URLs of their own are kept elsewhere.
     let layers = list("layers").filter(|layer| layer.get("urls").is_none());
     let blobs = manifest.get("config").into_iter().chain(layers);
     let has_blob = |digest: &str| call.store.blob(&call.repository, digest).is_some();
     let has_manifest = |digest: &str| call.store.manifest(&call.repository, digest).is_some();
-    let missing = find_missing(blobs, has_blob).or_else(|| find_missing(list("manifests"), has_manifest));
+    let missing =
+        find_missing(blobs, has_blob).or_else(|| find_missing(list("manifests"), has_manifest));
     match missing {
         None => Ok(()),
         Some(digest) => {
@@ -137,7 +144,11 @@ fn find_missing<'a>(
     let digest = |descriptor: &'a Value| descriptor.get("digest").and_then(Value::as_str);
     descriptors
         .find(|descriptor| !digest(descriptor).is_some_and(&is_there))
-        .map(|descriptor| digest(descriptor).unwrap_or("a reference without digest").to_owned())
+        .map(|descriptor| {
+            digest(descriptor)
+                .unwrap_or("a reference without digest")
+                .to_owned()
+        })
 }
 
 fn unknown() -> Refused {

@@ -78,11 +78,7 @@ async fn answer(store: &Arc<Store>, request: Request<Incoming>) -> Answer {
     answer
 }
 
-async fn respond(
-    store: &Arc<Store>,
-    head: &Parts,
-    body: &mut Incoming,
-) -> Result<Answer, Refused> {
+async fn respond(store: &Arc<Store>, head: &Parts, body: &mut Incoming) -> Result<Answer, Refused> {
     let path = head.uri.path().strip_prefix("/v2/");
     let parts: Vec<_> = path.unwrap_or("none").split('/').collect();
     let call = |name: &[&str]| Call::new(store, head, name);

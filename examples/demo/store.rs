@@ -197,7 +197,10 @@ impl Upload {
 
     /// Adds `data`; when there is no room for it, the upload is over and gives its own back.
     pub(crate) fn append(&mut self, data: &[u8]) -> Result<(), Full> {
-        let appended = self.draft.as_mut().map_or(Ok(()), |draft| draft.append(data));
+        let appended = self
+            .draft
+            .as_mut()
+            .map_or(Ok(()), |draft| draft.append(data));
         if appended.is_err() {
             self.draft = None;
         }

@@ -62,7 +62,10 @@ fn begin(call: &Call<'_>) -> Result<Answer, Refused> {
 async fn receive(upload: &mut Upload, body: &mut Incoming) -> Result<(), Refused> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            Refused::bad("BLOB_UPLOAD_INVALID", "the upload ended before it was complete")
+            Refused::bad(
+                "BLOB_UPLOAD_INVALID",
+                "the upload ended before it was complete",
+            )
         })?;
         if let Some(data) = frame.data_ref() {
             upload.append(data)?;

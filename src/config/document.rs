@@ -46,7 +46,7 @@ impl Document {
         for fault in faults.iter().take(FAULTS_SHOWN) {
             problems.push(fault.describe(lines.place(fault.at), text));
         }
-        if let Some(next) = faults.iter().nth(FAULTS_SHOWN) {
+        if let Some(next) = faults.get(FAULTS_SHOWN) {
             let more = faults.len() - FAULTS_SHOWN;
             let what = format!("and {more} more syntax errors from here on");
             problems.push(Problem::error(lines.place(next.at), what));
@@ -74,7 +74,7 @@ impl Document {
 
     /// Adds a problem, unless its line has a syntax error, which is then the better report.
     pub fn report(&self, problem: Problem) {
-        let is_faulty = |place: Place| self.faulty_lines.contains(&(place.line - 1));
+        let is_faulty = |place: Place| self.faulty_lines.contains(&place.line.saturating_sub(1));
         if !problem.place.is_some_and(is_faulty) {
             self.problems.borrow_mut().push(problem);
         }

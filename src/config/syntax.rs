@@ -54,7 +54,8 @@ impl Value {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
-            Self::Integer(_) => "an integer",
+            Self::Integer(Some(_)) => "an integer",
+            Self::Integer(None) => "a number that is too large",
             Self::Boolean(_) => "a boolean",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -72,28 +73,43 @@ impl Fault {
             return Problem::error(place, what)
                 .fix("keep one of them; a table that may repeat is written [[name]]");
         }
-        if self.message.starts_with(UNQUOTED) {
+        if self.is(UNQUOTED) {
             return Problem::error(place, UNQUOTED).fix("put the text between double quotes");
         }
         let problem = Problem::error(place, self.message.clone());
-        if self.message.starts_with(NO_VALUE) {
+        if self.is(NO_VALUE) {
             return problem.fix("write key = value");
+        }
+        if self.is("unclosed array,") || self.is("unclosed inline table") {
+            return problem.fix("look above for a [ or { that is not closed");
         }
         problem
     }
 
-    /// Found while values are put into tables, and so only as right as the tables are.
-    fn is_duplicate(&self) -> bool {
-        self.message.starts_with("duplicate key")
+    fn is(&self, start: &str) -> bool {
+        self.message.starts_with(start)
     }
 
+    fn is_duplicate(&self) -> bool {
+        self.is("duplicate key")
+    }
+
+    /// Found while values are put into tables, and so only as right as the tables are.
     fn depends_on_tables(&self) -> bool {
-        self.is_duplicate() || self.message.starts_with("cannot extend")
+        self.is_duplicate() || self.is("cannot extend")
     }
 }
 
-/// Reads the text. The faults are in the order of their places, each once.
-pub(super) fn read(lines: &Lines) -> (Entries, BTreeSet<Fault>) {
+/// Reads the text. The faults are in the order of their places, the first one of each line: those
+/// behind it are mostly its echo.
+pub(super) fn read(lines: &Lines) -> (Entries, Vec<Fault>) {
+    let (entries, faults) = read_all(lines);
+    let mut faults: Vec<_> = faults.into_iter().collect();
+    faults.dedup_by_key(|fault| lines.line(fault.at));
+    (entries, faults)
+}
+
+fn read_all(lines: &Lines) -> (Entries, BTreeSet<Fault>) {
     let (entries, faults) = parse(lines.text());
     let Some(mended) = mend(lines, &faults) else {
         return (entries, faults);
@@ -115,7 +131,10 @@ fn parse(text: &str) -> (Entries, BTreeSet<Fault>) {
             message: error.message().to_owned(),
         }
     });
-    (convert_table(root.get_ref()), faults.collect())
+    // A key that is not there has a fault of its own.
+    let is_real = |fault: &Fault| !fault.is_duplicate() || fault.at < fault.end;
+    let entries = convert_table(root.get_ref());
+    (entries, faults.filter(is_real).collect())
 }
 
 /// The text with blanks in place of the lines behind which the parser understands nothing: it stops
@@ -142,21 +161,20 @@ fn mend(lines: &Lines, faults: &BTreeSet<Fault>) -> Option<String> {
 
 /// A header that is none takes its section with it: else its keys would count for the one before.
 fn lost_lines(lines: &Lines, fault: &Fault, line: usize) -> Option<Range<usize>> {
+    if HEADER_FAULTS.iter().any(|start| fault.is(start)) {
+        return Some(line..next_header(lines, line));
+    }
+    // Before any look at the line: it may be long, and have many faults of other kinds.
+    if !fault.is(NO_VALUE) && !fault.is("missing value for key") {
+        return None;
+    }
     let text = lines.line_text(line);
-    let is_started = |sign| fault.message.starts_with(sign);
-    let breaks_off = [NO_VALUE, "missing value for key"]
-        .into_iter()
-        .any(is_started);
-    let half_header = text.contains(']') && !text.contains(['[', '=']);
-    let bad_header = ["unclosed table", "unclosed array table", "invalid table"]
-        .into_iter()
-        .any(is_started);
-    if bad_header || (breaks_off && half_header) {
+    if text.contains(']') && !text.contains(['[', '=']) {
         return Some(line..next_header(lines, line));
     }
     // A text over several lines that begins here would lose its beginning.
     let opens_text = text.contains("\"\"\"") || text.contains("'''");
-    (breaks_off && !opens_text).then_some(line..line + 1)
+    (!opens_text).then_some(line..line + 1)
 }
 
 fn next_header(lines: &Lines, line: usize) -> usize {
@@ -206,4 +224,5 @@ fn convert_integer(digits: &DeInteger<'_>) -> Option<i64> {
 
 // The parser's words. Should a later one say it otherwise, less is mended and nothing is wrong.
 const NO_VALUE: &str = "key with no value";
+const HEADER_FAULTS: [&str; 3] = ["unclosed table", "unclosed array table", "invalid table"];
 const UNQUOTED: &str = "string values must be quoted";

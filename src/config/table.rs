@@ -14,7 +14,7 @@ use super::syntax::{Entries, Entry};
 mod read;
 mod values;
 
-pub use values::Written;
+pub use values::{Chosen, Written};
 
 /// A table and what was asked of it.
 ///

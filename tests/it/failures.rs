@@ -6,7 +6,7 @@ use crate::support::ask::chunk;
 use crate::support::h2::{self, H2, block_on};
 use crate::support::proxy::directory;
 use crate::support::registry::{Ended, nowhere};
-use crate::support::{Ask, Client, Exchange, Http, OK, Proxy, Registry, ask, config, pattern};
+use crate::support::{Ask, Client, Http, OK, Proxy, Registry, ask, config, pattern};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
@@ -31,7 +31,7 @@ fn an_upstream_that_is_down_is_a_bad_gateway() {
 
 #[test]
 fn a_silent_upstream_is_a_gateway_timeout() {
-    let registry = Registry::start(Exchange::wait_closed);
+    let registry = Registry::start(|exchange| exchange.wait_closed());
     let proxy = Proxy::start(&registry, &impatient("300ms"));
     for http in Http::BOTH {
         ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(504, "UNAVAILABLE");
@@ -252,7 +252,7 @@ fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
 
 #[test]
 fn a_fresh_connection_that_dies_is_not_tried_again() {
-    let registry = Registry::start(Exchange::close);
+    let registry = Registry::start(|exchange| exchange.close());
     let proxy = Proxy::usual(&registry);
     for http in Http::BOTH {
         ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");

@@ -37,14 +37,7 @@ fn an_upload_arrives_while_it_is_sent_over_http2() {
         let request = Ask::alice("PATCH", UPLOAD).chunked();
         let (response, mut sender) = client.begin(&request).await.unwrap();
         h2::send(&mut sender, b"first", false).await.unwrap();
-        // The connection needs this thread, so another one waits.
-        std::thread::scope(|scope| {
-            let seen = |seen: &[_]| seen.first().is_some_and(has_first);
-            let waiting = scope.spawn(|| registry.wait(seen));
-            while !waiting.is_finished() {
-                tokio::task::block_in_place(std::thread::yield_now);
-            }
-        });
+        h2::until(|| registry.requests().first().is_some_and(has_first)).await;
         h2::send(&mut sender, b" last", true).await.unwrap();
         assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
     });

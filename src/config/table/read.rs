@@ -5,7 +5,7 @@
 use super::super::problem::{Place, Problem};
 use super::super::syntax::{Entries, Node, Value};
 use super::super::units;
-use super::{Placed, Table};
+use super::{Chosen, Placed, Table};
 
 impl<'a> Table<'a> {
     pub(super) fn read<T>(
@@ -40,7 +40,7 @@ impl<'a> Table<'a> {
         key: &'static str,
         expected: &str,
         read: impl Fn(&Self, &str, &'a Node) -> Option<T>,
-    ) -> Option<Vec<(Placed<String>, Placed<T>)>> {
+    ) -> Option<Chosen<T>> {
         let node = &self.find(key)?.node;
         let Value::Table(entries) = &node.value else {
             return self.refuse(&self.dotted(key), node, expected);

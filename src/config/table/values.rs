@@ -13,6 +13,9 @@ use super::super::syntax::Value;
 use super::super::units;
 use super::{Placed, Table};
 
+/// Values under names that the author of the file chooses, in the file's order.
+pub type Chosen<T> = Vec<(Placed<String>, Placed<T>)>;
+
 /// A value that may be written in short or in full.
 #[derive(Debug)]
 pub enum Written<'a> {
@@ -134,18 +137,15 @@ impl<'a> Table<'a> {
         self.read(key, |table, name, node| table.each(name, node, &parse))
     }
 
-    /// A table with names that the author of the file chooses, each with a string. In the file's order.
-    pub fn pairs(&self, key: &'static str) -> Option<Vec<(Placed<String>, Placed<String>)>> {
+    /// A table of strings, `{ "Name" = "value" }`.
+    pub fn pairs(&self, key: &'static str) -> Option<Chosen<String>> {
         self.chosen(key, "a table of strings", |table, name, node| {
             table.text(name, node)
         })
     }
 
-    /// The same, each with a list of strings.
-    pub fn lists(
-        &self,
-        key: &'static str,
-    ) -> Option<Vec<(Placed<String>, Placed<Vec<Placed<String>>>)>> {
+    /// A table of lists of strings, `ci = ["bot", "alice"]`.
+    pub fn lists(&self, key: &'static str) -> Option<Chosen<Vec<Placed<String>>>> {
         self.chosen(key, "a table of lists of strings", |table, name, node| {
             table.each(name, node, &|text| Ok(text.to_owned()))
         })

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::url::origin_of;
 use super::{Error, write};
 
 /// A name or an address, without a port.
@@ -24,6 +25,27 @@ pub enum HostPattern {
     Below(String),
     /// `*`: any that no other pattern matches.
     Any,
+}
+
+/// With brackets around an IPv6 address, as in a URL.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => host.fmt(f),
+            Self::Below(parent) => write!(f, "*.{parent}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
 }
 
 /// `[::]:443`, `127.0.0.1:80`.
@@ -52,10 +74,10 @@ pub fn host_pattern(text: &str) -> Result<HostPattern, Error> {
         return Ok(HostPattern::Any);
     }
     if let Some((_, rest)) = text.split_once("://") {
-        return Err(superfluous("a scheme", text_before(rest, "/?#")));
+        return Err(superfluous("a scheme", rest));
     }
     if text.contains(['/', '?', '#']) {
-        return Err(superfluous("a path", text_before(text, "/?#")));
+        return Err(superfluous("a path", text));
     }
     if let Some(host) = without_port(text) {
         return Err(superfluous("a port", host));
@@ -163,16 +185,10 @@ fn without_port(text: &str) -> Option<&str> {
     (is_number(port) && (is_bracketed || !host.contains(':'))).then_some(host)
 }
 
-fn text_before<'t>(text: &'t str, signs: &str) -> &'t str {
-    text.split(|sign| signs.contains(sign))
-        .next()
-        .unwrap_or(text)
-}
-
-/// Without user name: what stands before an `@` may be a password.
-fn superfluous(part: &'static str, host: &str) -> Error {
-    let host = host.rsplit('@').next().unwrap_or(host);
-    let host = without_port(host).unwrap_or(host);
+/// `text` is what stands behind a scheme.
+fn superfluous(part: &'static str, text: &str) -> Error {
+    let origin = origin_of(text);
+    let host = without_port(origin).unwrap_or(origin);
     Error::Superfluous {
         part,
         why: "a site is found by the host alone, on every address the gate listens on",
@@ -195,27 +211,6 @@ fn address_remedy(text: &str) -> String {
         "" | "*" => format!("write \"[::]:{port}\" for all addresses"),
         "localhost" => format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
         _ => format!("write an address of this machine, or \"[::]:{port}\" for all of them"),
-    }
-}
-
-/// With brackets around an IPv6 address, as in a URL.
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Address(IpAddr::V4(address)) => address.fmt(f),
-            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
-        }
-    }
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(host) => host.fmt(f),
-            Self::Below(parent) => write!(f, "*.{parent}"),
-            Self::Any => f.write_str("*"),
-        }
     }
 }
 

@@ -1,1 +1,445 @@
+//! Tables of cases for every unit, and what a refusal says.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a problem would show: error, why, remedy.
+fn refusal<T: fmt::Debug>(read: Result<T, Error>) -> String {
+    let error = read.unwrap_err();
+    let parts = [Some(error.to_string()), error.why(), error.remedy()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" | ")
+}
+
+#[test]
+fn durations() {
+    let day = 24 * 3600 * 1000;
+    let cases = [
+        ("900s", 900_000),
+        ("15m", 900_000),
+        ("2h", 7_200_000),
+        ("500ms", 500),
+        ("1d", day),
+        ("0s", 0),
+        ("007s", 7000),
+        ("3650d", 3650 * day),
+    ];
+    for (text, milliseconds) in cases {
+        assert_eq!(
+            duration(text),
+            Ok(Duration::from_millis(milliseconds)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn refused_durations() {
+    let units = "the units are ms, s, m, h and d";
+    let cases = [
+        ("", "it is empty".to_owned()),
+        ("15", format!("the unit is missing | {units} | write \"15s\"")),
+        ("15 ", format!("the unit is missing | {units} | write \"15s\"")),
+        ("15x", format!("there is no unit \"x\" | {units}")),
+        ("15 m", format!("there is no unit \" m\" | {units} | write the unit m")),
+        ("15M", format!("there is no unit \"M\" | {units} | write the unit m")),
+        ("2hours", format!("there is no unit \"hours\" | {units} | write the unit h")),
+        ("1h30m", format!("there is no unit \"h30m\" | {units}")),
+        ("1_000s", format!("there is no unit \"_000s\" | {units}")),
+        ("-5s", "it does not begin with a whole number | write a whole number and a unit, as in \"1500ms\"".into()),
+        ("1.5s", "it does not begin with a whole number | write a whole number and a unit, as in \"1500ms\"".into()),
+        ("s", "it does not begin with a whole number | write a whole number and a unit, as in \"1500ms\"".into()),
+        ("3651d", "it is not in the range 0s to 3650d".into()),
+        ("99999999999999999999s", "it is not in the range 0s to 3650d".into()),
+        ("18446744073709551615d", "it is not in the range 0s to 3650d".into()),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(duration(text)), said, "{text}");
+    }
+}
+
+#[test]
+fn sizes() {
+    let cases = [
+        ("512B", 512),
+        ("32KiB", 32 << 10),
+        ("4MiB", 4 << 20),
+        ("1GiB", 1 << 30),
+        ("2TiB", 2 << 40),
+        ("1KB", 1000),
+        ("1kB", 1000),
+        ("10MB", 10_000_000),
+        ("1GB", 1_000_000_000),
+        ("1TB", 1_000_000_000_000),
+        ("0B", 0),
+        ("18446744073709551615B", u64::MAX),
+        ("16777215TiB", 16_777_215 << 40),
+    ];
+    for (text, bytes) in cases {
+        assert_eq!(size(text), Ok(bytes), "{text}");
+    }
+}
+
+#[test]
+fn refused_sizes() {
+    let units = "the units are B, KiB, MiB, GiB, TiB (of 1024) and KB, MB, GB, TB (of 1000)";
+    let cases = [
+        ("", "it is empty".to_owned()),
+        ("512", format!("the unit is missing | {units} | write \"512B\"")),
+        ("32k", format!("there is no unit \"k\" | {units} | write the unit KiB")),
+        ("10m", format!("there is no unit \"m\" | {units} | write the unit MiB")),
+        ("32kib", format!("there is no unit \"kib\" | {units} | write the unit KiB")),
+        ("32Kbi", format!("there is no unit \"Kbi\" | {units} | write the unit KiB")),
+        ("1x\u{1b}", format!("there is no unit \"x\\u{{1b}}\" | {units}")),
+        ("-1B", "it does not begin with a whole number | write a whole number and a unit, as in \"1536MiB\"".into()),
+        ("1,5GiB", "it does not begin with a whole number | write a whole number and a unit, as in \"1536MiB\"".into()),
+        ("16777216TiB", "it is not in the range 0B to 16777215TiB".into()),
+        ("18446744073709551616B", "it is not in the range 0B to 16777215TiB".into()),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(size(text)), said, "{text}");
+    }
+}
+
+#[test]
+fn statuses() {
+    for code in [200, 404, 503, 599] {
+        assert_eq!(i64::from(http_status(code).unwrap().as_u16()), code);
+    }
+    for code in [i64::MIN, -1, 0, 101, 199, 600, 65_536 + 404, i64::MAX] {
+        assert_eq!(
+            refusal(http_status(code)),
+            "it is not in the range 200 to 599"
+        );
+    }
+}
+
+#[test]
+fn socket_addresses() {
+    for text in ["[::]:443", "127.0.0.1:80", "[::1]:0", "10.0.0.1:65535"] {
+        assert_eq!(socket_address(text).unwrap().to_string(), text);
+    }
+    let cases = [
+        ("", "it is empty"),
+        (
+            ":443",
+            "it is not an address and a port | write \"[::]:443\" for all addresses",
+        ),
+        (
+            "*:443",
+            "it is not an address and a port | write \"[::]:443\" for all addresses",
+        ),
+        (
+            "443",
+            "it is not an address and a port | write \"[::]:443\" for all addresses",
+        ),
+        (
+            "localhost:80",
+            "it is not an address and a port | write \"127.0.0.1:80\" or \"[::1]:80\"",
+        ),
+        (
+            "example.com:80",
+            "it is not an address and a port | write an address of this machine, or \"[::]:80\" for all of them",
+        ),
+        (
+            "127.0.0.1",
+            "it is not an address and a port | add the port: \"127.0.0.1:443\"; IPv6 addresses stand in brackets",
+        ),
+        (
+            "::1",
+            "it is not an address and a port | add the port: \"[::1]:443\"; IPv6 addresses stand in brackets",
+        ),
+        (
+            "[::]",
+            "it is not an address and a port | add the port: \"[::]:443\"; IPv6 addresses stand in brackets",
+        ),
+        (
+            "127.0.0.1:65536",
+            "it is not an address and a port | write \"[::]:443\"",
+        ),
+        (
+            "ä\u{7}",
+            "it is not an address and a port | write \"[::]:443\"",
+        ),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(socket_address(text)), said, "{text}");
+    }
+}
+
+#[test]
+fn host_patterns() {
+    let name = |name: &str| HostPattern::Exact(Host::Name(name.to_owned()));
+    let address = |text: &str| HostPattern::Exact(Host::Address(text.parse::<IpAddr>().unwrap()));
+    let cases = [
+        ("docker.example.com", name("docker.example.com")),
+        ("Docker.Example.COM", name("docker.example.com")),
+        ("localhost", name("localhost")),
+        ("my_registry", name("my_registry")),
+        ("xn--bcher-kva.example", name("xn--bcher-kva.example")),
+        ("3com.com", name("3com.com")),
+        ("10.0.0.1", address("10.0.0.1")),
+        ("[2001:DB8::1]", address("2001:db8::1")),
+        ("::1", address("::1")),
+        ("::ffff:10.0.0.1", address("10.0.0.1")),
+        ("*.Example.com", HostPattern::Below("example.com".into())),
+        ("*.lan", HostPattern::Below("lan".into())),
+        ("*", HostPattern::Any),
+    ];
+    for (text, pattern) in cases {
+        let read = host_pattern(text).unwrap();
+        assert_eq!(read, pattern, "{text}");
+        assert_eq!(
+            host_pattern(&read.to_string()),
+            Ok(read),
+            "{text} shown and read again"
+        );
+    }
+}
+
+#[test]
+fn refused_host_patterns() {
+    let site = "a site is found by the host alone, on every address the gate listens on";
+    let no_port = format!("a port has no place in it | {site}");
+    let no_scheme = format!("a scheme has no place in it | {site}");
+    let label = "it is not a host name | labels are letters, digits, - and _, at most 63 of them, with dots between";
+    let star = "it is not a pattern with its * in front | write \"*.example.com\" for one label, or \"*\" for any host";
+    let cases = [
+        ("", "it is empty".to_owned()),
+        ("*.", "it is empty".to_owned()),
+        ("a.example:5000", format!("{no_port} | write \"a.example\"")),
+        ("[::1]:443", format!("{no_port} | write \"[::1]\"")),
+        ("10.0.0.1:443", format!("{no_port} | write \"10.0.0.1\"")),
+        ("*.example:443", format!("{no_port} | write \"*.example\"")),
+        ("https://a.example", format!("{no_scheme} | write \"a.example\"")),
+        ("https://bob:pa/ss@a.example:443/v2/", format!("{no_scheme} | write \"a.example\"")),
+        ("a.example/v2/", format!("a path has no place in it | {site} | write \"a.example\"")),
+        ("a.example.", "it is not a name without a dot at its end | write \"a.example\"".into()),
+        ("*example.com", star.into()),
+        ("a.*.com", star.into()),
+        ("*.*.com", star.into()),
+        ("bücher.example", "it is not an ASCII name | write the name in its ASCII form, which begins with \"xn--\"".into()),
+        ("256.1.1.1", "it is not an IPv4 address | write four numbers from 0 to 255".into()),
+        ("1.2.3.4.5", "it is not an IPv4 address | write four numbers from 0 to 255".into()),
+        ("*.10.0.0", "it is not an IPv4 address | write four numbers from 0 to 255".into()),
+        ("[zz]", "it is not an IPv6 address in brackets | write \"[::1]\"".into()),
+        ("-a.example", label.into()),
+        ("a-.example", label.into()),
+        ("a..example", label.into()),
+        ("a b", label.into()),
+        ("a\n", label.into()),
+        ("~^.*$", star.into()),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(host_pattern(text)), said, "{text}");
+    }
+    assert_eq!(refusal(host_pattern(&"a".repeat(64))), label);
+    assert_eq!(
+        refusal(host_pattern(&"ab.".repeat(85))),
+        refusal(host_pattern(&format!("{}.", "ab.".repeat(84) + "ab")))
+    );
+    assert_eq!(refusal(host_pattern(&["a"; 128].join("."))), label);
+}
+
+#[test]
+fn upstream_urls() {
+    let cases = [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("http://Registry", "http://registry:80"),
+        ("HTTP://registry:80", "http://registry:80"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+        ("http://[::1]", "http://[::1]:80"),
+        ("https://harbor.lan", "https://harbor.lan:443"),
+        ("https://harbor.lan:8443", "https://harbor.lan:8443"),
+        ("unix:/run/registry.sock", "unix:/run/registry.sock"),
+    ];
+    for (text, shown) in cases {
+        assert_eq!(upstream_url(text).unwrap().to_string(), shown, "{text}");
+    }
+    assert_eq!(
+        upstream_url("https://h"),
+        Ok(UpstreamUrl::Https {
+            host: Host::Name("h".into()),
+            port: 443
+        })
+    );
+    assert_eq!(
+        upstream_url("unix:/a b"),
+        Ok(UpstreamUrl::Unix("/a b".into()))
+    );
+}
+
+#[test]
+fn refused_upstream_urls() {
+    let form = "it is not a URL such as \"http://127.0.0.1:5000\" or \"unix:/run/registry.sock\"";
+    let why = "the gate sends the path of the request as it is, under any upstream";
+    let unix = "it is not \"unix:\" and an absolute path";
+    let cases = [
+        ("", "it is empty".to_owned()),
+        ("127.0.0.1:5000", format!("{form} | write \"http://127.0.0.1:5000\"")),
+        ("registry:5000/v2", format!("{form} | write \"http://registry:5000\"")),
+        ("ftp://registry", format!("{form} | write \"http://registry\"")),
+        ("http://r:5000/", format!("a slash at the end has no place in it | {why} | write \"http://r:5000\"")),
+        ("http://r/v2/", format!("a path has no place in it | {why} | write \"http://r\"")),
+        ("http://r?x=1", format!("a query has no place in it | {why} | write \"http://r\"")),
+        ("http://r#x", format!("a query has no place in it | {why} | write \"http://r\"")),
+        ("http://u:hunter2@r:5000", "a user name has no place in it | secrets never stand in this file | write \"http://r:5000\"".into()),
+        ("http://u:hunt/er2@r/x", "a user name has no place in it | secrets never stand in this file | write \"http://r\"".into()),
+        ("u:hunter2@r", format!("{form} | write \"http://r\"")),
+        ("http://", "it is empty".into()),
+        ("http://:5000", "it is empty".into()),
+        ("http://r:", "it is not in the range of ports, 1 to 65535".into()),
+        ("http://r:0", "it is not in the range of ports, 1 to 65535".into()),
+        ("http://r:+80", "it is not in the range of ports, 1 to 65535".into()),
+        ("http://r:65536", "it is not in the range of ports, 1 to 65535".into()),
+        ("http://::1", "it is not a host with its IPv6 address in brackets | write \"[::1]\"".into()),
+        ("http://unix:/run/r.sock:/", format!("{form} | write \"unix:/run/r.sock\"")),
+        ("unix:run/r.sock", format!("{unix} | write \"unix:/run/r.sock\"")),
+        ("unix:/run/r.sock:", format!("{unix} | write \"unix:/run/r.sock\"")),
+        ("unix:/run/", format!("{unix} | write \"unix:/run\"")),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(upstream_url(text)), said, "{text}");
+    }
+    let longest = format!("unix:/{}", "x".repeat(106));
+    assert!(upstream_url(&longest).is_ok());
+    assert!(refusal(upstream_url(&format!("{longest}x"))).contains("107 bytes"));
+    assert!(!refusal(upstream_url("http://u:hunter2@r")).contains("hunter2"));
+}
+
+#[test]
+fn external_urls() {
+    let cases = [
+        (
+            "https://docker.example.com",
+            "https://docker.example.com",
+            None,
+        ),
+        (
+            "https://Docker.example.com:443",
+            "https://docker.example.com",
+            None,
+        ),
+        (
+            "https://docker.example.com:8443",
+            "https://docker.example.com:8443",
+            Some(8443),
+        ),
+        (
+            "http://[2001:db8::1]:8080",
+            "http://[2001:db8::1]:8080",
+            Some(8080),
+        ),
+        ("http://a:443", "http://a:443", Some(443)),
+    ];
+    for (text, shown, port) in cases {
+        let read = external_url(text).unwrap();
+        assert_eq!(
+            (read.to_string().as_str(), read.port),
+            (shown, port),
+            "{text}"
+        );
+    }
+    let why = "a registry is at /v2/ of its host; clients know no other place";
+    let form = "it is not a URL such as \"https://docker.example.com\"";
+    let cases = [
+        (
+            "https://a/registry",
+            format!("a path has no place in it | {why} | write \"https://a\""),
+        ),
+        ("a.example", format!("{form} | write \"https://a.example\"")),
+        ("unix:/run/x", format!("{form} | write \"https://unix:\"")),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(external_url(text)), said, "{text}");
+    }
+}
+
+#[test]
+fn path_prefixes() {
+    for text in [
+        "/",
+        "/v2/",
+        "/v2",
+        "/a/b-c_d.e~f/",
+        "/...",
+        "/.well-known/",
+        "/a:b@c",
+    ] {
+        assert_eq!(path_prefix(text).as_deref(), Ok(text));
+    }
+    let form = "it is not a path from / on, without //, . and ..";
+    let bytes = "it is not a canonical path | write unescaped letters, digits and -._~!$&'()+,;=:@";
+    let cases = [
+        ("", "it is empty".to_owned()),
+        ("v2/", format!("{form} | write \"/v2/\"")),
+        ("//", format!("{form} | write \"/\"")),
+        ("/v2//", format!("{form} | write \"/v2/\"")),
+        ("/a//b", format!("{form} | write \"/a/b\"")),
+        ("/a/./b/", format!("{form} | write \"/a/b/\"")),
+        ("/v2/..", format!("{form} | write \"/v2\"")),
+        (
+            "/v2/*",
+            "it is not a prefix without wildcards | write \"/v2/\"".into(),
+        ),
+        (
+            "/v2/?x",
+            "a query has no place in it | routes are chosen by the path alone | write \"/v2/\""
+                .into(),
+        ),
+        ("/v2/%41", bytes.into()),
+        ("/ü", bytes.into()),
+        ("/a b", bytes.into()),
+        ("/a\\b", bytes.into()),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(path_prefix(text)), said, "{text}");
+    }
+}
+
+#[test]
+fn words() {
+    let modes = [("basic", 1), ("token", 2), ("none", 3)];
+    assert_eq!(word("token", &modes), Ok(2));
+    let cases = [
+        ("baisc", "there is no \"baisc\" | did you mean \"basic\"?"),
+        ("Token", "there is no \"Token\" | did you mean \"token\"?"),
+        (
+            "digest",
+            "there is no \"digest\" | write \"basic\" or \"token\" or \"none\"",
+        ),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(word(text, &modes)), said);
+    }
+    assert_eq!(text("x"), Ok("x".to_owned()));
+    assert_eq!(text(""), Err(Error::Empty));
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in ".{0,40}|[0-9]{1,25}[a-zA-Z.]{0,4}|(https?|unix)?:?/{0,2}[a-z0-9@:./\\[\\]*?-]{0,30}") {
+        let all = [
+            duration(&text).err(), size(&text).err(), socket_address(&text).err(),
+            host_pattern(&text).err(), upstream_url(&text).err(), external_url(&text).err(),
+            path_prefix(&text).err(), unix_path(&text).err(),
+        ];
+        for error in all.into_iter().flatten() {
+            prop_assert!(!error.to_string().is_empty());
+            let _ = (error.why(), error.remedy());
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_canonical(text in "(https?://)[a-zA-Z0-9.:\\[\\]]{1,12}") {
+        if let Ok(url) = external_url(&text) {
+            prop_assert_eq!(external_url(&url.to_string()), Ok(url));
+        }
+        if let Ok(url) = upstream_url(&text) {
+            prop_assert_eq!(upstream_url(&url.to_string()), Ok(url));
+        }
+    }
+}

@@ -34,6 +34,16 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("done in time")
 }
 
+/// Waits for something that happens elsewhere, while the connections of this thread go on.
+pub(crate) async fn until(happened: impl Fn() -> bool) {
+    within(async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 impl H2 {
     pub(crate) async fn connect(proxy: &Proxy) -> Self {
         Self::connect_with(proxy, client::Builder::new().initial_window_size(1 << 20)).await
@@ -78,6 +88,11 @@ impl H2 {
             }
         })
         .await
+    }
+
+    /// Streams that the gate allows at once.
+    pub(crate) fn most_streams(&self) -> usize {
+        self.send.current_max_send_streams()
     }
 
     /// Sends a head; the body follows by [`send`], unless there is none.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
 
@@ -19,7 +20,7 @@ pub(crate) struct Proxy {
     dir: TempDir,
     addresses: Vec<Address>,
     commands: mpsc::Sender<Command>,
-    ended: std_mpsc::Receiver<usize>,
+    ended: Mutex<std_mpsc::Receiver<usize>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -99,7 +100,7 @@ impl Proxy {
             dir,
             addresses,
             commands,
-            ended,
+            ended: Mutex::new(ended),
             thread: Some(thread),
         })
     }
@@ -154,7 +155,11 @@ impl Proxy {
 
     /// Waits for the end that was asked for; how many connections were cut.
     pub(crate) fn wait(&self) -> usize {
-        self.ended.recv_timeout(PATIENCE).expect("an end in time")
+        self.ended
+            .lock()
+            .unwrap()
+            .recv_timeout(PATIENCE)
+            .expect("an end in time")
     }
 
     /// Drains, and returns the access log. The clients must have gone, or they are waited for.

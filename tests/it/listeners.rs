@@ -1,0 +1,122 @@
+//! The plain HTTP listener: people are sent on to https, registry clients are told in words.
+
+use std::net::TcpListener;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config};
+
+#[test]
+fn people_are_sent_on_to_https() {
+    let registry = Registry::obliging();
+    let (port, _kept) = kept_port();
+    let proxy = Proxy::start(&registry, &plain(&format!("127.0.0.1:{port}"), ""));
+    for (target, host) in [
+        ("/", "localhost"),
+        ("/some/path?a=1&b=%2F;c", "localhost:8080"),
+        ("/v20/", "LOCALHOST"),
+    ] {
+        for method in ["GET", "POST", "HEAD"] {
+            let answer = over_http(&proxy, &Ask::new(method, target).host(host));
+            assert_eq!(answer.status, 308, "{method} {target}");
+            let expected = format!("https://localhost:{port}{target}");
+            assert_eq!(answer.one("location"), expected);
+            assert!(!answer.one("x-request-id").is_empty());
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn the_external_url_is_where_people_are_sent() {
+    let registry = Registry::obliging();
+    let site = "external_url = \"https://pub.example:444\"";
+    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", site));
+    let answer = over_http(&proxy, &Ask::new("GET", "/x?y"));
+    assert_eq!(
+        (answer.status, answer.one("location")),
+        (308, "https://pub.example:444/x?y")
+    );
+}
+
+#[test]
+fn a_registry_client_is_told_in_words() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", ""));
+    for target in ["/v2/", "/v2", "/v2/a/tags/list", "//v2/", "/%76%32/"] {
+        for request in [Ask::new("GET", target), Ask::alice("PUT", target).body("x")] {
+            let answer = over_http(&proxy, &request);
+            answer.is_refusal(400, "UNSUPPORTED");
+            assert!(answer.text().contains("https"), "{}", answer.text());
+            assert!(!answer.has("location"));
+        }
+    }
+    over_http(&proxy, &Ask::new("HEAD", "/v2/")).is_refused_head(400);
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn a_host_of_no_site_is_not_sent_anywhere() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", ""));
+    for target in ["/", "/v2/"] {
+        let answer = over_http(&proxy, &Ask::new("GET", target).host("evil.test"));
+        assert_eq!(answer.status, 421);
+        assert!(!answer.has("location"));
+    }
+    let nobody = over_http(&proxy, &Ask::new("GET", "/").host(""));
+    assert_eq!(nobody.status, 400);
+}
+
+#[test]
+fn a_plain_connection_is_kept() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", ""));
+    let mut client = Client::plain(proxy.http());
+    for _ in 0..3 {
+        assert_eq!(client.ask(&Ask::new("GET", "/")).status, 308);
+        client
+            .ask(&Ask::new("GET", "/v2/"))
+            .is_refusal(400, "UNSUPPORTED");
+    }
+    // Beside it TLS is served as ever.
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+}
+
+#[test]
+fn an_address_in_use_is_a_refusal_to_start() {
+    let registry = Registry::obliging();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = plain(&address, "");
+    let dir = crate::support::proxy::directory();
+    let problems = Proxy::try_start(dir, &registry.url(), &text)
+        .err()
+        .expect("a refusal");
+    assert!(problems.to_string().contains(&address), "{problems}");
+}
+
+fn plain(https: &str, site: &str) -> String {
+    let hosts = format!("hosts = [\"localhost\"]\n{site}");
+    let listen = format!("https = [\"{https}\"]\nhttp = [\"127.0.0.1:0\"]");
+    config("", "")
+        .replace("https = [\"127.0.0.1:0\"]", &listen)
+        .replace("hosts = [\"localhost\"]", &hosts)
+}
+
+fn over_http(proxy: &Proxy, ask: &Ask) -> Answer {
+    Client::plain(proxy.http()).ask(ask)
+}
+
+/// A port that the system keeps for us, and that a listener with SO_REUSEADDR can still take.
+pub(crate) fn kept_port() -> (u16, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (port, socket)
+}

@@ -1,0 +1,176 @@
+//! curl: the answers a script or a tutorial sees, over HTTP/1.1 and HTTP/2.
+
+use crate::lab::{Curl, Lab, MIB};
+
+const HTTP1: &str = "--http1.1";
+const HTTP2: &str = "--http2";
+
+#[test]
+fn password_decides_over_http1() {
+    password_decides(&Curl::new(&Lab::start(), HTTP1), "1.1");
+}
+
+#[test]
+fn password_decides_over_http2() {
+    password_decides(&Curl::new(&Lab::start(), HTTP2), "2");
+}
+
+fn password_decides(curl: &Curl<'_>, version: &str) {
+    let refused = curl.ask("/v2/", &[]);
+    assert_eq!(
+        (refused.status, refused.version.as_str()),
+        (401, version),
+        "{refused:?}"
+    );
+    assert_eq!(
+        refused.field("www-authenticate"),
+        r#"Basic realm="Registry realm""#
+    );
+    assert_eq!(refused.code(), "UNAUTHORIZED");
+    for wrong in ["alice:wrong", "alice:", "bob:tide:gate-42", ":"] {
+        let wrong = curl.ask("/v2/", &["--user", wrong]);
+        assert_eq!(
+            (wrong.status, &wrong.body),
+            (401, &refused.body),
+            "{wrong:?}"
+        );
+    }
+    let granted = curl.ask_as_user("/v2/", &[]);
+    assert_eq!(
+        (granted.status, granted.version.as_str()),
+        (200, version),
+        "{granted:?}"
+    );
+    assert_eq!(granted.json(), serde_json::json!({}));
+}
+
+#[test]
+fn tutorial_addresses_end_in_200_over_http1() {
+    tutorial_addresses_end_in_200(HTTP1);
+}
+
+#[test]
+fn tutorial_addresses_end_in_200_over_http2() {
+    tutorial_addresses_end_in_200(HTTP2);
+}
+
+fn tutorial_addresses_end_in_200(version: &'static str) {
+    let lab = Lab::start();
+    let curl = Curl::new(&lab, version);
+    let manifest = curl.push_image("team/app");
+    let catalog = curl.ask_as_user("/v2/_catalog", &[]).json();
+    assert_eq!(catalog["repositories"], serde_json::json!(["team/app"]));
+    let any = [
+        "--location",
+        "--header",
+        "Accept: */*",
+        "--header",
+        "Accept: application/vnd.oci.image.manifest.v1+json",
+    ];
+    for slash in ["", "/"] {
+        let tags = curl.ask_as_user(&format!("/v2/team/app/tags/list{slash}"), &any);
+        assert_eq!(tags.status, 200, "{tags:?}");
+        assert_eq!(tags.json()["tags"], serde_json::json!(["latest"]));
+        let found = curl.ask_as_user(&format!("/v2/team/app/manifests/latest{slash}"), &any);
+        assert_eq!(found.status, 200, "{found:?}");
+        assert_eq!(String::from_utf8_lossy(&found.body), manifest);
+    }
+}
+
+#[test]
+fn every_answer_says_the_api_version_once() {
+    let lab = Lab::start();
+    for version in [HTTP1, HTTP2] {
+        let curl = Curl::new(&lab, version);
+        let answers = [
+            (200, curl.ask_as_user("/v2/", &[])),
+            (401, curl.ask("/v2/", &[])),
+            (
+                401,
+                curl.ask("/v2/team/app/tags/list", &["--user", "alice:wrong"]),
+            ),
+            (404, curl.ask_as_user("/v2/no/such/tags/list", &[])),
+            (404, curl.ask_as_user("/v2/no/such/manifests/latest", &[])),
+        ];
+        for (status, answer) in answers {
+            assert_eq!(answer.status, status, "{answer:?}");
+            assert_eq!(
+                answer.field("docker-distribution-api-version"),
+                "registry/2.0"
+            );
+        }
+    }
+}
+
+#[test]
+fn head_of_a_manifest_says_its_length() {
+    let lab = Lab::start();
+    for version in [HTTP1, HTTP2] {
+        let curl = Curl::new(&lab, version);
+        let manifest = curl.push_image("team/app");
+        let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+        let head = curl.ask_as_user(
+            "/v2/team/app/manifests/latest",
+            &["--head", "--header", accept],
+        );
+        assert_eq!(head.status, 200, "{head:?}");
+        assert_eq!(head.field("content-length"), manifest.len().to_string());
+        assert!(head.field("docker-content-digest").starts_with("sha256:"));
+    }
+}
+
+#[test]
+fn range_brings_exactly_these_bytes() {
+    let lab = Lab::start();
+    let file = Curl::new(&lab, HTTP1).random_file("blob", 2 * MIB);
+    let bytes = std::fs::read(&file).unwrap();
+    for version in [HTTP1, HTTP2] {
+        let curl = Curl::new(&lab, version);
+        let (digest, _) = curl.push_blob("team/app", &file);
+        let part = curl.ask_as_user(
+            &format!("/v2/team/app/blobs/{digest}"),
+            &["--range", "1000-1500000"],
+        );
+        assert_eq!(part.status, 206, "{part:?}");
+        assert_eq!(
+            part.field("content-range"),
+            format!("bytes 1000-1500000/{}", bytes.len())
+        );
+        assert_eq!(part.field("content-length"), "1499001");
+        assert!(
+            part.body == bytes[1000..=1_500_000],
+            "other bytes than those of the range"
+        );
+    }
+}
+
+#[test]
+fn upload_waits_for_100_continue_and_arrives() {
+    let lab = Lab::start();
+    let curl = Curl::new(&lab, HTTP1);
+    let file = curl.random_file("blob", 5 * MIB);
+    let (digest, reply) = curl.push_blob("team/app", &file);
+    assert!(reply.story.contains("> Expect: 100-continue"), "{reply:?}");
+    assert!(reply.story.contains("< HTTP/1.1 100 Continue"), "{reply:?}");
+    let blob = curl.ask_as_user(&format!("/v2/team/app/blobs/{digest}"), &[]);
+    assert!(
+        blob.body == std::fs::read(&file).unwrap(),
+        "the blob came back changed"
+    );
+}
+
+#[test]
+fn upload_with_a_wrong_password_sends_no_body() {
+    let lab = Lab::start();
+    let curl = Curl::new(&lab, HTTP1);
+    let file = curl.random_file("blob", 5 * MIB);
+    let options = [
+        "--user",
+        "alice:wrong",
+        "--upload-file",
+        file.to_str().unwrap(),
+    ];
+    let refused = curl.ask("/v2/team/app/blobs/uploads/x?digest=sha256:0", &options);
+    assert_eq!(refused.status, 401, "{refused:?}");
+    assert!(!refused.story.contains("100 Continue"), "{refused:?}");
+}

@@ -1,0 +1,235 @@
+//! A registry as its users run it, for one test: Debian's `docker-registry` without any authentication of its own, the
+//! real gate in front of it, a CA, a password file from `htpasswd`, all in one fresh folder.
+//!
+//! Each test starts its own and everything ends with it. When a test fails, the logs of all parts are printed.
+
+mod browser;
+mod certs;
+mod curl;
+mod docker;
+mod image;
+mod process;
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+pub(crate) use self::browser::Browser;
+pub(crate) use self::certs::Certs;
+pub(crate) use self::curl::Curl;
+pub(crate) use self::docker::Docker;
+pub(crate) use self::image::{Image, MIB, write_random};
+pub(crate) use self::process::{Outcome, run, sha256, wait_until};
+
+use self::process::Service;
+
+/// The one user of the password file.
+pub(crate) const USER: &str = "alice";
+/// Her password; a colon in it is legal (RFC 7617, section 2).
+pub(crate) const PASSWORD: &str = "tide:gate-42";
+
+/// A gate and the registry behind it.
+pub(crate) struct Lab {
+    // Dropped in this order: nothing runs any more when the folder goes.
+    gate: Option<Service>,
+    registry: Mutex<Option<Service>>,
+    certs: Certs,
+    port: u16,
+    registry_port: u16,
+    dir: TempDir,
+}
+
+impl Lab {
+    /// Starts both and waits until both answer.
+    pub(crate) fn start() -> Self {
+        let dir = TempDir::with_prefix("real-").unwrap();
+        let certs = Certs::make(&dir.path().join("certs"));
+        let (port, registry_port) = (free_port(), free_port());
+        let mut lab = Self {
+            gate: None,
+            registry: Mutex::default(),
+            certs,
+            port,
+            registry_port,
+            dir,
+        };
+        for folder in ["home", "state", "tmp", "registry"] {
+            fs::create_dir(lab.path(folder)).unwrap();
+        }
+        lab.write_configs();
+        lab.start_registry();
+        lab.start_gate();
+        lab
+    }
+
+    /// Starts the registry, or starts it again where it was and with what it held.
+    pub(crate) fn start_registry(&self) {
+        let mut command = self.command("docker-registry");
+        command.arg("serve").arg(self.path("registry.yml"));
+        let mut service = Service::start("registry", &command, self.dir.path());
+        let port = self.registry_port;
+        service.wait_until(|| listens(port));
+        *self.registry.lock().unwrap() = Some(service);
+    }
+
+    /// Ends the registry's process; its port then refuses connections.
+    pub(crate) fn stop_registry(&self) {
+        *self.registry.lock().unwrap() = None;
+    }
+
+    fn start_gate(&mut self) {
+        let mut command = self.command(env!("CARGO_BIN_EXE_tidegate"));
+        command
+            .args(["serve", "-c"])
+            .arg(self.path("proxy.toml"))
+            .env("TMPDIR", self.path("tmp"));
+        let mut service = Service::start("gate", &command, self.dir.path());
+        let port = self.port;
+        service.wait_until(|| listens(port));
+        self.gate = Some(service);
+    }
+
+    /// The gate's process id.
+    pub(crate) fn gate(&self) -> u32 {
+        self.gate.as_ref().unwrap().id()
+    }
+
+    /// `localhost:PORT`, as clients name the gate.
+    pub(crate) fn host(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    /// The gate's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// An address behind the gate.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.host())
+    }
+
+    /// Something in the lab's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The CA and the gate's certificate.
+    pub(crate) fn certs(&self) -> &Certs {
+        &self.certs
+    }
+
+    /// `user:password`, good ones.
+    pub(crate) fn credentials() -> String {
+        format!("{USER}:{PASSWORD}")
+    }
+
+    /// A program to run, with the lab's HOME.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        process::command(program, &self.path("home"))
+    }
+
+    /// The lines of the gate's access log.
+    pub(crate) fn access_log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("access.log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn write_configs(&self) {
+        fs::write(self.path("registry.yml"), self.registry_config()).unwrap();
+        fs::write(self.path("proxy.toml"), self.gate_config()).unwrap();
+        let mut htpasswd = self.command("htpasswd");
+        run(htpasswd
+            .args(["-Bbc"])
+            .arg(self.path("htpasswd"))
+            .args([USER, PASSWORD]))
+        .succeeds();
+    }
+
+    fn registry_config(&self) -> String {
+        let (root, port) = (self.path("registry"), self.registry_port);
+        format!(
+            "version: 0.1\n\
+             storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
+             http:\n  addr: 127.0.0.1:{port}\n",
+            root.display()
+        )
+    }
+
+    fn gate_config(&self) -> String {
+        let (port, registry, dir) = (self.port, self.registry_port, self.dir.path().display());
+        let (cert, key) = (self.certs.cert(), self.certs.key());
+        format!(
+            r#"[listen]
+https = ["127.0.0.1:{port}", "[::1]:{port}"]
+
+[log]
+access_file = "{dir}/access.log"
+
+[state]
+dir = "{dir}/state"
+
+[[site]]
+hosts = ["localhost", "127.0.0.1", "registry.test"]
+tls = {{ cert = "{}", key = "{}" }}
+
+[[site.route]]
+path = "/v2/"
+upstream = "http://127.0.0.1:{registry}"
+auth = {{ mode = "basic", htpasswd = "{dir}/htpasswd", realm = "Registry realm" }}
+"#,
+            cert.display(),
+            key.display()
+        )
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            print_logs(self.dir.path());
+        }
+    }
+}
+
+/// A port that was free a moment ago on both loopback addresses.
+fn free_port() -> u16 {
+    for _ in 0..100 {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        if TcpListener::bind(("::1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free on 127.0.0.1 and ::1");
+}
+
+fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+fn print_logs(dir: &Path) {
+    let files = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    for file in files.filter(|path| path.extension().is_some_and(|end| end == "log")) {
+        let text = fs::read(&file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        eprintln!(
+            "---- {}, the last lines ----\n{}",
+            file.display(),
+            last.join("\n")
+        );
+    }
+}
+
+const LOG_LINES: usize = 80;

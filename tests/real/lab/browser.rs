@@ -1,0 +1,173 @@
+//! A headless Chromium, driven through chromedriver by the few WebDriver commands the tests need.
+//!
+//! The browser trusts the gate by the pin of its public key and reaches no name but `localhost`.
+
+use std::io::{BufRead as _, BufReader, Error, ErrorKind, Read as _, Result, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::process::Service;
+use super::{Lab, free_port};
+
+/// A browser window with a fresh profile.
+pub(crate) struct Browser {
+    port: u16,
+    session: String,
+    _service: Service,
+}
+
+impl Browser {
+    /// Starts chromedriver and, through it, Chromium.
+    pub(crate) fn start(lab: &Lab) -> Self {
+        let port = free_port();
+        let mut command = lab.command("unshare");
+        command.args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "chromedriver",
+        ]);
+        command
+            .arg(format!("--port={port}"))
+            .env("TMPDIR", lab.path("tmp"));
+        let mut service = Service::start("chromedriver", &command, &lab.path(""));
+        service.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let started = call(port, "POST", "/session", &capabilities(lab));
+        let session = started["sessionId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no session: {started}"))
+            .to_owned();
+        Self {
+            port,
+            session,
+            _service: service,
+        }
+    }
+
+    /// Goes to an address as if it were typed.
+    pub(crate) fn open(&self, url: &str) {
+        self.command("POST", "/url", &json!({ "url": url }));
+    }
+
+    /// The text a person sees.
+    pub(crate) fn text(&self) -> String {
+        let script = json!({ "script": "return document.body.innerText", "args": [] });
+        self.command("POST", "/execute/sync", &script)
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// The status of the page, as the browser itself recorded it.
+    pub(crate) fn status(&self) -> u64 {
+        let script = "return performance.getEntriesByType('navigation')[0].responseStatus";
+        let status = self.command(
+            "POST",
+            "/execute/sync",
+            &json!({ "script": script, "args": [] }),
+        );
+        status.as_u64().unwrap_or_default()
+    }
+
+    /// Reloads the page.
+    pub(crate) fn reload(&self) {
+        self.command("POST", "/refresh", &json!({}));
+    }
+
+    fn command(&self, method: &str, path: &str, body: &Value) -> Value {
+        call(
+            self.port,
+            method,
+            &format!("/session/{}{path}", self.session),
+            body,
+        )
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Closes Chromium, then chromedriver; whatever does not obey ends with the namespace.
+        let _closed = send(
+            self.port,
+            "DELETE",
+            &format!("/session/{}", self.session),
+            &Value::Null,
+        );
+        let _ended = send(self.port, "GET", "/shutdown", &Value::Null);
+    }
+}
+
+fn capabilities(lab: &Lab) -> Value {
+    let arguments = [
+        "--headless=new".to_owned(),
+        // Chromium refuses its sandbox to root.
+        "--no-sandbox".to_owned(),
+        "--disable-dev-shm-usage".to_owned(),
+        "--disable-gpu".to_owned(),
+        "--disable-background-networking".to_owned(),
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost".to_owned(),
+        format!("--user-data-dir={}", lab.path("chromium").display()),
+        format!(
+            "--ignore-certificate-errors-spki-list={}",
+            lab.certs().pin()
+        ),
+    ];
+    let options = json!({ "args": arguments });
+    json!({ "capabilities": { "alwaysMatch": { "browserName": "chrome", "goog:chromeOptions": options } } })
+}
+
+/// One WebDriver command that must succeed, and its value.
+fn call(port: u16, method: &str, path: &str, body: &Value) -> Value {
+    let (head, body) =
+        send(port, method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    assert!(
+        head.starts_with("HTTP/1.1 200"),
+        "{method} {path}: {head}{body}"
+    );
+    let mut answer: Value = serde_json::from_str(&body).unwrap();
+    answer["value"].take()
+}
+
+/// One HTTP exchange on a connection of its own, which chromedriver leaves open: the length says where the answer ends.
+fn send(port: u16, method: &str, path: &str, body: &Value) -> Result<(String, String)> {
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let fields = format!(
+        "Host: localhost:{port}\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\n{fields}Content-Type: application/json\r\n\r\n{body}"
+    )?;
+    let mut answer = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if answer.read_line(&mut head)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let mut body = vec![0; length(&head).ok_or_else(|| Error::other(head.clone()))?];
+    answer.read_exact(&mut body)?;
+    Ok((head, String::from_utf8_lossy(&body).into_owned()))
+}
+
+fn length(head: &str) -> Option<usize> {
+    let head = head.to_ascii_lowercase();
+    head.lines()
+        .find_map(|line| line.strip_prefix("content-length:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
