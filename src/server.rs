@@ -19,9 +19,11 @@ use crate::log::Sink;
 use crate::snapshot::{Purpose, Snapshot};
 
 mod descriptors;
+mod fixed;
 mod listeners;
 mod workers;
 
+use fixed::Fixed;
 use listeners::Listeners;
 pub use listeners::{Address, Scheme};
 use workers::Workers;
@@ -47,46 +49,6 @@ pub struct Server {
     drainer: Drainer,
     log: Option<Sink>,
     fixed: Fixed,
-}
-
-/// Settings that only a start can change.
-#[derive(Debug)]
-struct Fixed {
-    workers: usize,
-    connections: usize,
-    connections_per_client: usize,
-    log: config::Log,
-}
-
-impl Fixed {
-    fn of(config: &Config) -> Self {
-        Self {
-            workers: config.listen.workers,
-            connections: config.connections,
-            connections_per_client: config.connections_per_client,
-            log: config.log.clone(),
-        }
-    }
-
-    /// The keys whose new value a reload does not obey.
-    fn changed(&self, config: &Config) -> Vec<&'static str> {
-        let log = &config.log;
-        let keys = [
-            ("listen.workers", self.workers != config.listen.workers),
-            ("limits.connections", self.connections != config.connections),
-            (
-                "limits.connections_per_client",
-                self.connections_per_client != config.connections_per_client,
-            ),
-            ("log.level", self.log.level != log.level),
-            ("log.file", self.log.destination != log.destination),
-            ("log.format", self.log.json != log.json),
-        ];
-        keys.into_iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(key, _)| key)
-            .collect()
-    }
 }
 
 /// Why there is no gate.

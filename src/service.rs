@@ -21,14 +21,16 @@ use crate::connection::Exchange;
 use crate::forward::headers::{REQUEST_ID, set_api_version};
 use crate::forward::{Around, Origin};
 use crate::refusal::{Manner, Refusal};
-use crate::registry::{Operation, Parsed, is_registry_path};
+use crate::registry::is_registry_path;
 use crate::site::{Route, Site, Sites};
 use crate::target::Target;
 
 mod plain;
 mod request_id;
+mod wanted;
 
 use request_id::RequestId;
+use wanted::{Wanted, wanted};
 
 /// What bounds a single request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,53 +205,6 @@ struct Asking<'a> {
     parts: request::Parts,
     incoming: Incoming,
     received: Arc<Received>,
-}
-
-/// What a request asks for.
-enum Wanted {
-    Forward(Asked),
-    /// A spelling with a slash too many or too few, of something that may be permitted.
-    Redirect {
-        operation: Operation,
-        location: String,
-    },
-}
-
-impl Wanted {
-    fn operation(&self) -> Option<&Operation> {
-        match self {
-            Self::Forward(Asked::Operation(operation)) | Self::Redirect { operation, .. } => {
-                Some(operation)
-            }
-            Self::Forward(Asked::Path(_)) => None,
-        }
-    }
-}
-
-fn wanted(route: &Route, parts: &request::Parts, target: &Target) -> Result<Wanted, Refusal> {
-    if !(route.registry && is_registry_path(target.path())) {
-        if matches!(parts.method, Method::TRACE | Method::CONNECT) {
-            return Err(Refusal::Method);
-        }
-        return Ok(Wanted::Forward(Asked::Path(as_sent(target))));
-    }
-    match Operation::parse(&parts.method, target.raw_path(), target.query())? {
-        Parsed::Operation(operation) => Ok(Wanted::Forward(Asked::Operation(operation))),
-        Parsed::Redirect {
-            operation,
-            location,
-        } => Ok(Wanted::Redirect {
-            operation,
-            location,
-        }),
-    }
-}
-
-fn as_sent(target: &Target) -> String {
-    match target.query() {
-        Some(query) => format!("{}?{query}", target.raw_path()),
-        None => target.raw_path().to_owned(),
-    }
 }
 
 /// The only expectation there is (RFC 9110 section 10.1.1).

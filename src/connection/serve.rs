@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,6 +146,7 @@ impl Future for ServedAnswer {
         }
         Poll::Ready(Ok(response.map(|body| Served {
             body,
+            failure: None,
             _running: running,
         })))
     }
@@ -180,6 +181,7 @@ impl Drop for Running {
 /// An answer's body with the guard of its request.
 struct Served {
     body: Body,
+    failure: Option<body::Error>,
     _running: Option<Running>,
 }
 
@@ -191,7 +193,18 @@ impl http_body::Body for Served {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Err(failure)) = frame {
+            // At an error hyper drops what it has not written yet, the head among it: it gets one turn
+            // to write, so that the client has all that came, and sees that it broke off.
+            self.failure = Some(failure);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

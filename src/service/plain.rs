@@ -13,6 +13,7 @@ use crate::access_log::Record;
 use crate::body::Body;
 use crate::forward::headers::{REQUEST_ID, set_api_version};
 use crate::refusal::{Manner, Refusal};
+use crate::registry::is_registry_path;
 use crate::target::Target;
 
 impl Service {
@@ -32,8 +33,8 @@ impl Service {
         );
         let (parts, _unread) = request.into_parts();
         record.request(&parts);
-        let manner = manner_of(&parts);
-        let mut response = self.send_on(&parts, &manner).unwrap_or_else(|refusal| {
+        let mut manner = manner_of(&parts);
+        let mut response = self.send_on(&parts, &mut manner).unwrap_or_else(|refusal| {
             record.refused(&refusal);
             refusal.answer(&manner)
         });
@@ -48,18 +49,19 @@ impl Service {
     fn send_on(
         &self,
         parts: &http::request::Parts,
-        manner: &Manner,
+        manner: &mut Manner,
     ) -> Result<Response<Body>, Refusal> {
         let target = Target::of(parts)?;
+        manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
-        if manner.registry || crate::registry::is_registry_path(target.path()) {
+        if manner.registry {
             return Err(Refusal::PlainHttp);
         }
         let authority = match &site.external {
             Some(origin) => origin.authority.clone(),
             None => self.https_authority(target.host()),
         };
-        let location = format!("https://{authority}{}", super::as_sent(&target));
+        let location = format!("https://{authority}{}", super::wanted::as_sent(&target));
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
         let headers = response.headers_mut();

@@ -69,7 +69,7 @@ fn target_size() {
 #[test]
 fn basic_size() {
     let registry = Registry::obliging();
-    let proxy = with(&registry, "basic_size = 8");
+    let proxy = with(&registry, "basic_size = \"16B\"");
     for http in Http::BOTH {
         assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
         let long = Ask::new("GET", "/v2/").login(b"alice:pw and more");
@@ -126,9 +126,10 @@ fn idle() {
         let mut used = H2::connect(&proxy).await;
         assert_eq!(used.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
         for client in [fresh, used] {
-            // Ended by a GOAWAY without an error, though this side still holds its handle.
+            // Ended by a GOAWAY without an error, though this side still holds its handle; the answer to
+            // the goodbye may find the socket closed.
             let end = within(client.connection).await.unwrap();
-            assert!(end.is_ok(), "{end:?}");
+            assert!(end.as_ref().err().is_none_or(::h2::Error::is_io), "{end:?}");
         }
     });
 }
@@ -220,26 +221,6 @@ fn write_idle() {
     client.send(Ask::alice("GET", "/v2/a/manifests/x").head());
     told.recv_timeout(PATIENCE).expect("the registry let go");
     assert_eq!(client.rest().1, End::Broken);
-}
-
-#[test]
-fn write_idle_of_a_stream() {
-    let (registry, told) = endless();
-    let proxy = with(&registry, "write_idle = \"300ms\"");
-    let released = block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let (response, _) = client
-            .begin(&Ask::alice("GET", "/v2/a/manifests/x"))
-            .await
-            .unwrap();
-        // Its window is never opened again, while the connection itself is alive.
-        let _unread = response.await.unwrap();
-        let until = Duration::from_secs(10);
-        tokio::task::spawn_blocking(move || told.recv_timeout(until).is_ok())
-            .await
-            .unwrap()
-    });
-    assert!(released, "a stream that takes nothing holds the registry");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::support::{Ask, Client, Exchange, Http, OK, PATIENCE, Proxy, Registry,
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const MIB: usize = 1 << 20;
+/// More MiB than all buffers on the way hold: those of four sockets, for the most part.
+const MOST: usize = 128;
 /// How long nothing moves before it counts as stopped.
 const STILL: Duration = Duration::from_millis(500);
 
@@ -110,12 +112,14 @@ fn a_registry_that_does_not_read_stops_the_client() {
     client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
     registry.wait(|seen| !seen.is_empty());
     client.socket.set_write_timeout(Some(STILL)).unwrap();
+    // rustls reads when it cannot write.
+    client.socket.set_read_timeout(Some(STILL)).unwrap();
     let piece = chunk(&pattern(MIB));
-    let sent = (0..256)
+    let sent = (0..2 * MOST)
         .take_while(|_| client.try_send(&piece).is_ok())
         .count();
     assert!(
-        sent < 64,
+        sent < MOST,
         "{sent} MiB went to a registry that reads nothing"
     );
     drop(release);
@@ -134,7 +138,7 @@ fn a_registry_that_does_not_read_stops_a_stream() {
             .unwrap();
         let piece = pattern(MIB);
         let mut sent = 0;
-        while sent < 256 {
+        while sent < 2 * MOST {
             let sending = h2::send(&mut sender, &piece, false);
             if tokio::time::timeout(STILL, sending).await.is_err() {
                 break;
@@ -147,7 +151,7 @@ fn a_registry_that_does_not_read_stops_a_stream() {
         sent
     });
     assert!(
-        sent < 64,
+        sent < MOST,
         "{sent} MiB went to a registry that reads nothing"
     );
     drop(release);
@@ -170,7 +174,7 @@ fn a_client_that_does_not_read_stops_the_registry() {
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
             let piece = pattern(MIB);
             let mut sent = 0;
-            while exchange.is_open() && sent < 256 {
+            while exchange.is_open() && sent < 2 * MOST {
                 exchange.send(&piece);
                 sent += 1;
             }
@@ -196,7 +200,7 @@ fn a_client_that_does_not_read_stops_the_registry() {
             .unwrap(),
         };
         assert!(
-            sent < 64,
+            sent < MOST,
             "{http:?}: {sent} MiB came for a client that reads nothing"
         );
     }

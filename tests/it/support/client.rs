@@ -116,15 +116,14 @@ impl Client {
             .collect::<String>();
         let mut lines = head.trim_end_matches("\r\n").split("\r\n");
         let first = lines.next().unwrap();
-        let status = first
-            .strip_prefix("HTTP/1.1 ")
-            .unwrap_or_else(|| panic!("{first:?}"));
+        let (version, rest) = first.split_once(' ').expect("a status line");
+        assert!(matches!(version, "HTTP/1.1" | "HTTP/1.0"), "{first:?}");
         let field = |line: &str| {
             let (name, value) = line.split_once(':').expect("a field");
             (name.to_ascii_lowercase(), value.trim().to_owned())
         };
         Ok(Answer {
-            status: status[..3].parse().unwrap(),
+            status: rest[..3].parse().unwrap(),
             headers: lines.map(field).collect(),
             body: Vec::new(),
             is_whole: true,

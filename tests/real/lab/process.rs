@@ -99,27 +99,17 @@ impl Outcome {
     }
 }
 
-/// A command that sees a HOME of its own and no proxy settings of the machine.
+/// A command that keeps its files in a HOME of its own and knows neither proxies nor CAs of the machine.
 pub(crate) fn command(program: &str, home: &Path) -> Command {
     let mut command = Command::new(find(program));
     // skopeo and podman keep their logins under XDG_RUNTIME_DIR.
-    command
-        .env("HOME", home)
-        .env("XDG_RUNTIME_DIR", home)
-        .env("PATH", search_path());
-    for name in [
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ] {
+    for name in ["HOME", "XDG_RUNTIME_DIR", "TMPDIR"] {
+        command.env(name, home);
+    }
+    for name in FOREIGN {
         command.env_remove(name);
     }
-    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"] {
-        command.env_remove(name);
-    }
+    command.env("PATH", search_path());
     command
 }
 
@@ -246,6 +236,17 @@ const PACKAGES: &[(&str, &str)] = &[
     ("sha256sum", "coreutils"),
     ("timeout", "coreutils"),
     ("unshare", "util-linux"),
+];
+const FOREIGN: &[&str] = &[
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "CURL_CA_BUNDLE",
 ];
 const PATIENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,65 @@
+//! What a request asks for, before anyone knows who asks.
+//!
+//! Called by `service`; pure grammar. What is wrong with a request is an error here, and it is told
+//! only to those who may ask at all.
+
+use http::{Method, request};
+
+use crate::access::Asked;
+use crate::refusal::Refusal;
+use crate::registry::{Operation, Parsed, is_registry_path};
+use crate::site::Route;
+use crate::target::Target;
+
+/// What a request asks for.
+pub(super) enum Wanted {
+    Forward(Asked),
+    /// A spelling with a slash too many or too few, of something that may be permitted.
+    Redirect {
+        operation: Operation,
+        location: String,
+    },
+}
+
+impl Wanted {
+    pub(super) fn operation(&self) -> Option<&Operation> {
+        match self {
+            Self::Forward(Asked::Operation(operation)) | Self::Redirect { operation, .. } => {
+                Some(operation)
+            }
+            Self::Forward(Asked::Path(_)) => None,
+        }
+    }
+}
+
+/// Reads it from the request line; judges nothing.
+pub(super) fn wanted(
+    route: &Route,
+    parts: &request::Parts,
+    target: &Target,
+) -> Result<Wanted, Refusal> {
+    if !(route.registry && is_registry_path(target.path())) {
+        if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+            return Err(Refusal::Method);
+        }
+        return Ok(Wanted::Forward(Asked::Path(as_sent(target))));
+    }
+    match Operation::parse(&parts.method, target.raw_path(), target.query())? {
+        Parsed::Operation(operation) => Ok(Wanted::Forward(Asked::Operation(operation))),
+        Parsed::Redirect {
+            operation,
+            location,
+        } => Ok(Wanted::Redirect {
+            operation,
+            location,
+        }),
+    }
+}
+
+/// Path and query, byte for byte.
+pub(super) fn as_sent(target: &Target) -> String {
+    match target.query() {
+        Some(query) => format!("{}?{query}", target.raw_path()),
+        None => target.raw_path().to_owned(),
+    }
+}
