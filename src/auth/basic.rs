@@ -70,12 +70,14 @@ const SCHEME: &[u8] = b"Basic";
 mod tests {
     use super::*;
 
-    fn parse(header: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, Unusable> {
+    type Parsed = Result<Option<(Vec<u8>, Vec<u8>)>, Unusable>;
+
+    fn parse(header: &str) -> Parsed {
         let parsed = Credentials::parse(header.as_bytes(), 64)?;
         Ok(parsed.map(|c| (c.user, c.password.as_bytes().to_vec())))
     }
 
-    fn pair(user: &str, password: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, Unusable> {
+    fn pair(user: &str, password: &str) -> Parsed {
         Ok(Some((user.into(), password.into())))
     }
 

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::drive::{Drive, End, Http};
+use super::stream::Heard;
 use super::watch::{Late, Watch};
 use super::{Answer, Drain, Exchange, Info, Service, Terms, linger};
 use crate::body::{self, Body, Received};
@@ -46,6 +47,7 @@ impl<'a, S: Service> Connection<'a, S> {
     {
         let watch = Arc::clone(&self.watch);
         watch.begin(true);
+        let stream = Heard::new(stream, &watch);
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
             // The watch has this deadline, and more exactly: hyper's would count idle time as head.
@@ -59,7 +61,9 @@ impl<'a, S: Service> Connection<'a, S> {
             // Nobody else writes here any more: the head never became a request.
             let _ = timeout(CLOSE, stream.write_all(TOO_SLOW.as_bytes())).await;
         }
-        if matches!(end, End::Late(Late::Write)) {
+        // No goodbye after a cut body: to a client of HTTP/1.0 it would make the body look whole.
+        let is_cut = matches!(&end, End::Broken(error) if error.is_user());
+        if is_cut || matches!(end, End::Late(Late::Write)) {
             return;
         }
         let closed = timeout(CLOSE, stream.shutdown()).await;

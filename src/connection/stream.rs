@@ -1,6 +1,7 @@
-//! The socket of a connection, below TLS, telling the watch what moves.
+//! The stream of a connection, below and above TLS, telling the watch what moves.
 //!
-//! Below TLS, since only there a write that makes slow progress differs from one that makes none.
+//! Writes are watched below TLS, since only there one that makes slow progress differs from one that
+//! makes none; reads above it, since TLS may hold bytes of a head that came with the handshake's end.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::watch::Watch;
 use crate::buffers::Buffer;
 
-/// A stream that tells the watch what it does, and reads in large pieces.
+/// A stream that tells the watch how its writes go, and reads in large pieces.
 ///
 /// rustls asks for one record at a time; without this each is a system call. The buffer is lent only
 /// while there are bytes that rustls has not taken.
@@ -65,7 +66,6 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         let mut buffer = Buffer::large();
         let read = ready!(buffer.poll_read(&mut self.stream, cx))?;
         if read > 0 {
-            self.watch.read();
             buffer.grow(read);
             self.held = Some(Held { buffer, taken: 0 });
             self.give(out);
@@ -103,6 +103,66 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch.wrote(result.is_ready());
         result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What HTTP is read from, telling the watch that bytes of it came.
+pub(super) struct Heard<IO> {
+    stream: IO,
+    watch: Arc<Watch>,
+}
+
+impl<IO> Heard<IO> {
+    pub(super) fn new(stream: IO, watch: &Arc<Watch>) -> Self {
+        Self {
+            stream,
+            watch: Arc::clone(watch),
+        }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Heard<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
+        if out.filled().len() > before {
+            self.watch.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Heard<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

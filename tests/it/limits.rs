@@ -1,6 +1,6 @@
 //! The limits of `[limits]`, each with a small value: what is beyond it ends, what is within it does not notice.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -172,6 +172,33 @@ fn head() {
         assert_eq!(client.rest(), (Vec::new(), End::Clean));
     }
     assert_eq!(registry.requests().len(), 4);
+}
+
+#[test]
+fn head_that_came_with_the_handshake() {
+    let registry = Registry::obliging();
+    let proxy = with(&registry, "head = \"300ms\"");
+    let config = certs::usual_client("http/1.1");
+    let name = "localhost".try_into().unwrap();
+    let mut tls = rustls::ClientConnection::new(config, name).unwrap();
+    let mut socket = dial(proxy.https());
+    while !tls.wants_read() || tls.wants_write() {
+        tls.write_tls(&mut socket).unwrap();
+    }
+    while tls.is_handshaking() {
+        tls.read_tls(&mut socket).unwrap();
+        tls.process_new_packets().unwrap();
+    }
+    // The handshake's last message and a part of a head, in one piece.
+    tls.writer().write_all(b"GET /v2/ HT").unwrap();
+    let mut both = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut both).unwrap();
+    }
+    socket.write_all(&both).unwrap();
+    let mut client = Client::of(tls, socket).unwrap();
+    assert_eq!(client.answer("GET").status, 408);
+    assert_eq!(client.rest(), (Vec::new(), End::Clean));
 }
 
 #[test]

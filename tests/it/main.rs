@@ -7,11 +7,15 @@
     clippy::string_slice,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a test fails by panicking"
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and a table of cases is long"
 )]
 
+mod access_log;
 mod answers;
+mod binary;
 mod credentials;
+mod drain;
 mod early;
 mod failures;
 mod forwarded;
@@ -19,9 +23,11 @@ mod grammar;
 mod htpasswd_tools;
 mod limits;
 mod listeners;
+mod modes;
 mod passwords;
 mod ping;
 mod query;
+mod reload;
 mod rules;
 mod streaming;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc as std_mpsc;
@@ -58,7 +59,10 @@ pub(crate) fn directory() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = AUTHORITY.issue(&["localhost", "127.0.0.1"]);
     fs::write(dir.path().join("cert.pem"), certificate).unwrap();
-    fs::write(dir.path().join("key.pem"), key).unwrap();
+    let file = dir.path().join("key.pem");
+    fs::write(&file, key).unwrap();
+    // Whose key can be read by everybody is warned.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(dir.path().join("htpasswd"), ALICE).unwrap();
     dir
 }

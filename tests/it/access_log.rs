@@ -1,0 +1,272 @@
+//! The access log: one line a request, with what an operator asks for, and nothing that is secret.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use serde_json::Value;
+use tidegate::server::Command;
+
+use crate::support::proxy::{ALICE, directory};
+use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
+
+const JSON: &str = "[log]\nformat = \"json\"\naccess_file = \"access.log\"\n";
+
+#[test]
+fn a_text_line_has_the_fields() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let request = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u?_state=secret").body("body");
+    let answer = ask(&proxy, Http::One, &request);
+    let id = answer.one("x-request-id").to_owned();
+    let log = proxy.finish();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    let line = log.trim_end();
+    assert!(line.contains(" access "), "{line}");
+    for field in [
+        "client=127.0.0.1",
+        "site=localhost",
+        "user=alice",
+        "action=push",
+        "repository=team/app",
+        "method=PATCH",
+        "path=/v2/team/app/blobs/uploads/u",
+        "protocol=HTTP/1.1",
+        "status=200",
+        "bytes_in=4",
+        "bytes_out=2",
+        &format!("request_id={id}"),
+    ] {
+        assert!(
+            line.split(' ').any(|word| word == field),
+            "{field} in {line}"
+        );
+    }
+    assert!(
+        line.contains(" ms=") && line.contains(" upstream_ms="),
+        "{line}"
+    );
+    assert!(
+        !line.contains("refused=") && !line.contains("ended="),
+        "{line}"
+    );
+}
+
+#[test]
+fn json_lines_have_always_the_same_keys() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    for http in Http::BOTH {
+        ask(&proxy, http, &Ask::alice("GET", "/v2/a/tags/list"));
+        ask(&proxy, http, &Ask::new("GET", "/v2/"));
+        ask(&proxy, http, &Ask::alice("GET", "/v2/A/tags/list"));
+        ask(&proxy, http, &Ask::new("GET", "/").host("other.test"));
+    }
+    let lines = json(&proxy.finish());
+    let keys: BTreeSet<_> = lines.iter().map(keys).collect();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    let of = |line: &Value| {
+        let text = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
+        let status = line["status"].as_u64().unwrap();
+        (
+            status,
+            text("site"),
+            text("user"),
+            text("action"),
+            text("protocol"),
+        )
+    };
+    let seen: Vec<_> = lines.iter().map(of).collect();
+    for (at, protocol) in [(0, "HTTP/1.1"), (4, "HTTP/2.0")] {
+        let row = |status, site: &str, user: &str, action: &str| {
+            let own = str::to_owned;
+            (status, own(site), own(user), own(action), own(protocol))
+        };
+        assert_eq!(seen[at], row(200, "localhost", "alice", "pull"));
+        assert_eq!((seen[at + 1].0, &*seen[at + 1].2), (401, "-"));
+        assert_eq!((seen[at + 2].0, &*seen[at + 2].2), (400, "alice"));
+        assert_eq!(seen[at + 3], row(421, "-", "-", "-"));
+    }
+    for line in &lines {
+        let refused = line["status"] != 200;
+        assert_eq!(line["refused"].is_string(), refused, "{line}");
+        assert_eq!(line["upstream_ms"].is_null(), refused, "{line}");
+        assert!(line["time"].as_str().unwrap().ends_with('Z'));
+    }
+}
+
+#[test]
+fn there_is_one_line_for_each_request() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let mut client = Client::connect(&proxy);
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        let request = if number % 2 == 0 {
+            Ask::alice("GET", "/v2/")
+        } else {
+            Ask::new("HEAD", "/v2/")
+        };
+        ids.push(client.ask(&request).one("x-request-id").to_owned());
+    }
+    drop(client);
+    let lines = json(&proxy.finish());
+    let logged: Vec<_> = lines
+        .iter()
+        .map(|line| line["request_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(logged, ids);
+}
+
+#[test]
+fn a_client_that_goes_is_told_from_a_registry_that_does() {
+    let registry = Registry::start(|exchange| {
+        if exchange.head.target.ends_with("silent") {
+            return exchange.wait_closed();
+        }
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nsome");
+        if exchange.head.target.ends_with("cut") {
+            exchange.close();
+        } else {
+            exchange.wait_closed();
+        }
+    });
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let manifest = |tag: &str| Ask::alice("GET", &format!("/v2/a/manifests/{tag}"));
+    let mut client = Client::connect(&proxy);
+    client.send(manifest("gone").head());
+    assert_eq!(client.head().unwrap().status, 200);
+    assert_eq!(client.take(4), b"some");
+    drop(client);
+    let mut client = Client::connect(&proxy);
+    client.send(manifest("silent").head());
+    registry.wait(|seen| seen.len() == 2);
+    drop(client);
+    assert!(!ask(&proxy, Http::Two, &manifest("cut")).is_whole);
+    let mut lines = json(&proxy.finish());
+    lines.sort_by_key(|line| line["path"].as_str().unwrap().to_owned());
+    let ends: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line["status"].as_u64().unwrap(),
+                line["ended"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        (200, "upstream_abort"),
+        (200, "client_abort"),
+        (499, "client_abort"),
+    ];
+    assert_eq!(ends, expected);
+    assert_eq!(
+        (&lines[0]["bytes_out"], &lines[1]["bytes_out"]),
+        (&4.into(), &4.into())
+    );
+}
+
+#[test]
+fn nothing_secret_is_in_it() {
+    let registry = Registry::obliging();
+    for top in [
+        JSON,
+        "[log]\nlevel = \"trace\"\naccess_file = \"access.log\"\n",
+    ] {
+        let proxy = Proxy::start(&registry, &config(top, ""));
+        for http in Http::BOTH {
+            for request in [
+                Ask::alice("GET", "/v2/_catalog?n=5&last=queryword"),
+                Ask::new("GET", "/v2/").login(b"alice:wrongword"),
+                Ask::new("GET", "/v2/").login(b"userword:wrongword"),
+                Ask::new("GET", "/v2/").header("authorization", "Bearer tokenword"),
+                Ask::alice("GET", "/v2/")
+                    .header("cookie", "cookieword")
+                    .header("x-y", "fieldword"),
+                Ask::alice("POST", "/v2/a/blobs/uploads/?mount=queryword").body("bodyword"),
+                Ask::new("GET", "/?queryword").header("authorization", "Basic YWxpY2U6cHc="),
+            ] {
+                ask(&proxy, http, &request);
+            }
+        }
+        let log = proxy.finish();
+        assert_eq!(log.lines().count(), 14, "{log}");
+        for secret in ["word", "YWxpY2U6", "$2y$", "Basic", "Bearer", "pw"] {
+            assert!(!log.contains(secret), "{secret} in {log}");
+        }
+    }
+}
+
+#[test]
+fn what_could_forge_a_line_is_escaped() {
+    let registry = Registry::obliging();
+    for top in ["", JSON] {
+        let dir = directory();
+        let name = "al\u{1b}[31m ice\" status=200";
+        let line = ALICE.replace("alice", name);
+        std::fs::write(dir.path().join("htpasswd"), line).unwrap();
+        let proxy = Proxy::start_in(dir, &registry.url(), &config(top, ""));
+        let request = Ask::new("GET", "/v2/").login(format!("{name}:pw").as_bytes());
+        assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+        let odd = Ask::new("GET", "/x\"y%0d%0a%1b'=z").header("user-agent", "a\tb");
+        ask(&proxy, Http::One, &odd);
+        let log = proxy.finish();
+        assert_eq!(log.lines().count(), 2, "{log}");
+        let control = |byte: u8| byte < 0x20 && byte != b'\n' || byte == 0x7f;
+        assert!(!log.bytes().any(control), "{log:?}");
+        if top.is_empty() {
+            assert!(
+                log.contains(r#"user="al\u{1b}[31m ice\" status=200""#),
+                "{log}"
+            );
+        } else {
+            assert_eq!(json(&log)[0]["user"], name);
+        }
+    }
+}
+
+#[test]
+fn the_file_is_opened_anew_when_told_to() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    ask(&proxy, Http::One, &Ask::new("GET", "/v2/before"));
+    let (log, rotated) = (proxy.path("access.log"), proxy.path("access.log.1"));
+    let until = Instant::now() + PATIENCE;
+    while std::fs::read(&log).unwrap().is_empty() {
+        assert!(Instant::now() < until, "no line was written");
+    }
+    std::fs::rename(&log, &rotated).unwrap();
+    proxy.tell(Command::ReopenLogs);
+    while !log.exists() {
+        assert!(Instant::now() < until, "no file was opened");
+    }
+    ask(&proxy, Http::One, &Ask::new("GET", "/v2/after"));
+    let old = std::fs::read_to_string(&rotated).unwrap();
+    let new = proxy.finish();
+    assert!(
+        old.contains("path=/v2/before") && !old.contains("/v2/after"),
+        "{old}"
+    );
+    assert!(
+        new.contains("path=/v2/after") && !new.contains("/v2/before"),
+        "{new}"
+    );
+}
+
+#[test]
+fn it_can_be_turned_off() {
+    let registry = Registry::obliging();
+    let off = "[log]\naccess = false\naccess_file = \"access.log\"\n";
+    let proxy = Proxy::start(&registry, &config(off, ""));
+    let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
+    assert!(!answer.one("x-request-id").is_empty());
+    assert_eq!(proxy.finish(), "");
+}
+
+fn json(log: &str) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+    log.lines().map(parse).collect()
+}
+
+fn keys(line: &Value) -> Vec<String> {
+    line.as_object().unwrap().keys().cloned().collect()
+}

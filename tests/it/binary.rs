@@ -1,0 +1,290 @@
+//! The executable itself: its commands, their exit codes and words, and its signals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::support::proxy::directory;
+use crate::support::{Ask, Client, PATIENCE, Registry, certs, config};
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    let output = run(&["check", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.contains("the configuration is good"), "{said}");
+    assert!(
+        !dir.path().join("access.log").exists(),
+        "check writes nothing"
+    );
+}
+
+#[test]
+fn warnings_are_told_and_are_no_failure() {
+    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    let weak = "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\nplain:secretword\n";
+    std::fs::write(dir.path().join("htpasswd"), weak).unwrap();
+    let output = run(&["check", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stdout);
+    for word in ["line 1", "bob", "line 2", "plain", "would start"] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    assert!(
+        !said.contains("secretword") && !said.contains("Xxd1"),
+        "{said}"
+    );
+}
+
+#[test]
+fn every_problem_is_told_in_one_run() {
+    let bad = config(
+        "[limits]\nhaed = \"1s\"\nidle = \"soon\"\n",
+        "max_body = \"1XB\"",
+    );
+    let (_dir, file) = configured(&bad.replace("{upstream}", "ftp://x"));
+    for command in ["check", "serve"] {
+        let output = run(&[command, "-c", &file]);
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let place = |line: usize| format!("{file}:{line}:");
+        for word in [
+            "\"haed\" in limits",
+            "did you mean \"head\"",
+            "limits.idle",
+            "XB",
+            "site.route.upstream",
+            &place(4),
+            &place(5),
+        ] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    for command in ["check", "serve"] {
+        let output = run(&[command, "-c", "/nonexistent/proxy.toml"]);
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        assert!(text(&output.stderr).contains("/nonexistent/proxy.toml"));
+    }
+    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    std::fs::remove_file(dir.path().join("htpasswd")).unwrap();
+    let output = run(&["serve", "-c", &file]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(text(&output.stderr).contains(dir.path().join("htpasswd").to_str().unwrap()));
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let said = text(&help.stdout);
+    for word in ["serve", "check", "Examples", "tidegate check -c"] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    let expected = format!("tidegate {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text(&version.stdout), expected);
+    for wrong in [&["sevre"][..], &["check", "--nothing"], &[]] {
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains("Usage"), "{output:?}");
+    }
+}
+
+#[test]
+fn it_serves_reloads_and_drains() {
+    let registry = Registry::obliging();
+    let (dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let mut gate = Gate::start(&file);
+    assert_eq!(gate.login("alice:pw"), 200);
+    let carol = format!("carol:{}\n", bcrypt::hash("new", 4).unwrap());
+    std::fs::write(dir.path().join("htpasswd"), carol).unwrap();
+    gate.signal(Signal::HUP);
+    gate.line("reloaded");
+    assert_eq!(
+        (gate.login("carol:new"), gate.login("alice:pw")),
+        (200, 401)
+    );
+
+    std::fs::write(dir.path().join("proxy.toml"), "nonsense").unwrap();
+    gate.signal(Signal::HUP);
+    gate.line("not reloaded");
+    assert_eq!(gate.login("carol:new"), 200);
+
+    gate.signal(Signal::USR1);
+    gate.line("log files reopened");
+    gate.signal(Signal::TERM);
+    gate.line("stopped");
+    assert_eq!(gate.end(), Some(0));
+    let log = std::fs::read_to_string(dir.path().join("access.log")).unwrap();
+    assert_eq!(log.lines().count(), 4, "{log}");
+}
+
+#[test]
+fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
+    let registry = Registry::obliging();
+    for is_patient in [true, false] {
+        let text = config("", "").replace("{upstream}", &registry.url());
+        let (_dir, file) = configured(&text);
+        let mut gate = Gate::start(&file);
+        let mut client = gate.client();
+        let before = registry.requests().len();
+        client.send(
+            Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+                .chunked()
+                .head(),
+        );
+        registry.wait(|seen| seen.len() > before);
+        gate.signal(if is_patient {
+            Signal::TERM
+        } else {
+            Signal::INT
+        });
+        gate.line("draining");
+        if is_patient {
+            client.send("0\r\n\r\n");
+            assert_eq!(client.answer("PATCH").status, 200);
+        } else {
+            gate.signal(Signal::TERM);
+        }
+        assert_eq!(gate.end(), Some(0));
+    }
+}
+
+#[test]
+fn an_address_in_use_is_told() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text_ = config("", "").replace("{upstream}", "http://127.0.0.1:1");
+    let (_dir, file) = configured(&text_.replace("127.0.0.1:0", &address));
+    let output = run(&["serve", "-c", &file]);
+    // The configuration is good; it only fails here and now.
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains(&address), "{output:?}");
+}
+
+/// A running executable; killed when dropped.
+struct Gate {
+    child: Child,
+    lines: Receiver<String>,
+    address: SocketAddr,
+}
+
+impl Gate {
+    fn start(file: &str) -> Self {
+        let mut child = command(&["serve", "-c", file]).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (tell, lines) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gate = Self {
+            child,
+            lines,
+            address: any,
+        };
+        let line = gate.line("listening on https://");
+        let (_, address) = line.split_once("https://").unwrap();
+        gate.address = address.parse().unwrap();
+        gate
+    }
+
+    /// The next line of the log that holds these words.
+    fn line(&self, words: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(words) => return line,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("no line with {words:?} in time"),
+                Err(RecvTimeoutError::Disconnected) => panic!("ended without {words:?}"),
+            }
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::tls(self.address, "localhost", certs::usual_client("http/1.1"))
+    }
+
+    fn login(&self, credentials: &str) -> u16 {
+        let request = Ask::new("GET", "/v2/").login(credentials.as_bytes());
+        self.client().ask(&request).status
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end; its exit code.
+    fn end(&mut self) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "it does not end");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let mut said = String::new();
+            let _ = self
+                .child
+                .stderr
+                .take()
+                .map(|mut stderr| stderr.read_to_string(&mut said));
+            println!("{said}");
+        }
+    }
+}
+
+fn configured(text: &str) -> (TempDir, String) {
+    let dir = directory();
+    let file = dir.path().join("proxy.toml");
+    std::fs::write(&file, text).unwrap();
+    let file = path(&file);
+    (dir, file)
+}
+
+fn path(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,226 @@
+//! The other modes: nobody is asked for anything, or the upstream asks; and routes beside the registry's.
+
+use crate::support::{Ask, Http, Proxy, Registry, ask, config};
+
+const BASIC: &str =
+    "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
+
+fn mode(registry: &Registry, mode: &str) -> Proxy {
+    let auth = format!("auth = {{ mode = \"{mode}\" }}");
+    Proxy::start(registry, &config("", "").replace(BASIC, &auth))
+}
+
+#[test]
+fn in_mode_none_nobody_is_asked() {
+    let registry = Registry::obliging();
+    let proxy = mode(&registry, "none");
+    for http in Http::BOTH {
+        for request in [
+            Ask::new("GET", "/v2/"),
+            Ask::new("PATCH", "/v2/a/blobs/uploads/u").body("x"),
+            Ask::alice("GET", "/v2/"),
+            Ask::new("GET", "/v2/").header("authorization", "nonsense"),
+        ] {
+            assert_eq!(ask(&proxy, http, &request).status, 200);
+            // Nobody asked for it, so nobody gets it.
+            assert!(
+                registry
+                    .requests()
+                    .pop()
+                    .unwrap()
+                    .all("authorization")
+                    .is_empty()
+            );
+        }
+        // The grammar holds all the same, and what is refused has no challenge.
+        ask(&proxy, http, &Ask::new("GET", "/v2/A/tags/list")).is_refusal(400, "NAME_INVALID");
+    }
+}
+
+#[test]
+fn in_mode_upstream_the_credentials_pass_untouched() {
+    let registry = Registry::answering(
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"harbor\"\r\nContent-Length: 2\r\n\r\n{}",
+    );
+    let proxy = mode(&registry, "upstream");
+    for http in Http::BOTH {
+        for value in [
+            "Bearer abc.def",
+            "Basic  YWxpY2U6cHc=",
+            "Anything at=\"all\"",
+        ] {
+            let request = Ask::new("GET", "/v2/").header("authorization", value);
+            let answer = ask(&proxy, http, &request);
+            assert_eq!((answer.status, answer.text().as_str()), (401, "{}"));
+            assert_eq!(answer.one("www-authenticate"), "Basic realm=\"harbor\"");
+            let seen = registry.requests().pop().unwrap();
+            assert_eq!(seen.one("authorization"), value);
+        }
+        let answer = ask(&proxy, http, &Ask::new("GET", "/v2/"));
+        assert_eq!(answer.one("www-authenticate"), "Basic realm=\"harbor\"");
+        assert!(
+            registry
+                .requests()
+                .pop()
+                .unwrap()
+                .all("authorization")
+                .is_empty()
+        );
+    }
+}
+
+#[test]
+fn in_mode_upstream_the_gate_has_no_challenge_of_its_own() {
+    let registry = Registry::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    let proxy = mode(&registry, "upstream");
+    for http in Http::BOTH {
+        let answer = ask(&proxy, http, &Ask::new("GET", "/v2/"));
+        assert_eq!(answer.status, 403);
+        assert!(!answer.has("www-authenticate"));
+        ask(&proxy, http, &Ask::new("GET", "/v2/A/tags/list")).is_refusal(400, "NAME_INVALID");
+        let twice = Ask::new("GET", "/v2/")
+            .header("authorization", "a b")
+            .header("authorization", "c d");
+        ask(&proxy, http, &twice).is_refusal(400, "UNAUTHORIZED");
+    }
+}
+
+#[test]
+fn a_client_cannot_name_its_credentials_away() {
+    let registry = Registry::obliging();
+    let proxy = mode(&registry, "upstream");
+    let request = Ask::new("GET", "/v2/")
+        .header("authorization", "Bearer x")
+        .header("connection", "authorization");
+    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    assert_eq!(registry.only().one("authorization"), "Bearer x");
+}
+
+/// A registry and, on the same site, a portal at `/`.
+fn portal(registry: &Registry) -> Proxy {
+    let more =
+        "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"upstream\" }";
+    Proxy::start(registry, &config("", more))
+}
+
+#[test]
+fn a_portal_gets_its_paths_byte_for_byte() {
+    let registry = Registry::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    let proxy = portal(&registry);
+    for http in Http::BOTH {
+        for target in [
+            "/",
+            "/c/login?next=%2F&a=b+c;d",
+            "/api/v2.0/projects?q=name%3D~x&page=1&page=2",
+            "/service/token?service=harbor&scope=repository:a/b:pull",
+            "/a//b/%41%2fb/~x",
+            "/v20/",
+            "/V2/",
+            "/x?",
+        ] {
+            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, "hi"),
+                "{target}"
+            );
+            assert!(!answer.has("docker-distribution-api-version"));
+            assert_eq!(
+                registry.requests().pop().unwrap().target,
+                target,
+                "{http:?}"
+            );
+        }
+        for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
+            let kind = "application/x-www-form-urlencoded";
+            let request = Ask::new(method, "/c/login")
+                .header("content-type", kind)
+                .body("a=b");
+            assert_eq!(ask(&proxy, http, &request).status, 200);
+            let seen = registry.requests().pop().unwrap();
+            assert_eq!(
+                (seen.one("content-type"), seen.body.as_slice()),
+                (kind, &b"a=b"[..])
+            );
+        }
+        assert_eq!(ask(&proxy, http, &Ask::new("TRACE", "/")).status, 405);
+    }
+}
+
+#[test]
+fn no_spelling_of_v2_slips_into_the_portal() {
+    let registry = Registry::obliging();
+    let proxy = portal(&registry);
+    for http in Http::BOTH {
+        for target in [
+            "/v2/",
+            "/v2",
+            "//v2/",
+            "///v2//a/tags/list",
+            "/%76%32/a/tags/list",
+            "/v2%2Fa/tags/list",
+            "/%2Fv2/a/tags/list",
+        ] {
+            let nobody = ask(&proxy, http, &Ask::new("GET", target));
+            nobody.is_refusal(401, "UNAUTHORIZED");
+        }
+        for target in [
+            "/x/../v2/",
+            "/./v2/",
+            "/x/%2e%2e/v2/",
+            "/x/..%2fv2/",
+            "/..;/v2/",
+            "/x\\..\\v2/",
+        ] {
+            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            assert_eq!(answer.status, 400, "{target}");
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn credentials_for_the_registry_stay_out_of_its_log_and_reach_the_portal_only() {
+    let registry = Registry::obliging();
+    let proxy = portal(&registry);
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+    assert!(
+        registry
+            .requests()
+            .pop()
+            .unwrap()
+            .all("authorization")
+            .is_empty()
+    );
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/c/")).status,
+        200
+    );
+    assert_eq!(
+        registry.requests().pop().unwrap().one("authorization"),
+        "Basic YWxpY2U6cHc="
+    );
+}
+
+#[test]
+fn a_route_that_is_no_registry_has_no_grammar() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config("", "registry = false"));
+    for http in Http::BOTH {
+        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/Any/Thing?x=1;2"));
+        assert_eq!(answer.status, 200);
+        assert!(!answer.has("docker-distribution-api-version"));
+        assert_eq!(
+            registry.requests().pop().unwrap().target,
+            "/v2/Any/Thing?x=1;2"
+        );
+        let nobody = ask(&proxy, http, &Ask::new("GET", "/v2/"));
+        assert_eq!(nobody.status, 401);
+        assert!(
+            nobody.has("www-authenticate") && nobody.one("content-type").starts_with("text/plain")
+        );
+    }
+}

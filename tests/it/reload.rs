@@ -1,0 +1,229 @@
+//! Reload: all of the new configuration or nothing of it, and no transfer lost.
+
+use std::time::Instant;
+
+use rustls::ClientConnection;
+
+use crate::listeners::kept_port;
+use crate::support::ask::chunk;
+use crate::support::client::dial;
+use crate::support::h2::{H2, block_on};
+use crate::support::proxy::ALICE;
+use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, certs, config};
+
+fn carol() -> String {
+    format!("carol:{}\n", bcrypt::hash("new", 4).unwrap())
+}
+
+#[test]
+fn a_new_user_logs_in_and_an_old_one_does_not() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let new = || Ask::new("GET", "/v2/").login(b"carol:new");
+    for http in Http::BOTH {
+        assert_eq!(ask(&proxy, http, &new()).status, 401);
+    }
+    proxy.write("htpasswd", carol());
+    proxy.reload().unwrap();
+    for http in Http::BOTH {
+        assert_eq!(ask(&proxy, http, &new()).status, 200);
+        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 401);
+    }
+}
+
+#[test]
+fn a_kept_connection_obeys_the_new_rules() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut one = Client::connect(&proxy);
+    assert_eq!(one.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    block_on(async {
+        let mut two = H2::connect(&proxy).await;
+        assert_eq!(two.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
+        proxy.write("htpasswd", carol());
+        proxy.reload().unwrap();
+        assert_eq!(two.ask(&Ask::alice("GET", "/v2/")).await.status, 401);
+        let new = Ask::new("GET", "/v2/").login(b"carol:new");
+        assert_eq!(two.ask(&new).await.status, 200);
+    });
+    assert_eq!(one.ask(&Ask::alice("GET", "/v2/")).status, 401);
+}
+
+#[test]
+fn a_bad_configuration_leaves_the_old_one_in_use() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let good = config("", "");
+    let bad = [
+        (good.replace("[listen]", "[listen"), "proxy.toml:"),
+        (
+            config("[limits]\nhaed = \"1s\"\n", ""),
+            "did you mean \"head\"",
+        ),
+        (good.replace("\"htpasswd\"", "\"missing\""), "missing"),
+        (good.replace("\"cert.pem\"", "\"absent.pem\""), "absent.pem"),
+        (
+            good.replace("https = ", "https = \"never\" #"),
+            "proxy.toml:",
+        ),
+        (String::new(), "listen"),
+    ];
+    for (text, word) in bad {
+        proxy.configure(&registry, &text);
+        let problems = proxy.reload().expect_err(&text).to_string();
+        assert!(problems.contains(word), "{word} in {problems}");
+        assert_eq!(
+            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+            200
+        );
+    }
+    std::fs::remove_file(proxy.path("proxy.toml")).unwrap();
+    assert!(proxy.reload().is_err());
+    assert_eq!(
+        ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+    // And the next good one is taken.
+    proxy.write("htpasswd", carol());
+    proxy.configure(&registry, &good);
+    proxy.reload().unwrap();
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        401
+    );
+}
+
+#[test]
+fn a_running_upload_ends_where_it_began() {
+    let (old, new) = (Registry::obliging(), Registry::obliging());
+    let proxy = Proxy::usual(&old);
+    let mut client = Client::connect(&proxy);
+    client.send(
+        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+            .chunked()
+            .head(),
+    );
+    client.send(chunk(b"first"));
+    old.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    proxy.write("htpasswd", carol());
+    proxy.configure(&new, &config("", ""));
+    proxy.reload().unwrap();
+    client.send(chunk(b" last"));
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer("PATCH").status, 200);
+    assert_eq!(old.only().body, b"first last");
+    // The same connection, by the new rules, to the new registry.
+    let next = Ask::new("GET", "/v2/").login(b"carol:new");
+    assert_eq!(client.ask(&next).status, 200);
+    assert_eq!((old.requests().len(), new.requests().len()), (1, 1));
+}
+
+#[test]
+fn connections_to_the_same_registry_are_kept() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    proxy.write("htpasswd", format!("{ALICE}{}", carol()));
+    proxy.reload().unwrap();
+    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(registry.connections(), 1);
+}
+
+#[test]
+fn a_new_certificate_is_shown_to_new_connections() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut old = Client::connect(&proxy);
+    let before = certificate(&proxy);
+    assert_eq!(certificate(&proxy), before);
+    let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
+    proxy.write("cert.pem", cert);
+    proxy.write("key.pem", key);
+    proxy.reload().unwrap();
+    assert_ne!(certificate(&proxy), before);
+    assert_eq!(old.ask(&Ask::alice("GET", "/v2/")).status, 200);
+}
+
+fn certificate(proxy: &Proxy) -> Vec<u8> {
+    let config = certs::usual_client("http/1.1");
+    let mut tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+    let mut socket = dial(proxy.https());
+    while tls.is_handshaking() {
+        tls.complete_io(&mut socket).unwrap();
+    }
+    tls.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn listeners_come_and_go_and_the_others_stay() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut kept = Client::connect(&proxy);
+    let (port, _socket) = kept_port();
+    let address = format!("127.0.0.1:{port}");
+    let both = format!("https = [\"127.0.0.1:0\"]\nhttp = [\"{address}\"]");
+    let without = "https = [\"127.0.0.1:0\"]";
+    proxy.configure(&registry, &config("", "").replace(without, &both));
+    proxy.reload().unwrap();
+    let mut plain = Client::plain(address.parse().unwrap());
+    assert_eq!(plain.ask(&Ask::new("GET", "/")).status, 308);
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+
+    proxy.configure(&registry, &config("", ""));
+    proxy.reload().unwrap();
+    let until = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(&address).is_ok() {
+        assert!(
+            Instant::now() < until,
+            "a listener that is gone still accepts"
+        );
+    }
+    // Who was connected there is served on, and the other listener never closed.
+    assert_eq!(plain.ask(&Ask::new("GET", "/")).status, 308);
+    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+}
+
+#[test]
+fn a_listener_that_cannot_be_had_changes_nothing() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let both = format!("https = [\"127.0.0.1:0\", \"{address}\"]");
+    proxy.write("htpasswd", carol());
+    proxy.configure(
+        &registry,
+        &config("", "").replace("https = [\"127.0.0.1:0\"]", &both),
+    );
+    let problems = proxy.reload().unwrap_err().to_string();
+    assert!(problems.contains(&address.to_string()), "{problems}");
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+}
+
+#[test]
+fn reloads_in_a_row_lose_no_request() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut client = Client::connect(&proxy);
+            for _ in 0..100 {
+                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+            }
+        });
+        while !asking.is_finished() {
+            proxy.reload().unwrap();
+        }
+    });
+}
