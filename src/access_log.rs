@@ -249,7 +249,16 @@ fn as_json(
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let json = serde_json::Value::from(text).to_string();
+    // Legal in JSON as they are, and a command to a terminal: DEL and the controls above ASCII.
+    json.chars().fold(String::new(), |mut quoted, character| {
+        if character.is_control() {
+            let _ = write!(quoted, "\\u{:04x}", u32::from(character));
+        } else {
+            quoted.push(character);
+        }
+        quoted
+    })
 }
 
 /// RFC 3339 with milliseconds, always as long.
@@ -275,11 +284,16 @@ mod tests {
 
     #[test]
     fn json_is_one_object_with_every_key() {
-        let words = [("user", "a\"\u{1b}\n"), ("site", "")];
+        let words = [("user", "a\"\u{1b}\n\u{9b}\u{7f}"), ("site", "")];
         let line = as_json("T", &words, &NUMBERS, None);
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["user"], "a\"\u{1b}\n");
+        assert_eq!(value["user"], "a\"\u{1b}\n\u{9b}\u{7f}");
+        assert!(
+            line.trim_end()
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+        );
         assert!(value["site"].is_null() && value["upstream_ms"].is_null());
         assert_eq!(value["status"], 200);
     }

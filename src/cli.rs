@@ -69,10 +69,15 @@ fn check(file: &std::path::Path) -> ExitCode {
 }
 
 fn serve(file: &std::path::Path) -> ExitCode {
-    let (config, problems) = config::load(file);
+    let (config, mut problems) = config::load(file);
     let Some(config) = config else {
         return refuse(&problems);
     };
+    if problems.has_errors() {
+        // For what is wrong with the files it names.
+        Snapshot::build(&config, None, Purpose::Check, &mut problems);
+        return refuse(&problems);
+    }
     let log = match start_log(&config.log) {
         Ok(log) => log,
         Err(error) => return fail(&format!("cannot write log.file: {error}")),
@@ -83,7 +88,7 @@ fn serve(file: &std::path::Path) -> ExitCode {
         Err(Failure::Unable(problems)) => return fail(&format!("{problems}\nnot started")),
     };
     for problem in problems.warnings() {
-        tracing::warn!("{problem}");
+        tracing::warn!("{}", problems.line(problem));
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -147,9 +147,10 @@ pub enum Auth {
     Open,
 }
 
-/// Reads a file; without errors among the problems there is a config.
+/// Reads a file. With errors among the problems there may still be a config: so that the files it names
+/// can be looked at in the same run, not so that it is used.
 pub fn load(file: &Path) -> (Option<Config>, Problems) {
-    match std::fs::read(file) {
+    match read(file) {
         Ok(bytes) => parse(file, &bytes),
         Err(error) => {
             let mut problems = Problems::new(file);
@@ -160,6 +161,17 @@ pub fn load(file: &Path) -> (Option<Config>, Problems) {
             (None, problems)
         }
     }
+}
+
+/// Opening a pipe would wait for a writer, and with it the whole gate.
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "not a file",
+        ));
+    }
+    std::fs::read(file)
 }
 
 /// Reads a file's bytes; paths in it are relative to the folder of `file`.
@@ -174,7 +186,7 @@ pub fn parse(file: &Path, bytes: &[u8]) -> (Option<Config>, Problems) {
     };
     let document = Document::parse(file, text, KEYS);
     let base = file.parent().unwrap_or_else(|| Path::new(""));
-    let config = build::config(&document, base);
-    let problems = document.into_problems();
-    (config.filter(|_| !problems.has_errors()), problems)
+    let is_whole = document.is_whole();
+    let config = build::config(&document, base).filter(|_| is_whole);
+    (config, document.into_problems())
 }

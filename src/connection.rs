@@ -26,7 +26,9 @@ mod drive;
 mod linger;
 mod plain;
 mod serve;
+mod served;
 mod stream;
+mod streams;
 mod watch;
 
 pub use drain::{Drain, Drainer};
@@ -111,7 +113,12 @@ pub async fn serve_tls(
     let watch = Arc::new(Watch::new(terms.settings));
     let Ok(stream) = open(stream) else { return };
     let stream = Watched::new(stream, &watch);
-    match timeout(terms.settings.handshake, tls::accept(stream, tls)).await {
+    let handshake = timeout(terms.settings.handshake, tls::accept(stream, tls));
+    let handshake = tokio::select! {
+        handshake = handshake => handshake,
+        () = terms.drain.clone().has_lasted(serve::GRACE) => return,
+    };
+    match handshake {
         Err(_elapsed) => tracing::debug!(%peer, "closed: no handshake in time"),
         Ok(Err(HandshakeError::PlainHttp(stream))) => {
             tracing::debug!(%peer, "plain HTTP on a TLS port");

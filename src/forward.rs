@@ -107,6 +107,9 @@ impl Forward {
             is_site: around.is_site,
         };
         repair.headers(&mut parts.headers);
+        if self.keep_authorization {
+            headers::secure_cookies(&mut parts.headers);
+        }
         headers::edit(&mut parts.headers, &self.edits.response);
         let body = if body.is_end_stream() {
             Body::empty()

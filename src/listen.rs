@@ -49,8 +49,8 @@ impl Listener {
     /// Accepts for ever; `handle` gets each connection with the slot that counts it.
     ///
     /// It neither dies nor spins: a connection that broke before it was accepted is skipped, and when
-    /// descriptors or memory run out it pauses. With no slot free it stops accepting, so that clients
-    /// wait in the kernel's backlog. Fails only when the socket cannot be watched at all.
+    /// descriptors or memory run out it pauses. With no slot free it holds the one it has accepted,
+    /// and the others wait in the kernel's backlog. Fails only when the socket cannot be watched at all.
     pub async fn accept(
         self,
         slots: Slots,
@@ -58,7 +58,6 @@ impl Listener {
     ) -> io::Result<()> {
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
         loop {
-            let room = slots.room().await;
             // Taken off this runtime again: a worker's will watch it.
             match socket
                 .accept()
@@ -67,6 +66,7 @@ impl Listener {
             {
                 Err(error) => pause(&error).await,
                 Ok((stream, address)) => {
+                    let room = slots.room().await;
                     let peer = PeerAddr::new(address);
                     match slots.take(room, peer.client()) {
                         Some(slot) => handle(stream, peer, slot),

@@ -45,6 +45,9 @@ pub enum Refusal {
     /// A method that no gate forwards.
     #[error("method not allowed")]
     Method,
+    /// A transfer coding other than exactly one `chunked`.
+    #[error("unknown transfer coding")]
+    TransferCoding,
     /// An expectation other than `100-continue`.
     #[error("unknown expectation")]
     Expectation,
@@ -132,6 +135,7 @@ impl Refusal {
             Self::Invalid(invalid) => of_invalid(invalid),
             Self::Method => Verdict::new(405, Code::Unsupported, self)
                 .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Self::TransferCoding => Verdict::new(501, Code::Unsupported, self),
             Self::Expectation => Verdict::new(417, Code::Unsupported, self),
             Self::TooLarge(_) => Verdict::new(413, Code::SizeInvalid, self),
             Self::PlainHttp => Verdict::new(400, Code::Unsupported, self),

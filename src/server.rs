@@ -186,13 +186,13 @@ impl Server {
         match &outcome {
             Ok(problems) => {
                 for problem in problems.warnings() {
-                    tracing::warn!("{problem}");
+                    tracing::warn!("{}", problems.line(problem));
                 }
                 tracing::info!("reloaded");
             }
             Err(problems) => {
                 for problem in problems.errors() {
-                    tracing::error!("{problem}");
+                    tracing::error!("{}", problems.line(problem));
                 }
                 tracing::error!(
                     "not reloaded: {}; the old configuration stays in use",

@@ -110,6 +110,7 @@ impl Service {
             received,
         } = asking;
         self.check_size(&parts)?;
+        check_message(&parts)?;
         let target = Target::of(&parts)?;
         manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
@@ -118,7 +119,7 @@ impl Service {
         manner.registry &= route.registry;
         manner.challenge = route.authenticator.challenge().cloned();
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
-        let wanted = wanted(route, &parts, &target);
+        let wanted = wanted(site, route, &parts, &target);
         record.operation(wanted.as_ref().ok().and_then(Wanted::operation));
         let identity = route.authenticator.authenticate(&parts.headers).await?;
         record.user(identity.user());
@@ -205,6 +206,19 @@ struct Asking<'a> {
     parts: request::Parts,
     incoming: Incoming,
     received: Arc<Received>,
+}
+
+/// What no gate forwards, and framing that could be read in two ways (RFC 9112 section 6.1).
+fn check_message(parts: &request::Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::Method);
+    }
+    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::TransferCoding),
+    }
 }
 
 /// The only expectation there is (RFC 9110 section 10.1.1).

@@ -61,6 +61,12 @@ impl Snapshot {
         purpose: Purpose,
         problems: &mut Problems,
     ) -> Option<Self> {
+        // What will be refused anyway makes no files.
+        let purpose = if problems.has_errors() {
+            Purpose::Check
+        } else {
+            purpose
+        };
         let builder = Builder {
             config,
             old,

@@ -58,7 +58,7 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
 
 fn listen(root: &Table<'_>) -> Option<Listen> {
     let listen = root
-        .required("listen", "[listen]\nhttps = [\"[::]:443\"]")
+        .required("listen", "[listen] with https = [\"[::]:443\"]")
         .table("listen")?;
     let addresses = |key| -> Vec<SocketAddr> {
         let list = listen.parse_each(key, units::socket_address);

@@ -116,6 +116,25 @@ impl Problems {
         self.list.push(problem);
     }
 
+    /// One of them as a single line for a log, with the file in front.
+    pub fn line(&self, problem: &Problem) -> String {
+        let place = problem
+            .place
+            .map(|place| format!("{place}:"))
+            .unwrap_or_default();
+        let texts = [
+            Some(&problem.what),
+            problem.why.as_ref(),
+            problem.remedy.as_ref(),
+        ];
+        let texts: Vec<_> = texts
+            .into_iter()
+            .flatten()
+            .map(|text| quiet(text))
+            .collect();
+        format!("{}:{place} {}", self.file.display(), texts.join("; "))
+    }
+
     /// The file they are about.
     pub fn file(&self) -> &Path {
         &self.file
@@ -247,6 +266,18 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
             return write!(f, "{}", character.escape_unicode());
         }
         f.write_char(character)
+    })
+}
+
+/// `text` with what [`escape`] escapes.
+fn quiet(text: &str) -> String {
+    text.chars().fold(String::new(), |mut quiet, character| {
+        if is_unprintable(character) {
+            quiet.extend(character.escape_unicode());
+        } else {
+            quiet.push(character);
+        }
+        quiet
     })
 }
 

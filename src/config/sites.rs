@@ -55,14 +55,14 @@ impl Reader<'_, '_> {
         let tables = self.table.tables("route");
         let routes: Vec<_> = tables
             .iter()
-            .filter_map(|route| self.route(route, auth.as_ref(), site_auth))
+            .map(|route| self.route(route, auth.as_ref(), site_auth))
             .collect();
         self.check_paths(&tables, &routes);
         Some(Site {
             hosts,
             certificate: certificate?,
             external,
-            routes,
+            routes: routes.into_iter().flatten().collect(),
         })
     }
 
@@ -145,7 +145,19 @@ impl Reader<'_, '_> {
         let mode = auth.parse("mode", |text| units::word(text, &modes));
         let htpasswd = auth.parse("htpasswd", units::text);
         let realm = auth.string("realm");
-        match mode?.value {
+        let mode = mode?.value;
+        if !matches!(mode, Mode::Basic)
+            && let Some(place) = auth.place_of("htpasswd").or_else(|| auth.place_of("realm"))
+        {
+            let problem =
+                Problem::error(place, "a password file or a realm without mode = \"basic\"");
+            auth.report(
+                problem
+                    .because("nobody would be asked for a password here")
+                    .fix("write mode = \"basic\", or remove them"),
+            );
+        }
+        match mode {
             Mode::Upstream => Some(Auth::LeftToUpstream),
             Mode::None => Some(Auth::Open),
             Mode::Basic => {
@@ -172,9 +184,10 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn check_paths(&self, tables: &[Table<'_>], routes: &[Route]) {
+    fn check_paths(&self, tables: &[Table<'_>], routes: &[Option<Route>]) {
         let mut seen = Vec::new();
         for (table, route) in tables.iter().zip(routes) {
+            let Some(route) = route else { continue };
             let prefix = route.path.trim_end_matches('/');
             if seen.contains(&prefix) {
                 let what = format!("the site has two routes for {}", route.path);

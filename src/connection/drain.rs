@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -55,6 +56,12 @@ impl Drain {
     /// True once draining has begun.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Returns once draining has lasted `grace`.
+    pub async fn has_lasted(self, grace: Duration) {
+        self.begins().await;
+        tokio::time::sleep(grace).await;
     }
 
     /// Returns once draining begins; never, when the gate is gone before.

@@ -3,24 +3,25 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::drive::{Drive, End, Http};
+use super::served::{Running, Served};
 use super::stream::Heard;
+use super::streams::Streams;
 use super::watch::{Late, Watch};
 use super::{Answer, Drain, Exchange, Info, Service, Terms, linger};
-use crate::body::{self, Body, Received};
+use crate::body::Received;
 
 /// A connection whose stream is open and whose HTTP version is known.
 pub(super) struct Connection<'a, S> {
@@ -54,6 +55,7 @@ impl<'a, S: Service> Connection<'a, S> {
             .header_read_timeout(None)
             .max_header_size(self.terms.settings.head_size)
             .serve_connection(TokioIo::new(stream), service_fn(self.requests()));
+        let drain = self.terms.drain.clone();
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
         log_end(&self.info, &end);
         let mut stream = http.into_parts().io.into_inner();
@@ -67,8 +69,16 @@ impl<'a, S: Service> Connection<'a, S> {
             return;
         }
         let closed = timeout(CLOSE, stream.shutdown()).await;
-        if matches!(closed, Ok(Ok(()))) && watch.left_unread() {
-            linger::discard(&mut stream).await;
+        let is_refused = match &end {
+            End::Done => watch.left_unread(),
+            End::Broken(error) => error.is_parse(),
+            End::Late(late) => *late == Late::Head,
+        };
+        if matches!(closed, Ok(Ok(()))) && is_refused {
+            tokio::select! {
+                () = linger::discard(&mut stream) => {}
+                () = drain.has_lasted(GRACE) => {}
+            }
         }
     }
 
@@ -80,7 +90,7 @@ impl<'a, S: Service> Connection<'a, S> {
         let watch = Arc::clone(&self.watch);
         watch.begin(false);
         let head_size = u32::try_from(self.terms.settings.head_size).unwrap_or(u32::MAX);
-        let mut http = http2::Builder::new(TokioExecutor::new())
+        let mut http = http2::Builder::new(Streams::new(self.terms.settings.write_idle))
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.terms.settings.h2_streams)
             .initial_stream_window_size(self.terms.settings.h2_window)
@@ -148,75 +158,7 @@ impl Future for ServedAnswer {
                     .insert(header::CONNECTION, CLOSE_VALUE);
             }
         }
-        Poll::Ready(Ok(response.map(|body| Served {
-            body,
-            failure: None,
-            _running: running,
-        })))
-    }
-}
-
-/// One request in flight; over when dropped.
-struct Running {
-    watch: Arc<Watch>,
-    received: Arc<Received>,
-}
-
-impl Running {
-    fn begin(watch: &Arc<Watch>, received: &Arc<Received>) -> Self {
-        watch.begin_request();
-        Self {
-            watch: Arc::clone(watch),
-            received: Arc::clone(received),
-        }
-    }
-
-    fn is_unread(&self) -> bool {
-        !self.received.is_ended()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.watch.end_request(self.is_unread());
-    }
-}
-
-/// An answer's body with the guard of its request.
-struct Served {
-    body: Body,
-    failure: Option<body::Error>,
-    _running: Option<Running>,
-}
-
-impl http_body::Body for Served {
-    type Data = Bytes;
-    type Error = body::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        if let Some(failure) = self.failure.take() {
-            return Poll::Ready(Some(Err(failure)));
-        }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Err(failure)) = frame {
-            // At an error hyper drops what it has not written yet, the head among it: it gets one turn
-            // to write, so that the client has all that came, and sees that it broke off.
-            self.failure = Some(failure);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Poll::Ready(Ok(response.map(|body| Served::new(body, running))))
     }
 }
 
@@ -241,7 +183,7 @@ where
     }
 }
 
-impl<I, S> Http for http2::Connection<I, S, TokioExecutor>
+impl<I, S> Http for http2::Connection<I, S, Streams>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Served> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -271,6 +213,8 @@ fn log_end(info: &Info, end: &End) {
     }
 }
 
+/// How long what is no request may still hold a gate that drains.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// How long the last bytes of a connection may take.
 const CLOSE: Duration = Duration::from_secs(2);
 const CLOSE_VALUE: HeaderValue = HeaderValue::from_static("close");

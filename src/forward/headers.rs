@@ -54,6 +54,21 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
     }
 }
 
+/// Marks cookies as for https only: an upstream behind a gate does not know that the outside is https.
+pub(super) fn secure_cookies(headers: &mut HeaderMap) {
+    if let header::Entry::Occupied(mut cookies) = headers.entry(header::SET_COOKIE) {
+        for cookie in cookies.iter_mut() {
+            let mut attributes = cookie.as_bytes().split(|byte| *byte == b';').skip(1);
+            if !attributes.any(|attribute| attribute.trim_ascii().eq_ignore_ascii_case(b"secure"))
+                && let Ok(secure) =
+                    HeaderValue::from_bytes(&[cookie.as_bytes(), b"; Secure"].concat())
+            {
+                *cookie = secure;
+            }
+        }
+    }
+}
+
 /// Makes sure that an answer under `/v2/` carries the API version exactly once, whatever came.
 pub fn set_api_version(headers: &mut HeaderMap) {
     let first = headers

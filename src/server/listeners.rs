@@ -59,7 +59,7 @@ enum State {
 impl Listeners {
     /// Binds every address, or reports each that cannot be.
     pub(super) fn bind(listen: &Listen, problems: &mut Problems) -> Option<Bound> {
-        bind_all(&wanted(listen), listen, problems).map(Bound)
+        bind_all(&wanted(listen), &[], listen, problems).map(Bound)
     }
 
     /// The addresses in use.
@@ -91,7 +91,7 @@ impl Listeners {
             .filter(|address| !have.contains(address))
             .copied()
             .collect();
-        let Some(added) = bind_all(&new, listen, problems) else {
+        let Some(added) = bind_all(&new, &have, listen, problems) else {
             return false;
         };
         let (kept, gone) = std::mem::take(&mut self.sockets)
@@ -159,7 +159,13 @@ fn wanted(listen: &Listen) -> Vec<Address> {
     https.chain(http).collect()
 }
 
-fn bind_all(wanted: &[Address], listen: &Listen, problems: &mut Problems) -> Option<Vec<Socket>> {
+/// `own` are the addresses that the gate holds already.
+fn bind_all(
+    wanted: &[Address],
+    own: &[Address],
+    listen: &Listen,
+    problems: &mut Problems,
+) -> Option<Vec<Socket>> {
     let mut sockets = Vec::new();
     let mut complete = true;
     for address in wanted {
@@ -168,6 +174,15 @@ fn bind_all(wanted: &[Address], listen: &Listen, problems: &mut Problems) -> Opt
             Err(error) => {
                 complete = false;
                 let what = format!("cannot listen on {}: {error}", address.address);
+                if own
+                    .iter()
+                    .any(|held| held.address.port() == address.address.port())
+                {
+                    let problem = Problem::error(None, what)
+                        .because("the gate itself holds this port under another address or scheme");
+                    problems.push(problem.fix("restart the gate"));
+                    continue;
+                }
                 problems.push(Problem::error(None, what).fix("see with ss -ltnp who uses the port; ports below 1024 need CAP_NET_BIND_SERVICE"));
             }
         }

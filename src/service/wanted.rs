@@ -8,7 +8,7 @@ use http::{Method, request};
 use crate::access::Asked;
 use crate::refusal::Refusal;
 use crate::registry::{Operation, Parsed, is_registry_path};
-use crate::site::Route;
+use crate::site::{Route, Site};
 use crate::target::Target;
 
 /// What a request asks for.
@@ -34,6 +34,7 @@ impl Wanted {
 
 /// Reads it from the request line; judges nothing.
 pub(super) fn wanted(
+    site: &Site,
     route: &Route,
     parts: &request::Parts,
     target: &Target,
@@ -45,7 +46,10 @@ pub(super) fn wanted(
         return Ok(Wanted::Forward(Asked::Path(as_sent(target))));
     }
     match Operation::parse(&parts.method, target.raw_path(), target.query())? {
-        Parsed::Operation(operation) => Ok(Wanted::Forward(Asked::Operation(operation))),
+        Parsed::Operation(operation) => {
+            let operation = confine(operation, site, route);
+            Ok(Wanted::Forward(Asked::Operation(operation)))
+        }
         Parsed::Redirect {
             operation,
             location,
@@ -53,6 +57,27 @@ pub(super) fn wanted(
             operation,
             location,
         }),
+    }
+}
+
+/// A mount reads another repository. One that lies under another route is read under that route's
+/// conditions, which this request has not met: a plain upload starts instead, as the specification asks
+/// of a registry that cannot mount. Without a source the registry chooses one, so it must not be asked
+/// where some of its repositories lie under another route.
+fn confine(operation: Operation, site: &Site, route: &Route) -> Operation {
+    let Some(mount) = operation.mount() else {
+        return operation;
+    };
+    let is_ours = match mount.from {
+        Some(source) => site
+            .route(&format!("/v2/{source}/"))
+            .is_some_and(|of_source| std::ptr::eq(of_source, route)),
+        None => site.routes.len() == 1,
+    };
+    if is_ours {
+        operation
+    } else {
+        operation.without_mount()
     }
 }
 

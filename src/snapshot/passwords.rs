@@ -18,12 +18,12 @@ pub(super) fn load(file: &Placed<PathBuf>, problems: &mut Problems) -> Option<Us
         }
     };
     for problem in &loaded.problems {
-        let what = format!("{}:{}: {problem}", file.display(), problem.line);
-        let consequence = match problem.severity() {
-            Severity::UserDisabled => "this user cannot log in",
-            Severity::Warning => "this user can log in",
-        };
-        problems.push(Problem::warning(file.place, what).because(consequence));
+        let what = format!("{}: {problem}", file.display());
+        let warning = Problem::warning(file.place, what);
+        problems.push(match problem.severity() {
+            Severity::UserDisabled => warning.because("nobody can log in with this line"),
+            Severity::Warning => warning,
+        });
     }
     if loaded.users.is_empty() {
         let what = format!("{} has no usable user", file.display());

@@ -89,6 +89,10 @@ impl Sections {
 
 /// The whole file, or an error when it is larger than any certificate file is.
 fn read_file(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+    // Opening a pipe would wait for a writer, and with it the whole gate.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
+    }
     let file = File::open(path)?;
     let facts = file.metadata()?;
     // Room for all of it at once: growing would leave copies of the key behind, unwiped.

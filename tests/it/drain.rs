@@ -147,7 +147,7 @@ fn a_reload_while_draining_is_no_second_stop() {
 #[test]
 fn half_a_handshake_does_not_hold_the_gate() {
     let registry = Registry::obliging();
-    let text = config("[limits]\nhandshake = \"500ms\"\nhead = \"500ms\"\n", "");
+    let text = config("[limits]\nhead = \"500ms\"\n", "");
     let proxy = Proxy::start(&registry, &text);
     let silent = TcpStream::connect(proxy.https()).unwrap();
     let mut slow = Client::connect(&proxy);
@@ -156,8 +156,8 @@ fn half_a_handshake_does_not_hold_the_gate() {
     let began = Instant::now();
     assert_eq!(proxy.wait(), 0);
     assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "the limit is 30 s"
+        began.elapsed() < Duration::from_secs(8),
+        "a handshake may take 10 s, but not when the gate drains"
     );
     let _ = silent.shutdown(Shutdown::Both);
 }

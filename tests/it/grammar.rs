@@ -209,7 +209,7 @@ fn only_paths_are_targets() {
     let login = "Authorization: Basic YWxpY2U6cHc=\r\n";
     let cases = [
         ("OPTIONS *", "Host: localhost", 400),
-        ("CONNECT localhost:443", "Host: localhost", 400),
+        ("CONNECT localhost:443", "Host: localhost", 405),
         ("GET http://evil.test/v2/", "Host: localhost", 421),
         ("GET https://localhost:1/v2/", "Host: localhost:2", 421),
         ("GET ftp://localhost/v2/", "Host: localhost", 400),

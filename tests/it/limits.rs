@@ -251,6 +251,26 @@ fn write_idle() {
 }
 
 #[test]
+fn write_idle_of_a_stream() {
+    let (registry, told) = endless();
+    let proxy = with(&registry, "write_idle = \"300ms\"");
+    let released = block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let (response, _) = client
+            .begin(&Ask::alice("GET", "/v2/a/manifests/x"))
+            .await
+            .unwrap();
+        // Its window is never opened again, while the connection itself is alive.
+        let _unread = response.await.unwrap();
+        let until = Duration::from_secs(10);
+        tokio::task::spawn_blocking(move || told.recv_timeout(until).is_ok())
+            .await
+            .unwrap()
+    });
+    assert!(released, "a stream that takes nothing holds the registry");
+}
+
+#[test]
 fn h2_streams() {
     let registry = Registry::obliging();
     let proxy = with(&registry, "h2_streams = 3");
@@ -295,4 +315,20 @@ fn a_connection_that_says_nothing_is_closed() {
     let proxy = with(&registry, "handshake = \"200ms\"");
     let mut socket = dial(proxy.https());
     assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn one_connection_at_a_time_is_enough_for_two_listeners() {
+    let registry = Registry::obliging();
+    let text = config("[limits]\nconnections = 1\n", "").replace(
+        "https = [\"127.0.0.1:0\"]",
+        "https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]",
+    );
+    let proxy = Proxy::start(&registry, &text);
+    for _ in 0..3 {
+        assert_eq!(
+            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+            200
+        );
+    }
 }

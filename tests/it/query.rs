@@ -1,6 +1,6 @@
 //! Queries: reduced to what the API knows, in one spelling, and with no second repository let through unseen.
 
-use crate::support::{Ask, DIGEST, Http, Proxy, Registry, ask};
+use crate::support::{Ask, DIGEST, Http, Proxy, Registry, ask, config};
 
 const UPLOADS: &str = "/v2/dev/a/blobs/uploads/";
 const UPLOAD: &str = "/v2/dev/a/blobs/uploads/u";
@@ -187,5 +187,56 @@ fn an_upload_is_bytes_whatever_the_client_calls_it() {
             .body("{}");
         assert_eq!(ask(&proxy, http, &manifest).status, 200);
         assert_eq!(registry.requests().pop().unwrap().one("content-type"), kind);
+    }
+}
+
+#[test]
+fn a_mount_from_under_another_route_becomes_a_plain_upload() {
+    let registry = Registry::obliging();
+    let open = "[[site.route]]\npath = \"/v2/up/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
+    let proxy = Proxy::start(&registry, &format!("{}\n{open}", config("", "")));
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let start = |name: &str, query: &str| format!("/v2/{name}/blobs/uploads/{query}");
+    for (request, forwarded) in [
+        // Nobody reads a closed repository through an open one, with its name or without.
+        (
+            Ask::new(
+                "POST",
+                &start("up/x", &format!("?mount={digest}&from=secret/repo")),
+            ),
+            start("up/x", ""),
+        ),
+        (
+            Ask::new("POST", &start("up/x", &format!("?mount={digest}"))),
+            start("up/x", ""),
+        ),
+        (
+            Ask::alice("POST", &start("a", &format!("?mount={digest}&from=up/x"))),
+            start("a", ""),
+        ),
+        // Within a route a mount is a mount.
+        (
+            Ask::new(
+                "POST",
+                &start("up/x", &format!("?mount={digest}&from=up/y")),
+            ),
+            start("up/x", &format!("?mount={digest}&from=up%2Fy")),
+        ),
+        (
+            Ask::alice(
+                "POST",
+                &start("a", &format!("?mount={digest}&from=secret/repo")),
+            ),
+            start("a", &format!("?mount={digest}&from=secret%2Frepo")),
+        ),
+    ] {
+        for http in Http::BOTH {
+            assert_eq!(ask(&proxy, http, &request).status, 200);
+            let target = registry.requests().pop().unwrap().target;
+            assert_eq!(
+                target.replace(&digest, "D").replace("%3A", ":"),
+                forwarded.replace(&digest, "D")
+            );
+        }
     }
 }

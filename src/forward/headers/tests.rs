@@ -141,3 +141,22 @@ fn operators_set_and_remove() {
     );
     assert!(!is_reserved(&header::SERVER));
 }
+
+#[test]
+fn cookies_become_secure_once() {
+    let mut headers = map(&[
+        ("set-cookie", "sid=1; Path=/; HttpOnly"),
+        ("set-cookie", "csrf=2; secure"),
+        ("set-cookie", "secure=3"),
+    ]);
+    secure_cookies(&mut headers);
+    let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
+    assert_eq!(
+        cookies,
+        [
+            "sid=1; Path=/; HttpOnly; Secure",
+            "csrf=2; secure",
+            "secure=3; Secure"
+        ]
+    );
+}

@@ -4,18 +4,24 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::{OK, PATIENCE};
+
+mod exchange;
+
+pub(crate) use exchange::Exchange;
 
 /// A running registry. Dropped, it closes everything, and a panic in it is passed on.
 pub(crate) struct Registry {
     shared: Arc<Shared>,
     url: String,
-    wake: Box<dyn Fn() + Send + Sync>,
+    /// Ends the accepting.
+    stop: Box<dyn Fn() + Send + Sync>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -48,7 +54,6 @@ struct Shared {
     changed: Condvar,
     sockets: Mutex<Vec<Box<dyn Socket>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    stopping: AtomicBool,
 }
 
 trait Socket: Read + Write + Send {
@@ -94,10 +99,10 @@ impl Registry {
     /// Runs `handler` for every request, once its head has come.
     pub(crate) fn start(handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let accept = move || Box::new(listener.accept().unwrap().0) as Box<dyn Socket>;
-        let wake = move || drop(TcpStream::connect(address));
-        Self::run(handler, format!("http://{address}"), accept, wake)
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let kept = listener.try_clone().unwrap();
+        let accept = move || Some(Box::new(listener.accept().ok()?.0) as Box<dyn Socket>);
+        Self::run(handler, url, accept, move || stop(SockRef::from(&kept)))
     }
 
     /// The same on a socket in the file system.
@@ -106,18 +111,17 @@ impl Registry {
         handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static,
     ) -> Self {
         let listener = UnixListener::bind(path).unwrap();
-        let (url, path) = (format!("unix:{}", path.display()), path.to_owned());
-        let accept = move || Box::new(listener.accept().unwrap().0) as Box<dyn Socket>;
-        Self::run(handler, url, accept, move || {
-            drop(UnixStream::connect(&path))
-        })
+        let url = format!("unix:{}", path.display());
+        let kept = listener.try_clone().unwrap();
+        let accept = move || Some(Box::new(listener.accept().ok()?.0) as Box<dyn Socket>);
+        Self::run(handler, url, accept, move || stop(SockRef::from(&kept)))
     }
 
     fn run(
         handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static,
         url: String,
-        accept: impl Fn() -> Box<dyn Socket> + Send + 'static,
-        wake: impl Fn() + Send + Sync + 'static,
+        accept: impl Fn() -> Option<Box<dyn Socket>> + Send + 'static,
+        stop: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             handler: Box::new(handler),
@@ -125,15 +129,11 @@ impl Registry {
             changed: Condvar::new(),
             sockets: Mutex::default(),
             threads: Mutex::default(),
-            stopping: AtomicBool::new(false),
         });
         let all = Arc::clone(&shared);
         let accepting = thread::spawn(move || {
             for number in 0.. {
-                let socket = accept();
-                if all.stopping.load(Ordering::SeqCst) {
-                    return;
-                }
+                let Some(socket) = accept() else { return };
                 socket.patience(PATIENCE);
                 lock(&all.sockets).push(socket.copy());
                 let own = Arc::clone(&all);
@@ -144,7 +144,7 @@ impl Registry {
         Self {
             shared,
             url,
-            wake: Box::new(wake),
+            stop: Box::new(stop),
             accepting: Some(accepting),
         }
     }
@@ -197,8 +197,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        (self.wake)();
+        (self.stop)();
         let accepting = self.accepting.take().into_iter();
         let panics: Vec<_> = accepting.filter_map(|thread| thread.join().err()).collect();
         for socket in lock(&self.shared.sockets).iter() {
@@ -219,149 +218,18 @@ impl Shared {
         let mut reader = BufReader::with_capacity(256 * 1024, socket);
         while let Some(mut recorded) = read_head(&mut reader) {
             recorded.connection = connection;
-            let framing = framing_of(&recorded);
             let index = {
                 let mut requests = lock(&self.requests);
                 requests.push(recorded.clone());
                 requests.len() - 1
             };
-            let mut exchange = Exchange {
-                head: recorded,
-                index,
-                reader: &mut reader,
-                framing,
-                shared: self,
-                is_open: true,
-            };
-            exchange.note_end();
+            let mut exchange = Exchange::new(recorded, index, &mut reader, self);
             (self.handler)(&mut exchange);
-            if !exchange.is_open || exchange.framing != Framing::Done {
+            if !exchange.is_reusable() {
                 break;
             }
         }
         reader.get_ref().close();
-    }
-}
-
-/// One request at the registry, for its handler.
-pub(crate) struct Exchange<'a> {
-    /// Without its body.
-    pub(crate) head: Recorded,
-    index: usize,
-    reader: &'a mut BufReader<Box<dyn Socket>>,
-    framing: Framing,
-    shared: &'a Shared,
-    is_open: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Done,
-    Broken,
-    Length(usize),
-    /// Bytes left of the present chunk.
-    Chunked(usize),
-}
-
-impl Exchange<'_> {
-    /// More of the body; nothing at its end, or where it broke off.
-    pub(crate) fn more(&mut self) -> Option<Vec<u8>> {
-        let bytes = self.read_more();
-        if bytes.is_err() {
-            self.framing = Framing::Broken;
-        }
-        let bytes = bytes.ok().filter(|bytes| !bytes.is_empty());
-        if let Some(bytes) = &bytes {
-            lock(&self.shared.requests)[self.index].body.extend(bytes);
-        }
-        self.note_end();
-        bytes
-    }
-
-    /// All the rest of the body.
-    pub(crate) fn body(&mut self) -> Vec<u8> {
-        let mut body = Vec::new();
-        while let Some(more) = self.more() {
-            body.extend(more);
-        }
-        body
-    }
-
-    /// Sends bytes; a peer that went away is no failure of the registry's.
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        if self.reader.get_mut().write_all(bytes.as_ref()).is_err() {
-            self.is_open = false;
-        }
-    }
-
-    /// True when the peer still took what was sent last.
-    pub(crate) fn is_open(&self) -> bool {
-        self.is_open
-    }
-
-    /// From now on a read or write that takes longer fails.
-    pub(crate) fn patience(&self, time: Duration) {
-        self.reader.get_ref().patience(time);
-    }
-
-    /// Closes the connection once the handler is done.
-    pub(crate) fn close(&mut self) {
-        self.is_open = false;
-    }
-
-    /// Reads and discards until the peer closes; the request counts as broken then.
-    pub(crate) fn wait_closed(&mut self) {
-        let mut space = [0; 4096];
-        while matches!(self.reader.read(&mut space), Ok(1..)) {}
-        self.framing = Framing::Broken;
-        self.note_end();
-    }
-
-    fn note_end(&self) {
-        let end = match self.framing {
-            Framing::Done => Ended::Whole,
-            Framing::Broken => Ended::Broken,
-            Framing::Length(_) | Framing::Chunked(_) => Ended::NotYet,
-        };
-        lock(&self.shared.requests)[self.index].end = end;
-        self.shared.changed.notify_all();
-    }
-
-    fn read_more(&mut self) -> io::Result<Vec<u8>> {
-        let mut left = match self.framing {
-            Framing::Done | Framing::Broken => return Ok(Vec::new()),
-            Framing::Length(left) => left,
-            Framing::Chunked(0) => {
-                let size = read_line(self.reader)?;
-                let size = usize::from_str_radix(&size, 16).map_err(io::Error::other)?;
-                if size == 0 {
-                    let last = read_line(self.reader)?;
-                    assert_eq!(last, "", "trailers");
-                    self.framing = Framing::Done;
-                    return Ok(Vec::new());
-                }
-                size
-            }
-            Framing::Chunked(left) => left,
-        };
-        let ready = self.reader.fill_buf()?;
-        if ready.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let bytes = ready[..ready.len().min(left)].to_vec();
-        self.reader.consume(bytes.len());
-        left -= bytes.len();
-        self.framing = match self.framing {
-            Framing::Length(_) if left == 0 => Framing::Done,
-            Framing::Length(_) => Framing::Length(left),
-            _ if left == 0 => {
-                self.framing = Framing::Chunked(0);
-                assert_eq!(read_line(self.reader)?, "", "the end of a chunk");
-                Framing::Chunked(0)
-            }
-            _ => Framing::Chunked(left),
-        };
-        Ok(bytes)
     }
 }
 
@@ -418,16 +286,6 @@ fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<Recorded> {
     })
 }
 
-fn framing_of(head: &Recorded) -> Framing {
-    let (coding, length) = (head.all("transfer-encoding"), head.all("content-length"));
-    match (coding.as_slice(), length.as_slice()) {
-        ([], [] | ["0"]) => Framing::Done,
-        ([], [length]) => Framing::Length(length.parse().unwrap()),
-        (["chunked"], []) => Framing::Chunked(0),
-        other => panic!("framing {other:?}"),
-    }
-}
-
 /// A line without its CRLF, which must be there; bytes become characters.
 fn read_line(reader: &mut BufReader<Box<dyn Socket>>) -> io::Result<String> {
     let mut line = Vec::new();
@@ -441,6 +299,11 @@ fn read_line(reader: &mut BufReader<Box<dyn Socket>>) -> io::Result<String> {
 /// A handler that panicked has left whole lists.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A listener that is shut down accepts no more, and says so to who waits.
+fn stop(listener: SockRef<'_>) {
+    listener.shutdown(Shutdown::Both).unwrap();
 }
 
 /// Where nothing listens: a port that was the system's choice, and is free again.

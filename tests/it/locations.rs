@@ -1,0 +1,96 @@
+//! What the registry says about its own address is made true for the client; all else stays as it is.
+
+use crate::support::{Ask, Http, Proxy, Registry, ask, config};
+
+#[test]
+fn locations_name_the_origin_that_the_client_addressed() {
+    let registry = Registry::start(|exchange| {
+        let location = exchange.head.one("x-location").to_owned();
+        exchange.send(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Location: {location}\r\n\
+             Link: <{location}>; rel=\"next\"\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let hosts = "hosts = [\"localhost\", \"reg.test\", \"[::1]\"]";
+    let config = config("", "").replace("hosts = [\"localhost\"]", hosts);
+    let proxy = Proxy::start(&registry, &config);
+    let path = "/v2/a/blobs/uploads/u?_state=a%2Fb+c%3D%3D&x=#f";
+    let upstream = registry.authority();
+    for http in Http::BOTH {
+        for host in [
+            "localhost:8443",
+            "localhost:443",
+            "localhost",
+            "REG.test:5000",
+            "[::1]:8443",
+        ] {
+            for internal in [
+                format!("http://{upstream}"),
+                format!("HTTP://{upstream}"),
+                format!("http://{host}"),
+                format!("https://{host}"),
+                "http://reg.test".to_owned(),
+                "http://localhost:5000".to_owned(),
+            ] {
+                let request = Ask::alice("GET", "/v2/").host(host);
+                let request = request.header("x-location", format!("{internal}{path}"));
+                let answer = ask(&proxy, http, &request);
+                let expected = format!("https://{host}{path}");
+                assert_eq!(answer.one("location"), expected, "{internal}");
+                assert_eq!(answer.one("content-location"), expected);
+                assert_eq!(answer.one("link"), format!("<{expected}>; rel=\"next\""));
+            }
+        }
+    }
+}
+
+#[test]
+fn locations_elsewhere_stay_byte_for_byte() {
+    let registry = Registry::start(|exchange| {
+        let location = exchange.head.one("x-location").to_owned();
+        exchange.send(format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        for location in [
+            "https://s3.example/bucket/x?X-Amz-Signature=ab%2Bc&X-Amz-Date=1",
+            "/v2/a/blobs/uploads/u?_state=x",
+            "u?_state=x",
+            "//cdn.example/x",
+            "https://localhost.evil.test/v2/",
+            "https://user@localhost/v2/",
+            "ftp://localhost/v2/",
+        ] {
+            let request = Ask::alice("GET", "/v2/").header("x-location", location);
+            let answer = ask(&proxy, http, &request);
+            assert_eq!((answer.status, answer.one("location")), (307, location));
+        }
+    }
+}
+
+#[test]
+fn an_external_url_wins_over_what_was_addressed() {
+    let registry = Registry::start(|exchange| {
+        let host = exchange.head.one("host").to_owned();
+        exchange.send(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: https://{host}/v2/x\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let external = "hosts = [\"localhost\"]\nexternal_url = \"https://pub.example:444\"";
+    let config = config("", "").replace("hosts = [\"localhost\"]", external);
+    let proxy = Proxy::start(&registry, &config);
+    for http in Http::BOTH {
+        let answer = ask(
+            &proxy,
+            http,
+            &Ask::alice("GET", "/v2/").host("localhost:8443"),
+        );
+        assert_eq!(answer.one("location"), "https://pub.example:444/v2/x");
+        assert_eq!(
+            registry.requests().pop().unwrap().one("host"),
+            "localhost:8443"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! One exchange at the registry: what its handler reads, and what it says.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::time::Duration;
+
+use super::{Ended, Recorded, Shared, Socket, lock, read_line};
+
+/// One request at the registry, for its handler.
+pub(crate) struct Exchange<'a> {
+    /// Without its body.
+    pub(crate) head: Recorded,
+    index: usize,
+    reader: &'a mut BufReader<Box<dyn Socket>>,
+    framing: Framing,
+    shared: &'a Shared,
+    is_open: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Done,
+    Broken,
+    Length(usize),
+    /// Bytes left of the present chunk.
+    Chunked(usize),
+}
+
+impl<'a> Exchange<'a> {
+    /// A request whose head has come, the `index`-th of all.
+    pub(super) fn new(
+        head: Recorded,
+        index: usize,
+        reader: &'a mut BufReader<Box<dyn Socket>>,
+        shared: &'a Shared,
+    ) -> Self {
+        let framing = framing_of(&head);
+        let exchange = Self {
+            head,
+            index,
+            reader,
+            framing,
+            shared,
+            is_open: true,
+        };
+        exchange.note_end();
+        exchange
+    }
+
+    /// True when another request may follow.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.is_open && self.framing == Framing::Done
+    }
+
+    /// More of the body; nothing at its end, or where it broke off.
+    pub(crate) fn more(&mut self) -> Option<Vec<u8>> {
+        let bytes = self.read_more();
+        if bytes.is_err() {
+            self.framing = Framing::Broken;
+        }
+        let bytes = bytes.ok().filter(|bytes| !bytes.is_empty());
+        if let Some(bytes) = &bytes {
+            lock(&self.shared.requests)[self.index].body.extend(bytes);
+        }
+        self.note_end();
+        bytes
+    }
+
+    /// All the rest of the body.
+    pub(crate) fn body(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        while let Some(more) = self.more() {
+            body.extend(more);
+        }
+        body
+    }
+
+    /// Sends bytes; a peer that went away is no failure of the registry's.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        if self.reader.get_mut().write_all(bytes.as_ref()).is_err() {
+            self.is_open = false;
+        }
+    }
+
+    /// True when the peer still took what was sent last.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// From now on a read or write that takes longer fails.
+    pub(crate) fn patience(&self, time: Duration) {
+        self.reader.get_ref().patience(time);
+    }
+
+    /// Closes the connection once the handler is done.
+    pub(crate) fn close(&mut self) {
+        self.is_open = false;
+    }
+
+    /// Reads and discards until the peer closes; the request counts as broken then.
+    pub(crate) fn wait_closed(&mut self) {
+        let mut space = [0; 4096];
+        while matches!(self.reader.read(&mut space), Ok(1..)) {}
+        self.framing = Framing::Broken;
+        self.note_end();
+    }
+
+    fn note_end(&self) {
+        let end = match self.framing {
+            Framing::Done => Ended::Whole,
+            Framing::Broken => Ended::Broken,
+            Framing::Length(_) | Framing::Chunked(_) => Ended::NotYet,
+        };
+        lock(&self.shared.requests)[self.index].end = end;
+        self.shared.changed.notify_all();
+    }
+
+    fn read_more(&mut self) -> io::Result<Vec<u8>> {
+        let mut left = match self.framing {
+            Framing::Done | Framing::Broken => return Ok(Vec::new()),
+            Framing::Length(left) => left,
+            Framing::Chunked(0) => {
+                let size = read_line(self.reader)?;
+                let size = usize::from_str_radix(&size, 16).map_err(io::Error::other)?;
+                if size == 0 {
+                    let last = read_line(self.reader)?;
+                    assert_eq!(last, "", "trailers");
+                    self.framing = Framing::Done;
+                    return Ok(Vec::new());
+                }
+                size
+            }
+            Framing::Chunked(left) => left,
+        };
+        let ready = self.reader.fill_buf()?;
+        if ready.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let bytes = ready[..ready.len().min(left)].to_vec();
+        self.reader.consume(bytes.len());
+        left -= bytes.len();
+        self.framing = match self.framing {
+            Framing::Length(_) if left == 0 => Framing::Done,
+            Framing::Length(_) => Framing::Length(left),
+            _ if left == 0 => {
+                self.framing = Framing::Chunked(0);
+                assert_eq!(read_line(self.reader)?, "", "the end of a chunk");
+                Framing::Chunked(0)
+            }
+            _ => Framing::Chunked(left),
+        };
+        Ok(bytes)
+    }
+}
+
+fn framing_of(head: &Recorded) -> Framing {
+    let (coding, length) = (head.all("transfer-encoding"), head.all("content-length"));
+    match (coding.as_slice(), length.as_slice()) {
+        ([], [] | ["0"]) => Framing::Done,
+        ([], [length]) => Framing::Length(length.parse().unwrap()),
+        (["chunked"], []) => Framing::Chunked(0),
+        other => panic!("framing {other:?}"),
+    }
+}
