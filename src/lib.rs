@@ -75,6 +75,13 @@
 //! - The site follows from `Host`, not from the name in the TLS hello: HTTP/2 clients use one connection for
 //!   several names.
 //! - What is sent to a registry is built from the parsed operation; query keys the API does not know are dropped.
+//! - A mount whose source lies under another route becomes a plain upload: the source is read under that route's
+//!   conditions, which the request has not met. A mount that names no source is sent on only where the site has one
+//!   route.
+//! - A request with a length and a chunked body is read as chunked, reframed as exactly one request, and its
+//!   connection closed: hyper takes the length away before anyone can see it. Any transfer coding but one `chunked` is
+//!   501.
+//! - Beyond `limits.connections_per_client` a connection is closed: there is no TLS yet in which to answer.
 //! - An upload reaches the registry as `application/octet-stream`, never as a form, whose fields it would obey
 //!   before the query's.
 //! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is

@@ -19,6 +19,8 @@ pub(super) trait Http {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
     /// Ends the connection after the requests in flight.
     fn shut_down(&mut self);
+    /// Whether there is nothing more to say once no request runs.
+    fn ends_when_quiet(&self) -> bool;
     /// How long requests that are already on their way are still served while draining.
     fn grace(&self) -> Duration;
 }
@@ -73,6 +75,14 @@ impl<'a, H: Http> Drive<'a, H> {
         }
     }
 
+    /// True when the gate drains and nothing of a request is here but, at most, half a head: hyper would
+    /// wait for the rest of it.
+    fn is_over(&self) -> bool {
+        matches!(self.drain, Draining::Ending)
+            && self.http.ends_when_quiet()
+            && self.watch.is_quiet()
+    }
+
     /// Ready with what took too long; sets the timer anew while nothing did.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
         loop {
@@ -100,6 +110,7 @@ impl<H: Http> Future for Drive<'_, H> {
         match self.http.poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(End::Done),
             Poll::Ready(Err(error)) => Poll::Ready(End::Broken(error)),
+            Poll::Pending if self.is_over() => Poll::Ready(End::Done),
             Poll::Pending => self.poll_deadline(cx).map(End::Late),
         }
     }

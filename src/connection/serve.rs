@@ -177,6 +177,10 @@ where
         Pin::new(self).graceful_shutdown();
     }
 
+    fn ends_when_quiet(&self) -> bool {
+        true
+    }
+
     /// hyper closes an idle connection at once, and a request that is on the wire would be lost.
     fn grace(&self) -> Duration {
         Duration::from_secs(1)
@@ -196,6 +200,11 @@ where
 
     fn shut_down(&mut self) {
         Pin::new(self).graceful_shutdown();
+    }
+
+    /// The goodbye is a conversation.
+    fn ends_when_quiet(&self) -> bool {
+        false
     }
 
     /// GOAWAY comes in two steps by itself (RFC 9113 section 6.8).

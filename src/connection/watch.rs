@@ -110,6 +110,11 @@ impl Watch {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
+    /// True when no request is in flight and every byte of the answers is with the system.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle() && self.blocked.load(Ordering::Relaxed) == 0
+    }
+
     /// True when a request was answered before all of it was read: the close must linger.
     pub(super) fn left_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)

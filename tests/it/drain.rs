@@ -147,8 +147,7 @@ fn a_reload_while_draining_is_no_second_stop() {
 #[test]
 fn half_a_handshake_does_not_hold_the_gate() {
     let registry = Registry::obliging();
-    let text = config("[limits]\nhead = \"500ms\"\n", "");
-    let proxy = Proxy::start(&registry, &text);
+    let proxy = Proxy::usual(&registry);
     let silent = TcpStream::connect(proxy.https()).unwrap();
     let mut slow = Client::connect(&proxy);
     slow.send("GET /v2/ HT");
