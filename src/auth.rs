@@ -12,9 +12,12 @@ use crate::htpasswd::Users;
 
 mod basic;
 mod hashing;
+mod logins;
+mod verified;
 
 use basic::Credentials;
-pub use hashing::{Hashing, Settings as HashingSettings};
+pub use hashing::Settings as HashingSettings;
+pub use logins::Logins;
 
 /// Who a request comes from. Made here only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +82,7 @@ enum Mode {
 #[derive(Debug)]
 struct Basic {
     users: Arc<Users>,
-    hashing: Arc<Hashing>,
+    logins: Arc<Logins>,
     /// Decoded credentials longer than this, in bytes, are wrong.
     size: usize,
     challenge: HeaderValue,
@@ -89,14 +92,14 @@ impl Authenticator {
     /// HTTP Basic against a password file; `challenge` is made by [`challenge`].
     pub fn basic(
         users: Arc<Users>,
-        hashing: Arc<Hashing>,
+        logins: Arc<Logins>,
         size: usize,
         challenge: HeaderValue,
     ) -> Self {
         Self {
             mode: Mode::Basic(Basic {
                 users,
-                hashing,
+                logins,
                 size,
                 challenge,
             }),
@@ -161,8 +164,7 @@ impl Basic {
         };
         let name = String::from_utf8_lossy(&credentials.user).into_owned();
         let users = Arc::clone(&self.users);
-        let verified = self.hashing.run(move || verify(&users, &credentials)).await;
-        match verified {
+        match self.logins.check(users, credentials).await {
             Ok(true) => Ok(Identity {
                 kind: Kind::User(name),
             }),
@@ -178,19 +180,6 @@ fn single(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     match (fields.next(), fields.next()) {
         (field, None) => Ok(field),
         _ => Err(Error::Twice),
-    }
-}
-
-/// Runs on a hash thread. An unknown user costs what a known one costs.
-fn verify(users: &Users, credentials: &Credentials) -> bool {
-    match users.find(&credentials.user) {
-        Some(entry) => entry.verify(&credentials.password),
-        None => {
-            if let Some(stand_in) = users.prevailing() {
-                stand_in.verify(&credentials.password);
-            }
-            false
-        }
     }
 }
 

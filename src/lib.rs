@@ -90,6 +90,8 @@
 //!   of an answer.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
+//! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,
+//!   and a line that changes ends it at the reload.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - DES crypt is accepted, with a warning that 8 characters count.
 //! - A path spelt with a slash too many or too few is redirected by a relative location, true under whatever name

@@ -2,7 +2,7 @@
 //!
 //! Start, reload and `check` all build one here. `check` differs in two things: it makes no files, and
 //! opens no log. A reload builds
-//! the new one beside the old, takes over what must live on (connections to upstreams, hash threads,
+//! the new one beside the old, takes over what must live on (connections to upstreams, remembered logins,
 //! ticket keys, an open log), and nothing changes before all of it is good.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::access::Access;
 use crate::access_log::AccessLog;
-use crate::auth::{Authenticator, Hashing};
+use crate::auth::{Authenticator, Logins};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Auth, Config};
 use crate::connection;
@@ -39,7 +39,7 @@ pub struct Snapshot {
     pub drain: Duration,
     /// What an operator should be told once, such as where the CA is.
     pub notes: Vec<String>,
-    hashing: Arc<Hashing>,
+    logins: Arc<Logins>,
     tickets: Tickets,
     access: Option<(Destination, Sink)>,
 }
@@ -75,11 +75,11 @@ impl Snapshot {
         };
         let mut notes = Vec::new();
         let tickets = builder.tickets(problems);
-        let hashing = builder.hashing(problems);
+        let logins = builder.logins(problems);
         let access = builder.access(problems);
         let pairs = builder.pairs(problems, &mut notes);
-        let sites = builder.sites(hashing.as_ref(), problems);
-        let (tickets, hashing) = (tickets?, hashing?);
+        let sites = builder.sites(logins.as_ref(), problems);
+        let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
         }
@@ -100,7 +100,7 @@ impl Snapshot {
             connection,
             drain: config.drain,
             notes,
-            hashing,
+            logins,
             tickets,
             access,
         })
@@ -127,11 +127,11 @@ impl Builder<'_> {
         }
     }
 
-    fn hashing(&self, problems: &mut Problems) -> Option<Arc<Hashing>> {
+    fn logins(&self, problems: &mut Problems) -> Option<Arc<Logins>> {
         let settings = &self.config.hashing;
         match self.old {
-            Some(old) if old.hashing.settings() == settings => Some(Arc::clone(&old.hashing)),
-            _ => report(problems, Hashing::start(settings.clone())).map(Arc::new),
+            Some(old) if old.logins.settings() == settings => Some(Arc::clone(&old.logins)),
+            _ => report(problems, Logins::start(settings.clone())).map(Arc::new),
         }
     }
 
@@ -160,7 +160,7 @@ impl Builder<'_> {
         }
     }
 
-    fn sites(&self, hashing: Option<&Arc<Hashing>>, problems: &mut Problems) -> Sites {
+    fn sites(&self, logins: Option<&Arc<Logins>>, problems: &mut Problems) -> Sites {
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         if let Some(old) = self.old {
             upstreams.extend(
@@ -175,7 +175,7 @@ impl Builder<'_> {
             let routes = site
                 .routes
                 .iter()
-                .filter_map(|route| self.route(route, hashing, &mut upstreams, problems));
+                .filter_map(|route| self.route(route, logins, &mut upstreams, problems));
             sites.push(Site {
                 name: site.hosts.first().cloned().unwrap_or_default(),
                 hosts: site.hosts.clone(),
@@ -189,7 +189,7 @@ impl Builder<'_> {
     fn route(
         &self,
         route: &config::Route,
-        hashing: Option<&Arc<Hashing>>,
+        logins: Option<&Arc<Logins>>,
         upstreams: &mut Vec<Arc<Upstream>>,
         problems: &mut Problems,
     ) -> Option<Route> {
@@ -201,7 +201,7 @@ impl Builder<'_> {
                 let users = Arc::new(passwords::load(htpasswd, problems)?);
                 Authenticator::basic(
                     users,
-                    Arc::clone(hashing?),
+                    Arc::clone(logins?),
                     self.config.basic_size,
                     challenge.clone(),
                 )

@@ -1,6 +1,6 @@
 //! Threads of their own for password hashes, so that a hash never holds up a transfer.
 //!
-//! `snapshot` keeps one pool for the process; `auth` sends it work. The queue is bounded in length and
+//! Used by `logins`, which sends it work. The queue is bounded in length and
 //! in time, and work that nobody waits for any more is skipped.
 
 use std::io;
@@ -24,7 +24,7 @@ pub struct Settings {
 
 /// The pool; its threads end when it is dropped.
 #[derive(Debug)]
-pub struct Hashing {
+pub(super) struct Hashing {
     settings: Settings,
     queue: SyncSender<Work>,
 }
@@ -32,12 +32,12 @@ pub struct Hashing {
 type Work = Box<dyn FnOnce() + Send>;
 
 /// No thread had time.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Busy;
 
 impl Hashing {
     /// Starts the threads; fails when the system gives none.
-    pub fn start(settings: Settings) -> io::Result<Self> {
+    pub(super) fn start(settings: Settings) -> io::Result<Self> {
         let (queue, work) = sync_channel(settings.queue);
         let work = Arc::new(Mutex::new(work));
         for number in 0..settings.threads {
@@ -50,7 +50,7 @@ impl Hashing {
     }
 
     /// What the pool was made from.
-    pub fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }
 
