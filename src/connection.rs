@@ -107,17 +107,19 @@ pub async fn serve_tls(
     stream: StdStream,
     peer: PeerAddr,
     terms: Terms<'_>,
-    tls: &Tls,
+    tls: Arc<Tls>,
     service: impl Service,
 ) {
     let watch = Arc::new(Watch::new(terms.settings));
     let Ok(stream) = open(stream) else { return };
     let stream = Watched::new(stream, &watch);
-    let handshake = timeout(terms.settings.handshake, tls::accept(stream, tls));
+    let handshake = timeout(terms.settings.handshake, tls::accept(stream, &tls));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
         () = terms.drain.clone().has_lasted(serve::GRACE) => return,
     };
+    // After a reload the old certificates and keys go with the last handshake, not with the last connection.
+    drop(tls);
     match handshake {
         Err(_elapsed) => tracing::debug!(%peer, "closed: no handshake in time"),
         Ok(Err(HandshakeError::PlainHttp(stream))) => {

@@ -53,8 +53,8 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` [`log`] [`secret`] [`target`] |
-//! | 1 parts | [`htpasswd`] [`listen`] [`registry`] [`tls`] [`upstream`] |
+//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`secret`] |
+//! | 1 parts | [`htpasswd`] [`listen`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
 //! | 4 there and back | [`forward`] |
@@ -107,13 +107,14 @@ pub mod addr;
 pub mod body;
 mod buffers;
 pub mod log;
+mod percent;
 pub mod secret;
-pub mod target;
 
 // 1: parts that know nothing of each other.
 pub mod htpasswd;
 pub mod listen;
 pub mod registry;
+pub mod target;
 pub mod tls;
 pub mod upstream;
 

@@ -9,7 +9,6 @@ use std::fmt;
 pub mod errors;
 mod grammar;
 mod operation;
-mod percent;
 mod query;
 mod route;
 

@@ -15,21 +15,21 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::access::Asked;
-use crate::access_log::{AccessLog, Record};
+use crate::access_log::AccessLog;
 use crate::body::{Body, Inbound, Received};
 use crate::connection::Exchange;
-use crate::forward::headers::{REQUEST_ID, set_api_version};
 use crate::forward::{Around, Origin};
-use crate::refusal::{Manner, Refusal};
+use crate::refusal::Refusal;
 use crate::registry::is_registry_path;
 use crate::site::{Route, Site, Sites};
 use crate::target::Target;
 
+mod opened;
 mod plain;
 mod request_id;
 mod wanted;
 
-use request_id::RequestId;
+use opened::Opened;
 use wanted::{Wanted, wanted};
 
 /// What bounds a single request.
@@ -64,51 +64,30 @@ impl Service {
             connection,
             received,
         } = exchange;
-        let id = RequestId::next();
-        let mut record = Record::begin(
-            self.access_log.as_ref(),
-            connection.client,
-            Arc::clone(&received),
-            &id.text,
-        );
         let (parts, incoming) = request.into_parts();
-        record.request(&parts);
-        let mut manner = manner_of(&parts);
+        let log = self.access_log.as_ref();
+        let mut opened = Opened::new(log, connection.client, &received, &parts);
         let asking = Asking {
             worker,
             client: connection.client,
-            id: &id.value,
             parts,
             incoming,
             received,
         };
-        let result = self.decide(asking, &mut manner, &mut record).await;
-        let mut response = result.unwrap_or_else(|refusal| refuse(&refusal, &manner, &mut record));
-        response.headers_mut().insert(REQUEST_ID, id.value);
-        if manner.registry {
-            set_api_version(response.headers_mut());
-        }
-        record.status(response.status());
-        if !record.is_wanted() {
-            return response;
-        }
-        response.map(|body| body.observed(Box::new(record)))
+        let result = self.decide(asking, &mut opened).await;
+        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
+        opened.close(response)
     }
 
-    async fn decide(
-        &self,
-        asking: Asking<'_>,
-        manner: &mut Manner,
-        record: &mut Record,
-    ) -> Result<Response<Body>, Refusal> {
+    async fn decide(&self, asking: Asking, opened: &mut Opened) -> Result<Response<Body>, Refusal> {
         let Asking {
             worker,
             client,
-            id,
             parts,
             incoming,
             received,
         } = asking;
+        let Opened { id, record, manner } = opened;
         self.check_size(&parts)?;
         check_message(&parts)?;
         let target = Target::of(&parts)?;
@@ -147,7 +126,7 @@ impl Service {
             target: &target,
             outer: &outer,
             is_site: &|host| site.is_named(host),
-            request_id: id,
+            request_id: &id.value,
             worker,
         };
         let began = Instant::now();
@@ -199,10 +178,9 @@ impl Service {
 }
 
 /// A request, taken apart.
-struct Asking<'a> {
+struct Asking {
     worker: usize,
     client: crate::addr::ClientAddr,
-    id: &'a HeaderValue,
     parts: request::Parts,
     incoming: Incoming,
     received: Arc<Received>,
@@ -250,27 +228,4 @@ fn outer_origin(site: &Site, target: &Target) -> Origin {
         scheme: "https".to_owned(),
         authority: target.authority().to_owned(),
     })
-}
-
-fn refuse(refusal: &Refusal, manner: &Manner, record: &mut Record) -> Response<Body> {
-    record.refused(refusal);
-    if refusal.blames_upstream() {
-        let cause = std::error::Error::source(refusal).map(ToString::to_string);
-        tracing::warn!(error = %refusal, cause, "the upstream gave no answer");
-    }
-    refusal.answer(manner)
-}
-
-fn manner_of(parts: &request::Parts) -> Manner {
-    let html = |value: &HeaderValue| {
-        value
-            .to_str()
-            .is_ok_and(|accept| accept.contains("text/html"))
-    };
-    Manner {
-        registry: is_registry_path(parts.uri.path()),
-        head: parts.method == Method::HEAD,
-        html: parts.headers.get_all(header::ACCEPT).iter().any(html),
-        challenge: None,
-    }
 }

@@ -30,7 +30,7 @@ mod passwords;
 #[derive(Debug)]
 pub struct Snapshot {
     /// What handshakes use.
-    pub tls: Tls,
+    pub tls: Arc<Tls>,
     /// What requests use.
     pub service: Service,
     /// What bounds connections.
@@ -83,7 +83,7 @@ impl Snapshot {
         if problems.has_errors() {
             return None;
         }
-        let tls = report(problems, Tls::new(&config.tls, pairs, &tickets))?;
+        let tls = Arc::new(report(problems, Tls::new(&config.tls, pairs, &tickets))?);
         let access_log = access.as_ref().map(|(_, sink)| AccessLog {
             sink: sink.clone(),
             json: config.log.json,

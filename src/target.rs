@@ -7,6 +7,8 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
+use crate::percent;
+
 mod name;
 
 use name::Name;
@@ -181,7 +183,9 @@ fn canonical(raw: &str) -> Result<String, Error> {
     {
         return Err(Error::Path("contains a character that must be escaped"));
     }
-    let text = readable(&decode(raw).ok_or(Error::Path("contains a malformed escape"))?);
+    let text = readable(
+        &percent::decode(raw, |_| true).map_err(|_| Error::Path("contains a malformed escape"))?,
+    );
     if text.contains(char::is_control) {
         return Err(Error::Path("contains an escaped control character"));
     }
@@ -190,27 +194,6 @@ fn canonical(raw: &str) -> Result<String, Error> {
         return Err(Error::Path("contains a dot segment"));
     }
     Ok(merge_slashes(&text))
-}
-
-/// One pass: what an escape yields is never read as the begin of another.
-fn decode(raw: &str) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut bytes = raw.bytes();
-    while let Some(byte) = bytes.next() {
-        let is_escape = byte == b'%';
-        decoded.push(if is_escape {
-            hex(bytes.next()?)? << 4 | hex(bytes.next()?)?
-        } else {
-            byte
-        });
-    }
-    Some(decoded)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
 }
 
 /// As text, with every byte that belongs to no character as its escape.

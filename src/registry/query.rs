@@ -8,8 +8,8 @@
 
 use super::Invalid;
 use super::grammar::{check_name, is_digest};
-use super::percent::{Fault, decode, encode_into};
 use super::route::check_bytes;
+use crate::percent::{Fault, decode, encode_into};
 
 /// Known parameters in canonical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

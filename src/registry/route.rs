@@ -7,7 +7,7 @@
 
 use super::Invalid;
 use super::grammar::{check_name, is_digest, is_tag, is_upload_id};
-use super::percent::{Fault, decode};
+use crate::percent::{Fault, decode};
 
 /// What a path names, inside its repository.
 #[derive(Clone, Debug, PartialEq, Eq)]

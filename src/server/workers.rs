@@ -199,7 +199,9 @@ impl Serving {
             counted,
         } = accepted;
         let snapshot = self.shared.snapshot();
-        let settings = snapshot.connection.clone();
+        let (settings, tls) = (snapshot.connection.clone(), Arc::clone(&snapshot.tls));
+        // A connection may outlive many reloads; what they replaced must not.
+        drop(snapshot);
         let drain = self.drain.clone();
         let terms = Terms {
             settings: &settings,
@@ -208,7 +210,7 @@ impl Serving {
         match scheme {
             Scheme::Https => {
                 let service = self.over_tls();
-                connection::serve_tls(stream, peer, terms, &snapshot.tls, service).await;
+                connection::serve_tls(stream, peer, terms, tls, service).await;
             }
             Scheme::Http => connection::serve_plain(stream, peer, terms, self.over_http()).await,
         }

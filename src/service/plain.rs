@@ -3,15 +3,12 @@
 //! A registry client must not be redirected: it would have sent its password in the clear by then, and
 //! would do so again. It gets words instead.
 
-use std::sync::Arc;
-
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::{Exchange, RequestId, Service, manner_of};
-use crate::access_log::Record;
+use super::opened::Opened;
+use super::{Exchange, Service};
 use crate::body::Body;
-use crate::forward::headers::{REQUEST_ID, set_api_version};
 use crate::refusal::{Manner, Refusal};
 use crate::registry::is_registry_path;
 use crate::target::Target;
@@ -24,26 +21,12 @@ impl Service {
             connection,
             received,
         } = exchange;
-        let id = RequestId::next();
-        let mut record = Record::begin(
-            self.access_log.as_ref(),
-            connection.client,
-            Arc::clone(&received),
-            &id.text,
-        );
         let (parts, _unread) = request.into_parts();
-        record.request(&parts);
-        let mut manner = manner_of(&parts);
-        let mut response = self.send_on(&parts, &mut manner).unwrap_or_else(|refusal| {
-            record.refused(&refusal);
-            refusal.answer(&manner)
-        });
-        response.headers_mut().insert(REQUEST_ID, id.value);
-        if manner.registry {
-            set_api_version(response.headers_mut());
-        }
-        record.status(response.status());
-        response.map(|body| body.observed(Box::new(record)))
+        let log = self.access_log.as_ref();
+        let mut opened = Opened::new(log, connection.client, &received, &parts);
+        let result = self.send_on(&parts, &mut opened.manner);
+        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
+        opened.close(response)
     }
 
     fn send_on(

@@ -4,8 +4,9 @@ use std::fs;
 
 use tidegate::server::Server;
 
+use crate::support::h2::{H2, block_on, collect};
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Ask, Http, Proxy, Registry, ask, config};
+use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config};
 
 #[test]
 fn each_format_logs_in() {
@@ -154,4 +155,78 @@ fn login(proxy: &Proxy, user: &str, password: &str) -> u16 {
         &Ask::new("GET", "/v2/").login(credentials.as_bytes()),
     )
     .status
+}
+
+/// A directory whose one user, alice, has the password "pw" at a cost that hurts: some 0.2 s a check.
+fn dear() -> tempfile::TempDir {
+    let dir = directory();
+    let hash = bcrypt::hash("pw", 12).unwrap();
+    fs::write(dir.path().join("htpasswd"), format!("alice:{hash}\n")).unwrap();
+    dir
+}
+
+#[test]
+fn a_thousand_pings_at_once_cost_one_check() {
+    let registry = Registry::obliging();
+    // One check lets all of them go on at the same moment: more than an upstream is asked at once by default.
+    let limits = "[limits]\nupstream_queue = 1000\n";
+    let proxy = Proxy::start_in(dear(), &registry.url(), &config(limits, ""));
+    let began = std::time::Instant::now();
+    block_on(async {
+        let mut clients = Vec::new();
+        let mut answers = Vec::new();
+        for _ in 0..10 {
+            let mut client = H2::connect(&proxy).await;
+            for _ in 0..100 {
+                answers.push(client.begin(&Ask::alice("GET", "/v2/")).await.unwrap().0);
+            }
+            clients.push(client);
+        }
+        for answer in answers {
+            let answer = collect(answer.await.unwrap()).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    });
+    // docker gives up on a ping after 15 s; a check a request would take minutes.
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn checks_at_capacity_refuse_neither_strangers_nor_the_remembered() {
+    let registry = Registry::obliging();
+    let limits = "[limits]\nhash_threads = 1\nhash_queue = 1\n";
+    let proxy = Proxy::start_in(dear(), &registry.url(), &config(limits, ""));
+    let mut alice = Client::connect(&proxy);
+    assert_eq!(alice.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    block_on(async {
+        let mut guesser = H2::connect(&proxy).await;
+        let mut guesses = Vec::new();
+        for number in 0..20 {
+            let guess = Ask::new("GET", "/v2/").login(format!("alice:{number}").as_bytes());
+            guesses.push(guesser.begin(&guess).await.unwrap().0);
+        }
+        // Answered behind the guesses on the same connection: they have all come.
+        guesser
+            .ask(&Ask::new("GET", "/v2/"))
+            .await
+            .is_refusal(401, "UNAUTHORIZED");
+        assert_eq!(alice.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        ask(&proxy, Http::One, &Ask::new("GET", "/v2/")).is_refusal(401, "UNAUTHORIZED");
+        let mut busy = 0;
+        for guess in guesses {
+            let answer = collect(guess.await.unwrap()).await;
+            if answer.status == 503 {
+                answer.is_refusal(503, "UNAVAILABLE");
+                assert!(answer.one("retry-after").parse::<u32>().is_ok());
+                busy += 1;
+            } else {
+                answer.is_refusal(401, "UNAUTHORIZED");
+            }
+        }
+        assert!(busy > 0, "twenty checks fitted a queue of one");
+    });
 }

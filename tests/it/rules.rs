@@ -10,8 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 /// A module imports only from levels below its own. The same table stands in `src/lib.rs`.
 const LEVELS: [&[&str]; 13] = [
-    &["addr", "body", "buffers", "log", "secret", "target"],
-    &["htpasswd", "listen", "registry", "tls", "upstream"],
+    &["addr", "body", "buffers", "log", "percent", "secret"],
+    &[
+        "htpasswd", "listen", "registry", "target", "tls", "upstream",
+    ],
     &["auth", "connection"],
     &["access"],
     &["forward"],

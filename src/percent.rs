@@ -1,9 +1,9 @@
 //! Percent escapes, decoded once and strictly, encoded in one way only.
 //!
-//! `route` decodes paths, `query` decodes and encodes parameters. Knows neither of their grammars.
+//! `target` and `registry` decode paths, `registry` decodes and encodes parameters. Knows none of their grammars.
 
 /// Why a text cannot be decoded.
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// `%` without two hex digits.
     Malformed,
     /// An escape of a byte that `admits` refused.
@@ -12,7 +12,7 @@ pub(super) enum Fault {
 
 /// `text` with its escapes resolved in one pass. Bytes written plainly pass; those that come out of an escape are put
 /// to `admits`, since only there can they be something the eye of another parser reads differently.
-pub(super) fn decode(text: &str, admits: impl Fn(u8) -> bool) -> Result<Vec<u8>, Fault> {
+pub(crate) fn decode(text: &str, admits: impl Fn(u8) -> bool) -> Result<Vec<u8>, Fault> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -40,7 +40,7 @@ fn escaped(high: Option<u8>, low: Option<u8>) -> Option<u8> {
 
 /// Appends `text` with everything escaped but the unreserved characters of RFC 3986 section 2.3 and the colon, which
 /// digests have and no parser of queries minds. A space is `%20`, which both readings of `+` agree on.
-pub(super) fn encode_into(target: &mut String, text: &str) {
+pub(crate) fn encode_into(target: &mut String, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
             target.push(char::from(byte));

@@ -1,0 +1,77 @@
+//! What every request has from its first moment to its last: an id, a line in the log, and the manner of
+//! a refusal. Over TLS or not, a request is opened and closed here.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Response, request};
+
+use super::request_id::RequestId;
+use crate::access_log::{AccessLog, Record};
+use crate::addr::ClientAddr;
+use crate::body::{Body, Received};
+use crate::forward::headers::{REQUEST_ID, set_api_version};
+use crate::refusal::{Manner, Refusal};
+use crate::registry::is_registry_path;
+
+/// A request that is being answered.
+pub(super) struct Opened {
+    pub(super) id: RequestId,
+    pub(super) record: Record,
+    pub(super) manner: Manner,
+}
+
+impl Opened {
+    pub(super) fn new(
+        log: Option<&AccessLog>,
+        client: ClientAddr,
+        received: &Arc<Received>,
+        parts: &request::Parts,
+    ) -> Self {
+        let id = RequestId::next();
+        let mut record = Record::begin(log, client, Arc::clone(received), &id.text);
+        record.request(parts);
+        Self {
+            id,
+            record,
+            manner: manner_of(parts),
+        }
+    }
+
+    /// The gate's own answer; an operator hears of what is the upstream's fault.
+    pub(super) fn refuse(&mut self, refusal: &Refusal) -> Response<Body> {
+        self.record.refused(refusal);
+        if refusal.blames_upstream() {
+            let cause = std::error::Error::source(refusal).map(ToString::to_string);
+            tracing::warn!(error = %refusal, cause, "the upstream gave no answer");
+        }
+        refusal.answer(&self.manner)
+    }
+
+    /// What every answer carries; its log line is written when the last byte is out.
+    pub(super) fn close(mut self, mut response: Response<Body>) -> Response<Body> {
+        response.headers_mut().insert(REQUEST_ID, self.id.value);
+        if self.manner.registry {
+            set_api_version(response.headers_mut());
+        }
+        self.record.status(response.status());
+        if !self.record.is_wanted() {
+            return response;
+        }
+        response.map(|body| body.observed(Box::new(self.record)))
+    }
+}
+
+fn manner_of(parts: &request::Parts) -> Manner {
+    let html = |value: &HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|accept| accept.contains("text/html"))
+    };
+    Manner {
+        registry: is_registry_path(parts.uri.path()),
+        head: parts.method == Method::HEAD,
+        html: parts.headers.get_all(header::ACCEPT).iter().any(html),
+        challenge: None,
+    }
+}
