@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::secret::Password;
@@ -18,6 +19,8 @@ mod hash;
 mod md5_crypt;
 mod parse;
 mod problem;
+mod sha_crypt;
+mod sha_digest;
 
 pub use bcrypt_hash::MAX_COST;
 pub use hash::{Rejection, Scheme};
@@ -38,6 +41,8 @@ pub struct Loaded {
     pub users: Users,
     /// In the order of the lines. At most [`MAX_LISTED`] of each severity; a last one counts the rest.
     pub problems: Vec<Problem>,
+    /// The file's permissions, when everyone on the machine may read or write it; [`parse`] knows of none.
+    pub exposed: Option<u32>,
 }
 
 /// One user's line.
@@ -172,18 +177,25 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         return Err(LoadError::NotAFile { path: path.into() });
     }
     let mut bytes = Vec::new();
-    let mut file = File::open(path).map_err(failed)?.take(MAX_FILE + 1);
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    let mut file = file.take(MAX_FILE + 1);
     file.read_to_end(&mut bytes).map_err(failed)?;
     if file.limit() == 0 {
         return Err(LoadError::TooLarge { path: path.into() });
     }
-    Ok(parse(&bytes))
+    Ok(Loaded {
+        exposed: (mode & FOR_OTHERS != 0).then_some(mode),
+        ..parse(&bytes)
+    })
 }
 
 /// Bytes of a password that are looked at; a longer one is wrong. MD5-crypt hashes it 1000 times.
 pub const MAX_PASSWORD: usize = 4096;
 /// Bytes of a file.
 pub const MAX_FILE: u64 = 64 << 20;
+/// Reading and writing, by those who are neither owner nor group.
+const FOR_OTHERS: u32 = 0o006;
 /// Problems of one severity that are listed: a file of 100 000 weak hashes must not become as many log lines.
 pub const MAX_LISTED: usize = 1000;
 

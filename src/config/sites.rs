@@ -163,7 +163,7 @@ impl Reader<'_, '_> {
             Mode::Basic => {
                 auth.required(
                     "htpasswd",
-                    "htpasswd = \"htpasswd\", a file made by htpasswd -B",
+                    "htpasswd = \"htpasswd\", a file made by tidegate htpasswd add",
                 );
                 let text = realm
                     .as_ref()

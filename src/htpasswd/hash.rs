@@ -8,7 +8,8 @@ use std::fmt;
 
 use super::bcrypt_hash::{self, MAX_COST};
 use super::problem::RENEW;
-use super::{alphabet, des_crypt, md5_crypt};
+use super::sha_crypt::{self, Function, MAX_ROUNDS, MIN_ROUNDS};
+use super::{alphabet, des_crypt, md5_crypt, sha_digest};
 
 /// A format of stored hashes, with its cost where the cost is in the hash. The supported ones come last, from
 /// cheap to dear, so that the greater of two takes longer to check.
@@ -18,16 +19,8 @@ pub enum Scheme {
     Unknown,
     /// `{PLAIN}`, nginx only.
     Plain,
-    /// `{SHA}`, unsalted; `htpasswd -s`.
-    Sha,
-    /// `{SSHA}`, of nginx and LDAP.
-    SaltedSha,
     /// `_` and 19 characters.
     BsdiDes,
-    /// `$5$`
-    Sha256Crypt,
-    /// `$6$`
-    Sha512Crypt,
     /// `$2$`, older than all libraries in use.
     Bcrypt2,
     /// `$2x$`, wrong for bytes from 0x80: taking it for `$2y$` would be another hash.
@@ -40,12 +33,26 @@ pub enum Scheme {
     GostYescrypt,
     /// `$argon2id$`, `$argon2i$`, `$argon2d$`
     Argon2,
+    /// `{SHA}`, unsalted; `htpasswd -s`.
+    Sha,
+    /// `{SSHA}`, of nginx and LDAP.
+    SaltedSha,
     /// 13 characters; `htpasswd -d`.
     Des,
     /// `$1$`
     Md5,
     /// `$apr1$`; `htpasswd -m`, Apache's default.
     Apr1,
+    /// `$5$`; `htpasswd -2`.
+    Sha256Crypt {
+        /// 1000 to [`MAX_ROUNDS`].
+        rounds: u32,
+    },
+    /// `$6$`; `htpasswd -5`.
+    Sha512Crypt {
+        /// 1000 to [`MAX_ROUNDS`].
+        rounds: u32,
+    },
     /// `$2y$`, `$2b$`, `$2a$`: the same function. The counter-measure of libxcrypt's `$2a$`, which changes the hash
     /// of some passwords with bytes from 0x80, is left out: such a password does not match.
     Bcrypt {
@@ -85,6 +92,14 @@ pub enum Rejection {
         /// As written.
         cost: u8,
     },
+    /// SHA crypt's rounds would keep a core busy for too long, or are too few for crypt(3).
+    #[error(
+        "the {rounds} rounds are outside {MIN_ROUNDS} to {MAX_ROUNDS}, beyond which one check takes seconds, so the user cannot sign in; set the password anew with {RENEW}"
+    )]
+    Rounds {
+        /// As written.
+        rounds: u32,
+    },
     /// Known, and not verified here.
     #[error("{0} is not supported, so the user cannot sign in; set the password anew with {RENEW}")]
     Unsupported(Scheme),
@@ -106,6 +121,11 @@ impl Scheme {
             b"$apr1$" if md5_crypt::is_well_formed(stored, APR1) => Ok(Self::Apr1),
             b"$1$" if md5_crypt::is_well_formed(stored, MD5) => Ok(Self::Md5),
             b"$apr1$" | b"$1$" => Err(Rejection::Malformed(md5_crypt::SHAPE)),
+            SHA if sha_digest::is_well_formed(stored, SHA, false) => Ok(Self::Sha),
+            SSHA if sha_digest::is_well_formed(stored, SSHA, true) => Ok(Self::SaltedSha),
+            SHA | SSHA => Err(Rejection::Malformed(sha_digest::SHAPE)),
+            b"$5$" => Self::parse_sha_crypt(stored, Function::Sha256),
+            b"$6$" => Self::parse_sha_crypt(stored, Function::Sha512),
             b"" if des_crypt::is_well_formed(stored) => Ok(Self::Des),
             b"" if !is_bsdi(stored) => Err(Rejection::PlainText),
             other => Err(Rejection::Unsupported(Self::unsupported(other))),
@@ -120,14 +140,21 @@ impl Scheme {
         }
     }
 
+    fn parse_sha_crypt(stored: &[u8], function: Function) -> Result<Self, Rejection> {
+        let rounds = function
+            .rounds(stored)
+            .ok_or(Rejection::Malformed(sha_crypt::SHAPE))?;
+        match (rounds, function) {
+            (MIN_ROUNDS..=MAX_ROUNDS, Function::Sha256) => Ok(Self::Sha256Crypt { rounds }),
+            (MIN_ROUNDS..=MAX_ROUNDS, Function::Sha512) => Ok(Self::Sha512Crypt { rounds }),
+            _ => Err(Rejection::Rounds { rounds }),
+        }
+    }
+
     fn unsupported(prefix: &[u8]) -> Self {
         match prefix {
             b"" => Self::BsdiDes,
             b"{PLAIN}" => Self::Plain,
-            b"{SHA}" => Self::Sha,
-            b"{SSHA}" => Self::SaltedSha,
-            b"$5$" => Self::Sha256Crypt,
-            b"$6$" => Self::Sha512Crypt,
             b"$2$" => Self::Bcrypt2,
             b"$2x$" => Self::BcryptX,
             b"$7$" => Self::Scrypt,
@@ -145,6 +172,10 @@ impl Scheme {
             Self::Apr1 => md5_crypt::verify(stored, APR1, password),
             Self::Md5 => md5_crypt::verify(stored, MD5, password),
             Self::Des => des_crypt::verify(stored, password),
+            Self::Sha => sha_digest::verify(stored, SHA, password),
+            Self::SaltedSha => sha_digest::verify(stored, SSHA, password),
+            Self::Sha256Crypt { .. } => Function::Sha256.verify(stored, password),
+            Self::Sha512Crypt { .. } => Function::Sha512.verify(stored, password),
             _ => false,
         }
     }
@@ -157,13 +188,20 @@ impl Scheme {
             Self::Apr1 => md5_crypt::impossible(APR1),
             Self::Md5 => md5_crypt::impossible(MD5),
             Self::Des => des_crypt::impossible(),
+            Self::Sha => sha_digest::impossible(SHA),
+            Self::SaltedSha => sha_digest::impossible(SSHA),
+            Self::Sha256Crypt { rounds } => Function::Sha256.impossible(rounds),
+            Self::Sha512Crypt { rounds } => Function::Sha512.impossible(rounds),
             _ => Vec::new(),
         }
     }
 
     /// Whether it verifies, and should be replaced all the same.
     pub fn is_weak(self) -> bool {
-        matches!(self, Self::Des | Self::Md5 | Self::Apr1)
+        matches!(
+            self,
+            Self::Sha | Self::SaltedSha | Self::Des | Self::Md5 | Self::Apr1
+        )
     }
 
     /// What is weak about it, for "it is accepted, but …".
@@ -183,8 +221,6 @@ impl fmt::Display for Scheme {
             Self::Sha => "{SHA} (unsalted SHA-1)",
             Self::SaltedSha => "{SSHA} (salted SHA-1)",
             Self::BsdiDes => "BSDi DES crypt (_)",
-            Self::Sha256Crypt => "SHA-256 crypt ($5$)",
-            Self::Sha512Crypt => "SHA-512 crypt ($6$)",
             Self::Bcrypt2 => "the first bcrypt ($2$)",
             Self::BcryptX => "the faulty bcrypt ($2x$)",
             Self::Scrypt => "scrypt ($7$)",
@@ -194,6 +230,12 @@ impl fmt::Display for Scheme {
             Self::Des => "DES crypt",
             Self::Md5 => "MD5 crypt ($1$)",
             Self::Apr1 => "Apache's MD5 ($apr1$)",
+            Self::Sha256Crypt { rounds } => {
+                return write!(f, "SHA-256 crypt ({rounds} rounds)");
+            }
+            Self::Sha512Crypt { rounds } => {
+                return write!(f, "SHA-512 crypt ({rounds} rounds)");
+            }
             Self::Bcrypt { cost } => return write!(f, "bcrypt (cost {cost})"),
         })
     }
@@ -236,6 +278,8 @@ fn is_bsdi(stored: &[u8]) -> bool {
 const MAX_HASH: usize = 2048;
 const APR1: &[u8] = b"$apr1$";
 const MD5: &[u8] = b"$1$";
+const SHA: &[u8] = b"{SHA}";
+const SSHA: &[u8] = b"{SSHA}";
 
 #[cfg(test)]
 mod tests;

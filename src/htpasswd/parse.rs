@@ -96,6 +96,7 @@ impl Reader {
         Loaded {
             users: Users::new(self.entries),
             problems: self.problems.finish(),
+            exposed: None,
         }
     }
 }

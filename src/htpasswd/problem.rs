@@ -211,6 +211,6 @@ fn printable(name: &[u8]) -> Option<String> {
 }
 
 /// The remedy for nearly everything.
-pub(super) const RENEW: &str = "htpasswd -B FILE USER";
+pub(super) const RENEW: &str = "tidegate htpasswd add FILE USER";
 /// Bytes of a user name.
 pub(super) const MAX_USER: usize = 255;

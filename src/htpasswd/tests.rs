@@ -196,7 +196,7 @@ fn weak_schemes_work_with_a_warning() {
     assert_eq!(
         loaded.problems[2].to_string(),
         "line 3, user \"c\": DES crypt is accepted, but counts only the first 8 characters of a password; \
-         set the password anew with htpasswd -B FILE USER"
+         set the password anew with tidegate htpasswd add FILE USER"
     );
     assert!(admits(&loaded, b"c", b"passwordXYZ"));
 }

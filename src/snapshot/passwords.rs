@@ -25,12 +25,26 @@ pub(super) fn load(file: &Placed<PathBuf>, problems: &mut Problems) -> Option<Us
             Severity::Warning => warning,
         });
     }
+    if let Some(mode) = loaded.exposed {
+        let what = format!(
+            "{} is open to every user of this machine (mode {mode:04o})",
+            file.display()
+        );
+        problems.push(
+            Problem::warning(file.place, what)
+                .because("whoever has the hashes can guess passwords at leisure")
+                .fix(format!(
+                    "chmod o= {}, and let the gate's group read it",
+                    file.display()
+                )),
+        );
+    }
     if loaded.users.is_empty() {
         let what = format!("{} has no usable user", file.display());
         problems.push(
             Problem::warning(file.place, what)
                 .because("nobody can log in")
-                .fix(format!("htpasswd -B {} NAME", file.display())),
+                .fix(format!("tidegate htpasswd add {} USER", file.display())),
         );
     }
     Some(loaded.users)

@@ -8,6 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use tempfile::TempDir;
 
 use crate::support::proxy::directory;
@@ -24,6 +27,23 @@ fn a_good_configuration_is_said_to_be_good() {
         !dir.path().join("access.log").exists(),
         "check writes nothing"
     );
+}
+
+#[test]
+fn a_password_file_that_everyone_may_read_is_told() {
+    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    let passwords = dir.path().join("htpasswd");
+    std::fs::set_permissions(&passwords, Permissions::from_mode(0o644)).unwrap();
+    let output = run(&["check", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("every user of this machine (mode 0644)"),
+        "{said}"
+    );
+    std::fs::set_permissions(&passwords, Permissions::from_mode(0o640)).unwrap();
+    let said = text(&run(&["check", "-c", &file]).stdout);
+    assert!(said.contains("the configuration is good"), "{said}");
 }
 
 #[test]

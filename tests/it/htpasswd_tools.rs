@@ -26,6 +26,39 @@ fn htpasswd_des() {
 }
 
 #[test]
+fn htpasswd_sha() {
+    written_by_htpasswd(&["-nbs"], Scheme::Sha);
+}
+
+#[test]
+fn htpasswd_sha_crypt() {
+    let rounds = 5000;
+    written_by_htpasswd(&["-nb2"], Scheme::Sha256Crypt { rounds });
+    written_by_htpasswd(&["-nb5"], Scheme::Sha512Crypt { rounds });
+}
+
+#[test]
+fn openssl_sha_crypt() {
+    let rounds = 5000;
+    written_by_openssl("-5", Scheme::Sha256Crypt { rounds });
+    written_by_openssl("-6", Scheme::Sha512Crypt { rounds });
+}
+
+#[test]
+fn crypt_sha() {
+    let salt = |magic: &'static [u8]| {
+        move |numbers: &mut Numbers| {
+            let length = numbers.below(17);
+            let head = [magic, b"rounds=1234$"].concat();
+            [head, numbers.digits(length), b"$".to_vec()].concat()
+        }
+    };
+    let rounds = 1234;
+    written_by_crypt(60, Scheme::Sha256Crypt { rounds }, salt(b"$5$"));
+    written_by_crypt(60, Scheme::Sha512Crypt { rounds }, salt(b"$6$"));
+}
+
+#[test]
 fn openssl_apr1() {
     written_by_openssl("-apr1", Scheme::Apr1);
 }

@@ -15,6 +15,18 @@ fn each_format_logs_in() {
         ("apr1", "password", "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."),
         ("md5", "password", "$1$salt$qJH7.N4xYta3aEG/dfqo/0"),
         ("des", "password", "sa3tHJ3/KuYvI"),
+        ("sha", "password", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g="),
+        ("ssha", "password", "{SSHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0"),
+        (
+            "sha256",
+            "pw",
+            "$5$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+        ),
+        (
+            "sha512",
+            "Hello world!",
+            "$6$rounds=10000$saltstringsaltst$OW1/O6BYHV6BcXZu8QVeXbDWra3Oeqh0sbHbbMCVNSnCM/UrjmM0Dp8vOuZeHBy/YTBmSK6H9qs/y3RnOaw5v.",
+        ),
         (
             "b2y",
             "myPassword",
@@ -54,7 +66,7 @@ fn a_bad_line_costs_only_its_user() {
         "# people\n\n{ALICE}no colon at all\n:{hash}\nplain:secret\nempty:\nlocked:*0\n\
          dear:$2y$31$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n\
          odd:$2x$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n\
-         sha:{{SHA}}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\nalien:$9$abc\ncut:$2y$04$CCCC\n\
+         readable:{{PLAIN}}secret\nalien:$9$abc\ncut:$2y$04$CCCC\n\
          commented:{hash}:a comment\r\ncr:{hash}\r\n lead:{hash}\nlast:{hash}"
     );
     let proxy = gate(&registry, file);
@@ -62,7 +74,7 @@ fn a_bad_line_costs_only_its_user() {
         assert_eq!(login(&proxy, user, "pw"), 200, "{user:?}");
     }
     for user in [
-        "plain", "empty", "locked", "dear", "odd", "sha", "alien", "cut", "lead", "no",
+        "plain", "empty", "locked", "dear", "odd", "readable", "alien", "cut", "lead", "no",
     ] {
         for password in ["pw", "secret", "", "password", "*0"] {
             assert_eq!(login(&proxy, user, password), 401, "{user:?} {password:?}");

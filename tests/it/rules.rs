@@ -8,6 +8,8 @@ use tidegate::config::{self, Config, KEYS};
 use tidegate::snapshot::{Purpose, Snapshot};
 use toml::de::{DeTable, DeValue};
 
+use crate::support::proxy::private;
+
 /// A module imports only from levels below its own. The same table stands in `src/lib.rs`.
 const LEVELS: [&[&str]; 13] = [
     &["addr", "body", "buffers", "log", "percent", "secret"],
@@ -572,7 +574,7 @@ fn folder_with_files() -> tempfile::TempDir {
     fs::set_permissions(&key, private).unwrap();
     // The cost is the least there is.
     let line = "alice:$2y$04$abcdefghijklmnopqrstuuRtmY6nHRFPHgwlWHYhiaI7C0kbmOdKu\n";
-    fs::write(dir.path().join("htpasswd"), line).unwrap();
+    private(&dir.path().join("htpasswd"), line);
     dir
 }
 

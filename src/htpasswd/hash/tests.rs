@@ -67,6 +67,49 @@ const RIGHT: &[(&[u8], &str)] = &[
         b"pw",
         "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u",
     ),
+    (b"password", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g="),
+    (b"myPassword", "{SHA}VBPuJHI7uixaa6LQGWx4s+5GKNE="),
+    (b"password", "{SSHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0"),
+    (
+        b"Hello world!",
+        "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5",
+    ),
+    (
+        b"Hello world!",
+        "$5$rounds=10000$saltstringsaltst$3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA",
+    ),
+    (
+        b"Hello world!",
+        "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1",
+    ),
+    (
+        b"Hello world!",
+        "$6$rounds=10000$saltstringsaltst$OW1/O6BYHV6BcXZu8QVeXbDWra3Oeqh0sbHbbMCVNSnCM/UrjmM0Dp8vOuZeHBy/YTBmSK6H9qs/y3RnOaw5v.",
+    ),
+    (
+        b"pw",
+        "$5$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+    ),
+    (
+        b"pw",
+        "$6$saltsalt$pauPrmdmG4BTE9h2HPmywiw152IFch6BJCEsaY6D.PLTfpV8sqvXwWdyfsgVgozkYH9B80bAip/08R2BPH2xk/",
+    ),
+    (
+        b"pw",
+        "$6$rounds=5000$saltsalt$pauPrmdmG4BTE9h2HPmywiw152IFch6BJCEsaY6D.PLTfpV8sqvXwWdyfsgVgozkYH9B80bAip/08R2BPH2xk/",
+    ),
+    (
+        b"",
+        "$6$saltsalt$qkTgsCrWMTAS9gBGcf9W60sFfH.hU0oTCAOJjhbz5tSp/sU3/xXZK4OFwCtq8lIIdpJ6CatVdOTSHKp97TPkt/",
+    ),
+    (
+        b"p\xc3\xa4ss",
+        "$6$saltsalt$diHZ9pHajWguXJt5DhmxxOqqQtb6VXQJO61uDTYZg0KvweLf4WVHMDTz3vJcPLmYTsOPf./9fP7Nq8LRI78tO1",
+    ),
+    (
+        b"p\xe4ss",
+        "$6$saltsalt$S2C32fhurKIrJ6oay3PMeFGWJmiWfezKKMVrcTQBjqn1nF2aL4yeZ2WV31vfiIxD1f8NgjbArQ/5M2G3KmfjV/",
+    ),
 ];
 const LONG: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 const LONGER: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored";
@@ -148,13 +191,6 @@ fn schemes_are_recognised() {
 fn other_formats_are_named() {
     for (stored, scheme) in [
         ("_J9..rasmEedsvB6g8/6", Scheme::BsdiDes),
-        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", Scheme::Sha),
-        ("{SHA}VBPuJHI7uixaa6LQGWx4s+5GKNE=", Scheme::Sha),
-        ("{SHA}_____Mm5Pz8GgiULbPgzG37mj9g=", Scheme::Sha),
-        ("{SHA}Zm9vCg==", Scheme::Sha),
-        ("{SSHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0", Scheme::SaltedSha),
-        ("{SSHA}_____wQadOA1e+/f+T+H3eCQQhRzYWx0", Scheme::SaltedSha),
-        ("{SSHA}Zm9vCg==", Scheme::SaltedSha),
         ("{PLAIN}password", Scheme::Plain),
         ("{PLAIN}", Scheme::Plain),
         ("{MD5}X03MO1qnZdYdgyfeuILPmQ==", Scheme::Unknown),
@@ -167,11 +203,6 @@ fn other_formats_are_named() {
             "$2x$05$/OK.fbVrR/bpIqNJ5ianF.CE5elHaaO4EbggVDjb8P19RukzXSM3e",
             Scheme::BcryptX,
         ),
-        (
-            "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5",
-            Scheme::Sha256Crypt,
-        ),
-        ("$6$rounds=10$salt$x", Scheme::Sha512Crypt),
         (
             "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$U4SOHmDd8SvW5vCUKSMR6N835VPwFAtgYNhQ9mFFeL5",
             Scheme::Yescrypt,
@@ -243,6 +274,51 @@ fn damaged_md5_is_refused() {
 }
 
 #[test]
+fn damaged_sha_is_refused() {
+    let mut damaged = vec![
+        ("{SHA}", sha_digest::SHAPE),
+        ("{SHA}_____Mm5Pz8GgiULbPgzG37mj9g=", sha_digest::SHAPE),
+        ("{SHA}Zm9vCg==", sha_digest::SHAPE),
+        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g", sha_digest::SHAPE),
+        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9h=", sha_digest::SHAPE),
+        ("{SHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0", sha_digest::SHAPE),
+        ("{SSHA}_____wQadOA1e+/f+T+H3eCQQhRzYWx0", sha_digest::SHAPE),
+        ("{SSHA}Zm9vCg==", sha_digest::SHAPE),
+    ];
+    damaged.extend(
+        [
+            "$5$",
+            "$6$rounds=10$salt$x",
+            "$5$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB",
+            "$5$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hBz",
+            "$5$saltsaltsaltsalts$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+            "$5$rounds=05000$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+            "$5$rounds=$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+            "$5$rounds=+9999$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+            "$5$rounds=99999999999$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+            "$6$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
+        ]
+        .map(|stored| (stored, sha_crypt::SHAPE)),
+    );
+    for (stored, shape) in damaged {
+        let rejection = Rejection::Malformed(shape);
+        assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
+    }
+}
+
+#[test]
+fn rounds_out_of_bounds_are_refused() {
+    for rounds in [999, 1_000_001, 999_999_999] {
+        let stored =
+            format!("$5$rounds={rounds}$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5");
+        assert_eq!(
+            Scheme::parse(stored.as_bytes()),
+            Err(Rejection::Rounds { rounds })
+        );
+    }
+}
+
+#[test]
 fn damaged_bcrypt_is_refused() {
     for stored in [
         "$2y$",
@@ -277,6 +353,8 @@ fn the_impossible_hash_does_the_work_and_is_none_that_parses() {
         Scheme::Des,
         Scheme::Md5,
         Scheme::Apr1,
+        Scheme::Sha256Crypt { rounds: 1000 },
+        Scheme::Sha512Crypt { rounds: 5000 },
         Scheme::Bcrypt { cost: 4 },
     ] {
         let stored = scheme.impossible();
@@ -286,6 +364,15 @@ fn the_impossible_hash_does_the_work_and_is_none_that_parses() {
         let mut sound = stored.clone();
         *sound.last_mut().unwrap() = b'.';
         assert_eq!(Scheme::parse(&sound), Ok(scheme));
+    }
+}
+
+#[test]
+fn the_impossible_sha_1_is_none_that_parses() {
+    for scheme in [Scheme::Sha, Scheme::SaltedSha] {
+        let stored = scheme.impossible();
+        assert!(Scheme::parse(&stored).is_err(), "{scheme}");
+        assert!(!scheme.verify(&stored, b""), "{scheme}");
     }
 }
 
@@ -306,8 +393,11 @@ fn the_impossible_bcrypt_takes_the_time_of_its_cost() {
 fn dearer_schemes_are_greater() {
     let order = [
         Scheme::Unknown,
+        Scheme::Sha,
         Scheme::Des,
         Scheme::Md5,
+        Scheme::Sha512Crypt { rounds: 5000 },
+        Scheme::Sha512Crypt { rounds: 5001 },
         Scheme::Bcrypt { cost: 4 },
         Scheme::Bcrypt { cost: 5 },
     ];
@@ -331,7 +421,10 @@ fn hash_like() -> impl Strategy<Value = Vec<u8>> {
         "$2x$05$",
         "$2$",
         "$5$",
+        "$5$saltsalt$",
+        "$5$rounds=1000$$",
         "$6$rounds=9$",
+        "$6$rounds=1000$salt$",
         "$y$j9T$",
         "$gy$",
         "$7$",
@@ -346,7 +439,7 @@ fn hash_like() -> impl Strategy<Value = Vec<u8>> {
         "{",
     ]);
     let digits = prop::collection::vec((0..64_u8).prop_map(alphabet::encode), 0..64);
-    let exact = prop::sample::select(vec![13_usize, 20, 22, 53]).prop_flat_map(|length| {
+    let exact = prop::sample::select(vec![13_usize, 20, 22, 43, 53, 86]).prop_flat_map(|length| {
         prop::collection::vec((0..64_u8).prop_map(alphabet::encode), length)
     });
     let bytes = prop::collection::vec(any::<u8>(), 0..64);
@@ -360,6 +453,9 @@ fn schemes() -> impl Strategy<Value = Scheme> {
         Just(Scheme::Md5),
         Just(Scheme::Apr1),
         Just(Scheme::Sha),
+        Just(Scheme::SaltedSha),
+        Just(Scheme::Sha256Crypt { rounds: 1000 }),
+        Just(Scheme::Sha512Crypt { rounds: 1000 }),
         Just(Scheme::Bcrypt { cost: 4 }),
         Just(Scheme::Bcrypt { cost: 0 }),
         Just(Scheme::Bcrypt { cost: 255 }),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
@@ -54,6 +54,12 @@ auth = {{ mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" 
 pub(crate) const ALICE: &str =
     "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
 
+/// Writes a file that only its owner may read.
+pub(crate) fn private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// A fresh directory with `cert.pem` and `key.pem` for localhost and `htpasswd` for alice.
 pub(crate) fn directory() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -63,7 +69,7 @@ pub(crate) fn directory() -> TempDir {
     fs::write(&file, key).unwrap();
     // Whose key can be read by everybody is warned.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::write(dir.path().join("htpasswd"), ALICE).unwrap();
+    private(&dir.path().join("htpasswd"), ALICE);
     dir
 }
 
