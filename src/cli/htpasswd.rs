@@ -117,7 +117,7 @@ fn add(words: &Add) -> Result<(), Failure> {
     let tell = if words.generate { warn } else { say };
     if is_new {
         tell(&format!(
-            "created {}; the gate's user must be able to read it",
+            "created {}; if the gate runs as another user, give it to that user's group with chgrp",
             file.display()
         ));
     }

@@ -92,8 +92,14 @@ impl Recipe {
 /// A password of 26 letters and digits, 130 random bits; a double click selects all of it.
 pub fn password() -> Result<Password, Unfit> {
     let random = Zeroizing::new(random::<26>()?);
-    let letter = |byte: &u8| LETTERS.get(usize::from(byte & 31)).copied();
-    Ok(Password::new(random.iter().filter_map(letter).collect()))
+    // Never grown, which would leave a copy behind.
+    let mut letters = Vec::with_capacity(random.len());
+    letters.extend(
+        random
+            .iter()
+            .filter_map(|byte| LETTERS.get(usize::from(byte & 31))),
+    );
+    Ok(Password::new(letters))
 }
 
 fn bcrypt_hash(password: &[u8], cost: u8) -> Result<Vec<u8>, Unfit> {

@@ -143,7 +143,7 @@ fn lock(target: &Path, wait: Duration) -> Result<File, Problem> {
             let path = target.into();
             return Err(Problem::Locked { path, wait });
         }
-        thread::sleep(PAUSE);
+        thread::park_timeout(PAUSE);
     }
 }
 

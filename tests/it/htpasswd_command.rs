@@ -365,7 +365,7 @@ fn whoever_is_killed_leaves_the_old_text_or_the_new() {
         if whole(&users) {
             break;
         }
-        step += Duration::from_micros(250);
+        step += Duration::from_micros(500);
         assert!(step < PATIENCE);
     }
     // What may be left is beside the file, and no obstacle.

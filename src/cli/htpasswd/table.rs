@@ -21,7 +21,8 @@ pub(super) fn of(listed: &[Listed]) -> String {
 }
 
 fn row(listed: &Listed) -> [String; 4] {
-    let unnamed = || "(no name, or perhaps a hash)".to_owned();
+    // Either there is none, or it may be a hash in the wrong place.
+    let unnamed = || "-".to_owned();
     let scheme = listed.scheme.map(|scheme| scheme.to_string());
     [
         listed.line.to_string(),

@@ -118,7 +118,7 @@ fn names_that_no_line_can_hold_are_refused() {
         "administrator",
         "a@b.example",
         "-",
-        &long[1..],
+        &"x".repeat(255),
     ] {
         assert_eq!(check_name(good.as_bytes()), Ok(()), "{good}");
     }
@@ -196,8 +196,8 @@ proptest! {
     fn the_list_says_what_the_parser_says(text in text()) {
         let loaded = parse(&text);
         let listed = list(&text);
-        let good: Vec<_> = listed.iter().filter(|listed| listed.scheme.is_ok()).collect();
-        prop_assert_eq!(good.len(), loaded.users.len());
+        let good = listed.iter().filter(|listed| listed.scheme.is_ok());
+        prop_assert_eq!(good.count(), loaded.users.len());
         for one in &listed {
             match one.scheme {
                 Ok(scheme) => if let Some(user) = &one.user && user.is_ascii() && !user.contains('\\') {

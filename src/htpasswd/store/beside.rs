@@ -22,6 +22,8 @@ pub(super) struct Beside<'a> {
     target: &'a Path,
     path: PathBuf,
     file: File,
+    /// Opened first: what cannot be synced must not be changed.
+    directory: File,
     is_done: bool,
 }
 
@@ -32,6 +34,7 @@ impl<'a> Beside<'a> {
         let directory = directory(target);
         let failed = |source| Problem::in_directory(directory, source);
         let path = directory.join(name(target).map_err(failed)?);
+        let opened = File::open(directory).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(mode);
         let file = options.open(&path).map_err(failed)?;
@@ -39,6 +42,7 @@ impl<'a> Beside<'a> {
             target,
             path,
             file,
+            directory: opened,
             is_done: false,
         })
     }
@@ -94,10 +98,13 @@ impl<'a> Beside<'a> {
     }
 
     fn sync_directory(&self) -> Result<(), Problem> {
-        let directory = directory(self.target);
-        File::open(directory)
-            .and_then(|opened| opened.sync_all())
-            .map_err(|source| Problem::failed("write to disk the new entry of", directory, source))
+        self.directory.sync_all().map_err(|source| {
+            Problem::failed(
+                "write to disk the new entry of",
+                directory(self.target),
+                source,
+            )
+        })
     }
 }
 
