@@ -130,20 +130,23 @@ fn content(file: &File, path: &Path) -> Result<Vec<u8>, Problem> {
 fn lock(target: &Path, wait: Duration) -> Result<File, Problem> {
     let until = Instant::now() + wait;
     loop {
-        let file = open(target)?;
-        match file.try_lock() {
-            Ok(()) if is_named(&file, target) => return Ok(file),
-            // Replaced between opening and locking, or held by another.
-            Ok(()) | Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(source)) => {
-                return Err(Problem::failed("lock", target, source));
-            }
+        if let Some(file) = try_lock(open(target)?, target)? {
+            return Ok(file);
         }
         if Instant::now() >= until {
             let path = target.into();
             return Err(Problem::Locked { path, wait });
         }
         thread::park_timeout(PAUSE);
+    }
+}
+
+/// None when another holds the lock, or when the file was replaced between opening and locking.
+fn try_lock(file: File, target: &Path) -> Result<Option<File>, Problem> {
+    match file.try_lock() {
+        Ok(()) => Ok(is_named(&file, target).then_some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(Problem::failed("lock", target, source)),
     }
 }
 

@@ -127,6 +127,21 @@ fn who_holds_the_lock_is_waited_for_but_not_for_ever() {
 }
 
 #[test]
+fn a_lock_on_a_file_that_was_replaced_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users");
+    fs::write(&path, "").unwrap();
+    let opened = open(&path).unwrap();
+    add(&path, "a").unwrap();
+    assert!(try_lock(opened, &path).unwrap().is_none());
+    let opened = open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(try_lock(opened, &path).unwrap().is_none());
+    add(&path, "a").unwrap();
+    assert!(try_lock(open(&path).unwrap(), &path).unwrap().is_some());
+}
+
+#[test]
 fn many_writers_lose_nothing_not_even_at_the_creation() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
