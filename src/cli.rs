@@ -1,6 +1,6 @@
 //! The command line: words in, calls out, and an exit code.
 //!
-//! The only module that prints. What the words mean is done elsewhere.
+//! The only module that prints, with those below it. What the words mean is done elsewhere.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -19,6 +19,8 @@ use crate::server::{Failure, Server};
 use crate::signals;
 use crate::snapshot::{Purpose, Snapshot};
 
+mod htpasswd;
+
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about = "The gate in front of a container registry", after_help = EXAMPLES)]
 struct Words {
@@ -32,6 +34,9 @@ enum Verb {
     Serve(Which),
     /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
     Check(Which),
+    /// Add, remove, try and list the users of a password file
+    #[command(subcommand, after_help = htpasswd::EXAMPLES)]
+    Htpasswd(htpasswd::Verb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,6 +51,7 @@ pub fn run() -> ExitCode {
     match Words::parse().command {
         Verb::Serve(which) => serve(&which.file),
         Verb::Check(which) => check(&which.file),
+        Verb::Htpasswd(verb) => htpasswd::run(&verb),
     }
 }
 
@@ -177,4 +183,5 @@ const DEFAULT: &str = "/etc/tidegate/proxy.toml";
 const EXAMPLES: &str = "Examples:
   tidegate check -c proxy.toml     is this file good?
   tidegate serve -c proxy.toml     serve with it
+  tidegate htpasswd add users al   a user, or a new password for one
   kill -HUP PID                    read it again, without losing a transfer";

@@ -24,7 +24,7 @@ mod build;
 pub mod document;
 mod keys;
 mod lines;
-mod nearest;
+pub(crate) mod nearest;
 pub mod problem;
 mod routes;
 mod sites;

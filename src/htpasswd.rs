@@ -1,6 +1,7 @@
 //! Password files: who is in them, and whether a password is theirs.
 //!
-//! `snapshot` calls [`load`]; `auth` asks [`Users::find`] and [`Entry::verify`]. Nothing here
+//! `snapshot` calls [`load`]; `auth` asks [`Users::find`] and [`Entry::verify`]; `cli` edits files with [`edit`],
+//! [`make`] and [`store`]. Nothing here
 //! counts guesses, remembers logins or moves the work off the I/O threads: one check may take seconds.
 
 use std::collections::HashMap;
@@ -15,16 +16,19 @@ use crate::secret::Password;
 mod alphabet;
 mod bcrypt_hash;
 mod des_crypt;
+pub mod edit;
 mod hash;
+pub mod make;
 mod md5_crypt;
 mod parse;
 mod problem;
 mod sha_crypt;
 mod sha_digest;
+pub mod store;
 
 pub use bcrypt_hash::MAX_COST;
 pub use hash::{Rejection, Scheme};
-pub use parse::parse;
+pub use parse::{Listed, list, parse};
 pub use problem::{BadLine, Problem, ProblemKind, Severity, Untidy};
 
 /// The users of one file who can sign in. Names are byte strings, compared byte for byte.

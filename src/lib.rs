@@ -93,6 +93,7 @@
 //! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,
 //!   and a line that changes ends it at the reload.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
+//! - A password file is edited under a lock on itself and replaced by a rename; of a line only the hash changes.
 //! - DES crypt is accepted, with a warning that 8 characters count.
 //! - A path spelt with a slash too many or too few is redirected by a relative location, true under whatever name
 //!   the client came.

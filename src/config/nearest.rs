@@ -1,9 +1,9 @@
 //! The word somebody probably meant.
 //!
-//! Asked by `table` for unknown keys and by `units` for words out of a list.
+//! Asked by `table` for unknown keys, by `units` for words out of a list, and by `cli` for users.
 
 /// The nearest of `known`, when it differs in at most a third of its letters; case does not count.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let written: Vec<char> = lower_case(word).take(LONGEST).collect();
     known
         .into_iter()

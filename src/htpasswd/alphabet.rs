@@ -1,6 +1,6 @@
 //! The 64 digits of crypt(3): `./0-9A-Za-z`, in this order. bcrypt has an order of its own.
 //!
-//! For `md5_crypt` and `des_crypt`.
+//! For `md5_crypt`, `des_crypt` and the salts of `make`.
 
 /// The digit for the low six bits, by arithmetic: no look-up tells a cache observer which.
 pub(super) fn encode(bits: u8) -> u8 {

@@ -1,6 +1,6 @@
 //! MD5-crypt: `$1$` (FreeBSD 2, 1994) and `$apr1$` (Apache), the same but for the magic.
 //!
-//! For `hash`. Follows `ngx_crypt_apr1` of nginx's `ngx_crypt.c`. A thousand rounds are too few against a stolen
+//! For `hash` and `make`. Follows `ngx_crypt_apr1` of nginx's `ngx_crypt.c`. A thousand rounds are too few against a stolen
 //! file; what to say about that is not decided here.
 
 use md5::{Digest, Md5};
@@ -22,6 +22,12 @@ pub(super) fn is_well_formed(stored: &[u8], magic: &[u8]) -> bool {
 pub(super) fn verify(stored: &[u8], magic: &[u8], password: &[u8]) -> bool {
     split(stored, magic)
         .is_some_and(|(salt, digest)| encode(hash(password, magic, salt)).ct_eq(digest).into())
+}
+
+/// The text to store for a password.
+pub(super) fn make(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
+    let digest = encode(hash(password, magic, salt));
+    [magic, salt, b"$", &digest].concat()
 }
 
 /// A text of full work that no password matches: no digest ends in `z`.

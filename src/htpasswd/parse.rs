@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::hash::Scheme;
-use super::problem::{BadLine, List, MAX_USER, Problem, ProblemKind, Untidy};
+use super::problem::{BadLine, List, MAX_USER, Problem, ProblemKind, Untidy, printable};
 use super::{Entry, Loaded, Users};
 
 /// Parses the content of a file. Any bytes have a result: bad lines cost their user the login and nobody else.
@@ -28,6 +28,65 @@ pub fn parse(bytes: &[u8]) -> Loaded {
     reader.finish()
 }
 
+/// What one line says, for a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// From 1.
+    pub line: usize,
+    /// The user's name, made printable; none as in [`Problem::user`].
+    pub user: Option<String>,
+    /// With what the user signs in, or why nobody does with this line.
+    pub scheme: Result<Scheme, ProblemKind>,
+}
+
+impl Listed {
+    /// What is weak about a hash that is accepted; none for a good one.
+    pub fn weakness(&self) -> Option<&'static str> {
+        let scheme = self.scheme.ok()?;
+        scheme.is_weak().then(|| scheme.weakness())
+    }
+}
+
+/// Every line but comments and blank ones, in the order of the file.
+pub fn list(bytes: &[u8]) -> Vec<Listed> {
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let mut first_lines = HashMap::new();
+    let lines = text.split(|&byte| byte == b'\n').enumerate();
+    let speaking = lines.filter(|(_, line)| !is_silent(line));
+    speaking
+        .map(|(index, line)| list_line(index + 1, line, &mut first_lines))
+        .collect()
+}
+
+fn list_line<'a>(
+    number: usize,
+    line: &'a [u8],
+    first_lines: &mut HashMap<&'a [u8], usize>,
+) -> Listed {
+    let (name, scheme) = match split_name(line) {
+        Err(fault) => (None, Err(ProblemKind::Line(fault))),
+        Ok((name, rest)) => match *first_lines.entry(name).or_insert(number) {
+            first if first == number => (Some(name), judge(rest).map(|(_, scheme)| scheme)),
+            first => (Some(name), Err(ProblemKind::Duplicate { first })),
+        },
+    };
+    let user = match scheme {
+        Ok(_) => name.and_then(printable),
+        Err(kind) => Problem::new(number, name, kind).user,
+    };
+    Listed {
+        line: number,
+        user,
+        scheme,
+    }
+}
+
+/// The user a line is about; none for comments, blank lines and lines that are nobody's.
+pub(super) fn user_of(line: &[u8]) -> Option<&[u8]> {
+    let speaking = Some(line).filter(|line| !is_silent(line))?;
+    split_name(speaking).ok().map(|(name, _)| name)
+}
+
 /// The state of one pass over a file.
 #[derive(Default)]
 struct Reader {
@@ -39,7 +98,7 @@ struct Reader {
 
 impl Reader {
     fn read_line(&mut self, number: usize, line: &[u8]) {
-        if matches!(line.first(), Some(b'#' | b'\r')) || line.trim_ascii().is_empty() {
+        if is_silent(line) {
             return;
         }
         let (name, rest) = match split_name(line) {
@@ -61,12 +120,8 @@ impl Reader {
     }
 
     fn read_hash(&mut self, line: usize, name: &[u8], rest: &[u8]) -> Result<Entry, ProblemKind> {
-        if rest.contains(&0) {
-            return Err(ProblemKind::Line(BadLine::Nul));
-        }
+        let (stored, scheme) = judge(rest)?;
         let (field, after) = split_hash(rest);
-        let stored = field.trim_ascii();
-        let scheme = Scheme::parse(stored).map_err(ProblemKind::Hash)?;
         let remarks = [
             (name.trim_ascii() != name).then_some(ProblemKind::Untidy(Untidy::SpaceInName)),
             (stored != field).then_some(ProblemKind::Untidy(Untidy::SpaceAroundHash)),
@@ -101,8 +156,23 @@ impl Reader {
     }
 }
 
+/// A comment, or blank.
+fn is_silent(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b'#' | b'\r')) || line.trim_ascii().is_empty()
+}
+
+/// The hash in what follows the name, and its format.
+fn judge(rest: &[u8]) -> Result<(&[u8], Scheme), ProblemKind> {
+    if rest.contains(&0) {
+        return Err(ProblemKind::Line(BadLine::Nul));
+    }
+    let stored = split_hash(rest).0.trim_ascii();
+    let scheme = Scheme::parse(stored).map_err(ProblemKind::Hash)?;
+    Ok((stored, scheme))
+}
+
 /// The name, and what follows its colon. A colon cannot be part of a name, but may be part of a password.
-fn split_name(line: &[u8]) -> Result<(&[u8], &[u8]), BadLine> {
+pub(super) fn split_name(line: &[u8]) -> Result<(&[u8], &[u8]), BadLine> {
     let mut parts = line.splitn(2, |&byte| byte == b':');
     let (Some(name), Some(rest)) = (parts.next(), parts.next()) else {
         return Err(BadLine::NoColon);
@@ -116,11 +186,11 @@ fn split_name(line: &[u8]) -> Result<(&[u8], &[u8]), BadLine> {
 }
 
 /// The hash field, and whether a CR inside the line hides text after it.
-fn split_hash(rest: &[u8]) -> (&[u8], bool) {
+pub(super) fn split_hash(rest: &[u8]) -> (&[u8], bool) {
     let mut fields = rest.split(|byte| matches!(byte, b':' | b'\r'));
     let hidden = rest.trim_ascii_end().contains(&b'\r');
     (fields.next().unwrap_or_default(), hidden)
 }
 
 /// U+FEFF in UTF-8, which editors on Windows write; to nginx it is part of the first name.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

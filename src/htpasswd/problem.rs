@@ -203,7 +203,7 @@ impl Tally {
 }
 
 /// A name without control characters or line ends; none for what begins like a hash.
-fn printable(name: &[u8]) -> Option<String> {
+pub(super) fn printable(name: &[u8]) -> Option<String> {
     if name.len() > MAX_USER || matches!(name.trim_ascii_start(), [] | [b'$' | b'{', ..]) {
         return None;
     }

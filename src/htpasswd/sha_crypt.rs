@@ -1,6 +1,6 @@
 //! SHA-crypt: `$5$` and `$6$` of crypt(3), after Ulrich Drepper's "Unix crypt using SHA-256 and SHA-512" (2008).
 //!
-//! For `hash`. The rounds are the `sha-crypt` package's; the text around them is read and written here, since the
+//! For `hash` and `make`. The rounds are the `sha-crypt` package's; the text around them is read and written here, since the
 //! package knows salts of its own making only.
 
 use subtle::ConstantTimeEq;
@@ -47,8 +47,15 @@ impl Function {
         [self.magic(), head.as_bytes(), &b"z".repeat(self.digits())].concat()
     }
 
+    /// The text to store for a password; none when the rounds are outside 1000 to 999 999 999.
+    pub(super) fn make(self, password: &[u8], salt: &[u8], rounds: u32) -> Option<Vec<u8>> {
+        let digest = self.hash(password, salt, rounds)?;
+        let rounds = format!("rounds={rounds}$");
+        Some([self.magic(), rounds.as_bytes(), salt, b"$", &digest].concat())
+    }
+
     /// The digits of a password's digest; none when the rounds are outside 1000 to 999 999 999.
-    pub(super) fn hash(self, password: &[u8], salt: &[u8], rounds: u32) -> Option<Vec<u8>> {
+    fn hash(self, password: &[u8], salt: &[u8], rounds: u32) -> Option<Vec<u8>> {
         let params = sha_crypt::Params::new(rounds).ok()?;
         let groups = |order: &mut dyn Iterator<Item = [u8; 3]>| {
             order.flat_map(digits).take(self.digits()).collect()
@@ -72,7 +79,7 @@ impl Function {
         })
     }
 
-    pub(super) fn magic(self) -> &'static [u8] {
+    fn magic(self) -> &'static [u8] {
         match self {
             Self::Sha256 => b"$5$",
             Self::Sha512 => b"$6$",

@@ -1,16 +1,15 @@
 //! The executable itself: its commands, their exit codes and words, and its signals.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-
 use tempfile::TempDir;
 
 use crate::support::proxy::directory;

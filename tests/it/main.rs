@@ -20,6 +20,7 @@ mod early;
 mod failures;
 mod forwarded;
 mod grammar;
+mod htpasswd_command;
 mod htpasswd_tools;
 mod limits;
 mod listeners;

@@ -8,7 +8,7 @@ use tidegate::config::{self, Config, KEYS};
 use tidegate::snapshot::{Purpose, Snapshot};
 use toml::de::{DeTable, DeValue};
 
-use crate::support::proxy::private;
+use crate::support::proxy;
 
 /// A module imports only from levels below its own. The same table stands in `src/lib.rs`.
 const LEVELS: [&[&str]; 13] = [
@@ -574,7 +574,7 @@ fn folder_with_files() -> tempfile::TempDir {
     fs::set_permissions(&key, private).unwrap();
     // The cost is the least there is.
     let line = "alice:$2y$04$abcdefghijklmnopqrstuuRtmY6nHRFPHgwlWHYhiaI7C0kbmOdKu\n";
-    private(&dir.path().join("htpasswd"), line);
+    proxy::private(&dir.path().join("htpasswd"), line);
     dir
 }
 

@@ -1,0 +1,68 @@
+//! What is written is what other implementations read, and what must not be written is refused.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::htpasswd::parse;
+
+const FAST: Recipe = Recipe::Bcrypt { cost: 4 };
+
+fn secret(text: &[u8]) -> Password {
+    Password::new(text.to_vec())
+}
+
+#[test]
+fn what_is_made_lets_its_password_in_and_no_other() {
+    for recipe in [FAST, Recipe::Apr1, Recipe::Sha256, Recipe::Sha512] {
+        for text in [
+            &b"x"[..],
+            b"correct horse",
+            "pä\u{20ac}".as_bytes(),
+            &[b'y'; 72],
+        ] {
+            let hash = recipe.hash(&secret(text)).unwrap();
+            let loaded = parse(&[b"bob:", hash.as_slice()].concat());
+            let entry = loaded.users.find(b"bob").unwrap();
+            assert!(entry.verify(&secret(text)));
+            assert!(!entry.verify(&secret(b"wrong")));
+        }
+    }
+    let made = FAST.hash(&secret(b"x")).unwrap();
+    assert!(made.starts_with(b"$2y$04$") && made.len() == 60);
+    let made = Recipe::Sha512.hash(&secret(b"x")).unwrap();
+    assert!(made.starts_with(b"$6$rounds=100000$") && made.len() == 17 + 16 + 1 + 86);
+}
+
+#[test]
+fn salts_and_passwords_never_repeat() {
+    let hashes: HashSet<_> = (0..20)
+        .map(|_| Recipe::Apr1.hash(&secret(b"x")).unwrap())
+        .collect();
+    assert_eq!(hashes.len(), 20);
+    let passwords: HashSet<_> = (0..20)
+        .map(|_| password().unwrap().as_bytes().to_vec())
+        .collect();
+    assert_eq!(passwords.len(), 20);
+    let letters: HashSet<_> = passwords.iter().flatten().copied().collect();
+    assert!(passwords.iter().all(|one| one.len() == 26));
+    // 520 letters: that one of 32 is missing happens in two of a million runs.
+    assert_eq!(letters, LETTERS.iter().copied().collect());
+}
+
+#[test]
+fn passwords_that_would_count_in_part_or_not_at_all_are_refused() {
+    let long = vec![b'x'; MAX_PASSWORD + 1];
+    for (recipe, text, fault) in [
+        (FAST, &b""[..], Unfit::Empty),
+        (Recipe::Sha512, b"", Unfit::Empty),
+        (FAST, b"a\0b", Unfit::Nul),
+        (FAST, &long[..73], Unfit::LongForBcrypt { length: 73 }),
+        (Recipe::Sha512, &long, Unfit::Long),
+        (Recipe::Bcrypt { cost: 3 }, b"x", Unfit::Cost(3)),
+        (Recipe::Bcrypt { cost: 18 }, b"x", Unfit::Cost(18)),
+    ] {
+        assert_eq!(recipe.hash(&secret(text)), Err(fault));
+    }
+    assert_eq!(Recipe::Sha512.check(&secret(&long[1..])), Ok(()));
+    assert_eq!(FAST.check(&secret(&long[..72])), Ok(()));
+}

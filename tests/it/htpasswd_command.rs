@@ -1,0 +1,637 @@
+//! `tidegate htpasswd`: what it does to files, what it says, and its exit codes.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tidegate::htpasswd::{self, Scheme};
+use tidegate::secret::Password;
+
+use crate::support::PATIENCE;
+
+#[test]
+fn a_user_comes_changes_and_goes() {
+    let users = Users::new(None);
+    let added = users.run(
+        "add",
+        &["alice", "--stdin", "--cost", "4"],
+        b"first\nignored\n",
+    );
+    assert_eq!(added.code, 0, "{added:?}");
+    for word in ["created", "added alice", "line 1"] {
+        assert!(added.out.contains(word), "{word} in {added:?}");
+    }
+    assert!(added.err.contains("cost 4"), "{added:?}");
+    assert_eq!(
+        users
+            .run("verify", &["alice", "--stdin"], b"first\r\n")
+            .code,
+        0
+    );
+
+    let changed = users.run("add", &["alice", "--stdin", "--cost", "4"], b"second");
+    assert_eq!(changed.code, 0, "{changed:?}");
+    assert!(
+        changed.out.contains("changed the password of alice"),
+        "{changed:?}"
+    );
+    let wrong = users.run("verify", &["alice", "--stdin"], b"first");
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("bcrypt (cost 4), line 1"), "{wrong:?}");
+    let right = users.run("verify", &["alice", "--stdin"], b"second");
+    assert_eq!(right.code, 0);
+    assert!(right.out.contains("bcrypt (cost 4), line 1"), "{right:?}");
+
+    let slip = users.run("remove", &["alcie"], b"");
+    assert_eq!(slip.code, 1);
+    assert!(
+        slip.err.contains("no user alcie; did you mean alice?"),
+        "{slip:?}"
+    );
+    let unknown = users.run("verify", &["bob", "--stdin"], b"x");
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.err.contains("no user bob"), "{unknown:?}");
+    let removed = users.run("remove", &["alice"], b"");
+    assert_eq!(removed.code, 0);
+    assert!(
+        removed.out.contains("removed alice") && removed.err.contains("nobody can sign in"),
+        "{removed:?}"
+    );
+    assert_eq!(users.text(), "");
+    assert_eq!(users.run("list", &[], b"").code, 0);
+}
+
+#[test]
+fn a_generated_password_is_alone_on_standard_output() {
+    let users = Users::new(None);
+    let made = users.run("add", &["alice", "--generate"], b"");
+    assert_eq!(made.code, 0, "{made:?}");
+    assert_eq!(made.out.lines().count(), 1, "{made:?}");
+    assert_eq!(made.out.trim_end().len(), 26, "{made:?}");
+    assert!(made.err.contains("added alice"), "{made:?}");
+    let entry = |users: &htpasswd::Users| users.find(b"alice").map(htpasswd::Entry::scheme);
+    assert_eq!(
+        entry(&htpasswd::parse(users.text().as_bytes()).users),
+        Some(Scheme::Bcrypt { cost: 10 })
+    );
+    assert_eq!(
+        users
+            .run("verify", &["alice", "--stdin"], made.out.as_bytes())
+            .code,
+        0
+    );
+}
+
+#[test]
+fn the_rest_of_the_file_stays_as_it_is() {
+    let text = format!(
+        "# staff\r\n\r\nalice:{HASH}:note\r\nnonsense\r\nbob:{HASH}\r\nalice:{HASH}\r\n# end"
+    );
+    let users = Users::new(Some(&text));
+    let real = users.dir.path().join("real");
+    fs::rename(&users.file, &real).unwrap();
+    symlink("real", &users.file).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o604)).unwrap();
+    // Only root may give files away.
+    let is_root = fs::metadata(&real).unwrap().uid() == 0;
+    if is_root {
+        chown(&real, Some(4242), Some(4343)).unwrap();
+    }
+    let before = fs::metadata(&real).unwrap();
+    let changed = users.run("add", &["alice", "--stdin", "--cost", "4"], b"new");
+    assert_eq!(changed.code, 0, "{changed:?}");
+    assert!(
+        changed.out.contains("line 3") && changed.out.contains("later line"),
+        "{changed:?}"
+    );
+
+    let after = fs::metadata(&real).unwrap();
+    let kept = |of: &fs::Metadata| (of.mode(), of.uid(), of.gid());
+    assert_eq!(kept(&after), kept(&before));
+    assert_ne!(after.ino(), before.ino(), "it is replaced, not overwritten");
+    assert_eq!(fs::read_link(&users.file).unwrap(), Path::new("real"));
+    let now = users.text();
+    let hash = now
+        .split("alice:")
+        .nth(1)
+        .and_then(|rest| rest.split(':').next())
+        .unwrap();
+    assert_eq!(
+        now,
+        format!("# staff\r\n\r\nalice:{hash}:note\r\nnonsense\r\nbob:{HASH}\r\n# end")
+    );
+    assert_eq!(users.names(), ["real", "users"]);
+}
+
+#[test]
+fn the_list_is_in_the_order_of_the_file() {
+    let text = format!(
+        "zoe:{HASH}\nalice:$2y$10$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n# no\nold:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n\
+         gone:!\nplain:secretword\njust a line\nzoe:x\n$2y$10$xyz:bob\n"
+    );
+    let users = Users::new(Some(&text));
+    let listed = users.run("list", &[], b"");
+    assert_eq!(listed.code, 0, "{listed:?}");
+    let lines: Vec<_> = listed.out.lines().collect();
+    let expected = [
+        &["line", "user", "scheme", "strength"][..],
+        &["1", "zoe", "bcrypt (cost 4)", "fair"],
+        &["2", "alice", "bcrypt (cost 10)", "strong"],
+        &[
+            "4",
+            "old",
+            "($apr1$)",
+            "weak: whoever has the file soon guesses passwords",
+        ],
+        &["5", "gone", "disabled: the user is locked"],
+        &["6", "plain", "disabled: the password looks like plain text"],
+        &["7", "disabled: there is no colon"],
+        &["8", "zoe", "ignored: the same user stands on line 1"],
+        &["9", "disabled"],
+    ];
+    assert_eq!(lines.len(), expected.len(), "{}", listed.out);
+    for (line, words) in lines.iter().zip(expected) {
+        assert!(
+            words.iter().all(|word| line.contains(word)),
+            "{words:?} in {line}"
+        );
+    }
+    for secret in ["secretword", "xyz", "Xxd1", "CCCC"] {
+        assert!(!listed.out.contains(secret), "{secret} in {}", listed.out);
+    }
+    let locked = users.run("verify", &["gone", "--stdin"], b"x");
+    assert_eq!(locked.code, 1);
+    assert!(
+        locked.err.contains("line 5") && locked.err.contains("locked"),
+        "{locked:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_a_line_is_refused_and_nothing_changes() {
+    let text = format!("bob:{HASH}\n");
+    let users = Users::new(Some(&text));
+    let long = [b'x'; 73];
+    for (arguments, input, word) in [
+        (&["alice", "--stdin"][..], &b""[..], "empty"),
+        (&["alice", "--stdin"], b"\nsecond\n", "empty"),
+        (&["alice", "--stdin"], b"a\0b\n", "NUL"),
+        (&["alice", "--stdin"], &long, "72"),
+        (
+            &["alice", "--stdin", "--scheme", "sha512"],
+            &[b'x'; 4097],
+            "4096",
+        ),
+        (&["", "--generate"], b"", "empty"),
+        (&["a:b", "--generate"], b"", "colon"),
+        (&["a\nb", "--generate"], b"", "control"),
+        (&["#a", "--generate"], b"", "comment"),
+        (&["$2y$10$xyz", "--generate"], b"", "hash"),
+        (&["alice"], b"", "--stdin"),
+        (&["alice"], b"", "--generate"),
+    ] {
+        let refused = users.run("add", arguments, input);
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.err.contains(word), "{word} in {refused:?}");
+        assert!(refused.out.is_empty(), "{refused:?}");
+    }
+    for arguments in [
+        &["alice", "--stdin", "--generate"][..],
+        &["alice", "--generate", "--cost", "3"],
+        &["alice", "--generate", "--cost", "18"],
+        &["alice", "--generate", "--cost", "10", "--scheme", "apr1"],
+        &["alice", "--generate", "--scheme", "des"],
+        &[],
+    ] {
+        let refused = users.run("add", arguments, b"");
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(
+            refused.err.contains("--help") || refused.err.contains("Usage"),
+            "{refused:?}"
+        );
+    }
+    let asked = users.run("verify", &["bob"], b"");
+    assert!(
+        asked.code == 1 && asked.err.contains("--stdin"),
+        "{asked:?}"
+    );
+    assert_eq!(
+        (users.text(), users.names()),
+        (text, vec!["users".to_owned()])
+    );
+}
+
+#[test]
+fn what_is_no_file_is_said() {
+    let users = Users::new(None);
+    for (verb, arguments) in [
+        ("list", &[][..]),
+        ("remove", &["a"]),
+        ("verify", &["a", "--stdin"]),
+    ] {
+        let missing = users.run(verb, arguments, b"x");
+        assert_eq!(missing.code, 1);
+        assert!(
+            missing.err.contains("there is no file") && missing.err.contains("htpasswd add"),
+            "{missing:?}"
+        );
+    }
+    fs::create_dir(&users.file).unwrap();
+    for (verb, arguments) in [
+        ("list", &[][..]),
+        ("remove", &["a"]),
+        ("add", &["a", "--generate"]),
+    ] {
+        let refused = users.run(verb, arguments, b"");
+        assert_eq!(refused.code, 1);
+        assert!(refused.err.contains("is a directory"), "{refused:?}");
+    }
+}
+
+#[test]
+fn who_may_not_is_told_what_is_needed() {
+    let users = Users::new(Some(&format!("bob:{HASH}\n")));
+    let me = fs::metadata(&users.file).unwrap().uid();
+    // Root may everything, so somebody else tries, with a copy of the program that he can reach.
+    let program = users.dir.path().join("program");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &program).unwrap();
+    let may =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let run = |verb: &str, arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command
+            .args(["htpasswd", verb])
+            .arg(&users.file)
+            .args(arguments);
+        if me == 0 {
+            command.uid(65534).gid(65534);
+        }
+        Said::of(command, b"x")
+    };
+    may(users.dir.path(), 0o555);
+    may(&users.file, 0o444);
+    let refused = run("add", &["alice", "--generate"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let directory = users.dir.path().to_str().unwrap();
+    for word in [
+        "may not make a new file in the directory",
+        directory,
+        "0555",
+        "sudo",
+    ] {
+        assert!(refused.err.contains(word), "{word} in {refused:?}");
+    }
+    if me == 0 {
+        // The directory would let him, but the file would be his afterwards.
+        may(users.dir.path(), 0o777);
+        let refused = run("add", &["alice", "--generate"]);
+        assert!(
+            refused.code == 1 && refused.err.contains("nothing was changed"),
+            "{refused:?}"
+        );
+        assert!(refused.out.is_empty(), "{refused:?}");
+    }
+    may(&users.file, 0o000);
+    let refused = run("list", &[]);
+    assert!(
+        refused.code == 1 && refused.err.contains("may not read"),
+        "{refused:?}"
+    );
+    may(users.dir.path(), 0o755);
+    assert_eq!(users.names(), ["program", "users"]);
+}
+
+#[test]
+fn a_lock_that_is_never_released_is_told() {
+    let users = Users::new(Some("# nobody\n"));
+    let held = File::open(&users.file).unwrap();
+    held.lock().unwrap();
+    let refused = users.run("add", &["alice", "--generate", "--cost", "4"], b"");
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("locked for 5 s"), "{refused:?}");
+    assert_eq!(
+        (users.text().as_str(), users.names()),
+        ("# nobody\n", vec!["users".to_owned()])
+    );
+}
+
+#[test]
+fn two_at_once_lose_nothing() {
+    let users = Users::new(None);
+    thread::scope(|scope| {
+        for who in ["a", "b"] {
+            let users = &users;
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let user = format!("{who}{number}");
+                    let added = users.run("add", &[&user, "--generate", "--cost", "4"], b"");
+                    assert_eq!(added.code, 0, "{added:?}");
+                }
+            });
+        }
+    });
+    let loaded = htpasswd::parse(users.text().as_bytes());
+    assert_eq!((loaded.users.len(), loaded.problems), (40, Vec::new()));
+    assert_eq!(users.names(), ["users"]);
+}
+
+#[test]
+fn whoever_is_killed_leaves_the_old_text_or_the_new() {
+    let text = format!("# {}\nbob:{HASH}\n", "x".repeat(1 << 20));
+    let users = Users::new(Some(&text));
+    let whole = |users: &Users| {
+        let now = users.text();
+        let added = now.strip_prefix(&text).expect("the old lines are there");
+        assert!(
+            added.is_empty()
+                || added.ends_with('\n') && added.starts_with("alice:$2y$04$") && added.len() == 67,
+            "{added}"
+        );
+        !added.is_empty()
+    };
+    let mut step = Duration::ZERO;
+    // Later and later, until it is done before it is killed.
+    loop {
+        let mut child = users.spawn("add", &["alice", "--generate", "--cost", "4"]);
+        thread::park_timeout(step);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if whole(&users) {
+            break;
+        }
+        step += Duration::from_micros(500);
+        assert!(step < PATIENCE);
+    }
+    // What may be left is beside the file, and no obstacle.
+    assert_eq!(users.run("remove", &["alice"], b"").code, 0);
+    assert_eq!(users.text(), text);
+}
+
+#[test]
+fn other_programs_take_what_is_written() {
+    for (scheme, mark) in [
+        ("bcrypt", "$2y$10$"),
+        ("apr1", "$apr1$"),
+        ("sha512", "$6$"),
+        ("sha256", "$5$"),
+    ] {
+        let users = Users::new(None);
+        let password = "päss wörd: #1";
+        let added = users.run(
+            "add",
+            &["alice", "--stdin", "--scheme", scheme],
+            password.as_bytes(),
+        );
+        assert_eq!(added.code, 0, "{added:?}");
+        assert!(
+            users.text().starts_with(&format!("alice:{mark}")),
+            "{}",
+            users.text()
+        );
+        for (tried, code) in [(password, 0), ("wrong", 3)] {
+            let mut real = Command::new("htpasswd");
+            real.arg("-vb").arg(&users.file).args(["alice", tried]);
+            let said = Said::of(real, b"");
+            assert_eq!(said.code, code, "{scheme}: {said:?}");
+        }
+    }
+    // And what they write in the same file is ours to edit.
+    let users = Users::new(Some("# staff"));
+    let ours = |verb: &str, user: &str| users.run(verb, &[user, "--stdin", "--cost", "4"], b"pw");
+    assert_eq!(ours("add", "alice").code, 0);
+    let mut real = Command::new("htpasswd");
+    real.arg("-bB").arg(&users.file).args(["bob", "theirs"]);
+    assert_eq!(Said::of(real, b"").code, 0);
+    assert_eq!(users.run("verify", &["bob", "--stdin"], b"theirs").code, 0);
+    assert_eq!(users.run("verify", &["alice", "--stdin"], b"pw").code, 0);
+}
+
+#[test]
+fn a_terminal_is_asked_twice_and_shows_nothing() {
+    let users = Users::new(None);
+    let file = users.file.to_str().unwrap();
+    let first = "New password for alice:";
+    let second = "once more:";
+    let said = Terminal::run(&["add", file, "alice", "--cost", "4"])
+        .answer(first, "pw1")
+        .answer(second, "pw2")
+        .answer("differ", "")
+        .answer(first, "pw3")
+        .answer(second, "pw3")
+        .end();
+    assert!(said.contains("added alice"), "{said}");
+    assert!(!said.contains("pw1") && !said.contains("pw3"), "{said}");
+    let loaded = htpasswd::parse(users.text().as_bytes());
+    let entry = loaded.users.find(b"alice").unwrap();
+    assert!(entry.verify(&Password::new(b"pw3".to_vec())));
+    let said = Terminal::run(&["verify", file, "alice"])
+        .answer("Password of alice:", "pw3")
+        .end();
+    assert!(said.contains("right"), "{said}");
+    let said = Terminal::run(&["add", file, "alice"])
+        .answer(first, "")
+        .end();
+    assert!(said.contains("empty"), "{said}");
+}
+
+#[test]
+fn the_help_shows_examples() {
+    for (arguments, words) in [
+        (&["--help"][..], &["htpasswd", "password file"][..]),
+        (
+            &["htpasswd", "--help"],
+            &["add", "remove", "verify", "list", "Examples", "Exit codes"],
+        ),
+        (
+            &["htpasswd", "add", "--help"],
+            &[
+                "--stdin",
+                "--generate",
+                "--cost",
+                "--scheme",
+                "Examples",
+                "two seconds",
+            ],
+        ),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(arguments);
+        let help = Said::of(command, b"");
+        assert_eq!(help.code, 0);
+        for word in words {
+            assert!(help.out.contains(word), "{word} in {}", help.out);
+        }
+    }
+}
+
+/// A directory with a password file in it, or room for one.
+struct Users {
+    dir: TempDir,
+    file: PathBuf,
+}
+
+impl Users {
+    fn new(text: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("users");
+        if let Some(text) = text {
+            fs::write(&file, text).unwrap();
+        }
+        Self { dir, file }
+    }
+
+    fn command(&self, verb: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command
+            .args(["htpasswd", verb])
+            .arg(&self.file)
+            .args(arguments);
+        command
+    }
+
+    fn run(&self, verb: &str, arguments: &[&str], input: &[u8]) -> Said {
+        Said::of(self.command(verb, arguments), input)
+    }
+
+    fn spawn(&self, verb: &str, arguments: &[&str]) -> Child {
+        let mut command = self.command(verb, arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.file).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// What a program printed, and how it ended.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(mut command: Command, input: &[u8]) -> Self {
+        let command = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // It may not read it.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+}
+
+/// The program on a terminal of its own, which `script` makes.
+struct Terminal {
+    child: Child,
+    shown: String,
+    /// How much of it has been answered.
+    answered: usize,
+}
+
+impl Terminal {
+    fn run(arguments: &[&str]) -> Self {
+        let line = format!(
+            "'{}' htpasswd '{}'",
+            env!("CARGO_BIN_EXE_tidegate"),
+            arguments.join("' '")
+        );
+        let seconds = PATIENCE.as_secs().to_string();
+        let mut command = Command::new("timeout");
+        command.args([
+            "--foreground",
+            &seconds,
+            "script",
+            "-qec",
+            &line,
+            "/dev/null",
+        ]);
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            shown: String::new(),
+            answered: 0,
+        }
+    }
+
+    /// Types a line, once these words are there.
+    fn answer(mut self, words: &str, line: &str) -> Self {
+        let until = Instant::now() + PATIENCE;
+        while !self.shown[self.answered..].contains(words) {
+            let mut bytes = [0; 256];
+            let count = self
+                .child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read(&mut bytes)
+                .unwrap();
+            assert!(
+                count > 0 && Instant::now() < until,
+                "no {words:?} in {:?}",
+                self.shown
+            );
+            self.shown
+                .push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+        let at = self.shown[self.answered..].find(words).unwrap();
+        self.answered += at + words.len();
+        if words.ends_with(':') {
+            self.child
+                .stdin
+                .as_mut()
+                .unwrap()
+                .write_all(format!("{line}\r").as_bytes())
+                .unwrap();
+        }
+        self
+    }
+
+    /// All that was shown, until the program's end.
+    fn end(mut self) -> String {
+        let mut rest = String::new();
+        self.child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut rest)
+            .unwrap();
+        self.child.wait().unwrap();
+        self.shown + &rest
+    }
+}
+
+/// Of the password "pw".
+const HASH: &str = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u";
