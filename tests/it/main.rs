@@ -34,3 +34,4 @@ mod rules;
 mod streaming;
 mod support;
 mod tls;
+mod tokens;
