@@ -88,6 +88,9 @@ pub enum Error {
     /// Credentials that are wrong, for whatever reason: the answer is the same for all of them.
     #[error("wrong credentials")]
     Wrong,
+    /// The same at the token endpoint, where nothing but a password is asked for: docker shows these words.
+    #[error("incorrect user name or password")]
+    Login,
     /// A token that is not ours, or not any more: its time is over, or its user's line has changed.
     #[error("invalid token")]
     Token,
@@ -178,7 +181,7 @@ impl Authenticator {
                 (Some(tokens), Some(header)) if !is_basic(header.as_bytes()) => {
                     basic.bearer(tokens, header.as_bytes(), SystemTime::now())
                 }
-                (_, header) => basic.authenticate(header).await,
+                (_, header) => basic.authenticate(&basic.users, header).await,
             },
         }
     }
@@ -218,20 +221,23 @@ impl Authenticator {
 }
 
 impl Basic {
-    async fn authenticate(&self, header: Option<&HeaderValue>) -> Result<Identity, Error> {
+    async fn authenticate(
+        &self,
+        users: &Arc<Users>,
+        header: Option<&HeaderValue>,
+    ) -> Result<Identity, Error> {
         let Some(header) = header else {
             return Ok(Identity::of(Kind::Anonymous));
         };
         match Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Wrong)? {
             None => Ok(Identity::of(Kind::Anonymous)),
-            Some(credentials) => self.check(credentials).await,
+            Some(credentials) => self.check(users, credentials).await,
         }
     }
 
-    async fn check(&self, credentials: Credentials) -> Result<Identity, Error> {
+    async fn check(&self, users: &Arc<Users>, credentials: Credentials) -> Result<Identity, Error> {
         let identity = Identity::user_named(&credentials.user);
-        let users = Arc::clone(&self.users);
-        match self.logins.check(users, credentials).await {
+        match self.logins.check(Arc::clone(users), credentials).await {
             Ok(true) => Ok(identity),
             Ok(false) => Err(Error::Wrong),
             Err(hashing::Busy) => Err(Error::Busy),

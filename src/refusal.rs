@@ -184,6 +184,7 @@ fn of_target(error: &target::Error) -> Verdict {
 fn of_auth(error: &auth::Error) -> Verdict {
     match error {
         auth::Error::Wrong => Verdict::unauthorized(),
+        auth::Error::Login => Verdict::new(401, Code::Unauthorized, error),
         auth::Error::Token => Verdict::unauthorized().token_error("invalid_token"),
         auth::Error::Malformed(_) => Verdict::new(400, Code::Unsupported, error),
         auth::Error::Twice => Verdict::new(400, Code::Unauthorized, error),
