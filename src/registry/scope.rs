@@ -27,7 +27,7 @@ impl Scope {
     /// Reads `repository:NAME:pull,push` and `registry:catalog:*`, several separated by spaces in each of `texts`.
     ///
     /// What it does not understand counts as not asked for, as the specification wants it, and so does what comes
-    /// after [`MOST`] bytes: a token has to fit a header.
+    /// after 4 KiB: a token has to fit a header.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut scope = Self::default();
         let mut room = MOST;

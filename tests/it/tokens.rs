@@ -270,6 +270,40 @@ fn a_password_in_front_of_every_request_is_taken_as_ever() {
 }
 
 #[test]
+fn an_empty_user_is_nobody_and_is_asked_for_a_token() {
+    let proxy = gate(&Registry::obliging());
+    for target in ["/v2/", MANIFEST] {
+        let empty = Ask::new("GET", target).header("authorization", "Basic Og==");
+        let none = ask(&proxy, Http::One, &Ask::new("GET", target));
+        let answer = ask(&proxy, Http::One, &empty);
+        assert!(challenge(&answer).starts_with("Bearer realm="));
+        assert_eq!(answer.without_id(), none.without_id());
+    }
+}
+
+#[test]
+fn a_route_for_everything_has_its_endpoint_at_the_top() {
+    let registry = Registry::obliging();
+    let everything = token_config(TOKEN).replace("path = \"/v2/\"", "path = \"/\"");
+    let proxy = Proxy::start(&registry, &everything);
+    let refused = ask(&proxy, Http::One, &Ask::new("GET", MANIFEST));
+    assert!(challenge(&refused).contains("\"https://localhost/_token\""));
+    let scope = "/_token?scope=repository:team/app:pull";
+    let token = token_of(&ask(&proxy, Http::One, &Ask::alice("GET", scope)));
+    assert_eq!(
+        ask(&proxy, Http::One, &with(&token, "GET", MANIFEST)).status,
+        200
+    );
+    // A scope says nothing of paths that are no registry's; a password opens them.
+    let beside = ask(&proxy, Http::One, &with(&token, "GET", "/stats"));
+    assert_eq!(beside.status, 401);
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/stats")).status,
+        200
+    );
+}
+
+#[test]
 fn what_is_no_token_of_ours_is_invalid() {
     let registry = Registry::obliging();
     let proxy = gate(&registry);

@@ -78,13 +78,13 @@ pub enum Weak {
         "line {0} is no secret: something other than printable ASCII without spaces stands in it"
     )]
     Letters(usize),
-    /// Fewer than [`LEAST`] characters.
+    /// Fewer than 32 characters.
     #[error("the secret in line {0} is shorter than 32 characters, and could be guessed")]
     Short(usize),
-    /// Fewer than [`LEAST_DISTINCT`] different characters.
+    /// Fewer than 8 different characters.
     #[error("the secret in line {0} repeats a few characters, and could be guessed")]
     Monotonous(usize),
-    /// More than [`MOST`] bytes.
+    /// More than 8 KiB.
     #[error("it is larger than 8 KiB, and hardly a secret")]
     Large,
 }
