@@ -1,42 +1,67 @@
 //! Who is asking: from an `Authorization` header to an [`Identity`].
 //!
-//! `service` asks, once a request, before anything else is done with it. This is the only module that
+//! `service` asks, once a request, before anything else is done with it, and answers at the token endpoint with
+//! what [`TokenService`] issues. This is the only module that
 //! can make an [`Identity`]; what the identity may do is decided by `access`.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
 use crate::htpasswd::Users;
+use crate::registry::{Operation, Scope};
 
 mod basic;
+mod challenge;
 mod hashing;
 mod logins;
+pub mod token;
 mod verified;
 
-use basic::Credentials;
+use basic::{Credentials, is_basic};
+pub use challenge::{Challenge, challenge};
 pub use hashing::Settings as HashingSettings;
 pub use logins::Logins;
+use token::Tokens;
+pub use token::service::TokenService;
 
 /// Who a request comes from. Made here only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     kind: Kind,
+    /// What the token that was shown is for.
+    scope: Option<Scope>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Anonymous,
-    User(String),
+    User {
+        name: String,
+        /// As in the password file.
+        bytes: Box<[u8]>,
+    },
     LeftToUpstream,
 }
 
 impl Identity {
+    const fn of(kind: Kind) -> Self {
+        Self { kind, scope: None }
+    }
+
+    fn user_named(bytes: &[u8]) -> Self {
+        Self::of(Kind::User {
+            name: String::from_utf8_lossy(bytes).into_owned(),
+            bytes: bytes.into(),
+        })
+    }
+
     /// The verified user's name, for people: bytes that are no UTF-8 are shown as U+FFFD.
     pub fn user(&self) -> Option<&str> {
         match &self.kind {
-            Kind::User(name) => Some(name),
+            Kind::User { name, .. } => Some(name),
             Kind::Anonymous | Kind::LeftToUpstream => None,
         }
     }
@@ -44,6 +69,11 @@ impl Identity {
     /// True when nobody has proved anything.
     pub fn is_anonymous(&self) -> bool {
         self.kind == Kind::Anonymous
+    }
+
+    /// What limits this identity beside its rights: the scope of the token it came with. None for a password.
+    pub fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
     }
 
     /// True when the upstream checks the credentials itself.
@@ -58,6 +88,15 @@ pub enum Error {
     /// Credentials that are wrong, for whatever reason: the answer is the same for all of them.
     #[error("wrong credentials")]
     Wrong,
+    /// The same at the token endpoint, where nothing but a password is asked for: docker shows these words.
+    #[error("incorrect user name or password")]
+    Login,
+    /// A token that is not ours, or not any more: its time is over, or its user's line has changed.
+    #[error("invalid token")]
+    Token,
+    /// No telling what token is asked for.
+    #[error(transparent)]
+    Malformed(#[from] token::form::Malformed),
     /// More than one `Authorization` field: which one counts would be a guess.
     #[error("more than one Authorization field")]
     Twice,
@@ -86,6 +125,8 @@ struct Basic {
     /// Decoded credentials longer than this, in bytes, are wrong.
     size: usize,
     challenge: HeaderValue,
+    /// In token mode.
+    tokens: Option<Box<Tokens>>,
 }
 
 impl Authenticator {
@@ -102,8 +143,18 @@ impl Authenticator {
                 logins,
                 size,
                 challenge,
+                tokens: None,
             }),
         }
+    }
+
+    /// The same, with tokens for who has given his password, and for anyone: then these are what is asked for.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Tokens) -> Self {
+        if let Mode::Basic(basic) = &mut self.mode {
+            basic.tokens = Some(Box::new(tokens));
+        }
+        self
     }
 
     /// The upstream checks the `Authorization` header itself, and gets it untouched.
@@ -121,25 +172,46 @@ impl Authenticator {
     /// The identity behind a request's headers; no credentials, or an empty user, is anonymous.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Error> {
         match &self.mode {
-            Mode::Open => Ok(Identity {
-                kind: Kind::Anonymous,
-            }),
+            Mode::Open => Ok(Identity::of(Kind::Anonymous)),
             Mode::LeftToUpstream => {
                 single(headers)?;
-                Ok(Identity {
-                    kind: Kind::LeftToUpstream,
-                })
+                Ok(Identity::of(Kind::LeftToUpstream))
             }
-            Mode::Basic(basic) => basic.authenticate(headers).await,
+            Mode::Basic(basic) => match (&basic.tokens, single(headers)?) {
+                (Some(tokens), Some(header)) if !is_basic(header.as_bytes()) => {
+                    basic.bearer(tokens, header.as_bytes(), SystemTime::now())
+                }
+                (_, header) => basic.authenticate(&basic.users, header).await,
+            },
         }
     }
 
-    /// The `WWW-Authenticate` value for someone who must log in; none where the gate asks nobody.
-    pub fn challenge(&self) -> Option<&HeaderValue> {
-        match &self.mode {
-            Mode::Basic(basic) => Some(&basic.challenge),
-            Mode::LeftToUpstream | Mode::Open => None,
-        }
+    /// What to ask someone for who must log in to do this, the gate being addressed at `scheme://authority`; nothing
+    /// where the gate asks nobody.
+    pub fn challenge(
+        &self,
+        scheme: &str,
+        authority: &str,
+        wanted: Option<&Operation>,
+    ) -> Option<Challenge> {
+        let Mode::Basic(basic) = &self.mode else {
+            return None;
+        };
+        let Some(tokens) = &basic.tokens else {
+            return Some(Challenge::Basic(basic.challenge.clone()));
+        };
+        let realm = format!("{scheme}://{authority}{}", tokens.path());
+        let scope = wanted.map(Scope::of).unwrap_or_default();
+        Some(Challenge::bearer(&realm, authority, &scope))
+    }
+
+    /// The token service, if it is at this path.
+    pub fn token_service(&self, path: &str) -> Option<TokenService<'_>> {
+        let Mode::Basic(basic) = &self.mode else {
+            return None;
+        };
+        let tokens = basic.tokens.as_deref()?;
+        (tokens.path() == path).then_some(TokenService::new(basic, tokens))
     }
 
     /// True where nobody has to log in to the gate.
@@ -149,25 +221,24 @@ impl Authenticator {
 }
 
 impl Basic {
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Error> {
-        let Some(header) = single(headers)? else {
-            return Ok(Identity {
-                kind: Kind::Anonymous,
-            });
+    async fn authenticate(
+        &self,
+        users: &Arc<Users>,
+        header: Option<&HeaderValue>,
+    ) -> Result<Identity, Error> {
+        let Some(header) = header else {
+            return Ok(Identity::of(Kind::Anonymous));
         };
-        let Some(credentials) =
-            Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Wrong)?
-        else {
-            return Ok(Identity {
-                kind: Kind::Anonymous,
-            });
-        };
-        let name = String::from_utf8_lossy(&credentials.user).into_owned();
-        let users = Arc::clone(&self.users);
-        match self.logins.check(users, credentials).await {
-            Ok(true) => Ok(Identity {
-                kind: Kind::User(name),
-            }),
+        match Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Wrong)? {
+            None => Ok(Identity::of(Kind::Anonymous)),
+            Some(credentials) => self.check(users, credentials).await,
+        }
+    }
+
+    async fn check(&self, users: &Arc<Users>, credentials: Credentials) -> Result<Identity, Error> {
+        let identity = Identity::user_named(&credentials.user);
+        match self.logins.check(Arc::clone(users), credentials).await {
+            Ok(true) => Ok(identity),
             Ok(false) => Err(Error::Wrong),
             Err(hashing::Busy) => Err(Error::Busy),
         }
@@ -180,24 +251,5 @@ fn single(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     match (fields.next(), fields.next()) {
         (field, None) => Ok(field),
         _ => Err(Error::Twice),
-    }
-}
-
-/// The Basic challenge of a realm, quoted as RFC 9110 section 5.6.4 wants it.
-///
-/// `None` when the realm holds bytes that cannot stand in a header.
-pub fn challenge(realm: &str) -> Option<HeaderValue> {
-    let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
-    HeaderValue::from_str(&format!("Basic realm=\"{quoted}\"")).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_realm_is_quoted() {
-        assert_eq!(challenge("a\"b\\c").unwrap(), "Basic realm=\"a\\\"b\\\\c\"");
-        assert!(challenge("a\nb").is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, read once, with every problem of it in one report.
 //!
-//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites` and `routes`;
+//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites`, `routes` and `auth`;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
@@ -20,6 +20,7 @@ use document::Document;
 use problem::{Place, Problem, Problems};
 use table::Placed;
 
+mod auth;
 mod build;
 pub mod document;
 mod keys;
@@ -140,6 +141,17 @@ pub enum Auth {
         htpasswd: Placed<PathBuf>,
         /// The `WWW-Authenticate` value.
         challenge: HeaderValue,
+    },
+    /// Tokens of the gate's own, for HTTP Basic.
+    Token {
+        /// The password file.
+        htpasswd: Placed<PathBuf>,
+        /// The `WWW-Authenticate` value of the token endpoint.
+        challenge: HeaderValue,
+        /// The secret's file; in [`Config::state_dir`] when none is named.
+        secret: Option<Placed<PathBuf>>,
+        /// How long a token is good for.
+        lifetime: Duration,
     },
     /// The upstream asks.
     LeftToUpstream,

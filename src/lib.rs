@@ -41,7 +41,7 @@
 //! | route | a path prefix of a site that leads to an upstream |
 //! | upstream, endpoint | what a route leads to; its address |
 //! | operation | what a request asks of a registry: an action on a repository |
-//! | identity | anonymous, a user whose password was verified, or left to the upstream |
+//! | identity | anonymous, a user whose password or token was verified, or left to the upstream |
 //! | permit | proof that this identity may do this operation |
 //! | refusal | the gate's own answer in the upstream's place |
 //! | settings, config, snapshot | a module's typed settings; their sum; everything built from one config |
@@ -92,6 +92,12 @@
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
 //! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,
 //!   and a line that changes ends it at the reload.
+//! - A token is for one site, one route and one stored line of its user, and is judged when a request starts: by its
+//!   scope and by the rights of that moment. A minute of skew is allowed at both ends, as `distribution` does.
+//! - Fewer rights than a token was asked for are no error; a request beyond its scope is a 401 that names the scope,
+//!   so that clients fetch another one. Where the user has no right at all, no token is asked for.
+//! - In token mode a ping is never anonymous: docker asks for a token only where `/v2/` answers 401.
+//! - The token endpoint takes passwords, never tokens: a token that begets tokens would never end.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - A password file is edited under a lock on itself and replaced by a rename; of a line only the hash changes.
 //! - DES crypt is accepted, with a warning that 8 characters count.

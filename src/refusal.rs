@@ -7,13 +7,15 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::access::Denied;
-use crate::auth;
+use crate::auth::{self, Challenge};
 use crate::body::{self, Body};
 use crate::forward;
 use crate::registry::Invalid;
-use crate::registry::errors::{self, Code};
+use crate::registry::errors::Code;
 use crate::target;
 use crate::upstream;
+
+mod words;
 
 /// Why the gate answers itself.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,12 @@ pub enum Refusal {
     /// A method that no gate forwards.
     #[error("method not allowed")]
     Method,
+    /// A method by which nobody asks for a token.
+    #[error("tokens are asked for by GET or POST")]
+    TokenMethod,
+    /// A request for a token whose form did not come, or is too long for one.
+    #[error(transparent)]
+    Form(#[from] body::Error),
     /// A transfer coding other than exactly one `chunked`.
     #[error("unknown transfer coding")]
     TransferCoding,
@@ -72,7 +80,7 @@ pub struct Manner {
     /// The client likes a page better than a line.
     pub html: bool,
     /// The route's challenge.
-    pub challenge: Option<HeaderValue>,
+    pub challenge: Option<Challenge>,
 }
 
 /// What a refusal comes to.
@@ -84,6 +92,8 @@ struct Verdict {
     message: String,
     retry_after: Option<u32>,
     allow: Option<&'static str>,
+    /// What is wrong with the token that was shown (RFC 6750 section 3.1).
+    token_error: Option<&'static str>,
 }
 
 impl Refusal {
@@ -97,8 +107,10 @@ impl Refusal {
         if let Some(allow) = verdict.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (verdict.status, &manner.challenge) {
-            headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+        if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (verdict.status, &manner.challenge)
+            && let Some(challenge) = challenge.value(verdict.token_error)
+        {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         let (kind, body) = verdict.body(manner);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -132,9 +144,14 @@ impl Refusal {
             Self::TooManyFields => Verdict::new(431, Code::Unsupported, self),
             Self::Auth(error) => of_auth(error),
             Self::Denied(Denied::Anonymous) => Verdict::unauthorized(),
+            Self::Denied(Denied::Scope) => {
+                Verdict::unauthorized().token_error("insufficient_scope")
+            }
             Self::Invalid(invalid) => of_invalid(invalid),
             Self::Method => Verdict::new(405, Code::Unsupported, self)
                 .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Self::TokenMethod => Verdict::new(405, Code::Unsupported, self).allow("GET, POST"),
+            Self::Form(error) => of_body(error),
             Self::TransferCoding => Verdict::new(501, Code::Unsupported, self),
             Self::Expectation => Verdict::new(417, Code::Unsupported, self),
             Self::TooLarge(_) => Verdict::new(413, Code::SizeInvalid, self),
@@ -167,6 +184,9 @@ fn of_target(error: &target::Error) -> Verdict {
 fn of_auth(error: &auth::Error) -> Verdict {
     match error {
         auth::Error::Wrong => Verdict::unauthorized(),
+        auth::Error::Login => Verdict::new(401, Code::Unauthorized, error),
+        auth::Error::Token => Verdict::unauthorized().token_error("invalid_token"),
+        auth::Error::Malformed(_) => Verdict::new(400, Code::Unsupported, error),
         auth::Error::Twice => Verdict::new(400, Code::Unauthorized, error),
         auth::Error::Busy => Verdict::new(503, Code::Unavailable, error).retry_after(2),
     }
@@ -179,6 +199,7 @@ fn of_invalid(invalid: &Invalid) -> Verdict {
         message: invalid.to_string(),
         retry_after: None,
         allow: None,
+        token_error: None,
     };
     match invalid {
         Invalid::Method { allow } => verdict.allow(allow),
@@ -235,12 +256,20 @@ impl Verdict {
             message: message.to_string(),
             retry_after: None,
             allow: None,
+            token_error: None,
         }
     }
 
     /// The same words for every cause.
     fn unauthorized() -> Self {
         Self::new(401, Code::Unauthorized, "authentication required")
+    }
+
+    fn token_error(self, word: &'static str) -> Self {
+        Self {
+            token_error: Some(word),
+            ..self
+        }
     }
 
     fn retry_after(self, seconds: u32) -> Self {
@@ -256,34 +285,4 @@ impl Verdict {
             ..self
         }
     }
-
-    /// Media type and bytes: JSON that docker prints, a page for people, or a line.
-    fn body(&self, manner: &Manner) -> (&'static str, Vec<u8>) {
-        if manner.registry {
-            return (
-                "application/json",
-                errors::body(self.code, &self.message, None),
-            );
-        }
-        let title = self.status.canonical_reason().unwrap_or("Refused");
-        let message = &self.message;
-        if manner.html {
-            let text = escape(message);
-            let page = format!(
-                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
-                 <body style=\"font:1rem system-ui;margin:4rem auto;max-width:40rem\"><h1>{title}</h1><p>{text}</p></body></html>\n"
-            );
-            return ("text/html; charset=utf-8", page.into_bytes());
-        }
-        (
-            "text/plain; charset=utf-8",
-            format!("{} {title}: {message}\n", self.status.as_u16()).into_bytes(),
-        )
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }

@@ -2,7 +2,7 @@
 //!
 //! `service` parses every request of a registry route with [`Operation::parse`]; `access` decides on what it says,
 //! `forward` sends [`Operation::target`], which is built from the parsed parts alone, and `refusal` writes
-//! [`errors`]. Does no input or output and knows no identity, grant or upstream.
+//! [`errors`]. A [`Scope`] is what a token is asked for. Does no input or output and knows no identity, grant or upstream.
 
 use std::fmt;
 
@@ -11,10 +11,12 @@ mod grammar;
 mod operation;
 mod query;
 mod route;
+mod scope;
 
 pub use grammar::is_name;
 pub use operation::{Mount, Operation, Parsed};
 pub use route::{Reference, Resource};
+pub use scope::Scope;
 
 /// What is asked; the word of grants, logs and token scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -16,17 +16,19 @@ use hyper::body::Incoming;
 
 use crate::access::Asked;
 use crate::access_log::AccessLog;
+use crate::auth::Challenge;
 use crate::body::{Body, Inbound, Received};
 use crate::connection::Exchange;
 use crate::forward::{Around, Origin};
 use crate::refusal::Refusal;
-use crate::registry::is_registry_path;
+use crate::registry::{Operation, is_registry_path};
 use crate::site::{Route, Site, Sites};
 use crate::target::Target;
 
 mod opened;
 mod plain;
 mod request_id;
+mod tokens;
 mod wanted;
 
 use opened::Opened;
@@ -96,10 +98,17 @@ impl Service {
         record.site(&site.name);
         let route = site.route(target.path()).ok_or(Refusal::NoRoute)?;
         manner.registry &= route.registry;
-        manner.challenge = route.authenticator.challenge().cloned();
+        if let Some(tokens) = route.authenticator.token_service(target.path()) {
+            let body = self.body(route, &parts.headers, incoming, received)?;
+            let asking = tokens::Asking::new(&parts, &target, body);
+            return tokens::answer(tokens, route.access, asking, record, manner).await;
+        }
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
         let wanted = wanted(site, route, &parts, &target);
-        record.operation(wanted.as_ref().ok().and_then(Wanted::operation));
+        let operation = wanted.as_ref().ok().and_then(Wanted::operation);
+        record.operation(operation);
+        let outer = outer_origin(site, &target);
+        manner.challenge = challenge(route, &outer, operation);
         let identity = route.authenticator.authenticate(&parts.headers).await?;
         record.user(identity.user());
         let permit = match wanted {
@@ -120,7 +129,6 @@ impl Service {
         };
         check_expectation(&parts.headers)?;
         let body = self.body(route, &parts.headers, incoming, received)?;
-        let outer = outer_origin(site, &target);
         let around = Around {
             client,
             target: &target,
@@ -221,6 +229,12 @@ fn redirect(location: &str) -> Response<Body> {
         .headers_mut()
         .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     response
+}
+
+/// What a 401 says here, for this operation.
+fn challenge(route: &Route, outer: &Origin, operation: Option<&Operation>) -> Option<Challenge> {
+    let (scheme, authority) = (&outer.scheme, &outer.authority);
+    route.authenticator.challenge(scheme, authority, operation)
 }
 
 fn outer_origin(site: &Site, target: &Target) -> Origin {

@@ -23,6 +23,7 @@ use crate::site::{Route, Site, Sites};
 use crate::tls::{Tickets, Tls};
 use crate::upstream::Upstream;
 
+mod authenticators;
 mod certificates;
 mod passwords;
 
@@ -172,15 +173,20 @@ impl Builder<'_> {
         }
         let mut sites = Vec::new();
         for site in &self.config.sites {
-            let routes = site
+            let name = site.hosts.first().cloned().unwrap_or_default();
+            let routes: Vec<_> = site
                 .routes
                 .iter()
-                .filter_map(|route| self.route(route, logins, &mut upstreams, problems));
+                .filter_map(|route| {
+                    let authenticator = self.authenticator(&name, route, logins, problems)?;
+                    Some(self.route(route, authenticator, &mut upstreams))
+                })
+                .collect();
             sites.push(Site {
-                name: site.hosts.first().cloned().unwrap_or_default(),
+                name,
                 hosts: site.hosts.clone(),
                 external: site.external.clone(),
-                routes: routes.collect(),
+                routes,
             });
         }
         Sites::new(sites)
@@ -189,26 +195,9 @@ impl Builder<'_> {
     fn route(
         &self,
         route: &config::Route,
-        logins: Option<&Arc<Logins>>,
+        authenticator: Authenticator,
         upstreams: &mut Vec<Arc<Upstream>>,
-        problems: &mut Problems,
-    ) -> Option<Route> {
-        let authenticator = match &route.auth {
-            Auth::Basic {
-                htpasswd,
-                challenge,
-            } => {
-                let users = Arc::new(passwords::load(htpasswd, problems)?);
-                Authenticator::basic(
-                    users,
-                    Arc::clone(logins?),
-                    self.config.basic_size,
-                    challenge.clone(),
-                )
-            }
-            Auth::LeftToUpstream => Authenticator::left_to_upstream(),
-            Auth::Open => Authenticator::open(),
-        };
+    ) -> Route {
         let access = if authenticator.is_open() {
             Access::Everyone
         } else {
@@ -229,14 +218,14 @@ impl Builder<'_> {
             made
         });
         let forward = Forward::new(upstream, keep_authorization, route.edits.clone());
-        Some(Route {
+        Route {
             path: route.path.clone(),
             registry: route.registry,
             authenticator,
             access,
             forward,
             max_body: route.max_body,
-        })
+        }
     }
 }
 

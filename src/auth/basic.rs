@@ -23,11 +23,8 @@ impl Credentials {
     ///
     /// Decoded text of more than `most` bytes is refused before it is looked at.
     pub(super) fn parse(header: &[u8], most: usize) -> Result<Option<Self>, Unusable> {
-        let (scheme, rest) = header.split_at_checked(SCHEME.len()).ok_or(Unusable)?;
-        if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first() != Some(&b' ') {
-            return Err(Unusable);
-        }
-        let decoded = decode(rest.trim_ascii_start(), most)?;
+        let token = after_scheme(header, SCHEME).ok_or(Unusable)?;
+        let decoded = decode(token, most)?;
         let colon = decoded
             .iter()
             .position(|byte| *byte == b':')
@@ -42,6 +39,26 @@ impl Credentials {
             password: Password::new(password.to_vec()),
         }))
     }
+}
+
+impl Credentials {
+    /// Bytes, as they are counted when a header is decoded.
+    pub(super) fn len(&self) -> usize {
+        self.user.len() + 1 + self.password.as_bytes().len()
+    }
+}
+
+/// Whether these are Basic credentials, however malformed.
+pub(super) fn is_basic(header: &[u8]) -> bool {
+    let scheme = header.split(|byte| *byte == b' ').next();
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
+}
+
+/// What follows a scheme and its spaces (RFC 9110 section 11.4).
+pub(super) fn after_scheme<'a>(header: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (word, rest) = header.split_at_checked(scheme.len())?;
+    let is_it = word.eq_ignore_ascii_case(scheme) && rest.first() == Some(&b' ');
+    is_it.then(|| rest.trim_ascii_start())
 }
 
 /// Standard alphabet, padding optional, nothing behind it: nginx ignores what follows the padding,

@@ -39,6 +39,9 @@ impl Reader<'_, '_> {
                 "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }, here or in the site",
             );
         }
+        if let (Some(path), Some(Auth::Token { .. })) = (&path, &auth) {
+            check_token(route, path, registry);
+        }
         let max_body = route.size_or_bytes("max_body").map_or(0, |size| size.value);
         let edits = HeaderEdits {
             request: edits(route, "request_headers"),
@@ -89,6 +92,26 @@ impl Reader<'_, '_> {
             idle: UPSTREAM_IDLE,
             head_size: UPSTREAM_HEAD,
         })
+    }
+}
+
+/// Tokens are for repositories, and docker asks for all of them where `/v2/` is.
+fn check_token(route: &Table<'_>, path: &Placed<String>, registry: bool) {
+    if !registry {
+        let what = "a route that is no registry has mode = \"token\"";
+        route.report(
+            Problem::error(route.place_of("registry"), what)
+                .because("tokens are for repositories; nothing else could be reached with one")
+                .fix("write mode = \"basic\""),
+        );
+    }
+    if !matches!(path.trim_end_matches('/'), "" | "/v2") {
+        let what = format!("the route {} has tokens of its own", path.value);
+        route.report(
+            Problem::warning(path.place, what)
+                .because("docker, podman and skopeo ask at /v2/ for tokens, which are worth nothing here")
+                .fix("serve all of /v2/ by one route"),
+        );
     }
 }
 

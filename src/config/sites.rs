@@ -9,7 +9,7 @@ use super::build::UpstreamLimits;
 use super::problem::Problem;
 use super::table::{Table, Written};
 use super::units::{self, Host, HostPattern};
-use super::{Auth, Certificate, Route, Site};
+use super::{Certificate, Route, Site};
 use crate::forward::Origin;
 
 /// Reads every site.
@@ -32,7 +32,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec
 
 pub(super) struct Reader<'a, 'b> {
     table: &'a Table<'b>,
-    base: &'a Path,
+    pub(super) base: &'a Path,
     pub(super) limits: UpstreamLimits,
 }
 
@@ -125,61 +125,6 @@ impl Reader<'_, '_> {
                         .fix("write tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }"),
                 );
                 None
-            }
-        }
-    }
-
-    pub(super) fn auth(&self, auth: &Table<'_>) -> Option<Auth> {
-        #[derive(Clone, Copy)]
-        enum Mode {
-            Basic,
-            Upstream,
-            None,
-        }
-        let modes = [
-            ("basic", Mode::Basic),
-            ("upstream", Mode::Upstream),
-            ("none", Mode::None),
-        ];
-        auth.required("mode", "mode = \"basic\", \"upstream\" or \"none\"");
-        let mode = auth.parse("mode", |text| units::word(text, &modes));
-        let htpasswd = auth.parse("htpasswd", units::text);
-        let realm = auth.string("realm");
-        let mode = mode?.value;
-        if !matches!(mode, Mode::Basic)
-            && let Some(place) = auth.place_of("htpasswd").or_else(|| auth.place_of("realm"))
-        {
-            let problem =
-                Problem::error(place, "a password file or a realm without mode = \"basic\"");
-            auth.report(
-                problem
-                    .because("nobody would be asked for a password here")
-                    .fix("write mode = \"basic\", or remove them"),
-            );
-        }
-        match mode {
-            Mode::Upstream => Some(Auth::LeftToUpstream),
-            Mode::None => Some(Auth::Open),
-            Mode::Basic => {
-                auth.required(
-                    "htpasswd",
-                    "htpasswd = \"htpasswd\", a file made by tidegate htpasswd add",
-                );
-                let text = realm
-                    .as_ref()
-                    .map_or("Registry realm", |realm| &realm.value);
-                let Some(challenge) = crate::auth::challenge(text) else {
-                    let place = realm.map(|realm| realm.place);
-                    auth.report(
-                        Problem::error(place, "the realm holds a control character")
-                            .because("it stands in a header"),
-                    );
-                    return None;
-                };
-                Some(Auth::Basic {
-                    htpasswd: htpasswd?.map(|path| self.base.join(path)),
-                    challenge,
-                })
             }
         }
     }

@@ -63,6 +63,39 @@ fn warnings_are_told_and_are_no_failure() {
 }
 
 #[test]
+fn check_makes_no_token_secret_and_warns_of_one_that_all_may_read() {
+    let basic = "mode = \"basic\"";
+    let state = "[state]\ndir = \"{dir}/state\"\n";
+    let text = config(state, "")
+        .replace(basic, "mode = \"token\"")
+        .replace("{upstream}", "http://127.0.0.1:1");
+    let dir = directory();
+    let folder = dir.path().to_str().unwrap();
+    let file = format!("{folder}/proxy.toml");
+    std::fs::write(&file, text.replace("{dir}", folder)).unwrap();
+    let output = run(&["check", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!dir.path().join("state").exists(), "check writes nothing");
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    let secret = dir.path().join("state/token-secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let public = from_mode(0o644);
+    std::fs::set_permissions(&secret, public).unwrap();
+    let output = run(&["check", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text_of(&output);
+    assert!(
+        said.contains("every user of this machine") && said.contains("0644"),
+        "{said}"
+    );
+    assert!(!said.contains("0123456789"), "{said}");
+}
+
+fn text_of(output: &Output) -> String {
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
 fn every_problem_is_told_in_one_run() {
     let bad = config(
         "[limits]\nhaed = \"1s\"\nidle = \"soon\"\n",

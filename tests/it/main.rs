@@ -35,3 +35,4 @@ mod rules;
 mod streaming;
 mod support;
 mod tls;
+mod tokens;

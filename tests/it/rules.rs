@@ -570,8 +570,12 @@ fn folder_with_files() -> tempfile::TempDir {
     fs::write(dir.path().join("fullchain.pem"), made.cert.pem()).unwrap();
     let key = dir.path().join("privkey.pem");
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(&key, private).unwrap();
+    let private: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let secret = dir.path().join("token-secret");
+    fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    for file in [&key, &secret] {
+        fs::set_permissions(file, private.clone()).unwrap();
+    }
     // The cost is the least there is.
     let line = "alice:$2y$04$abcdefghijklmnopqrstuuRtmY6nHRFPHgwlWHYhiaI7C0kbmOdKu\n";
     proxy::private(&dir.path().join("htpasswd"), line);

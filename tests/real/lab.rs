@@ -40,12 +40,18 @@ pub(crate) struct Lab {
     certs: Certs,
     port: u16,
     registry_port: u16,
+    mode: &'static str,
     dir: TempDir,
 }
 
 impl Lab {
     /// Starts both and waits until both answer.
     pub(crate) fn start() -> Self {
+        Self::start_in_mode("basic")
+    }
+
+    /// The same, in another mode of `auth`.
+    pub(crate) fn start_in_mode(mode: &'static str) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
         let (port, registry_port) = (free_port(), free_port());
@@ -55,6 +61,7 @@ impl Lab {
             certs,
             port,
             registry_port,
+            mode,
             dir,
         };
         for folder in ["home", "state", "tmp", "registry"] {
@@ -162,7 +169,7 @@ impl Lab {
 
     fn gate_config(&self) -> String {
         let (port, registry, dir) = (self.port, self.registry_port, self.dir.path().display());
-        let (cert, key) = (self.certs.cert(), self.certs.key());
+        let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
         format!(
             r#"[listen]
 https = ["127.0.0.1:{port}", "[::1]:{port}"]
@@ -180,7 +187,7 @@ tls = {{ cert = "{}", key = "{}" }}
 [[site.route]]
 path = "/v2/"
 upstream = "http://127.0.0.1:{registry}"
-auth = {{ mode = "basic", htpasswd = "{dir}/htpasswd", realm = "Registry realm" }}
+auth = {{ mode = "{mode}", htpasswd = "{dir}/htpasswd", realm = "Registry realm" }}
 "#,
             cert.display(),
             key.display()

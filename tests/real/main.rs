@@ -25,3 +25,4 @@ mod docker;
 mod outage;
 mod podman;
 mod skopeo;
+mod tokens;

@@ -71,7 +71,7 @@ fn search_lists_the_catalogue() {
 }
 
 /// Loads a fresh image under the gate's name for a repository.
-fn load(lab: &Lab, repository: &str) -> String {
+pub(crate) fn load(lab: &Lab, repository: &str) -> String {
     let reference = format!("{}/{repository}:latest", lab.host());
     let archive = Image::make(&lab.path("image"), &[2 * MIB, 1000, 10]).archive(&reference);
     plain(
@@ -83,7 +83,7 @@ fn load(lab: &Lab, repository: &str) -> String {
     reference
 }
 
-fn id(lab: &Lab, store: &str, image: &str) -> String {
+pub(crate) fn id(lab: &Lab, store: &str, image: &str) -> String {
     plain(
         lab,
         store,
@@ -93,7 +93,7 @@ fn id(lab: &Lab, store: &str, image: &str) -> String {
 }
 
 /// A podman command that speaks to the gate.
-fn podman(lab: &Lab, store: &str, action: &str, arguments: &[&str]) -> Outcome {
+pub(crate) fn podman(lab: &Lab, store: &str, action: &str, arguments: &[&str]) -> Outcome {
     let certs = lab.certs().trusted().display().to_string();
     plain(
         lab,
@@ -103,7 +103,7 @@ fn podman(lab: &Lab, store: &str, action: &str, arguments: &[&str]) -> Outcome {
 }
 
 /// A podman command on one of the lab's stores; vfs works on every file system.
-fn plain(lab: &Lab, store: &str, arguments: &[&str]) -> Outcome {
+pub(crate) fn plain(lab: &Lab, store: &str, arguments: &[&str]) -> Outcome {
     let mut command = lab.command("podman");
     for (option, folder) in [
         ("--root", "root"),

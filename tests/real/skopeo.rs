@@ -69,7 +69,7 @@ fn wrong_password_is_refused_in_words() {
 }
 
 /// Copies an image of three layers to the gate; says its digest.
-fn push(lab: &Lab, repository: &str) -> String {
+pub(crate) fn push(lab: &Lab, repository: &str) -> String {
     let archive =
         Image::make(&lab.path("image"), &[3 * MIB, 1000, 10]).archive("local/image:latest");
     let (archive, layout) = (
@@ -89,7 +89,7 @@ fn push(lab: &Lab, repository: &str) -> String {
 }
 
 /// Runs skopeo with the good password.
-fn skopeo(lab: &Lab, action: &str, options: &[String], images: &[&str]) -> Outcome {
+pub(crate) fn skopeo(lab: &Lab, action: &str, options: &[String], images: &[&str]) -> Outcome {
     let side = match options {
         [option, ..] if option.starts_with("--src") => "--src-creds",
         [option, ..] if option.starts_with("--dest") => "--dest-creds",
@@ -104,7 +104,7 @@ fn skopeo(lab: &Lab, action: &str, options: &[String], images: &[&str]) -> Outco
 }
 
 /// `--cert-dir`, or that of one side of a copy.
-fn certs(lab: &Lab, side: &str) -> Vec<String> {
+pub(crate) fn certs(lab: &Lab, side: &str) -> Vec<String> {
     let option = if side.is_empty() {
         "--cert-dir".to_owned()
     } else {
@@ -113,12 +113,12 @@ fn certs(lab: &Lab, side: &str) -> Vec<String> {
     vec![option, lab.certs().trusted().display().to_string()]
 }
 
-fn remote(lab: &Lab, repository: &str) -> String {
+pub(crate) fn remote(lab: &Lab, repository: &str) -> String {
     format!("docker://{}/{repository}:latest", lab.host())
 }
 
 /// The digest of the one image of an OCI layout.
-fn digest(layout: &Path) -> String {
+pub(crate) fn digest(layout: &Path) -> String {
     let index = json(&std::fs::read_to_string(layout.join("index.json")).unwrap());
     index["manifests"][0]["digest"].as_str().unwrap().to_owned()
 }

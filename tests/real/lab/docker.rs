@@ -97,6 +97,20 @@ impl<'lab> Docker<'lab> {
         self.run(&["logout", &self.registry()]).succeeds();
     }
 
+    /// Runs `ctr`, containerd's own client, on the daemon's containerd: a command, then what it is about.
+    pub(crate) fn ctr(&self, command: &[&str], arguments: &[&str]) -> Outcome {
+        // Without this file it would speak plain HTTP to localhost.
+        let host = self.lab.host();
+        let (hosts, ca) = (self.dir.join("ctr"), self.lab.certs().ca());
+        std::fs::create_dir_all(hosts.join(&host)).unwrap();
+        let text = format!("[host.\"https://{host}\"]\nca = \"{}\"\n", ca.display());
+        std::fs::write(hosts.join(&host).join("hosts.toml"), text).unwrap();
+        let socket = self.dir.join("exec/containerd/containerd.sock");
+        let mut ctr = self.lab.command("ctr");
+        ctr.arg("--address").arg(socket).args(command);
+        run(ctr.arg("--hosts-dir").arg(hosts).args(arguments))
+    }
+
     /// Loads an image under the gate's name for a repository and says its reference.
     pub(crate) fn load(&self, image: &Image, repository: &str) -> String {
         let reference = self.reference(repository);

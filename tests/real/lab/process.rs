@@ -229,6 +229,7 @@ fn search_path() -> std::ffi::OsString {
 
 const PACKAGES: &[(&str, &str)] = &[
     ("chromedriver", "chromium-driver"),
+    ("ctr", "containerd"),
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
     ("htpasswd", "apache2-utils"),

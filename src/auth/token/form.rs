@@ -1,0 +1,138 @@
+//! How a client asks for a token: the query of a GET, or the form of a POST, which have one grammar.
+//!
+//! `service` hands over the text. What `service=`, `account=`, `client_id=` and `offline_token=` say changes nothing:
+//! a token is for the route that it was asked of, for who gave the password, and short-lived.
+
+use zeroize::Zeroizing;
+
+use crate::auth::basic::Credentials;
+use crate::percent::decode;
+use crate::registry::Scope;
+use crate::secret::Password;
+
+/// What is asked for; in a form, also by whom.
+#[derive(Debug, Default)]
+pub struct Form {
+    scopes: Vec<String>,
+    grant_type: Option<Vec<u8>>,
+    username: Option<Vec<u8>>,
+    password: Option<Password>,
+}
+
+/// Why there is no telling what is asked for, or by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not even text.
+    #[error("the request for a token is not UTF-8")]
+    Text,
+    /// A `%` without two hex digits.
+    #[error("the request for a token has a malformed escape")]
+    Escape,
+    /// Which of the two counts would be a guess.
+    #[error("the request for a token has a parameter twice")]
+    Twice,
+    /// Refresh tokens are not given out, so nobody has one.
+    #[error("a token is given for a password only: grant_type=password, username, password")]
+    GrantType,
+}
+
+impl Form {
+    /// Reads `key=value&…`, a `+` being a space. `scope` may repeat; keys that are not known are left out.
+    pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
+        let text = std::str::from_utf8(text).map_err(|_| Malformed::Text)?;
+        let mut form = Self::default();
+        for pair in text.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match plain(key)?.as_slice() {
+                b"scope" => form
+                    .scopes
+                    .push(String::from_utf8_lossy(&plain(value)?).into_owned()),
+                b"grant_type" => put(&mut form.grant_type, plain(value)?)?,
+                b"username" => put(&mut form.username, plain(value)?)?,
+                b"password" => put(&mut form.password, Password::new(plain(value)?))?,
+                _ => {}
+            }
+        }
+        Ok(form)
+    }
+
+    /// The scope; empty when a client only logs in.
+    pub fn scope(&self) -> Scope {
+        Scope::parse(self.scopes.iter().map(String::as_str))
+    }
+
+    /// The credentials in it; `None` for an empty user name, which clients send to mean "nobody".
+    pub(in crate::auth) fn credentials(self) -> Result<Option<Credentials>, Malformed> {
+        if self.grant_type.as_deref() != Some(b"password") {
+            return Err(Malformed::GrantType);
+        }
+        let password = self.password.unwrap_or_else(|| Password::new(Vec::new()));
+        let user = self.username.filter(|user| !user.is_empty());
+        Ok(user.map(|user| Credentials { user, password }))
+    }
+}
+
+fn put<T>(place: &mut Option<T>, value: T) -> Result<(), Malformed> {
+    if place.replace(value).is_some() {
+        return Err(Malformed::Twice);
+    }
+    Ok(())
+}
+
+/// A copy may hold a password on the way: it is wiped.
+fn plain(text: &str) -> Result<Vec<u8>, Malformed> {
+    let spaced = Zeroizing::new(text.replace('+', " "));
+    decode(&spaced, |_| true).map_err(|_| Malformed::Escape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(text: &str) -> Form {
+        Form::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn scopes_repeat_and_hold_several() {
+        let text = "service=h&scope=repository%3Aa%3Apull+repository:b:push&scope=registry:catalog:*&account=x&offline_token=true";
+        assert_eq!(
+            form(text).scope().to_string(),
+            "registry:catalog:* repository:a:pull repository:b:push"
+        );
+        assert!(form("").scope().is_empty());
+    }
+
+    #[test]
+    fn a_password_is_read_byte_for_byte() {
+        let text = "grant_type=password&username=j%C3%BCrgen&password=a%26b+c%2B%00%FF&scope=x";
+        let credentials = form(text).credentials().unwrap().unwrap();
+        assert_eq!(credentials.user, "jürgen".as_bytes());
+        assert_eq!(credentials.password.as_bytes(), b"a&b c+\0\xff");
+        let nobody = form("grant_type=password&username=&password=x").credentials();
+        assert!(nobody.unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_clear_is_refused() {
+        let refused = |text: &str| Form::parse(text.as_bytes()).err();
+        assert_eq!(refused("scope=%zz"), Some(Malformed::Escape));
+        assert_eq!(refused("username=a&username=a"), Some(Malformed::Twice));
+        assert_eq!(Form::parse(b"\xff").err(), Some(Malformed::Text));
+        for text in [
+            "",
+            "grant_type=refresh_token&refresh_token=x",
+            "username=a&password=b",
+        ] {
+            let error = form(text).credentials().unwrap_err();
+            assert_eq!(error, Malformed::GrantType, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text: Vec<u8>) {
+            let _ = Form::parse(&text).map(|form| (form.scope(), form.credentials()));
+        }
+    }
+}

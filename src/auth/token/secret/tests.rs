@@ -1,0 +1,102 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+const ONE: &str = "q8vX0m3nT5kL7pR9sW1yZ2bC4dF6gH8jK0lM2nP4qS6=";
+/// A good one, cut short.
+const SHORT: &str = "q8vX0m3nT5kL7pR9sW1yZ2bC4dF6gH8";
+const TWO: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn one_line_or_two_make_keys() {
+    let one = Keys::parse(ONE.as_bytes()).unwrap();
+    let both = Keys::parse(format!("\n  {TWO}\r\n\n{ONE}\n").as_bytes()).unwrap();
+    assert_eq!(
+        both.signing().id,
+        Keys::parse(TWO.as_bytes()).unwrap().signing().id
+    );
+    assert!(both.find(one.signing().id).is_some());
+    assert!(one.find(both.signing().id).is_none());
+    assert_ne!(one.signing().id, both.signing().id);
+}
+
+#[test]
+fn weak_secrets_are_refused() {
+    let refused = |text: &str| Keys::parse(text.as_bytes()).err();
+    assert_eq!(refused(""), Some(Weak::Lines(0)));
+    assert_eq!(
+        refused(&format!("{ONE}\n{TWO}\n{ONE}")),
+        Some(Weak::Lines(3))
+    );
+    assert_eq!(refused(SHORT), Some(Weak::Short(1)));
+    assert_eq!(refused(&format!("{ONE}\n\nhunter2")), Some(Weak::Short(3)));
+    assert_eq!(refused(&"abc".repeat(20)), Some(Weak::Monotonous(1)));
+    assert_eq!(refused(&format!("{ONE} {TWO}")), Some(Weak::Letters(1)));
+    assert_eq!(refused(&format!("{ONE}ü")), Some(Weak::Letters(1)));
+}
+
+#[test]
+fn no_error_repeats_a_secret() {
+    let text = Keys::parse(SHORT.as_bytes()).unwrap_err().to_string();
+    assert!(!text.contains(SHORT) && text.contains("line 1"), "{text}");
+    let keys = Keys::parse(ONE.as_bytes()).unwrap();
+    assert_eq!(format!("{keys:?}"), "Keys(..)");
+}
+
+#[test]
+fn a_secret_is_made_once_and_is_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    assert!(find(&state).unwrap().is_none());
+    assert!(!state.exists());
+    let made = find_or_make(&state).unwrap();
+    let again = find_or_make(&state).unwrap();
+    assert_eq!(made.keys.signing().id, again.keys.signing().id);
+    assert_eq!(made.exposed, None);
+    let names: Vec<_> = fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["token-secret"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&state), mode(&file_in(&state))), (0o700, 0o600));
+    let text = fs::read_to_string(file_in(&state)).unwrap();
+    assert_eq!(Base64::decode_vec(text.trim()).unwrap().len(), 32);
+    let other = find_or_make(&dir.path().join("other")).unwrap();
+    assert_ne!(made.keys.signing().id, other.keys.signing().id);
+}
+
+#[test]
+fn making_one_never_replaces_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file_in(dir.path());
+    fs::write(&path, ONE).unwrap();
+    make(&path, TWO.as_bytes()).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), ONE);
+}
+
+#[test]
+fn what_is_no_secret_file_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(load(dir.path()), Err(Error::Read { .. })));
+    assert!(matches!(
+        load(&dir.path().join("none")),
+        Err(Error::Read { .. })
+    ));
+    let path = dir.path().join("large");
+    fs::write(&path, "x".repeat(9000)).unwrap();
+    let error = load(&path).unwrap_err();
+    assert!(matches!(
+        error,
+        Error::Weak {
+            weak: Weak::Large,
+            ..
+        }
+    ));
+    assert!(error.to_string().contains("openssl rand -base64 32"));
+    fs::write(&path, ONE).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(load(&path).unwrap().exposed, Some(0o644));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(load(&path).unwrap().exposed, None);
+}

@@ -1,0 +1,107 @@
+//! The token service of a route, and what a token that comes back is worth.
+//!
+//! `service` asks at the token endpoint, `auth` for requests that carry a token. Tokens are made and proved in `token`;
+//! here they meet the users.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+
+use super::form::Form;
+use super::{Issued, Tokens};
+use crate::auth::basic::after_scheme;
+use crate::auth::{Basic, Challenge, Error, Identity, Kind, single};
+use crate::htpasswd::{Entry, Users};
+use crate::registry::Scope;
+
+/// The token service of a route.
+#[derive(Debug)]
+pub struct TokenService<'a> {
+    basic: &'a Basic,
+    tokens: &'a Tokens,
+    /// One state of the file for password and token: a token must not be bound to a line that was never proved.
+    users: Arc<Users>,
+}
+
+impl<'a> TokenService<'a> {
+    pub(in crate::auth) fn new(basic: &'a Basic, tokens: &'a Tokens) -> Self {
+        Self {
+            basic,
+            tokens,
+            users: Arc::clone(&basic.users),
+        }
+    }
+
+    /// Who asks, by a password in the headers. A token begets no token: it would never end.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Error> {
+        let identity = self.basic.authenticate(&self.users, single(headers)?).await;
+        identity.map_err(in_words)
+    }
+
+    /// Who asks, by a password in a form.
+    pub async fn authenticate_form(&self, form: Form) -> Result<Identity, Error> {
+        match form.credentials()? {
+            None => Ok(Identity::of(Kind::Anonymous)),
+            Some(credentials) if credentials.len() > self.basic.size => Err(Error::Login),
+            Some(credentials) => {
+                let identity = self.basic.check(&self.users, credentials).await;
+                identity.map_err(in_words)
+            }
+        }
+    }
+
+    /// A token for who has been authenticated here, good for `granted`.
+    pub fn issue(
+        &self,
+        identity: &Identity,
+        granted: &Scope,
+        now: SystemTime,
+    ) -> Result<Issued, Error> {
+        let (user, stored) = match &identity.kind {
+            Kind::User { bytes, .. } => {
+                let entry = self.users.find(bytes).ok_or(Error::Login)?;
+                (&bytes[..], entry.stored())
+            }
+            Kind::Anonymous | Kind::LeftToUpstream => (&[][..], &[][..]),
+        };
+        Ok(self.tokens.mint(user, stored, granted, now))
+    }
+
+    /// What to ask those for whose password was wrong.
+    pub fn challenge(&self) -> Challenge {
+        Challenge::Basic(self.basic.challenge.clone())
+    }
+}
+
+fn in_words(error: Error) -> Error {
+    match error {
+        Error::Wrong => Error::Login,
+        other => other,
+    }
+}
+
+impl Basic {
+    /// Who shows this token.
+    pub(in crate::auth) fn bearer(
+        &self,
+        tokens: &Tokens,
+        header: &[u8],
+        now: SystemTime,
+    ) -> Result<Identity, Error> {
+        let token = after_scheme(header, b"Bearer").ok_or(Error::Token)?;
+        let stored = |user: &[u8]| self.users.find(user).map(Entry::stored);
+        let bearer = tokens
+            .verify(token, stored, now)
+            .map_err(|_| Error::Token)?;
+        let identity = if bearer.user.is_empty() {
+            Identity::of(Kind::Anonymous)
+        } else {
+            Identity::user_named(&bearer.user)
+        };
+        Ok(Identity {
+            scope: Some(bearer.scope),
+            ..identity
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! Who is asked for what on each of a config's routes: password files and token secrets, opened.
+//!
+//! Called while a snapshot is built.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::{Builder, Purpose, passwords};
+use crate::auth::token::Tokens;
+use crate::auth::token::secret::{self, Keys, Loaded};
+use crate::auth::{Authenticator, Logins};
+use crate::config::problem::{Problem, Problems};
+use crate::config::table::Placed;
+use crate::config::{self, Auth};
+
+impl Builder<'_> {
+    pub(super) fn authenticator(
+        &self,
+        site: &str,
+        route: &config::Route,
+        logins: Option<&Arc<Logins>>,
+        problems: &mut Problems,
+    ) -> Option<Authenticator> {
+        match &route.auth {
+            Auth::Basic {
+                htpasswd,
+                challenge,
+            } => self.basic(htpasswd, challenge, logins, problems),
+            Auth::Token {
+                htpasswd,
+                challenge,
+                secret,
+                lifetime,
+            } => {
+                let basic = self.basic(htpasswd, challenge, logins, problems);
+                let keys = self.keys(secret.as_ref(), problems)?;
+                let tokens = Tokens::new(keys, site, &route.path, *lifetime);
+                Some(basic?.with_tokens(tokens))
+            }
+            Auth::LeftToUpstream => Some(Authenticator::left_to_upstream()),
+            Auth::Open => Some(Authenticator::open()),
+        }
+    }
+
+    fn basic(
+        &self,
+        htpasswd: &Placed<PathBuf>,
+        challenge: &HeaderValue,
+        logins: Option<&Arc<Logins>>,
+        problems: &mut Problems,
+    ) -> Option<Authenticator> {
+        let users = Arc::new(passwords::load(htpasswd, problems)?);
+        Some(Authenticator::basic(
+            users,
+            Arc::clone(logins?),
+            self.config.basic_size,
+            challenge.clone(),
+        ))
+    }
+
+    /// From the file that is named, or from the one of the gate's own, which is made when it serves.
+    fn keys(&self, named: Option<&Placed<PathBuf>>, problems: &mut Problems) -> Option<Keys> {
+        let dir = &self.config.state_dir;
+        let loaded = match (named, self.purpose) {
+            (Some(file), _) => secret::load(file).map(Some),
+            (None, Purpose::Serve) => secret::find_or_make(dir).map(Some),
+            (None, Purpose::Check) => secret::find(dir),
+        };
+        let place = named.map(|file| file.place);
+        match loaded {
+            Ok(Some(Loaded { keys, exposed })) => {
+                if let Some(mode) = exposed {
+                    problems.push(exposed_secret(place, mode));
+                }
+                Some(keys)
+            }
+            // It would be made. These are used by nobody.
+            Ok(None) => super::report(problems, Keys::in_memory()),
+            Err(error) => {
+                problems.push(Problem::error(place, error.to_string()));
+                None
+            }
+        }
+    }
+}
+
+fn exposed_secret(place: Option<config::problem::Place>, mode: u32) -> Problem {
+    let what = format!("every user of this machine can get at the token secret (mode {mode:04o})");
+    Problem::warning(place, what)
+        .because("whoever has it makes tokens for any user")
+        .fix("chmod o= it, and write a new secret into it")
+}
