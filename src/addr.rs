@@ -13,6 +13,10 @@ pub struct PeerAddr(SocketAddr);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(IpAddr);
 
+/// What one client may be taken to have to itself: an IPv4 address, or 64 bits of an IPv6 one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network(IpAddr);
+
 impl PeerAddr {
     /// From the socket; an IPv4 peer on an IPv6 socket is an IPv4 peer.
     pub fn new(address: SocketAddr) -> Self {
@@ -29,6 +33,26 @@ impl ClientAddr {
     /// The address alone.
     pub fn ip(self) -> IpAddr {
         self.0
+    }
+
+    /// The network it counts for: whoever has one address of an IPv6 network has all of them.
+    pub fn network(self) -> Network {
+        Network(match self.0 {
+            IpAddr::V4(_) => self.0,
+            IpAddr::V6(address) => {
+                let network = u128::from(address) >> 64 << 64;
+                IpAddr::V6(network.into())
+            }
+        })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => address.fmt(f),
+            IpAddr::V6(address) => write!(f, "{address}/64"),
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 //! can make an [`Identity`]; what the identity may do is decided by `access`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
+use crate::addr::ClientAddr;
 use crate::htpasswd::Users;
 use crate::registry::{Operation, Scope};
 
@@ -17,6 +18,7 @@ mod basic;
 mod challenge;
 mod hashing;
 mod logins;
+mod throttle;
 pub mod token;
 mod verified;
 
@@ -24,6 +26,8 @@ use basic::{Credentials, is_basic};
 pub use challenge::{Challenge, challenge};
 pub use hashing::Settings as HashingSettings;
 pub use logins::Logins;
+use logins::Unchecked;
+pub use throttle::Settings as ThrottleSettings;
 use token::Tokens;
 pub use token::service::TokenService;
 
@@ -100,6 +104,12 @@ pub enum Error {
     /// More than one `Authorization` field: which one counts would be a guess.
     #[error("more than one Authorization field")]
     Twice,
+    /// Too many wrong passwords came from this client network lately.
+    #[error("too many wrong passwords; try again later")]
+    TooMany {
+        /// After which one of them ceases to count.
+        after: Duration,
+    },
     /// The hash threads are at capacity.
     #[error("too many passwords are being checked")]
     Busy,
@@ -170,7 +180,11 @@ impl Authenticator {
     }
 
     /// The identity behind a request's headers; no credentials, or an empty user, is anonymous.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Error> {
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        client: ClientAddr,
+    ) -> Result<Identity, Error> {
         match &self.mode {
             Mode::Open => Ok(Identity::of(Kind::Anonymous)),
             Mode::LeftToUpstream => {
@@ -181,7 +195,7 @@ impl Authenticator {
                 (Some(tokens), Some(header)) if !is_basic(header.as_bytes()) => {
                     basic.bearer(tokens, header.as_bytes(), SystemTime::now())
                 }
-                (_, header) => basic.authenticate(&basic.users, header).await,
+                (_, header) => basic.authenticate(&basic.users, header, client).await,
             },
         }
     }
@@ -225,22 +239,34 @@ impl Basic {
         &self,
         users: &Arc<Users>,
         header: Option<&HeaderValue>,
+        client: ClientAddr,
     ) -> Result<Identity, Error> {
         let Some(header) = header else {
             return Ok(Identity::of(Kind::Anonymous));
         };
         match Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Wrong)? {
             None => Ok(Identity::of(Kind::Anonymous)),
-            Some(credentials) => self.check(users, credentials).await,
+            Some(credentials) => self.check(users, credentials, client).await,
         }
     }
 
-    async fn check(&self, users: &Arc<Users>, credentials: Credentials) -> Result<Identity, Error> {
+    async fn check(
+        &self,
+        users: &Arc<Users>,
+        credentials: Credentials,
+        client: ClientAddr,
+    ) -> Result<Identity, Error> {
         let identity = Identity::user_named(&credentials.user);
-        match self.logins.check(Arc::clone(users), credentials).await {
+        let users = Arc::clone(users);
+        match self
+            .logins
+            .check(users, credentials, client.network())
+            .await
+        {
             Ok(true) => Ok(identity),
             Ok(false) => Err(Error::Wrong),
-            Err(hashing::Busy) => Err(Error::Busy),
+            Err(Unchecked::Busy) => Err(Error::Busy),
+            Err(Unchecked::TooMany(after)) => Err(Error::TooMany { after }),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::auth::HashingSettings;
+use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
 use crate::{connection, service, tls, upstream};
@@ -52,6 +52,8 @@ pub struct Config {
     pub service: service::Settings,
     /// The hash threads.
     pub hashing: HashingSettings,
+    /// How much guessing is too much.
+    pub throttle: ThrottleSettings,
     /// Connections at once, in all.
     pub connections: usize,
     /// Connections at once, of one client.

@@ -188,6 +188,10 @@ fn of_auth(error: &auth::Error) -> Verdict {
         auth::Error::Token => Verdict::unauthorized().token_error("invalid_token"),
         auth::Error::Malformed(_) => Verdict::new(400, Code::Unsupported, error),
         auth::Error::Twice => Verdict::new(400, Code::Unauthorized, error),
+        auth::Error::TooMany { after } => {
+            let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
+            Verdict::new(429, Code::TooManyRequests, error).retry_after(seconds.saturating_add(1))
+        }
         auth::Error::Busy => Verdict::new(503, Code::Unavailable, error).retry_after(2),
     }
 }

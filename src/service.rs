@@ -100,7 +100,7 @@ impl Service {
         manner.registry &= route.registry;
         if let Some(tokens) = route.authenticator.token_service(target.path()) {
             let body = self.body(route, &parts.headers, incoming, received)?;
-            let asking = tokens::Asking::new(&parts, &target, body);
+            let asking = tokens::Asking::new(&parts, &target, client, body);
             return tokens::answer(tokens, route.access, asking, record, manner).await;
         }
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
@@ -109,7 +109,10 @@ impl Service {
         record.operation(operation);
         let outer = outer_origin(site, &target);
         manner.challenge = challenge(route, &outer, operation);
-        let identity = route.authenticator.authenticate(&parts.headers).await?;
+        let identity = route
+            .authenticator
+            .authenticate(&parts.headers, client)
+            .await?;
         record.user(identity.user());
         let permit = match wanted {
             Ok(Wanted::Forward(asked)) => route.access.permit(&identity, asked)?,

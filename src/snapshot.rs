@@ -129,11 +129,12 @@ impl Builder<'_> {
     }
 
     fn logins(&self, problems: &mut Problems) -> Option<Arc<Logins>> {
-        let settings = &self.config.hashing;
-        match self.old {
-            Some(old) if old.logins.settings() == settings => Some(Arc::clone(&old.logins)),
-            _ => report(problems, Logins::start(settings.clone())).map(Arc::new),
-        }
+        let (hashing, throttle) = (&self.config.hashing, self.config.throttle);
+        let logins = match self.old {
+            Some(old) => old.logins.with(hashing, throttle),
+            None => Logins::start(hashing.clone(), throttle),
+        };
+        report(problems, logins).map(Arc::new)
     }
 
     /// `None` also when the log is off, or nothing is to be written.

@@ -1,15 +1,20 @@
 //! Threads of their own for password hashes, so that a hash never holds up a transfer.
 //!
-//! Used by `logins`, which sends it work. The queue is bounded in length and
-//! in time, and work that nobody waits for any more is skipped.
+//! Used by `logins`, which sends it work. What waits is bounded in number and in time and shared fairly by client
+//! network (`queue`), and work that nobody waits for any more is skipped.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+use crate::addr::Network;
+
+mod queue;
+
+use queue::{Queue, Work};
 
 /// The size of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +31,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub(super) struct Hashing {
     settings: Settings,
-    queue: SyncSender<Work>,
+    queue: Arc<Queue>,
 }
-
-type Work = Box<dyn FnOnce() + Send>;
 
 /// No thread had time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +41,15 @@ pub(super) struct Busy;
 impl Hashing {
     /// Starts the threads; fails when the system gives none.
     pub(super) fn start(settings: Settings) -> io::Result<Self> {
-        let (queue, work) = sync_channel(settings.queue);
-        let work = Arc::new(Mutex::new(work));
-        for number in 0..settings.threads {
-            let work = Arc::clone(&work);
+        let queue = Arc::new(Queue::new(settings.queue));
+        let pool = Self { settings, queue };
+        for number in 0..pool.settings.threads {
+            let queue = Arc::clone(&pool.queue);
             std::thread::Builder::new()
                 .name(format!("tidegate-hash-{number}"))
-                .spawn(move || run_all(&work))?;
+                .spawn(move || run_all(&queue))?;
         }
-        Ok(Self { settings, queue })
+        Ok(pool)
     }
 
     /// What the pool was made from.
@@ -54,34 +57,57 @@ impl Hashing {
         &self.settings
     }
 
-    /// Runs `work` on a hash thread; says [`Busy`] when the queue is full or the wait too long.
-    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, Busy>
+    /// Runs `work` for a client of `network` on a hash thread; says [`Busy`] when the queue has no room for that
+    /// network, or the wait is too long.
+    pub(super) async fn run<T, F>(&self, network: Network, work: F) -> Result<T, Busy>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
         let (done, result) = oneshot::channel();
-        let work = move || {
-            if !done.is_closed() {
-                // The asker may have gone while the hash was computed.
-                let _ = done.send(work());
-            }
-        };
-        self.queue.try_send(Box::new(work)).map_err(|_full| Busy)?;
+        let task = Task { work, done };
+        self.queue.push(network, Box::new(task))?;
         match timeout(self.settings.wait, result).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(_panicked)) => Err(Busy),
+            // It panicked, or made room for another network.
+            Ok(Err(_gone)) => Err(Busy),
             Err(_elapsed) => Err(Busy),
         }
     }
 }
 
-fn run_all(work: &Mutex<Receiver<Work>>) {
-    loop {
-        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(work) = next else { return };
+impl Drop for Hashing {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Work, and where its result is wanted.
+struct Task<T, F> {
+    work: F,
+    done: oneshot::Sender<T>,
+}
+
+impl<T, F> Work for Task<T, F>
+where
+    T: Send,
+    F: FnOnce() -> T + Send,
+{
+    fn is_wanted(&self) -> bool {
+        !self.done.is_closed()
+    }
+
+    fn run(self: Box<Self>) {
+        // The asker may have gone while the hash was computed.
+        let _ = self.done.send((self.work)());
+    }
+}
+
+fn run_all(queue: &Queue) {
+    while let Some(work) = queue.next() {
         // A hash that panics must not take its thread along.
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+        let work = std::panic::AssertUnwindSafe(|| work.run());
+        if std::panic::catch_unwind(work).is_err() {
             tracing::error!("a password check panicked");
         }
     }
@@ -89,7 +115,15 @@ fn run_all(work: &Mutex<Receiver<Work>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
     use super::*;
+    use crate::addr::PeerAddr;
+
+    fn home() -> Network {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        PeerAddr::new(address).client().network()
+    }
 
     fn pool(queue: usize, wait: Duration) -> Hashing {
         Hashing::start(Settings {
@@ -104,9 +138,15 @@ mod tests {
     async fn work_is_done_elsewhere_and_outlives_a_panic() {
         let pool = pool(8, Duration::from_secs(10));
         let here = std::thread::current().id();
-        assert!(pool.run(|| -> () { panic!("on purpose") }).await.is_err());
+        assert!(
+            pool.run(home(), || -> () { panic!("on purpose") })
+                .await
+                .is_err()
+        );
         assert_ne!(
-            pool.run(|| std::thread::current().id()).await.unwrap(),
+            pool.run(home(), || std::thread::current().id())
+                .await
+                .unwrap(),
             here
         );
     }
@@ -115,14 +155,14 @@ mod tests {
     async fn a_full_queue_and_a_long_wait_are_busy() {
         let pool = pool(1, Duration::from_millis(50));
         let (hold, held) = std::sync::mpsc::channel::<()>();
-        let first = pool.run(move || held.recv().is_ok());
+        let first = pool.run(home(), move || held.recv().is_ok());
         let first = timeout(Duration::from_secs(5), first).await.unwrap();
         assert!(
             matches!(first, Err(Busy)),
             "waited longer than the pool allows"
         );
         // The thread is still held: one fits the queue, the next does not.
-        let (second, third) = tokio::join!(pool.run(|| ()), pool.run(|| ()));
+        let (second, third) = tokio::join!(pool.run(home(), || ()), pool.run(home(), || ()));
         assert!(matches!((second, third), (Err(Busy), Err(Busy))));
         hold.send(()).unwrap();
     }

@@ -7,62 +7,149 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
-use super::hashing::{Busy, Hashing, Settings};
+use super::hashing::{self, Busy, Hashing};
+use super::throttle::{self, Before, Throttle, Try};
 use super::verified::{Mark, Verified};
+use crate::addr::Network;
 use crate::htpasswd::{Entry, Users};
 
 /// The hash threads, and what they found lately.
 #[derive(Debug)]
 pub struct Logins {
-    hashing: Hashing,
+    hashing: Arc<Hashing>,
+    throttle: throttle::Settings,
+    memory: Arc<Memory>,
+}
+
+/// What outlives a change of the settings.
+#[derive(Debug)]
+struct Memory {
     verified: Verified,
+    throttle: Throttle,
     running: Mutex<Running>,
 }
 
 type Running = HashMap<Mark, Arc<OnceCell<bool>>>;
 
+/// Why there is no saying whether a login is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unchecked {
+    /// The hash threads are at capacity.
+    Busy,
+    /// Too many others of this client network were wrong; ask again after this time.
+    TooMany(Duration),
+}
+
+impl From<Busy> for Unchecked {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
+    }
+}
+
 impl Logins {
     /// Starts the threads; fails when the system gives none, or no random bytes.
-    pub fn start(settings: Settings) -> io::Result<Self> {
-        let hashing = Hashing::start(settings)?;
-        let verified = Verified::new().map_err(io::Error::other)?;
+    pub fn start(hashing: hashing::Settings, throttle: throttle::Settings) -> io::Result<Self> {
         Ok(Self {
-            hashing,
-            verified,
-            running: Mutex::default(),
+            hashing: Arc::new(Hashing::start(hashing)?),
+            throttle,
+            memory: Arc::new(Memory {
+                verified: Verified::new().map_err(io::Error::other)?,
+                throttle: Throttle::new(),
+                running: Mutex::default(),
+            }),
         })
     }
 
-    /// What the threads were made from.
-    pub fn settings(&self) -> &Settings {
-        self.hashing.settings()
+    /// The same with other settings: what is remembered stays, of right logins and of wrong ones.
+    pub fn with(
+        &self,
+        hashing: &hashing::Settings,
+        throttle: throttle::Settings,
+    ) -> io::Result<Self> {
+        let hashing = match self.hashing.settings() == hashing {
+            true => Arc::clone(&self.hashing),
+            false => Arc::new(Hashing::start(hashing.clone())?),
+        };
+        Ok(Self {
+            hashing,
+            throttle,
+            memory: Arc::clone(&self.memory),
+        })
     }
 
-    /// Whether the credentials are those of one of `users`.
+    /// Whether the credentials, which came from `network`, are those of one of `users`.
     pub(super) async fn check(
         &self,
         users: Arc<Users>,
         credentials: Credentials,
-    ) -> Result<bool, Busy> {
+        network: Network,
+    ) -> Result<bool, Unchecked> {
+        let memory = &self.memory;
         let stored = users.find(&credentials.user).map_or(&[][..], Entry::stored);
-        let mark = self
+        let mark = memory
             .verified
             .mark(&credentials.user, &credentials.password, stored);
-        if self.verified.knows(&mark, Instant::now()) {
+        if memory.verified.knows(&mark, Instant::now()) {
             return Ok(true);
         }
-        let joined = Joined::join(self, mark);
-        let hash = || self.hashing.run(move || verify(&users, &credentials));
-        let is_right = *joined.cell.get_or_try_init(hash).await?;
-        if is_right {
-            self.verified.remember(mark, Instant::now());
+        let tried = memory.throttle.name(network, &credentials.user, mark);
+        if memory.was_wrong(&tried, self.throttle)? {
+            return Ok(false);
         }
+        let joined = Joined::join(memory, mark);
+        let hash = || self.hash(users, credentials, tried);
+        let is_right = *joined.cell.get_or_try_init(hash).await?;
+        // Also for those who joined, from whatever network.
+        memory.note(&tried, is_right, self.throttle);
         Ok(is_right)
+    }
+
+    async fn hash(
+        &self,
+        users: Arc<Users>,
+        credentials: Credentials,
+        tried: Try,
+    ) -> Result<bool, Unchecked> {
+        let (memory, throttle) = (Arc::clone(&self.memory), self.throttle);
+        let work = move || {
+            // Others may have been wrong while this one waited.
+            if memory.was_wrong(&tried, throttle)? {
+                return Ok(false);
+            }
+            let is_right = verify(&users, &credentials);
+            // Here, before the next one's turn: whoever asked may be gone.
+            memory.note(&tried, is_right, throttle);
+            Ok(is_right)
+        };
+        self.hashing.run(tried.network(), work).await?
+    }
+}
+
+impl Memory {
+    /// Whether it is known to be wrong; an error when it may not be found out.
+    fn was_wrong(&self, tried: &Try, settings: throttle::Settings) -> Result<bool, Unchecked> {
+        match self.throttle.before(tried, settings, Instant::now()) {
+            Before::Unknown => Ok(false),
+            Before::Wrong => Ok(true),
+            Before::TooMany(left) => Err(Unchecked::TooMany(left)),
+        }
+    }
+
+    fn note(&self, tried: &Try, is_right: bool, settings: throttle::Settings) {
+        let now = Instant::now();
+        if is_right {
+            self.verified.remember(tried.mark(), now);
+            self.throttle.right(tried);
+        } else if self.throttle.wrong(tried, settings, now) {
+            let network = tried.network();
+            tracing::warn!(%network, "too many wrong passwords; for a while no more are checked");
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -72,21 +159,21 @@ impl Logins {
 
 /// One of those who wait for the same hash; the last one to leave takes the entry along.
 struct Joined<'a> {
-    logins: &'a Logins,
+    memory: &'a Memory,
     mark: Mark,
     cell: Arc<OnceCell<bool>>,
 }
 
 impl<'a> Joined<'a> {
-    fn join(logins: &'a Logins, mark: Mark) -> Self {
-        let cell = Arc::clone(logins.running().entry(mark).or_default());
-        Self { logins, mark, cell }
+    fn join(memory: &'a Memory, mark: Mark) -> Self {
+        let cell = Arc::clone(memory.running().entry(mark).or_default());
+        Self { memory, mark, cell }
     }
 }
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
-        let mut running = self.logins.running();
+        let mut running = self.memory.running();
         // The map's and ours: counted under the lock, under which alone others join.
         if Arc::strong_count(&self.cell) <= 2 {
             running.remove(&self.mark);
@@ -109,7 +196,7 @@ fn verify(users: &Users, credentials: &Credentials) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
     use crate::htpasswd::parse;
@@ -117,6 +204,11 @@ mod tests {
 
     fn users(file: &str) -> Arc<Users> {
         Arc::new(parse(file.as_bytes()).users)
+    }
+
+    fn home() -> Network {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        crate::addr::PeerAddr::new(address).client().network()
     }
 
     fn credentials(user: &str, password: &str) -> Credentials {
@@ -128,14 +220,18 @@ mod tests {
 
     /// With no time to wait, only what needs no hash is answered.
     fn logins(wait: Duration) -> Logins {
-        Logins::start(Settings {
+        let hashing = hashing::Settings {
             threads: 1,
             queue: 1,
             wait,
-        })
-        .unwrap()
+        };
+        Logins::start(hashing, THROTTLE).unwrap()
     }
 
+    const THROTTLE: throttle::Settings = throttle::Settings {
+        guesses: 3,
+        window: Duration::from_secs(300),
+    };
     const ALICE: &str = "alice:$apr1$saltsalt$x78Y39ym2RjUNQHTLgwHz/\n";
     const CHANGED: &str = "alice:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n";
 
@@ -144,22 +240,31 @@ mod tests {
         let logins = logins(Duration::from_secs(10));
         for _ in 0..2 {
             assert!(matches!(
-                logins.check(users(ALICE), credentials("alice", "pw")).await,
+                logins
+                    .check(users(ALICE), credentials("alice", "pw"), home())
+                    .await,
                 Ok(true)
             ));
             assert!(matches!(
-                logins.check(users(ALICE), credentials("alice", "no")).await,
+                logins
+                    .check(users(ALICE), credentials("alice", "no"), home())
+                    .await,
                 Ok(false)
             ));
             assert!(matches!(
-                logins.check(users(ALICE), credentials("bob", "pw")).await,
+                logins
+                    .check(users(ALICE), credentials("bob", "pw"), home())
+                    .await,
                 Ok(false)
             ));
         }
         let known = |user: &str, password: &str, stored: &[u8]| {
             let password = Password::new(password.into());
-            let mark = logins.verified.mark(user.as_bytes(), &password, stored);
-            logins.verified.knows(&mark, Instant::now())
+            let mark = logins
+                .memory
+                .verified
+                .mark(user.as_bytes(), &password, stored);
+            logins.memory.verified.knows(&mark, Instant::now())
         };
         assert!(known(
             "alice",
@@ -172,30 +277,34 @@ mod tests {
             b"$apr1$saltsalt$x78Y39ym2RjUNQHTLgwHz/"
         ));
         assert!(!known("bob", "pw", b""));
-        assert!(logins.running().is_empty());
+        assert!(logins.memory.running().is_empty());
     }
 
     #[tokio::test]
     async fn a_changed_line_ends_a_remembered_login() {
         let logins = logins(Duration::from_secs(10));
         assert!(matches!(
-            logins.check(users(ALICE), credentials("alice", "pw")).await,
+            logins
+                .check(users(ALICE), credentials("alice", "pw"), home())
+                .await,
             Ok(true)
         ));
         assert!(matches!(
             logins
-                .check(users(CHANGED), credentials("alice", "pw"))
+                .check(users(CHANGED), credentials("alice", "pw"), home())
                 .await,
             Ok(false)
         ));
         assert!(matches!(
             logins
-                .check(users("bob:x\n"), credentials("alice", "pw"))
+                .check(users("bob:x\n"), credentials("alice", "pw"), home())
                 .await,
             Ok(false)
         ));
         assert!(matches!(
-            logins.check(users(ALICE), credentials("alice", "pw")).await,
+            logins
+                .check(users(ALICE), credentials("alice", "pw"), home())
+                .await,
             Ok(true)
         ));
     }
@@ -209,7 +318,7 @@ mod tests {
                 let logins = Arc::clone(&logins);
                 tokio::spawn(async move {
                     logins
-                        .check(users(ALICE), credentials("alice", password))
+                        .check(users(ALICE), credentials("alice", password), home())
                         .await
                 })
             });
@@ -218,16 +327,76 @@ mod tests {
                 assert_eq!(check.await.unwrap().unwrap(), password == "pw");
             }
         }
-        assert!(logins.running().is_empty());
+        assert!(logins.memory.running().is_empty());
     }
 
     #[tokio::test]
     async fn one_who_leaves_does_not_take_the_others_answer_along() {
         let logins = Arc::new(logins(Duration::from_secs(10)));
-        let first = logins.check(users(ALICE), credentials("alice", "pw"));
+        let first = logins.check(users(ALICE), credentials("alice", "pw"), home());
         let gone = tokio::time::timeout(Duration::ZERO, first).await;
-        let second = logins.check(users(ALICE), credentials("alice", "pw")).await;
+        let second = logins
+            .check(users(ALICE), credentials("alice", "pw"), home())
+            .await;
         assert!(matches!(second, Ok(true)), "{gone:?}");
-        assert!(logins.running().is_empty());
+        assert!(logins.memory.running().is_empty());
+    }
+
+    #[tokio::test]
+    async fn too_many_guesses_are_refused_and_a_remembered_login_is_not() {
+        let logins = logins(Duration::from_secs(10));
+        let right = || logins.check(users(ALICE), credentials("alice", "pw"), home());
+        assert_eq!(right().await, Ok(true));
+        for guess in ["a", "b", "c"] {
+            let wrong = logins.check(users(ALICE), credentials("alice", guess), home());
+            assert_eq!(wrong.await, Ok(false));
+        }
+        let fourth = logins.check(users(ALICE), credentials("nobody", "d"), home());
+        assert!(matches!(fourth.await, Err(Unchecked::TooMany(left)) if left <= THROTTLE.window));
+        let again = logins.check(users(ALICE), credentials("alice", "a"), home());
+        assert_eq!(again.await, Ok(false));
+        assert_eq!(right().await, Ok(true));
+        // What is known lives on under other settings.
+        let off = throttle::Settings {
+            guesses: 0,
+            ..THROTTLE
+        };
+        let after = logins.with(logins.hashing.settings(), off).unwrap();
+        let fourth = after.check(users(ALICE), credentials("nobody", "d"), home());
+        assert_eq!(fourth.await, Ok(false));
+        assert!(Arc::ptr_eq(&after.memory, &logins.memory));
+    }
+
+    #[tokio::test]
+    async fn of_many_guesses_at_once_no_more_are_hashed_than_are_allowed() {
+        let hashing = hashing::Settings {
+            threads: 1,
+            queue: 100,
+            wait: Duration::from_secs(10),
+        };
+        let logins = Arc::new(Logins::start(hashing, THROTTLE).unwrap());
+        for user in ["alice", "nobody"] {
+            let logins = Arc::new(logins.with(logins.hashing.settings(), THROTTLE).unwrap());
+            let checks: Vec<_> = (0..20)
+                .map(|guess| {
+                    let logins = Arc::clone(&logins);
+                    let address = SocketAddr::from((Ipv4Addr::from(u32::from(user == "alice")), 1));
+                    let network = crate::addr::PeerAddr::new(address).client().network();
+                    let guess = Credentials {
+                        user: user.into(),
+                        password: Password::new(vec![b'a' + guess]),
+                    };
+                    tokio::spawn(async move { logins.check(users(ALICE), guess, network).await })
+                })
+                .collect();
+            let mut wrong = 0;
+            for check in checks {
+                match check.await.unwrap() {
+                    Ok(is_right) => wrong += usize::from(!is_right),
+                    Err(refused) => assert!(matches!(refused, Unchecked::TooMany(_))),
+                }
+            }
+            assert_eq!(wrong, THROTTLE.guesses, "{user}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::document::Document;
 use super::problem::Problem;
 use super::table::Table;
 use super::{Config, Listen, Log, sites, units};
-use crate::auth::HashingSettings;
+use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::log::Destination;
 use crate::{connection, service, tls};
 
@@ -43,6 +43,7 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         connection: connection(limits),
         service: service(limits, listen.as_ref()),
         hashing: hashing(limits),
+        throttle: throttle(&root),
         connections: count(limits, "connections", 10_000),
         connections_per_client: count(limits, "connections_per_client", 1024),
         basic_size: bytes(limits, "basic_size", 16..=64 * KIB, 1024),
@@ -196,6 +197,16 @@ fn hashing(limits: Option<&Table<'_>>) -> HashingSettings {
         }),
         queue: count(limits, "hash_queue", 256),
         wait: wait(limits, "hash_wait", 10),
+    }
+}
+
+fn throttle(root: &Table<'_>) -> ThrottleSettings {
+    let table = root.table("throttle");
+    ThrottleSettings {
+        guesses: table
+            .as_ref()
+            .map_or(10, |table| table.integer_or("guesses", 0..=1000, 10)),
+        window: wait(table.as_ref(), "window", 300),
     }
 }
 

@@ -13,6 +13,8 @@ pub const KEYS: &[&str] = &[
     "log.access",
     "state.dir",
     "tls.min_version",
+    "throttle.guesses",
+    "throttle.window",
     "limits.connections",
     "limits.connections_per_client",
     "limits.handshake",

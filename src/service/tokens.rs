@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::check_expectation;
 use crate::access::Access;
 use crate::access_log::Record;
+use crate::addr::ClientAddr;
 use crate::auth::TokenService;
 use crate::auth::token::Issued;
 use crate::auth::token::form::Form;
@@ -29,14 +30,21 @@ use crate::target::Target;
 pub(super) struct Asking<'a> {
     parts: &'a request::Parts,
     query: Option<&'a str>,
+    client: ClientAddr,
     body: Body,
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn new(parts: &'a request::Parts, target: &'a Target, body: Body) -> Self {
+    pub(super) fn new(
+        parts: &'a request::Parts,
+        target: &'a Target,
+        client: ClientAddr,
+        body: Body,
+    ) -> Self {
         Self {
             parts,
             query: target.query(),
+            client,
             body,
         }
     }
@@ -50,12 +58,17 @@ pub(super) async fn answer(
     record: &mut Record,
     manner: &mut Manner,
 ) -> Result<Response<Body>, Refusal> {
-    let Asking { parts, query, body } = asking;
+    let Asking {
+        parts,
+        query,
+        client,
+        body,
+    } = asking;
     manner.registry = true;
     manner.challenge = Some(tokens.challenge());
     let (identity, scope) = match parts.method {
         Method::GET => {
-            let identity = tokens.authenticate(&parts.headers).await?;
+            let identity = tokens.authenticate(&parts.headers, client).await?;
             record.user(identity.user());
             (
                 identity,
@@ -66,7 +79,7 @@ pub(super) async fn answer(
             check_expectation(&parts.headers)?;
             let form = parse(&read(body).await?)?;
             let scope = form.scope();
-            let identity = tokens.authenticate_form(form).await?;
+            let identity = tokens.authenticate_form(form, client).await?;
             record.user(identity.user());
             (identity, scope)
         }

@@ -79,7 +79,7 @@ fn check_makes_no_token_secret_and_warns_of_one_that_all_may_read() {
     std::fs::create_dir(dir.path().join("state")).unwrap();
     let secret = dir.path().join("state/token-secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
-    let public = from_mode(0o644);
+    let public = Permissions::from_mode(0o644);
     std::fs::set_permissions(&secret, public).unwrap();
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");

@@ -10,6 +10,7 @@ use http::HeaderMap;
 
 use super::form::Form;
 use super::{Issued, Tokens};
+use crate::addr::ClientAddr;
 use crate::auth::basic::after_scheme;
 use crate::auth::{Basic, Challenge, Error, Identity, Kind, single};
 use crate::htpasswd::{Entry, Users};
@@ -34,19 +35,28 @@ impl<'a> TokenService<'a> {
     }
 
     /// Who asks, by a password in the headers. A token begets no token: it would never end.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Error> {
-        let identity = self.basic.authenticate(&self.users, single(headers)?).await;
-        identity.map_err(in_words)
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        client: ClientAddr,
+    ) -> Result<Identity, Error> {
+        let header = single(headers)?;
+        let identity = self.basic.authenticate(&self.users, header, client);
+        identity.await.map_err(in_words)
     }
 
     /// Who asks, by a password in a form.
-    pub async fn authenticate_form(&self, form: Form) -> Result<Identity, Error> {
+    pub async fn authenticate_form(
+        &self,
+        form: Form,
+        client: ClientAddr,
+    ) -> Result<Identity, Error> {
         match form.credentials()? {
             None => Ok(Identity::of(Kind::Anonymous)),
             Some(credentials) if credentials.len() > self.basic.size => Err(Error::Login),
             Some(credentials) => {
-                let identity = self.basic.check(&self.users, credentials).await;
-                identity.map_err(in_words)
+                let identity = self.basic.check(&self.users, credentials, client);
+                identity.await.map_err(in_words)
             }
         }
     }

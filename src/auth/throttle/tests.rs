@@ -1,0 +1,243 @@
+//! Who is slowed, for what, and for how long.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::addr::PeerAddr;
+use crate::auth::verified::Verified;
+use crate::secret::Password;
+
+const SETTINGS: Settings = Settings {
+    guesses: 3,
+    window: Duration::from_secs(300),
+};
+
+struct Lab {
+    throttle: Throttle,
+    verified: Verified,
+    start: Instant,
+}
+
+fn network(ip: impl Into<IpAddr>) -> Network {
+    PeerAddr::new(SocketAddr::new(ip.into(), 1))
+        .client()
+        .network()
+}
+
+fn number(number: u32) -> Network {
+    network(Ipv4Addr::from(number))
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self {
+            throttle: Throttle::new(),
+            verified: Verified::new().unwrap(),
+            start: Instant::now(),
+        }
+    }
+
+    fn tried(&self, network: Network, user: &str, password: &str) -> Try {
+        let secret = Password::new(password.into());
+        let mark = self.verified.mark(user.as_bytes(), &secret, b"line");
+        self.throttle.name(network, user.as_bytes(), mark)
+    }
+
+    fn at(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    fn wrong(&self, tried: &Try, seconds: u64) -> bool {
+        self.throttle.wrong(tried, SETTINGS, self.at(seconds))
+    }
+
+    fn before(&self, tried: &Try, seconds: u64) -> Before {
+        self.throttle.before(tried, SETTINGS, self.at(seconds))
+    }
+
+    fn kept(&self) -> usize {
+        let shards = self.throttle.shards.iter();
+        shards
+            .map(|shard| {
+                let shard = shard.lock().unwrap();
+                let all: usize = shard.networks.values().map(Vec::len).sum();
+                assert_eq!(shard.guesses, all);
+                assert!(shard.networks.values().all(|guesses| !guesses.is_empty()));
+                shard.guesses
+            })
+            .sum()
+    }
+}
+
+#[test]
+fn different_guesses_count_and_the_same_one_does_not() {
+    let lab = Lab::new();
+    let home = number(1);
+    for again in 0..5 {
+        let tried = lab.tried(home, "alice", "one");
+        assert!(!lab.wrong(&tried, again));
+        assert_eq!(lab.before(&tried, again), Before::Wrong);
+    }
+    assert!(!lab.wrong(&lab.tried(home, "alice", "two"), 10));
+    let third = lab.tried(home, "bob", "two");
+    assert_eq!(lab.before(&third, 20), Before::Unknown);
+    assert!(
+        lab.wrong(&third, 20),
+        "it is the one too many, and said to be"
+    );
+    let left = Before::TooMany(Duration::from_secs(300 - 30));
+    assert_eq!(lab.before(&lab.tried(home, "carol", "x"), 30), left);
+    // What was wrong is still told to be wrong, not to be too much.
+    assert_eq!(lab.before(&third, 30), Before::Wrong);
+    assert_eq!(lab.kept(), 3);
+}
+
+#[test]
+fn a_guess_counts_for_the_window() {
+    let lab = Lab::new();
+    let home = number(1);
+    for (password, at) in [("one", 0), ("two", 100), ("three", 200)] {
+        lab.wrong(&lab.tried(home, "alice", password), at);
+    }
+    let next = lab.tried(home, "alice", "four");
+    assert!(matches!(lab.before(&next, 299), Before::TooMany(_)));
+    assert_eq!(lab.before(&next, 301), Before::Unknown);
+    assert!(lab.wrong(&next, 301));
+    assert_eq!(
+        lab.before(&lab.tried(home, "alice", "five"), 301),
+        Before::TooMany(Duration::from_secs(99))
+    );
+    // The first one is forgotten, so it is a guess again.
+    assert!(matches!(
+        lab.before(&lab.tried(home, "alice", "one"), 301),
+        Before::TooMany(_)
+    ));
+    assert_eq!(lab.kept(), 3);
+}
+
+#[test]
+fn nobody_is_locked_out_from_elsewhere() {
+    let lab = Lab::new();
+    for password in ["one", "two", "three"] {
+        lab.wrong(&lab.tried(number(1), "alice", password), 0);
+    }
+    let home = lab.tried(number(2), "alice", "four");
+    assert_eq!(lab.before(&home, 0), Before::Unknown);
+}
+
+#[test]
+fn a_right_login_forgives_its_own_user_only() {
+    let lab = Lab::new();
+    let home = number(1);
+    for (user, password) in [("alice", "one"), ("alice", "two"), ("bob", "one")] {
+        lab.wrong(&lab.tried(home, user, password), 0);
+    }
+    let next = lab.tried(home, "carol", "x");
+    lab.throttle.right(&lab.tried(home, "carol", "y"));
+    assert!(matches!(lab.before(&next, 1), Before::TooMany(_)));
+    lab.throttle.right(&lab.tried(home, "alice", "right"));
+    assert_eq!(lab.before(&next, 1), Before::Unknown);
+    assert_eq!(lab.kept(), 1);
+}
+
+#[test]
+fn a_network_is_an_address_or_64_bits_of_one() {
+    let six = |text: &str| network(text.parse::<Ipv6Addr>().unwrap());
+    assert_eq!(six("2001:db8:0:1::1"), six("2001:db8:0:1:ffff::2"));
+    assert_ne!(six("2001:db8:0:1::1"), six("2001:db8:0:2::1"));
+    assert_eq!(
+        six("::ffff:192.0.2.1"),
+        network(Ipv4Addr::new(192, 0, 2, 1))
+    );
+    assert_ne!(number(1), number(2));
+    assert_eq!(six("2001:db8:0:1::1").to_string(), "2001:db8:0:1::/64");
+    assert_eq!(number(1).to_string(), "0.0.0.1");
+}
+
+#[test]
+fn without_a_limit_nothing_is_kept() {
+    let lab = Lab::new();
+    let off = Settings {
+        guesses: 0,
+        ..SETTINGS
+    };
+    for guess in 0..100 {
+        let tried = lab.tried(number(1), "alice", &guess.to_string());
+        assert!(!lab.throttle.wrong(&tried, off, lab.start));
+        assert_eq!(lab.throttle.before(&tried, off, lab.start), Before::Unknown);
+    }
+    assert_eq!(lab.kept(), 0);
+}
+
+#[test]
+fn a_million_sources_take_bounded_memory_and_wipe_out_no_count() {
+    let lab = Lab::new();
+    let guesser = number(0);
+    for password in ["one", "two", "three"] {
+        lab.wrong(&lab.tried(guesser, "alice", password), 0);
+    }
+    let tried = lab.tried(guesser, "alice", "four");
+    for source in 1..=1_000_000 {
+        let one = Try {
+            network: number(source),
+            ..tried
+        };
+        lab.wrong(&one, 1);
+    }
+    assert!(matches!(lab.before(&tried, 2), Before::TooMany(_)));
+    let kept = lab.kept();
+    assert!((MOST / 2..=MOST).contains(&kept), "{kept}");
+    // When they are over, the next one that needs room gets all of it.
+    for source in 0..1_000 {
+        let one = Try {
+            network: number(source + 2_000_000),
+            ..tried
+        };
+        lab.wrong(&one, 1000);
+    }
+    assert!(lab.kept() <= MOST);
+}
+
+proptest! {
+    /// Against a list of everything that happened.
+    #[test]
+    fn it_counts_what_a_simple_list_counts(steps in prop::collection::vec((0..3_u32, 0..2_u8, 0..6_u8, 0..200_u64, any::<bool>()), 0..60)) {
+        let lab = Lab::new();
+        let mut list: Vec<(u32, u8, u8, u64)> = Vec::new();
+        let mut now = 0;
+        for (source, user, password, pause, right) in steps {
+            now += pause;
+            let tried = lab.tried(number(source), &user.to_string(), &password.to_string());
+            list.retain(|(.., at)| now - at <= SETTINGS.window.as_secs());
+            let own: Vec<_> = list.iter().filter(|guess| guess.0 == source).collect();
+            let expected = if own.iter().any(|guess| (guess.1, guess.2) == (user, password)) {
+                "wrong"
+            } else if own.len() >= SETTINGS.guesses {
+                "too many"
+            } else {
+                "unknown"
+            };
+            let found = match lab.before(&tried, now) {
+                Before::Unknown => "unknown",
+                Before::Wrong => "wrong",
+                Before::TooMany(left) => {
+                    prop_assert!(left <= SETTINGS.window);
+                    "too many"
+                }
+            };
+            prop_assert_eq!(found, expected);
+            if found != "unknown" {
+                continue;
+            }
+            if right {
+                lab.throttle.right(&tried);
+                list.retain(|guess| (guess.0, guess.1) != (source, user));
+            } else {
+                lab.wrong(&tried, now);
+                list.push((source, user, password, now));
+            }
+        }
+    }
+}
