@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use crate::htpasswd::Users;
+use crate::htpasswd::LiveUsers;
 
 mod basic;
 mod hashing;
@@ -81,7 +81,7 @@ enum Mode {
 
 #[derive(Debug)]
 struct Basic {
-    users: Arc<Users>,
+    users: Arc<LiveUsers>,
     logins: Arc<Logins>,
     /// Decoded credentials longer than this, in bytes, are wrong.
     size: usize,
@@ -91,7 +91,7 @@ struct Basic {
 impl Authenticator {
     /// HTTP Basic against a password file; `challenge` is made by [`challenge`].
     pub fn basic(
-        users: Arc<Users>,
+        users: Arc<LiveUsers>,
         logins: Arc<Logins>,
         size: usize,
         challenge: HeaderValue,
@@ -163,7 +163,7 @@ impl Basic {
             });
         };
         let name = String::from_utf8_lossy(&credentials.user).into_owned();
-        let users = Arc::clone(&self.users);
+        let users = self.users.current();
         match self.logins.check(users, credentials).await {
             Ok(true) => Ok(Identity {
                 kind: Kind::User(name),

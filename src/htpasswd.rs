@@ -1,12 +1,12 @@
 //! Password files: who is in them, and whether a password is theirs.
 //!
-//! `snapshot` calls [`load`]; `auth` asks [`Users::find`] and [`Entry::verify`]. Nothing here
+//! `snapshot` makes [`LiveUsers`] and `server` looks after them; `auth` asks [`Users::find`] and [`Entry::verify`].
+//! Nothing here
 //! counts guesses, remembers logins or moves the work off the I/O threads: one check may take seconds.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::secret::Password;
@@ -14,13 +14,16 @@ use crate::secret::Password;
 mod alphabet;
 mod bcrypt_hash;
 mod des_crypt;
+mod file;
 mod hash;
+mod live;
 mod md5_crypt;
 mod parse;
 mod problem;
 
 pub use bcrypt_hash::MAX_COST;
 pub use hash::{Rejection, Scheme};
+pub use live::{Change, Event, LiveUsers};
 pub use parse::parse;
 pub use problem::{BadLine, Problem, ProblemKind, Severity, Untidy};
 
@@ -163,21 +166,7 @@ impl fmt::Debug for Entry {
 
 /// Reads and parses a file. What is wrong in single lines is in [`Loaded::problems`], not an error.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let failed = |source| LoadError::Read {
-        path: path.into(),
-        source,
-    };
-    // Asked before opening: opening a pipe waits for a writer.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(LoadError::NotAFile { path: path.into() });
-    }
-    let mut bytes = Vec::new();
-    let mut file = File::open(path).map_err(failed)?.take(MAX_FILE + 1);
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    if file.limit() == 0 {
-        return Err(LoadError::TooLarge { path: path.into() });
-    }
-    Ok(parse(&bytes))
+    file::read(path).map(|content| content.loaded)
 }
 
 /// Bytes of a password that are looked at; a longer one is wrong. MD5-crypt hashes it 1000 times.

@@ -25,10 +25,11 @@
 //! [`service`] is the file to read first. The argument for security lies in types: an [`Identity`](auth::Identity) is
 //! made only in [`auth`], a [`Permit`](access::Permit) only in [`access`], [`forward`] demands a permit, a
 //! [`Password`](secret::Password) cannot print, and a [`Refusal`](refusal::Refusal) is matched without a wildcard. A
-//! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap.
+//! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap, and so is a
+//! password file that has changed.
 //!
 //! One main thread accepts and obeys signals; each worker thread has a runtime, its connections and its connections to
-//! the upstreams to itself. Passwords are hashed, and logs written, on threads of their own.
+//! the upstreams to itself. Passwords are hashed, password files looked at, and logs written, on threads of their own.
 //!
 //! # Words
 //!
@@ -91,7 +92,9 @@
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
 //! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,
-//!   and a line that changes ends it at the reload.
+//!   and a line that changes or goes ends it as soon as the file is read.
+//! - A password file is live: looked at twice a second, and read when two looks in a row saw the same stamp, so never
+//!   amid a write. One that cannot be read leaves the users as last read; one without users lets nobody in.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - DES crypt is accepted, with a warning that 8 characters count.
 //! - A path spelt with a slash too many or too few is redirected by a relative location, true under whatever name

@@ -17,6 +17,7 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Auth, Config};
 use crate::connection;
 use crate::forward::Forward;
+use crate::htpasswd::LiveUsers;
 use crate::log::{Destination, Sink};
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
@@ -24,7 +25,7 @@ use crate::tls::{Tickets, Tls};
 use crate::upstream::Upstream;
 
 mod certificates;
-mod passwords;
+pub(crate) mod passwords;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub struct Snapshot {
     /// What an operator should be told once, such as where the CA is.
     pub notes: Vec<String>,
     logins: Arc<Logins>,
+    passwords: Vec<Arc<LiveUsers>>,
     tickets: Tickets,
     access: Option<(Destination, Sink)>,
 }
@@ -71,6 +73,7 @@ impl Snapshot {
             config,
             old,
             purpose,
+            passwords: passwords::load_all(config, old, problems),
             now: OffsetDateTime::now_utc(),
         };
         let mut notes = Vec::new();
@@ -78,7 +81,7 @@ impl Snapshot {
         let logins = builder.logins(problems);
         let access = builder.access(problems);
         let pairs = builder.pairs(problems, &mut notes);
-        let sites = builder.sites(logins.as_ref(), problems);
+        let sites = builder.sites(logins.as_ref());
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
@@ -101,9 +104,15 @@ impl Snapshot {
             drain: config.drain,
             notes,
             logins,
+            passwords: builder.passwords,
             tickets,
             access,
         })
+    }
+
+    /// The password files, one for each path; whoever looks after them needs no more of the snapshot.
+    pub fn passwords(&self) -> &[Arc<LiveUsers>] {
+        &self.passwords
     }
 
     /// The access log, to be reopened.
@@ -116,6 +125,7 @@ struct Builder<'a> {
     config: &'a Config,
     old: Option<&'a Snapshot>,
     purpose: Purpose,
+    passwords: Vec<Arc<LiveUsers>>,
     now: OffsetDateTime,
 }
 
@@ -160,7 +170,7 @@ impl Builder<'_> {
         }
     }
 
-    fn sites(&self, logins: Option<&Arc<Logins>>, problems: &mut Problems) -> Sites {
+    fn sites(&self, logins: Option<&Arc<Logins>>) -> Sites {
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         if let Some(old) = self.old {
             upstreams.extend(
@@ -175,7 +185,7 @@ impl Builder<'_> {
             let routes = site
                 .routes
                 .iter()
-                .filter_map(|route| self.route(route, logins, &mut upstreams, problems));
+                .filter_map(|route| self.route(route, logins, &mut upstreams));
             sites.push(Site {
                 name: site.hosts.first().cloned().unwrap_or_default(),
                 hosts: site.hosts.clone(),
@@ -191,16 +201,15 @@ impl Builder<'_> {
         route: &config::Route,
         logins: Option<&Arc<Logins>>,
         upstreams: &mut Vec<Arc<Upstream>>,
-        problems: &mut Problems,
     ) -> Option<Route> {
         let authenticator = match &route.auth {
             Auth::Basic {
                 htpasswd,
                 challenge,
             } => {
-                let users = Arc::new(passwords::load(htpasswd, problems)?);
+                let users = passwords::find(&self.passwords, htpasswd)?;
                 Authenticator::basic(
-                    users,
+                    Arc::clone(users),
                     Arc::clone(logins?),
                     self.config.basic_size,
                     challenge.clone(),

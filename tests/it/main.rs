@@ -23,6 +23,7 @@ mod grammar;
 mod htpasswd_tools;
 mod limits;
 mod listeners;
+mod live_passwords;
 mod locations;
 mod modes;
 mod passwords;
