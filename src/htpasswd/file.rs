@@ -33,7 +33,7 @@ pub(super) struct Content {
 
 impl Content {
     /// This content, if it is what stands under that stamp.
-    pub(super) fn as_of(self, stamp: Stamp) -> Option<Self> {
+    pub(super) fn if_still(self, stamp: Stamp) -> Option<Self> {
         (self.stamp == Some(stamp)).then_some(self)
     }
 }

@@ -102,7 +102,7 @@ impl LiveUsers {
         }
         let content = match seen {
             Ok(stamp) if !watched.is_news(stamp) => return Event::Unchanged,
-            Ok(stamp) => file::read(&self.path).map(|content| content.as_of(stamp)),
+            Ok(stamp) => file::read(&self.path).map(|content| content.if_still(stamp)),
             Err(error) => Err(error),
         };
         match content {
@@ -172,8 +172,8 @@ impl Change {
                 Some(_) => {}
             }
         }
-        let gone = |name: &&Box<[u8]>| after.find(name).is_none();
-        change.removed = before.entries.keys().filter(gone).count();
+        let names = before.entries.keys();
+        change.removed = names.filter(|name| after.find(name).is_none()).count();
         change
     }
 
