@@ -11,7 +11,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
 use crate::addr::ClientAddr;
-use crate::htpasswd::Users;
+use crate::htpasswd::{LiveUsers, Users};
 use crate::registry::{Operation, Scope};
 
 mod basic;
@@ -130,7 +130,7 @@ enum Mode {
 
 #[derive(Debug)]
 struct Basic {
-    users: Arc<Users>,
+    users: Arc<LiveUsers>,
     logins: Arc<Logins>,
     /// Decoded credentials longer than this, in bytes, are wrong.
     size: usize,
@@ -142,7 +142,7 @@ struct Basic {
 impl Authenticator {
     /// HTTP Basic against a password file; `challenge` is made by [`challenge`].
     pub fn basic(
-        users: Arc<Users>,
+        users: Arc<LiveUsers>,
         logins: Arc<Logins>,
         size: usize,
         challenge: HeaderValue,
@@ -195,7 +195,10 @@ impl Authenticator {
                 (Some(tokens), Some(header)) if !is_basic(header.as_bytes()) => {
                     basic.bearer(tokens, header.as_bytes(), SystemTime::now())
                 }
-                (_, header) => basic.authenticate(&basic.users, header, client).await,
+                (_, header) => {
+                    let users = basic.users.current();
+                    basic.authenticate(&users, header, client).await
+                }
             },
         }
     }

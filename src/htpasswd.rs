@@ -1,14 +1,12 @@
 //! Password files: who is in them, and whether a password is theirs.
 //!
-//! `snapshot` calls [`load`]; `auth` asks [`Users::find`] and [`Entry::verify`]; `cli` edits files with [`edit`],
-//! [`make`] and [`store`]. Nothing here
+//! `snapshot` makes [`LiveUsers`] and `server` looks after them; `auth` asks [`Users::find`] and [`Entry::verify`]; `cli`
+//! edits files with [`edit`], [`make`] and [`store`]. Nothing here
 //! counts guesses, remembers logins or moves the work off the I/O threads: one check may take seconds.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::secret::Password;
@@ -17,7 +15,9 @@ mod alphabet;
 mod bcrypt_hash;
 mod des_crypt;
 pub mod edit;
+mod file;
 mod hash;
+mod live;
 pub mod make;
 mod md5_crypt;
 mod parse;
@@ -28,6 +28,7 @@ pub mod store;
 
 pub use bcrypt_hash::MAX_COST;
 pub use hash::{Rejection, Scheme};
+pub use live::{Change, Event, LiveUsers};
 pub use parse::{Listed, list, parse};
 pub use problem::{BadLine, Problem, ProblemKind, Severity, Untidy};
 
@@ -45,8 +46,6 @@ pub struct Loaded {
     pub users: Users,
     /// In the order of the lines. At most [`MAX_LISTED`] of each severity; a last one counts the rest.
     pub problems: Vec<Problem>,
-    /// The file's permissions, when everyone on the machine may read or write it; [`parse`] knows of none.
-    pub exposed: Option<u32>,
 }
 
 /// One user's line.
@@ -172,34 +171,13 @@ impl fmt::Debug for Entry {
 
 /// Reads and parses a file. What is wrong in single lines is in [`Loaded::problems`], not an error.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let failed = |source| LoadError::Read {
-        path: path.into(),
-        source,
-    };
-    // Asked before opening: opening a pipe waits for a writer.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(LoadError::NotAFile { path: path.into() });
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
-    let mut file = file.take(MAX_FILE + 1);
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    if file.limit() == 0 {
-        return Err(LoadError::TooLarge { path: path.into() });
-    }
-    Ok(Loaded {
-        exposed: (mode & FOR_OTHERS != 0).then_some(mode),
-        ..parse(&bytes)
-    })
+    file::read(path).map(|content| content.loaded)
 }
 
 /// Bytes of a password that are looked at; a longer one is wrong. MD5-crypt hashes it 1000 times.
 pub const MAX_PASSWORD: usize = 4096;
 /// Bytes of a file.
 pub const MAX_FILE: u64 = 64 << 20;
-/// Reading and writing, by those who are neither owner nor group.
-const FOR_OTHERS: u32 = 0o006;
 /// Problems of one severity that are listed: a file of 100 000 weak hashes must not become as many log lines.
 pub const MAX_LISTED: usize = 1000;
 

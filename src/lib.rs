@@ -25,10 +25,11 @@
 //! [`service`] is the file to read first. The argument for security lies in types: an [`Identity`](auth::Identity) is
 //! made only in [`auth`], a [`Permit`](access::Permit) only in [`access`], [`forward`] demands a permit, a
 //! [`Password`](secret::Password) cannot print, and a [`Refusal`](refusal::Refusal) is matched without a wildcard. A
-//! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap.
+//! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap, and so is a
+//! password file that has changed.
 //!
 //! One main thread accepts and obeys signals; each worker thread has a runtime, its connections and its connections to
-//! the upstreams to itself. Passwords are hashed, and logs written, on threads of their own.
+//! the upstreams to itself. Passwords are hashed, password files looked at, and logs written, on threads of their own.
 //!
 //! # Words
 //!
@@ -91,13 +92,19 @@
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
 //! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,
-//!   and a line that changes ends it at the reload.
+//!   and a line that changes or goes ends it as soon as the file is read.
+//! - A password file is live: looked at twice a second, and read when two looks in a row saw the same stamp, so never
+//!   amid a write. One that cannot be read leaves the users as last read; one without users lets nobody in.
 //! - A token is for one site, one route and one stored line of its user, and is judged when a request starts: by its
 //!   scope and by the rights of that moment. A minute of skew is allowed at both ends, as `distribution` does.
 //! - Fewer rights than a token was asked for are no error; a request beyond its scope is a 401 that names the scope,
 //!   so that clients fetch another one. Where the user has no right at all, no token is asked for.
 //! - In token mode a ping is never anonymous: docker asks for a token only where `/v2/` answers 401.
 //! - The token endpoint takes passwords, never tokens: a token that begets tokens would never end.
+//! - Guesses are counted by client network alone, so that nobody locks a user out from elsewhere; the same wrong
+//!   password again is no guess; a right login forgives the guesses at its own user only. Whoever shares the network of
+//!   a guesser and has not logged in lately waits with him.
+//! - Password checks wait in a queue for each client network, served in turn.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - A password file is edited under a lock on itself and replaced by a rename; of a line only the hash changes.
 //! - DES crypt is accepted, with a warning that 8 characters count.

@@ -19,10 +19,12 @@ use crate::log::Sink;
 use crate::snapshot::{Purpose, Snapshot};
 
 mod descriptors;
+mod files;
 mod fixed;
 mod listeners;
 mod workers;
 
+use files::Files;
 use fixed::Fixed;
 use listeners::Listeners;
 pub use listeners::{Address, Scheme};
@@ -49,6 +51,7 @@ pub struct Server {
     drainer: Drainer,
     log: Option<Sink>,
     fixed: Fixed,
+    _files: Files,
 }
 
 /// Why there is no gate.
@@ -101,13 +104,13 @@ impl Server {
         let Some(listeners) = Listeners::bind(&config.listen, &mut problems) else {
             return Err(Failure::Unable(problems));
         };
-        let workers = match Workers::start(config.listen.workers, &shared, &drainer) {
-            Ok(workers) => workers,
+        let started = Workers::start(config.listen.workers, &shared, &drainer)
+            .and_then(|workers| Ok((workers, Files::start(&shared)?)));
+        let (workers, files) = match started {
+            Ok(started) => started,
             Err(error) => {
-                problems.push(Problem::error(
-                    None,
-                    format!("cannot start the workers: {error}"),
-                ));
+                let what = format!("cannot start the threads: {error}");
+                problems.push(Problem::error(None, what));
                 return Err(Failure::Unable(problems));
             }
         };
@@ -130,6 +133,7 @@ impl Server {
                 drainer,
                 log,
                 fixed: Fixed::of(config),
+                _files: files,
             },
             problems,
         ))

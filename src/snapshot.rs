@@ -17,6 +17,7 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Auth, Config};
 use crate::connection;
 use crate::forward::Forward;
+use crate::htpasswd::LiveUsers;
 use crate::log::{Destination, Sink};
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
@@ -25,7 +26,7 @@ use crate::upstream::Upstream;
 
 mod authenticators;
 mod certificates;
-mod passwords;
+pub(crate) mod passwords;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct Snapshot {
     /// What an operator should be told once, such as where the CA is.
     pub notes: Vec<String>,
     logins: Arc<Logins>,
+    passwords: Vec<Arc<LiveUsers>>,
     tickets: Tickets,
     access: Option<(Destination, Sink)>,
 }
@@ -72,6 +74,7 @@ impl Snapshot {
             config,
             old,
             purpose,
+            passwords: passwords::load_all(config, old, problems),
             now: OffsetDateTime::now_utc(),
         };
         let mut notes = Vec::new();
@@ -102,9 +105,15 @@ impl Snapshot {
             drain: config.drain,
             notes,
             logins,
+            passwords: builder.passwords,
             tickets,
             access,
         })
+    }
+
+    /// The password files, one for each path; whoever looks after them needs no more of the snapshot.
+    pub fn passwords(&self) -> &[Arc<LiveUsers>] {
+        &self.passwords
     }
 
     /// The access log, to be reopened.
@@ -117,6 +126,7 @@ struct Builder<'a> {
     config: &'a Config,
     old: Option<&'a Snapshot>,
     purpose: Purpose,
+    passwords: Vec<Arc<LiveUsers>>,
     now: OffsetDateTime,
 }
 

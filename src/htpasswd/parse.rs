@@ -151,7 +151,6 @@ impl Reader {
         Loaded {
             users: Users::new(self.entries),
             problems: self.problems.finish(),
-            exposed: None,
         }
     }
 }

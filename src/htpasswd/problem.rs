@@ -11,7 +11,7 @@ use super::hash::{Rejection, Scheme};
 /// One remark about one line. `Display` is a sentence: what, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// From 1.
+    /// From 1; 0 for the file as a whole.
     pub line: usize,
     /// The user's name, made printable; none when the line has none, or when the "name" may be a misplaced hash.
     pub user: Option<String>,
@@ -42,6 +42,14 @@ pub enum ProblemKind {
     /// The line works, perhaps not as meant.
     #[error("{0}")]
     Untidy(Untidy),
+    /// Of the file, not of a line.
+    #[error(
+        "every user of this machine can get at the file (mode {mode:04o}), and whoever has the hashes guesses passwords at leisure; chmod o= it, and let the gate's group read it"
+    )]
+    Exposed {
+        /// The file's permissions.
+        mode: u32,
+    },
     /// Stands for those that are not listed; its line is the first of them.
     #[error("{count} more {severity} from here on are not listed; repair the listed ones first")]
     Omitted {
@@ -114,9 +122,10 @@ impl Problem {
     pub fn severity(&self) -> Severity {
         match self.kind {
             ProblemKind::Line(_) | ProblemKind::Hash(_) => Severity::UserDisabled,
-            ProblemKind::Weak(_) | ProblemKind::Duplicate { .. } | ProblemKind::Untidy(_) => {
-                Severity::Warning
-            }
+            ProblemKind::Weak(_)
+            | ProblemKind::Duplicate { .. }
+            | ProblemKind::Untidy(_)
+            | ProblemKind::Exposed { .. } => Severity::Warning,
             ProblemKind::Omitted { severity, .. } => severity,
         }
     }
@@ -137,6 +146,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.user {
+            None if self.line == 0 => self.kind.fmt(f),
             Some(user) => write!(f, "line {}, user \"{user}\": {}", self.line, self.kind),
             None => write!(f, "line {}: {}", self.line, self.kind),
         }

@@ -342,7 +342,7 @@ fn files_are_read_and_everything_else_is_refused() {
 fn a_file_has_a_largest_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
-    let file = File::create(&path).unwrap();
+    let file = fs::File::create(&path).unwrap();
     // Sparse: one line of NULs.
     file.set_len(MAX_FILE).unwrap();
     assert_eq!(

@@ -27,14 +27,14 @@ impl Builder<'_> {
             Auth::Basic {
                 htpasswd,
                 challenge,
-            } => self.basic(htpasswd, challenge, logins, problems),
+            } => self.basic(htpasswd, challenge, logins),
             Auth::Token {
                 htpasswd,
                 challenge,
                 secret,
                 lifetime,
             } => {
-                let basic = self.basic(htpasswd, challenge, logins, problems);
+                let basic = self.basic(htpasswd, challenge, logins);
                 let keys = self.keys(secret.as_ref(), problems)?;
                 let tokens = Tokens::new(keys, site, &route.path, *lifetime);
                 Some(basic?.with_tokens(tokens))
@@ -49,11 +49,10 @@ impl Builder<'_> {
         htpasswd: &Placed<PathBuf>,
         challenge: &HeaderValue,
         logins: Option<&Arc<Logins>>,
-        problems: &mut Problems,
     ) -> Option<Authenticator> {
-        let users = Arc::new(passwords::load(htpasswd, problems)?);
+        let users = passwords::find(&self.passwords, htpasswd)?;
         Some(Authenticator::basic(
-            users,
+            Arc::clone(users),
             Arc::clone(logins?),
             self.config.basic_size,
             challenge.clone(),

@@ -1,51 +1,95 @@
-//! The password files of a config's routes.
+//! The password files of a config: each is read once and shared by all routes that name it.
 //!
-//! Called while a snapshot is built.
+//! Called while a snapshot is built. A reload reads them anew, beside those in use, so that a refused one changes
+//! nothing. `server` reports later changes in the words of [`remarks`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::Snapshot;
 use crate::config::problem::{Problem, Problems};
 use crate::config::table::Placed;
-use crate::htpasswd::{self, Severity, Users};
+use crate::config::{Auth, Config};
+use crate::htpasswd::{self, LiveUsers, Severity};
 
-/// The users of a file. Lines that disable a user are warnings: the others must be able to log in.
-pub(super) fn load(file: &Placed<PathBuf>, problems: &mut Problems) -> Option<Users> {
-    let loaded = match htpasswd::load(file) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            problems.push(Problem::error(file.place, error.to_string()));
-            return None;
+/// Reads every file. One that cannot be read is an error, unless `old` still has what it said.
+pub(super) fn load_all(
+    config: &Config,
+    old: Option<&Snapshot>,
+    problems: &mut Problems,
+) -> Vec<Arc<LiveUsers>> {
+    let old = old.map_or(&[][..], Snapshot::passwords);
+    let mut distinct: Vec<&Placed<PathBuf>> = Vec::new();
+    let routes = config.sites.iter().flat_map(|site| &site.routes);
+    for file in routes.filter_map(|route| file_of(&route.auth)) {
+        if !distinct.iter().any(|known| known.value == file.value) {
+            distinct.push(file);
         }
+    }
+    let loaded = distinct.into_iter().filter_map(|file| {
+        let live = load(file, find(old, file), problems)?;
+        report(&live, file, problems);
+        Some(live)
+    });
+    loaded.collect()
+}
+
+/// The one of this path.
+pub(super) fn find<'a>(all: &'a [Arc<LiveUsers>], path: &Path) -> Option<&'a Arc<LiveUsers>> {
+    all.iter().find(|live| live.path() == path)
+}
+
+fn file_of(auth: &Auth) -> Option<&Placed<PathBuf>> {
+    match auth {
+        Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. } => Some(htpasswd),
+        Auth::LeftToUpstream | Auth::Open => None,
+    }
+}
+
+fn load(
+    file: &Placed<PathBuf>,
+    old: Option<&Arc<LiveUsers>>,
+    problems: &mut Problems,
+) -> Option<Arc<LiveUsers>> {
+    let error = match LiveUsers::load(file, old) {
+        Ok(live) => return Some(live),
+        Err(error) => error.to_string(),
     };
-    for problem in &loaded.problems {
-        let what = format!("{}: {problem}", file.display());
-        let warning = Problem::warning(file.place, what);
-        problems.push(match problem.severity() {
-            Severity::UserDisabled => warning.because("nobody can log in with this line"),
-            Severity::Warning => warning,
+    problems.push(match old {
+        Some(_) => Problem::warning(file.place, error).because(KEPT),
+        None => Problem::error(file.place, error),
+    });
+    old.cloned()
+}
+
+fn report(live: &LiveUsers, file: &Placed<PathBuf>, problems: &mut Problems) {
+    let is_empty = live.current().is_empty();
+    for remark in remarks(live.path(), &live.problems(), is_empty) {
+        problems.push(Problem {
+            place: Some(file.place),
+            what: format!("{}: {}", file.display(), remark.what),
+            ..remark
         });
     }
-    if let Some(mode) = loaded.exposed {
-        let what = format!(
-            "{} is open to every user of this machine (mode {mode:04o})",
-            file.display()
-        );
-        problems.push(
-            Problem::warning(file.place, what)
-                .because("whoever has the hashes can guess passwords at leisure")
-                .fix(format!(
-                    "chmod o= {}, and let the gate's group read it",
-                    file.display()
-                )),
-        );
-    }
-    if loaded.users.is_empty() {
-        let what = format!("{} has no usable user", file.display());
-        problems.push(
-            Problem::warning(file.place, what)
-                .because("nobody can log in")
-                .fix(format!("tidegate htpasswd add {} USER", file.display())),
-        );
-    }
-    Some(loaded.users)
 }
+
+/// What to tell of a file; its name is to be put in front. Lines that disable a user are warnings: the others must be
+/// able to log in.
+pub(crate) fn remarks(path: &Path, lines: &[htpasswd::Problem], is_empty: bool) -> Vec<Problem> {
+    let of_line = |problem: &htpasswd::Problem| {
+        let warning = Problem::warning(None, problem.to_string());
+        match problem.severity() {
+            Severity::UserDisabled => warning.because("nobody can log in with this line"),
+            Severity::Warning => warning,
+        }
+    };
+    let of_file = is_empty.then(|| {
+        Problem::warning(None, "there is no usable user")
+            .because("nobody can log in")
+            .fix(format!("tidegate htpasswd add {} USER", path.display()))
+    });
+    lines.iter().map(of_line).chain(of_file).collect()
+}
+
+/// Why a file that cannot be read is no reason to stop.
+pub(crate) const KEPT: &str = "the users as last read stay";

@@ -185,6 +185,47 @@ fn it_serves_reloads_and_drains() {
 }
 
 #[test]
+fn a_password_file_that_changes_is_told() {
+    let registry = Registry::obliging();
+    let text = config("", "").replace("{upstream}", &registry.url());
+    let (dir, file) = configured(&text);
+    let gate = Gate::start(&file);
+    let users = dir.path().join("htpasswd");
+    let hash = bcrypt::hash("new", 4).unwrap();
+    std::fs::write(&users, format!("carol:{hash}\nplain:secretword\n")).unwrap();
+    let shown = path(&users);
+    let warning = gate.line("line 2");
+    for word in [&shown, "WARN", "plain", "nobody can log in with this line"] {
+        assert!(warning.contains(word), "{word} in {warning}");
+    }
+    let told = gate.line("password file reloaded");
+    for word in [&shown, "users=1", "added=1", "removed=1", "changed=0"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
+    for line in [&warning, &told] {
+        assert!(
+            !line.contains("secretword") && !line.contains(&hash),
+            "{line}"
+        );
+    }
+    // The rest of the file is in use.
+    assert_eq!(gate.login("carol:new"), 200);
+    std::fs::rename(&users, dir.path().join("aside")).unwrap();
+    let failed = gate.line("cannot read the password file");
+    assert!(failed.contains("as last read stay"), "{failed}");
+    gate.signal(Signal::HUP);
+    let kept = gate.line("cannot read the password file");
+    assert!(kept.contains("as last read stay"), "{kept}");
+    gate.line("reloaded");
+    assert_eq!(gate.login("carol:new"), 200);
+    std::fs::rename(dir.path().join("aside"), &users).unwrap();
+    gate.line("password file can be read again");
+    std::fs::write(&users, "").unwrap();
+    gate.line("there is no usable user");
+    assert_eq!(gate.login("carol:new"), 401);
+}
+
+#[test]
 fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
     let registry = Registry::obliging();
     for is_patient in [true, false] {

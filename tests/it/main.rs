@@ -24,6 +24,7 @@ mod htpasswd_command;
 mod htpasswd_tools;
 mod limits;
 mod listeners;
+mod live_passwords;
 mod locations;
 mod modes;
 mod passwords;

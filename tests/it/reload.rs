@@ -198,11 +198,9 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let both = format!("https = [\"127.0.0.1:0\", \"{address}\"]");
-    proxy.write("htpasswd", carol());
-    proxy.configure(
-        &registry,
-        &config("", "").replace("https = [\"127.0.0.1:0\"]", &both),
-    );
+    proxy.write("other", carol());
+    let text = config("", "").replace("https = [\"127.0.0.1:0\"]", &both);
+    proxy.configure(&registry, &text.replace("\"htpasswd\"", "\"other\""));
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains(&address.to_string()), "{problems}");
     assert_eq!(

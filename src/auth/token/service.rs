@@ -30,7 +30,7 @@ impl<'a> TokenService<'a> {
         Self {
             basic,
             tokens,
-            users: Arc::clone(&basic.users),
+            users: basic.users.current(),
         }
     }
 
@@ -100,7 +100,8 @@ impl Basic {
         now: SystemTime,
     ) -> Result<Identity, Error> {
         let token = after_scheme(header, b"Bearer").ok_or(Error::Token)?;
-        let stored = |user: &[u8]| self.users.find(user).map(Entry::stored);
+        let users = self.users.current();
+        let stored = |user: &[u8]| users.find(user).map(Entry::stored);
         let bearer = tokens
             .verify(token, stored, now)
             .map_err(|_| Error::Token)?;

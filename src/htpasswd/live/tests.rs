@@ -1,0 +1,329 @@
+//! Looks at real files, one after the other: what counts is their number, so no test waits.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::htpasswd::{ProblemKind, Scheme};
+
+const ALICE: &str = "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
+/// The same length.
+const CAROL: &str = "carol:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
+const WEAK: &str = "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n";
+
+struct Files {
+    dir: TempDir,
+}
+
+impl Files {
+    /// `htpasswd` with alice.
+    fn new() -> Self {
+        let files = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        fs::write(files.path("htpasswd"), ALICE).unwrap();
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn live(&self) -> Arc<LiveUsers> {
+        LiveUsers::load(&self.path("htpasswd"), None).unwrap()
+    }
+
+    /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
+    fn write(&self, text: impl AsRef<[u8]>) {
+        let path = self.path("htpasswd");
+        let before = file::look(&path).ok();
+        while {
+            fs::write(&path, &text).unwrap();
+            file::look(&path).ok() == before
+        } {}
+    }
+}
+
+fn names(live: &LiveUsers) -> Vec<String> {
+    let users = live.current();
+    let names = users
+        .entries
+        .keys()
+        .map(|name| String::from_utf8_lossy(name).into_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    names
+}
+
+fn change(event: Event) -> Change {
+    match event {
+        Event::Changed(change) => change,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_silent(live: &LiveUsers) -> bool {
+    matches!(live.look(), Event::Unchanged)
+}
+
+/// Past the confirmation of what was read at the start.
+fn settled(files: &Files) -> Arc<LiveUsers> {
+    let live = files.live();
+    for _ in 0..3 {
+        assert!(is_silent(&live));
+    }
+    live
+}
+
+#[test]
+fn a_change_counts_from_the_second_look_that_sees_it() {
+    let files = Files::new();
+    let live = settled(&files);
+    files.write(CAROL);
+    assert!(is_silent(&live));
+    assert_eq!(names(&live), ["alice"]);
+    let change = change(live.look());
+    assert_eq!(
+        (change.users, change.added, change.removed, change.changed),
+        (1, 1, 1, 0)
+    );
+    assert_eq!(names(&live), ["carol"]);
+    assert!(is_silent(&live) && is_silent(&live));
+}
+
+#[test]
+fn what_is_being_written_is_never_in_use() {
+    let files = Files::new();
+    let live = settled(&files);
+    let text = format!("{ALICE}{CAROL}");
+    // Cut through lines and between them.
+    for length in 0..=text.len() {
+        files.write(&text.as_bytes()[..length]);
+        assert!(is_silent(&live));
+        assert_eq!(names(&live), ["alice"]);
+    }
+    assert_eq!(change(live.look()).added, 1);
+    assert_eq!(names(&live), ["alice", "carol"]);
+}
+
+#[test]
+fn a_write_that_the_clock_did_not_show_at_the_start_is_found() {
+    let files = Files::new();
+    let live = files.live();
+    // The stamp may be the one that the content before had.
+    fs::write(files.path("htpasswd"), CAROL).unwrap();
+    assert!(is_silent(&live));
+    assert_eq!(change(live.look()).added, 1);
+    assert_eq!(names(&live), ["carol"]);
+}
+
+#[test]
+fn a_file_renamed_over_it_is_another() {
+    let files = Files::new();
+    let live = settled(&files);
+    fs::write(files.path("new"), CAROL).unwrap();
+    // All that a hasty comparison would look at is the same.
+    let modified = fs::metadata(files.path("htpasswd"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let new = fs::File::options()
+        .append(true)
+        .open(files.path("new"))
+        .unwrap();
+    new.set_modified(modified).unwrap();
+    fs::rename(files.path("new"), files.path("htpasswd")).unwrap();
+    assert!(is_silent(&live));
+    change(live.look());
+    assert_eq!(names(&live), ["carol"]);
+}
+
+#[test]
+fn a_modification_time_set_back_hides_nothing() {
+    let files = Files::new();
+    let live = settled(&files);
+    let path = files.path("htpasswd");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    files.write(CAROL);
+    let file = fs::File::options().append(true).open(&path).unwrap();
+    file.set_modified(modified).unwrap();
+    assert!(is_silent(&live));
+    change(live.look());
+    assert_eq!(names(&live), ["carol"]);
+}
+
+#[test]
+fn a_symbolic_link_is_followed_wherever_it_leads() {
+    let files = Files::new();
+    for (folder, text) in [("1", ALICE), ("2", CAROL)] {
+        fs::create_dir(files.path(folder)).unwrap();
+        fs::write(files.path(folder).join("htpasswd"), text).unwrap();
+    }
+    fs::remove_file(files.path("htpasswd")).unwrap();
+    symlink("1", files.path("..data")).unwrap();
+    symlink("..data/htpasswd", files.path("htpasswd")).unwrap();
+    let live = settled(&files);
+    assert_eq!(names(&live), ["alice"]);
+    symlink("2", files.path("..new")).unwrap();
+    fs::rename(files.path("..new"), files.path("..data")).unwrap();
+    assert!(is_silent(&live));
+    change(live.look());
+    assert_eq!(names(&live), ["carol"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_once_and_changes_nothing() {
+    let files = Files::new();
+    let live = settled(&files);
+    let path = files.path("htpasswd");
+    let gone = || fs::rename(&path, files.path("aside")).unwrap();
+    gone();
+    // Between the two steps of a writer who deletes and creates nothing is said.
+    assert!(is_silent(&live));
+    assert!(matches!(live.look(), Event::Failed(LoadError::Read { .. })));
+    assert!(is_silent(&live) && is_silent(&live));
+
+    fs::create_dir(&path).unwrap();
+    assert!(is_silent(&live));
+    assert!(matches!(
+        live.look(),
+        Event::Failed(LoadError::NotAFile { .. })
+    ));
+    fs::remove_dir(&path).unwrap();
+    assert!(is_silent(&live));
+    assert!(matches!(live.look(), Event::Failed(LoadError::Read { .. })));
+    assert_eq!(names(&live), ["alice"]);
+
+    fs::rename(files.path("aside"), &path).unwrap();
+    assert!(is_silent(&live));
+    assert!(matches!(live.look(), Event::Recovered));
+    assert!(is_silent(&live));
+    gone();
+    assert!(is_silent(&live));
+    assert!(matches!(live.look(), Event::Failed(_)));
+    fs::write(&path, CAROL).unwrap();
+    assert!(is_silent(&live));
+    assert_eq!(change(live.look()).added, 1);
+    assert!(is_silent(&live));
+}
+
+#[test]
+fn a_pipe_is_no_file_and_is_not_waited_for() {
+    let files = Files::new();
+    let live = settled(&files);
+    let path = files.path("htpasswd");
+    fs::remove_file(&path).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+    assert!(is_silent(&live));
+    assert!(matches!(
+        live.look(),
+        Event::Failed(LoadError::NotAFile { .. })
+    ));
+    assert!(LiveUsers::load(&path, None).is_err());
+    assert_eq!(names(&live), ["alice"]);
+}
+
+#[test]
+fn a_file_too_large_is_not_read() {
+    let files = Files::new();
+    let live = settled(&files);
+    let path = files.path("htpasswd");
+    let file = fs::File::options().append(true).open(&path).unwrap();
+    file.set_len(crate::htpasswd::MAX_FILE + 1).unwrap();
+    assert!(is_silent(&live));
+    assert!(matches!(
+        live.look(),
+        Event::Failed(LoadError::TooLarge { .. })
+    ));
+    assert_eq!(names(&live), ["alice"]);
+}
+
+#[test]
+fn an_empty_file_has_nobody() {
+    let files = Files::new();
+    let live = settled(&files);
+    files.write("");
+    assert!(is_silent(&live));
+    let change = change(live.look());
+    assert_eq!((change.users, change.removed), (0, 1));
+    assert!(live.current().is_empty());
+}
+
+#[test]
+fn only_new_problems_are_told() {
+    let files = Files::new();
+    fs::write(files.path("htpasswd"), WEAK).unwrap();
+    let live = settled(&files);
+    assert_eq!(live.problems().len(), 1);
+    // The weak line moves down, which is nothing new; the other one is.
+    files.write(format!("{ALICE}{WEAK}plain:secret\n"));
+    assert!(is_silent(&live));
+    let first = change(live.look());
+    assert_eq!((first.users, first.added, first.removed), (2, 1, 0));
+    let [problem] = &first.problems[..] else {
+        panic!("{first:?}");
+    };
+    assert_eq!((problem.line, problem.user.as_deref()), (3, Some("plain")));
+    assert_eq!(live.problems().len(), 2);
+    // A comment is no change of the users.
+    files.write(format!("# people\n{ALICE}{WEAK}plain:secret\n"));
+    assert!(is_silent(&live) && is_silent(&live));
+    assert_eq!(live.current().find(b"alice").unwrap().line(), 2);
+    // Another hash.
+    files.write(ALICE.replace("31Nq", "32Nq"));
+    assert!(is_silent(&live));
+    let last = change(live.look());
+    assert_eq!(
+        (last.added, last.removed, last.changed, last.problems.len()),
+        (0, 1, 1, 0)
+    );
+}
+
+#[test]
+fn a_problem_without_a_user_is_known_by_its_line() {
+    let problem = |line, user: Option<&str>| Problem {
+        line,
+        user: user.map(str::to_owned),
+        kind: ProblemKind::Weak(Scheme::Apr1),
+    };
+    let before = [problem(1, None), problem(2, Some("bob"))];
+    let after = [
+        problem(1, None),
+        problem(3, None),
+        problem(4, Some("bob")),
+        problem(5, Some("eve")),
+    ];
+    assert_eq!(
+        new_problems(&before, &after),
+        [problem(3, None), problem(5, Some("eve"))]
+    );
+}
+
+#[test]
+fn a_reload_amid_a_write_keeps_what_was_read_before() {
+    let files = Files::new();
+    let old = settled(&files);
+    let path = files.path("htpasswd");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                fs::write(&path, CAROL.repeat(10_000)).unwrap();
+            }
+        });
+        let until = Instant::now() + Duration::from_secs(30);
+        while !Arc::ptr_eq(&LiveUsers::load(&path, Some(&old)).unwrap(), &old) {
+            assert!(Instant::now() < until, "it was always quiet");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(names(&old), ["alice"]);
+    let new = LiveUsers::load(&path, Some(&old)).unwrap();
+    assert_eq!(names(&new), ["carol"]);
+}

@@ -1,0 +1,212 @@
+//! Password files are live: whatever way a file changes, it counts within seconds and without a reload.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use crate::support::ask::chunk;
+use crate::support::proxy::{ALICE, directory};
+use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, config};
+
+fn line(user: &str, password: &str) -> String {
+    format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap())
+}
+
+/// Asks over a connection of its own, for as long as it takes.
+struct Login {
+    client: Client,
+    ask: Ask,
+}
+
+impl Login {
+    fn new(proxy: &Proxy, credentials: &str) -> Self {
+        Self {
+            client: Client::connect(proxy),
+            ask: Ask::new("GET", "/v2/").login(credentials.as_bytes()),
+        }
+    }
+
+    fn status(&mut self) -> u16 {
+        self.client.ask(&self.ask).status
+    }
+
+    /// Asks until the answer is this one, which must be soon after `since`.
+    fn becomes(&mut self, status: u16, since: Instant) {
+        while self.status() != status {
+            let waited = since.elapsed();
+            assert!(waited < PATIENCE, "never {status}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        let took = since.elapsed();
+        assert!(took < SOON, "{status} after {took:?}");
+    }
+}
+
+/// Two seconds are promised, one is what it takes; the rest is for a machine that does much else.
+const SOON: Duration = Duration::from_millis(2500);
+
+#[test]
+fn a_line_appended_in_place_lets_in() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut carol = Login::new(&proxy, "carol:new");
+    assert_eq!(carol.status(), 401);
+    proxy.write("htpasswd", format!("{ALICE}{}", line("carol", "new")));
+    carol.becomes(200, Instant::now());
+    assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
+}
+
+#[test]
+fn a_user_removed_by_renaming_is_out_though_remembered() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut alice = Login::new(&proxy, "alice:pw");
+    assert_eq!((alice.status(), alice.status()), (200, 200));
+    proxy.write("new", line("carol", "new"));
+    fs::rename(proxy.path("new"), proxy.path("htpasswd")).unwrap();
+    let since = Instant::now();
+    alice.becomes(401, since);
+    Login::new(&proxy, "carol:new").becomes(200, since);
+}
+
+#[test]
+fn a_new_password_ends_the_old_one() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let (mut old, mut new) = (
+        Login::new(&proxy, "alice:pw"),
+        Login::new(&proxy, "alice:other"),
+    );
+    assert_eq!((old.status(), new.status()), (200, 401));
+    proxy.write("htpasswd", line("alice", "other"));
+    let since = Instant::now();
+    new.becomes(200, since);
+    assert_eq!(old.status(), 401);
+}
+
+#[test]
+fn a_folder_is_swapped_as_kubernetes_does_it() {
+    let registry = Registry::obliging();
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    for (folder, text) in [("..1", ALICE), ("..2", &line("carol", "new"))] {
+        fs::create_dir(path(folder)).unwrap();
+        fs::write(path(folder).join("htpasswd"), text).unwrap();
+    }
+    fs::remove_file(path("htpasswd")).unwrap();
+    symlink("..1", path("..data")).unwrap();
+    symlink("..data/htpasswd", path("htpasswd")).unwrap();
+    let (data, next) = (path("..data"), path("..next"));
+    let first = path("..1");
+    let proxy = Proxy::start_in(dir, &registry.url(), &config("", ""));
+    let mut carol = Login::new(&proxy, "carol:new");
+    assert_eq!(carol.status(), 401);
+    symlink("..2", &next).unwrap();
+    fs::rename(next, data).unwrap();
+    fs::remove_dir_all(first).unwrap();
+    carol.becomes(200, Instant::now());
+    assert_eq!(Login::new(&proxy, "alice:pw").status(), 401);
+}
+
+#[test]
+fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
+    let registry = Registry::obliging();
+    let text = two_files();
+    let dir = directory();
+    fs::write(dir.path().join("other"), ALICE).unwrap();
+    let proxy = Proxy::start_in(dir, &registry.url(), &text);
+    let at_other = |credentials: &str| {
+        let mut login = Login::new(&proxy, credentials);
+        login.ask.target = "/other/".to_owned();
+        login
+    };
+    fs::remove_file(proxy.path("htpasswd")).unwrap();
+    // When a later change of the other file is in use, the first one's end has been seen as often as it takes.
+    proxy.write("other", line("carol", "new"));
+    at_other("carol:new").becomes(200, Instant::now());
+    assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
+    // A reload says so, and is done.
+    proxy.configure(&registry, &text.replace("Registry realm", "Another realm"));
+    proxy.reload().unwrap();
+    let answer = Client::connect(&proxy).ask(&Ask::new("GET", "/v2/"));
+    assert!(answer.one("www-authenticate").contains("Another realm"));
+    assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
+
+    proxy.write("htpasswd", line("dave", "back"));
+    Login::new(&proxy, "dave:back").becomes(200, Instant::now());
+    assert_eq!(Login::new(&proxy, "alice:pw").status(), 401);
+    // Each file lets in its own.
+    assert_eq!(at_other("dave:back").status(), 401);
+    assert_eq!(at_other("carol:new").status(), 200);
+}
+
+fn two_files() -> String {
+    config("", "")
+        + "[[site.route]]
+path = \"/other/\"
+upstream = \"{upstream}\"
+auth = { mode = \"basic\", htpasswd = \"other\", realm = \"Registry realm\" }
+"
+}
+
+#[test]
+fn two_routes_share_a_file() {
+    let registry = Registry::obliging();
+    let text = two_files().replace("\"other\"", "\"htpasswd\"");
+    let proxy = Proxy::start(&registry, &text);
+    proxy.write("htpasswd", line("carol", "new"));
+    let since = Instant::now();
+    Login::new(&proxy, "carol:new").becomes(200, since);
+    // The first to change is the only one there is.
+    let mut other = Login::new(&proxy, "carol:new");
+    other.ask.target = "/other/".to_owned();
+    assert_eq!(other.status(), 200);
+}
+
+#[test]
+fn an_emptied_file_lets_nobody_in() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut alice = Login::new(&proxy, "alice:pw");
+    assert_eq!(alice.status(), 200);
+    proxy.write("htpasswd", "");
+    alice.becomes(401, Instant::now());
+}
+
+#[test]
+fn a_file_named_by_a_reload_is_live_too() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    proxy.write("users", ALICE);
+    proxy.configure(
+        &registry,
+        &config("", "").replace("\"htpasswd\"", "\"users\""),
+    );
+    proxy.reload().unwrap();
+    proxy.write("users", line("carol", "new"));
+    Login::new(&proxy, "carol:new").becomes(200, Instant::now());
+}
+
+#[test]
+fn a_running_upload_outlives_its_user() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut upload = Client::connect(&proxy);
+    upload.send(
+        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+            .chunked()
+            .head(),
+    );
+    upload.send(chunk(b"first"));
+    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    let mut alice = Login::new(&proxy, "alice:pw");
+    assert_eq!(alice.status(), 200);
+    proxy.write("htpasswd", line("carol", "new"));
+    alice.becomes(401, Instant::now());
+    upload.send(chunk(b" last"));
+    upload.send("0\r\n\r\n");
+    assert_eq!(upload.answer("PATCH").status, 200);
+    assert_eq!(registry.requests()[0].body, b"first last");
+    // The next request on the same connection is judged anew.
+    assert_eq!(upload.ask(&Ask::alice("GET", "/v2/")).status, 401);
+}
