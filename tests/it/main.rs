@@ -24,6 +24,7 @@ mod htpasswd_tools;
 mod limits;
 mod listeners;
 mod locations;
+mod memory;
 mod modes;
 mod passwords;
 mod ping;

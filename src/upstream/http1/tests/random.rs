@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::chunked::Chunked;
 use super::*;
+use crate::upstream::fuzzing::{Asked, check};
 
 /// Cuts `bytes` at `at`, taken modulo what is left.
 fn split(bytes: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
@@ -73,6 +74,12 @@ proptest! {
             prop_assert!(seen.body.len() < bytes.len());
             prop_assert!(seen.error.is_none() || !seen.is_pooled);
         }
+    }
+
+    #[test]
+    fn what_the_fuzzer_looks_for_is_not_in_noise(bytes in noise(), cuts in prop::collection::vec(any::<u8>(), 3), how in any::<[bool; 3]>()) {
+        let [is_head, has_body, ends_in_reset] = how;
+        check(Asked { is_head, has_body, ends_in_reset }, &bytes, &cuts);
     }
 
     #[test]
