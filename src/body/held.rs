@@ -14,7 +14,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
+
+mod part;
+
+pub(super) use part::Part;
 
 /// The cap, and what all connections hold of it.
 #[derive(Debug)]
@@ -36,20 +40,6 @@ pub struct Holding {
     turns: AtomicU64,
     is_listed: AtomicBool,
     reader: Mutex<Option<Waker>>,
-}
-
-/// One body's part in its connection's holding.
-#[derive(Debug)]
-pub(super) struct Part {
-    holding: Arc<Holding>,
-    is_open: AtomicBool,
-    is_waiting: AtomicBool,
-}
-
-/// Wakes the task of a body that waits, and notes that it has data now.
-struct Woken {
-    part: Arc<Part>,
-    task: Waker,
 }
 
 impl Budget {
@@ -212,77 +202,6 @@ impl Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         self.set(0);
-    }
-}
-
-impl Part {
-    /// Of a body that is open.
-    pub(super) fn new(holding: &Arc<Holding>) -> Arc<Self> {
-        holding.open.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self {
-            holding: Arc::clone(holding),
-            is_open: AtomicBool::new(true),
-            is_waiting: AtomicBool::new(false),
-        })
-    }
-
-    /// The connection's.
-    pub(super) fn holding(&self) -> &Holding {
-        &self.holding
-    }
-
-    /// `count` bytes were taken.
-    pub(super) fn take(&self, count: usize) {
-        self.go_on();
-        self.holding.take(count);
-    }
-
-    /// There was nothing to take; the waker of the asking was [`Self::waker`].
-    pub(super) fn wait(&self) {
-        if self.is_open.load(Ordering::Relaxed) && !self.is_waiting.swap(true, Ordering::Relaxed) {
-            self.holding.waiting.fetch_add(1, Ordering::Relaxed);
-            self.holding.settle();
-        }
-    }
-
-    /// No more is taken.
-    pub(super) fn close(&self) {
-        self.go_on();
-        if self.is_open.swap(false, Ordering::Relaxed) {
-            self.holding.open.fetch_sub(1, Ordering::Relaxed);
-            self.holding.settle();
-        }
-    }
-
-    /// Wakes `task` once there is data.
-    pub(super) fn waker(self: &Arc<Self>, task: &Waker) -> Waker {
-        Waker::from(Arc::new(Woken {
-            part: Arc::clone(self),
-            task: task.clone(),
-        }))
-    }
-
-    fn go_on(&self) {
-        if self.is_waiting.swap(false, Ordering::Relaxed) {
-            self.holding.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.part.go_on();
-        self.task.wake_by_ref();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The counting, step by step as a connection does it.
 
 use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
 
 use super::*;
 
