@@ -1,7 +1,7 @@
 //! The one body type that moves through the gate, in both directions.
 //!
 //! `service` and `refusal` make small ones, `upstream` makes streamed ones out of a socket, and
-//! `inbound` makes them out of what a client sends. A body carries data frames only:
+//! `inbound` makes them out of what a client sends, `held` counts what of that is still unread. A body carries data frames only:
 //! trailers are dropped where a body is made, so nothing behind this type has to think of them.
 //! Nothing here collects or spools: a frame is handed on before the next one is read.
 
@@ -12,9 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+mod held;
 mod inbound;
 mod observed;
 
+pub use held::{Budget, FLOOR, Holding};
 pub use inbound::{Inbound, Received};
 pub use observed::{End, Observer};
 

@@ -58,6 +58,8 @@ pub struct Config {
     pub connections: usize,
     /// Connections at once, of one client.
     pub connections_per_client: usize,
+    /// Bytes that unread request bodies of HTTP/2 may hold, all connections together.
+    pub h2_memory: usize,
     /// Longest decoded credentials in bytes.
     pub basic_size: usize,
     /// How long transfers may go on after TERM.

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::body::{Body, Received};
+use crate::body::{Body, Budget, Received};
 use crate::tls::{self, HandshakeError, Tls};
 
 mod drain;
@@ -61,6 +61,8 @@ pub struct Settings {
 pub struct Terms<'a> {
     /// Its bounds.
     pub settings: &'a Settings,
+    /// The cap on what unread request bodies of HTTP/2 hold, all connections together.
+    pub budget: &'a Arc<Budget>,
     /// How it learns that the gate drains.
     pub drain: Drain,
 }

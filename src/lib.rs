@@ -89,6 +89,8 @@
 //!   not sent on.
 //! - Only a GET or HEAD without a body is sent twice, and once: when its reused connection died before any byte
 //!   of an answer.
+//! - When unread HTTP/2 uploads hold more than `limits.h2_memory`, connections that hold much are not read from, their
+//!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
 //! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::body::Budget;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
 use crate::connection::Drainer;
@@ -75,12 +76,18 @@ impl From<Failure> for Problems {
 #[derive(Debug)]
 pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
+    budget: Arc<Budget>,
 }
 
 impl Shared {
     /// What serves now.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The cap on what HTTP/2 uploads hold.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 }
 
@@ -99,6 +106,7 @@ impl Server {
         };
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
+            budget: Arc::new(Budget::new(config.h2_memory)),
         });
         let drainer = Drainer::new();
         let Some(listeners) = Listeners::bind(&config.listen, &mut problems) else {
@@ -228,6 +236,7 @@ impl Server {
             .then_some(())
             .ok_or_else(|| problems.clone())?;
         self.shared.snapshot.store(Arc::new(snapshot));
+        self.shared.budget.set_limit(config.h2_memory);
         Ok(problems)
     }
 

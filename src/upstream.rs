@@ -24,6 +24,8 @@ use tokio::time::Instant;
 use crate::body::{self, Body};
 
 mod connect;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http1;
 mod pool;
 

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::Error;
+use super::held::{Holding, Part};
 
 /// A client's body on its way to the upstream.
 pub struct Inbound {
@@ -25,6 +26,10 @@ pub struct Inbound {
     idle: Duration,
     deadline: Pin<Box<Sleep>>,
     waiting: bool,
+    /// How far the connection's pauses were known when the deadline was set.
+    pauses: u64,
+    /// The task that reads, and the waker it leaves with hyper; on HTTP/2.
+    waker: Option<(Waker, Waker)>,
 }
 
 /// How much of a client's body has come, and whether all of it has; shared with the access log.
@@ -32,9 +37,19 @@ pub struct Inbound {
 pub struct Received {
     bytes: AtomicU64,
     ended: AtomicBool,
+    /// On HTTP/2, where what has come waits in memory.
+    part: Option<Arc<Part>>,
 }
 
 impl Received {
+    /// Of a body whose bytes count in `holding` until they are taken.
+    pub fn held_in(holding: &Arc<Holding>) -> Self {
+        Self {
+            part: Some(Part::new(holding)),
+            ..Self::default()
+        }
+    }
+
     /// Bytes that have come so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -48,6 +63,14 @@ impl Received {
     /// Notes that there is nothing to come, as for a request without a body.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.close();
+    }
+
+    /// Notes that nobody takes any more of the body.
+    pub fn close(&self) {
+        if let Some(part) = &self.part {
+            part.close();
+        }
     }
 }
 
@@ -66,17 +89,50 @@ impl Inbound {
             idle,
             deadline: Box::pin(tokio::time::sleep(idle)),
             waiting: false,
+            pauses: 0,
+            waker: None,
         }
     }
 
-    /// Called when hyper has nothing: the clock runs from the first such moment on.
+    /// hyper's next frame, asked for so that the holding learns whether there was one.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Some(part) = &self.received.part else {
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        };
+        let (_, waker) = match self.waker.take() {
+            Some(kept) if kept.0.will_wake(cx.waker()) => self.waker.insert(kept),
+            _ => self
+                .waker
+                .insert((cx.waker().clone(), part.waker(cx.waker()))),
+        };
+        let frame = Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(waker));
+        match &frame {
+            Poll::Pending => part.wait(),
+            Poll::Ready(Some(Ok(frame))) => part.take(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(None | Some(Err(_))) => part.close(),
+        }
+        frame
+    }
+
+    /// Called when hyper has nothing: the clock runs from the first such moment on, and anew after a time in which
+    /// the client was not read from.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         if !self.waiting {
             self.waiting = true;
+            let _ = self.has_paused();
             self.deadline.as_mut().reset(Instant::now() + self.idle);
         }
         ready!(self.deadline.as_mut().poll(cx));
+        while self.has_paused() {
+            self.deadline.as_mut().reset(Instant::now() + self.idle);
+            ready!(self.deadline.as_mut().poll(cx));
+        }
         Poll::Ready(Error::Idle(self.idle))
+    }
+
+    fn has_paused(&mut self) -> bool {
+        let part = self.received.part.as_ref();
+        part.is_some_and(|part| part.holding().has_paused(&mut self.pauses))
     }
 
     /// A body with a length is not polled past its last byte: hyper knows by then that it ended.
@@ -108,7 +164,7 @@ impl http_body::Body for Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            let Poll::Ready(frame) = self.poll_incoming(cx) else {
                 return self.poll_idle(cx).map(|error| Some(Err(error)));
             };
             self.waiting = false;
@@ -136,5 +192,11 @@ impl http_body::Body for Inbound {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.received.close();
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         throttle: throttle(&root),
         connections: count(limits, "connections", 10_000),
         connections_per_client: count(limits, "connections_per_client", 1024),
+        h2_memory: bytes(limits, "h2_memory", MIB..=MIB * MIB, 256 * 1024 * 1024),
         basic_size: bytes(limits, "basic_size", 16..=64 * KIB, 1024),
         drain: wait(limits, "drain", 30),
         sites: sites::read(&root, base, upstream),

@@ -29,6 +29,7 @@ pub const KEYS: &[&str] = &[
     "limits.h2_streams",
     "limits.h2_window",
     "limits.h2_connection_window",
+    "limits.h2_memory",
     "limits.hash_threads",
     "limits.hash_queue",
     "limits.hash_wait",

@@ -21,7 +21,7 @@ use super::stream::Heard;
 use super::streams::Streams;
 use super::watch::{Late, Watch};
 use super::{Answer, Drain, Exchange, Info, Service, Terms, linger};
-use crate::body::Received;
+use crate::body::{Holding, Received};
 
 /// A connection whose stream is open and whose HTTP version is known.
 pub(super) struct Connection<'a, S> {
@@ -54,7 +54,7 @@ impl<'a, S: Service> Connection<'a, S> {
             // The watch has this deadline, and more exactly: hyper's would count idle time as head.
             .header_read_timeout(None)
             .max_header_size(self.terms.settings.head_size)
-            .serve_connection(TokioIo::new(stream), service_fn(self.requests()));
+            .serve_connection(TokioIo::new(stream), service_fn(self.requests(None)));
         let drain = self.terms.drain.clone();
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
         log_end(&self.info, &end);
@@ -89,34 +89,42 @@ impl<'a, S: Service> Connection<'a, S> {
     {
         let watch = Arc::clone(&self.watch);
         watch.begin(false);
+        let holding = Holding::new(self.terms.budget);
+        let stream = Heard::new(stream, &holding);
+        let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
         let head_size = u32::try_from(self.terms.settings.head_size).unwrap_or(u32::MAX);
-        let mut http = http2::Builder::new(Streams::new(self.terms.settings.write_idle))
+        let streams = Streams::new(self.terms.settings.write_idle, &holding);
+        let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.terms.settings.h2_streams)
             .initial_stream_window_size(self.terms.settings.h2_window)
             .initial_connection_window_size(self.terms.settings.h2_connection_window)
             .max_header_list_size(head_size)
-            .serve_connection(TokioIo::new(stream), service_fn(self.requests()));
+            .serve_connection(TokioIo::new(stream), requests);
+        let mut http = Http2 {
+            connection,
+            holding,
+        };
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
         log_end(&self.info, &end);
         if let End::Late(Late::Idle) = end {
             // A goodbye (GOAWAY) and a bounded time to send it.
-            Http::shut_down(&mut http);
-            let _ = timeout(CLOSE, &mut http).await;
+            http.shut_down();
+            let _ = timeout(CLOSE, &mut http.connection).await;
         }
     }
 
-    /// hyper's view of the service: counts requests in and answers out.
-    fn requests(&self) -> impl Fn(Request<Incoming>) -> ServedAnswer + use<S> {
+    /// hyper's view of the service: counts requests in and answers out. With `holding`, what comes of a body is held.
+    fn requests(
+        &self,
+        holding: Option<Arc<Holding>>,
+    ) -> impl Fn(Request<Incoming>) -> ServedAnswer + use<S> {
         let service = self.service.clone();
         let info = Arc::clone(&self.info);
         let drain = self.terms.drain.clone();
         let watch = Arc::clone(&self.watch);
         move |request| {
-            let received = Arc::new(Received::default());
-            if request.body().is_end_stream() {
-                received.end();
-            }
+            let received = Arc::new(received(request.body(), holding.as_ref()));
             let running = Running::begin(&watch, &received);
             let http1 = request.version() < Version::HTTP_2;
             let exchange = Exchange {
@@ -132,6 +140,15 @@ impl<'a, S: Service> Connection<'a, S> {
             }
         }
     }
+}
+
+fn received(body: &Incoming, holding: Option<&Arc<Holding>>) -> Received {
+    if body.is_end_stream() {
+        let received = Received::default();
+        received.end();
+        return received;
+    }
+    holding.map_or_else(Received::default, Received::held_in)
 }
 
 /// The future of an answer that carries its request's guard on into the body.
@@ -187,7 +204,13 @@ where
     }
 }
 
-impl<I, S> Http for http2::Connection<I, S, Streams>
+/// hyper's connection, and what its requests hold.
+struct Http2<C> {
+    connection: C,
+    holding: Arc<Holding>,
+}
+
+impl<I, S> Http for Http2<http2::Connection<I, S, Streams>>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Served> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -195,11 +218,12 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Pin::new(self).poll(cx)
+        self.holding.begin_turn();
+        Pin::new(&mut self.connection).poll(cx)
     }
 
     fn shut_down(&mut self) {
-        Pin::new(self).graceful_shutdown();
+        Pin::new(&mut self.connection).graceful_shutdown();
     }
 
     /// The goodbye is a conversation.
@@ -229,3 +253,6 @@ const CLOSE: Duration = Duration::from_secs(2);
 const CLOSE_VALUE: HeaderValue = HeaderValue::from_static("close");
 const TOO_SLOW: &str =
     "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // Of a body that was refused unread nobody else says so.
+        self.received.close();
         self.watch.end_request(self.is_unread());
     }
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::watch::Watch;
+use crate::body::Holding;
 use crate::buffers::Buffer;
 
 /// A stream that tells the watch how its writes go, and reads in large pieces.
@@ -110,37 +111,69 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     }
 }
 
-/// What HTTP is read from, telling the watch that bytes of it came.
-pub(super) struct Heard<IO> {
-    stream: IO,
-    watch: Arc<Watch>,
+/// Who is asked before HTTP is read, and told how much came.
+pub(super) trait Listener {
+    /// Ready when there may be a read.
+    fn poll_read_on(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()>;
+    /// So many bytes came, at least one.
+    fn read(&self, count: usize);
 }
 
-impl<IO> Heard<IO> {
-    pub(super) fn new(stream: IO, watch: &Arc<Watch>) -> Self {
+/// HTTP/1: a head begins.
+impl Listener for Watch {
+    fn poll_read_on(self: &Arc<Self>, _: &Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn read(&self, _: usize) {
+        self.read();
+    }
+}
+
+/// HTTP/2: what came waits in memory.
+impl Listener for Holding {
+    fn poll_read_on(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()> {
+        self.poll_read_on(cx)
+    }
+
+    fn read(&self, count: usize) {
+        self.read(count);
+    }
+}
+
+/// What HTTP is read from.
+pub(super) struct Heard<IO, L> {
+    stream: IO,
+    listener: Arc<L>,
+}
+
+impl<IO, L> Heard<IO, L> {
+    pub(super) fn new(stream: IO, listener: &Arc<L>) -> Self {
         Self {
             stream,
-            watch: Arc::clone(watch),
+            listener: Arc::clone(listener),
         }
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Heard<IO> {
+impl<IO: AsyncRead + Unpin, L: Listener> AsyncRead for Heard<IO, L> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.listener.poll_read_on(cx));
         let before = out.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
-        if out.filled().len() > before {
-            self.watch.read();
+        let count = out.filled().len() - before;
+        if count > 0 {
+            self.listener.read(count);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Heard<IO> {
+impl<IO: AsyncWrite + Unpin, L> AsyncWrite for Heard<IO, L> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -10,16 +10,19 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::body::Holding;
+
 /// Spawns stream tasks on this thread's runtime.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Streams {
     limit: Duration,
+    holding: Arc<Holding>,
 }
 
 /// Since when an answer has something that its client does not take.
@@ -32,8 +35,9 @@ pub(super) struct Taken {
 
 impl Streams {
     /// A stream may wait `limit` for its client to take a frame.
-    pub(super) fn new(limit: Duration) -> Self {
-        Self { limit }
+    pub(super) fn new(limit: Duration, holding: &Arc<Holding>) -> Self {
+        let holding = Arc::clone(holding);
+        Self { limit, holding }
     }
 }
 
@@ -43,16 +47,22 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let limit = self.limit;
+        let Self { limit, holding } = self.clone();
         tokio::spawn(async move {
             let taken = Arc::new(Taken::new());
             let mut stream = pin!(stream);
-            let mut timer = None;
+            let (mut timer, mut pauses) = (None, 0);
             poll_fn(|cx| {
                 let done = taken.within(|| stream.as_mut().poll(cx));
                 if done.is_ready() {
                     return Poll::Ready(());
                 }
+                ready!(taken.poll_late(&mut timer, limit, cx));
+                // A window that the client opened in the meantime may not have been read.
+                if !holding.has_paused(&mut pauses) {
+                    return Poll::Ready(());
+                }
+                taken.offer();
                 taken.poll_late(&mut timer, limit, cx)
             })
             .await;

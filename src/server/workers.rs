@@ -202,9 +202,10 @@ impl Serving {
         let (settings, tls) = (snapshot.connection.clone(), Arc::clone(&snapshot.tls));
         // A connection may outlive many reloads; what they replaced must not.
         drop(snapshot);
-        let drain = self.drain.clone();
+        let (budget, drain) = (Arc::clone(self.shared.budget()), self.drain.clone());
         let terms = Terms {
             settings: &settings,
+            budget: &budget,
             drain,
         };
         match scheme {

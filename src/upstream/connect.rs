@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -76,10 +77,14 @@ async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
     }
 }
 
-/// The addresses in the resolver's order; the last refusal is told.
 async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    dial_any(lookup_host((host, port)).await?).await
+}
+
+/// The addresses in the resolver's order; the last refusal is told.
+async fn dial_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut refusal = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host((host, port)).await? {
+    for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
@@ -177,5 +182,35 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_refuses() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (refusing, taking) = (gone.local_addr().unwrap(), here.local_addr().unwrap());
+        drop(gone);
+        let stream = dial_any([refusing, taking].into_iter()).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), taking);
+        let refusal = dial_any([refusing, refusing].into_iter()).await.err();
+        assert_eq!(refusal.unwrap().kind(), io::ErrorKind::ConnectionRefused);
+        let nowhere = dial_any([].into_iter()).await.err();
+        assert_eq!(nowhere.unwrap().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved() {
+        let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = here.local_addr().unwrap().port();
+        let host = "localhost".to_owned();
+        let opened = open(&Endpoint::Tcp { host, port }, Duration::from_secs(5)).await;
+        assert!(matches!(opened, Ok(Stream::Tcp(_))));
     }
 }

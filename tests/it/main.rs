@@ -26,6 +26,7 @@ mod limits;
 mod listeners;
 mod live_passwords;
 mod locations;
+mod memory;
 mod modes;
 mod passwords;
 mod ping;

@@ -245,6 +245,7 @@ fn the_defaults_that_are_written_are_the_defaults() {
         (
             config.connections,
             config.connections_per_client,
+            config.h2_memory,
             config.basic_size,
             config.drain,
             config.log.level,

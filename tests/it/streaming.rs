@@ -46,6 +46,36 @@ fn an_upload_arrives_while_it_is_sent_over_http2() {
     assert_eq!(registry.only().body, b"first last");
 }
 
+#[test]
+fn an_end_that_comes_late_ends_the_upload_at_once_and_once() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        for number in 1..=2 {
+            let request = Ask::alice("PATCH", UPLOAD).chunked();
+            let (response, mut sender) = client.begin(&request).await.unwrap();
+            h2::send(&mut sender, b"first", false).await.unwrap();
+            h2::until(|| registry.requests().get(number - 1).is_some_and(has_first)).await;
+            // Nothing but the end.
+            h2::send(&mut sender, b"", true).await.unwrap();
+            assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
+        }
+        // With a length the registry has all before the end is told.
+        let request = Ask::alice("PATCH", UPLOAD).body("first");
+        let (response, mut sender) = client.begin(&request).await.unwrap();
+        h2::send(&mut sender, b"first", false).await.unwrap();
+        assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
+    });
+    // A second end would have been read as the next request on the connection.
+    let seen = registry.requests();
+    assert_eq!((seen.len(), registry.connections()), (3, 1));
+    assert!(
+        seen.iter()
+            .all(|seen| seen.end == Ended::Whole && has_first(seen))
+    );
+}
+
 fn has_first(seen: &crate::support::Recorded) -> bool {
     seen.body == b"first"
 }

@@ -32,6 +32,8 @@ struct Wire {
     pieces: VecDeque<Vec<u8>>,
     after: After,
     written: Arc<Mutex<Vec<u8>>>,
+    /// Slices of each write.
+    writes: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Wire {
@@ -40,6 +42,7 @@ impl Wire {
             pieces: pieces.into_iter().map(|it| it.as_ref().to_vec()).collect(),
             after,
             written: Arc::default(),
+            writes: Arc::default(),
         }
     }
 }
@@ -77,6 +80,17 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         self.written.lock().unwrap().extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.lock().unwrap().push(slices.len());
+        let mut written = self.written.lock().unwrap();
+        slices.iter().for_each(|it| written.extend_from_slice(it));
+        Poll::Ready(Ok(slices.iter().map(|it| it.len()).sum()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -63,6 +63,25 @@ async fn an_early_answer_ends_the_request_and_its_connection() {
 }
 
 #[tokio::test]
+async fn a_long_early_answer_is_read_to_its_end_while_the_upload_stands_still() {
+    let reason = "x".repeat(1024 * 1024);
+    let head = "HTTP/1.1 413 Too Large\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = format!("{head}100000\r\n{reason}\r\n0\r\n\r\n");
+    let script = Script::start([vec![Head, say(answer)], vec![Head, say(OK)]]).await;
+    let upstream = script.upstream();
+    let (feed, body) = Fed::body();
+    feed.send(Ok("abc".into())).await.unwrap();
+    let answer = upstream.send(0, request(Method::PATCH, body)).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), 413);
+    assert_eq!(text(answer).await, reason);
+    assert!(feed.is_closed());
+    // The half-sent request spoils the connection.
+    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    assert_eq!(script.accepted(), 2);
+}
+
+#[tokio::test]
 async fn an_upstream_that_dies_under_an_upload_is_an_error_of_its_own() {
     let script = Script::start([vec![Head, Read(65_536), Close]]).await;
     let upstream = script.upstream();

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::chunked::Chunked;
 use super::*;
+use crate::upstream::fuzzing::{Asked, check};
 
 /// Cuts `bytes` at `at`, taken modulo what is left.
 fn split(bytes: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
@@ -60,6 +61,29 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Answers of which each part is right, and the whole often is not.
+fn medley() -> impl Strategy<Value = Vec<u8>> {
+    let start = prop::sample::select(vec![
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 200 OK\r\n",
+        "HTTP/1.1 204 \r\n",
+        "HTTP/1.1 304 \r\n",
+        "HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 \r\n",
+    ]);
+    let field = prop::sample::select(vec![
+        "Content-Length: 5\r\n",
+        "Content-Length: 0\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+    ]);
+    let body = prop::sample::select(vec!["", "hello", "5\r\nhello\r\n", "0\r\n\r\n", "x"]);
+    let fields = prop::collection::vec(field, 0..3);
+    let bodies = prop::collection::vec(body, 0..3);
+    (start, fields, bodies).prop_map(|(start, fields, bodies)| {
+        format!("{start}{}\r\n{}", fields.concat(), bodies.concat()).into_bytes()
+    })
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), at in prop::collection::vec(any::<usize>(), 0..4)) {
@@ -73,6 +97,12 @@ proptest! {
             prop_assert!(seen.body.len() < bytes.len());
             prop_assert!(seen.error.is_none() || !seen.is_pooled);
         }
+    }
+
+    #[test]
+    fn what_the_fuzzer_looks_for_is_not_there(bytes in prop_oneof![noise(), medley(), medley()], cuts in prop::collection::vec(any::<u8>(), 3), how in any::<[bool; 3]>()) {
+        let [is_head, has_body, ends_in_reset] = how;
+        check(Asked { is_head, has_body, ends_in_reset }, &bytes, &cuts);
     }
 
     #[test]

@@ -87,6 +87,18 @@ fn the_callers_fields_are_kept_but_for_the_framing() {
 }
 
 #[test]
+fn the_head_and_all_frames_that_are_ready_are_one_write() {
+    for (length, slices) in [(Some(6), 4), (None, 5)] {
+        let wire = Wire::new([ANSWER], After::Silence);
+        let writes = Arc::clone(&wire.writes);
+        let body = Frames::body(&[b"ab", b"cd", b"ef"], length);
+        assert!(run(exchange(wire, Method::PATCH, body)).is_ok());
+        // The head with the chunk's size, three frames, and behind a chunk its end with the last one.
+        assert_eq!(*writes.lock().unwrap(), [slices]);
+    }
+}
+
+#[test]
 fn a_body_of_another_length_is_an_error() {
     for frames in [&[&b"ab"[..]][..], &[&b"ab"[..], &b"cdef"[..]][..]] {
         let (_, ended) = sent(Method::PUT, Frames::body(frames, Some(5)));

@@ -1,0 +1,167 @@
+//! The counting, step by step as a connection does it.
+
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+use super::*;
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection whose reader is watched.
+struct Reader {
+    holding: Arc<Holding>,
+    woken: Arc<Count>,
+}
+
+impl Reader {
+    fn new(budget: &Arc<Budget>) -> Self {
+        let (holding, woken) = (Holding::new(budget), Arc::default());
+        Self { holding, woken }
+    }
+
+    fn may_read(&self) -> bool {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let cx = Context::from_waker(&waker);
+        self.holding.poll_read_on(&cx).is_ready()
+    }
+
+    fn woken(&self) -> usize {
+        self.woken.0.load(Ordering::Relaxed)
+    }
+}
+
+fn budget(limit: usize) -> Arc<Budget> {
+    Arc::new(Budget::new(limit))
+}
+
+fn sum(budget: &Budget) -> usize {
+    budget.held()
+}
+
+#[test]
+fn a_connection_over_the_cap_is_read_again_once_its_body_has_taken_what_it_holds() {
+    let budget = budget(4 * FLOOR);
+    let (reader, other) = (Reader::new(&budget), Reader::new(&budget));
+    let (part, _other) = (Part::new(&reader.holding), Part::new(&other.holding));
+    other.holding.read(FLOOR / 2);
+    reader.holding.read(4 * FLOOR);
+    assert!(reader.may_read(), "at the cap, not over it");
+    reader.holding.read(FLOOR + FLOOR / 2);
+    assert!(!reader.may_read());
+    assert!(other.may_read(), "below the floor it goes on");
+    part.take(FLOOR / 2);
+    assert_eq!(reader.woken(), 0);
+    part.take(FLOOR);
+    assert_eq!(reader.woken(), 1, "the sum is below the cap again");
+    assert!(reader.may_read());
+    drop(reader);
+    drop(part);
+    assert_eq!(sum(&budget), 0);
+}
+
+#[test]
+fn a_connection_comes_below_the_floor_while_others_keep_the_sum_over_the_cap() {
+    let budget = budget(FLOOR);
+    let (stuck, reader) = (Reader::new(&budget), Reader::new(&budget));
+    let (_stuck, part) = (Part::new(&stuck.holding), Part::new(&reader.holding));
+    stuck.holding.read(10 * FLOOR);
+    reader.holding.read(2 * FLOOR);
+    assert!(!stuck.may_read() && !reader.may_read());
+    part.take(FLOOR);
+    assert_eq!((reader.woken(), stuck.woken()), (1, 0));
+    assert!(reader.may_read() && !stuck.may_read());
+}
+
+#[test]
+fn what_one_connection_gives_back_wakes_another() {
+    let budget = budget(2 * FLOOR);
+    let (ending, reader) = (Reader::new(&budget), Reader::new(&budget));
+    let (_ending, _part) = (Part::new(&ending.holding), Part::new(&reader.holding));
+    ending.holding.read(2 * FLOOR);
+    reader.holding.read(2 * FLOOR);
+    assert!(!reader.may_read());
+    drop((ending, _ending));
+    assert_eq!((reader.woken(), sum(&budget)), (1, 2 * FLOOR));
+    assert!(reader.may_read());
+    // The same by a reload.
+    reader.holding.read(FLOOR);
+    assert!(!reader.may_read());
+    budget.set_limit(3 * FLOOR);
+    assert_eq!(reader.woken(), 2);
+    assert!(reader.may_read());
+}
+
+#[test]
+fn a_connection_whose_bodies_all_wait_holds_nothing() {
+    let budget = budget(0);
+    let reader = Reader::new(&budget);
+    let (first, second) = (Part::new(&reader.holding), Part::new(&reader.holding));
+    reader.holding.read(5 * FLOOR);
+    assert!(!reader.may_read());
+    first.wait();
+    assert_eq!(reader.woken(), 0, "the other one may have all of it");
+    second.wait();
+    assert_eq!((reader.woken(), sum(&budget)), (1, 0));
+    // Data for a body that waits wakes it, and counts until it is taken.
+    let task = Arc::new(Count::default());
+    let waker = second.waker(&Waker::from(Arc::clone(&task)));
+    assert!(reader.may_read());
+    reader.holding.read(2 * FLOOR);
+    waker.wake_by_ref();
+    reader.holding.begin_turn();
+    assert_eq!(task.0.load(Ordering::Relaxed), 1);
+    assert_eq!(sum(&budget), 2 * FLOOR);
+    assert!(!reader.may_read());
+    // A body that ends gives up its part, whatever it left unread.
+    second.close();
+    second.close();
+    assert_eq!((reader.woken(), sum(&budget)), (2, 0));
+    assert!(reader.may_read());
+}
+
+#[test]
+fn frames_that_belong_to_no_body_hold_no_memory_and_stop_nobody() {
+    let budget = budget(0);
+    let reader = Reader::new(&budget);
+    for _ in 0..3 {
+        reader.holding.begin_turn();
+        assert!(reader.may_read());
+        reader.holding.read(FLOOR);
+        reader.holding.read(1);
+        let woken = reader.woken();
+        // Not read in this turn, but there is a next one.
+        assert!(!reader.may_read());
+        assert_eq!(reader.woken(), woken + 1);
+    }
+    // A request that was among them holds what came.
+    let part = Part::new(&reader.holding);
+    reader.holding.begin_turn();
+    assert!(!reader.may_read());
+    drop(part);
+    assert!(reader.may_read());
+}
+
+#[test]
+fn a_pause_is_seen_by_who_counts_silence() {
+    let budget = budget(0);
+    let reader = Reader::new(&budget);
+    let part = Part::new(&reader.holding);
+    let mut seen = 0;
+    assert!(!reader.holding.has_paused(&mut seen));
+    reader.holding.read(2 * FLOOR);
+    assert!(!reader.may_read());
+    assert!(reader.holding.has_paused(&mut seen));
+    assert!(reader.holding.has_paused(&mut seen), "it lasts");
+    part.take(2 * FLOOR);
+    assert!(reader.may_read());
+    assert!(reader.holding.has_paused(&mut seen));
+    assert!(!reader.holding.has_paused(&mut seen));
+}

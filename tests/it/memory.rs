@@ -1,0 +1,109 @@
+//! Memory of HTTP/2 uploads that no upstream takes: the sum is capped, and nothing hangs for it.
+
+use std::fs;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use crate::support::h2::{self, H2, block_on, until, within};
+use crate::support::{Ask, Http, OK, PATIENCE, Proxy, Registry, ask, config, pattern};
+
+const UPLOADS: usize = 8;
+const SIZE: usize = 6 << 20;
+
+/// Bytes that wait in the kernel for the gate, for each connection that has any.
+fn unread(proxy: &Proxy) -> Vec<usize> {
+    let port = format!(":{:04X}", proxy.https().port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_gate = table.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_open = fields.get(1)?.ends_with(&port) && *fields.get(3)? == "01";
+        let queue = fields.get(4)?.split(':').nth(1)?;
+        let count = usize::from_str_radix(queue, 16).ok()?;
+        (is_open && count > 0).then_some(count)
+    });
+    of_gate.collect()
+}
+
+#[test]
+fn stalled_uploads_wait_in_their_sockets_then_end_well() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let registry = Registry::start(move |exchange| {
+        if exchange.head.method == "PATCH" {
+            let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+            exchange.body();
+            exchange.send(OK);
+        } else {
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+            exchange.send(answer);
+            exchange.send(pattern(SIZE));
+        }
+    });
+    let limits = "[limits]\nh2_memory = \"1MiB\"\nh2_connection_window = \"4MiB\"\n";
+    let proxy = Proxy::start(&registry, &config(limits, ""));
+    block_on(async {
+        let mut uploads = Vec::new();
+        for number in 0..UPLOADS {
+            let mut client = H2::connect(&proxy).await;
+            uploads.push(tokio::spawn(async move {
+                let target = format!("/v2/a/blobs/uploads/{number}");
+                let request = Ask::alice("PATCH", &target).body(pattern(SIZE));
+                client.ask(&request).await.status
+            }));
+        }
+        // All that came would have been read without the cap: the windows hold it.
+        until(|| unread(&proxy).len() >= UPLOADS / 2).await;
+        let mut neighbour = H2::connect(&proxy).await;
+        for _ in 0..3 {
+            let get = Ask::alice("GET", "/v2/a/manifests/x");
+            let (response, _) = neighbour.begin(&get).await.unwrap();
+            let answer = h2::collect(within(response).await.unwrap()).await;
+            assert!(answer.is_whole && answer.body.len() == SIZE);
+        }
+        assert!(unread(&proxy).len() >= UPLOADS / 2);
+        drop(release);
+        for upload in uploads {
+            assert_eq!(within(upload).await.unwrap(), 200);
+        }
+    });
+    let seen = registry.wait(|seen| seen.len() == UPLOADS + 3);
+    let bytes = pattern(SIZE);
+    let uploads = seen.iter().filter(|seen| seen.method == "PATCH");
+    assert!(uploads.into_iter().all(|seen| seen.body == bytes));
+}
+
+#[test]
+fn the_cap_changes_with_a_reload() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let registry = Registry::start(move |exchange| {
+        let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+        exchange.body();
+        exchange.send(OK);
+    });
+    let of = |size: &str| {
+        let limits = format!(
+            "[limits]\nh2_memory = \"{size}\"\nh2_window = \"16MiB\"\nh2_connection_window = \"16MiB\"\n"
+        );
+        config(&limits, "")
+    };
+    let proxy = Proxy::start(&registry, &of("1MiB"));
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let upload = tokio::spawn(async move {
+            let request = Ask::alice("PATCH", "/v2/a/blobs/uploads/u").body(pattern(16 << 20));
+            client.ask(&request).await.status
+        });
+        until(|| !unread(&proxy).is_empty() && !registry.requests().is_empty()).await;
+        proxy.configure(&registry, &of("1GiB"));
+        assert!(proxy.reload().is_ok());
+        // What is in the window is read now.
+        until(|| unread(&proxy).is_empty()).await;
+        drop(release);
+        assert_eq!(within(upload).await.unwrap(), 200);
+    });
+    assert_eq!(
+        ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+}
