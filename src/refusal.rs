@@ -11,9 +11,12 @@ use crate::auth;
 use crate::body::{self, Body};
 use crate::forward;
 use crate::registry::Invalid;
-use crate::registry::errors::{self, Code};
+use crate::registry::catalog::Fault;
+use crate::registry::errors::Code;
 use crate::target;
 use crate::upstream;
+
+mod words;
 
 /// Why the gate answers itself.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,9 @@ pub enum Refusal {
     /// It is no operation of the registry API.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// There is no list of repositories to show.
+    #[error(transparent)]
+    Catalog(#[from] Fault),
     /// A method that no gate forwards.
     #[error("method not allowed")]
     Method,
@@ -119,6 +125,7 @@ impl Refusal {
             Self::Forward(forward::Error::Upstream(error)) => {
                 !matches!(error, upstream::Error::Body(_))
             }
+            Self::Catalog(Fault::Unreadable) => true,
             _ => false,
         }
     }
@@ -132,7 +139,9 @@ impl Refusal {
             Self::TooManyFields => Verdict::new(431, Code::Unsupported, self),
             Self::Auth(error) => of_auth(error),
             Self::Denied(Denied::Anonymous) => Verdict::unauthorized(),
+            Self::Denied(error @ Denied::Forbidden) => Verdict::new(403, Code::Denied, error),
             Self::Invalid(invalid) => of_invalid(invalid),
+            Self::Catalog(fault) => of_catalog(*fault),
             Self::Method => Verdict::new(405, Code::Unsupported, self)
                 .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             Self::TransferCoding => Verdict::new(501, Code::Unsupported, self),
@@ -186,8 +195,17 @@ fn of_invalid(invalid: &Invalid) -> Verdict {
         | Invalid::Tag
         | Invalid::Digest
         | Invalid::Query(_)
+        | Invalid::PageSize
         | Invalid::Path(_)
         | Invalid::NotFound => verdict,
+    }
+}
+
+fn of_catalog(fault: Fault) -> Verdict {
+    match fault {
+        Fault::Missing => Verdict::new(404, Code::Unsupported, fault),
+        Fault::Unreadable => Verdict::new(502, Code::Unavailable, fault),
+        Fault::TooLong => Verdict::new(503, Code::Unavailable, fault).retry_after(60),
     }
 }
 
@@ -256,34 +274,4 @@ impl Verdict {
             ..self
         }
     }
-
-    /// Media type and bytes: JSON that docker prints, a page for people, or a line.
-    fn body(&self, manner: &Manner) -> (&'static str, Vec<u8>) {
-        if manner.registry {
-            return (
-                "application/json",
-                errors::body(self.code, &self.message, None),
-            );
-        }
-        let title = self.status.canonical_reason().unwrap_or("Refused");
-        let message = &self.message;
-        if manner.html {
-            let text = escape(message);
-            let page = format!(
-                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
-                 <body style=\"font:1rem system-ui;margin:4rem auto;max-width:40rem\"><h1>{title}</h1><p>{text}</p></body></html>\n"
-            );
-            return ("text/html; charset=utf-8", page.into_bytes());
-        }
-        (
-            "text/plain; charset=utf-8",
-            format!("{} {title}: {message}\n", self.status.as_u16()).into_bytes(),
-        )
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }

@@ -14,7 +14,7 @@ use http::{Method, Response, StatusCode, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::access::Asked;
+use crate::access::{Asked, Permitted};
 use crate::access_log::AccessLog;
 use crate::body::{Body, Inbound, Received};
 use crate::connection::Exchange;
@@ -24,6 +24,7 @@ use crate::registry::is_registry_path;
 use crate::site::{Route, Site, Sites};
 use crate::target::Target;
 
+mod catalog;
 mod opened;
 mod plain;
 mod request_id;
@@ -102,7 +103,7 @@ impl Service {
         record.operation(wanted.as_ref().ok().and_then(Wanted::operation));
         let identity = route.authenticator.authenticate(&parts.headers).await?;
         record.user(identity.user());
-        let permit = match wanted {
+        let permitted = match wanted {
             Ok(Wanted::Forward(asked)) => route.access.permit(&identity, asked)?,
             Ok(Wanted::Redirect {
                 operation,
@@ -130,7 +131,12 @@ impl Service {
             worker,
         };
         let began = Instant::now();
-        let answer = route.forward.send(permit, parts, body, &around).await?;
+        let answer = match permitted {
+            Permitted::Whole(permit) => route.forward.send(permit, parts, body, &around).await?,
+            Permitted::Part(listing) => {
+                catalog::answer(&route.forward, &listing, &parts, &around).await?
+            }
+        };
         record.upstream(began.elapsed());
         Ok(answer)
     }

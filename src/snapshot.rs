@@ -25,6 +25,7 @@ use crate::upstream::Upstream;
 
 mod certificates;
 mod passwords;
+pub mod rights;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -199,6 +200,9 @@ impl Builder<'_> {
                 challenge,
             } => {
                 let users = Arc::new(passwords::load(htpasswd, problems)?);
+                if let Some(granted) = &route.granted {
+                    passwords::check_named(&granted.named, &users, htpasswd, problems);
+                }
                 Authenticator::basic(
                     users,
                     Arc::clone(logins?),
@@ -209,10 +213,10 @@ impl Builder<'_> {
             Auth::LeftToUpstream => Authenticator::left_to_upstream(),
             Auth::Open => Authenticator::open(),
         };
-        let access = if authenticator.is_open() {
-            Access::Everyone
-        } else {
-            Access::Verified
+        let access = match &route.granted {
+            Some(granted) => Access::Granted(Arc::clone(&granted.grants)),
+            None if authenticator.is_open() => Access::Everyone,
+            None => Access::Verified,
         };
         let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
         // An upstream with the same settings is the same upstream: its connections are shared, and live on.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::problem::{Problem, Problems};
+use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Placed;
 use crate::htpasswd::{self, Severity, Users};
 
@@ -34,4 +34,29 @@ pub(super) fn load(file: &Placed<PathBuf>, problems: &mut Problems) -> Option<Us
         );
     }
     Some(loaded.users)
+}
+
+/// Warns of those whom a right is given and who cannot log in.
+pub(super) fn check_named(
+    named: &[Placed<String>],
+    users: &Users,
+    file: &Placed<PathBuf>,
+    problems: &mut Problems,
+) {
+    let missing = |name: &&Placed<String>| users.find(name.as_bytes()).is_none();
+    for name in named.iter().filter(missing) {
+        let what = format!(
+            "{} stands in no usable line of {}",
+            quote(name),
+            file.display()
+        );
+        problems.push(
+            Problem::warning(name.place, what)
+                .because("rights are given to someone who cannot log in")
+                .fix(format!(
+                    "htpasswd -B {} NAME, or another name here",
+                    file.display()
+                )),
+        );
+    }
 }
