@@ -1,7 +1,8 @@
 //! Who may do what: from an identity and what it asks to a [`Permit`].
 //!
-//! `service` calls it for every request that is not refused before. This is the only module that can
-//! make a [`Permit`], and `forward` demands one: what was not permitted here cannot be forwarded.
+//! `service` calls it for every request that is not refused before. [`Grants`] are the rule of a route that has some,
+//! made by `config`. This is the only module that can make a [`Permit`], and `forward` demands one: what was not
+//! permitted here cannot be forwarded.
 
 use std::sync::Arc;
 
@@ -187,5 +188,120 @@ fn denied(user: Option<&str>) -> Denied {
     match user {
         Some(_) => Denied::Forbidden,
         None => Denied::Anonymous,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::auth::Authenticator;
+    use crate::registry::Parsed;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// Anyone may pull `pub/**`, push to `drop/*` and read the list.
+    fn open() -> Access {
+        let grant = |pattern: &str, actions: &[Action]| Grant {
+            subjects: Subjects {
+                anyone: true,
+                ..Subjects::default()
+            },
+            patterns: vec![Pattern::parse(pattern).unwrap()],
+            actions: actions.iter().copied().collect(),
+            line: 1,
+        };
+        Access::Granted(Arc::new(Grants::new([
+            grant("pub/**", &[Action::Pull, Action::Catalog]),
+            grant("drop/*", &[Action::Push]),
+        ])))
+    }
+
+    async fn anonymous() -> Identity {
+        let headers = HeaderMap::new();
+        Authenticator::open().authenticate(&headers).await.unwrap()
+    }
+
+    fn operation(method: &Method, path: &str, query: Option<&str>) -> Asked {
+        match Operation::parse(method, path, query) {
+            Ok(Parsed::Operation(operation)) => Asked::Operation(operation),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn someone_unknown_may_what_anyone_may_and_is_else_asked_to_log_in() {
+        let (access, nobody) = (open(), anonymous().await);
+        let may = |method: Method, path: &str| {
+            let permitted = access.permit(&nobody, operation(&method, path, None));
+            assert!(
+                matches!(permitted, Ok(_) | Err(Denied::Anonymous)),
+                "{path}"
+            );
+            permitted.is_ok()
+        };
+        assert!(may(Method::GET, "/v2/pub/a/tags/list"));
+        assert!(may(Method::POST, "/v2/drop/a/blobs/uploads/"));
+        assert!(!may(Method::PUT, "/v2/pub/a/manifests/x"));
+        assert!(!may(Method::GET, "/v2/secret/tags/list"));
+        // Clients decide by this one whether to log in.
+        assert!(!may(Method::GET, "/v2/"));
+        let path = Asked::Path("/metrics".to_owned());
+        assert!(matches!(
+            access.permit(&nobody, path),
+            Err(Denied::Anonymous)
+        ));
+        assert!(matches!(access.admit(&nobody), Err(Denied::Anonymous)));
+    }
+
+    #[tokio::test]
+    async fn a_permit_for_an_upload_mounts_only_what_may_be_pulled() {
+        let (access, nobody) = (open(), anonymous().await);
+        for (from, mounts) in [
+            ("&from=pub/a", true),
+            ("&from=drop/b", true),
+            ("&from=secret", false),
+            ("", false),
+        ] {
+            let query = format!("mount={DIGEST}{from}");
+            let asked = operation(&Method::POST, "/v2/drop/a/blobs/uploads/", Some(&query));
+            let Ok(Permitted::Whole(permit)) = access.permit(&nobody, asked) else {
+                panic!("no permit for {from:?}");
+            };
+            assert_eq!(permit.target().contains("mount="), mounts, "{from:?}");
+            assert_eq!(permit.target().contains("from="), mounts, "{from:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_list_is_permitted_in_part_only() {
+        let asked = operation(&Method::GET, "/v2/_catalog", Some("n=5&last=b"));
+        let Ok(Permitted::Part(listing)) = open().permit(&anonymous().await, asked) else {
+            panic!("not in part");
+        };
+        assert!(listing.shows("pub/a") && listing.shows("drop/a"));
+        assert!(!listing.shows("secret") && !listing.shows("pub/A"));
+        let page = |size, last| listing.page(size, last).target();
+        assert_eq!(page(Some(7), Some("a/b")), "/v2/_catalog?n=7&last=a%2Fb");
+        assert_eq!(page(None, None), "/v2/_catalog");
+    }
+
+    #[test]
+    fn rights_are_asked_without_a_request() {
+        let all = "pull, push, delete, catalog";
+        for (access, user, effective) in [
+            (Access::Everyone, None, all),
+            (Access::Verified, None, ""),
+            (Access::Verified, Some("eve"), all),
+            (open(), None, "pull, catalog"),
+            (open(), Some("eve"), "pull, catalog"),
+        ] {
+            assert_eq!(access.effective(user, "pub/a").to_string(), effective);
+            let pull = access.allows(user, Action::Pull, Some("pub/a"));
+            assert_eq!(pull, !effective.is_empty(), "{access:?} {user:?}");
+        }
+        assert!(!open().allows(None, Action::Ping, None));
+        assert!(open().allows(Some("eve"), Action::Ping, None));
     }
 }

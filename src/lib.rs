@@ -42,6 +42,7 @@
 //! | upstream, endpoint | what a route leads to; its address |
 //! | operation | what a request asks of a registry: an action on a repository |
 //! | identity | anonymous, a user whose password was verified, or left to the upstream |
+//! | grant | a right: who may do what where; they add up, and nothing else is allowed |
 //! | permit | proof that this identity may do this operation |
 //! | refusal | the gate's own answer in the upstream's place |
 //! | settings, config, snapshot | a module's typed settings; their sum; everything built from one config |
