@@ -1,91 +1,24 @@
-//! From the `groups` table and the `[[site.route.grant]]` tables to [`Grants`].
+//! From the `[[site.route.grant]]` tables of a route to [`Grants`].
 //!
-//! Called by `sites` and `routes`. Whether the users that are named exist is not known here: that takes the password
+//! Called by `routes`. Whether the users that are named exist is not known here: that takes the password
 //! files, which `snapshot` opens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::nearest::nearest;
-use super::problem::{Problem, quote};
+use super::problem::{Place, Problem, quote};
 use super::sites::Reader;
-use super::table::{Chosen, Placed, Table};
+use super::table::{Placed, Table};
 use super::units;
 use super::{Auth, Granted};
 use crate::access::{Grant, Grants, Malformed, Pattern, Subjects};
 use crate::registry::Action;
 
-/// The users behind each `@NAME`.
-pub(super) struct Groups {
-    list: Chosen<Vec<Placed<String>>>,
-}
+mod groups;
 
-impl Groups {
-    pub(super) fn read(root: &Table<'_>) -> Self {
-        let mut list = root.lists("groups").unwrap_or_default();
-        for (name, users) in &mut list {
-            check_group_name(root, name);
-            if users.is_empty() {
-                let what = format!("nobody is in the group {}", quote(name));
-                let warning = Problem::warning(users.place, what);
-                root.report(warning.because("what is granted to it is granted to nobody"));
-            }
-            users.value.retain(|user| is_user(root, user));
-        }
-        Self { list }
-    }
-
-    fn find(&self, name: &str) -> Option<&[Placed<String>]> {
-        let mut groups = self.list.iter();
-        groups
-            .find(|(known, _)| known.value == name)
-            .map(|(_, users)| users.value.as_slice())
-    }
-
-    fn names(&self) -> impl Iterator<Item = &str> {
-        let own = self.list.iter().map(|(name, _)| name.as_str());
-        own.chain(RESERVED)
-    }
-}
-
-fn check_group_name(root: &Table<'_>, name: &Placed<String>) {
-    if RESERVED.contains(&name.as_str()) {
-        let what = format!("the group name {} is reserved", quote(name));
-        root.report(
-            Problem::error(name.place, what)
-                .because("@users is every verified user, @anonymous is anyone")
-                .fix("choose another name"),
-        );
-    }
-    let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || !name.chars().all(is_inner) {
-        let what = format!("{} is no group name", quote(name));
-        root.report(
-            Problem::error(name.place, what).fix("use letters, digits, \".\", \"_\" and \"-\""),
-        );
-    }
-}
-
-/// A name that can stand in a password file; reports what cannot. U+FFFD is what bytes that are no UTF-8 are shown as,
-/// so a name with one would be the name of several users.
-fn is_user(table: &Table<'_>, user: &Placed<String>) -> bool {
-    let problem = if user.starts_with('@') {
-        let what = format!("{} stands in a group", quote(user));
-        Problem::error(user.place, what)
-            .because("a group holds users only, so that one look shows who is in it")
-            .fix("name the users of that group one by one")
-    } else if user.is_empty() || user.contains([':', '\u{fffd}']) || user.contains(char::is_control)
-    {
-        let what = format!("{} is no user name", quote(user));
-        Problem::error(user.place, what)
-            .because("no line of a password file can have it")
-            .fix("write a name as it stands before the \":\" in the password file")
-    } else {
-        return true;
-    };
-    table.report(problem);
-    false
-}
+pub(super) use groups::Groups;
+use groups::is_user;
 
 impl Reader<'_, '_> {
     /// Nothing when no grant is written: then every verified user may do everything.
@@ -147,7 +80,7 @@ struct Reading<'a> {
     groups: &'a Groups,
     is_basic: bool,
     /// By their place, once each.
-    named: BTreeMap<super::problem::Place, Placed<String>>,
+    named: BTreeMap<Place, Placed<String>>,
 }
 
 impl Reading<'_> {
@@ -288,9 +221,6 @@ fn report_covered(tables: &[Table<'_>], grants: &Grants) {
         table.report(Problem::warning(table.place(), what).fix("remove one of them"));
     }
 }
-
-/// What no group may be called.
-const RESERVED: [&str; 2] = ["users", "anonymous"];
 
 #[cfg(test)]
 mod tests;

@@ -41,11 +41,17 @@ pub(crate) struct Lab {
     port: u16,
     registry_port: u16,
     dir: TempDir,
+    grants: &'static str,
 }
 
 impl Lab {
     /// Starts both and waits until both answer.
     pub(crate) fn start() -> Self {
+        Self::with_grants("")
+    }
+
+    /// The same with grants at the end of the gate's route.
+    pub(crate) fn with_grants(grants: &'static str) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
         let (port, registry_port) = (free_port(), free_port());
@@ -56,6 +62,7 @@ impl Lab {
             port,
             registry_port,
             dir,
+            grants,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
@@ -106,6 +113,11 @@ impl Lab {
     /// The gate's port.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// An address at the registry itself, around the gate.
+    pub(crate) fn behind(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.registry_port)
     }
 
     /// An address behind the gate.
@@ -181,9 +193,11 @@ tls = {{ cert = "{}", key = "{}" }}
 path = "/v2/"
 upstream = "http://127.0.0.1:{registry}"
 auth = {{ mode = "basic", htpasswd = "{dir}/htpasswd", realm = "Registry realm" }}
+{}
 "#,
             cert.display(),
-            key.display()
+            key.display(),
+            self.grants
         )
     }
 }

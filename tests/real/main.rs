@@ -24,4 +24,5 @@ mod curl;
 mod docker;
 mod outage;
 mod podman;
+mod rights;
 mod skopeo;
