@@ -17,6 +17,7 @@ use crate::config::{self, Log};
 use crate::log::Sink;
 use crate::server::{Failure, Server};
 use crate::signals;
+use crate::snapshot::rights::{Answer, Question, Unclear};
 use crate::snapshot::{Purpose, Snapshot};
 
 mod htpasswd;
@@ -33,7 +34,7 @@ enum Verb {
     /// Serve until told to stop (HUP reloads, USR1 reopens logs, TERM drains)
     Serve(Which),
     /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
-    Check(Which),
+    Check(Checking),
     /// Add, remove, try and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
     Htpasswd(htpasswd::Verb),
@@ -46,21 +47,58 @@ struct Which {
     file: PathBuf,
 }
 
+#[derive(Debug, clap::Args)]
+struct Checking {
+    #[command(flatten)]
+    which: Which,
+    /// Ask for the rights of this user, or of @anonymous
+    #[arg(long, value_name = "USER", requires = "may")]
+    who: Option<String>,
+    /// What is asked for: pull, push, delete or catalog, and where. Exit code 0 is yes, 1 is no
+    #[arg(long, num_args = 2, value_names = ["ACTION", "REPOSITORY"], requires = "who")]
+    may: Option<Vec<String>>,
+    /// Ask the site of this host only
+    #[arg(long, value_name = "HOST", requires = "who")]
+    host: Option<String>,
+}
+
+impl Checking {
+    fn question(&self) -> Result<Option<Question>, Unclear> {
+        let (Some(who), Some([action, repository])) = (&self.who, self.may.as_deref()) else {
+            return Ok(None);
+        };
+        Question::new(who, action, repository, self.host.as_deref()).map(Some)
+    }
+}
+
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     match Words::parse().command {
         Verb::Serve(which) => serve(&which.file),
-        Verb::Check(which) => check(&which.file),
+        Verb::Check(checking) => check(&checking),
         Verb::Htpasswd(verb) => htpasswd::run(&verb),
     }
 }
 
-fn check(file: &std::path::Path) -> ExitCode {
+fn check(checking: &Checking) -> ExitCode {
+    let file = &checking.which.file;
+    let question = match checking.question() {
+        Ok(question) => question,
+        Err(unclear) => return misuse(&unclear),
+    };
     let (config, mut problems) = config::load(file);
-    let built =
-        config.and_then(|config| Snapshot::build(&config, None, Purpose::Check, &mut problems));
-    if built.is_none() {
+    let built = config.and_then(|config| {
+        let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems)?;
+        Some((config, snapshot))
+    });
+    let Some((config, snapshot)) = built else {
         return refuse(&problems);
+    };
+    if let Some(question) = question {
+        return match question.answer(&config, &snapshot, file) {
+            Ok(answer) => tell(&answer),
+            Err(unclear) => misuse(&unclear),
+        };
     }
     if problems.is_empty() {
         say(&format!("{}: the configuration is good", file.display()));
@@ -72,6 +110,15 @@ fn check(file: &std::path::Path) -> ExitCode {
         ));
     }
     ExitCode::SUCCESS
+}
+
+fn tell(answer: &Answer) -> ExitCode {
+    say(&answer.lines.join("\n"));
+    if answer.is_yes {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn serve(file: &std::path::Path) -> ExitCode {
@@ -163,6 +210,11 @@ fn refuse(problems: &Problems) -> ExitCode {
     ExitCode::from(REFUSED)
 }
 
+fn misuse(unclear: &Unclear) -> ExitCode {
+    warn(&unclear.to_string());
+    ExitCode::from(MISUSED)
+}
+
 fn fail(what: &str) -> ExitCode {
     warn(what);
     ExitCode::FAILURE
@@ -179,9 +231,13 @@ fn warn(text: &str) {
 
 /// `EX_CONFIG` of sysexits.h.
 const REFUSED: u8 = 78;
+/// As clap's own.
+const MISUSED: u8 = 2;
 const DEFAULT: &str = "/etc/tidegate/proxy.toml";
 const EXAMPLES: &str = "Examples:
   tidegate check -c proxy.toml     is this file good?
   tidegate serve -c proxy.toml     serve with it
   tidegate htpasswd add users al   a user, or a new password for one
+  tidegate check --who alice --may push team/app
+                                   may she, and by which grant?
   kill -HUP PID                    read it again, without losing a transfer";

@@ -1,16 +1,19 @@
 //! The configuration: one TOML file, read once, with every problem of it in one report.
 //!
-//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites`, `routes` and `auth`;
+//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites`, `routes`, `grants` and
+//! `auth`;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::access::Grants;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
@@ -23,6 +26,7 @@ use table::Placed;
 mod auth;
 mod build;
 pub mod document;
+mod grants;
 mod keys;
 mod lines;
 pub(crate) mod nearest;
@@ -134,6 +138,17 @@ pub struct Route {
     pub max_body: Option<u64>,
     /// Fields set and removed.
     pub edits: HeaderEdits,
+    /// Who may do what; `None` is every verified user, everything.
+    pub granted: Option<Granted>,
+}
+
+/// The `[[site.route.grant]]` tables of a route.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// With their groups resolved.
+    pub grants: Arc<Grants>,
+    /// Every user who is named, himself or in a group.
+    pub named: Vec<Placed<String>>,
 }
 
 /// How a route learns who is asking.

@@ -43,6 +43,7 @@
 //! | upstream, endpoint | what a route leads to; its address |
 //! | operation | what a request asks of a registry: an action on a repository |
 //! | identity | anonymous, a user whose password or token was verified, or left to the upstream |
+//! | grant | a right: who may do what where; they add up, and nothing else is allowed |
 //! | permit | proof that this identity may do this operation |
 //! | refusal | the gate's own answer in the upstream's place |
 //! | settings, config, snapshot | a module's typed settings; their sum; everything built from one config |
@@ -79,6 +80,16 @@
 //! - A mount whose source lies under another route becomes a plain upload: the source is read under that route's
 //!   conditions, which the request has not met. A mount that names no source is sent on only where the site has one
 //!   route.
+//! - With grants, what none of them gives is 403 in the same words whether it exists or not; without any, every verified
+//!   user may do everything. A user who is allowed nothing still hears what is wrong with his own request, and that
+//!   `/v2/` is there; nobody else does, also where something is granted to anyone: clients decide by that answer
+//!   whether to log in.
+//! - The right to mount is decided where permits are made: without the right to pull at the source, or at all
+//!   repositories when none is named, the permit is for a plain upload.
+//! - The list of repositories is walked and filtered for those who may not pull all of it. Its `Link` goes on after the
+//!   last name that was shown, never after a hidden one; when the bounds of the walk are reached with nothing to show,
+//!   that is an error, not an end. The patterns of a grant of `catalog` do not narrow the list: what may be pulled does.
+//! - A grant names users by UTF-8: a name with U+FFFD is refused, as it would stand for several.
 //! - A request with a length and a chunked body is read as chunked, reframed as exactly one request, and its
 //!   connection closed: hyper takes the length away before anyone can see it. Any transfer coding but one `chunked` is
 //!   501.

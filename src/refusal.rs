@@ -11,6 +11,7 @@ use crate::auth::{self, Challenge};
 use crate::body::{self, Body};
 use crate::forward;
 use crate::registry::Invalid;
+use crate::registry::catalog::Fault;
 use crate::registry::errors::Code;
 use crate::target;
 use crate::upstream;
@@ -44,6 +45,9 @@ pub enum Refusal {
     /// It is no operation of the registry API.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// There is no list of repositories to show.
+    #[error(transparent)]
+    Catalog(#[from] Fault),
     /// A method that no gate forwards.
     #[error("method not allowed")]
     Method,
@@ -131,6 +135,7 @@ impl Refusal {
             Self::Forward(forward::Error::Upstream(error)) => {
                 !matches!(error, upstream::Error::Body(_))
             }
+            Self::Catalog(Fault::Unreadable) => true,
             _ => false,
         }
     }
@@ -147,7 +152,9 @@ impl Refusal {
             Self::Denied(Denied::Scope) => {
                 Verdict::unauthorized().token_error("insufficient_scope")
             }
+            Self::Denied(error @ Denied::Forbidden) => Verdict::new(403, Code::Denied, error),
             Self::Invalid(invalid) => of_invalid(invalid),
+            Self::Catalog(fault) => of_catalog(*fault),
             Self::Method => Verdict::new(405, Code::Unsupported, self)
                 .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             Self::TokenMethod => Verdict::new(405, Code::Unsupported, self).allow("GET, POST"),
@@ -211,8 +218,17 @@ fn of_invalid(invalid: &Invalid) -> Verdict {
         | Invalid::Tag
         | Invalid::Digest
         | Invalid::Query(_)
+        | Invalid::PageSize
         | Invalid::Path(_)
         | Invalid::NotFound => verdict,
+    }
+}
+
+fn of_catalog(fault: Fault) -> Verdict {
+    match fault {
+        Fault::Missing => Verdict::new(404, Code::Unsupported, fault),
+        Fault::Unreadable => Verdict::new(502, Code::Unavailable, fault),
+        Fault::TooLong => Verdict::new(503, Code::Unavailable, fault).retry_after(60),
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! `service` parses every request of a registry route with [`Operation::parse`]; `access` decides on what it says,
 //! `forward` sends [`Operation::target`], which is built from the parsed parts alone, and `refusal` writes
-//! [`errors`]. A [`Scope`] is what a token is asked for. Does no input or output and knows no identity, grant or upstream.
+//! [`errors`]. A [`Scope`] is what a token is asked for; [`catalog`] is the list of repositories. Does no input or output
+//! and knows no identity, grant or upstream.
 
 use std::fmt;
 
+pub mod catalog;
 pub mod errors;
 mod grammar;
 mod operation;
@@ -50,6 +52,9 @@ pub enum Invalid {
     /// What is wrong with the query.
     #[error("invalid query: {0}")]
     Query(&'static str),
+    /// `n` is no number, or one that is too large.
+    #[error("invalid number of results requested: at most {}", catalog::MAX_SIZE)]
+    PageSize,
     /// What is wrong with the path.
     #[error("invalid path: {0}")]
     Path(&'static str),

@@ -14,9 +14,9 @@ use http::{Method, Response, StatusCode, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::access::Asked;
+use crate::access::Permitted;
 use crate::access_log::AccessLog;
-use crate::auth::Challenge;
+use crate::auth::{Challenge, TokenService};
 use crate::body::{Body, Inbound, Received};
 use crate::connection::Exchange;
 use crate::forward::{Around, Origin};
@@ -25,6 +25,7 @@ use crate::registry::{Operation, is_registry_path};
 use crate::site::{Route, Site, Sites};
 use crate::target::Target;
 
+mod catalog;
 mod opened;
 mod plain;
 mod request_id;
@@ -32,7 +33,7 @@ mod tokens;
 mod wanted;
 
 use opened::Opened;
-use wanted::{Wanted, wanted};
+use wanted::{Next, Wanted, permitted, wanted};
 
 /// What bounds a single request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,66 +83,85 @@ impl Service {
     }
 
     async fn decide(&self, asking: Asking, opened: &mut Opened) -> Result<Response<Body>, Refusal> {
-        let Asking {
-            worker,
-            client,
-            parts,
-            incoming,
-            received,
-        } = asking;
-        let Opened { id, record, manner } = opened;
-        self.check_size(&parts)?;
-        check_message(&parts)?;
-        let target = Target::of(&parts)?;
-        manner.registry = is_registry_path(target.path());
+        self.check_size(&asking.parts)?;
+        check_message(&asking.parts)?;
+        let target = Target::of(&asking.parts)?;
+        opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
-        record.site(&site.name);
+        opened.record.site(&site.name);
         let route = site.route(target.path()).ok_or(Refusal::NoRoute)?;
-        manner.registry &= route.registry;
-        if let Some(tokens) = route.authenticator.token_service(target.path()) {
-            let body = self.body(route, &parts.headers, incoming, received)?;
-            let asking = tokens::Asking::new(&parts, &target, client, body);
-            return tokens::answer(tokens, route.access, asking, record, manner).await;
+        opened.manner.registry &= route.registry;
+        let addressed = Addressed {
+            site,
+            route,
+            target: &target,
+        };
+        match route.authenticator.token_service(target.path()) {
+            Some(tokens) => self.token(tokens, &addressed, asking, opened).await,
+            None => self.pass(&addressed, asking, opened).await,
         }
+    }
+
+    /// Answers at the token endpoint.
+    async fn token(
+        &self,
+        tokens: TokenService<'_>,
+        addressed: &Addressed<'_>,
+        asking: Asking,
+        opened: &mut Opened,
+    ) -> Result<Response<Body>, Refusal> {
+        let Addressed { route, target, .. } = *addressed;
+        let parts = &asking.parts;
+        let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
+        let asked = tokens::Asking::new(parts, target, asking.client, body);
+        let Opened { record, manner, .. } = opened;
+        tokens::answer(tokens, &route.access, asked, record, manner).await
+    }
+
+    /// Passes a request on to the upstream, when whoever asks may have what is asked for.
+    async fn pass(
+        &self,
+        addressed: &Addressed<'_>,
+        asking: Asking,
+        opened: &mut Opened,
+    ) -> Result<Response<Body>, Refusal> {
+        let Addressed {
+            site,
+            route,
+            target,
+        } = *addressed;
+        let (parts, client) = (asking.parts, asking.client);
+        let Opened { id, record, manner } = opened;
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
-        let wanted = wanted(site, route, &parts, &target);
+        let wanted = wanted(site, route, &parts, target);
         let operation = wanted.as_ref().ok().and_then(Wanted::operation);
         record.operation(operation);
-        let outer = outer_origin(site, &target);
+        let outer = outer_origin(site, target);
         manner.challenge = challenge(route, &outer, operation);
-        let identity = route
-            .authenticator
-            .authenticate(&parts.headers, client)
-            .await?;
+        let authenticator = &route.authenticator;
+        let identity = authenticator.authenticate(&parts.headers, client).await?;
         record.user(identity.user());
-        let permit = match wanted {
-            Ok(Wanted::Forward(asked)) => route.access.permit(&identity, asked)?,
-            Ok(Wanted::Redirect {
-                operation,
-                location,
-            }) => {
-                route
-                    .access
-                    .permit(&identity, Asked::Operation(operation))?;
-                return Ok(redirect(&location));
-            }
-            Err(refusal) => {
-                route.access.admit(&identity)?;
-                return Err(refusal);
-            }
+        let permitted = match permitted(&route.access, &identity, wanted)? {
+            Next::Forward(permitted) => permitted,
+            Next::Redirect(location) => return Ok(redirect(&location)),
         };
         check_expectation(&parts.headers)?;
-        let body = self.body(route, &parts.headers, incoming, received)?;
+        let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
         let around = Around {
             client,
-            target: &target,
+            target,
             outer: &outer,
             is_site: &|host| site.is_named(host),
             request_id: &id.value,
-            worker,
+            worker: asking.worker,
         };
         let began = Instant::now();
-        let answer = route.forward.send(permit, parts, body, &around).await?;
+        let answer = match permitted {
+            Permitted::Whole(permit) => route.forward.send(permit, parts, body, &around).await?,
+            Permitted::Part(listing) => {
+                catalog::answer(&route.forward, &listing, &parts, &around).await?
+            }
+        };
         record.upstream(began.elapsed());
         Ok(answer)
     }
@@ -195,6 +215,14 @@ struct Asking {
     parts: request::Parts,
     incoming: Incoming,
     received: Arc<Received>,
+}
+
+/// Where a request leads.
+#[derive(Clone, Copy)]
+struct Addressed<'a> {
+    site: &'a Site,
+    route: &'a Route,
+    target: &'a Target,
 }
 
 /// What no gate forwards, and framing that could be read in two ways (RFC 9112 section 6.1).

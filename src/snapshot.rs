@@ -27,6 +27,7 @@ use crate::upstream::Upstream;
 mod authenticators;
 mod certificates;
 pub(crate) mod passwords;
+pub mod rights;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -209,10 +210,10 @@ impl Builder<'_> {
         authenticator: Authenticator,
         upstreams: &mut Vec<Arc<Upstream>>,
     ) -> Route {
-        let access = if authenticator.is_open() {
-            Access::Everyone
-        } else {
-            Access::Verified
+        let access = match &route.granted {
+            Some(granted) => Access::Granted(Arc::clone(&granted.grants)),
+            None if authenticator.is_open() => Access::Everyone,
+            None => Access::Verified,
         };
         let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
         // An upstream with the same settings is the same upstream: its connections are shared, and live on.

@@ -37,6 +37,7 @@ pub const KEYS: &[&str] = &[
     "limits.upstream_queue",
     "limits.upstream_wait",
     "limits.drain",
+    "groups",
     "site.hosts",
     "site.tls.cert",
     "site.tls.key",
@@ -59,4 +60,7 @@ pub const KEYS: &[&str] = &[
     "site.route.max_body",
     "site.route.request_headers",
     "site.route.response_headers",
+    "site.route.grant.to",
+    "site.route.grant.repositories",
+    "site.route.grant.actions",
 ];

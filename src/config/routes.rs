@@ -13,6 +13,7 @@ use super::units::{self, Host, UpstreamUrl};
 use super::{Auth, Route};
 use crate::forward::HeaderEdits;
 use crate::forward::headers::{Edits, is_reserved};
+use crate::registry::is_registry_path;
 use crate::upstream::{self, Endpoint};
 
 impl Reader<'_, '_> {
@@ -47,6 +48,11 @@ impl Reader<'_, '_> {
             request: edits(route, "request_headers"),
             response: edits(route, "response_headers"),
         };
+        let granted = self.granted(
+            route,
+            auth.as_ref(),
+            registry && may_be_registry(path.as_ref()),
+        );
         Some(Route {
             path: path?.value,
             registry,
@@ -54,6 +60,7 @@ impl Reader<'_, '_> {
             upstream: upstream?,
             max_body: (max_body > 0).then_some(max_body),
             edits,
+            granted,
         })
     }
 
@@ -113,6 +120,11 @@ fn check_token(route: &Table<'_>, path: &Placed<String>, registry: bool) {
                 .fix("serve all of /v2/ by one route"),
         );
     }
+}
+
+/// Whether `/v2/`, or a part of it, is below the path. One that is wrong has its own problem.
+fn may_be_registry(path: Option<&Placed<String>>) -> bool {
+    path.is_none_or(|path| path.trim_end_matches('/').is_empty() || is_registry_path(path))
 }
 
 /// The one address of a list.

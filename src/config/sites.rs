@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::build::UpstreamLimits;
+use super::grants::Groups;
 use super::problem::Problem;
 use super::table::{Table, Written};
 use super::units::{self, Host, HostPattern};
@@ -15,6 +16,7 @@ use crate::forward::Origin;
 /// Reads every site.
 pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
     root.required("site", "[[site]] with hosts, tls and a [[site.route]]");
+    let groups = Groups::read(root);
     let mut taken = HashMap::new();
     let tables = root.tables("site");
     tables
@@ -24,6 +26,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec
                 table,
                 base,
                 limits,
+                groups: &groups,
             }
             .site(&mut taken)
         })
@@ -34,6 +37,7 @@ pub(super) struct Reader<'a, 'b> {
     table: &'a Table<'b>,
     pub(super) base: &'a Path,
     pub(super) limits: UpstreamLimits,
+    pub(super) groups: &'a Groups,
 }
 
 impl Reader<'_, '_> {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 const FIRST: &str = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u"; // pw
@@ -343,6 +345,8 @@ fn a_file_has_a_largest_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     let file = fs::File::create(&path).unwrap();
+    let private = PermissionsExt::from_mode(0o600);
+    file.set_permissions(private).unwrap();
     // Sparse: one line of NULs.
     file.set_len(MAX_FILE).unwrap();
     assert_eq!(

@@ -79,6 +79,7 @@ impl Invalid {
             Self::Name(_) | Self::Path(_) => Code::NameInvalid,
             Self::Tag => Code::TagInvalid,
             Self::Digest => Code::DigestInvalid,
+            Self::PageSize => Code::PaginationNumberInvalid,
             Self::Query(_) | Self::NotFound | Self::Method { .. } => Code::Unsupported,
         }
     }
@@ -88,9 +89,12 @@ impl Invalid {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Name(_) | Self::Tag | Self::Digest | Self::Query(_) | Self::Path(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Name(_)
+            | Self::Tag
+            | Self::Digest
+            | Self::Query(_)
+            | Self::PageSize
+            | Self::Path(_) => StatusCode::BAD_REQUEST,
         }
     }
 }
@@ -143,6 +147,7 @@ mod tests {
             (Invalid::Tag, "TAG_INVALID", 400),
             (Invalid::Digest, "DIGEST_INVALID", 400),
             (Invalid::Query("x"), "UNSUPPORTED", 400),
+            (Invalid::PageSize, "PAGINATION_NUMBER_INVALID", 400),
             (Invalid::NotFound, "UNSUPPORTED", 404),
             (Invalid::Method { allow: "GET" }, "UNSUPPORTED", 405),
         ];

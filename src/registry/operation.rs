@@ -119,6 +119,14 @@ impl Operation {
         self
     }
 
+    /// The same list at another place: `size` entries, or as many as the upstream likes, after `last`.
+    #[must_use]
+    pub fn at_page(mut self, size: Option<usize>, last: Option<&str>) -> Self {
+        self.query.set(Key::N, size.map(|size| size.to_string()));
+        self.query.set(Key::Last, last.map(str::to_owned));
+        self
+    }
+
     /// Whether the upstream would read a form in the body: the caller refuses form bodies here and sends
     /// `application/octet-stream` whatever the client said.
     pub fn is_upload(&self) -> bool {

@@ -96,6 +96,13 @@ impl Query {
         self.pairs.retain(|(key, _)| !keys.contains(key));
     }
 
+    /// In place of what is there; in its canonical position.
+    pub(super) fn set(&mut self, key: Key, value: Option<String>) {
+        self.remove(&[key]);
+        self.pairs.extend(value.map(|value| (key, value)));
+        self.pairs.sort_by_key(|(key, _)| *key);
+    }
+
     /// Appends `?key=value&…`, or nothing.
     pub(super) fn write_to(&self, target: &mut String) {
         let mut mark = '?';

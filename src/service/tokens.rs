@@ -53,7 +53,7 @@ impl<'a> Asking<'a> {
 /// By GET with Basic credentials or none, as most clients ask; by POST with a form, as containerd asks first.
 pub(super) async fn answer(
     tokens: TokenService<'_>,
-    access: Access,
+    access: &Access,
     asking: Asking<'_>,
     record: &mut Record,
     manner: &mut Manner,

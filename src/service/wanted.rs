@@ -1,11 +1,11 @@
-//! What a request asks for, before anyone knows who asks.
+//! What a request asks for, before anyone knows who asks; and, once that is known, whether it goes on.
 //!
-//! Called by `service`; pure grammar. What is wrong with a request is an error here, and it is told
-//! only to those who may ask at all.
+//! Called by `service`. What is wrong with a request is an error here, and it is told only to those who may ask at all.
 
 use http::{Method, request};
 
-use crate::access::Asked;
+use crate::access::{Access, Asked, Permitted};
+use crate::auth::Identity;
 use crate::refusal::Refusal;
 use crate::registry::{Operation, Parsed, is_registry_path};
 use crate::site::{Route, Site};
@@ -86,5 +86,33 @@ pub(super) fn as_sent(target: &Target) -> String {
     match target.query() {
         Some(query) => format!("{}?{query}", target.raw_path()),
         None => target.raw_path().to_owned(),
+    }
+}
+
+/// What is done with a request that is permitted.
+pub(super) enum Next {
+    Forward(Permitted),
+    Redirect(String),
+}
+
+/// Judges what is wanted; what is wrong with it is told to those who may ask here.
+pub(super) fn permitted(
+    access: &Access,
+    identity: &Identity,
+    wanted: Result<Wanted, Refusal>,
+) -> Result<Next, Refusal> {
+    match wanted {
+        Ok(Wanted::Forward(asked)) => Ok(Next::Forward(access.permit(identity, asked)?)),
+        Ok(Wanted::Redirect {
+            operation,
+            location,
+        }) => {
+            access.permit(identity, Asked::Operation(operation))?;
+            Ok(Next::Redirect(location))
+        }
+        Err(refusal) => {
+            access.admit(identity)?;
+            Err(refusal)
+        }
     }
 }

@@ -23,6 +23,7 @@ impl Builder<'_> {
         logins: Option<&Arc<Logins>>,
         problems: &mut Problems,
     ) -> Option<Authenticator> {
+        self.check_named(route, problems);
         match &route.auth {
             Auth::Basic {
                 htpasswd,
@@ -41,6 +42,14 @@ impl Builder<'_> {
             }
             Auth::LeftToUpstream => Some(Authenticator::left_to_upstream()),
             Auth::Open => Some(Authenticator::open()),
+        }
+    }
+
+    fn check_named(&self, route: &config::Route, problems: &mut Problems) {
+        if let (Some(granted), Some(file)) = (&route.granted, passwords::file_of(&route.auth))
+            && let Some(users) = passwords::find(&self.passwords, file)
+        {
+            passwords::check_named(&granted.named, &users.current(), file, problems);
         }
     }
 

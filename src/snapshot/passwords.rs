@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Snapshot;
-use crate::config::problem::{Problem, Problems};
+use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Placed;
 use crate::config::{Auth, Config};
 use crate::htpasswd::{self, LiveUsers, Severity};
@@ -39,7 +39,8 @@ pub(super) fn find<'a>(all: &'a [Arc<LiveUsers>], path: &Path) -> Option<&'a Arc
     all.iter().find(|live| live.path() == path)
 }
 
-fn file_of(auth: &Auth) -> Option<&Placed<PathBuf>> {
+/// The password file of a route, where there is one.
+pub(super) fn file_of(auth: &Auth) -> Option<&Placed<PathBuf>> {
     match auth {
         Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. } => Some(htpasswd),
         Auth::LeftToUpstream | Auth::Open => None,
@@ -93,3 +94,28 @@ pub(crate) fn remarks(path: &Path, lines: &[htpasswd::Problem], is_empty: bool) 
 
 /// Why a file that cannot be read is no reason to stop.
 pub(crate) const KEPT: &str = "the users as last read stay";
+
+/// Warns of those whom a right is given and who cannot log in.
+pub(super) fn check_named(
+    named: &[Placed<String>],
+    users: &htpasswd::Users,
+    file: &Placed<PathBuf>,
+    problems: &mut Problems,
+) {
+    let missing = |name: &&Placed<String>| users.find(name.as_bytes()).is_none();
+    for name in named.iter().filter(missing) {
+        let what = format!(
+            "{} stands in no usable line of {}",
+            quote(name),
+            file.display()
+        );
+        problems.push(
+            Problem::warning(name.place, what)
+                .because("rights are given to someone who cannot log in")
+                .fix(format!(
+                    "tidegate htpasswd add {} USER, or write another name here",
+                    file.display()
+                )),
+        );
+    }
+}

@@ -42,16 +42,17 @@ pub(crate) struct Lab {
     registry_port: u16,
     mode: &'static str,
     dir: TempDir,
+    grants: &'static str,
 }
 
 impl Lab {
     /// Starts both and waits until both answer.
     pub(crate) fn start() -> Self {
-        Self::start_in_mode("basic")
+        Self::configured("basic", "")
     }
 
-    /// The same, in another mode of `auth`.
-    pub(crate) fn start_in_mode(mode: &'static str) -> Self {
+    /// The same, in another mode of `auth` and with grants at the end of the gate's route.
+    pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
         let (port, registry_port) = (free_port(), free_port());
@@ -63,6 +64,7 @@ impl Lab {
             registry_port,
             mode,
             dir,
+            grants,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
@@ -113,6 +115,11 @@ impl Lab {
     /// The gate's port.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// An address at the registry itself, around the gate.
+    pub(crate) fn behind(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.registry_port)
     }
 
     /// An address behind the gate.
@@ -188,9 +195,11 @@ tls = {{ cert = "{}", key = "{}" }}
 path = "/v2/"
 upstream = "http://127.0.0.1:{registry}"
 auth = {{ mode = "{mode}", htpasswd = "{dir}/htpasswd", realm = "Registry realm" }}
+{}
 "#,
             cert.display(),
-            key.display()
+            key.display(),
+            self.grants
         )
     }
 }

@@ -24,5 +24,6 @@ mod curl;
 mod docker;
 mod outage;
 mod podman;
+mod rights;
 mod skopeo;
 mod tokens;

@@ -5,7 +5,7 @@ use crate::lab::{Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, USER, run};
 use crate::{podman, skopeo};
 
 fn lab() -> Lab {
-    Lab::start_in_mode("token")
+    Lab::configured("token", "")
 }
 
 /// Requests for tokens that got one.

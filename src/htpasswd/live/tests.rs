@@ -1,6 +1,7 @@
 //! Looks at real files, one after the other: what counts is their number, so no test waits.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -258,7 +259,9 @@ fn an_empty_file_has_nobody() {
 #[test]
 fn only_new_problems_are_told() {
     let files = Files::new();
-    fs::write(files.path("htpasswd"), WEAK).unwrap();
+    let path = files.path("htpasswd");
+    fs::write(&path, WEAK).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
     let live = settled(&files);
     assert_eq!(live.problems().len(), 1);
     // The weak line moves down, which is nothing new; the other one is.

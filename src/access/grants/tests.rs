@@ -1,0 +1,116 @@
+use super::*;
+
+/// `alice,@users: team/**, x: pull`
+fn grant(text: &str, line: usize) -> Grant {
+    let mut fields = text.split(": ");
+    let mut field = || fields.next().unwrap().split(", ");
+    let mut subjects = Subjects::default();
+    for who in field() {
+        match who {
+            "@anonymous" => subjects.anyone = true,
+            "@users" => subjects.verified = true,
+            _ => drop(subjects.users.insert(who.to_owned())),
+        }
+    }
+    let patterns = field().map(|text| Pattern::parse(text).unwrap()).collect();
+    let actions = field()
+        .map(|word| Actions::all().iter().find(|known| known.as_str() == word))
+        .map(Option::unwrap)
+        .collect();
+    Grant {
+        subjects,
+        patterns,
+        actions,
+        line,
+    }
+}
+
+fn grants(texts: &[&str]) -> Grants {
+    let numbered = texts.iter().zip(1..);
+    Grants::new(numbered.map(|(text, line)| grant(text, line)))
+}
+
+#[test]
+fn grants_add_up_and_nothing_else_is_allowed() {
+    let grants = grants(&[
+        "@users: pub/**: pull",
+        "ci: team/**, pub/**: push",
+        "root: **: delete",
+        "@users: home/{user}/**: push, delete",
+        "@anonymous: open/*: pull",
+        "ci: **: catalog",
+    ]);
+    let cases = [
+        (Some("ci"), "team/a", "pull, push"),
+        (Some("ci"), "pub/a/b", "pull, push"),
+        (Some("ci"), "home/ci/a", "pull, push, delete"),
+        (Some("ci"), "home/root/a", ""),
+        (Some("root"), "home/root/a", "pull, push, delete"),
+        (Some("root"), "secret", "delete"),
+        (Some("eve"), "pub/a", "pull"),
+        (Some("eve"), "team/a", ""),
+        (Some("eve"), "open/a", "pull"),
+        (None, "open/a", "pull"),
+        (None, "open/a/b", ""),
+        (None, "pub/a", ""),
+        (None, "home/{user}/a", ""),
+        (Some("Eve"), "home/Eve/a", ""),
+        (Some("eve"), "pub/A", ""),
+        (Some("eve"), "pub//a", ""),
+        (Some("eve"), "", ""),
+    ];
+    for (user, repository, expected) in cases {
+        let mut effective = grants.effective(user, repository);
+        for action in [Action::Pull, Action::Push, Action::Delete] {
+            let allowed = grants.allows(user, action, Some(repository));
+            let place = format!("{user:?} {action} {repository}");
+            assert_eq!(allowed, effective.contains(action), "{place}");
+        }
+        if effective.contains(Action::Catalog) {
+            assert_eq!(user, Some("ci"));
+            effective = effective
+                .iter()
+                .filter(|action| *action != Action::Catalog)
+                .collect();
+        }
+        assert_eq!(effective.to_string(), expected, "{user:?} {repository}");
+    }
+}
+
+#[test]
+fn ping_and_catalog_have_no_repository() {
+    let grants = grants(&["ci: team/**: catalog", "@anonymous: pub: pull"]);
+    assert!(grants.allows(Some("ci"), Action::Catalog, None));
+    assert!(!grants.allows(Some("eve"), Action::Catalog, None));
+    assert!(!grants.allows(None, Action::Catalog, None));
+    assert!(grants.allows(Some("eve"), Action::Ping, None));
+    assert!(!grants.allows(None, Action::Ping, None));
+    assert!(!grants.allows(Some("ci"), Action::Pull, None));
+}
+
+#[test]
+fn who_may_pull_everything() {
+    let grants = grants(&["root: x, **: push", "@users: *: pull", "@users: **: delete"]);
+    assert!(grants.pulls_everything(Some("root")));
+    assert!(!grants.pulls_everything(Some("eve")));
+    assert!(!grants.pulls_everything(None));
+}
+
+#[test]
+fn a_grant_that_gives_nothing_more_is_found() {
+    let grants = grants(&[
+        "@users: team/**: push",
+        "ci: team/*: pull",
+        "ci: team/*: delete",
+        "@anonymous: team/x: pull",
+        "ci, bob: home/**: pull",
+        "ci, bob: home/**: pull",
+        "ci, eve: home/**: pull",
+        "@users: **: pull",
+    ]);
+    let lines: Vec<_> = grants
+        .covered()
+        .map(|(wide, narrow)| (wide.line, narrow.line))
+        .collect();
+    assert_eq!(lines, [(1, 2), (8, 5), (5, 6), (8, 7)]);
+}

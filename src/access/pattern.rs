@@ -1,0 +1,161 @@
+//! Patterns over repository names: `team/**`, `home/{user}/*`.
+//!
+//! `config` parses them, `grants` matches with them. Matching allocates nothing, and takes at most as many steps as
+//! the pattern has parts times the name has components.
+
+use std::fmt;
+
+use crate::registry::is_name;
+
+/// A pattern, taken apart once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    parts: Box<[Part]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(Box<str>),
+    /// `*`: one component.
+    One,
+    /// `**`: one or more.
+    Many,
+    /// `{user}`: one component, the user's name.
+    User,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Nothing, or nothing between two slashes.
+    #[error("there is an empty path component in it")]
+    Empty,
+    /// `team-*`, `***`.
+    #[error("a * stands for a whole path component, never for a part of one")]
+    Star,
+    /// `{group}`, `x-{user}`.
+    #[error("{{user}} is the only placeholder, and stands for a whole path component")]
+    Placeholder,
+}
+
+impl Pattern {
+    /// Reads one. A component that no repository can have is none of the faults: see [`Self::can_match`].
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let parts: Result<_, _> = text.split('/').map(Part::parse).collect();
+        Ok(Self { parts: parts? })
+    }
+
+    /// Whether some repository name of the registry API is of this form.
+    pub fn can_match(&self) -> bool {
+        let shortest: Vec<_> = self
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Literal(text) => text,
+                Part::One | Part::Many | Part::User => "a",
+            })
+            .collect();
+        is_name(&shortest.join("/"))
+    }
+
+    /// Whether it fits every name there is.
+    pub fn is_everything(&self) -> bool {
+        matches!(*self.parts, [Part::Many])
+    }
+
+    /// Whether a name is of this form, `{user}` being `user`. The caller passes names of the registry's grammar only:
+    /// so a user whose name is no path component is nowhere at home.
+    pub fn matches(&self, user: Option<&str>, repository: &str) -> bool {
+        run(
+            &self.parts,
+            repository.split('/'),
+            |part, component| match part {
+                Part::Literal(text) => **text == **component,
+                Part::One => true,
+                Part::User => user == Some(component),
+                Part::Many => false,
+            },
+        )
+    }
+
+    /// Whether every name that `other` fits is fitted by this one. May say no of one that does, never yes of one that
+    /// does not.
+    pub fn covers(&self, other: &Self) -> bool {
+        run(&self.parts, other.parts.iter(), |part, theirs| match part {
+            Part::One => !matches!(theirs, Part::Many),
+            Part::Literal(_) | Part::User => part == *theirs,
+            Part::Many => false,
+        })
+    }
+}
+
+impl Part {
+    fn parse(text: &str) -> Result<Self, Malformed> {
+        match text {
+            "" => Err(Malformed::Empty),
+            "*" => Ok(Self::One),
+            "**" => Ok(Self::Many),
+            "{user}" => Ok(Self::User),
+            _ if text.contains('*') => Err(Malformed::Star),
+            _ if text.contains(['{', '}']) => Err(Malformed::Placeholder),
+            _ => Ok(Self::Literal(text.into())),
+        }
+    }
+}
+
+/// The wildcard algorithm that looks back at the last `**` only: what an earlier one could take, the last one can take,
+/// too. A `**` takes one symbol at once, and one more each time the rest does not fit.
+fn run<S>(
+    parts: &[Part],
+    mut rest: impl Iterator<Item = S> + Clone,
+    takes: impl Fn(&Part, &S) -> bool,
+) -> bool {
+    let mut at = 0;
+    let mut retry = None;
+    loop {
+        let mut ahead = rest.clone();
+        match (parts.get(at), ahead.next()) {
+            (None, None) => return true,
+            (Some(Part::Many), Some(_)) => {
+                at += 1;
+                retry = Some((at, ahead.clone()));
+                rest = ahead;
+            }
+            (Some(part), Some(symbol)) if takes(part, &symbol) => {
+                at += 1;
+                rest = ahead;
+            }
+            _ => {
+                let Some((behind, mut from)) = retry else {
+                    return false;
+                };
+                if from.next().is_none() {
+                    return false;
+                }
+                at = behind;
+                rest = from.clone();
+                retry = Some((behind, from));
+            }
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, part) in self.parts.iter().enumerate() {
+            if index > 0 {
+                f.write_str("/")?;
+            }
+            f.write_str(match part {
+                Part::Literal(text) => text,
+                Part::One => "*",
+                Part::Many => "**",
+                Part::User => "{user}",
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn what_each_pattern_fits() {
+    let cases = [
+        ("a", "a", true),
+        ("a", "b", false),
+        ("a", "a/b", false),
+        ("*", "a", true),
+        ("*", "a/b", false),
+        ("**", "a", true),
+        ("**", "a/b/c", true),
+        ("team/**", "team/a", true),
+        ("team/**", "team/a/b", true),
+        ("team/**", "team", false),
+        ("team/**", "teams/a", false),
+        ("team/*", "team/a/b", false),
+        ("**/latest", "a/b/latest", true),
+        ("**/latest", "latest", false),
+        ("**/a/**", "x/a/a", true),
+        ("**/a/**", "a/a/a", true),
+        ("**/a/**", "a/a", false),
+        ("**/**", "a", false),
+        ("**/**", "a/b", true),
+        ("a/*/c", "a/b/c", true),
+        ("a/*/c", "a/b/b/c", false),
+        ("home/{user}/**", "home/alice/x", true),
+        ("home/{user}/**", "home/bob/x", false),
+        ("{user}", "alice", true),
+        ("**/{user}", "a/b/alice", true),
+    ];
+    for (text, name, fits) in cases {
+        let fitted = pattern(text).matches(Some("alice"), name);
+        assert_eq!(fitted, fits, "{text} and {name}");
+    }
+}
+
+#[test]
+fn a_user_without_a_component_of_a_name_is_nowhere_at_home() {
+    let home = pattern("home/{user}");
+    for user in [None, Some(""), Some("a/b"), Some("*"), Some("{user}")] {
+        for name in ["home/a", "home/b", "home/a/b"] {
+            assert!(!home.matches(user, name), "{user:?} and {name}");
+        }
+    }
+}
+
+#[test]
+fn faults_and_what_can_never_match() {
+    for (text, fault) in [
+        ("", Malformed::Empty),
+        ("/a", Malformed::Empty),
+        ("a/", Malformed::Empty),
+        ("a//b", Malformed::Empty),
+        ("team-*", Malformed::Star),
+        ("***", Malformed::Star),
+        ("a/*b/c", Malformed::Star),
+        ("{group}", Malformed::Placeholder),
+        ("x-{user}", Malformed::Placeholder),
+        ("{user", Malformed::Placeholder),
+    ] {
+        assert_eq!(Pattern::parse(text), Err(fault), "{text}");
+    }
+    let long = format!("{}/**", "a".repeat(254));
+    for text in ["Team/**", "a..b", "-a", "a b", "../**", "ä", &long] {
+        assert!(!pattern(text).can_match(), "{text}");
+    }
+    for text in ["**", "a/*/{user}", "a__b/c.d/e--f"] {
+        assert!(pattern(text).can_match(), "{text}");
+        assert_eq!(pattern(text).to_string(), text);
+    }
+}
+
+#[test]
+fn what_covers_what() {
+    let cases = [
+        ("**", "a/b", true),
+        ("**", "**/**", true),
+        ("**/**", "**", false),
+        ("team/**", "team/*", true),
+        ("team/*", "team/**", false),
+        ("*/**", "a/**", true),
+        ("home/*/**", "home/{user}/**", true),
+        ("home/{user}/**", "home/*/**", false),
+        ("home/{user}/**", "home/alice/**", false),
+        ("**/x", "**/x", true),
+    ];
+    for (wide, narrow, covers) in cases {
+        let covered = pattern(wide).covers(&pattern(narrow));
+        assert_eq!(covered, covers, "{wide} over {narrow}");
+    }
+}
+
+#[test]
+fn no_name_makes_a_pattern_slow() {
+    let many = pattern(&format!("{}b", "**/a/".repeat(60)));
+    let name = vec!["a"; 127].join("/");
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert!(!many.matches(None, &name));
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// Straight from the definition.
+fn naive(parts: &[&str], components: &[&str], user: &str) -> bool {
+    match (parts, components) {
+        ([], []) => true,
+        (["**", rest @ ..], [_, ..]) => {
+            (1..=components.len()).any(|taken| naive(rest, &components[taken..], user))
+        }
+        ([part, rest @ ..], [component, after @ ..]) => {
+            let fits =
+                *part == "*" || part == component || (*part == "{user}" && *component == user);
+            fits && naive(rest, after, user)
+        }
+        _ => false,
+    }
+}
+
+fn parts() -> impl Strategy<Value = Vec<&'static str>> {
+    let part = prop::sample::select(vec!["a", "b", "*", "**", "{user}"]);
+    prop::collection::vec(part, 1..6)
+}
+
+fn components() -> impl Strategy<Value = Vec<&'static str>> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..8)
+}
+
+proptest! {
+    #[test]
+    fn it_fits_what_the_definition_fits(parts in parts(), components in components()) {
+        let fitted = pattern(&parts.join("/")).matches(Some("b"), &components.join("/"));
+        prop_assert_eq!(fitted, naive(&parts, &components, "b"));
+    }
+
+    #[test]
+    fn what_is_covered_is_fitted(wide in parts(), narrow in parts(), components in components()) {
+        let (wide, narrow) = (pattern(&wide.join("/")), pattern(&narrow.join("/")));
+        let name = components.join("/");
+        if wide.covers(&narrow) && narrow.matches(Some("c"), &name) {
+            prop_assert!(wide.matches(Some("c"), &name), "{} over {} at {}", wide, narrow, name);
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_fall_over(text in ".{0,40}", name in ".{0,40}") {
+        if let Ok(parsed) = Pattern::parse(&text) {
+            parsed.matches(Some(&name), &name);
+            prop_assert_eq!(parsed.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+use std::path::Path;
+
+use crate::access::Grants;
+use crate::config::parse;
+use crate::registry::Action;
+
+const BASIC: &str = "mode = \"basic\", htpasswd = \"h\"";
+
+/// A config with these lines at its top, this auth and these keys of a route; its problems, and its grants.
+fn read(top: &str, auth: &str, route: &str) -> (String, Option<Grants>) {
+    let text = format!(
+        "{top}\n[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n\
+         [[site.route]]\npath = \"/v2/\"\nupstream = \"http://b\"\nauth = {{ {auth} }}\n{route}\n"
+    );
+    let (config, problems) = parse(Path::new("x"), text.as_bytes());
+    let grants = config.and_then(|config| {
+        let route = config.sites.into_iter().next()?.routes.into_iter().next()?;
+        Some((*route.granted?.grants).clone())
+    });
+    (problems.to_string(), grants)
+}
+
+fn grant(to: &str, repositories: &str, actions: &str) -> String {
+    format!(
+        "[[site.route.grant]]\nto = [{to}]\nrepositories = [{repositories}]\nactions = [{actions}]\n"
+    )
+}
+
+#[test]
+fn groups_and_actions_are_understood() {
+    let top = "groups = { ci = [\"bot\", \"alice\"] }";
+    let route = [
+        grant("\"@ci\"", "\"team/**\"", "\"push\""),
+        grant("\"@users\", \"eve\"", "\"pub/*\"", "\"pull\""),
+        grant("\"root\"", "\"**\"", "\"delete\", \"catalog\""),
+    ];
+    let (problems, grants) = read(top, BASIC, &route.concat());
+    assert_eq!(problems, "");
+    let grants = grants.unwrap();
+    for (user, action, repository, may) in [
+        ("bot", Action::Push, "team/a", true),
+        ("alice", Action::Pull, "team/a/b", true),
+        ("eve", Action::Pull, "team/a", false),
+        ("ci", Action::Pull, "team/a", false),
+        ("eve", Action::Pull, "pub/a", true),
+        ("root", Action::Delete, "x", true),
+        ("root", Action::Catalog, "x", true),
+        ("root", Action::Pull, "x", false),
+    ] {
+        let allowed = grants.allows(Some(user), action, Some(repository));
+        assert_eq!(allowed, may, "{user} {action} {repository}");
+    }
+    let lines: Vec<_> = grants.of(Some("root")).map(|grant| grant.line).collect();
+    assert_eq!(lines, [15, 19]);
+}
+
+#[test]
+fn without_grants_there_are_none() {
+    assert_eq!(read("", BASIC, ""), (String::new(), None));
+}
+
+#[test]
+fn a_route_that_can_hold_no_registry_has_no_grants() {
+    let grants = grant("\"a\"", "\"**\"", "\"pull\"");
+    for (path, is_refused) in [
+        ("/", false),
+        ("/v2", false),
+        ("/v2/a/", false),
+        ("/stats/", true),
+    ] {
+        let text = format!(
+            "[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n\
+             [[site.route]]\npath = \"{path}\"\nupstream = \"http://b\"\nauth = {{ {BASIC} }}\n{grants}"
+        );
+        let (_, problems) = parse(Path::new("x"), text.as_bytes());
+        assert_eq!(problems.has_errors(), is_refused, "{path}: {problems}");
+    }
+}
+
+#[test]
+fn what_is_refused_and_what_is_odd() {
+    for (top, auth, route, words) in CASES {
+        let (problems, _) = read(top, auth, &expand(route));
+        for word in *words {
+            assert!(problems.contains(word), "{word} in:\n{problems}");
+        }
+        let count = problems.matches(": error: ").count() + problems.matches(": warning: ").count();
+        let missing = words.iter().filter(|word| word.starts_with("missing"));
+        assert_eq!(count, missing.count().max(1), "{problems}");
+    }
+}
+
+/// `alice bob; team/**; pull push`, a grant a line; other lines as they are.
+fn expand(route: &str) -> String {
+    let quoted = |words: &str| {
+        let words = words.split_terminator(' ').filter(|word| !word.is_empty());
+        let quoted: Vec<_> = words.map(|word| format!("\"{word}\"")).collect();
+        quoted.join(", ")
+    };
+    let lines = route.lines().map(|line| {
+        let fields: Vec<_> = line.split(';').map(quoted).collect();
+        match fields.as_slice() {
+            [to, repositories, actions] => grant(to, repositories, actions),
+            _ => format!("{line}\n"),
+        }
+    });
+    lines.collect()
+}
+
+const ONE: &str = "@users; **; pull";
+const CI: &str = "groups = { ci = [\"bot\"] }";
+/// The top, the auth, the route; its one problem, unless more are missing.
+const CASES: &[(&str, &str, &str, &[&str])] = &[
+    (
+        "groups = { users = [\"a\"] }",
+        BASIC,
+        ONE,
+        &[
+            "1:12: error: the group name \"users\" is reserved",
+            "@users is every verified user",
+        ],
+    ),
+    (
+        "groups = { anonymous = [\"a\"] }",
+        BASIC,
+        ONE,
+        &["reserved"],
+    ),
+    (
+        "groups = { \"a b\" = [\"a\"] }",
+        BASIC,
+        ONE,
+        &["\"a b\" is no group name"],
+    ),
+    (
+        "groups = { a = [\"@b\"] }",
+        BASIC,
+        ONE,
+        &["1:17: error: \"@b\" stands in a group", "one by one"],
+    ),
+    (
+        "groups = { a = [\"b:c\"] }",
+        BASIC,
+        ONE,
+        &["\"b:c\" is no user name"],
+    ),
+    (
+        "groups = { a = [\"\u{fffd}\"] }",
+        BASIC,
+        ONE,
+        &["is no user name"],
+    ),
+    (
+        "groups = { a = [] }",
+        BASIC,
+        ONE,
+        &["1:16: warning: nobody is in the group \"a\""],
+    ),
+    (
+        CI,
+        BASIC,
+        "@cii; **; pull",
+        &[
+            "12:7: error: there is no group \"@cii\"",
+            "did you mean \"@ci\"?",
+        ],
+    ),
+    (CI, BASIC, "@user; **; pull", &["did you mean \"@users\"?"]),
+    (CI, BASIC, "@elsewhere; **; pull", &["in the table groups"]),
+    ("", BASIC, "a:b; **; pull", &["\"a:b\" is no user name"]),
+    (
+        "",
+        BASIC,
+        "@anonymous; **; pull",
+        &[
+            "12:7: error: \"@anonymous\" with mode = \"basic\"",
+            "first request to /v2/",
+            "mode = \"token\"",
+        ],
+    ),
+    (
+        "",
+        "mode = \"upstream\"",
+        ONE,
+        &["11:1: error: grants with mode = \"upstream\""],
+    ),
+    (
+        "",
+        "mode = \"none\"",
+        ONE,
+        &["11:1: error: grants with mode = \"none\""],
+    ),
+    (
+        "",
+        BASIC,
+        "registry = false\n@users; **; pull",
+        &["12:1: error: grants on a route that is no registry"],
+    ),
+    (
+        "",
+        BASIC,
+        "grant = []",
+        &["11:1: error: site.route.grant is empty"],
+    ),
+    (
+        "",
+        BASIC,
+        "; **; pull",
+        &["12:6: error: site.route.grant.to is empty"],
+    ),
+    (
+        "",
+        BASIC,
+        "a; ; pull",
+        &["site.route.grant.repositories is empty"],
+    ),
+    ("", BASIC, "a; **; ", &["site.route.grant.actions is empty"]),
+    (
+        "",
+        BASIC,
+        "[[site.route.grant]]",
+        &[
+            "missing key \"to\"",
+            "missing key \"repositories\"",
+            "missing key \"actions\"",
+        ],
+    ),
+    (
+        "",
+        BASIC,
+        "a; **; psuh",
+        &[
+            "14:12: error: site.route.grant.actions: there is no \"psuh\"",
+            "did you mean \"push\"?",
+        ],
+    ),
+    ("", BASIC, "a; **; ping", &["there is no \"ping\""]),
+    (
+        "",
+        BASIC,
+        "a; team-*; pull",
+        &[
+            "13:17: error: \"team-*\" is no pattern",
+            "\"**\" for one or more",
+        ],
+    ),
+    ("", BASIC, "a; a//b; pull", &["one slash between them"]),
+    (
+        "",
+        BASIC,
+        "a; x-{user}; pull",
+        &["alone between the slashes"],
+    ),
+    (
+        "",
+        BASIC,
+        "a; Team/**; pull",
+        &[
+            "13:17: warning: no repository is ever matched by \"Team/**\"",
+            "write \"team/**\"",
+        ],
+    ),
+    (
+        "",
+        BASIC,
+        "@users; **; pull\neve; **; pull",
+        &["15:1: warning: all that this grant gives is given by the one in line 11"],
+    ),
+    (
+        "",
+        BASIC,
+        "@users; **; pull\ntoo = 1",
+        &[
+            "unknown key \"too\" in site.route.grant",
+            "did you mean \"to\"?",
+        ],
+    ),
+];

@@ -1,0 +1,190 @@
+//! `check --who … --may …`, and what `check` says of grants that give nothing.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use crate::support::config;
+use crate::support::proxy::directory;
+
+const GRANTS: &str = "\
+[[site.route.grant]]
+to = [\"@ci\"]
+repositories = [\"team/**\"]
+actions = [\"push\"]
+[[site.route.grant]]
+to = [\"@users\"]
+repositories = [\"home/{user}/**\"]
+actions = [\"push\"]
+[[site.route.grant]]
+to = [\"alice\"]
+repositories = [\"pub/*\"]
+actions = [\"catalog\", \"delete\"]
+";
+
+/// Two more sites behind the first, one without grants and one whose upstream decides.
+const SITES: &str = "
+[[site]]
+hosts = [\"plain\"]
+tls = { cert = \"cert.pem\", key = \"key.pem\" }
+[[site.route]]
+path = \"/v2/\"
+upstream = \"http://127.0.0.1:1\"
+auth = { mode = \"basic\", htpasswd = \"htpasswd\" }
+[[site]]
+hosts = [\"harbor\"]
+tls = { cert = \"cert.pem\", key = \"key.pem\" }
+[[site.route]]
+path = \"/v2/\"
+upstream = \"http://127.0.0.1:1\"
+auth = { mode = \"upstream\" }
+";
+
+struct Written {
+    dir: TempDir,
+}
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let dir = directory();
+        let text = text.replace("{upstream}", "http://127.0.0.1:1");
+        std::fs::write(dir.path().join("proxy.toml"), text).unwrap();
+        Self { dir }
+    }
+
+    fn check(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["check", "-c", "proxy.toml"])
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .output()
+            .unwrap()
+    }
+}
+
+#[test]
+fn a_right_is_answered_with_its_grant() {
+    let groups = "[groups]\nci = [\"bot\", \"alice\"]\n";
+    let written = Written::new(&format!("{}{SITES}", config(groups, GRANTS)));
+    let cases = [
+        (
+            "alice push team/a",
+            "localhost",
+            0,
+            "localhost: yes, by the grant in proxy.toml:16\n",
+        ),
+        (
+            "alice pull home/alice/x",
+            "localhost",
+            0,
+            "localhost: yes, by the grant in proxy.toml:20\n",
+        ),
+        (
+            "alice pull home/bob/x",
+            "localhost",
+            1,
+            "localhost: no, no grant gives it\n",
+        ),
+        (
+            "alice pull pub/x",
+            "localhost",
+            1,
+            "localhost: no, no grant gives it; given there is delete, catalog\n",
+        ),
+        (
+            "alice catalog pub/x",
+            "localhost",
+            0,
+            "localhost: yes, by the grant in proxy.toml:24\n",
+        ),
+        (
+            "bot push team/a",
+            "localhost",
+            1,
+            "localhost: no, bot stands in no usable line of htpasswd; with a password there it would be yes, by the \
+             grant in proxy.toml:16\n",
+        ),
+        (
+            "eve push team/a",
+            "localhost",
+            1,
+            "localhost: no, eve stands in no usable line of htpasswd\n",
+        ),
+        (
+            "@anonymous pull pub/x",
+            "localhost",
+            1,
+            "localhost: no, nobody comes in without a password\n",
+        ),
+        (
+            "alice push x",
+            "PLAIN",
+            0,
+            "plain: yes, there are no grants, and every user may do everything\n",
+        ),
+        (
+            "alice push x",
+            "harbor",
+            1,
+            "harbor: the upstream decides\n",
+        ),
+    ];
+    for (question, host, code, said) in cases {
+        let words: Vec<_> = question.split(' ').collect();
+        let output = written.check(&[
+            "--who", words[0], "--may", words[1], words[2], "--host", host,
+        ]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{output:?}");
+        assert_eq!(output.status.code(), Some(code), "{question}");
+    }
+    let all = written.check(&["--who", "alice", "--may", "pull", "team/a"]);
+    let said = String::from_utf8_lossy(&all.stdout).into_owned();
+    assert_eq!(
+        (said.lines().count(), all.status.code()),
+        (3, Some(0)),
+        "{said}"
+    );
+    let some = written.check(&["--who", "alice", "--may", "pull", "other"]);
+    assert_eq!(some.status.code(), Some(1), "one site says no");
+}
+
+#[test]
+fn an_unclear_question_is_wrong_usage() {
+    let written = Written::new(&config("", GRANTS.replace("@ci", "alice").as_str()));
+    for (arguments, word) in [
+        (&["--who", "@ci", "--may", "pull", "a"][..], "@anonymous"),
+        (&["--who", "a", "--may", "psuh", "a"], "pull, push, delete"),
+        (&["--who", "a", "--may", "pull", "A"], "no repository"),
+        (
+            &["--who", "a", "--may", "pull", "a", "--host", "x"],
+            "no site",
+        ),
+        (&["--who", "a"], "Usage"),
+        (&["--may", "pull", "a"], "Usage"),
+        (&["--who", "a", "--may", "pull"], "Usage"),
+    ] {
+        let output = written.check(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(word), "{word} in {said}");
+    }
+}
+
+#[test]
+fn those_who_cannot_log_in_are_named() {
+    let groups = "[groups]\nci = [\"bot\", \"alice\"]\n";
+    let written = Written::new(&config(
+        groups,
+        &GRANTS.replace("[\"alice\"]", "[\"alcie\"]"),
+    ));
+    let output = written.check(&[]);
+    assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in [
+        "proxy.toml:4:7: warning: \"bot\" stands in no usable line of htpasswd",
+        "proxy.toml:25:7: warning: \"alcie\" stands in no usable line",
+        "2 warnings",
+    ] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+}
