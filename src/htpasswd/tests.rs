@@ -1,11 +1,10 @@
 //! The grammar of the file, what is said about bad lines, and reading from disk.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-
-use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 

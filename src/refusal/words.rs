@@ -1,11 +1,51 @@
-//! The body of a refusal, in the form the client reads.
+//! How a refusal is put together, and its body in the form the client reads.
 //!
 //! Called by `refusal`, which knows what to say.
 
+use http::StatusCode;
+
 use super::{Manner, Verdict};
-use crate::registry::errors;
+use crate::registry::errors::{self, Code};
 
 impl Verdict {
+    pub(super) fn new(status: u16, code: Code, message: impl ToString) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self {
+            status,
+            code,
+            message: message.to_string(),
+            retry_after: None,
+            allow: None,
+            token_error: None,
+        }
+    }
+
+    /// The same words for every cause.
+    pub(super) fn unauthorized() -> Self {
+        Self::new(401, Code::Unauthorized, "authentication required")
+    }
+
+    pub(super) fn token_error(self, word: &'static str) -> Self {
+        Self {
+            token_error: Some(word),
+            ..self
+        }
+    }
+
+    pub(super) fn retry_after(self, seconds: u32) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    pub(super) fn allow(self, methods: &'static str) -> Self {
+        Self {
+            allow: Some(methods),
+            ..self
+        }
+    }
+
     /// Media type and bytes: JSON that docker prints, a page for people, or a line.
     pub(super) fn body(&self, manner: &Manner) -> (&'static str, Vec<u8>) {
         if manner.registry {

@@ -156,7 +156,9 @@ fn problems_name_lines_and_never_hashes() {
 fn gate(registry: &Registry, users: impl AsRef<[u8]>) -> Proxy {
     let dir = directory();
     fs::write(dir.path().join("htpasswd"), users).unwrap();
-    Proxy::start_in(dir, &registry.url(), &config("", ""))
+    // These tests try more wrong passwords than anyone should.
+    let config = config("[throttle]\nguesses = 0\n", "");
+    Proxy::start_in(dir, &registry.url(), &config)
 }
 
 fn login(proxy: &Proxy, user: &str, password: &str) -> u16 {
