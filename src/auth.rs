@@ -269,7 +269,11 @@ impl Basic {
             Ok(true) => Ok(identity),
             Ok(false) => Err(Error::Wrong),
             Err(Unchecked::Busy) => Err(Error::Busy),
-            Err(Unchecked::TooMany(after)) => Err(Error::TooMany { after }),
+            Err(Unchecked::TooMany(after)) => {
+                // Whoever guesses on waits for his answers, and does not keep the gate busy with them.
+                tokio::time::sleep(after.min(PENANCE)).await;
+                Err(Error::TooMany { after })
+            }
         }
     }
 }
@@ -282,3 +286,6 @@ fn single(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
         _ => Err(Error::Twice),
     }
 }
+
+/// How long a refused guess waits for its answer.
+const PENANCE: Duration = Duration::from_secs(1);

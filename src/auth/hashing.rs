@@ -104,6 +104,8 @@ where
 }
 
 fn run_all(queue: &Queue) {
+    // Of this thread alone, on Linux: where cores are short, a transfer goes before a hash. No matter if it is refused.
+    let _ = rustix::process::nice(NICE);
     while let Some(work) = queue.next() {
         // A hash that panics must not take its thread along.
         let work = std::panic::AssertUnwindSafe(|| work.run());
@@ -112,6 +114,9 @@ fn run_all(queue: &Queue) {
         }
     }
 }
+
+/// A ninth of the weight of other threads, so that a login still has its turn on a busy machine.
+const NICE: i32 = 10;
 
 #[cfg(test)]
 mod tests {
