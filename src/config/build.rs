@@ -225,7 +225,7 @@ fn wait(limits: Option<&Table<'_>>, key: &'static str, default: u64) -> Duration
     };
     if written.is_zero() {
         if let Some(limits) = limits {
-            let what = format!("limits.{key} is zero");
+            let what = format!("{} is zero", limits.dotted(key));
             limits.report(
                 Problem::error(written.place, what)
                     .because("every wait would end at once")
@@ -250,7 +250,7 @@ fn bytes<T: TryFrom<u64>>(
         Ok(size) if range.contains(&written.value) => size,
         _ => {
             if let Some(limits) = limits {
-                let what = format!("limits.{key} is out of range");
+                let what = format!("{} is out of range", limits.dotted(key));
                 let remedy = format!(
                     "write a size from {} to {} bytes",
                     range.start(),

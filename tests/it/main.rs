@@ -38,5 +38,6 @@ mod rights;
 mod rules;
 mod streaming;
 mod support;
+mod throttle;
 mod tls;
 mod tokens;

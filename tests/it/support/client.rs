@@ -1,10 +1,11 @@
 //! An HTTP/1 client that sends what it is told, byte for byte, and reads answers strictly.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use socket2::{Domain, Type};
 
 use super::{Answer, Ask, PATIENCE, Proxy, certs};
 
@@ -32,6 +33,14 @@ impl Client {
     pub(crate) fn connect(proxy: &Proxy) -> Self {
         let config = certs::usual_client("http/1.1");
         Self::tls(proxy.https(), "localhost", config)
+    }
+
+    /// The same from another address of this machine.
+    pub(crate) fn connect_from(source: Ipv4Addr, proxy: &Proxy) -> Self {
+        let config = certs::usual_client("http/1.1");
+        let name = "localhost".try_into().unwrap();
+        let tls = ClientConnection::new(config, name).unwrap();
+        Self::of(tls, dial_from(source, proxy.https())).expect("a TLS connection")
     }
 
     pub(crate) fn tls(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> Self {
@@ -228,7 +237,19 @@ impl Client {
 
 /// A connection whose waits end.
 pub(crate) fn dial(address: SocketAddr) -> TcpStream {
-    let socket = TcpStream::connect_timeout(&address, PATIENCE).expect("a connection");
+    patient(TcpStream::connect_timeout(&address, PATIENCE).expect("a connection"))
+}
+
+/// The same from another address of this machine: all of 127.0.0.0/8 is here.
+pub(crate) fn dial_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    let connected = socket.connect_timeout(&address.into(), PATIENCE);
+    connected.expect("a connection");
+    patient(socket.into())
+}
+
+fn patient(socket: TcpStream) -> TcpStream {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket.set_nodelay(true).unwrap();

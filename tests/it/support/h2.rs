@@ -1,6 +1,7 @@
 //! An HTTP/2 client that sees single streams.
 
 use std::future::{Future, poll_fn};
+use std::net::Ipv4Addr;
 
 use ::h2::client::{ResponseFuture, SendRequest};
 use ::h2::{RecvStream, SendStream, client};
@@ -11,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::client::dial_from;
 use super::{Answer, Ask, PATIENCE, Proxy, certs};
 
 /// One connection.
@@ -51,6 +53,18 @@ impl H2 {
 
     pub(crate) async fn connect_with(proxy: &Proxy, builder: &client::Builder) -> Self {
         let socket = within(TcpStream::connect(proxy.https())).await.unwrap();
+        Self::over(socket, builder).await
+    }
+
+    /// From another address of this machine.
+    pub(crate) async fn connect_from(source: Ipv4Addr, proxy: &Proxy) -> Self {
+        let socket = dial_from(source, proxy.https());
+        socket.set_nonblocking(true).unwrap();
+        let socket = TcpStream::from_std(socket).unwrap();
+        Self::over(socket, &client::Builder::new()).await
+    }
+
+    async fn over(socket: TcpStream, builder: &client::Builder) -> Self {
         socket.set_nodelay(true).unwrap();
         let connector = TlsConnector::from(certs::usual_client("h2"));
         let name = "localhost".try_into().unwrap();
