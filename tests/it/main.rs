@@ -36,6 +36,7 @@ mod reload;
 mod repeats;
 mod rights;
 mod rules;
+mod shared_rights;
 mod streaming;
 mod support;
 mod throttle;
