@@ -45,12 +45,12 @@ pub enum Scheme {
     Apr1,
     /// `$5$`; `htpasswd -2`.
     Sha256Crypt {
-        /// 1000 to [`MAX_ROUNDS`].
+        /// 1000 to 1 000 000.
         rounds: u32,
     },
     /// `$6$`; `htpasswd -5`.
     Sha512Crypt {
-        /// 1000 to [`MAX_ROUNDS`].
+        /// 1000 to 1 000 000.
         rounds: u32,
     },
     /// `$2y$`, `$2b$`, `$2a$`: the same function. The counter-measure of libxcrypt's `$2a$`, which changes the hash
