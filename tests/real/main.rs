@@ -25,5 +25,6 @@ mod docker;
 mod outage;
 mod podman;
 mod rights;
+mod shared_rights;
 mod skopeo;
 mod tokens;
