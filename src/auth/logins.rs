@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::basic::Credentials;
 use super::hashing::{self, Busy, Hashing};
@@ -98,13 +98,17 @@ impl Logins {
         if memory.verified.knows(&mark, Instant::now()) {
             return Ok(true);
         }
-        let tried = memory.throttle.name(network, &credentials.user, mark);
+        let user = (credentials.user.as_slice(), stored);
+        let tried = memory.throttle.name(network, user, mark);
         if memory.was_wrong(&tried, self.throttle)? {
             return Ok(false);
         }
         let joined = Joined::join(memory, mark);
         let hash = || self.hash(users, credentials, tried);
-        let is_right = *joined.cell.get_or_try_init(hash).await?;
+        // Those who wait for another's hash wait no longer than for one of their own.
+        let wait = self.hashing.settings().wait;
+        let found = timeout(wait, joined.cell.get_or_try_init(hash)).await;
+        let is_right = *found.map_err(|_elapsed| Unchecked::Busy)??;
         // Also for those who joined, from whatever network.
         memory.note(&tried, is_right, self.throttle);
         Ok(is_right)
@@ -118,6 +122,10 @@ impl Logins {
     ) -> Result<bool, Unchecked> {
         let (memory, throttle) = (Arc::clone(&self.memory), self.throttle);
         let work = move || {
+            // Another may have been right meanwhile with the same credentials, whose asker then left.
+            if memory.verified.knows(&tried.mark(), Instant::now()) {
+                return Ok(true);
+            }
             // Others may have been wrong while this one waited.
             if memory.was_wrong(&tried, throttle)? {
                 return Ok(false);
@@ -334,7 +342,7 @@ mod tests {
     async fn one_who_leaves_does_not_take_the_others_answer_along() {
         let logins = Arc::new(logins(Duration::from_secs(10)));
         let first = logins.check(users(ALICE), credentials("alice", "pw"), home());
-        let gone = tokio::time::timeout(Duration::ZERO, first).await;
+        let gone = timeout(Duration::ZERO, first).await;
         let second = logins
             .check(users(ALICE), credentials("alice", "pw"), home())
             .await;
@@ -398,5 +406,39 @@ mod tests {
             }
             assert_eq!(wrong, THROTTLE.guesses, "{user}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_same_hash_waits_no_longer_than_for_one() {
+        let wait = Duration::from_millis(200);
+        let logins = Arc::new(logins(wait));
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        // The one thread is held, so no check gets its turn.
+        let holder = Arc::clone(&logins);
+        let held = tokio::spawn(async move {
+            holder
+                .hashing
+                .run(home(), move || held.recv())
+                .await
+                .is_ok()
+        });
+        tokio::task::yield_now().await;
+        let start = Instant::now();
+        let checks: Vec<_> = (0..10)
+            .map(|_| {
+                let logins = Arc::clone(&logins);
+                tokio::spawn(async move {
+                    logins
+                        .check(users(ALICE), credentials("alice", "pw"), home())
+                        .await
+                })
+            })
+            .collect();
+        for check in checks {
+            assert_eq!(check.await.unwrap(), Err(Unchecked::Busy));
+        }
+        assert!(start.elapsed() < wait * 5, "{:?}", start.elapsed());
+        hold.send(()).unwrap();
+        drop(held);
     }
 }

@@ -83,8 +83,9 @@ impl Throttle {
         }
     }
 
-    /// Names a try; `mark` is that of its credentials.
-    pub(super) fn name(&self, network: Network, user: &[u8], mark: Mark) -> Try {
+    /// Names a try; `user` is the name and the stored line, since two files may have different people of one name,
+    /// and `mark` is that of the credentials.
+    pub(super) fn name(&self, network: Network, user: (&[u8], &[u8]), mark: Mark) -> Try {
         Try {
             network,
             user: self.hasher.hash_one(user),

@@ -42,7 +42,8 @@ impl Lab {
     fn tried(&self, network: Network, user: &str, password: &str) -> Try {
         let secret = Password::new(password.into());
         let mark = self.verified.mark(user.as_bytes(), &secret, b"line");
-        self.throttle.name(network, user.as_bytes(), mark)
+        self.throttle
+            .name(network, (user.as_bytes(), b"line"), mark)
     }
 
     fn at(&self, seconds: u64) -> Instant {
@@ -140,6 +141,20 @@ fn a_right_login_forgives_its_own_user_only() {
     lab.throttle.right(&lab.tried(home, "alice", "right"));
     assert_eq!(lab.before(&next, 1), Before::Unknown);
     assert_eq!(lab.kept(), 1);
+}
+
+#[test]
+fn an_account_of_the_same_name_in_another_file_forgives_nothing() {
+    let lab = Lab::new();
+    let home = number(1);
+    for password in ["one", "two", "three"] {
+        lab.wrong(&lab.tried(home, "admin", password), 0);
+    }
+    let mark = lab.tried(home, "admin", "own").mark();
+    let other = lab.throttle.name(home, (b"admin", b"another line"), mark);
+    lab.throttle.right(&other);
+    let next = lab.tried(home, "admin", "four");
+    assert!(matches!(lab.before(&next, 1), Before::TooMany(_)));
 }
 
 #[test]
