@@ -21,6 +21,29 @@ async fn a_connection_is_used_again_by_its_own_worker_only() {
 }
 
 #[tokio::test]
+async fn the_connection_that_was_used_last_is_used_next() {
+    // Longer than what is read along with a head, so that a connection is busy until its answer has been read.
+    const LENGTH: usize = 300_000;
+    let answer = |name: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+        say(head + &name.repeat(LENGTH))
+    };
+    let script = ["a", "b"].map(|name| vec![Head, answer(name), Head, answer(name)]);
+    let script = Script::start(script).await;
+    let upstream = script.upstream();
+    let mut names = String::new();
+    for _ in 0..2 {
+        let first = upstream.send(0, get()).await.unwrap();
+        let second = upstream.send(0, get()).await.unwrap();
+        for answer in [first, second] {
+            names.extend(text(answer).await.chars().next());
+        }
+    }
+    assert_eq!(names, "abba", "b became idle after a");
+    assert_eq!(script.accepted(), 2);
+}
+
+#[tokio::test]
 async fn a_unix_socket_works_as_tcp_does() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
