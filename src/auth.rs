@@ -1,8 +1,8 @@
 //! Who is asking: from an `Authorization` header to an [`Identity`].
 //!
 //! `service` asks, once a request, before anything else is done with it, and answers at the token endpoint with
-//! what [`TokenService`] issues. This is the only module that
-//! can make an [`Identity`]; what the identity may do is decided by `access`.
+//! what [`TokenService`] issues. This is the only module that can make an [`Identity`]; what the identity may do is
+//! decided by `access`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +18,7 @@ mod basic;
 mod challenge;
 mod hashing;
 mod logins;
+mod sharded;
 mod throttle;
 pub mod token;
 mod verified;

@@ -1,8 +1,8 @@
 //! Password files: who is in them, and whether a password is theirs.
 //!
 //! `snapshot` makes [`LiveUsers`] and `server` looks after them; `auth` asks [`Users::find`] and [`Entry::verify`]; `cli`
-//! edits files with [`edit`], [`make`] and [`store`]. Nothing here
-//! counts guesses, remembers logins or moves the work off the I/O threads: one check may take seconds.
+//! edits files with [`edit`], [`make`] and [`store`]. Nothing here counts guesses, remembers logins or moves the work off
+//! the I/O threads: one check may take seconds.
 
 use std::collections::HashMap;
 use std::fmt;

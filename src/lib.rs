@@ -55,7 +55,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`secret`] |
+//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`secret`] `state_file` |
 //! | 1 parts | [`htpasswd`] [`listen`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -116,7 +116,8 @@
 //! - The token endpoint takes passwords, never tokens: a token that begets tokens would never end.
 //! - Guesses are counted by client network alone, so that nobody locks a user out from elsewhere; the same wrong
 //!   password again is no guess; a right login forgives the guesses at its own user only. Whoever shares the network of
-//!   a guesser and has not logged in lately waits with him.
+//!   a guesser and has not logged in lately waits with him. Of guesses at the same moment, as many more may be checked as
+//!   there are hash threads, less one.
 //! - Password checks wait in a queue for each client network, served in turn.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - A password file is edited under a lock on itself and replaced by a rename; of a line only the hash changes.
@@ -136,6 +137,7 @@ mod buffers;
 pub mod log;
 mod percent;
 pub mod secret;
+mod state_file;
 
 // 1: parts that know nothing of each other.
 pub mod htpasswd;

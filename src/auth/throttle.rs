@@ -3,15 +3,17 @@
 //! `logins` asks before a password is hashed, and reports what was wrong. The same wrong credentials again are no new
 //! guess: containerd tries five times, docker once a layer. Counted by network alone, so that nobody can lock a user
 //! out from elsewhere; and a right login forgives that user's guesses only, so that a guesser with an account of his
-//! own gains nothing by it. Reads no clock.
+//! own gains nothing by it. Of tries at the same moment as many more than allowed may be hashed as there are hash
+//! threads, less one: each is judged when its turn comes. Reads no clock.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::sharded::{SHARDS, Sharded};
 use super::verified::Mark;
 use crate::addr::Network;
 
@@ -27,7 +29,7 @@ pub struct Settings {
 /// The guesses of all networks.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: Sharded<Shard>,
     hasher: RandomState,
 }
 
@@ -78,7 +80,7 @@ struct Guess {
 impl Throttle {
     pub(super) fn new() -> Self {
         Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: Sharded::default(),
             hasher: RandomState::new(),
         }
     }
@@ -151,12 +153,7 @@ impl Throttle {
 
     fn shard(&self, network: Network) -> MutexGuard<'_, Shard> {
         let [first, ..] = self.hasher.hash_one(network).to_be_bytes();
-        let [zeroth, ..] = &self.shards;
-        let shard = self
-            .shards
-            .get(usize::from(first) % SHARDS)
-            .unwrap_or(zeroth);
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards.of(first)
     }
 }
 
@@ -199,8 +196,6 @@ impl Shard {
 
 /// Guesses that are remembered in all, some 16 MiB with their tables.
 const MOST: usize = 128 * 1024;
-/// A few, so that workers rarely meet at a lock.
-const SHARDS: usize = 16;
 
 #[cfg(test)]
 mod tests;

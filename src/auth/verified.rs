@@ -7,7 +7,7 @@
 //! nothing that could be tried against a password list.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
@@ -15,13 +15,13 @@ use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key};
 use aws_lc_rs::rand::SystemRandom;
 use tokio::time::Instant;
 
+use super::sharded::{SHARDS, Sharded};
 use crate::secret::Password;
 
 /// The logins that were verified lately.
 pub(super) struct Verified {
     key: Key,
-    /// A few, so that workers rarely meet at a lock.
-    shards: [Mutex<HashMap<Mark, Instant>>; SHARDS],
+    shards: Sharded<HashMap<Mark, Instant>>,
 }
 
 /// Stands for one user, one password and one stored line; equal for equal ones only.
@@ -34,7 +34,7 @@ impl Verified {
         let key = Key::generate(HMAC_SHA256, &SystemRandom::new())?;
         Ok(Self {
             key,
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: Sharded::default(),
         })
     }
 
@@ -68,12 +68,7 @@ impl Verified {
 
     fn shard(&self, mark: &Mark) -> MutexGuard<'_, HashMap<Mark, Instant>> {
         let [first, ..] = mark.0;
-        let [zeroth, ..] = &self.shards;
-        let shard = self
-            .shards
-            .get(usize::from(first) % SHARDS)
-            .unwrap_or(zeroth);
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards.of(first)
     }
 }
 
@@ -107,7 +102,6 @@ impl std::fmt::Debug for Verified {
 const LIFE: Duration = Duration::from_secs(300);
 /// Logins remembered at most; a mark and its time take some 100 bytes.
 const MOST: usize = 16 * 1024;
-const SHARDS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -159,11 +153,7 @@ mod tests {
         for n in 0..count {
             verified.remember(login(n), start + Duration::from_millis(u64::from(n)));
         }
-        let kept: usize = verified
-            .shards
-            .iter()
-            .map(|shard| shard.lock().unwrap().len())
-            .sum();
+        let kept: usize = verified.shards.all().map(|shard| shard.len()).sum();
         assert!(kept <= MOST, "{kept}");
         let now = start + Duration::from_millis(u64::from(count));
         assert!((count - 100..count).all(|n| verified.knows(&login(n), now)));

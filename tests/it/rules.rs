@@ -12,7 +12,15 @@ use crate::support::proxy;
 
 /// A module imports only from levels below its own. The same table stands in `src/lib.rs`.
 const LEVELS: [&[&str]; 13] = [
-    &["addr", "body", "buffers", "log", "percent", "secret"],
+    &[
+        "addr",
+        "body",
+        "buffers",
+        "log",
+        "percent",
+        "secret",
+        "state_file",
+    ],
     &[
         "htpasswd", "listen", "registry", "target", "tls", "upstream",
     ],

@@ -1,3 +1,5 @@
+//! What grants give, and which of them say nothing new.
+
 use super::*;
 
 /// `alice,@users: team/**, x: pull`

@@ -1,3 +1,5 @@
+//! Which names a pattern matches, held against a matcher of the simplest kind.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

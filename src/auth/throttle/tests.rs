@@ -59,10 +59,9 @@ impl Lab {
     }
 
     fn kept(&self) -> usize {
-        let shards = self.throttle.shards.iter();
+        let shards = self.throttle.shards.all();
         shards
             .map(|shard| {
-                let shard = shard.lock().unwrap();
                 let all: usize = shard.networks.values().map(Vec::len).sum();
                 assert_eq!(shard.guesses, all);
                 assert!(shard.networks.values().all(|guesses| !guesses.is_empty()));

@@ -2,9 +2,9 @@
 //!
 //! `snapshot` loads one from a file, or has one made where the gate keeps what is its own. A key never prints.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::error::Unspecified;
@@ -12,6 +12,8 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use aws_lc_rs::rand;
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
+
+use crate::state_file;
 
 /// The key that signs, and one that may have signed before. Both verify.
 #[derive(Clone)]
@@ -208,38 +210,12 @@ pub fn find_or_make(dir: &Path) -> Result<Loaded, Error> {
     let mut secret = Zeroizing::new([0; 32]);
     rand::fill(secret.as_mut_slice())?;
     let line = Zeroizing::new(Base64::encode_string(secret.as_slice()) + "\n");
-    make(&path, line.as_bytes()).map_err(|cause| Error::Write {
+    let made = state_file::make_dir(dir).and_then(|()| state_file::make(&path, line.as_bytes()));
+    made.map_err(|cause| Error::Write {
         path: path.clone(),
         cause,
     })?;
     load(&path)
-}
-
-/// 0600 from the first moment, whole from the first moment, and never in the place of another.
-fn make(path: &Path, content: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let draft = path.with_extension(format!("draft-{}", std::process::id()));
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    // Unlike a rename, a link takes no name that is taken.
-    let linked = fs::hard_link(&draft, path);
-    fs::remove_file(&draft)?;
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    // The new name itself must be on the disk (fsync(2)).
-    File::open(dir)?.sync_all()
 }
 
 fn file_in(dir: &Path) -> PathBuf {

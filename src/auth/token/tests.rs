@@ -1,3 +1,5 @@
+//! What a token is worth where, and that a changed one is worth nothing.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Grants as they are written: what is refused, what is warned of, and where.
+
 use std::path::Path;
 
 use crate::access::Grants;

@@ -1,3 +1,5 @@
+//! Which secrets are taken, and how one of the gate's own is made.
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -71,7 +73,7 @@ fn making_one_never_replaces_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = file_in(dir.path());
     fs::write(&path, ONE).unwrap();
-    make(&path, TWO.as_bytes()).unwrap();
+    state_file::make(&path, TWO.as_bytes()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), ONE);
 }
 
