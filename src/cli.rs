@@ -7,20 +7,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::prelude::*;
 
+use crate::config;
 use crate::config::problem::Problems;
-use crate::config::{self, Log};
-use crate::log::Sink;
-use crate::server::{Failure, Server};
-use crate::signals;
 use crate::snapshot::rights::{Answer, Question, Unclear};
 use crate::snapshot::{Purpose, Snapshot};
 
 mod htpasswd;
+mod log;
+mod reload;
+mod serve;
 
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about = "The gate in front of a container registry", after_help = EXAMPLES)]
@@ -31,8 +27,10 @@ struct Words {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Serve until told to stop (HUP reloads, USR1 reopens logs, TERM drains)
+    /// Serve until told to stop (HUP reloads, USR1 reopens logs, USR2 upgrades, TERM drains)
     Serve(Which),
+    /// Make the gate that serves with this configuration read it again, and say what came of it (as nginx -s reload)
+    Reload(Which),
     /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
     Check(Checking),
     /// Add, remove, try and list the users of a password file
@@ -74,7 +72,8 @@ impl Checking {
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     match Words::parse().command {
-        Verb::Serve(which) => serve(&which.file),
+        Verb::Serve(which) => serve::run(&which.file),
+        Verb::Reload(which) => reload::run(&which.file),
         Verb::Check(checking) => check(&checking),
         Verb::Htpasswd(verb) => htpasswd::run(&verb),
     }
@@ -121,86 +120,6 @@ fn tell(answer: &Answer) -> ExitCode {
     }
 }
 
-fn serve(file: &std::path::Path) -> ExitCode {
-    let (config, mut problems) = config::load(file);
-    let Some(config) = config else {
-        return refuse(&problems);
-    };
-    if problems.has_errors() {
-        // For what is wrong with the files it names.
-        Snapshot::build(&config, None, Purpose::Check, &mut problems);
-        return refuse(&problems);
-    }
-    let log = match start_log(&config.log) {
-        Ok(log) => log,
-        Err(error) => return fail(&format!("cannot write log.file: {error}")),
-    };
-    let (server, problems) = match Server::start(file, &config, problems, Some(log)) {
-        Ok(started) => started,
-        Err(Failure::Refused(problems)) => return refuse(&problems),
-        Err(Failure::Unable(problems)) => return fail(&format!("{problems}\nnot started")),
-    };
-    for problem in problems.warnings() {
-        tracing::warn!("{}", problems.line(problem));
-    }
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}")),
-    };
-    runtime.block_on(async {
-        let commands = match signals::commands() {
-            Ok(commands) => commands,
-            Err(error) => return fail(&format!("cannot listen for signals: {error}")),
-        };
-        for note in server.notes() {
-            tracing::info!("{note}");
-        }
-        for address in server.addresses() {
-            tracing::info!("listening on {address}");
-        }
-        server.run(commands).await;
-        ExitCode::SUCCESS
-    })
-}
-
-/// One subscriber for the process, writing through a queue. Without colours: escape codes in a log
-/// are how a client would forge what an operator sees. Of the libraries only warnings are written:
-/// at finer levels they show header values.
-fn start_log(log: &Log) -> std::io::Result<Sink> {
-    let sink = Sink::open(log.destination.clone())?;
-    let libraries = log.level.min(LevelFilter::WARN);
-    let targets = Targets::new()
-        .with_default(libraries)
-        .with_target("tidegate", log.level);
-    let layer = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_target(false)
-        .with_writer(ToSink(sink.clone()));
-    let registry = tracing_subscriber::registry();
-    let set = if log.json {
-        tracing::subscriber::set_global_default(
-            registry.with(layer.json().flatten_event(true).with_filter(targets)),
-        )
-    } else {
-        tracing::subscriber::set_global_default(registry.with(layer.with_filter(targets)))
-    };
-    set.map_err(std::io::Error::other)?;
-    Ok(sink)
-}
-
-struct ToSink(Sink);
-
-impl<'a> MakeWriter<'a> for ToSink {
-    type Writer = Sink;
-
-    fn make_writer(&'a self) -> Sink {
-        self.0.clone()
-    }
-}
-
 fn refuse(problems: &Problems) -> ExitCode {
     warn(&format!(
         "{problems}\n{}: the configuration is refused: {}",
@@ -240,4 +159,4 @@ const EXAMPLES: &str = "Examples:
   tidegate htpasswd add users al   a user, or a new password for one
   tidegate check --who alice --may push team/app
                                    may she, and by which grant?
-  kill -HUP PID                    read it again, without losing a transfer";
+  tidegate reload -c proxy.toml    read it again, without losing a transfer";

@@ -6,7 +6,6 @@
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use http::HeaderValue;
 use crate::access::Grants;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
+use crate::listen::Binding;
 use crate::log::Destination;
 use crate::{connection, service, tls, upstream};
 
@@ -76,9 +76,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// At least one.
-    pub https: Vec<SocketAddr>,
+    pub https: Vec<Binding>,
     /// For the redirect to https.
-    pub http: Vec<SocketAddr>,
+    pub http: Vec<Binding>,
     /// Threads that serve connections.
     pub workers: usize,
 }

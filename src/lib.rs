@@ -55,7 +55,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`secret`] `state_file` |
+//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -128,6 +128,12 @@
 //!   each time.
 //! - A reload changes everything but `listen.workers`, the number of client connections, and the process's own
 //!   log.
+//! - The pid file is found by the configuration's path, so that gates may share a folder; its lock, not its number, says
+//!   that a process runs, and passes to a successor with the descriptor.
+//! - A reload is built on a thread of its own: accepting, signals and the watchdog go on. One that is asked for meanwhile
+//!   comes after it.
+//! - In an upgrade both processes hold the same sockets, so nobody is refused; remembered logins, counted guesses and
+//!   ticket keys begin anew with the new process.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.
@@ -136,8 +142,10 @@ pub mod body;
 mod buffers;
 pub mod log;
 mod percent;
+pub mod pid_file;
 pub mod secret;
 mod state_file;
+pub mod systemd;
 
 // 1: parts that know nothing of each other.
 pub mod htpasswd;

@@ -3,17 +3,33 @@
 //! `server` binds a [`Listener`] for each address and runs [`Listener::accept`] until told to stop;
 //! what is done with a connection is not known here.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use tokio::sync::oneshot;
+
 use crate::addr::PeerAddr;
 
+mod binding;
+mod inherited;
 mod slots;
 
+pub use binding::{Binding, SYSTEMD};
+pub use inherited::Inherited;
 pub use slots::{Slot, Slots};
+
+/// How accepting ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Who waits in the kernel is left there: somebody else holds the socket too.
+    Leave,
+    /// Who waits in the kernel is accepted first: with the socket he would be refused.
+    Empty,
+}
 
 /// A bound and listening socket, not yet tied to a runtime.
 #[derive(Debug)]
@@ -41,12 +57,23 @@ impl Listener {
         })
     }
 
+    /// Goes on with a socket that listens already.
+    pub fn inherit(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+
+    /// A second descriptor of the same socket, to be handed to a successor.
+    pub fn duplicate(&self) -> io::Result<TcpListener> {
+        self.socket.try_clone()
+    }
+
     /// The address in use, with the port the system chose where 0 was asked for.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Accepts for ever; `handle` gets each connection with the slot that counts it.
+    /// Accepts until `stop` says how to end, or is gone; `handle` gets each connection with the slot that counts it.
     ///
     /// It neither dies nor spins: a connection that broke before it was accepted is skipped, and when
     /// descriptors or memory run out it pauses. With no slot free it holds the one it has accepted,
@@ -54,29 +81,72 @@ impl Listener {
     pub async fn accept(
         self,
         slots: Slots,
+        mut stop: oneshot::Receiver<Ending>,
         mut handle: impl FnMut(TcpStream, PeerAddr, Slot),
     ) -> io::Result<()> {
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
-        loop {
-            // Taken off this runtime again: a worker's will watch it.
-            match socket
-                .accept()
-                .await
-                .and_then(|(stream, address)| Ok((stream.into_std()?, address)))
-            {
-                Err(error) => pause(&error).await,
-                Ok((stream, address)) => {
-                    let room = slots.room().await;
-                    let peer = PeerAddr::new(address);
-                    match slots.take(room, peer.client()) {
-                        Some(slot) => handle(stream, peer, slot),
-                        None => {
-                            tracing::debug!(%peer, "closed: too many connections of this client")
-                        }
-                    }
-                }
+        let ending = tokio::select! {
+            ending = &mut stop => ending,
+            never = accept_all(&socket, &slots, &mut handle) => match never {},
+        };
+        if ending == Ok(Ending::Empty) {
+            accept_waiting(&socket.into_std()?, &slots, &mut handle);
+        }
+        Ok(())
+    }
+}
+
+async fn accept_all(
+    socket: &tokio::net::TcpListener,
+    slots: &Slots,
+    handle: &mut impl FnMut(TcpStream, PeerAddr, Slot),
+) -> Infallible {
+    loop {
+        // Taken off this runtime again: a worker's will watch it.
+        match socket
+            .accept()
+            .await
+            .and_then(|(stream, address)| Ok((stream.into_std()?, address)))
+        {
+            Err(error) => pause(&error).await,
+            Ok((stream, address)) => {
+                let peer = PeerAddr::new(address);
+                give(
+                    stream,
+                    peer,
+                    slots.take(slots.room().await, peer.client()),
+                    handle,
+                );
             }
         }
+    }
+}
+
+/// As far as there is room.
+fn accept_waiting(
+    socket: &TcpListener,
+    slots: &Slots,
+    handle: &mut impl FnMut(TcpStream, PeerAddr, Slot),
+) {
+    while let Some(room) = slots.room_now()
+        && let Ok((stream, address)) = socket.accept()
+    {
+        let peer = PeerAddr::new(address);
+        if stream.set_nonblocking(true).is_ok() {
+            give(stream, peer, slots.take(room, peer.client()), handle);
+        }
+    }
+}
+
+fn give(
+    stream: TcpStream,
+    peer: PeerAddr,
+    slot: Option<Slot>,
+    handle: &mut impl FnMut(TcpStream, PeerAddr, Slot),
+) {
+    match slot {
+        Some(slot) => handle(stream, peer, slot),
+        None => tracing::debug!(%peer, "closed: too many connections of this client"),
     }
 }
 

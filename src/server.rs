@@ -9,26 +9,38 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
 
 use crate::body::Budget;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
 use crate::connection::Drainer;
-use crate::listen::Slots;
+use crate::listen::{Inherited, Slots};
 use crate::log::Sink;
+use crate::pid_file::PidFile;
 use crate::snapshot::{Purpose, Snapshot};
+use crate::systemd::Manager;
 
 mod descriptors;
+mod drain;
 mod files;
 mod fixed;
 mod listeners;
+mod reload;
+mod sockets;
+mod succession;
+mod supervision;
+pub mod upgrade;
+mod watchdog;
 mod workers;
 
 use files::Files;
 use fixed::Fixed;
 use listeners::Listeners;
-pub use listeners::{Address, Scheme};
+use reload::Reloading;
+pub use sockets::{Address, Scheme};
+use supervision::Supervision;
+use upgrade::{Start, Successor, Upgrading};
 use workers::Workers;
 
 /// What a running gate can be told.
@@ -38,8 +50,23 @@ pub enum Command {
     Reload(Option<oneshot::Sender<Result<(), Problems>>>),
     /// Open the log files anew.
     ReopenLogs,
+    /// Start the program anew, and leave the service to it.
+    Upgrade,
     /// Stop accepting, let transfers finish, and end; a second one ends at once.
     Stop,
+}
+
+/// What the process brings along.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// Its own log, to be reopened.
+    pub log: Option<Sink>,
+    /// Who is told how it is.
+    pub manager: Manager,
+    /// Sockets that were there before it.
+    pub inherited: Inherited,
+    /// How to start it once more.
+    pub start: Option<Start>,
 }
 
 /// A gate whose sockets listen.
@@ -52,7 +79,23 @@ pub struct Server {
     drainer: Drainer,
     log: Option<Sink>,
     fixed: Fixed,
+    supervision: Supervision,
+    start: Option<Start>,
     _files: Files,
+}
+
+/// What is going on beside serving.
+#[derive(Default)]
+struct Underway {
+    reloading: Reloading,
+    upgrading: Upgrading,
+    watchdog: Option<JoinHandle<()>>,
+}
+
+/// Why the gate no longer accepts.
+enum End {
+    Stopped,
+    Succeeded(Successor),
 }
 
 /// Why there is no gate.
@@ -98,7 +141,7 @@ impl Server {
         file: &Path,
         config: &Config,
         mut problems: Problems,
-        log: Option<Sink>,
+        process: Process,
     ) -> Result<(Self, Problems), Failure> {
         let descriptors = descriptors::raise();
         let Some(snapshot) = Snapshot::build(config, None, Purpose::Serve, &mut problems) else {
@@ -109,10 +152,12 @@ impl Server {
             budget: Arc::new(Budget::new(config.h2_memory)),
         });
         let drainer = Drainer::new();
-        let Some(listeners) = Listeners::bind(&config.listen, &mut problems) else {
+        let inherited = process.inherited;
+        let Some(listeners) = Listeners::bind(&config.listen, inherited, &mut problems) else {
             return Err(Failure::Unable(problems));
         };
-        let started = Workers::start(config.listen.workers, &shared, &drainer)
+        let watchdog = process.manager.watchdog();
+        let started = Workers::start(config.listen.workers, &shared, &drainer, watchdog)
             .and_then(|workers| Ok((workers, Files::start(&shared)?)));
         let (workers, files) = match started {
             Ok(started) => started,
@@ -139,8 +184,13 @@ impl Server {
                 listeners,
                 workers,
                 drainer,
-                log,
+                log: process.log,
                 fixed: Fixed::of(config),
+                supervision: Supervision {
+                    manager: process.manager,
+                    pid_file: None,
+                },
+                start: process.start,
                 _files: files,
             },
             problems,
@@ -150,7 +200,7 @@ impl Server {
     /// Reads a file and starts: what a test and the demo need.
     pub fn open(file: &Path) -> Result<(Self, Problems), Failure> {
         match config::load(file) {
-            (Some(config), problems) => Self::start(file, &config, problems, None),
+            (Some(config), problems) => Self::start(file, &config, problems, Process::default()),
             (None, problems) => Err(Failure::Refused(problems)),
         }
     }
@@ -165,79 +215,68 @@ impl Server {
         self.shared.snapshot().notes.clone()
     }
 
+    /// The locked file that leads to this process, held until the end.
+    pub fn hold(&mut self, pid_file: PidFile) {
+        self.supervision.pid_file = Some(pid_file);
+    }
+
     /// Accepts connections and obeys commands until told to stop; when nobody can command any more, it
     /// stops as well. Returns how many connections were cut at the end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
         self.listeners.accept();
-        let mut tick = tokio::time::interval(TICK);
-        loop {
-            let command = tokio::select! {
-                command = commands.recv() => command,
-                _ = tick.tick() => {
-                    self.shared.snapshot().service.sites.close_idle();
-                    continue;
-                }
-            };
-            match command {
-                Some(Command::Reload(verdict)) => {
-                    let result = self.reload();
-                    if let Some(verdict) = verdict {
-                        // Whoever asked may have gone.
-                        let _ = verdict.send(result);
-                    }
-                }
-                Some(Command::ReopenLogs) => self.reopen_logs(),
-                Some(Command::Stop) | None => break,
+        self.supervision.ready(&self.serving());
+        let mut underway = Underway {
+            watchdog: watchdog::start(self.supervision.manager, &self.workers),
+            ..Underway::default()
+        };
+        let end = self.obey(&mut commands, &mut underway).await;
+        if let End::Succeeded(successor) = end {
+            self.hand_over(&successor);
+            if let Some(watchdog) = underway.watchdog.take() {
+                watchdog.abort();
             }
+        } else {
+            self.supervision.drains(self.shared.snapshot().drain);
+            self.listeners.close();
         }
         self.stop(commands).await
     }
 
-    fn reload(&mut self) -> Result<(), Problems> {
-        let outcome = self.try_reload();
-        match &outcome {
-            Ok(problems) => {
-                for problem in problems.warnings() {
-                    tracing::warn!("{}", problems.line(problem));
+    async fn obey(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        underway: &mut Underway,
+    ) -> End {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Reload(asker)) => underway.reloading.ask(asker),
+                    Some(Command::ReopenLogs) => self.reopen_logs(),
+                    Some(Command::Upgrade) => self.upgrade(underway),
+                    Some(Command::Stop) | None => return End::Stopped,
+                },
+                (built, askers) = underway.reloading.built() => {
+                    let outcome = self.finish_reload(built);
+                    for asker in askers {
+                        // Whoever asked may have gone.
+                        let _ = asker.send(outcome.clone());
+                    }
                 }
-                tracing::info!("reloaded");
+                outcome = underway.upgrading.outcome() => match outcome {
+                    Ok(successor) => return End::Succeeded(successor),
+                    Err(why) => self.not_upgraded(&why),
+                },
+                _ = tick.tick() => self.shared.snapshot().service.sites.close_idle(),
             }
-            Err(problems) => {
-                for problem in problems.errors() {
-                    tracing::error!("{}", problems.line(problem));
-                }
-                tracing::error!(
-                    "not reloaded: {}; the old configuration stays in use",
-                    problems.summary()
-                );
+            // A successor reads the configuration itself.
+            if underway.reloading.is_due() && !underway.upgrading.is_running() {
+                self.supervision.reload_begins();
+                let workers = self.workers.count();
+                let (file, old) = (self.file.clone(), self.shared.snapshot());
+                underway.reloading.begin(file, workers, old);
             }
         }
-        outcome.map(|_warnings| ())
-    }
-
-    fn try_reload(&mut self) -> Result<Problems, Problems> {
-        let (config, mut problems) = config::load(&self.file);
-        let Some(mut config) = config else {
-            return Err(problems);
-        };
-        for key in self.fixed.changed(&config) {
-            let what = format!("{key} takes effect at the next start");
-            problems.push(Problem::warning(None, what));
-        }
-        config.listen.workers = self.workers.count();
-        let old = self.shared.snapshot();
-        let Some(snapshot) = Snapshot::build(&config, Some(&old), Purpose::Serve, &mut problems)
-        else {
-            return Err(problems);
-        };
-        // The last thing that can fail: from here on everything is swapped.
-        self.listeners
-            .change(&config.listen, &mut problems)
-            .then_some(())
-            .ok_or_else(|| problems.clone())?;
-        self.shared.snapshot.store(Arc::new(snapshot));
-        self.shared.budget.set_limit(config.h2_memory);
-        Ok(problems)
     }
 
     fn reopen_logs(&self) {
@@ -250,35 +289,9 @@ impl Server {
         tracing::info!("log files reopened");
     }
 
-    async fn stop(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
-        let limit = self.shared.snapshot().drain;
-        tracing::info!(
-            connections = self.workers.open(),
-            "draining for at most {limit:?}"
-        );
-        self.listeners.close();
-        self.drainer.begin();
-        tokio::select! {
-            _ = timeout(limit, self.workers.finished()) => {}
-            () = second_stop(&mut commands) => tracing::info!("told again: ending at once"),
-        }
-        let cut = self.workers.open();
-        self.workers.cut();
-        // What is cut ends at once; a thread that does not is left to the end of the process.
-        let _ = timeout(Duration::from_secs(1), self.workers.finished()).await;
-        tracing::info!(cut, "stopped");
-        cut
-    }
-}
-
-/// Returns at the next `Stop`; never when nobody can send one.
-async fn second_stop(commands: &mut mpsc::Receiver<Command>) {
-    loop {
-        match commands.recv().await {
-            Some(Command::Stop) => return,
-            Some(Command::Reload(_) | Command::ReopenLogs) => {}
-            None => std::future::pending().await,
-        }
+    fn serving(&self) -> String {
+        let addresses: Vec<_> = self.addresses().iter().map(ToString::to_string).collect();
+        format!("serving on {}", addresses.join(", "))
     }
 }
 

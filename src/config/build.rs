@@ -3,7 +3,6 @@
 //! Called by `config` alone. A wrong value is reported and its default taken, so that one run finds
 //! every problem.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::problem::Problem;
 use super::table::Table;
 use super::{Config, Listen, Log, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
+use crate::listen::Binding;
 use crate::log::Destination;
 use crate::{connection, service, tls};
 
@@ -62,18 +62,18 @@ fn listen(root: &Table<'_>) -> Option<Listen> {
     let listen = root
         .required("listen", "[listen] with https = [\"[::]:443\"]")
         .table("listen")?;
-    let addresses = |key| -> Vec<SocketAddr> {
-        let list = listen.parse_each(key, units::socket_address);
+    let bindings = |key| -> Vec<Binding> {
+        let list = listen.parse_each(key, units::binding);
         list.map(|list| {
             list.value
                 .into_iter()
-                .map(|address| address.value)
+                .map(|binding| binding.value)
                 .collect()
         })
         .unwrap_or_default()
     };
-    let https = addresses("https");
-    let http = addresses("http");
+    let https = bindings("https");
+    let http = bindings("http");
     let workers = listen.integer_or("workers", 1..=256, cores().min(MOST_WORKERS));
     listen.required("https", "https = [\"[::]:443\"]");
     if https.is_empty()
@@ -86,7 +86,7 @@ fn listen(root: &Table<'_>) -> Option<Listen> {
     }
     if let Some(twice) = http
         .iter()
-        .find(|address| address.port() != 0 && https.contains(address))
+        .find(|binding| binding.port() != Some(0) && https.contains(binding))
     {
         let what = format!("{twice} stands in both listen.https and listen.http");
         listen.report(
@@ -187,7 +187,8 @@ fn service(limits: Option<&Table<'_>>, listen: Option<&Listen>) -> service::Sett
         body_idle: wait(limits, "body_idle", 60),
         https_port: listen
             .and_then(|listen| listen.https.first())
-            .map_or(443, SocketAddr::port),
+            .and_then(Binding::port)
+            .unwrap_or(443),
     }
 }
 

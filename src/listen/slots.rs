@@ -58,6 +58,12 @@ impl Slots {
         }
     }
 
+    /// Room for one more connection, if there is any.
+    pub(super) fn room_now(&self) -> Option<Room> {
+        let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Room { _permit: permit })
+    }
+
     /// Counts a connection of `client`, or says no when it has too many.
     pub(super) fn take(&self, room: Room, client: ClientAddr) -> Option<Slot> {
         let mut open = self

@@ -1,65 +1,49 @@
 //! The listening sockets of a config, and how a reload changes them without touching the others.
 
-use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::{TcpListener, TcpStream};
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
+use super::sockets::{Address, Scheme, Socket, State, bind_all, wanted};
 use super::workers::Dispatcher;
 use crate::addr::PeerAddr;
 use crate::config::Listen;
-use crate::config::problem::{Problem, Problems};
-use crate::listen::{Listener, Slot, Slots};
-
-/// What is spoken on a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// TLS.
-    Https,
-    /// Plain, for the redirect only.
-    Http,
-}
-
-/// A socket in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// What is spoken there.
-    pub scheme: Scheme,
-    /// Where, with the port that the system chose.
-    pub address: SocketAddr,
-}
+use crate::config::problem::Problems;
+use crate::listen::{Ending, Inherited, Listener, Slot, Slots};
 
 /// Sockets that are bound, and not served yet.
 #[derive(Debug)]
-pub(super) struct Bound(Vec<Socket>);
+pub(super) struct Bound {
+    sockets: Vec<Socket>,
+    spare: Inherited,
+}
 
 /// Sockets, and what serves their connections.
 #[derive(Debug)]
 pub(super) struct Listeners {
     sockets: Vec<Socket>,
+    /// Passed to the process, and named by no configuration yet.
+    spare: Inherited,
     slots: Slots,
     dispatcher: Dispatcher,
 }
 
-#[derive(Debug)]
-struct Socket {
-    /// As written in the config: a reload compares these.
-    wanted: Address,
-    address: Address,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    Bound(Listener),
-    Accepting(JoinHandle<()>),
-    Closed,
-}
-
 impl Listeners {
-    /// Binds every address, or reports each that cannot be.
-    pub(super) fn bind(listen: &Listen, problems: &mut Problems) -> Option<Bound> {
-        bind_all(&wanted(listen), &[], listen, problems).map(Bound)
+    /// Takes what is inherited and binds the rest, or reports each that cannot be.
+    pub(super) fn bind(
+        listen: &Listen,
+        mut inherited: Inherited,
+        problems: &mut Problems,
+    ) -> Option<Bound> {
+        let sockets = bind_all(&wanted(listen), &[], listen, &mut inherited, problems)?;
+        for name in inherited.names() {
+            tracing::warn!(socket = %name, "a socket that was passed is named by no listener");
+        }
+        Some(Bound {
+            sockets,
+            spare: inherited,
+        })
     }
 
     /// The addresses in use.
@@ -67,17 +51,38 @@ impl Listeners {
         self.sockets.iter().map(|socket| socket.address).collect()
     }
 
+    /// Every socket and the words that take it, for a successor.
+    pub(super) fn duplicates(&self) -> io::Result<Vec<(String, TcpListener)>> {
+        let own = self
+            .sockets
+            .iter()
+            .map(|socket| (socket.wanted.binding.to_string(), &socket.duplicate));
+        let spare = self
+            .spare
+            .sockets()
+            .iter()
+            .map(|(words, socket)| (words.clone(), socket));
+        own.chain(spare)
+            .map(|(words, socket)| Ok((words, socket.try_clone()?)))
+            .collect()
+    }
+
     /// Starts accepting on every socket that does not yet; needs a runtime.
     pub(super) fn accept(&mut self) {
         for socket in &mut self.sockets {
-            if let State::Bound(listener) = std::mem::replace(&mut socket.state, State::Closed) {
-                let task = accept(
+            if !matches!(socket.state, State::Bound(_)) {
+                continue;
+            }
+            let (stop, stopped) = oneshot::channel();
+            let before = std::mem::replace(&mut socket.state, State::Accepting(stop));
+            if let State::Bound(listener) = before {
+                tokio::spawn(accept(
                     listener,
                     socket.wanted.scheme,
                     self.slots.clone(),
+                    stopped,
                     self.dispatcher.clone(),
-                );
-                socket.state = State::Accepting(tokio::spawn(task));
+                ));
             }
         }
     }
@@ -85,28 +90,55 @@ impl Listeners {
     /// Adds what is new and closes what is gone; on any failure everything stays, and is reported.
     pub(super) fn change(&mut self, listen: &Listen, problems: &mut Problems) -> bool {
         let wanted = wanted(listen);
-        let have: Vec<_> = self.sockets.iter().map(|socket| socket.wanted).collect();
+        let have: Vec<_> = self
+            .sockets
+            .iter()
+            .map(|socket| socket.wanted.clone())
+            .collect();
         let new: Vec<_> = wanted
             .iter()
-            .filter(|address| !have.contains(address))
-            .copied()
+            .filter(|wanted| !have.contains(wanted))
+            .cloned()
             .collect();
-        let Some(added) = bind_all(&new, &have, listen, problems) else {
+        let Some(added) = bind_all(&new, &have, listen, &mut self.spare, problems) else {
             return false;
         };
-        let (kept, gone) = std::mem::take(&mut self.sockets)
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sockets)
             .into_iter()
             .partition(|socket| wanted.contains(&socket.wanted));
         self.sockets = kept;
         self.sockets.extend(added);
-        close(gone);
+        for socket in gone {
+            self.release(socket);
+        }
         self.accept();
         true
     }
 
-    /// Stops accepting, and closes the sockets.
+    /// An inherited socket is only laid aside: a later configuration may want it, and who waits in it is not refused.
+    fn release(&mut self, socket: Socket) {
+        let ending = socket.ending();
+        socket.state.end(ending);
+        if ending == Ending::Leave {
+            let words = socket.wanted.binding.to_string();
+            self.spare.add(words, socket.duplicate);
+        }
+    }
+
+    /// Stops accepting. Who waits in a socket that only this process holds is accepted first.
     pub(super) fn close(&mut self) {
-        close(std::mem::take(&mut self.sockets));
+        for socket in std::mem::take(&mut self.sockets) {
+            let ending = socket.ending();
+            socket.state.end(ending);
+        }
+    }
+
+    /// Stops accepting. Who waits is accepted first all the same: the successor's configuration may have left out the
+    /// socket.
+    pub(super) fn hand_over(&mut self) {
+        for socket in std::mem::take(&mut self.sockets) {
+            socket.state.end(Ending::Empty);
+        }
     }
 }
 
@@ -114,94 +146,25 @@ impl Bound {
     /// Adds what serves the connections.
     pub(super) fn with(self, slots: Slots, dispatcher: Dispatcher) -> Listeners {
         Listeners {
-            sockets: self.0,
+            sockets: self.sockets,
+            spare: self.spare,
             slots,
             dispatcher,
         }
     }
 }
 
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scheme {
-            Scheme::Https => write!(f, "https://{}", self.address),
-            Scheme::Http => write!(f, "http://{}", self.address),
-        }
-    }
-}
-
-async fn accept(listener: Listener, scheme: Scheme, slots: Slots, dispatcher: Dispatcher) {
+async fn accept(
+    listener: Listener,
+    scheme: Scheme,
+    slots: Slots,
+    stop: oneshot::Receiver<Ending>,
+    dispatcher: Dispatcher,
+) {
     let handle = |stream: TcpStream, peer: PeerAddr, slot: Slot| {
         dispatcher.dispatch(stream, peer, slot, scheme)
     };
-    if let Err(error) = listener.accept(slots, handle).await {
+    if let Err(error) = listener.accept(slots, stop, handle).await {
         tracing::error!(%error, "a listener failed; restart the gate");
     }
-}
-
-fn close(sockets: Vec<Socket>) {
-    for socket in sockets {
-        if let State::Accepting(task) = socket.state {
-            task.abort();
-        }
-    }
-}
-
-fn wanted(listen: &Listen) -> Vec<Address> {
-    let https = listen.https.iter().map(|address| Address {
-        scheme: Scheme::Https,
-        address: *address,
-    });
-    let http = listen.http.iter().map(|address| Address {
-        scheme: Scheme::Http,
-        address: *address,
-    });
-    https.chain(http).collect()
-}
-
-/// `own` are the addresses that the gate holds already.
-fn bind_all(
-    wanted: &[Address],
-    own: &[Address],
-    listen: &Listen,
-    problems: &mut Problems,
-) -> Option<Vec<Socket>> {
-    let mut sockets = Vec::new();
-    let mut complete = true;
-    for address in wanted {
-        match bind(*address, listen) {
-            Ok(socket) => sockets.push(socket),
-            Err(error) => {
-                complete = false;
-                let what = format!("cannot listen on {}: {error}", address.address);
-                if own
-                    .iter()
-                    .any(|held| held.address.port() == address.address.port())
-                {
-                    let problem = Problem::error(None, what)
-                        .because("the gate itself holds this port under another address or scheme");
-                    problems.push(problem.fix("restart the gate"));
-                    continue;
-                }
-                problems.push(Problem::error(None, what).fix("see with ss -ltnp who uses the port; ports below 1024 need CAP_NET_BIND_SERVICE"));
-            }
-        }
-    }
-    complete.then_some(sockets)
-}
-
-/// `[::]:443` alone takes IPv4 as well; beside an IPv4 address with the same port it must not.
-fn bind(wanted: Address, listen: &Listen) -> std::io::Result<Socket> {
-    let mut all = listen.https.iter().chain(&listen.http);
-    let only_v6 = all.any(|other| other.is_ipv4() && other.port() == wanted.address.port());
-    let listener = Listener::bind(wanted.address, only_v6)?;
-    let address = Address {
-        scheme: wanted.scheme,
-        address: listener.address()?,
-    };
-    Ok(Socket {
-        wanted,
-        address,
-        state: State::Bound(listener),
-    })
 }

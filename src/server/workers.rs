@@ -8,12 +8,14 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Shared;
-use super::listeners::Scheme;
+use super::sockets::Scheme;
+use super::watchdog::{Pulse, beat_interval};
 use crate::addr::PeerAddr;
 use crate::connection::{self, Answer, Drain, Drainer, Exchange, Terms};
 use crate::listen::Slot;
@@ -36,6 +38,7 @@ pub(super) struct Dispatcher {
 struct Worker {
     queue: mpsc::UnboundedSender<Accepted>,
     open: Arc<AtomicUsize>,
+    pulse: Pulse,
 }
 
 /// A connection on its way to a worker.
@@ -56,7 +59,12 @@ struct Counted {
 
 impl Workers {
     /// Starts `count` threads.
-    pub(super) fn start(count: usize, shared: &Arc<Shared>, drainer: &Drainer) -> io::Result<Self> {
+    pub(super) fn start(
+        count: usize,
+        shared: &Arc<Shared>,
+        drainer: &Drainer,
+        watchdog: Option<Duration>,
+    ) -> io::Result<Self> {
         let cut = watch::Sender::new(false);
         let finished = watch::Sender::new(count);
         let running = finished.subscribe();
@@ -72,10 +80,13 @@ impl Workers {
                 .enable_all()
                 .build()?;
             let (mut told, finished) = (cut.subscribe(), finished.clone());
+            let pulse = Pulse::default();
+            let beating = watchdog.map(|within| pulse.clone().beat(beat_interval(within)));
             std::thread::Builder::new()
                 .name(format!("tidegate-{number}"))
                 .spawn(move || {
                     runtime.block_on(async {
+                        beating.map(tokio::spawn);
                         tokio::select! {
                             () = serving.run(accepted) => {}
                             _ = told.wait_for(|cut| *cut) => {}
@@ -88,6 +99,7 @@ impl Workers {
             workers.push(Worker {
                 queue,
                 open: Arc::default(),
+                pulse,
             });
         }
         Ok(Self {
@@ -108,6 +120,12 @@ impl Workers {
             .iter()
             .map(|worker| worker.open.load(Ordering::Relaxed))
             .sum()
+    }
+
+    /// What shows that they make progress, where a watchdog is asked for.
+    pub(super) fn pulses(&self) -> Vec<Pulse> {
+        let pulses = self.workers.iter().map(|worker| worker.pulse.clone());
+        pulses.collect()
     }
 
     /// What hands connections over.

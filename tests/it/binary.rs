@@ -269,15 +269,20 @@ fn an_address_in_use_is_told() {
 }
 
 /// A running executable; killed when dropped.
-struct Gate {
-    child: Child,
+pub(crate) struct Gate {
+    pub(crate) child: Child,
     lines: Receiver<String>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Gate {
     fn start(file: &str) -> Self {
-        let mut child = command(&["serve", "-c", file]).spawn().unwrap();
+        Self::spawn(&mut command(&["serve", "-c", file]))
+    }
+
+    /// Starts a command that serves, and waits until it listens.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = channel();
         std::thread::spawn(move || {
@@ -298,7 +303,7 @@ impl Gate {
     }
 
     /// The next line of the log that holds these words.
-    fn line(&self, words: &str) -> String {
+    pub(crate) fn line(&self, words: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -311,22 +316,22 @@ impl Gate {
         }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::tls(self.address, "localhost", certs::usual_client("http/1.1"))
     }
 
-    fn login(&self, credentials: &str) -> u16 {
+    pub(crate) fn login(&self, credentials: &str) -> u16 {
         let request = Ask::new("GET", "/v2/").login(credentials.as_bytes());
         self.client().ask(&request).status
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 
     /// Waits for the end; its exit code.
-    fn end(&mut self) -> Option<i32> {
+    pub(crate) fn end(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -355,7 +360,7 @@ impl Drop for Gate {
     }
 }
 
-fn configured(text: &str) -> (TempDir, String) {
+pub(crate) fn configured(text: &str) -> (TempDir, String) {
     let dir = directory();
     let file = dir.path().join("proxy.toml");
     std::fs::write(&file, text).unwrap();
@@ -367,17 +372,24 @@ fn path(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.args(arguments).stdin(Stdio::null());
+    // Beside the configuration, not where a gate of this machine keeps it.
+    if let Some(file) = arguments.last() {
+        let dir = Path::new(file)
+            .parent()
+            .unwrap_or_else(|| Path::new("/nonexistent"));
+        command.env("RUNTIME_DIRECTORY", dir);
+    }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

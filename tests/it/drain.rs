@@ -46,6 +46,15 @@ fn a_transfer_ends_and_new_connections_are_refused() {
 }
 
 #[test]
+fn a_gate_that_has_reloaded_drains_as_well() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    proxy.reload().unwrap();
+    stop(&proxy);
+    assert_eq!(proxy.wait(), 0);
+}
+
+#[test]
 fn a_stream_ends_and_its_connection_says_goodbye() {
     let registry = Registry::obliging();
     let proxy = Proxy::usual(&registry);
@@ -123,7 +132,8 @@ fn the_second_stop_cuts_at_once() {
     let began = Instant::now();
     stop(&proxy);
     proxy.tell(Command::Stop);
-    assert_eq!(proxy.wait(), 1);
+    // Whoever knocked at the last moment is cut as well.
+    assert!(proxy.wait() >= 1);
     assert!(
         began.elapsed() < Duration::from_secs(10),
         "the limit is 30 s"

@@ -38,6 +38,7 @@ mod rights;
 mod rules;
 mod shared_rights;
 mod streaming;
+mod supervised;
 mod support;
 mod throttle;
 mod tls;

@@ -18,8 +18,10 @@ const LEVELS: [&[&str]; 13] = [
         "buffers",
         "log",
         "percent",
+        "pid_file",
         "secret",
         "state_file",
+        "systemd",
     ],
     &[
         "htpasswd", "listen", "registry", "target", "tls", "upstream",

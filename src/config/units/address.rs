@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::url::origin_of;
 use super::{Error, write};
+use crate::listen::{Binding, SYSTEMD};
 
 /// A name or an address, without a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +63,28 @@ pub fn socket_address(text: &str) -> Result<SocketAddr, Error> {
         let remedy = address_remedy(text);
         Error::Malformed { expected, remedy }
     })
+}
+
+/// An address and a port, or `systemd:NAME` for sockets that systemd holds.
+///
+/// # Errors
+///
+/// As [`socket_address`]; a name that systemd would not give a socket (sd_listen_fds(3)).
+pub fn binding(text: &str) -> Result<Binding, Error> {
+    let Some(name) = text.strip_prefix(SYSTEMD) else {
+        return socket_address(text).map(Binding::Address);
+    };
+    let is_name = (1..=255).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b':');
+    if !is_name {
+        return Err(Error::Malformed {
+            expected: "\"systemd:\" and the name of a socket unit's FileDescriptorName=",
+            remedy: write("systemd:https"),
+        });
+    }
+    Ok(Binding::Named(name.to_owned()))
 }
 
 /// A name, an IP literal with or without brackets, `*.x`, or `*`.

@@ -1,0 +1,43 @@
+//! The end: what runs may finish within a limit, and a second command to stop cuts it at once.
+//!
+//! Called by `server` when nothing is accepted any more.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Command, Server};
+
+impl Server {
+    /// Returns how many connections were cut.
+    pub(super) async fn stop(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
+        let limit = self.shared.snapshot().drain;
+        tracing::info!(
+            connections = self.workers.open(),
+            "draining for at most {limit:?}"
+        );
+        self.drainer.begin();
+        tokio::select! {
+            _ = timeout(limit, self.workers.finished()) => {}
+            () = second_stop(&mut commands) => tracing::info!("told again: ending at once"),
+        }
+        let cut = self.workers.open();
+        self.workers.cut();
+        // What is cut ends at once; a thread that does not is left to the end of the process.
+        let _ = timeout(Duration::from_secs(1), self.workers.finished()).await;
+        tracing::info!(cut, "stopped");
+        cut
+    }
+}
+
+/// Returns at the next `Stop`; never when nobody can send one.
+async fn second_stop(commands: &mut mpsc::Receiver<Command>) {
+    loop {
+        match commands.recv().await {
+            Some(Command::Stop) => return,
+            Some(Command::Reload(_) | Command::ReopenLogs | Command::Upgrade) => {}
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! One listening socket of the configuration: bound or inherited, and how it ends.
+//!
+//! Called by `listeners`.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use tokio::sync::oneshot;
+
+use crate::config::Listen;
+use crate::config::problem::{Problem, Problems};
+use crate::listen::{Binding, Ending, Inherited, Listener};
+
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// TLS.
+    Https,
+    /// Plain, for the redirect only.
+    Http,
+}
+
+/// A socket in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// What is spoken there.
+    pub scheme: Scheme,
+    /// Where, with the port that the system chose.
+    pub address: SocketAddr,
+}
+
+/// One entry of the configuration: a reload compares these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) scheme: Scheme,
+    pub(super) binding: Binding,
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) wanted: Wanted,
+    pub(super) address: Address,
+    /// The same socket once more: what a successor gets, and what stays of an inherited one.
+    pub(super) duplicate: TcpListener,
+    pub(super) state: State,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Bound(Listener),
+    Accepting(oneshot::Sender<Ending>),
+}
+
+impl Socket {
+    fn new(wanted: &Wanted, listener: Listener) -> io::Result<Self> {
+        let address = Address {
+            scheme: wanted.scheme,
+            address: listener.address()?,
+        };
+        Ok(Self {
+            wanted: wanted.clone(),
+            address,
+            duplicate: listener.duplicate()?,
+            state: State::Bound(listener),
+        })
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        match self.wanted.binding {
+            Binding::Address(_) => Ending::Empty,
+            Binding::Named(_) => Ending::Leave,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn end(self, ending: Ending) {
+        if let Self::Accepting(stop) = self {
+            // A listener that failed has said so, and is gone.
+            let _ = stop.send(ending);
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scheme {
+            Scheme::Https => write!(f, "https://{}", self.address),
+            Scheme::Http => write!(f, "http://{}", self.address),
+        }
+    }
+}
+
+pub(super) fn wanted(listen: &Listen) -> Vec<Wanted> {
+    let all = |scheme, bindings: &[Binding]| -> Vec<Wanted> {
+        bindings
+            .iter()
+            .map(|binding| Wanted {
+                scheme,
+                binding: binding.clone(),
+            })
+            .collect()
+    };
+    let mut wanted = all(Scheme::Https, &listen.https);
+    wanted.extend(all(Scheme::Http, &listen.http));
+    wanted
+}
+
+/// `own` is what the gate holds already.
+pub(super) fn bind_all(
+    wanted: &[Wanted],
+    own: &[Wanted],
+    listen: &Listen,
+    inherited: &mut Inherited,
+    problems: &mut Problems,
+) -> Option<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    let mut complete = true;
+    for wanted in wanted {
+        match bind(wanted, listen, inherited) {
+            Ok(bound) => sockets.extend(bound),
+            Err(error) => {
+                complete = false;
+                problems.push(unbound(wanted, &error, own, inherited));
+            }
+        }
+    }
+    if !complete {
+        // What was passed to the process is still there for the next configuration.
+        for socket in sockets {
+            if let Binding::Named(_) = socket.wanted.binding {
+                inherited.add(socket.wanted.binding.to_string(), socket.duplicate);
+            }
+        }
+        return None;
+    }
+    Some(sockets)
+}
+
+fn unbound(wanted: &Wanted, error: &io::Error, own: &[Wanted], inherited: &Inherited) -> Problem {
+    let problem = Problem::error(
+        None,
+        format!("cannot listen on {}: {error}", wanted.binding),
+    );
+    if let Binding::Named(_) = wanted.binding {
+        let names: Vec<_> = inherited.names().collect();
+        let passed = match names.as_slice() {
+            [] => "none that is free was passed".to_owned(),
+            names => format!("passed were {}", names.join(", ")),
+        };
+        return problem
+            .because(passed)
+            .fix("name it with FileDescriptorName= in a socket unit of this service");
+    }
+    let port = wanted.binding.port();
+    if own.iter().any(|held| held.binding.port() == port) {
+        return problem
+            .because("the gate itself holds this port under another address or scheme")
+            .fix("restart the gate");
+    }
+    problem.fix("see with ss -ltnp who uses the port; ports below 1024 need CAP_NET_BIND_SERVICE")
+}
+
+/// `[::]:443` alone takes IPv4 as well; beside an IPv4 address with the same port it must not.
+fn bind(wanted: &Wanted, listen: &Listen, inherited: &mut Inherited) -> io::Result<Vec<Socket>> {
+    let passed = inherited.take(&wanted.binding);
+    if !passed.is_empty() {
+        let sockets = passed
+            .into_iter()
+            .map(|socket| Socket::new(wanted, Listener::inherit(socket)?));
+        return sockets.collect();
+    }
+    let Binding::Address(address) = wanted.binding else {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no such socket",
+        ));
+    };
+    let mut all = listen.https.iter().chain(&listen.http);
+    let only_v6 = all.any(|other| other.is_ipv4() && other.port() == Some(address.port()));
+    let listener = Listener::bind(address, only_v6)?;
+    Ok(vec![Socket::new(wanted, listener)?])
+}
