@@ -104,8 +104,10 @@
 //!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
-//! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,
-//!   and a line that changes or goes ends it as soon as the file is read.
+//! - A right login is remembered while it is used, until a pause of five minutes, for twelve hours at most, as a MAC
+//!   over user, password and stored line: a push costs one hash, who works on is not refused for a guesser beside him,
+//!   and a line that changes or goes ends it as soon as the file is read. Each line has room for four, since DES crypt
+//!   and bcrypt take endless passwords for the same: nobody displaces another.
 //! - A password file is live: looked at twice a second, and read when two looks in a row saw the same stamp, so never
 //!   amid a write. One that cannot be read leaves the users as last read; one without users lets nobody in.
 //! - A token is for one site, one route and one stored line of its user, and is judged when a request starts: by its
