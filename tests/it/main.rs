@@ -14,6 +14,7 @@
 mod access_log;
 mod answers;
 mod binary;
+mod catalogue;
 mod credentials;
 mod drain;
 mod early;
