@@ -29,6 +29,7 @@ mod listeners;
 mod live_passwords;
 mod locations;
 mod memory;
+mod model;
 mod modes;
 mod passwords;
 mod ping;
