@@ -164,7 +164,7 @@ impl Service {
             Permitted::Whole(permit) => route.forward.send(permit, parts, body, &around).await?,
             Permitted::Part(listing) => {
                 let _entered = self.limiters.walk(&identity, client)?;
-                let is_here = |name: &str| site.holds(route, name);
+                let is_here = |name: &str| site.lists(route, name);
                 catalog::answer(&route.forward, &listing, &parts, &around, &is_here).await?
             }
         };

@@ -117,8 +117,13 @@ impl Site {
             .is_some_and(|found| std::ptr::eq(found, route))
     }
 
-    /// Whether the list of all repositories is this route's to give as it is: no other route can hold one. So it is for
-    /// a route that can hold none itself, as at `/v2/_catalog`: it is there to give the list.
+    /// Whether this route's list may name this repository: its own, and any where it can hold none itself, as at
+    /// `/v2/_catalog`. Such a route is there to give the list.
+    pub fn lists(&self, route: &Route, repository: &str) -> bool {
+        Reach::of(&route.path).is_none() || self.holds(route, repository)
+    }
+
+    /// Whether this route's list may name all that the registry has: no other route can hold a repository.
     pub fn lists_all(&self, route: &Route) -> bool {
         let Some(own) = Reach::of(&route.path) else {
             return true;

@@ -23,8 +23,8 @@ use crate::refusal::Refusal;
 use crate::registry::Invalid;
 use crate::registry::catalog::{self, Fault};
 
-/// Reads as much of the list as it takes, and answers; `is_here` says which repositories lie under the route that is
-/// asked.
+/// Reads as much of the list as it takes, and answers; `is_here` says which repositories the route that is asked may
+/// name.
 pub(super) async fn answer(
     forward: &Forward,
     listing: &Listing,
@@ -61,7 +61,7 @@ pub(super) async fn answer(
 struct Walk<'a> {
     forward: &'a Forward,
     listing: &'a Listing,
-    /// Whether requests for a repository come to this route.
+    /// Whether this route may name a repository.
     is_here: &'a (dyn Fn(&str) -> bool + Sync),
     around: &'a Around<'a>,
     agent: Option<&'a HeaderValue>,

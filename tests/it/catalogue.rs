@@ -181,6 +181,17 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
 }
 
 #[test]
+fn a_route_for_the_list_alone_has_rights_of_its_own() {
+    let registry = listing(ALL);
+    let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"up/**\"]\nactions = [\"pull\", \"catalog\"]\n";
+    let all = format!("[[site.route]]\npath = \"/v2/\"\nupstream = \"{{upstream}}\"\n{BASIC}\n");
+    let listed = config("", &[grants, &all].concat()).replacen("\"/v2/\"", "\"/v2/_catalog\"", 1);
+    let proxy = Proxy::start(&registry, &listed);
+    let shown = walked(&proxy, &Ask::alice("GET", ""), 1, &["zz", "Team"]);
+    assert_eq!(shown, ["up/x", "up/x/y"]);
+}
+
+#[test]
 fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
     let registry = Registry::obliging();
     let web =
