@@ -123,21 +123,22 @@ impl Site {
         Reach::of(&route.path).is_none() || self.holds(route, repository)
     }
 
-    /// Whether this route's list may name all that the registry has: no other route can hold a repository.
+    /// Whether this route's list may name all that the registry has: every repository can lie below it, and no other
+    /// route can hold one.
     pub fn lists_all(&self, route: &Route) -> bool {
-        let Some(own) = Reach::of(&route.path) else {
-            return true;
-        };
-        let mut others = self
-            .routes
-            .iter()
-            .filter(|other| !std::ptr::eq(*other, route));
-        // What holds all of them leaves nothing to a shorter path.
-        others.all(|other| match Reach::of(&other.path) {
+        match Reach::of(&route.path) {
             None => true,
-            Some(Reach::All) => own == Reach::All && is_below(&route.path, &other.path),
             Some(Reach::Some) => false,
-        })
+            Some(Reach::All) => {
+                let mut others = self.routes.iter();
+                // What holds all of them leaves nothing to a shorter path.
+                others.all(|other| match Reach::of(&other.path) {
+                    None => true,
+                    Some(Reach::All) => is_below(&route.path, &other.path),
+                    Some(Reach::Some) => false,
+                })
+            }
+        }
     }
 
     /// True for one of the site's names.
