@@ -200,7 +200,7 @@ fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
     let part = config("", "").replace("path = \"/v2/\"", "path = \"/v2/a/\"");
     for (config, mounts) in [
-        (config("", &web), true),
+        (config("", web), true),
         (config("", &web.replace("\"/\"", "\"/v2/up/\"")), false),
         // The registry has more than lies below the only route.
         (part, false),
@@ -399,7 +399,7 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
     // Who leaves makes room, though the registry has not answered yet.
     inside.pop();
     let until = Instant::now() + PATIENCE;
-    let mut next = loop {
+    let next = loop {
         let mut next = begin(Ipv4Addr::new(127, 0, 1, 5), &list);
         let soon = Duration::from_millis(100);
         next.socket.set_read_timeout(Some(soon)).unwrap();

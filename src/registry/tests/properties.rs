@@ -28,26 +28,21 @@ fn matches_name(text: &str) -> bool {
 /// can be and what follows it (`descriptors.go`; the names of the grammar here are all that it is given).
 fn routed(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/v2/")?;
-    let is_tag = grammar::is_tag as fn(&str) -> bool;
-    let routes: [(&str, &dyn Fn(&str) -> bool); 7] = [
-        ("/tags/list", &str::is_empty),
-        ("/manifests/", &|text| {
-            is_tag(text) || grammar::is_digest(text)
-        }),
-        ("/blobs/uploads/", &str::is_empty),
-        ("/blobs/uploads/", &grammar::is_upload_id),
-        ("/blobs/", &grammar::is_digest),
-        ("/referrers/", &grammar::is_digest),
-        ("/_catalog", &str::is_empty),
-    ];
-    let mut found = routes.iter().filter_map(|(middle, fits)| {
+    let reference = |text: &str| grammar::is_tag(text) || grammar::is_digest(text);
+    let at = |middle: &str, fits: &dyn Fn(&str) -> bool| {
         let mut splits = rest.rmatch_indices(middle);
         splits.find_map(|(at, _)| {
             let (name, end) = rest.split_at(at);
-            (matches_name(name) && fits(&end[middle.len()..])).then_some(name)
+            let end = end.strip_prefix(middle)?;
+            (matches_name(name) && fits(end)).then_some(name)
         })
-    });
-    found.next()
+    };
+    at("/tags/list", &str::is_empty)
+        .or_else(|| at("/manifests/", &reference))
+        .or_else(|| at("/blobs/", &grammar::is_digest))
+        .or_else(|| at("/blobs/uploads/", &str::is_empty))
+        .or_else(|| at("/blobs/uploads/", &grammar::is_upload_id))
+        .or_else(|| at("/referrers/", &grammar::is_digest))
 }
 
 fn any_method() -> impl Strategy<Value = Method> {
