@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::auth::Identity;
-use crate::registry::{Action, Operation, Scope};
+use crate::registry::{Action, Mount, Operation, Scope, is_name};
 
 mod actions;
 mod grants;
@@ -22,8 +22,31 @@ pub use pattern::{Malformed, Pattern};
 pub enum Asked {
     /// An operation of the registry API; it is forwarded as rebuilt from its parsed form.
     Operation(Operation),
+    /// The list of repositories, of which some lie under other routes: nobody gets it unseen.
+    SharedList(Operation),
     /// A path and query outside the registry API, forwarded as sent.
     Path(String),
+}
+
+impl Asked {
+    /// What is asked of the registry API.
+    pub fn operation(&self) -> Option<&Operation> {
+        match self {
+            Self::Operation(operation) | Self::SharedList(operation) => Some(operation),
+            Self::Path(_) => None,
+        }
+    }
+
+    /// The same, its mount turned into a plain upload where the source may not be read: a blob that is mounted becomes
+    /// readable where it is mounted to.
+    fn mount_if(self, may: impl FnOnce(Mount<'_>) -> bool) -> Self {
+        match self {
+            Self::Operation(operation) if !operation.mount().is_none_or(may) => {
+                Self::Operation(operation.without_mount())
+            }
+            asked => asked,
+        }
+    }
 }
 
 /// Proof that an identity may have what it asked for. Made here only.
@@ -36,17 +59,14 @@ impl Permit {
     /// The target to send upstream: path and query.
     pub fn target(&self) -> String {
         match &self.asked {
-            Asked::Operation(operation) => operation.target(),
+            Asked::Operation(operation) | Asked::SharedList(operation) => operation.target(),
             Asked::Path(target) => target.clone(),
         }
     }
 
     /// The permitted operation, under the registry API.
     pub fn operation(&self) -> Option<&Operation> {
-        match &self.asked {
-            Asked::Operation(operation) => Some(operation),
-            Asked::Path(_) => None,
-        }
+        self.asked.operation()
     }
 }
 
@@ -62,7 +82,7 @@ pub enum Permitted {
 /// The right to read the list of repositories, page by page, and to show some of it. Made here only.
 #[derive(Debug)]
 pub struct Listing {
-    grants: Arc<Grants>,
+    access: Access,
     user: Option<String>,
     operation: Operation,
 }
@@ -80,10 +100,10 @@ impl Listing {
         }
     }
 
-    /// Whether the identity may learn that there is such a repository.
+    /// Whether the identity may learn that there is such a repository. A name that no request can have is nobody's.
     pub fn shows(&self, repository: &str) -> bool {
-        self.grants
-            .allows(self.user.as_deref(), Action::Pull, Some(repository))
+        let user = self.user.as_deref();
+        is_name(repository) && self.access.allows(user, Action::Pull, Some(repository))
     }
 }
 
@@ -121,37 +141,54 @@ impl Access {
     pub fn permit(&self, identity: &Identity, asked: Asked) -> Result<Permitted, Denied> {
         let asked = match self {
             Self::Granted(grants) => granted(grants, identity, asked)?,
-            Self::Everyone | Self::Verified => {
-                self.admit(identity)?;
-                asked
-            }
+            Self::Verified if identity.user().is_none() => return Err(denied(identity)),
+            Self::Everyone | Self::Verified => asked,
         };
         let asked = match identity.scope() {
             Some(scope) => within(scope, asked)?,
             None => asked,
         };
-        match (self, asked) {
-            (Self::Granted(grants), Asked::Operation(operation))
-                if operation.action() == Action::Catalog
-                    && !grants.pulls_everything(identity.user()) =>
-            {
-                Ok(Permitted::Part(Listing {
-                    grants: Arc::clone(grants),
-                    user: identity.user().map(str::to_owned),
-                    operation,
-                }))
+        Ok(match self.in_part(identity, asked) {
+            Ok(listing) => Permitted::Part(listing),
+            Err(asked) => Permitted::Whole(Permit { asked }),
+        })
+    }
+
+    /// A list of which the identity may see some only; or what was asked for, to be had as it is. An upstream that
+    /// knows who is asking decides itself what it lists.
+    fn in_part(&self, identity: &Identity, asked: Asked) -> Result<Listing, Asked> {
+        let sees_all = match self {
+            Self::Granted(grants) => grants.pulls_everything(identity.user()),
+            Self::Everyone | Self::Verified => true,
+        };
+        let operation = match asked {
+            Asked::SharedList(operation) if !identity.is_left_to_upstream() => operation,
+            Asked::Operation(operation) if operation.action() == Action::Catalog && !sees_all => {
+                operation
             }
-            (_, asked) => Ok(Permitted::Whole(Permit { asked })),
-        }
+            whole => return Err(whole),
+        };
+        Ok(Listing {
+            access: self.clone(),
+            user: identity.user().map(str::to_owned),
+            operation,
+        })
     }
 
     /// Whether `identity` may learn anything at all here, such as what is wrong with its request. With grants, so may
-    /// every verified user, also one who is allowed nothing: it is his own request, and he proved who he is.
+    /// every verified user, also one who is allowed nothing: it is his own request, and he proved who he is. So may
+    /// who shows a token for nobody in particular, where something is granted to anyone: another token would not mend
+    /// the request. All others are asked to log in.
     pub fn admit(&self, identity: &Identity) -> Result<(), Denied> {
-        match self {
-            Self::Everyone => Ok(()),
-            Self::Verified | Self::Granted(_) if identity.user().is_some() => Ok(()),
-            Self::Verified | Self::Granted(_) => Err(denied(identity)),
+        let is_admitted = match self {
+            Self::Everyone => true,
+            Self::Verified => identity.user().is_some(),
+            Self::Granted(grants) => identity.user().is_some() || is_let_in(grants, identity),
+        };
+        if is_admitted {
+            Ok(())
+        } else {
+            Err(Denied::Anonymous)
         }
     }
 
@@ -182,55 +219,34 @@ impl Access {
 
 /// What the grants leave of `asked`.
 fn granted(grants: &Grants, identity: &Identity, asked: Asked) -> Result<Asked, Denied> {
-    let operation = match asked {
-        Asked::Operation(operation) => operation,
-        Asked::Path(_) => return Err(denied(identity)),
+    let Some(operation) = asked.operation() else {
+        return Err(denied(identity));
     };
-    let user = identity.user();
-    // Whoever shows a token, be it one for nobody in particular, has found the way in that a ping points to.
-    let is_known_ping = operation.action() == Action::Ping && identity.scope().is_some();
-    if !is_known_ping && !grants.allows(user, operation.action(), operation.repository()) {
+    let (user, action) = (identity.user(), operation.action());
+    let is_ping_let_in = action == Action::Ping && is_let_in(grants, identity);
+    if !is_ping_let_in && !grants.allows(user, action, operation.repository()) {
         return Err(denied(identity));
     }
-    let operation = with_right_to_mount(grants, user, operation);
-    Ok(Asked::Operation(operation))
-}
-
-/// What a token's scope leaves of `asked`. A mount reads its source: without that in the scope a plain upload starts,
-/// and so it does where the registry would choose the source.
-fn within(scope: &Scope, asked: Asked) -> Result<Asked, Denied> {
-    let operation = match asked {
-        Asked::Operation(operation) => operation,
-        // No scope speaks of paths.
-        Asked::Path(_) => return Err(Denied::Scope),
-    };
-    if !scope.allows(operation.repository(), operation.action()) {
-        return Err(Denied::Scope);
-    }
-    let may_mount = operation.mount().is_none_or(|mount| {
-        mount
-            .from
-            .is_some_and(|source| scope.allows(Some(source), Action::Pull))
-    });
-    Ok(Asked::Operation(if may_mount {
-        operation
-    } else {
-        operation.without_mount()
+    Ok(asked.mount_if(|mount| match mount.from {
+        Some(_) => grants.allows(user, Action::Pull, mount.from),
+        // The registry chooses one, out of all it has.
+        None => grants.pulls_everything(user),
     }))
 }
 
-/// The blob that is mounted becomes readable where it is mounted to. Without a source the registry chooses one, out of
-/// all it has.
-fn with_right_to_mount(grants: &Grants, user: Option<&str>, operation: Operation) -> Operation {
-    let may = operation.mount().is_none_or(|mount| match mount.from {
-        Some(_) => grants.allows(user, Action::Pull, mount.from),
-        None => grants.pulls_everything(user),
-    });
-    if may {
-        operation
-    } else {
-        operation.without_mount()
+/// Whoever shows a token, be it one for nobody in particular, has found the way in that a ping points to. It leads
+/// somewhere only where something is granted to anyone.
+fn is_let_in(grants: &Grants, identity: &Identity) -> bool {
+    identity.scope().is_some() && grants.of(None).next().is_some()
+}
+
+/// What a token's scope leaves of `asked`. No scope speaks of paths, and none of a source that the registry chooses.
+fn within(scope: &Scope, asked: Asked) -> Result<Asked, Denied> {
+    let operation = asked.operation().ok_or(Denied::Scope)?;
+    if !scope.allows(operation.repository(), operation.action()) {
+        return Err(Denied::Scope);
     }
+    Ok(asked.mount_if(|mount| mount.from.is_some() && scope.allows(mount.from, Action::Pull)))
 }
 
 /// Someone unknown may yet log in; one with a token for nobody in particular may yet get another.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::access::Grants;
+use crate::access::{Grants, Subjects};
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::listen::Binding;
@@ -149,6 +149,8 @@ pub struct Granted {
     pub grants: Arc<Grants>,
     /// Every user who is named, himself or in a group.
     pub named: Vec<Placed<String>>,
+    /// Every pattern with `{user}` in it, and whom it is for.
+    pub homes: Vec<(Placed<String>, Subjects)>,
 }
 
 /// How a route learns who is asking.

@@ -96,6 +96,17 @@ impl Users {
         self.entries.get(user)
     }
 
+    /// Everyone, in the order of the lines.
+    pub fn by_line(&self) -> Vec<(&[u8], &Entry)> {
+        let mut all: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(user, entry)| (&**user, entry))
+            .collect();
+        all.sort_unstable_by_key(|(_, entry)| entry.line);
+        all
+    }
+
     /// A stand-in for users who do not exist: of the scheme and cost most common in the file (the dearer of two
     /// equally common ones), it takes as long as a real check, and no password matches it. None without users.
     pub fn prevailing(&self) -> Option<&Entry> {

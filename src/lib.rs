@@ -78,12 +78,15 @@
 //!   several names.
 //! - What is sent to a registry is built from the parsed operation; query keys the API does not know are dropped.
 //! - A mount whose source lies under another route becomes a plain upload: the source is read under that route's
-//!   conditions, which the request has not met. A mount that names no source is sent on only where the site has one
-//!   route.
+//!   conditions, which the request has not met. A mount that names no source is sent on only where one route of the
+//!   site can hold repositories.
+//! - The list of repositories names none that lies under another route, as the registry behind knows no routes. It is
+//!   given as it is where one route of the site can hold repositories, by a route for the list alone, and where the
+//!   upstream knows who is asking.
 //! - With grants, what none of them gives is 403 in the same words whether it exists or not; without any, every verified
 //!   user may do everything. A user who is allowed nothing still hears what is wrong with his own request, and that
-//!   `/v2/` is there; nobody else does, also where something is granted to anyone: clients decide by that answer
-//!   whether to log in.
+//!   `/v2/` is there; so does, where something is granted to anyone, who shows a token for nobody in particular; nobody
+//!   else does: clients decide by that answer whether to log in.
 //! - The right to mount is decided where permits are made: without the right to pull at the source, or at all
 //!   repositories when none is named, the permit is for a plain upload.
 //! - The list of repositories is walked and filtered for those who may not pull all of it. Its `Link` goes on after the
@@ -104,8 +107,10 @@
 //!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
-//! - A right login is remembered for five minutes, as a MAC over user, password and stored line: a push costs one hash,
-//!   and a line that changes or goes ends it as soon as the file is read.
+//! - A right login is remembered while it is used, until a pause of five minutes, for twelve hours at most, as a MAC
+//!   over user, password and stored line: a push costs one hash, who works on is not refused for a guesser beside him,
+//!   and a line that changes or goes ends it as soon as the file is read. Each line has room for four, since DES crypt
+//!   and bcrypt take endless passwords for the same: nobody displaces another.
 //! - A password file is live: looked at twice a second, and read when two looks in a row saw the same stamp, so never
 //!   amid a write. One that cannot be read leaves the users as last read; one without users lets nobody in.
 //! - A token is for one site, one route and one stored line of its user, and is judged when a request starts: by its
@@ -113,6 +118,9 @@
 //! - Fewer rights than a token was asked for are no error; a request beyond its scope is a 401 that names the scope,
 //!   so that clients fetch another one. Where the user has no right at all, no token is asked for.
 //! - In token mode a ping is never anonymous: docker asks for a token only where `/v2/` answers 401.
+//! - What a stranger can ask for and what costs more than a request that is sent on is bounded, in all and for each
+//!   client network, with 503 at once: forms at the token endpoint (256, 32), and walks through the list of repositories
+//!   (32, 8; of strangers 16, 4, so that they leave the users' room alone).
 //! - The token endpoint takes passwords, never tokens: a token that begets tokens would never end.
 //! - Guesses are counted by client network alone, so that nobody locks a user out from elsewhere; the same wrong
 //!   password again is no guess; a right login forgives the guesses at its own user only. Whoever shares the network of

@@ -57,6 +57,9 @@ pub enum Refusal {
     /// A request for a token whose form did not come, or is too long for one.
     #[error(transparent)]
     Form(#[from] body::Error),
+    /// Too many are at the same thing, in all or of one client network.
+    #[error("too many such requests are being answered; try again later")]
+    Crowded,
     /// A transfer coding other than exactly one `chunked`.
     #[error("unknown transfer coding")]
     TransferCoding,
@@ -159,6 +162,7 @@ impl Refusal {
                 .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             Self::TokenMethod => Verdict::new(405, Code::Unsupported, self).allow("GET, POST"),
             Self::Form(error) => of_body(error),
+            Self::Crowded => Verdict::new(503, Code::Unavailable, self).retry_after(2),
             Self::TransferCoding => Verdict::new(501, Code::Unsupported, self),
             Self::Expectation => Verdict::new(417, Code::Unsupported, self),
             Self::TooLarge(_) => Verdict::new(413, Code::SizeInvalid, self),

@@ -26,12 +26,14 @@ use crate::site::{Route, Site, Sites};
 use crate::target::Target;
 
 mod catalog;
+mod limiter;
 mod opened;
 mod plain;
 mod request_id;
 mod tokens;
 mod wanted;
 
+pub use limiter::Limiters;
 use opened::Opened;
 use wanted::{Next, Wanted, permitted, wanted};
 
@@ -57,6 +59,8 @@ pub struct Service {
     pub settings: Settings,
     /// The access log; `None` when it is off.
     pub access_log: Option<AccessLog>,
+    /// What only so many may be at.
+    pub limiters: Arc<Limiters>,
 }
 
 impl Service {
@@ -113,7 +117,7 @@ impl Service {
         let Addressed { route, target, .. } = *addressed;
         let parts = &asking.parts;
         let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
-        let asked = tokens::Asking::new(parts, target, asking.client, body);
+        let asked = tokens::Asking::new(parts, target, asking.client, body, &self.limiters);
         let Opened { record, manner, .. } = opened;
         tokens::answer(tokens, &route.access, asked, record, manner).await
     }
@@ -159,7 +163,9 @@ impl Service {
         let answer = match permitted {
             Permitted::Whole(permit) => route.forward.send(permit, parts, body, &around).await?,
             Permitted::Part(listing) => {
-                catalog::answer(&route.forward, &listing, &parts, &around).await?
+                let _entered = self.limiters.walk(&identity, client)?;
+                let is_here = |name: &str| site.lists(route, name);
+                catalog::answer(&route.forward, &listing, &parts, &around, &is_here).await?
             }
         };
         record.upstream(began.elapsed());

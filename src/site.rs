@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
+use crate::registry::is_name;
 
 /// All sites of a config.
 #[derive(Debug, Default)]
@@ -110,6 +111,36 @@ impl Site {
         matching.max_by_key(|route| route.path.trim_end_matches('/').len())
     }
 
+    /// Whether requests for this repository take this route.
+    pub fn holds(&self, route: &Route, repository: &str) -> bool {
+        self.route(&format!("/v2/{repository}/"))
+            .is_some_and(|found| std::ptr::eq(found, route))
+    }
+
+    /// Whether this route's list may name this repository: its own, and any where it can hold none itself, as at
+    /// `/v2/_catalog`. Such a route is there to give the list.
+    pub fn lists(&self, route: &Route, repository: &str) -> bool {
+        Reach::of(&route.path).is_none() || self.holds(route, repository)
+    }
+
+    /// Whether this route's list may name all that the registry has: every repository can lie below it, and no other
+    /// route can hold one.
+    pub fn lists_all(&self, route: &Route) -> bool {
+        match Reach::of(&route.path) {
+            None => true,
+            Some(Reach::Some) => false,
+            Some(Reach::All) => {
+                let mut others = self.routes.iter();
+                // What holds all of them leaves nothing to a shorter path.
+                others.all(|other| match Reach::of(&other.path) {
+                    None => true,
+                    Some(Reach::All) => is_below(&route.path, &other.path),
+                    Some(Reach::Some) => false,
+                })
+            }
+        }
+    }
+
     /// True for one of the site's names.
     pub fn is_named(&self, host: &str) -> bool {
         self.hosts
@@ -119,6 +150,26 @@ impl Site {
                 // `*` is "any other name": it says nothing about which names are ours.
                 None => pattern == host && pattern != "*",
             })
+    }
+}
+
+/// Which repositories can lie below a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    All,
+    Some,
+}
+
+impl Reach {
+    /// Nothing for a path below which there can be none.
+    fn of(path: &str) -> Option<Self> {
+        match path.trim_end_matches('/') {
+            "" | "/v2" => Some(Self::All),
+            path => {
+                let name = path.strip_prefix("/v2/")?;
+                is_name(name).then_some(Self::Some)
+            }
+        }
     }
 }
 

@@ -97,6 +97,7 @@ impl Snapshot {
             sites,
             settings: config.service.clone(),
             access_log,
+            limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.limiters)),
         };
         let connection = config.connection.clone();
         Some(Self {

@@ -127,7 +127,8 @@ impl Grant {
 }
 
 impl Subjects {
-    fn include(&self, user: Option<&str>) -> bool {
+    /// Whether it is for `user`, or with `None` for someone who has not logged in.
+    pub fn include(&self, user: Option<&str>) -> bool {
         self.anyone || user.is_some_and(|user| self.verified || self.users.contains(user))
     }
 

@@ -63,6 +63,24 @@ impl Pattern {
         matches!(*self.parts, [Part::Many])
     }
 
+    /// Whether it names the user's own place.
+    pub fn is_of_user(&self) -> bool {
+        self.parts.contains(&Part::User)
+    }
+
+    /// Whether some name of this form begins with these components, or is made of them.
+    pub fn can_lie_below(&self, components: &[&str]) -> bool {
+        let mut all = components.iter();
+        for part in &self.parts {
+            match (part, all.next()) {
+                (_, None) | (Part::Many, Some(_)) => return true,
+                (Part::Literal(text), Some(component)) if **text != **component => return false,
+                (Part::Literal(_) | Part::One | Part::User, Some(_)) => {}
+            }
+        }
+        all.next().is_none()
+    }
+
     /// Whether a name is of this form, `{user}` being `user`. The caller passes names of the registry's grammar only:
     /// so a user whose name is no path component is nowhere at home.
     pub fn matches(&self, user: Option<&str>, repository: &str) -> bool {

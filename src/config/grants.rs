@@ -16,6 +16,7 @@ use crate::access::{Grant, Grants, Malformed, Pattern, Subjects};
 use crate::registry::Action;
 
 mod groups;
+mod reach;
 
 pub(super) use groups::Groups;
 use groups::is_user;
@@ -26,6 +27,7 @@ impl Reader<'_, '_> {
         &self,
         route: &Table<'_>,
         auth: Option<&Auth>,
+        path: Option<&str>,
         is_registry: bool,
     ) -> Option<Granted> {
         let place = route.place_of("grant")?;
@@ -65,13 +67,16 @@ impl Reader<'_, '_> {
         let mut reading = Reading {
             groups: self.groups,
             is_basic: matches!(auth, Some(Auth::Basic { .. })),
+            path: path.filter(|_| is_registry),
             named: BTreeMap::new(),
+            homes: Vec::new(),
         };
         let grants = Grants::new(tables.iter().filter_map(|table| reading.grant(table)));
         report_covered(&tables, &grants);
         Some(Granted {
             grants: Arc::new(grants),
             named: reading.named.into_values().collect(),
+            homes: reading.homes,
         })
     }
 }
@@ -79,6 +84,8 @@ impl Reader<'_, '_> {
 struct Reading<'a> {
     groups: &'a Groups,
     is_basic: bool,
+    path: Option<&'a str>,
+    homes: Vec<(Placed<String>, Subjects)>,
     /// By their place, once each.
     named: BTreeMap<Place, Placed<String>>,
 }
@@ -93,15 +100,42 @@ impl Reading<'_> {
             self.subject(table, &mut subjects, who);
         }
         let patterns = repositories?;
-        let patterns = patterns.iter().filter_map(|text| pattern(table, text));
+        let patterns = patterns
+            .into_iter()
+            .filter_map(|text| self.pattern(table, text, &subjects));
+        let patterns = patterns.collect();
         let actions = actions?;
-        let actions = actions.iter().filter_map(|word| action(table, word));
+        let actions = actions.iter().filter_map(|word| self.action(table, word));
         Some(Grant {
-            subjects,
-            patterns: patterns.collect(),
+            patterns,
             actions: actions.collect(),
+            subjects,
             line: table.place().line,
         })
+    }
+
+    fn pattern(
+        &mut self,
+        table: &Table<'_>,
+        text: Placed<String>,
+        subjects: &Subjects,
+    ) -> Option<Pattern> {
+        let pattern = pattern(table, &text)?;
+        if let Some(path) = self.path {
+            reach::check_pattern(table, path, &text, &pattern);
+        }
+        if pattern.is_of_user() {
+            self.homes.push((text, subjects.clone()));
+        }
+        Some(pattern)
+    }
+
+    fn action(&self, table: &Table<'_>, word: &Placed<String>) -> Option<Action> {
+        let action = action(table, word)?;
+        if let (Action::Catalog, Some(path)) = (action, self.path) {
+            reach::check_catalog(table, path, word);
+        }
+        Some(action)
     }
 
     fn subject(&mut self, table: &Table<'_>, subjects: &mut Subjects, who: Placed<String>) {

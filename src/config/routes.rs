@@ -51,6 +51,7 @@ impl Reader<'_, '_> {
         let granted = self.granted(
             route,
             auth.as_ref(),
+            path.as_ref().map(|path| path.value.as_str()),
             registry && may_be_registry(path.as_ref()),
         );
         Some(Route {

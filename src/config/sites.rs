@@ -12,6 +12,7 @@ use super::table::{Table, Written};
 use super::units::{self, Host, HostPattern};
 use super::{Certificate, Route, Site};
 use crate::forward::Origin;
+use crate::registry::is_registry_path;
 
 /// Reads every site.
 pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
@@ -144,6 +145,70 @@ impl Reader<'_, '_> {
                     .report(Problem::error(table.place_of("path"), what).fix("remove one of them"));
             }
             seen.push(prefix);
+            let is_unread = !route.registry && is_registry_path(&route.path);
+            let mut others = routes.iter().flatten();
+            if is_unread && others.any(|other| other.registry && other.upstream == route.upstream) {
+                let what = format!(
+                    "{} leads to a registry that another route guards",
+                    route.path
+                );
+                self.table.report(
+                    Problem::warning(table.place_of("registry"), what)
+                        .because("with registry = false a mount is sent on as it came, and reads what lies there")
+                        .fix("remove registry = false, or name another upstream"),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::parse;
+
+    /// What is said of routes by their path and upstream, those that are no registry with a `!` in front.
+    fn said(routes: &[(&str, &str)]) -> String {
+        let mut text =
+            "[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n"
+                .to_owned();
+        for (path, upstream) in routes {
+            let registry = if path.starts_with('!') {
+                "registry = false\n"
+            } else {
+                ""
+            };
+            let path = path.trim_start_matches('!');
+            text += &format!(
+                "[[site.route]]\npath = \"{path}\"\nupstream = \"http://{upstream}\"\nauth = {{ mode = \"none\" }}\n\
+                 {registry}"
+            );
+        }
+        let (_, problems) = parse(std::path::Path::new("x"), text.as_bytes());
+        problems.to_string()
+    }
+
+    #[test]
+    fn a_path_has_one_route() {
+        let twice = said(&[("/v2/", "b"), ("/v2", "c")]);
+        assert!(
+            twice.contains("error: the site has two routes for /v2\n"),
+            "{twice}"
+        );
+    }
+
+    #[test]
+    fn a_way_into_a_registry_without_its_grammar_is_warned_of() {
+        let odd = said(&[("/v2/", "b"), ("!/v2/files/", "b")]);
+        for word in ["14:1: warning: /v2/files/ leads to a registry", "a mount"] {
+            assert!(odd.contains(word), "{word} in {odd}");
+        }
+        for fine in [
+            &[("/v2/", "b"), ("!/v2/files/", "c")][..],
+            &[("/v2/", "b"), ("!/", "b")],
+            &[("/v2/", "b"), ("/v2/files/", "b")],
+            &[("!/v2/", "b"), ("!/v2/files/", "b")],
+        ] {
+            assert_eq!(said(fine), "", "{fine:?}");
         }
     }
 }

@@ -23,12 +23,14 @@ use crate::refusal::Refusal;
 use crate::registry::Invalid;
 use crate::registry::catalog::{self, Fault};
 
-/// Reads as much of the list as it takes, and answers.
+/// Reads as much of the list as it takes, and answers; `is_here` says which repositories the route that is asked may
+/// name.
 pub(super) async fn answer(
     forward: &Forward,
     listing: &Listing,
     parts: &request::Parts,
     around: &Around<'_>,
+    is_here: &(dyn Fn(&str) -> bool + Sync),
 ) -> Result<Response<Body>, Refusal> {
     if parts.method != Method::GET {
         return Err(Invalid::Method { allow: "GET" }.into());
@@ -40,6 +42,7 @@ pub(super) async fn answer(
     let mut walk = Walk {
         forward,
         listing,
+        is_here,
         around,
         agent: parts.headers.get(header::USER_AGENT),
         size: Some(catalog::MAX_SIZE),
@@ -58,6 +61,8 @@ pub(super) async fn answer(
 struct Walk<'a> {
     forward: &'a Forward,
     listing: &'a Listing,
+    /// Whether this route may name a repository.
+    is_here: &'a (dyn Fn(&str) -> bool + Sync),
     around: &'a Around<'a>,
     agent: Option<&'a HeaderValue>,
     /// Entries asked for at once; nothing leaves it to the upstream.
@@ -102,7 +107,7 @@ impl Walk<'_> {
         let visible = page
             .names
             .into_iter()
-            .filter(|name| self.listing.shows(name));
+            .filter(|name| self.listing.shows(name) && (self.is_here)(name));
         let missing = (wanted + 1).saturating_sub(self.shown.len());
         self.shown.extend(visible.take(missing));
         self.shown.len() > wanted || !page.goes_on

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::check_expectation;
+use super::{Limiters, check_expectation};
 use crate::access::Access;
 use crate::access_log::Record;
 use crate::addr::ClientAddr;
@@ -32,6 +32,7 @@ pub(super) struct Asking<'a> {
     query: Option<&'a str>,
     client: ClientAddr,
     body: Body,
+    limiters: &'a Limiters,
 }
 
 impl<'a> Asking<'a> {
@@ -40,12 +41,14 @@ impl<'a> Asking<'a> {
         target: &'a Target,
         client: ClientAddr,
         body: Body,
+        limiters: &'a Limiters,
     ) -> Self {
         Self {
             parts,
             query: target.query(),
             client,
             body,
+            limiters,
         }
     }
 }
@@ -63,6 +66,7 @@ pub(super) async fn answer(
         query,
         client,
         body,
+        limiters,
     } = asking;
     manner.registry = true;
     manner.challenge = Some(tokens.challenge());
@@ -77,7 +81,9 @@ pub(super) async fn answer(
         }
         Method::POST => {
             check_expectation(&parts.headers)?;
+            let entered = limiters.form(client)?;
             let form = parse(&read(body).await?)?;
+            drop(entered);
             let scope = form.scope();
             let identity = tokens.authenticate_form(form, client).await?;
             record.user(identity.user());

@@ -7,7 +7,7 @@ use http::{Method, request};
 use crate::access::{Access, Asked, Permitted};
 use crate::auth::Identity;
 use crate::refusal::Refusal;
-use crate::registry::{Operation, Parsed, is_registry_path};
+use crate::registry::{Action, Operation, Parsed, is_registry_path};
 use crate::site::{Route, Site};
 use crate::target::Target;
 
@@ -24,10 +24,8 @@ pub(super) enum Wanted {
 impl Wanted {
     pub(super) fn operation(&self) -> Option<&Operation> {
         match self {
-            Self::Forward(Asked::Operation(operation)) | Self::Redirect { operation, .. } => {
-                Some(operation)
-            }
-            Self::Forward(Asked::Path(_)) => None,
+            Self::Forward(asked) => asked.operation(),
+            Self::Redirect { operation, .. } => Some(operation),
         }
     }
 }
@@ -46,10 +44,7 @@ pub(super) fn wanted(
         return Ok(Wanted::Forward(Asked::Path(as_sent(target))));
     }
     match Operation::parse(&parts.method, target.raw_path(), target.query())? {
-        Parsed::Operation(operation) => {
-            let operation = confine(operation, site, route);
-            Ok(Wanted::Forward(Asked::Operation(operation)))
-        }
+        Parsed::Operation(operation) => Ok(Wanted::Forward(confine(operation, site, route))),
         Parsed::Redirect {
             operation,
             location,
@@ -63,22 +58,20 @@ pub(super) fn wanted(
 /// A mount reads another repository. One that lies under another route is read under that route's
 /// conditions, which this request has not met: a plain upload starts instead, as the specification asks
 /// of a registry that cannot mount. Without a source the registry chooses one, so it must not be asked
-/// where some of its repositories lie under another route.
-fn confine(operation: Operation, site: &Site, route: &Route) -> Operation {
-    let Some(mount) = operation.mount() else {
-        return operation;
-    };
-    let is_ours = match mount.from {
-        Some(source) => site
-            .route(&format!("/v2/{source}/"))
-            .is_some_and(|of_source| std::ptr::eq(of_source, route)),
-        None => site.routes.len() == 1,
-    };
-    if is_ours {
+/// where some of its repositories lie under another route. So must the list of all of them not be given as it is.
+fn confine(operation: Operation, site: &Site, route: &Route) -> Asked {
+    if operation.action() == Action::Catalog && !site.lists_all(route) {
+        return Asked::SharedList(operation);
+    }
+    let is_ours = operation.mount().is_none_or(|mount| match mount.from {
+        Some(source) => site.holds(route, source),
+        None => site.lists_all(route),
+    });
+    Asked::Operation(if is_ours {
         operation
     } else {
         operation.without_mount()
-    }
+    })
 }
 
 /// Path and query, byte for byte.

@@ -49,7 +49,9 @@ impl Builder<'_> {
         if let (Some(granted), Some(file)) = (&route.granted, passwords::file_of(&route.auth))
             && let Some(users) = passwords::find(&self.passwords, file)
         {
-            passwords::check_named(&granted.named, &users.current(), file, problems);
+            let users = users.current();
+            passwords::check_named(&granted.named, &users, file, problems);
+            passwords::check_homes(&granted.homes, &users, file, problems);
         }
     }
 

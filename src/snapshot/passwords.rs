@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Snapshot;
+use crate::access::Subjects;
 use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Placed;
 use crate::config::{Auth, Config};
 use crate::htpasswd::{self, LiveUsers, Severity};
+use crate::registry::is_name;
 
 /// Reads every file. One that cannot be read is an error, unless `old` still has what it said.
 pub(super) fn load_all(
@@ -119,3 +121,49 @@ pub(super) fn check_named(
         );
     }
 }
+
+/// Warns of those whose name no path component can be: what is theirs by `{user}` is nothing.
+pub(super) fn check_homes(
+    homes: &[(Placed<String>, Subjects)],
+    users: &htpasswd::Users,
+    file: &Placed<PathBuf>,
+    problems: &mut Problems,
+) {
+    let by_line = users.by_line();
+    for (pattern, subjects) in homes {
+        let homeless = by_line.iter().filter_map(|(user, entry)| {
+            let name = String::from_utf8_lossy(user);
+            let is_meant = subjects.include(Some(&name));
+            let is_component = is_name(&name) && !name.contains('/');
+            (is_meant && !is_component).then(|| format!("{} (line {})", quote(&name), entry.line()))
+        });
+        let homeless: Vec<_> = homeless.collect();
+        let Some((shown, left)) = homeless.split_at_checked(homeless.len().min(LISTED)) else {
+            continue;
+        };
+        if shown.is_empty() {
+            continue;
+        }
+        let more = match left.len() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        let what = format!(
+            "{} matches nothing for {}{more} of {}",
+            quote(pattern),
+            shown.join(", "),
+            file.display()
+        );
+        problems.push(
+            Problem::warning(pattern.place, what)
+                .because(
+                    "a user's name stands there as a path component: lower case letters and digits, separated by one \
+                     \".\", \"_\" or \"__\" or by \"-\"",
+                )
+                .fix("give such users other names, or grants of their own"),
+        );
+    }
+}
+
+/// Users that are named in one warning.
+const LISTED: usize = 5;

@@ -14,6 +14,7 @@
 mod access_log;
 mod answers;
 mod binary;
+mod catalogue;
 mod credentials;
 mod drain;
 mod early;
@@ -28,6 +29,7 @@ mod listeners;
 mod live_passwords;
 mod locations;
 mod memory;
+mod model;
 mod modes;
 mod passwords;
 mod ping;

@@ -188,3 +188,52 @@ fn those_who_cannot_log_in_are_named() {
         assert!(said.contains(word), "{word} in {said}");
     }
 }
+
+#[test]
+fn those_whose_name_is_no_path_component_are_named() {
+    let written = Written::new(&config("[groups]\nci = [\"alice\"]\n", GRANTS));
+    let alice = std::fs::read_to_string(written.dir.path().join("htpasswd")).unwrap();
+    let hash = alice.trim().strip_prefix("alice").unwrap();
+    let others = ["Ann", "bob", "x@y", "a.b", "-c", "team/d"];
+    let lines: String = others
+        .iter()
+        .map(|user| format!("{user}{hash}\n"))
+        .collect();
+    let file = written.dir.path().join("htpasswd");
+    std::fs::write(&file, format!("# us\n{alice}{lines}")).unwrap();
+    let output = written.check(&[]);
+    assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in [
+        "proxy.toml:22:17: warning: \"home/{user}/**\" matches nothing for \"Ann\" (line 3), \"x@y\" (line 5), \"-c\" \
+         (line 7), \"team/d\" (line 8) of htpasswd",
+        "path component",
+        "1 warning",
+    ] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    // Only those for whom the grant is.
+    let some = GRANTS.replace("[\"@users\"]", "[\"alice\", \"Ann\"]");
+    std::fs::write(
+        written.dir.path().join("proxy.toml"),
+        config("[groups]\nci = [\"alice\"]\n", &some).replace("{upstream}", "http://127.0.0.1:1"),
+    )
+    .unwrap();
+    let said = String::from_utf8_lossy(&written.check(&[]).stdout).into_owned();
+    assert!(
+        said.contains("nothing for \"Ann\" (line 3) of htpasswd"),
+        "{said}"
+    );
+    let many: String = (0..12).map(|number| format!("U{number}{hash}\n")).collect();
+    std::fs::write(&file, format!("{alice}{many}")).unwrap();
+    std::fs::write(
+        written.dir.path().join("proxy.toml"),
+        config("[groups]\nci = [\"alice\"]\n", GRANTS).replace("{upstream}", "http://127.0.0.1:1"),
+    )
+    .unwrap();
+    let said = String::from_utf8_lossy(&written.check(&[]).stdout).into_owned();
+    assert!(
+        said.contains("\"U4\" (line 6) and 7 more of htpasswd"),
+        "{said}"
+    );
+}

@@ -173,3 +173,251 @@ fn anonymous_grants_need_tokens() {
     let problems = refused.err().expect("a refusal").to_string();
     assert!(problems.contains("mode = \"token\""), "{problems}");
 }
+
+/// What a 401 asks for, behind the realm and the service.
+#[track_caller]
+fn asked_for(answer: &Answer) -> String {
+    answer.is_refusal(401, "UNAUTHORIZED");
+    let challenge = answer.one("www-authenticate");
+    let realm = "Bearer realm=\"https://localhost/v2/_token\",service=\"localhost\"";
+    challenge.strip_prefix(realm).unwrap().to_owned()
+}
+
+#[test]
+fn every_credential_opens_what_it_opens() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    let bearer = |token: String| format!("Bearer {token}");
+    let basic = |login: &str| {
+        let ask = Ask::new("GET", "/").login(login.as_bytes());
+        String::from_utf8(ask.headers[0].1.clone()).unwrap()
+    };
+    let narrow = bearer(token(&proxy, "bot", &["repository:public/a:pull"]));
+    let push = bearer(token(&proxy, "bot", &["repository:public/a:push"]));
+    let nobodys = bearer(token(&proxy, "", &["repository:public/a:pull,push,delete"]));
+    let alices = bearer(token(&proxy, "alice", &["repository:public/a:pull,push"]));
+    let (bot, alice) = (basic("bot:pw"), basic("alice:pw"));
+    let (wrong, empty) = (basic("alice:no"), "Basic Og==".to_owned());
+    let pull = ",scope=\"repository:public/a:pull\"";
+    let both = ",scope=\"repository:public/a:pull,push\"";
+    let delete = ",scope=\"repository:public/a:delete\"";
+    let team = ",scope=\"repository:team/a:pull\"";
+    let (invalid, narrow_error) = (",error=\"invalid_token\"", ",error=\"insufficient_scope\"");
+    let none = String::new();
+    let with_error = |scope: &str, error: &str| (401, format!("{scope}{error}"));
+    let asks = |scope: &str| (401, scope.to_owned());
+    let fine = || (200, String::new());
+    let plain = |status| (status, String::new());
+    let manifest = "/v2/public/a/manifests/x";
+    let uploads = "/v2/public/a/blobs/uploads/";
+    let session = "/v2/public/a/blobs/uploads/u";
+    let cases = [
+        // Anonymous pull, in every form that a client gives it.
+        (&none, "GET", manifest, fine()),
+        (&none, "HEAD", manifest, fine()),
+        (&none, "OPTIONS", "/v2/public/a/tags/list", fine()),
+        (&none, "GET", "/v2/public/a/manifests/x/", plain(301)),
+        (&empty, "GET", manifest, fine()),
+        (&nobodys, "GET", manifest, fine()),
+        // Nobody reads, writes or ends an upload of somebody.
+        (&none, "GET", session, asks(both)),
+        (&none, "PATCH", session, asks(both)),
+        (&none, "DELETE", session, asks(both)),
+        (&empty, "POST", uploads, asks(both)),
+        (&nobodys, "POST", uploads, with_error(both, narrow_error)),
+        (
+            &nobodys,
+            "DELETE",
+            manifest,
+            with_error(delete, narrow_error),
+        ),
+        (&none, "OPTIONS", "/v2/team/a/tags/list", asks(team)),
+        (&none, "GET", "/v2/team/a/tags/list/", asks(team)),
+        // A wrong password or a bad token is never taken for nobody.
+        (&wrong, "GET", manifest, asks(pull)),
+        (
+            &"Bearer x".to_owned(),
+            "GET",
+            manifest,
+            with_error(pull, invalid),
+        ),
+        (
+            &"Negotiate x".to_owned(),
+            "GET",
+            manifest,
+            with_error(pull, invalid),
+        ),
+        (
+            &format!("{nobodys}x"),
+            "GET",
+            manifest,
+            with_error(pull, invalid),
+        ),
+        // A token is worth less than its user.
+        (&narrow, "GET", manifest, fine()),
+        (&narrow, "PUT", manifest, with_error(both, narrow_error)),
+        (&narrow, "POST", uploads, with_error(both, narrow_error)),
+        (
+            &narrow,
+            "GET",
+            "/v2/team/a/manifests/x",
+            with_error(team, narrow_error),
+        ),
+        (&push, "PUT", manifest, fine()),
+        (&push, "GET", manifest, fine()),
+        (&push, "DELETE", session, fine()),
+        (&bot, "PUT", manifest, fine()),
+        (&bot, "OPTIONS", "/v2/team/a/tags/list", fine()),
+        // Where the user has no right no token helps, and none is asked for.
+        (&push, "DELETE", manifest, plain(403)),
+        (&bot, "DELETE", manifest, plain(403)),
+        (&alices, "GET", manifest, fine()),
+        (&alices, "PUT", manifest, plain(403)),
+        (&alice, "PUT", manifest, plain(403)),
+        (&alice, "GET", "/v2/team/a/manifests/x/", plain(403)),
+        // What is wrong with a request is told to those who came in, by a password or by any token.
+        (&none, "GET", "/v2/Public/a/tags/list", asks("")),
+        (&empty, "GET", "/v2/Public/a/tags/list", asks("")),
+        (&wrong, "GET", "/v2/Public/a/tags/list", asks("")),
+        (&nobodys, "GET", "/v2/Public/a/tags/list", plain(400)),
+        (&alices, "GET", "/v2/Public/a/tags/list", plain(400)),
+        (&alice, "GET", "/v2/Public/a/tags/list", plain(400)),
+        (&none, "DELETE", "/v2/public/a/tags/list", asks("")),
+        (&nobodys, "DELETE", "/v2/public/a/tags/list", plain(405)),
+        (&nobodys, "GET", "/v2/", fine()),
+    ];
+    for http in Http::BOTH {
+        for (credentials, method, target, (status, said)) in &cases {
+            let mut request = Ask::new(method, target);
+            if !credentials.is_empty() {
+                request = request.header("authorization", credentials);
+            }
+            let before = registry.requests().len();
+            let answer = ask(&proxy, http, &request);
+            let arrived = registry.requests().len() - before;
+            let case = format!("{http:?} {credentials:.12} {method} {target}: {answer:?}");
+            assert_eq!(answer.status, *status, "{case}");
+            assert_eq!(arrived, usize::from(*status == 200), "{case}");
+            if *status == 401 {
+                assert_eq!(asked_for(&answer), *said, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn where_nothing_is_for_anyone_a_token_for_nobody_is_worth_nothing() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &with_grants(OWN));
+    let nobodys = token(
+        &proxy,
+        "",
+        &["repository:team/a:pull", "registry:catalog:*"],
+    );
+    for http in Http::BOTH {
+        for (target, scope) in [
+            ("/v2/", ""),
+            ("/v2/team/a/tags/list", ",scope=\"repository:team/a:pull\""),
+            ("/v2/_catalog", ",scope=\"registry:catalog:*\""),
+        ] {
+            let request =
+                Ask::new("GET", target).header("authorization", format!("Bearer {nobodys}"));
+            let said = asked_for(&ask(&proxy, http, &request));
+            assert_eq!(said, format!("{scope},error=\"insufficient_scope\""));
+        }
+        // Not a word of what is wrong, and no scope that would help.
+        let wrong = Ask::new("GET", "/v2/Team/a/tags/list");
+        let without = ask(&proxy, http, &wrong);
+        let with = wrong.header("authorization", format!("Bearer {nobodys}"));
+        assert_eq!(ask(&proxy, http, &with).without_id(), without.without_id());
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn no_spelling_leads_past_the_route_of_the_registry() {
+    let registry = Registry::obliging();
+    let open =
+        "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
+    let proxy = Proxy::start(&registry, &with_grants(&[PUBLIC, open].concat()));
+    for target in [
+        "/v2/team/a/tags/list",
+        "//v2/team/a/tags/list",
+        "/v2//team/a/tags/list",
+        "/%762/team/a/tags/list",
+        "/v%32%2Fteam/a/tags/list",
+        "/v2%2Fteam/a/tags/list",
+        "/v2%2f_catalog%2f",
+        "/%2Fv2%2Fteam/a/tags/list",
+        "/./v2/team/a/tags/list",
+        "/x/../v2/team/a/tags/list",
+        "/x/%2e%2e/v2/team/a/tags/list",
+        "/x%2F..%2Fv2/team/a/tags/list",
+        "/x/..;y/v2/team/a/tags/list",
+        "/x/..%5Cv2/team/a/tags/list",
+        "/v2/public/../team/a/tags/list",
+        "/v2/public%2F..%2Fteam/a/tags/list",
+        "https://localhost//v2/team/a/tags/list",
+        "https://localhost/v2%2Fteam/a/tags/list",
+    ] {
+        for http in Http::BOTH {
+            if http == Http::Two && target.starts_with("https:") {
+                continue;
+            }
+            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            assert!(matches!(answer.status, 400 | 401), "{target}: {answer:?}");
+        }
+    }
+    assert!(registry.requests().is_empty());
+    // The other route is there.
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::new("GET", "/v20/x")).status,
+        200
+    );
+}
+
+#[test]
+fn no_form_mounts_beside_a_query_that_may() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    let scopes = ["repository:team/a:pull,push", "repository:public/a:pull"];
+    let bots = token(&proxy, "bot", &scopes);
+    let form = format!("mount={DIGEST}&from=home/alice/x&digest={DIGEST}");
+    let good = format!("?mount={DIGEST}&from=public/a");
+    for (method, target) in [
+        ("POST", format!("/v2/team/a/blobs/uploads/{good}")),
+        ("POST", "/v2/team/a/blobs/uploads/".to_owned()),
+        ("POST", format!("/v2/team/a/blobs/uploads/u{good}")),
+        ("PUT", format!("/v2/team/a/blobs/uploads/u?digest={DIGEST}")),
+        ("PATCH", "/v2/team/a/blobs/uploads/u".to_owned()),
+    ] {
+        for kinds in [
+            &["application/x-www-form-urlencoded"][..],
+            &[
+                "application/octet-stream",
+                "multipart/form-data; boundary=x",
+            ],
+            &[" \tmultipart/form-data"],
+        ] {
+            for http in Http::BOTH {
+                let mut request = Ask::new(method, &target)
+                    .header("authorization", format!("Bearer {bots}"))
+                    .body(form.as_bytes());
+                for kind in kinds {
+                    request = request.header("content-type", kind.trim());
+                }
+                ask(&proxy, http, &request).is_refusal(415, "UNSUPPORTED");
+            }
+        }
+    }
+    assert!(registry.requests().is_empty());
+    // Under another name it is bytes, and the query alone counts.
+    let request = Ask::new("POST", &format!("/v2/team/a/blobs/uploads/{good}"))
+        .header("authorization", format!("Bearer {bots}"))
+        .header("content-type", "x/y; application/x-www-form-urlencoded")
+        .body(form);
+    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    let seen = registry.only();
+    assert_eq!(seen.one("content-type"), "application/octet-stream");
+    assert!(seen.target.ends_with("from=public%2Fa"), "{}", seen.target);
+}

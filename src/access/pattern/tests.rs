@@ -161,3 +161,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pattern_below_a_path() {
+    for (text, below, can) in [
+        ("team/**", "team", true),
+        ("team/app", "team", true),
+        ("team", "team", true),
+        ("team", "team/app", false),
+        ("**", "team/app", true),
+        ("*", "team", true),
+        ("*", "team/app", false),
+        ("{user}/x", "team", true),
+        ("pub/**", "team", false),
+        ("*/pub/**", "team/app", false),
+        ("**/pub", "team/app", true),
+    ] {
+        let components: Vec<_> = below.split('/').collect();
+        let pattern = Pattern::parse(text).unwrap();
+        assert_eq!(pattern.can_lie_below(&components), can, "{text} {below}");
+        assert_eq!(pattern.is_of_user(), text.contains("{user}"));
+    }
+}

@@ -80,6 +80,47 @@ fn a_route_that_can_hold_no_registry_has_no_grants() {
 }
 
 #[test]
+fn a_grant_that_reaches_nothing_from_its_route_is_warned_of() {
+    let warned = |path: &str, repository: &str, action: &str| {
+        let grants = grant(
+            "\"a\"",
+            &format!("\"{repository}\""),
+            &format!("\"{action}\""),
+        );
+        let text = format!(
+            "[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n\
+             [[site.route]]\npath = \"{path}\"\nupstream = \"http://b\"\nauth = {{ {BASIC} }}\n{grants}"
+        );
+        let (_, problems) = parse(Path::new("x"), text.as_bytes());
+        assert!(!problems.has_errors(), "{problems}");
+        problems.to_string()
+    };
+    for (path, repository, action) in [
+        ("/", "pub/**", "catalog"),
+        ("/v2/", "pub/**", "catalog"),
+        ("/v2/_catalog", "pub/**", "catalog"),
+        ("/v2/team/", "team/**", "pull"),
+        ("/v2/team", "**", "push"),
+        ("/v2/team/app/", "{user}/app/x", "pull"),
+    ] {
+        assert_eq!(warned(path, repository, action), "", "{path} {repository}");
+    }
+    let below = warned("/v2/team/", "pub/**", "pull");
+    for word in [
+        "12:17: warning: no repository that \"pub/**\" matches lies below /v2/team/",
+        "another route",
+        "\"team/**\"",
+    ] {
+        assert!(below.contains(word), "{word} in {below}");
+    }
+    let list = warned("/v2/team/", "team/**", "catalog");
+    assert!(
+        list.contains("13:12: warning: \"catalog\" is granted below /v2/team/"),
+        "{list}"
+    );
+}
+
+#[test]
 fn what_is_refused_and_what_is_odd() {
     for (top, auth, route, words) in CASES {
         let (problems, _) = read(top, auth, &expand(route));

@@ -24,6 +24,27 @@ fn matches_name(text: &str) -> bool {
     state == 'x' && text.len() <= 255
 }
 
+/// The repository that the router of `distribution` finds in a path: its routes in their order, each a name as long as
+/// can be and what follows it (`descriptors.go`; the names of the grammar here are all that it is given).
+fn routed(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/v2/")?;
+    let reference = |text: &str| grammar::is_tag(text) || grammar::is_digest(text);
+    let at = |middle: &str, fits: &dyn Fn(&str) -> bool| {
+        let mut splits = rest.rmatch_indices(middle);
+        splits.find_map(|(at, _)| {
+            let (name, end) = rest.split_at(at);
+            let end = end.strip_prefix(middle)?;
+            (matches_name(name) && fits(end)).then_some(name)
+        })
+    };
+    at("/tags/list", &str::is_empty)
+        .or_else(|| at("/manifests/", &reference))
+        .or_else(|| at("/blobs/", &grammar::is_digest))
+        .or_else(|| at("/blobs/uploads/", &str::is_empty))
+        .or_else(|| at("/blobs/uploads/", &grammar::is_upload_id))
+        .or_else(|| at("/referrers/", &grammar::is_digest))
+}
+
 fn any_method() -> impl Strategy<Value = Method> {
     let known = prop::sample::select(vec![
         "GET", "HEAD", "OPTIONS", "PUT", "POST", "POST", "POST", "PATCH", "DELETE", "get", "TRACE",
@@ -144,6 +165,27 @@ proptest! {
             prop_assert!(!target.contains("from=") && !target.contains("mount="));
         }
         prop_assert!(operation.without_mount().mount().is_none());
+    }
+
+    #[test]
+    fn the_repository_is_the_one_that_the_registrys_router_finds(
+        method in any_method(),
+        path in prop_oneof![
+            any_path(),
+            prop::collection::vec(
+                prop::sample::select(vec!["a", "tags", "list", "manifests", "blobs", "uploads", "referrers", "u", "a:b"]),
+                2..9,
+            )
+            .prop_map(|all| format!("/v2/{}", all.join("/"))),
+        ],
+    ) {
+        let (Ok(Parsed::Operation(operation)) | Ok(Parsed::Redirect { operation, .. })) =
+            Operation::parse(&method, &path, None)
+        else {
+            return Ok(());
+        };
+        let target = operation.target();
+        prop_assert_eq!(operation.repository(), routed(&target), "{}", path);
     }
 
     #[test]

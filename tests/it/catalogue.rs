@@ -1,0 +1,487 @@
+//! The list of repositories where a site has several routes, in token mode, and when too many ask for it.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::proxy::{ALICE, directory};
+use crate::support::{
+    Answer, Ask, Client, DIGEST, Exchange, Http, PATIENCE, Proxy, Registry, ask, config,
+};
+
+const BASIC: &str =
+    "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
+
+/// A registry with these repositories, in their order, which gives as many at once as it is asked for.
+fn listing(all: &'static [&'static str]) -> Registry {
+    Registry::start(move |exchange: &mut Exchange<'_>| {
+        exchange.send(page(&exchange.head.target, all))
+    })
+}
+
+fn page(target: &str, all: &[&str]) -> String {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let value = |key: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let found = pairs.find(|(name, _)| *name == key);
+        found.map(|(_, value)| value.replace("%2F", "/"))
+    };
+    let size = value("n").and_then(|n| n.parse().ok()).unwrap_or(100);
+    let last = value("last");
+    let seen = last.and_then(|last| all.iter().position(|name| *name == last));
+    let rest = &all[seen.map_or(0, |at| at + 1)..];
+    let page = &rest[..size.min(rest.len())];
+    let link = match page.last() {
+        Some(last) if page.len() < rest.len() => {
+            format!("Link: </v2/_catalog?last={last}&n={size}>; rel=\"next\"\r\n")
+        }
+        _ => String::new(),
+    };
+    let body = json!({ "repositories": page }).to_string();
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\n{link}Content-Length: {length}\r\n\r\n{body}")
+}
+
+#[track_caller]
+fn names(answer: &Answer) -> Vec<String> {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let said: Value = serde_json::from_slice(&answer.body).unwrap();
+    let names = said["repositories"].as_array().unwrap().iter();
+    names
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// All pages of this size; no name, no `Link` and no error may hold `hidden`.
+fn walked(proxy: &Proxy, request: &Ask, size: usize, hidden: &[&str]) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut target = format!("/v2/_catalog?n={size}");
+    loop {
+        let mut request = request.clone();
+        request.target.clone_from(&target);
+        let answer = ask(proxy, Http::Two, &request);
+        let said = format!("{:?}{}", answer.headers, answer.text());
+        let told = hidden.iter().find(|name| said.contains(**name));
+        assert_eq!(told, None, "{said}");
+        all.extend(names(&answer));
+        let Some(link) = answer.all("link").first().copied() else {
+            return all;
+        };
+        let next = link.strip_prefix('<').unwrap();
+        let next = next.strip_suffix(">; rel=\"next\"").unwrap();
+        target = next.to_owned();
+    }
+}
+
+const ALL: &[&str] = &[
+    "../up/x", "Team/x", "a", "up", "up/x", "up/x/y", "upper", "zz",
+];
+
+/// What lies under `/v2/`, with `/v2/up/` beside it.
+const SHOWN: &[&str] = &["a", "upper", "zz"];
+/// As a name or in a `Link`.
+const HIDDEN: &[&str] = &["\"up\"", "up/x", "up%2F", "=up&", "Team", ".."];
+
+#[test]
+fn no_list_tells_of_what_lies_under_another_route() {
+    let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\", \"catalog\"]\n";
+    let route = |path: &str, auth: &str| {
+        format!("[[site.route]]\npath = \"{path}\"\nupstream = \"{{upstream}}\"\n{auth}\n")
+    };
+    let open = "auth = { mode = \"none\" }";
+    for (config, request) in [
+        // Every user may do everything, below this route.
+        (config("", &route("/v2/up/", open)), Ask::alice("GET", "")),
+        (
+            config("", &[grants, &route("/v2/up/", open)].concat()),
+            Ask::alice("GET", ""),
+        ),
+        // The longer path is the closed one.
+        (
+            config("", "").replace(BASIC, open) + &route("/v2/up/", BASIC),
+            Ask::new("GET", ""),
+        ),
+        // Where nothing of a registry is.
+        (
+            config("", &route("/v2/up/", &format!("registry = false\n{open}"))),
+            Ask::alice("GET", ""),
+        ),
+        // A route for everything, beside one for a part of the registry.
+        (
+            config("", &route("/v2/up/", open)).replace("path = \"/v2/\"", "path = \"/\""),
+            Ask::alice("GET", ""),
+        ),
+    ] {
+        let registry = listing(ALL);
+        let proxy = Proxy::start(&registry, &config);
+        for size in [1, 2, 3, 100] {
+            assert_eq!(
+                walked(&proxy, &request, size, HIDDEN),
+                SHOWN,
+                "{size}: {config}"
+            );
+        }
+        for method in ["HEAD", "OPTIONS"] {
+            let mut request = request.clone();
+            (request.method, request.target) = (method.to_owned(), "/v2/_catalog".to_owned());
+            assert_eq!(ask(&proxy, Http::One, &request).status, 405, "{method}");
+        }
+    }
+}
+
+#[test]
+fn the_only_route_for_repositories_gives_the_list_as_it_is() {
+    let route = |path: &str, auth: &str| {
+        format!("[[site.route]]\npath = \"{path}\"\nupstream = \"{{upstream}}\"\n{auth}\n")
+    };
+    let open = "auth = { mode = \"none\" }";
+    let upstream = "auth = { mode = \"upstream\" }";
+    for config in [
+        config("", ""),
+        config("", "").replace("path = \"/v2/\"", "path = \"/\""),
+        config(
+            "",
+            &[
+                route("/", open),
+                route("/stats/", open),
+                route("/v20/", open),
+            ]
+            .concat(),
+        ),
+        // Where no repository can lie.
+        config("", &route("/v2/Team/", open)),
+        // One for the list alone.
+        config("", &route("/v2/up/", open)).replace("path = \"/v2/\"", "path = \"/v2/_catalog\"")
+            + &route("/v2/", open),
+        // The upstream knows who asks.
+        config("", &route("/v2/up/", open)).replace(BASIC, upstream),
+    ] {
+        let registry = listing(ALL);
+        let proxy = Proxy::start(&registry, &config);
+        for (query, sent) in [
+            ("", ""),
+            ("?n=2&last=a", "?n=2&last=a"),
+            // What is wrong with a number is the registry's to say.
+            ("?last=a&n=abc", "?n=abc&last=a"),
+        ] {
+            let answer = ask(
+                &proxy,
+                Http::One,
+                &Ask::alice("GET", &format!("/v2/_catalog{query}")),
+            );
+            assert!(answer.text().contains("up/x"), "{config}");
+            let seen = registry.requests().pop().unwrap();
+            assert_eq!(seen.target, format!("/v2/_catalog{sent}"), "{config}");
+            let passes = config.contains(upstream);
+            assert_eq!(seen.all("authorization").is_empty(), !passes, "{config}");
+        }
+        let head = ask(&proxy, Http::One, &Ask::alice("HEAD", "/v2/_catalog"));
+        assert_eq!(head.status, 405);
+    }
+}
+
+#[test]
+fn a_route_for_the_list_alone_has_rights_of_its_own() {
+    let registry = listing(ALL);
+    let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"up/**\"]\nactions = [\"pull\", \"catalog\"]\n";
+    let all = format!("[[site.route]]\npath = \"/v2/\"\nupstream = \"{{upstream}}\"\n{BASIC}\n");
+    let listed = config("", &[grants, &all].concat()).replacen("\"/v2/\"", "\"/v2/_catalog\"", 1);
+    let proxy = Proxy::start(&registry, &listed);
+    let shown = walked(&proxy, &Ask::alice("GET", ""), 1, &["zz", "Team"]);
+    assert_eq!(shown, ["up/x", "up/x/y"]);
+}
+
+#[test]
+fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
+    let registry = Registry::obliging();
+    let web =
+        "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
+    let part = config("", "").replace("path = \"/v2/\"", "path = \"/v2/a/\"");
+    for (config, mounts) in [
+        (config("", web), true),
+        (config("", &web.replace("\"/\"", "\"/v2/up/\"")), false),
+        // The registry has more than lies below the only route.
+        (part, false),
+    ] {
+        let proxy = Proxy::start(&registry, &config);
+        let target = format!("/v2/a/blobs/uploads/?mount={DIGEST}");
+        let answer = ask(&proxy, Http::One, &Ask::alice("POST", &target));
+        assert_eq!(answer.status, 200);
+        let seen = registry.requests().pop().unwrap().target;
+        assert_eq!(seen.contains("mount="), mounts, "{config}");
+    }
+}
+
+const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
+const STATE: &str = "[state]\ndir = \"{dir}/state\"\n";
+/// Anyone reads the list and what is public; alice pulls more, and bot everything, without the list.
+const GRANTS: &str = r#"
+[[site.route.grant]]
+to = ["@anonymous"]
+repositories = ["public/**"]
+actions = ["pull", "catalog"]
+
+[[site.route.grant]]
+to = ["alice"]
+repositories = ["team/*"]
+actions = ["pull"]
+"#;
+const MIXED: &[&str] = &[
+    "home/a", "public/a", "public/b", "secret", "team/a", "team/a/b",
+];
+
+#[test]
+fn in_token_mode_each_sees_what_he_may_pull() {
+    let registry = listing(MIXED);
+    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).replace(BASIC, TOKEN));
+    let token = |request: Ask, scope: &str| {
+        let mut request = request;
+        request.target = format!("/v2/_token?scope={scope}");
+        let said: Value = serde_json::from_slice(&ask(&proxy, Http::One, &request).body).unwrap();
+        let token = said["token"].as_str().unwrap();
+        Ask::new("GET", "").header("authorization", format!("Bearer {token}"))
+    };
+    let public = &["public/a", "public/b"][..];
+    let more = &["public/a", "public/b", "team/a"][..];
+    let catalog = "registry:catalog:*";
+    for (request, shown) in [
+        (Ask::new("GET", ""), public),
+        (token(Ask::new("GET", ""), catalog), public),
+        (Ask::alice("GET", ""), more),
+        // A token for the list shows what its user may pull, as the list has no scope of its own for each name.
+        (token(Ask::alice("GET", ""), catalog), more),
+    ] {
+        for size in [1, 2, 3, 1000] {
+            assert_eq!(
+                walked(&proxy, &request, size, &["secret", "home"]),
+                shown,
+                "{size}"
+            );
+        }
+        // What is wrong with a request is told to those who have come in, by a password or by a token.
+        let is_stranger = request.headers.is_empty();
+        for (method, target, status, strangers) in [
+            ("HEAD", "/v2/_catalog", 405, 401),
+            ("POST", "/v2/_catalog", 405, 401),
+            ("GET", "/v2/_catalog?n=1&n=2", 400, 401),
+            ("GET", "/v2/_catalog?n=1001", 400, 400),
+            ("GET", "/v2/_catalog?n=-1", 400, 400),
+            ("GET", "/v2/_catalog?n=0", 200, 200),
+            ("GET", "/v2/_catalog/", 301, 301),
+        ] {
+            let mut request = request.clone();
+            (request.method, request.target) = (method.to_owned(), target.to_owned());
+            let answer = ask(&proxy, Http::One, &request);
+            let expected = if is_stranger { strangers } else { status };
+            assert_eq!(answer.status, expected, "{method} {target}: {answer:?}");
+        }
+    }
+    // A token without the list in its scope names what is missing.
+    let narrow = token(Ask::alice("GET", ""), "repository:team/a:pull");
+    let mut narrow = narrow;
+    narrow.target = "/v2/_catalog".to_owned();
+    let refused = ask(&proxy, Http::One, &narrow);
+    refused.is_refusal(401, "UNAUTHORIZED");
+    let said = refused.one("www-authenticate");
+    assert!(
+        said.ends_with("scope=\"registry:catalog:*\",error=\"insufficient_scope\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_long_list_is_walked_page_by_page() {
+    // 60 000 hidden names in front of the one that is shown.
+    let registry = Registry::start(|exchange: &mut Exchange<'_>| {
+        let target = exchange.head.target.clone();
+        let from: usize = target
+            .rsplit_once("%2Fh")
+            .map_or(0, |(_, number)| number.parse().unwrap());
+        let mut page: Vec<_> = (from + 1..=from + 1000)
+            .map(|number| format!("secret/h{number}"))
+            .collect();
+        let goes_on = from < 59_000;
+        if !goes_on {
+            page.push("team/a".to_owned());
+        }
+        let link = if goes_on {
+            "Link: </x>; rel=\"next\"\r\n"
+        } else {
+            ""
+        };
+        let body = json!({ "repositories": page }).to_string();
+        exchange.send(format!(
+            "HTTP/1.1 200 OK\r\n{link}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+    });
+    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).replace(BASIC, TOKEN));
+    let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_catalog"));
+    assert_eq!(names(&answer), ["team/a"]);
+    assert_eq!(registry.requests().len(), 60);
+}
+
+#[test]
+fn tags_pass_as_they_are() {
+    let body = "{\"name\":\"a\",\"tags\":null}";
+    let registry = Registry::answering(format!(
+        "HTTP/1.1 200 OK\r\nLink: </v2/a/tags/list?last=x&n=1>; rel=\"next\"\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let proxy = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/a/tags/list?n=1"));
+        assert_eq!(answer.text(), body);
+        assert_eq!(
+            answer.one("link"),
+            "</v2/a/tags/list?last=x&n=1>; rel=\"next\""
+        );
+    }
+}
+
+/// Open or not; waits and opens.
+#[derive(Default)]
+struct Door(Mutex<bool>, Condvar);
+
+impl Door {
+    fn wait(&self) {
+        let closed = self.0.lock().unwrap();
+        let waited = self.1.wait_timeout_while(closed, PATIENCE, |open| !*open);
+        drop(waited.unwrap());
+    }
+
+    fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+}
+
+#[test]
+fn strangers_who_walk_the_list_leave_room_for_others() {
+    let door = Arc::new(Door::default());
+    let held = Arc::clone(&door);
+    let registry = Registry::start(move |exchange: &mut Exchange<'_>| {
+        if exchange.head.target.contains("_catalog") {
+            held.wait();
+        }
+        exchange.send(page(&exchange.head.target, MIXED));
+    });
+    let dir = directory();
+    std::fs::write(dir.path().join("htpasswd"), ALICE).unwrap();
+    let proxy = Proxy::start_in(
+        dir,
+        &registry.url(),
+        &config(STATE, GRANTS).replace(BASIC, TOKEN),
+    );
+    let list = Ask::new("GET", "/v2/_catalog");
+    let begin = |from: Ipv4Addr, request: &Ask| {
+        let mut client = Client::connect_from(from, &proxy);
+        client.send(request.head());
+        client
+    };
+    let mut inside = Vec::new();
+    for host in 1..=4 {
+        for _ in 0..4 {
+            inside.push(begin(Ipv4Addr::new(127, 0, 1, host), &list));
+            registry.wait(|seen| seen.len() == inside.len());
+        }
+        // A network has its share.
+        let refused = Client::connect_from(Ipv4Addr::new(127, 0, 1, host), &proxy).ask(&list);
+        refused.is_refusal(503, "UNAVAILABLE");
+        assert_eq!(refused.one("retry-after"), "2");
+    }
+    // All strangers have theirs.
+    let fifth = Client::connect_from(Ipv4Addr::new(127, 0, 1, 5), &proxy).ask(&list);
+    fifth.is_refusal(503, "UNAVAILABLE");
+    assert_eq!(registry.requests().len(), 16);
+    // Who leaves makes room, though the registry has not answered yet.
+    inside.pop();
+    let until = Instant::now() + PATIENCE;
+    let next = loop {
+        let mut next = begin(Ipv4Addr::new(127, 0, 1, 5), &list);
+        let soon = Duration::from_millis(100);
+        next.socket.set_read_timeout(Some(soon)).unwrap();
+        match next.try_answer("GET") {
+            Ok(refused) => refused.is_refusal(503, "UNAVAILABLE"),
+            Err(_) => break next,
+        }
+        assert!(Instant::now() < until, "no room");
+    };
+    next.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    registry.wait(|seen| seen.len() == 17);
+    inside.push(next);
+    // What they wait for is no reason to refuse anything else, nor a user's list.
+    let pull = ask(
+        &proxy,
+        Http::One,
+        &Ask::new("GET", "/v2/public/a/manifests/x"),
+    );
+    assert_eq!(pull.status, 200);
+    let mut alice = begin(
+        Ipv4Addr::new(127, 0, 1, 1),
+        &Ask::alice("GET", "/v2/_catalog"),
+    );
+    registry.wait(|seen| seen.len() == 19);
+    // A reload forgets nobody who is inside.
+    proxy.reload().unwrap();
+    Client::connect_from(Ipv4Addr::new(127, 0, 1, 5), &proxy)
+        .ask(&list)
+        .is_refusal(503, "UNAVAILABLE");
+    door.open();
+    assert_eq!(
+        names(&alice.answer("GET")),
+        ["public/a", "public/b", "team/a"]
+    );
+    for client in &mut inside {
+        assert_eq!(names(&client.answer("GET")), ["public/a", "public/b"]);
+    }
+    assert_eq!(ask(&proxy, Http::One, &list).status, 200);
+}
+
+#[test]
+fn forms_that_never_come_leave_room_for_others() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).replace(BASIC, TOKEN));
+    let form = "grant_type=password&username=alice&password=pw&service=localhost";
+    let post = |client: &mut Client| {
+        let length = form.len();
+        client.send(format!(
+            "POST /v2/_token HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        ));
+    };
+    let mut slow: Vec<_> = (0..32).map(|_| Client::connect(&proxy)).collect();
+    for client in &mut slow {
+        post(client);
+        // It is asked for its form: it is inside.
+        assert_eq!(client.head().unwrap().status, 100);
+    }
+    let mut late = Client::connect(&proxy);
+    post(&mut late);
+    let refused = late.answer("POST");
+    refused.is_refusal(503, "UNAVAILABLE");
+    assert!(refused.interim.is_empty() && refused.has("retry-after"));
+    // By GET, and from elsewhere, tokens are to be had.
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_token")).status,
+        200
+    );
+    let mut elsewhere = Client::connect_from(Ipv4Addr::new(127, 0, 1, 9), &proxy);
+    let whole = Ask::new("POST", "/v2/_token").body(form);
+    assert_eq!(elsewhere.ask(&whole).status, 200);
+    // One who ends makes room, and so does one who leaves.
+    slow[0].send(form);
+    assert_eq!(slow[0].answer("POST").status, 200);
+    assert_eq!(ask(&proxy, Http::One, &whole).status, 200);
+    slow.clear();
+    let until = Instant::now() + PATIENCE;
+    while slow.len() < 32 {
+        let mut again = Client::connect(&proxy);
+        post(&mut again);
+        if again.head().unwrap().status == 100 {
+            slow.push(again);
+        }
+        assert!(Instant::now() < until, "{} are inside", slow.len());
+    }
+}
