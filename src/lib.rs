@@ -87,6 +87,8 @@
 //!   user may do everything. A user who is allowed nothing still hears what is wrong with his own request, and that
 //!   `/v2/` is there; so does, where something is granted to anyone, who shows a token for nobody in particular; nobody
 //!   else does: clients decide by that answer whether to log in.
+//! - A 401 or 403 has a detail beside its usual words, though there is nothing more to say: without one docker takes it
+//!   for a failure that may pass, and tries again.
 //! - The right to mount is decided where permits are made: without the right to pull at the source, or at all
 //!   repositories when none is named, the permit is for a plain upload.
 //! - The list of repositories is walked and filtered for those who may not pull all of it. Its `Link` goes on after the

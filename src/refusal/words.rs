@@ -46,12 +46,24 @@ impl Verdict {
         }
     }
 
+    /// Beside the usual words of UNAUTHORIZED and DENIED there must be a detail: of an error without one dockerd 20.10
+    /// keeps the code alone, says `denied` and no more, and tries the push of each layer again for 50 seconds.
+    fn detail(&self) -> Option<(&'static str, &'static str)> {
+        let reason = match (self.status, self.token_error) {
+            (StatusCode::UNAUTHORIZED, None) => "this takes a valid login",
+            (StatusCode::UNAUTHORIZED, Some(_)) => "this takes another token",
+            (StatusCode::FORBIDDEN, _) => "no grant gives this right",
+            _ => return None,
+        };
+        Some(("reason", reason))
+    }
+
     /// Media type and bytes: JSON that docker prints, a page for people, or a line.
     pub(super) fn body(&self, manner: &Manner) -> (&'static str, Vec<u8>) {
         if manner.registry {
             return (
                 "application/json",
-                errors::body(self.code, &self.message, None),
+                errors::body(self.code, &self.message, self.detail()),
             );
         }
         let title = self.status.canonical_reason().unwrap_or("Refused");

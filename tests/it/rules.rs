@@ -338,6 +338,75 @@ fn the_readme_shows_what_is_there() {
     }
 }
 
+/// A gate that treats clients by their names is wrong about the next one.
+#[test]
+fn nobody_asks_what_program_the_client_is() {
+    // The list's walk hands the name on with the requests it makes in the client's stead.
+    let handed_on = [
+        "agent: parts.headers.get(header::USER_AGENT),",
+        "parts.headers.insert(header::USER_AGENT, agent.clone());",
+    ];
+    let (mut found, mut allowed) = (Vec::new(), 0);
+    for file in sources() {
+        for (number, line) in file.production().lines().enumerate() {
+            let words = line.to_lowercase().replace('_', "-");
+            if !words.contains("user-agent") {
+                continue;
+            }
+            if file.shown == "src/service/catalog.rs" && handed_on.contains(&line.trim()) {
+                allowed += 1;
+            } else {
+                found.push(format!("{}:{}: {line}", file.shown, number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert_eq!(allowed, handed_on.len());
+}
+
+#[test]
+fn every_test_in_the_readmes_table_of_clients_exists() {
+    let readme = read("README.md");
+    let section = readme.split("\n## Clients\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows: Vec<_> = section
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| |"))
+        .collect();
+    assert!(rows.len() >= 8, "{rows:?}");
+    let mut missing = Vec::new();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), OPERATIONS + 1, "{row}");
+        for cell in cells.iter().skip(1) {
+            let mut tests = quoted(cell).peekable();
+            // What a client has no words for is said with a dash, or with the number of a note.
+            assert!(
+                tests.peek().is_some() || cell.starts_with('–'),
+                "{cell} in {row}"
+            );
+            missing.extend(tests.filter(|test| !is_real_test(test)).map(str::to_owned));
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "no such tests in tests/real: {missing:?}"
+    );
+}
+
+/// The columns of the table of clients.
+const OPERATIONS: usize = 8;
+
+/// `tokens::name` is in tests/real/tokens.rs, `clients::docker::name` in tests/real/clients/docker.rs.
+fn is_real_test(test: &str) -> bool {
+    let Some((module, name)) = test.rsplit_once("::") else {
+        return false;
+    };
+    let file = root().join(format!("tests/real/{}.rs", module.replace("::", "/")));
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.contains(&format!("#[test]\nfn {name}() {{"))
+}
+
 /// One file of `src` that is not a test.
 struct Source {
     shown: String,

@@ -1,9 +1,17 @@
 //! Mode token: the gate's own token service, asked as clients ask it, and what its tokens are worth.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
 use base64ct::{Base64, Encoding};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use serde_json::Value;
+use tidegate::addr::PeerAddr;
+use tidegate::config as configuration;
+use tidegate::registry::Scope;
+use tidegate::snapshot::{Purpose, Snapshot};
 
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{Answer, Ask, Client, DIGEST, Http, OK, Proxy, Registry, ask, config};
@@ -515,6 +523,68 @@ fn a_secret_is_changed_in_two_steps_and_no_token_is_lost() {
     assert!(!problems.contains("hunter2"), "{problems}");
     assert_eq!(status(&new), 200);
     assert!(!proxy.path("state").exists());
+}
+
+/// A token as the gate gave it out some time ago, made with its configuration and its secret.
+fn given_out(proxy: &Proxy, scope: &str, ago: Duration) -> String {
+    let (config, mut problems) = configuration::load(&proxy.path("proxy.toml"));
+    let snapshot = Snapshot::build(&config.unwrap(), None, Purpose::Check, &mut problems);
+    let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+    let route = snapshot.service.sites.find("localhost").unwrap();
+    let service = route
+        .route("/v2/")
+        .unwrap()
+        .authenticator
+        .token_service("/v2/_token");
+    let service = service.unwrap();
+    let mut headers = HeaderMap::new();
+    let login = format!("Basic {}", Base64::encode_string(b"alice:pw"));
+    headers.insert(AUTHORIZATION, login.parse().unwrap());
+    let client = PeerAddr::new(SocketAddr::from(([127, 0, 0, 1], 1))).client();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let identity = runtime
+        .block_on(service.authenticate(&headers, client))
+        .unwrap();
+    let now = SystemTime::now() - ago;
+    service
+        .issue(&identity, &Scope::parse([scope]), now)
+        .unwrap()
+        .token
+}
+
+#[test]
+fn a_token_that_is_over_is_invalid_and_a_fresh_one_works() {
+    let registry = Registry::obliging();
+    let (dir, configured) = with_secret(SECRET);
+    let short = configured.replace(", secret", ", lifetime = \"1m\", secret");
+    let proxy = Proxy::start_in(dir, &registry.url(), &short);
+    let scope = "repository:team/app:pull";
+    let ago = |seconds| given_out(&proxy, scope, Duration::from_secs(seconds));
+    // A minute of life and one of skew; what is between is for a slow machine.
+    for (seconds, is_good) in [(0, true), (90, true), (121, false), (86_400, false)] {
+        let token = ago(seconds);
+        for http in Http::BOTH {
+            let answer = ask(&proxy, http, &with(&token, "GET", MANIFEST));
+            if is_good {
+                assert_eq!(answer.status, 200, "{seconds} s: {answer:?}");
+            } else {
+                let words = format!(",scope=\"{scope}\",error=\"invalid_token\"");
+                assert!(challenge(&answer).ends_with(&words), "{seconds} s");
+            }
+        }
+    }
+    // The client asks again where the challenge sends it.
+    let answer = ask(&proxy, Http::One, &Ask::alice("GET", &endpoint(scope)));
+    let said: Value = serde_json::from_slice(&answer.body).unwrap();
+    let fresh = said["token"].as_str().unwrap();
+    assert_eq!(said["expires_in"], 60);
+    assert_eq!(
+        ask(&proxy, Http::Two, &with(fresh, "GET", MANIFEST)).status,
+        200
+    );
 }
 
 #[test]

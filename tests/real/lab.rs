@@ -8,7 +8,9 @@ mod certs;
 mod curl;
 mod docker;
 mod image;
+mod oci_client;
 mod process;
+mod python;
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -23,14 +25,18 @@ pub(crate) use self::certs::Certs;
 pub(crate) use self::curl::Curl;
 pub(crate) use self::docker::Docker;
 pub(crate) use self::image::{Image, MIB, write_random};
-pub(crate) use self::process::{Outcome, run, sha256, wait_until};
+pub(crate) use self::oci_client::oci_client;
+pub(crate) use self::process::{Outcome, run, sha256, wait_until, wait_up_to};
+pub(crate) use self::python::{dxf, oras};
 
 use self::process::Service;
 
-/// The one user of the password file.
+/// The user of the password file, unless a test says another.
 pub(crate) const USER: &str = "alice";
 /// Her password; a colon in it is legal (RFC 7617, section 2).
 pub(crate) const PASSWORD: &str = "tide:gate-42";
+/// The other user of the password file, and his password.
+pub(crate) const OTHER: (&str, &str) = ("bob", "ebb-and-flow-7");
 
 /// A gate and the registry behind it.
 pub(crate) struct Lab {
@@ -41,6 +47,7 @@ pub(crate) struct Lab {
     port: u16,
     registry_port: u16,
     mode: &'static str,
+    lifetime: Option<&'static str>,
     dir: TempDir,
     grants: &'static str,
 }
@@ -53,6 +60,15 @@ impl Lab {
 
     /// The same, in another mode of `auth` and with grants at the end of the gate's route.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
+        Self::with_lifetime(mode, None, grants)
+    }
+
+    /// The same, with tokens that live as long as this says.
+    pub(crate) fn with_lifetime(
+        mode: &'static str,
+        lifetime: Option<&'static str>,
+        grants: &'static str,
+    ) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
         let (port, registry_port) = (free_port(), free_port());
@@ -63,6 +79,7 @@ impl Lab {
             port,
             registry_port,
             mode,
+            lifetime,
             dir,
             grants,
         };
@@ -142,6 +159,19 @@ impl Lab {
         format!("{USER}:{PASSWORD}")
     }
 
+    /// `user:password` of the other user.
+    pub(crate) fn other_credentials() -> String {
+        format!("{}:{}", OTHER.0, OTHER.1)
+    }
+
+    /// The uploads that reached the registry as mounts, as its own log has them: a line for each.
+    pub(crate) fn mounts(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("registry.log")).unwrap_or_default();
+        let lines = text.lines().filter(|line| line.contains("] \"POST "));
+        let mounts = lines.filter(|line| line.contains("from=") && line.contains("mount="));
+        mounts.map(str::to_owned).collect()
+    }
+
     /// A program to run, with the lab's HOME.
     pub(crate) fn command(&self, program: &str) -> Command {
         process::command(program, &self.path("home"))
@@ -156,12 +186,11 @@ impl Lab {
     fn write_configs(&self) {
         fs::write(self.path("registry.yml"), self.registry_config()).unwrap();
         fs::write(self.path("proxy.toml"), self.gate_config()).unwrap();
-        let mut htpasswd = self.command("htpasswd");
-        run(htpasswd
-            .args(["-Bbc"])
-            .arg(self.path("htpasswd"))
-            .args([USER, PASSWORD]))
-        .succeeds();
+        for (options, (user, password)) in [("-Bbc", (USER, PASSWORD)), ("-Bb", OTHER)] {
+            let mut htpasswd = self.command("htpasswd");
+            let file = self.path("htpasswd");
+            run(htpasswd.arg(options).arg(file).args([user, password])).succeeds();
+        }
     }
 
     fn registry_config(&self) -> String {
@@ -177,6 +206,10 @@ impl Lab {
     fn gate_config(&self) -> String {
         let (port, registry, dir) = (self.port, self.registry_port, self.dir.path().display());
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
+        let lifetime = self
+            .lifetime
+            .map(|lifetime| format!(", lifetime = \"{lifetime}\""));
+        let lifetime = lifetime.unwrap_or_default();
         format!(
             r#"[listen]
 https = ["127.0.0.1:{port}", "[::1]:{port}"]
@@ -194,7 +227,7 @@ tls = {{ cert = "{}", key = "{}" }}
 [[site.route]]
 path = "/v2/"
 upstream = "http://127.0.0.1:{registry}"
-auth = {{ mode = "{mode}", htpasswd = "{dir}/htpasswd", realm = "Registry realm" }}
+auth = {{ mode = "{mode}", htpasswd = "{dir}/htpasswd", realm = "Registry realm"{lifetime} }}
 {}
 "#,
             cert.display(),

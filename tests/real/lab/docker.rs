@@ -74,12 +74,17 @@ impl<'lab> Docker<'lab> {
 
     /// `docker login` with a password.
     pub(crate) fn login(&self, password: &str) -> Outcome {
+        self.login_as(USER, password)
+    }
+
+    /// `docker login` as somebody.
+    pub(crate) fn login_as(&self, user: &str, password: &str) -> Outcome {
         let file = self.dir.join("password");
         std::fs::write(&file, password).unwrap();
         let command = self.command(&[
             "login",
             "--username",
-            USER,
+            user,
             "--password-stdin",
             &self.registry(),
         ]);
@@ -120,6 +125,11 @@ impl<'lab> Docker<'lab> {
         reference
     }
 
+    /// What the daemon has written to its log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
+    }
+
     /// The id of an image in the store: the digest of its configuration.
     pub(crate) fn id(&self, reference: &str) -> String {
         self.run(&["image", "inspect", "--format", "{{.Id}}", reference])
@@ -143,11 +153,12 @@ impl<'lab> Docker<'lab> {
 
 const WITH_HOSTS: &str = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
 // No bridge and no firewall rules need no kernel modules, and vfs works on every file system. One attempt at a download:
-// a retry would hide a broken transfer.
+// a retry would hide a broken transfer. What it tries to mount stands in its log at this level only.
 const DAEMON: &[&str] = &[
     "--iptables=false",
     "--ip6tables=false",
     "--bridge=none",
     "--storage-driver=vfs",
     "--max-download-attempts=1",
+    "--log-level=debug",
 ];

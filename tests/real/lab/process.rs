@@ -154,6 +154,11 @@ pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     );
 }
 
+/// The same, for what takes its time.
+pub(crate) fn wait_up_to(time: Duration, what: &str, condition: impl FnMut() -> bool) {
+    assert!(poll(time, condition), "waited for {time:?}: {what}");
+}
+
 fn poll(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + time;
     while !condition() {
