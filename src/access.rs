@@ -12,10 +12,12 @@ use crate::registry::{Action, Operation, Scope};
 mod actions;
 mod grants;
 mod pattern;
+mod who;
 
 pub use actions::Actions;
 pub use grants::{Grant, Grants, Subjects};
 pub use pattern::{Malformed, Pattern};
+pub use who::Who;
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ pub enum Permitted {
 pub struct Listing {
     grants: Arc<Grants>,
     user: Option<String>,
+    network: bool,
     operation: Operation,
 }
 
@@ -82,8 +85,11 @@ impl Listing {
 
     /// Whether the identity may learn that there is such a repository.
     pub fn shows(&self, repository: &str) -> bool {
-        self.grants
-            .allows(self.user.as_deref(), Action::Pull, Some(repository))
+        let who = Who {
+            user: self.user.as_deref(),
+            network: self.network,
+        };
+        self.grants.allows(who, Action::Pull, Some(repository))
     }
 }
 
@@ -132,12 +138,12 @@ impl Access {
         };
         match (self, asked) {
             (Self::Granted(grants), Asked::Operation(operation))
-                if operation.action() == Action::Catalog
-                    && !grants.pulls_everything(identity.user()) =>
+                if operation.action() == Action::Catalog && !grants.pulls_everything(identity) =>
             {
                 Ok(Permitted::Part(Listing {
                     grants: Arc::clone(grants),
                     user: identity.user().map(str::to_owned),
+                    network: identity.is_network(),
                     operation,
                 }))
             }
@@ -150,33 +156,40 @@ impl Access {
     pub fn admit(&self, identity: &Identity) -> Result<(), Denied> {
         match self {
             Self::Everyone => Ok(()),
-            Self::Verified | Self::Granted(_) if identity.user().is_some() => Ok(()),
+            Self::Verified | Self::Granted(_) if Who::from(identity).is_known() => Ok(()),
             Self::Verified | Self::Granted(_) => Err(denied(identity)),
         }
     }
 
-    /// Whether `user`, or with `None` someone who has not logged in, may do this; `catalog` and `ping` have no
+    /// Whether a user, or with `None` someone who has not logged in, may do this; `catalog` and `ping` have no
     /// repository. The same judgement as [`Self::permit`]'s, for what is no request: the scope of a token.
-    pub fn allows(&self, user: Option<&str>, action: Action, repository: Option<&str>) -> bool {
+    pub fn allows<'a>(
+        &self,
+        who: impl Into<Who<'a>>,
+        action: Action,
+        repository: Option<&str>,
+    ) -> bool {
+        let who = who.into();
         match self {
             Self::Everyone => true,
-            Self::Verified => user.is_some(),
-            Self::Granted(grants) => grants.allows(user, action, repository),
+            Self::Verified => who.is_known(),
+            Self::Granted(grants) => grants.allows(who, action, repository),
         }
     }
 
-    /// All that `user` may do with a repository.
-    pub fn effective(&self, user: Option<&str>, repository: &str) -> Actions {
+    /// All that a user may do with a repository.
+    pub fn effective<'a>(&self, who: impl Into<Who<'a>>, repository: &str) -> Actions {
+        let who = who.into();
         match self {
-            Self::Granted(grants) => grants.effective(user, repository),
-            Self::Verified if user.is_none() => Actions::default(),
+            Self::Granted(grants) => grants.effective(who, repository),
+            Self::Verified if !who.is_known() => Actions::default(),
             Self::Everyone | Self::Verified => Actions::all(),
         }
     }
 
     /// What of `asked` a token for this identity is good for, perhaps nothing.
     pub fn grant(&self, identity: &Identity, asked: Scope) -> Scope {
-        asked.retain(|repository, action| self.allows(identity.user(), action, repository))
+        asked.retain(|repository, action| self.allows(identity, action, repository))
     }
 }
 
@@ -186,13 +199,13 @@ fn granted(grants: &Grants, identity: &Identity, asked: Asked) -> Result<Asked, 
         Asked::Operation(operation) => operation,
         Asked::Path(_) => return Err(denied(identity)),
     };
-    let user = identity.user();
+    let who = Who::from(identity);
     // Whoever shows a token, be it one for nobody in particular, has found the way in that a ping points to.
     let is_known_ping = operation.action() == Action::Ping && identity.scope().is_some();
-    if !is_known_ping && !grants.allows(user, operation.action(), operation.repository()) {
+    if !is_known_ping && !grants.allows(who, operation.action(), operation.repository()) {
         return Err(denied(identity));
     }
-    let operation = with_right_to_mount(grants, user, operation);
+    let operation = with_right_to_mount(grants, who, operation);
     Ok(Asked::Operation(operation))
 }
 
@@ -221,10 +234,10 @@ fn within(scope: &Scope, asked: Asked) -> Result<Asked, Denied> {
 
 /// The blob that is mounted becomes readable where it is mounted to. Without a source the registry chooses one, out of
 /// all it has.
-fn with_right_to_mount(grants: &Grants, user: Option<&str>, operation: Operation) -> Operation {
+fn with_right_to_mount(grants: &Grants, who: Who<'_>, operation: Operation) -> Operation {
     let may = operation.mount().is_none_or(|mount| match mount.from {
-        Some(_) => grants.allows(user, Action::Pull, mount.from),
-        None => grants.pulls_everything(user),
+        Some(_) => grants.allows(who, Action::Pull, mount.from),
+        None => grants.pulls_everything(who),
     });
     if may {
         operation

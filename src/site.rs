@@ -5,9 +5,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use crate::access::Access;
 use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
+
+mod cors;
+
+pub use cors::{Cors, Sharing};
 
 /// All sites of a config.
 #[derive(Debug, Default)]
@@ -29,6 +35,26 @@ pub struct Site {
     pub external: Option<Origin>,
     /// In any order; the longest matching path wins.
     pub routes: Vec<Route>,
+    /// Paths that lead nowhere, among which the longest wins as well.
+    pub responses: Vec<Response>,
+}
+
+/// A path prefix that the gate answers itself, whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The prefix, on a segment boundary.
+    pub path: String,
+    /// What it says.
+    pub status: StatusCode,
+}
+
+/// What a path comes to.
+#[derive(Clone, Copy, Debug)]
+pub enum Lead<'a> {
+    /// To an upstream.
+    Route(&'a Route),
+    /// To an answer of the gate's own.
+    Response(&'a Response),
 }
 
 /// A path prefix and what happens below it.
@@ -44,6 +70,8 @@ pub struct Route {
     pub access: Access,
     /// Where it leads.
     pub forward: Forward,
+    /// Pages of which origins may use it from within a browser.
+    pub cors: Cors,
     /// Largest request body in bytes; `None` is no limit.
     pub max_body: Option<u64>,
 }
@@ -101,13 +129,26 @@ impl Sites {
 }
 
 impl Site {
-    /// The route with the longest prefix of a canonical path.
+    /// What has the longest prefix of a canonical path.
+    pub fn lead(&self, path: &str) -> Option<Lead<'_>> {
+        let routes = self.routes.iter().map(Lead::Route);
+        let leads = routes.chain(self.responses.iter().map(Lead::Response));
+        let matching = leads.filter(|lead| is_below(path, lead.path()));
+        matching.max_by_key(|lead| lead.path().trim_end_matches('/').len())
+    }
+
+    /// The route of a path, if it leads to an upstream.
     pub fn route(&self, path: &str) -> Option<&Route> {
-        let matching = self
-            .routes
-            .iter()
-            .filter(|route| is_below(path, &route.path));
-        matching.max_by_key(|route| route.path.trim_end_matches('/').len())
+        match self.lead(path)? {
+            Lead::Route(route) => Some(route),
+            Lead::Response(_) => None,
+        }
+    }
+
+    /// True when all repositories of the site lie under one and the same route.
+    pub fn is_one_registry(&self) -> bool {
+        let is_closed = |response: &Response| is_below(&response.path, "/v2/");
+        self.routes.len() == 1 && !self.responses.iter().any(is_closed)
     }
 
     /// True for one of the site's names.
@@ -119,6 +160,15 @@ impl Site {
                 // `*` is "any other name": it says nothing about which names are ours.
                 None => pattern == host && pattern != "*",
             })
+    }
+}
+
+impl Lead<'_> {
+    fn path(&self) -> &str {
+        match self {
+            Self::Route(route) => &route.path,
+            Self::Response(response) => &response.path,
+        }
     }
 }
 
@@ -155,7 +205,38 @@ mod tests {
             hosts,
             external: None,
             routes: Vec::new(),
+            responses: Vec::new(),
         }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let response = |path: &str, status| Response {
+            path: path.to_owned(),
+            status: StatusCode::from_u16(status).unwrap(),
+        };
+        let mut site = site(&["a"]);
+        site.responses = vec![
+            response("/api/", 404),
+            response("/", 410),
+            response("/api/internal", 403),
+        ];
+        let status = |path| match site.lead(path) {
+            Some(Lead::Response(response)) => response.status.as_u16(),
+            other => panic!("{other:?}"),
+        };
+        for (path, expected) in [
+            ("/", 410),
+            ("/api", 404),
+            ("/api/x", 404),
+            ("/api/internal", 403),
+            ("/api/internal/x", 403),
+            ("/api/internals", 404),
+            ("/apis", 410),
+        ] {
+            assert_eq!(status(path), expected, "{path}");
+        }
+        assert!(site.route("/api/x").is_none());
     }
 
     #[test]

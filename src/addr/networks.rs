@@ -41,6 +41,13 @@ impl Networks {
         self.0.iter().any(|network| network.holds(address))
     }
 
+    /// How many leading bits the narrowest network that holds `address` has.
+    pub fn longest(&self, address: IpAddr) -> Option<u8> {
+        let address = address.to_canonical();
+        let holding = self.0.iter().filter(|network| network.holds(address));
+        holding.map(|network| network.prefix).max()
+    }
+
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

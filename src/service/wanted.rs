@@ -72,7 +72,7 @@ fn confine(operation: Operation, site: &Site, route: &Route) -> Operation {
         Some(source) => site
             .route(&format!("/v2/{source}/"))
             .is_some_and(|of_source| std::ptr::eq(of_source, route)),
-        None => site.routes.len() == 1,
+        None => site.is_one_registry(),
     };
     if is_ours {
         operation
