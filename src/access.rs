@@ -12,10 +12,12 @@ use crate::registry::{Action, Mount, Operation, Scope, is_name};
 mod actions;
 mod grants;
 mod pattern;
+mod who;
 
 pub use actions::Actions;
 pub use grants::{Grant, Grants, Subjects};
 pub use pattern::{Malformed, Pattern};
+pub use who::Who;
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -84,6 +86,7 @@ pub enum Permitted {
 pub struct Listing {
     access: Access,
     user: Option<String>,
+    network: bool,
     operation: Operation,
 }
 
@@ -102,8 +105,11 @@ impl Listing {
 
     /// Whether the identity may learn that there is such a repository. A name that no request can have is nobody's.
     pub fn shows(&self, repository: &str) -> bool {
-        let user = self.user.as_deref();
-        is_name(repository) && self.access.allows(user, Action::Pull, Some(repository))
+        let who = Who {
+            user: self.user.as_deref(),
+            network: self.network,
+        };
+        is_name(repository) && self.access.allows(who, Action::Pull, Some(repository))
     }
 }
 
@@ -141,7 +147,7 @@ impl Access {
     pub fn permit(&self, identity: &Identity, asked: Asked) -> Result<Permitted, Denied> {
         let asked = match self {
             Self::Granted(grants) => granted(grants, identity, asked)?,
-            Self::Verified if identity.user().is_none() => return Err(denied(identity)),
+            Self::Verified if !Who::from(identity).is_known() => return Err(denied(identity)),
             Self::Everyone | Self::Verified => asked,
         };
         let asked = match identity.scope() {
@@ -158,7 +164,7 @@ impl Access {
     /// knows who is asking decides itself what it lists.
     fn in_part(&self, identity: &Identity, asked: Asked) -> Result<Listing, Asked> {
         let sees_all = match self {
-            Self::Granted(grants) => grants.pulls_everything(identity.user()),
+            Self::Granted(grants) => grants.pulls_everything(identity),
             Self::Everyone | Self::Verified => true,
         };
         let operation = match asked {
@@ -171,6 +177,7 @@ impl Access {
         Ok(Listing {
             access: self.clone(),
             user: identity.user().map(str::to_owned),
+            network: identity.is_network(),
             operation,
         })
     }
@@ -180,10 +187,11 @@ impl Access {
     /// who shows a token for nobody in particular, where something is granted to anyone: another token would not mend
     /// the request. All others are asked to log in.
     pub fn admit(&self, identity: &Identity) -> Result<(), Denied> {
+        let is_known = Who::from(identity).is_known();
         let is_admitted = match self {
             Self::Everyone => true,
-            Self::Verified => identity.user().is_some(),
-            Self::Granted(grants) => identity.user().is_some() || is_let_in(grants, identity),
+            Self::Verified => is_known,
+            Self::Granted(grants) => is_known || is_let_in(grants, identity),
         };
         if is_admitted {
             Ok(())
@@ -192,28 +200,35 @@ impl Access {
         }
     }
 
-    /// Whether `user`, or with `None` someone who has not logged in, may do this; `catalog` and `ping` have no
+    /// Whether a user, or with `None` someone who has not logged in, may do this; `catalog` and `ping` have no
     /// repository. The same judgement as [`Self::permit`]'s, for what is no request: the scope of a token.
-    pub fn allows(&self, user: Option<&str>, action: Action, repository: Option<&str>) -> bool {
+    pub fn allows<'a>(
+        &self,
+        who: impl Into<Who<'a>>,
+        action: Action,
+        repository: Option<&str>,
+    ) -> bool {
+        let who = who.into();
         match self {
             Self::Everyone => true,
-            Self::Verified => user.is_some(),
-            Self::Granted(grants) => grants.allows(user, action, repository),
+            Self::Verified => who.is_known(),
+            Self::Granted(grants) => grants.allows(who, action, repository),
         }
     }
 
-    /// All that `user` may do with a repository.
-    pub fn effective(&self, user: Option<&str>, repository: &str) -> Actions {
+    /// All that a user may do with a repository.
+    pub fn effective<'a>(&self, who: impl Into<Who<'a>>, repository: &str) -> Actions {
+        let who = who.into();
         match self {
-            Self::Granted(grants) => grants.effective(user, repository),
-            Self::Verified if user.is_none() => Actions::default(),
+            Self::Granted(grants) => grants.effective(who, repository),
+            Self::Verified if !who.is_known() => Actions::default(),
             Self::Everyone | Self::Verified => Actions::all(),
         }
     }
 
     /// What of `asked` a token for this identity is good for, perhaps nothing.
     pub fn grant(&self, identity: &Identity, asked: Scope) -> Scope {
-        asked.retain(|repository, action| self.allows(identity.user(), action, repository))
+        asked.retain(|repository, action| self.allows(identity, action, repository))
     }
 }
 
@@ -222,22 +237,22 @@ fn granted(grants: &Grants, identity: &Identity, asked: Asked) -> Result<Asked, 
     let Some(operation) = asked.operation() else {
         return Err(denied(identity));
     };
-    let (user, action) = (identity.user(), operation.action());
-    let is_ping_let_in = action == Action::Ping && is_let_in(grants, identity);
-    if !is_ping_let_in && !grants.allows(user, action, operation.repository()) {
+    let who = Who::from(identity);
+    let is_ping_let_in = operation.action() == Action::Ping && is_let_in(grants, identity);
+    if !is_ping_let_in && !grants.allows(who, operation.action(), operation.repository()) {
         return Err(denied(identity));
     }
     Ok(asked.mount_if(|mount| match mount.from {
-        Some(_) => grants.allows(user, Action::Pull, mount.from),
+        Some(_) => grants.allows(who, Action::Pull, mount.from),
         // The registry chooses one, out of all it has.
-        None => grants.pulls_everything(user),
+        None => grants.pulls_everything(who),
     }))
 }
 
 /// Whoever shows a token, be it one for nobody in particular, has found the way in that a ping points to. It leads
 /// somewhere only where something is granted to anyone.
 fn is_let_in(grants: &Grants, identity: &Identity) -> bool {
-    identity.scope().is_some() && grants.of(None).next().is_some()
+    identity.scope().is_some() && grants.of(Who::default()).next().is_some()
 }
 
 /// What a token's scope leaves of `asked`. No scope speaks of paths, and none of a source that the registry chooses.

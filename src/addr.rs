@@ -5,6 +5,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub mod networks;
+
+pub use networks::Networks;
+
 /// The other end of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(SocketAddr);

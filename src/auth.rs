@@ -14,78 +14,29 @@ use crate::addr::ClientAddr;
 use crate::htpasswd::{LiveUsers, Users};
 use crate::registry::{Operation, Scope};
 
+mod admission;
 mod basic;
 mod challenge;
 mod hashing;
+mod identity;
 mod logins;
 mod sharded;
 mod throttle;
 pub mod token;
 mod verified;
 
+pub use admission::Admission;
+use admission::Verdict;
 use basic::{Credentials, is_basic};
 pub use challenge::{Challenge, challenge};
 pub use hashing::Settings as HashingSettings;
+pub use identity::Identity;
+use identity::Kind;
 pub use logins::Logins;
 use logins::Unchecked;
 pub use throttle::Settings as ThrottleSettings;
 use token::Tokens;
 pub use token::service::TokenService;
-
-/// Who a request comes from. Made here only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    kind: Kind,
-    /// What the token that was shown is for.
-    scope: Option<Scope>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    Anonymous,
-    User {
-        name: String,
-        /// As in the password file.
-        bytes: Box<[u8]>,
-    },
-    LeftToUpstream,
-}
-
-impl Identity {
-    const fn of(kind: Kind) -> Self {
-        Self { kind, scope: None }
-    }
-
-    fn user_named(bytes: &[u8]) -> Self {
-        Self::of(Kind::User {
-            name: String::from_utf8_lossy(bytes).into_owned(),
-            bytes: bytes.into(),
-        })
-    }
-
-    /// The verified user's name, for people: bytes that are no UTF-8 are shown as U+FFFD.
-    pub fn user(&self) -> Option<&str> {
-        match &self.kind {
-            Kind::User { name, .. } => Some(name),
-            Kind::Anonymous | Kind::LeftToUpstream => None,
-        }
-    }
-
-    /// True when nobody has proved anything.
-    pub fn is_anonymous(&self) -> bool {
-        self.kind == Kind::Anonymous
-    }
-
-    /// What limits this identity beside its rights: the scope of the token it came with. None for a password.
-    pub fn scope(&self) -> Option<&Scope> {
-        self.scope.as_ref()
-    }
-
-    /// True when the upstream checks the credentials itself.
-    pub fn is_left_to_upstream(&self) -> bool {
-        self.kind == Kind::LeftToUpstream
-    }
-}
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +50,9 @@ pub enum Error {
     /// A token that is not ours, or not any more: its time is over, or its user's line has changed.
     #[error("invalid token")]
     Token,
+    /// Nobody may come from this client network.
+    #[error("access from this network is not allowed")]
+    Network,
     /// No telling what token is asked for.
     #[error(transparent)]
     Malformed(#[from] token::form::Malformed),
@@ -120,6 +74,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Authenticator {
     mode: Mode,
+    admission: Admission,
 }
 
 #[derive(Debug)]
@@ -148,15 +103,26 @@ impl Authenticator {
         size: usize,
         challenge: HeaderValue,
     ) -> Self {
+        Self::of(Mode::Basic(Basic {
+            users,
+            logins,
+            size,
+            challenge,
+            tokens: None,
+        }))
+    }
+
+    fn of(mode: Mode) -> Self {
         Self {
-            mode: Mode::Basic(Basic {
-                users,
-                logins,
-                size,
-                challenge,
-                tokens: None,
-            }),
+            mode,
+            admission: Admission::default(),
         }
+    }
+
+    /// The same, for these client networks.
+    #[must_use]
+    pub fn admitting(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// The same, with tokens for who has given his password, and for anyone: then these are what is asked for.
@@ -170,22 +136,43 @@ impl Authenticator {
 
     /// The upstream checks the `Authorization` header itself, and gets it untouched.
     pub fn left_to_upstream() -> Self {
-        Self {
-            mode: Mode::LeftToUpstream,
-        }
+        Self::of(Mode::LeftToUpstream)
     }
 
     /// Nobody is asked for anything.
     pub fn open() -> Self {
-        Self { mode: Mode::Open }
+        Self::of(Mode::Open)
+    }
+
+    /// Refuses clients of networks from which nobody may come; the networks ask for no more than the address.
+    pub fn admit(&self, client: ClientAddr) -> Result<(), Error> {
+        match self.admission.judge(client) {
+            Verdict::Refused => Err(Error::Network),
+            Verdict::Credentials | Verdict::Enough => Ok(()),
+        }
     }
 
     /// The identity behind a request's headers; no credentials, or an empty user, is anonymous.
+    ///
+    /// Where the network is enough, credentials that prove nothing take nothing away, as in nginx.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
+        self.admit(client)?;
+        let proved = self.prove(headers, client).await;
+        if self.admission.judge(client) != Verdict::Enough {
+            return proved;
+        }
+        let identity = match proved {
+            Err(Error::Wrong | Error::Token) => Identity::of(Kind::Anonymous),
+            other => other?,
+        };
+        Ok(identity.with_network())
+    }
+
+    async fn prove(&self, headers: &HeaderMap, client: ClientAddr) -> Result<Identity, Error> {
         match &self.mode {
             Mode::Open => Ok(Identity::of(Kind::Anonymous)),
             Mode::LeftToUpstream => {
@@ -229,7 +216,7 @@ impl Authenticator {
             return None;
         };
         let tokens = basic.tokens.as_deref()?;
-        (tokens.path() == path).then_some(TokenService::new(basic, tokens))
+        (tokens.path() == path).then_some(TokenService::new(basic, tokens, &self.admission))
     }
 
     /// True where nobody has to log in to the gate.

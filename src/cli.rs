@@ -49,7 +49,7 @@ struct Which {
 struct Checking {
     #[command(flatten)]
     which: Which,
-    /// Ask for the rights of this user, or of @anonymous
+    /// Ask for the rights of this user, or of @anonymous or @network
     #[arg(long, value_name = "USER", requires = "may")]
     who: Option<String>,
     /// What is asked for: pull, push, delete or catalog, and where. Exit code 0 is yes, 1 is no

@@ -13,10 +13,11 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::access::{Grants, Subjects};
-use crate::auth::{HashingSettings, ThrottleSettings};
+use crate::auth::{Admission, HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::listen::Binding;
 use crate::log::Destination;
+use crate::site::{Cors, Response};
 use crate::{connection, service, tls, upstream};
 
 use document::Document;
@@ -105,8 +106,10 @@ pub struct Site {
     pub certificate: Certificate,
     /// What clients are told instead of what they addressed.
     pub external: Option<Origin>,
-    /// At least one.
+    /// Those that lead to an upstream.
     pub routes: Vec<Route>,
+    /// Those that the gate answers itself.
+    pub responses: Vec<Response>,
 }
 
 /// Where a certificate comes from.
@@ -136,8 +139,14 @@ pub struct Route {
     pub upstream: upstream::Settings,
     /// Largest request body in bytes.
     pub max_body: Option<u64>,
+    /// Further origins by which the upstream calls itself.
+    pub internal: Vec<Origin>,
     /// Fields set and removed.
     pub edits: HeaderEdits,
+    /// Client networks.
+    pub admission: Admission,
+    /// Origins whose pages may use it.
+    pub cors: Cors,
     /// Who may do what; `None` is every verified user, everything.
     pub granted: Option<Granted>,
 }

@@ -16,6 +16,7 @@ use crate::registry::Operation;
 use crate::target::Target;
 use crate::upstream::{self, Upstream};
 
+mod challenges;
 pub mod headers;
 mod origin;
 
@@ -29,6 +30,7 @@ pub struct Forward {
     upstream: Arc<Upstream>,
     authority: String,
     keep_authorization: bool,
+    internal: Vec<Origin>,
     edits: HeaderEdits,
 }
 
@@ -72,13 +74,20 @@ pub enum Error {
 }
 
 impl Forward {
-    /// `keep_authorization` where the upstream checks credentials itself.
-    pub fn new(upstream: Arc<Upstream>, keep_authorization: bool, edits: HeaderEdits) -> Self {
+    /// `keep_authorization` where the upstream checks credentials itself; `internal` are further origins by which it
+    /// calls itself.
+    pub fn new(
+        upstream: Arc<Upstream>,
+        keep_authorization: bool,
+        internal: Vec<Origin>,
+        edits: HeaderEdits,
+    ) -> Self {
         let authority = upstream.settings().endpoint.authority();
         Self {
             upstream,
             authority,
             keep_authorization,
+            internal,
             edits,
         }
     }
@@ -104,6 +113,7 @@ impl Forward {
             outer: around.outer,
             host: around.target.authority(),
             upstream: &self.authority,
+            internal: &self.internal,
             is_site: around.is_site,
         };
         repair.headers(&mut parts.headers);

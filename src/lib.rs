@@ -144,6 +144,14 @@
 //!   comes after it.
 //! - In an upgrade both processes hold the same sockets, so nobody is refused; remembered logins, counted guesses and
 //!   ticket keys begin anew with the new process.
+//! - A closed path (`respond`) is closed to everyone: nobody is asked who he is, and no network is let through.
+//! - Of client networks the longest prefix decides, since two lists have no order; of equal ones the refusal.
+//! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx; right ones add
+//!   their user's rights. With grants it is `@network`, which like anyone needs tokens: with Basic, docker sends a
+//!   password from that network never or always.
+//! - Over plain HTTP every name of the site, on any port, is the site: an upstream behind a gate knows no better.
+//!   Of a challenge only the realm of `Bearer` is a URL, and only it is repaired.
+//! - Preflights of named origins are answered without a password, since browsers send none; `*` is no origin.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.

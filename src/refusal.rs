@@ -30,6 +30,9 @@ pub enum Refusal {
     /// No route of the site has this path.
     #[error("nothing here")]
     NoRoute,
+    /// The configuration closes this path with a status.
+    #[error("the path is closed with {0}")]
+    Closed(StatusCode),
     /// The path and query are longer than `limits.target_size`.
     #[error("the request target is too long")]
     TargetTooLong,
@@ -148,6 +151,7 @@ impl Refusal {
             Self::Target(error) => of_target(error),
             Self::NoSite => Verdict::new(421, Code::Unsupported, self),
             Self::NoRoute => Verdict::new(404, Code::Unsupported, self),
+            Self::Closed(status) => of_closed(*status),
             Self::TargetTooLong => Verdict::new(414, Code::Unsupported, self),
             Self::TooManyFields => Verdict::new(431, Code::Unsupported, self),
             Self::Auth(error) => of_auth(error),
@@ -192,11 +196,28 @@ fn of_target(error: &target::Error) -> Verdict {
     Verdict::new(status, Code::Unsupported, error)
 }
 
+/// A closed path looks as one that is not there, when it says that it is not there.
+fn of_closed(status: StatusCode) -> Verdict {
+    let code = match status.as_u16() {
+        403 => Code::Denied,
+        413 => Code::SizeInvalid,
+        429 => Code::TooManyRequests,
+        500.. => Code::Unavailable,
+        _ => Code::Unsupported,
+    };
+    let message = match status {
+        StatusCode::NOT_FOUND => Refusal::NoRoute.to_string(),
+        _ => status.canonical_reason().unwrap_or("closed").to_lowercase(),
+    };
+    Verdict::new(status.as_u16(), code, message)
+}
+
 fn of_auth(error: &auth::Error) -> Verdict {
     match error {
         auth::Error::Wrong => Verdict::unauthorized(),
         auth::Error::Login => Verdict::new(401, Code::Unauthorized, error),
         auth::Error::Token => Verdict::unauthorized().token_error("invalid_token"),
+        auth::Error::Network => Verdict::new(403, Code::Denied, error),
         auth::Error::Malformed(_) => Verdict::new(400, Code::Unsupported, error),
         auth::Error::Twice => Verdict::new(400, Code::Unauthorized, error),
         auth::Error::TooMany { after } => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Response, StatusCode, request};
+use http::{Method, Response, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -22,9 +22,10 @@ use crate::connection::Exchange;
 use crate::forward::{Around, Origin};
 use crate::refusal::Refusal;
 use crate::registry::{Operation, is_registry_path};
-use crate::site::{Route, Site, Sites};
+use crate::site::{Lead, Route, Site, Sites};
 use crate::target::Target;
 
+mod bare;
 mod catalog;
 mod limiter;
 mod opened;
@@ -33,6 +34,7 @@ mod request_id;
 mod tokens;
 mod wanted;
 
+use bare::{redirect, respond};
 pub use limiter::Limiters;
 use opened::Opened;
 use wanted::{Next, Wanted, permitted, wanted};
@@ -93,8 +95,19 @@ impl Service {
         opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
         opened.record.site(&site.name);
-        let route = site.route(target.path()).ok_or(Refusal::NoRoute)?;
+        let route = match site.lead(target.path()).ok_or(Refusal::NoRoute)? {
+            Lead::Response(response) => return respond(response.status),
+            Lead::Route(route) => route,
+        };
         opened.manner.registry &= route.registry;
+        let headers = &asking.parts.headers;
+        opened.sharing = route.cors.sharing(headers);
+        if let Some(sharing) = &opened.sharing
+            && let Some(answer) = sharing.preflight(&asking.parts.method, headers)
+        {
+            route.authenticator.admit(asking.client)?;
+            return Ok(answer);
+        }
         let addressed = Addressed {
             site,
             route,
@@ -135,7 +148,9 @@ impl Service {
             target,
         } = *addressed;
         let (parts, client) = (asking.parts, asking.client);
-        let Opened { id, record, manner } = opened;
+        let Opened {
+            id, record, manner, ..
+        } = opened;
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
         let wanted = wanted(site, route, &parts, target);
         let operation = wanted.as_ref().ok().and_then(Wanted::operation);
@@ -144,7 +159,7 @@ impl Service {
         manner.challenge = challenge(route, &outer, operation);
         let authenticator = &route.authenticator;
         let identity = authenticator.authenticate(&parts.headers, client).await?;
-        record.user(identity.user());
+        record.user(identity.name());
         let permitted = match permitted(&route.access, &identity, wanted)? {
             Next::Forward(permitted) => permitted,
             Next::Redirect(location) => return Ok(redirect(&location)),
@@ -252,20 +267,6 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     } else {
         Err(Refusal::Expectation)
     }
-}
-
-/// Relative, so that it is true under whatever name the client came.
-fn redirect(location: &str) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-    // A location is made of a parsed target: legal in a header by construction.
-    if let Ok(location) = HeaderValue::from_str(location) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    response
 }
 
 /// What a 401 says here, for this operation.

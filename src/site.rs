@@ -5,10 +5,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use crate::access::Access;
 use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
 use crate::registry::is_name;
+
+mod cors;
+
+pub use cors::{Cors, Sharing};
 
 /// All sites of a config.
 #[derive(Debug, Default)]
@@ -30,6 +36,26 @@ pub struct Site {
     pub external: Option<Origin>,
     /// In any order; the longest matching path wins.
     pub routes: Vec<Route>,
+    /// Paths that lead nowhere, among which the longest wins as well.
+    pub responses: Vec<Response>,
+}
+
+/// A path prefix that the gate answers itself, whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The prefix, on a segment boundary.
+    pub path: String,
+    /// What it says.
+    pub status: StatusCode,
+}
+
+/// What a path comes to.
+#[derive(Clone, Copy, Debug)]
+pub enum Lead<'a> {
+    /// To an upstream.
+    Route(&'a Route),
+    /// To an answer of the gate's own.
+    Response(&'a Response),
 }
 
 /// A path prefix and what happens below it.
@@ -45,6 +71,8 @@ pub struct Route {
     pub access: Access,
     /// Where it leads.
     pub forward: Forward,
+    /// Pages of which origins may use it from within a browser.
+    pub cors: Cors,
     /// Largest request body in bytes; `None` is no limit.
     pub max_body: Option<u64>,
 }
@@ -102,13 +130,20 @@ impl Sites {
 }
 
 impl Site {
-    /// The route with the longest prefix of a canonical path.
+    /// What has the longest prefix of a canonical path.
+    pub fn lead(&self, path: &str) -> Option<Lead<'_>> {
+        let routes = self.routes.iter().map(Lead::Route);
+        let leads = routes.chain(self.responses.iter().map(Lead::Response));
+        let matching = leads.filter(|lead| is_below(path, lead.path()));
+        matching.max_by_key(|lead| lead.path().trim_end_matches('/').len())
+    }
+
+    /// The route of a path, if it leads to an upstream.
     pub fn route(&self, path: &str) -> Option<&Route> {
-        let matching = self
-            .routes
-            .iter()
-            .filter(|route| is_below(path, &route.path));
-        matching.max_by_key(|route| route.path.trim_end_matches('/').len())
+        match self.lead(path)? {
+            Lead::Route(route) => Some(route),
+            Lead::Response(_) => None,
+        }
     }
 
     /// Whether requests for this repository take this route.
@@ -130,11 +165,12 @@ impl Site {
             None => true,
             Some(Reach::Some) => false,
             Some(Reach::All) => {
-                let mut others = self.routes.iter();
+                let routes = self.routes.iter().map(Lead::Route);
+                let mut others = routes.chain(self.responses.iter().map(Lead::Response));
                 // What holds all of them leaves nothing to a shorter path.
-                others.all(|other| match Reach::of(&other.path) {
+                others.all(|other| match Reach::of(other.path()) {
                     None => true,
-                    Some(Reach::All) => is_below(&route.path, &other.path),
+                    Some(Reach::All) => is_below(&route.path, other.path()),
                     Some(Reach::Some) => false,
                 })
             }
@@ -173,6 +209,15 @@ impl Reach {
     }
 }
 
+impl Lead<'_> {
+    fn path(&self) -> &str {
+        match self {
+            Self::Route(route) => &route.path,
+            Self::Response(response) => &response.path,
+        }
+    }
+}
+
 /// `/v2/` holds `/v2` and all below it, but not `/v20`.
 fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix.trim_end_matches('/'))
@@ -206,7 +251,38 @@ mod tests {
             hosts,
             external: None,
             routes: Vec::new(),
+            responses: Vec::new(),
         }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let response = |path: &str, status| Response {
+            path: path.to_owned(),
+            status: StatusCode::from_u16(status).unwrap(),
+        };
+        let mut site = site(&["a"]);
+        site.responses = vec![
+            response("/api/", 404),
+            response("/", 410),
+            response("/api/internal", 403),
+        ];
+        let status = |path| match site.lead(path) {
+            Some(Lead::Response(response)) => response.status.as_u16(),
+            other => panic!("{other:?}"),
+        };
+        for (path, expected) in [
+            ("/", 410),
+            ("/api", 404),
+            ("/api/x", 404),
+            ("/api/internal", 403),
+            ("/api/internal/x", 403),
+            ("/api/internals", 404),
+            ("/apis", 410),
+        ] {
+            assert_eq!(status(path), expected, "{path}");
+        }
+        assert!(site.route("/api/x").is_none());
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl Builder<'_> {
                 .iter()
                 .filter_map(|route| {
                     let authenticator = self.authenticator(&name, route, logins, problems)?;
+                    let authenticator = authenticator.admitting(route.admission.clone());
                     Some(self.route(route, authenticator, &mut upstreams))
                 })
                 .collect();
@@ -200,6 +201,7 @@ impl Builder<'_> {
                 hosts: site.hosts.clone(),
                 external: site.external.clone(),
                 routes,
+                responses: site.responses.clone(),
             });
         }
         Sites::new(sites)
@@ -230,7 +232,8 @@ impl Builder<'_> {
             upstreams.push(Arc::clone(&made));
             made
         });
-        let forward = Forward::new(upstream, keep_authorization, route.edits.clone());
+        let internal = route.internal.clone();
+        let forward = Forward::new(upstream, keep_authorization, internal, route.edits.clone());
         Route {
             path: route.path.clone(),
             registry: route.registry,
@@ -238,6 +241,7 @@ impl Builder<'_> {
             access,
             forward,
             max_body: route.max_body,
+            cors: route.cors.clone(),
         }
     }
 }

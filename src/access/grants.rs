@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::actions::Actions;
 use super::pattern::Pattern;
+use super::who::Who;
 use crate::registry::{Action, is_name};
 
 /// All grants of one route.
@@ -34,6 +35,8 @@ pub struct Subjects {
     pub anyone: bool,
     /// `@users`: every verified user.
     pub verified: bool,
+    /// `@network`: whoever comes from a network that is enough alone.
+    pub network: bool,
     /// By name, those of groups among them.
     pub users: BTreeSet<String>,
 }
@@ -46,55 +49,71 @@ impl Grants {
         }
     }
 
-    /// Whether `user`, or with `None` someone who has not logged in, may do this. `catalog` asks for no repository;
-    /// to ping is every verified user's right, and nobody else's.
-    pub fn allows(&self, user: Option<&str>, action: Action, repository: Option<&str>) -> bool {
+    /// Whether a user, or with `None` someone who has not logged in, may do this. `catalog` asks for no repository;
+    /// to ping is every verified user's right, and nobody else's: not a network's either, or docker would never send
+    /// a password from there.
+    pub fn allows<'a>(
+        &self,
+        who: impl Into<Who<'a>>,
+        action: Action,
+        repository: Option<&str>,
+    ) -> bool {
+        let who = who.into();
         match action {
-            Action::Ping => user.is_some(),
+            Action::Ping => who.user.is_some(),
             Action::Catalog => self
-                .of(user)
+                .of(who)
                 .any(|grant| grant.actions.contains(Action::Catalog)),
             Action::Pull | Action::Push | Action::Delete => repository.is_some_and(|repository| {
-                self.that_allow(user, action, repository).next().is_some()
+                self.that_allow(who, action, repository).next().is_some()
             }),
         }
     }
 
-    /// What `user` may do with this repository; `catalog` is of no repository.
-    pub fn effective(&self, user: Option<&str>, repository: &str) -> Actions {
+    /// What a user may do with this repository; `catalog` is of no repository.
+    pub fn effective<'a>(&self, who: impl Into<Who<'a>>, repository: &str) -> Actions {
         if !is_name(repository) {
             return Actions::default();
         }
-        let given = self.of(user).filter(|grant| grant.fits(user, repository));
+        let who = who.into();
+        let given = self
+            .of(who)
+            .filter(|grant| grant.fits(who.user, repository));
         given.fold(Actions::default(), |sum, grant| sum.with(grant.actions))
     }
 
     /// The grants that give this right to this repository. A name that is none has no rights to it.
     pub fn that_allow<'a>(
         &'a self,
-        user: Option<&'a str>,
+        who: impl Into<Who<'a>>,
         action: Action,
         repository: &'a str,
     ) -> impl Iterator<Item = &'a Grant> {
-        let is_meant = is_name(repository);
-        self.of(user).filter(move |grant| {
-            is_meant && grant.actions.contains(action) && grant.fits(user, repository)
+        let (who, is_meant) = (who.into(), is_name(repository));
+        self.of(who).filter(move |grant| {
+            is_meant && grant.actions.contains(action) && grant.fits(who.user, repository)
         })
     }
 
-    /// The grants that are for `user` at all.
-    pub fn of<'a>(&'a self, user: Option<&'a str>) -> impl Iterator<Item = &'a Grant> {
+    /// The grants that are for a user at all.
+    pub fn of<'a>(&'a self, who: impl Into<Who<'a>>) -> impl Iterator<Item = &'a Grant> {
+        let who = who.into();
         self.grants
             .iter()
-            .filter(move |grant| grant.subjects.include(user))
+            .filter(move |grant| grant.subjects.include(who))
     }
 
-    /// Whether `user` may pull every repository there is, whatever its name.
-    pub fn pulls_everything(&self, user: Option<&str>) -> bool {
-        self.of(user).any(|grant| {
+    /// Whether a user may pull every repository there is, whatever its name.
+    pub fn pulls_everything<'a>(&'a self, who: impl Into<Who<'a>>) -> bool {
+        self.of(who).any(|grant| {
             grant.actions.contains(Action::Pull)
                 && grant.patterns.iter().any(Pattern::is_everything)
         })
+    }
+
+    /// Whether one of them is to `@network`.
+    pub fn name_the_network(&self) -> bool {
+        self.grants.iter().any(|grant| grant.subjects.network)
     }
 
     /// Pairs of grants of which the second gives nothing that the first does not.
@@ -127,9 +146,11 @@ impl Grant {
 }
 
 impl Subjects {
-    /// Whether it is for `user`, or with `None` for someone who has not logged in.
-    pub fn include(&self, user: Option<&str>) -> bool {
-        self.anyone || user.is_some_and(|user| self.verified || self.users.contains(user))
+    /// Whether it is for a user, or with `None` for someone who has not logged in.
+    pub fn include<'a>(&self, who: impl Into<Who<'a>>) -> bool {
+        let who = who.into();
+        let is_named = |user| self.verified || self.users.contains(user);
+        self.anyone || (self.network && who.network) || who.user.is_some_and(is_named)
     }
 
     fn cover(&self, other: &Self) -> bool {
@@ -137,6 +158,7 @@ impl Subjects {
             return true;
         }
         !other.anyone
+            && (self.network || !other.network)
             && (self.verified || (!other.verified && self.users.is_superset(&other.users)))
     }
 }

@@ -148,6 +148,7 @@ impl Reading<'_> {
         };
         match group {
             "users" => subjects.verified = true,
+            "network" => subjects.network = true,
             "anonymous" => {
                 subjects.anyone = true;
                 if self.is_basic {

@@ -1,10 +1,8 @@
-//! From a `[[site.route]]` table to a [`Route`].
+//! From a `[[site.route]]` table to a [`Route`], or to a response of the gate's own.
 //!
-//! Called by `sites` alone.
+//! Called by `sites` alone. What a route says beside where it leads and who may use it is read in the files below.
 
 use std::time::Duration;
-
-use http::{HeaderName, HeaderValue};
 
 use super::problem::Problem;
 use super::sites::Reader;
@@ -12,34 +10,80 @@ use super::table::{Placed, Table, Written};
 use super::units::{self, Host, UpstreamUrl};
 use super::{Auth, Route};
 use crate::forward::HeaderEdits;
-use crate::forward::headers::{Edits, is_reserved};
 use crate::registry::is_registry_path;
+use crate::site::Response;
 use crate::upstream::{self, Endpoint};
 
+mod fields;
+mod networks;
+mod origins;
+mod respond;
+
+use fields::edits;
+
+/// What a table came to.
+pub(super) enum Lead {
+    /// It leads to an upstream.
+    Route(Box<Route>),
+    /// The gate answers.
+    Response(Response),
+}
+
+impl Lead {
+    pub(super) fn path(&self) -> &str {
+        match self {
+            Self::Route(route) => &route.path,
+            Self::Response(response) => &response.path,
+        }
+    }
+}
+
 impl Reader<'_, '_> {
-    pub(super) fn route(
+    pub(super) fn lead(
         &self,
         route: &Table<'_>,
         site_auth: Option<&Auth>,
         has_site_auth: bool,
-    ) -> Option<Route> {
-        route
-            .required("path", "path = \"/v2/\"")
-            .required("upstream", "upstream = \"http://127.0.0.1:5000\"");
+    ) -> Option<Lead> {
+        route.required("path", "path = \"/v2/\"");
         let path = route.parse("path", units::path_prefix);
-        let upstream = self.upstream(route);
-        let registry = route.boolean_or("registry", true);
+        if route.place_of("respond").is_some() {
+            return respond::read(route, path).map(Lead::Response);
+        }
+        route.required("upstream", "upstream = \"http://127.0.0.1:5000\"");
+        let auth = self.auth_of(route, site_auth, has_site_auth);
+        let route = self.route(route, path, auth)?;
+        Some(Lead::Route(Box::new(route)))
+    }
+
+    /// The route's own, or its site's.
+    fn auth_of(
+        &self,
+        route: &Table<'_>,
+        site_auth: Option<&Auth>,
+        has_site_auth: bool,
+    ) -> Option<Auth> {
         let own = route.table("auth");
-        let auth = match &own {
-            Some(table) => self.auth(table),
-            None => site_auth.cloned(),
-        };
         if own.is_none() && !has_site_auth {
             route.required(
                 "auth",
                 "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }, here or in the site",
             );
         }
+        match &own {
+            Some(table) => self.auth(table),
+            None => site_auth.cloned(),
+        }
+    }
+
+    fn route(
+        &self,
+        route: &Table<'_>,
+        path: Option<Placed<String>>,
+        auth: Option<Auth>,
+    ) -> Option<Route> {
+        let upstream = self.upstream(route);
+        let registry = route.boolean_or("registry", true);
         if let (Some(path), Some(Auth::Token { .. })) = (&path, &auth) {
             check_token(route, path, registry);
         }
@@ -54,13 +98,19 @@ impl Reader<'_, '_> {
             path.as_ref().map(|path| path.value.as_str()),
             registry && may_be_registry(path.as_ref()),
         );
+        let internal = origins::internal(route);
+        let admission = networks::admission(route, auth.as_ref(), granted.as_ref());
+        let cors = origins::cors(route);
         Some(Route {
             path: path?.value,
             registry,
             auth: auth?,
             upstream: upstream?,
             max_body: (max_body > 0).then_some(max_body),
+            internal,
             edits,
+            admission,
+            cors,
             granted,
         })
     }
@@ -167,32 +217,6 @@ fn bare(host: &Host) -> String {
     }
 }
 
-fn edits(route: &Table<'_>, key: &'static str) -> Edits {
-    let mut edits = Edits::new();
-    for (name, value) in route.pairs(key).unwrap_or_default() {
-        let header = HeaderName::from_bytes(name.as_bytes()).ok();
-        match header {
-            None => route.report(Problem::error(
-                name.place,
-                format!("{:?} is no header name", name.value),
-            )),
-            Some(header) if is_reserved(&header) => route.report(
-                Problem::error(name.place, format!("{header} cannot be set or removed"))
-                    .because("the gate vouches for it, or it frames the message"),
-            ),
-            Some(header) if value.is_empty() => edits.push((header, None)),
-            Some(header) => match HeaderValue::from_str(&value) {
-                Ok(value) => edits.push((header, Some(value))),
-                Err(_) => route.report(Problem::error(
-                    value.place,
-                    format!("the value of {header} cannot stand in a header"),
-                )),
-            },
-        }
-    }
-    edits
-}
-
 /// An upstream is near: what does not answer a SYN for this long is down.
 const CONNECT: Duration = Duration::from_secs(5);
 /// nginx's recipe for registries: a large blob may take minutes to commit in silence.
@@ -201,3 +225,6 @@ const READ: Duration = Duration::from_secs(900);
 const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 /// Room for a token realm and a presigned URL, many times over.
 const UPSTREAM_HEAD: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

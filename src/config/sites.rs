@@ -8,9 +8,10 @@ use std::path::Path;
 use super::build::UpstreamLimits;
 use super::grants::Groups;
 use super::problem::Problem;
+use super::routes::Lead;
 use super::table::{Table, Written};
 use super::units::{self, Host, HostPattern};
-use super::{Certificate, Route, Site};
+use super::{Certificate, Site};
 use crate::forward::Origin;
 use crate::registry::is_registry_path;
 
@@ -58,16 +59,24 @@ impl Reader<'_, '_> {
         self.table
             .required("route", "[[site.route]] with path, upstream and auth");
         let tables = self.table.tables("route");
-        let routes: Vec<_> = tables
+        let leads: Vec<_> = tables
             .iter()
-            .map(|route| self.route(route, auth.as_ref(), site_auth))
+            .map(|route| self.lead(route, auth.as_ref(), site_auth))
             .collect();
-        self.check_paths(&tables, &routes);
+        self.check_paths(&tables, &leads);
+        let (mut routes, mut responses) = (Vec::new(), Vec::new());
+        for lead in leads.into_iter().flatten() {
+            match lead {
+                Lead::Route(route) => routes.push(*route),
+                Lead::Response(response) => responses.push(response),
+            }
+        }
         Some(Site {
             hosts,
             certificate: certificate?,
             external,
-            routes: routes.into_iter().flatten().collect(),
+            routes,
+            responses,
         })
     }
 
@@ -134,20 +143,20 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn check_paths(&self, tables: &[Table<'_>], routes: &[Option<Route>]) {
+    fn check_paths(&self, tables: &[Table<'_>], leads: &[Option<Lead>]) {
         let mut seen = Vec::new();
-        for (table, route) in tables.iter().zip(routes) {
-            let Some(route) = route else { continue };
-            let prefix = route.path.trim_end_matches('/');
+        for (table, lead) in tables.iter().zip(leads) {
+            let Some(lead) = lead else { continue };
+            let prefix = lead.path().trim_end_matches('/');
             if seen.contains(&prefix) {
-                let what = format!("the site has two routes for {}", route.path);
+                let what = format!("the site has two routes for {}", lead.path());
                 self.table
                     .report(Problem::error(table.place_of("path"), what).fix("remove one of them"));
             }
             seen.push(prefix);
-            let is_unread = !route.registry && is_registry_path(&route.path);
-            let mut others = routes.iter().flatten();
-            if is_unread && others.any(|other| other.registry && other.upstream == route.upstream) {
+            if let Lead::Route(route) = lead
+                && is_unread(route, leads)
+            {
                 let what = format!(
                     "{} leads to a registry that another route guards",
                     route.path
@@ -160,6 +169,17 @@ impl Reader<'_, '_> {
             }
         }
     }
+}
+
+/// Whether requests to a registry are read at another route and not at this one.
+fn is_unread(route: &super::Route, leads: &[Option<Lead>]) -> bool {
+    let mut others = leads.iter().flatten();
+    !route.registry
+        && is_registry_path(&route.path)
+        && others.any(|other| match other {
+            Lead::Route(other) => other.registry && other.upstream == route.upstream,
+            Lead::Response(_) => false,
+        })
 }
 
 #[cfg(test)]

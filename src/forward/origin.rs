@@ -2,9 +2,11 @@
 //!
 //! A registry behind a gate builds URLs from what it can see; a client follows them to the letter, and
 //! drops its credentials when the authority differs by as much as a port. Called by `forward` for
-//! `Location`, `Content-Location` and `Link`; whatever points elsewhere (object storage) stays byte for byte.
+//! `Location`, `Content-Location`, `Link` and the realm of a Bearer challenge; whatever points elsewhere (object storage) stays byte for byte.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::challenges;
 
 /// A scheme and an authority, as handed to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(super) struct Repair<'a, F> {
     pub(super) host: &'a str,
     /// The upstream's own authority.
     pub(super) upstream: &'a str,
+    /// Further origins by which the upstream calls itself.
+    pub(super) internal: &'a [Origin],
     /// Whether a host name (no port, lower case) is one of the site's.
     pub(super) is_site: F,
 }
@@ -35,6 +39,20 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
             replace(headers, &name, |value| self.url(value));
         }
         replace(headers, &header::LINK, |value| self.links(value));
+        self.realms(headers);
+    }
+
+    /// A realm is a URL in a field that may hold bytes of any kind beside it.
+    fn realms(&self, headers: &mut HeaderMap) {
+        if let header::Entry::Occupied(mut fields) = headers.entry(header::WWW_AUTHENTICATE) {
+            for field in fields.iter_mut() {
+                let repaired = challenges::repair(field.as_bytes(), |url| self.url(url));
+                if let Some(repaired) = repaired.and_then(|bytes| HeaderValue::try_from(bytes).ok())
+                {
+                    *field = repaired;
+                }
+            }
+        }
     }
 
     /// The repaired URL; `None` when it is relative or points elsewhere.
@@ -75,8 +93,9 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
         changed.then_some(out)
     }
 
-    /// The upstream's name, the name we gave it, the client's name for us, or any of the site's names
-    /// over plain HTTP: an upstream behind a gate does not know that the outside is https.
+    /// The upstream's name, the name we gave it, the client's name for us, a name by which it was said to call
+    /// itself, or any of the site's names over plain HTTP, on whatever port: an upstream behind a gate knows neither
+    /// that the outside is https nor the port it has there.
     fn is_internal(&self, scheme: &str, authority: &str) -> bool {
         let Some(port) = default_port(scheme) else {
             return false;
@@ -89,7 +108,17 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
             || same(self.host, port)
             || default_port(&self.outer.scheme)
                 .is_some_and(|port| same(&self.outer.authority, port))
-            || (port == 80 && (self.is_site)(&named.0))
+            || self.internal.iter().any(|origin| {
+                default_port(&origin.scheme) == Some(port) && same(&origin.authority, port)
+            })
+            || (port == 80 && self.is_ours(&named.0))
+    }
+
+    /// A name of the site, also where its hosts are `*`.
+    fn is_ours(&self, name: &str) -> bool {
+        let addressed =
+            |authority: &str| host_port(authority, 80).is_some_and(|(host, _)| host == name);
+        (self.is_site)(name) || addressed(self.host) || addressed(&self.outer.authority)
     }
 }
 
@@ -148,11 +177,22 @@ mod tests {
             scheme: "https".into(),
             authority: outer.into(),
         };
+        let internal = [
+            Origin {
+                scheme: "https".into(),
+                authority: "Core".into(),
+            },
+            Origin {
+                scheme: "http".into(),
+                authority: "core:8080".into(),
+            },
+        ];
         let is_site: fn(&str) -> bool = |host| host == "reg.example" || host == "::1";
         then(&Repair {
             outer: &outer,
             host,
             upstream: "127.0.0.1:5000",
+            internal: &internal,
             is_site,
         })
     }
@@ -165,6 +205,8 @@ mod tests {
             "https://reg.example:8443/v2/a?_state=x%2By%3D",
             "http://REG.example/v2/a?_state=x%2By%3D",
             "HTTP://reg.example:5000/v2/a?_state=x%2By%3D",
+            "https://core:443/v2/a?_state=x%2By%3D",
+            "http://CORE:8080/v2/a?_state=x%2By%3D",
         ] {
             assert_eq!(
                 repair(internal),
@@ -184,6 +226,8 @@ mod tests {
             "ftp://reg.example/",
             "//reg.example/v2/",
             "http://127.0.0.1:5001/",
+            "http://core/",
+            "https://core:8080/",
             "http://",
             "http://reg.example:x/",
         ] {
@@ -208,6 +252,18 @@ mod tests {
                 repair.url("http://[::1]/x").unwrap(),
                 "https://[::1]:8443/x"
             );
+        });
+    }
+
+    #[test]
+    fn over_plain_http_the_name_alone_counts() {
+        with("any.example:8443", "any.example:8443", |repair| {
+            assert_eq!(
+                repair.url("http://Any.example:5080/t").unwrap(),
+                "https://any.example:8443/t"
+            );
+            assert_eq!(repair.url("https://any.example:5080/t"), None);
+            assert_eq!(repair.url("http://other.example:5080/t"), None);
         });
     }
 

@@ -13,12 +13,15 @@ use crate::body::{Body, Received};
 use crate::forward::headers::{REQUEST_ID, set_api_version};
 use crate::refusal::{Manner, Refusal};
 use crate::registry::is_registry_path;
+use crate::site::Sharing;
 
 /// A request that is being answered.
 pub(super) struct Opened {
     pub(super) id: RequestId,
     pub(super) record: Record,
     pub(super) manner: Manner,
+    /// With whom the route shares its answers.
+    pub(super) sharing: Option<Sharing>,
 }
 
 impl Opened {
@@ -35,6 +38,7 @@ impl Opened {
             id,
             record,
             manner: manner_of(parts),
+            sharing: None,
         }
     }
 
@@ -53,6 +57,9 @@ impl Opened {
         response.headers_mut().insert(REQUEST_ID, self.id.value);
         if self.manner.registry {
             set_api_version(response.headers_mut());
+        }
+        if let Some(sharing) = self.sharing.take() {
+            sharing.mark(response.headers_mut());
         }
         self.record.status(response.status());
         if !self.record.is_wanted() {

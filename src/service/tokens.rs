@@ -73,7 +73,7 @@ pub(super) async fn answer(
     let (identity, scope) = match parts.method {
         Method::GET => {
             let identity = tokens.authenticate(&parts.headers, client).await?;
-            record.user(identity.user());
+            record.user(identity.name());
             (
                 identity,
                 parse(query.unwrap_or_default().as_bytes())?.scope(),
@@ -86,7 +86,7 @@ pub(super) async fn answer(
             drop(entered);
             let scope = form.scope();
             let identity = tokens.authenticate_form(form, client).await?;
-            record.user(identity.user());
+            record.user(identity.name());
             (identity, scope)
         }
         _ => return Err(Refusal::TokenMethod),

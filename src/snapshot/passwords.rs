@@ -133,7 +133,7 @@ pub(super) fn check_homes(
     for (pattern, subjects) in homes {
         let homeless = by_line.iter().filter_map(|(user, entry)| {
             let name = String::from_utf8_lossy(user);
-            let is_meant = subjects.include(Some(&name));
+            let is_meant = subjects.include(Some(&*name));
             let is_component = is_name(&name) && !name.contains('/');
             (is_meant && !is_component).then(|| format!("{} (line {})", quote(&name), entry.line()))
         });

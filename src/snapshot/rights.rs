@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::Snapshot;
-use crate::access::{Access, Grants};
+use crate::access::{Access, Grants, Who};
 use crate::config::problem::quote;
-use crate::config::{Auth, Config};
+use crate::config::{self, Auth, Config};
 use crate::htpasswd;
 use crate::registry::{Action, is_name};
 use crate::site::{self, Site};
@@ -19,6 +19,8 @@ use crate::site::{self, Site};
 pub struct Question {
     /// Nothing for someone who has not logged in.
     user: Option<String>,
+    /// From a network that is enough alone.
+    network: bool,
     action: Action,
     repository: String,
     /// Of one site only.
@@ -29,7 +31,7 @@ pub struct Question {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unclear {
     /// A group, or nothing.
-    #[error("{} is neither a user's name nor @anonymous", quote(.0))]
+    #[error("{} is neither a user's name nor @anonymous or @network", quote(.0))]
     Who(String),
     /// No word for an action.
     #[error("there is no action {}; the actions are pull, push, delete and catalog", quote(.0))]
@@ -60,7 +62,7 @@ impl Question {
         host: Option<&str>,
     ) -> Result<Self, Unclear> {
         let user = match who {
-            "@anonymous" => None,
+            "@anonymous" | "@network" => None,
             _ if who.is_empty() || who.starts_with('@') => {
                 return Err(Unclear::Who(who.to_owned()));
             }
@@ -73,6 +75,7 @@ impl Question {
         }
         Ok(Self {
             user,
+            network: who == "@network",
             action: meant.ok_or_else(|| Unclear::Action(action.to_owned()))?,
             repository: repository.to_owned(),
             host: host.map(str::to_ascii_lowercase),
@@ -122,15 +125,20 @@ impl Question {
         let Some(route) = site.route(&path).filter(|route| route.registry) else {
             return no("no route of a registry leads there");
         };
-        let Some(auth) = auth_of(config, site, route) else {
+        let Some(written) = written(config, site, route) else {
             return no("no route of a registry leads there");
         };
+        if self.network && !written.admission.suffices {
+            return no("no network is enough there without a password");
+        }
         let given = self.given(&route.access, file);
-        let (passwords, who) = match (auth, &self.user) {
+        let (passwords, who) = match (&written.auth, &self.user) {
             (Auth::LeftToUpstream, _) => return (None, "the upstream decides".to_owned()),
             (Auth::Open, _) => return yes("nobody is asked who he is"),
-            (Auth::Basic { .. }, None) => return no("nobody comes in without a password"),
-            (Auth::Token { .. }, None) => return given,
+            (Auth::Basic { .. }, None) if !self.network => {
+                return no("nobody comes in without a password");
+            }
+            (Auth::Basic { .. } | Auth::Token { .. }, None) => return given,
             (Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. }, Some(who)) => {
                 (htpasswd, who)
             }
@@ -147,17 +155,20 @@ impl Question {
     }
 
     fn given(&self, access: &Access, file: &Path) -> (Option<bool>, String) {
-        let user = self.user.as_deref();
+        let who = self.who();
         match access {
             Access::Everyone => yes("nobody is asked who he is"),
-            Access::Verified if user.is_none() => no("nobody comes in without a password"),
+            Access::Verified if !who.is_known() => no("nobody comes in without a password"),
+            Access::Verified if who.user.is_none() => {
+                yes("there are no grants, and its networks are enough")
+            }
             Access::Verified => yes("there are no grants, and every user may do everything"),
             Access::Granted(grants) => {
-                if grants.allows(user, self.action, Some(&self.repository)) {
+                if grants.allows(who, self.action, Some(&self.repository)) {
                     return yes(&format!("by the grant in {}", self.places(grants, file)));
                 }
                 let mut words = "no grant gives it".to_owned();
-                let others = grants.effective(user, &self.repository);
+                let others = grants.effective(who, &self.repository);
                 if !others.is_empty() {
                     let _ = write!(words, "; given there is {others}");
                 }
@@ -166,17 +177,24 @@ impl Question {
         }
     }
 
+    fn who(&self) -> Who<'_> {
+        Who {
+            user: self.user.as_deref(),
+            network: self.network,
+        }
+    }
+
     /// `proxy.toml:12, proxy.toml:20`
     fn places(&self, grants: &Grants, file: &Path) -> String {
-        let user = self.user.as_deref();
+        let who = self.who();
         let lines: Vec<_> = match self.action {
             Action::Catalog => grants
-                .of(user)
+                .of(who)
                 .filter(|grant| grant.actions.contains(Action::Catalog))
                 .map(|grant| grant.line)
                 .collect(),
             _ => grants
-                .that_allow(user, self.action, &self.repository)
+                .that_allow(who, self.action, &self.repository)
                 .map(|grant| grant.line)
                 .collect(),
         };
@@ -187,12 +205,11 @@ impl Question {
     }
 }
 
-fn auth_of<'a>(config: &'a Config, site: &Site, route: &site::Route) -> Option<&'a Auth> {
+fn written<'a>(config: &'a Config, site: &Site, route: &site::Route) -> Option<&'a config::Route> {
     let mut sites = config.sites.iter();
-    let written = sites.find(|known| known.hosts.first() == Some(&site.name))?;
-    let mut routes = written.routes.iter();
-    let route = routes.find(|known| known.path == route.path)?;
-    Some(&route.auth)
+    let site = sites.find(|known| known.hosts.first() == Some(&site.name))?;
+    let mut routes = site.routes.iter();
+    routes.find(|known| known.path == route.path)
 }
 
 fn yes(reason: &str) -> (Option<bool>, String) {

@@ -94,3 +94,82 @@ fn an_external_url_wins_over_what_was_addressed() {
         );
     }
 }
+
+#[test]
+fn of_challenges_the_realm_of_bearer_alone_is_repaired() {
+    let registry = Registry::start(|exchange| {
+        let challenges: String = exchange
+            .head
+            .all("x-challenge")
+            .iter()
+            .map(|value| format!("WWW-Authenticate: {value}\r\n"))
+            .collect();
+        exchange.send(format!(
+            "HTTP/1.1 401 Unauthorized\r\n{challenges}Content-Length: 0\r\n\r\n"
+        ));
+    });
+    let auth = "auth = { mode = \"upstream\" }\ninternal_origins = [\"https://core\"]";
+    let basic = "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
+    let proxy = Proxy::start(&registry, &config("", "").replace(basic, auth));
+    let upstream = registry.authority();
+    let bearer = |url: &str| {
+        format!("Bearer service=\"a, \\\"b\\\"\" , Realm=\"{url}/t?x=%2F&y\",scope=\"\"")
+    };
+    for http in Http::BOTH {
+        for (sent, expected) in [
+            (
+                vec![bearer("http://localhost:5080")],
+                vec![bearer("https://localhost:8443")],
+            ),
+            (
+                vec![bearer("http://LOCALHOST")],
+                vec![bearer("https://localhost:8443")],
+            ),
+            (
+                vec![bearer(&format!("http://{upstream}"))],
+                vec![bearer("https://localhost:8443")],
+            ),
+            (
+                vec![bearer("https://core:443")],
+                vec![bearer("https://localhost:8443")],
+            ),
+            (
+                vec![bearer("https://sso.example")],
+                vec![bearer("https://sso.example")],
+            ),
+            (
+                vec![bearer("https://localhost:5080")],
+                vec![bearer("https://localhost:5080")],
+            ),
+            (
+                vec!["Basic realm=\"http://localhost/\"".to_owned()],
+                vec!["Basic realm=\"http://localhost/\"".to_owned()],
+            ),
+            (
+                vec![
+                    format!(
+                        "Negotiate YQ==, {}, Basic realm=\"http://localhost/t\"",
+                        bearer("http://localhost")
+                    ),
+                    bearer("http://core"),
+                    bearer("http://localhost:1"),
+                ],
+                vec![
+                    format!(
+                        "Negotiate YQ==, {}, Basic realm=\"http://localhost/t\"",
+                        bearer("https://localhost:8443")
+                    ),
+                    bearer("http://core"),
+                    bearer("https://localhost:8443"),
+                ],
+            ),
+        ] {
+            let request = Ask::new("GET", "/v2/").host("localhost:8443");
+            let request = sent
+                .iter()
+                .fold(request, |ask, value| ask.header("x-challenge", value));
+            let answer = ask(&proxy, http, &request);
+            assert_eq!(answer.all("www-authenticate"), expected, "{sent:?}");
+        }
+    }
+}

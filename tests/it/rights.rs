@@ -149,6 +149,51 @@ fn a_right_is_answered_with_its_grant() {
 }
 
 #[test]
+fn a_network_has_rights_where_it_is_enough() {
+    let any = "allow = [\"10.0.0.0/8\"]\nsatisfy = \"any\"\n";
+    let grant = "[[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/*\"]\nactions = [\"pull\"]\n";
+    let enough = Written::new(&config("", any));
+    let state = "[state]\ndir = \"state\"\n";
+    let granted = config(state, &format!("{any}{grant}")).replace("\"basic\"", "\"token\"");
+    let granted = Written::new(&granted);
+    let not = Written::new(&config("", "allow = [\"10.0.0.0/8\"]"));
+    for (written, who, repository, said) in [
+        (
+            &enough,
+            "@network",
+            "a",
+            "yes, there are no grants, and its networks are enough",
+        ),
+        (
+            &enough,
+            "@anonymous",
+            "a",
+            "no, nobody comes in without a password",
+        ),
+        (
+            &granted,
+            "@network",
+            "lan/a",
+            "yes, by the grant in proxy.toml:",
+        ),
+        (&granted, "@network", "a", "no, no grant gives it"),
+        (&granted, "@anonymous", "lan/a", "no, no grant gives it"),
+        (
+            &not,
+            "@network",
+            "a",
+            "no, no network is enough there without a password",
+        ),
+    ] {
+        let output = written.check(&["--who", who, "--may", "pull", repository]);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(out.contains(said), "{who} {repository}: {output:?}");
+        let code = i32::from(!said.starts_with("yes"));
+        assert_eq!(output.status.code(), Some(code), "{who} {repository}");
+    }
+}
+
+#[test]
 fn an_unclear_question_is_wrong_usage() {
     let written = Written::new(&config("", GRANTS.replace("@ci", "alice").as_str()));
     for (arguments, word) in [

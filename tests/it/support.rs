@@ -10,6 +10,7 @@ pub(crate) mod ask;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod h2;
+pub(crate) mod harbor;
 pub(crate) mod proxy;
 pub(crate) mod registry;
 

@@ -7,6 +7,7 @@ mod browser;
 mod certs;
 mod curl;
 mod docker;
+mod harbor;
 mod image;
 mod oci_client;
 mod process;
@@ -24,6 +25,7 @@ pub(crate) use self::browser::Browser;
 pub(crate) use self::certs::Certs;
 pub(crate) use self::curl::Curl;
 pub(crate) use self::docker::Docker;
+pub(crate) use self::harbor::Harbor;
 pub(crate) use self::image::{Image, MIB, write_random};
 pub(crate) use self::oci_client::oci_client;
 pub(crate) use self::process::{Outcome, run, sha256, wait_until, wait_up_to};
@@ -50,6 +52,8 @@ pub(crate) struct Lab {
     lifetime: Option<&'static str>,
     dir: TempDir,
     grants: &'static str,
+    /// In mode "upstream", between the two.
+    harbor: Option<Harbor>,
 }
 
 impl Lab {
@@ -82,9 +86,14 @@ impl Lab {
             lifetime,
             dir,
             grants,
+            harbor: None,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
+        }
+        if mode == "upstream" {
+            Harbor::make_key(lab.dir.path());
+            lab.harbor = Some(Harbor::start(lab.dir.path(), registry_port));
         }
         lab.write_configs();
         lab.start_registry();
@@ -117,6 +126,11 @@ impl Lab {
         let port = self.port;
         service.wait_until(|| listens(port));
         self.gate = Some(service);
+    }
+
+    /// What stands between the gate and the registry in mode "upstream".
+    pub(crate) fn harbor(&self) -> &Harbor {
+        self.harbor.as_ref().unwrap()
     }
 
     /// The gate's process id.
@@ -195,8 +209,13 @@ impl Lab {
 
     fn registry_config(&self) -> String {
         let (root, port) = (self.path("registry"), self.registry_port);
+        let auth = self
+            .harbor
+            .as_ref()
+            .map(|_| Harbor::registry_config(self.dir.path()));
+        let auth = auth.unwrap_or_default();
         format!(
-            "version: 0.1\n\
+            "version: 0.1\n{auth}\
              storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
              http:\n  addr: 127.0.0.1:{port}\n",
             root.display()
@@ -204,12 +223,20 @@ impl Lab {
     }
 
     fn gate_config(&self) -> String {
-        let (port, registry, dir) = (self.port, self.registry_port, self.dir.path().display());
+        let (port, dir) = (self.port, self.dir.path().display());
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
         let lifetime = self
             .lifetime
             .map(|lifetime| format!(", lifetime = \"{lifetime}\""));
         let lifetime = lifetime.unwrap_or_default();
+        let (path, upstream, passwords) = match &self.harbor {
+            Some(harbor) => ("/", harbor.port(), String::new()),
+            None => (
+                "/v2/",
+                self.registry_port,
+                format!(", htpasswd = \"{dir}/htpasswd\", realm = \"Registry realm\"{lifetime}"),
+            ),
+        };
         format!(
             r#"[listen]
 https = ["127.0.0.1:{port}", "[::1]:{port}"]
@@ -225,9 +252,9 @@ hosts = ["localhost", "127.0.0.1", "registry.test"]
 tls = {{ cert = "{}", key = "{}" }}
 
 [[site.route]]
-path = "/v2/"
-upstream = "http://127.0.0.1:{registry}"
-auth = {{ mode = "{mode}", htpasswd = "{dir}/htpasswd", realm = "Registry realm"{lifetime} }}
+path = "{path}"
+upstream = "http://127.0.0.1:{upstream}"
+auth = {{ mode = "{mode}"{passwords} }}
 {}
 "#,
             cert.display(),

@@ -23,6 +23,7 @@ mod browser;
 mod clients;
 mod curl;
 mod docker;
+mod harbor;
 mod outage;
 mod podman;
 mod rights;

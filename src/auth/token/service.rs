@@ -11,6 +11,7 @@ use http::HeaderMap;
 use super::form::Form;
 use super::{Issued, Tokens};
 use crate::addr::ClientAddr;
+use crate::auth::admission::{Admission, Verdict};
 use crate::auth::basic::after_scheme;
 use crate::auth::{Basic, Challenge, Error, Identity, Kind, single};
 use crate::htpasswd::{Entry, Users};
@@ -21,15 +22,21 @@ use crate::registry::Scope;
 pub struct TokenService<'a> {
     basic: &'a Basic,
     tokens: &'a Tokens,
+    admission: &'a Admission,
     /// One state of the file for password and token: a token must not be bound to a line that was never proved.
     users: Arc<Users>,
 }
 
 impl<'a> TokenService<'a> {
-    pub(in crate::auth) fn new(basic: &'a Basic, tokens: &'a Tokens) -> Self {
+    pub(in crate::auth) fn new(
+        basic: &'a Basic,
+        tokens: &'a Tokens,
+        admission: &'a Admission,
+    ) -> Self {
         Self {
             basic,
             tokens,
+            admission,
             users: basic.users.current(),
         }
     }
@@ -41,8 +48,9 @@ impl<'a> TokenService<'a> {
         client: ClientAddr,
     ) -> Result<Identity, Error> {
         let header = single(headers)?;
+        let network = self.network(client)?;
         let identity = self.basic.authenticate(&self.users, header, client);
-        identity.await.map_err(in_words)
+        identity.await.map(network).map_err(in_words)
     }
 
     /// Who asks, by a password in a form.
@@ -51,13 +59,23 @@ impl<'a> TokenService<'a> {
         form: Form,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
+        let network = self.network(client)?;
         match form.credentials()? {
-            None => Ok(Identity::of(Kind::Anonymous)),
+            None => Ok(network(Identity::of(Kind::Anonymous))),
             Some(credentials) if credentials.len() > self.basic.size => Err(Error::Login),
             Some(credentials) => {
                 let identity = self.basic.check(&self.users, credentials, client);
-                identity.await.map_err(in_words)
+                identity.await.map(network).map_err(in_words)
             }
+        }
+    }
+
+    /// What the client's network makes of an identity. A wrong password stays one here: it is what a login is about.
+    fn network(&self, client: ClientAddr) -> Result<fn(Identity) -> Identity, Error> {
+        match self.admission.judge(client) {
+            Verdict::Refused => Err(Error::Network),
+            Verdict::Credentials => Ok(|identity| identity),
+            Verdict::Enough => Ok(Identity::with_network),
         }
     }
 
@@ -110,9 +128,6 @@ impl Basic {
         } else {
             Identity::user_named(&bearer.user)
         };
-        Ok(Identity {
-            scope: Some(bearer.scope),
-            ..identity
-        })
+        Ok(identity.with_scope(bearer.scope))
     }
 }

@@ -43,7 +43,7 @@ fn check_group_name(root: &Table<'_>, name: &Placed<String>) {
         let what = format!("the group name {} is reserved", quote(name));
         root.report(
             Problem::error(name.place, what)
-                .because("@users is every verified user, @anonymous is anyone")
+                .because("@users is every verified user, @anonymous is anyone, @network is a network that is enough")
                 .fix("choose another name"),
         );
     }
@@ -78,4 +78,4 @@ pub(super) fn is_user(table: &Table<'_>, user: &Placed<String>) -> bool {
 }
 
 /// What no group may be called.
-const RESERVED: [&str; 2] = ["users", "anonymous"];
+const RESERVED: [&str; 3] = ["users", "anonymous", "network"];

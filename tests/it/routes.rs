@@ -1,0 +1,240 @@
+//! What a route can say beside where it leads: closed paths, client networks, web pages.
+
+use std::net::Ipv4Addr;
+
+use crate::support::h2::{self, H2};
+use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config};
+
+fn from(proxy: &Proxy, http: Http, last: u8, request: &Ask) -> Answer {
+    let source = Ipv4Addr::new(127, 0, 0, last);
+    match http {
+        Http::One => Client::connect_from(source, proxy).ask(request),
+        Http::Two => {
+            h2::block_on(async { H2::connect_from(source, proxy).await.ask(request).await })
+        }
+    }
+}
+
+#[test]
+fn a_closed_path_is_answered_without_a_password() {
+    let registry = Registry::obliging();
+    let more = "[[site.route]]\npath = \"/v2/closed\"\nrespond = 403\n\
+                [[site.route]]\npath = \"/gone/\"\nrespond = 410\n[[site.route]]\npath = \"/ok\"\nrespond = 204\n\
+                [[site.route]]\npath = \"/fine\"\nrespond = 200";
+    let proxy = Proxy::start(&registry, &config("", more));
+    for http in Http::BOTH {
+        for method in ["GET", "PUT", "DELETE"] {
+            let closed = ask(
+                &proxy,
+                http,
+                &Ask::new(method, "/v2/closed/app/manifests/x"),
+            );
+            closed.is_refusal(403, "DENIED");
+            let gone = ask(&proxy, http, &Ask::alice(method, "/gone/x"));
+            assert_eq!(
+                (gone.status, gone.text().as_str()),
+                (410, "410 Gone: gone\n")
+            );
+            let ok = ask(&proxy, http, &Ask::new(method, "/ok"));
+            assert_eq!((ok.status, ok.has("content-length")), (204, false));
+            let fine = ask(&proxy, http, &Ask::new(method, "/fine/x"));
+            assert_eq!((fine.status, fine.one("content-length")), (200, "0"));
+        }
+        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/okay")).status, 404);
+        assert_eq!(
+            ask(&proxy, http, &Ask::new("GET", "/v2/closedly/tags/list")).status,
+            401
+        );
+    }
+    assert!(registry.requests().is_empty());
+    // A mount reads its source, and of what is closed nothing is read.
+    let digest = crate::support::DIGEST;
+    for query in [
+        format!("mount={digest}&from=closed/app"),
+        format!("mount={digest}"),
+    ] {
+        let mount = Ask::alice("POST", &format!("/v2/a/blobs/uploads/?{query}"));
+        assert_eq!(ask(&proxy, Http::One, &mount).status, 200);
+        assert_eq!(
+            registry.requests().pop().unwrap().target,
+            "/v2/a/blobs/uploads/"
+        );
+    }
+}
+
+#[test]
+fn a_network_that_is_not_let_in_is_refused_before_any_password() {
+    let registry = Registry::obliging();
+    let networks = "allow = [\"127.0.0.1\", \"127.0.0.4/30\"]\ndeny = [\"127.0.0.5\", \"all\"]\ncors = [\"https://ui\"]";
+    let proxy = Proxy::start(&registry, &config("", networks));
+    for http in Http::BOTH {
+        for (last, is_in) in [(1, true), (4, true), (5, false), (6, true), (2, false)] {
+            let bare = from(&proxy, http, last, &Ask::new("GET", "/v2/"));
+            let with = from(&proxy, http, last, &Ask::alice("GET", "/v2/"));
+            if is_in {
+                bare.is_refusal(401, "UNAUTHORIZED");
+                assert_eq!(with.status, 200);
+            } else {
+                bare.is_refusal(403, "DENIED");
+                with.is_refusal(403, "DENIED");
+                from(&proxy, http, last, &preflight("https://ui")).is_refusal(403, "DENIED");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_network_that_is_enough_needs_no_password() {
+    let registry = Registry::obliging();
+    let networks = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"";
+    let proxy = Proxy::start(&registry, &config("", networks));
+    for http in Http::BOTH {
+        let bare = Ask::new("PUT", "/v2/a/manifests/x").body("{}");
+        let wrong = Ask::new("GET", "/v2/").login(b"alice:wrong");
+        for request in [&bare, &wrong, &Ask::alice("GET", "/v2/")] {
+            assert_eq!(from(&proxy, http, 1, request).status, 200);
+            assert!(
+                registry
+                    .requests()
+                    .pop()
+                    .unwrap()
+                    .all("authorization")
+                    .is_empty()
+            );
+        }
+        from(&proxy, http, 2, &bare).is_refusal(401, "UNAUTHORIZED");
+        from(&proxy, http, 2, &wrong).is_refusal(401, "UNAUTHORIZED");
+        assert_eq!(
+            from(&proxy, http, 2, &Ask::alice("GET", "/v2/")).status,
+            200
+        );
+    }
+    let log = proxy.finish();
+    assert_eq!(log.matches("user=@network").count(), 4, "{log}");
+    assert_eq!(log.matches("user=alice").count(), 4, "{log}");
+}
+
+#[test]
+fn with_grants_a_network_has_what_is_granted_to_it() {
+    let registry = Registry::obliging();
+    let route = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"\n\
+                 [[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/**\"]\nactions = [\"pull\"]\n\
+                 [[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"own\"]\nactions = [\"push\"]";
+    let token_mode =
+        config("[state]\ndir = \"{dir}/state\"\n", route).replace("\"basic\"", "\"token\"");
+    let dir = crate::support::proxy::directory();
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    let proxy = Proxy::start_in(dir, &registry.url(), &token_mode);
+    for http in Http::BOTH {
+        let lan = Ask::new("GET", "/v2/lan/a/tags/list");
+        let own = Ask::new("GET", "/v2/own/tags/list");
+        assert_eq!(from(&proxy, http, 1, &lan).status, 200);
+        from(&proxy, http, 2, &lan).is_refusal(401, "UNAUTHORIZED");
+        from(&proxy, http, 1, &own).is_refusal(401, "UNAUTHORIZED");
+        // So that docker asks for a token, and a user may be more than the network.
+        from(&proxy, http, 1, &Ask::new("GET", "/v2/")).is_refusal(401, "UNAUTHORIZED");
+        let both = Ask::alice("GET", "/v2/lan/a/tags/list");
+        assert_eq!(from(&proxy, http, 1, &both).status, 200);
+        from(&proxy, http, 2, &both).is_refusal(403, "DENIED");
+        assert_eq!(
+            from(&proxy, http, 2, &Ask::alice("GET", "/v2/own/tags/list")).status,
+            200
+        );
+        let given = from(
+            &proxy,
+            http,
+            1,
+            &Ask::new("GET", "/v2/_token?scope=repository:lan/a:pull,push"),
+        );
+        let given: serde_json::Value = serde_json::from_slice(&given.body).unwrap();
+        let token = format!("Bearer {}", given["token"].as_str().unwrap());
+        let shown = |target| Ask::new("GET", target).header("authorization", &token);
+        assert_eq!(from(&proxy, http, 1, &shown("/v2/")).status, 200);
+        assert_eq!(
+            from(&proxy, http, 1, &shown("/v2/lan/a/tags/list")).status,
+            200
+        );
+        // Taken elsewhere it is worth nothing.
+        from(&proxy, http, 2, &shown("/v2/lan/a/tags/list")).is_refusal(401, "UNAUTHORIZED");
+        let upload = Ask::new("POST", "/v2/lan/a/blobs/uploads/").header("authorization", &token);
+        from(&proxy, http, 1, &upload).is_refusal(401, "UNAUTHORIZED");
+    }
+}
+
+fn preflight(origin: &str) -> Ask {
+    Ask::new("OPTIONS", "/v2/a/manifests/x")
+        .header("origin", origin)
+        .header("access-control-request-method", "DELETE")
+        .header("access-control-request-headers", "authorization,x-a")
+}
+
+#[test]
+fn pages_of_named_origins_may_use_the_registry() {
+    let registry = Registry::answering(
+        "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n{}",
+    );
+    let cors = "cors = [\"https://ui.example\", \"http://localhost:8080\"]";
+    let proxy = Proxy::start(&registry, &config("", cors));
+    for http in Http::BOTH {
+        for origin in ["https://ui.example", "http://localhost:8080"] {
+            let may = ask(&proxy, http, &preflight(origin));
+            assert_eq!((may.status, may.body.len()), (204, 0), "{may:?}");
+            assert_eq!(may.one("access-control-allow-origin"), origin);
+            assert_eq!(may.one("access-control-allow-credentials"), "true");
+            assert_eq!(may.one("access-control-allow-headers"), "authorization,x-a");
+            assert!(may.one("access-control-allow-methods").contains("DELETE"));
+            assert!(
+                registry
+                    .requests()
+                    .iter()
+                    .all(|seen| seen.method != "OPTIONS")
+            );
+            let refused = ask(
+                &proxy,
+                http,
+                &Ask::new("GET", "/v2/").header("origin", origin),
+            );
+            refused.is_refusal(401, "UNAUTHORIZED");
+            let list = Ask::alice("GET", "/v2/_catalog").header("origin", origin);
+            let answer = ask(&proxy, http, &list);
+            for answer in [&refused, &answer] {
+                assert_eq!(answer.one("access-control-allow-origin"), origin);
+                assert_eq!(answer.one("access-control-allow-credentials"), "true");
+                let exposed = answer.one("access-control-expose-headers");
+                assert!(exposed.contains("Docker-Content-Digest"), "{exposed}");
+                assert!(answer.all("vary").contains(&"origin"));
+            }
+            assert!(answer.all("vary").contains(&"Accept"));
+        }
+    }
+}
+
+#[test]
+fn pages_of_other_origins_learn_nothing() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config("", "cors = [\"https://ui.example\"]"));
+    let usual = Proxy::usual(&registry);
+    for http in Http::BOTH {
+        for origin in [
+            "https://evil.example",
+            "http://ui.example",
+            "https://ui.example:444",
+            "null",
+            "https://ui.example.evil",
+        ] {
+            let may = ask(&proxy, http, &preflight(origin));
+            may.is_refusal(401, "UNAUTHORIZED");
+            assert!(!may.has("access-control-allow-origin"));
+            assert_eq!(may.one("vary"), "origin");
+            let list = Ask::alice("GET", "/v2/_catalog").header("origin", origin);
+            assert!(!ask(&proxy, http, &list).has("access-control-allow-origin"));
+        }
+        let plain = Ask::new("OPTIONS", "/v2/").header("origin", "https://ui.example");
+        ask(&proxy, http, &plain).is_refusal(401, "UNAUTHORIZED");
+        let twice = preflight("https://ui.example").header("origin", "https://ui.example");
+        ask(&proxy, http, &twice).is_refusal(401, "UNAUTHORIZED");
+        // Without the key nothing is said at all.
+        let answer = ask(&usual, http, &preflight("https://ui.example"));
+        assert!(answer.status == 401 && !answer.has("vary"));
+    }
+}
