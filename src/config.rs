@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::access::Grants;
+use crate::addr::Networks;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
@@ -81,6 +82,10 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// Threads that serve connections.
     pub workers: usize,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Networks,
+    /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
+    pub trusted_proxies: Networks,
 }
 
 /// What is logged, and where.

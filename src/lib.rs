@@ -10,8 +10,8 @@
 //! client                                                                registry
 //!   │                                                                       │
 //! listen ──── connection ──── service ──── forward ──── upstream ───────────┤
-//! a slot      TLS, HTTP,      target       headers,     a connection,       │
-//!             deadlines       site, route  the body     the framing         │
+//! a slot      PROXY, TLS,     target       headers,     a connection,       │
+//!             HTTP, waits     site, route  the body     the framing         │
 //!                             auth      → Identity                          │
 //!                             registry  → Operation                         │
 //!                             access    → Permit                            │
@@ -56,7 +56,7 @@
 //! | level | modules |
 //! |---|---|
 //! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`secret`] `state_file` |
-//! | 1 parts | [`htpasswd`] [`listen`] [`registry`] [`target`] [`tls`] [`upstream`] |
+//! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
 //! | 4 there and back | [`forward`] |
@@ -93,6 +93,11 @@
 //! - A request with a length and a chunked body is read as chunked, reframed as exactly one request, and its
 //!   connection closed: hyper takes the length away before anyone can see it. Any transfer coding but one `chunked` is
 //!   501.
+//! - A PROXY header is demanded of the networks that are named, and read from no others: where it may be missing, whoever
+//!   gets at the port from a named network chooses whose address he has. It has the handshake's deadline.
+//! - Of `X-Forwarded-For` the client is the rightmost address that is not trusted, since everything left of it is the
+//!   client's own word; with a word that is no address, whoever wrote it. `X-Forwarded-Host` is never believed: `Host` is
+//!   what a proxy passes on, and `external_url` what it hides.
 //! - Beyond `limits.connections_per_client` a connection is closed: there is no TLS yet in which to answer.
 //! - An upload reaches the registry as `application/octet-stream`, never as a form, whose fields it would obey
 //!   before the query's.
@@ -142,6 +147,7 @@ mod state_file;
 // 1: parts that know nothing of each other.
 pub mod htpasswd;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod registry;
 pub mod target;
 pub mod tls;

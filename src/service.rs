@@ -16,10 +16,11 @@ use hyper::body::Incoming;
 
 use crate::access::Permitted;
 use crate::access_log::AccessLog;
+use crate::addr::Networks;
 use crate::auth::{Challenge, TokenService};
 use crate::body::{Body, Inbound, Received};
-use crate::connection::Exchange;
-use crate::forward::{Around, Origin};
+use crate::connection::{Exchange, Info};
+use crate::forward::{Around, Asker, Origin};
 use crate::refusal::Refusal;
 use crate::registry::{Operation, is_registry_path};
 use crate::site::{Route, Site, Sites};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub body_idle: Duration,
     /// Where plain HTTP is sent to.
     pub https_port: u16,
+    /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
+    pub trusted_proxies: Networks,
 }
 
 /// Everything a request is answered from; one for each snapshot.
@@ -69,10 +72,11 @@ impl Service {
         } = exchange;
         let (parts, incoming) = request.into_parts();
         let log = self.access_log.as_ref();
-        let mut opened = Opened::new(log, connection.client, &received, &parts);
+        let asker = self.asker(&connection, &parts);
+        let mut opened = Opened::new(log, connection.peer, asker.client, &received, &parts);
         let asking = Asking {
             worker,
-            client: connection.client,
+            asker,
             parts,
             incoming,
             received,
@@ -80,6 +84,17 @@ impl Service {
         let result = self.decide(asking, &mut opened).await;
         let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
         opened.close(response)
+    }
+
+    /// Who asks: the connection's client, or whoever a trusted proxy speaks for.
+    fn asker(&self, connection: &Info, parts: &request::Parts) -> Asker {
+        let scheme = if connection.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let trusted = &self.settings.trusted_proxies;
+        Asker::new(connection.client, scheme, &parts.headers, trusted)
     }
 
     async fn decide(&self, asking: Asking, opened: &mut Opened) -> Result<Response<Body>, Refusal> {
@@ -113,7 +128,7 @@ impl Service {
         let Addressed { route, target, .. } = *addressed;
         let parts = &asking.parts;
         let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
-        let asked = tokens::Asking::new(parts, target, asking.client, body);
+        let asked = tokens::Asking::new(parts, target, asking.asker.client, body);
         let Opened { record, manner, .. } = opened;
         tokens::answer(tokens, &route.access, asked, record, manner).await
     }
@@ -130,16 +145,18 @@ impl Service {
             route,
             target,
         } = *addressed;
-        let (parts, client) = (asking.parts, asking.client);
+        let (parts, asker) = (asking.parts, asking.asker);
         let Opened { id, record, manner } = opened;
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
         let wanted = wanted(site, route, &parts, target);
         let operation = wanted.as_ref().ok().and_then(Wanted::operation);
         record.operation(operation);
-        let outer = outer_origin(site, target);
+        let outer = outer_origin(site, target, asker.scheme);
         manner.challenge = challenge(route, &outer, operation);
         let authenticator = &route.authenticator;
-        let identity = authenticator.authenticate(&parts.headers, client).await?;
+        let identity = authenticator
+            .authenticate(&parts.headers, asker.client)
+            .await?;
         record.user(identity.user());
         let permitted = match permitted(&route.access, &identity, wanted)? {
             Next::Forward(permitted) => permitted,
@@ -148,7 +165,7 @@ impl Service {
         check_expectation(&parts.headers)?;
         let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
         let around = Around {
-            client,
+            asker: &asker,
             target,
             outer: &outer,
             is_site: &|host| site.is_named(host),
@@ -211,7 +228,7 @@ impl Service {
 /// A request, taken apart.
 struct Asking {
     worker: usize,
-    client: crate::addr::ClientAddr,
+    asker: Asker,
     parts: request::Parts,
     incoming: Incoming,
     received: Arc<Received>,
@@ -268,9 +285,9 @@ fn challenge(route: &Route, outer: &Origin, operation: Option<&Operation>) -> Op
     route.authenticator.challenge(scheme, authority, operation)
 }
 
-fn outer_origin(site: &Site, target: &Target) -> Origin {
+fn outer_origin(site: &Site, target: &Target, scheme: &str) -> Origin {
     site.external.clone().unwrap_or_else(|| Origin {
-        scheme: "https".to_owned(),
+        scheme: scheme.to_owned(),
         authority: target.authority().to_owned(),
     })
 }

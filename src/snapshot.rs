@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use crate::access::Access;
 use crate::access_log::AccessLog;
+use crate::addr::Networks;
 use crate::auth::{Authenticator, Logins};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Auth, Config};
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub service: Service,
     /// What bounds connections.
     pub connection: connection::Settings,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Networks,
     /// How long transfers may go on after TERM.
     pub drain: Duration,
     /// What an operator should be told once, such as where the CA is.
@@ -103,6 +106,7 @@ impl Snapshot {
             tls,
             service,
             connection,
+            proxy_protocol: config.listen.proxy_protocol.clone(),
             drain: config.drain,
             notes,
             logins,

@@ -13,6 +13,7 @@ use super::document::Document;
 use super::problem::Problem;
 use super::table::Table;
 use super::{Config, Listen, Log, sites, units};
+use crate::addr::Networks;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::log::Destination;
 use crate::{connection, service, tls};
@@ -75,6 +76,8 @@ fn listen(root: &Table<'_>) -> Option<Listen> {
     let https = addresses("https");
     let http = addresses("http");
     let workers = listen.integer_or("workers", 1..=256, cores().min(MOST_WORKERS));
+    let proxy_protocol = networks(&listen, "proxy_protocol");
+    let trusted_proxies = networks(&listen, "trusted_proxies");
     listen.required("https", "https = [\"[::]:443\"]");
     if https.is_empty()
         && let Some(place) = listen.place_of("https")
@@ -98,7 +101,15 @@ fn listen(root: &Table<'_>) -> Option<Listen> {
         https,
         http,
         workers,
+        proxy_protocol,
+        trusted_proxies,
     })
+}
+
+fn networks(table: &Table<'_>, key: &'static str) -> Networks {
+    let list = table.parse_each(key, units::network);
+    let networks = list.map(|list| list.value).unwrap_or_default();
+    networks.into_iter().map(|network| network.value).collect()
 }
 
 fn log(root: &Table<'_>, base: &Path) -> Log {
@@ -188,6 +199,9 @@ fn service(limits: Option<&Table<'_>>, listen: Option<&Listen>) -> service::Sett
         https_port: listen
             .and_then(|listen| listen.https.first())
             .map_or(443, SocketAddr::port),
+        trusted_proxies: listen
+            .map(|listen| listen.trusted_proxies.clone())
+            .unwrap_or_default(),
     }
 }
 

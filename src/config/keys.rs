@@ -6,6 +6,8 @@ pub const KEYS: &[&str] = &[
     "listen.https",
     "listen.http",
     "listen.workers",
+    "listen.proxy_protocol",
+    "listen.trusted_proxies",
     "log.level",
     "log.format",
     "log.file",

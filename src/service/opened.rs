@@ -8,7 +8,7 @@ use http::{Method, Response, request};
 
 use super::request_id::RequestId;
 use crate::access_log::{AccessLog, Record};
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::{Body, Received};
 use crate::forward::headers::{REQUEST_ID, set_api_version};
 use crate::refusal::{Manner, Refusal};
@@ -24,12 +24,14 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn new(
         log: Option<&AccessLog>,
+        peer: PeerAddr,
         client: ClientAddr,
         received: &Arc<Received>,
         parts: &request::Parts,
     ) -> Self {
         let id = RequestId::next();
         let mut record = Record::begin(log, client, Arc::clone(received), &id.text);
+        record.peer(peer, client);
         record.request(parts);
         Self {
             id,

@@ -13,6 +13,7 @@
 
 mod access_log;
 mod answers;
+mod balancer;
 mod binary;
 mod credentials;
 mod drain;

@@ -22,7 +22,13 @@ const LEVELS: [&[&str]; 13] = [
         "state_file",
     ],
     &[
-        "htpasswd", "listen", "registry", "target", "tls", "upstream",
+        "htpasswd",
+        "listen",
+        "proxy_protocol",
+        "registry",
+        "target",
+        "tls",
+        "upstream",
     ],
     &["auth", "connection"],
     &["access"],
@@ -245,6 +251,8 @@ fn the_defaults_that_are_written_are_the_defaults() {
     let mut written = parsed("proxy.toml", &uncommented(&text));
     // Follows the cores of the machine; what is written is an example.
     written.hashing.threads = implied.hashing.threads;
+    // Nobody; what is written is an example.
+    written.service.trusted_proxies = implied.service.trusted_proxies.clone();
     assert_eq!(written.connection, implied.connection);
     assert_eq!(written.service, implied.service);
     assert_eq!(written.hashing, implied.hashing);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::url::origin_of;
 use super::{Error, write};
+use crate::addr::networks::{self, Cidr};
 
 /// A name or an address, without a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +61,35 @@ pub fn socket_address(text: &str) -> Result<SocketAddr, Error> {
         }
         let expected = "an address and a port";
         let remedy = address_remedy(text);
+        Error::Malformed { expected, remedy }
+    })
+}
+
+/// `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.
+///
+/// # Errors
+///
+/// No address, a prefix that is too long, bits beyond the prefix.
+pub fn network(text: &str) -> Result<Cidr, Error> {
+    text.parse().map_err(|error| {
+        if text.is_empty() {
+            return Error::Empty;
+        }
+        let (expected, remedy) = match error {
+            networks::Error::Form => (
+                "a network",
+                "write an address, or one with the length of its prefix, as in \"10.0.0.0/8\""
+                    .to_owned(),
+            ),
+            networks::Error::Prefix => (
+                "a network: its prefix is longer than the address",
+                "write at most 32 behind an IPv4 address, and 128 behind an IPv6 one".to_owned(),
+            ),
+            networks::Error::HostBits(meant) => (
+                "a network: the address has bits beyond the prefix",
+                write(meant),
+            ),
+        };
         Error::Malformed { expected, remedy }
     })
 }
