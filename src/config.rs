@@ -18,6 +18,7 @@ use crate::addr::Networks;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
+use crate::tls::trust::Demand;
 use crate::{connection, service, tls, upstream};
 
 use document::Document;
@@ -108,10 +109,21 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Where its certificate comes from.
     pub certificate: Certificate,
+    /// What its clients must show.
+    pub clients: Option<Clients>,
     /// What clients are told instead of what they addressed.
     pub external: Option<Origin>,
     /// At least one.
     pub routes: Vec<Route>,
+}
+
+/// The client certificates that a site takes.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// A PEM file of those who issue them.
+    pub ca: Placed<PathBuf>,
+    /// Whether one must come.
+    pub demand: Demand,
 }
 
 /// Where a certificate comes from.

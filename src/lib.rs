@@ -75,7 +75,10 @@
 //!   with a request.
 //! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
 //! - The site follows from `Host`, not from the name in the TLS hello: HTTP/2 clients use one connection for
-//!   several names.
+//!   several names. Where sites differ in the client certificates they ask for, the two must lead to the same ones (a
+//!   trust domain); otherwise it is 421. A domain has ticket keys of its own, since a ticket stands for a certificate.
+//! - Trust is what the CAs are, not what their file is called, and is judged for each request: after a reload what was
+//!   verified under other CAs is verified again, so that a CA added disturbs nobody, and one taken away is away at once.
 //! - What is sent to a registry is built from the parsed operation; query keys the API does not know are dropped.
 //! - A mount whose source lies under another route becomes a plain upload: the source is read under that route's
 //!   conditions, which the request has not met. A mount that names no source is sent on only where the site has one

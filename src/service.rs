@@ -13,6 +13,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use rustls_pki_types::UnixTime;
 
 use crate::access::Permitted;
 use crate::access_log::AccessLog;
@@ -31,6 +32,7 @@ mod opened;
 mod plain;
 mod request_id;
 mod tokens;
+mod trust;
 mod wanted;
 
 use opened::Opened;
@@ -72,10 +74,11 @@ impl Service {
         } = exchange;
         let (parts, incoming) = request.into_parts();
         let log = self.access_log.as_ref();
-        let asker = self.asker(&connection, &parts);
-        let mut opened = Opened::new(log, connection.peer, asker.client, &received, &parts);
+        let asker = opened::asker(&connection, &parts, &self.settings.trusted_proxies);
+        let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
         let asking = Asking {
             worker,
+            connection,
             asker,
             parts,
             incoming,
@@ -86,17 +89,6 @@ impl Service {
         opened.close(response)
     }
 
-    /// Who asks: the connection's client, or whoever a trusted proxy speaks for.
-    fn asker(&self, connection: &Info, parts: &request::Parts) -> Asker {
-        let scheme = if connection.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        let trusted = &self.settings.trusted_proxies;
-        Asker::new(connection.client, scheme, &parts.headers, trusted)
-    }
-
     async fn decide(&self, asking: Asking, opened: &mut Opened) -> Result<Response<Body>, Refusal> {
         self.check_size(&asking.parts)?;
         check_message(&asking.parts)?;
@@ -104,6 +96,7 @@ impl Service {
         opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
         opened.record.site(&site.name);
+        trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
         let route = site.route(target.path()).ok_or(Refusal::NoRoute)?;
         opened.manner.registry &= route.registry;
         let addressed = Addressed {
@@ -228,6 +221,7 @@ impl Service {
 /// A request, taken apart.
 struct Asking {
     worker: usize,
+    connection: Arc<Info>,
     asker: Asker,
     parts: request::Parts,
     incoming: Incoming,

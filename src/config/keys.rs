@@ -43,6 +43,8 @@ pub const KEYS: &[&str] = &[
     "site.hosts",
     "site.tls.cert",
     "site.tls.key",
+    "site.client_ca",
+    "site.client_auth",
     "site.external_url",
     "site.auth.mode",
     "site.auth.htpasswd",

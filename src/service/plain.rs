@@ -6,7 +6,7 @@
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::opened::Opened;
+use super::opened::{Opened, asker};
 use super::{Exchange, Service};
 use crate::body::Body;
 use crate::refusal::{Manner, Refusal};
@@ -23,8 +23,8 @@ impl Service {
         } = exchange;
         let (parts, _unread) = request.into_parts();
         let log = self.access_log.as_ref();
-        let asker = self.asker(&connection, &parts);
-        let mut opened = Opened::new(log, connection.peer, asker.client, &received, &parts);
+        let asker = asker(&connection, &parts, &self.settings.trusted_proxies);
+        let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
         let result = self.send_on(&parts, asker.scheme, &mut opened.manner);
         let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
         opened.close(response)

@@ -584,7 +584,9 @@ fn folder_with_files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let hosts = vec!["docker.example.com".to_owned()];
     let made = rcgen::generate_simple_self_signed(hosts).unwrap();
-    fs::write(dir.path().join("fullchain.pem"), made.cert.pem()).unwrap();
+    for file in ["fullchain.pem", "clients.pem"] {
+        fs::write(dir.path().join(file), made.cert.pem()).unwrap();
+    }
     let key = dir.path().join("privkey.pem");
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let private: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);

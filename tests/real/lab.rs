@@ -43,6 +43,8 @@ pub(crate) struct Lab {
     mode: &'static str,
     dir: TempDir,
     grants: &'static str,
+    /// Further keys of the site.
+    site: String,
 }
 
 impl Lab {
@@ -53,8 +55,20 @@ impl Lab {
 
     /// The same, in another mode of `auth` and with grants at the end of the gate's route.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
+        Self::made(mode, grants, |_| String::new())
+    }
+
+    /// The same, with a site that asks for client certificates.
+    pub(crate) fn guarded() -> Self {
+        Self::made("basic", "", |certs| {
+            format!("client_ca = \"{}\"", certs.client_ca().display())
+        })
+    }
+
+    fn made(mode: &'static str, grants: &'static str, site: impl Fn(&Certs) -> String) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
+        let site = site(&certs);
         let (port, registry_port) = (free_port(), free_port());
         let mut lab = Self {
             gate: None,
@@ -65,6 +79,7 @@ impl Lab {
             mode,
             dir,
             grants,
+            site,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
@@ -190,6 +205,7 @@ dir = "{dir}/state"
 [[site]]
 hosts = ["localhost", "127.0.0.1", "registry.test"]
 tls = {{ cert = "{}", key = "{}" }}
+{}
 
 [[site.route]]
 path = "/v2/"
@@ -199,6 +215,7 @@ auth = {{ mode = "{mode}", htpasswd = "{dir}/htpasswd", realm = "Registry realm"
 "#,
             cert.display(),
             key.display(),
+            self.site,
             self.grants
         )
     }
