@@ -32,6 +32,7 @@ mod grants;
 mod keys;
 mod lines;
 pub(crate) mod nearest;
+mod networks;
 pub mod problem;
 mod routes;
 mod sites;

@@ -61,6 +61,11 @@ impl Cidr {
         Self { address, prefix }
     }
 
+    /// True when its prefix is empty: every address of its kind.
+    pub fn is_everything(self) -> bool {
+        self.prefix == 0
+    }
+
     /// `address` is canonical.
     fn holds(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && masked(address, self.prefix) == self.address

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::document::Document;
+use super::networks::networks;
 use super::problem::Problem;
 use super::table::Table;
 use super::{Config, Listen, Log, sites, units};
-use crate::addr::Networks;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::log::Destination;
 use crate::{connection, service, tls};
@@ -104,12 +104,6 @@ fn listen(root: &Table<'_>) -> Option<Listen> {
         proxy_protocol,
         trusted_proxies,
     })
-}
-
-fn networks(table: &Table<'_>, key: &'static str) -> Networks {
-    let list = table.parse_each(key, units::network);
-    let networks = list.map(|list| list.value).unwrap_or_default();
-    networks.into_iter().map(|network| network.value).collect()
 }
 
 fn log(root: &Table<'_>, base: &Path) -> Log {

@@ -418,6 +418,25 @@ fn a_proxy_that_ends_tls_is_not_sent_round_in_circles() {
 }
 
 #[test]
+fn to_believe_everyone_is_warned_of() {
+    let registry = Registry::obliging();
+    let dir = crate::support::proxy::directory();
+    let file = dir.path().join("proxy.toml");
+    let keys = "proxy_protocol = [\"10.0.0.4\", \"::/0\"]\ntrusted_proxies = [\"0.0.0.0/0\"]";
+    let text = listening("", keys).replace("{upstream}", &registry.url());
+    std::fs::write(&file, text).unwrap();
+    let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
+    let said = problems.to_string();
+    for warning in [
+        "listen.proxy_protocol: ::/0 is every",
+        "listen.trusted_proxies: 0.0.0.0/0 is every",
+    ] {
+        assert!(said.contains(warning), "{said}");
+    }
+    assert!(!said.contains("10.0.0.4"), "{said}");
+}
+
+#[test]
 fn a_network_that_is_none_is_refused_with_its_place() {
     let registry = Registry::obliging();
     for (keys, said) in [

@@ -187,6 +187,12 @@ fn a_connection_serves_the_sites_of_its_trust_domain() {
             // The next request of such a client comes on a new connection.
             assert_eq!(answer.one("connection"), "close");
             assert!(client.rest().0.is_empty());
+            // Nor by a target that names the other site.
+            let mut client = Client::tls(gate.https(), name, showing(&identity, &[&TLS13]));
+            let absolute = Ask::alice("GET", &format!("https://{host}/v2/"));
+            assert_eq!(client.ask(&absolute.clone().host(host)).status, 421);
+            let mut client = Client::tls(gate.https(), name, showing(&identity, &[&TLS13]));
+            assert_eq!(client.ask(&absolute.host(name)).status, 421);
         }
     }
     let served = world.registry.requests().len();
