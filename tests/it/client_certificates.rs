@@ -31,8 +31,8 @@ impl World {
     fn new() -> Self {
         Self {
             registry: Registry::obliging(),
-            ours: Authority::make(),
-            theirs: Authority::make(),
+            ours: Authority::another(),
+            theirs: Authority::another(),
         }
     }
 

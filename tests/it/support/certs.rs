@@ -17,11 +17,20 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    pub(crate) fn make() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
+    fn make() -> Self {
+        Self::of(CertificateParams::new(Vec::new()).unwrap())
+    }
+
+    /// One with a name of its own, for clients.
+    pub(crate) fn another() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
         let name = format!("authority {number}");
         params.distinguished_name.push(DnType::CommonName, name);
+        Self::of(params)
+    }
+
+    fn of(mut params: CertificateParams) -> Self {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().clone();
@@ -59,7 +68,7 @@ impl Authority {
     }
 }
 
-/// So that no two are called the same.
+/// So that no two of clients are called the same.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// A client of the usual kind that shows a certificate.
