@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::{End, Observer, Received};
 use crate::log::Sink;
 use crate::registry::Operation;
@@ -39,7 +39,9 @@ pub struct Record {
 #[derive(Debug, Default)]
 struct Facts {
     client: String,
+    peer: String,
     site: String,
+    certificate: String,
     user: String,
     action: &'static str,
     repository: String,
@@ -77,6 +79,18 @@ impl Record {
             received,
             facts,
         }
+    }
+
+    /// Whom the socket leads to, when that is not the client.
+    pub fn peer(&mut self, peer: PeerAddr, client: ClientAddr) {
+        if peer.ip() != client.ip() {
+            self.note(|facts| facts.peer = peer.ip().to_string());
+        }
+    }
+
+    /// The subject of the client's certificate.
+    pub fn certificate(&mut self, subject: &str) {
+        self.note(|facts| subject.clone_into(&mut facts.certificate));
     }
 
     /// What the request line says; the path without its query.
@@ -158,10 +172,12 @@ impl Record {
 }
 
 impl Facts {
-    fn words(&self) -> [(&'static str, &str); 11] {
+    fn words(&self) -> [(&'static str, &str); 13] {
         [
             ("client", &self.client),
+            ("peer", &self.peer),
             ("site", &self.site),
+            ("certificate", &self.certificate),
             ("user", &self.user),
             ("action", self.action),
             ("repository", &self.repository),

@@ -1,6 +1,7 @@
 //! Addresses as types, so that a log line or a limit cannot take the wrong one.
 //!
-//! `listen` makes a [`PeerAddr`] from a socket; `connection` decides which [`ClientAddr`] it stands for.
+//! `listen` makes a [`PeerAddr`] from a socket; `connection` decides which [`ClientAddr`] it stands for, and `service`
+//! for which one a proxy asks.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +28,11 @@ impl PeerAddr {
         Self(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
+    /// The address alone.
+    pub fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+
     /// The peer is the client, when nobody we trust says otherwise.
     pub fn client(self) -> ClientAddr {
         ClientAddr(self.0.ip())
@@ -34,6 +40,11 @@ impl PeerAddr {
 }
 
 impl ClientAddr {
+    /// As somebody says whom we trust; an IPv4 address is one however IPv6 writes it.
+    pub fn vouched(address: IpAddr) -> Self {
+        Self(address.to_canonical())
+    }
+
     /// The address alone.
     pub fn ip(self) -> IpAddr {
         self.0

@@ -13,11 +13,13 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::access::{Grants, Subjects};
+use crate::addr::Networks;
 use crate::auth::{Admission, HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::listen::Binding;
 use crate::log::Destination;
 use crate::site::{Cors, Response};
+use crate::tls::trust::Demand;
 use crate::{connection, service, tls, upstream};
 
 use document::Document;
@@ -31,6 +33,7 @@ mod grants;
 mod keys;
 mod lines;
 pub(crate) mod nearest;
+mod networks;
 pub mod problem;
 mod routes;
 mod sites;
@@ -82,6 +85,10 @@ pub struct Listen {
     pub http: Vec<Binding>,
     /// Threads that serve connections.
     pub workers: usize,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Networks,
+    /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
+    pub trusted_proxies: Networks,
 }
 
 /// What is logged, and where.
@@ -104,12 +111,23 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Where its certificate comes from.
     pub certificate: Certificate,
+    /// What its clients must show.
+    pub clients: Option<Clients>,
     /// What clients are told instead of what they addressed.
     pub external: Option<Origin>,
     /// Those that lead to an upstream.
     pub routes: Vec<Route>,
     /// Those that the gate answers itself.
     pub responses: Vec<Response>,
+}
+
+/// The client certificates that a site takes.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// A PEM file of those who issue them.
+    pub ca: Placed<PathBuf>,
+    /// Whether one must come.
+    pub demand: Demand,
 }
 
 /// Where a certificate comes from.

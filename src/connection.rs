@@ -6,21 +6,19 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
-use std::net::TcpStream as StdStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::{Body, Budget, Received};
 use crate::tls::{self, HandshakeError, Tls};
 
+mod arrival;
 mod drain;
 mod drive;
 mod linger;
@@ -31,6 +29,7 @@ mod stream;
 mod streams;
 mod watch;
 
+pub use arrival::Arrival;
 pub use drain::{Drain, Drainer};
 use stream::Watched;
 use watch::Watch;
@@ -70,7 +69,9 @@ pub struct Terms<'a> {
 /// What a request should know of the connection it came over.
 #[derive(Debug)]
 pub struct Info {
-    /// Who is asking.
+    /// The other end of the socket.
+    pub peer: PeerAddr,
+    /// Who is there: the peer, or whom its PROXY header names.
     pub client: ClientAddr,
     /// The handshake's result; `None` on a plain HTTP listener.
     pub tls: Option<tls::Info>,
@@ -105,17 +106,11 @@ where
 }
 
 /// Serves a connection to an HTTPS listener until it is closed.
-pub async fn serve_tls(
-    stream: StdStream,
-    peer: PeerAddr,
-    terms: Terms<'_>,
-    tls: Arc<Tls>,
-    service: impl Service,
-) {
+pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, service: impl Service) {
     let watch = Arc::new(Watch::new(terms.settings));
-    let Ok(stream) = open(stream) else { return };
-    let stream = Watched::new(stream, &watch);
-    let handshake = timeout(terms.settings.handshake, tls::accept(stream, &tls));
+    let (peer, client) = (arrival.peer, arrival.client);
+    let stream = Watched::new(arrival.stream, &watch);
+    let handshake = timeout_at(arrival.until, tls::accept(stream, &tls));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
         () = terms.drain.clone().has_lasted(serve::GRACE) => return,
@@ -123,17 +118,18 @@ pub async fn serve_tls(
     // After a reload the old certificates and keys go with the last handshake, not with the last connection.
     drop(tls);
     match handshake {
-        Err(_elapsed) => tracing::debug!(%peer, "closed: no handshake in time"),
+        Err(_elapsed) => tracing::debug!(%client, "closed: no handshake in time"),
         Ok(Err(HandshakeError::PlainHttp(stream))) => {
-            tracing::debug!(%peer, "plain HTTP on a TLS port");
+            tracing::debug!(%client, "plain HTTP on a TLS port");
             // The client may be gone already.
             let _ = timeout(terms.settings.handshake, plain::refuse(stream)).await;
         }
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "closed: handshake failed"),
+        Ok(Err(error)) => tracing::debug!(%client, %error, "closed: handshake failed"),
         Ok(Ok(tls::Accepted { stream, info })) => {
             let http2 = info.http2;
             let info = Info {
-                client: peer.client(),
+                peer,
+                client,
                 tls: Some(info),
             };
             let connection = serve::Connection::new(info, terms, watch, service);
@@ -147,27 +143,15 @@ pub async fn serve_tls(
 }
 
 /// Serves a connection to a plain HTTP listener until it is closed.
-pub async fn serve_plain(
-    stream: StdStream,
-    peer: PeerAddr,
-    terms: Terms<'_>,
-    service: impl Service,
-) {
-    let Ok(stream) = open(stream) else { return };
+pub async fn serve_plain(arrival: Arrival, terms: Terms<'_>, service: impl Service) {
     let info = Info {
-        client: peer.client(),
+        peer: arrival.peer,
+        client: arrival.client,
         tls: None,
     };
     let watch = Arc::new(Watch::new(terms.settings));
-    let stream = Watched::new(stream, &watch);
+    let stream = Watched::new(arrival.stream, &watch);
     serve::Connection::new(info, terms, watch, service)
         .http1(stream)
         .await;
-}
-
-/// Ties an accepted socket to this thread's runtime.
-fn open(stream: StdStream) -> io::Result<TcpStream> {
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    TcpStream::from_std(stream)
 }

@@ -10,16 +10,17 @@ use http::{Method, Request, Response, Uri, request};
 use http_body::Body as _;
 
 use crate::access::Permit;
-use crate::addr::ClientAddr;
 use crate::body::Body;
 use crate::registry::Operation;
 use crate::target::Target;
 use crate::upstream::{self, Upstream};
 
+mod asker;
 mod challenges;
 pub mod headers;
 mod origin;
 
+pub use asker::Asker;
 use headers::Edits;
 pub use origin::Origin;
 use origin::Repair;
@@ -46,7 +47,7 @@ pub struct HeaderEdits {
 /// What surrounds a request: who asks, where, and as what it is known.
 pub struct Around<'a> {
     /// Who is asking.
-    pub client: ClientAddr,
+    pub asker: &'a Asker,
     /// What the client wrote.
     pub target: &'a Target,
     /// The origin that answers are to name.
@@ -147,7 +148,7 @@ impl Forward {
         headers::add_request(
             &mut parts.headers,
             host,
-            around.client,
+            around.asker,
             around.request_id.clone(),
         );
         headers::edit(&mut parts.headers, &self.edits.request);

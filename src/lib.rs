@@ -10,8 +10,8 @@
 //! client                                                                registry
 //!   │                                                                       │
 //! listen ──── connection ──── service ──── forward ──── upstream ───────────┤
-//! a slot      TLS, HTTP,      target       headers,     a connection,       │
-//!             deadlines       site, route  the body     the framing         │
+//! a slot      PROXY, TLS,     target       headers,     a connection,       │
+//!             HTTP, waits     site, route  the body     the framing         │
 //!                             auth      → Identity                          │
 //!                             registry  → Operation                         │
 //!                             access    → Permit                            │
@@ -56,7 +56,7 @@
 //! | level | modules |
 //! |---|---|
 //! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
-//! | 1 parts | [`htpasswd`] [`listen`] [`registry`] [`target`] [`tls`] [`upstream`] |
+//! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
 //! | 4 there and back | [`forward`] |
@@ -75,7 +75,10 @@
 //!   with a request.
 //! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
 //! - The site follows from `Host`, not from the name in the TLS hello: HTTP/2 clients use one connection for
-//!   several names.
+//!   several names. Where sites differ in the client certificates they ask for, the two must lead to the same ones (a
+//!   trust domain); otherwise it is 421. A domain has ticket keys of its own, since a ticket stands for a certificate.
+//! - Trust is what the CAs are, not what their file is called, and is judged for each request: after a reload what was
+//!   verified under other CAs is verified again, so that a CA added disturbs nobody, and one taken away is away at once.
 //! - What is sent to a registry is built from the parsed operation; query keys the API does not know are dropped.
 //! - A mount whose source lies under another route becomes a plain upload: the source is read under that route's
 //!   conditions, which the request has not met. A mount that names no source is sent on only where one route of the
@@ -98,6 +101,11 @@
 //! - A request with a length and a chunked body is read as chunked, reframed as exactly one request, and its
 //!   connection closed: hyper takes the length away before anyone can see it. Any transfer coding but one `chunked` is
 //!   501.
+//! - A PROXY header is demanded of the networks that are named, and read from no others: where it may be missing, whoever
+//!   gets at the port from a named network chooses whose address he has. It has the handshake's deadline.
+//! - Of `X-Forwarded-For` the client is the rightmost address that is not trusted, since everything left of it is the
+//!   client's own word; with a word that is no address, whoever wrote it. `X-Forwarded-Host` is never believed: `Host` is
+//!   what a proxy passes on, and `external_url` what it hides.
 //! - Beyond `limits.connections_per_client` a connection is closed: there is no TLS yet in which to answer.
 //! - An upload reaches the registry as `application/octet-stream`, never as a form, whose fields it would obey
 //!   before the query's.
@@ -168,6 +176,7 @@ pub mod systemd;
 // 1: parts that know nothing of each other.
 pub mod htpasswd;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod registry;
 pub mod target;
 pub mod tls;

@@ -27,6 +27,11 @@ pub enum Refusal {
     /// No site has this host.
     #[error("no such host here")]
     NoSite,
+    /// The connection was made under other conditions than the site has.
+    #[error(
+        "this connection was made for a site that takes other client certificates; make a new one for this name"
+    )]
+    OtherTrust,
     /// No route of the site has this path.
     #[error("nothing here")]
     NoRoute,
@@ -87,6 +92,8 @@ pub struct Manner {
     pub registry: bool,
     /// The client asked by HEAD: no body.
     pub head: bool,
+    /// It asked in HTTP/1, where a field can say that the connection ends.
+    pub http1: bool,
     /// The client likes a page better than a line.
     pub html: bool,
     /// The route's challenge.
@@ -122,6 +129,10 @@ impl Refusal {
         {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
+        // On this connection it would be the same again; HTTP/2 has nothing but the status to say so.
+        if matches!(self, Self::OtherTrust) && manner.http1 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let (kind, body) = verdict.body(manner);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -150,6 +161,7 @@ impl Refusal {
         match self {
             Self::Target(error) => of_target(error),
             Self::NoSite => Verdict::new(421, Code::Unsupported, self),
+            Self::OtherTrust => Verdict::new(421, Code::Unsupported, self),
             Self::NoRoute => Verdict::new(404, Code::Unsupported, self),
             Self::Closed(status) => of_closed(*status),
             Self::TargetTooLong => Verdict::new(414, Code::Unsupported, self),

@@ -13,13 +13,15 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use rustls_pki_types::UnixTime;
 
 use crate::access::Permitted;
 use crate::access_log::AccessLog;
+use crate::addr::Networks;
 use crate::auth::{Challenge, TokenService};
 use crate::body::{Body, Inbound, Received};
-use crate::connection::Exchange;
-use crate::forward::{Around, Origin};
+use crate::connection::{Exchange, Info};
+use crate::forward::{Around, Asker, Origin};
 use crate::refusal::Refusal;
 use crate::registry::{Operation, is_registry_path};
 use crate::site::{Lead, Route, Site, Sites};
@@ -32,6 +34,7 @@ mod opened;
 mod plain;
 mod request_id;
 mod tokens;
+mod trust;
 mod wanted;
 
 use bare::{redirect, respond};
@@ -50,6 +53,8 @@ pub struct Settings {
     pub body_idle: Duration,
     /// Where plain HTTP is sent to.
     pub https_port: u16,
+    /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
+    pub trusted_proxies: Networks,
 }
 
 /// Everything a request is answered from; one for each snapshot.
@@ -75,10 +80,12 @@ impl Service {
         } = exchange;
         let (parts, incoming) = request.into_parts();
         let log = self.access_log.as_ref();
-        let mut opened = Opened::new(log, connection.client, &received, &parts);
+        let asker = opened::asker(&connection, &parts, &self.settings.trusted_proxies);
+        let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
         let asking = Asking {
             worker,
-            client: connection.client,
+            connection,
+            asker,
             parts,
             incoming,
             received,
@@ -95,6 +102,7 @@ impl Service {
         opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
         opened.record.site(&site.name);
+        trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
         let route = match site.lead(target.path()).ok_or(Refusal::NoRoute)? {
             Lead::Response(response) => return respond(response.status),
             Lead::Route(route) => route,
@@ -105,7 +113,7 @@ impl Service {
         if let Some(sharing) = &opened.sharing
             && let Some(answer) = sharing.preflight(&asking.parts.method, headers)
         {
-            route.authenticator.admit(asking.client)?;
+            route.authenticator.admit(asking.asker.client)?;
             return Ok(answer);
         }
         let addressed = Addressed {
@@ -130,7 +138,8 @@ impl Service {
         let Addressed { route, target, .. } = *addressed;
         let parts = &asking.parts;
         let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
-        let asked = tokens::Asking::new(parts, target, asking.client, body, &self.limiters);
+        let client = asking.asker.client;
+        let asked = tokens::Asking::new(parts, target, client, body, &self.limiters);
         let Opened { record, manner, .. } = opened;
         tokens::answer(tokens, &route.access, asked, record, manner).await
     }
@@ -147,7 +156,7 @@ impl Service {
             route,
             target,
         } = *addressed;
-        let (parts, client) = (asking.parts, asking.client);
+        let (parts, asker) = (asking.parts, asking.asker);
         let Opened {
             id, record, manner, ..
         } = opened;
@@ -155,10 +164,12 @@ impl Service {
         let wanted = wanted(site, route, &parts, target);
         let operation = wanted.as_ref().ok().and_then(Wanted::operation);
         record.operation(operation);
-        let outer = outer_origin(site, target);
+        let outer = outer_origin(site, target, asker.scheme);
         manner.challenge = challenge(route, &outer, operation);
         let authenticator = &route.authenticator;
-        let identity = authenticator.authenticate(&parts.headers, client).await?;
+        let identity = authenticator
+            .authenticate(&parts.headers, asker.client)
+            .await?;
         record.user(identity.name());
         let permitted = match permitted(&route.access, &identity, wanted)? {
             Next::Forward(permitted) => permitted,
@@ -167,7 +178,7 @@ impl Service {
         check_expectation(&parts.headers)?;
         let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
         let around = Around {
-            client,
+            asker: &asker,
             target,
             outer: &outer,
             is_site: &|host| site.is_named(host),
@@ -178,7 +189,7 @@ impl Service {
         let answer = match permitted {
             Permitted::Whole(permit) => route.forward.send(permit, parts, body, &around).await?,
             Permitted::Part(listing) => {
-                let _entered = self.limiters.walk(&identity, client)?;
+                let _entered = self.limiters.walk(&identity, asker.client)?;
                 let is_here = |name: &str| site.lists(route, name);
                 catalog::answer(&route.forward, &listing, &parts, &around, &is_here).await?
             }
@@ -232,7 +243,8 @@ impl Service {
 /// A request, taken apart.
 struct Asking {
     worker: usize,
-    client: crate::addr::ClientAddr,
+    connection: Arc<Info>,
+    asker: Asker,
     parts: request::Parts,
     incoming: Incoming,
     received: Arc<Received>,
@@ -275,9 +287,9 @@ fn challenge(route: &Route, outer: &Origin, operation: Option<&Operation>) -> Op
     route.authenticator.challenge(scheme, authority, operation)
 }
 
-fn outer_origin(site: &Site, target: &Target) -> Origin {
+fn outer_origin(site: &Site, target: &Target, scheme: &str) -> Origin {
     site.external.clone().unwrap_or_else(|| Origin {
-        scheme: "https".to_owned(),
+        scheme: scheme.to_owned(),
         authority: target.authority().to_owned(),
     })
 }

@@ -11,6 +11,7 @@ use crate::access::Access;
 use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
 use crate::registry::is_name;
+use crate::tls::trust::Trust;
 
 mod cors;
 
@@ -23,6 +24,10 @@ pub struct Sites {
     /// By what follows `*.`.
     wildcard: HashMap<String, Arc<Site>>,
     any: Option<Arc<Site>>,
+    /// Whose certificate is shown to clients that ask for no name, or for one that no site has.
+    first: Option<Arc<Site>>,
+    /// Some site asks for client certificates.
+    divided: bool,
 }
 
 /// A set of host names with its routes.
@@ -32,6 +37,8 @@ pub struct Site {
     pub name: String,
     /// Lower-case names, `*.x` for exactly one label, `*` for every other name.
     pub hosts: Vec<String>,
+    /// Whose certificates clients must show; `None` asks for none.
+    pub trust: Option<Trust>,
     /// What clients are to be told instead of what they addressed.
     pub external: Option<Origin>,
     /// In any order; the longest matching path wins.
@@ -83,6 +90,8 @@ impl Sites {
         let mut all = Self::default();
         for site in sites {
             let site = Arc::new(site);
+            all.divided |= site.trust.is_some();
+            all.first.get_or_insert_with(|| Arc::clone(&site));
             for host in &site.hosts {
                 let site = Arc::clone(&site);
                 if host == "*" {
@@ -108,6 +117,20 @@ impl Sites {
             .or_else(below)
             .or(self.any.as_ref())
             .map(Arc::as_ref)
+    }
+
+    /// The site whose certificate a client of this name is shown, as [`crate::tls::Tls::choose`] has it.
+    pub fn greeting(&self, sni: Option<&str>) -> Option<&Site> {
+        let asked = sni.and_then(|name| {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            self.find(&name.to_ascii_lowercase())
+        });
+        asked.or(self.first.as_deref())
+    }
+
+    /// True where sites differ in whose client certificates they take.
+    pub fn are_divided(&self) -> bool {
+        self.divided
     }
 
     /// Closes connections to upstreams that have been idle for long.
@@ -249,6 +272,7 @@ mod tests {
         Site {
             name: hosts[0].clone(),
             hosts,
+            trust: None,
             external: None,
             routes: Vec::new(),
             responses: Vec::new(),

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use crate::access::Access;
 use crate::access_log::AccessLog;
+use crate::addr::Networks;
 use crate::auth::{Authenticator, Logins};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Auth, Config};
@@ -21,6 +22,7 @@ use crate::htpasswd::LiveUsers;
 use crate::log::{Destination, Sink};
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
+use crate::tls::trust::Trust;
 use crate::tls::{Tickets, Tls};
 use crate::upstream::Upstream;
 
@@ -38,6 +40,8 @@ pub struct Snapshot {
     pub service: Service,
     /// What bounds connections.
     pub connection: connection::Settings,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol: Networks,
     /// How long transfers may go on after TERM.
     pub drain: Duration,
     /// What an operator should be told once, such as where the CA is.
@@ -79,11 +83,12 @@ impl Snapshot {
             now: OffsetDateTime::now_utc(),
         };
         let mut notes = Vec::new();
-        let tickets = builder.tickets(problems);
         let logins = builder.logins(problems);
         let access = builder.access(problems);
-        let pairs = builder.pairs(problems, &mut notes);
-        let sites = builder.sites(logins.as_ref(), problems);
+        let trusts = builder.trusts(problems);
+        let tickets = builder.tickets(&trusts, problems);
+        let pairs = builder.pairs(&trusts, problems, &mut notes);
+        let sites = builder.sites(&trusts, logins.as_ref(), problems);
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
@@ -104,6 +109,7 @@ impl Snapshot {
             tls,
             service,
             connection,
+            proxy_protocol: config.listen.proxy_protocol.clone(),
             drain: config.drain,
             notes,
             logins,
@@ -133,11 +139,14 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn tickets(&self, problems: &mut Problems) -> Option<Tickets> {
-        match self.old {
-            Some(old) => Some(old.tickets.clone()),
-            None => report(problems, Tickets::new()),
-        }
+    /// The old keys, those of trust domains that are gone or changed aside.
+    fn tickets(&self, trusts: &[Option<Trust>], problems: &mut Problems) -> Option<Tickets> {
+        let tickets = match self.old {
+            Some(old) => Ok(old.tickets.clone()),
+            None => Tickets::new(),
+        };
+        let trusts = trusts.iter().flatten().cloned();
+        report(problems, tickets.and_then(|tickets| tickets.with(trusts)))
     }
 
     fn logins(&self, problems: &mut Problems) -> Option<Arc<Logins>> {
@@ -174,7 +183,12 @@ impl Builder<'_> {
         }
     }
 
-    fn sites(&self, logins: Option<&Arc<Logins>>, problems: &mut Problems) -> Sites {
+    fn sites(
+        &self,
+        trusts: &[Option<Trust>],
+        logins: Option<&Arc<Logins>>,
+        problems: &mut Problems,
+    ) -> Sites {
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         if let Some(old) = self.old {
             upstreams.extend(
@@ -185,7 +199,7 @@ impl Builder<'_> {
             );
         }
         let mut sites = Vec::new();
-        for site in &self.config.sites {
+        for (site, trust) in self.config.sites.iter().zip(trusts) {
             let name = site.hosts.first().cloned().unwrap_or_default();
             let routes: Vec<_> = site
                 .routes
@@ -199,6 +213,7 @@ impl Builder<'_> {
             sites.push(Site {
                 name,
                 hosts: site.hosts.clone(),
+                trust: trust.clone(),
                 external: site.external.clone(),
                 routes,
                 responses: site.responses.clone(),

@@ -11,6 +11,7 @@ mod handshake;
 mod names;
 mod pem;
 pub mod self_signed;
+pub mod trust;
 mod warning;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ pub use self::handshake::{Accepted, HandshakeError, Info, accept};
 
 use self::certs::Pair;
 use self::names::normal;
+use self::trust::Trust;
 
 /// What the operator decides about TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,9 +49,13 @@ pub enum MinVersion {
 /// The keys that seal session tickets, in memory only: fresh every six hours, good for twelve.
 ///
 /// Made once per process and shared by every [`Tls`], so that a reload does not end resumption. A ticket carries
-/// the name it was given for, and rustls takes it for no other (RFC 6066 §3).
+/// the name it was given for, and rustls takes it for no other (RFC 6066 §3). It carries the client's certificate, too,
+/// which is not verified again: so each trust domain has keys of its own, and one whose CAs change gets new ones.
 #[derive(Clone)]
-pub struct Tickets(Arc<dyn ProducesTickets>);
+pub struct Tickets {
+    open: Arc<dyn ProducesTickets>,
+    guarded: Vec<(Trust, Arc<dyn ProducesTickets>)>,
+}
 
 /// One site's names and its certificate.
 pub struct Site {
@@ -57,17 +63,26 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// What is shown to clients that ask for one of them.
     pub pair: Pair,
+    /// Whose certificates its clients must show; `None` asks for none.
+    pub trust: Option<Trust>,
+}
+
+/// What a handshake uses.
+#[derive(Clone)]
+struct Chosen {
+    config: Arc<ServerConfig>,
+    trust: Option<Trust>,
 }
 
 /// The certificates of all sites, ready for handshakes. Never changed: a reload makes a new one.
 pub struct Tls {
-    exact: HashMap<String, Arc<ServerConfig>>,
+    exact: HashMap<String, Chosen>,
     /// By what follows `*.`.
-    wildcard: HashMap<String, Arc<ServerConfig>>,
+    wildcard: HashMap<String, Chosen>,
     /// The site that names `*`, else the first.
-    fallback: Arc<ServerConfig>,
+    fallback: Chosen,
     /// For clients that send no name.
-    first: Arc<ServerConfig>,
+    first: Chosen,
 }
 
 impl fmt::Debug for Tls {
@@ -97,8 +112,42 @@ impl Tickets {
     /// # Errors
     /// When the system has no random bytes.
     pub fn new() -> Result<Self, Error> {
-        aws_lc_rs::Ticketer::new().map(Self).map_err(Error::Tickets)
+        Ok(Self {
+            open: keys()?,
+            guarded: Vec::new(),
+        })
     }
+
+    /// The same, with keys for these trust domains and for no others.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn with(&self, trusts: impl IntoIterator<Item = Trust>) -> Result<Self, Error> {
+        let mut tickets = Self {
+            open: Arc::clone(&self.open),
+            guarded: Vec::new(),
+        };
+        for trust in trusts {
+            if tickets.of(Some(&trust)).is_none() {
+                let keys = self.of(Some(&trust)).map_or_else(keys, Ok)?;
+                tickets.guarded.push((trust, keys));
+            }
+        }
+        Ok(tickets)
+    }
+
+    fn of(&self, trust: Option<&Trust>) -> Option<Arc<dyn ProducesTickets>> {
+        let Some(trust) = trust else {
+            return Some(Arc::clone(&self.open));
+        };
+        let mut guarded = self.guarded.iter();
+        let (_, keys) = guarded.find(|(known, _)| known == trust)?;
+        Some(Arc::clone(keys))
+    }
+}
+
+fn keys() -> Result<Arc<dyn ProducesTickets>, Error> {
+    aws_lc_rs::Ticketer::new().map_err(Error::Tickets)
 }
 
 impl fmt::Debug for Tickets {
@@ -117,15 +166,18 @@ impl Tls {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         let (mut any, mut first) = (None, None);
         for site in sites {
-            let config = Arc::new(configure(settings, &site.pair, &provider, tickets)?);
-            first.get_or_insert_with(|| config.clone());
+            let chosen = Chosen {
+                config: Arc::new(configure(settings, &site, &provider, tickets)?),
+                trust: site.trust.clone(),
+            };
+            first.get_or_insert_with(|| chosen.clone());
             for host in site.hosts.iter().map(|host| normal(host)) {
                 match host.strip_prefix("*.") {
-                    _ if host == "*" => any.get_or_insert_with(|| config.clone()),
+                    _ if host == "*" => any.get_or_insert_with(|| chosen.clone()),
                     Some(parent) => wildcard
                         .entry(parent.into())
-                        .or_insert_with(|| config.clone()),
-                    None => exact.entry(host).or_insert_with(|| config.clone()),
+                        .or_insert_with(|| chosen.clone()),
+                    None => exact.entry(host).or_insert_with(|| chosen.clone()),
                 };
             }
         }
@@ -141,15 +193,18 @@ impl Tls {
     /// The configuration for the name a client asks for: that name, then `*.x`, then `*`, else the first site's;
     /// without a name the first site's. Case and a trailing dot do not count.
     pub fn choose(&self, sni: Option<&str>) -> Arc<ServerConfig> {
+        Arc::clone(&self.chosen(sni).config)
+    }
+
+    fn chosen(&self, sni: Option<&str>) -> &Chosen {
         let Some(name) = sni.map(normal) else {
-            return self.first.clone();
+            return &self.first;
         };
         let by_parent = || self.wildcard.get(name.split_once('.')?.1);
         self.exact
             .get(&name)
             .or_else(by_parent)
             .unwrap_or(&self.fallback)
-            .clone()
     }
 }
 
@@ -176,22 +231,28 @@ fn is_aes_128(suite: &SupportedCipherSuite) -> bool {
 
 fn configure(
     settings: &Settings,
-    pair: &Pair,
+    site: &Site,
     provider: &Arc<CryptoProvider>,
     tickets: &Tickets,
 ) -> Result<ServerConfig, Error> {
-    let shown = SingleCertAndKey::from(pair.certified().clone());
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
+    let shown = SingleCertAndKey::from(site.pair.certified().clone());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.min_version))
-        .map_err(Error::Settings)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(shown));
+        .map_err(Error::Settings)?;
+    let builder = match &site.trust {
+        Some(trust) => builder.with_client_cert_verifier(trust.verifier()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     // Sessions live in the client's ticket alone: nothing to fill up here, no lock shared by the workers. One
     // ticket a handshake, because a second costs 5 µs and registry clients do not use it.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = tickets.0.clone();
+    // A trust domain without keys of its own resumes nothing.
+    if let Some(keys) = tickets.of(site.trust.as_ref()) {
+        config.ticketer = keys;
+    }
     config.send_tls13_tickets = 1;
     // Early data can be replayed by anyone who saw it (RFC 8446 §8).
     config.max_early_data_size = 0;

@@ -5,10 +5,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// Networks, in the order they were written.
+/// Networks, in the order they were written; a copy is as good as free.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Networks(Vec<Cidr>);
+pub struct Networks(Arc<[Cidr]>);
 
 /// One network: an address and how many of its leading bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +66,11 @@ impl Cidr {
     fn new(address: IpAddr, prefix: u8) -> Self {
         let address = masked(address, prefix);
         Self { address, prefix }
+    }
+
+    /// True when its prefix is empty: every address of its kind.
+    pub fn is_everything(self) -> bool {
+        self.prefix == 0
     }
 
     /// `address` is canonical.

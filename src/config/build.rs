@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::document::Document;
+use super::networks::networks;
 use super::problem::Problem;
 use super::table::Table;
 use super::{Config, Listen, Log, sites, units};
@@ -75,6 +76,8 @@ fn listen(root: &Table<'_>) -> Option<Listen> {
     let https = bindings("https");
     let http = bindings("http");
     let workers = listen.integer_or("workers", 1..=256, cores().min(MOST_WORKERS));
+    let proxy_protocol = networks(&listen, "proxy_protocol");
+    let trusted_proxies = networks(&listen, "trusted_proxies");
     listen.required("https", "https = [\"[::]:443\"]");
     if https.is_empty()
         && let Some(place) = listen.place_of("https")
@@ -98,6 +101,8 @@ fn listen(root: &Table<'_>) -> Option<Listen> {
         https,
         http,
         workers,
+        proxy_protocol,
+        trusted_proxies,
     })
 }
 
@@ -189,6 +194,9 @@ fn service(limits: Option<&Table<'_>>, listen: Option<&Listen>) -> service::Sett
             .and_then(|listen| listen.https.first())
             .and_then(Binding::port)
             .unwrap_or(443),
+        trusted_proxies: listen
+            .map(|listen| listen.trusted_proxies.clone())
+            .unwrap_or_default(),
     }
 }
 

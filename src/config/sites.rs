@@ -11,9 +11,10 @@ use super::problem::Problem;
 use super::routes::Lead;
 use super::table::{Table, Written};
 use super::units::{self, Host, HostPattern};
-use super::{Certificate, Site};
+use super::{Certificate, Clients, Site};
 use crate::forward::Origin;
 use crate::registry::is_registry_path;
+use crate::tls::trust::Demand;
 
 /// Reads every site.
 pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
@@ -46,6 +47,7 @@ impl Reader<'_, '_> {
     fn site(&self, taken: &mut HashMap<String, usize>) -> Option<Site> {
         let hosts = self.hosts(taken);
         let certificate = self.certificate();
+        let clients = self.clients();
         let external = self
             .table
             .parse("external_url", units::external_url)
@@ -74,6 +76,7 @@ impl Reader<'_, '_> {
         Some(Site {
             hosts,
             certificate: certificate?,
+            clients,
             external,
             routes,
             responses,
@@ -141,6 +144,31 @@ impl Reader<'_, '_> {
                 None
             }
         }
+    }
+
+    fn clients(&self) -> Option<Clients> {
+        let words = [
+            ("required", Demand::Required),
+            ("optional", Demand::Optional),
+        ];
+        let ca = self.table.parse("client_ca", units::text);
+        let demand = self
+            .table
+            .parse("client_auth", |text| units::word(text, &words));
+        if let (None, Some(place)) = (
+            self.table.place_of("client_ca"),
+            self.table.place_of("client_auth"),
+        ) {
+            self.table.report(
+                Problem::error(place, "client_auth without client_ca")
+                    .because("no client certificate would be asked for")
+                    .fix("add client_ca = \"clients.pem\", the CA that issues them"),
+            );
+        }
+        Some(Clients {
+            ca: ca?.map(|path| self.base.join(path)),
+            demand: demand.map_or_else(Demand::default, |demand| demand.value),
+        })
     }
 
     fn check_paths(&self, tables: &[Table<'_>], leads: &[Option<Lead>]) {

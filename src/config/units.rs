@@ -13,7 +13,7 @@ mod address;
 mod quantity;
 mod url;
 
-pub use address::{Host, HostPattern, binding, host_pattern, socket_address, unix_path};
+pub use address::{Host, HostPattern, binding, host_pattern, network, socket_address, unix_path};
 pub use quantity::{duration, http_status, size};
 pub use url::{ExternalUrl, Scheme, UpstreamUrl, external_url, path_prefix, upstream_url};
 

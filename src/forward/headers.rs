@@ -6,7 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::addr::ClientAddr;
+use super::asker::Asker;
 
 /// Fields that an operator sets or removes; `None` removes.
 pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
@@ -31,14 +31,15 @@ pub(super) fn strip_request(headers: &mut HeaderMap, keep_authorization: bool) {
 pub(super) fn add_request(
     headers: &mut HeaderMap,
     host: HeaderValue,
-    client: ClientAddr,
+    asker: &Asker,
     request_id: HeaderValue,
 ) {
     headers.insert(header::HOST, host);
-    headers.insert(FORWARDED_PROTO, HTTPS);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(asker.scheme));
     // An address is always a legal value.
-    if let Ok(address) = HeaderValue::from_str(&client.to_string()) {
-        headers.insert(FORWARDED_FOR, address.clone());
+    if let Ok(address) = HeaderValue::from_str(&asker.client.to_string()) {
+        let chain = asker.chain.as_ref().unwrap_or(&address);
+        headers.insert(FORWARDED_FOR, chain.clone());
         headers.insert(REAL_IP, address);
     }
     headers.insert(REQUEST_ID, request_id);
@@ -174,10 +175,9 @@ pub const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution
 /// Names a request in the logs of both sides.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,10 @@
 //! Slots: how many connections are open, in all and for one client, counted by guard.
 //!
-//! Taken by the accept loop before anything costly happens, given back by dropping.
+//! Taken by the accept loop before anything costly happens, passed on when a balancer says who the client is, given back
+//! by dropping.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -66,11 +67,7 @@ impl Slots {
 
     /// Counts a connection of `client`, or says no when it has too many.
     pub(super) fn take(&self, room: Room, client: ClientAddr) -> Option<Slot> {
-        let mut open = self
-            .clients
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.clients.lock();
         let count = open.entry(client).or_insert(0);
         if *count >= self.clients.most {
             return None;
@@ -84,20 +81,43 @@ impl Slots {
     }
 }
 
+impl Slot {
+    /// Counts the connection for `client` from now on; says no, and leaves it where it is, when that one has too many.
+    pub fn pass_to(&mut self, client: ClientAddr) -> bool {
+        if client == self.client {
+            return true;
+        }
+        let mut open = self.clients.lock();
+        let count = open.entry(client).or_insert(0);
+        if *count >= self.clients.most {
+            return false;
+        }
+        *count += 1;
+        leave(&mut open, self.client);
+        self.client = client;
+        true
+    }
+}
+
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entry goes at zero, so that the map is never larger than what is open.
+fn leave(open: &mut HashMap<ClientAddr, usize>, client: ClientAddr) {
+    if let Some(count) = open.get_mut(&client) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            open.remove(&client);
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut open = self
-            .clients
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.client) {
-            *count = count.saturating_sub(1);
-            // The entry goes at zero, so that the map is never larger than what is open.
-            if *count == 0 {
-                open.remove(&self.client);
-            }
-        }
+        leave(&mut self.clients.lock(), self.client);
     }
 }
 

@@ -17,7 +17,7 @@ use super::Shared;
 use super::sockets::Scheme;
 use super::watchdog::{Pulse, beat_interval};
 use crate::addr::PeerAddr;
-use crate::connection::{self, Answer, Drain, Drainer, Exchange, Terms};
+use crate::connection::{self, Answer, Arrival, Drain, Drainer, Exchange, Terms};
 use crate::listen::Slot;
 
 /// All workers.
@@ -54,7 +54,7 @@ struct Accepted {
 #[derive(Debug)]
 struct Counted {
     open: Arc<AtomicUsize>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl Workers {
@@ -158,7 +158,7 @@ impl Dispatcher {
             worker.open.fetch_add(1, Ordering::Relaxed);
             let counted = Counted {
                 open: Arc::clone(&worker.open),
-                _slot: slot,
+                slot,
             };
             // A worker that is gone has drained: the connection is closed by dropping it.
             let _ = worker.queue.send(Accepted {
@@ -214,13 +214,26 @@ impl Serving {
             stream,
             peer,
             scheme,
-            counted,
+            mut counted,
         } = accepted;
         let snapshot = self.shared.snapshot();
         let (settings, tls) = (snapshot.connection.clone(), Arc::clone(&snapshot.tls));
+        let is_balancer = snapshot.proxy_protocol.contains(peer.ip());
         // A connection may outlive many reloads; what they replaced must not.
         drop(snapshot);
         let (budget, drain) = (Arc::clone(self.shared.budget()), self.drain.clone());
+        let Ok(mut arrival) = Arrival::new(stream, peer, settings.handshake) else {
+            return;
+        };
+        if is_balancer {
+            let Some(client) = arrival.introduce(drain.clone()).await else {
+                return;
+            };
+            if !counted.slot.pass_to(client) {
+                tracing::debug!(%client, "closed: too many connections of this client");
+                return;
+            }
+        }
         let terms = Terms {
             settings: &settings,
             budget: &budget,
@@ -229,9 +242,9 @@ impl Serving {
         match scheme {
             Scheme::Https => {
                 let service = self.over_tls();
-                connection::serve_tls(stream, peer, terms, tls, service).await;
+                connection::serve_tls(arrival, terms, tls, service).await;
             }
-            Scheme::Http => connection::serve_plain(stream, peer, terms, self.over_http()).await,
+            Scheme::Http => connection::serve_plain(arrival, terms, self.over_http()).await,
         }
         drop(counted);
     }

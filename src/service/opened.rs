@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
-use http::{Method, Response, request};
+use http::{Method, Response, Version, request};
 
 use super::request_id::RequestId;
 use crate::access_log::{AccessLog, Record};
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, Networks};
 use crate::body::{Body, Received};
+use crate::connection::Info;
+use crate::forward::Asker;
 use crate::forward::headers::{REQUEST_ID, set_api_version};
 use crate::refusal::{Manner, Refusal};
 use crate::registry::is_registry_path;
@@ -27,12 +29,18 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn new(
         log: Option<&AccessLog>,
+        connection: &Info,
         client: ClientAddr,
         received: &Arc<Received>,
         parts: &request::Parts,
     ) -> Self {
         let id = RequestId::next();
         let mut record = Record::begin(log, client, Arc::clone(received), &id.text);
+        record.peer(connection.peer, client);
+        let tls = connection.tls.as_ref();
+        if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
+            record.certificate(certificate.subject());
+        }
         record.request(parts);
         Self {
             id,
@@ -69,6 +77,16 @@ impl Opened {
     }
 }
 
+/// The connection's client, or whoever a trusted proxy speaks for.
+pub(super) fn asker(connection: &Info, parts: &request::Parts, trusted: &Networks) -> Asker {
+    let scheme = if connection.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    Asker::new(connection.client, scheme, &parts.headers, trusted)
+}
+
 fn manner_of(parts: &request::Parts) -> Manner {
     let html = |value: &HeaderValue| {
         value
@@ -78,6 +96,7 @@ fn manner_of(parts: &request::Parts) -> Manner {
     Manner {
         registry: is_registry_path(parts.uri.path()),
         head: parts.method == Method::HEAD,
+        http1: parts.version < Version::HTTP_2,
         html: parts.headers.get_all(header::ACCEPT).iter().any(html),
         challenge: None,
     }

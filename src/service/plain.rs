@@ -6,7 +6,7 @@
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::opened::Opened;
+use super::opened::{Opened, asker};
 use super::{Exchange, Service};
 use crate::body::Body;
 use crate::refusal::{Manner, Refusal};
@@ -23,8 +23,9 @@ impl Service {
         } = exchange;
         let (parts, _unread) = request.into_parts();
         let log = self.access_log.as_ref();
-        let mut opened = Opened::new(log, connection.client, &received, &parts);
-        let result = self.send_on(&parts, &mut opened.manner);
+        let asker = asker(&connection, &parts, &self.settings.trusted_proxies);
+        let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
+        let result = self.send_on(&parts, asker.scheme, &mut opened.manner);
         let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
         opened.close(response)
     }
@@ -32,12 +33,14 @@ impl Service {
     fn send_on(
         &self,
         parts: &http::request::Parts,
+        scheme: &str,
         manner: &mut Manner,
     ) -> Result<Response<Body>, Refusal> {
         let target = Target::of(parts)?;
         manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
-        if manner.registry {
+        // Who speaks https to a proxy that speaks plain HTTP to us would be sent round in circles.
+        if manner.registry || scheme == "https" {
             return Err(Refusal::PlainHttp);
         }
         let authority = match &site.external {

@@ -2,6 +2,7 @@
 //!
 //! Called while a snapshot is built. What is odd about a certificate is a warning at the key that names it.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Builder, Purpose};
@@ -9,13 +10,54 @@ use crate::config::Certificate;
 use crate::config::problem::{Problem, Problems};
 use crate::config::table::Placed;
 use crate::tls::self_signed::{self, Authority};
+use crate::tls::trust::Trust;
 use crate::tls::{self, certs};
 
 impl Builder<'_> {
-    pub(super) fn pairs(&self, problems: &mut Problems, notes: &mut Vec<String>) -> Vec<tls::Site> {
+    /// Whose client certificates each site takes, in the order of the sites. Equal ones are one.
+    pub(super) fn trusts(&self, problems: &mut Problems) -> Vec<Option<Trust>> {
+        let mut trusts: Vec<Option<Trust>> = Vec::new();
+        for site in &self.config.sites {
+            let trust = site.clients.as_ref().and_then(|clients| {
+                let loaded = Trust::load(&clients.ca, clients.demand);
+                loaded
+                    .map_err(|error| {
+                        problems.push(Problem::error(clients.ca.place, error.to_string()));
+                    })
+                    .ok()
+            });
+            let known = trusts.iter().find(|known| **known == trust).cloned();
+            trusts.push(known.unwrap_or(trust));
+        }
+        self.warn_of_nameless(&trusts, problems);
+        trusts
+    }
+
+    /// Clients of an address send no name: they are asked for what the first site asks, and belong to its trust domain.
+    fn warn_of_nameless(&self, trusts: &[Option<Trust>], problems: &mut Problems) {
+        for (site, trust) in self.config.sites.iter().zip(trusts) {
+            let mut hosts = site.hosts.iter();
+            let address = hosts.find(|host| host.parse::<IpAddr>().is_ok());
+            if let Some(address) = address.filter(|_| Some(trust) != trusts.first()) {
+                let what = format!(
+                    "requests for {address} will be 421: the first site has another client_ca or client_auth"
+                );
+                let problem = Problem::warning(None, what)
+                    .because("for an address clients send no name, so they are asked for what the first site asks");
+                problems.push(problem.fix("put the site with the address first"));
+            }
+        }
+    }
+
+    pub(super) fn pairs(
+        &self,
+        trusts: &[Option<Trust>],
+        problems: &mut Problems,
+        notes: &mut Vec<String>,
+    ) -> Vec<tls::Site> {
         let mut authority = None;
         let mut sites = Vec::new();
-        for site in &self.config.sites {
+        for (site, trust) in self.config.sites.iter().zip(trusts) {
             let pair = match &site.certificate {
                 Certificate::Files { cert, key } => {
                     self.load_pair(cert, key, &site.hosts, problems)
@@ -39,6 +81,7 @@ impl Builder<'_> {
             sites.extend(pair.map(|pair| tls::Site {
                 hosts: site.hosts.clone(),
                 pair,
+                trust: trust.clone(),
             }));
         }
         sites

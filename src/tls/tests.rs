@@ -39,7 +39,11 @@ impl World {
     fn site(&self, hosts: &[&str]) -> Site {
         let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
         let pair = self.authority.issue(&hosts, now()).unwrap();
-        Site { hosts, pair }
+        Site {
+            hosts,
+            pair,
+            trust: None,
+        }
     }
 
     fn tls(&self, sites: &[&[&str]]) -> Tls {
@@ -158,6 +162,7 @@ async fn alpn_picks_http2_first_and_may_be_absent() {
             sni: Some("a.test".into()),
             version: "TLSv1.3",
             http2,
+            certificate: None,
         };
         assert_eq!(info, expected, "{offered:?}");
         let agreed = client.get_ref().1.alpn_protocol();

@@ -13,8 +13,10 @@
 
 mod access_log;
 mod answers;
+mod balancer;
 mod binary;
 mod catalogue;
+mod client_certificates;
 mod credentials;
 mod drain;
 mod early;
@@ -41,6 +43,7 @@ mod rights;
 mod routes;
 mod rules;
 mod shared_rights;
+mod sites;
 mod streaming;
 mod supervised;
 mod support;

@@ -24,7 +24,13 @@ const LEVELS: [&[&str]; 13] = [
         "systemd",
     ],
     &[
-        "htpasswd", "listen", "registry", "target", "tls", "upstream",
+        "htpasswd",
+        "listen",
+        "proxy_protocol",
+        "registry",
+        "target",
+        "tls",
+        "upstream",
     ],
     &["auth", "connection"],
     &["access"],
@@ -247,6 +253,8 @@ fn the_defaults_that_are_written_are_the_defaults() {
     let mut written = parsed("proxy.toml", &uncommented(&text));
     // Follows the cores of the machine; what is written is an example.
     written.hashing.threads = implied.hashing.threads;
+    // Nobody; what is written is an example.
+    written.service.trusted_proxies = implied.service.trusted_proxies.clone();
     assert_eq!(written.connection, implied.connection);
     assert_eq!(written.service, implied.service);
     assert_eq!(written.hashing, implied.hashing);
@@ -647,7 +655,9 @@ fn folder_with_files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let hosts = vec!["docker.example.com".to_owned()];
     let made = rcgen::generate_simple_self_signed(hosts).unwrap();
-    fs::write(dir.path().join("fullchain.pem"), made.cert.pem()).unwrap();
+    for file in ["fullchain.pem", "clients.pem"] {
+        fs::write(dir.path().join(file), made.cert.pem()).unwrap();
+    }
     let key = dir.path().join("privkey.pem");
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let private: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);

@@ -54,6 +54,8 @@ pub(crate) struct Lab {
     grants: &'static str,
     /// In mode "upstream", between the two.
     harbor: Option<Harbor>,
+    /// Further keys of the site.
+    site: String,
 }
 
 impl Lab {
@@ -64,7 +66,7 @@ impl Lab {
 
     /// The same, in another mode of `auth` and with grants at the end of the gate's route.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
-        Self::with_lifetime(mode, None, grants)
+        Self::made(mode, None, grants, |_| String::new())
     }
 
     /// The same, with tokens that live as long as this says.
@@ -73,8 +75,25 @@ impl Lab {
         lifetime: Option<&'static str>,
         grants: &'static str,
     ) -> Self {
+        Self::made(mode, lifetime, grants, |_| String::new())
+    }
+
+    /// The same, with a site that asks for client certificates.
+    pub(crate) fn guarded() -> Self {
+        Self::made("basic", None, "", |certs| {
+            format!("client_ca = \"{}\"", certs.client_ca().display())
+        })
+    }
+
+    fn made(
+        mode: &'static str,
+        lifetime: Option<&'static str>,
+        grants: &'static str,
+        site: impl Fn(&Certs) -> String,
+    ) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
+        let site = site(&certs);
         let (port, registry_port) = (free_port(), free_port());
         let mut lab = Self {
             gate: None,
@@ -87,6 +106,7 @@ impl Lab {
             dir,
             grants,
             harbor: None,
+            site,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
@@ -250,6 +270,7 @@ dir = "{dir}/state"
 [[site]]
 hosts = ["localhost", "127.0.0.1", "registry.test"]
 tls = {{ cert = "{}", key = "{}" }}
+{}
 
 [[site.route]]
 path = "{path}"
@@ -259,6 +280,7 @@ auth = {{ mode = "{mode}"{passwords} }}
 "#,
             cert.display(),
             key.display(),
+            self.site,
             self.grants
         )
     }

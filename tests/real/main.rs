@@ -20,6 +20,7 @@ mod lab;
 mod access_log;
 mod big;
 mod browser;
+mod client_certificates;
 mod clients;
 mod curl;
 mod docker;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::url::origin_of;
 use super::{Error, write};
+use crate::addr::networks::{self, Cidr};
 use crate::listen::{Binding, SYSTEMD};
 
 /// A name or an address, without a port.
@@ -85,6 +86,35 @@ pub fn binding(text: &str) -> Result<Binding, Error> {
         });
     }
     Ok(Binding::Named(name.to_owned()))
+}
+
+/// `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.
+///
+/// # Errors
+///
+/// No address, a prefix that is too long, bits beyond the prefix.
+pub fn network(text: &str) -> Result<Cidr, Error> {
+    text.parse().map_err(|error| {
+        if text.is_empty() {
+            return Error::Empty;
+        }
+        let (expected, remedy) = match error {
+            networks::Error::Form => (
+                "a network",
+                "write an address, or one with the length of its prefix, as in \"10.0.0.0/8\""
+                    .to_owned(),
+            ),
+            networks::Error::Prefix => (
+                "a network: its prefix is longer than the address",
+                "write at most 32 behind an IPv4 address, and 128 behind an IPv6 one".to_owned(),
+            ),
+            networks::Error::HostBits(meant) => (
+                "a network: the address has bits beyond the prefix",
+                write(meant),
+            ),
+        };
+        Error::Malformed { expected, remedy }
+    })
 }
 
 /// A name, an IP literal with or without brackets, `*.x`, or `*`.

@@ -118,6 +118,31 @@ fn statuses() {
 }
 
 #[test]
+fn networks() {
+    for text in ["10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0"] {
+        assert_eq!(network(text).unwrap().to_string(), text);
+    }
+    let cases = [
+        ("", "it is empty"),
+        (
+            "lan",
+            "it is not a network | write an address, or one with the length of its prefix, as in \"10.0.0.0/8\"",
+        ),
+        (
+            "10.0.0.0/33",
+            "it is not a network: its prefix is longer than the address | write at most 32 behind an IPv4 address, and 128 behind an IPv6 one",
+        ),
+        (
+            "10.1.2.3/8",
+            "it is not a network: the address has bits beyond the prefix | write \"10.0.0.0/8\"",
+        ),
+    ];
+    for (text, said) in cases {
+        assert_eq!(refusal(network(text)), said, "{text}");
+    }
+}
+
+#[test]
 fn socket_addresses() {
     for text in ["[::]:443", "127.0.0.1:80", "[::1]:0", "10.0.0.1:65535"] {
         assert_eq!(socket_address(text).unwrap().to_string(), text);

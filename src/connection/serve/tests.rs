@@ -97,6 +97,7 @@ impl Gate {
             };
             let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
             let info = Info {
+                peer,
                 client: peer.client(),
                 tls: None,
             };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::addr::PeerAddr;
+use crate::addr::{Networks, PeerAddr};
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {
     let mut map = HeaderMap::new();
@@ -71,7 +71,7 @@ fn our_fields_are_added_after_the_stripping() {
     add_request(
         &mut headers,
         HeaderValue::from_static("Reg:8443"),
-        client,
+        &Asker::new(client, "https", &HeaderMap::new(), &Networks::default()),
         HeaderValue::from_static("id"),
     );
     assert_eq!(headers["host"], "Reg:8443");

@@ -77,7 +77,11 @@ impl Files {
 
     fn tls(&self, pair: Pair) -> Tls {
         let hosts = vec!["a.test".into()];
-        let site = Site { hosts, pair };
+        let site = Site {
+            hosts,
+            pair,
+            trust: None,
+        };
         Tls::new(&Settings::default(), vec![site], &Tickets::new().unwrap()).unwrap()
     }
 }

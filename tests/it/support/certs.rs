@@ -1,10 +1,12 @@
 //! Certificates made for the run: one CA, and what it issues.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use base64ct::{Base64, Encoding};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The CA that the clients of the tests trust.
 pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::make);
@@ -16,7 +18,19 @@ pub(crate) struct Authority {
 
 impl Authority {
     fn make() -> Self {
+        Self::of(CertificateParams::new(Vec::new()).unwrap())
+    }
+
+    /// One with a name of its own, for clients.
+    pub(crate) fn another() -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let name = format!("authority {number}");
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self::of(params)
+    }
+
+    fn of(mut params: CertificateParams) -> Self {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().clone();
@@ -24,6 +38,24 @@ impl Authority {
             issuer: Issuer::new(params, key),
             der,
         }
+    }
+
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        let base64 = Base64::encode_string(&self.der);
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+    }
+
+    /// A client's certificate for this common name, and its key.
+    pub(crate) fn identify(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (
+            certificate.der().clone(),
+            key.serialize_der().try_into().unwrap(),
+        )
     }
 
     /// A certificate for these names and its key, both in PEM.
@@ -34,6 +66,28 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
+}
+
+/// So that no two of clients are called the same.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+/// A client of the usual kind that shows a certificate.
+pub(crate) fn client_showing(
+    (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &str,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    Arc::new(config)
 }
 
 /// What a client speaks and whom it trusts.

@@ -2,11 +2,13 @@
 
 use std::future::{Future, poll_fn};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ::h2::client::{ResponseFuture, SendRequest};
 use ::h2::{RecvStream, SendStream, client};
 use bytes::Bytes;
 use http::{Request, Response};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -56,6 +58,12 @@ impl H2 {
         Self::over(socket, builder).await
     }
 
+    /// With a name in the hello and a configuration of its own.
+    pub(crate) async fn connect_as(proxy: &Proxy, name: &str, config: Arc<ClientConfig>) -> Self {
+        let socket = within(TcpStream::connect(proxy.https())).await.unwrap();
+        Self::secured(socket, &client::Builder::new(), name, config).await
+    }
+
     /// From another address of this machine.
     pub(crate) async fn connect_from(source: Ipv4Addr, proxy: &Proxy) -> Self {
         let socket = dial_from(source, proxy.https());
@@ -65,9 +73,18 @@ impl H2 {
     }
 
     async fn over(socket: TcpStream, builder: &client::Builder) -> Self {
+        Self::secured(socket, builder, "localhost", certs::usual_client("h2")).await
+    }
+
+    async fn secured(
+        socket: TcpStream,
+        builder: &client::Builder,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> Self {
         socket.set_nodelay(true).unwrap();
-        let connector = TlsConnector::from(certs::usual_client("h2"));
-        let name = "localhost".try_into().unwrap();
+        let connector = TlsConnector::from(config);
+        let name = name.to_owned().try_into().unwrap();
         let stream = within(connector.connect(name, socket)).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
         let (send, connection) = within(builder.handshake(stream)).await.unwrap();

@@ -18,15 +18,36 @@ impl Certs {
         let made = Self {
             dir: dir.to_owned(),
         };
-        let key = "req -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256";
         made.openssl(&format!(
-            "{key} -subj /CN=lab -keyout ca.key -out trust/ca.crt"
+            "{KEY} -subj /CN=lab -keyout ca.key -out trust/ca.crt"
         ));
         made.openssl(&format!(
-            "{key} -subj /CN=localhost -addext subjectAltName={NAMES} -addext basicConstraints=critical,CA:FALSE \
+            "{KEY} -subj /CN=localhost -addext subjectAltName={NAMES} -addext basicConstraints=critical,CA:FALSE \
              -CA trust/ca.crt -CAkey ca.key -keyout server.key -out server.pem"
         ));
         made
+    }
+
+    /// A CA for clients alone.
+    pub(crate) fn client_ca(&self) -> PathBuf {
+        let file = self.dir.join("clients.crt");
+        if !file.exists() {
+            self.openssl(&format!(
+                "{KEY} -subj /CN=clients -keyout clients.key -out clients.crt"
+            ));
+        }
+        file
+    }
+
+    /// Puts a certificate of that CA and its key into a folder, under the names by which docker and skopeo know them.
+    pub(crate) fn identify(&self, folder: &Path) {
+        self.client_ca();
+        std::fs::create_dir_all(folder).unwrap();
+        let folder = folder.display();
+        self.openssl(&format!(
+            "{KEY} -subj /CN=robot -addext basicConstraints=critical,CA:FALSE -addext extendedKeyUsage=clientAuth \
+             -CA clients.crt -CAkey clients.key -keyout {folder}/client.key -out {folder}/client.cert"
+        ));
     }
 
     /// A folder with nothing but `ca.crt`: skopeo and podman take a key in it for a client's.
@@ -66,4 +87,5 @@ impl Certs {
     }
 }
 
+const KEY: &str = "req -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256";
 const NAMES: &str = "DNS:localhost,DNS:registry.test,IP:127.0.0.1,IP:::1";

@@ -26,6 +26,8 @@ impl<'lab> Docker<'lab> {
             "127.0.0.1 localhost\n::1 localhost registry.test\n",
         )
         .unwrap();
+        let certificates = dir.join("certs.d");
+        std::fs::create_dir(&certificates).unwrap();
         let mut command = lab.command("unshare");
         command.args([
             "--mount",
@@ -39,6 +41,7 @@ impl<'lab> Docker<'lab> {
         command
             .args([WITH_HOSTS, "sh"])
             .arg(dir.join("hosts"))
+            .arg(certificates)
             .arg("dockerd")
             .args(DAEMON);
         for (option, file) in [
@@ -70,6 +73,12 @@ impl<'lab> Docker<'lab> {
     /// Runs the docker command.
     pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         run(&self.command(arguments))
+    }
+
+    /// Gives the daemon a client certificate for the gate, where it looks for one.
+    pub(crate) fn identify(&self) {
+        let folder = self.dir.join("certs.d").join(self.registry());
+        self.lab.certs().identify(&folder);
     }
 
     /// `docker login` with a password.
@@ -151,7 +160,7 @@ impl<'lab> Docker<'lab> {
     }
 }
 
-const WITH_HOSTS: &str = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
+const WITH_HOSTS: &str = r#"mount --bind "$1" /etc/hosts && mkdir -p /etc/docker/certs.d && mount --bind "$2" /etc/docker/certs.d && shift 2 && exec "$@""#;
 // No bridge and no firewall rules need no kernel modules, and vfs works on every file system. One attempt at a download:
 // a retry would hide a broken transfer. What it tries to mount stands in its log at this level only.
 const DAEMON: &[&str] = &[

@@ -1,0 +1,455 @@
+//! The gate behind another proxy: PROXY headers in front of connections, `X-Forwarded-*` in requests, and who may say so.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Instant;
+
+use rustls::ClientConnection;
+
+use crate::support::client::{dial, dial_from, is_late};
+use crate::support::{Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, certs, config};
+
+/// Another address of this machine.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n";
+
+/// `keys` are of the table listen.
+fn listening(top: &str, keys: &str) -> String {
+    config(top, "").replace("workers = 2", &format!("workers = 2\n{keys}"))
+}
+
+fn behind_balancer(registry: &Registry) -> Proxy {
+    Proxy::start(registry, &listening("", "proxy_protocol = [\"127.0.0.1\"]"))
+}
+
+/// Version 2, for a client of IPv4.
+fn binary(client: [u8; 4], command: u8, tlvs: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(12 + tlvs.len()).unwrap().to_be_bytes();
+    let fixed = [
+        b"\r\n\r\n\0\r\nQUIT\n".as_slice(),
+        &[0x20 | command, 0x11],
+        &length,
+    ]
+    .concat();
+    [&fixed[..], &client, &[10, 0, 0, 1, 1, 2, 1, 0xbb], tlvs].concat()
+}
+
+fn line(client: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {client} 10.0.0.1 1 443\r\n").into_bytes()
+}
+
+/// TLS behind these bytes.
+fn over(mut socket: TcpStream, before: &[u8]) -> std::io::Result<Client> {
+    socket.write_all(before)?;
+    let name = "localhost".try_into().unwrap();
+    let tls = ClientConnection::new(certs::usual_client("http/1.1"), name).unwrap();
+    Client::of(tls, socket)
+}
+
+fn introduced(proxy: &Proxy, header: &[u8]) -> Client {
+    over(dial(proxy.https()), header).expect("a TLS connection")
+}
+
+/// What the gate says to bytes until it closes.
+fn said_to(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut socket = dial(address);
+    socket.write_all(bytes).unwrap();
+    let mut said = Vec::new();
+    match socket.read_to_end(&mut said) {
+        Ok(_) => {}
+        Err(error) => assert!(!is_late(&error), "{bytes:?} kept the connection"),
+    }
+    said
+}
+
+#[test]
+fn the_header_says_who_the_client_is() {
+    let registry = Registry::obliging();
+    let proxy = behind_balancer(&registry);
+    let long = [&[0xe0, 0x0f, 0xf1][..], &[7; 4081]].concat();
+    for (header, client) in [
+        (LINE.to_vec(), "192.0.2.7"),
+        (
+            b"PROXY TCP6 2001:db8::7 ::1 1 2\r\n".to_vec(),
+            "2001:db8::7",
+        ),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (binary([192, 0, 2, 8], 1, &[]), "192.0.2.8"),
+        (binary([192, 0, 2, 8], 1, &long), "192.0.2.8"),
+        (binary([192, 0, 2, 8], 0, &[]), "127.0.0.1"),
+    ] {
+        let mut connection = introduced(&proxy, &header);
+        for _ in 0..2 {
+            // What the client says of itself is nothing.
+            let forged = Ask::alice("GET", "/v2/")
+                .header("x-forwarded-for", "6.6.6.6")
+                .header("x-forwarded-proto", "http");
+            assert_eq!(connection.ask(&forged).status, 200);
+            let seen = registry.requests().pop().unwrap();
+            assert_eq!(seen.one("x-forwarded-for"), client);
+            assert_eq!(seen.one("x-real-ip"), client);
+            assert_eq!(seen.one("x-forwarded-proto"), "https");
+        }
+    }
+    let log = proxy.finish();
+    let balanced = log
+        .lines()
+        .filter(|line| line.contains(" client=192.0.2.7 peer=127.0.0.1 "));
+    assert_eq!(balanced.count(), 2, "{log}");
+    let own = log
+        .lines()
+        .filter(|line| line.contains(" client=127.0.0.1 site="));
+    assert_eq!(own.count(), 4, "{log}");
+}
+
+#[test]
+fn a_header_may_come_in_single_bytes() {
+    let registry = Registry::obliging();
+    let proxy = behind_balancer(&registry);
+    for header in [LINE.to_vec(), binary([192, 0, 2, 7], 1, &[4, 0, 1, 0])] {
+        let mut socket = dial(proxy.https());
+        for byte in header {
+            socket.write_all(&[byte]).unwrap();
+        }
+        let mut client = over(socket, b"").unwrap();
+        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            registry.requests().pop().unwrap().one("x-real-ip"),
+            "192.0.2.7"
+        );
+    }
+}
+
+#[test]
+fn who_must_send_a_header_and_does_not_is_closed() {
+    let registry = Registry::obliging();
+    let proxy = behind_balancer(&registry);
+    assert!(
+        over(dial(proxy.https()), b"").is_err(),
+        "served without a header"
+    );
+    let twice = [LINE, LINE].concat();
+    assert!(
+        over(dial(proxy.https()), &twice).is_err(),
+        "served behind two headers"
+    );
+    let twice = [binary([6; 4], 1, &[]), binary([7; 4], 1, &[])].concat();
+    assert!(
+        over(dial(proxy.https()), &twice).is_err(),
+        "served behind two headers"
+    );
+    let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 300]].concat();
+    let huge = binary([6; 4], 1, &[0; 5000]);
+    for bytes in [
+        b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice(),
+        b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\n\n",
+        b"PROXY TCP4 192.0.2.7\r\n",
+        &endless,
+        &huge,
+    ] {
+        let said = said_to(proxy.https(), bytes);
+        assert!(said.is_empty(), "{bytes:?} got {said:?}");
+    }
+    assert!(registry.requests().is_empty());
+    let mut client = introduced(&proxy, LINE);
+    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+}
+
+#[test]
+fn from_anyone_else_a_header_is_a_bad_hello() {
+    let registry = Registry::obliging();
+    let proxy = behind_balancer(&registry);
+    for header in [LINE.to_vec(), binary([192, 0, 2, 7], 1, &[])] {
+        let socket = dial_from(ELSEWHERE, proxy.https());
+        assert!(over(socket, &header).is_err(), "{header:?} was taken");
+    }
+    let mut client = Client::connect_from(ELSEWHERE, &proxy);
+    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(registry.only().one("x-real-ip"), "127.0.0.2");
+    // Nor where nobody is named at all.
+    let proxy = Proxy::usual(&registry);
+    assert!(over(dial(proxy.https()), LINE).is_err());
+}
+
+#[test]
+fn a_header_and_the_handshake_have_one_deadline() {
+    let registry = Registry::obliging();
+    let text = listening(
+        "[limits]\nhandshake = \"300ms\"\n",
+        "proxy_protocol = [\"127.0.0.0/8\"]",
+    );
+    let proxy = Proxy::start(&registry, &text);
+    let silent = binary([192, 0, 2, 7], 1, &[]);
+    for bytes in [&b""[..], b"PROXY TCP4 1", b"\r\n\r\n", LINE, &silent] {
+        assert!(said_to(proxy.https(), bytes).is_empty(), "{bytes:?}");
+    }
+    // Bytes that trickle in gain no time.
+    let mut socket = dial(proxy.https());
+    let pause = std::time::Duration::from_millis(20);
+    socket.set_read_timeout(Some(pause)).unwrap();
+    let slow = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 90]].concat();
+    let is_closed = slow.iter().any(|byte| {
+        socket.write_all(&[*byte]).is_err()
+            || !socket.read(&mut [0]).is_err_and(|error| is_late(&error))
+    });
+    assert!(is_closed, "a slow header kept the connection");
+}
+
+#[test]
+fn plain_connections_have_the_header_too() {
+    let registry = Registry::obliging();
+    let keys = "http = [\"127.0.0.1:0\"]\nproxy_protocol = [\"127.0.0.1\"]";
+    let proxy = Proxy::start(&registry, &listening("", keys));
+    let mut client = Client::plain(proxy.http());
+    client.send(LINE);
+    for _ in 0..2 {
+        assert_eq!(client.ask(&Ask::new("GET", "/")).status, 308);
+    }
+    assert!(said_to(proxy.http(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").is_empty());
+    drop(client);
+    let log = proxy.finish();
+    assert_eq!(
+        log.matches("client=192.0.2.7 peer=127.0.0.1").count(),
+        2,
+        "{log}"
+    );
+}
+
+#[test]
+fn connections_count_for_the_client_once_it_is_known() {
+    let registry = Registry::obliging();
+    let text = listening(
+        "[limits]\nconnections_per_client = 1\n",
+        "proxy_protocol = [\"127.0.0.1\"]",
+    );
+    let proxy = Proxy::start(&registry, &text);
+    let mut first = introduced(&proxy, &line("192.0.2.7"));
+    let mut second = introduced(&proxy, &line("192.0.2.8"));
+    assert!(
+        over(dial(proxy.https()), &line("192.0.2.7")).is_err(),
+        "a second of one client"
+    );
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    }
+    // Until then it counts for the balancer.
+    let mut unknown = dial(proxy.https());
+    unknown.write_all(b"PROXY").unwrap();
+    assert!(over(dial(proxy.https()), &line("192.0.2.9")).is_err());
+    unknown
+        .write_all(b" TCP4 192.0.2.10 10.0.0.1 1 443\r\n")
+        .unwrap();
+    let _unknown = over(unknown, b"").unwrap();
+    // And the closed ones make room again.
+    drop(first);
+    let until = Instant::now() + PATIENCE;
+    while over(dial(proxy.https()), &line("192.0.2.7")).is_err() {
+        assert!(Instant::now() < until, "a closed connection still counts");
+    }
+}
+
+#[test]
+fn a_guesser_behind_the_balancer_locks_nobody_else_out() {
+    let registry = Registry::obliging();
+    let text = listening(
+        "[throttle]\nguesses = 1\n",
+        "proxy_protocol = [\"127.0.0.1\"]",
+    );
+    let proxy = Proxy::start(&registry, &text);
+    let from = |client: &str, password: &str| {
+        let login = format!("alice:{password}");
+        introduced(&proxy, &line(client)).ask(&Ask::new("GET", "/v2/").login(login.as_bytes()))
+    };
+    assert_eq!(from("192.0.2.7", "a").status, 401);
+    assert_eq!(from("192.0.2.7", "b").status, 429);
+    assert_eq!(from("192.0.2.8", "pw").status, 200);
+}
+
+#[test]
+fn a_reload_changes_whom_a_header_is_expected_from() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut old = Client::connect(&proxy);
+    proxy.configure(
+        &registry,
+        &listening("", "proxy_protocol = [\"127.0.0.1\"]"),
+    );
+    proxy.reload().unwrap();
+    assert!(over(dial(proxy.https()), b"").is_err());
+    let mut new = introduced(&proxy, LINE);
+    for client in [&mut old, &mut new] {
+        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    }
+}
+
+/// With what a proxy says of its client.
+fn told(http: Http, proxy: &Proxy, fields: &[(&str, &str)]) -> Answer {
+    let request = fields
+        .iter()
+        .fold(Ask::alice("GET", "/v2/"), |ask, (name, value)| {
+            ask.header(name, value)
+        });
+    ask(proxy, http, &request)
+}
+
+#[test]
+fn a_trusted_proxy_is_believed_and_appended() {
+    let registry = Registry::answering(
+        "HTTP/1.1 202 Accepted\r\nLocation: http://localhost/v2/x\r\nContent-Length: 0\r\n\r\n",
+    );
+    let keys = "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
+    let proxy = Proxy::start(&registry, &listening("", keys));
+    for http in Http::BOTH {
+        for (fields, chain, client, scheme) in [
+            (vec![], "127.0.0.1", "127.0.0.1", "https"),
+            (
+                vec![("x-forwarded-for", "6.6.6.6, 192.0.2.7")],
+                "6.6.6.6, 192.0.2.7, 127.0.0.1",
+                "192.0.2.7",
+                "https",
+            ),
+            (
+                vec![
+                    ("x-forwarded-for", "6.6.6.6"),
+                    ("x-forwarded-proto", "http"),
+                    ("x-forwarded-for", "192.0.2.7, 10.0.0.2"),
+                    ("x-forwarded-host", "evil.test"),
+                    ("x-real-ip", "6.6.6.6"),
+                    ("forwarded", "for=6.6.6.6;host=evil.test"),
+                ],
+                "6.6.6.6, 192.0.2.7, 10.0.0.2, 127.0.0.1",
+                "192.0.2.7",
+                "http",
+            ),
+            (
+                vec![("x-forwarded-for", "evil"), ("x-forwarded-proto", "gopher")],
+                "evil, 127.0.0.1",
+                "127.0.0.1",
+                "https",
+            ),
+        ] {
+            let answer = told(http, &proxy, &fields);
+            assert_eq!(answer.one("location"), format!("{scheme}://localhost/v2/x"));
+            let seen = registry.requests().pop().unwrap();
+            assert_eq!(seen.one("x-forwarded-for"), chain, "{fields:?}");
+            assert_eq!(seen.one("x-real-ip"), client);
+            assert_eq!(seen.one("x-forwarded-proto"), scheme);
+            assert!(seen.all("forwarded").is_empty() && seen.all("x-forwarded-host").is_empty());
+        }
+    }
+    let log = proxy.finish();
+    assert_eq!(
+        log.matches("client=192.0.2.7 peer=127.0.0.1").count(),
+        4,
+        "{log}"
+    );
+}
+
+#[test]
+fn nobody_else_is_believed() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(
+        &registry,
+        &listening("", "trusted_proxies = [\"127.0.0.2\"]"),
+    );
+    let fields = [
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-proto", "http"),
+    ];
+    for http in Http::BOTH {
+        assert_eq!(told(http, &proxy, &fields).status, 200);
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
+        assert_eq!(seen.one("x-real-ip"), "127.0.0.1");
+        assert_eq!(seen.one("x-forwarded-proto"), "https");
+    }
+}
+
+#[test]
+fn behind_both_the_header_names_the_proxy() {
+    let registry = Registry::obliging();
+    let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"192.0.2.7\"]";
+    let proxy = Proxy::start(&registry, &listening("", keys));
+    let request = Ask::alice("GET", "/v2/").header("x-forwarded-for", "198.51.100.9");
+    for (header, client, chain) in [
+        (line("192.0.2.7"), "198.51.100.9", "198.51.100.9, 192.0.2.7"),
+        (line("192.0.2.8"), "192.0.2.8", "192.0.2.8"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "127.0.0.1"),
+    ] {
+        assert_eq!(introduced(&proxy, &header).ask(&request).status, 200);
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.one("x-real-ip"), client);
+        assert_eq!(seen.one("x-forwarded-for"), chain);
+    }
+}
+
+#[test]
+fn guesses_count_for_whom_the_proxy_names() {
+    let registry = Registry::obliging();
+    let text = listening(
+        "[throttle]\nguesses = 1\n",
+        "trusted_proxies = [\"127.0.0.1\"]",
+    );
+    let proxy = Proxy::start(&registry, &text);
+    let from = |client: &str, password: &str| {
+        let request = Ask::new("GET", "/v2/").login(format!("alice:{password}").as_bytes());
+        ask(
+            &proxy,
+            Http::One,
+            &request.header("x-forwarded-for", client),
+        )
+        .status
+    };
+    assert_eq!(from("192.0.2.7", "a"), 401);
+    // Whatever the guesser puts in front of it.
+    assert_eq!(from("203.0.113.1, 192.0.2.7", "b"), 429);
+    assert_eq!(from("192.0.2.8", "pw"), 200);
+}
+
+#[test]
+fn a_proxy_that_ends_tls_is_not_sent_round_in_circles() {
+    let registry = Registry::obliging();
+    let keys = "http = [\"127.0.0.1:0\"]\ntrusted_proxies = [\"127.0.0.1\"]";
+    let proxy = Proxy::start(&registry, &listening("", keys));
+    let mut client = Client::plain(proxy.http());
+    let at = |scheme| Ask::new("GET", "/x").header("x-forwarded-proto", scheme);
+    assert_eq!(client.ask(&at("http")).status, 308);
+    assert_eq!(client.ask(&at("https")).status, 400);
+}
+
+#[test]
+fn to_believe_everyone_is_warned_of() {
+    let registry = Registry::obliging();
+    let dir = crate::support::proxy::directory();
+    let file = dir.path().join("proxy.toml");
+    let keys = "proxy_protocol = [\"10.0.0.4\", \"::/0\"]\ntrusted_proxies = [\"0.0.0.0/0\"]";
+    let text = listening("", keys).replace("{upstream}", &registry.url());
+    std::fs::write(&file, text).unwrap();
+    let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
+    let said = problems.to_string();
+    for warning in [
+        "listen.proxy_protocol: ::/0 is every",
+        "listen.trusted_proxies: 0.0.0.0/0 is every",
+    ] {
+        assert!(said.contains(warning), "{said}");
+    }
+    assert!(!said.contains("10.0.0.4"), "{said}");
+}
+
+#[test]
+fn a_network_that_is_none_is_refused_with_its_place() {
+    let registry = Registry::obliging();
+    for (keys, said) in [
+        (
+            "proxy_protocol = [\"lb.example.com\"]",
+            "listen.proxy_protocol",
+        ),
+        ("trusted_proxies = [\"10.1.2.3/8\"]", "10.0.0.0/8"),
+        ("trusted_proxies = \"10.0.0.0/8\"", "listen.trusted_proxies"),
+    ] {
+        let dir = crate::support::proxy::directory();
+        let refused = Proxy::try_start(dir, &registry.url(), &listening("", keys));
+        let problems = refused.err().expect("a refusal").to_string();
+        assert!(problems.contains(said), "{problems}");
+    }
+}

@@ -1,0 +1,320 @@
+//! Several sites behind one address: each has its hosts, its certificate, its users and its routes, and nothing of another's.
+
+use crate::support::certs::{self, AUTHORITY};
+use crate::support::proxy::{ALICE, directory, private};
+use crate::support::{Answer, Ask, Client, Http, OK, Proxy, Registry, ask};
+
+/// `bob:pw`
+fn bob() -> String {
+    ALICE.replace("alice:", "bob:")
+}
+
+struct Site<'a> {
+    hosts: &'a str,
+    keys: &'a str,
+    users: &'a str,
+    routes: &'a [(&'a str, &'a str)],
+}
+
+fn site(site: &Site<'_>) -> String {
+    let Site {
+        hosts,
+        keys,
+        users,
+        routes,
+    } = site;
+    let mut text = format!(
+        "[[site]]\nhosts = [{hosts}]\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n{keys}\n\
+         auth = {{ mode = \"basic\", htpasswd = \"{users}\", realm = \"{users}\" }}\n"
+    );
+    for (path, upstream) in *routes {
+        text += &format!("[[site.route]]\npath = \"{path}\"\nupstream = \"{upstream}\"\n");
+    }
+    text
+}
+
+/// A gate with alice in one password file and bob in the other, and one certificate for all that the clients ask for.
+fn gate(sites: &[Site<'_>]) -> Proxy {
+    let dir = directory();
+    private(&dir.path().join("bobs"), &bob());
+    let (certificate, key) = AUTHORITY.issue(&["localhost", "127.0.0.1", "::1"]);
+    std::fs::write(dir.path().join("cert.pem"), certificate).unwrap();
+    std::fs::write(dir.path().join("key.pem"), key).unwrap();
+    let sites: String = sites.iter().map(site).collect();
+    let top =
+        "[log]\naccess_file = \"access.log\"\n[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n";
+    Proxy::start_in(dir, "unused", &format!("{top}{sites}"))
+}
+
+fn over(proxy: &Proxy, http: Http, host: &str, user: &str, path: &str) -> Answer {
+    let login = format!("{user}:pw");
+    ask(
+        proxy,
+        http,
+        &Ask::new("GET", path).login(login.as_bytes()).host(host),
+    )
+}
+
+#[test]
+fn each_site_has_its_own_users_and_routes() {
+    let (one, two, stats) = (
+        Registry::obliging(),
+        Registry::obliging(),
+        Registry::answering(OK),
+    );
+    let proxy = gate(&[
+        Site {
+            hosts: "\"a.test\"",
+            keys: "",
+            users: "htpasswd",
+            routes: &[("/v2/", &one.url()), ("/stats/", &stats.url())],
+        },
+        Site {
+            hosts: "\"b.test\"",
+            keys: "",
+            users: "bobs",
+            routes: &[("/v2/", &two.url())],
+        },
+    ]);
+    for http in Http::BOTH {
+        assert_eq!(over(&proxy, http, "a.test", "alice", "/v2/").status, 200);
+        assert_eq!(over(&proxy, http, "b.test", "bob", "/v2/").status, 200);
+        // A login of one is worth nothing at the other, remembered or not.
+        for (host, user, realm) in [("a.test", "bob", "htpasswd"), ("b.test", "alice", "bobs")] {
+            let answer = over(&proxy, http, host, user, "/v2/");
+            answer.is_refusal(401, "UNAUTHORIZED");
+            assert_eq!(
+                answer.one("www-authenticate"),
+                format!("Basic realm=\"{realm}\"")
+            );
+        }
+        assert_eq!(
+            over(&proxy, http, "a.test", "alice", "/stats/x").status,
+            200
+        );
+        let elsewhere = over(&proxy, http, "b.test", "bob", "/stats/x");
+        assert_eq!(elsewhere.status, 404);
+        assert!(!elsewhere.has("www-authenticate"));
+    }
+    for (registry, host) in [(&one, "a.test"), (&two, "b.test"), (&stats, "a.test")] {
+        let seen = registry.requests();
+        assert_eq!(seen.len(), 2);
+        assert!(seen.iter().all(|seen| seen.one("host") == host));
+    }
+    let log = proxy.finish();
+    assert_eq!(log.matches("site=a.test user=alice").count(), 4, "{log}");
+    assert_eq!(log.matches("site=b.test user=bob").count(), 2, "{log}");
+}
+
+#[test]
+fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
+    let names = ["exact", "below", "six"];
+    let registries = names.map(|name| {
+        Registry::answering(format!(
+            "HTTP/1.1 200 OK\r\nX-Site: {name}\r\nContent-Length: 0\r\n\r\n"
+        ))
+    });
+    let urls = registries.each_ref().map(Registry::url);
+    let hosts = [
+        "\"a.example.test\"",
+        "\"*.example.test\"",
+        "\"127.0.0.1\", \"[2001:db8::1]\"",
+    ];
+    let routes = urls.each_ref().map(|url| [("/v2/", url.as_str())]);
+    let sites: Vec<_> = hosts
+        .iter()
+        .zip(&routes)
+        .map(|(hosts, routes)| Site {
+            hosts,
+            keys: "",
+            users: "htpasswd",
+            routes,
+        })
+        .collect();
+    let proxy = gate(&sites);
+    let at = |host: &str| {
+        let answer = over(&proxy, Http::One, host, "alice", "/v2/");
+        (
+            answer.status,
+            answer.all("x-site").first().map(|name| (*name).to_owned()),
+        )
+    };
+    for (host, name) in [
+        ("a.example.test", "exact"),
+        ("A.EXAMPLE.test.:8443", "exact"),
+        ("b.example.test", "below"),
+        ("b.Example.Test:1", "below"),
+        ("127.0.0.1", "six"),
+        ("127.0.0.1:5000", "six"),
+        ("[2001:db8::1]:443", "six"),
+        ("[2001:DB8:0:0::1]", "six"),
+    ] {
+        assert_eq!(at(host), (200, Some(name.to_owned())), "{host}");
+    }
+    for host in [
+        "example.test",
+        "x.b.example.test",
+        "b.a.example.test",
+        "aexample.test",
+        "127.0.0.2",
+        "[2001:db8::2]",
+        "localhost",
+    ] {
+        assert_eq!(at(host), (421, None), "{host}");
+    }
+}
+
+#[test]
+fn a_star_is_every_other_host() {
+    let (one, other) = (Registry::obliging(), Registry::obliging());
+    let proxy = gate(&[
+        Site {
+            hosts: "\"*\"",
+            keys: "",
+            users: "bobs",
+            routes: &[("/v2/", &other.url())],
+        },
+        Site {
+            hosts: "\"a.test\"",
+            keys: "",
+            users: "htpasswd",
+            routes: &[("/v2/", &one.url())],
+        },
+    ]);
+    for http in Http::BOTH {
+        assert_eq!(over(&proxy, http, "a.test", "alice", "/v2/").status, 200);
+        for host in ["x.a.test", "b.test", "127.0.0.1", "[::1]:8443"] {
+            assert_eq!(
+                over(&proxy, http, host, "bob", "/v2/").status,
+                200,
+                "{host}"
+            );
+            assert_eq!(
+                over(&proxy, http, host, "alice", "/v2/").status,
+                401,
+                "{host}"
+            );
+        }
+    }
+    assert_eq!((one.requests().len(), other.requests().len()), (2, 8));
+}
+
+#[test]
+fn an_external_url_stands_in_every_address_that_clients_get() {
+    let registry = Registry::start(|exchange| {
+        let host = exchange.head.one("host").to_owned();
+        exchange.send(format!(
+            "HTTP/1.1 202 Accepted\r\nLocation: http://{host}/v2/x\r\nContent-Location: https://{host}/v2/y\r\n\
+             Link: <http://{host}/v2/z>; rel=\"next\"\r\nContent-Length: 0\r\n\r\n"
+        ));
+    });
+    let url = registry.url();
+    let proxy = gate(&[
+        Site {
+            hosts: "\"a.test\"",
+            keys: "",
+            users: "htpasswd",
+            routes: &[("/v2/", &url)],
+        },
+        Site {
+            hosts: "\"b.test\"",
+            keys: "external_url = \"https://pub.example:444\"",
+            users: "htpasswd",
+            routes: &[("/v2/", &url)],
+        },
+    ]);
+    for http in Http::BOTH {
+        for (host, origin) in [
+            ("a.test:8443", "https://a.test:8443"),
+            ("b.test:8443", "https://pub.example:444"),
+        ] {
+            let answer = over(&proxy, http, host, "alice", "/v2/");
+            assert_eq!(answer.one("location"), format!("{origin}/v2/x"));
+            assert_eq!(answer.one("content-location"), format!("{origin}/v2/y"));
+            assert_eq!(answer.one("link"), format!("<{origin}/v2/z>; rel=\"next\""));
+        }
+    }
+}
+
+#[test]
+fn an_address_gets_the_first_certificate_and_its_own_site() {
+    let (one, two) = (Registry::obliging(), Registry::obliging());
+    let proxy = gate(&[
+        Site {
+            hosts: "\"localhost\"",
+            keys: "",
+            users: "htpasswd",
+            routes: &[("/v2/", &one.url())],
+        },
+        Site {
+            hosts: "\"127.0.0.1\"",
+            keys: "",
+            users: "bobs",
+            routes: &[("/v2/", &two.url())],
+        },
+    ]);
+    let config = certs::usual_client("http/1.1");
+    let mut client = Client::tls(proxy.https(), "127.0.0.1", config);
+    let request = Ask::new("GET", "/v2/").login(b"bob:pw").host("127.0.0.1");
+    assert_eq!(client.ask(&request).status, 200);
+    assert_eq!((one.requests().len(), two.requests().len()), (0, 1));
+}
+
+#[test]
+fn a_host_that_two_sites_name_is_an_error() {
+    let dir = directory();
+    let routes = [("/v2/", "http://127.0.0.1:1")];
+    let twice = ["\"a.test\", \"*.b.test\"", "\"A.test\"", "\"*.B.test\""].map(|hosts| {
+        site(&Site {
+            hosts,
+            keys: "",
+            users: "htpasswd",
+            routes: &routes,
+        })
+    });
+    let text = format!("[listen]\nhttps = [\"127.0.0.1:0\"]\n{}", twice.concat());
+    let refused = Proxy::try_start(dir, "unused", &text)
+        .err()
+        .expect("a refusal")
+        .to_string();
+    for host in [
+        "the host a.test was named before",
+        "the host *.b.test was named before",
+    ] {
+        assert!(refused.contains(host), "{refused}");
+    }
+}
+
+#[test]
+fn an_address_behind_another_first_client_ca_is_warned_of() {
+    let dir = directory();
+    std::fs::write(dir.path().join("ours.pem"), AUTHORITY.pem()).unwrap();
+    let routes = [("/v2/", "http://127.0.0.1:1")];
+    let guarded = Site {
+        hosts: "\"localhost\"",
+        keys: "client_ca = \"ours.pem\"",
+        users: "htpasswd",
+        routes: &routes,
+    };
+    let address = Site {
+        hosts: "\"127.0.0.1\"",
+        keys: "",
+        users: "htpasswd",
+        routes: &routes,
+    };
+    for (sites, warned) in [([&guarded, &address], true), ([&address, &guarded], false)] {
+        let text = format!(
+            "[listen]\nhttps = [\"127.0.0.1:0\"]\n{}",
+            sites.map(site).concat()
+        );
+        let file = dir.path().join("proxy.toml");
+        std::fs::write(&file, text).unwrap();
+        let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
+        let said = problems.to_string();
+        assert_eq!(
+            said.contains("requests for 127.0.0.1 will be 421"),
+            warned,
+            "{said}"
+        );
+    }
+}
