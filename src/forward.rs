@@ -27,7 +27,6 @@ use origin::Repair;
 #[derive(Debug)]
 pub struct Forward {
     upstream: Arc<Upstream>,
-    authority: String,
     keep_authorization: bool,
     edits: HeaderEdits,
 }
@@ -74,10 +73,8 @@ pub enum Error {
 impl Forward {
     /// `keep_authorization` where the upstream checks credentials itself.
     pub fn new(upstream: Arc<Upstream>, keep_authorization: bool, edits: HeaderEdits) -> Self {
-        let authority = upstream.settings().endpoint.authority();
         Self {
             upstream,
-            authority,
             keep_authorization,
             edits,
         }
@@ -97,13 +94,14 @@ impl Forward {
         around: &Around<'_>,
     ) -> Result<Response<Body>, Error> {
         let request = self.request(&permit, parts, body, around)?;
-        let answer = self.upstream.send(around.worker, request).await?;
+        let upload = permit.operation().and_then(Operation::upload);
+        let answer = self.upstream.send(around.worker, upload, request).await?;
         let (mut parts, body) = answer.into_parts();
         headers::strip_response(&mut parts.headers);
         let repair = Repair {
             outer: around.outer,
             host: around.target.authority(),
-            upstream: &self.authority,
+            upstream: body.authority(),
             is_site: around.is_site,
         };
         repair.headers(&mut parts.headers);

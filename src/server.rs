@@ -19,6 +19,7 @@ use crate::listen::Slots;
 use crate::log::Sink;
 use crate::snapshot::{Purpose, Snapshot};
 
+mod checks;
 mod descriptors;
 mod files;
 mod fixed;
@@ -170,6 +171,8 @@ impl Server {
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
         self.listeners.accept();
         let mut tick = tokio::time::interval(TICK);
+        let shared = Arc::clone(&self.shared);
+        let mut checks = Box::pin(checks::run(&shared));
         loop {
             let command = tokio::select! {
                 command = commands.recv() => command,
@@ -177,6 +180,7 @@ impl Server {
                     self.shared.snapshot().service.sites.close_idle();
                     continue;
                 }
+                () = &mut checks => continue,
             };
             match command {
                 Some(Command::Reload(verdict)) => {
@@ -190,6 +194,7 @@ impl Server {
                 Some(Command::Stop) | None => break,
             }
         }
+        drop(checks);
         self.stop(commands).await
     }
 

@@ -263,17 +263,15 @@ fn the_defaults_that_are_written_are_the_defaults() {
     };
     assert_eq!(numbers(&written), numbers(&implied));
     let (route, bare) = (&written.sites[0].routes[0], &implied.sites[0].routes[0]);
-    assert_eq!(route.upstream, bare.upstream);
+    assert_eq!(route.upstream.settings, bare.upstream.settings);
     assert_eq!(
         (route.registry, route.max_body),
         (bare.registry, bare.max_body)
     );
     // The long form of an upstream says the same waits.
-    let long = &written.sites[1].routes[0].upstream;
-    assert_eq!(
-        (long.connect_timeout, long.read_timeout),
-        (bare.upstream.connect_timeout, bare.upstream.read_timeout)
-    );
+    let mut long = written.sites[1].routes[0].upstream.settings.clone();
+    long.endpoints = bare.upstream.settings.endpoints.clone();
+    assert_eq!(long, bare.upstream.settings);
 }
 
 #[test]
@@ -577,6 +575,7 @@ fn folder_with_files() -> tempfile::TempDir {
     let hosts = vec!["docker.example.com".to_owned()];
     let made = rcgen::generate_simple_self_signed(hosts).unwrap();
     fs::write(dir.path().join("fullchain.pem"), made.cert.pem()).unwrap();
+    fs::write(dir.path().join("ca.pem"), made.cert.pem()).unwrap();
     let key = dir.path().join("privkey.pem");
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let private: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
