@@ -163,26 +163,35 @@ impl Upstream {
             body,
             may_repeat,
         };
-        let mut tried = Marked::default();
-        let mut patient_until = None;
-        let mut failure = Error::Busy;
+        let (mut tried, mut until) = (Marked::default(), None);
         loop {
-            let Some((number, node)) = self.choose(tried, upload) else {
-                let until = *patient_until
-                    .get_or_insert_with(|| Instant::now() + self.settings.connect_retry);
-                if !failure.may_pass() {
-                    return Err(failure);
-                }
-                tried = self.wait(until).await.ok_or(failure)?;
-                failure = Error::Busy;
-                continue;
+            let failure = match self.try_each(worker, upload, tried, &mut request).await {
+                Err(failure) if failure.may_pass() => failure,
+                done => return done,
             };
-            match node.send(worker, &mut request).await {
+            let now = Instant::now();
+            let until = *until.get_or_insert(now + self.settings.connect_retry);
+            tried = self.wait(until).await.ok_or(failure)?;
+        }
+    }
+
+    /// One endpoint after another, until a request was sent; those in `tried` are left out.
+    async fn try_each(
+        &self,
+        worker: usize,
+        upload: Option<&str>,
+        mut tried: Marked,
+        request: &mut Outbound,
+    ) -> Result<Response<Answer>, Error> {
+        let mut failure = Error::Busy;
+        while let Some((number, node)) = self.choose(tried, upload) {
+            match node.send(worker, request).await {
                 Err(error) if error.is_unsent() => failure = error,
                 done => return done,
             }
             tried.add(number);
         }
+        Err(failure)
     }
 
     fn choose(&self, tried: Marked, upload: Option<&str>) -> Option<(usize, &Arc<Node>)> {
@@ -239,7 +248,7 @@ impl Upstream {
 
 impl Error {
     /// True when there was no connection, so that the request may go elsewhere, whatever it is; and when the endpoint is to
-    /// blame for that, not the gate's own lack of something.
+    /// blame for that, not what the gate itself lacks.
     fn is_unsent(&self) -> bool {
         match self {
             Self::Connect(cause) => cause.kind() != io::ErrorKind::ResourceBusy,
@@ -250,7 +259,7 @@ impl Error {
 
     /// True for what a restart looks like.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
+        self.is_unsent() && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
     }
 
     /// With its cause.

@@ -67,6 +67,22 @@ fn connections_are_used_again_and_sessions_resumed() {
 }
 
 #[test]
+fn an_idle_connection_that_was_closed_costs_no_request() {
+    let registry = Registry::start(|exchange| {
+        exchange.body();
+        exchange.send(OK);
+        exchange.close();
+    });
+    let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
+    let proxy = gate(front.port());
+    let mut client = Client::connect(&proxy);
+    for _ in 0..10 {
+        assert_eq!(client.ask(&Ask::alice("GET", MANIFEST)).status, 200);
+    }
+    assert_eq!(registry.requests().len(), 10);
+}
+
+#[test]
 fn an_upstream_that_cannot_be_verified_gets_no_request() {
     let stranger = Authority::make();
     for shown in [
