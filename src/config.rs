@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, read once, with every problem of it in one report.
 //!
-//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites`, `routes`, `grants` and
-//! `auth`;
+//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites`, `routes`, `upstreams`,
+//! `grants` and `auth`;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
@@ -40,6 +40,7 @@ mod sites;
 mod syntax;
 pub mod table;
 pub mod units;
+mod upstreams;
 
 pub use keys::KEYS;
 
@@ -154,7 +155,7 @@ pub struct Route {
     /// Who may come in.
     pub auth: Auth,
     /// Where it leads.
-    pub upstream: upstream::Settings,
+    pub upstream: Upstream,
     /// Largest request body in bytes.
     pub max_body: Option<u64>,
     /// Further origins by which the upstream calls itself.
@@ -167,6 +168,17 @@ pub struct Route {
     pub cors: Cors,
     /// Who may do what; `None` is every verified user, everything.
     pub granted: Option<Granted>,
+}
+
+/// A route's `upstream`.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Nobody is trusted yet.
+    pub settings: upstream::Settings,
+    /// Where its addresses are written.
+    pub place: Place,
+    /// The file of the CAs to be trusted in place of the system's.
+    pub ca: Option<Placed<PathBuf>>,
 }
 
 /// The `[[site.route.grant]]` tables of a route.

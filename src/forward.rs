@@ -29,7 +29,6 @@ use origin::Repair;
 #[derive(Debug)]
 pub struct Forward {
     upstream: Arc<Upstream>,
-    authority: String,
     keep_authorization: bool,
     internal: Vec<Origin>,
     edits: HeaderEdits,
@@ -83,10 +82,8 @@ impl Forward {
         internal: Vec<Origin>,
         edits: HeaderEdits,
     ) -> Self {
-        let authority = upstream.settings().endpoint.authority();
         Self {
             upstream,
-            authority,
             keep_authorization,
             internal,
             edits,
@@ -107,13 +104,14 @@ impl Forward {
         around: &Around<'_>,
     ) -> Result<Response<Body>, Error> {
         let request = self.request(&permit, parts, body, around)?;
-        let answer = self.upstream.send(around.worker, request).await?;
+        let upload = permit.operation().and_then(Operation::upload);
+        let answer = self.upstream.send(around.worker, upload, request).await?;
         let (mut parts, body) = answer.into_parts();
         headers::strip_response(&mut parts.headers);
         let repair = Repair {
             outer: around.outer,
             host: around.target.authority(),
-            upstream: &self.authority,
+            upstream: body.authority(),
             internal: &self.internal,
             is_site: around.is_site,
         };

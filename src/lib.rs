@@ -28,7 +28,7 @@
 //! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap, and so is a
 //! password file that has changed.
 //!
-//! One main thread accepts and obeys signals; each worker thread has a runtime, its connections and its connections to
+//! One main thread accepts, obeys signals and checks endpoints; each worker thread has a runtime, its connections and its connections to
 //! the upstreams to itself. Passwords are hashed, password files looked at, and logs written, on threads of their own.
 //!
 //! # Words
@@ -40,7 +40,7 @@
 //! | peer, client | the socket's other end; who we believe is asking |
 //! | site | a set of host names with a certificate and routes |
 //! | route | a path prefix of a site that leads to an upstream |
-//! | upstream, endpoint | what a route leads to; its address |
+//! | upstream, endpoint | what a route leads to; one address of it |
 //! | operation | what a request asks of a registry: an action on a repository |
 //! | identity | anonymous, a user whose password or token was verified, or left to the upstream |
 //! | grant | a right: who may do what where; they add up, and nothing else is allowed |
@@ -113,6 +113,14 @@
 //!   not sent on.
 //! - Only a GET or HEAD without a body is sent twice, and once: when its reused connection died before any byte
 //!   of an answer.
+//! - Before anything was sent, a request of any kind may go to another endpoint, and when all refuse it waits for
+//!   `connect_retry` from the first refusal on: a restart costs no request, and an outage is told at once.
+//! - The requests of an upload meet one endpoint, which follows from the repository and the addresses as written: rendezvous
+//!   hashing with a fixed function (`upstream::balance`), so that workers, reloads and other gates agree without a word.
+//! - Three refused connects or three unanswered checks put an endpoint down; only a check brings it back, since one that
+//!   hangs still accepts. What it answers does not count. The last one is always tried.
+//! - An https upstream is verified or not spoken to. There is no key to turn that off: plain HTTP is as safe as that, and
+//!   says so.
 //! - When unread HTTP/2 uploads hold more than `limits.h2_memory`, connections that hold much are not read from, their
 //!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.

@@ -272,13 +272,16 @@ fn of_catalog(fault: Fault) -> Verdict {
 fn of_upstream(error: &upstream::Error) -> Verdict {
     use upstream::Error as E;
     match error {
-        E::Connect(_) | E::ConnectTimeout(_) | E::Closed(_) | E::Malformed(_) | E::Write(_) => {
-            Verdict::new(
-                502,
-                Code::Unavailable,
-                "the registry behind this gate is not available; try again later",
-            )
-        }
+        E::Connect(_)
+        | E::ConnectTimeout(_)
+        | E::Tls(_)
+        | E::Closed(_)
+        | E::Malformed(_)
+        | E::Write(_) => Verdict::new(
+            502,
+            Code::Unavailable,
+            "the registry behind this gate is not available; try again later",
+        ),
         E::Silent(_) => Verdict::new(
             504,
             Code::Unavailable,

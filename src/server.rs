@@ -5,11 +5,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use crate::body::Budget;
 use crate::config::problem::{Problem, Problems};
@@ -21,6 +19,8 @@ use crate::pid_file::PidFile;
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
 
+mod checks;
+mod commands;
 mod descriptors;
 mod drain;
 mod files;
@@ -34,13 +34,13 @@ pub mod upgrade;
 mod watchdog;
 mod workers;
 
+use commands::{End, Underway};
 use files::Files;
 use fixed::Fixed;
 use listeners::Listeners;
-use reload::Reloading;
 pub use sockets::{Address, Scheme};
 use supervision::Supervision;
-use upgrade::{Start, Successor, Upgrading};
+use upgrade::Start;
 use workers::Workers;
 
 /// What a running gate can be told.
@@ -82,20 +82,6 @@ pub struct Server {
     supervision: Supervision,
     start: Option<Start>,
     _files: Files,
-}
-
-/// What is going on beside serving.
-#[derive(Default)]
-struct Underway {
-    reloading: Reloading,
-    upgrading: Upgrading,
-    watchdog: Option<JoinHandle<()>>,
-}
-
-/// Why the gate no longer accepts.
-enum End {
-    Stopped,
-    Succeeded(Successor),
 }
 
 /// Why there is no gate.
@@ -242,58 +228,8 @@ impl Server {
         self.stop(commands).await
     }
 
-    async fn obey(
-        &mut self,
-        commands: &mut mpsc::Receiver<Command>,
-        underway: &mut Underway,
-    ) -> End {
-        let mut tick = tokio::time::interval(TICK);
-        loop {
-            tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Reload(asker)) => underway.reloading.ask(asker),
-                    Some(Command::ReopenLogs) => self.reopen_logs(),
-                    Some(Command::Upgrade) => self.upgrade(underway),
-                    Some(Command::Stop) | None => return End::Stopped,
-                },
-                (built, askers) = underway.reloading.built() => {
-                    let outcome = self.finish_reload(built);
-                    for asker in askers {
-                        // Whoever asked may have gone.
-                        let _ = asker.send(outcome.clone());
-                    }
-                }
-                outcome = underway.upgrading.outcome() => match outcome {
-                    Ok(successor) => return End::Succeeded(successor),
-                    Err(why) => self.not_upgraded(&why),
-                },
-                _ = tick.tick() => self.shared.snapshot().service.sites.close_idle(),
-            }
-            // A successor reads the configuration itself.
-            if underway.reloading.is_due() && !underway.upgrading.is_running() {
-                self.supervision.reload_begins();
-                let workers = self.workers.count();
-                let (file, old) = (self.file.clone(), self.shared.snapshot());
-                underway.reloading.begin(file, workers, old);
-            }
-        }
-    }
-
-    fn reopen_logs(&self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
-        if let Some(log) = self.shared.snapshot().access_log() {
-            log.reopen();
-        }
-        tracing::info!("log files reopened");
-    }
-
     fn serving(&self) -> String {
         let addresses: Vec<_> = self.addresses().iter().map(ToString::to_string).collect();
         format!("serving on {}", addresses.join(", "))
     }
 }
-
-/// How often connections to upstreams that nobody uses any more are closed.
-const TICK: Duration = Duration::from_secs(15);

@@ -30,6 +30,7 @@ mod authenticators;
 mod certificates;
 pub(crate) mod passwords;
 pub mod rights;
+mod upstreams;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -189,15 +190,7 @@ impl Builder<'_> {
         logins: Option<&Arc<Logins>>,
         problems: &mut Problems,
     ) -> Sites {
-        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
-        if let Some(old) = self.old {
-            upstreams.extend(
-                old.service
-                    .sites
-                    .routes()
-                    .map(|route| Arc::clone(route.forward.upstream())),
-            );
-        }
+        let mut upstreams = self.upstreams();
         let mut sites = Vec::new();
         for (site, trust) in self.config.sites.iter().zip(trusts) {
             let name = site.hosts.first().cloned().unwrap_or_default();
@@ -205,9 +198,10 @@ impl Builder<'_> {
                 .routes
                 .iter()
                 .filter_map(|route| {
-                    let authenticator = self.authenticator(&name, route, logins, problems)?;
-                    let authenticator = authenticator.admitting(route.admission.clone());
-                    Some(self.route(route, authenticator, &mut upstreams))
+                    let authenticator = self.authenticator(&name, route, logins, problems);
+                    let upstream = self.upstream(&route.upstream, &mut upstreams, problems);
+                    let authenticator = authenticator?.admitting(route.admission.clone());
+                    Some(route_of(route, authenticator, upstream?))
                 })
                 .collect();
             sites.push(Site {
@@ -221,43 +215,24 @@ impl Builder<'_> {
         }
         Sites::new(sites)
     }
+}
 
-    fn route(
-        &self,
-        route: &config::Route,
-        authenticator: Authenticator,
-        upstreams: &mut Vec<Arc<Upstream>>,
-    ) -> Route {
-        let access = match &route.granted {
-            Some(granted) => Access::Granted(Arc::clone(&granted.grants)),
-            None if authenticator.is_open() => Access::Everyone,
-            None => Access::Verified,
-        };
-        let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
-        // An upstream with the same settings is the same upstream: its connections are shared, and live on.
-        let known = upstreams
-            .iter()
-            .find(|known| *known.settings() == route.upstream)
-            .cloned();
-        let upstream = known.unwrap_or_else(|| {
-            let made = Arc::new(Upstream::new(
-                route.upstream.clone(),
-                self.config.listen.workers,
-            ));
-            upstreams.push(Arc::clone(&made));
-            made
-        });
-        let internal = route.internal.clone();
-        let forward = Forward::new(upstream, keep_authorization, internal, route.edits.clone());
-        Route {
-            path: route.path.clone(),
-            registry: route.registry,
-            authenticator,
-            access,
-            forward,
-            max_body: route.max_body,
-            cors: route.cors.clone(),
-        }
+fn route_of(route: &config::Route, authenticator: Authenticator, upstream: Arc<Upstream>) -> Route {
+    let access = match &route.granted {
+        Some(granted) => Access::Granted(Arc::clone(&granted.grants)),
+        None if authenticator.is_open() => Access::Everyone,
+        None => Access::Verified,
+    };
+    let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
+    let internal = route.internal.clone();
+    Route {
+        path: route.path.clone(),
+        registry: route.registry,
+        authenticator,
+        access,
+        forward: Forward::new(upstream, keep_authorization, internal, route.edits.clone()),
+        max_body: route.max_body,
+        cors: route.cors.clone(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a route leads to: sends a request to one endpoint and streams its answer back.
+//! What a route leads to: sends a request to one of its endpoints and streams the answer back.
 //!
 //! Called by `forward`, which has made the header set, the Host field included. The codec below owns
 //! the framing alone: `content-length`, `transfer-encoding` and `connection` of the caller are never
@@ -6,41 +6,58 @@
 //! caller and the socket: the future and the answer's body poll it themselves, which saves two to three
 //! wake-ups a request.
 //!
-//! It decides nothing about a request, does not follow redirects, does not choose between endpoints,
-//! and sends nothing twice but a bodiless GET or HEAD whose reused connection died before any byte.
+//! It decides nothing about a request and does not follow redirects. Another endpoint is tried only as long as nothing was
+//! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose reused connection died before any byte.
 
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use std::{io, mem};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
-use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::body::{self, Body};
 
+mod answer;
+mod balance;
 mod connect;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod health;
 mod http1;
+mod node;
 mod pool;
+mod stream;
+mod trust;
 
+pub use answer::Answer;
+pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
+pub use node::Check;
+pub use trust::{HandshakeError, Trust, TrustError};
 
-use connect::Stream;
-use http1::{Connection, Incoming};
-use pool::{Pool, Slot};
+use balance::Marked;
+use node::Node;
 
-/// What an upstream is given; all durations are between two events, none is a total.
+/// What an upstream is made of; all durations are between two events, none is a total.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where it listens.
-    pub endpoint: Endpoint,
-    /// For the name's resolution and all its addresses together.
+    /// Where it listens: one at least, [`MOST_ENDPOINTS`] at most.
+    pub endpoints: Vec<Endpoint>,
+    /// How long a request waits for an upstream that refuses connections, counted from the first refusal: so a restart
+    /// costs no request, and an outage answers at once.
+    pub connect_retry: Duration,
+    /// What holds for each of them.
+    pub each: EndpointSettings,
+}
+
+/// What holds for one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// Who vouches for one that speaks TLS; without it there is no connection to such a one.
+    pub trust: Option<Trust>,
+    /// For the name's resolution, all its addresses and the handshake together.
     pub connect_timeout: Duration,
     /// Silence of the upstream while the gate waits for it: for a head once the request is out, for
     /// bytes of a body, or for room to write. A client that is slow to send or to read does not count.
@@ -57,18 +74,18 @@ pub struct Settings {
     pub head_size: usize,
 }
 
-/// One endpoint with its connections, shared by all workers.
+/// Endpoints with their connections, shared by all workers.
 pub struct Upstream {
     settings: Settings,
-    pool: Arc<Pool>,
+    nodes: Vec<Arc<Node>>,
 }
 
-/// The body of an answer. Dropped before its end, it closes the connection at once.
-pub struct Answer {
-    incoming: Incoming<Stream>,
-    /// None as soon as the last byte was read from the socket.
-    slot: Option<Slot>,
-    worker: usize,
+/// A request that is to be sent.
+struct Outbound {
+    parts: Parts,
+    /// Taken at the moment it is sent.
+    body: Body,
+    may_repeat: bool,
 }
 
 /// Why there is no answer, or no more of it.
@@ -80,6 +97,9 @@ pub enum Error {
     /// No address took the connection in time. Nothing was sent.
     #[error("the upstream took no connection for {0:?}")]
     ConnectTimeout(Duration),
+    /// What listens there could not be verified. Nothing was sent.
+    #[error("cannot trust the upstream")]
+    Tls(#[source] HandshakeError),
     /// All connections are in use, and the queue is full or the wait in it was too long. Nothing was sent.
     #[error("all connections to the upstream are in use")]
     Busy,
@@ -101,10 +121,21 @@ pub enum Error {
 }
 
 impl Upstream {
-    /// Without any connection yet. Worker numbers are below `workers`; another one gets no pooling.
-    pub fn new(settings: Settings, workers: usize) -> Self {
-        let pool = Arc::new(Pool::new(&settings, workers));
-        Self { settings, pool }
+    /// Worker numbers are below `workers`; another one gets no pooling. An endpoint of one of the `known` upstreams is the
+    /// same endpoint: its state lives on, and its connections too when it is used in the same way.
+    pub fn new(settings: Settings, workers: usize, known: &[Arc<Self>]) -> Self {
+        let known = || known.iter().flat_map(|upstream| &upstream.nodes);
+        let node = |endpoint: &Endpoint| {
+            let same = || known().filter(|node| node.endpoint() == endpoint);
+            let alike = same().find(|node| *node.settings() == settings.each);
+            alike.cloned().unwrap_or_else(|| {
+                let health = same().next().map(|node| Arc::clone(node.health()));
+                let each = settings.each.clone();
+                Arc::new(Node::new(endpoint.clone(), each, workers, health))
+            })
+        };
+        let nodes = settings.endpoints.iter().map(node).collect();
+        Self { settings, nodes }
     }
 
     /// What it was made of.
@@ -117,97 +148,132 @@ impl Upstream {
     ///
     /// The request's URI is in origin-form, its header map complete. Its body decides the framing: at its
     /// end already (no body), an exact size hint (`content-length`), else chunked. The body is not polled
-    /// before there is a connection. Dropping the future closes the connection.
+    /// before there is a connection. Dropping the future closes the connection. `upload` is the repository of a request
+    /// that belongs to an upload: all of them meet one endpoint.
     pub async fn send(
         &self,
         worker: usize,
+        upload: Option<&str>,
         request: Request<Body>,
     ) -> Result<Response<Answer>, Error> {
-        let (parts, mut body) = request.into_parts();
-        let repeatable = is_repeatable(&parts, &body);
-        let slot = self.pool.reserve().await?;
-        if let Some(connection) = self.pool.take(worker, Instant::now(), !repeatable) {
-            let sent = connection.exchange(&parts, mem::take(&mut body)).await;
-            match sent {
-                Err(failure) if repeatable && failure.is_unanswered => {}
-                Err(failure) => return Err(failure.error),
-                Ok((head, incoming)) => return Ok(answer(head, incoming, slot, worker)),
-            }
+        let (parts, body) = request.into_parts();
+        let may_repeat = is_repeatable(&parts, &body);
+        let mut request = Outbound {
+            parts,
+            body,
+            may_repeat,
+        };
+        let (mut tried, mut until) = (Marked::default(), None);
+        loop {
+            let failure = match self.try_each(worker, upload, tried, &mut request).await {
+                Err(failure) if failure.may_pass() => failure,
+                done => return done,
+            };
+            let now = Instant::now();
+            let until = *until.get_or_insert(now + self.settings.connect_retry);
+            tried = self.wait(until).await.ok_or(failure)?;
         }
-        let stream = connect::open(&self.settings.endpoint, self.settings.connect_timeout).await?;
-        let connection =
-            Connection::new(stream, self.settings.read_timeout, self.settings.head_size);
-        match connection.exchange(&parts, body).await {
-            Ok((head, incoming)) => Ok(answer(head, incoming, slot, worker)),
-            Err(failure) => Err(failure.error),
+    }
+
+    /// One endpoint after another, until a request was sent; those in `tried` are left out.
+    async fn try_each(
+        &self,
+        worker: usize,
+        upload: Option<&str>,
+        mut tried: Marked,
+        request: &mut Outbound,
+    ) -> Result<Response<Answer>, Error> {
+        let mut failure = Error::Busy;
+        while let Some((number, node)) = self.choose(tried, upload) {
+            match node.send(worker, request).await {
+                Err(error) if error.is_unsent() => failure = error,
+                done => return done,
+            }
+            tried.add(number);
+        }
+        Err(failure)
+    }
+
+    fn choose(&self, tried: Marked, upload: Option<&str>) -> Option<(usize, &Arc<Node>)> {
+        let number = balance::choose::<Node>(&self.nodes, tried, upload)?;
+        Some((number, self.nodes.get(number)?))
+    }
+
+    /// Waits until an endpoint may be tried again, all of which refuse; says which may not. `None` when that has lasted
+    /// for too long, or `until` has come.
+    async fn wait(&self, until: Instant) -> Option<Marked> {
+        loop {
+            let now = Instant::now();
+            let failing = self
+                .nodes
+                .iter()
+                .filter_map(|node| node.health().failing_since());
+            let last = failing
+                .max()
+                .map(|since| since + self.settings.connect_retry);
+            let until = last.map_or(until, |last| last.min(until));
+            if now >= until {
+                return None;
+            }
+            tokio::time::sleep(until.duration_since(now).min(health::STEP / 2)).await;
+            let now = Instant::now();
+            let all = Marked::first(self.nodes.len());
+            let mut barred = all;
+            for (number, node) in self.nodes.iter().enumerate() {
+                if node.health().take_turn(now) {
+                    barred.remove(number);
+                }
+            }
+            if barred != all {
+                return Some(barred);
+            }
         }
     }
 
     /// Closes pooled connections that were idle for too long at `now`. They are never used again
     /// anyway; this gives their descriptors back on a worker without traffic.
     pub fn close_idle(&self, now: Instant) {
-        self.pool.trim(now);
+        for node in &self.nodes {
+            node.pool().trim(now);
+        }
+    }
+
+    /// Checks of endpoints that are due at `now`.
+    pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = Check> {
+        let always = self.nodes.len() > 1;
+        let nodes = self.nodes.iter();
+        nodes.filter_map(move |node| node.due_check(now, always))
+    }
+}
+
+impl Error {
+    /// True when there was no connection, so that the request may go elsewhere, whatever it is; and when the endpoint is to
+    /// blame for that, not what the gate itself lacks.
+    fn is_unsent(&self) -> bool {
+        match self {
+            Self::Connect(cause) => cause.kind() != io::ErrorKind::ResourceBusy,
+            Self::ConnectTimeout(_) | Self::Tls(_) => true,
+            _ => false,
+        }
+    }
+
+    /// True for what a restart looks like.
+    fn may_pass(&self) -> bool {
+        self.is_unsent() && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
+    }
+
+    /// With its cause.
+    fn in_full(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
     }
 }
 
 /// RFC 9110 9.2.2 would allow every idempotent method; an upload's PUT or DELETE is never worth the doubt.
 fn is_repeatable(parts: &Parts, body: &Body) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD) && http_body::Body::is_end_stream(body)
-}
-
-fn answer(
-    head: http::response::Parts,
-    incoming: Incoming<Stream>,
-    slot: Slot,
-    worker: usize,
-) -> Response<Answer> {
-    let mut answer = Answer {
-        incoming,
-        slot: Some(slot),
-        worker,
-    };
-    answer.settle();
-    Response::from_parts(head, answer)
-}
-
-impl Answer {
-    /// Lets go of the connection the moment nothing more will be read from it: hyper does not poll
-    /// past the last byte of a body whose length it knows, and the caller may hold on to the rest.
-    fn settle(&mut self) {
-        if !self.incoming.is_read() {
-            return;
-        }
-        if let Some(slot) = self.slot.take()
-            && let Some(connection) = self.incoming.reclaim()
-        {
-            slot.pool().put(self.worker, connection, Instant::now());
-        }
-    }
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = body::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        let frame = ready!(self.incoming.poll_data(cx));
-        self.settle();
-        Poll::Ready(frame.map(|data| match data {
-            Ok(data) => Ok(Frame::data(data)),
-            Err(error) => Err(body::Error::Upstream(Box::new(error))),
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_ended()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
 }
 
 impl std::fmt::Debug for Upstream {

@@ -2,17 +2,14 @@
 //!
 //! Called by `sites` alone. What a route says beside where it leads and who may use it is read in the files below.
 
-use std::time::Duration;
-
 use super::problem::Problem;
 use super::sites::Reader;
-use super::table::{Placed, Table, Written};
-use super::units::{self, Host, UpstreamUrl};
+use super::table::{Placed, Table};
+use super::units;
 use super::{Auth, Route};
 use crate::forward::HeaderEdits;
 use crate::registry::is_registry_path;
 use crate::site::Response;
-use crate::upstream::{self, Endpoint};
 
 mod fields;
 mod networks;
@@ -114,43 +111,6 @@ impl Reader<'_, '_> {
             granted,
         })
     }
-
-    fn upstream(&self, route: &Table<'_>) -> Option<upstream::Settings> {
-        let (url, connect, read) = match route.string_or_table("upstream")? {
-            Written::Short(_) => (route.parse("upstream", units::upstream_url)?, CONNECT, READ),
-            Written::Full(table) => {
-                table.required("urls", "urls = [\"http://127.0.0.1:5000\"]");
-                let connect = timeout(&table, "connect_timeout", CONNECT);
-                let read = timeout(&table, "read_timeout", READ);
-                (single(&table)?, connect, read)
-            }
-        };
-        let endpoint = match url.value {
-            UpstreamUrl::Http { host, port } => Endpoint::Tcp {
-                host: bare(&host),
-                port,
-            },
-            UpstreamUrl::Unix(path) => Endpoint::Unix(path),
-            UpstreamUrl::Https { .. } => {
-                let problem =
-                    Problem::error(url.place, "an upstream over https is not supported yet");
-                route.report(problem.fix(
-                    "use http:// to a registry on this machine or a private network, or unix:",
-                ));
-                return None;
-            }
-        };
-        Some(upstream::Settings {
-            endpoint,
-            connect_timeout: connect,
-            read_timeout: read,
-            connections: self.limits.connections,
-            queue: self.limits.queue,
-            queue_wait: self.limits.wait,
-            idle: UPSTREAM_IDLE,
-            head_size: UPSTREAM_HEAD,
-        })
-    }
 }
 
 /// Tokens are for repositories, and docker asks for all of them where `/v2/` is.
@@ -177,54 +137,6 @@ fn check_token(route: &Table<'_>, path: &Placed<String>, registry: bool) {
 fn may_be_registry(path: Option<&Placed<String>>) -> bool {
     path.is_none_or(|path| path.trim_end_matches('/').is_empty() || is_registry_path(path))
 }
-
-/// The one address of a list.
-fn single(table: &Table<'_>) -> Option<Placed<UpstreamUrl>> {
-    let urls = table.parse_each("urls", units::upstream_url)?;
-    let place = urls.place;
-    let count = urls.value.len();
-    let first = urls.value.into_iter().next();
-    if count != 1 {
-        let what = format!("upstream.urls holds {count} usable addresses");
-        table.report(
-            Problem::error(place, what)
-                .because("more than one endpoint is not supported yet")
-                .fix("write one"),
-        );
-    }
-    first
-}
-
-/// A wait of no time would make every request fail.
-fn timeout(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
-    let Some(written) = table.duration(key) else {
-        return default;
-    };
-    if written.is_zero() {
-        let what = format!("upstream.{key} is zero");
-        let problem =
-            Problem::error(written.place, what).because("every request would fail at once");
-        table.report(problem.fix("write how long to wait, as in \"900s\""));
-    }
-    written.value
-}
-
-/// A host as the resolver wants it: without brackets.
-fn bare(host: &Host) -> String {
-    match host {
-        Host::Name(name) => name.clone(),
-        Host::Address(address) => address.to_string(),
-    }
-}
-
-/// An upstream is near: what does not answer a SYN for this long is down.
-const CONNECT: Duration = Duration::from_secs(5);
-/// nginx's recipe for registries: a large blob may take minutes to commit in silence.
-const READ: Duration = Duration::from_secs(900);
-/// Shorter than any idle limit of a common registry, so that reuse rarely meets a closing connection.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
-/// Room for a token realm and a presigned URL, many times over.
-const UPSTREAM_HEAD: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -199,13 +199,20 @@ impl Reader<'_, '_> {
     }
 }
 
+fn share_an_endpoint(one: &super::Route, other: &super::Route) -> bool {
+    let (one, other) = (&one.upstream.settings, &other.upstream.settings);
+    one.endpoints
+        .iter()
+        .any(|endpoint| other.endpoints.contains(endpoint))
+}
+
 /// Whether requests to a registry are read at another route and not at this one.
 fn is_unread(route: &super::Route, leads: &[Option<Lead>]) -> bool {
     let mut others = leads.iter().flatten();
     !route.registry
         && is_registry_path(&route.path)
         && others.any(|other| match other {
-            Lead::Route(other) => other.registry && other.upstream == route.upstream,
+            Lead::Route(other) => other.registry && share_an_endpoint(other, route),
             Lead::Response(_) => false,
         })
 }

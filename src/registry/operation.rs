@@ -136,6 +136,12 @@ impl Operation {
         )
     }
 
+    /// The repository, when this belongs to an upload: a registry knows its sessions, and the blobs a manifest names, before
+    /// others do.
+    pub fn upload(&self) -> Option<&str> {
+        self.repository().filter(|_| self.action == Action::Push)
+    }
+
     /// `n`, how many entries of a list are wanted, as the client wrote it.
     pub fn page_size(&self) -> Option<&str> {
         self.query.first(Key::N)

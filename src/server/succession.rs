@@ -2,9 +2,10 @@
 //!
 //! Part of `server`; how the two processes talk is known in `upgrade`.
 
+use super::Server;
+use super::commands::Underway;
 use super::supervision::Supervision;
 use super::upgrade::{Estate, Successor};
-use super::{Server, Underway};
 
 impl Server {
     pub(super) fn upgrade(&self, underway: &mut Underway) {

@@ -1,29 +1,33 @@
 //! Where an upstream listens, and the way to get a stream to it.
 //!
-//! Called by `upstream` when no pooled connection can be used. It sends nothing: what goes over the
-//! stream is the codec's business. A TLS upstream becomes one more variant of [`Stream`], made at the
-//! end of [`open`] under the same deadline.
+//! Called by `node` when no pooled connection can be used, and for checks. It sends no request: what goes over the
+//! stream is the codec's business.
 
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Instant, timeout};
 
-use super::Error;
+use super::stream::{Socket, Stream};
+use super::trust::Trust;
+use super::{EndpointSettings, Error};
 
 /// One address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A name or an IP literal (IPv6 with or without brackets), resolved at each connect.
     Tcp {
+        /// The name or literal.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The same over TLS; the certificate must be for the host.
+    Tls {
         /// The name or literal.
         host: String,
         /// The port.
@@ -38,54 +42,98 @@ impl Endpoint {
     /// socket has no authority; `localhost` is what servers behind one expect.
     pub fn authority(&self) -> String {
         match self {
-            Self::Tcp { host, port } if bare(host).contains(':') => {
+            Self::Tcp { host, port } | Self::Tls { host, port } if bare(host).contains(':') => {
                 format!("[{}]:{port}", bare(host))
             }
-            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Tcp { host, port } | Self::Tls { host, port } => format!("{host}:{port}"),
             Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// True when the address behind it may change.
+    pub(super) fn is_named(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } | Self::Tls { host, .. } => {
+                bare(host).parse::<std::net::IpAddr>().is_err()
+            }
+            Self::Unix(_) => false,
         }
     }
 }
 
+/// As it stands in a configuration.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { .. } => f.write_str(&self.authority()),
+            Self::Tcp { .. } => write!(f, "http://{}", self.authority()),
+            Self::Tls { .. } => write!(f, "https://{}", self.authority()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
-/// A connected socket of either kind.
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// Connects to `endpoint`, within the time for resolution, every address and the TLS handshake together. An error
+/// names the endpoint, since an upstream may have several.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    settings: &EndpointSettings,
+) -> Result<Stream, Error> {
+    let within = settings.connect_timeout;
+    let socket = match timeout(within, connect(endpoint, settings)).await {
+        Ok(connected) => connected.map_err(|error| match error {
+            Error::Connect(cause) => Error::Connect(at(endpoint, &cause)),
+            other => other,
+        })?,
+        Err(_) => return Err(Error::ConnectTimeout(within)),
+    };
+    Ok(Stream::new(socket, Instant::now()))
 }
 
-/// Connects to `endpoint`; `within` covers resolution and every address.
-pub(super) async fn open(endpoint: &Endpoint, within: Duration) -> Result<Stream, Error> {
-    match tokio::time::timeout(within, connect(endpoint)).await {
-        Ok(connected) => connected.map_err(Error::Connect),
-        Err(_) => Err(Error::ConnectTimeout(within)),
-    }
-}
-
-async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
+async fn connect(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<Socket, Error> {
+    let within = settings.connect_timeout;
     match endpoint {
-        Endpoint::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
-        Endpoint::Tcp { host, port } => Ok(Stream::Tcp(dial(bare(host), *port).await?)),
+        Endpoint::Unix(path) => {
+            let connected = UnixStream::connect(path).await;
+            connected.map(Socket::Unix).map_err(Error::Connect)
+        }
+        Endpoint::Tcp { host, port } => {
+            let dialled = dial(bare(host), *port, within).await;
+            dialled.map(Socket::Tcp).map_err(Error::Connect)
+        }
+        Endpoint::Tls { host, port } => {
+            let stream = dial(bare(host), *port, within).await;
+            let stream = stream.map_err(Error::Connect)?;
+            let trust = settings.trust.as_ref();
+            let secured = Trust::secure(trust, bare(host), stream).await;
+            secured
+                .map(|stream| Socket::Tls(Box::new(stream)))
+                .map_err(Error::Tls)
+        }
     }
 }
 
-async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    dial_any(lookup_host((host, port)).await?).await
+async fn dial(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+    dial_any(&addresses, within).await
 }
 
-/// The addresses in the resolver's order; the last refusal is told.
-async fn dial_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+/// The addresses in the resolver's order, none of which may take the time of the others; the last refusal is told.
+async fn dial_any(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> {
     let mut refusal = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
+    let until = Instant::now() + within;
+    for (number, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - number).unwrap_or(u32::MAX);
+        let connecting = TcpStream::connect(address);
+        let share = until.saturating_duration_since(Instant::now()) / left;
+        let connected = match left {
+            // All the time there is, which the caller ends.
+            1 => connecting.await,
+            _ => match timeout(share, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => continue,
+            },
+        };
+        match connected {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
@@ -96,100 +144,46 @@ async fn dial_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<Tcp
     Err(refusal)
 }
 
+/// An error's kind and number are lost with its words, so what they say is asked before: see `is_local`.
+fn at(endpoint: &Endpoint, cause: &io::Error) -> io::Error {
+    let kind = if is_local(cause) {
+        io::ErrorKind::ResourceBusy
+    } else {
+        cause.kind()
+    };
+    io::Error::new(kind, format!("{endpoint}: {cause}"))
+}
+
+/// The gate lacks what a connection takes: nothing is known of the endpoint then.
+fn is_local(cause: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(cause);
+    errno.is_some_and(|errno| {
+        [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+        ]
+        .contains(&errno)
+    })
+}
+
 fn bare(host: &str) -> &str {
     host.strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host)
 }
 
-impl Stream {
-    /// True when an idle connection can be used again: the peer has neither closed it nor sent a byte
-    /// that nobody asked for.
-    ///
-    /// What the reactor has seen so far costs no system call. It can be one turn of the loop behind, so
-    /// a request that must not fail for a stale connection asks the kernel itself (`certain`).
-    pub(super) fn is_quiet(&self, certain: bool) -> bool {
-        let mut byte = [0];
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut byte),
-            Self::Unix(stream) => stream.try_read(&mut byte),
-        };
-        would_block(&read) && (!certain || would_block(&self.peek()))
-    }
-
-    fn peek(&self) -> io::Result<usize> {
-        let mut byte = [MaybeUninit::uninit()];
-        match self {
-            Self::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
-            Self::Unix(stream) => SockRef::from(stream).peek(&mut byte),
-        }
-    }
-}
-
-fn would_block(read: &io::Result<usize>) -> bool {
-    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
 
+    use super::super::tests::settings;
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(5);
 
     #[tokio::test]
     async fn the_next_address_is_tried_when_one_refuses() {
@@ -197,11 +191,11 @@ mod tests {
         let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (refusing, taking) = (gone.local_addr().unwrap(), here.local_addr().unwrap());
         drop(gone);
-        let stream = dial_any([refusing, taking].into_iter()).await.unwrap();
+        let stream = dial_any(&[refusing, taking], LONG).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), taking);
-        let refusal = dial_any([refusing, refusing].into_iter()).await.err();
+        let refusal = dial_any(&[refusing, refusing], LONG).await.err();
         assert_eq!(refusal.unwrap().kind(), io::ErrorKind::ConnectionRefused);
-        let nowhere = dial_any([].into_iter()).await.err();
+        let nowhere = dial_any(&[], LONG).await.err();
         assert_eq!(nowhere.unwrap().kind(), io::ErrorKind::NotFound);
     }
 
@@ -210,7 +204,20 @@ mod tests {
         let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = here.local_addr().unwrap().port();
         let host = "localhost".to_owned();
-        let opened = open(&Endpoint::Tcp { host, port }, Duration::from_secs(5)).await;
-        assert!(matches!(opened, Ok(Stream::Tcp(_))));
+        let endpoint = Endpoint::Tcp { host, port };
+        let settings = settings(endpoint.clone()).each;
+        assert!(open(&endpoint, &settings).await.is_ok());
+    }
+
+    #[test]
+    fn a_name_may_change_and_a_literal_does_not() {
+        let tcp = |host: &str| Endpoint::Tcp {
+            host: host.to_owned(),
+            port: 1,
+        };
+        assert!(tcp("registry.internal").is_named());
+        for literal in ["127.0.0.1", "::1", "[::1]"] {
+            assert!(!tcp(literal).is_named(), "{literal}");
+        }
     }
 }

@@ -68,6 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &self.io
     }
 
+    /// The stream, to be asked what it has.
+    pub(super) fn io_mut(&mut self) -> &mut S {
+        &mut self.io
+    }
+
     /// Sends a request and waits for the final head of its answer.
     pub(super) async fn exchange(
         mut self,

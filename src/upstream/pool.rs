@@ -1,6 +1,6 @@
 //! Idle connections of one endpoint, and how many requests may use it at once.
 //!
-//! Called by `upstream` around each request. A socket belongs to the reactor of the worker that opened
+//! Called by `node` around each request. A socket belongs to the reactor of the worker that opened
 //! it, so each worker has a list of its own; its lock is never contended and never held across an
 //! await. Nothing is opened here.
 //!
@@ -11,19 +11,20 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
-use super::connect::Stream;
 use super::http1::Connection;
-use super::{Error, Settings};
+use super::stream::Stream;
+use super::{EndpointSettings, Error};
 
 /// Shared by all workers and by every answer that is still coming.
 pub(super) struct Pool {
     slots: Semaphore,
+    connections: usize,
     waiting: AtomicUsize,
     queue: usize,
     queue_wait: Duration,
@@ -33,19 +34,15 @@ pub(super) struct Pool {
     idle: Duration,
 }
 
-/// The right to have one request under way; given back when dropped.
-pub(super) struct Slot {
-    pool: Arc<Pool>,
-}
-
 /// Oldest first.
 type Idle = VecDeque<(Instant, Connection<Stream>)>;
 
 impl Pool {
-    pub(super) fn new(settings: &Settings, workers: usize) -> Self {
+    pub(super) fn new(settings: &EndpointSettings, workers: usize) -> Self {
         let connections = settings.connections.min(Semaphore::MAX_PERMITS);
         Self {
             slots: Semaphore::new(connections),
+            connections,
             waiting: AtomicUsize::new(0),
             queue: settings.queue,
             queue_wait: settings.queue_wait,
@@ -55,19 +52,28 @@ impl Pool {
         }
     }
 
-    /// A slot at once, or after a wait in the queue, first come, first served.
+    /// A slot at once, or after a wait in the queue, first come, first served. It is the caller's to release.
     ///
     /// # Errors
     /// [`Error::Busy`] when the queue is full or the wait in it was too long.
-    pub(super) async fn reserve(self: &Arc<Self>) -> Result<Slot, Error> {
+    pub(super) async fn reserve(&self) -> Result<(), Error> {
         match self.slots.try_acquire() {
             Ok(permit) => permit.forget(),
             Err(TryAcquireError::Closed) => return Err(Error::Busy),
             Err(TryAcquireError::NoPermits) => self.wait().await?,
         }
-        Ok(Slot {
-            pool: Arc::clone(self),
-        })
+        Ok(())
+    }
+
+    /// Gives a slot back.
+    pub(super) fn release(&self) {
+        self.slots.add_permits(1);
+    }
+
+    /// Requests under way and waiting.
+    pub(super) fn busy(&self) -> usize {
+        let free = self.slots.available_permits();
+        self.connections.saturating_sub(free) + self.waiting.load(Ordering::Relaxed)
     }
 
     async fn wait(&self) -> Result<(), Error> {
@@ -90,12 +96,12 @@ impl Pool {
     ) -> Option<Connection<Stream>> {
         let idle = self.workers.get(worker)?;
         loop {
-            let (_, connection) = {
+            let (_, mut connection) = {
                 let mut idle = lock(idle);
                 self.drop_old(&mut idle, now);
                 idle.pop_back()?
             };
-            if connection.io().is_quiet(certain) {
+            if connection.io_mut().is_quiet(certain) {
                 return Some(connection);
             }
         }
@@ -126,19 +132,6 @@ impl Pool {
         {
             idle.pop_front();
         }
-    }
-}
-
-impl Slot {
-    /// The pool it is a slot of.
-    pub(super) fn pool(&self) -> &Pool {
-        &self.pool
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.pool.slots.add_permits(1);
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +17,8 @@ use super::*;
 
 mod failing;
 mod pooling;
+mod secure;
+mod several;
 mod streaming;
 
 /// What the upstream does on one connection, in order.
@@ -90,7 +96,7 @@ impl Script {
     }
 
     fn upstream(&self) -> Upstream {
-        Upstream::new(self.settings(), 2)
+        Upstream::new(self.settings(), 2, &[])
     }
 }
 
@@ -124,9 +130,9 @@ async fn read_head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<S
     Some(String::from_utf8(head).unwrap())
 }
 
-fn settings(endpoint: Endpoint) -> Settings {
-    Settings {
-        endpoint,
+pub(super) fn settings(endpoint: Endpoint) -> Settings {
+    let each = EndpointSettings {
+        trust: None,
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(30),
         connections: 8,
@@ -134,6 +140,11 @@ fn settings(endpoint: Endpoint) -> Settings {
         queue_wait: Duration::from_secs(5),
         idle: Duration::from_secs(60),
         head_size: 64 * 1024,
+    };
+    Settings {
+        endpoints: vec![endpoint],
+        connect_retry: Duration::ZERO,
+        each,
     }
 }
 

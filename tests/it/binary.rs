@@ -226,6 +226,31 @@ fn a_password_file_that_changes_is_told() {
 }
 
 #[test]
+fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
+    let stays = Registry::obliging();
+    let goes = Registry::obliging();
+    let (place, url) = (goes.authority().parse().unwrap(), goes.url());
+    let urls = format!("{{ urls = [{:?}, {url:?}] }}", stays.url());
+    let (_dir, file) = configured(&config("", "").replace("\"{upstream}\"", &urls));
+    let mut gate = Gate::start(&file);
+    goes.wait(|seen| !seen.is_empty());
+    drop(goes);
+    for _ in 0..50 {
+        assert_eq!(gate.login("alice:pw"), 200);
+    }
+    let line = gate.line("endpoint is down");
+    assert!(line.contains(&url) && line.contains("refused"), "{line}");
+    let _back = Registry::start_at(place, |exchange| {
+        exchange.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    });
+    let line = gate.line("endpoint is");
+    assert!(line.contains(&url) && line.contains("back"), "{line}");
+    gate.signal(Signal::TERM);
+    gate.line("stopped");
+    assert_eq!(gate.end(), Some(0));
+}
+
+#[test]
 fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
     let registry = Registry::obliging();
     for is_patient in [true, false] {

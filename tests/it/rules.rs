@@ -273,17 +273,15 @@ fn the_defaults_that_are_written_are_the_defaults() {
     };
     assert_eq!(numbers(&written), numbers(&implied));
     let (route, bare) = (&written.sites[0].routes[0], &implied.sites[0].routes[0]);
-    assert_eq!(route.upstream, bare.upstream);
+    assert_eq!(route.upstream.settings, bare.upstream.settings);
     assert_eq!(
         (route.registry, route.max_body),
         (bare.registry, bare.max_body)
     );
     // The long form of an upstream says the same waits.
-    let long = &written.sites[1].routes[0].upstream;
-    assert_eq!(
-        (long.connect_timeout, long.read_timeout),
-        (bare.upstream.connect_timeout, bare.upstream.read_timeout)
-    );
+    let mut long = written.sites[1].routes[0].upstream.settings.clone();
+    long.endpoints = bare.upstream.settings.endpoints.clone();
+    assert_eq!(long, bare.upstream.settings);
 }
 
 #[test]
@@ -655,7 +653,7 @@ fn folder_with_files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let hosts = vec!["docker.example.com".to_owned()];
     let made = rcgen::generate_simple_self_signed(hosts).unwrap();
-    for file in ["fullchain.pem", "clients.pem"] {
+    for file in ["fullchain.pem", "clients.pem", "ca.pem"] {
         fs::write(dir.path().join(file), made.cert.pem()).unwrap();
     }
     let key = dir.path().join("privkey.pem");

@@ -13,12 +13,14 @@ pub(crate) mod h2;
 pub(crate) mod harbor;
 pub(crate) mod proxy;
 pub(crate) mod registry;
+pub(crate) mod tls_front;
 
 pub(crate) use answer::Answer;
 pub(crate) use ask::{Ask, Http, ask};
 pub(crate) use client::Client;
 pub(crate) use proxy::{Proxy, config};
 pub(crate) use registry::{Exchange, Recorded, Registry};
+pub(crate) use tls_front::TlsFront;
 
 /// Longer than anything takes here, even on a machine that does much else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -77,10 +77,11 @@ impl Outgoing {
                 self.gather(cx)?;
             }
             if self.batch.is_empty() {
-                return match self.body {
-                    Some(_) => Poll::Pending,
-                    // A TLS stream may still hold what it took.
-                    None => Pin::new(io).poll_flush(cx).map_err(Error::Write),
+                // A TLS stream may still hold what it took, also while the client makes it wait for more.
+                let flushed = Pin::new(io).poll_flush(cx).map_err(Error::Write);
+                return match (&self.body, flushed) {
+                    (Some(_), Poll::Ready(Ok(()))) => Poll::Pending,
+                    (_, flushed) => flushed,
                 };
             }
             let count = ready!(self.batch.poll_write(io, cx)).map_err(Error::Write)?;

@@ -12,7 +12,7 @@ async fn a_connection_is_used_again_by_its_own_worker_only() {
     .await;
     let upstream = script.upstream();
     for (worker, accepted) in [(0, 1), (0, 1), (1, 2), (7, 3)] {
-        let answer = upstream.send(worker, get()).await.unwrap();
+        let answer = upstream.send(worker, None, get()).await.unwrap();
         assert_eq!(text(answer).await, "ok");
         assert_eq!(script.accepted(), accepted, "worker {worker}");
         let head = script.next().await;
@@ -33,8 +33,8 @@ async fn the_connection_that_was_used_last_is_used_next() {
     let upstream = script.upstream();
     let mut names = String::new();
     for _ in 0..2 {
-        let first = upstream.send(0, get()).await.unwrap();
-        let second = upstream.send(0, get()).await.unwrap();
+        let first = upstream.send(0, None, get()).await.unwrap();
+        let second = upstream.send(0, None, get()).await.unwrap();
         for answer in [first, second] {
             names.extend(text(answer).await.chars().next());
         }
@@ -56,9 +56,12 @@ async fn a_unix_socket_works_as_tcp_does() {
             stream.write_all(OK.as_bytes()).await.unwrap();
         }
     });
-    let upstream = Upstream::new(settings(Endpoint::Unix(path)), 1);
+    let upstream = Upstream::new(settings(Endpoint::Unix(path)), 1, &[]);
     for _ in 0..2 {
-        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+        assert_eq!(
+            text(upstream.send(0, None, get()).await.unwrap()).await,
+            "ok"
+        );
     }
 }
 
@@ -70,14 +73,20 @@ async fn a_connection_that_ended_while_idle_is_not_used() {
         let first = vec![Head, say(OK), Wait(Arc::clone(&go)), last];
         let mut script = Script::start([first, vec![Head, say(OK)]]).await;
         let upstream = script.upstream();
-        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+        assert_eq!(
+            text(upstream.send(0, None, get()).await.unwrap()).await,
+            "ok"
+        );
         go.notify_one();
         // The connection's task runs to its last step before this one goes on.
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
         let post = request(Method::POST, Body::empty());
-        assert_eq!(text(upstream.send(0, post).await.unwrap()).await, "ok");
+        assert_eq!(
+            text(upstream.send(0, None, post).await.unwrap()).await,
+            "ok"
+        );
         assert_eq!((script.accepted(), script.pending()), (2, 2));
     }
 }
@@ -99,15 +108,21 @@ async fn a_request_that_cannot_be_repeated_sees_an_end_the_reactor_has_not_seen(
         (close, served)
     };
     let host = "127.0.0.1".to_owned();
-    let upstream = Upstream::new(settings(Endpoint::Tcp { host, port }), 1);
+    let upstream = Upstream::new(settings(Endpoint::Tcp { host, port }), 1, &[]);
     let (close, served) = serve();
-    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
     drop(close);
     // Blocks this thread, so that its reactor gets no turn between the close and the request.
     served.join().unwrap();
     let (_close, _served) = serve();
     let post = request(Method::POST, Body::empty());
-    assert_eq!(text(upstream.send(0, post).await.unwrap()).await, "ok");
+    assert_eq!(
+        text(upstream.send(0, None, post).await.unwrap()).await,
+        "ok"
+    );
 }
 
 #[tokio::test]
@@ -117,8 +132,11 @@ async fn a_reused_connection_that_dies_is_retried_for_get_and_head_only() {
     for (method, answer) in [(Method::GET, OK), (Method::HEAD, head_only)] {
         let mut script = Script::start([first.clone(), vec![Head, say(answer)]]).await;
         let upstream = script.upstream();
-        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
-        let again = upstream.send(0, request(method, Body::empty())).await;
+        assert_eq!(
+            text(upstream.send(0, None, get()).await.unwrap()).await,
+            "ok"
+        );
+        let again = upstream.send(0, None, request(method, Body::empty())).await;
         assert_eq!(again.unwrap().status(), 200);
         assert_eq!((script.accepted(), script.pending()), (2, 3));
     }
@@ -132,8 +150,14 @@ async fn a_reused_connection_that_dies_is_retried_for_get_and_head_only() {
     for (method, body) in others {
         let mut script = Script::start([first.clone(), vec![Head, say(OK)]]).await;
         let upstream = script.upstream();
-        assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
-        let error = upstream.send(0, request(method.clone(), body)).await.err();
+        assert_eq!(
+            text(upstream.send(0, None, get()).await.unwrap()).await,
+            "ok"
+        );
+        let error = upstream
+            .send(0, None, request(method.clone(), body))
+            .await
+            .err();
         assert!(
             matches!(error, Some(Error::Closed(_) | Error::Write(_))),
             "{method}: {error:?}"
@@ -145,15 +169,18 @@ async fn a_reused_connection_that_dies_is_retried_for_get_and_head_only() {
 #[tokio::test]
 async fn nothing_is_retried_on_a_fresh_connection_or_after_a_byte() {
     let mut fresh = Script::start([vec![Head, Close], vec![Head, say(OK)]]).await;
-    let error = fresh.upstream().send(0, get()).await.err();
+    let error = fresh.upstream().send(0, None, get()).await.err();
     assert!(matches!(error, Some(Error::Closed(_))));
     assert_eq!((fresh.accepted(), fresh.pending()), (1, 1));
 
     let begun = vec![Head, say(OK), Head, say("H"), Close];
     let mut script = Script::start([begun, vec![Head, say(OK)]]).await;
     let upstream = script.upstream();
-    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
-    let error = upstream.send(0, get()).await.err();
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
+    let error = upstream.send(0, None, get()).await.err();
     assert!(matches!(error, Some(Error::Closed(_))));
     assert_eq!((script.accepted(), script.pending()), (1, 2));
 }
@@ -162,17 +189,23 @@ async fn nothing_is_retried_on_a_fresh_connection_or_after_a_byte() {
 async fn nothing_is_retried_twice_or_after_a_timeout() {
     let mut script = Script::start([vec![Head, say(OK), Head, Close], vec![Head, Close]]).await;
     let upstream = script.upstream();
-    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
-    let error = upstream.send(0, get()).await.err();
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
+    let error = upstream.send(0, None, get()).await.err();
     assert!(matches!(error, Some(Error::Closed(_))));
     assert_eq!((script.accepted(), script.pending()), (2, 3));
 
     let mut silent = Script::start([vec![Head, say(OK), Head]]).await;
     let mut settings = silent.settings();
-    settings.read_timeout = Duration::from_millis(200);
-    let upstream = Upstream::new(settings, 1);
-    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
-    let error = upstream.send(0, get()).await.err();
+    settings.each.read_timeout = Duration::from_millis(200);
+    let upstream = Upstream::new(settings, 1, &[]);
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
+    let error = upstream.send(0, None, get()).await.err();
     assert!(matches!(error, Some(Error::Silent(_))));
     assert_eq!((silent.accepted(), silent.pending()), (1, 2));
 }
@@ -181,10 +214,16 @@ async fn nothing_is_retried_twice_or_after_a_timeout() {
 async fn idle_connections_grow_old() {
     let mut script = Script::start([vec![Head, say(OK), Drain], vec![Head, say(OK), Drain]]).await;
     let mut settings = script.settings();
-    settings.idle = Duration::ZERO;
-    let upstream = Upstream::new(settings, 1);
-    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
-    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    settings.each.idle = Duration::ZERO;
+    let upstream = Upstream::new(settings, 1, &[]);
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
     assert_eq!(script.accepted(), 2);
     upstream.close_idle(Instant::now() + Duration::from_secs(1));
     // Two heads, and the ends of both connections.
@@ -198,13 +237,13 @@ async fn a_worker_keeps_its_share_of_idle_connections() {
     let keep = || vec![Head, say(OK), Head, say(OK)];
     let script = Script::start([keep(), keep(), keep(), keep()]).await;
     let mut settings = script.settings();
-    settings.connections = 3;
-    let upstream = Upstream::new(settings, 2);
+    settings.each.connections = 3;
+    let upstream = Upstream::new(settings, 2, &[]);
     let three = || async {
         let (a, b, c) = tokio::join!(
-            upstream.send(0, get()),
-            upstream.send(0, get()),
-            upstream.send(0, get())
+            upstream.send(0, None, get()),
+            upstream.send(0, None, get()),
+            upstream.send(0, None, get())
         );
         for answer in [a, b, c] {
             assert_eq!(text(answer.unwrap()).await, "ok");
@@ -223,11 +262,11 @@ async fn more_requests_than_connections_wait_or_are_refused() {
     let first = vec![Head, Wait(Arc::clone(&go)), say(OK), Head, say(OK)];
     let mut script = Script::start([first]).await;
     let mut settings = script.settings();
-    (settings.connections, settings.queue) = (1, 1);
-    let upstream = Arc::new(Upstream::new(settings, 1));
+    (settings.each.connections, settings.each.queue) = (1, 1);
+    let upstream = Arc::new(Upstream::new(settings, 1, &[]));
     let send = || {
         let upstream = Arc::clone(&upstream);
-        tokio::spawn(async move { text(upstream.send(0, get()).await.unwrap()).await })
+        tokio::spawn(async move { text(upstream.send(0, None, get()).await.unwrap()).await })
     };
     let busy = send();
     script.next().await;
@@ -235,7 +274,7 @@ async fn more_requests_than_connections_wait_or_are_refused() {
     tokio::task::yield_now().await;
     // The slot is taken and the queue is full.
     assert!(matches!(
-        upstream.send(0, get()).await.err(),
+        upstream.send(0, None, get()).await.err(),
         Some(Error::Busy)
     ));
     go.notify_one();
@@ -248,16 +287,16 @@ async fn more_requests_than_connections_wait_or_are_refused() {
 async fn a_wait_in_the_queue_ends_and_a_dropped_one_leaves_its_place() {
     let mut script = Script::start([vec![Head]]).await;
     let mut settings = script.settings();
-    (settings.connections, settings.queue) = (1, 1);
-    settings.queue_wait = Duration::from_millis(10);
-    let upstream = Arc::new(Upstream::new(settings, 1));
+    (settings.each.connections, settings.each.queue) = (1, 1);
+    settings.each.queue_wait = Duration::from_millis(10);
+    let upstream = Arc::new(Upstream::new(settings, 1, &[]));
     let held = Arc::clone(&upstream);
-    let held = tokio::spawn(async move { held.send(0, get()).await.is_ok() });
+    let held = tokio::spawn(async move { held.send(0, None, get()).await.is_ok() });
     script.next().await;
     for _ in 0..3 {
-        let error = upstream.send(0, get()).await.err();
+        let error = upstream.send(0, None, get()).await.err();
         assert!(matches!(error, Some(Error::Busy)));
-        let mut dropped = Box::pin(upstream.send(0, get()));
+        let mut dropped = Box::pin(upstream.send(0, None, get()));
         assert!(
             std::future::poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_pending())).await
         );
@@ -276,18 +315,21 @@ async fn a_slot_comes_back_however_a_request_ends() {
     ])
     .await;
     let mut settings = script.settings();
-    (settings.connections, settings.queue) = (1, 0);
-    let upstream = Upstream::new(settings, 1);
+    (settings.each.connections, settings.each.queue) = (1, 0);
+    let upstream = Upstream::new(settings, 1, &[]);
     assert!(matches!(
-        upstream.send(0, get()).await.err(),
+        upstream.send(0, None, get()).await.err(),
         Some(Error::Closed(_))
     ));
     assert!(matches!(
-        upstream.send(0, get()).await.err(),
+        upstream.send(0, None, get()).await.err(),
         Some(Error::Malformed(_))
     ));
-    drop(upstream.send(0, get()).await.unwrap());
-    assert_eq!(text(upstream.send(0, get()).await.unwrap()).await, "ok");
+    drop(upstream.send(0, None, get()).await.unwrap());
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
     assert_eq!(script.accepted(), 4);
     assert_eq!(script.next().await.lines().count(), 3);
 }
@@ -299,18 +341,22 @@ async fn connecting_has_errors_of_its_own() {
     drop(gone);
     let host = "127.0.0.1".to_owned();
     let mut settings = settings(Endpoint::Tcp { host, port });
-    let refused = Upstream::new(settings.clone(), 1).send(0, get()).await;
+    let refused = Upstream::new(settings.clone(), 1, &[])
+        .send(0, None, get())
+        .await;
     assert!(matches!(refused.err(), Some(Error::Connect(_))));
     let full = full_listener();
     let port = full.local_addr().unwrap().as_socket().unwrap().port();
     let host = "127.0.0.1".to_owned();
-    settings.endpoint = Endpoint::Tcp { host, port };
-    settings.connect_timeout = Duration::from_millis(20);
-    let late = Upstream::new(settings.clone(), 1).send(0, get()).await;
+    settings.endpoints = vec![Endpoint::Tcp { host, port }];
+    settings.each.connect_timeout = Duration::from_millis(20);
+    let late = Upstream::new(settings.clone(), 1, &[])
+        .send(0, None, get())
+        .await;
     assert!(matches!(late.err(), Some(Error::ConnectTimeout(_))));
-    settings.endpoint = Endpoint::Unix("/nowhere/at/all".into());
-    settings.connect_timeout = Duration::from_secs(5);
-    let missing = Upstream::new(settings, 1).send(0, get()).await;
+    settings.endpoints = vec![Endpoint::Unix("/nowhere/at/all".into())];
+    settings.each.connect_timeout = Duration::from_secs(5);
+    let missing = Upstream::new(settings, 1, &[]).send(0, None, get()).await;
     assert!(matches!(missing.err(), Some(Error::Connect(_))));
 }
 
@@ -342,8 +388,16 @@ fn endpoints_have_an_authority_and_a_name() {
         ("[::1]", "[::1]:5000"),
     ] {
         assert_eq!(tcp(host).authority(), authority);
-        assert_eq!(tcp(host).to_string(), authority);
+        assert_eq!(tcp(host).to_string(), format!("http://{authority}"));
     }
+    let tls = Endpoint::Tls {
+        host: "::1".to_owned(),
+        port: 443,
+    };
+    assert_eq!(
+        (tls.authority().as_str(), tls.to_string().as_str()),
+        ("[::1]:443", "https://[::1]:443")
+    );
     let unix = Endpoint::Unix("/run/r.sock".into());
     assert_eq!(
         (unix.authority().as_str(), unix.to_string().as_str()),
@@ -355,7 +409,7 @@ fn endpoints_have_an_authority_and_a_name() {
 fn a_request_can_be_moved_between_threads() {
     fn is_send<T: Send>(_: &T) {}
     let endpoint = Endpoint::Unix("/".into());
-    let upstream = Upstream::new(settings(endpoint), 1);
+    let upstream = Upstream::new(settings(endpoint), 1, &[]);
     is_send(&upstream);
-    is_send(&upstream.send(0, get()));
+    is_send(&upstream.send(0, None, get()));
 }

@@ -14,10 +14,11 @@ pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::make
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
+    pem: String,
 }
 
 impl Authority {
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         Self::of(CertificateParams::new(Vec::new()).unwrap())
     }
 
@@ -33,17 +34,17 @@ impl Authority {
     fn of(mut params: CertificateParams) -> Self {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        let der = params.self_signed(&key).unwrap().der().clone();
+        let own = params.self_signed(&key).unwrap();
         Self {
             issuer: Issuer::new(params, key),
-            der,
+            der: own.der().clone(),
+            pem: own.pem(),
         }
     }
 
     /// Its own certificate.
     pub(crate) fn pem(&self) -> String {
-        let base64 = Base64::encode_string(&self.der);
-        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+        self.pem.clone()
     }
 
     /// A client's certificate for this common name, and its key.
@@ -60,9 +61,15 @@ impl Authority {
 
     /// A certificate for these names and its key, both in PEM.
     pub(crate) fn issue(&self, names: &[&str]) -> (String, String) {
+        self.issue_until(names, 4000)
+    }
+
+    /// One that is valid until the beginning of a year.
+    pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
     }

@@ -98,7 +98,22 @@ impl Registry {
 
     /// Runs `handler` for every request, once its head has come.
     pub(crate) fn start(handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), handler)
+    }
+
+    /// The same where one was before: waits until the address is free.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        let until = Instant::now() + PATIENCE;
+        let listener = loop {
+            match TcpListener::bind(address) {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < until, "{address}: {error}"),
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        };
         let url = format!("http://{}", listener.local_addr().unwrap());
         let kept = listener.try_clone().unwrap();
         let accept = move || Some(Box::new(listener.accept().ok()?.0) as Box<dyn Socket>);

@@ -1,0 +1,342 @@
+//! Several registries behind one route: which of them is asked, and what happens when one goes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::proxy::directory;
+use crate::support::registry::nowhere;
+use crate::support::{Ask, Client, Exchange, Http, OK, PATIENCE, Proxy, Registry, ask, config};
+
+fn gate(urls: &[String]) -> Proxy {
+    Proxy::start_in(directory(), "", &leading_to(urls))
+}
+
+fn leading_to(urls: &[String]) -> String {
+    let list: Vec<_> = urls.iter().map(|url| format!("{url:?}")).collect();
+    let full = format!("{{ urls = [{}] }}", list.join(", "));
+    config("", "").replace("\"{upstream}\"", &full)
+}
+
+/// Says yes, over a connection that is kept.
+fn oblige(exchange: &mut Exchange<'_>) {
+    exchange.body();
+    exchange.send(OK);
+}
+
+fn address(registry: &Registry) -> SocketAddr {
+    registry.authority().parse().unwrap()
+}
+
+/// Requests of clients; checks name no client.
+fn asked(registry: &Registry) -> usize {
+    let requests = registry.requests();
+    let of_clients = requests
+        .iter()
+        .filter(|seen| !seen.all("x-forwarded-for").is_empty());
+    of_clients.count()
+}
+
+#[test]
+fn pulls_are_shared_among_all_endpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let registries = [
+        Registry::start(oblige),
+        Registry::start(oblige),
+        Registry::start_unix(&dir.path().join("r.sock"), oblige),
+    ];
+    let proxy = gate(&registries.each_ref().map(Registry::url));
+    let mut client = Client::connect(&proxy);
+    for _ in 0..90 {
+        let answer = client.ask(&Ask::alice("GET", "/v2/a/manifests/x"));
+        assert_eq!(answer.status, 200);
+    }
+    let counts = registries.each_ref().map(asked);
+    assert_eq!(counts.iter().sum::<usize>(), 90);
+    assert!(
+        counts.iter().all(|count| (10..60).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn checks_have_a_host_and_name_no_client() {
+    let registries = [Registry::obliging(), Registry::obliging()];
+    let proxy = gate(&registries.each_ref().map(Registry::url));
+    for registry in &registries {
+        let seen = registry.wait(|seen| !seen.is_empty());
+        assert_eq!(
+            (seen[0].method.as_str(), seen[0].target.as_str()),
+            ("GET", "/v2/")
+        );
+        assert_eq!(seen[0].one("host"), registry.authority());
+        assert_eq!(seen[0].names(), ["host", "user-agent"]);
+    }
+    drop(proxy);
+}
+
+#[test]
+fn one_dead_endpoint_of_two_is_noticed_by_nobody() {
+    let registry = Registry::start(oblige);
+    let proxy = gate(&[format!("http://{}", nowhere()), registry.url()]);
+    let mut client = Client::connect(&proxy);
+    let mut sent = 0;
+    for number in 0..20 {
+        for (method, target) in [
+            ("GET", format!("/v2/r{number}/manifests/x")),
+            ("HEAD", format!("/v2/r{number}/manifests/x")),
+            ("POST", format!("/v2/r{number}/blobs/uploads/")),
+            ("PATCH", format!("/v2/r{number}/blobs/uploads/u")),
+            ("DELETE", format!("/v2/r{number}/manifests/x")),
+        ] {
+            let mut request = Ask::alice(method, &target);
+            if method == "PATCH" {
+                request = request.body("some bytes").chunked();
+            }
+            assert_eq!(client.ask(&request).status, 200, "{method} {target}");
+            sent += 1;
+        }
+    }
+    assert_eq!(asked(&registry), sent);
+}
+
+/// Every request of a push of one blob and its manifest.
+fn push(proxy: &Proxy, http: Http, repository: &str) {
+    let upload = format!("/v2/{repository}/blobs/uploads/u");
+    for request in [
+        Ask::alice("POST", &format!("/v2/{repository}/blobs/uploads/")),
+        Ask::alice("PATCH", &upload).body("one").chunked(),
+        Ask::alice("GET", &upload),
+        Ask::alice("PATCH", &upload).body("two").chunked(),
+        Ask::alice("PUT", &upload).body(""),
+        Ask::alice("PUT", &format!("/v2/{repository}/manifests/x")).body("{}"),
+        Ask::alice("DELETE", &upload),
+    ] {
+        // Over connections of their own, and so over all workers.
+        assert_eq!(ask(proxy, http, &request).status, 200);
+    }
+}
+
+#[test]
+fn an_upload_keeps_to_one_endpoint_whoever_passes_it_on() {
+    let registries = [
+        Registry::start(oblige),
+        Registry::start(oblige),
+        Registry::start(oblige),
+    ];
+    let urls = registries.each_ref().map(Registry::url);
+    let reversed: Vec<_> = urls.iter().rev().cloned().collect();
+    let gates = [gate(&urls), gate(&reversed)];
+    let names: Vec<_> = (0..24).map(|number| format!("team/app-{number}")).collect();
+    for name in &names {
+        push(&gates[0], Http::One, name);
+    }
+    gates[0].reload().unwrap();
+    for name in &names[..8] {
+        push(&gates[0], Http::Two, name);
+        push(&gates[1], Http::One, name);
+    }
+    let mut homes: HashMap<String, usize> = HashMap::new();
+    for (number, registry) in registries.iter().enumerate() {
+        for seen in registry.requests() {
+            let target = seen.target.trim_start_matches("/v2/");
+            let name: Vec<_> = target.split('/').take(2).collect();
+            if name.len() == 2 {
+                let home = *homes.entry(name.join("/")).or_insert(number);
+                assert_eq!(home, number, "{} is split", seen.target);
+            }
+        }
+    }
+    assert_eq!(homes.len(), names.len());
+    let used: std::collections::HashSet<_> = homes.values().collect();
+    assert!(used.len() > 1, "all of them at {used:?}");
+}
+
+#[test]
+fn an_endpoint_that_comes_back_is_used_again() {
+    let stays = Registry::start(oblige);
+    let goes = Registry::start(oblige);
+    let place = address(&goes);
+    let proxy = gate(&[stays.url(), goes.url()]);
+    let mut client = Client::connect(&proxy);
+    let mut pull = || {
+        let answer = client.ask(&Ask::alice("GET", "/v2/a/manifests/x"));
+        assert_eq!(answer.status, 200);
+    };
+    let until = Instant::now() + PATIENCE;
+    while asked(&goes) == 0 {
+        assert!(Instant::now() < until);
+        pull();
+    }
+    drop(goes);
+    for _ in 0..50 {
+        pull();
+    }
+    let back = Registry::start_at(place, oblige);
+    while asked(&back) == 0 {
+        assert!(Instant::now() < until, "it is never asked again");
+        pull();
+    }
+    // Down, or still taken to be so, across a reload: nobody notices either.
+    drop(back);
+    proxy.reload().unwrap();
+    for _ in 0..50 {
+        pull();
+    }
+}
+
+#[test]
+fn a_restart_of_the_only_registry_costs_no_request() {
+    let registry = Registry::start(oblige);
+    let place = address(&registry);
+    let full = format!(
+        "{{ urls = [\"{}\"], connect_retry = \"20s\" }}",
+        registry.url()
+    );
+    let config = config("", "").replace("\"{upstream}\"", &full);
+    let proxy = Proxy::start_in(directory(), "", &config);
+    let get = Ask::alice("GET", "/v2/a/manifests/x");
+    assert_eq!(ask(&proxy, Http::One, &get).status, 200);
+    drop(registry);
+    let patch = Ask::alice("PATCH", "/v2/a/blobs/uploads/u").body("body");
+    thread::scope(|scope| {
+        let waiting: Vec<_> = [&get, &patch]
+            .into_iter()
+            .flat_map(|request| Http::BOTH.map(|http| (request, http)))
+            .map(|(request, http)| {
+                let proxy = &proxy;
+                scope.spawn(move || ask(proxy, http, request).status)
+            })
+            .collect();
+        // Long enough for each of them to have been refused.
+        thread::park_timeout(Duration::from_millis(300));
+        let back = Registry::start_at(place, oblige);
+        for waiting in waiting {
+            assert_eq!(waiting.join().unwrap(), 200);
+        }
+        assert_eq!(asked(&back), 4, "each is sent once");
+    });
+}
+
+#[test]
+fn an_outage_is_told_at_once_when_it_is_known() {
+    let full = format!(
+        "{{ urls = [\"http://{}\"], connect_retry = \"1s\" }}",
+        nowhere()
+    );
+    let config = config("", "").replace("\"{upstream}\"", &full);
+    let proxy = Proxy::start_in(directory(), "", &config);
+    let timed = || {
+        let began = Instant::now();
+        let request = Ask::alice("GET", "/v2/a/manifests/x");
+        ask(&proxy, Http::One, &request).is_refusal(502, "UNAVAILABLE");
+        began.elapsed()
+    };
+    assert!(timed() >= Duration::from_secs(1));
+    assert!(timed() < Duration::from_secs(1));
+}
+
+/// What became of one request.
+struct Outcome {
+    id: String,
+    method: &'static str,
+    status: u16,
+}
+
+/// Sends requests at a steady pace, each with a name of its own, until told to end.
+fn traffic(proxy: &Proxy, number: usize, end: &AtomicBool, done: &Mutex<Vec<Outcome>>) {
+    let methods = ["GET", "HEAD", "GET", "PATCH", "GET", "POST", "GET", "PUT"];
+    let mut client = Client::connect(proxy);
+    let until = Instant::now() + PATIENCE;
+    for (count, method) in methods.into_iter().cycle().enumerate() {
+        if end.load(Ordering::Relaxed) {
+            return;
+        }
+        assert!(Instant::now() < until, "nobody ends it");
+        let id = format!("r{number}-{count}");
+        let (target, body) = match method {
+            "PATCH" => (format!("/v2/{id}/blobs/uploads/u"), Some("bytes")),
+            "PUT" => (format!("/v2/{id}/blobs/uploads/u"), Some("")),
+            "POST" => (format!("/v2/{id}/blobs/uploads/"), None),
+            _ => (format!("/v2/{id}/manifests/x"), None),
+        };
+        let mut request = Ask::alice(method, &target);
+        request.body = body.map(|body| body.as_bytes().to_vec());
+        client.send(request.head());
+        // After an early refusal the gate closes the connection.
+        let _ = client.try_send(request.framed_body());
+        let answer = client.answer(method);
+        let closes = answer.all("connection").contains(&"close");
+        if closes {
+            client = Client::connect(proxy);
+        }
+        let status = answer.status;
+        done.lock().unwrap().push(Outcome { id, method, status });
+        // A pace, not a wait for anything.
+        thread::park_timeout(Duration::from_millis(60));
+    }
+}
+
+#[test]
+fn a_rolling_restart_fails_no_pull() {
+    let arrived: Arc<Mutex<Vec<String>>> = Arc::default();
+    let start = |place: SocketAddr| {
+        let arrived = Arc::clone(&arrived);
+        Registry::start_at(place, move |exchange| {
+            let id = exchange.head.target.split('/').nth(2).unwrap_or_default();
+            arrived.lock().unwrap().push(id.to_owned());
+            oblige(exchange);
+        })
+    };
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut registries = [start(anywhere), start(anywhere)];
+    let proxy = gate(&registries.each_ref().map(Registry::url));
+    let (end, done) = (AtomicBool::new(false), Mutex::default());
+    thread::scope(|scope| {
+        // Three at 60 ms are fifty a second.
+        for number in 0..3 {
+            let (proxy, end, done) = (&proxy, &end, &done);
+            scope.spawn(move || traffic(proxy, number, end, done));
+        }
+        let until = Instant::now() + PATIENCE;
+        let wait = |enough: &dyn Fn() -> bool| {
+            while !enough() {
+                assert!(Instant::now() < until, "the traffic stands still");
+                thread::park_timeout(Duration::from_millis(5));
+            }
+        };
+        let more = |count: usize| {
+            let before = done.lock().unwrap().len();
+            wait(&|| done.lock().unwrap().len() >= before + count);
+        };
+        for registry in &mut registries {
+            more(30);
+            let place = address(registry);
+            *registry = Registry::obliging();
+            more(50);
+            *registry = start(place);
+            wait(&|| asked(registry) > 0);
+        }
+        more(30);
+        end.store(true, Ordering::Relaxed);
+    });
+    let arrived = arrived.lock().unwrap();
+    let (mut failed, done) = (0, done.into_inner().unwrap());
+    for Outcome { id, method, status } in &done {
+        let times = arrived.iter().filter(|seen| *seen == id).count();
+        if matches!(*method, "GET" | "HEAD") {
+            assert_eq!(*status, 200, "{method} {id}, seen {times} times");
+            continue;
+        }
+        assert!(times <= 1, "{method} {id} was sent {times} times");
+        if *status != 200 {
+            // It was under way where one died.
+            assert_eq!((*status, times), (502, 1), "{method} {id}");
+            failed += 1;
+        }
+    }
+    assert!(failed <= 6, "{failed} of {} failed", done.len());
+}

@@ -1,0 +1,102 @@
+//! TLS in front of a registry, as an inner nginx or a registry's own would speak it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use rustls::{HandshakeKind, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+use super::Registry;
+
+/// What a client asked for: the name, and whether it resumed a session.
+type Hello = (Option<String>, bool);
+
+/// Speaks until dropped.
+pub(crate) struct TlsFront {
+    runtime: Option<Runtime>,
+    port: u16,
+    hellos: Arc<Mutex<Vec<Hello>>>,
+}
+
+impl TlsFront {
+    /// Shows a certificate, and passes the bytes on.
+    pub(crate) fn start(registry: &Registry, (certificate, key): &(String, String)) -> Self {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain = chain.collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let behind: SocketAddr = registry.authority().parse().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let hellos = Arc::default();
+        let seen = Arc::clone(&hellos);
+        runtime.spawn(async move {
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(pass(acceptor.clone(), stream, behind, Arc::clone(&seen)));
+            }
+        });
+        Self {
+            runtime: Some(runtime),
+            port,
+            hellos,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Of every handshake that was finished.
+    pub(crate) fn hellos(&self) -> Vec<Hello> {
+        self.hellos.lock().unwrap().clone()
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn pass(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    behind: SocketAddr,
+    hellos: Arc<Mutex<Vec<Hello>>>,
+) {
+    // A client that does not trust us goes.
+    let Ok(mut outer) = acceptor.accept(stream).await else {
+        return;
+    };
+    {
+        let session = outer.get_ref().1;
+        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        let hello = (session.server_name().map(str::to_owned), resumed);
+        hellos.lock().unwrap().push(hello);
+    }
+    let Ok(mut inner) = TcpStream::connect(behind).await else {
+        return;
+    };
+    // However it ends, both ends hear of it.
+    let _ = copy_bidirectional(&mut outer, &mut inner).await;
+    let _ = outer.shutdown().await;
+}

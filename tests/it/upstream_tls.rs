@@ -1,0 +1,206 @@
+//! Registries over https: verified, or not spoken to.
+
+use crate::support::certs::{AUTHORITY, Authority};
+use crate::support::proxy::directory;
+use crate::support::{Ask, Client, Http, OK, Proxy, Registry, TlsFront, ask, config, pattern};
+
+const MANIFEST: &str = "/v2/a/manifests/x";
+const UPLOAD: &str = "/v2/a/blobs/uploads/u";
+
+/// A gate that trusts [`AUTHORITY`] and leads to `https://localhost`.
+fn gate(port: u16) -> Proxy {
+    let dir = directory();
+    std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
+    let full = format!("{{ urls = [\"https://localhost:{port}\"], ca = \"ca.pem\" }}");
+    let config = config("", "").replace("\"{upstream}\"", &full);
+    Proxy::start_in(dir, "", &config)
+}
+
+#[test]
+fn an_upstream_with_the_right_certificate_is_used() {
+    let registry = Registry::start(|exchange| {
+        let body = exchange.body();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        exchange.send(head);
+        exchange.send(body);
+    });
+    let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
+    let proxy = gate(front.port());
+    let body = pattern(3_000_000);
+    for http in Http::BOTH {
+        for is_chunked in [false, true] {
+            let mut request = Ask::alice("PATCH", UPLOAD).body(body.clone());
+            request.is_chunked = is_chunked;
+            let answer = ask(&proxy, http, &request);
+            assert_eq!(answer.status, 200);
+            assert!(answer.is_whole && answer.body == body, "{http:?}");
+        }
+    }
+    let name = Some("localhost".to_owned());
+    assert!(front.hellos().iter().all(|(asked, _)| *asked == name));
+    // The registry sees what the client asked for, not the name of the upstream.
+    assert!(
+        registry
+            .requests()
+            .iter()
+            .all(|seen| seen.one("host") == "localhost")
+    );
+}
+
+#[test]
+fn connections_are_used_again_and_sessions_resumed() {
+    let closing = OK.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    for (answer, handshakes) in [(OK.to_owned(), 1), (closing, 10)] {
+        let registry = Registry::answering(answer);
+        let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
+        let proxy = gate(front.port());
+        let mut client = Client::connect(&proxy);
+        for number in 0..10 {
+            let method = if number % 2 == 0 { "GET" } else { "DELETE" };
+            assert_eq!(client.ask(&Ask::alice(method, MANIFEST)).status, 200);
+        }
+        let hellos = front.hellos();
+        assert_eq!(hellos.len(), handshakes);
+        let resumed = hellos.iter().filter(|(_, is_resumed)| *is_resumed).count();
+        assert_eq!(resumed, handshakes - 1);
+    }
+}
+
+#[test]
+fn an_idle_connection_that_was_closed_costs_no_request() {
+    let registry = Registry::start(|exchange| {
+        exchange.body();
+        exchange.send(OK);
+        exchange.close();
+    });
+    let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
+    let proxy = gate(front.port());
+    let mut client = Client::connect(&proxy);
+    for _ in 0..10 {
+        assert_eq!(client.ask(&Ask::alice("GET", MANIFEST)).status, 200);
+    }
+    assert_eq!(registry.requests().len(), 10);
+}
+
+#[test]
+fn an_upstream_that_cannot_be_verified_gets_no_request() {
+    let stranger = Authority::make();
+    for shown in [
+        stranger.issue(&["localhost"]),
+        AUTHORITY.issue(&["elsewhere.example"]),
+        AUTHORITY.issue_until(&["localhost"], 2001),
+    ] {
+        let registry = Registry::obliging();
+        let front = TlsFront::start(&registry, &shown);
+        let proxy = gate(front.port());
+        for http in Http::BOTH {
+            for request in [
+                Ask::alice("GET", MANIFEST),
+                Ask::alice("PATCH", UPLOAD).body("secret"),
+            ] {
+                let answer = ask(&proxy, http, &request);
+                answer.is_refusal(502, "UNAVAILABLE");
+                assert!(!answer.text().contains("certificate"), "{answer:?}");
+            }
+        }
+        assert_eq!(registry.connections(), 0);
+    }
+}
+
+#[test]
+fn an_upstream_without_tls_is_not_fallen_back_to() {
+    let registry = Registry::start(|_| panic!("a request in the clear"));
+    let port = registry.authority().rsplit_once(':').unwrap().1;
+    // What it says to the hello, which is no request, is for the log.
+    let proxy = gate(port.parse().unwrap());
+    for http in Http::BOTH {
+        ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");
+    }
+}
+
+#[test]
+fn the_system_vouches_for_no_stranger() {
+    let registry = Registry::obliging();
+    let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
+    let url = format!("https://localhost:{}", front.port());
+    match Proxy::try_start(directory(), &url, &config("", "")) {
+        Ok(proxy) => {
+            ask(&proxy, Http::One, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");
+        }
+        // A machine without any CA is told so at the start.
+        Err(problems) => {
+            assert!(
+                problems.to_string().contains("the system has no CA"),
+                "{problems}"
+            );
+        }
+    }
+    assert_eq!(registry.connections(), 0);
+}
+
+#[test]
+fn an_upstream_that_makes_no_sense_is_refused_with_words() {
+    let a = "http://127.0.0.1:5000";
+    for (written, said) in [
+        (
+            "{ urls = [\"https://localhost:1\"], ca = \"missing.pem\" }",
+            "missing.pem",
+        ),
+        (
+            "{ urls = [\"https://localhost:1\"], ca = \"htpasswd\" }",
+            "holds no CA certificate",
+        ),
+        (
+            &format!("{{ urls = [\"{a}\"], ca = \"cert.pem\" }}"),
+            "upstream.ca is of no use",
+        ),
+        (
+            &format!("{{ urls = [\"{a}\", \"https://127.0.0.1:5001\"] }}"),
+            "mixes http:// and https://",
+        ),
+        (
+            &format!(
+                "{{ urls = [\"{a}\", \"http://127.0.0.1:5001\", \"HTTP://127.0.0.1:5000\"] }}"
+            ),
+            "stands twice in upstream.urls",
+        ),
+        (
+            &format!("{{ urls = [\"{a}/v2/\"] }}"),
+            "a path has no place in it",
+        ),
+        ("{ urls = [] }", "names no usable address"),
+        (
+            &format!("{{ urls = [\"{a}\"], connect_timeout = \"0s\" }}"),
+            "upstream.connect_timeout is zero",
+        ),
+        (
+            &format!("{{ urls = [\"{a}\"], conect_retry = \"1s\" }}"),
+            "did you mean \"connect_retry\"?",
+        ),
+    ] {
+        let config = config("", "").replace("\"{upstream}\"", written);
+        let problems = Proxy::try_start(directory(), "", &config).err();
+        let problems = problems.unwrap_or_else(|| panic!("{written} is accepted"));
+        assert!(
+            problems.to_string().contains(said),
+            "{written}:\n{problems}"
+        );
+    }
+}
+
+#[test]
+fn a_new_ca_counts_from_the_next_reload() {
+    let stranger = Authority::make();
+    let registry = Registry::obliging();
+    let front = TlsFront::start(&registry, &stranger.issue(&["localhost"]));
+    let proxy = gate(front.port());
+    let request = Ask::alice("GET", MANIFEST);
+    ask(&proxy, Http::One, &request).is_refusal(502, "UNAVAILABLE");
+    proxy.write("ca.pem", format!("{}{}", AUTHORITY.pem(), stranger.pem()));
+    proxy.reload().unwrap();
+    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    // A connection that the old CAs vouched for is not used by those who trust others.
+    proxy.write("ca.pem", AUTHORITY.pem());
+    proxy.reload().unwrap();
+    ask(&proxy, Http::One, &request).is_refusal(502, "UNAVAILABLE");
+}
