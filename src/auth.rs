@@ -16,6 +16,8 @@ use crate::registry::{Operation, Scope};
 
 mod basic;
 mod challenge;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hashing;
 mod logins;
 mod sharded;

@@ -16,6 +16,8 @@ use crate::registry::Operation;
 use crate::target::Target;
 use crate::upstream::{self, Upstream};
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod headers;
 mod origin;
 

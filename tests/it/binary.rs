@@ -269,14 +269,14 @@ fn an_address_in_use_is_told() {
 }
 
 /// A running executable; killed when dropped.
-struct Gate {
+pub(crate) struct Gate {
     child: Child,
     lines: Receiver<String>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Gate {
-    fn start(file: &str) -> Self {
+    pub(crate) fn start(file: &str) -> Self {
         let mut child = command(&["serve", "-c", file]).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = channel();
@@ -311,7 +311,15 @@ impl Gate {
         }
     }
 
-    fn client(&self) -> Client {
+    /// Memory in use, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let mut words = line.unwrap().split_whitespace();
+        words.nth(1).unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
         Client::tls(self.address, "localhost", certs::usual_client("http/1.1"))
     }
 
@@ -355,7 +363,7 @@ impl Drop for Gate {
     }
 }
 
-fn configured(text: &str) -> (TempDir, String) {
+pub(crate) fn configured(text: &str) -> (TempDir, String) {
     let dir = directory();
     let file = dir.path().join("proxy.toml");
     std::fs::write(&file, text).unwrap();

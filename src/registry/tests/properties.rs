@@ -116,27 +116,14 @@ proptest! {
     fn accepted_operations_are_fixed_points(method in any_method(), path in any_path(), query in any_query()) {
         let operation = match Operation::parse(&method, &path, query.as_deref()) {
             Ok(Parsed::Operation(operation)) => operation,
-            Ok(Parsed::Redirect { operation, location }) => {
-                prop_assert!(location.starts_with("/v2/") && !location.starts_with("//"));
-                prop_assert!(location.bytes().all(|byte| byte.is_ascii_graphic()));
-                operation
-            }
-            Err(invalid) => {
-                prop_assert!(invalid.status().is_client_error() && !invalid.to_string().is_empty());
+            Ok(Parsed::Redirect { operation, .. }) => operation,
+            Err(_) => {
+                super::super::fuzzing::check(format!("{method}\n{path}\n{}", query.as_deref().unwrap_or_default()).as_bytes());
                 return Ok(());
             }
         };
+        super::super::fuzzing::check(format!("{method}\n{path}\n{}", query.as_deref().unwrap_or_default()).as_bytes());
         let target = operation.target();
-        prop_assert!(target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\'));
-        prop_assert!(!target.contains("//") && target.matches('?').count() <= 1);
-        let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
-        prop_assert!(is_registry_path(path) && !path.contains('%'));
-        prop_assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
-
-        // A redirect's operation may be one whose own method the plain form refuses: a HEAD of a list.
-        let again = Operation::parse(&method, path, query)
-            .or_else(|_| Operation::parse(&Method::GET, path, query));
-        prop_assert_eq!(again, Ok(Parsed::Operation(operation.clone())));
         if let Some(mount) = operation.mount() {
             prop_assert!(method == Method::POST && *operation.resource() == Resource::UploadStart);
             prop_assert!(grammar::is_digest(mount.digest) && mount.from.is_none_or(is_name));
