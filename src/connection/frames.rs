@@ -1,6 +1,6 @@
 //! The frames of an HTTP/2 connection as they pass, counted before h2 sees them.
 //!
-//! h2 has no hook for frames that make no request. `stream` shows every byte of both directions to a [`Walker`], which
+//! h2 has no hook for frames that make no request. `heard` shows every byte of both directions to a [`Walker`], which
 //! looks at the nine bytes in front of each frame (RFC 9113 section 4.1) and steps over the rest; [`Frames`] and `watch`
 //! keep what it found. It judges no frame's content and keeps none.
 

@@ -2,7 +2,7 @@
 //!
 //! hyper forgives what two parsers may read in two ways: a length beside a transfer coding, a length said twice, a line
 //! that ends in LF alone, a fragment in the target. By the time a request is parsed nobody can see any of it, so
-//! `stream` shows every byte to [`Framing`] first. It follows heads and bodies, also of pipelined requests, and says
+//! `heard` shows every byte to [`Framing`] first. It follows heads and bodies, also of pipelined requests, and says
 //! at which byte it refuses to go on. It keeps no bytes but the beginning of a line, and judges no field that frames
 //! nothing: that is hyper's and `service`'s part.
 

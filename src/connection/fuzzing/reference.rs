@@ -18,7 +18,11 @@ pub(super) fn requests(mut bytes: &[u8]) -> Vec<Understood> {
             return found;
         };
         let body = match framing {
-            Framing::Nothing => None,
+            Framing::Tunnel => {
+                found.push((method, Some(Vec::new())));
+                return found;
+            }
+            Framing::Unknown => None,
             Framing::Length(length) => rest
                 .split_at_checked(length)
                 .map(|(body, rest)| (body.to_vec(), rest)),
@@ -36,8 +40,10 @@ pub(super) fn requests(mut bytes: &[u8]) -> Vec<Understood> {
 enum Framing {
     Length(usize),
     Chunked,
-    /// Whatever follows is not to be read.
-    Nothing,
+    /// Whatever follows is no body, and no request.
+    Tunnel,
+    /// Whatever follows cannot be read.
+    Unknown,
 }
 
 fn read(head: &[u8]) -> Option<(String, Framing)> {
@@ -62,17 +68,22 @@ fn read(head: &[u8]) -> Option<(String, Framing)> {
         }
     }
     let framing = match (lengths.as_slice(), codings.as_slice()) {
-        ([], []) if method == "CONNECT" => Framing::Nothing,
+        ([], []) if method == "CONNECT" => Framing::Tunnel,
         ([], []) => Framing::Length(0),
         ([length], []) if length.bytes().all(|digit| digit.is_ascii_digit()) => {
             Framing::Length(length.parse().ok()?)
         }
         ([], [coding]) if coding == "chunked" => Framing::Chunked,
-        ([], _) => Framing::Nothing,
+        ([], _) => Framing::Unknown,
         _ => return None,
     };
-    let is_tunnel = method == "CONNECT";
-    Some((method, if is_tunnel { Framing::Nothing } else { framing }))
+    // Of a tunnel's body nothing is read.
+    let framing = match framing {
+        Framing::Length(0) if method == "CONNECT" => Framing::Tunnel,
+        Framing::Length(_) | Framing::Chunked if method == "CONNECT" => Framing::Unknown,
+        framing => framing,
+    };
+    Some((method, framing))
 }
 
 fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
