@@ -17,6 +17,8 @@ use crate::registry::{Operation, Scope};
 mod admission;
 mod basic;
 mod challenge;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hashing;
 mod identity;
 mod logins;

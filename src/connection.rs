@@ -21,6 +21,11 @@ use crate::tls::{self, HandshakeError, Tls};
 mod arrival;
 mod drain;
 mod drive;
+mod frames;
+mod framing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod heard;
 mod linger;
 mod plain;
 mod serve;
@@ -39,7 +44,7 @@ use watch::Watch;
 pub struct Settings {
     /// From the accepted connection to the end of the TLS handshake.
     pub handshake: Duration,
-    /// From the first byte of an HTTP/1 head to its end.
+    /// From the first byte of a head to its end, HTTP/1 and HTTP/2.
     pub head: Duration,
     /// Size of a head in bytes, HTTP/1 and HTTP/2.
     pub head_size: usize,
@@ -49,6 +54,8 @@ pub struct Settings {
     pub write_idle: Duration,
     /// Streams at once on one HTTP/2 connection.
     pub h2_streams: u32,
+    /// Streams of one HTTP/2 connection that may be reset, by either side, before it is to end.
+    pub h2_resets: usize,
     /// Receive window of one HTTP/2 stream, in bytes: the upload speed is this over the round trip.
     pub h2_window: u32,
     /// Receive window of one HTTP/2 connection, in bytes.

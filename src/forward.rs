@@ -17,6 +17,8 @@ use crate::upstream::{self, Upstream};
 
 mod asker;
 mod challenges;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod headers;
 mod origin;
 

@@ -98,9 +98,13 @@
 //!   last name that was shown, never after a hidden one; when the bounds of the walk are reached with nothing to show,
 //!   that is an error, not an end. The patterns of a grant of `catalog` do not narrow the list: what may be pulled does.
 //! - A grant names users by UTF-8: a name with U+FFFD is refused, as it would stand for several.
-//! - A request with a length and a chunked body is read as chunked, reframed as exactly one request, and its
-//!   connection closed: hyper takes the length away before anyone can see it. Any transfer coding but one `chunked` is
-//!   501.
+//! - Framing that two parsers may read in two ways is 400 and the end of the connection: a length beside a transfer
+//!   coding, a length said twice, even equally, a bare LF or CR, a folded line, a fragment in the target. hyper forgives
+//!   some of it and hides what it forgave, so the bytes of HTTP/1 are followed before it has them. Any transfer coding
+//!   but one `chunked` is 501. A fragment on HTTP/2 is cut off, as nobody reads it there.
+//! - Resets are counted where they pass, in frames, whoever sent them: at `limits.h2_resets` a connection is told to end,
+//!   with what runs on it; at twice as many it is cut, and so is one that sends more than 1000 frames at once, and 100 a
+//!   second, that ask for nothing.
 //! - A PROXY header is demanded of the networks that are named, and read from no others: where it may be missing, whoever
 //!   gets at the port from a named network chooses whose address he has. It has the handshake's deadline.
 //! - Of `X-Forwarded-For` the client is the rightmost address that is not trusted, since everything left of it is the

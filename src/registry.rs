@@ -9,6 +9,8 @@ use std::fmt;
 
 pub mod catalog;
 pub mod errors;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grammar;
 mod operation;
 mod query;

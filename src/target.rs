@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::percent;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod name;
 
 use name::Name;

@@ -138,9 +138,15 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+        fn whatever_decodes_has_a_name_before_a_colon(decoded: Vec<u8>, scheme in "[Bb]asic {1,3}") {
+            let header = format!("{scheme}{}", Base64Unpadded::encode_string(&decoded));
+            crate::auth::fuzzing::check(header.as_bytes());
+        }
+
+        #[test]
         fn no_header_panics(header: Vec<u8>) {
-            let _ = Credentials::parse(&header, 1024);
-            let _ = Credentials::parse(&[b"Basic ".as_slice(), &header].concat(), 16);
+            crate::auth::fuzzing::check(&header);
+            crate::auth::fuzzing::check(&[b"Basic ".as_slice(), &header].concat());
         }
     }
 }

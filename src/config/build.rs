@@ -178,6 +178,7 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
         h2_streams: limits.map_or(100, |limits| {
             limits.integer_or("h2_streams", 1..=10_000, 100)
         }),
+        h2_resets: count(limits, "h2_resets", 200),
         h2_window: bytes(limits, "h2_window", WINDOW, 4 * 1024 * 1024),
         h2_connection_window: bytes(limits, "h2_connection_window", WINDOW, 8 * 1024 * 1024),
     }

@@ -29,6 +29,7 @@ pub const KEYS: &[&str] = &[
     "limits.body_idle",
     "limits.write_idle",
     "limits.h2_streams",
+    "limits.h2_resets",
     "limits.h2_window",
     "limits.h2_connection_window",
     "limits.h2_memory",

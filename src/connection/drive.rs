@@ -34,6 +34,8 @@ pub(super) enum End {
     Broken(hyper::Error),
     /// A deadline passed.
     Late(Late),
+    /// The peer resets or floods without end.
+    Abused,
 }
 
 /// The future that drives a connection.
@@ -70,9 +72,32 @@ impl<'a, H: Http> Drive<'a, H> {
         if let Draining::Grace(grace) = &mut self.drain
             && grace.as_mut().poll(cx).is_ready()
         {
+            self.end();
+        }
+    }
+
+    /// The requests in flight are the last ones.
+    fn end(&mut self) {
+        if !matches!(self.drain, Draining::Ending) {
             self.drain = Draining::Ending;
             self.http.shut_down();
         }
+    }
+
+    /// One turn of the connection; what it read may be too much of the same.
+    fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let was_ending = matches!(self.drain, Draining::Ending);
+        match self.http.poll(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
+            Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+            Poll::Pending if self.watch.is_abused() => return Poll::Ready(End::Abused),
+            Poll::Pending => {}
+        }
+        if self.watch.is_weary() && !was_ending {
+            self.end();
+            return self.poll_http(cx);
+        }
+        Poll::Pending
     }
 
     /// True when the gate drains and nothing of a request is here but, at most, half a head: hyper would
@@ -107,9 +132,8 @@ impl<H: Http> Future for Drive<'_, H> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         self.poll_drain(cx);
-        match self.http.poll(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(End::Done),
-            Poll::Ready(Err(error)) => Poll::Ready(End::Broken(error)),
+        match self.poll_http(cx) {
+            Poll::Ready(end) => Poll::Ready(end),
             Poll::Pending if self.is_over() => Poll::Ready(End::Done),
             Poll::Pending => self.poll_deadline(cx).map(End::Late),
         }

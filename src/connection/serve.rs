@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::drive::{Drive, End, Http};
+use super::heard::{Counted, Heard, Requests};
 use super::served::{Running, Served};
-use super::stream::Heard;
 use super::streams::Streams;
 use super::watch::{Late, Watch};
 use super::{Answer, Drain, Exchange, Info, Service, Terms, linger};
@@ -47,8 +47,8 @@ impl<'a, S: Service> Connection<'a, S> {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let watch = Arc::clone(&self.watch);
-        watch.begin(true);
-        let stream = Heard::new(stream, &watch);
+        watch.begin(false);
+        let stream = Heard::new(stream, Requests::new(&watch));
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
             // The watch has this deadline, and more exactly: hyper's would count idle time as head.
@@ -58,7 +58,7 @@ impl<'a, S: Service> Connection<'a, S> {
         let drain = self.terms.drain.clone();
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
         log_end(&self.info, &end);
-        let mut stream = http.into_parts().io.into_inner();
+        let mut stream = http.into_parts().io.into_inner().into_inner();
         if let End::Late(Late::Head) = end {
             // Nobody else writes here any more: the head never became a request.
             let _ = timeout(CLOSE, stream.write_all(TOO_SLOW.as_bytes())).await;
@@ -73,6 +73,7 @@ impl<'a, S: Service> Connection<'a, S> {
             End::Done => watch.left_unread(),
             End::Broken(error) => error.is_parse(),
             End::Late(late) => *late == Late::Head,
+            End::Abused => false,
         };
         if matches!(closed, Ok(Ok(()))) && is_refused {
             tokio::select! {
@@ -88,17 +89,20 @@ impl<'a, S: Service> Connection<'a, S> {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let watch = Arc::clone(&self.watch);
-        watch.begin(false);
+        watch.begin(true);
         let holding = Holding::new(self.terms.budget);
-        let stream = Heard::new(stream, &holding);
+        let stream = Heard::new(stream, Counted::new(&watch, &holding));
         let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
-        let head_size = u32::try_from(self.terms.settings.head_size).unwrap_or(u32::MAX);
-        let streams = Streams::new(self.terms.settings.write_idle, &holding);
+        let settings = self.terms.settings;
+        let head_size = u32::try_from(settings.head_size).unwrap_or(u32::MAX);
+        let streams = Streams::new(settings.write_idle, &holding);
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
-            .max_concurrent_streams(self.terms.settings.h2_streams)
-            .initial_stream_window_size(self.terms.settings.h2_window)
-            .initial_connection_window_size(self.terms.settings.h2_connection_window)
+            .max_concurrent_streams(settings.h2_streams)
+            .max_pending_accept_reset_streams(settings.h2_resets.min(UNSEEN_RESETS))
+            .max_local_error_reset_streams(settings.h2_resets)
+            .initial_stream_window_size(settings.h2_window)
+            .initial_connection_window_size(settings.h2_connection_window)
             .max_header_list_size(head_size)
             .serve_connection(TokioIo::new(stream), requests);
         let mut http = Http2 {
@@ -107,7 +111,7 @@ impl<'a, S: Service> Connection<'a, S> {
         };
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
         log_end(&self.info, &end);
-        if let End::Late(Late::Idle) = end {
+        if let End::Late(Late::Idle | Late::Head) = end {
             // A goodbye (GOAWAY) and a bounded time to send it.
             http.shut_down();
             let _ = timeout(CLOSE, &mut http.connection).await;
@@ -124,7 +128,7 @@ impl<'a, S: Service> Connection<'a, S> {
         let drain = self.terms.drain.clone();
         let watch = Arc::clone(&self.watch);
         move |request| {
-            let received = Arc::new(received(request.body(), holding.as_ref()));
+            let received = Arc::new(received(&request, holding.as_ref()));
             let running = Running::begin(&watch, &received);
             let http1 = request.version() < Version::HTTP_2;
             let exchange = Exchange {
@@ -142,8 +146,9 @@ impl<'a, S: Service> Connection<'a, S> {
     }
 }
 
-fn received(body: &Incoming, holding: Option<&Arc<Holding>>) -> Received {
-    if body.is_end_stream() {
+/// Who asks for a tunnel may take whatever follows for its contents: it is left unread, and the connection closed.
+fn received(request: &Request<Incoming>, holding: Option<&Arc<Holding>>) -> Received {
+    if request.body().is_end_stream() && request.method() != Method::CONNECT {
         let received = Received::default();
         received.end();
         return received;
@@ -243,11 +248,16 @@ fn log_end(info: &Info, end: &End) {
         End::Done => tracing::trace!(%client, "connection closed"),
         End::Broken(error) => tracing::debug!(%client, %error, "connection broken"),
         End::Late(late) => tracing::debug!(%client, ?late, "connection closed: too slow"),
+        End::Abused => {
+            tracing::debug!(%client, "connection closed: too many resets or idle frames")
+        }
     }
 }
 
 /// How long what is no request may still hold a gate that drains.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
+/// Streams that a client may reset before the gate has looked at them; as h2 has it.
+const UNSEEN_RESETS: usize = 20;
 /// How long the last bytes of a connection may take.
 const CLOSE: Duration = Duration::from_secs(2);
 const CLOSE_VALUE: HeaderValue = HeaderValue::from_static("close");

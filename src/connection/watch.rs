@@ -16,11 +16,15 @@ use super::Settings;
 pub(super) struct Watch {
     start: Instant,
     limits: Limits,
-    /// A head is told from other bytes on HTTP/1 only: an idle HTTP/2 peer may send a PING.
-    heads: AtomicBool,
+    /// On HTTP/1 a head waits for the answer before it, on HTTP/2 for nothing.
+    is_http2: AtomicBool,
     requests: AtomicUsize,
-    reading_head: AtomicBool,
     unread: AtomicBool,
+    /// Streams that were reset, by either side.
+    resets: AtomicUsize,
+    is_flooded: AtomicBool,
+    /// When the head began whose end has not come: milliseconds from `start`, plus one; 0 without one.
+    head: AtomicU64,
     /// Milliseconds from `start` to the moment the present state began.
     since: AtomicU64,
     /// The same for a write that makes no progress, plus one; 0 while writes succeed.
@@ -32,6 +36,7 @@ struct Limits {
     head: Duration,
     idle: Duration,
     write: Duration,
+    resets: usize,
 }
 
 /// Which wait took too long.
@@ -51,33 +56,58 @@ impl Watch {
             head: settings.head,
             idle: settings.idle,
             write: settings.write_idle,
+            resets: settings.h2_resets,
         };
         Self {
             start: Instant::now(),
             limits,
-            heads: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
-            reading_head: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            resets: AtomicUsize::new(0),
+            is_flooded: AtomicBool::new(false),
+            head: AtomicU64::new(0),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
         }
     }
 
-    /// The stream is open: what is read from now on is HTTP, and with `heads` it is HTTP/1.
-    pub(super) fn begin(&self, heads: bool) {
-        self.heads.store(heads, Ordering::Relaxed);
+    /// The stream is open: what is read from now on is HTTP/1, or HTTP/2.
+    pub(super) fn begin(&self, is_http2: bool) {
+        self.is_http2.store(is_http2, Ordering::Relaxed);
         self.begin_state();
+        // The preface of HTTP/2 is due as a head is.
+        self.head(false, is_http2);
     }
 
-    /// Bytes came: outside a request they are the beginning of a head.
-    pub(super) fn read(&self) {
-        if self.heads.load(Ordering::Relaxed)
-            && self.is_idle()
-            && !self.reading_head.swap(true, Ordering::Relaxed)
-        {
-            self.begin_state();
+    /// Bytes came. `has_ended` when a head ended in them, `is_open` when they leave one unfinished.
+    pub(super) fn head(&self, has_ended: bool, is_open: bool) {
+        if !is_open {
+            self.head.store(0, Ordering::Relaxed);
+        } else if has_ended || self.head.load(Ordering::Relaxed) == 0 {
+            self.head.store(self.now() + 1, Ordering::Relaxed);
         }
+    }
+
+    /// So many streams were reset.
+    pub(super) fn reset(&self, count: usize) {
+        self.resets.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The peer sends more frames than a client has use for.
+    pub(super) fn flood(&self) {
+        self.is_flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// True when so many streams were reset that the connection is to have no more of them.
+    pub(super) fn is_weary(&self) -> bool {
+        self.resets.load(Ordering::Relaxed) >= self.limits.resets
+    }
+
+    /// True when the peer goes on after that, or floods.
+    pub(super) fn is_abused(&self) -> bool {
+        self.is_flooded.load(Ordering::Relaxed)
+            || self.resets.load(Ordering::Relaxed) >= self.limits.resets.saturating_mul(2)
     }
 
     /// A write went through, or could not.
@@ -91,7 +121,6 @@ impl Watch {
 
     /// A head is complete: a request begins.
     pub(super) fn begin_request(&self) {
-        self.reading_head.store(false, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -102,6 +131,10 @@ impl Watch {
         }
         if self.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.begin_state();
+            // The next head came together with this request, and its time begins now.
+            if !self.is_http2.load(Ordering::Relaxed) && self.head.load(Ordering::Relaxed) != 0 {
+                self.head(true, true);
+            }
         }
     }
 
@@ -122,22 +155,24 @@ impl Watch {
 
     /// The earliest moment at which a wait becomes too long, and which one; `None` while a request runs.
     pub(super) fn deadline(&self) -> Option<(Instant, Late)> {
-        let state = self.is_idle().then(|| {
-            let (limit, late) = if self.reading_head.load(Ordering::Relaxed) {
-                (self.limits.head, Late::Head)
-            } else {
-                (self.limits.idle, Late::Idle)
-            };
-            (self.at(self.since.load(Ordering::Relaxed)) + limit, late)
+        let is_http2 = self.is_http2.load(Ordering::Relaxed);
+        let is_idle = self.is_idle();
+        let head = self
+            .since(&self.head, self.limits.head, Late::Head)
+            .filter(|_| is_http2 || is_idle);
+        let idle = (is_idle && head.is_none()).then(|| {
+            let since = self.at(self.since.load(Ordering::Relaxed));
+            (since + self.limits.idle, Late::Idle)
         });
-        let write = match self.blocked.load(Ordering::Relaxed) {
-            0 => None,
-            since => Some((self.at(since - 1) + self.limits.write, Late::Write)),
-        };
-        match (state, write) {
-            (Some(state), Some(write)) => Some(if state.0 < write.0 { state } else { write }),
-            (state, write) => state.or(write),
-        }
+        let write = self.since(&self.blocked, self.limits.write, Late::Write);
+        let all = [head, idle, write].into_iter().flatten();
+        all.min_by_key(|(at, _)| *at)
+    }
+
+    /// When a wait that began at `mark` becomes too long; `None` when it is no wait.
+    fn since(&self, mark: &AtomicU64, limit: Duration, late: Late) -> Option<(Instant, Late)> {
+        let since = mark.load(Ordering::Relaxed).checked_sub(1)?;
+        Some((self.at(since) + limit, late))
     }
 
     fn begin_state(&self) {
@@ -161,7 +196,7 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(75);
     const WRITE: Duration = Duration::from_secs(60);
 
-    fn watch(heads: bool) -> Watch {
+    fn watch(is_http2: bool) -> Watch {
         let settings = Settings {
             handshake: HEAD,
             head: HEAD,
@@ -169,54 +204,90 @@ mod tests {
             idle: IDLE,
             write_idle: WRITE,
             h2_streams: 1,
+            h2_resets: 3,
             h2_window: 1,
             h2_connection_window: 1,
         };
         let watch = Watch::new(&settings);
-        watch.begin(heads);
+        watch.begin(is_http2);
         watch
+    }
+
+    async fn seconds(count: u64) {
+        tokio::time::advance(Duration::from_secs(count)).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_then_reads_a_head_then_has_no_deadline() {
-        let watch = watch(true);
+        let watch = watch(false);
         let start = Instant::now();
         assert_eq!(watch.deadline(), Some((start + IDLE, Late::Idle)));
-        tokio::time::advance(Duration::from_secs(5)).await;
-        watch.read();
-        tokio::time::advance(Duration::from_secs(5)).await;
-        watch.read();
-        assert_eq!(
-            watch.deadline(),
-            Some((start + Duration::from_secs(5) + HEAD, Late::Head))
-        );
+        seconds(5).await;
+        watch.head(false, true);
+        seconds(5).await;
+        watch.head(false, true);
+        let due = start + Duration::from_secs(5) + HEAD;
+        assert_eq!(watch.deadline(), Some((due, Late::Head)));
+        watch.head(true, false);
         watch.begin_request();
-        watch.read();
         assert_eq!(watch.deadline(), None);
         watch.end_request(false);
-        assert_eq!(
-            watch.deadline(),
-            Some((start + Duration::from_secs(10) + IDLE, Late::Idle))
-        );
+        let due = start + Duration::from_secs(10) + IDLE;
+        assert_eq!(watch.deadline(), Some((due, Late::Idle)));
         assert!(!watch.left_unread());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_on_an_idle_http2_connection_are_no_head() {
+    async fn a_head_that_came_with_the_request_before_it_has_its_time_after_that() {
         let watch = watch(false);
+        watch.head(true, true);
+        watch.begin_request();
+        seconds(100).await;
+        assert_eq!(watch.deadline(), None);
+        watch.end_request(false);
+        assert_eq!(watch.deadline(), Some((Instant::now() + HEAD, Late::Head)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_http2_a_head_waits_for_no_request() {
+        let watch = watch(true);
+        watch.begin_request();
+        watch.head(false, true);
+        assert_eq!(watch.deadline(), Some((Instant::now() + HEAD, Late::Head)));
+        watch.head(true, false);
+        assert_eq!(watch.deadline(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_on_an_idle_http2_connection_are_no_head() {
+        let watch = watch(true);
         let start = Instant::now();
-        tokio::time::advance(Duration::from_secs(5)).await;
-        watch.read();
+        assert_eq!(watch.deadline(), Some((start + HEAD, Late::Head)));
+        seconds(5).await;
+        watch.head(true, false);
+        watch.head(false, false);
         assert_eq!(watch.deadline(), Some((start + IDLE, Late::Idle)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_blocked_write_counts_from_its_first_failure() {
+    async fn resets_make_it_weary_then_it_is_abused() {
         let watch = watch(true);
+        let seen = |watch: &Watch| (watch.is_weary(), watch.is_abused());
+        watch.reset(2);
+        assert_eq!(seen(&watch), (false, false));
+        watch.reset(1);
+        assert_eq!(seen(&watch), (true, false));
+        watch.reset(3);
+        assert_eq!(seen(&watch), (true, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blocked_write_counts_from_its_first_failure() {
+        let watch = watch(false);
         watch.begin_request();
         let start = Instant::now();
         watch.wrote(false);
-        tokio::time::advance(Duration::from_secs(5)).await;
+        seconds(5).await;
         watch.wrote(false);
         assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
         watch.wrote(true);

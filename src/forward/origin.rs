@@ -286,6 +286,7 @@ mod tests {
             with("reg.example", "reg.example", |repair| {
                 let _ = (repair.url(&value), repair.links(&value));
             });
+            crate::forward::fuzzing::check(value.as_bytes());
         }
     }
 }

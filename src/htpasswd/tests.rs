@@ -359,17 +359,12 @@ fn a_file_has_a_largest_size() {
 proptest! {
     #[test]
     fn any_bytes_parse(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let loaded = parse(&bytes);
-        prop_assert!(loaded.users.len() + loaded.problems.len() <= 6 * (bytes.len() + 1));
+        fuzzing::check(&bytes);
     }
 
     #[test]
     fn any_lines_parse_and_report_their_own_numbers(text in "([a-c \r\0#]{0,3}:?(\\$2y\\$04\\$|\\$apr1\\$|[./0-9A-Z]{12}\\.)?[:\r ]?\n){0,20}") {
-        let lines = text.split('\n').count();
-        for problem in parse(text.as_bytes()).problems {
-            prop_assert!((1..=lines).contains(&problem.line));
-            prop_assert!(!problem.to_string().contains(char::is_control));
-        }
+        fuzzing::check(text.as_bytes());
     }
 
     #[test]

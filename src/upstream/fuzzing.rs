@@ -127,7 +127,7 @@ fn final_head(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Each cut is a number of bytes, as far as they last.
-fn split<'a>(bytes: &'a [u8], cuts: &[u8]) -> Vec<&'a [u8]> {
+pub(crate) fn split<'a>(bytes: &'a [u8], cuts: &[u8]) -> Vec<&'a [u8]> {
     let mut rest = bytes;
     let mut pieces = Vec::new();
     for cut in cuts {
@@ -140,14 +140,12 @@ fn split<'a>(bytes: &'a [u8], cuts: &[u8]) -> Vec<&'a [u8]> {
 }
 
 fn read<'a>(asked: Asked, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
-    let wire = Wire {
-        pieces: pieces
-            .into_iter()
-            .filter(|it| !it.is_empty())
-            .map(<[u8]>::to_vec)
-            .collect(),
-        ends_in_reset: asked.ends_in_reset,
+    let end = if asked.ends_in_reset {
+        End::Reset
+    } else {
+        End::Orderly
     };
+    let wire = Wire::new(pieces.into_iter().map(<[u8]>::to_vec), end);
     let mut request = Request::new(());
     *request.method_mut() = if asked.is_head {
         Method::HEAD
@@ -196,10 +194,29 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// One piece a read, then the end; takes whatever is written.
-struct Wire {
+/// One piece a read, then the end; it takes whatever is written.
+pub(crate) struct Wire {
     pieces: VecDeque<Vec<u8>>,
-    ends_in_reset: bool,
+    end: End,
+}
+
+/// What comes behind the last piece.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    Orderly,
+    Reset,
+    /// Silence without end.
+    Never,
+}
+
+impl Wire {
+    pub(crate) fn new(pieces: impl IntoIterator<Item = Vec<u8>>, end: End) -> Self {
+        let pieces = pieces.into_iter().filter(|it| !it.is_empty());
+        Self {
+            pieces: pieces.collect(),
+            end,
+        }
+    }
 }
 
 impl AsyncRead for Wire {
@@ -209,11 +226,11 @@ impl AsyncRead for Wire {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Some(mut piece) = self.pieces.pop_front() else {
-            return Poll::Ready(if self.ends_in_reset {
-                Err(io::ErrorKind::ConnectionReset.into())
-            } else {
-                Ok(())
-            });
+            return match self.end {
+                End::Orderly => Poll::Ready(Ok(())),
+                End::Reset => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                End::Never => Poll::Pending,
+            };
         };
         let rest = piece.split_off(piece.len().min(out.remaining()));
         out.put_slice(&piece);

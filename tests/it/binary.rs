@@ -301,7 +301,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    fn start(file: &str) -> Self {
+    pub(crate) fn start(file: &str) -> Self {
         Self::spawn(&mut command(&["serve", "-c", file]))
     }
 
@@ -339,6 +339,14 @@ impl Gate {
                 Err(RecvTimeoutError::Disconnected) => panic!("ended without {words:?}"),
             }
         }
+    }
+
+    /// Memory in use, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let mut words = line.unwrap().split_whitespace();
+        words.nth(1).unwrap().parse().unwrap()
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::support::ask::chunk;
-use crate::support::client::{End, dial};
+use crate::support::client::{End, dial, is_late};
 use crate::support::h2::{H2, block_on, within};
 use crate::support::registry::Ended;
 use crate::support::{
@@ -172,6 +172,38 @@ fn head() {
         assert_eq!(client.rest(), (Vec::new(), End::Clean));
     }
     assert_eq!(registry.requests().len(), 4);
+}
+
+#[test]
+fn head_that_came_with_the_request_before_it() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let registry = Registry::start(move |exchange| {
+        let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+        exchange.send(OK);
+    });
+    let proxy = with(&registry, "head = \"300ms\"");
+    let mut client = Client::connect(&proxy);
+    let head = Ask::alice("GET", "/v2/").head();
+    client.send([&head, &head[..10]].concat());
+    registry.wait(|seen| seen.len() == 1);
+    // While the first one runs, the second may take its time.
+    assert!(held_back(&mut client));
+    drop(release);
+    assert_eq!(client.answer("GET").status, 200);
+    assert_eq!(client.answer("GET").status, 408);
+    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+}
+
+/// True when nothing comes for longer than the deadlines here.
+fn held_back(client: &mut Client) -> bool {
+    client
+        .socket
+        .set_read_timeout(Some(Duration::from_millis(900)))
+        .unwrap();
+    let is_late = client.try_answer("GET").is_err_and(|error| is_late(&error));
+    client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    is_late
 }
 
 #[test]

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 pub(crate) mod answer;
 pub(crate) mod ask;
+pub(crate) mod canary;
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod harbor;
 pub(crate) mod proxy;

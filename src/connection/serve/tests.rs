@@ -140,6 +140,7 @@ fn settings() -> Settings {
         idle: wait,
         write_idle: wait,
         h2_streams: 100,
+        h2_resets: 200,
         h2_window: 4 * 1024 * 1024,
         h2_connection_window: 8 * 1024 * 1024,
     }

@@ -1,0 +1,209 @@
+//! The frames of an HTTP/2 connection as they pass, counted before h2 sees them.
+//!
+//! h2 has no hook for frames that make no request. `heard` shows every byte of both directions to a [`Walker`], which
+//! looks at the nine bytes in front of each frame (RFC 9113 section 4.1) and steps over the rest; [`Frames`] and `watch`
+//! keep what it found. It judges no frame's content and keeps none.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Finds where frames begin and end.
+#[derive(Debug)]
+pub(super) struct Walker {
+    /// Bytes to step over: the rest of a payload, or the client's preface.
+    skip: usize,
+    /// The beginning of a frame, as much of it as has come.
+    start: Vec<u8>,
+}
+
+/// A frame whose beginning has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    /// Of RST_STREAM alone.
+    code: u32,
+}
+
+impl Walker {
+    /// Of the side that sends `preface` bytes before its first frame.
+    pub(super) fn new(preface: usize) -> Self {
+        Self {
+            skip: preface,
+            start: Vec::new(),
+        }
+    }
+
+    /// Follows more bytes, and tells of each frame that begins in them.
+    pub(super) fn walk(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Frame)) {
+        loop {
+            let step = self.skip.min(bytes.len());
+            self.skip -= step;
+            bytes = bytes.get(step..).unwrap_or_default();
+            if self.skip > 0 {
+                return;
+            }
+            let wanted = self.wanted().saturating_sub(self.start.len());
+            let (now, rest) = bytes.split_at(wanted.min(bytes.len()));
+            self.start.extend_from_slice(now);
+            bytes = rest;
+            if self.start.len() < self.wanted() {
+                if bytes.is_empty() {
+                    return;
+                }
+                continue;
+            }
+            if let Some(frame) = Frame::read(&self.start) {
+                self.skip = (frame.length + HEADER).saturating_sub(self.start.len());
+                tell(frame);
+            }
+            self.start.clear();
+        }
+    }
+
+    /// True when a payload or a frame's beginning has come in part.
+    pub(super) fn is_within(&self) -> bool {
+        self.skip > 0 || !self.start.is_empty()
+    }
+
+    /// Of a reset its code is of interest as well.
+    fn wanted(&self) -> usize {
+        match self.start.as_slice() {
+            [0, 0, 4, RST_STREAM, _, _, _, _, _, ..] => HEADER + 4,
+            _ => HEADER,
+        }
+    }
+}
+
+impl Frame {
+    fn read(start: &[u8]) -> Option<Self> {
+        let (&[a, b, c, kind, flags, _, _, _, _], code) = start.split_first_chunk::<HEADER>()?;
+        let code = code
+            .first_chunk::<4>()
+            .map_or(0, |it| u32::from_be_bytes(*it));
+        Some(Self {
+            length: u32::from_be_bytes([0, a, b, c]) as usize,
+            kind,
+            flags,
+            code,
+        })
+    }
+
+    /// Part of a head, of which more is to come in the next frame.
+    fn leaves_head_open(self) -> bool {
+        self.is_of_head() && self.flags & END_HEADERS == 0
+    }
+
+    fn is_of_head(self) -> bool {
+        matches!(self.kind, HEADERS | CONTINUATION)
+    }
+
+    /// True for a reset that says that something went wrong; not for the one behind an early answer.
+    pub(super) fn is_reset(self) -> bool {
+        self.kind == RST_STREAM && self.code != NO_ERROR
+    }
+
+    /// Makes work, and moves no request on. An acknowledgement answers a frame of ours.
+    fn is_idle_work(self) -> bool {
+        match self.kind {
+            DATA => self.length == 0 && self.flags & END_STREAM == 0,
+            SETTINGS | PING => self.flags & ACK == 0,
+            HEADERS | RST_STREAM | WINDOW_UPDATE | CONTINUATION => false,
+            _ => true,
+        }
+    }
+}
+
+/// What a client's frames have come to.
+#[derive(Debug)]
+pub(super) struct Frames {
+    walker: Walker,
+    /// The preface counts as the beginning of a head.
+    is_in_head: bool,
+    /// The frame that is passing leaves the head open.
+    stays_open: bool,
+    /// Frames that move no request on, less those that time has forgiven.
+    idle_work: u32,
+    since: Instant,
+}
+
+/// What more bytes came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    pub(super) resets: usize,
+    /// The end of a head came, the preface's among them.
+    pub(super) has_ended_head: bool,
+    pub(super) is_in_head: bool,
+    pub(super) is_flood: bool,
+}
+
+impl Frames {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            walker: Walker::new(PREFACE),
+            is_in_head: true,
+            stays_open: false,
+            idle_work: 0,
+            since: now,
+        }
+    }
+
+    /// Follows more bytes of the client.
+    pub(super) fn read(&mut self, bytes: &[u8], now: Instant) -> Passed {
+        let mut passed = Passed::default();
+        let (mut is_in_head, mut stays_open) = (self.is_in_head, self.stays_open);
+        let mut work = 0;
+        self.walker.walk(bytes, |frame| {
+            // The one before it is over.
+            passed.has_ended_head |= is_in_head && !stays_open;
+            (is_in_head, stays_open) = match (frame.is_of_head(), is_in_head && stays_open) {
+                (true, _) => (true, frame.leaves_head_open()),
+                (false, is_open) => (is_open, is_open),
+            };
+            passed.resets += usize::from(frame.is_reset());
+            work += u32::from(frame.is_idle_work());
+        });
+        if is_in_head && !stays_open && !self.walker.is_within() {
+            (is_in_head, passed.has_ended_head) = (false, true);
+        }
+        (self.is_in_head, self.stays_open) = (is_in_head, stays_open);
+        passed.is_in_head = is_in_head;
+        passed.is_flood = work > 0 && self.is_flood(work, now);
+        passed
+    }
+
+    fn is_flood(&mut self, work: u32, now: Instant) -> bool {
+        let periods = now.duration_since(self.since).as_millis() / PERIOD.as_millis();
+        let periods = u32::try_from(periods).unwrap_or(u32::MAX);
+        self.since += PERIOD.saturating_mul(periods.min(FLOOD));
+        self.idle_work = self.idle_work.saturating_sub(periods).saturating_add(work);
+        self.idle_work > FLOOD
+    }
+}
+
+const HEADER: usize = 9;
+/// `PRI * HTTP/2.0` and what belongs to it (RFC 9113 section 3.4).
+const PREFACE: usize = 24;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const NO_ERROR: u32 = 0;
+
+/// So many frames at once that move no request on; far more than any client sends to measure its network.
+const FLOOD: u32 = 1000;
+/// How long it takes until one of them is forgiven.
+const PERIOD: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests;

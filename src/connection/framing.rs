@@ -1,0 +1,273 @@
+//! The framing of HTTP/1 requests, read before hyper reads it.
+//!
+//! hyper forgives what two parsers may read in two ways: a length beside a transfer coding, a length said twice, a line
+//! that ends in LF alone, a fragment in the target. By the time a request is parsed nobody can see any of it, so
+//! `heard` shows every byte to [`Framing`] first. It follows heads and bodies, also of pipelined requests, and says
+//! at which byte it refuses to go on. It keeps no bytes but the beginning of a line, and judges no field that frames
+//! nothing: that is hyper's and `service`'s part.
+
+/// Where in the stream of requests the next byte stands.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    state: State,
+    line: Line,
+    body: Announced,
+    /// Bytes of a head have come, and not its end.
+    is_open: bool,
+    /// A head ended in what was read last.
+    has_ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Before the end of a request line.
+    #[default]
+    Request,
+    Fields,
+    /// A body of which so many bytes are missing.
+    Sized(u64),
+    ChunkSize,
+    Chunk(u64),
+    /// The CRLF behind a chunk's data.
+    ChunkEnd,
+    Trailers,
+    /// Nothing that follows is a request.
+    Over,
+}
+
+/// What the head says of its body.
+#[derive(Debug, Default)]
+struct Announced {
+    length: Option<u64>,
+    coding: Option<Coding>,
+    is_tunnel: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Chunked,
+    /// Answered 501 by `service`: how the body ends is anybody's guess.
+    Unknown,
+}
+
+/// A byte that hyper must not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Its index in what was read.
+    pub(super) at: usize,
+    pub(super) place: Place,
+}
+
+/// What a refused byte belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// To a malformed head.
+    Head,
+    /// To a malformed body.
+    Body,
+    /// To nothing: the head before it was the last one.
+    Behind,
+}
+
+impl Framing {
+    /// Follows more bytes of the stream.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        self.has_ended = false;
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            let left = bytes.len() - at;
+            if let State::Sized(missing) | State::Chunk(missing) = &mut self.state {
+                let count = left.min(usize::try_from(*missing).unwrap_or(usize::MAX));
+                *missing -= count as u64;
+                at += count;
+                self.end_data();
+                continue;
+            }
+            let place = match self.state {
+                State::Request | State::Fields => Place::Head,
+                State::Over => Place::Behind,
+                _ => Place::Body,
+            };
+            self.is_open |= place == Place::Head;
+            if self.step(byte).is_none() {
+                self.state = State::Over;
+                return Err(Refused { at, place });
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// True while some of a head has come, and not all of it.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.is_open
+    }
+
+    /// True when the last read brought the end of a head.
+    pub(super) fn has_ended_head(&self) -> bool {
+        self.has_ended
+    }
+
+    fn end_data(&mut self) {
+        match self.state {
+            State::Sized(0) => self.state = State::Request,
+            State::Chunk(0) => self.state = State::ChunkEnd,
+            _ => {}
+        }
+    }
+
+    /// One byte of a line; `None` is a refusal.
+    fn step(&mut self, byte: u8) -> Option<()> {
+        if self.state == State::Over {
+            return None;
+        }
+        match (self.line.ends_in_cr, byte) {
+            (true, b'\n') => {
+                let next = self.end_line()?;
+                self.line.clear();
+                self.state = next;
+            }
+            // A bare CR, a bare LF, and NUL (RFC 9112 section 2.2, RFC 9110 section 5.5).
+            (true, _) | (false, b'\n' | 0) => return None,
+            (false, b'\r') => self.line.ends_in_cr = true,
+            (false, _) => {
+                // A fragment is never sent (RFC 9112 section 3.2); hyper would cut it off.
+                let is_out_of_place = match self.state {
+                    State::Request => byte == b'#',
+                    State::ChunkEnd => true,
+                    _ => false,
+                };
+                if is_out_of_place {
+                    return None;
+                }
+                self.line.push(byte);
+            }
+        }
+        Some(())
+    }
+
+    fn end_line(&mut self) -> Option<State> {
+        let is_empty = self.line.start.is_empty();
+        match self.state {
+            // An empty line before a request is no part of it (RFC 9112 section 2.2).
+            State::Request if is_empty => Some(State::Request),
+            State::Request => {
+                self.body = Announced::of_request(&self.line)?;
+                Some(State::Fields)
+            }
+            State::Fields if is_empty => {
+                (self.is_open, self.has_ended) = (false, true);
+                self.body.state()
+            }
+            State::Fields => self.body.field(&self.line).map(|()| State::Fields),
+            State::ChunkSize => chunk(&self.line),
+            State::ChunkEnd => Some(State::ChunkSize),
+            State::Trailers if is_empty => Some(State::Request),
+            State::Trailers => (!self.line.is_folded()).then_some(State::Trailers),
+            State::Sized(_) | State::Chunk(_) | State::Over => None,
+        }
+    }
+}
+
+impl Announced {
+    fn of_request(line: &Line) -> Option<Self> {
+        // HTTP/2's preface, which hyper would not answer.
+        if line.start.starts_with(b"PRI ") {
+            return None;
+        }
+        Some(Self {
+            is_tunnel: line.start.starts_with(b"CONNECT "),
+            ..Self::default()
+        })
+    }
+
+    /// A line of the head.
+    fn field(&mut self, line: &Line) -> Option<()> {
+        if line.is_folded() {
+            return None;
+        }
+        let colon = line.start.iter().position(|byte| *byte == b':');
+        let Some((name, value)) = colon.and_then(|at| line.start.split_at_checked(at)) else {
+            // hyper refuses a line without a colon, and this name is longer than those that matter.
+            return Some(());
+        };
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let length = number(value, 10).filter(|_| !line.is_cut && self.length.is_none())?;
+            self.length = Some(length);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            let is_chunked = value.eq_ignore_ascii_case(b"chunked") && !line.is_cut;
+            self.coding = Some(match self.coding {
+                None if is_chunked => Coding::Chunked,
+                _ => Coding::Unknown,
+            });
+        }
+        Some(())
+    }
+
+    /// What follows the head.
+    fn state(&self) -> Option<State> {
+        match (self.length, self.coding) {
+            (Some(_), Some(_)) => None,
+            (_, Some(Coding::Unknown)) => Some(State::Over),
+            // Refused by `service`; whatever the client takes for a tunnel is not read.
+            _ if self.is_tunnel => Some(State::Over),
+            (None, Some(Coding::Chunked)) => Some(State::ChunkSize),
+            (Some(0) | None, None) => Some(State::Request),
+            (Some(length), None) => Some(State::Sized(length)),
+        }
+    }
+}
+
+/// The size of a chunk; what extensions say is nobody's business (RFC 9112 section 7.1.1).
+fn chunk(line: &Line) -> Option<State> {
+    let digits = line.start.split(|byte| *byte == b';').next()?;
+    match number(digits, 16)? {
+        0 => Some(State::Trailers),
+        size => Some(State::Chunk(size)),
+    }
+}
+
+/// Digits only: `str::parse` would take a sign, too.
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    let digits = str::from_utf8(digits).ok()?;
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}
+
+/// A line that is being read: as much of it as can matter.
+#[derive(Debug, Default)]
+struct Line {
+    start: Vec<u8>,
+    /// There is more than was kept.
+    is_cut: bool,
+    ends_in_cr: bool,
+}
+
+impl Line {
+    fn push(&mut self, byte: u8) {
+        if self.start.len() < KEPT {
+            self.start.push(byte);
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    /// Continues the line before it (RFC 9112 section 5.2).
+    fn is_folded(&self) -> bool {
+        matches!(self.start.first(), Some(b' ' | b'\t'))
+    }
+
+    fn clear(&mut self) {
+        self.start.clear();
+        (self.is_cut, self.ends_in_cr) = (false, false);
+    }
+}
+
+/// Longer than every line that frames a body, unless somebody plays tricks.
+const KEPT: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The stream of a connection above TLS: what HTTP is read from, and who listens.
+//!
+//! `serve` puts it between TLS and hyper. It is above TLS because TLS may hold bytes of a head that came with the
+//! handshake's end. What the bytes mean is said in `framing` and `frames`.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::frames::{Frames, Walker};
+use super::framing::{Framing, Place, Refused};
+use super::watch::Watch;
+use crate::body::Holding;
+
+/// Who hears what HTTP is read from and written to.
+pub(super) trait Listener {
+    /// Ready when there may be a read, or with the error that takes its place.
+    fn poll_read_on(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>>;
+
+    /// These bytes came, at least one; the listener says how many of them go on.
+    fn read(&mut self, bytes: &mut [u8]) -> usize;
+
+    /// These bytes were sent.
+    fn wrote(&mut self, _: &[u8]) {}
+}
+
+/// HTTP/1: heads begin and end, and nothing in doubtful framing goes on.
+pub(super) struct Requests {
+    watch: Arc<Watch>,
+    framing: Framing,
+    refused: Option<Place>,
+}
+
+impl Requests {
+    pub(super) fn new(watch: &Arc<Watch>) -> Self {
+        Self {
+            watch: Arc::clone(watch),
+            framing: Framing::default(),
+            refused: None,
+        }
+    }
+}
+
+impl Listener for Requests {
+    fn poll_read_on(&mut self, _: &Context<'_>) -> Poll<io::Result<()>> {
+        match self.refused {
+            None => Poll::Ready(Ok(())),
+            Some(Place::Body) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            // hyper has all that it is to have, and answers that.
+            Some(Place::Head | Place::Behind) => Poll::Pending,
+        }
+    }
+
+    /// What is refused comes as if it had not: the next read tells.
+    fn read(&mut self, bytes: &mut [u8]) -> usize {
+        let followed = self.framing.read(bytes);
+        let has_ended = self.framing.has_ended_head();
+        self.watch.head(has_ended, self.framing.is_in_head());
+        let Err(Refused { at, place }) = followed else {
+            return bytes.len();
+        };
+        self.refused = Some(place);
+        match bytes.get_mut(at) {
+            // No head may hold a NUL: hyper answers the requests before it, then this one with 400, and closes.
+            Some(byte) if place == Place::Head => {
+                *byte = 0;
+                at.saturating_add(1)
+            }
+            _ => at,
+        }
+    }
+}
+
+/// HTTP/2: what came waits in memory, and frames are counted.
+pub(super) struct Counted {
+    watch: Arc<Watch>,
+    holding: Arc<Holding>,
+    frames: Frames,
+    sent: Walker,
+}
+
+impl Counted {
+    pub(super) fn new(watch: &Arc<Watch>, holding: &Arc<Holding>) -> Self {
+        Self {
+            watch: Arc::clone(watch),
+            holding: Arc::clone(holding),
+            frames: Frames::new(Instant::now()),
+            sent: Walker::new(0),
+        }
+    }
+}
+
+impl Listener for Counted {
+    fn poll_read_on(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.is_abused() {
+            return Poll::Pending;
+        }
+        let may = self.holding.poll_read_on(cx);
+        if may.is_pending() {
+            // Who is not read from is not slow.
+            self.watch.head(false, false);
+        }
+        may.map(Ok)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> usize {
+        self.holding.read(bytes.len());
+        let passed = self.frames.read(bytes, Instant::now());
+        self.watch.head(passed.has_ended_head, passed.is_in_head);
+        self.watch.reset(passed.resets);
+        if passed.is_flood {
+            self.watch.flood();
+        }
+        bytes.len()
+    }
+
+    fn wrote(&mut self, bytes: &[u8]) {
+        let watch = &self.watch;
+        self.sent.walk(bytes, |frame| {
+            watch.reset(usize::from(frame.is_reset()));
+        });
+    }
+}
+
+/// What HTTP is read from and written to.
+pub(super) struct Heard<IO, L> {
+    stream: IO,
+    listener: L,
+}
+
+impl<IO, L> Heard<IO, L> {
+    pub(super) fn new(stream: IO, listener: L) -> Self {
+        Self { stream, listener }
+    }
+
+    /// The stream alone, where nothing that comes is HTTP any more.
+    pub(super) fn into_inner(self) -> IO {
+        self.stream
+    }
+}
+
+impl<IO: AsyncRead + Unpin, L: Listener + Unpin> AsyncRead for Heard<IO, L> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.listener.poll_read_on(cx))?;
+            let before = out.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
+            let fresh = out.filled_mut().get_mut(before..).unwrap_or_default();
+            if fresh.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let kept = self.listener.read(fresh);
+            out.set_filled(before + kept);
+            // Nothing at all would be the end of the stream.
+            if kept > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<IO: AsyncWrite + Unpin, L: Listener + Unpin> AsyncWrite for Heard<IO, L> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.listener.wrote(bytes.get(..count).unwrap_or_default());
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        let mut left = count;
+        for slice in slices {
+            let sent = slice.get(..left.min(slice.len())).unwrap_or_default();
+            self.listener.wrote(sent);
+            left -= sent.len();
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
