@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::body::{Body, Budget, Received};
+use crate::body::{Body, Budget, Floor, Received};
 use crate::tls::{self, HandshakeError, Tls};
 
 mod drain;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub idle: Duration,
     /// A write that makes no progress.
     pub write_idle: Duration,
+    /// The least a client that is waited for takes of an answer.
+    pub floor: Floor,
     /// Streams at once on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Receive window of one HTTP/2 stream, in bytes: the upload speed is this over the round trip.
@@ -112,7 +114,7 @@ pub async fn serve_tls(
     tls: Arc<Tls>,
     service: impl Service,
 ) {
-    let watch = Arc::new(Watch::new(terms.settings));
+    let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let Ok(stream) = open(stream) else { return };
     let stream = Watched::new(stream, &watch);
     let handshake = timeout(terms.settings.handshake, tls::accept(stream, &tls));
@@ -158,7 +160,7 @@ pub async fn serve_plain(
         client: peer.client(),
         tls: None,
     };
-    let watch = Arc::new(Watch::new(terms.settings));
+    let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let stream = Watched::new(stream, &watch);
     serve::Connection::new(info, terms, watch, service)
         .http1(stream)

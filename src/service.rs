@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use crate::access::Permitted;
 use crate::access_log::AccessLog;
 use crate::auth::{Challenge, TokenService};
-use crate::body::{Body, Inbound, Received};
+use crate::body::{Body, Floor, Inbound, Received};
 use crate::connection::Exchange;
 use crate::forward::{Around, Origin};
 use crate::refusal::Refusal;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub target_size: usize,
     /// Longest silence within a request body.
     pub body_idle: Duration,
+    /// The least of a request body that comes while it is waited for.
+    pub floor: Floor,
     /// Where plain HTTP is sent to.
     pub https_port: u16,
 }
@@ -204,6 +206,7 @@ impl Service {
             received,
             route.max_body,
             self.settings.body_idle,
+            self.settings.floor,
         )))
     }
 }

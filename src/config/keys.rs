@@ -26,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "limits.idle",
     "limits.body_idle",
     "limits.write_idle",
+    "limits.floor_rate",
     "limits.h2_streams",
     "limits.h2_window",
     "limits.h2_connection_window",

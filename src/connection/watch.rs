@@ -5,11 +5,13 @@
 //! looks here when its one timer fires.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Settings;
+use super::{Drain, Settings};
+use crate::body::{Cut, Pace};
 
 /// The state of one connection.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub(super) struct Watch {
     since: AtomicU64,
     /// The same for a write that makes no progress, plus one; 0 while writes succeed.
     blocked: AtomicU64,
+    /// Of what the peer takes.
+    pace: Pace,
+    late: AtomicBool,
+    drain: Drain,
 }
 
 #[derive(Debug)]
@@ -41,12 +47,12 @@ pub(super) enum Late {
     Head,
     /// No request.
     Idle,
-    /// A peer that does not read.
+    /// A peer that does not read, or too slowly.
     Write,
 }
 
 impl Watch {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, drain: Drain) -> Self {
         let limits = Limits {
             head: settings.head,
             idle: settings.idle,
@@ -61,6 +67,9 @@ impl Watch {
             unread: AtomicBool::new(false),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            pace: Pace::new(settings.floor),
+            late: AtomicBool::new(false),
+            drain,
         }
     }
 
@@ -80,12 +89,36 @@ impl Watch {
         }
     }
 
-    /// A write went through, or could not.
-    pub(super) fn wrote(&self, progress: bool) {
-        if progress {
-            self.blocked.store(0, Ordering::Relaxed);
-        } else if self.blocked.load(Ordering::Relaxed) == 0 {
-            self.blocked.store(self.now() + 1, Ordering::Relaxed);
+    /// A write went through with so many bytes, or could not.
+    pub(super) fn wrote(&self, count: Poll<usize>) {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        match count {
+            Poll::Ready(count) => {
+                let waited = match blocked {
+                    0 => Duration::ZERO,
+                    since => Duration::from_millis((self.now() + 1).saturating_sub(since)),
+                };
+                self.blocked.store(0, Ordering::Relaxed);
+                self.pace.moved(count, waited);
+            }
+            Poll::Pending if blocked == 0 => {
+                self.blocked.store(self.now() + 1, Ordering::Relaxed);
+            }
+            Poll::Pending => {}
+        }
+    }
+
+    /// A deadline passed: what is dropped from now on was too slow.
+    pub(super) fn note_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    /// Why a request that is dropped now did not end by itself; `None` when its client left.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        if self.late.load(Ordering::Relaxed) {
+            Some(Cut::Timeout)
+        } else {
+            self.drain.is_over().then_some(Cut::Drain)
         }
     }
 
@@ -132,7 +165,10 @@ impl Watch {
         });
         let write = match self.blocked.load(Ordering::Relaxed) {
             0 => None,
-            since => Some((self.at(since - 1) + self.limits.write, Late::Write)),
+            since => {
+                let limit = self.limits.write.min(self.pace.left());
+                Some((self.at(since - 1) + limit, Late::Write))
+            }
         };
         match (state, write) {
             (Some(state), Some(write)) => Some(if state.0 < write.0 { state } else { write }),
@@ -156,6 +192,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Floor;
 
     const HEAD: Duration = Duration::from_secs(15);
     const IDLE: Duration = Duration::from_secs(75);
@@ -171,8 +208,12 @@ mod tests {
             h2_streams: 1,
             h2_window: 1,
             h2_connection_window: 1,
+            floor: Floor {
+                rate: 1000,
+                window: WRITE,
+            },
         };
-        let watch = Watch::new(&settings);
+        let watch = Watch::new(&settings, super::super::Drainer::new().listen());
         watch.begin(heads);
         watch
     }
@@ -215,11 +256,33 @@ mod tests {
         let watch = watch(true);
         watch.begin_request();
         let start = Instant::now();
-        watch.wrote(false);
+        watch.wrote(Poll::Pending);
         tokio::time::advance(Duration::from_secs(5)).await;
-        watch.wrote(false);
+        watch.wrote(Poll::Pending);
         assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
-        watch.wrote(true);
+        watch.wrote(Poll::Ready(1));
         assert_eq!(watch.deadline(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_too_little_is_late_and_one_that_waits_is_not() {
+        let watch = watch(true);
+        watch.begin_request();
+        let second = Duration::from_secs(1);
+        for _ in 0..600 {
+            // The upstream's time.
+            tokio::time::advance(second).await;
+            watch.wrote(Poll::Ready(1));
+        }
+        let start = Instant::now();
+        for _ in 0..59 {
+            watch.wrote(Poll::Pending);
+            assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
+            tokio::time::advance(second).await;
+            watch.wrote(Poll::Ready(500));
+        }
+        watch.wrote(Poll::Pending);
+        tokio::time::advance(second).await;
+        assert_eq!(watch.deadline(), Some((Instant::now(), Late::Write)));
     }
 }

@@ -65,9 +65,18 @@ pub(super) enum Stream {
 /// Connects to `endpoint`; `within` covers resolution and every address.
 pub(super) async fn open(endpoint: &Endpoint, within: Duration) -> Result<Stream, Error> {
     match tokio::time::timeout(within, connect(endpoint)).await {
+        Ok(Err(error)) if is_exhausted(&error) => Err(Error::Exhausted(error)),
         Ok(connected) => connected.map_err(Error::Connect),
         Err(_) => Err(Error::ConnectTimeout(within)),
     }
+}
+
+/// True when it is not the upstream's fault: the process or the system is out of descriptors.
+fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    exhausted
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&error.raw_os_error())
 }
 
 async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
