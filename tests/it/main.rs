@@ -11,10 +11,12 @@
     reason = "a test fails by panicking, and a table of cases is long"
 )]
 
+mod aborts;
 mod access_log;
 mod answers;
 mod binary;
 mod credentials;
+mod deadlines;
 mod drain;
 mod early;
 mod failures;
@@ -38,6 +40,7 @@ mod rights;
 mod rules;
 mod shared_rights;
 mod streaming;
+mod stuck;
 mod support;
 mod throttle;
 mod tls;

@@ -9,6 +9,7 @@ pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod faulty;
 pub(crate) mod h2;
 pub(crate) mod proxy;
 pub(crate) mod registry;
