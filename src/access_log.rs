@@ -224,3 +224,43 @@ const CLIENT_ABORT: &str = "client_abort";
 const TIMEOUT: &str = "timeout";
 /// nginx's status for a client that left before its answer; here, for any request without one.
 const CLIENT_GONE: u16 = 499;
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::addr::PeerAddr;
+    use crate::log::Destination;
+
+    /// How a request ended that was under way when `end` was done.
+    fn ended(end: impl FnOnce(&Received)) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let lost = |_| String::new();
+        let log = AccessLog {
+            sink: Sink::open(Destination::File(path.clone()), lost).unwrap(),
+            json: false,
+        };
+        let received = Arc::<Received>::default();
+        let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
+        let record = Record::begin(Some(&log), client, Arc::clone(&received), "id");
+        let _caught = catch_unwind(AssertUnwindSafe(|| {
+            let _record = record;
+            end(&received);
+        }));
+        drop(log);
+        let line = std::fs::read_to_string(path).unwrap();
+        let mut words = line.split(' ');
+        let word = words.find_map(|word| word.strip_prefix("ended="));
+        word.unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn who_ended_a_request_is_told() {
+        assert_eq!(ended(|_| ()), "client_abort");
+        assert_eq!(ended(|received| received.note_cut(Cut::Drain)), "drain");
+        assert_eq!(ended(|received| received.note_cut(Cut::Timeout)), "timeout");
+        assert_eq!(ended(|_| panic!("as it was told to")), "panic");
+    }
+}

@@ -24,7 +24,9 @@ fn before(upstream: &Faulty) -> Proxy {
 }
 
 /// A request that is under way when its client goes: how it begins, and what the upstream must have seen by then.
-fn begun() -> Vec<(Ask, Vec<u8>, fn(&Arrival) -> bool)> {
+type Begun = (Ask, Vec<u8>, fn(&Arrival) -> bool);
+
+fn begun() -> Vec<Begun> {
     let has_some = |arrival: &Arrival| arrival.body == 4;
     let is_whole = |arrival: &Arrival| arrival.is_whole;
     let mut length = Ask::alice("PATCH", UPLOAD);
