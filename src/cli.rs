@@ -137,7 +137,7 @@ fn serve(file: &std::path::Path) -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(&format!("cannot write log.file: {error}")),
     };
-    let (server, problems) = match Server::start(file, &config, problems, Some(log)) {
+    let (server, problems) = match Server::start(file, &config, problems, Some(log.clone())) {
         Ok(started) => started,
         Err(Failure::Refused(problems)) => return refuse(&problems),
         Err(Failure::Unable(problems)) => return fail(&format!("{problems}\nnot started")),
@@ -164,6 +164,8 @@ fn serve(file: &std::path::Path) -> ExitCode {
             tracing::info!("listening on {address}");
         }
         server.run(commands).await;
+        // The subscriber keeps its sink for ever, so dropping ours waits for nothing.
+        log.finish();
         ExitCode::SUCCESS
     })
 }

@@ -86,6 +86,14 @@ impl Sink {
         }
     }
 
+    /// Waits until the lines so far are written, but never hangs on a pipe that nobody reads.
+    pub fn finish(&self) {
+        let until = Instant::now() + LAST_LINES;
+        while self.shared.state.queued.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     /// Opens the file anew, behind the lines already queued: what logrotate asks for.
     pub fn reopen(&self) {
         if let Some(queue) = &self.shared.queue {
