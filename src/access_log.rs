@@ -4,18 +4,18 @@
 //! which is when the last byte of the answer is out, or when nobody waits for it any more. It never
 //! holds a query, a credential or a header's value, and control bytes are escaped.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use time::OffsetDateTime;
-use time::format_description::StaticFormatDescription;
-use time::macros::format_description;
-
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::body::{End, Observer, Received};
+use crate::body::{self, Cut, End, Observer, Received};
 use crate::log::Sink;
 use crate::registry::Operation;
+
+mod line;
+
+pub use line::lost_line;
+use line::{as_json, as_text};
 
 /// Where and how the lines are written.
 #[derive(Clone, Debug)]
@@ -32,6 +32,7 @@ pub struct Record {
     log: Option<AccessLog>,
     began: Instant,
     received: Arc<Received>,
+    is_client_gone: bool,
     facts: Facts,
 }
 
@@ -66,7 +67,7 @@ impl Record {
     ) -> Self {
         let mut facts = Facts {
             status: CLIENT_GONE,
-            ended: "client_abort",
+            ended: CLIENT_ABORT,
             ..Facts::default()
         };
         if log.is_some() {
@@ -77,6 +78,7 @@ impl Record {
             log: log.cloned(),
             began: Instant::now(),
             received,
+            is_client_gone: false,
             facts,
         }
     }
@@ -137,9 +139,16 @@ impl Record {
         self.note(|facts| facts.refused = why.to_string());
     }
 
+    /// The client went away within its request; what is answered now nobody reads.
+    pub fn client_gone(&mut self) {
+        self.is_client_gone = true;
+    }
+
     /// The head of the answer is decided; the body may still break off.
     pub fn status(&mut self, status: http::StatusCode) {
-        self.facts.status = status.as_u16();
+        if !self.is_client_gone {
+            self.facts.status = status.as_u16();
+        }
     }
 
     /// True when a line will be written.
@@ -154,8 +163,6 @@ impl Record {
     }
 
     fn line(&self, json: bool) -> String {
-        let now = OffsetDateTime::now_utc();
-        let time = now.format(TIME).unwrap_or_default();
         let numbers = [
             ("status", u128::from(self.facts.status)),
             ("bytes_in", u128::from(self.received.bytes())),
@@ -164,9 +171,9 @@ impl Record {
         ];
         let words = self.facts.words();
         if json {
-            as_json(&time, &words, &numbers, self.facts.upstream_ms)
+            as_json(&words, &numbers, self.facts.upstream_ms)
         } else {
-            as_text(&time, &words, &numbers, self.facts.upstream_ms)
+            as_text(&words, &numbers, self.facts.upstream_ms)
         }
     }
 }
@@ -195,122 +202,81 @@ impl Observer for Record {
     fn ended(mut self: Box<Self>, bytes: u64, end: End<'_>) {
         self.facts.bytes_out = bytes;
         self.facts.ended = match end {
+            End::Whole if self.is_client_gone => CLIENT_ABORT,
             End::Whole => "",
-            End::Broken(_) => "upstream_abort",
-            End::Dropped => "client_abort",
+            End::Broken(error) => culprit(error),
+            End::Dropped => CLIENT_ABORT,
         };
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if let Some(log) = &self.log {
-            log.sink.write(self.line(log.json).into_bytes());
+        let Some(log) = &self.log else { return };
+        // Whose body is dropped has left, unless it was the gate that let go.
+        if self.facts.ended == CLIENT_ABORT && !self.is_client_gone {
+            self.facts.ended = match self.received.cut() {
+                Some(Cut::Drain) => "drain",
+                Some(Cut::Timeout) => TIMEOUT,
+                None if std::thread::panicking() => "panic",
+                None => CLIENT_ABORT,
+            };
         }
+        log.sink.write(self.line(log.json).into_bytes());
     }
 }
 
-/// `TIME access client=… status=200 …`: what is not known is left out.
-fn as_text(
-    time: &str,
-    words: &[(&str, &str)],
-    numbers: &[(&str, u128)],
-    upstream: Option<u128>,
-) -> String {
-    let mut line = format!("{time} access");
-    for (name, value) in words.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = write!(line, " {name}=");
-        if value
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-        {
-            line.push_str(value);
-        } else {
-            // Rust's escapes: quotes, backslashes and every control character.
-            let _ = write!(line, "{value:?}");
-        }
+/// Who broke an answer off.
+fn culprit(error: &body::Error) -> &'static str {
+    use body::Error as E;
+    match error {
+        E::Client(_) => CLIENT_ABORT,
+        E::Idle(_) | E::Slow(_) | E::Silent(_) => TIMEOUT,
+        E::Upstream(_) | E::TooLarge { .. } => "upstream_abort",
     }
-    for (name, value) in numbers {
-        let _ = write!(line, " {name}={value}");
-    }
-    if let Some(upstream) = upstream {
-        let _ = write!(line, " upstream_ms={upstream}");
-    }
-    line.push('\n');
-    line
 }
 
-/// One object; what is not known is `null`, so that every line has the same keys.
-fn as_json(
-    time: &str,
-    words: &[(&str, &str)],
-    numbers: &[(&str, u128)],
-    upstream: Option<u128>,
-) -> String {
-    let mut line = format!("{{\"time\":{}", quoted(time));
-    for (name, value) in words {
-        let value = if value.is_empty() {
-            "null".to_owned()
-        } else {
-            quoted(value)
-        };
-        let _ = write!(line, ",\"{name}\":{value}");
-    }
-    for (name, value) in numbers {
-        let _ = write!(line, ",\"{name}\":{value}");
-    }
-    let upstream = upstream.map_or_else(|| "null".to_owned(), |ms| ms.to_string());
-    let _ = writeln!(line, ",\"upstream_ms\":{upstream}}}");
-    line
-}
-
-fn quoted(text: &str) -> String {
-    let json = serde_json::Value::from(text).to_string();
-    // Legal in JSON as they are, and a command to a terminal: DEL and the controls above ASCII.
-    json.chars().fold(String::new(), |mut quoted, character| {
-        if character.is_control() {
-            let _ = write!(quoted, "\\u{:04x}", u32::from(character));
-        } else {
-            quoted.push(character);
-        }
-        quoted
-    })
-}
-
-/// RFC 3339 with milliseconds, always as long.
-const TIME: StaticFormatDescription =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-/// nginx's status for a client that left before its answer.
+const CLIENT_ABORT: &str = "client_abort";
+const TIMEOUT: &str = "timeout";
+/// nginx's status for a client that left before its answer; here, for any request without one.
 const CLIENT_GONE: u16 = 499;
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
+    use crate::addr::PeerAddr;
+    use crate::log::Destination;
 
-    const NUMBERS: [(&str, u128); 2] = [("status", 200), ("bytes_in", 3)];
-
-    #[test]
-    fn text_escapes_what_could_forge_a_line() {
-        let words = [("user", "al ice\n2026"), ("path", "/v2/"), ("site", "")];
-        assert_eq!(
-            as_text("T", &words, &NUMBERS, Some(7)),
-            "T access user=\"al ice\\n2026\" path=/v2/ status=200 bytes_in=3 upstream_ms=7\n"
-        );
+    /// How a request ended that was under way when `end` was done.
+    fn ended(end: impl FnOnce(&Received)) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let lost = |_| String::new();
+        let log = AccessLog {
+            sink: Sink::open(Destination::File(path.clone()), lost).unwrap(),
+            json: false,
+        };
+        let received = Arc::<Received>::default();
+        let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
+        let record = Record::begin(Some(&log), client, Arc::clone(&received), "id");
+        let _caught = catch_unwind(AssertUnwindSafe(|| {
+            let _record = record;
+            end(&received);
+        }));
+        drop(log);
+        let line = std::fs::read_to_string(path).unwrap();
+        let mut words = line.split(' ');
+        let word = words.find_map(|word| word.strip_prefix("ended="));
+        word.unwrap_or_default().to_owned()
     }
 
     #[test]
-    fn json_is_one_object_with_every_key() {
-        let words = [("user", "a\"\u{1b}\n\u{9b}\u{7f}"), ("site", "")];
-        let line = as_json("T", &words, &NUMBERS, None);
-        assert_eq!(line.matches('\n').count(), 1);
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["user"], "a\"\u{1b}\n\u{9b}\u{7f}");
-        assert!(
-            line.trim_end()
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() || byte == b' ')
-        );
-        assert!(value["site"].is_null() && value["upstream_ms"].is_null());
-        assert_eq!(value["status"], 200);
+    fn who_ended_a_request_is_told() {
+        assert_eq!(ended(|_| ()), "client_abort");
+        assert_eq!(ended(|received| received.note_cut(Cut::Drain)), "drain");
+        assert_eq!(ended(|received| received.note_cut(Cut::Timeout)), "timeout");
+        assert_eq!(ended(|_| panic!("as it was told to")), "panic");
     }
 }

@@ -1,10 +1,12 @@
 //! The one body type that moves through the gate, in both directions.
 //!
 //! `service` and `refusal` make small ones, `upstream` makes streamed ones out of a socket, and
-//! `inbound` makes them out of what a client sends, `held` counts what of that is still unread. A body carries data frames only:
+//! `inbound` makes them out of what a client sends, `held` counts what of that is still unread, `pace` what of it comes
+//! in a time. A body carries data frames only:
 //! trailers are dropped where a body is made, so nothing behind this type has to think of them.
 //! Nothing here collects or spools: a frame is handed on before the next one is read.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,10 +17,14 @@ use http_body::{Frame, SizeHint};
 mod held;
 mod inbound;
 mod observed;
+mod pace;
+mod received;
 
 pub use held::{Budget, FLOOR, Holding};
-pub use inbound::{Inbound, Received};
+pub use inbound::Inbound;
 pub use observed::{End, Observer};
+pub use pace::{Floor, Pace};
+pub use received::{Cut, Received};
 
 /// A body of bytes: empty, whole, or streamed.
 pub struct Body {
@@ -46,9 +52,33 @@ pub enum Error {
     /// The client sent nothing for `limits.body_idle`.
     #[error("nothing came from the client for {0:?}")]
     Idle(Duration),
+    /// The client sent less than `limits.floor_rate` over a minute of waiting for it.
+    #[error("less than {0} bytes a second came from the client")]
+    Slow(u64),
+    /// The upstream fell silent within its answer.
+    #[error("nothing came from the upstream for {0:?}")]
+    Silent(Duration),
     /// The upstream broke off its answer.
     #[error("the upstream's answer broke off")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// True when there is nobody left to answer. Wrong framing of a client that is still there is told.
+    pub fn is_client_gone(&self) -> bool {
+        let Self::Client(error) = self else {
+            return false;
+        };
+        let source = std::error::Error::source(error);
+        let io = source.and_then(|source| source.downcast_ref::<io::Error>());
+        // On HTTP/2 a stream whose body breaks off is reset, whichever side does it.
+        io.is_none_or(|io| {
+            !matches!(
+                io.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+            )
+        })
+    }
 }
 
 impl Body {

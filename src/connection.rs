@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
 
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::body::{Body, Budget, Received};
+use crate::body::{Body, Budget, Floor, Received};
 use crate::tls::{self, HandshakeError, Tls};
 
 mod arrival;
@@ -52,6 +52,8 @@ pub struct Settings {
     pub idle: Duration,
     /// A write that makes no progress.
     pub write_idle: Duration,
+    /// The least a client that is waited for takes of an answer.
+    pub floor: Floor,
     /// Streams at once on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Streams of one HTTP/2 connection that may be reset, by either side, before it is to end.
@@ -114,7 +116,7 @@ where
 
 /// Serves a connection to an HTTPS listener until it is closed.
 pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, service: impl Service) {
-    let watch = Arc::new(Watch::new(terms.settings));
+    let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let (peer, client) = (arrival.peer, arrival.client);
     let stream = Watched::new(arrival.stream, &watch);
     let handshake = timeout_at(arrival.until, tls::accept(stream, &tls));
@@ -156,7 +158,7 @@ pub async fn serve_plain(arrival: Arrival, terms: Terms<'_>, service: impl Servi
         client: arrival.client,
         tls: None,
     };
-    let watch = Arc::new(Watch::new(terms.settings));
+    let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let stream = Watched::new(arrival.stream, &watch);
     serve::Connection::new(info, terms, watch, service)
         .http1(stream)

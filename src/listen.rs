@@ -101,6 +101,7 @@ async fn accept_all(
     slots: &Slots,
     handle: &mut impl FnMut(TcpStream, PeerAddr, Slot),
 ) -> Infallible {
+    let mut is_exhausted = false;
     loop {
         // Taken off this runtime again: a worker's will watch it.
         match socket
@@ -108,8 +109,18 @@ async fn accept_all(
             .await
             .and_then(|(stream, address)| Ok((stream.into_std()?, address)))
         {
-            Err(error) => pause(&error).await,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Once, not four times a second for as long as it lasts.
+                if !std::mem::replace(&mut is_exhausted, true) {
+                    tracing::error!(%error, "cannot accept connections; trying again until it works");
+                }
+                tokio::time::sleep(EXHAUSTED).await;
+            }
             Ok((stream, address)) => {
+                if std::mem::take(&mut is_exhausted) {
+                    tracing::info!("connections are accepted again");
+                }
                 let peer = PeerAddr::new(address);
                 give(
                     stream,
@@ -150,20 +161,15 @@ fn give(
     }
 }
 
-/// Waits when the error will not go away by trying again at once.
-async fn pause(error: &io::Error) {
-    let of_one_connection = matches!(
+/// True when the next connection may well be accepted at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
-    );
-    if of_one_connection {
-        return;
-    }
-    tracing::error!(%error, "cannot accept connections; trying again in a moment");
-    tokio::time::sleep(EXHAUSTED).await;
+    )
 }
 
 /// Connections that wait in the kernel while a reload or an upgrade runs.

@@ -157,6 +157,15 @@ impl Refusal {
         }
     }
 
+    /// True when the client went away within its request: nobody reads the answer.
+    pub fn is_client_gone(&self) -> bool {
+        match self {
+            Self::Forward(forward::Error::Upstream(upstream::Error::Body(error)))
+            | Self::Form(error) => error.is_client_gone(),
+            _ => false,
+        }
+    }
+
     fn verdict(&self) -> Verdict {
         match self {
             Self::Target(error) => of_target(error),
@@ -287,7 +296,7 @@ fn of_upstream(error: &upstream::Error) -> Verdict {
             Code::Unavailable,
             "the registry behind this gate did not answer in time",
         ),
-        E::Busy => Verdict::new(
+        E::Busy | E::Exhausted(_) => Verdict::new(
             503,
             Code::Unavailable,
             "the registry behind this gate is busy; try again later",
@@ -300,8 +309,8 @@ fn of_upstream(error: &upstream::Error) -> Verdict {
 fn of_body(error: &body::Error) -> Verdict {
     match error {
         body::Error::TooLarge { .. } => Verdict::new(413, Code::SizeInvalid, error),
-        body::Error::Idle(_) => Verdict::new(408, Code::Unsupported, error),
-        body::Error::Client(_) | body::Error::Upstream(_) => {
+        body::Error::Idle(_) | body::Error::Slow(_) => Verdict::new(408, Code::Unsupported, error),
+        body::Error::Client(_) | body::Error::Upstream(_) | body::Error::Silent(_) => {
             Verdict::new(400, Code::Unsupported, error)
         }
     }

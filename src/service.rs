@@ -19,7 +19,7 @@ use crate::access::Permitted;
 use crate::access_log::AccessLog;
 use crate::addr::Networks;
 use crate::auth::{Challenge, TokenService};
-use crate::body::{Body, Inbound, Received};
+use crate::body::{Body, Floor, Inbound, Received};
 use crate::connection::{Exchange, Info};
 use crate::forward::{Around, Asker, Origin};
 use crate::refusal::Refusal;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub target_size: usize,
     /// Longest silence within a request body.
     pub body_idle: Duration,
+    /// The least of a request body that comes while it is waited for.
+    pub floor: Floor,
     /// Where plain HTTP is sent to.
     pub https_port: u16,
     /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
@@ -236,6 +238,7 @@ impl Service {
             received,
             route.max_body,
             self.settings.body_idle,
+            self.settings.floor,
         )))
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::access::Access;
-use crate::access_log::AccessLog;
+use crate::access_log::{self, AccessLog};
 use crate::addr::Networks;
 use crate::auth::{Authenticator, Logins};
 use crate::config::problem::{Problem, Problems};
@@ -172,7 +172,12 @@ impl Builder<'_> {
         {
             return Some((wanted, sink.clone()));
         }
-        match Sink::open(wanted.clone()) {
+        let lost_line = if self.config.log.json {
+            |lost| access_log::lost_line(true, lost)
+        } else {
+            |lost| access_log::lost_line(false, lost)
+        };
+        match Sink::open(wanted.clone(), lost_line) {
             Ok(sink) => Some((wanted, sink)),
             Err(error) => {
                 problems.push(

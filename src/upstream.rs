@@ -94,6 +94,9 @@ pub enum Error {
     /// Nothing listens there, or its name has no address. Nothing was sent.
     #[error("cannot connect to the upstream")]
     Connect(#[source] io::Error),
+    /// The process has no descriptor for one more connection. Nothing was sent.
+    #[error("no connection to the upstream can be opened")]
+    Exhausted(#[source] io::Error),
     /// No address took the connection in time. Nothing was sent.
     #[error("the upstream took no connection for {0:?}")]
     ConnectTimeout(Duration),
@@ -113,7 +116,7 @@ pub enum Error {
     #[error("malformed HTTP: {0}")]
     Malformed(&'static str),
     /// The client's body broke off; the upstream sees a cut request, never a shorter one.
-    #[error("the request's body broke off")]
+    #[error("the request's body broke off: {0}")]
     Body(#[source] body::Error),
     /// The upstream stopped reading the request and left no answer behind.
     #[error("the upstream stopped reading the request")]

@@ -1,4 +1,4 @@
-//! What a client sends: counted, limited in size, and under an idle deadline.
+//! What a client sends: counted, limited in size, and held to a pace.
 //!
 //! Made by `service` from hyper's body, read by `upstream`. It never waits for more than one frame,
 //! so the upstream's pace is the client's pace.
@@ -6,7 +6,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -15,8 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::Error;
-use super::held::{Holding, Part};
+use super::{Error, Floor, Pace, Received};
 
 /// A client's body on its way to the upstream.
 pub struct Inbound {
@@ -24,71 +22,33 @@ pub struct Inbound {
     received: Arc<Received>,
     limit: Option<u64>,
     idle: Duration,
+    pace: Pace,
     deadline: Pin<Box<Sleep>>,
-    waiting: bool,
+    /// Since when hyper has had nothing.
+    waiting: Option<Instant>,
     /// How far the connection's pauses were known when the deadline was set.
     pauses: u64,
     /// The task that reads, and the waker it leaves with hyper; on HTTP/2.
     waker: Option<(Waker, Waker)>,
 }
 
-/// How much of a client's body has come, and whether all of it has; shared with the access log.
-#[derive(Debug, Default)]
-pub struct Received {
-    bytes: AtomicU64,
-    ended: AtomicBool,
-    /// On HTTP/2, where what has come waits in memory.
-    part: Option<Arc<Part>>,
-}
-
-impl Received {
-    /// Of a body whose bytes count in `holding` until they are taken.
-    pub fn held_in(holding: &Arc<Holding>) -> Self {
-        Self {
-            part: Some(Part::new(holding)),
-            ..Self::default()
-        }
-    }
-
-    /// Bytes that have come so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// True once the client has sent its last byte.
-    pub fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Notes that there is nothing to come, as for a request without a body.
-    pub fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-        self.close();
-    }
-
-    /// Notes that nobody takes any more of the body.
-    pub fn close(&self) {
-        if let Some(part) = &self.part {
-            part.close();
-        }
-    }
-}
-
 impl Inbound {
-    /// Wraps `incoming`; more than `limit` bytes, or silence for `idle`, end it with an error.
+    /// Wraps `incoming`; more than `limit` bytes, silence for `idle`, or less than `floor`, end it with an error.
     pub fn new(
         incoming: Incoming,
         received: Arc<Received>,
         limit: Option<u64>,
         idle: Duration,
+        floor: Floor,
     ) -> Self {
         Self {
             incoming,
             received,
             limit,
             idle,
+            pace: Pace::new(floor),
             deadline: Box::pin(tokio::time::sleep(idle)),
-            waiting: false,
+            waiting: None,
             pauses: 0,
             waker: None,
         }
@@ -96,7 +56,7 @@ impl Inbound {
 
     /// hyper's next frame, asked for so that the holding learns whether there was one.
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let Some(part) = &self.received.part else {
+        let Some(part) = self.received.part() else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
         let (_, waker) = match self.waker.take() {
@@ -116,22 +76,44 @@ impl Inbound {
 
     /// Called when hyper has nothing: the clock runs from the first such moment on, and anew after a time in which
     /// the client was not read from.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if !self.waiting {
-            self.waiting = true;
-            let _ = self.has_paused();
-            self.deadline.as_mut().reset(Instant::now() + self.idle);
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if self.waiting.is_none() {
+            self.begin_wait();
         }
         ready!(self.deadline.as_mut().poll(cx));
         while self.has_paused() {
-            self.deadline.as_mut().reset(Instant::now() + self.idle);
+            self.begin_wait();
             ready!(self.deadline.as_mut().poll(cx));
         }
-        Poll::Ready(Error::Idle(self.idle))
+        let is_idle = self
+            .waiting
+            .is_some_and(|since| since.elapsed() >= self.idle);
+        Poll::Ready(if is_idle {
+            Error::Idle(self.idle)
+        } else {
+            Error::Slow(self.pace.rate())
+        })
+    }
+
+    fn begin_wait(&mut self) {
+        let now = Instant::now();
+        self.waiting = Some(now);
+        let _ = self.has_paused();
+        let limit = self.idle.min(self.pace.left());
+        self.deadline.as_mut().reset(now + limit);
+    }
+
+    /// `bytes` came; a client that could not be heard was not slow.
+    fn end_wait(&mut self, bytes: usize) {
+        let waited = match self.waiting.take() {
+            Some(since) if !self.has_paused() => since.elapsed(),
+            _ => Duration::ZERO,
+        };
+        self.pace.moved(bytes, waited);
     }
 
     fn has_paused(&mut self) -> bool {
-        let part = self.received.part.as_ref();
+        let part = self.received.part();
         part.is_some_and(|part| part.holding().has_paused(&mut self.pauses))
     }
 
@@ -143,11 +125,7 @@ impl Inbound {
     }
 
     fn count(&mut self, more: usize) -> Result<(), Error> {
-        let sum = self
-            .received
-            .bytes
-            .fetch_add(more as u64, Ordering::Relaxed)
-            + more as u64;
+        let sum = self.received.count(more);
         match self.limit {
             Some(limit) if sum > limit => Err(Error::TooLarge { limit }),
             _ => Ok(()),
@@ -165,9 +143,8 @@ impl http_body::Body for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             let Poll::Ready(frame) = self.poll_incoming(cx) else {
-                return self.poll_idle(cx).map(|error| Some(Err(error)));
+                return self.poll_late(cx).map(|error| Some(Err(error)));
             };
-            self.waiting = false;
             match frame {
                 None => {
                     self.received.end();
@@ -177,6 +154,7 @@ impl http_body::Body for Inbound {
                 // Trailers say nothing to a registry, and must never become headers (RFC 9110 6.5.1).
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        self.end_wait(data.len());
                         let counted = self.count(data.len());
                         self.note_end();
                         return Poll::Ready(Some(counted.map(|()| Frame::data(data))));

@@ -9,12 +9,20 @@ use super::{REFUSED, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::listen::Inherited;
+use crate::log::Sink;
 use crate::pid_file::{self, PidFile};
 use crate::server::upgrade::{Handover, Start};
 use crate::server::{Failure, Process, Server};
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
 use crate::{signals, state_file};
+
+/// A gate whose sockets listen, and what it runs on.
+struct Started {
+    server: Server,
+    runtime: Runtime,
+    log: Sink,
+}
 
 /// Why the gate does not serve.
 struct Ended {
@@ -58,7 +66,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
             "cannot use the sockets of systemd: {error}"
         ))),
     };
-    let ended = started.and_then(|(server, runtime)| serve(server, &runtime, succession));
+    let ended = started.and_then(|started| serve(started, succession));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended { why, code }) => {
@@ -72,7 +80,7 @@ fn start(
     file: &Path,
     inherited: Inherited,
     succession: Option<&Handover>,
-) -> Result<(Server, Runtime), Ended> {
+) -> Result<Started, Ended> {
     let started = build(file, inherited, succession.is_some());
     if let (Err(ended), Some(handover)) = (&started, succession) {
         // The other process shows one line of it; the rest is on standard error.
@@ -81,7 +89,7 @@ fn start(
     started
 }
 
-fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<(Server, Runtime), Ended> {
+fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, Ended> {
     let (config, mut problems) = config::load(file);
     let Some(config) = config else {
         return Err(Ended::refused(&problems));
@@ -99,7 +107,7 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<(Server, R
         take_pid_file(file, &config)?
     };
     let process = Process {
-        log: Some(log),
+        log: Some(log.clone()),
         manager: Manager::from_env(),
         inherited,
         start: Start::of_this_process().ok(),
@@ -119,10 +127,19 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<(Server, R
         .enable_all()
         .build()
         .map_err(|error| Ended::unable(format!("cannot start: {error}")))?;
-    Ok((server, runtime))
+    Ok(Started {
+        server,
+        runtime,
+        log,
+    })
 }
 
-fn serve(mut server: Server, runtime: &Runtime, succession: Option<Handover>) -> Result<(), Ended> {
+fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
+    let Started {
+        mut server,
+        runtime,
+        log,
+    } = started;
     runtime.block_on(async {
         // Before anybody is told that the gate is there.
         let commands = signals::commands()
@@ -138,7 +155,10 @@ fn serve(mut server: Server, runtime: &Runtime, succession: Option<Handover>) ->
         }
         server.run(commands).await;
         Ok(())
-    })
+    })?;
+    // The subscriber keeps its sink for ever, so dropping ours waits for nothing.
+    log.finish();
+    Ok(())
 }
 
 fn succeed(server: &mut Server, handover: Handover) -> Result<(), Ended> {

@@ -14,6 +14,7 @@ use super::problem::Problem;
 use super::table::Table;
 use super::{Config, Listen, Log, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
+use crate::body::Floor;
 use crate::listen::Binding;
 use crate::log::Destination;
 use crate::{connection, service, tls};
@@ -40,9 +41,10 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         queue: count(limits, "upstream_queue", 512),
         wait: wait(limits, "upstream_wait", 5),
     };
+    let connection = connection(limits);
     let config = Config {
-        connection: connection(limits),
-        service: service(limits, listen.as_ref()),
+        service: service(limits, listen.as_ref(), connection.floor),
+        connection,
         hashing: hashing(limits),
         throttle: throttle(&root),
         connections: count(limits, "connections", 10_000),
@@ -175,6 +177,10 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
         head_size: bytes(limits, "head_size", 4 * KIB..=MIB, 32 * 1024),
         idle: wait(limits, "idle", 75),
         write_idle: wait(limits, "write_idle", 60),
+        floor: Floor {
+            rate: bytes(limits, "floor_rate", 1..=MIB, KIB),
+            window: Duration::from_secs(60),
+        },
         h2_streams: limits.map_or(100, |limits| {
             limits.integer_or("h2_streams", 1..=10_000, 100)
         }),
@@ -184,13 +190,14 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
     }
 }
 
-fn service(limits: Option<&Table<'_>>, listen: Option<&Listen>) -> service::Settings {
+fn service(limits: Option<&Table<'_>>, listen: Option<&Listen>, floor: Floor) -> service::Settings {
     service::Settings {
         head_fields: limits.map_or(100, |limits| {
             limits.integer_or("head_fields", 10..=100, 100)
         }),
         target_size: bytes(limits, "target_size", 256..=60 * KIB, 16 * 1024),
         body_idle: wait(limits, "body_idle", 60),
+        floor,
         https_port: listen
             .and_then(|listen| listen.https.first())
             .and_then(Binding::port)

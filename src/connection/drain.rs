@@ -12,6 +12,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Drainer {
     begun: Arc<AtomicBool>,
+    cut: Arc<AtomicBool>,
     signal: watch::Sender<bool>,
 }
 
@@ -19,6 +20,7 @@ pub struct Drainer {
 #[derive(Clone, Debug)]
 pub struct Drain {
     begun: Arc<AtomicBool>,
+    cut: Arc<AtomicBool>,
     signal: watch::Receiver<bool>,
 }
 
@@ -27,6 +29,7 @@ impl Drainer {
     pub fn new() -> Self {
         Self {
             begun: Arc::default(),
+            cut: Arc::default(),
             signal: watch::Sender::new(false),
         }
     }
@@ -35,6 +38,7 @@ impl Drainer {
     pub fn listen(&self) -> Drain {
         Drain {
             begun: Arc::clone(&self.begun),
+            cut: Arc::clone(&self.cut),
             signal: self.signal.subscribe(),
         }
     }
@@ -43,6 +47,11 @@ impl Drainer {
     pub fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
         self.signal.send_replace(true);
+    }
+
+    /// What still runs is cut now; the log is to say so.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
     }
 }
 
@@ -56,6 +65,11 @@ impl Drain {
     /// True once draining has begun.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// True once the time for draining is over.
+    pub fn is_over(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Returns once draining has lasted `grace`.

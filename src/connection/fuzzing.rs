@@ -19,7 +19,7 @@ use super::serve::Connection;
 use super::watch::Watch;
 use super::{Answer, Drainer, Exchange, Info, Settings, Terms};
 use crate::addr::PeerAddr;
-use crate::body::{Body, Budget, Inbound};
+use crate::body::{Body, Budget, Floor, Inbound};
 use crate::upstream::fuzzing::{End, Wire, split};
 
 mod reference;
@@ -88,7 +88,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
         client: peer.client(),
         tls: None,
     };
-    let watch = Arc::new(Watch::new(&settings));
+    let watch = Arc::new(Watch::new(&settings, drainer.listen()));
     let connection = Connection::new(info, terms, watch, service);
     // An end of the client would race the answers, so its silence is the end.
     if is_http2 {
@@ -109,7 +109,13 @@ async fn take(exchange: Exchange, seen: &Mutex<Vec<Understood>>) -> Response<Bod
         seen.len() - 1
     };
     let incoming = exchange.request.into_body();
-    let mut body = pin!(Inbound::new(incoming, exchange.received, None, PATIENCE));
+    let mut body = pin!(Inbound::new(
+        incoming,
+        exchange.received,
+        None,
+        PATIENCE,
+        FLOOR
+    ));
     let mut bytes = Vec::new();
     while !body.is_end_stream() {
         match std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
@@ -163,6 +169,7 @@ fn settings() -> Settings {
         head_size: 16 * 1024,
         idle: PATIENCE,
         write_idle: PATIENCE,
+        floor: FLOOR,
         h2_streams: 100,
         h2_resets: 200,
         h2_window: 65_535,
@@ -172,6 +179,10 @@ fn settings() -> Settings {
 
 /// Nothing here takes time.
 const PATIENCE: Duration = Duration::from_secs(20);
+const FLOOR: Floor = Floor {
+    rate: 1,
+    window: PATIENCE,
+};
 /// More than a short stream of frames needs.
 const TURNS: usize = 50;
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

@@ -57,7 +57,7 @@ impl<'a, S: Service> Connection<'a, S> {
             .serve_connection(TokioIo::new(stream), service_fn(self.requests(None)));
         let drain = self.terms.drain.clone();
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
-        log_end(&self.info, &end);
+        note_end(&self.info, &watch, &end);
         let mut stream = http.into_parts().io.into_inner().into_inner();
         if let End::Late(Late::Head) = end {
             // Nobody else writes here any more: the head never became a request.
@@ -95,7 +95,7 @@ impl<'a, S: Service> Connection<'a, S> {
         let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
         let settings = self.terms.settings;
         let head_size = u32::try_from(settings.head_size).unwrap_or(u32::MAX);
-        let streams = Streams::new(settings.write_idle, &holding);
+        let streams = Streams::new(settings.write_idle, settings.floor, &holding);
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(settings.h2_streams)
@@ -110,7 +110,7 @@ impl<'a, S: Service> Connection<'a, S> {
             holding,
         };
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
-        log_end(&self.info, &end);
+        note_end(&self.info, &watch, &end);
         if let End::Late(Late::Idle | Late::Head) = end {
             // A goodbye (GOAWAY) and a bounded time to send it.
             http.shut_down();
@@ -184,6 +184,15 @@ impl Future for ServedAnswer {
     }
 }
 
+impl Drop for ServedAnswer {
+    /// Before the answer, whose drop writes the log.
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.note_cut();
+        }
+    }
+}
+
 impl<I, S> Http for http1::Connection<I, S>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Served> + Unpin,
@@ -242,8 +251,11 @@ where
     }
 }
 
-fn log_end(info: &Info, end: &End) {
+fn note_end(info: &Info, watch: &Watch, end: &End) {
     let client = info.client;
+    if let End::Late(_) = end {
+        watch.note_late();
+    }
     match end {
         End::Done => tracing::trace!(%client, "connection closed"),
         End::Broken(error) => tracing::debug!(%client, %error, "connection broken"),

@@ -81,7 +81,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watch.wrote(result.is_ready());
+        self.watch.wrote(count(&result));
         result
     }
 
@@ -91,7 +91,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.watch.wrote(result.is_ready());
+        self.watch.wrote(count(&result));
         result
     }
 
@@ -101,11 +101,23 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch.wrote(result.is_ready());
+        self.watch.wrote(if result.is_ready() {
+            Poll::Ready(0)
+        } else {
+            Poll::Pending
+        });
         result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn count(written: &Poll<io::Result<usize>>) -> Poll<usize> {
+    match written {
+        Poll::Ready(Ok(count)) => Poll::Ready(*count),
+        Poll::Ready(Err(_)) => Poll::Ready(0),
+        Poll::Pending => Poll::Pending,
     }
 }

@@ -1,4 +1,4 @@
-//! The tasks of HTTP/2 streams, and the end of one whose client takes nothing.
+//! The tasks of HTTP/2 streams, and the end of one whose client takes nothing, or too little.
 //!
 //! hyper asks an answer's body for a frame only once the client has opened the stream's window, so a
 //! client that never does holds the stream, and an upstream connection behind it, while the connection
@@ -9,19 +9,20 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::body::Holding;
+use crate::body::{Floor, Holding, Pace};
 
 /// Spawns stream tasks on this thread's runtime.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     limit: Duration,
+    floor: Floor,
     holding: Arc<Holding>,
 }
 
@@ -31,13 +32,21 @@ pub(super) struct Taken {
     start: Instant,
     /// Milliseconds from `start`, plus one; 0 while nothing waits for the client.
     since: AtomicU64,
+    /// Bytes that wait for the client.
+    offered: AtomicUsize,
+    pace: Pace,
+    late: AtomicBool,
 }
 
 impl Streams {
-    /// A stream may wait `limit` for its client to take a frame.
-    pub(super) fn new(limit: Duration, holding: &Arc<Holding>) -> Self {
+    /// A stream may wait `limit` for its client to take a frame, which must not be slower than `floor` either.
+    pub(super) fn new(limit: Duration, floor: Floor, holding: &Arc<Holding>) -> Self {
         let holding = Arc::clone(holding);
-        Self { limit, holding }
+        Self {
+            limit,
+            floor,
+            holding,
+        }
     }
 }
 
@@ -47,9 +56,13 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let Self { limit, holding } = self.clone();
+        let Self {
+            limit,
+            floor,
+            holding,
+        } = self.clone();
         tokio::spawn(async move {
-            let taken = Arc::new(Taken::new());
+            let taken = Arc::new(Taken::new(floor));
             let mut stream = pin!(stream);
             let (mut timer, mut pauses) = (None, 0);
             poll_fn(|cx| {
@@ -59,11 +72,12 @@ where
                 }
                 ready!(taken.poll_late(&mut timer, limit, cx));
                 // A window that the client opened in the meantime may not have been read.
-                if !holding.has_paused(&mut pauses) {
-                    return Poll::Ready(());
+                if holding.has_paused(&mut pauses) {
+                    taken.begin_wait();
+                    ready!(taken.poll_late(&mut timer, limit, cx));
                 }
-                taken.offer();
-                taken.poll_late(&mut timer, limit, cx)
+                taken.late.store(true, Ordering::Relaxed);
+                Poll::Ready(())
             })
             .await;
         });
@@ -71,10 +85,13 @@ where
 }
 
 impl Taken {
-    fn new() -> Self {
+    fn new(floor: Floor) -> Self {
         Self {
             start: Instant::now(),
             since: AtomicU64::new(0),
+            offered: AtomicUsize::new(0),
+            pace: Pace::new(floor),
+            late: AtomicBool::new(false),
         }
     }
 
@@ -83,22 +100,40 @@ impl Taken {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// There is something to give from now on.
-    pub(super) fn offer(&self) {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.since.store(now + 1, Ordering::Relaxed);
+    /// There are `bytes` to give from now on; none for a head.
+    pub(super) fn offer(&self, bytes: usize) {
+        self.offered.store(bytes, Ordering::Relaxed);
+        self.begin_wait();
     }
 
     /// The client took what there was.
     pub(super) fn take(&self) {
-        self.since.store(0, Ordering::Relaxed);
+        let since = self.since.swap(0, Ordering::Relaxed);
+        if since > 0 {
+            let waited = Duration::from_millis((self.now() + 1).saturating_sub(since));
+            let offered = self.offered.load(Ordering::Relaxed);
+            self.pace.moved(offered, waited);
+        }
+    }
+
+    /// True when the stream ends because its client took too long.
+    pub(super) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    fn begin_wait(&self) {
+        self.since.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
     }
 
     fn within<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> T {
         CURRENT.set(Some(Arc::clone(self)));
-        let result = run();
-        CURRENT.set(None);
-        result
+        // Also when the request panics.
+        let _left = Left;
+        run()
     }
 
     /// Ready when the client has taken nothing for `limit`; the timer is touched only while it might.
@@ -112,6 +147,7 @@ impl Taken {
         if since == 0 {
             return Poll::Pending;
         }
+        let limit = limit.min(self.pace.left());
         let at = self.start + Duration::from_millis(since - 1) + limit;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         loop {
@@ -123,6 +159,15 @@ impl Taken {
             }
             timer.as_mut().reset(at);
         }
+    }
+}
+
+/// Ends the time in which a stream is the current one.
+struct Left;
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        CURRENT.set(None);
     }
 }
 

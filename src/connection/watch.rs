@@ -5,11 +5,13 @@
 //! looks here when its one timer fires.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Settings;
+use super::{Drain, Settings};
+use crate::body::{Cut, Pace};
 
 /// The state of one connection.
 #[derive(Debug)]
@@ -29,6 +31,10 @@ pub(super) struct Watch {
     since: AtomicU64,
     /// The same for a write that makes no progress, plus one; 0 while writes succeed.
     blocked: AtomicU64,
+    /// Of what the peer takes.
+    pace: Pace,
+    late: AtomicBool,
+    drain: Drain,
 }
 
 #[derive(Debug)]
@@ -46,12 +52,12 @@ pub(super) enum Late {
     Head,
     /// No request.
     Idle,
-    /// A peer that does not read.
+    /// A peer that does not read, or too slowly.
     Write,
 }
 
 impl Watch {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, drain: Drain) -> Self {
         let limits = Limits {
             head: settings.head,
             idle: settings.idle,
@@ -69,6 +75,9 @@ impl Watch {
             head: AtomicU64::new(0),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            pace: Pace::new(settings.floor),
+            late: AtomicBool::new(false),
+            drain,
         }
     }
 
@@ -110,12 +119,36 @@ impl Watch {
             || self.resets.load(Ordering::Relaxed) >= self.limits.resets.saturating_mul(2)
     }
 
-    /// A write went through, or could not.
-    pub(super) fn wrote(&self, progress: bool) {
-        if progress {
-            self.blocked.store(0, Ordering::Relaxed);
-        } else if self.blocked.load(Ordering::Relaxed) == 0 {
-            self.blocked.store(self.now() + 1, Ordering::Relaxed);
+    /// A write went through with so many bytes, or could not.
+    pub(super) fn wrote(&self, count: Poll<usize>) {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        match count {
+            Poll::Ready(count) => {
+                let waited = match blocked {
+                    0 => Duration::ZERO,
+                    since => Duration::from_millis((self.now() + 1).saturating_sub(since)),
+                };
+                self.blocked.store(0, Ordering::Relaxed);
+                self.pace.moved(count, waited);
+            }
+            Poll::Pending if blocked == 0 => {
+                self.blocked.store(self.now() + 1, Ordering::Relaxed);
+            }
+            Poll::Pending => {}
+        }
+    }
+
+    /// A deadline passed: what is dropped from now on was too slow.
+    pub(super) fn note_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    /// Why a request that is dropped now did not end by itself; `None` when its client left.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        if self.late.load(Ordering::Relaxed) {
+            Some(Cut::Timeout)
+        } else {
+            self.drain.is_over().then_some(Cut::Drain)
         }
     }
 
@@ -164,7 +197,8 @@ impl Watch {
             let since = self.at(self.since.load(Ordering::Relaxed));
             (since + self.limits.idle, Late::Idle)
         });
-        let write = self.since(&self.blocked, self.limits.write, Late::Write);
+        let limit = self.limits.write.min(self.pace.left());
+        let write = self.since(&self.blocked, limit, Late::Write);
         let all = [head, idle, write].into_iter().flatten();
         all.min_by_key(|(at, _)| *at)
     }
@@ -191,6 +225,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Floor;
 
     const HEAD: Duration = Duration::from_secs(15);
     const IDLE: Duration = Duration::from_secs(75);
@@ -207,8 +242,12 @@ mod tests {
             h2_resets: 3,
             h2_window: 1,
             h2_connection_window: 1,
+            floor: Floor {
+                rate: 1000,
+                window: WRITE,
+            },
         };
-        let watch = Watch::new(&settings);
+        let watch = Watch::new(&settings, super::super::Drainer::new().listen());
         watch.begin(is_http2);
         watch
     }
@@ -286,11 +325,33 @@ mod tests {
         let watch = watch(false);
         watch.begin_request();
         let start = Instant::now();
-        watch.wrote(false);
+        watch.wrote(Poll::Pending);
         seconds(5).await;
-        watch.wrote(false);
+        watch.wrote(Poll::Pending);
         assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
-        watch.wrote(true);
+        watch.wrote(Poll::Ready(1));
         assert_eq!(watch.deadline(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_too_little_is_late_and_one_that_waits_is_not() {
+        let watch = watch(true);
+        watch.begin_request();
+        let second = Duration::from_secs(1);
+        for _ in 0..600 {
+            // The upstream's time.
+            tokio::time::advance(second).await;
+            watch.wrote(Poll::Ready(1));
+        }
+        let start = Instant::now();
+        for _ in 0..59 {
+            watch.wrote(Poll::Pending);
+            assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
+            tokio::time::advance(second).await;
+            watch.wrote(Poll::Ready(500));
+        }
+        watch.wrote(Poll::Pending);
+        tokio::time::advance(second).await;
+        assert_eq!(watch.deadline(), Some((Instant::now(), Late::Write)));
     }
 }

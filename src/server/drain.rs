@@ -23,6 +23,7 @@ impl Server {
             () = second_stop(&mut commands) => tracing::info!("told again: ending at once"),
         }
         let cut = self.workers.open();
+        self.drainer.cut();
         self.workers.cut();
         // What is cut ends at once; a thread that does not is left to the end of the process.
         let _ = timeout(Duration::from_secs(1), self.workers.finished()).await;

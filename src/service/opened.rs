@@ -52,7 +52,11 @@ impl Opened {
 
     /// The gate's own answer; an operator hears of what is the upstream's fault.
     pub(super) fn refuse(&mut self, refusal: &Refusal) -> Response<Body> {
-        self.record.refused(refusal);
+        if refusal.is_client_gone() {
+            self.record.client_gone();
+        } else {
+            self.record.refused(refusal);
+        }
         if refusal.blames_upstream() {
             let cause = std::error::Error::source(refusal).map(ToString::to_string);
             tracing::warn!(error = %refusal, cause, "the upstream gave no answer");

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Response, response};
 use http_body::{Frame, SizeHint};
 
+use super::Error;
 use super::http1::Incoming;
 use super::node::Slot;
 use super::stream::Stream;
@@ -70,6 +71,7 @@ impl http_body::Body for Answer {
         self.settle();
         Poll::Ready(frame.map(|data| match data {
             Ok(data) => Ok(Frame::data(data)),
+            Err(Error::Silent(time)) => Err(body::Error::Silent(time)),
             Err(error) => Err(body::Error::Upstream(Box::new(error))),
         }))
     }

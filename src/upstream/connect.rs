@@ -81,12 +81,21 @@ pub(super) async fn open(
     let within = settings.connect_timeout;
     let socket = match timeout(within, connect(endpoint, settings)).await {
         Ok(connected) => connected.map_err(|error| match error {
+            Error::Connect(cause) if is_exhausted(&cause) => Error::Exhausted(cause),
             Error::Connect(cause) => Error::Connect(at(endpoint, &cause)),
             other => other,
         })?,
         Err(_) => return Err(Error::ConnectTimeout(within)),
     };
     Ok(Stream::new(socket, Instant::now()))
+}
+
+/// True when it is not the upstream's fault: the process or the system is out of descriptors.
+fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    exhausted
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&error.raw_os_error())
 }
 
 async fn connect(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<Socket, Error> {

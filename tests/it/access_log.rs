@@ -6,9 +6,13 @@ use std::time::Instant;
 use serde_json::Value;
 use tidegate::server::Command;
 
+use crate::support::ask::chunk;
+use crate::support::h2::{self, H2, block_on};
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
+use crate::support::registry::Ended;
+use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, pattern};
 
+const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const JSON: &str = "[log]\nformat = \"json\"\naccess_file = \"access.log\"\n";
 
 #[test]
@@ -163,6 +167,199 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
         (&lines[0]["bytes_out"], &lines[1]["bytes_out"]),
         (&4.into(), &4.into())
     );
+}
+
+/// The lines of `finish`, each as status, refused, ended.
+fn ends(proxy: Proxy) -> Vec<(u64, String, String)> {
+    let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let of = |line: &Value| {
+        let status = line["status"].as_u64().unwrap();
+        (status, text(line, "refused"), text(line, "ended"))
+    };
+    let mut ends: Vec<_> = json(&proxy.finish()).iter().map(of).collect();
+    ends.sort();
+    ends
+}
+
+fn end(status: u64, refused: &str, ended: &str) -> (u64, String, String) {
+    (status, refused.to_owned(), ended.to_owned())
+}
+
+#[test]
+fn a_client_that_goes_within_its_upload_is_not_refused() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    for is_chunked in [false, true] {
+        let mut request = Ask::alice("PATCH", UPLOAD).body("the whole body");
+        request.is_chunked = is_chunked;
+        let mut client = Client::connect(&proxy);
+        client.send(request.head());
+        client.send(if is_chunked {
+            chunk(b"the")
+        } else {
+            b"the".to_vec()
+        });
+        let before = registry.wait(|seen| seen.last().is_some_and(|seen| seen.body == b"the"));
+        drop(client);
+        registry.wait(|seen| seen[before.len() - 1].end != Ended::NotYet);
+        block_on(async {
+            let mut client = H2::connect(&proxy).await;
+            let (response, mut sender) = client.begin(&request).await.unwrap();
+            h2::send(&mut sender, b"the", false).await.unwrap();
+            h2::until(|| {
+                let seen = registry.requests();
+                seen.len() > before.len() && seen[before.len()].body == b"the"
+            })
+            .await;
+            sender.send_reset(::h2::Reason::CANCEL);
+            assert!(response.await.is_err());
+            client.ask(&Ask::new("GET", "/v2/")).await;
+        });
+        registry.wait(|seen| seen.iter().all(|seen| seen.end != Ended::NotYet));
+    }
+    let mut ends = ends(proxy);
+    ends.retain(|(status, ..)| *status != 401);
+    assert_eq!(ends, vec![end(499, "", "client_abort"); 4]);
+}
+
+#[test]
+fn wrong_framing_is_the_clients_fault_and_it_is_told() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let mut client = Client::connect(&proxy);
+    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send("zz\r\n");
+    client.answer("PATCH").is_refusal(400, "UNSUPPORTED");
+    drop(client);
+    let ends = ends(proxy);
+    assert_eq!(ends.len(), 1);
+    assert_eq!((ends[0].0, ends[0].2.as_str()), (400, ""));
+    assert!(!ends[0].1.is_empty());
+}
+
+#[test]
+fn what_the_drain_cuts_is_not_the_clients_fault() {
+    let registry = Registry::start(|exchange| {
+        if exchange.head.method == "GET" {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nsome");
+        }
+        exchange.wait_closed();
+    });
+    let top = format!("{JSON}[limits]\ndrain = \"300ms\"\n");
+    let proxy = Proxy::start(&registry, &config(&top, ""));
+    let (upload, download) = (
+        Ask::alice("PATCH", UPLOAD).chunked(),
+        Ask::alice("GET", "/v2/a/manifests/x"),
+    );
+    let mut one = [Client::connect(&proxy), Client::connect(&proxy)];
+    one[0].send(upload.head());
+    one[1].send(download.head());
+    assert_eq!(one[1].head().unwrap().status, 200);
+    let ends = block_on(async {
+        let mut two = H2::connect(&proxy).await;
+        let _uploading = two.begin(&upload).await.unwrap();
+        let (response, _) = two.begin(&download).await.unwrap();
+        let _downloading = response.await.unwrap();
+        h2::until(|| registry.requests().len() == 4).await;
+        tokio::task::spawn_blocking(|| ends(proxy)).await.unwrap()
+    });
+    let (answered, not) = (end(200, "", "drain"), end(499, "", "drain"));
+    assert_eq!(ends, [answered.clone(), answered, not.clone(), not]);
+}
+
+#[test]
+fn what_was_too_slow_is_told_from_what_broke() {
+    let endless = |target: &str| target.ends_with("endless");
+    let registry = Registry::start(move |exchange| {
+        if exchange.head.target.ends_with("never") {
+            return exchange.wait_closed();
+        }
+        if exchange.head.method == "PATCH" {
+            exchange.body();
+            return;
+        }
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nsome");
+        let piece = pattern(1 << 20);
+        while endless(&exchange.head.target) && exchange.is_open() {
+            exchange.send(&piece);
+        }
+        exchange.wait_closed();
+    });
+    let top = format!("{JSON}[limits]\nwrite_idle = \"300ms\"\nbody_idle = \"300ms\"\n");
+    let hasty = "upstream = { urls = [\"{upstream}\"], read_timeout = \"600ms\" }";
+    let text = config(&top, "").replace("upstream = \"{upstream}\"", hasty);
+    let proxy = Proxy::start(&registry, &text);
+    let manifest = |tag: &str| Ask::alice("GET", &format!("/v2/a/manifests/{tag}"));
+    let upload = Ask::alice("PATCH", UPLOAD).chunked();
+    for http in Http::BOTH {
+        // The upstream falls silent: within its answer, and before it.
+        assert!(!ask(&proxy, http, &manifest("silent")).is_whole);
+        assert_eq!(ask(&proxy, http, &manifest("never")).status, 504);
+    }
+    let mut client = Client::connect(&proxy);
+    client.send(upload.head());
+    client.answer("PATCH").is_refusal(408, "UNSUPPORTED");
+    let mut client = Client::connect(&proxy);
+    client.send(manifest("endless").head());
+    let broken = |seen: &[crate::support::Recorded]| {
+        let mut endless = seen.iter().filter(|seen| endless(&seen.target));
+        endless
+            .next_back()
+            .is_some_and(|seen| seen.end == Ended::Broken)
+    };
+    registry.wait(broken);
+    drop(client);
+    let ends = block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let (response, _sender) = client.begin(&upload).await.unwrap();
+        h2::collect(response.await.unwrap())
+            .await
+            .is_refusal(408, "UNSUPPORTED");
+        let (response, _) = client.begin(&manifest("endless")).await.unwrap();
+        let unread = response.await.unwrap();
+        h2::until(|| {
+            let seen = registry.requests();
+            seen.iter().filter(|seen| endless(&seen.target)).count() == 2 && broken(&seen)
+        })
+        .await;
+        drop((unread, client));
+        tokio::task::spawn_blocking(|| ends(proxy)).await.unwrap()
+    });
+    let (idle, silent) = (
+        "nothing came from the client for 300ms",
+        "the upstream was silent for 600ms",
+    );
+    let mut expected = vec![end(200, "", "timeout"); 4];
+    expected.extend([
+        end(408, idle, ""),
+        end(408, idle, ""),
+        end(504, silent, ""),
+        end(504, silent, ""),
+    ]);
+    let ends: Vec<_> = ends
+        .into_iter()
+        .map(|(status, refused, ended)| {
+            let refused = if refused.contains(idle) {
+                idle.to_owned()
+            } else {
+                refused
+            };
+            (status, refused, ended)
+        })
+        .collect();
+    assert_eq!(ends, expected);
+}
+
+#[test]
+fn a_refused_upload_is_logged_as_refused() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, "max_body = \"1KiB\""));
+    let upload = Ask::alice("PATCH", UPLOAD).body(pattern(1 << 20));
+    for http in Http::BOTH {
+        ask(&proxy, http, &upload).is_refusal(413, "SIZE_INVALID");
+    }
+    let refused = end(413, "the body is larger than 1024 bytes", "");
+    assert_eq!(ends(proxy), [refused.clone(), refused]);
 }
 
 #[test]

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::ask::chunk;
 use crate::support::client::End;
+use crate::support::faulty::{Fault, Faulty};
+use crate::support::h2::{self, H2, block_on};
+use crate::support::proxy::directory;
 use crate::support::registry::Ended;
 use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config, pattern};
 
@@ -71,7 +74,7 @@ fn a_refusal_is_read_by_a_client_that_still_sends() {
             let mut request = request.clone().body(bytes.clone());
             request.is_chunked = is_chunked;
             let (head, body) = (request.head(), request.framed_body());
-            for _ in 0..20 {
+            for _ in 0..3 {
                 let mut client = Client::connect(&proxy);
                 client.send(&head);
                 client.try_send(&body).expect("a gate that goes on reading");
@@ -80,13 +83,187 @@ fn a_refusal_is_read_by_a_client_that_still_sends() {
                 assert_eq!(answer.one("connection"), "close");
                 assert_eq!(client.rest(), (Vec::new(), End::Clean));
             }
-            for _ in 0..20 {
+            for _ in 0..3 {
                 ask(&proxy, Http::Two, &request).is_refusal(status, code);
             }
         }
     }
     let whole = |seen: &crate::support::Recorded| seen.end == Ended::Whole;
     assert!(!registry.requests().iter().any(whole));
+}
+
+/// What is announced; as much of it is sent as the gate lets through.
+const ANNOUNCED: usize = 1 << 30;
+/// What a client sends before it reads: more than the gate reads on its way to a refusal, so that there are unread
+/// bytes which a plain close would answer with a reset.
+const BLIND: usize = MIB / 2;
+
+/// An upload that ends in a refusal, and the gate that refuses it.
+struct Refused {
+    status: u16,
+    code: &'static str,
+    request: Ask,
+    proxy: Proxy,
+}
+
+fn refused(registry: &Registry) -> Vec<Refused> {
+    const READER: &str =
+        "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
+    let known = || Ask::alice("PATCH", UPLOAD);
+    let wrong =
+        |password: &str| Ask::new("PATCH", UPLOAD).login(format!("alice:{password}").as_bytes());
+    let case = |status, code, request, (top, route): (&str, &str)| Refused {
+        status,
+        code,
+        request,
+        proxy: Proxy::start(registry, &config(top, route)),
+    };
+    let form = known().header("Content-Type", "application/x-www-form-urlencoded");
+    let busy = "[limits]\nupstream_connections = 1\nupstream_queue = 1\nupstream_wait = \"20ms\"\n";
+    let cases = vec![
+        case(401, "UNAUTHORIZED", Ask::new("PATCH", UPLOAD), ("", "")),
+        case(403, "DENIED", known(), ("", READER)),
+        case(413, "SIZE_INVALID", known(), ("", "max_body = \"64KiB\"")),
+        case(415, "UNSUPPORTED", form, ("", "")),
+        case(
+            429,
+            "TOOMANYREQUESTS",
+            wrong("another"),
+            ("[throttle]\nguesses = 1\n", ""),
+        ),
+        case(503, "UNAVAILABLE", known(), (busy, "")),
+    ];
+    ask(&cases[4].proxy, Http::One, &wrong("one")).is_refusal(401, "UNAUTHORIZED");
+    cases
+}
+
+/// In three framings each.
+const TRIES: usize = 34;
+
+fn read_late(case: &Refused, length: &str, [bytes, chunks]: [&[u8]; 2], tries: usize) {
+    let known = case.request.clone().header("Content-Length", length);
+    let unknown = case.request.clone().chunked();
+    for _ in 0..tries {
+        for (request, body) in [(&known, bytes), (&unknown, chunks)] {
+            let mut client = Client::connect(&case.proxy);
+            client.send(request.head());
+            client.try_send(body).expect("a gate that goes on reading");
+            let answer = client.answer("PATCH");
+            answer.is_refusal(case.status, case.code);
+            assert_eq!(answer.one("connection"), "close");
+            assert_eq!(client.rest(), (Vec::new(), End::Clean));
+        }
+    }
+    block_on(async {
+        let mut client = H2::connect(&case.proxy).await;
+        for number in 0..tries {
+            let mut request = [&known, &unknown][number % 2].clone();
+            request.is_chunked = true;
+            let (response, mut sender) = client.begin(&request).await.unwrap();
+            // Until the gate stops it, which it must.
+            while h2::send(&mut sender, bytes, false).await.is_ok() {}
+            let answer = h2::collect(response.await.unwrap()).await;
+            answer.is_refusal(case.status, case.code);
+        }
+    });
+}
+
+#[test]
+fn every_refusal_is_read_by_a_client_that_sends_a_gibibyte_and_reads_late() {
+    // Busy with a download, it takes nothing else.
+    let registry = Registry::start(|exchange| {
+        if exchange.head.method == "GET" {
+            return exchange.wait_closed();
+        }
+        exchange.body();
+    });
+    let cases = refused(&registry);
+    let mut holder = Client::connect(&cases[5].proxy);
+    holder.send(Ask::alice("GET", "/v2/").head());
+    registry.wait(|seen| seen.len() == 1);
+    let length = ANNOUNCED.to_string();
+    let bytes = pattern(BLIND);
+    let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();
+    std::thread::scope(|scope| {
+        for case in &cases {
+            // One who guesses waits a second for each refusal.
+            let hands = if case.status == 429 { 17 } else { 1 };
+            let (bytes, chunks, length) = (&bytes, &chunks, &length);
+            for _ in 0..hands {
+                scope.spawn(move || read_late(case, length, [bytes, chunks], TRIES / hands));
+            }
+        }
+    });
+    drop(holder);
+    for seen in registry.wait(|seen| seen.iter().all(|seen| seen.end == Ended::Broken)) {
+        // Of a body of unknown length as much as is allowed is under way before it is too long.
+        assert!(
+            seen.method == "GET" || seen.body.len() <= 64 * 1024,
+            "{}",
+            seen.body.len()
+        );
+    }
+    let known = registry
+        .requests()
+        .iter()
+        .any(|seen| seen.method == "PATCH" && !seen.all("content-length").is_empty());
+    assert!(!known, "a body that was announced as too long was sent on");
+}
+
+#[test]
+fn a_gibibyte_may_be_sent_against_a_refusal() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut client = Client::connect(&proxy);
+    let request = Ask::new("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
+    client.send(request.head());
+    let (piece, began) = (pattern(MIB), Instant::now());
+    for _ in 0..ANNOUNCED / MIB {
+        client
+            .try_send(&piece)
+            .expect("a gate that goes on reading");
+    }
+    println!("{:?}", began.elapsed());
+    client.answer("PATCH").is_refusal(401, "UNAUTHORIZED");
+    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn an_early_answer_of_the_upstream_is_read_by_a_client_that_reads_late() {
+    let upstream = Faulty::always(Fault::Early(
+        "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\nearly".into(),
+    ));
+    let proxy = Proxy::start_in(directory(), &upstream.url(), &config("", ""));
+    let bytes = pattern(BLIND);
+    let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();
+    let known = Ask::alice("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
+    let unknown = Ask::alice("PATCH", UPLOAD).chunked();
+    for _ in 0..33 {
+        for (request, body) in [(&known, &bytes), (&unknown, &chunks)] {
+            let mut client = Client::connect(&proxy);
+            client.send(request.head());
+            client.try_send(body).expect("a gate that goes on reading");
+            let answer = client.answer("PATCH");
+            assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
+            assert_eq!(answer.one("connection"), "close");
+            assert_eq!(client.rest(), (Vec::new(), End::Clean));
+        }
+    }
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        for _ in 0..34 {
+            let (response, mut sender) = client.begin(&unknown).await.unwrap();
+            while h2::send(&mut sender, &bytes, false).await.is_ok() {}
+            let answer = h2::collect(response.await.unwrap()).await;
+            assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
+        }
+    });
+    let arrivals = upstream.arrivals();
+    assert_eq!(arrivals.len(), 100);
+    let mut connections: Vec<_> = arrivals.iter().map(|seen| seen.connection).collect();
+    connections.dedup();
+    assert_eq!(connections.len(), 100, "a spoilt connection was used again");
 }
 
 #[test]

@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, and a table of cases is long"
 )]
 
+mod aborts;
 mod access_log;
 mod answers;
 mod balancer;
@@ -18,6 +19,7 @@ mod binary;
 mod catalogue;
 mod client_certificates;
 mod credentials;
+mod deadlines;
 mod downgrade;
 mod drain;
 mod early;
@@ -50,6 +52,7 @@ mod rules;
 mod shared_rights;
 mod sites;
 mod streaming;
+mod stuck;
 mod supervised;
 mod support;
 mod throttle;

@@ -10,6 +10,7 @@ pub(crate) mod ask;
 pub(crate) mod canary;
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod harbor;

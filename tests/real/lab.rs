@@ -136,6 +136,12 @@ impl Lab {
         *self.registry.lock().unwrap() = None;
     }
 
+    /// Ends the registry's process by `kill -9`, whatever it is doing.
+    pub(crate) fn kill_registry(&self) {
+        let registry = self.registry.lock().unwrap().take();
+        registry.expect("a registry that runs").kill();
+    }
+
     fn start_gate(&mut self) {
         let mut command = self.command(env!("CARGO_BIN_EXE_tidegate"));
         command

@@ -14,6 +14,9 @@ use super::*;
 use crate::addr::PeerAddr;
 use crate::body::{Body, Budget, FLOOR, Inbound};
 
+mod alone;
+mod pace;
+
 const UPLOADS: usize = 8;
 const SIZE: usize = 3 * 1024 * 1024;
 const PIPE: usize = 16 * 1024;
@@ -64,6 +67,10 @@ struct Gate {
     drain: super::super::Drainer,
 }
 
+const FLOOR_RATE: crate::body::Floor = crate::body::Floor {
+    rate: 1024,
+    window: Duration::from_secs(60),
+};
 const BODY_IDLE: Duration = Duration::from_secs(50);
 
 impl Gate {
@@ -101,7 +108,7 @@ impl Gate {
                 client: peer.client(),
                 tls: None,
             };
-            let watch = Arc::new(Watch::new(&settings));
+            let watch = Arc::new(Watch::new(&settings, terms.drain.clone()));
             Connection::new(info, terms, watch, service)
                 .http2(stream)
                 .await;
@@ -119,7 +126,7 @@ async fn take(exchange: Exchange, permits: &Semaphore) -> Response<Body> {
     if incoming.is_end_stream() {
         return Response::new(Body::full("0"));
     }
-    let mut body = Inbound::new(incoming, exchange.received, None, BODY_IDLE);
+    let mut body = Inbound::new(incoming, exchange.received, None, BODY_IDLE, FLOOR_RATE);
     let mut length = 0;
     loop {
         permits.acquire().await.unwrap().forget();
@@ -139,6 +146,7 @@ fn settings() -> Settings {
         head_size: 16 * 1024,
         idle: wait,
         write_idle: wait,
+        floor: FLOOR_RATE,
         h2_streams: 100,
         h2_resets: 200,
         h2_window: 4 * 1024 * 1024,

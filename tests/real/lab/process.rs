@@ -50,6 +50,12 @@ impl Service {
         });
     }
 
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.signal(Signal::KILL);
+        let _status = self.child.wait();
+    }
+
     fn signal(&self, signal: Signal) {
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         // A group that is gone already is what was wanted.
@@ -91,6 +97,11 @@ impl Outcome {
     pub(crate) fn fails(self) -> String {
         assert!(!self.success, "this should have failed:\n{}", self.story);
         self.story
+    }
+
+    /// Whether the program succeeded.
+    pub(crate) fn is_success(&self) -> bool {
+        self.success
     }
 
     /// All that was said, whatever the exit status.

@@ -1,0 +1,341 @@
+//! Aborts are aborts: whoever goes, the other side sees it at once and never takes it for an end, and nothing that was
+//! begun is sent twice.
+
+use std::collections::HashSet;
+use std::net::Shutdown;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::support::ask::chunk;
+use crate::support::faulty::{Arrival, Close, Fault, Faulty};
+use crate::support::h2::{self, H2, block_on};
+use crate::support::proxy::directory;
+use crate::support::{Answer, Ask, Client, Http, OK, Proxy, ask, config, pattern};
+
+const MANIFEST: &str = "/v2/a/manifests/x";
+const UPLOAD: &str = "/v2/a/blobs/uploads/u";
+/// How soon the upstream must see that a client has gone.
+const SOON: Duration = Duration::from_secs(1);
+
+fn before(upstream: &Faulty) -> Proxy {
+    Proxy::start_in(directory(), &upstream.url(), &config("", ""))
+}
+
+/// A request that is under way when its client goes: how it begins, and what the upstream must have seen by then.
+type Begun = (Ask, Vec<u8>, fn(&Arrival) -> bool);
+
+fn begun() -> Vec<Begun> {
+    let has_some = |arrival: &Arrival| arrival.body == 4;
+    let is_whole = |arrival: &Arrival| arrival.is_whole;
+    let mut length = Ask::alice("PATCH", UPLOAD);
+    length = length.header("Content-Length", "99");
+    vec![
+        (length, b"some".to_vec(), has_some),
+        (
+            Ask::alice("PATCH", UPLOAD).chunked(),
+            chunk(b"some"),
+            has_some,
+        ),
+        // All is sent, and the upstream has not answered yet.
+        (
+            Ask::alice("PATCH", UPLOAD).chunked(),
+            [chunk(b"some"), b"0\r\n\r\n".to_vec()].concat(),
+            is_whole,
+        ),
+        (Ask::alice("GET", MANIFEST), Vec::new(), is_whole),
+    ]
+}
+
+#[track_caller]
+fn is_aborted(upstream: &Faulty, gone: Instant, was_whole: bool) {
+    let arrivals = upstream.wait(|seen| seen.last().unwrap().closed.is_some());
+    let last = arrivals.last().unwrap();
+    let took = last.closed.unwrap().saturating_duration_since(gone);
+    assert!(took < SOON, "{took:?} {last:?}");
+    assert_eq!(last.is_whole, was_whole, "{last:?}");
+}
+
+#[test]
+fn a_client_that_goes_is_gone_for_the_upstream_within_a_second() {
+    let upstream = Faulty::always(Fault::Silent);
+    let proxy = before(&upstream);
+    for (request, body, has_come) in begun() {
+        let was_whole = !body.ends_with(b"some") && !body.ends_with(b"some\r\n");
+        for is_reset in [false, true] {
+            let count = upstream.arrivals().len();
+            let mut client = Client::connect(&proxy);
+            client.send(request.head());
+            client.send(&body);
+            upstream.wait(|seen| seen.len() > count && has_come(&seen[count]));
+            let gone = Instant::now();
+            if is_reset {
+                SockRef::from(&client.socket)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+            } else {
+                client.socket.shutdown(Shutdown::Both).unwrap();
+            }
+            drop(client);
+            is_aborted(&upstream, gone, was_whole);
+        }
+    }
+    let connections: HashSet<_> = upstream
+        .arrivals()
+        .iter()
+        .map(|seen| seen.connection)
+        .collect();
+    assert_eq!(
+        connections.len(),
+        upstream.arrivals().len(),
+        "one was used again"
+    );
+}
+
+#[test]
+fn a_stream_that_goes_is_gone_for_the_upstream_within_a_second() {
+    let upstream = Faulty::always(Fault::Silent);
+    let proxy = before(&upstream);
+    for (request, body, has_come) in begun() {
+        let is_whole = body.ends_with(b"0\r\n\r\n");
+        let was_whole = is_whole || body.is_empty();
+        for is_connection in [false, true] {
+            let count = upstream.arrivals().len();
+            let gone = block_on(async {
+                let mut client = H2::connect(&proxy).await;
+                let mut request = request.clone();
+                request.is_chunked |= request.method == "PATCH";
+                let (response, mut sender) = client.begin(&request).await.unwrap();
+                if !body.is_empty() {
+                    h2::send(&mut sender, b"some", is_whole).await.unwrap();
+                }
+                h2::until(|| {
+                    let seen = upstream.arrivals();
+                    seen.len() > count && has_come(&seen[count])
+                })
+                .await;
+                let gone = Instant::now();
+                if is_connection {
+                    client.connection.abort();
+                } else {
+                    sender.send_reset(::h2::Reason::CANCEL);
+                    drop(response);
+                    client.ask(&Ask::new("GET", "/v2/")).await;
+                }
+                gone
+            });
+            is_aborted(&upstream, gone, was_whole);
+        }
+    }
+    let connections: HashSet<_> = upstream
+        .arrivals()
+        .iter()
+        .map(|seen| seen.connection)
+        .collect();
+    assert_eq!(
+        connections.len(),
+        upstream.arrivals().len(),
+        "one was used again"
+    );
+}
+
+/// An answer in each framing: its bytes, and whether a plain close within its body shows.
+fn wires(body: &[u8]) -> Vec<(&'static str, Vec<u8>, bool)> {
+    let head = "HTTP/1.1 200 OK\r\n";
+    let length = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+    let chunks: Vec<u8> = body
+        .chunks(body.len().div_ceil(3))
+        .flat_map(chunk)
+        .collect();
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
+    vec![
+        ("length", [length.as_bytes(), body].concat(), true),
+        (
+            "chunked",
+            [chunked.as_bytes(), &chunks, b"0\r\n\r\n"].concat(),
+            true,
+        ),
+        ("close", [head.as_bytes(), b"\r\n", body].concat(), false),
+    ]
+}
+
+/// The upstream of `wires`, cut where the tag says: `length-17-Reset`.
+fn cutting(body: Vec<u8>) -> Faulty {
+    Faulty::start(move |arrival| {
+        let Some(words) = arrival.target.strip_prefix("/v2/a/manifests/") else {
+            return Fault::Answer(OK.into());
+        };
+        let words: Vec<_> = words.split('-').collect();
+        let all = wires(&body);
+        let (_, wire, _) = all.iter().find(|(name, ..)| *name == words[0]).unwrap();
+        let close = match words[2] {
+            "Reset" => Close::Reset,
+            _ => Close::Plainly,
+        };
+        Fault::Cut(wire.clone(), words[1].parse().unwrap(), close)
+    })
+}
+
+#[track_caller]
+fn is_no_end(answer: &Answer, body: &[u8], target: &str) {
+    if answer.status == 502 {
+        answer.is_refusal(502, "UNAVAILABLE");
+    } else {
+        assert_eq!(answer.status, 200, "{target}");
+        assert!(!answer.is_whole, "{target} ended as a whole answer does");
+        assert!(body.starts_with(&answer.body), "{target}");
+    }
+}
+
+fn cut_everywhere(body: &[u8], step: usize) {
+    let upstream = cutting(body.to_vec());
+    let proxy = before(&upstream);
+    let mut targets = Vec::new();
+    for (name, wire, shows) in wires(body) {
+        let head = wire
+            .windows(4)
+            .position(|part| part == b"\r\n\r\n")
+            .unwrap()
+            + 4;
+        for at in (0..wire.len()).step_by(step).chain([head, wire.len() - 1]) {
+            for close in [Close::Plainly, Close::Reset] {
+                if shows || close == Close::Reset || at < head {
+                    targets.push(format!("/v2/a/manifests/{name}-{at}-{close:?}"));
+                }
+            }
+        }
+    }
+    for target in &targets {
+        let answer = ask(&proxy, Http::One, &Ask::alice("GET", target));
+        is_no_end(&answer, body, target);
+    }
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        for target in &targets {
+            let answer = client.ask(&Ask::alice("GET", target)).await;
+            is_no_end(&answer, body, target);
+        }
+    });
+    let arrivals = upstream.arrivals();
+    assert_eq!(arrivals.len(), 2 * targets.len(), "each was asked for once");
+    let connections: HashSet<_> = arrivals.iter().map(|seen| seen.connection).collect();
+    assert_eq!(connections.len(), arrivals.len());
+}
+
+#[test]
+fn an_answer_cut_at_any_byte_is_a_broken_transfer() {
+    cut_everywhere(b"the body of the answer", 1);
+}
+
+#[test]
+fn a_large_answer_cut_anywhere_is_a_broken_transfer() {
+    cut_everywhere(&pattern(400_000), 49_999);
+}
+
+#[test]
+fn an_upstream_that_goes_within_an_upload_is_a_bad_gateway() {
+    for (bytes, close) in [
+        (0, Close::Plainly),
+        (0, Close::Reset),
+        (1, Close::Plainly),
+        (1 << 16, Close::Reset),
+        (1 << 20, Close::Plainly),
+        ((4 << 20) - 1, Close::Reset),
+    ] {
+        let upstream = Faulty::always(Fault::Leave(bytes, close));
+        let proxy = before(&upstream);
+        for http in Http::BOTH {
+            for is_chunked in [false, true] {
+                let mut request = Ask::alice("PATCH", UPLOAD).body(pattern(4 << 20));
+                request.is_chunked = is_chunked;
+                println!("{bytes} {close:?} {http:?} {is_chunked}");
+                ask(&proxy, http, &request).is_refusal(502, "UNAVAILABLE");
+            }
+        }
+        assert_eq!(upstream.arrivals().len(), 4, "nothing is repeated");
+    }
+}
+
+#[test]
+fn only_a_bodiless_get_or_head_goes_out_again_after_a_reset() {
+    for http in Http::BOTH {
+        for (method, target, repeated) in [
+            ("GET", MANIFEST, true),
+            ("HEAD", MANIFEST, true),
+            ("POST", "/v2/a/blobs/uploads/", false),
+            ("PATCH", UPLOAD, false),
+            ("PUT", MANIFEST, false),
+            ("DELETE", MANIFEST, false),
+        ] {
+            let known = Mutex::new(HashSet::new());
+            let upstream = Faulty::start(move |arrival| {
+                if known.lock().unwrap().insert(arrival.connection) {
+                    Fault::Answer(OK.into())
+                } else {
+                    Fault::Leave(usize::MAX, Close::Reset)
+                }
+            });
+            let text = config("", "").replace("workers = 2", "workers = 1");
+            let proxy = Proxy::start_in(directory(), &upstream.url(), &text);
+            assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
+            let mut request = Ask::alice(method, target);
+            if matches!(method, "PATCH" | "PUT" | "POST") {
+                request = request.body("body");
+            }
+            let answer = ask(&proxy, http, &request);
+            let arrivals = upstream.arrivals();
+            let times = arrivals.iter().filter(|seen| seen.target == target).count();
+            println!("{http:?} {method} {arrivals:?}");
+            assert_eq!(answer.status, if repeated { 200 } else { 502 }, "{method}");
+            assert_eq!(times, if repeated { 2 } else { 1 }, "{method}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_closes_while_idle_costs_nobody_a_request() {
+    let upstream = Faulty::always(Fault::CloseIdle(OK.into()));
+    let proxy = before(&upstream);
+    let mut client = Client::connect(&proxy);
+    for number in 0..100 {
+        let method = ["GET", "PUT", "PATCH", "DELETE"][number % 4];
+        let target = if method == "PATCH" { UPLOAD } else { MANIFEST };
+        let mut request = Ask::alice(method, target);
+        if matches!(method, "PUT" | "PATCH") {
+            request = request.body("body");
+        }
+        let answer = client.ask(&request);
+        // The close may cross the request: then it is told, and never repeated.
+        let is_told = answer.status == 502 && method != "GET";
+        assert!(answer.status == 200 || is_told, "{method}: {answer:?}");
+    }
+    let ids: Vec<_> = upstream
+        .arrivals()
+        .into_iter()
+        .filter(|seen| seen.method != "GET")
+        .map(|seen| seen.id)
+        .collect();
+    let distinct: HashSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "one was sent twice");
+}
+
+#[test]
+fn a_slow_upstream_is_waited_for() {
+    let wire = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthe body";
+    let slow = Fault::Slow(wire.into(), 5, Duration::from_millis(60));
+    let upstream = Faulty::always(slow);
+    let patient = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
+    let limits = "[limits]\nbody_idle = \"300ms\"\nwrite_idle = \"300ms\"\nidle = \"300ms\"\n";
+    let text = config(limits, "").replace("upstream = \"{upstream}\"", patient);
+    let proxy = Proxy::start_in(directory(), &upstream.url(), &text);
+    for http in Http::BOTH {
+        let answer = ask(
+            &proxy,
+            http,
+            &Ask::alice("PATCH", UPLOAD).body("some body to read slowly"),
+        );
+        assert_eq!((answer.status, answer.text().as_str()), (200, "the body"));
+        assert!(answer.is_whole);
+    }
+}

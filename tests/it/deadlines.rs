@@ -1,0 +1,188 @@
+//! Every wait of `[limits]` ends when it says so, in both HTTP versions: here each is a second, and is measured.
+
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use crate::support::ask::chunk;
+use crate::support::client::{End, dial};
+use crate::support::h2::{self, H2, block_on, within};
+use crate::support::registry::Ended;
+use crate::support::{Ask, Client, Exchange, Http, Proxy, Registry, ask, config, pattern};
+
+const UPLOAD: &str = "/v2/a/blobs/uploads/u";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Within a tenth and a second.
+#[track_caller]
+fn is_a_second(began: Instant, what: &str) {
+    let took = began.elapsed();
+    println!("{what}: {took:?}");
+    let (least, most) = (SECOND * 9 / 10, SECOND * 11 / 10 + SECOND);
+    assert!((least..most).contains(&took), "{what} took {took:?}");
+}
+
+fn with(registry: &Registry, limits: &str) -> Proxy {
+    Proxy::start(registry, &config(&format!("[limits]\n{limits}\n"), ""))
+}
+
+/// Endless to who asks for it, else silent.
+fn moody(exchange: &mut Exchange<'_>) {
+    if exchange.head.target.ends_with("endless") {
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
+        let piece = pattern(1 << 20);
+        while exchange.is_open() {
+            exchange.send(&piece);
+        }
+    }
+    exchange.wait_closed();
+}
+
+#[test]
+fn handshake() {
+    let registry = Registry::obliging();
+    let proxy = with(&registry, "handshake = \"1s\"");
+    let began = Instant::now();
+    assert_eq!(dial(proxy.https()).read(&mut [0]).unwrap(), 0);
+    is_a_second(began, "handshake");
+}
+
+#[test]
+fn head() {
+    let registry = Registry::obliging();
+    let proxy = with(&registry, "head = \"1s\"");
+    let mut client = Client::connect(&proxy);
+    let began = Instant::now();
+    client.send("GET /v2/ HT");
+    assert_eq!(client.answer("GET").status, 408);
+    is_a_second(began, "head");
+}
+
+#[test]
+fn idle() {
+    let registry = Registry::obliging();
+    let proxy = with(&registry, "idle = \"1s\"");
+    let mut client = Client::connect(&proxy);
+    client.ask(&Ask::alice("GET", "/v2/"));
+    let began = Instant::now();
+    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    is_a_second(began, "idle");
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        client.ask(&Ask::alice("GET", "/v2/")).await;
+        let began = Instant::now();
+        let _ = within(client.connection).await.unwrap();
+        is_a_second(began, "idle of HTTP/2");
+    });
+}
+
+#[test]
+fn body_idle() {
+    let registry = Registry::obliging();
+    let proxy = with(&registry, "body_idle = \"1s\"");
+    let mut client = Client::connect(&proxy);
+    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(chunk(b"some"));
+    let began = Instant::now();
+    client.answer("PATCH").is_refusal(408, "UNSUPPORTED");
+    is_a_second(began, "body_idle");
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let request = Ask::alice("PATCH", UPLOAD).chunked();
+        let (response, mut sender) = client.begin(&request).await.unwrap();
+        h2::send(&mut sender, b"some", false).await.unwrap();
+        let began = Instant::now();
+        let answer = h2::collect(response.await.unwrap()).await;
+        answer.is_refusal(408, "UNSUPPORTED");
+        is_a_second(began, "body_idle of HTTP/2");
+    });
+}
+
+#[test]
+fn write_idle() {
+    let registry = Registry::start(moody);
+    let proxy = with(&registry, "write_idle = \"1s\"");
+    let request = Ask::alice("GET", "/v2/a/manifests/endless");
+    let is_broken = |at: usize| {
+        registry
+            .requests()
+            .get(at)
+            .is_some_and(|seen| seen.end == Ended::Broken)
+    };
+    let mut client = Client::connect(&proxy);
+    let began = Instant::now();
+    client.send(request.head());
+    registry.wait(|seen| seen.first().is_some_and(|seen| seen.end == Ended::Broken));
+    is_a_second(began, "write_idle");
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let began = Instant::now();
+        let (response, _) = client.begin(&request).await.unwrap();
+        let _unread = response.await.unwrap();
+        h2::until(|| is_broken(1)).await;
+        is_a_second(began, "write_idle of HTTP/2");
+    });
+}
+
+#[test]
+fn read_timeout() {
+    let registry = Registry::start(moody);
+    let hasty = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
+    let text = config("", "").replace("upstream = \"{upstream}\"", hasty);
+    let proxy = Proxy::start(&registry, &text);
+    for http in Http::BOTH {
+        let began = Instant::now();
+        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/"));
+        answer.is_refusal(504, "UNAVAILABLE");
+        is_a_second(began, &format!("read_timeout {http:?}"));
+    }
+}
+
+#[test]
+fn upstream_wait() {
+    let registry = Registry::start(moody);
+    let proxy = with(
+        &registry,
+        "upstream_connections = 1\nupstream_wait = \"1s\"",
+    );
+    let mut holder = Client::connect(&proxy);
+    holder.send(Ask::alice("GET", "/v2/").head());
+    registry.wait(|seen| seen.len() == 1);
+    for http in Http::BOTH {
+        let began = Instant::now();
+        ask(&proxy, http, &Ask::alice("GET", "/v2/")).is_refusal(503, "UNAVAILABLE");
+        is_a_second(began, &format!("upstream_wait {http:?}"));
+    }
+}
+
+#[test]
+fn drain() {
+    let registry = Registry::start(moody);
+    let proxy = with(&registry, "drain = \"1s\"");
+    let mut holder = Client::connect(&proxy);
+    holder.send(Ask::alice("GET", "/v2/").head());
+    registry.wait(|seen| seen.len() == 1);
+    let began = Instant::now();
+    proxy.tell(tidegate::server::Command::Stop);
+    assert_eq!(proxy.wait(), 1);
+    is_a_second(began, "drain");
+}
+
+#[test]
+fn windows_of_http2_are_those_of_the_configuration() {
+    let registry = Registry::start(moody);
+    let limits = "h2_window = \"100000B\"\nh2_connection_window = \"150000B\"";
+    let proxy = with(&registry, limits);
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        // The settings have come by the time of an answer.
+        client.ask(&Ask::new("GET", "/v2/")).await;
+        let request = Ask::alice("PATCH", UPLOAD).chunked();
+        let (_one, mut first) = client.begin(&request).await.unwrap();
+        let (_two, mut second) = client.begin(&request).await.unwrap();
+        first.reserve_capacity(1 << 20);
+        second.reserve_capacity(1 << 20);
+        // Capacity is given out when the connection has its turn.
+        client.ask(&Ask::new("GET", "/v2/")).await;
+        assert_eq!((first.capacity(), second.capacity()), (100_000, 50_000));
+    });
+}
