@@ -21,6 +21,7 @@ use crate::snapshot::rights::{Answer, Question, Unclear};
 use crate::snapshot::{Purpose, Snapshot};
 
 mod htpasswd;
+mod import;
 
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about = "The gate in front of a container registry", after_help = EXAMPLES)]
@@ -38,6 +39,9 @@ enum Verb {
     /// Add, remove, try and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
     Htpasswd(htpasswd::Verb),
+    /// Make a proxy.toml out of the files of another proxy
+    #[command(subcommand)]
+    Import(import::Verb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,6 +81,7 @@ pub fn run() -> ExitCode {
         Verb::Serve(which) => serve(&which.file),
         Verb::Check(checking) => check(&checking),
         Verb::Htpasswd(verb) => htpasswd::run(&verb),
+        Verb::Import(verb) => import::run(&verb),
     }
 }
 
@@ -220,6 +225,12 @@ fn fail(what: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// To standard output, as it is; a file cut short must not pass for a whole one.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
 /// To standard output; a reader that left is no reason to fail.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -238,6 +249,8 @@ const EXAMPLES: &str = "Examples:
   tidegate check -c proxy.toml     is this file good?
   tidegate serve -c proxy.toml     serve with it
   tidegate htpasswd add users al   a user, or a new password for one
+  tidegate import nginx /etc/nginx/nginx.conf > proxy.toml
+                                   the way over from nginx
   tidegate check --who alice --may push team/app
                                    may she, and by which grant?
   kill -HUP PID                    read it again, without losing a transfer";

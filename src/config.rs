@@ -30,6 +30,7 @@ mod grants;
 mod keys;
 mod lines;
 pub(crate) mod nearest;
+pub mod nginx;
 pub mod problem;
 mod routes;
 mod sites;

@@ -23,6 +23,7 @@ mod grammar;
 mod grants;
 mod htpasswd_command;
 mod htpasswd_tools;
+mod import;
 mod limits;
 mod listeners;
 mod live_passwords;
