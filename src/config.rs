@@ -4,6 +4,7 @@
 //! `auth`;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
+//! [`nginx`] makes such a file out of nginx's; nothing else here knows of it.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
 
 use std::net::SocketAddr;

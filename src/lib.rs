@@ -128,6 +128,8 @@
 //!   each time.
 //! - A reload changes everything but `listen.workers`, the number of client connections, and the process's own
 //!   log.
+//! - A proxy.toml imported from nginx opens nothing that nginx closed: what restricts access there and has no key here
+//!   closes its route, with a warning.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.

@@ -1,7 +1,7 @@
 //! A proxy.toml out of the files of an nginx that stands before a registry.
 //!
 //! Called by `cli` for `tidegate import nginx`. [`lex`] and [`tree`] read nginx's syntax, [`include`] puts the files
-//! together, [`translate`] makes a [`draft`] of the parts that [`site`], [`route`] and their neighbours understand, and
+//! together, [`translate`] makes a [`draft`] of the parts that [`site`], [`routes`] and their neighbours understand, and
 //! [`write`] prints it with the [`remarks`]. Of the files that a configuration names (certificates, passwords) none is
 //! opened. What restricted access in nginx and cannot be said here closes its route; it never opens one.
 
@@ -21,10 +21,12 @@ mod include;
 mod lex;
 mod listen;
 mod location;
+mod networks;
 mod path;
 mod process;
 mod remarks;
 mod route;
+mod routes;
 mod scope;
 mod site;
 mod translate;

@@ -9,7 +9,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use tempfile::TempDir;
 use tidegate::config::nginx::{self, Files};
 use tidegate::config::{self, KEYS};
 use tidegate::snapshot::{Purpose, Snapshot};
@@ -202,4 +201,77 @@ fn each_value(value: &DeValue<'_>, key: &str, visit: &mut impl FnMut(&str, &DeVa
         }
         None => visit(key, value),
     }
+}
+
+#[test]
+fn the_command_prints_a_file_and_says_what_to_look_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = "server { listen 443 ssl; server_name a.example; ssl_certificate c.pem; ssl_certificate_key k.pem;\n\
+                location /v2/ { auth_basic x; auth_basic_user_file users; proxy_pass http://127.0.0.1:5000; proxy_cache off; } location /x/ { auth_request /a; proxy_pass http://127.0.0.1:1; } }";
+    fs::write(dir.path().join("a.conf"), conf).unwrap();
+    let second = conf.replace("a.example", "b.example");
+    fs::write(dir.path().join("b.conf"), second).unwrap();
+    let output = run(
+        dir.path(),
+        &["import", "nginx", "--prefix", "etc", "a.conf", "b.conf"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let toml = String::from_utf8(output.stdout).unwrap();
+    for word in ["hosts = [\"a.example\"]", "hosts = [\"b.example\"]"] {
+        assert!(toml.contains(word), "{word} in {toml}");
+    }
+    let absolute = dir.path().canonicalize().unwrap().join("etc/users");
+    assert!(toml.contains(absolute.to_str().unwrap()), "{toml}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("a.conf:2: the route is closed"), "{said}");
+    assert!(said.contains("2 warnings to look at, "), "{said}");
+}
+
+#[test]
+fn the_command_fails_with_a_place_or_with_its_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(
+        dir.path().join("bad.conf"),
+        "server {\n  listen 443 ssl\n}\n",
+    )
+    .unwrap();
+    fs::write(dir.path().join("empty.conf"), "# nothing\n").unwrap();
+    for (file, words) in [
+        (
+            "bad.conf",
+            &["bad.conf:2:3: ", "\"listen\" has no ;", "fix: "][..],
+        ),
+        ("empty.conf", &["no server block", "fix: "]),
+        ("gone.conf", &["gone.conf: cannot be read", "fix: "]),
+        (".", &["cannot be read: not a file"]),
+    ] {
+        let output = run(dir.path(), &["import", "nginx", file]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    assert_eq!(run(dir.path(), &["import", "nginx"]).status.code(), Some(2));
+    assert_eq!(
+        run(dir.path(), &["import", "apache", "x"]).status.code(),
+        Some(2)
+    );
+    let help = run(dir.path(), &["import", "nginx", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let said = String::from_utf8(help.stdout).unwrap();
+    for word in [
+        "--prefix",
+        "/etc/nginx",
+        "Examples",
+        "> proxy.toml",
+        "Exit code",
+    ] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let command = command.args(arguments).current_dir(folder);
+    command.stdin(Stdio::null()).output().unwrap()
 }

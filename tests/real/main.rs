@@ -22,6 +22,7 @@ mod big;
 mod browser;
 mod curl;
 mod docker;
+mod nginx;
 mod outage;
 mod podman;
 mod rights;

@@ -2,11 +2,10 @@
 //!
 //! Called by `route`. What restricts access in a way that has no key makes the route closed.
 
-use std::net::IpAddr;
-
 use crate::registry::is_registry_path;
 
 use super::draft::{Grant, Line, Value};
+use super::networks::Networks;
 use super::path;
 use super::scope::Scope;
 use super::translate::Translator;
@@ -26,15 +25,6 @@ struct Login {
     realm: Option<String>,
 }
 
-/// Whose address counts.
-#[derive(Debug, Default)]
-struct Networks {
-    allow: Vec<String>,
-    deny: Vec<String>,
-    /// `deny all` with no `allow` before it.
-    is_nobody: bool,
-}
-
 impl<'a> Translator<'a> {
     /// Who may use a route, or why it has to be closed.
     pub(super) fn access(&mut self, scope: &Scope<'a>, path: &str) -> Result<Access, String> {
@@ -42,31 +32,26 @@ impl<'a> Translator<'a> {
             return Err(format!("{} decided who comes in", foreign.name));
         }
         let login = self.login(scope)?;
-        let networks = self.networks(scope)?;
+        let networks = Networks::of(scope)?;
         let mut access = match scope.own().iter().find(|d| d.name == "limit_except") {
             Some(limit) => self.limited(limit, scope, login.as_ref(), path)?,
             None => plain(login.as_ref()),
         };
         let is_any = scope.one("satisfy").is_some_and(|d| d.first() == "any");
-        if networks.is_nobody && !(is_any && login.is_some()) {
+        if networks.is_nobody() && !(is_any && login.is_some()) {
             return Err("deny all".to_owned());
         }
-        if !networks.allow.is_empty() {
-            access
-                .lines
-                .push(Line::list("allow", networks.allow.clone()));
-        }
-        if !networks.deny.is_empty() {
-            let line = Line::list("deny", networks.deny.clone());
-            access.lines.push(line);
-        }
-        let has_networks = !networks.allow.is_empty() || !networks.deny.is_empty();
-        if is_any && login.is_some() && has_networks {
+        let lines = networks.lines();
+        if is_any && login.is_some() && !lines.is_empty() {
+            if !access.grants.is_empty() {
+                return Err("satisfy any and limit_except at once".to_owned());
+            }
             let line = Line::text("satisfy", "any");
             access
                 .lines
                 .push(line.beside("an address or a password is enough"));
         }
+        access.lines.extend(lines);
         Ok(access)
     }
 
@@ -96,55 +81,6 @@ impl<'a> Translator<'a> {
             );
         }
         Ok(Some(Login { htpasswd, realm }))
-    }
-
-    /// The rules up to the first one for all, as nginx takes them one after the other.
-    fn networks(&mut self, scope: &Scope<'a>) -> Result<Networks, String> {
-        let mut networks = Networks::default();
-        let mut is_mixed = false;
-        for rule in scope.any_of(&["allow", "deny"]) {
-            let is_allow = rule.name == "allow";
-            match rule.first() {
-                "all" if is_allow => {
-                    networks.allow.clear();
-                    break;
-                }
-                "all" => {
-                    networks.is_nobody = networks.allow.is_empty();
-                    self.warn_of_order(rule, is_mixed);
-                    return Ok(networks);
-                }
-                "unix:" => continue,
-                text => {
-                    let network =
-                        network(text).ok_or_else(|| format!("{} names no network", rule.name))?;
-                    is_mixed |= !is_allow && !networks.allow.is_empty();
-                    let list = if is_allow {
-                        &mut networks.allow
-                    } else {
-                        &mut networks.deny
-                    };
-                    if !list.contains(&network) {
-                        list.push(network);
-                    }
-                }
-            }
-        }
-        // Without a deny all everyone else may come in, so what is allowed beyond says nothing.
-        if let Some(rule) = scope.any_of(&["allow", "deny"]).first() {
-            self.warn_of_order(rule, is_mixed);
-        }
-        networks.allow.clear();
-        Ok(networks)
-    }
-
-    fn warn_of_order(&mut self, rule: &Directive, is_mixed: bool) {
-        if is_mixed {
-            self.remarks.warn(
-                rule.at,
-                "here deny counts before allow, whatever their order: an address in both is refused",
-            );
-        }
     }
 
     /// `limit_except`: other methods than these have rules of their own.
@@ -226,7 +162,7 @@ fn plain(login: Option<&Login>) -> Access {
     let line = match login {
         Some(login) => auth("basic", login),
         None => Line::new("auth", Value::table([("mode", "upstream")]))
-            .beside("nginx asked nobody here; Authorization is left to the upstream"),
+            .beside("nginx asked for no password here; Authorization passes to the upstream"),
     };
     Access {
         lines: vec![line],
@@ -262,31 +198,6 @@ fn anonymous_reads() -> Vec<Grant> {
         actions: &["push", "delete"],
     };
     vec![reads, writes]
-}
-
-/// An address or a network, with the bits behind its length cleared.
-pub(super) fn network(text: &str) -> Option<String> {
-    let (address, length) = text.split_once('/').unwrap_or((text, ""));
-    let address: IpAddr = address.parse().ok()?;
-    if length.is_empty() {
-        return (!text.contains('/')).then(|| address.to_string());
-    }
-    let length: u32 = length.parse().ok()?;
-    let cleared = match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX
-                .checked_shl(32_u32.checked_sub(length)?)
-                .unwrap_or(0);
-            IpAddr::V4((address.to_bits() & mask).into())
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX
-                .checked_shl(128_u32.checked_sub(length)?)
-                .unwrap_or(0);
-            IpAddr::V6((address.to_bits() & mask).into())
-        }
-    };
-    Some(format!("{cleared}/{length}"))
 }
 
 const READS: &[&str] = &["GET", "HEAD", "OPTIONS"];

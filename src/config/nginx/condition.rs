@@ -31,6 +31,7 @@ pub(super) fn purpose(condition: &Directive) -> Purpose {
         .find(|c: char| c.is_whitespace() || matches!(c, '=' | '!' | '~' | ')'))
         .unwrap_or(text.len());
     let variable = text.get(..end).unwrap_or_default();
+    let is_negated = text.contains("!=") || text.contains("!~");
     let is_about_method = variable == "$request_method";
     let Some(status) = status(condition) else {
         return if restricts_inside(condition) {
@@ -45,10 +46,11 @@ pub(super) fn purpose(condition: &Directive) -> Purpose {
         Answer::Success if is_about_method && text.contains("OPTIONS") => Purpose::Preflight,
         Answer::Success => Purpose::Changes,
         Answer::Refusal => match variable {
-            "$http_user_agent" => Purpose::UserAgent,
-            "$host" | "$http_host" | "$scheme" | "$https" | "$ssl_protocol" | "$server_port" => {
-                Purpose::ByItself
-            }
+            // One that lets certain agents in alone is a password of a kind.
+            "$http_user_agent" if !is_negated => Purpose::UserAgent,
+            // Other hosts are 421 here.
+            "$host" | "$http_host" if is_negated => Purpose::ByItself,
+            "$scheme" | "$https" | "$ssl_protocol" | "$server_port" => Purpose::ByItself,
             "$ssl_client_verify" => Purpose::Certificate,
             _ if is_about_method && text.contains("!~") && names_all_methods(text) => {
                 Purpose::ByItself

@@ -31,7 +31,7 @@ fn why(name: &str) -> &'static str {
     };
     let found = REASONS
         .iter()
-        .find(|(names, _)| names.iter().any(|word| is_meant(word)));
+        .find(|(names, _)| names.iter().any(&is_meant));
     found.map_or(UNKNOWN, |(_, why)| why)
 }
 

@@ -3,9 +3,9 @@
 //! Called by `translate`. nginx has these in each server block; where they differ, the first or the largest is taken, with
 //! a remark.
 
-use super::access::network;
 use super::draft::{Line, Value};
 use super::listen::{self, Address, Listen};
+use super::networks::network;
 use super::path;
 use super::scope::Scope;
 use super::translate::Translator;

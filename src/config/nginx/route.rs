@@ -95,6 +95,8 @@ impl<'a> Translator<'a> {
     fn answer(&mut self, answer: &Directive, path: &str) -> What {
         match answer.first().parse::<u16>() {
             Ok(444) => What::Responds(403, Some("nginx closed the connection".to_owned())),
+            // A challenge without a way to answer it would have clients ask for passwords in vain.
+            Ok(status @ (401 | 407)) => What::Responds(403, Some(format!("{status} in nginx"))),
             Ok(status @ (200..=299 | 400..=599)) => {
                 let has_text = answer.args.len() > 1;
                 let remark = has_text.then(|| "without the text that nginx gave".to_owned());

@@ -3,9 +3,8 @@
 //! Called by `translate`, which knows the other server blocks. Its locations are `route`'s part.
 
 use super::condition::{self, Purpose};
-use super::draft::{Line, Route, Site, Value, What};
+use super::draft::{Line, Site, Value};
 use super::listen::Listen;
-use super::location::{self, Location, Paths};
 use super::scope::Scope;
 use super::translate::Translator;
 use super::tree::Directive;
@@ -175,112 +174,4 @@ impl<'a> Translator<'a> {
         let is_other = restricts.any(|purpose| purpose == Purpose::Restricts);
         closed.filter(|_| is_other || !(is_verified && has_ca))
     }
-
-    fn all_routes(&mut self, server: &Server<'a>, closed: Option<&str>) -> Vec<Route> {
-        let mut locations = location::of(server.directive.inner(), &server.scope);
-        let order: Vec<_> = locations.iter().map(|l| l.directive.at).collect();
-        // Where two are for the same path, nginx asks regular expressions first, and an exact path is one request.
-        locations.sort_by_key(|location| match location.paths {
-            Paths::Like(_) => 0,
-            Paths::Prefix(_) => 1,
-            _ => 2,
-        });
-        let mut routes: Vec<Route> = Vec::new();
-        for location in &locations {
-            for route in self.routes(location, closed) {
-                self.add(&mut routes, route);
-            }
-        }
-        for location in locations.iter().filter(|l| l.paths == Paths::Unclear) {
-            self.unclear(location, &mut routes);
-        }
-        routes.sort_by_key(|route| order.iter().position(|at| *at == route.at));
-        without_needless(routes)
-    }
-
-    fn add(&mut self, routes: &mut Vec<Route>, route: Route) {
-        let same =
-            |known: &Route| known.path.trim_end_matches('/') == route.path.trim_end_matches('/');
-        if !routes.iter().any(same) {
-            routes.push(route);
-        } else if !matches!(route.what, What::Absent(_)) {
-            let what = format!(
-                "location {} is left out: another one is the route for {}",
-                route.location, route.path
-            );
-            self.remarks.warn(route.at, what);
-        }
-    }
-
-    /// A regular expression whose requests go to the routes of their prefixes now.
-    fn unclear(&mut self, location: &Location<'a>, routes: &mut [Route]) {
-        let pattern = location.directive.args.last().map_or("", String::as_str);
-        let label = super::route::label(location.directive);
-        // Files that a web server must not show, and no registry has.
-        if pattern.starts_with("/\\.") || pattern.starts_with("\\.") {
-            self.remarks.fell_as(
-                "the gate serves no files and no pages",
-                location.directive.at,
-                label,
-            );
-            return;
-        }
-        if !self.restricts(location) {
-            self.remarks.warn(
-                location.directive.at,
-                format!("{label} is left out: a route is a prefix; its requests go where their path leads"),
-            );
-            return;
-        }
-        self.remarks.warn(
-            location.directive.at,
-            format!("{label} restricts what no prefix can say, so the routes around it are closed"),
-        );
-        let literal = literal_start(pattern);
-        for route in routes.iter_mut() {
-            let overlaps = route.path.starts_with(&literal) || literal.starts_with(&route.path);
-            if overlaps && matches!(route.what, What::Proxied { .. }) {
-                route.what = What::Responds(403, Some(format!("closed: {label}")));
-            }
-        }
-    }
-}
-
-/// The path that everything begins with that an anchored pattern is for.
-fn literal_start(pattern: &str) -> String {
-    let Some(rest) = pattern.strip_prefix('^') else {
-        return String::new();
-    };
-    let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_');
-    let start: String = rest.chars().take_while(is_plain).collect();
-    // The sign behind may be a quantifier of the last character.
-    let kept = start.rfind('/').map_or(0, |at| at + 1);
-    start.get(..kept).unwrap_or_default().to_owned()
-}
-
-/// Without those that answer 404 where nothing would be found anyway.
-fn without_needless(routes: Vec<Route>) -> Vec<Route> {
-    let proxied: Vec<String> = routes
-        .iter()
-        .filter(|route| matches!(route.what, What::Proxied { .. }))
-        .map(|route| route.path.clone())
-        .collect();
-    let has_broader = |path: &str| proxied.iter().any(|broader| is_below(path, broader));
-    let is_needed = |route: &Route| match route.what {
-        What::Absent(_) | What::Responds(404, _) => has_broader(&route.path),
-        What::Proxied { .. } | What::Responds(..) => true,
-    };
-    let mut needed: Vec<Route> = routes.into_iter().filter(is_needed).collect();
-    for route in &mut needed {
-        if let What::Absent(why) = &route.what {
-            route.what = What::Responds(404, Some(why.clone()));
-        }
-    }
-    needed
-}
-
-fn is_below(path: &str, broader: &str) -> bool {
-    let broader = broader.trim_end_matches('/');
-    let rest = path.strip_prefix(broader);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -214,7 +214,11 @@ impl<'a> Translator<'a> {
         let mut sites = secure.iter().filter(|server| server.is_proxy());
         let addresses = |server: &Server<'_>| {
             let tls = server.listens.iter().filter(|listen| listen.is_tls);
-            listen::written(tls).into_iter().collect::<HashSet<_>>()
+            // Beside [::] nobody means 0.0.0.0 to be another place.
+            let written = listen::written(tls).into_iter();
+            written
+                .map(|address| address.replace("0.0.0.0:", "[::]:"))
+                .collect::<HashSet<_>>()
         };
         let Some(first) = sites.next() else { return };
         for other in sites {

@@ -58,6 +58,11 @@ impl<'a> Translator<'a> {
                 urls.push(url);
             }
         }
+        if urls.len() > MOST {
+            urls.truncate(MOST);
+            let what = format!("an upstream has at most {MOST} addresses; the others are left out");
+            self.remarks.warn(pass.at, what);
+        }
         if urls.is_empty() {
             return Err("the upstream has no address that the gate could use".to_owned());
         }
@@ -194,6 +199,8 @@ fn keeps_path(path: &str, location: &str) -> bool {
     path.is_empty() || path == location
 }
 
+/// More addresses of one registry are a mistake.
+const MOST: usize = 64;
 /// The default of `read_timeout`, in milliseconds.
 const USUAL_READ: u64 = 900_000;
 /// In one address; a variable that holds itself would never end.
