@@ -1,8 +1,8 @@
 //! A proxy.toml out of the files of an nginx that stands before a registry.
 //!
-//! Called by `cli` for `tidegate import nginx`. [`lex`] and [`tree`] read nginx's syntax, [`include`] puts the files
-//! together, [`translate`] makes a [`draft`] of the parts that [`site`], [`routes`] and their neighbours understand, and
-//! [`write`] prints it with the [`remarks`]. Of the files that a configuration names (certificates, passwords) none is
+//! Called by `cli` for `tidegate import nginx`. `lex` and `tree` read nginx's syntax, `include` puts the files
+//! together, `translate` makes a `draft` of the parts that `site`, `routes` and their neighbours understand, and
+//! `write` prints it with the `remarks`. Of the files that a configuration names (certificates, passwords) none is
 //! opened. What restricted access in nginx and cannot be said here closes its route; it never opens one.
 
 use std::path::{Path, PathBuf};
