@@ -9,12 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use base64ct::{Base64, Encoding};
 use tidegate::config::nginx::{self, Files};
 use tidegate::config::{self, KEYS};
 use tidegate::snapshot::{Purpose, Snapshot};
 use toml::de::{DeTable, DeValue};
 
-use crate::support::certs::AUTHORITY;
+use crate::support::certs::{AUTHORITY, root};
 use crate::support::proxy::ALICE;
 
 /// The corpus, at the place where nginx has it.
@@ -115,8 +116,8 @@ fn accepted(name: &str, toml: &str) {
     );
 }
 
-/// Every file that is named, made below `root`, and the text with these paths.
-fn with_files(toml: &str, root: &Path) -> String {
+/// Every file that is named, made below `folder`, and the text with these paths.
+fn with_files(toml: &str, folder: &Path) -> String {
     let hosts = ["localhost"];
     let (certificate, key) = AUTHORITY.issue(&hosts);
     let mut text = toml.to_owned();
@@ -127,11 +128,12 @@ fn with_files(toml: &str, root: &Path) -> String {
         }
     });
     for (path, name) in paths {
-        let moved = root.join(path.trim_start_matches('/'));
+        let moved = folder.join(path.trim_start_matches('/'));
         fs::create_dir_all(moved.parent().unwrap()).unwrap();
         let content = match name.rsplit('.').next().unwrap() {
             "key" => &key,
             "htpasswd" => ALICE,
+            "ca" | "client_ca" => &authority(),
             _ => &certificate,
         };
         fs::write(&moved, content).unwrap();
@@ -139,6 +141,20 @@ fn with_files(toml: &str, root: &Path) -> String {
         text = text.replace(&format!("\"{path}\""), &format!("{moved:?}"));
     }
     text
+}
+
+/// The certificate of the tests' CA, as PEM.
+fn authority() -> String {
+    let text = Base64::encode_string(&root());
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
 /// Keys that this build does not know, those apart that only a value stands for.
