@@ -14,6 +14,7 @@ use crate::snapshot::rights::{Answer, Question, Unclear};
 use crate::snapshot::{Purpose, Snapshot};
 
 mod htpasswd;
+mod import;
 mod log;
 mod reload;
 mod serve;
@@ -36,6 +37,9 @@ enum Verb {
     /// Add, remove, try and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
     Htpasswd(htpasswd::Verb),
+    /// Make a proxy.toml out of the files of another proxy
+    #[command(subcommand)]
+    Import(import::Verb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,6 +80,7 @@ pub fn run() -> ExitCode {
         Verb::Reload(which) => reload::run(&which.file),
         Verb::Check(checking) => check(&checking),
         Verb::Htpasswd(verb) => htpasswd::run(&verb),
+        Verb::Import(verb) => import::run(&verb),
     }
 }
 
@@ -139,6 +144,12 @@ fn fail(what: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// To standard output, as it is; a file cut short must not pass for a whole one.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
 /// To standard output; a reader that left is no reason to fail.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -157,6 +168,8 @@ const EXAMPLES: &str = "Examples:
   tidegate check -c proxy.toml     is this file good?
   tidegate serve -c proxy.toml     serve with it
   tidegate htpasswd add users al   a user, or a new password for one
+  tidegate import nginx /etc/nginx/nginx.conf > proxy.toml
+                                   the way over from nginx
   tidegate check --who alice --may push team/app
                                    may she, and by which grant?
   tidegate reload -c proxy.toml    read it again, without losing a transfer";

@@ -4,6 +4,7 @@
 //! `grants` and `auth`;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
+//! [`nginx`] makes such a file out of nginx's; nothing else here knows of it.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ mod keys;
 mod lines;
 pub(crate) mod nearest;
 mod networks;
+pub mod nginx;
 pub mod problem;
 mod routes;
 mod sites;

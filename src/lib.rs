@@ -176,6 +176,8 @@
 //! - Over plain HTTP every name of the site, on any port, is the site: an upstream behind a gate knows no better.
 //!   Of a challenge only the realm of `Bearer` is a URL, and only it is repaired.
 //! - Preflights of named origins are answered without a password, since browsers send none; `*` is no origin.
+//! - A proxy.toml imported from nginx opens nothing that nginx closed: what restricts access there and has no key here
+//!   closes its route, with a warning.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.

@@ -34,6 +34,7 @@ mod harbor;
 mod hostile;
 mod htpasswd_command;
 mod htpasswd_tools;
+mod import;
 mod limits;
 mod listeners;
 mod live_passwords;

@@ -28,10 +28,8 @@ pub(crate) use self::docker::Docker;
 pub(crate) use self::harbor::Harbor;
 pub(crate) use self::image::{Image, MIB, write_random};
 pub(crate) use self::oci_client::oci_client;
-pub(crate) use self::process::{Outcome, run, sha256, wait_until, wait_up_to};
+pub(crate) use self::process::{Outcome, Service, run, sha256, wait_until, wait_up_to};
 pub(crate) use self::python::{dxf, oras};
-
-use self::process::Service;
 
 /// The user of the password file, unless a test says another.
 pub(crate) const USER: &str = "alice";
@@ -301,7 +299,7 @@ impl Drop for Lab {
 }
 
 /// A port that was free a moment ago on both loopback addresses.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     for _ in 0..100 {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -315,7 +313,8 @@ fn free_port() -> u16 {
     panic!("no port is free on 127.0.0.1 and ::1");
 }
 
-fn listens(port: u16) -> bool {
+/// Whether somebody accepts connections there.
+pub(crate) fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 

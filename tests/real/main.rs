@@ -25,6 +25,7 @@ mod clients;
 mod curl;
 mod docker;
 mod harbor;
+mod nginx;
 mod outage;
 mod podman;
 mod rights;
