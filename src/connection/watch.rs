@@ -335,7 +335,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_too_little_is_late_and_one_that_waits_is_not() {
-        let watch = watch(true);
+        let watch = watch(false);
         watch.begin_request();
         let second = Duration::from_secs(1);
         for _ in 0..600 {
