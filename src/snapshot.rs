@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use crate::access::Access;
 use crate::access_log::{self, AccessLog};
+use crate::acme::Acme;
 use crate::addr::Networks;
 use crate::auth::{Authenticator, Logins};
 use crate::config::problem::{Problem, Problems};
@@ -28,6 +29,7 @@ use crate::upstream::Upstream;
 
 mod authenticators;
 mod certificates;
+mod issued;
 pub(crate) mod passwords;
 pub mod rights;
 mod upstreams;
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub proxy_protocol: Networks,
     /// How long transfers may go on after TERM.
     pub drain: Duration,
+    /// The hosts whose certificates an authority issues, where there are any.
+    pub acme: Option<Arc<Acme>>,
     /// What an operator should be told once, such as where the CA is.
     pub notes: Vec<String>,
     logins: Arc<Logins>,
@@ -88,13 +92,18 @@ impl Snapshot {
         let access = builder.access(problems);
         let trusts = builder.trusts(problems);
         let tickets = builder.tickets(&trusts, problems);
-        let pairs = builder.pairs(&trusts, problems, &mut notes);
+        let mut acme = builder.acme(problems);
+        let shown = builder.shown(&trusts, acme.as_mut(), problems, &mut notes);
         let sites = builder.sites(&trusts, logins.as_ref(), problems);
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
         }
-        let tls = Arc::new(report(problems, Tls::new(&config.tls, pairs, &tickets))?);
+        let acme = acme.map(Arc::new);
+        let challenges = acme.as_ref().map(|acme| Arc::clone(acme.challenges()));
+        let tls = Tls::new(&config.tls, shown, &tickets);
+        let tls = tls.map(|tls| tls.answering(challenges.clone()));
+        let tls = Arc::new(report(problems, tls)?);
         let access_log = access.as_ref().map(|(_, sink)| AccessLog {
             sink: sink.clone(),
             json: config.log.json,
@@ -103,11 +112,13 @@ impl Snapshot {
             sites,
             settings: config.service.clone(),
             access_log,
+            challenges,
             limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.limiters)),
         };
         let connection = config.connection.clone();
         Some(Self {
             tls,
+            acme,
             service,
             connection,
             proxy_protocol: config.listen.proxy_protocol.clone(),

@@ -7,7 +7,9 @@
 
 pub mod certs;
 mod chain;
+pub mod challenges;
 mod handshake;
+pub mod kept;
 mod names;
 mod pem;
 pub mod self_signed;
@@ -19,13 +21,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::SingleCertAndKey;
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 pub use self::handshake::{Accepted, HandshakeError, Info, accept};
 
 use self::certs::Pair;
+use self::challenges::Challenges;
+use self::kept::{ByName, Kept};
 use self::names::normal;
 use self::trust::Trust;
 
@@ -62,15 +66,26 @@ pub struct Site {
     /// Host names, `*.x` for exactly one label, `*` for every other name.
     pub hosts: Vec<String>,
     /// What is shown to clients that ask for one of them.
-    pub pair: Pair,
+    pub shown: Shown,
     /// Whose certificates its clients must show; `None` asks for none.
     pub trust: Option<Trust>,
 }
+
+/// Where a site's certificate comes from.
+pub enum Shown {
+    /// It stays as it is.
+    Fixed(Pair),
+    /// One for each host, which may change, or not be there yet; at least one.
+    Kept(Vec<Arc<Kept>>),
+}
+
+type Resolver = Arc<dyn ResolvesServerCert>;
 
 /// What a handshake uses.
 #[derive(Clone)]
 struct Chosen {
     config: Arc<ServerConfig>,
+    kept: Option<Arc<ByName>>,
     trust: Option<Trust>,
 }
 
@@ -83,6 +98,7 @@ pub struct Tls {
     fallback: Chosen,
     /// For clients that send no name.
     first: Chosen,
+    challenges: Option<Arc<Challenges>>,
 }
 
 impl fmt::Debug for Tls {
@@ -166,8 +182,11 @@ impl Tls {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         let (mut any, mut first) = (None, None);
         for site in sites {
+            let (resolver, kept) = resolver(&site.shown)?;
+            let config = configure(settings, site.trust.as_ref(), resolver, &provider, tickets)?;
             let chosen = Chosen {
-                config: Arc::new(configure(settings, &site, &provider, tickets)?),
+                config: Arc::new(config),
+                kept,
                 trust: site.trust.clone(),
             };
             first.get_or_insert_with(|| chosen.clone());
@@ -187,7 +206,14 @@ impl Tls {
             wildcard,
             fallback: any.unwrap_or_else(|| first.clone()),
             first,
+            challenges: None,
         })
+    }
+
+    /// The same, which answers what a certificate authority asks over TLS (tls-alpn-01).
+    #[must_use]
+    pub fn answering(self, challenges: Option<Arc<Challenges>>) -> Self {
+        Self { challenges, ..self }
     }
 
     /// The configuration for the name a client asks for: that name, then `*.x`, then `*`, else the first site's;
@@ -229,28 +255,42 @@ fn is_aes_128(suite: &SupportedCipherSuite) -> bool {
     )
 }
 
+/// What picks the certificate, and the names of one that may be missing.
+fn resolver(shown: &Shown) -> Result<(Resolver, Option<Arc<ByName>>), Error> {
+    Ok(match shown {
+        Shown::Fixed(pair) => {
+            let pair = SingleCertAndKey::from(Arc::clone(pair.certified()));
+            (Arc::new(pair), None)
+        }
+        Shown::Kept(kept) => {
+            let kept = Arc::new(ByName::new(kept).ok_or(Error::NoSites)?);
+            (Arc::clone(&kept) as Resolver, Some(kept))
+        }
+    })
+}
+
 fn configure(
     settings: &Settings,
-    site: &Site,
+    trust: Option<&Trust>,
+    resolver: Resolver,
     provider: &Arc<CryptoProvider>,
     tickets: &Tickets,
 ) -> Result<ServerConfig, Error> {
-    let shown = SingleCertAndKey::from(site.pair.certified().clone());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(Error::Settings)?;
-    let builder = match &site.trust {
+    let builder = match trust {
         Some(trust) => builder.with_client_cert_verifier(trust.verifier()),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(shown));
+    let mut config = builder.with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     // Sessions live in the client's ticket alone: nothing to fill up here, no lock shared by the workers. One
     // ticket a handshake, because a second costs 5 µs and registry clients do not use it.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // A trust domain without keys of its own resumes nothing.
-    if let Some(keys) = tickets.of(site.trust.as_ref()) {
+    if let Some(keys) = tickets.of(trust) {
         config.ticketer = keys;
     }
     config.send_tls13_tickets = 1;

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Builder, Purpose};
+use crate::acme::Acme;
 use crate::config::Certificate;
 use crate::config::problem::{Problem, Problems};
 use crate::config::table::Placed;
 use crate::tls::self_signed::{self, Authority};
 use crate::tls::trust::Trust;
-use crate::tls::{self, certs};
+use crate::tls::{self, Shown, certs};
 
 impl Builder<'_> {
     /// Whose client certificates each site takes, in the order of the sites. Equal ones are one.
@@ -49,19 +50,23 @@ impl Builder<'_> {
         }
     }
 
-    pub(super) fn pairs(
+    pub(super) fn shown(
         &self,
         trusts: &[Option<Trust>],
+        mut acme: Option<&mut Acme>,
         problems: &mut Problems,
         notes: &mut Vec<String>,
     ) -> Vec<tls::Site> {
         let mut authority = None;
         let mut sites = Vec::new();
         for (site, trust) in self.config.sites.iter().zip(trusts) {
-            let pair = match &site.certificate {
-                Certificate::Files { cert, key } => {
-                    self.load_pair(cert, key, &site.hosts, problems)
-                }
+            let shown = match &site.certificate {
+                Certificate::Files { cert, key } => self
+                    .load_pair(cert, key, &site.hosts, problems)
+                    .map(Shown::Fixed),
+                Certificate::Acme(place) => acme
+                    .as_deref_mut()
+                    .map(|acme| Shown::Kept(self.kept(acme, *place, &site.hosts, problems))),
                 Certificate::SelfSigned(place) => {
                     let made = authority.get_or_insert_with(|| self.authority());
                     let issued = made
@@ -76,11 +81,12 @@ impl Builder<'_> {
                     issued
                         .map_err(|what| problems.push(Problem::error(*place, what)))
                         .ok()
+                        .map(Shown::Fixed)
                 }
             };
-            sites.extend(pair.map(|pair| tls::Site {
+            sites.extend(shown.map(|shown| tls::Site {
                 hosts: site.hosts.clone(),
-                pair,
+                shown,
                 trust: trust.clone(),
             }));
         }

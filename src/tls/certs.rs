@@ -126,7 +126,7 @@ impl Pair {
         &self.certified.cert
     }
 
-    pub(super) fn certified(&self) -> &CertifiedKey {
+    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
 

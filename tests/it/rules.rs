@@ -32,7 +32,7 @@ const LEVELS: [&[&str]; 13] = [
         "tls",
         "upstream",
     ],
-    &["auth", "connection"],
+    &["acme", "auth", "connection"],
     &["access"],
     &["forward"],
     &["access_log", "refusal", "site"],

@@ -79,7 +79,7 @@ impl Files {
         let hosts = vec!["a.test".into()];
         let site = Site {
             hosts,
-            pair,
+            shown: crate::tls::Shown::Fixed(pair),
             trust: None,
         };
         Tls::new(&Settings::default(), vec![site], &Tickets::new().unwrap()).unwrap()

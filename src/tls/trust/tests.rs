@@ -11,7 +11,7 @@ use tokio::io::duplex;
 use super::*;
 use crate::tls::self_signed::{Authority, in_memory};
 use crate::tls::tests::{client_of, shake_over};
-use crate::tls::{Info, Settings, Site, Tickets, Tls};
+use crate::tls::{Info, Settings, Shown, Site, Tickets, Tls};
 
 /// Who issues client certificates.
 struct Issuing {
@@ -74,7 +74,7 @@ impl World {
             .unwrap();
         let site = Site {
             hosts,
-            pair,
+            shown: Shown::Fixed(pair),
             trust: trust.cloned(),
         };
         Tls::new(&Settings::default(), vec![site], &self.tickets).unwrap()
