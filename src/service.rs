@@ -26,7 +26,6 @@ use crate::refusal::Refusal;
 use crate::registry::{Operation, is_registry_path};
 use crate::site::{Lead, Route, Site, Sites};
 use crate::target::Target;
-use crate::tls::challenges::Challenges;
 
 mod bare;
 mod catalog;
@@ -69,8 +68,8 @@ pub struct Service {
     pub settings: Settings,
     /// The access log; `None` when it is off.
     pub access_log: Option<AccessLog>,
-    /// What certificate authorities are answered over plain HTTP, where there is something to answer.
-    pub challenges: Option<Arc<Challenges>>,
+    /// What certificate authorities are answered over plain HTTP.
+    pub challenges: Option<Arc<crate::tls::challenges::Challenges>>,
     /// What only so many may be at.
     pub limiters: Arc<Limiters>,
 }

@@ -21,15 +21,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 pub use self::handshake::{Accepted, HandshakeError, Info, accept};
+pub use self::kept::Shown;
 
-use self::certs::Pair;
 use self::challenges::Challenges;
-use self::kept::{ByName, Kept};
+use self::kept::{ByName, Resolver, resolver};
 use self::names::normal;
 use self::trust::Trust;
 
@@ -70,16 +69,6 @@ pub struct Site {
     /// Whose certificates its clients must show; `None` asks for none.
     pub trust: Option<Trust>,
 }
-
-/// Where a site's certificate comes from.
-pub enum Shown {
-    /// It stays as it is.
-    Fixed(Pair),
-    /// One for each host, which may change, or not be there yet; at least one.
-    Kept(Vec<Arc<Kept>>),
-}
-
-type Resolver = Arc<dyn ResolvesServerCert>;
 
 /// What a handshake uses.
 #[derive(Clone)]
@@ -182,7 +171,7 @@ impl Tls {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         let (mut any, mut first) = (None, None);
         for site in sites {
-            let (resolver, kept) = resolver(&site.shown)?;
+            let (resolver, kept) = resolver(&site.shown).ok_or(Error::NoSites)?;
             let config = configure(settings, site.trust.as_ref(), resolver, &provider, tickets)?;
             let chosen = Chosen {
                 config: Arc::new(config),
@@ -253,20 +242,6 @@ fn is_aes_128(suite: &SupportedCipherSuite) -> bool {
             | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
             | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
     )
-}
-
-/// What picks the certificate, and the names of one that may be missing.
-fn resolver(shown: &Shown) -> Result<(Resolver, Option<Arc<ByName>>), Error> {
-    Ok(match shown {
-        Shown::Fixed(pair) => {
-            let pair = SingleCertAndKey::from(Arc::clone(pair.certified()));
-            (Arc::new(pair), None)
-        }
-        Shown::Kept(kept) => {
-            let kept = Arc::new(ByName::new(kept).ok_or(Error::NoSites)?);
-            (Arc::clone(&kept) as Resolver, Some(kept))
-        }
-    })
 }
 
 fn configure(

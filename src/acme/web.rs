@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -67,11 +67,8 @@ impl Web {
 impl HttpClient for Web {
     fn request(
         &self,
-        mut request: Request<BodyWrapper<Bytes>>,
+        request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        request
-            .headers_mut()
-            .insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let host = request.uri().host().unwrap_or_default().to_owned();
         let (sent, asked) = (self.client.request(request), self.asked.clone());
         Box::pin(async move {
@@ -100,12 +97,7 @@ async fn collect(response: Response<Incoming>, asked: &Asked) -> Result<BytesRes
     let body = body.map_err(|error| chain(&*error))?.to_bytes();
     // What is no problem document says at least its status: a proxy or a portal in between answers like this.
     let is_json = |value: &HeaderValue| value.as_bytes().windows(4).any(|part| part == b"json");
-    if is_refused
-        && !parts
-            .headers
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(is_json)
-    {
+    if is_refused && !parts.headers.get(CONTENT_TYPE).is_some_and(is_json) {
         return Err(format!("answered {}", parts.status));
     }
     Ok(BytesResponse {
@@ -134,7 +126,6 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"), " instant-acme");
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Chains have some 10 KiB.
 const LONGEST: usize = 1024 * 1024;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::certs::Pair;
 use super::names::normal;
@@ -49,6 +49,31 @@ impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kept({}, {:?})", self.host, self.pair.load())
     }
+}
+
+/// Where a site's certificate comes from.
+pub enum Shown {
+    /// It stays as it is.
+    Fixed(Pair),
+    /// One for each host, which may change, or not be there yet; at least one.
+    Kept(Vec<Arc<Kept>>),
+}
+
+/// Picks a certificate in a handshake.
+pub(super) type Resolver = Arc<dyn ResolvesServerCert>;
+
+/// What picks a site's certificate, and the hosts of those that may be missing. `None` when there is nothing to show.
+pub(super) fn resolver(shown: &Shown) -> Option<(Resolver, Option<Arc<ByName>>)> {
+    Some(match shown {
+        Shown::Fixed(pair) => {
+            let pair = SingleCertAndKey::from(Arc::clone(pair.certified()));
+            (Arc::new(pair), None)
+        }
+        Shown::Kept(kept) => {
+            let kept = Arc::new(ByName::new(kept)?);
+            (Arc::clone(&kept) as Resolver, Some(kept))
+        }
+    })
 }
 
 /// The hosts of one site.
