@@ -78,6 +78,7 @@ pub struct EndpointSettings {
 pub struct Upstream {
     settings: Settings,
     nodes: Vec<Arc<Node>>,
+    authorities: Vec<String>,
 }
 
 /// A request that is to be sent.
@@ -138,7 +139,17 @@ impl Upstream {
             })
         };
         let nodes = settings.endpoints.iter().map(node).collect();
-        Self { settings, nodes }
+        let authorities = settings.endpoints.iter().map(Endpoint::authority).collect();
+        Self {
+            settings,
+            nodes,
+            authorities,
+        }
+    }
+
+    /// The [authority](Endpoint::authority) of each endpoint.
+    pub fn authorities(&self) -> &[String] {
+        &self.authorities
     }
 
     /// What it was made of.

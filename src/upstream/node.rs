@@ -25,7 +25,6 @@ use crate::body::Body;
 pub(super) struct Node {
     endpoint: Endpoint,
     settings: EndpointSettings,
-    authority: String,
     seed: u64,
     is_named: bool,
     pool: Pool,
@@ -53,7 +52,6 @@ impl Node {
     ) -> Self {
         let name = endpoint.to_string();
         Self {
-            authority: endpoint.authority(),
             seed: balance::hash(&name),
             is_named: endpoint.is_named(),
             pool: Pool::new(&settings, workers),
@@ -69,10 +67,6 @@ impl Node {
 
     pub(super) fn settings(&self) -> &EndpointSettings {
         &self.settings
-    }
-
-    pub(super) fn authority(&self) -> &str {
-        &self.authority
     }
 
     pub(super) fn health(&self) -> &Arc<Health> {
@@ -163,7 +157,7 @@ impl Node {
         parts.method = Method::GET;
         parts.uri = http::Uri::from_static("/v2/");
         // An authority of a configuration is legal in a header.
-        if let Ok(host) = HeaderValue::from_str(&self.authority) {
+        if let Ok(host) = HeaderValue::from_str(&self.endpoint.authority()) {
             parts.headers.insert(HOST, host);
         }
         let agent = HeaderValue::from_static("tidegate-check");
@@ -204,11 +198,6 @@ impl Candidate for Node {
 }
 
 impl Slot {
-    /// The endpoint it is a slot of.
-    pub(super) fn node(&self) -> &Node {
-        &self.node
-    }
-
     /// Gives it back, and the connection, if it can be used again. Once is enough.
     pub(super) fn release(&mut self, worker: usize, connection: Option<Connection<Stream>>) {
         if let Some(connection) = connection {

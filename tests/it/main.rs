@@ -58,5 +58,6 @@ mod supervised;
 mod support;
 mod throttle;
 mod tls;
+mod together;
 mod tokens;
 mod upstream_tls;

@@ -1,9 +1,14 @@
 //! The registry is down: every client is told so in words, and all is well when it is back.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::docker::digest;
-use crate::lab::{Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, run, wait_until};
+use crate::lab::{
+    Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, Service, free_port, listens, run, wait_until,
+};
 use crate::skopeo;
 
 /// Enough that a transfer is under way for a while, and not so much that docker, which compresses it at each attempt,
@@ -107,6 +112,133 @@ fn skopeo_survives_a_registry_that_is_killed_amid_a_transfer() {
     let pulled = killed_amid(&lab, &back, pull);
     again_unless_told(pulled, pull);
     assert_eq!(skopeo::digest(&back), skopeo::digest(&layout));
+}
+
+/// Two registries over one storage, and a gate before both.
+struct Both {
+    registries: [Option<Service>; 2],
+    _gate: Service,
+    ports: [u16; 2],
+    port: u16,
+}
+
+impl Both {
+    fn start(lab: &Lab) -> Self {
+        let (ports, port) = ([free_port(), free_port()], free_port());
+        for at in ports {
+            let config = fs::read_to_string(lab.path("registry.yml")).unwrap();
+            let own = format!("  addr: 127.0.0.1:{at}\n  secret: the same\n");
+            let (before, _) = config.split_once("  addr: ").unwrap();
+            fs::write(lab.path(&format!("{at}.yml")), format!("{before}{own}")).unwrap();
+        }
+        let (dir, certs) = (lab.path(""), lab.certs());
+        let text = format!(
+            "[listen]\nhttps = [\"127.0.0.1:{port}\"]\n[log]\naccess_file = \"{dir}both-access.log\"\n\
+             [state]\ndir = \"{dir}both\"\n[[site]]\nhosts = [\"localhost\"]\n\
+             tls = {{ cert = \"{}\", key = \"{}\" }}\n[[site.route]]\npath = \"/v2/\"\n\
+             upstream = {{ urls = [\"http://127.0.0.1:{}\", \"http://127.0.0.1:{}\"] }}\n\
+             auth = {{ mode = \"basic\", htpasswd = \"{dir}htpasswd\" }}\n",
+            certs.cert().display(),
+            certs.key().display(),
+            ports[0],
+            ports[1],
+            dir = dir.display(),
+        );
+        fs::create_dir(lab.path("both")).unwrap();
+        fs::write(lab.path("both.toml"), text).unwrap();
+        let registries = [0, 1].map(|number| Some(registry(lab, number, ports[number])));
+        let mut command = lab.command(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["serve", "-c"]).arg(lab.path("both.toml"));
+        let mut gate = Service::start("both", &command, &dir);
+        gate.wait_until(|| listens(port));
+        Self {
+            registries,
+            _gate: gate,
+            ports,
+            port,
+        }
+    }
+}
+
+fn registry(lab: &Lab, number: usize, port: u16) -> Service {
+    let mut command = lab.command("docker-registry");
+    command.arg("serve").arg(lab.path(&format!("{port}.yml")));
+    let name = LOGS[number].trim_end_matches(".log");
+    let mut service = Service::start(name, &command, &lab.path(""));
+    service.wait_until(|| listens(port));
+    service
+}
+
+/// Twenty-five requests a second over one connection; the status of each.
+fn steady(lab: &Lab, port: u16, path: &str, options: &[&str]) -> Vec<String> {
+    let mut curl: Command = lab.command("curl");
+    curl.args(["--silent", "--show-error", "--rate", "25/s", "--user"])
+        .arg(Lab::credentials())
+        .arg("--cacert")
+        .arg(lab.certs().ca())
+        .args(options)
+        .args([
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code} %{size_download}\n",
+        ])
+        .arg(format!("https://localhost:{port}{path}?[1-300]"));
+    let said = run(&curl).succeeds();
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn two_registries_are_restarted_and_killed_and_no_pull_fails() {
+    let lab = Lab::start();
+    let curl = Curl::new(&lab, "--http1.1");
+    curl.push_image("team/app");
+    let file = curl.random_file("blob", 100_000);
+    let (digest, _) = curl.push_blob("team/app", &file);
+    let mut both = Both::start(&lab);
+    let (port, ports) = (both.port, both.ports);
+    let blob = format!("/v2/team/app/blobs/{digest}");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let pulls = scope.spawn(|| {
+            let statuses = steady(&lab, port, &blob, &["--http1.1"]);
+            is_over.store(true, Ordering::Relaxed);
+            statuses
+        });
+        let heads = scope.spawn(|| steady(&lab, port, &blob, &["--http2", "--head"]));
+        // One by TERM, which it takes as an end at once, the other by KILL; each must be asked again before the next.
+        let mut rounds = 0;
+        while rounds < 2 || !is_over.load(Ordering::Relaxed) && rounds < 6 {
+            let at = rounds % 2;
+            let asked = || count(&lab.path(LOGS[at]), "curl/");
+            let before = asked();
+            wait_until("it is asked", || asked() > before + 5);
+            let dying = both.registries[at].take().unwrap();
+            if at == 0 {
+                drop(dying);
+            } else {
+                dying.kill();
+            }
+            let ended = || count(&lab.path("both-access.log"), " status=200 ");
+            let before = ended();
+            wait_until("the other one is asked", || ended() > before + 20);
+            both.registries[at] = Some(registry(&lab, at, ports[at]));
+            rounds += 1;
+        }
+        let (pulls, heads) = (pulls.join().unwrap(), heads.join().unwrap());
+        assert!(pulls.iter().all(|said| said == "200 100000"), "{pulls:?}");
+        assert!(heads.iter().all(|said| said == "200 0"), "{heads:?}");
+        assert_eq!((pulls.len(), heads.len()), (300, 300));
+    });
+}
+
+/// What the two write.
+const LOGS: [&str; 2] = ["one.log", "two.log"];
+
+/// How many lines of a log hold these words.
+fn count(log: &Path, words: &str) -> usize {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().filter(|line| line.contains(words)).count()
 }
 
 /// Kills the registry when a good part of what `act` moves has come to `dir`, and starts it again.
