@@ -7,7 +7,8 @@
 //! wake-ups a request.
 //!
 //! It decides nothing about a request and does not follow redirects. Another endpoint is tried only as long as nothing was
-//! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose reused connection died before any byte.
+//! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose connection died before any byte: once, and
+//! over a fresh connection only where there is another endpoint.
 
 use std::io;
 use std::sync::Arc;
@@ -87,6 +88,15 @@ struct Outbound {
     /// Taken at the moment it is sent.
     body: Body,
     may_repeat: bool,
+    /// Another endpoint would do as well, and seems to be up.
+    has_others: bool,
+}
+
+/// Why one endpoint gave no answer.
+struct Failure {
+    error: Error,
+    /// Another one may be asked: nothing was sent, or what was sent may be sent once more.
+    may_go_on: bool,
 }
 
 /// Why there is no answer, or no more of it.
@@ -176,6 +186,7 @@ impl Upstream {
             parts,
             body,
             may_repeat,
+            has_others: false,
         };
         let (mut tried, mut until) = (Marked::default(), None);
         loop {
@@ -189,7 +200,8 @@ impl Upstream {
         }
     }
 
-    /// One endpoint after another, until a request was sent; those in `tried` are left out.
+    /// One endpoint after another, until a request was sent; those in `tried` are left out. What may be sent twice goes
+    /// to another endpoint when the first one died on it: it may be on its way down.
     async fn try_each(
         &self,
         worker: usize,
@@ -197,15 +209,33 @@ impl Upstream {
         mut tried: Marked,
         request: &mut Outbound,
     ) -> Result<Response<Answer>, Error> {
-        let mut failure = Error::Busy;
+        let (mut failure, mut died) = (Error::Busy, None);
         while let Some((number, node)) = self.choose(tried, upload) {
-            match node.send(worker, request).await {
-                Err(error) if error.is_unsent() => failure = error,
-                done => return done,
-            }
             tried.add(number);
+            request.has_others = upload.is_none() && self.has_others(tried);
+            match node.send(worker, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) if failed.may_go_on => failure = failed.error,
+                Err(failed) => return Err(failed.error),
+            }
+            if !failure.is_unsent() {
+                died = Some(node);
+            }
         }
-        Err(failure)
+        let Some(node) = died else {
+            return Err(failure);
+        };
+        // The others refuse, and it may only have closed a connection.
+        request.has_others = false;
+        node.send(worker, request)
+            .await
+            .map_err(|failed| failed.error)
+    }
+
+    /// Whether there is an endpoint beside those in `tried` that seems to be up.
+    fn has_others(&self, tried: Marked) -> bool {
+        let mut nodes = self.nodes.iter().enumerate();
+        nodes.any(|(number, node)| !tried.has(number) && node.health().is_up())
     }
 
     fn choose(&self, tried: Marked, upload: Option<&str>) -> Option<(usize, &Arc<Node>)> {
@@ -257,6 +287,25 @@ impl Upstream {
         let always = self.nodes.len() > 1;
         let nodes = self.nodes.iter();
         nodes.filter_map(move |node| node.due_check(now, always))
+    }
+}
+
+impl Failure {
+    /// Of a request that may be sent once more.
+    fn to_be_repeated(error: Error) -> Self {
+        Self {
+            error,
+            may_go_on: true,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            may_go_on: error.is_unsent(),
+            error,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! One endpoint: its connections, its health, and an exchange with it.
 //!
 //! Called by `upstream`, which has chosen it, and by the checks of the main runtime. It sends nothing twice but a bodiless GET
-//! or HEAD whose reused connection died before any byte; whether another endpoint is tried is decided above.
+//! or HEAD whose reused connection died before any byte; whether another endpoint is tried is decided above, for these even
+//! where a fresh one died.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::health::Health;
 use super::http1::Connection;
 use super::pool::Pool;
 use super::stream::Stream;
-use super::{EndpointSettings, Error, Outbound};
+use super::{EndpointSettings, Error, Failure, Outbound};
 use crate::body::Body;
 
 /// Shared by all workers, and by every route that leads to it.
@@ -78,20 +79,23 @@ impl Node {
     }
 
     /// Sends a request over a connection of `worker`, or over a new one. As long as the error [is
-    /// unsent](Error::is_unsent), so is the request.
+    /// unsent](Error::is_unsent), so is the request. One that may be repeated is, here where no other endpoint would do.
     pub(super) async fn send(
         self: &Arc<Self>,
         worker: usize,
         request: &mut Outbound,
-    ) -> Result<Response<Answer>, Error> {
+    ) -> Result<Response<Answer>, Failure> {
         let slot = self.slot().await?;
         if let Some(connection) = self.pool.take(worker, Instant::now(), !request.may_repeat) {
             let body = mem::take(&mut request.body);
             match connection.exchange(&request.parts, body).await {
                 Err(failure) if request.may_repeat && failure.is_unanswered => {
                     request.may_repeat = false;
+                    if request.has_others {
+                        return Err(Failure::to_be_repeated(failure.error));
+                    }
                 }
-                Err(failure) => return Err(failure.error),
+                Err(failure) => return Err(failure.error.into()),
                 Ok((head, incoming)) => return Ok(Answer::new(head, incoming, slot, worker)),
             }
         }
@@ -99,7 +103,14 @@ impl Node {
         let body = mem::take(&mut request.body);
         match connection.exchange(&request.parts, body).await {
             Ok((head, incoming)) => Ok(Answer::new(head, incoming, slot, worker)),
-            Err(failure) => Err(failure.error),
+            Err(failure)
+                if mem::take(&mut request.may_repeat)
+                    && failure.is_unanswered
+                    && request.has_others =>
+            {
+                Err(Failure::to_be_repeated(failure.error))
+            }
+            Err(failure) => Err(failure.error.into()),
         }
     }
 

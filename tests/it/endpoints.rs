@@ -105,6 +105,79 @@ fn one_dead_endpoint_of_two_is_noticed_by_nobody() {
     assert_eq!(asked(&registry), sent);
 }
 
+/// Takes every request of a client, and closes the connection without a word.
+fn dying() -> Registry {
+    Registry::start(|exchange| {
+        exchange.body();
+        if exchange.head.all("x-forwarded-for").is_empty() {
+            exchange.send(OK);
+        } else {
+            exchange.close();
+        }
+    })
+}
+
+#[test]
+fn only_a_pull_goes_on_to_the_other_endpoint_when_one_dies_with_it() {
+    for (method, is_pull) in [
+        ("GET", true),
+        ("HEAD", true),
+        ("POST", false),
+        ("PATCH", false),
+        ("PUT", false),
+        ("DELETE", false),
+    ] {
+        let (dies, lives) = (dying(), Registry::start(oblige));
+        let proxy = gate(&[dies.url(), lives.url()]);
+        let mut statuses = Vec::new();
+        for number in 0..24 {
+            let target = match method {
+                "PATCH" => format!("/v2/r{number}/blobs/uploads/u"),
+                "POST" => format!("/v2/r{number}/blobs/uploads/"),
+                _ => format!("/v2/r{number}/manifests/x"),
+            };
+            let mut request = Ask::alice(method, &target);
+            if matches!(method, "PATCH" | "PUT") {
+                request = request.body("bytes");
+            }
+            let http = Http::BOTH[number % 2];
+            let status = ask(&proxy, http, &request).status;
+            let seen = |registry: &Registry| {
+                let seen = registry.requests();
+                seen.iter().filter(|seen| seen.target == target).count()
+            };
+            let (at_one, at_two) = (seen(&dies), seen(&lives));
+            if is_pull {
+                assert_eq!((status, at_two), (200, 1), "{method} {target}");
+                assert!(at_one <= 1, "{method} {target} was there {at_one} times");
+            } else {
+                assert_eq!(at_one + at_two, 1, "{method} {target}");
+                assert_eq!(status, if at_one == 0 { 200 } else { 502 });
+            }
+            statuses.push((status, at_one));
+        }
+        let died = statuses.iter().filter(|(_, at_one)| *at_one == 1).count();
+        assert!(died > 3, "{method} met it {died} times");
+    }
+}
+
+#[test]
+fn a_pull_is_sent_twice_at_most_however_many_die_with_it() {
+    let away = format!("http://{}", nowhere());
+    for (registries, others) in [(vec![dying(), dying(), dying()], 0), (vec![dying()], 1)] {
+        let mut urls: Vec<_> = registries.iter().map(Registry::url).collect();
+        urls.extend((0..others).map(|_| away.clone()));
+        let proxy = gate(&urls);
+        for http in Http::BOTH {
+            let before: usize = registries.iter().map(asked).sum();
+            let get = Ask::alice("GET", "/v2/a/manifests/x");
+            ask(&proxy, http, &get).is_refusal(502, "UNAVAILABLE");
+            let times = registries.iter().map(asked).sum::<usize>() - before;
+            assert!((1..=2).contains(&times), "{times} times");
+        }
+    }
+}
+
 /// Every request of a push of one blob and its manifest.
 fn push(proxy: &Proxy, http: Http, repository: &str) {
     let upload = format!("/v2/{repository}/blobs/uploads/u");

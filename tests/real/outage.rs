@@ -177,12 +177,7 @@ fn steady(lab: &Lab, port: u16, path: &str, options: &[&str]) -> Vec<String> {
         .arg("--cacert")
         .arg(lab.certs().ca())
         .args(options)
-        .args([
-            "--output",
-            "/dev/null",
-            "--write-out",
-            "%{http_code} %{size_download}\n",
-        ])
+        .args(["--output", "/dev/null", "--write-out", "%{http_code}\n"])
         .arg(format!("https://localhost:{port}{path}?[1-300]"));
     let said = run(&curl).succeeds();
     said.lines().map(str::to_owned).collect()
@@ -193,19 +188,26 @@ fn two_registries_are_restarted_and_killed_and_no_pull_fails() {
     let lab = Lab::start();
     let curl = Curl::new(&lab, "--http1.1");
     curl.push_image("team/app");
-    let file = curl.random_file("blob", 100_000);
-    let (digest, _) = curl.push_blob("team/app", &file);
     let mut both = Both::start(&lab);
     let (port, ports) = (both.port, both.ports);
-    let blob = format!("/v2/team/app/blobs/{digest}");
+    // Small, so that it comes whole or not at all: what has begun cannot be asked for again.
+    let manifest = "/v2/team/app/manifests/latest";
+    let accept = [
+        "--header",
+        "Accept: application/vnd.oci.image.manifest.v1+json",
+    ];
+    let (get, head) = (
+        [&accept[..], &["--http1.1"]].concat(),
+        [&accept[..], &["--http2", "--head"]].concat(),
+    );
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let pulls = scope.spawn(|| {
-            let statuses = steady(&lab, port, &blob, &["--http1.1"]);
+            let statuses = steady(&lab, port, manifest, &get);
             is_over.store(true, Ordering::Relaxed);
             statuses
         });
-        let heads = scope.spawn(|| steady(&lab, port, &blob, &["--http2", "--head"]));
+        let heads = scope.spawn(|| steady(&lab, port, manifest, &head));
         // One by TERM, which it takes as an end at once, the other by KILL; each must be asked again before the next.
         let mut rounds = 0;
         while rounds < 2 || !is_over.load(Ordering::Relaxed) && rounds < 6 {
@@ -226,8 +228,10 @@ fn two_registries_are_restarted_and_killed_and_no_pull_fails() {
             rounds += 1;
         }
         let (pulls, heads) = (pulls.join().unwrap(), heads.join().unwrap());
-        assert!(pulls.iter().all(|said| said == "200 100000"), "{pulls:?}");
-        assert!(heads.iter().all(|said| said == "200 0"), "{heads:?}");
+        for said in [&pulls, &heads] {
+            let failed = said.iter().filter(|status| *status != "200");
+            assert_eq!(failed.collect::<Vec<_>>(), [""; 0], "of {}", said.len());
+        }
         assert_eq!((pulls.len(), heads.len()), (300, 300));
     });
 }
@@ -277,7 +281,7 @@ fn again_unless_told(outcome: Outcome, act: impl FnOnce() -> Outcome) {
 
 /// Bytes of all files below a folder; they come and go meanwhile.
 fn size(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
         Ok(data) if data.is_dir() => size(&entry.path()),
         Ok(data) => data.len(),
