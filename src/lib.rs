@@ -116,8 +116,8 @@
 //! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is
 //!   not sent on.
 //! - Only a GET or HEAD without a body is sent twice, and once: when its reused connection died before any byte
-//!   of an answer. Where another endpoint is up it goes there, and so it does when a fresh one died: so that one of two
-//!   may be restarted, and no pull fails.
+//!   of an answer. Where there is another endpoint it goes there, and so it does when a fresh one died: each may be
+//!   restarted in turn, and no pull fails.
 //! - Before anything was sent, a request of any kind may go to another endpoint, and when all refuse it waits for
 //!   `connect_retry` from the first refusal on: a restart costs no request, and an outage is told at once.
 //! - The requests of an upload meet one endpoint, which follows from the repository and the addresses as written: rendezvous

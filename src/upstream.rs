@@ -88,7 +88,7 @@ struct Outbound {
     /// Taken at the moment it is sent.
     body: Body,
     may_repeat: bool,
-    /// Another endpoint would do as well, and seems to be up.
+    /// Another endpoint would do as well, and has not been tried.
     has_others: bool,
 }
 
@@ -212,7 +212,8 @@ impl Upstream {
         let (mut failure, mut died) = (Error::Busy, None);
         while let Some((number, node)) = self.choose(tried, upload) {
             tried.add(number);
-            request.has_others = upload.is_none() && self.has_others(tried);
+            // Also one that was down a moment ago: where each is restarted as soon as the last one is ready, it is back.
+            request.has_others = upload.is_none() && tried != Marked::first(self.nodes.len());
             match node.send(worker, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) if failed.may_go_on => failure = failed.error,
@@ -230,12 +231,6 @@ impl Upstream {
         node.send(worker, request)
             .await
             .map_err(|failed| failed.error)
-    }
-
-    /// Whether there is an endpoint beside those in `tried` that seems to be up.
-    fn has_others(&self, tried: Marked) -> bool {
-        let mut nodes = self.nodes.iter().enumerate();
-        nodes.any(|(number, node)| !tried.has(number) && node.health().is_up())
     }
 
     fn choose(&self, tried: Marked, upload: Option<&str>) -> Option<(usize, &Arc<Node>)> {

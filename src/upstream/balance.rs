@@ -38,7 +38,7 @@ impl Marked {
         self.0 &= !bit(number);
     }
 
-    pub(super) fn has(self, number: usize) -> bool {
+    fn has(self, number: usize) -> bool {
         self.0 & bit(number) != 0
     }
 
