@@ -171,8 +171,8 @@
 //!   ticket keys begin anew with the new process.
 //! - A closed path (`respond`) is closed to everyone: nobody is asked who he is, and no network is let through.
 //! - Of client networks the longest prefix decides, since two lists have no order; of equal ones the refusal.
-//! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx; right ones add
-//!   their user's rights. With grants it is `@network`, which like anyone needs tokens: with Basic, docker sends a
+//! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx, and however many
+//!   wrong ones came before; right ones add their user's rights. With grants it is `@network`, which like anyone needs tokens: with Basic, docker sends a
 //!   password from that network never or always.
 //! - Over plain HTTP every name of the site, on any port, is the site: an upstream behind a gate knows no better.
 //!   Of a challenge only the realm of `Bearer` is a URL, and only it is repaired.

@@ -10,7 +10,6 @@
 //! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose connection died before any byte: once, and
 //! over a fresh connection only where there is another endpoint.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +17,12 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 
-use crate::body::{self, Body};
+use crate::body::Body;
 
 mod answer;
 mod balance;
 mod connect;
+mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
@@ -35,10 +35,12 @@ mod trust;
 pub use answer::Answer;
 pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
+pub use error::Error;
 pub use node::Check;
 pub use trust::{HandshakeError, Trust, TrustError};
 
 use balance::Marked;
+use error::Failure;
 use node::Node;
 
 /// What an upstream is made of; all durations are between two events, none is a total.
@@ -90,48 +92,6 @@ struct Outbound {
     may_repeat: bool,
     /// Another endpoint would do as well, and has not been tried.
     has_others: bool,
-}
-
-/// Why one endpoint gave no answer.
-struct Failure {
-    error: Error,
-    /// Another one may be asked: nothing was sent, or what was sent may be sent once more.
-    may_go_on: bool,
-}
-
-/// Why there is no answer, or no more of it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nothing listens there, or its name has no address. Nothing was sent.
-    #[error("cannot connect to the upstream")]
-    Connect(#[source] io::Error),
-    /// The process has no descriptor for one more connection. Nothing was sent.
-    #[error("no connection to the upstream can be opened")]
-    Exhausted(#[source] io::Error),
-    /// No address took the connection in time. Nothing was sent.
-    #[error("the upstream took no connection for {0:?}")]
-    ConnectTimeout(Duration),
-    /// What listens there could not be verified. Nothing was sent.
-    #[error("cannot trust the upstream")]
-    Tls(#[source] HandshakeError),
-    /// All connections are in use, and the queue is full or the wait in it was too long. Nothing was sent.
-    #[error("all connections to the upstream are in use")]
-    Busy,
-    /// The upstream neither sent nor took a byte for `read_timeout`.
-    #[error("the upstream was silent for {0:?}")]
-    Silent(Duration),
-    /// The connection ended before a complete head, or before the end of the body.
-    #[error("the upstream broke off")]
-    Closed(#[source] io::Error),
-    /// The upstream's framing breaks HTTP (or, as a last line of defence, the request's would).
-    #[error("malformed HTTP: {0}")]
-    Malformed(&'static str),
-    /// The client's body broke off; the upstream sees a cut request, never a shorter one.
-    #[error("the request's body broke off: {0}")]
-    Body(#[source] body::Error),
-    /// The upstream stopped reading the request and left no answer behind.
-    #[error("the upstream stopped reading the request")]
-    Write(#[source] io::Error),
 }
 
 impl Upstream {
@@ -282,50 +242,6 @@ impl Upstream {
         let always = self.nodes.len() > 1;
         let nodes = self.nodes.iter();
         nodes.filter_map(move |node| node.due_check(now, always))
-    }
-}
-
-impl Failure {
-    /// Of a request that may be sent once more.
-    fn to_be_repeated(error: Error) -> Self {
-        Self {
-            error,
-            may_go_on: true,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            may_go_on: error.is_unsent(),
-            error,
-        }
-    }
-}
-
-impl Error {
-    /// True when there was no connection, so that the request may go elsewhere, whatever it is; and when the endpoint is to
-    /// blame for that, not what the gate itself lacks.
-    fn is_unsent(&self) -> bool {
-        match self {
-            Self::Connect(cause) => cause.kind() != io::ErrorKind::ResourceBusy,
-            Self::ConnectTimeout(_) | Self::Tls(_) => true,
-            _ => false,
-        }
-    }
-
-    /// True for what a restart looks like.
-    fn may_pass(&self) -> bool {
-        self.is_unsent() && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
-    }
-
-    /// With its cause.
-    fn in_full(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        }
     }
 }
 

@@ -16,7 +16,9 @@ use tidegate::snapshot::{Purpose, Snapshot};
 use toml::de::{DeTable, DeValue};
 
 use crate::support::certs::{AUTHORITY, root};
+use crate::support::harbor::{self, ROBOT, Release, TOKEN};
 use crate::support::proxy::ALICE;
+use crate::support::{Ask, Client, Http, Proxy, Registry, ask};
 
 /// The corpus, at the place where nginx has it.
 struct Corpus;
@@ -132,6 +134,66 @@ fn with_files(toml: &str, folder: &Path) -> String {
         text = text.replace(&format!("\"{path}\""), &format!("{moved:?}"));
     }
     text
+}
+
+#[test]
+fn both_blocks_of_the_usual_tutorial_work_without_a_touch() {
+    let registry = Registry::obliging();
+    let harbor = harbor::start(Release::Deaf);
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = with_files(&imported("tutorial").toml, dir.path());
+    // Nothing but the addresses is the test's own.
+    for (written, here) in [
+        ("[::]:443", "127.0.0.1:0".to_owned()),
+        ("[::]:80", "127.0.0.1:0".to_owned()),
+        ("http://127.0.0.1:5000", registry.url()),
+        ("http://127.0.0.1:8080", harbor.url()),
+    ] {
+        assert!(text.contains(written), "{written}");
+        text = text.replacen(written, &here, 1);
+    }
+    let proxy = Proxy::start_in(dir, "", &text);
+    let plain = |method: &str, target: &str| Ask::new(method, target).host("registry.example.com");
+    let portal = |method: &str, target: &str| Ask::new(method, target).host("harbor.example.com");
+    for http in Http::BOTH {
+        let stranger = ask(&proxy, http, &plain("GET", "/v2/"));
+        stranger.is_refusal(401, "UNAUTHORIZED");
+        assert!(
+            stranger
+                .one("www-authenticate")
+                .starts_with("Basic realm=\"Private registry\"")
+        );
+        let pull = plain("GET", "/v2/a/manifests/x").login(b"alice:pw");
+        assert_eq!(ask(&proxy, http, &pull).status, 200);
+        let seen = registry.requests().pop().unwrap();
+        assert!(seen.all("authorization").is_empty());
+        assert_eq!(ask(&proxy, http, &plain("GET", "/")).status, 404);
+        let login = ask(&proxy, http, &portal("GET", "/v2/"));
+        assert_eq!(
+            login.one("www-authenticate"),
+            "Bearer realm=\"https://harbor.example.com/service/token\",service=\"harbor-registry\""
+        );
+        let given = ask(&proxy, http, &portal("GET", "/service/token").login(ROBOT));
+        assert_eq!(given.status, 200);
+        let push = portal("POST", "/v2/a/b/blobs/uploads/").header("authorization", TOKEN);
+        let begun = ask(&proxy, http, &push);
+        let origin = "https://harbor.example.com/v2/a/b/blobs/uploads/";
+        assert!(begun.status == 202 && begun.one("location").starts_with(origin));
+        assert_eq!(
+            ask(&proxy, http, &portal("GET", "/harbor/projects")).status,
+            200
+        );
+    }
+    let people = plain("GET", "/harbor").host("harbor.example.com");
+    let sent_on = Client::plain(proxy.http()).ask(&people);
+    assert_eq!(sent_on.status, 308);
+    assert!(
+        sent_on
+            .one("location")
+            .starts_with("https://harbor.example.com")
+    );
+    let docker = Client::plain(proxy.http()).ask(&plain("GET", "/v2/").login(b"alice:pw"));
+    assert_eq!(docker.status, 400);
 }
 
 /// The certificate of the tests' CA, as PEM.

@@ -543,6 +543,26 @@ fn script(digest: &str) -> Vec<Request> {
             "https://{tls}/v2/",
             &with(&["--user-agent", "docker/1.5.0"]),
         ),
+        request(
+            "docker 1.6",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "docker/1.6.0"]),
+        ),
+        request(
+            "docker 1.5.1-dev",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "docker/1.5.1-dev"]),
+        ),
+        request(
+            "docker 1.30",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "docker/1.30"]),
+        ),
+        request(
+            "Go 1.1",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "Go 1.1 package http"]),
+        ),
         request("catalog", "https://{tls}/v2/_catalog", user),
         request("tags", "https://{tls}/v2/team/app/tags/list", user),
         request(
@@ -679,6 +699,8 @@ const INTENDED: &[Difference] = &[
         200,
         "the User-Agent is no reason: such a client cannot speak to a registry anyway",
     ),
+    ("docker 1.30", 404, 200, "the same; nginx's rule meant 1.3"),
+    ("Go 1.1", 404, 200, "the same"),
     (
         "the root",
         200,
