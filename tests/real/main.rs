@@ -25,6 +25,7 @@ mod curl;
 mod docker;
 mod harbor;
 mod outage;
+mod package;
 mod podman;
 mod rights;
 mod shared_rights;

@@ -93,6 +93,11 @@ impl Outcome {
         self.story
     }
 
+    /// Whether it ended well.
+    pub(crate) fn is_success(&self) -> bool {
+        self.success
+    }
+
     /// All that was said, whatever the exit status.
     pub(crate) fn story(&self) -> &str {
         &self.story
