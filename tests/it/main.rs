@@ -25,6 +25,7 @@ mod grants;
 mod harbor;
 mod htpasswd_command;
 mod htpasswd_tools;
+mod installed;
 mod limits;
 mod listeners;
 mod live_passwords;

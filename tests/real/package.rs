@@ -44,7 +44,14 @@ fn build(deb: &Path, version: &str, strip: &str) {
     std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), release.join("tidegate")).unwrap();
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["deb", "--no-build", "--offline", "--locked", "--fast", strip])
+        .args([
+            "deb",
+            "--no-build",
+            "--offline",
+            "--locked",
+            "--fast",
+            strip,
+        ])
         .args(["--deb-version", version, "--output"])
         .arg(deb)
         .env("CARGO_TARGET_DIR", target.path())
