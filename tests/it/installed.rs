@@ -176,7 +176,7 @@ fn the_composed_registry_has_no_port_of_its_own() {
     let services = compose.split("\nnetworks:\n").next().unwrap();
     let (gate, registry) = services.split_once("\n  registry:\n").unwrap();
     assert!(gate.contains("ports: [\"443:8443\"]"));
-    assert!(!registry.contains("ports:") && registry.contains("networks: [inside]"));
+    assert!(!registry.contains("\n    ports:") && registry.contains("networks: [inside]"));
     let container = read("Containerfile");
     let last = container.rsplit("\nFROM ").next().unwrap();
     assert!(last.contains("\nUSER 65532:65532\n") && !last.contains("\nRUN "));
