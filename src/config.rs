@@ -210,8 +210,8 @@ pub enum Auth {
         htpasswd: Placed<PathBuf>,
         /// The `WWW-Authenticate` value of the token endpoint.
         challenge: HeaderValue,
-        /// The secret's file; in [`Config::state_dir`] when none is named.
-        secret: Option<Placed<PathBuf>>,
+        /// Where the secret is; in [`Config::state_dir`] when none is named.
+        secret: Option<Placed<units::Secret>>,
         /// How long a token is good for.
         lifetime: Duration,
     },

@@ -188,7 +188,7 @@ fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => "correct the path, or put the file there",
         io::ErrorKind::PermissionDenied => {
-            "give the gate's user the right to read it (chgrp, chmod 0640)"
+            "give the gate's user the right to read it (chgrp, chmod 0640; for files of certbot examples/certbot-deploy-hook does so)"
         }
         _ => "name a readable PEM file",
     }

@@ -35,6 +35,7 @@ mod hostile;
 mod htpasswd_command;
 mod htpasswd_tools;
 mod import;
+mod installed;
 mod limits;
 mod listeners;
 mod live_passwords;
