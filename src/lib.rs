@@ -55,7 +55,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `buffers` `live_file` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -184,6 +184,7 @@
 pub mod addr;
 pub mod body;
 mod buffers;
+mod live_file;
 pub mod log;
 mod percent;
 pub mod pid_file;
