@@ -101,6 +101,10 @@ pub(crate) struct Quiet(HashMap<PathBuf, Seen>);
 
 impl Quiet {
     /// Waits while one of them changes, for two seconds at most; not at all when each is as it was read.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a reload is built on a thread of its own"
+    )]
     pub(crate) fn wait(files: &[Known]) -> Self {
         Self::wait_with(files, LOOKS, || std::thread::sleep(PAUSE))
     }

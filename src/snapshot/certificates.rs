@@ -115,7 +115,7 @@ impl Builder<'_> {
         for site in &self.config.sites {
             let certificate = match &site.certificate {
                 Certificate::Files { cert, key } => {
-                    self.from_files((cert, key), &site.hosts, &all, problems)
+                    self.named((cert, key), &site.hosts, &all, problems)
                 }
                 Certificate::SelfSigned(place) => {
                     let made = authority.get_or_insert_with(|| self.authority());
@@ -149,7 +149,7 @@ impl Builder<'_> {
         })
     }
 
-    fn from_files(
+    fn named(
         &self,
         (cert, key): (&Placed<PathBuf>, &Path),
         hosts: &[String],
