@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 13] = [
         "addr",
         "body",
         "buffers",
+        "live_file",
         "log",
         "percent",
         "pid_file",
