@@ -176,6 +176,8 @@
 //!   comes after it.
 //! - In an upgrade both processes hold the same sockets, so nobody is refused; remembered logins, counted guesses and
 //!   ticket keys begin anew with the new process.
+//! - Of the files that are named only the token secret may be a credential of systemd, which is copied at the start:
+//!   certificates and password files change while the gate runs. A check outside of the service cannot see it, and warns.
 //! - A closed path (`respond`) is closed to everyone: nobody is asked who he is, and no network is let through.
 //! - Of client networks the longest prefix decides, since two lists have no order; of equal ones the refusal.
 //! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx, and however many
