@@ -63,6 +63,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="tidegate-peers-") as folder:
         site = Site(folder, ours, given.blob_mib)
         try:
+            site.open()
             options = Options(folder, given.seconds, given.idle)
             if given.what == "growth":
                 print(programs.versions(["tidegate"], ours))
@@ -84,7 +85,10 @@ def compare(site, options, given):
         got = {peer: [] for peer in peers}
         for _ in range(given.rounds):
             for peer in peers:
-                got[peer].append(measure(site, peer, workload, options))
+                try:
+                    got[peer].append(measure(site, peer, workload, options))
+                except RuntimeError as error:
+                    sys.exit(f"{peer}, {name}: {error}")
         report.show(name, workload, got)
         results[name] = got
     shown = given.peers + (["relay"] if any(WORKLOADS[name].relay_to for name in given.only) else [])

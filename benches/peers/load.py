@@ -33,8 +33,8 @@ def requests(port, seconds, path=PING, connections=32, close=False):
     done = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     late = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
-    if wrong or not done:
-        raise RuntimeError(f"not every answer was a good one:\n{said}")
+    if wrong or not done or done[1] == "0":
+        raise RuntimeError(f"not every answer was a good one, or none came in time (--seconds):\n{said}")
     p99 = float(late[1]) * IN_MS[late[2]] if late else 0.0
     return Done(int(done[1]), float(done[2]) * IN_MS[done[3]] / 1e3, p99)
 

@@ -42,10 +42,14 @@ class Site:
             "TEMP": " ".join(f"{kind}_temp_path {folder}/temp/{kind};" for kind in temp),
             "UPSTREAM": free_port(),
         }
-        self.upstreams = [self._upstream()]
         self.words["SINK"] = free_port()
+        self.upstreams = []
+
+    def open(self):
+        """Starts the upstreams."""
+        self.upstreams.append(self._upstream())
         sink = ["python3", f"{HERE}/sockets.py", "sink", str(self.words["SINK"])]
-        self.upstreams.append(Process(folder, "sink", sink, self.words["SINK"], LOAD_CPU))
+        self.upstreams.append(Process(self.folder, "sink", sink, self.words["SINK"], LOAD_CPU))
 
     def _certificate(self):
         here = self.folder

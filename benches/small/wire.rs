@@ -79,7 +79,8 @@ impl Connection {
         self.runtime.block_on(async {
             client.write_all(request).await.unwrap();
             let mut answer = [0; 1024];
-            client.read(&mut answer).await.unwrap();
+            let count = client.read(&mut answer).await.unwrap();
+            assert!(count > 0, "the gate has hung up");
             assert!(answer.starts_with(b"HTTP/1.1 200"));
         });
     }
