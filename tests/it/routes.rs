@@ -63,6 +63,26 @@ fn a_closed_path_is_answered_without_a_password() {
 }
 
 #[test]
+fn where_blobs_are_closed_none_is_mounted() {
+    let registry = Registry::obliging();
+    let more = "[[site.route]]\npath = \"/v2/app/blobs/\"\nrespond = 403";
+    let proxy = Proxy::start(&registry, &config("", more));
+    let digest = crate::support::DIGEST;
+    let blob = Ask::alice("GET", &format!("/v2/app/blobs/{digest}"));
+    ask(&proxy, Http::One, &blob).is_refusal(403, "DENIED");
+    for (from, sent) in [
+        ("app", "/v2/a/blobs/uploads/".to_owned()),
+        ("b", format!("/v2/a/blobs/uploads/?mount={}&from=b", digest)),
+    ] {
+        let target = format!("/v2/a/blobs/uploads/?mount={digest}&from={from}");
+        let mount = ask(&proxy, Http::One, &Ask::alice("POST", &target));
+        assert_eq!(mount.status, 200);
+        let seen = registry.requests().pop().unwrap().target;
+        assert_eq!(seen.replace("%3A", ":"), sent);
+    }
+}
+
+#[test]
 fn a_network_that_is_not_let_in_is_refused_before_any_password() {
     let registry = Registry::obliging();
     let networks = "allow = [\"127.0.0.1\", \"127.0.0.4/30\"]\ndeny = [\"127.0.0.5\", \"all\"]\ncors = [\"https://ui\"]";
