@@ -63,6 +63,33 @@ fn a_closed_path_is_answered_without_a_password() {
 }
 
 #[test]
+fn path_parameters_choose_no_other_route() {
+    let registry = Registry::obliging();
+    let more = "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n\
+                [[site.route]]\npath = \"/api/internal\"\nrespond = 403";
+    let proxy = Proxy::start(&registry, &config("", more));
+    for http in Http::BOTH {
+        for target in [
+            "/v2;x/secret/tags/list",
+            "/v2;/secret/tags/list",
+            "/v2%3bx=1/_catalog",
+            "/;x/v2/secret/tags/list",
+            "/v2;x",
+        ] {
+            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            answer.is_refusal(401, "UNAUTHORIZED");
+        }
+        let closed = ask(&proxy, http, &Ask::new("GET", "/api;x/internal;y/z"));
+        assert_eq!(closed.status, 403);
+    }
+    assert!(registry.requests().is_empty());
+    // What is sent on keeps them.
+    let page = ask(&proxy, Http::One, &Ask::new("GET", "/page;x=1"));
+    assert_eq!(page.status, 200);
+    assert_eq!(registry.requests().pop().unwrap().target, "/page;x=1");
+}
+
+#[test]
 fn where_blobs_are_closed_none_is_mounted() {
     let registry = Registry::obliging();
     let more = "[[site.route]]\npath = \"/v2/app/blobs/\"\nrespond = 403";
