@@ -131,6 +131,22 @@ fn a_network_that_is_not_let_in_is_refused_before_any_password() {
 }
 
 #[test]
+fn a_network_that_is_not_let_in_is_refused_at_the_token_endpoint_before_its_form_is_read() {
+    let registry = Registry::obliging();
+    let top = "[state]\ndir = \"{dir}/state\"\n";
+    let config = config(top, "deny = [\"127.0.0.1\"]").replace("\"basic\"", "\"token\"");
+    let proxy = Proxy::start(&registry, &config);
+    for http in Http::BOTH {
+        for method in ["GET", "POST", "PUT", "OPTIONS"] {
+            let answer = ask(&proxy, http, &Ask::new(method, "/v2/_token"));
+            answer.is_refusal(403, "DENIED");
+        }
+        let long = Ask::new("POST", "/v2/_token").body("x".repeat(30_000));
+        ask(&proxy, http, &long).is_refusal(403, "DENIED");
+    }
+}
+
+#[test]
 fn a_network_that_is_enough_needs_no_password() {
     let registry = Registry::obliging();
     let networks = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"";
