@@ -72,7 +72,7 @@ impl Gate {
             window: Duration::from_secs(300),
         };
         let logins = Logins::start(hashing, throttle).unwrap();
-        let users = LiveUsers::load(&file, None).unwrap();
+        let users = LiveUsers::load(&file).unwrap();
         let challenge = challenge("Registry").unwrap();
         let basic = Authenticator::basic(users, logins.into(), 1024, challenge);
         let keys = Keys::in_memory().unwrap();
