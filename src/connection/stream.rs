@@ -1,7 +1,7 @@
 //! The stream of a connection below TLS, telling the watch how its writes go.
 //!
-//! Only here a write that makes slow progress differs from one that makes none; what is read is heard above TLS, in
-//! `heard`.
+//! Only here a write that makes slow progress differs from one that makes none, and a reset is seen that no read tells of;
+//! what is read is heard above TLS, in `heard`.
 
 use std::io;
 use std::pin::Pin;
@@ -9,9 +9,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::watch::Watch;
 use crate::buffers::Buffer;
+
+/// What can be asked, without reading from it, whether the other end has broken it off.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// The error that came.
+    fn fault(&self) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn fault(&self) -> io::Result<()> {
+        self.take_error()?.map_or(Ok(()), Err)
+    }
+}
 
 /// A stream that tells the watch how its writes go, and reads in large pieces.
 ///
@@ -74,7 +87,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+impl<IO: Socket> AsyncWrite for Watched<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,7 +112,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         self.stream.is_write_vectored()
     }
 
+    /// Asked for at each turn of the connection, so a reset is noticed here though nobody reads.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.is_doubted() {
+            self.stream.fault()?;
+        }
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch.wrote(if result.is_ready() {
             Poll::Ready(0)

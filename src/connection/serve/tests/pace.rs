@@ -6,7 +6,7 @@ use http_body::Frame;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::super::super::stream::Watched;
+use super::super::super::stream::{Socket, Watched};
 use super::*;
 use crate::body::{self, Floor};
 
@@ -24,6 +24,12 @@ fn paced() -> Settings {
             window: WINDOW,
         },
         ..settings()
+    }
+}
+
+impl Socket for DuplexStream {
+    fn fault(&self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
