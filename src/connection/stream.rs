@@ -7,7 +7,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -18,11 +20,19 @@ use crate::buffers::Buffer;
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// The error that came.
     fn fault(&self) -> io::Result<()>;
+
+    /// Makes the close a reset: what was not sent by then is forgotten.
+    fn forget(&self);
 }
 
 impl Socket for TcpStream {
     fn fault(&self) -> io::Result<()> {
         self.take_error()?.map_or(Ok(()), Err)
+    }
+
+    fn forget(&self) {
+        // It fails on a socket that is broken already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -30,7 +40,7 @@ impl Socket for TcpStream {
 ///
 /// rustls asks for one record at a time; without this each is a system call. The buffer is lent only
 /// while there are bytes that rustls has not taken.
-pub(super) struct Watched<IO> {
+pub(super) struct Watched<IO: Socket> {
     stream: IO,
     watch: Arc<Watch>,
     held: Option<Held>,
@@ -42,7 +52,7 @@ struct Held {
     taken: usize,
 }
 
-impl<IO> Watched<IO> {
+impl<IO: Socket> Watched<IO> {
     pub(super) fn new(stream: IO, watch: &Arc<Watch>) -> Self {
         Self {
             stream,
@@ -67,7 +77,7 @@ impl<IO> Watched<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+impl<IO: Socket> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,6 +138,15 @@ impl<IO: Socket> AsyncWrite for Watched<IO> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<IO: Socket> Drop for Watched<IO> {
+    /// The system would keep what a client does not read, up to some megabytes, for minutes after the close.
+    fn drop(&mut self) {
+        if self.watch.is_stuck() {
+            self.stream.forget();
+        }
     }
 }
 

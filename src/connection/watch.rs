@@ -34,6 +34,8 @@ pub(super) struct Watch {
     /// Of what the peer takes.
     pace: Pace,
     late: AtomicBool,
+    /// The peer does not read, and that is why the connection ends.
+    stuck: AtomicBool,
     /// The socket is to be asked whether it is still whole.
     doubted: AtomicBool,
     drain: Drain,
@@ -79,6 +81,7 @@ impl Watch {
             blocked: AtomicU64::new(0),
             pace: Pace::new(settings.floor),
             late: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             drain,
         }
@@ -156,8 +159,14 @@ impl Watch {
     }
 
     /// A deadline passed: what is dropped from now on was too slow.
-    pub(super) fn note_late(&self) {
+    pub(super) fn note_late(&self, late: Late) {
         self.late.store(true, Ordering::Relaxed);
+        self.stuck.store(late == Late::Write, Ordering::Relaxed);
+    }
+
+    /// True when the connection ends because its peer does not read.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// Why a request that is dropped now did not end by itself; `None` when its client left.

@@ -23,6 +23,8 @@ fn paced() -> Settings {
             rate: RATE as u64,
             window: WINDOW,
         },
+        // Shorter than it takes a slow client to take a frame.
+        write_idle: WINDOW,
         ..settings()
     }
 }
@@ -31,6 +33,8 @@ impl Socket for DuplexStream {
     fn fault(&self) -> std::io::Result<()> {
         Ok(())
     }
+
+    fn forget(&self) {}
 }
 
 fn serve(stream: DuplexStream, http2: bool, service: impl Service + Sync) -> JoinHandle<()> {
