@@ -123,6 +123,10 @@ fn what_two_parsers_may_read_in_two_ways_is_refused() {
         let single = bytes.as_bytes().chunks(1);
         assert_eq!(refusal(single), expected, "{case:?} byte by byte");
     }
+}
+
+#[test]
+fn request_lines_that_are_none_are_refused() {
     for line in [
         "GET /x#y HTTP/1.1\r\n",
         "PRI * HTTP/2.0\r\n",
