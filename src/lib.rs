@@ -130,7 +130,8 @@
 //!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A client is slow only while it is waited for: `limits.floor_rate` counts neither the upstream's time nor that of other
 //!   requests. The window begins anew with every minute's worth of bytes, so a burst buys no time later on.
-//! - An answer goes out over HTTP/2 in pieces of 32 KiB: only of a piece that is taken is it known that its client reads.
+//! - A client that breaks off is noticed within a second, also while the upstream takes nothing and so nobody reads from
+//!   him; one that ends his side in order is not, as all he sent may still be waiting to be read: `read_timeout` bounds it.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
