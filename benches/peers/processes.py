@@ -51,13 +51,13 @@ class Process:
             self.child.wait()
 
     def _tree(self):
-        found, todo = [self.child.pid], [self.child.pid]
-        while todo:
-            parent = todo.pop()
+        found, waiting = [self.child.pid], [self.child.pid]
+        while waiting:
+            parent = waiting.pop()
             for task in _listed(f"/proc/{parent}/task"):
                 children = [int(pid) for pid in _read(f"/proc/{parent}/task/{task}/children").split()]
                 found += children
-                todo += children
+                waiting += children
         return found
 
     def cpu(self):
