@@ -73,6 +73,8 @@
 //!
 //! - Host, route, credentials, rights, then everything else: who has not logged in does not learn what is wrong
 //!   with a request.
+//! - A route is chosen by a path without `;parameters`: servlet containers, which some registries run in, cut them off
+//!   before they look at it. What is sent on keeps them.
 //! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
 //! - The site follows from `Host`, not from the name in the TLS hello: HTTP/2 clients use one connection for
 //!   several names. Where sites differ in the client certificates they ask for, the two must lead to the same ones (a
@@ -95,7 +97,8 @@
 //! - The right to mount is decided where permits are made: without the right to pull at the source, or at all
 //!   repositories when none is named, the permit is for a plain upload.
 //! - The list of repositories is walked and filtered for those who may not pull all of it. Its `Link` goes on after the
-//!   last name that was shown, never after a hidden one; when the bounds of the walk are reached with nothing to show,
+//!   last name that was shown, never after a hidden one, and the registry is not asked to go on after one either: some tell
+//!   by their answer whether they have it. When the bounds of the walk are reached with nothing to show,
 //!   that is an error, not an end. The patterns of a grant of `catalog` do not narrow the list: what may be pulled does.
 //! - A grant names users by UTF-8: a name with U+FFFD is refused, as it would stand for several.
 //! - Framing that two parsers may read in two ways is 400 and the end of the connection: a length beside a transfer

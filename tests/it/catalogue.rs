@@ -216,7 +216,7 @@ fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
 
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
 const STATE: &str = "[state]\ndir = \"{dir}/state\"\n";
-/// Anyone reads the list and what is public; alice pulls more, and bot everything, without the list.
+/// Anyone reads the list and what is public; alice pulls more.
 const GRANTS: &str = r#"
 [[site.route.grant]]
 to = ["@anonymous"]
