@@ -26,10 +26,10 @@
 //! made only in [`auth`], a [`Permit`](access::Permit) only in [`access`], [`forward`] demands a permit, a
 //! [`Password`](secret::Password) cannot print, and a [`Refusal`](refusal::Refusal) is matched without a wildcard. A
 //! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap, and so is a
-//! password file that has changed.
+//! password file that has changed, or a certificate.
 //!
 //! One main thread accepts, obeys signals and checks endpoints; each worker thread has a runtime, its connections and its connections to
-//! the upstreams to itself. Passwords are hashed, password files looked at, and logs written, on threads of their own.
+//! the upstreams to itself. Passwords are hashed, live files looked at, and logs written, on threads of their own.
 //!
 //! # Words
 //!
@@ -55,7 +55,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `buffers` `live_file` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`acme`] [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -73,6 +73,8 @@
 //!
 //! - Host, route, credentials, rights, then everything else: who has not logged in does not learn what is wrong
 //!   with a request.
+//! - A route is chosen by a path without `;parameters`: servlet containers, which some registries run in, cut them off
+//!   before they look at it. What is sent on keeps them.
 //! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
 //! - The site follows from `Host`, not from the name in the TLS hello: HTTP/2 clients use one connection for
 //!   several names. Where sites differ in the client certificates they ask for, the two must lead to the same ones (a
@@ -95,7 +97,8 @@
 //! - The right to mount is decided where permits are made: without the right to pull at the source, or at all
 //!   repositories when none is named, the permit is for a plain upload.
 //! - The list of repositories is walked and filtered for those who may not pull all of it. Its `Link` goes on after the
-//!   last name that was shown, never after a hidden one; when the bounds of the walk are reached with nothing to show,
+//!   last name that was shown, never after a hidden one, and the registry is not asked to go on after one either: some tell
+//!   by their answer whether they have it. When the bounds of the walk are reached with nothing to show,
 //!   that is an error, not an end. The patterns of a grant of `catalog` do not narrow the list: what may be pulled does.
 //! - A grant names users by UTF-8: a name with U+FFFD is refused, as it would stand for several.
 //! - Framing that two parsers may read in two ways is 400 and the end of the connection: a length beside a transfer
@@ -116,7 +119,8 @@
 //! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is
 //!   not sent on.
 //! - Only a GET or HEAD without a body is sent twice, and once: when its reused connection died before any byte
-//!   of an answer.
+//!   of an answer. Where there is another endpoint it goes there, and so it does when a fresh one died: each may be
+//!   restarted in turn, and no pull fails.
 //! - Before anything was sent, a request of any kind may go to another endpoint, and when all refuse it waits for
 //!   `connect_retry` from the first refusal on: a restart costs no request, and an outage is told at once.
 //! - The requests of an upload meet one endpoint, which follows from the repository and the addresses as written: rendezvous
@@ -129,7 +133,8 @@
 //!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A client is slow only while it is waited for: `limits.floor_rate` counts neither the upstream's time nor that of other
 //!   requests. The window begins anew with every minute's worth of bytes, so a burst buys no time later on.
-//! - An answer goes out over HTTP/2 in pieces of 32 KiB: only of a piece that is taken is it known that its client reads.
+//! - A client that breaks off is noticed within a second, also while the upstream takes nothing and so nobody reads from
+//!   him; one that ends his side in order is not, as all he sent may still be waiting to be read: `read_timeout` bounds it.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
@@ -139,6 +144,13 @@
 //!   and bcrypt take endless passwords for the same: nobody displaces another.
 //! - A password file is live: looked at twice a second, and read when two looks in a row saw the same stamp, so never
 //!   amid a write. One that cannot be read leaves the users as last read; one without users lets nobody in.
+//! - A certificate and its key are live in the same way, as one: what is shown changes only when both were quiet and fit.
+//!   CAs are not: whom the gate trusts changes with a reload, where somebody looks.
+//! - A reload reads a live file that has changed only after two looks half a second apart saw the same, and for two seconds
+//!   at most waits for that; then what was read before stays, and the thread that looks after it goes on. A pair that is
+//!   quiet and does not fit refuses the reload.
+//! - The end of a certificate is told when less than 21 days and than 7 are left, or a quarter and a twelfth of its life
+//!   where that is less, and when it is there: once each.
 //! - A token is for one site, one route and one stored line of its user, and is judged when a request starts: by its
 //!   scope and by the rights of that moment. A minute of skew is allowed at both ends, as `distribution` does.
 //! - Fewer rights than a token was asked for are no error; a request beyond its scope is a 401 that names the scope,
@@ -174,10 +186,12 @@
 //!   comes after it.
 //! - In an upgrade both processes hold the same sockets, so nobody is refused; remembered logins, counted guesses and
 //!   ticket keys begin anew with the new process.
+//! - Of the files that are named only the token secret may be a credential of systemd, which is copied at the start:
+//!   certificates and password files change while the gate runs. A check outside of the service cannot see it, and warns.
 //! - A closed path (`respond`) is closed to everyone: nobody is asked who he is, and no network is let through.
 //! - Of client networks the longest prefix decides, since two lists have no order; of equal ones the refusal.
-//! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx; right ones add
-//!   their user's rights. With grants it is `@network`, which like anyone needs tokens: with Basic, docker sends a
+//! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx, and however many
+//!   wrong ones came before; right ones add their user's rights. With grants it is `@network`, which like anyone needs tokens: with Basic, docker sends a
 //!   password from that network never or always.
 //! - Over plain HTTP every name of the site, on any port, is the site: an upstream behind a gate knows no better.
 //!   Of a challenge only the realm of `Bearer` is a URL, and only it is repaired.
@@ -190,6 +204,7 @@
 pub mod addr;
 pub mod body;
 mod buffers;
+mod live_file;
 pub mod log;
 mod percent;
 pub mod pid_file;

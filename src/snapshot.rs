@@ -3,7 +3,8 @@
 //! Start, reload and `check` all build one here. `check` differs in two things: it makes no files, and
 //! opens no log. A reload builds
 //! the new one beside the old, takes over what must live on (connections to upstreams, remembered logins,
-//! ticket keys, an open log), and nothing changes before all of it is good.
+//! ticket keys, an open log), and nothing changes before all of it is good. Of live files it takes only what nobody is
+//! writing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::config::{self, Auth, Config};
 use crate::connection;
 use crate::forward::Forward;
 use crate::htpasswd::LiveUsers;
+use crate::live_file::Quiet;
 use crate::log::{Destination, Sink};
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
@@ -28,11 +30,13 @@ use crate::tls::{Tickets, Tls};
 use crate::upstream::Upstream;
 
 mod authenticators;
-mod certificates;
+pub(crate) mod certificates;
 mod issued;
 pub(crate) mod passwords;
 pub mod rights;
 mod upstreams;
+
+pub use certificates::SiteCertificate;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -53,6 +57,7 @@ pub struct Snapshot {
     pub notes: Vec<String>,
     logins: Arc<Logins>,
     passwords: Vec<Arc<LiveUsers>>,
+    certificates: Vec<SiteCertificate>,
     tickets: Tickets,
     access: Option<(Destination, Sink)>,
 }
@@ -80,11 +85,13 @@ impl Snapshot {
         } else {
             purpose
         };
+        let quiet = old.map(Self::quiet).unwrap_or_default();
         let builder = Builder {
             config,
             old,
             purpose,
-            passwords: passwords::load_all(config, old, problems),
+            passwords: passwords::load_all(config, old, &quiet, problems),
+            quiet,
             now: OffsetDateTime::now_utc(),
         };
         let mut notes = Vec::new();
@@ -93,17 +100,16 @@ impl Snapshot {
         let trusts = builder.trusts(problems);
         let tickets = builder.tickets(&trusts, problems);
         let mut acme = builder.acme(problems);
-        let shown = builder.shown(&trusts, acme.as_mut(), problems, &mut notes);
+        let certificates = builder.certificates(&trusts, acme.as_mut(), problems, &mut notes);
         let sites = builder.sites(&trusts, logins.as_ref(), problems);
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
         }
         let acme = acme.map(Arc::new);
-        let challenges = acme.as_ref().map(|acme| Arc::clone(acme.challenges()));
-        let tls = Tls::new(&config.tls, shown, &tickets);
-        let tls = tls.map(|tls| tls.answering(challenges.clone()));
-        let tls = Arc::new(report(problems, tls)?);
+        let shown = certificates::shown(&certificates);
+        let tls = report(problems, Tls::new(&config.tls, shown, &tickets))?;
+        let tls = Arc::new(tls.answering(acme.as_deref().map(Acme::answering)));
         let access_log = access.as_ref().map(|(_, sink)| AccessLog {
             sink: sink.clone(),
             json: config.log.json,
@@ -112,7 +118,7 @@ impl Snapshot {
             sites,
             settings: config.service.clone(),
             access_log,
-            challenges,
+            challenges: acme.as_ref().map(|acme| Arc::clone(acme.challenges())),
             limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.limiters)),
         };
         let connection = config.connection.clone();
@@ -126,6 +132,7 @@ impl Snapshot {
             notes,
             logins,
             passwords: builder.passwords,
+            certificates,
             tickets,
             access,
         })
@@ -134,6 +141,19 @@ impl Snapshot {
     /// The password files, one for each path; whoever looks after them needs no more of the snapshot.
     pub fn passwords(&self) -> &[Arc<LiveUsers>] {
         &self.passwords
+    }
+
+    /// What each site shows; whoever looks after the files needs no more of the snapshot.
+    pub fn certificates(&self) -> &[SiteCertificate] {
+        &self.certificates
+    }
+
+    /// Waits while somebody is writing one of the live files.
+    fn quiet(&self) -> Quiet {
+        let passwords = self.passwords.iter().map(|live| live.known());
+        let pairs = self.certificates.iter().filter_map(SiteCertificate::live);
+        let pairs = pairs.flat_map(|live| live.known());
+        Quiet::wait(&passwords.chain(pairs).collect::<Vec<_>>())
     }
 
     /// The access log, to be reopened.
@@ -147,6 +167,8 @@ struct Builder<'a> {
     old: Option<&'a Snapshot>,
     purpose: Purpose,
     passwords: Vec<Arc<LiveUsers>>,
+    /// The live files of the old snapshot that may be read.
+    quiet: Quiet,
     now: OffsetDateTime,
 }
 

@@ -1,7 +1,8 @@
 //! TLS at the gate's front door: which certificate a client sees and how the handshake goes.
 //!
 //! `snapshot` makes a [`Tls`] from the sites and keeps one [`Tickets`] for the life of the process; `connection`
-//! hands each new stream to [`accept`]. Files are read in [`certs`], the gate's own CA lives in [`self_signed`].
+//! hands each new stream to [`accept`]. Files are read in [`certs`] and looked after in [`live`], the gate's own CA lives
+//! in [`self_signed`].
 //! Deadlines, plain-text answers and the choice of the site that serves a request are not made here: the last
 //! goes by `Host`, SNI only picks a certificate.
 
@@ -9,10 +10,11 @@ pub mod certs;
 mod chain;
 pub mod challenges;
 mod handshake;
-pub mod kept;
+pub mod live;
 mod names;
 mod pem;
 pub mod self_signed;
+pub mod shown;
 pub mod trust;
 mod warning;
 
@@ -25,11 +27,10 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 pub use self::handshake::{Accepted, HandshakeError, Info, accept};
-pub use self::kept::Shown;
+pub(crate) use self::names::normal;
 
-use self::challenges::Challenges;
-use self::kept::{ByName, Resolver, resolver};
-use self::names::normal;
+use self::challenges::Answering;
+use self::shown::Shown;
 use self::trust::Trust;
 
 /// What the operator decides about TLS.
@@ -65,7 +66,7 @@ pub struct Site {
     /// Host names, `*.x` for exactly one label, `*` for every other name.
     pub hosts: Vec<String>,
     /// What is shown to clients that ask for one of them.
-    pub shown: Shown,
+    pub shown: Arc<Shown>,
     /// Whose certificates its clients must show; `None` asks for none.
     pub trust: Option<Trust>,
 }
@@ -74,11 +75,12 @@ pub struct Site {
 #[derive(Clone)]
 struct Chosen {
     config: Arc<ServerConfig>,
-    kept: Option<Arc<ByName>>,
+    shown: Arc<Shown>,
     trust: Option<Trust>,
 }
 
-/// The certificates of all sites, ready for handshakes. Never changed: a reload makes a new one.
+/// The certificates of all sites, ready for handshakes. A renewed certificate is shown by the same; a reload makes a
+/// new one.
 pub struct Tls {
     exact: HashMap<String, Chosen>,
     /// By what follows `*.`.
@@ -87,7 +89,7 @@ pub struct Tls {
     fallback: Chosen,
     /// For clients that send no name.
     first: Chosen,
-    challenges: Option<Arc<Challenges>>,
+    answering: Option<Answering>,
 }
 
 impl fmt::Debug for Tls {
@@ -171,11 +173,9 @@ impl Tls {
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         let (mut any, mut first) = (None, None);
         for site in sites {
-            let (resolver, kept) = resolver(&site.shown).ok_or(Error::NoSites)?;
-            let config = configure(settings, site.trust.as_ref(), resolver, &provider, tickets)?;
             let chosen = Chosen {
-                config: Arc::new(config),
-                kept,
+                config: Arc::new(configure(settings, &site, &provider, tickets)?),
+                shown: Arc::clone(&site.shown),
                 trust: site.trust.clone(),
             };
             first.get_or_insert_with(|| chosen.clone());
@@ -195,14 +195,14 @@ impl Tls {
             wildcard,
             fallback: any.unwrap_or_else(|| first.clone()),
             first,
-            challenges: None,
+            answering: None,
         })
     }
 
-    /// The same, which answers what a certificate authority asks over TLS (tls-alpn-01).
+    /// The same, which answers what a certificate authority asks over TLS.
     #[must_use]
-    pub fn answering(self, challenges: Option<Arc<Challenges>>) -> Self {
-        Self { challenges, ..self }
+    pub fn answering(self, answering: Option<Answering>) -> Self {
+        Self { answering, ..self }
     }
 
     /// The configuration for the name a client asks for: that name, then `*.x`, then `*`, else the first site's;
@@ -246,26 +246,25 @@ fn is_aes_128(suite: &SupportedCipherSuite) -> bool {
 
 fn configure(
     settings: &Settings,
-    trust: Option<&Trust>,
-    resolver: Resolver,
+    site: &Site,
     provider: &Arc<CryptoProvider>,
     tickets: &Tickets,
 ) -> Result<ServerConfig, Error> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(Error::Settings)?;
-    let builder = match trust {
+    let builder = match &site.trust {
         Some(trust) => builder.with_client_cert_verifier(trust.verifier()),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(resolver);
+    let mut config = builder.with_cert_resolver(site.shown.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     // Sessions live in the client's ticket alone: nothing to fill up here, no lock shared by the workers. One
     // ticket a handshake, because a second costs 5 µs and registry clients do not use it.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // A trust domain without keys of its own resumes nothing.
-    if let Some(keys) = tickets.of(trust) {
+    if let Some(keys) = tickets.of(site.trust.as_ref()) {
         config.ticketer = keys;
     }
     config.send_tls13_tickets = 1;

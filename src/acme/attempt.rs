@@ -10,14 +10,13 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 use x509_parser::parse_x509_certificate;
 
-use super::Acme;
 use super::account::{self, blocking};
 use super::failure::{Failure, name};
 use super::order::{self, Issued, Wanted};
 use super::schedule;
 use super::web::Asked;
+use super::{Acme, Kept};
 use crate::tls::certs::Pair;
-use crate::tls::kept::Kept;
 
 /// When the authority wants a certificate renewed (RFC 9773).
 #[derive(Clone, Debug)]
@@ -119,11 +118,9 @@ impl Look {
                 return None;
             }
         };
-        let shown = self.kept.pair();
-        let is_shown = shown.is_some_and(|shown| shown.chain() == pair.chain());
-        if !is_shown && pair.covers(self.kept.host()) {
+        if !self.kept.shown.is(&pair) && pair.covers(self.kept.host()) {
             tracing::info!(host = self.kept.host(), until = %pair.not_after(), "certificate taken over");
-            self.kept.set(pair.clone());
+            self.kept.shown.show(pair.clone(), self.now);
         }
         Some(pair)
     }
@@ -189,7 +186,7 @@ impl Look {
             issued => issued?,
         };
         let pair = self.save(issued).await?;
-        self.kept.set(pair.clone());
+        self.kept.shown.show(pair.clone(), self.now);
         let seconds = began.elapsed().as_secs_f64();
         tracing::info!(%host, until = %pair.not_after(), seconds, "certificate issued");
         let renewal = renewal(&pair, None).unwrap_or(self.now);

@@ -10,11 +10,10 @@ use instant_acme::ChallengeType;
 use time::OffsetDateTime;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::Acme;
 use super::attempt::{Look, Outcome, Suggestion};
 use super::failure::Failure;
 use super::schedule::{self, Kind};
-use crate::tls::kept::Kept;
+use super::{Acme, Kept};
 
 /// The hosts, and the looks and orders that run. Dropped, it ends them.
 #[derive(Default)]
@@ -156,7 +155,7 @@ impl Host {
 
     fn tell(&self, failure: &Failure, kind: Kind, pause: Duration, now: OffsetDateTime) {
         let host = self.kept.host();
-        let serving = match self.kept.pair() {
+        let serving = match self.kept.shown.current() {
             None => "there is no certificate: handshakes are refused".to_owned(),
             Some(pair) if pair.not_after() <= now => "the certificate has expired".to_owned(),
             Some(pair) => format!("the present one is good until {}", pair.not_after()),

@@ -153,7 +153,7 @@ impl Store {
         self.dir.join(format!("account-{}.json", self.mark))
     }
 
-    fn certificate(&self, host: &str) -> PathBuf {
+    pub(super) fn certificate(&self, host: &str) -> PathBuf {
         let name = format!("{host}-{}.pem", self.mark);
         self.dir.join("certificates").join(name)
     }

@@ -253,8 +253,8 @@ where
 
 fn note_end(info: &Info, watch: &Watch, end: &End) {
     let client = info.client;
-    if let End::Late(_) = end {
-        watch.note_late();
+    if let End::Late(late) = end {
+        watch.note_late(*late);
     }
     match end {
         End::Done => tracing::trace!(%client, "connection closed"),

@@ -1,27 +1,66 @@
-//! Sees to it that certificates are got and renewed, on the main runtime.
+//! What is told of the sites' certificates as time passes: renewed, unusable, good again, near their end.
 //!
-//! Run beside the commands by `server`, so it ends when the gate accepts no more. What is due, and what comes of it, is
-//! known by `acme`; here is only the clock.
+//! Called by `files` at each of its looks.
 
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
-use tokio::time::MissedTickBehavior;
 
-use super::Shared;
-use crate::acme::Renewals;
+use crate::snapshot::SiteCertificate;
+use crate::snapshot::certificates::{KEPT, Source};
+use crate::tls::certs::Warning;
+use crate::tls::live::{Event, LivePair};
+use crate::tls::shown::Shown;
 
-/// Never returns. Dropped, it ends the orders under way.
-pub(super) async fn run(shared: &Shared) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut renewals = Renewals::default();
-    loop {
-        tick.tick().await;
-        let acme = shared.snapshot().acme.clone();
-        renewals.turn(acme.as_ref(), OffsetDateTime::now_utc());
+/// Looks at each pair of files once, however many sites share it, and at the age of what is shown.
+pub(super) fn look_at_all(all: &[SiteCertificate], now: OffsetDateTime) {
+    let mut seen: Vec<&Arc<Shown>> = Vec::new();
+    for certificate in all {
+        let shown = certificate.shown();
+        if seen.iter().any(|known| Arc::ptr_eq(known, shown)) {
+            continue;
+        }
+        seen.push(shown);
+        if let Some(live) = certificate.live() {
+            let sharing = all.iter().filter(|one| Arc::ptr_eq(one.shown(), shown));
+            tell(live, live.look(now), sharing);
+        }
+        tell_age(certificate, now);
     }
 }
 
-/// Nobody waits longer for a certificate that another process got.
-const TICK: Duration = Duration::from_secs(1);
+fn tell<'a>(live: &LivePair, event: Event, sharing: impl Iterator<Item = &'a SiteCertificate>) {
+    match event {
+        Event::Unchanged => {}
+        Event::Renewed(warnings) => {
+            tracing::info!(path = %live.cert().display(), certificate = ?live.shown(), "certificate renewed");
+            warn(warnings);
+            sharing.for_each(|site| warn(site.uncovered()));
+        }
+        Event::Failed(error) => {
+            tracing::error!("{error}; {KEPT}");
+        }
+        Event::Recovered => {
+            tracing::info!(path = %live.cert().display(), "certificate and key can be used again");
+        }
+    }
+}
+
+fn tell_age(certificate: &SiteCertificate, now: OffsetDateTime) {
+    let shown = certificate.shown();
+    let (warnings, how) = match certificate.source() {
+        Source::Files(live) => return warn(shown.aging(live.cert(), now)),
+        Source::SelfSigned => (shown.aging(Path::new("self-signed"), now), "does"),
+        Source::Acme(file) => (shown.aging(file, now), "tries"),
+    };
+    for warning in warnings {
+        tracing::warn!("{warning}: a reload of the gate {how}");
+    }
+}
+
+fn warn(warnings: Vec<Warning>) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}

@@ -1,18 +1,101 @@
-//! The certificates of a config's sites: read from files, or issued by the gate's own CA.
+//! The certificates of a config's sites: read from files, issued by the gate's own CA, or by an authority as `issued`
+//! says.
 //!
-//! Called while a snapshot is built. What is odd about a certificate is a warning at the key that names it.
+//! Called while a snapshot is built. What is odd about a certificate is a warning at the key that names it. `server`
+//! looks after what is shown later on.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Builder, Purpose};
+use time::OffsetDateTime;
+
+use super::{Builder, Purpose, Snapshot};
 use crate::acme::Acme;
-use crate::config::Certificate;
 use crate::config::problem::{Problem, Problems};
 use crate::config::table::Placed;
+use crate::config::{self, Certificate};
+use crate::tls;
+use crate::tls::certs::Warning;
+use crate::tls::live::{Again, LivePair};
 use crate::tls::self_signed::{self, Authority};
+use crate::tls::shown::Shown;
 use crate::tls::trust::Trust;
-use crate::tls::{self, Shown, certs};
+
+/// What a site shows its clients; where an authority issues them, there is one for each of its hosts.
+#[derive(Clone, Debug)]
+pub struct SiteCertificate {
+    hosts: Vec<String>,
+    trust: Option<Trust>,
+    shown: Arc<Shown>,
+    source: Source,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Files that others write.
+    Files(Arc<LivePair>),
+    /// The gate's own CA.
+    SelfSigned,
+    /// An authority, over ACME; what it issued is kept in this file.
+    Acme(PathBuf),
+}
+
+impl SiteCertificate {
+    /// The site's name: its first host, of those that the certificate is for.
+    pub fn site(&self) -> &str {
+        self.hosts.first().map_or("", String::as_str)
+    }
+
+    /// The site's hosts that it is for.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
+    /// The certificate that new connections get.
+    pub fn shown(&self) -> &Arc<Shown> {
+        &self.shown
+    }
+
+    /// Its files, where it has any; sites that name the same ones share them.
+    pub fn live(&self) -> Option<&Arc<LivePair>> {
+        match &self.source {
+            Source::Files(live) => Some(live),
+            Source::SelfSigned | Source::Acme(_) => None,
+        }
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Whole days until the certificate that is shown expires, negative when it has; `None` while there is none.
+    pub fn days_left(&self, now: OffsetDateTime) -> Option<i64> {
+        let pair = self.shown.current()?;
+        Some((pair.not_after() - now).whole_days())
+    }
+
+    /// A warning for each host of the site that the certificate in its files does not cover.
+    pub fn uncovered(&self) -> Vec<Warning> {
+        let of_files = |live: &Arc<LivePair>| {
+            let pair = self.shown.current()?;
+            Some(pair.uncovered(live.cert(), &self.hosts))
+        };
+        self.live().and_then(of_files).unwrap_or_default()
+    }
+}
+
+/// For handshakes: each certificate with its site's trust domain.
+pub(super) fn shown(certificates: &[SiteCertificate]) -> Vec<tls::Site> {
+    let site = |certificate: &SiteCertificate| tls::Site {
+        hosts: certificate.hosts.clone(),
+        shown: Arc::clone(&certificate.shown),
+        trust: certificate.trust.clone(),
+    };
+    certificates.iter().map(site).collect()
+}
 
 impl Builder<'_> {
     /// Whose client certificates each site takes, in the order of the sites. Equal ones are one.
@@ -50,68 +133,107 @@ impl Builder<'_> {
         }
     }
 
-    pub(super) fn shown(
+    /// In the order of the sites; fewer than sites only where an error is reported.
+    pub(super) fn certificates(
         &self,
         trusts: &[Option<Trust>],
         mut acme: Option<&mut Acme>,
         problems: &mut Problems,
         notes: &mut Vec<String>,
-    ) -> Vec<tls::Site> {
+    ) -> Vec<SiteCertificate> {
         let mut authority = None;
-        let mut sites = Vec::new();
+        let mut all: Vec<SiteCertificate> = Vec::new();
         for (site, trust) in self.config.sites.iter().zip(trusts) {
-            let shown = match &site.certificate {
-                Certificate::Files { cert, key } => self
-                    .load_pair(cert, key, &site.hosts, problems)
-                    .map(Shown::Fixed),
-                Certificate::Acme(place) => acme
-                    .as_deref_mut()
-                    .map(|acme| Shown::Kept(self.kept(acme, *place, &site.hosts, problems))),
+            let one = |shown, source| SiteCertificate {
+                hosts: site.hosts.clone(),
+                trust: trust.clone(),
+                shown,
+                source,
+            };
+            match &site.certificate {
+                Certificate::Files { cert, key } => {
+                    if let Some(live) = self.shared(cert, key, &all, problems) {
+                        let certificate = one(Arc::clone(live.shown()), Source::Files(live));
+                        for warning in certificate.uncovered() {
+                            problems.push(Problem::warning(cert.place, warning.to_string()));
+                        }
+                        all.push(certificate);
+                    }
+                }
                 Certificate::SelfSigned(place) => {
                     let made = authority.get_or_insert_with(|| self.authority());
-                    let issued = made
-                        .as_ref()
-                        .map_err(ToString::to_string)
-                        .and_then(|authority| {
-                            notes.extend(self.docker_lines(authority, &site.hosts));
-                            authority
-                                .issue(&site.hosts, self.now)
-                                .map_err(|error| error.to_string())
-                        });
-                    issued
-                        .map_err(|what| problems.push(Problem::error(*place, what)))
-                        .ok()
-                        .map(Shown::Fixed)
+                    let issued = match made {
+                        Ok(authority) => self.issue(authority, site, notes),
+                        Err(error) => Err(error.to_string()),
+                    };
+                    match issued {
+                        Ok(shown) => all.push(one(shown, Source::SelfSigned)),
+                        Err(what) => problems.push(Problem::error(*place, what)),
+                    }
                 }
-            };
-            sites.extend(shown.map(|shown| tls::Site {
-                hosts: site.hosts.clone(),
-                shown,
-                trust: trust.clone(),
-            }));
+                Certificate::Acme(place) => {
+                    let acme = acme.as_deref_mut();
+                    let issued = acme.map(|acme| self.issued(acme, *place, &site.hosts, problems));
+                    let issued = issued.into_iter().flatten();
+                    all.extend(issued.map(|(host, shown, file)| SiteCertificate {
+                        hosts: vec![host],
+                        ..one(shown, Source::Acme(file))
+                    }));
+                }
+            }
         }
-        sites
+        all
     }
 
-    fn load_pair(
+    fn issue(
+        &self,
+        authority: &Authority,
+        site: &config::Site,
+        notes: &mut Vec<String>,
+    ) -> Result<Arc<Shown>, String> {
+        notes.extend(self.docker_lines(authority, &site.hosts));
+        let issued = authority.issue(&site.hosts, self.now);
+        let pair = issued.map_err(|error| error.to_string())?;
+        Ok(Shown::new(pair, self.now))
+    }
+
+    /// The files of an earlier site, or read for this one.
+    fn shared(
         &self,
         cert: &Placed<PathBuf>,
         key: &Path,
-        hosts: &[String],
+        before: &[SiteCertificate],
         problems: &mut Problems,
-    ) -> Option<certs::Pair> {
-        match certs::load(cert, key, self.now) {
-            Err(error) => {
-                problems.push(Problem::error(cert.place, error.to_string()));
-                None
-            }
-            Ok((pair, warnings)) => {
-                for warning in warnings.into_iter().chain(pair.uncovered(cert, hosts)) {
-                    problems.push(Problem::warning(cert.place, warning.to_string()));
+    ) -> Option<Arc<LivePair>> {
+        find(before, cert, key).or_else(|| self.live(cert, key, problems))
+    }
+
+    /// Reads the files; those that are in use only when nobody is writing them.
+    fn live(
+        &self,
+        cert: &Placed<PathBuf>,
+        key: &Path,
+        problems: &mut Problems,
+    ) -> Option<Arc<LivePair>> {
+        let old = self.old.map_or(&[][..], Snapshot::certificates);
+        let loaded = match find(old, cert, key) {
+            Some(old) => match old.again(&self.quiet, self.now) {
+                Ok(Again::Busy) => {
+                    problems.push(busy(cert));
+                    return Some(old);
                 }
-                Some(pair)
-            }
+                Ok(Again::Read(live, warnings)) => Ok((live, warnings)),
+                Err(error) => Err(error),
+            },
+            None => LivePair::load(cert, key, self.now),
+        };
+        let (live, warnings) = loaded
+            .map_err(|error| problems.push(Problem::error(cert.place, error.to_string())))
+            .ok()?;
+        for warning in warnings {
+            problems.push(Problem::warning(cert.place, warning.to_string()));
         }
+        Some(live)
     }
 
     fn authority(&self) -> Result<Authority, self_signed::Error> {
@@ -142,3 +264,16 @@ impl Builder<'_> {
         named.map(line).collect()
     }
 }
+
+fn find(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<LivePair>> {
+    let mut live = all.iter().filter_map(SiteCertificate::live);
+    live.find(|live| live.is_of(cert, key)).cloned()
+}
+
+fn busy(cert: &Placed<PathBuf>) -> Problem {
+    let what = format!("{}: this file or its key is being written", cert.display());
+    Problem::warning(cert.place, what).because(KEPT)
+}
+
+/// Why files that cannot be used are no reason to stop.
+pub(crate) const KEPT: &str = "the certificate as last read stays";

@@ -2,13 +2,15 @@
 //!
 //! Called while a snapshot is built. Nothing is asked of the authority here, and `check` writes nothing.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Builder, Purpose};
 use crate::acme::{Acme, Settings};
 use crate::config::Certificate;
 use crate::config::problem::{Place, Problem, Problems};
-use crate::tls::kept::Kept;
+use crate::tls::certs::Pair;
+use crate::tls::shown::Shown;
 use crate::upstream::Trust;
 
 impl Builder<'_> {
@@ -49,24 +51,32 @@ impl Builder<'_> {
         Some(acme)
     }
 
-    /// One certificate for each host.
-    pub(super) fn kept(
+    /// For each host what is shown, and the file in which it is kept.
+    pub(super) fn issued(
         &self,
         acme: &mut Acme,
         place: Place,
         hosts: &[String],
         problems: &mut Problems,
-    ) -> Vec<Arc<Kept>> {
+    ) -> Vec<(String, Arc<Shown>, PathBuf)> {
         let mut all = Vec::with_capacity(hosts.len());
         for host in hosts {
-            let added = acme.add(host, self.old_acme(), self.now);
-            all.push(added.unwrap_or_else(|(kept, error)| {
+            let (kept, error) = acme.add(host, self.old_acme(), self.shown_now(host), self.now);
+            if let Some(error) = error {
                 let what = format!("{error}; meanwhile a new one is ordered");
                 problems.push(Problem::warning(place, what));
-                kept
-            }));
+            }
+            all.push((host.clone(), Arc::clone(kept.shown()), acme.file(&kept)));
         }
         all
+    }
+
+    /// What clients of the host see before the reload.
+    fn shown_now(&self, host: &String) -> Option<Arc<Pair>> {
+        let mut old = self.old?.certificates().iter();
+        old.find(|old| old.hosts().contains(host))?
+            .shown()
+            .current()
     }
 
     fn old_acme(&self) -> Option<&Acme> {

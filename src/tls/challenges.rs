@@ -5,7 +5,7 @@
 //! memory and in a file, so that of several gates with one `state.dir` whichever is asked can answer. No answer is a
 //! secret: the authority shows it to whoever asks. Orders are not known here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,30 @@ pub struct Challenges {
     dir: PathBuf,
     known: Mutex<HashMap<String, String>>,
     reads: Semaphore,
+}
+
+/// What handshakes answer an authority by: the hosts whose certificates it issues, and no others.
+#[derive(Debug)]
+pub struct Answering {
+    challenges: Arc<Challenges>,
+    hosts: HashSet<String>,
+}
+
+impl Answering {
+    /// `hosts` are in lower case, without a trailing dot.
+    pub fn new(challenges: Arc<Challenges>, hosts: HashSet<String>) -> Self {
+        Self { challenges, hosts }
+    }
+
+    /// What a handshake with an authority is to use; `None` for everybody else's. `name` is in normal form.
+    pub(super) async fn to(
+        &self,
+        hello: &Accepted,
+        name: Option<&str>,
+    ) -> Option<Arc<ServerConfig>> {
+        let host = name.filter(|name| asks(hello) && self.hosts.contains(*name))?;
+        self.challenges.of_host(host).await
+    }
 }
 
 /// What a challenge is about.
@@ -114,7 +138,7 @@ impl Challenges {
     }
 
     /// What the handshake with an authority that asks for this host is to use.
-    pub(super) async fn of_host(&self, host: &str) -> Option<Arc<ServerConfig>> {
+    async fn of_host(&self, host: &str) -> Option<Arc<ServerConfig>> {
         let authorization = self.find(Subject::Host(host)).await?;
         let made = configure(host, &authorization);
         made.inspect_err(
@@ -141,7 +165,7 @@ impl Challenges {
 }
 
 /// Whether a hello is a certificate authority's: it offers that protocol and no other.
-pub(super) fn asks(hello: &Accepted) -> bool {
+fn asks(hello: &Accepted) -> bool {
     let hello = hello.client_hello();
     hello.alpn().is_some_and(|offered| offered.eq([PROTOCOL]))
 }

@@ -17,7 +17,6 @@ use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::Tls;
-use super::challenges;
 use super::names::normal;
 use super::trust::{ClientCertificate, Trust};
 
@@ -79,19 +78,15 @@ where
     };
     let name = hello.client_hello().server_name().map(normal);
     let chosen = tls.chosen(name.as_deref());
-    if let Some(kept) = &chosen.kept {
-        let challenges = tls.challenges.as_deref();
-        if let Some(challenges) = challenges.filter(|_| challenges::asks(&hello))
-            && let Some(host) = kept.host(name.as_deref())
-            && let Some(config) = challenges.of_host(host).await
-        {
-            return Err(answer(hello, io, config).await);
-        }
-        if !kept.has(name.as_deref()) {
-            // The client may be gone already.
-            let _ = io.write_all(&UNRECOGNIZED_NAME).await;
-            return Err(HandshakeError::NoCertificate);
-        }
+    if let Some(answering) = &tls.answering
+        && let Some(config) = answering.to(&hello, name.as_deref()).await
+    {
+        return Err(answer(hello, io, config).await);
+    }
+    if chosen.shown.is_empty() {
+        // The client may be gone already.
+        let _ = io.write_all(&UNRECOGNIZED_NAME).await;
+        return Err(HandshakeError::NoCertificate);
     }
     let config = Arc::clone(&chosen.config);
     let handshake = StartHandshake::from_parts(hello, io).into_stream(config);

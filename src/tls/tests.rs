@@ -41,7 +41,7 @@ impl World {
         let pair = self.authority.issue(&hosts, now()).unwrap();
         Site {
             hosts,
-            shown: Shown::Fixed(pair),
+            shown: Shown::new(pair, now()),
             trust: None,
         }
     }
@@ -190,13 +190,6 @@ async fn unknown_protocols_are_refused() {
     assert_eq!(heard, rustls::Error::AlertReceived(alert));
 }
 
-fn leaf(site: &Site) -> CertificateDer<'static> {
-    match &site.shown {
-        Shown::Fixed(pair) => pair.chain()[0].clone(),
-        Shown::Kept(_) => panic!("not in these tests"),
-    }
-}
-
 #[tokio::test]
 async fn each_name_gets_its_certificate() {
     let world = World::new();
@@ -206,7 +199,10 @@ async fn each_name_gets_its_certificate() {
         world.site(&["special.b.test", "b.test"]),
         world.site(&["*"]),
     ];
-    let leaves: Vec<_> = sites.iter().map(leaf).collect();
+    let leaves: Vec<_> = sites
+        .iter()
+        .map(|s| s.shown.current().unwrap().chain()[0].clone())
+        .collect();
     let tls = Tls::new(&Settings::default(), sites, &world.tickets).unwrap();
     for (name, site) in [
         ("FIRST.test", 0),

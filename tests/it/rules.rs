@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 13] = [
         "addr",
         "body",
         "buffers",
+        "live_file",
         "log",
         "percent",
         "pid_file",
@@ -178,6 +179,7 @@ fn the_text_speaks_of_the_program_alone() {
     let files = all_below("src")
         .into_iter()
         .chain(all_below("examples"))
+        .chain(all_below("benches"))
         .chain(documents.map(|name| root().join(name)));
     for path in files {
         let text = fs::read_to_string(&path).unwrap().to_lowercase();
@@ -357,6 +359,12 @@ fn nobody_asks_what_program_the_client_is() {
         for (number, line) in file.production().lines().enumerate() {
             let words = line.to_lowercase().replace('_', "-");
             if !words.contains("user-agent") {
+                continue;
+            }
+            // The importer reads of it in nginx's files, and the gate's own checks say who they are.
+            let is_elsewhere = file.shown.starts_with("src/config/nginx/")
+                || (file.shown == "src/upstream/node.rs" && !line.contains("get("));
+            if is_elsewhere {
                 continue;
             }
             if file.shown == "src/service/catalog.rs" && handed_on.contains(&line.trim()) {

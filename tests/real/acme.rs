@@ -371,14 +371,14 @@ fn renew(world: &World) {
     };
     let now = OffsetDateTime::now_utc();
     let mut acme = Acme::new(settings, &world.path("state"), None);
-    let kept = acme.add("gate.test", None, now).unwrap();
-    let first = kept.pair().unwrap();
+    let (kept, _) = acme.add("gate.test", None, None, now);
+    let first = kept.shown().current().unwrap();
     let (acme, mut renewals) = (Arc::new(acme), Renewals::default());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.unwrap().block_on(async {
-        let is_old = || kept.pair().unwrap().chain() == first.chain();
+        let is_old = || kept.shown().current().unwrap().chain() == first.chain();
         let life = first.not_after() - now;
         renewals.turn(Some(&acme), now + life / 2);
         tokio::time::sleep(Duration::from_secs(2)).await;

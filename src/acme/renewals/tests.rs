@@ -3,12 +3,16 @@
 use time::macros::datetime;
 
 use super::*;
+use crate::tls::shown::Shown;
 
 const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
 fn host() -> Host {
     Host {
-        kept: Arc::new(Kept::new("a.test")),
+        kept: Arc::new(Kept {
+            host: "a.test".to_owned(),
+            shown: Shown::empty(),
+        }),
         due: NOW,
         wait_until: NOW,
         barred: None,

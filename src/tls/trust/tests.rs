@@ -10,8 +10,9 @@ use tokio::io::duplex;
 
 use super::*;
 use crate::tls::self_signed::{Authority, in_memory};
+use crate::tls::shown::Shown;
 use crate::tls::tests::{client_of, shake_over};
-use crate::tls::{Info, Settings, Shown, Site, Tickets, Tls};
+use crate::tls::{Info, Settings, Site, Tickets, Tls};
 
 /// Who issues client certificates.
 struct Issuing {
@@ -74,7 +75,7 @@ impl World {
             .unwrap();
         let site = Site {
             hosts,
-            shown: Shown::Fixed(pair),
+            shown: Shown::new(pair, OffsetDateTime::now_utc()),
             trust: trust.cloned(),
         };
         Tls::new(&Settings::default(), vec![site], &self.tickets).unwrap()
