@@ -173,6 +173,8 @@
 //! - A certificate of `tls = "acme"` is for one host, so that a name that leads elsewhere costs the others nothing. The first
 //!   try is tls-alpn-01, whose port is always the gate's; where plain HTTP is listened to, http-01 follows at once, and
 //!   later tries alternate: at most five refusals an hour, as Let's Encrypt wants it.
+//! - A site that turns to `tls = "acme"`, or to another authority, shows what it has until the new certificate is there; after
+//!   a restart it has none.
 //! - A host without a certificate yet gets the alert `unrecognized_name`, no placeholder: nobody learns to click one away.
 //! - Of gates that share `state.dir` one orders, under a file's lock; answers to the authority are files, so that any of
 //!   them can give them, and each looks for what another got within a minute.

@@ -171,7 +171,16 @@ impl Look {
         };
         blocking(sweep).await?;
         tracing::info!(%host, by = name(&self.way), "ordering a certificate");
-        let issued = match self.once(replaces.clone(), asked).await {
+        let mut tried = self.once(replaces.clone(), asked).await;
+        // An authority behind a balancer may know the nonces of only one of its machines; each time three were tried.
+        for _ in 0..NONCE_TRIES {
+            match &tried {
+                Err(failure) if failure.is("badNonce") => {}
+                _ => break,
+            }
+            tried = self.once(replaces.clone(), asked).await;
+        }
+        let issued = match tried {
             // A directory that lost its memory, as one for tests does at each start.
             Err(failure) if failure.is("accountDoesNotExist") => {
                 tracing::warn!(%failure, "making a new account");
@@ -268,6 +277,8 @@ async fn suggested(
     }
 }
 
+/// Orders begun anew because of nonces.
+const NONCE_TRIES: u32 = 2;
 /// All of it, two waits for the authority included.
 const DEADLINE: Duration = Duration::from_secs(300);
 /// Between two questions to an authority that has no suggestion.

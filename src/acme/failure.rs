@@ -53,6 +53,8 @@ impl Failure {
     /// How it is waited out.
     pub(super) fn kind(&self) -> Kind {
         match self {
+            // Nobody has looked at what was asked.
+            _ if self.is("badNonce") || self.is("serverInternal") => Kind::Passing,
             Self::Directory(Error::Api(_))
             | Self::Challenge(..)
             | Self::NotOffered(_)

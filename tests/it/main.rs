@@ -14,6 +14,7 @@
 mod aborts;
 mod access_log;
 mod acme;
+mod acme_orders;
 mod answers;
 mod balancer;
 mod binary;

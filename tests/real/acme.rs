@@ -230,8 +230,7 @@ fn hang_up(gate: &Service) {
 
 #[test]
 fn a_certificate_comes_over_tls_and_a_restart_orders_nothing() {
-    // A client that gives up at a nonce that is rejected would not come far.
-    let world = World::with_authority(25);
+    let world = World::with_authority(0);
     let port = world.ports.https;
     let began = Instant::now();
     let gate = world.gate("gate", port, None);
@@ -250,10 +249,23 @@ fn a_certificate_comes_over_tls_and_a_restart_orders_nothing() {
     let serial = world.serial(port);
     drop(gate);
     wait_until("the gate ends", || !listens(port));
-    let _again = world.gate("again", port, None);
+    let again = world.gate("again", port, None);
     assert!(world.has_certificate(port));
+    hang_up(&again);
+    wait_until("a reload", || world.log("again").contains("reloaded"));
     assert_eq!(world.serial(port), serial);
     assert_eq!(world.orders("again"), 0);
+}
+
+#[test]
+fn nonces_that_are_rejected_are_no_obstacle() {
+    let world = World::with_authority(25);
+    let port = world.ports.https;
+    let _gate = world.gate("gate", port, None);
+    // After three tries in a row that are rejected the order begins anew, perhaps after a wait of seconds.
+    wait_up_to(Duration::from_secs(120), "a certificate", || {
+        world.has_certificate(port)
+    });
 }
 
 /// Files 0600, folders 0700.
