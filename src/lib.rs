@@ -55,7 +55,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `buffers` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -185,6 +185,7 @@ pub mod addr;
 pub mod body;
 mod buffers;
 pub mod log;
+pub mod metrics;
 mod percent;
 pub mod pid_file;
 pub mod secret;

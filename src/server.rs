@@ -15,6 +15,7 @@ use crate::config::{self, Config};
 use crate::connection::Drainer;
 use crate::listen::{Inherited, Slots};
 use crate::log::Sink;
+use crate::metrics::Connections;
 use crate::pid_file::PidFile;
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
@@ -106,12 +107,18 @@ impl From<Failure> for Problems {
 pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     budget: Arc<Budget>,
+    connections: Connections,
 }
 
 impl Shared {
     /// What serves now.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Where connections count.
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// The cap on what HTTP/2 uploads hold.
@@ -136,6 +143,7 @@ impl Server {
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             budget: Arc::new(Budget::new(config.h2_memory)),
+            connections: Connections::default(),
         });
         let drainer = Drainer::new();
         let inherited = process.inherited;

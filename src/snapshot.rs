@@ -20,6 +20,7 @@ use crate::connection;
 use crate::forward::Forward;
 use crate::htpasswd::LiveUsers;
 use crate::log::{Destination, Sink};
+use crate::metrics::SiteCounts;
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
 use crate::tls::trust::Trust;
@@ -104,6 +105,8 @@ impl Snapshot {
             settings: config.service.clone(),
             access_log,
             limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.limiters)),
+            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.board)),
+            elsewhere: builder.counts(NO_SITE),
         };
         let connection = config.connection.clone();
         Some(Self {
@@ -189,6 +192,16 @@ impl Builder<'_> {
         }
     }
 
+    /// Those of the site with this name, wherever it stood in the old config.
+    fn counts(&self, name: &str) -> Arc<SiteCounts> {
+        let old = self.old.map(|old| &old.service);
+        let known = old.and_then(|old| {
+            let mut all = old.counts();
+            all.find(|counts| counts.name() == name)
+        });
+        known.map_or_else(|| Arc::new(SiteCounts::new(name)), Arc::clone)
+    }
+
     fn sites(
         &self,
         trusts: &[Option<Trust>],
@@ -209,11 +222,13 @@ impl Builder<'_> {
                     Some(route_of(route, authenticator, upstream?))
                 })
                 .collect();
+            let counts = self.counts(&name);
             sites.push(Site {
                 name,
                 hosts: site.hosts.clone(),
                 trust: trust.clone(),
                 external: site.external.clone(),
+                counts,
                 routes,
                 responses: site.responses.clone(),
             });
@@ -240,6 +255,9 @@ fn route_of(route: &config::Route, authenticator: Authenticator, upstream: Arc<U
         cors: route.cors.clone(),
     }
 }
+
+/// No host is called so.
+const NO_SITE: &str = "-";
 
 fn report<T, E: ToString>(problems: &mut Problems, result: Result<T, E>) -> Option<T> {
     result

@@ -28,6 +28,7 @@ mod health;
 mod http1;
 mod node;
 mod pool;
+mod state;
 mod stream;
 mod trust;
 
@@ -35,6 +36,7 @@ pub use answer::Answer;
 pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
 pub use node::Check;
+pub use state::State;
 pub use trust::{HandshakeError, Trust, TrustError};
 
 use balance::Marked;

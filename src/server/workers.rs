@@ -221,7 +221,7 @@ impl Serving {
         let is_balancer = snapshot.proxy_protocol.contains(peer.ip());
         // A connection may outlive many reloads; what they replaced must not.
         drop(snapshot);
-        let (budget, drain) = (Arc::clone(self.shared.budget()), self.drain.clone());
+        let (shared, drain) = (Arc::clone(&self.shared), self.drain.clone());
         let Ok(mut arrival) = Arrival::new(stream, peer, settings.handshake) else {
             return;
         };
@@ -236,8 +236,9 @@ impl Serving {
         }
         let terms = Terms {
             settings: &settings,
-            budget: &budget,
+            budget: shared.budget(),
             drain,
+            counts: shared.connections(),
         };
         match scheme {
             Scheme::Https => {

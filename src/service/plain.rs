@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use super::opened::{Opened, asker};
 use super::{Exchange, Service};
 use crate::body::Body;
-use crate::refusal::{Manner, Refusal};
+use crate::refusal::Refusal;
 use crate::registry::is_registry_path;
 use crate::target::Target;
 
@@ -22,11 +22,10 @@ impl Service {
             received,
         } = exchange;
         let (parts, _unread) = request.into_parts();
-        let log = self.access_log.as_ref();
         let asker = asker(&connection, &parts, &self.settings.trusted_proxies);
-        let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
-        let result = self.send_on(&parts, asker.scheme, &mut opened.manner);
-        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
+        let mut opened = Opened::new(self, &connection, asker.client, &received, &parts);
+        let result = self.send_on(&parts, asker.scheme, &mut opened);
+        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal, &self.board));
         opened.close(response)
     }
 
@@ -34,13 +33,14 @@ impl Service {
         &self,
         parts: &http::request::Parts,
         scheme: &str,
-        manner: &mut Manner,
+        opened: &mut Opened,
     ) -> Result<Response<Body>, Refusal> {
         let target = Target::of(parts)?;
-        manner.registry = is_registry_path(target.path());
+        opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+        opened.record.site(&site.name, site.counts.shard());
         // Who speaks https to a proxy that speaks plain HTTP to us would be sent round in circles.
-        if manner.registry || scheme == "https" {
+        if opened.manner.registry || scheme == "https" {
             return Err(Refusal::PlainHttp);
         }
         let authority = match &site.external {

@@ -17,6 +17,7 @@ const LEVELS: [&[&str]; 13] = [
         "body",
         "buffers",
         "log",
+        "metrics",
         "percent",
         "pid_file",
         "secret",

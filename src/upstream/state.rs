@@ -1,0 +1,27 @@
+//! How the endpoints of an upstream are, for whoever watches the gate.
+//!
+//! Called by what shows it; nothing is decided by it.
+
+use super::Upstream;
+
+/// How an endpoint is at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Its URL.
+    pub name: String,
+    /// It takes connections and answers checks, as far as is known.
+    pub is_up: bool,
+    /// Requests under way and waiting.
+    pub busy: usize,
+}
+
+impl Upstream {
+    /// How each endpoint is, in the order of the configuration.
+    pub fn states(&self) -> impl Iterator<Item = State> {
+        self.nodes.iter().map(|node| State {
+            name: node.endpoint().to_string(),
+            is_up: node.health().is_up(),
+            busy: node.pool().busy(),
+        })
+    }
+}
