@@ -250,9 +250,9 @@ fn granted(grants: &Grants, identity: &Identity, asked: Asked) -> Result<Asked, 
 }
 
 /// Whoever shows a token, be it one for nobody in particular, has found the way in that a ping points to. It leads
-/// somewhere only where something is granted to anyone.
+/// somewhere only where something is granted to him, or to anyone.
 fn is_let_in(grants: &Grants, identity: &Identity) -> bool {
-    identity.scope().is_some() && grants.of(Who::default()).next().is_some()
+    identity.scope().is_some() && grants.of(identity).next().is_some()
 }
 
 /// What a token's scope leaves of `asked`. No scope speaks of paths, and none of a source that the registry chooses.

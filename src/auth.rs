@@ -156,7 +156,8 @@ impl Authenticator {
 
     /// The identity behind a request's headers; no credentials, or an empty user, is anonymous.
     ///
-    /// Where the network is enough, credentials that prove nothing take nothing away, as in nginx.
+    /// Where the network is enough, credentials that prove nothing take nothing away, as in nginx; nor do guesses that
+    /// were made before from there.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -168,7 +169,9 @@ impl Authenticator {
             return proved;
         }
         let identity = match proved {
-            Err(Error::Wrong | Error::Token) => Identity::of(Kind::Anonymous),
+            Err(Error::Wrong | Error::Token | Error::TooMany { .. }) => {
+                Identity::of(Kind::Anonymous)
+            }
             other => other?,
         };
         Ok(identity.with_network())

@@ -7,6 +7,7 @@
 //! [`nginx`] makes such a file out of nginx's; nothing else here knows of it.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,8 +211,8 @@ pub enum Auth {
         htpasswd: Placed<PathBuf>,
         /// The `WWW-Authenticate` value of the token endpoint.
         challenge: HeaderValue,
-        /// The secret's file; in [`Config::state_dir`] when none is named.
-        secret: Option<Placed<PathBuf>>,
+        /// Where the secret is; in [`Config::state_dir`] when none is named.
+        secret: Option<Placed<units::Secret>>,
         /// How long a token is good for.
         lifetime: Duration,
     },
@@ -245,8 +246,20 @@ fn read(file: &Path) -> std::io::Result<Vec<u8>> {
             "not a file",
         ));
     }
-    std::fs::read(file)
+    let mut bytes = Vec::new();
+    let mut limited = std::fs::File::open(file)?.take(MAX_FILE + 1);
+    limited.read_to_end(&mut bytes)?;
+    if limited.limit() == 0 {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            "larger than 4 MiB",
+        ));
+    }
+    Ok(bytes)
 }
+
+/// Thousands of sites; a path to a log or a device must not fill the memory of a gate that serves.
+const MAX_FILE: u64 = 4 << 20;
 
 /// Reads a file's bytes; paths in it are relative to the folder of `file`.
 pub fn parse(file: &Path, bytes: &[u8]) -> (Option<Config>, Problems) {

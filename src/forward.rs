@@ -113,7 +113,7 @@ impl Forward {
         let repair = Repair {
             outer: around.outer,
             host: around.target.authority(),
-            upstream: body.authority(),
+            upstream: self.upstream.authorities(),
             internal: &self.internal,
             is_site: around.is_site,
         };

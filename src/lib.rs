@@ -26,10 +26,10 @@
 //! made only in [`auth`], a [`Permit`](access::Permit) only in [`access`], [`forward`] demands a permit, a
 //! [`Password`](secret::Password) cannot print, and a [`Refusal`](refusal::Refusal) is matched without a wildcard. A
 //! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap, and so is a
-//! password file that has changed.
+//! password file that has changed, or a certificate.
 //!
 //! One main thread accepts, obeys signals and checks endpoints; each worker thread has a runtime, its connections and its connections to
-//! the upstreams to itself. Passwords are hashed, password files looked at, and logs written, on threads of their own.
+//! the upstreams to itself. Passwords are hashed, live files looked at, and logs written, on threads of their own.
 //!
 //! # Words
 //!
@@ -55,7 +55,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `buffers` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -116,7 +116,8 @@
 //! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is
 //!   not sent on.
 //! - Only a GET or HEAD without a body is sent twice, and once: when its reused connection died before any byte
-//!   of an answer.
+//!   of an answer. Where there is another endpoint it goes there, and so it does when a fresh one died: each may be
+//!   restarted in turn, and no pull fails.
 //! - Before anything was sent, a request of any kind may go to another endpoint, and when all refuse it waits for
 //!   `connect_retry` from the first refusal on: a restart costs no request, and an outage is told at once.
 //! - The requests of an upload meet one endpoint, which follows from the repository and the addresses as written: rendezvous
@@ -139,6 +140,13 @@
 //!   and bcrypt take endless passwords for the same: nobody displaces another.
 //! - A password file is live: looked at twice a second, and read when two looks in a row saw the same stamp, so never
 //!   amid a write. One that cannot be read leaves the users as last read; one without users lets nobody in.
+//! - A certificate and its key are live in the same way, as one: what is shown changes only when both were quiet and fit.
+//!   CAs are not: whom the gate trusts changes with a reload, where somebody looks.
+//! - A reload reads a live file that has changed only after two looks half a second apart saw the same, and for two seconds
+//!   at most waits for that; then what was read before stays, and the thread that looks after it goes on. A pair that is
+//!   quiet and does not fit refuses the reload.
+//! - The end of a certificate is told when less than 21 days and than 7 are left, or a quarter and a twelfth of its life
+//!   where that is less, and when it is there: once each.
 //! - A token is for one site, one route and one stored line of its user, and is judged when a request starts: by its
 //!   scope and by the rights of that moment. A minute of skew is allowed at both ends, as `distribution` does.
 //! - Fewer rights than a token was asked for are no error; a request beyond its scope is a 401 that names the scope,
@@ -170,8 +178,8 @@
 //!   ticket keys begin anew with the new process.
 //! - A closed path (`respond`) is closed to everyone: nobody is asked who he is, and no network is let through.
 //! - Of client networks the longest prefix decides, since two lists have no order; of equal ones the refusal.
-//! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx; right ones add
-//!   their user's rights. With grants it is `@network`, which like anyone needs tokens: with Basic, docker sends a
+//! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx, and however many
+//!   wrong ones came before; right ones add their user's rights. With grants it is `@network`, which like anyone needs tokens: with Basic, docker sends a
 //!   password from that network never or always.
 //! - Over plain HTTP every name of the site, on any port, is the site: an upstream behind a gate knows no better.
 //!   Of a challenge only the realm of `Bearer` is a URL, and only it is repaired.
@@ -184,6 +192,7 @@
 pub mod addr;
 pub mod body;
 mod buffers;
+mod live_file;
 pub mod log;
 pub mod metrics;
 mod percent;

@@ -20,6 +20,7 @@ use crate::pid_file::PidFile;
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
 
+mod certificates;
 mod checks;
 mod commands;
 mod descriptors;

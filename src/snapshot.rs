@@ -3,7 +3,8 @@
 //! Start, reload and `check` all build one here. `check` differs in two things: it makes no files, and
 //! opens no log. A reload builds
 //! the new one beside the old, takes over what must live on (connections to upstreams, remembered logins,
-//! ticket keys, an open log), and nothing changes before all of it is good.
+//! ticket keys, an open log), and nothing changes before all of it is good. Of live files it takes only what nobody is
+//! writing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::config::{self, Auth, Config};
 use crate::connection;
 use crate::forward::Forward;
 use crate::htpasswd::LiveUsers;
+use crate::live_file::Quiet;
 use crate::log::{Destination, Sink};
 use crate::metrics::SiteCounts;
 use crate::service::Service;
@@ -28,10 +30,12 @@ use crate::tls::{Tickets, Tls};
 use crate::upstream::Upstream;
 
 mod authenticators;
-mod certificates;
+pub(crate) mod certificates;
 pub(crate) mod passwords;
 pub mod rights;
 mod upstreams;
+
+pub use certificates::SiteCertificate;
 
 /// What one config comes to.
 #[derive(Debug)]
@@ -50,6 +54,7 @@ pub struct Snapshot {
     pub notes: Vec<String>,
     logins: Arc<Logins>,
     passwords: Vec<Arc<LiveUsers>>,
+    certificates: Vec<SiteCertificate>,
     tickets: Tickets,
     access: Option<(Destination, Sink)>,
 }
@@ -77,11 +82,13 @@ impl Snapshot {
         } else {
             purpose
         };
+        let quiet = old.map(Self::quiet).unwrap_or_default();
         let builder = Builder {
             config,
             old,
             purpose,
-            passwords: passwords::load_all(config, old, problems),
+            passwords: passwords::load_all(config, old, &quiet, problems),
+            quiet,
             now: OffsetDateTime::now_utc(),
         };
         let mut notes = Vec::new();
@@ -89,13 +96,14 @@ impl Snapshot {
         let access = builder.access(problems);
         let trusts = builder.trusts(problems);
         let tickets = builder.tickets(&trusts, problems);
-        let pairs = builder.pairs(&trusts, problems, &mut notes);
+        let certificates = builder.certificates(problems, &mut notes);
         let sites = builder.sites(&trusts, logins.as_ref(), problems);
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
         }
-        let tls = Arc::new(report(problems, Tls::new(&config.tls, pairs, &tickets))?);
+        let shown = certificates::shown(&certificates, &trusts);
+        let tls = Arc::new(report(problems, Tls::new(&config.tls, shown, &tickets))?);
         let access_log = access.as_ref().map(|(_, sink)| AccessLog {
             sink: sink.clone(),
             json: config.log.json,
@@ -118,6 +126,7 @@ impl Snapshot {
             notes,
             logins,
             passwords: builder.passwords,
+            certificates,
             tickets,
             access,
         })
@@ -126,6 +135,19 @@ impl Snapshot {
     /// The password files, one for each path; whoever looks after them needs no more of the snapshot.
     pub fn passwords(&self) -> &[Arc<LiveUsers>] {
         &self.passwords
+    }
+
+    /// What each site shows; whoever looks after the files needs no more of the snapshot.
+    pub fn certificates(&self) -> &[SiteCertificate] {
+        &self.certificates
+    }
+
+    /// Waits while somebody is writing one of the live files.
+    fn quiet(&self) -> Quiet {
+        let passwords = self.passwords.iter().map(|live| live.known());
+        let pairs = self.certificates.iter().filter_map(SiteCertificate::live);
+        let pairs = pairs.flat_map(|live| live.known());
+        Quiet::wait(&passwords.chain(pairs).collect::<Vec<_>>())
     }
 
     /// The access log, to be reopened.
@@ -139,6 +161,8 @@ struct Builder<'a> {
     old: Option<&'a Snapshot>,
     purpose: Purpose,
     passwords: Vec<Arc<LiveUsers>>,
+    /// The live files of the old snapshot that may be read.
+    quiet: Quiet,
     now: OffsetDateTime,
 }
 

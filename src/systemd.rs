@@ -1,9 +1,10 @@
 //! What the service manager is told: that the gate is ready, reloads or stops, who its main process is, that it is
-//! alive, and one line of status.
+//! alive, and one line of status; and where the secrets are that it passes.
 //!
-//! `server` tells it. Where no manager listens (`NOTIFY_SOCKET` is not set) nothing is said. The messages are those of
+//! `server` tells it, `snapshot` asks it. Where no manager listens (`NOTIFY_SOCKET` is not set) nothing is said. The messages are those of
 //! sd_notify(3).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -72,6 +73,13 @@ impl Manager {
             tracing::warn!(%error, "cannot tell the service manager");
         }
     }
+}
+
+/// Where systemd has put the service's credential of this name; nowhere, when the process is no service of it or the
+/// unit passes none (systemd.exec(5)).
+pub fn credential(name: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?;
+    Some(PathBuf::from(dir).join(name))
 }
 
 /// A line break would begin another field of the message.

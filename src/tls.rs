@@ -1,16 +1,19 @@
 //! TLS at the gate's front door: which certificate a client sees and how the handshake goes.
 //!
 //! `snapshot` makes a [`Tls`] from the sites and keeps one [`Tickets`] for the life of the process; `connection`
-//! hands each new stream to [`accept`]. Files are read in [`certs`], the gate's own CA lives in [`self_signed`].
+//! hands each new stream to [`accept`]. Files are read in [`certs`] and looked after in [`live`], the gate's own CA lives
+//! in [`self_signed`].
 //! Deadlines, plain-text answers and the choice of the site that serves a request are not made here: the last
 //! goes by `Host`, SNI only picks a certificate.
 
 pub mod certs;
 mod chain;
 mod handshake;
+pub mod live;
 mod names;
 mod pem;
 pub mod self_signed;
+pub mod shown;
 pub mod trust;
 mod warning;
 
@@ -20,13 +23,12 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
-use rustls::sign::SingleCertAndKey;
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 pub use self::handshake::{Accepted, HandshakeError, Info, accept};
 
-use self::certs::Pair;
 use self::names::normal;
+use self::shown::Shown;
 use self::trust::Trust;
 
 /// What the operator decides about TLS.
@@ -62,7 +64,7 @@ pub struct Site {
     /// Host names, `*.x` for exactly one label, `*` for every other name.
     pub hosts: Vec<String>,
     /// What is shown to clients that ask for one of them.
-    pub pair: Pair,
+    pub shown: Arc<Shown>,
     /// Whose certificates its clients must show; `None` asks for none.
     pub trust: Option<Trust>,
 }
@@ -74,7 +76,8 @@ struct Chosen {
     trust: Option<Trust>,
 }
 
-/// The certificates of all sites, ready for handshakes. Never changed: a reload makes a new one.
+/// The certificates of all sites, ready for handshakes. A renewed certificate is shown by the same; a reload makes a
+/// new one.
 pub struct Tls {
     exact: HashMap<String, Chosen>,
     /// By what follows `*.`.
@@ -235,7 +238,6 @@ fn configure(
     provider: &Arc<CryptoProvider>,
     tickets: &Tickets,
 ) -> Result<ServerConfig, Error> {
-    let shown = SingleCertAndKey::from(site.pair.certified().clone());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(Error::Settings)?;
@@ -243,7 +245,7 @@ fn configure(
         Some(trust) => builder.with_client_cert_verifier(trust.verifier()),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(shown));
+    let mut config = builder.with_cert_resolver(site.shown.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     // Sessions live in the client's ticket alone: nothing to fill up here, no lock shared by the workers. One

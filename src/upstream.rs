@@ -7,9 +7,9 @@
 //! wake-ups a request.
 //!
 //! It decides nothing about a request and does not follow redirects. Another endpoint is tried only as long as nothing was
-//! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose reused connection died before any byte.
+//! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose connection died before any byte: once, and
+//! over a fresh connection only where there is another endpoint.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 
-use crate::body::{self, Body};
+use crate::body::Body;
 
 mod answer;
 mod balance;
 mod connect;
+mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
@@ -35,11 +36,13 @@ mod trust;
 pub use answer::Answer;
 pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
+pub use error::Error;
 pub use node::Check;
 pub use state::State;
 pub use trust::{HandshakeError, Trust, TrustError};
 
 use balance::Marked;
+use error::Failure;
 use node::Node;
 
 /// What an upstream is made of; all durations are between two events, none is a total.
@@ -80,6 +83,7 @@ pub struct EndpointSettings {
 pub struct Upstream {
     settings: Settings,
     nodes: Vec<Arc<Node>>,
+    authorities: Vec<String>,
 }
 
 /// A request that is to be sent.
@@ -88,41 +92,8 @@ struct Outbound {
     /// Taken at the moment it is sent.
     body: Body,
     may_repeat: bool,
-}
-
-/// Why there is no answer, or no more of it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nothing listens there, or its name has no address. Nothing was sent.
-    #[error("cannot connect to the upstream")]
-    Connect(#[source] io::Error),
-    /// The process has no descriptor for one more connection. Nothing was sent.
-    #[error("no connection to the upstream can be opened")]
-    Exhausted(#[source] io::Error),
-    /// No address took the connection in time. Nothing was sent.
-    #[error("the upstream took no connection for {0:?}")]
-    ConnectTimeout(Duration),
-    /// What listens there could not be verified. Nothing was sent.
-    #[error("cannot trust the upstream")]
-    Tls(#[source] HandshakeError),
-    /// All connections are in use, and the queue is full or the wait in it was too long. Nothing was sent.
-    #[error("all connections to the upstream are in use")]
-    Busy,
-    /// The upstream neither sent nor took a byte for `read_timeout`.
-    #[error("the upstream was silent for {0:?}")]
-    Silent(Duration),
-    /// The connection ended before a complete head, or before the end of the body.
-    #[error("the upstream broke off")]
-    Closed(#[source] io::Error),
-    /// The upstream's framing breaks HTTP (or, as a last line of defence, the request's would).
-    #[error("malformed HTTP: {0}")]
-    Malformed(&'static str),
-    /// The client's body broke off; the upstream sees a cut request, never a shorter one.
-    #[error("the request's body broke off: {0}")]
-    Body(#[source] body::Error),
-    /// The upstream stopped reading the request and left no answer behind.
-    #[error("the upstream stopped reading the request")]
-    Write(#[source] io::Error),
+    /// Another endpoint would do as well, and has not been tried.
+    has_others: bool,
 }
 
 impl Upstream {
@@ -140,7 +111,17 @@ impl Upstream {
             })
         };
         let nodes = settings.endpoints.iter().map(node).collect();
-        Self { settings, nodes }
+        let authorities = settings.endpoints.iter().map(Endpoint::authority).collect();
+        Self {
+            settings,
+            nodes,
+            authorities,
+        }
+    }
+
+    /// The [authority](Endpoint::authority) of each endpoint.
+    pub fn authorities(&self) -> &[String] {
+        &self.authorities
     }
 
     /// What it was made of.
@@ -167,6 +148,7 @@ impl Upstream {
             parts,
             body,
             may_repeat,
+            has_others: false,
         };
         let (mut tried, mut until) = (Marked::default(), None);
         loop {
@@ -180,7 +162,8 @@ impl Upstream {
         }
     }
 
-    /// One endpoint after another, until a request was sent; those in `tried` are left out.
+    /// One endpoint after another, until a request was sent; those in `tried` are left out. What may be sent twice goes
+    /// to another endpoint when the first one died on it: it may be on its way down.
     async fn try_each(
         &self,
         worker: usize,
@@ -188,15 +171,28 @@ impl Upstream {
         mut tried: Marked,
         request: &mut Outbound,
     ) -> Result<Response<Answer>, Error> {
-        let mut failure = Error::Busy;
+        let (mut failure, mut died) = (Error::Busy, None);
         while let Some((number, node)) = self.choose(tried, upload) {
-            match node.send(worker, request).await {
-                Err(error) if error.is_unsent() => failure = error,
-                done => return done,
-            }
             tried.add(number);
+            // Also one that was down a moment ago: where each is restarted as soon as the last one is ready, it is back.
+            request.has_others = upload.is_none() && tried != Marked::first(self.nodes.len());
+            match node.send(worker, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) if failed.may_go_on => failure = failed.error,
+                Err(failed) => return Err(failed.error),
+            }
+            if !failure.is_unsent() {
+                died = Some(node);
+            }
         }
-        Err(failure)
+        let Some(node) = died else {
+            return Err(failure);
+        };
+        // The others refuse, and it may only have closed a connection.
+        request.has_others = false;
+        node.send(worker, request)
+            .await
+            .map_err(|failed| failed.error)
     }
 
     fn choose(&self, tried: Marked, upload: Option<&str>) -> Option<(usize, &Arc<Node>)> {
@@ -248,31 +244,6 @@ impl Upstream {
         let always = self.nodes.len() > 1;
         let nodes = self.nodes.iter();
         nodes.filter_map(move |node| node.due_check(now, always))
-    }
-}
-
-impl Error {
-    /// True when there was no connection, so that the request may go elsewhere, whatever it is; and when the endpoint is to
-    /// blame for that, not what the gate itself lacks.
-    fn is_unsent(&self) -> bool {
-        match self {
-            Self::Connect(cause) => cause.kind() != io::ErrorKind::ResourceBusy,
-            Self::ConnectTimeout(_) | Self::Tls(_) => true,
-            _ => false,
-        }
-    }
-
-    /// True for what a restart looks like.
-    fn may_pass(&self) -> bool {
-        self.is_unsent() && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
-    }
-
-    /// With its cause.
-    fn in_full(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        }
     }
 }
 

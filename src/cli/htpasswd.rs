@@ -21,6 +21,7 @@ use crate::secret::Password;
 
 mod password;
 mod table;
+mod terminal;
 mod unknown;
 
 use unknown::unknown;

@@ -36,7 +36,8 @@ impl Reader<'_, '_> {
         let mode = auth.parse("mode", |text| units::word(text, &modes));
         let htpasswd = self.file(auth, "htpasswd");
         let realm = auth.string("realm");
-        let secret = self.file(auth, "secret");
+        let secret = auth.parse("secret", units::secret);
+        let secret = secret.map(|secret| secret.map(|secret| secret.below(self.base)));
         let lifetime = lifetime(auth);
         let mode = mode?.value;
         refuse_without_use(auth, mode);
@@ -63,7 +64,7 @@ impl Reader<'_, '_> {
     }
 
     fn file(&self, auth: &Table<'_>, key: &'static str) -> Option<Placed<PathBuf>> {
-        let path = auth.parse(key, units::text)?;
+        let path = auth.parse(key, units::live_file)?;
         Some(path.map(|path| self.base.join(path)))
     }
 }

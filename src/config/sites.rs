@@ -125,8 +125,8 @@ impl Reader<'_, '_> {
                 files
                     .required("cert", "cert = \"fullchain.pem\"")
                     .required("key", "key = \"privkey.pem\"");
-                let cert = files.parse("cert", units::text);
-                let key = files.parse("key", units::text);
+                let cert = files.parse("cert", units::live_file);
+                let key = files.parse("key", units::live_file);
                 Some(Certificate::Files {
                     cert: cert?.map(|path| self.base.join(path)),
                     key: self.base.join(key?.value),

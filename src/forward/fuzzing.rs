@@ -42,7 +42,7 @@ fn repaired(mut headers: HeaderMap) -> HeaderMap {
     let repair = Repair {
         outer: &outer,
         host: "reg.example",
-        upstream: "127.0.0.1:5000",
+        upstream: &["127.0.0.1:5000".to_owned()],
         internal: &[],
         is_site: |_: &str| false,
     };

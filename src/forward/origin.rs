@@ -24,8 +24,8 @@ pub(super) struct Repair<'a, F> {
     pub(super) outer: &'a Origin,
     /// The `Host` that was sent upstream.
     pub(super) host: &'a str,
-    /// The upstream's own authority.
-    pub(super) upstream: &'a str,
+    /// The authorities of the upstream's endpoints: one may name another.
+    pub(super) upstream: &'a [String],
     /// Further origins by which the upstream calls itself.
     pub(super) internal: &'a [Origin],
     /// Whether a host name (no port, lower case) is one of the site's.
@@ -93,7 +93,7 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
         changed.then_some(out)
     }
 
-    /// The upstream's name, the name we gave it, the client's name for us, a name by which it was said to call
+    /// A name of one of the upstream's endpoints, the name we gave it, the client's name for us, a name by which it was said to call
     /// itself, or any of the site's names over plain HTTP, on whatever port: an upstream behind a gate knows neither
     /// that the outside is https nor the port it has there.
     fn is_internal(&self, scheme: &str, authority: &str) -> bool {
@@ -104,7 +104,7 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
             return false;
         };
         let same = |other: &str, port| host_port(other, port).is_some_and(|other| other == named);
-        same(self.upstream, 80)
+        self.upstream.iter().any(|own| same(own, 80))
             || same(self.host, port)
             || default_port(&self.outer.scheme)
                 .is_some_and(|port| same(&self.outer.authority, port))
@@ -191,7 +191,7 @@ mod tests {
         then(&Repair {
             outer: &outer,
             host,
-            upstream: "127.0.0.1:5000",
+            upstream: &["10.0.0.9:5000".to_owned(), "127.0.0.1:5000".to_owned()],
             internal: &internal,
             is_site,
         })

@@ -1,7 +1,6 @@
 //! The file on disk: read whole, with a stamp that tells whether it has changed since.
 //!
-//! `load` and `live` read here. Symbolic links are followed, so that another target is another stamp. Nothing here
-//! decides when to read.
+//! `load` and `live` read here. Nothing here decides when to read.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::Read;
@@ -11,18 +10,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::{LoadError, Loaded, MAX_FILE, Problem, ProblemKind, parse};
-
-/// What the system notes of a file, and changes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    device: u64,
-    number: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-    /// Cannot be set back, as the other time can.
-    changed: (i64, i64),
-}
+use crate::live_file::{Seen, Stamp};
 
 /// A file as read.
 pub(super) struct Content {
@@ -32,35 +20,17 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// This content, if it is what stands under that stamp.
-    pub(super) fn if_still(self, stamp: Stamp) -> Option<Self> {
-        (self.stamp == Some(stamp)).then_some(self)
+    /// Whether this is what a look saw.
+    pub(super) fn is(&self, seen: Seen) -> bool {
+        self.stamp.is_some_and(|stamp| seen == Ok(stamp))
     }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            number: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-/// The stamp of what the path leads to.
-pub(super) fn look(path: &Path) -> Result<Stamp, LoadError> {
-    let metadata = fs::metadata(path).map_err(|source| failed(path, source))?;
-    stamp(&metadata, path)
 }
 
 /// Reads and parses.
 pub(super) fn read(path: &Path) -> Result<Content, LoadError> {
     let failed = |source| failed(path, source);
     // Asked before opening as well: to open a device may set it going.
-    look(path)?;
+    stamp(&fs::metadata(path).map_err(failed)?, path)?;
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut file = OpenOptions::new()
         .read(true)

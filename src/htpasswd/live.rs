@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::file::{self, Content, Stamp};
+use super::file::{self, Content};
 use super::{Entry, LoadError, Problem, Users};
+use crate::live_file::{self, Known, Seen, Watch};
 
 /// The users of a file as last read.
 #[derive(Debug)]
@@ -49,33 +50,48 @@ pub struct Change {
     pub problems: Vec<Problem>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watched {
-    /// The last look's stamp, or why there is none.
-    seen: Option<Result<Stamp, String>>,
-    /// What the users were read from. None while that was not after two equal looks, as at the start: a write just
-    /// before or after that reading may have left no trace in the stamp, whose clock ticks in milliseconds.
-    read: Option<Stamp>,
+    watch: Watch<Seen>,
     problems: Vec<Problem>,
-    trouble: Option<String>,
 }
 
 impl LiveUsers {
-    /// Reads the file now. Where it is being written, and `old` has an earlier content of it, that one is returned
-    /// and stays until the file is quiet.
-    pub fn load(path: &Path, old: Option<&Arc<Self>>) -> Result<Arc<Self>, LoadError> {
+    /// Reads the file now, whoever may be writing it.
+    pub fn load(path: &Path) -> Result<Arc<Self>, LoadError> {
         let content = file::read(path)?;
-        if let (None, Some(old)) = (content.stamp, old) {
-            return Ok(Arc::clone(old));
+        Ok(Arc::new(Self::new(path, content, None)))
+    }
+
+    /// Reads the file anew, beside these users, if it is what was seen of it in quiet; else these stay, and a later look
+    /// finds what has been written.
+    pub(crate) fn again(self: &Arc<Self>, quiet: Option<Seen>) -> Result<Arc<Self>, LoadError> {
+        let content = file::read(&self.path)?;
+        match quiet {
+            Some(seen) if content.is(seen) => {
+                Ok(Arc::new(Self::new(&self.path, content, Some(seen))))
+            }
+            _ => Ok(Arc::clone(self)),
         }
-        Ok(Arc::new(Self {
+    }
+
+    fn new(path: &Path, content: Content, read: Option<Seen>) -> Self {
+        Self {
             path: path.to_owned(),
             users: ArcSwap::from_pointee(content.loaded.users),
             watched: Mutex::new(Watched {
+                watch: Watch::new(read),
                 problems: content.loaded.problems,
-                ..Watched::default()
             }),
-        }))
+        }
+    }
+
+    /// The file, and the stamp under which it was read.
+    pub(crate) fn known(&self) -> Known {
+        Known {
+            path: self.path.clone(),
+            read: self.watched().watch.read(),
+        }
     }
 
     /// The file.
@@ -96,31 +112,26 @@ impl LiveUsers {
     /// Looks at the file, and reads it when it has changed and then been quiet since the look before.
     pub fn look(&self) -> Event {
         let mut watched = self.watched();
-        let seen = file::look(&self.path);
-        if !watched.is_quiet(&seen) {
+        let seen = live_file::look(&self.path);
+        if !watched.watch.is_due(seen) {
             return Event::Unchanged;
         }
-        let content = match seen {
-            Ok(stamp) if !watched.is_news(stamp) => return Event::Unchanged,
-            Ok(stamp) => file::read(&self.path).map(|content| content.if_still(stamp)),
-            Err(error) => Err(error),
-        };
-        match content {
-            Ok(Some(content)) => self.accept(&mut watched, content),
+        match file::read(&self.path) {
+            Ok(content) if content.is(seen) => self.accept(&mut watched, content, seen),
             // Written to just now, or another file: a later look sees it quiet.
-            Ok(None) => Event::Unchanged,
-            Err(error) => watched.fail(error),
+            Ok(_) => Event::Unchanged,
+            Err(error) if watched.watch.failed(error.to_string()) => Event::Failed(error),
+            Err(_) => Event::Unchanged,
         }
     }
 
-    fn accept(&self, watched: &mut Watched, content: Content) -> Event {
+    fn accept(&self, watched: &mut Watched, content: Content, seen: Seen) -> Event {
         let users = Arc::new(content.loaded.users);
         let before = self.users.swap(Arc::clone(&users));
         let problems = new_problems(&watched.problems, &content.loaded.problems);
         let change = Change::between(&before, &users, problems);
         watched.problems = content.loaded.problems;
-        watched.read = content.stamp;
-        let has_recovered = watched.trouble.take().is_some();
+        let has_recovered = watched.watch.succeeded(seen);
         if !change.is_nothing() {
             return Event::Changed(change);
         }
@@ -132,29 +143,6 @@ impl LiveUsers {
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Watched {
-    /// Whether this look saw what the one before saw.
-    fn is_quiet(&mut self, seen: &Result<Stamp, LoadError>) -> bool {
-        let seen = seen.as_ref().map_err(ToString::to_string).copied();
-        let before = self.seen.replace(seen);
-        before == self.seen
-    }
-
-    /// What could not be read is tried again, since not all that helps shows in the stamp.
-    fn is_news(&self, stamp: Stamp) -> bool {
-        self.trouble.is_some() || self.read != Some(stamp)
-    }
-
-    fn fail(&mut self, error: LoadError) -> Event {
-        let words = error.to_string();
-        if self.trouble.as_ref() == Some(&words) {
-            return Event::Unchanged;
-        }
-        self.trouble = Some(words);
-        Event::Failed(error)
     }
 }
 

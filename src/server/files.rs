@@ -1,4 +1,5 @@
-//! A thread that looks at the password files of the snapshot in use, so that a change needs no reload.
+//! A thread that looks at the live files of the snapshot in use, passwords and certificates, so that a change needs no
+//! reload.
 //!
 //! Started by the server, and ended with it. The thread is its own, since a look at a stalled mount may take minutes:
 //! workers and listeners must not wait for it, and neither does the server's end.
@@ -9,7 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Shared;
+use time::OffsetDateTime;
+
+use super::{Shared, certificates};
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::{Change, Event, LiveUsers};
 use crate::snapshot::passwords::{KEPT, remarks};
@@ -42,7 +45,7 @@ fn run(ended: &Receiver<()>, interval: Duration, look: impl Fn()) {
     while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         // Nobody would notice that the files are live no more.
         if catch_unwind(AssertUnwindSafe(&look)).is_err() {
-            tracing::error!("a look at the password files panicked");
+            tracing::error!("a look at the live files panicked");
         }
     }
 }
@@ -51,12 +54,17 @@ fn look_at_all(shared: &Weak<Shared>) {
     let Some(shared) = shared.upgrade() else {
         return;
     };
-    let files = shared.snapshot().passwords().to_vec();
+    let snapshot = shared.snapshot();
+    let (files, shown) = (
+        snapshot.passwords().to_vec(),
+        snapshot.certificates().to_vec(),
+    );
     // The looks may take long, and what they replaced must not live on meanwhile.
-    drop(shared);
+    drop((snapshot, shared));
     for live in files {
         tell(&live, live.look());
     }
+    certificates::look_at_all(&shown, OffsetDateTime::now_utc());
 }
 
 fn tell(live: &LiveUsers, event: Event) {

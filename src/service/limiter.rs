@@ -15,9 +15,9 @@ use crate::refusal::Refusal;
 pub struct Limiters {
     /// Forms at the token endpoint on their way in: of 20 KiB each.
     forms: Limiter,
-    /// Lists of repositories that are walked for users.
+    /// Lists of repositories that are walked for users, and for networks that are enough alone.
     walks: Limiter,
-    /// The same for those who have not logged in: they leave the users' room alone.
+    /// The same for strangers: they leave the users' room alone.
     strangers_walks: Limiter,
 }
 
@@ -34,9 +34,10 @@ impl Default for Limiters {
 impl Limiters {
     /// For one walk through the list.
     pub(super) fn walk(&self, identity: &Identity, client: ClientAddr) -> Result<Entered, Refusal> {
-        let limiter = match identity.user() {
-            Some(_) => &self.walks,
-            None => &self.strangers_walks,
+        let limiter = if identity.is_anonymous() {
+            &self.strangers_walks
+        } else {
+            &self.walks
         };
         limiter.enter(client.network())
     }

@@ -11,9 +11,11 @@ use super::{Builder, Purpose, passwords};
 use crate::auth::token::Tokens;
 use crate::auth::token::secret::{self, Keys, Loaded};
 use crate::auth::{Authenticator, Logins};
-use crate::config::problem::{Problem, Problems};
+use crate::config::problem::{Place, Problem, Problems};
 use crate::config::table::Placed;
+use crate::config::units::Secret;
 use crate::config::{self, Auth};
+use crate::systemd;
 
 impl Builder<'_> {
     pub(super) fn authenticator(
@@ -71,14 +73,15 @@ impl Builder<'_> {
     }
 
     /// From the file that is named, or from the one of the gate's own, which is made when it serves.
-    fn keys(&self, named: Option<&Placed<PathBuf>>, problems: &mut Problems) -> Option<Keys> {
+    fn keys(&self, named: Option<&Placed<Secret>>, problems: &mut Problems) -> Option<Keys> {
         let dir = &self.config.state_dir;
-        let loaded = match (named, self.purpose) {
-            (Some(file), _) => secret::load(file).map(Some),
+        let loaded = match (named.map(|named| &named.value), self.purpose) {
+            (Some(Secret::File(file)), _) => secret::load(file).map(Some),
+            (Some(Secret::Credential(name)), _) => self.credential(name, named, problems)?,
             (None, Purpose::Serve) => secret::find_or_make(dir).map(Some),
             (None, Purpose::Check) => secret::find(dir),
         };
-        let place = named.map(|file| file.place);
+        let place = named.map(|named| named.place);
         match loaded {
             Ok(Some(Loaded { keys, exposed })) => {
                 if let Some(mode) = exposed {
@@ -86,7 +89,7 @@ impl Builder<'_> {
                 }
                 Some(keys)
             }
-            // It would be made. These are used by nobody.
+            // It would be made, or passed by systemd. These are used by nobody.
             Ok(None) => super::report(problems, Keys::in_memory()),
             Err(error) => {
                 problems.push(Problem::error(place, error.to_string()));
@@ -94,9 +97,46 @@ impl Builder<'_> {
             }
         }
     }
+
+    /// What systemd passes to the service; `None` within when only the service can see it, without when there is none.
+    fn credential(
+        &self,
+        name: &str,
+        named: Option<&Placed<Secret>>,
+        problems: &mut Problems,
+    ) -> Option<Result<Option<Loaded>, secret::Error>> {
+        let place = named.map(|named| named.place);
+        let loaded = systemd::credential(name).map(|file| secret::load(&file));
+        match (loaded, self.purpose) {
+            (None | Some(Err(secret::Error::Read { .. })), Purpose::Check) => {
+                problems.push(unseen_credential(place, name));
+                Some(Ok(None))
+            }
+            (None, Purpose::Serve) => {
+                problems.push(missing_credential(place, name));
+                None
+            }
+            (Some(loaded), _) => Some(loaded.map(Some)),
+        }
+    }
 }
 
-fn exposed_secret(place: Option<config::problem::Place>, mode: u32) -> Problem {
+/// A check outside of the service cannot see what systemd passes to it.
+fn unseen_credential(place: Option<Place>, name: &str) -> Problem {
+    let what = format!("the credential {name} was not looked at");
+    Problem::warning(place, what).because("systemd shows it to the service alone")
+}
+
+fn missing_credential(place: Option<Place>, name: &str) -> Problem {
+    let what = format!("there is no credential {name}: CREDENTIALS_DIRECTORY is not set");
+    Problem::error(place, what)
+        .because("systemd sets it for services whose units pass credentials")
+        .fix(format!(
+            "write LoadCredential={name}:/etc/tidegate/{name} in the unit, or name a file here"
+        ))
+}
+
+fn exposed_secret(place: Option<Place>, mode: u32) -> Problem {
     let what = format!("every user of this machine can get at the token secret (mode {mode:04o})");
     Problem::warning(place, what)
         .because("whoever has it makes tokens for any user")

@@ -1,17 +1,72 @@
 //! The certificates of a config's sites: read from files, or issued by the gate's own CA.
 //!
-//! Called while a snapshot is built. What is odd about a certificate is a warning at the key that names it.
+//! Called while a snapshot is built. What is odd about a certificate is a warning at the key that names it. `server`
+//! looks after what is shown later on.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Builder, Purpose};
-use crate::config::Certificate;
+use time::OffsetDateTime;
+
+use super::{Builder, Purpose, Snapshot};
 use crate::config::problem::{Problem, Problems};
 use crate::config::table::Placed;
+use crate::config::{self, Certificate};
+use crate::tls;
+use crate::tls::certs::Warning;
+use crate::tls::live::{Again, LivePair};
 use crate::tls::self_signed::{self, Authority};
+use crate::tls::shown::Shown;
 use crate::tls::trust::Trust;
-use crate::tls::{self, certs};
+
+/// What a site shows its clients.
+#[derive(Clone, Debug)]
+pub struct SiteCertificate {
+    hosts: Vec<String>,
+    shown: Arc<Shown>,
+    live: Option<Arc<LivePair>>,
+}
+
+impl SiteCertificate {
+    /// The site's name: its first host.
+    pub fn site(&self) -> &str {
+        self.hosts.first().map_or("", String::as_str)
+    }
+
+    /// The certificate that new connections get.
+    pub fn shown(&self) -> &Arc<Shown> {
+        &self.shown
+    }
+
+    /// Its files, where it has any; sites that name the same ones share them.
+    pub fn live(&self) -> Option<&Arc<LivePair>> {
+        self.live.as_ref()
+    }
+
+    /// Whole days until the certificate that is shown expires; negative when it has.
+    pub fn days_left(&self, now: OffsetDateTime) -> i64 {
+        (self.shown.current().not_after() - now).whole_days()
+    }
+
+    /// A warning for each host of the site that the certificate in its files does not cover.
+    pub fn uncovered(&self) -> Vec<Warning> {
+        let of_files =
+            |live: &Arc<LivePair>| self.shown.current().uncovered(live.cert(), &self.hosts);
+        self.live.as_ref().map(of_files).unwrap_or_default()
+    }
+}
+
+/// For handshakes: each site with its trust domain.
+pub(super) fn shown(certificates: &[SiteCertificate], trusts: &[Option<Trust>]) -> Vec<tls::Site> {
+    let pairs = certificates.iter().zip(trusts);
+    let site = |(certificate, trust): (&SiteCertificate, &Option<Trust>)| tls::Site {
+        hosts: certificate.hosts.clone(),
+        shown: Arc::clone(&certificate.shown),
+        trust: trust.clone(),
+    };
+    pairs.map(site).collect()
+}
 
 impl Builder<'_> {
     /// Whose client certificates each site takes, in the order of the sites. Equal ones are one.
@@ -49,63 +104,99 @@ impl Builder<'_> {
         }
     }
 
-    pub(super) fn pairs(
+    /// In the order of the sites; fewer than sites only where an error is reported.
+    pub(super) fn certificates(
         &self,
-        trusts: &[Option<Trust>],
         problems: &mut Problems,
         notes: &mut Vec<String>,
-    ) -> Vec<tls::Site> {
+    ) -> Vec<SiteCertificate> {
         let mut authority = None;
-        let mut sites = Vec::new();
-        for (site, trust) in self.config.sites.iter().zip(trusts) {
-            let pair = match &site.certificate {
+        let mut all: Vec<SiteCertificate> = Vec::new();
+        for site in &self.config.sites {
+            let certificate = match &site.certificate {
                 Certificate::Files { cert, key } => {
-                    self.load_pair(cert, key, &site.hosts, problems)
+                    self.named((cert, key), &site.hosts, &all, problems)
                 }
                 Certificate::SelfSigned(place) => {
                     let made = authority.get_or_insert_with(|| self.authority());
-                    let issued = made
-                        .as_ref()
-                        .map_err(ToString::to_string)
-                        .and_then(|authority| {
-                            notes.extend(self.docker_lines(authority, &site.hosts));
-                            authority
-                                .issue(&site.hosts, self.now)
-                                .map_err(|error| error.to_string())
-                        });
+                    let issued = match made {
+                        Ok(authority) => self.issue(authority, site, notes),
+                        Err(error) => Err(error.to_string()),
+                    };
                     issued
                         .map_err(|what| problems.push(Problem::error(*place, what)))
                         .ok()
                 }
             };
-            sites.extend(pair.map(|pair| tls::Site {
-                hosts: site.hosts.clone(),
-                pair,
-                trust: trust.clone(),
-            }));
+            all.extend(certificate);
         }
-        sites
+        all
     }
 
-    fn load_pair(
+    fn issue(
+        &self,
+        authority: &Authority,
+        site: &config::Site,
+        notes: &mut Vec<String>,
+    ) -> Result<SiteCertificate, String> {
+        notes.extend(self.docker_lines(authority, &site.hosts));
+        let issued = authority.issue(&site.hosts, self.now);
+        let pair = issued.map_err(|error| error.to_string())?;
+        Ok(SiteCertificate {
+            hosts: site.hosts.clone(),
+            shown: Shown::new(pair, self.now),
+            live: None,
+        })
+    }
+
+    fn named(
+        &self,
+        (cert, key): (&Placed<PathBuf>, &Path),
+        hosts: &[String],
+        before: &[SiteCertificate],
+        problems: &mut Problems,
+    ) -> Option<SiteCertificate> {
+        let live = match find(before, cert, key) {
+            Some(live) => live,
+            None => self.live(cert, key, problems)?,
+        };
+        let certificate = SiteCertificate {
+            hosts: hosts.to_vec(),
+            shown: Arc::clone(live.shown()),
+            live: Some(live),
+        };
+        for warning in certificate.uncovered() {
+            problems.push(Problem::warning(cert.place, warning.to_string()));
+        }
+        Some(certificate)
+    }
+
+    /// Reads the files; those that are in use only when nobody is writing them.
+    fn live(
         &self,
         cert: &Placed<PathBuf>,
         key: &Path,
-        hosts: &[String],
         problems: &mut Problems,
-    ) -> Option<certs::Pair> {
-        match certs::load(cert, key, self.now) {
-            Err(error) => {
-                problems.push(Problem::error(cert.place, error.to_string()));
-                None
-            }
-            Ok((pair, warnings)) => {
-                for warning in warnings.into_iter().chain(pair.uncovered(cert, hosts)) {
-                    problems.push(Problem::warning(cert.place, warning.to_string()));
+    ) -> Option<Arc<LivePair>> {
+        let old = self.old.map_or(&[][..], Snapshot::certificates);
+        let loaded = match find(old, cert, key) {
+            Some(old) => match old.again(&self.quiet, self.now) {
+                Ok(Again::Busy) => {
+                    problems.push(busy(cert));
+                    return Some(old);
                 }
-                Some(pair)
-            }
+                Ok(Again::Read(live, warnings)) => Ok((live, warnings)),
+                Err(error) => Err(error),
+            },
+            None => LivePair::load(cert, key, self.now),
+        };
+        let (live, warnings) = loaded
+            .map_err(|error| problems.push(Problem::error(cert.place, error.to_string())))
+            .ok()?;
+        for warning in warnings {
+            problems.push(Problem::warning(cert.place, warning.to_string()));
         }
+        Some(live)
     }
 
     fn authority(&self) -> Result<Authority, self_signed::Error> {
@@ -136,3 +227,16 @@ impl Builder<'_> {
         named.map(line).collect()
     }
 }
+
+fn find(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<LivePair>> {
+    let mut live = all.iter().filter_map(SiteCertificate::live);
+    live.find(|live| live.is_of(cert, key)).cloned()
+}
+
+fn busy(cert: &Placed<PathBuf>) -> Problem {
+    let what = format!("{}: this file or its key is being written", cert.display());
+    Problem::warning(cert.place, what).because(KEPT)
+}
+
+/// Why files that cannot be used are no reason to stop.
+pub(crate) const KEPT: &str = "the certificate as last read stays";

@@ -12,12 +12,14 @@ use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Placed;
 use crate::config::{Auth, Config};
 use crate::htpasswd::{self, LiveUsers, Severity};
+use crate::live_file::Quiet;
 use crate::registry::is_name;
 
 /// Reads every file. One that cannot be read is an error, unless `old` still has what it said.
 pub(super) fn load_all(
     config: &Config,
     old: Option<&Snapshot>,
+    quiet: &Quiet,
     problems: &mut Problems,
 ) -> Vec<Arc<LiveUsers>> {
     let old = old.map_or(&[][..], Snapshot::passwords);
@@ -29,7 +31,7 @@ pub(super) fn load_all(
         }
     }
     let loaded = distinct.into_iter().filter_map(|file| {
-        let live = load(file, find(old, file), problems)?;
+        let live = load(file, find(old, file), quiet, problems)?;
         report(&live, file, problems);
         Some(live)
     });
@@ -52,9 +54,14 @@ pub(super) fn file_of(auth: &Auth) -> Option<&Placed<PathBuf>> {
 fn load(
     file: &Placed<PathBuf>,
     old: Option<&Arc<LiveUsers>>,
+    quiet: &Quiet,
     problems: &mut Problems,
 ) -> Option<Arc<LiveUsers>> {
-    let error = match LiveUsers::load(file, old) {
+    let loaded = match old {
+        Some(old) => old.again(quiet.seen(file)),
+        None => LiveUsers::load(file),
+    };
+    let error = match loaded {
         Ok(live) => return Some(live),
         Err(error) => error.to_string(),
     };

@@ -1,7 +1,7 @@
 //! A site's certificate and key: from PEM files to a pair that is known to fit.
 //!
-//! Called by `snapshot` at check, start and reload. It judges what it
-//! reads ([`Warning`]) but refuses only what cannot be served; it neither logs nor watches.
+//! Called by `live` at check, start and reload, and when the files have changed. It judges what it reads ([`Warning`])
+//! but refuses only what cannot be served; it neither logs nor watches.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ pub use super::warning::Warning;
 
 use super::chain::{Certificate, Chain, arrange};
 use super::pem::{self, Sections};
-use super::warning;
+use super::warning::{self, Term};
 
 /// A certificate chain and the key that belongs to its first certificate.
 #[derive(Clone)]
 pub struct Pair {
     certified: Arc<CertifiedKey>,
     names: Vec<Name>,
-    not_after: OffsetDateTime,
+    terms: Vec<Term>,
 }
 
 /// Why a pair cannot be served; each says in one sentence where, what, and what to do.
@@ -81,13 +81,14 @@ pub fn load(cert: &Path, key: &Path, now: OffsetDateTime) -> Result<(Pair, Vec<W
 impl Pair {
     /// The two must belong together, which [`arrange`] sees to.
     pub(super) fn new(chain: Chain, signer: Arc<dyn SigningKey>) -> Self {
+        let terms = warning::terms(&chain);
         let sent: Vec<CertificateDer<'static>> = std::iter::once(chain.leaf.der)
             .chain(chain.others.into_iter().map(|other| other.der))
             .collect();
         Self {
             certified: Arc::new(CertifiedKey::new(sent, signer)),
             names: chain.leaf.names,
-            not_after: chain.leaf.not_after,
+            terms,
         }
     }
 
@@ -118,7 +119,13 @@ impl Pair {
 
     /// The last moment at which the site's own certificate is valid.
     pub fn not_after(&self) -> OffsetDateTime {
-        self.not_after
+        let own = self.terms.first();
+        own.map_or(OffsetDateTime::UNIX_EPOCH, |term| term.until)
+    }
+
+    /// When the site's own certificate and its issuers' are valid.
+    pub(super) fn terms(&self) -> &[Term] {
+        &self.terms
     }
 
     /// The chain as it is sent, DER, the site's own certificate first.
@@ -126,7 +133,7 @@ impl Pair {
         &self.certified.cert
     }
 
-    pub(super) fn certified(&self) -> &CertifiedKey {
+    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
 
@@ -138,7 +145,7 @@ impl Pair {
 
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (names, not_after) = (self.listed_names(), self.not_after);
+        let (names, not_after) = (self.listed_names(), self.not_after());
         write!(f, "Pair({names}, until {not_after})")
     }
 }
@@ -188,7 +195,7 @@ fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => "correct the path, or put the file there",
         io::ErrorKind::PermissionDenied => {
-            "give the gate's user the right to read it (chgrp, chmod 0640)"
+            "give the gate's user the right to read it (chgrp, chmod 0640; for files of certbot examples/certbot-deploy-hook does so)"
         }
         _ => "name a readable PEM file",
     }

@@ -41,7 +41,7 @@ impl World {
         let pair = self.authority.issue(&hosts, now()).unwrap();
         Site {
             hosts,
-            pair,
+            shown: Shown::new(pair, now()),
             trust: None,
         }
     }
@@ -199,7 +199,10 @@ async fn each_name_gets_its_certificate() {
         world.site(&["special.b.test", "b.test"]),
         world.site(&["*"]),
     ];
-    let leaves: Vec<_> = sites.iter().map(|s| s.pair.chain()[0].clone()).collect();
+    let leaves: Vec<_> = sites
+        .iter()
+        .map(|s| s.shown.current().chain()[0].clone())
+        .collect();
     let tls = Tls::new(&Settings::default(), sites, &world.tickets).unwrap();
     for (name, site) in [
         ("FIRST.test", 0),

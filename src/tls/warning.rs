@@ -1,13 +1,13 @@
 //! What a usable certificate still lacks.
 //!
-//! Found by `certs` when it loads a pair, shown by `check`, at start and after a reload. Nothing here keeps a
-//! certificate from being served.
+//! Found by `certs` when it loads a pair, and by `shown` when one grows old; told by `check`, at start, after a reload and
+//! as time passes. Nothing here keeps a certificate from being served.
 
 use std::path::{Path, PathBuf};
 
 use time::{Duration, OffsetDateTime};
 
-use super::chain::{Certificate, Chain};
+use super::chain::Chain;
 
 /// A fault that some or all clients will notice; each says in one sentence where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum Warning {
         subject: String,
         from: OffsetDateTime,
     },
-    /// Fewer than fourteen days are left.
+    /// Every client that renews has done so by now.
     #[error("{path}: the certificate of {subject:?} expires on {}: renew it", at.date(), path = path.display())]
     ExpiresSoon {
         path: PathBuf,
@@ -60,27 +60,24 @@ pub enum Warning {
 
 /// What is wrong with a chain at this time.
 pub(super) fn judge(path: &Path, chain: &Chain, now: OffsetDateTime) -> Vec<Warning> {
-    let path = || path.to_path_buf();
     let leaf = &chain.leaf;
-    let issuers = chain.others.iter().take(chain.issuers);
-    let mut warnings: Vec<Warning> = std::iter::once(leaf)
-        .chain(issuers)
-        .filter_map(|certificate| validity(path(), certificate, now))
-        .collect();
+    let terms = terms(chain);
+    let aged = terms.iter().filter_map(|term| term.warning(path, now));
+    let mut warnings: Vec<Warning> = aged.collect();
     if !chain.was_in_order {
-        warnings.push(Warning::OutOfOrder { path: path() });
+        warnings.push(Warning::OutOfOrder { path: path.into() });
     }
     if chain.issuers == 0 && !leaf.is_self_issued() {
         warnings.push(Warning::Incomplete {
-            path: path(),
+            path: path.into(),
             issuer: leaf.issuer.text.clone(),
         });
     }
     if leaf.is_authority {
-        warnings.push(Warning::AuthorityAsLeaf { path: path() });
+        warnings.push(Warning::AuthorityAsLeaf { path: path.into() });
     }
     if leaf.names.is_empty() {
-        warnings.push(Warning::NoNames { path: path() });
+        warnings.push(Warning::NoNames { path: path.into() });
     }
     warnings
 }
@@ -93,26 +90,68 @@ pub(super) fn exposed(path: &Path, mode: u32) -> Option<Warning> {
     })
 }
 
-fn validity(path: PathBuf, certificate: &Certificate, now: OffsetDateTime) -> Option<Warning> {
-    let subject = certificate.subject.text.clone();
-    let (from, at) = (certificate.not_before, certificate.not_after);
-    if at < now {
-        let since = at;
-        return Some(Warning::Expired {
-            path,
-            subject,
-            since,
-        });
-    }
-    if from > now {
-        return Some(Warning::NotYetValid {
-            path,
-            subject,
-            from,
-        });
-    }
-    (at - now < SOON).then_some(Warning::ExpiresSoon { path, subject, at })
+/// When a certificate is valid.
+#[derive(Clone, Debug)]
+pub(super) struct Term {
+    subject: String,
+    from: OffsetDateTime,
+    pub(super) until: OffsetDateTime,
 }
 
-/// Every ACME client renews well before that.
-const SOON: Duration = Duration::days(14);
+/// How far a certificate's time has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Age {
+    Young,
+    /// It should have been renewed by now.
+    Old,
+    /// Somebody must do something.
+    Late,
+    Over,
+}
+
+/// The leaf's, then its issuers'.
+pub(super) fn terms(chain: &Chain) -> Vec<Term> {
+    let issuers = chain.others.iter().take(chain.issuers);
+    let all = std::iter::once(&chain.leaf).chain(issuers);
+    let term = |certificate: &super::chain::Certificate| Term {
+        subject: certificate.subject.text.clone(),
+        from: certificate.not_before,
+        until: certificate.not_after,
+    };
+    all.map(term).collect()
+}
+
+impl Term {
+    pub(super) fn age(&self, now: OffsetDateTime) -> Age {
+        let life = self.until - self.from;
+        match self.until - now {
+            left if left < Duration::ZERO => Age::Over,
+            left if left < LATE.min(life / 12) => Age::Late,
+            left if left < OLD.min(life / 4) => Age::Old,
+            _ => Age::Young,
+        }
+    }
+
+    pub(super) fn warning(&self, path: &Path, now: OffsetDateTime) -> Option<Warning> {
+        let (path, subject) = (path.to_path_buf(), self.subject.clone());
+        let (from, at) = (self.from, self.until);
+        Some(match self.age(now) {
+            Age::Over => Warning::Expired {
+                path,
+                subject,
+                since: at,
+            },
+            _ if from > now => Warning::NotYetValid {
+                path,
+                subject,
+                from,
+            },
+            Age::Old | Age::Late => Warning::ExpiresSoon { path, subject, at },
+            Age::Young => return None,
+        })
+    }
+}
+
+/// ACME clients renew when a third is left; a certificate of a few days is not old on its first.
+const OLD: Duration = Duration::days(21);
+const LATE: Duration = Duration::days(7);

@@ -39,11 +39,6 @@ impl Answer {
         Response::from_parts(head, answer)
     }
 
-    /// The authority of the endpoint it comes from, as [`Endpoint::authority`](super::Endpoint::authority).
-    pub fn authority(&self) -> &str {
-        self.slot.node().authority()
-    }
-
     /// Lets go of the connection the moment nothing more will be read from it: hyper does not poll
     /// past the last byte of a body whose length it knows, and the caller may hold on to the rest.
     fn settle(&mut self) {

@@ -1,7 +1,8 @@
 //! One endpoint: its connections, its health, and an exchange with it.
 //!
 //! Called by `upstream`, which has chosen it, and by the checks of the main runtime. It sends nothing twice but a bodiless GET
-//! or HEAD whose reused connection died before any byte; whether another endpoint is tried is decided above.
+//! or HEAD whose reused connection died before any byte; whether another endpoint is tried is decided above, for these even
+//! where a fresh one died.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,14 +19,13 @@ use super::health::Health;
 use super::http1::Connection;
 use super::pool::Pool;
 use super::stream::Stream;
-use super::{EndpointSettings, Error, Outbound};
+use super::{EndpointSettings, Error, Failure, Outbound};
 use crate::body::Body;
 
 /// Shared by all workers, and by every route that leads to it.
 pub(super) struct Node {
     endpoint: Endpoint,
     settings: EndpointSettings,
-    authority: String,
     seed: u64,
     is_named: bool,
     pool: Pool,
@@ -53,7 +53,6 @@ impl Node {
     ) -> Self {
         let name = endpoint.to_string();
         Self {
-            authority: endpoint.authority(),
             seed: balance::hash(&name),
             is_named: endpoint.is_named(),
             pool: Pool::new(&settings, workers),
@@ -71,10 +70,6 @@ impl Node {
         &self.settings
     }
 
-    pub(super) fn authority(&self) -> &str {
-        &self.authority
-    }
-
     pub(super) fn health(&self) -> &Arc<Health> {
         &self.health
     }
@@ -84,20 +79,23 @@ impl Node {
     }
 
     /// Sends a request over a connection of `worker`, or over a new one. As long as the error [is
-    /// unsent](Error::is_unsent), so is the request.
+    /// unsent](Error::is_unsent), so is the request. One that may be repeated is, here where no other endpoint would do.
     pub(super) async fn send(
         self: &Arc<Self>,
         worker: usize,
         request: &mut Outbound,
-    ) -> Result<Response<Answer>, Error> {
+    ) -> Result<Response<Answer>, Failure> {
         let slot = self.slot().await?;
         if let Some(connection) = self.pool.take(worker, Instant::now(), !request.may_repeat) {
             let body = mem::take(&mut request.body);
             match connection.exchange(&request.parts, body).await {
                 Err(failure) if request.may_repeat && failure.is_unanswered => {
                     request.may_repeat = false;
+                    if request.has_others {
+                        return Err(Failure::to_be_repeated(failure.error));
+                    }
                 }
-                Err(failure) => return Err(failure.error),
+                Err(failure) => return Err(failure.error.into()),
                 Ok((head, incoming)) => return Ok(Answer::new(head, incoming, slot, worker)),
             }
         }
@@ -105,7 +103,14 @@ impl Node {
         let body = mem::take(&mut request.body);
         match connection.exchange(&request.parts, body).await {
             Ok((head, incoming)) => Ok(Answer::new(head, incoming, slot, worker)),
-            Err(failure) => Err(failure.error),
+            Err(failure)
+                if mem::take(&mut request.may_repeat)
+                    && failure.is_unanswered
+                    && request.has_others =>
+            {
+                Err(Failure::to_be_repeated(failure.error))
+            }
+            Err(failure) => Err(failure.error.into()),
         }
     }
 
@@ -163,7 +168,7 @@ impl Node {
         parts.method = Method::GET;
         parts.uri = http::Uri::from_static("/v2/");
         // An authority of a configuration is legal in a header.
-        if let Ok(host) = HeaderValue::from_str(&self.authority) {
+        if let Ok(host) = HeaderValue::from_str(&self.endpoint.authority()) {
             parts.headers.insert(HOST, host);
         }
         let agent = HeaderValue::from_static("tidegate-check");
@@ -204,11 +209,6 @@ impl Candidate for Node {
 }
 
 impl Slot {
-    /// The endpoint it is a slot of.
-    pub(super) fn node(&self) -> &Node {
-        &self.node
-    }
-
     /// Gives it back, and the connection, if it can be used again. Once is enough.
     pub(super) fn release(&mut self, worker: usize, connection: Option<Connection<Stream>>) {
         if let Some(connection) = connection {

@@ -3,6 +3,7 @@
 //! Made by `snapshot` from a file or from the system's store, used by `connect`. There is no way to verify less: without a
 //! certificate for the very host, issued by a CA that is trusted here and valid now, there is no connection.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io};
@@ -56,10 +57,24 @@ pub struct HandshakeError {
     what: String,
 }
 
+/// Opening a pipe would wait for a writer, and with it a reload for ever.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
+    }
+    let mut text = Vec::new();
+    let mut limited = fs::File::open(path)?.take(MAX_FILE);
+    limited.read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// More than any bundle of CAs has; what lies behind is not read.
+const MAX_FILE: u64 = 16 << 20;
+
 impl Trust {
     /// The CAs of a PEM file, and no others.
     pub fn of_file(path: &Path) -> Result<Self, TrustError> {
-        let text = fs::read(path).map_err(|cause| TrustError::Unreadable {
+        let text = read(path).map_err(|cause| TrustError::Unreadable {
             path: path.into(),
             cause,
         })?;

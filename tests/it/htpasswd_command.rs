@@ -260,7 +260,12 @@ fn who_may_not_is_told_what_is_needed() {
     let me = fs::metadata(&users.file).unwrap().uid();
     // Root may everything, so somebody else tries, with a copy of the program that he can reach.
     let program = users.dir.path().join("program");
-    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &program).unwrap();
+    // Made by another process: what one thread writes here, a program that another one starts just then holds open.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_tidegate"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     let may =
         |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let run = |verb: &str, arguments: &[&str]| {

@@ -431,7 +431,7 @@ impl Door {
             window: Duration::from_secs(1),
         };
         let logins = Arc::new(Logins::start(hashing, throttle).unwrap());
-        let users = LiveUsers::load(&file, None).unwrap();
+        let users = LiveUsers::load(&file).unwrap();
         let basic = Authenticator::basic(users, logins, 1024, challenge("r").unwrap());
         let keys = Keys::in_memory().unwrap();
         let tokens = Tokens::new(keys, "s", "/v2/", Duration::from_secs(600));

@@ -208,20 +208,3 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
         200
     );
 }
-
-#[test]
-fn reloads_in_a_row_lose_no_request() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            let mut client = Client::connect(&proxy);
-            for _ in 0..100 {
-                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
-            }
-        });
-        while !asking.is_finished() {
-            proxy.reload().unwrap();
-        }
-    });
-}

@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 13] = [
         "addr",
         "body",
         "buffers",
+        "live_file",
         "log",
         "metrics",
         "percent",
@@ -358,6 +359,12 @@ fn nobody_asks_what_program_the_client_is() {
         for (number, line) in file.production().lines().enumerate() {
             let words = line.to_lowercase().replace('_', "-");
             if !words.contains("user-agent") {
+                continue;
+            }
+            // The importer reads of it in nginx's files, and the gate's own checks say who they are.
+            let is_elsewhere = file.shown.starts_with("src/config/nginx/")
+                || (file.shown == "src/upstream/node.rs" && !line.contains("get("));
+            if is_elsewhere {
                 continue;
             }
             if file.shown == "src/service/catalog.rs" && handed_on.contains(&line.trim()) {

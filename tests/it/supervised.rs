@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::binary::{Gate, command, configured, run, text};
 use crate::support::ask::chunk;
 use crate::support::client::End;
+use crate::support::proxy::private;
 use crate::support::{Ask, Client, PATIENCE, Registry, certs, config};
 
 /// The manager's end of `NOTIFY_SOCKET`.
@@ -475,4 +476,105 @@ fn the_program_is_started_by_its_path_anew() {
     let line = gate.line("not upgraded");
     assert!(line.contains("exit status: 3"), "{line}");
     assert_eq!(gate.login("alice:pw"), 200);
+}
+
+fn with_credential() -> (TempDir, String) {
+    let text = config("", "").replace("mode = \"basic\"", "mode = \"token\"");
+    let text = text.replace(
+        "realm = \"Registry realm\"",
+        "realm = \"Registry realm\", secret = \"credential:tokens\"",
+    );
+    assert!(text.contains("credential:tokens"), "{text}");
+    let (dir, file) = configured(&text.replace("{upstream}", "http://127.0.0.1:1"));
+    std::fs::create_dir(dir.path().join("credentials")).unwrap();
+    (dir, file)
+}
+
+#[test]
+fn the_secret_of_tokens_may_be_a_credential() {
+    let (dir, file) = with_credential();
+    let credentials = dir.path().join("credentials");
+    let serve = |credentials: Option<&Path>| {
+        let mut serve = command(&["serve", "-c", &file]);
+        serve.env_remove("CREDENTIALS_DIRECTORY");
+        if let Some(credentials) = credentials {
+            serve.env("CREDENTIALS_DIRECTORY", credentials);
+        }
+        serve
+    };
+    for (given, words) in [
+        (None, "CREDENTIALS_DIRECTORY is not set"),
+        (Some(credentials.as_path()), "credentials/tokens"),
+    ] {
+        let output = serve(given).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(words) && said.contains("tokens"), "{said}");
+    }
+    private(
+        &credentials.join("tokens"),
+        "0123456789abcdef0123456789abcdef",
+    );
+    let gate = Gate::spawn(&mut serve(Some(&credentials)));
+    let scope = "/v2/_token?service=localhost&scope=repository:a:pull";
+    let token = |gate: &Gate| {
+        let answer = gate.client().ask(&Ask::alice("GET", scope));
+        let token: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        token["token"].as_str().unwrap().to_owned()
+    };
+    let token = token(&gate);
+    drop(gate);
+    // Another process with the same credential takes it: 401 is for a token that is none.
+    let gate = Gate::spawn(&mut serve(Some(&credentials)));
+    let ask = |token: &str| {
+        let ask = Ask::new("GET", "/v2/").header("authorization", format!("Bearer {token}"));
+        gate.client().ask(&ask).status
+    };
+    assert_eq!((ask(&token), ask("a.b")), (502, 401));
+}
+
+#[test]
+fn a_check_outside_of_the_service_does_not_miss_its_credentials() {
+    let (dir, file) = with_credential();
+    for credentials in [None, Some(dir.path().join("credentials"))] {
+        let mut check = command(&["check", "-c", &file]);
+        check.env_remove("CREDENTIALS_DIRECTORY");
+        check.envs(credentials.map(|dir| ("CREDENTIALS_DIRECTORY", dir)));
+        let output = check.output().unwrap();
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(said.contains("tokens was not looked at"), "{said}");
+    }
+    let secret = dir.path().join("credentials/tokens");
+    private(&secret, "short");
+    let mut check = command(&["check", "-c", &file]);
+    check.env("CREDENTIALS_DIRECTORY", secret.parent().unwrap());
+    let output = check.output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(text(&output.stderr).contains("shorter than 32"));
+}
+
+#[test]
+fn what_is_live_is_no_credential() {
+    let usual = config("", "").replace("{upstream}", "http://127.0.0.1:1");
+    let (dir, file) = configured(&usual);
+    let key = |key: &str| format!("{key} = \"credential:x\"");
+    for (name, old) in [
+        ("htpasswd", "htpasswd = \"htpasswd\""),
+        ("cert", "cert = \"cert.pem\""),
+        ("key", "key = \"key.pem\""),
+    ] {
+        assert!(usual.contains(old), "{usual}");
+        std::fs::write(&file, usual.replace(old, &key(name))).unwrap();
+        let mut check = command(&["check", "-c", &file]);
+        let output = check
+            .env("CREDENTIALS_DIRECTORY", dir.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        let said = text(&output.stderr);
+        for word in [name, "copies a credential when the service starts"] {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+    }
 }

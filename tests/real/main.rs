@@ -27,6 +27,7 @@ mod docker;
 mod harbor;
 mod nginx;
 mod outage;
+mod package;
 mod podman;
 mod rights;
 mod shared_rights;

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use crate::lab::{Certs, Curl, Lab, Service, free_port, listens, run};
 
+mod parity;
+
 #[test]
 fn nginx_accepts_the_corpus() {
     let lab = Lab::start();
@@ -134,22 +136,33 @@ struct Ports {
 }
 
 impl Pair {
+    /// docker's recipe with more in its location.
     fn start(lab: Lab, location: &str) -> Self {
+        let location = format!("{LOGIN_ASKED}\n{location}");
+        Self::of(lab, |lab, ports| config(lab, ports, &location), |toml| toml)
+    }
+
+    /// nginx with this file for its ports, and the gate with what comes of the same for the gate's, edited.
+    fn of(
+        lab: Lab,
+        config: impl Fn(&Lab, Ports) -> String,
+        edited: impl FnOnce(String) -> String,
+    ) -> Self {
         let [nginx, gate] = [(); 2].map(|()| Ports {
             tls: free_port(),
             plain: free_port(),
         });
         let own = lab.path("nginx.conf");
-        fs::write(&own, config(&lab, nginx, location)).unwrap();
+        fs::write(&own, config(&lab, nginx)).unwrap();
         let theirs = lab.path("imported.conf");
-        fs::write(&theirs, config(&lab, gate, location)).unwrap();
+        fs::write(&theirs, config(&lab, gate)).unwrap();
         let imported = run(lab
             .command(env!("CARGO_BIN_EXE_tidegate"))
             .args(["import", "nginx"])
             .arg(&theirs))
         .succeeds();
         let toml = lab.path("imported.toml");
-        fs::write(&toml, &imported).unwrap();
+        fs::write(&toml, edited(imported)).unwrap();
         run(lab
             .command(env!("CARGO_BIN_EXE_tidegate"))
             .args(["check", "-c"])
@@ -180,10 +193,17 @@ impl Pair {
     }
 
     fn ask(&self, request: &Request, ports: Ports) -> Answer {
-        let address = request
-            .address
-            .replace("{tls}", &format!("localhost:{}", ports.tls))
-            .replace("{plain}", &format!("localhost:{}", ports.plain));
+        let filled = |text: &str| {
+            text.replace("{tls}", &format!("localhost:{}", ports.tls))
+                .replace("{plain}", &format!("localhost:{}", ports.plain))
+                .replace("{port}", &ports.tls.to_string())
+        };
+        let address = filled(&request.address);
+        let options: Vec<_> = request
+            .options
+            .iter()
+            .map(|option| filled(option))
+            .collect();
         let head = self.lab.path("answer.head");
         let body = self.lab.path("answer.body");
         let _absent = fs::remove_file(&body);
@@ -202,7 +222,7 @@ impl Pair {
         .arg(&head)
         .arg("--output")
         .arg(&body)
-        .args(&request.options)
+        .args(&options)
         .arg(address);
         run(&curl).succeeds();
         let text = fs::read_to_string(&head).unwrap();
@@ -219,16 +239,12 @@ fn started(name: &'static str, command: &Command, lab: &Lab, ports: Ports) -> Se
     service
 }
 
-fn config(lab: &Lab, ports: Ports, location: &str) -> String {
+/// Around `http`, with files in the lab's folder only.
+fn main_file(lab: &Lab, ports: Ports, http: &str) -> String {
     let dir = lab.path("");
-    let dir = dir.display();
-    let registry = lab.behind("");
-    let registry = registry.trim_start_matches("http://");
-    let (cert, key) = (lab.certs().cert(), lab.certs().key());
-    let (cert, key) = (cert.display(), key.display());
-    let Ports { tls, plain } = ports;
+    let (dir, tls) = (dir.display(), ports.tls);
     format!(
-        r#"user root;
+        r"user root;
 daemon off;
 pid {dir}nginx-{tls}.pid;
 error_log {dir}nginx-{tls}.log;
@@ -240,21 +256,46 @@ http {{
   fastcgi_temp_path {dir}fastcgi;
   uwsgi_temp_path {dir}uwsgi;
   scgi_temp_path {dir}scgi;
-  upstream docker-registry {{ server {registry}; }}
+{http}
+}}
+"
+    )
+}
+
+/// docker's recipe before the registry.
+fn config(lab: &Lab, ports: Ports, location: &str) -> String {
+    recipe(
+        lab,
+        ports,
+        lab.behind("").trim_start_matches("http://"),
+        "",
+        location,
+    )
+}
+
+/// docker's recipe; `server` and `location` are more of its blocks, in which `{dir}` is the lab's folder.
+fn recipe(lab: &Lab, ports: Ports, upstream: &str, server: &str, location: &str) -> String {
+    let dir = lab.path("");
+    let location = location.replace("{dir}", &dir.display().to_string());
+    let (cert, key) = (lab.certs().cert(), lab.certs().key());
+    let (cert, key) = (cert.display(), key.display());
+    let Ports { tls, plain } = ports;
+    let http = format!(
+        r#"  upstream docker-registry {{ server {upstream}; }}
   map $upstream_http_docker_distribution_api_version $docker_distribution_api_version {{
     '' 'registry/2.0';
   }}
   server {{
     listen 127.0.0.1:{tls} ssl http2;
+    listen [::1]:{tls} ssl http2;
     server_name localhost;
+    {server}
     ssl_certificate {cert};
     ssl_certificate_key {key};
     chunked_transfer_encoding on;
     client_max_body_size 0;
     location /v2/ {{
       if ($http_user_agent ~ "^(docker\/1\.(3|4|5(?!\.[0-9]-dev))|Go ).*$" ) {{ return 404; }}
-      auth_basic "Registry realm";
-      auth_basic_user_file {dir}htpasswd;
       {location}
       add_header 'Docker-Distribution-Api-Version' $docker_distribution_api_version always;
       proxy_pass http://docker-registry;
@@ -270,10 +311,12 @@ http {{
     server_name localhost;
     return 301 https://$host$request_uri;
   }}
-}}
 "#
-    )
+    );
+    main_file(lab, ports, &http)
 }
+
+const LOGIN_ASKED: &str = "auth_basic \"Registry realm\"; auth_basic_user_file {dir}htpasswd;";
 
 /// One request of the script.
 struct Request {
@@ -324,7 +367,7 @@ impl Answer {
 
 /// Without what is another for each request: the port, and an upload's name and state.
 fn anonymous(value: &str, ports: Ports) -> String {
-    let value = value.replace(&format!("localhost:{}", ports.tls), "localhost:TLS");
+    let value = value.replace(&format!(":{}/", ports.tls), ":TLS/");
     match value.split_once("/uploads/") {
         Some((before, _)) => format!("{before}/uploads/…"),
         None => value,
@@ -340,6 +383,7 @@ const FIELDS: &[&str] = &[
     "content-type",
     "range",
     "etag",
+    "strict-transport-security",
 ];
 
 #[test]
@@ -499,6 +543,26 @@ fn script(digest: &str) -> Vec<Request> {
             "https://{tls}/v2/",
             &with(&["--user-agent", "docker/1.5.0"]),
         ),
+        request(
+            "docker 1.6",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "docker/1.6.0"]),
+        ),
+        request(
+            "docker 1.5.1-dev",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "docker/1.5.1-dev"]),
+        ),
+        request(
+            "docker 1.30",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "docker/1.30"]),
+        ),
+        request(
+            "Go 1.1",
+            "https://{tls}/v2/",
+            &with(&["--user-agent", "Go 1.1 package http"]),
+        ),
         request("catalog", "https://{tls}/v2/_catalog", user),
         request("tags", "https://{tls}/v2/team/app/tags/list", user),
         request(
@@ -635,6 +699,8 @@ const INTENDED: &[Difference] = &[
         200,
         "the User-Agent is no reason: such a client cannot speak to a registry anyway",
     ),
+    ("docker 1.30", 404, 200, "the same; nginx's rule meant 1.3"),
+    ("Go 1.1", 404, 200, "the same"),
     (
         "the root",
         200,

@@ -1,9 +1,14 @@
 //! The registry is down: every client is told so in words, and all is well when it is back.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::docker::digest;
-use crate::lab::{Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, run, wait_until};
+use crate::lab::{
+    Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, Service, free_port, listens, run, wait_until,
+};
 use crate::skopeo;
 
 /// Enough that a transfer is under way for a while, and not so much that docker, which compresses it at each attempt,
@@ -109,6 +114,137 @@ fn skopeo_survives_a_registry_that_is_killed_amid_a_transfer() {
     assert_eq!(skopeo::digest(&back), skopeo::digest(&layout));
 }
 
+/// Two registries over one storage, and a gate before both.
+struct Both {
+    registries: [Option<Service>; 2],
+    _gate: Service,
+    ports: [u16; 2],
+    port: u16,
+}
+
+impl Both {
+    fn start(lab: &Lab) -> Self {
+        let (ports, port) = ([free_port(), free_port()], free_port());
+        for at in ports {
+            let config = fs::read_to_string(lab.path("registry.yml")).unwrap();
+            let own = format!("  addr: 127.0.0.1:{at}\n  secret: the same\n");
+            let (before, _) = config.split_once("  addr: ").unwrap();
+            fs::write(lab.path(&format!("{at}.yml")), format!("{before}{own}")).unwrap();
+        }
+        let (dir, certs) = (lab.path(""), lab.certs());
+        let text = format!(
+            "[listen]\nhttps = [\"127.0.0.1:{port}\"]\n[log]\naccess_file = \"{dir}both-access.log\"\n\
+             [state]\ndir = \"{dir}both\"\n[[site]]\nhosts = [\"localhost\"]\n\
+             tls = {{ cert = \"{}\", key = \"{}\" }}\n[[site.route]]\npath = \"/v2/\"\n\
+             upstream = {{ urls = [\"http://127.0.0.1:{}\", \"http://127.0.0.1:{}\"] }}\n\
+             auth = {{ mode = \"basic\", htpasswd = \"{dir}htpasswd\" }}\n",
+            certs.cert().display(),
+            certs.key().display(),
+            ports[0],
+            ports[1],
+            dir = dir.display(),
+        );
+        fs::create_dir(lab.path("both")).unwrap();
+        fs::write(lab.path("both.toml"), text).unwrap();
+        let registries = [0, 1].map(|number| Some(registry(lab, number, ports[number])));
+        let mut command = lab.command(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["serve", "-c"]).arg(lab.path("both.toml"));
+        let mut gate = Service::start("both", &command, &dir);
+        gate.wait_until(|| listens(port));
+        Self {
+            registries,
+            _gate: gate,
+            ports,
+            port,
+        }
+    }
+}
+
+fn registry(lab: &Lab, number: usize, port: u16) -> Service {
+    let mut command = lab.command("docker-registry");
+    command.arg("serve").arg(lab.path(&format!("{port}.yml")));
+    let name = LOGS[number].trim_end_matches(".log");
+    let mut service = Service::start(name, &command, &lab.path(""));
+    service.wait_until(|| listens(port));
+    service
+}
+
+/// Twenty-five requests a second over one connection; the status of each.
+fn steady(lab: &Lab, port: u16, path: &str, options: &[&str]) -> Vec<String> {
+    let mut curl: Command = lab.command("curl");
+    curl.args(["--silent", "--show-error", "--rate", "25/s", "--user"])
+        .arg(Lab::credentials())
+        .arg("--cacert")
+        .arg(lab.certs().ca())
+        .args(options)
+        .args(["--output", "/dev/null", "--write-out", "%{http_code}\n"])
+        .arg(format!("https://localhost:{port}{path}?[1-300]"));
+    let said = run(&curl).succeeds();
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn two_registries_are_restarted_and_killed_and_no_pull_fails() {
+    let lab = Lab::start();
+    let curl = Curl::new(&lab, "--http1.1");
+    curl.push_image("team/app");
+    let mut both = Both::start(&lab);
+    let (port, ports) = (both.port, both.ports);
+    // Small, so that it comes whole or not at all: what has begun cannot be asked for again.
+    let manifest = "/v2/team/app/manifests/latest";
+    let accept = [
+        "--header",
+        "Accept: application/vnd.oci.image.manifest.v1+json",
+    ];
+    let (get, head) = (
+        [&accept[..], &["--http1.1"]].concat(),
+        [&accept[..], &["--http2", "--head"]].concat(),
+    );
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let pulls = scope.spawn(|| {
+            let statuses = steady(&lab, port, manifest, &get);
+            is_over.store(true, Ordering::Relaxed);
+            statuses
+        });
+        let heads = scope.spawn(|| steady(&lab, port, manifest, &head));
+        // One by TERM, which it takes as an end at once, the other by KILL; each must be asked again before the next.
+        let mut rounds = 0;
+        while rounds < 2 || !is_over.load(Ordering::Relaxed) && rounds < 6 {
+            let at = rounds % 2;
+            let asked = || count(&lab.path(LOGS[at]), "curl/");
+            let before = asked();
+            wait_until("it is asked", || asked() > before + 5);
+            let dying = both.registries[at].take().unwrap();
+            if at == 0 {
+                drop(dying);
+            } else {
+                dying.kill();
+            }
+            let ended = || count(&lab.path("both-access.log"), " status=200 ");
+            let before = ended();
+            wait_until("the other one is asked", || ended() > before + 20);
+            both.registries[at] = Some(registry(&lab, at, ports[at]));
+            rounds += 1;
+        }
+        let (pulls, heads) = (pulls.join().unwrap(), heads.join().unwrap());
+        for said in [&pulls, &heads] {
+            let failed = said.iter().filter(|status| *status != "200");
+            assert_eq!(failed.collect::<Vec<_>>(), [""; 0], "of {}", said.len());
+        }
+        assert_eq!((pulls.len(), heads.len()), (300, 300));
+    });
+}
+
+/// What the two write.
+const LOGS: [&str; 2] = ["one.log", "two.log"];
+
+/// How many lines of a log hold these words.
+fn count(log: &Path, words: &str) -> usize {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().filter(|line| line.contains(words)).count()
+}
+
 /// Kills the registry when a good part of what `act` moves has come to `dir`, and starts it again.
 fn killed_amid(lab: &Lab, dir: &Path, act: impl FnOnce() -> Outcome + Send) -> Outcome {
     let before = size(dir);
@@ -145,7 +281,7 @@ fn again_unless_told(outcome: Outcome, act: impl FnOnce() -> Outcome) {
 
 /// Bytes of all files below a folder; they come and go meanwhile.
 fn size(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
         Ok(data) if data.is_dir() => size(&entry.path()),
         Ok(data) => data.len(),

@@ -7,6 +7,7 @@ use std::io::{self, BufRead, IsTerminal, Read};
 use zeroize::Zeroizing;
 
 use super::Failure;
+use super::terminal::Terminal;
 use crate::cli::warn;
 use crate::htpasswd::MAX_PASSWORD;
 use crate::htpasswd::make::Recipe;
@@ -38,7 +39,7 @@ pub(super) fn ask(prompt: &str) -> Result<Password, Failure> {
     if !io::stdin().is_terminal() {
         return Err("there is no terminal to ask for the password; pipe it to --stdin".into());
     }
-    read(prompt)
+    read(&mut terminal()?, prompt)
 }
 
 /// Twice, for a new one; two that differ are asked for again.
@@ -46,10 +47,12 @@ pub(super) fn ask_twice(user: &str, recipe: Recipe) -> Result<Password, Failure>
     if !io::stdin().is_terminal() {
         return Err("there is no terminal to ask for the password; pipe it to --stdin, or let --generate make one".into());
     }
+    // Silent from before the first prompt to after the last answer: nothing typed early is shown either.
+    let mut terminal = terminal()?;
     for _ in 0..TRIES {
-        let first = read(&format!("New password for {user}: "))?;
+        let first = read(&mut terminal, &format!("New password for {user}: "))?;
         recipe.check(&first)?;
-        let second = read("The same once more: ")?;
+        let second = read(&mut terminal, "The same once more: ")?;
         if first.as_bytes() == second.as_bytes() {
             return Ok(first);
         }
@@ -58,11 +61,17 @@ pub(super) fn ask_twice(user: &str, recipe: Recipe) -> Result<Password, Failure>
     Err("nothing was changed".into())
 }
 
-/// Says the prompt on the terminal, not on standard output.
-fn read(prompt: &str) -> Result<Password, Failure> {
-    let typed = rpassword::prompt_password(prompt)
-        .map_err(|error| format!("no password was typed: {error}; nothing was changed"))?;
-    Ok(Password::new(typed.into_bytes()))
+fn terminal() -> Result<Terminal, Failure> {
+    Terminal::open().map_err(|error| not_typed(&error))
+}
+
+fn read(terminal: &mut Terminal, prompt: &str) -> Result<Password, Failure> {
+    let typed = terminal.ask(prompt).map_err(|error| not_typed(&error))?;
+    Ok(Password::new(typed.to_vec()))
+}
+
+fn not_typed(error: &io::Error) -> Failure {
+    format!("no password was typed: {error}; nothing was changed").into()
 }
 
 const TRIES: usize = 3;

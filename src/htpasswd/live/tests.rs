@@ -3,8 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -35,16 +33,16 @@ impl Files {
     }
 
     fn live(&self) -> Arc<LiveUsers> {
-        LiveUsers::load(&self.path("htpasswd"), None).unwrap()
+        LiveUsers::load(&self.path("htpasswd")).unwrap()
     }
 
     /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
     fn write(&self, text: impl AsRef<[u8]>) {
         let path = self.path("htpasswd");
-        let before = file::look(&path).ok();
+        let before = live_file::look(&path);
         while {
             fs::write(&path, &text).unwrap();
-            file::look(&path).ok() == before
+            live_file::look(&path) == before
         } {}
     }
 }
@@ -227,7 +225,7 @@ fn a_pipe_is_no_file_and_is_not_waited_for() {
         live.look(),
         Event::Failed(LoadError::NotAFile { .. })
     ));
-    assert!(LiveUsers::load(&path, None).is_err());
+    assert!(LiveUsers::load(&path).is_err());
     assert_eq!(names(&live), ["alice"]);
 }
 
@@ -310,28 +308,28 @@ fn a_problem_without_a_user_is_known_by_its_line() {
 }
 
 #[test]
-fn a_reload_amid_a_write_keeps_what_was_read_before() {
+fn a_reload_takes_what_was_quiet_and_nothing_else() {
     let files = Files::new();
     let old = settled(&files);
     let path = files.path("htpasswd");
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                fs::write(&path, CAROL.repeat(10_000)).unwrap();
-            }
-        });
-        let until = Instant::now() + Duration::from_secs(30);
-        let mut is_kept = false;
-        while !is_kept && Instant::now() < until {
-            let loaded = LiveUsers::load(&path, Some(&old));
-            is_kept = loaded.is_ok_and(|live| Arc::ptr_eq(&live, &old));
-        }
-        // Before anything can panic: the writer is waited for.
-        is_over.store(true, Ordering::Relaxed);
-        assert!(is_kept, "it was always quiet");
-    });
-    assert_eq!(names(&old), ["alice"]);
-    let new = LiveUsers::load(&path, Some(&old)).unwrap();
-    assert_eq!(names(&new), ["carol"]);
+    let quiet = Some(live_file::look(&path));
+    // As a writer leaves it who empties a file first: still, but not for long enough.
+    files.write("");
+    for quiet in [None, quiet] {
+        let kept = old.again(quiet).unwrap();
+        assert!(Arc::ptr_eq(&kept, &old));
+    }
+    files.write(CAROL);
+    let quiet = Some(live_file::look(&path));
+    let new = old.again(quiet).unwrap();
+    assert_eq!(
+        (names(&new), names(&old)),
+        (vec!["carol".to_owned()], vec!["alice".to_owned()])
+    );
+    // It was read in quiet: a look has nothing to confirm.
+    assert_eq!(new.known().read, quiet);
+    assert!(is_silent(&new) && is_silent(&new));
+    fs::remove_file(&path).unwrap();
+    let gone = Some(live_file::look(&path));
+    assert!(old.again(gone).is_err());
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use time::Duration;
 
 use super::*;
+use crate::tls::shown::Shown;
 use crate::tls::tests::{client_of, openssl, s_client, shake_over};
 use crate::tls::{Settings, Site, Tickets, Tls};
 
@@ -79,7 +80,7 @@ impl Files {
         let hosts = vec!["a.test".into()];
         let site = Site {
             hosts,
-            pair,
+            shown: Shown::new(pair, OffsetDateTime::now_utc()),
             trust: None,
         };
         Tls::new(&Settings::default(), vec![site], &Tickets::new().unwrap()).unwrap()
@@ -538,8 +539,9 @@ fn dates_are_judged_by_the_time_given() {
             .join("\n")
     };
     assert_eq!(said(Duration::ZERO), "");
-    assert_eq!(said(Duration::days(35)), "");
-    assert!(said(Duration::days(37)).contains("of \"CN=leaf\" expires on "));
+    // A quarter of its 51 days.
+    assert_eq!(said(Duration::days(37)), "");
+    assert!(said(Duration::days(38)).contains("of \"CN=leaf\" expires on "));
     assert!(said(Duration::days(51)).contains("of \"CN=leaf\" expired on "));
     let both = said(Duration::days(101));
     assert!(

@@ -10,6 +10,7 @@ use tokio::io::duplex;
 
 use super::*;
 use crate::tls::self_signed::{Authority, in_memory};
+use crate::tls::shown::Shown;
 use crate::tls::tests::{client_of, shake_over};
 use crate::tls::{Info, Settings, Site, Tickets, Tls};
 
@@ -74,7 +75,7 @@ impl World {
             .unwrap();
         let site = Site {
             hosts,
-            pair,
+            shown: Shown::new(pair, OffsetDateTime::now_utc()),
             trust: trust.cloned(),
         };
         Tls::new(&Settings::default(), vec![site], &self.tickets).unwrap()

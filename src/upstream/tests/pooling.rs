@@ -233,6 +233,28 @@ async fn idle_connections_grow_old() {
 }
 
 #[tokio::test]
+async fn a_name_is_resolved_anew_however_busy_its_connection_is() {
+    let yes = || vec![Head, say(OK), Head, say(OK), Head, say(OK)];
+    for (host, connections) in [("127.0.0.1", 1), ("localhost", 2)] {
+        let script = Script::start([yes(), yes()]).await;
+        let mut settings = settings(Endpoint::Tcp {
+            host: host.to_owned(),
+            port: script.address.port(),
+        });
+        settings.each.idle = Duration::from_secs(3600);
+        let upstream = Upstream::new(settings, 1, &[]);
+        for minutes in [1, 0, 0] {
+            let answer = upstream.send(0, None, get()).await.unwrap();
+            assert_eq!(text(answer).await, "ok");
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(61 * minutes)).await;
+            tokio::time::resume();
+        }
+        assert_eq!(script.accepted(), connections, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_keeps_its_share_of_idle_connections() {
     let keep = || vec![Head, say(OK), Head, say(OK)];
     let script = Script::start([keep(), keep(), keep(), keep()]).await;

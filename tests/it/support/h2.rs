@@ -72,6 +72,13 @@ impl H2 {
         Self::over(socket, &client::Builder::new()).await
     }
 
+    /// Over a connection on which something has been said already.
+    pub(crate) async fn behind(socket: std::net::TcpStream, config: Arc<ClientConfig>) -> Self {
+        socket.set_nonblocking(true).unwrap();
+        let socket = TcpStream::from_std(socket).unwrap();
+        Self::secured(socket, &client::Builder::new(), "localhost", config).await
+    }
+
     async fn over(socket: TcpStream, builder: &client::Builder) -> Self {
         Self::secured(socket, builder, "localhost", certs::usual_client("h2")).await
     }

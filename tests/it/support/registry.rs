@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -54,12 +55,16 @@ struct Shared {
     changed: Condvar,
     sockets: Mutex<Vec<Box<dyn Socket>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Its connections end by RST, and nothing more is said over them.
+    is_killed: AtomicBool,
 }
 
 trait Socket: Read + Write + Send {
     fn copy(&self) -> Box<dyn Socket>;
     fn patience(&self, time: Duration);
     fn close(&self);
+    /// Reads nothing more; when the last copy is dropped, the connection is reset.
+    fn kill(&self);
 }
 
 macro_rules! socket {
@@ -74,6 +79,10 @@ macro_rules! socket {
             }
             fn close(&self) {
                 let _ = self.shutdown(Shutdown::Both);
+            }
+            fn kill(&self) {
+                let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+                let _ = self.shutdown(Shutdown::Read);
             }
         }
     };
@@ -144,6 +153,7 @@ impl Registry {
             changed: Condvar::new(),
             sockets: Mutex::default(),
             threads: Mutex::default(),
+            is_killed: AtomicBool::new(false),
         });
         let all = Arc::clone(&shared);
         let accepting = thread::spawn(move || {
@@ -172,6 +182,11 @@ impl Registry {
     /// `host:port`
     pub(crate) fn authority(&self) -> &str {
         self.url.trim_start_matches("http://")
+    }
+
+    /// Ends it as a machine does that goes down and comes back: every connection is reset.
+    pub(crate) fn kill(self) {
+        self.shared.is_killed.store(true, Ordering::SeqCst);
     }
 
     /// All requests so far.
@@ -215,8 +230,12 @@ impl Drop for Registry {
         (self.stop)();
         let accepting = self.accepting.take().into_iter();
         let panics: Vec<_> = accepting.filter_map(|thread| thread.join().err()).collect();
-        for socket in lock(&self.shared.sockets).iter() {
-            socket.close();
+        for socket in std::mem::take(&mut *lock(&self.shared.sockets)) {
+            if self.shared.is_killed() {
+                socket.kill();
+            } else {
+                socket.close();
+            }
         }
         let threads = std::mem::take(&mut *lock(&self.shared.threads));
         let served = threads.into_iter().filter_map(|thread| thread.join().err());
@@ -244,7 +263,13 @@ impl Shared {
                 break;
             }
         }
-        reader.get_ref().close();
+        if !self.is_killed() {
+            reader.get_ref().close();
+        }
+    }
+
+    fn is_killed(&self) -> bool {
+        self.is_killed.load(Ordering::SeqCst)
     }
 }
 

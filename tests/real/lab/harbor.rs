@@ -72,7 +72,8 @@ impl Harbor {
         )
     }
 
-    pub(super) fn port(&self) -> u16 {
+    /// Where the inner proxy listens, on plain HTTP.
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 

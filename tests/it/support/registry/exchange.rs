@@ -76,7 +76,7 @@ impl<'a> Exchange<'a> {
 
     /// Sends bytes; a peer that went away is no failure of the registry's.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        if self.reader.get_mut().write_all(bytes.as_ref()).is_err() {
+        if self.shared.is_killed() || self.reader.get_mut().write_all(bytes.as_ref()).is_err() {
             self.is_open = false;
         }
     }

@@ -1,0 +1,66 @@
+//! What is told of the sites' certificates as time passes: renewed, unusable, good again, near their end.
+//!
+//! Called by `files` at each of its looks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::snapshot::SiteCertificate;
+use crate::snapshot::certificates::KEPT;
+use crate::tls::certs::Warning;
+use crate::tls::live::{Event, LivePair};
+use crate::tls::shown::Shown;
+
+/// Looks at each pair of files once, however many sites share it, and at the age of what is shown.
+pub(super) fn look_at_all(all: &[SiteCertificate], now: OffsetDateTime) {
+    let mut seen: Vec<&Arc<Shown>> = Vec::new();
+    for certificate in all {
+        let shown = certificate.shown();
+        if seen.iter().any(|known| Arc::ptr_eq(known, shown)) {
+            continue;
+        }
+        seen.push(shown);
+        if let Some(live) = certificate.live() {
+            let sharing = all.iter().filter(|one| Arc::ptr_eq(one.shown(), shown));
+            tell(live, live.look(now), sharing);
+        }
+        tell_age(certificate, now);
+    }
+}
+
+fn tell<'a>(live: &LivePair, event: Event, sharing: impl Iterator<Item = &'a SiteCertificate>) {
+    match event {
+        Event::Unchanged => {}
+        Event::Renewed(warnings) => {
+            let pair = live.shown().current();
+            tracing::info!(path = %live.cert().display(), certificate = ?pair, "certificate renewed");
+            warn(warnings);
+            sharing.for_each(|site| warn(site.uncovered()));
+        }
+        Event::Failed(error) => {
+            tracing::error!("{error}; {KEPT}");
+        }
+        Event::Recovered => {
+            tracing::info!(path = %live.cert().display(), "certificate and key can be used again");
+        }
+    }
+}
+
+fn tell_age(certificate: &SiteCertificate, now: OffsetDateTime) {
+    match certificate.live() {
+        Some(live) => warn(certificate.shown().aging(live.cert(), now)),
+        None => {
+            for warning in certificate.shown().aging(Path::new("self-signed"), now) {
+                tracing::warn!("{warning}: a reload of the gate does");
+            }
+        }
+    }
+}
+
+fn warn(warnings: Vec<Warning>) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}

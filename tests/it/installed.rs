@@ -1,0 +1,183 @@
+//! What is installed beside the executable: the units, the hook for certbot, the manual page, the files for containers.
+//!
+//! Whether the gate runs with them is shown in `tests/real/package.rs`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use crate::binary::{run, text};
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(example(name)).unwrap()
+}
+
+/// A program of the machine's; where there is no systemd, its own tests of units are for another machine.
+fn analyze(arguments: &[&str]) -> Option<Output> {
+    match Command::new("systemd-analyze").args(arguments).output() {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn systemd_accepts_the_units() {
+    let dir = TempDir::new().unwrap();
+    let mut command = vec!["verify".to_owned(), "--man=no".to_owned()];
+    for unit in ["tidegate.service", "tidegate.socket"] {
+        let file = dir.path().join(unit);
+        let here = read(unit).replace(
+            "=/usr/bin/tidegate",
+            concat!("=", env!("CARGO_BIN_EXE_tidegate")),
+        );
+        fs::write(&file, here).unwrap();
+        command.push(file.to_str().unwrap().to_owned());
+    }
+    let arguments: Vec<_> = command.iter().map(String::as_str).collect();
+    if let Some(output) = analyze(&arguments) {
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(text(&output.stderr), "");
+    }
+}
+
+#[test]
+fn the_unit_leaves_little_open() {
+    let unit = example("tidegate.service");
+    let unit = unit.to_str().unwrap();
+    // Tenths: 1.5.
+    let arguments = ["security", "--offline=true", "--threshold=15", unit];
+    if let Some(output) = analyze(&arguments) {
+        assert!(output.status.success(), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn the_unit_waits_longer_than_the_gate_drains() {
+    let unit = read("tidegate.service");
+    let value = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("{key}")).to_owned()
+    };
+    let stop: u64 = value("TimeoutStopSec=").parse().unwrap();
+    let text = "[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n\
+                [[site.route]]\npath = \"/v2/\"\nupstream = \"http://b\"\nauth = { mode = \"none\" }\n";
+    let (config, problems) = tidegate::config::parse(Path::new("x"), text.as_bytes());
+    let drain = config.unwrap_or_else(|| panic!("{problems}")).drain;
+    assert!(stop > drain.as_secs() + 5, "{stop} and {drain:?}");
+    assert_eq!(value("Type="), "notify");
+    assert_eq!(value("NotifyAccess="), "main");
+}
+
+/// Runs the hook for a lineage of certbot's that holds these two texts.
+fn deploy(dir: &Path, cert: &str, key: Option<&str>) -> Output {
+    // As certbot has them: links to files with a number.
+    let (live, archive) = (dir.join("live/a.example"), dir.join("archive"));
+    let _ = fs::remove_dir_all(&live);
+    fs::create_dir_all(&live).unwrap();
+    fs::create_dir_all(&archive).unwrap();
+    for (name, content) in [("fullchain.pem", Some(cert)), ("privkey.pem", key)] {
+        if let Some(content) = content {
+            fs::write(archive.join(name), content).unwrap();
+            fs::set_permissions(archive.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+            std::os::unix::fs::symlink(archive.join(name), live.join(name)).unwrap();
+        }
+    }
+    let group = fs::metadata(dir).unwrap().gid().to_string();
+    Command::new("sh")
+        .arg(example("certbot-deploy-hook"))
+        .env("RENEWED_LINEAGE", &live)
+        .env("TIDEGATE_CERTS", dir.join("certs"))
+        .env("TIDEGATE_GROUP", group)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_hook_swaps_certificate_and_key_at_once() {
+    let dir = TempDir::new().unwrap();
+    let certs = dir.path().join("certs");
+    let served = certs.join("a.example");
+    let mut before = None;
+    for turn in 0..4 {
+        let (cert, key) = (format!("cert {turn}"), format!("key {turn}"));
+        let output = deploy(dir.path(), &cert, Some(&key));
+        assert!(output.status.success(), "{output:?}");
+        for (file, content) in [("fullchain.pem", &cert), ("privkey.pem", &key)] {
+            let file = served.join(file);
+            assert_eq!(&fs::read_to_string(&file).unwrap(), content);
+            let facts = fs::metadata(&file).unwrap();
+            assert_eq!(facts.mode() & 0o7777, 0o640);
+        }
+        assert_eq!(fs::metadata(&served).unwrap().mode() & 0o7777, 0o750);
+        // The former pair is still there for who reads it, and it is a pair.
+        let link = fs::read_link(&served).unwrap();
+        if let Some((former, key)) = before.replace((link, key)) {
+            let former: PathBuf = former;
+            let old = fs::read_to_string(certs.join(former).join("privkey.pem")).unwrap();
+            assert_eq!(old, key);
+        }
+    }
+    // The link, what it leads to, and the one before.
+    assert_eq!(fs::read_dir(&certs).unwrap().count(), 3);
+
+    let output = deploy(dir.path(), "cert 9", None);
+    assert!(!output.status.success(), "{output:?}");
+    let kept = fs::read_to_string(served.join("fullchain.pem")).unwrap();
+    assert_eq!(kept, "cert 3");
+    assert_eq!(fs::read_dir(&certs).unwrap().count(), 3);
+}
+
+#[test]
+fn the_hook_says_what_it_wants() {
+    let output = Command::new("sh")
+        .arg(example("certbot-deploy-hook"))
+        .env_remove("RENEWED_LINEAGE")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("certbot sets it"));
+}
+
+#[test]
+fn the_manual_page_knows_every_command_and_signal() {
+    let page = read("debian/tidegate.1");
+    let help = text(&run(&["--help"]).stdout);
+    let commands = help.split("Commands:\n").nth(1).unwrap();
+    let mut seen = 0;
+    for line in commands.lines().take_while(|line| line.starts_with("  ")) {
+        let command = line.split_whitespace().next().unwrap();
+        if command != "help" {
+            seen += 1;
+            assert!(page.contains(&format!("\n.It Cm {command}\n")), "{command}");
+        }
+    }
+    assert!(seen >= 4, "{help}");
+    for word in ["HUP", "USR1", "USR2", "TERM , INT"] {
+        assert!(page.contains(&format!(".It Dv {word}\n")), "{word}");
+    }
+    for code in ["0", "1", "2", "78"] {
+        assert!(page.contains(&format!(".It {code}\n")), "{code}");
+    }
+}
+
+#[test]
+fn the_composed_registry_has_no_port_of_its_own() {
+    let compose = read("compose.yaml");
+    let services = compose.split("\nnetworks:\n").next().unwrap();
+    let (gate, registry) = services.split_once("\n  registry:\n").unwrap();
+    assert!(gate.contains("ports: [\"443:8443\"]"));
+    assert!(!registry.contains("\n    ports:") && registry.contains("networks: [inside]"));
+    let container = read("Containerfile");
+    let last = container.rsplit("\nFROM ").next().unwrap();
+    assert!(last.contains("\nUSER 65532:65532\n") && !last.contains("\nRUN "));
+}

@@ -1,0 +1,271 @@
+//! Reloads in a row under load: no request is lost, no transfer cut, nothing is left behind; and whatever is wrong with a
+//! new configuration, the old one goes on.
+
+use std::fs;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
+
+use crate::binary::{Gate, command, configured, run, text};
+use crate::listeners::kept_port;
+use crate::support::ask::chunk;
+use crate::support::h2::{self, H2, block_on};
+use crate::support::registry::Ended;
+use crate::support::{Ask, Client, Exchange, Http, Proxy, Registry, ask, certs, config, pattern};
+
+const RELOADS: usize = 40;
+const DOWNLOAD: &str = "/v2/slow/manifests/latest";
+const UPLOAD: &str = "/v2/a/blobs/uploads/u";
+const PIECE: usize = 10_000;
+
+/// Answers everything at once, but a download with a piece for each reload that is `done`.
+fn registry(done: &'static AtomicUsize) -> Registry {
+    Registry::start(move |exchange: &mut Exchange<'_>| {
+        if exchange.head.target != DOWNLOAD {
+            exchange.body();
+            return exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        }
+        let bytes = pattern(PIECE * RELOADS);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+        exchange.send(head);
+        for (number, piece) in bytes.chunks(PIECE).enumerate() {
+            while done.load(Ordering::Relaxed) < number {
+                thread::park_timeout(std::time::Duration::from_millis(1));
+            }
+            exchange.send(piece);
+        }
+    })
+}
+
+#[test]
+fn forty_reloads_under_load_lose_nothing() {
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    let registry = registry(&DONE);
+    let proxy = Proxy::usual(&registry);
+    let (port, _socket) = kept_port();
+    let plain = format!("https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:{port}\"]");
+    let with_plain = config("", "").replace("https = [\"127.0.0.1:0\"]", &plain);
+    let is_over = AtomicBool::new(false);
+    let goes_on = || !is_over.load(Ordering::Relaxed);
+    thread::scope(|scope| {
+        let kept = scope.spawn(|| {
+            let mut client = Client::connect(&proxy);
+            while goes_on() {
+                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+            }
+        });
+        let fresh = scope.spawn(|| {
+            while goes_on() {
+                let mut client = Client::connect(&proxy);
+                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+            }
+        });
+        let streams = scope.spawn(|| {
+            block_on(async {
+                let mut client = H2::connect(&proxy).await;
+                let upload = Ask::alice("PATCH", UPLOAD).chunked();
+                let (response, mut sender) = client.begin(&upload).await.unwrap();
+                let mut told = 0;
+                while goes_on() {
+                    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
+                    if told < DONE.load(Ordering::Relaxed) {
+                        told += 1;
+                        h2::send(&mut sender, b"piece", false).await.unwrap();
+                    }
+                }
+                h2::send(&mut sender, b"end", true).await.unwrap();
+                assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
+                // A connection that was told to go away takes no new stream.
+                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
+            });
+        });
+        let mut download = Client::connect(&proxy);
+        download.send(Ask::alice("GET", DOWNLOAD).head());
+        let mut upload = Client::connect(&proxy);
+        upload.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+        for number in 0..RELOADS {
+            upload.send(chunk(&[b'x'; 100]));
+            let text = if number % 2 == 0 {
+                &with_plain
+            } else {
+                &config("", "")
+            };
+            proxy.configure(&registry, text);
+            proxy.reload().unwrap();
+            DONE.fetch_add(1, Ordering::Relaxed);
+        }
+        upload.send("0\r\n\r\n");
+        assert_eq!(upload.answer("PATCH").status, 200);
+        let answer = download.answer("GET");
+        assert!(answer.is_whole && answer.body == pattern(PIECE * RELOADS));
+        is_over.store(true, Ordering::Relaxed);
+        for clients in [kept, fresh, streams] {
+            clients.join().unwrap();
+        }
+    });
+    let seen = registry.requests();
+    let bodies = seen.iter().filter(|seen| seen.method == "PATCH");
+    let mut lengths: Vec<_> = bodies.map(|seen| seen.body.len()).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths.len(), 2);
+    assert_eq!(lengths[1], 100 * RELOADS);
+    assert!(seen.iter().all(|seen| seen.end == Ended::Whole));
+}
+
+#[test]
+fn reloads_leave_no_descriptor_and_no_thread_behind() {
+    let registry = Registry::obliging();
+    let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let mut client = gate.client();
+    let mut reload = || {
+        gate.signal(Signal::HUP);
+        gate.line("reloaded");
+        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    };
+    (0..3).for_each(|_| reload());
+    let before = gate.holds();
+    (0..RELOADS).for_each(|_| reload());
+    let after = gate.holds();
+    assert!(
+        after.0 <= before.0 && after.1 <= before.1,
+        "{before:?}, then {after:?}"
+    );
+}
+
+#[test]
+fn whatever_is_wrong_the_old_configuration_goes_on() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let good = config("", "");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let both = format!(
+        "https = [\"127.0.0.1:0\", \"{}\"]",
+        taken.local_addr().unwrap()
+    );
+    let (other, _) = certs::AUTHORITY.issue(&["localhost"]);
+    proxy.write("other.pem", other);
+    let limits = |line: &str| config(&format!("[limits]\n{line}\n"), "");
+    let texts = [
+        (good.replace("[listen]", "[listen"), "proxy.toml:"),
+        (limits("haed = \"1s\""), "did you mean \"head\""),
+        (limits("connections = 0"), "limits.connections"),
+        (limits("head_size = 0"), "limits.head_size"),
+        (limits("h2_streams = 0"), "limits.h2_streams"),
+        (limits("hash_threads = 0"), "limits.hash_threads"),
+        (good.replace("\"cert.pem\"", "\"absent.pem\""), "absent.pem"),
+        (
+            good.replace("\"cert.pem\"", "\"other.pem\""),
+            "does not belong",
+        ),
+        (
+            good.replace("\"key.pem\"", "\"cert.pem\""),
+            "no private key",
+        ),
+        (good.replace("\"htpasswd\"", "\"absent\""), "absent"),
+        (good.replace("https = [\"127.0.0.1:0\"]", &both), "in use"),
+        (format!("\u{0}{good}"), "proxy.toml"),
+        (String::new(), "listen"),
+    ];
+    let file = proxy.path("proxy.toml");
+    let is_kept = |word: &str| {
+        let problems = proxy.reload().expect_err(word).to_string();
+        assert!(problems.contains(word), "{word} in {problems}");
+        let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
+        assert_eq!(answer.status, 200, "{word}");
+    };
+    for (text, word) in &texts {
+        proxy.configure(&registry, text);
+        is_kept(word);
+    }
+    // A hundred megabytes that no disk has to hold.
+    fs::File::create(&file)
+        .unwrap()
+        .set_len(100_000_000)
+        .unwrap();
+    is_kept("larger than 4 MiB");
+    fs::remove_file(&file).unwrap();
+    is_kept("cannot read the configuration");
+    fs::create_dir(&file).unwrap();
+    is_kept("not a file");
+    fs::remove_dir(&file).unwrap();
+    mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    is_kept("not a file");
+    fs::remove_file(&file).unwrap();
+    // The files that it names, broken where they stand.
+    proxy.configure(&registry, &good);
+    let key = fs::read(proxy.path("key.pem")).unwrap();
+    for text in ["", "nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n"] {
+        proxy.write("key.pem", text);
+        is_kept("key.pem");
+    }
+    proxy.write("key.pem", key);
+    proxy.reload().unwrap();
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_ca_is_not_waited_for() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let fifo = proxy.path("ca.pem");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let secure = "upstream = { urls = [\"https://127.0.0.1:1\"], ca = \"ca.pem\" }";
+    let upstream = "upstream = \"{upstream}\"";
+    proxy.configure(&registry, &config("", "").replace(upstream, secure));
+    let problems = proxy.reload().unwrap_err().to_string();
+    assert!(
+        problems.contains("ca.pem") && problems.contains("not a file"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_reload_amid_a_truncating_write_locks_nobody_out() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    // Empty for as long as a slow writer thinks, and never for as long as between two looks.
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let mut file = fs::File::create(proxy.path("htpasswd")).unwrap();
+                thread::park_timeout(std::time::Duration::from_millis(200));
+                file.write_all(crate::support::proxy::ALICE.as_bytes())
+                    .unwrap();
+                drop(file);
+                thread::park_timeout(std::time::Duration::from_millis(5));
+            }
+        });
+        let mut client = Client::connect(&proxy);
+        for _ in 0..5 {
+            proxy.reload().unwrap();
+            assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    });
+    // What was written in quiet counts with the verdict.
+    proxy.write("htpasswd", "");
+    proxy.reload().unwrap();
+    let refused = ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/"));
+    assert_eq!(refused.status, 401);
+}
+
+#[test]
+fn the_command_tells_why_a_reload_failed() {
+    let registry = Registry::obliging();
+    let (dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let (other, _) = certs::AUTHORITY.issue(&["localhost"]);
+    fs::write(dir.path().join("cert.pem"), other).unwrap();
+    let output = run(&["reload", "-c", &file]);
+    assert_ne!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("does not belong to the certificate"),
+        "{said}"
+    );
+}

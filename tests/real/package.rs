@@ -1,0 +1,64 @@
+//! The Debian package on a machine of its own: installed, served from, upgraded under load, removed.
+//!
+//! The machine is this one's files under a layer in memory, in namespaces of its own, with systemd as its first process:
+//! what is installed there is gone when it ends, and the gate runs in the whole sandbox of its unit. The steps stand in
+//! `package/checks.sh`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::lab::run;
+
+#[test]
+fn a_machine_installs_serves_upgrades_and_forgets() {
+    let dir = TempDir::with_prefix("real-").unwrap();
+    // Two programs that do the same and are not the same.
+    build(&dir.path().join("first.deb"), "0.1.0-1", "--no-strip");
+    build(&dir.path().join("second.deb"), "0.1.0-2", "--strip");
+    let here = root().join("tests/real/package");
+    for script in ["machine.sh", "checks.sh"] {
+        std::fs::copy(here.join(script), dir.path().join(script)).unwrap();
+    }
+    let mut machine = Command::new("unshare");
+    machine
+        .args(["--fork", "--pid", "--mount", "--cgroup", "--uts", "--ipc"])
+        .args(["--net", "--kill-child=KILL", "bash"])
+        .arg(dir.path().join("machine.sh"))
+        .arg(dir.path());
+    let outcome = run(&machine);
+    let steps = std::fs::read_to_string(dir.path().join("checks.log")).unwrap_or_default();
+    assert!(
+        outcome.is_success() && steps.ends_with("all checks passed\n"),
+        "{steps}\n{}",
+        outcome.story()
+    );
+}
+
+/// The tests' own program in a package, as if it were a release: that takes minutes to build, and would show no more.
+fn build(deb: &Path, version: &str, strip: &str) {
+    let target = TempDir::with_prefix("real-").unwrap();
+    let release = target.path().join("release");
+    std::fs::create_dir(&release).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), release.join("tidegate")).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args([
+            "deb",
+            "--no-build",
+            "--offline",
+            "--locked",
+            "--fast",
+            strip,
+        ])
+        .args(["--deb-version", version, "--output"])
+        .arg(deb)
+        .env("CARGO_TARGET_DIR", target.path())
+        .current_dir(root());
+    run(&cargo).succeeds();
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
