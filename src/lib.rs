@@ -73,6 +73,8 @@
 //!
 //! - Host, route, credentials, rights, then everything else: who has not logged in does not learn what is wrong
 //!   with a request.
+//! - A route is chosen by a path without `;parameters`: servlet containers, which some registries run in, cut them off
+//!   before they look at it. What is sent on keeps them.
 //! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
 //! - The site follows from `Host`, not from the name in the TLS hello: HTTP/2 clients use one connection for
 //!   several names. Where sites differ in the client certificates they ask for, the two must lead to the same ones (a
@@ -95,7 +97,8 @@
 //! - The right to mount is decided where permits are made: without the right to pull at the source, or at all
 //!   repositories when none is named, the permit is for a plain upload.
 //! - The list of repositories is walked and filtered for those who may not pull all of it. Its `Link` goes on after the
-//!   last name that was shown, never after a hidden one; when the bounds of the walk are reached with nothing to show,
+//!   last name that was shown, never after a hidden one, and the registry is not asked to go on after one either: some tell
+//!   by their answer whether they have it. When the bounds of the walk are reached with nothing to show,
 //!   that is an error, not an end. The patterns of a grant of `catalog` do not narrow the list: what may be pulled does.
 //! - A grant names users by UTF-8: a name with U+FFFD is refused, as it would stand for several.
 //! - Framing that two parsers may read in two ways is 400 and the end of the connection: a length beside a transfer
@@ -130,7 +133,8 @@
 //!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A client is slow only while it is waited for: `limits.floor_rate` counts neither the upstream's time nor that of other
 //!   requests. The window begins anew with every minute's worth of bytes, so a burst buys no time later on.
-//! - An answer goes out over HTTP/2 in pieces of 32 KiB: only of a piece that is taken is it known that its client reads.
+//! - A client that breaks off is noticed within a second, also while the upstream takes nothing and so nobody reads from
+//!   him; one that ends his side in order is not, as all he sent may still be waiting to be read: `read_timeout` bounds it.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
@@ -176,6 +180,8 @@
 //!   comes after it.
 //! - In an upgrade both processes hold the same sockets, so nobody is refused; remembered logins, counted guesses and
 //!   ticket keys begin anew with the new process.
+//! - Of the files that are named only the token secret may be a credential of systemd, which is copied at the start:
+//!   certificates and password files change while the gate runs. A check outside of the service cannot see it, and warns.
 //! - A closed path (`respond`) is closed to everyone: nobody is asked who he is, and no network is let through.
 //! - Of client networks the longest prefix decides, since two lists have no order; of equal ones the refusal.
 //! - A network that is enough alone (`satisfy = "any"`) is so whatever credentials come along, as in nginx, and however many

@@ -226,13 +226,13 @@ impl Server {
         };
         let end = self.obey(&mut commands, &mut underway).await;
         if let End::Succeeded(successor) = end {
-            self.hand_over(&successor);
+            self.hand_over(&successor).await;
             if let Some(watchdog) = underway.watchdog.take() {
                 watchdog.abort();
             }
         } else {
             self.supervision.drains(self.shared.snapshot().drain);
-            self.listeners.close();
+            self.listeners.close().await;
         }
         self.stop(commands).await
     }

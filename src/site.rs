@@ -175,7 +175,16 @@ impl Site {
 
     /// Whether requests for this repository take this route.
     pub fn holds(&self, route: &Route, repository: &str) -> bool {
-        self.route(&format!("/v2/{repository}/"))
+        self.takes(route, &format!("/v2/{repository}/"))
+    }
+
+    /// Whether this blob is read by way of this route: a longer one may take the blobs of a repository alone.
+    pub fn holds_blob(&self, route: &Route, repository: &str, digest: &str) -> bool {
+        self.takes(route, &format!("/v2/{repository}/blobs/{digest}"))
+    }
+
+    fn takes(&self, route: &Route, path: &str) -> bool {
+        self.route(path)
             .is_some_and(|found| std::ptr::eq(found, route))
     }
 

@@ -104,7 +104,7 @@ impl Target {
         self.uri.query()
     }
 
-    /// The path for choosing a route: decoded once, slashes merged, free of `.` and `..`.
+    /// The path for choosing a route: decoded once, slashes merged, free of `.`, `..` and `;parameters`.
     ///
     /// `%2F` becomes a slash, because routers behind the gate decode it too. Bytes that are not UTF-8 stay `%XX`.
     /// For comparing only; what is sent on is [`raw_path`](Self::raw_path).
@@ -208,18 +208,24 @@ fn readable(bytes: &[u8]) -> String {
     text
 }
 
-/// Servlet containers cut `;parameters` off a segment before they resolve it: to them `..;x` is `..`.
 fn is_dots(segment: &str) -> bool {
-    matches!(segment.split(';').next(), Some("." | ".."))
+    matches!(without_parameters(segment), "." | "..")
+}
+
+/// Servlet containers cut `;parameters` off a segment before they resolve it: to them `..;x` is `..`, and `/v2;x/` is
+/// `/v2/`.
+fn without_parameters(segment: &str) -> &str {
+    segment.split(';').next().unwrap_or_default()
 }
 
 fn merge_slashes(text: &str) -> String {
     let mut merged = String::with_capacity(text.len());
-    for segment in text.split('/').filter(|segment| !segment.is_empty()) {
+    let segments = || text.split('/').map(without_parameters);
+    for segment in segments().filter(|segment| !segment.is_empty()) {
         merged.push('/');
         merged.push_str(segment);
     }
-    if text.ends_with('/') {
+    if segments().next_back() == Some("") {
         merged.push('/');
     }
     merged

@@ -36,6 +36,11 @@ impl Admission {
         }
     }
 
+    /// Whether nobody is refused for his network; where one is enough alone, others log in.
+    pub fn lets_in_everyone(&self) -> bool {
+        self.suffices || (self.allow.is_empty() && self.deny.is_empty())
+    }
+
     fn admits(&self, client: ClientAddr) -> bool {
         let allowed = self.allow.longest(client.ip());
         let denied = self.deny.longest(client.ip());

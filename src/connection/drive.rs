@@ -54,7 +54,7 @@ enum Draining {
 
 impl<'a, H: Http> Drive<'a, H> {
     pub(super) fn new(http: &'a mut H, watch: &'a Watch, drain: Drain) -> Self {
-        let first = watch.deadline().map_or_else(far_away, |(at, _)| at);
+        let first = watch.deadline().map_or_else(next_look, |(at, _)| at);
         Self {
             http,
             watch,
@@ -112,7 +112,7 @@ impl<'a, H: Http> Drive<'a, H> {
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
         loop {
             let deadline = self.watch.deadline();
-            let at = deadline.map_or_else(far_away, |(at, _)| at);
+            let at = deadline.map_or_else(next_look, |(at, _)| at);
             if at < self.timer.deadline() {
                 self.timer.as_mut().reset(at);
             }
@@ -121,7 +121,13 @@ impl<'a, H: Http> Drive<'a, H> {
             }
             match deadline {
                 Some((at, late)) if at <= Instant::now() => return Poll::Ready(late),
-                _ => self.timer.as_mut().reset(at),
+                Some(_) => self.timer.as_mut().reset(at),
+                None => {
+                    self.timer.as_mut().reset(at);
+                    // Whoever is not read from, as the upstream takes nothing, may be gone.
+                    self.watch.doubt();
+                    cx.waker().wake_by_ref();
+                }
             }
         }
     }
@@ -140,7 +146,7 @@ impl<H: Http> Future for Drive<'_, H> {
     }
 }
 
-/// While a request runs there is no deadline here; the timer is looked at again after this long.
-fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
+/// While a request runs there is no deadline here; the connection is looked at again after this long.
+fn next_look() -> Instant {
+    Instant::now() + Duration::from_millis(500)
 }

@@ -271,8 +271,8 @@ fn note_end(info: &Info, watch: &Watch, end: &End, counts: &Connections) {
     };
     counter.count();
     let client = info.client;
-    if let End::Late(_) = end {
-        watch.note_late();
+    if let End::Late(late) = end {
+        watch.note_late(*late);
     }
     match end {
         End::Done => tracing::trace!(%client, "connection closed"),

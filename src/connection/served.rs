@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::streams::Taken;
@@ -53,8 +53,8 @@ impl Drop for Running {
 pub(super) struct Served {
     body: Body,
     taken: Option<Arc<Taken>>,
-    /// What does not go out yet, on HTTP/2.
-    rest: Bytes,
+    /// The end of the last frame, on HTTP/2.
+    tail: Bytes,
     failure: Option<body::Error>,
     running: Option<Running>,
 }
@@ -63,49 +63,51 @@ impl Served {
     pub(super) fn new(body: Body, running: Option<Running>) -> Self {
         let taken = Taken::current().filter(|_| !body.is_end_stream());
         if let Some(taken) = &taken {
-            taken.offer(0);
+            taken.begin();
         }
         Self {
             body,
             taken,
-            rest: Bytes::new(),
+            tail: Bytes::new(),
             failure: None,
             running,
         }
     }
 
-    /// On HTTP/2 the next piece of `data`: a client that opens its window by a little at a time takes a small piece
-    /// before it is too late, and never a large one.
-    fn piece(&mut self, mut data: Bytes) -> Bytes {
-        let Some(taken) = &self.taken else {
-            return data;
-        };
-        if data.len() > PIECE {
-            self.rest = data.split_off(PIECE);
+    /// What goes out next of `data`. On HTTP/2 nobody waits for the client any more once the last piece was handed
+    /// over, so that one is small, and asked for when what is before it fits into the window.
+    fn piece(&mut self, mut data: Bytes) -> Piece {
+        if let Some(taken) = &self.taken {
+            taken.begin();
+            if data.len() > TAIL && self.body.is_end_stream() {
+                self.tail = data.split_off(data.len() - TAIL);
+            }
         }
-        taken.offer(data.len());
-        data
+        Piece {
+            data,
+            taken: self.taken.clone(),
+        }
     }
 }
 
 impl http_body::Body for Served {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = body::Error;
 
     /// Asked for only when the client can take a frame.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, body::Error>>> {
         if let Some(taken) = &self.taken {
-            taken.take();
+            taken.end();
         }
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }
-        if !self.rest.is_empty() {
-            let rest = std::mem::take(&mut self.rest);
-            return Poll::Ready(Some(Ok(Frame::data(self.piece(rest)))));
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            return Poll::Ready(Some(Ok(Frame::data(self.piece(tail)))));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Err(failure)) = frame {
@@ -119,12 +121,36 @@ impl http_body::Body for Served {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.tail.is_empty() && self.body.is_end_stream()
     }
 
-    /// Asked for before the first frame only, when nothing is left over.
+    /// Asked for before the first frame only, when no tail is left.
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Bytes of an answer, which tell on HTTP/2 how many of them have gone out: h2 keeps what the window does not let
+/// through, and a client may open it by a little at a time.
+pub(super) struct Piece {
+    data: Bytes,
+    taken: Option<Arc<Taken>>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+        if let Some(taken) = &self.taken {
+            taken.moved(count);
+        }
     }
 }
 
@@ -140,5 +166,5 @@ impl Drop for Served {
     }
 }
 
-/// At 1 KiB a second half a minute, and two of the frames in which HTTP/2 sends it.
-const PIECE: usize = 32 * 1024;
+/// What a client at the floor of 1 KiB a second takes within half a minute.
+const TAIL: usize = 32 * 1024;

@@ -1,23 +1,46 @@
 //! The stream of a connection below TLS, telling the watch how its writes go.
 //!
-//! Only here a write that makes slow progress differs from one that makes none; what is read is heard above TLS, in
-//! `heard`.
+//! Only here a write that makes slow progress differs from one that makes none, and a reset is seen that no read tells of;
+//! what is read is heard above TLS, in `heard`.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::watch::Watch;
 use crate::buffers::Buffer;
+
+/// What can be asked, without reading from it, whether the other end has broken it off.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// The error that came.
+    fn fault(&self) -> io::Result<()>;
+
+    /// Makes the close a reset: what was not sent by then is forgotten.
+    fn forget(&self);
+}
+
+impl Socket for TcpStream {
+    fn fault(&self) -> io::Result<()> {
+        self.take_error()?.map_or(Ok(()), Err)
+    }
+
+    fn forget(&self) {
+        // It fails on a socket that is broken already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
 
 /// A stream that tells the watch how its writes go, and reads in large pieces.
 ///
 /// rustls asks for one record at a time; without this each is a system call. The buffer is lent only
 /// while there are bytes that rustls has not taken.
-pub(super) struct Watched<IO> {
+pub(super) struct Watched<IO: Socket> {
     stream: IO,
     watch: Arc<Watch>,
     held: Option<Held>,
@@ -29,7 +52,7 @@ struct Held {
     taken: usize,
 }
 
-impl<IO> Watched<IO> {
+impl<IO: Socket> Watched<IO> {
     pub(super) fn new(stream: IO, watch: &Arc<Watch>) -> Self {
         Self {
             stream,
@@ -54,7 +77,7 @@ impl<IO> Watched<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+impl<IO: Socket> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -74,7 +97,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+impl<IO: Socket> AsyncWrite for Watched<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,7 +122,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         self.stream.is_write_vectored()
     }
 
+    /// Asked for at each turn of the connection, so a reset is noticed here though nobody reads.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.is_doubted() {
+            self.stream.fault()?;
+        }
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch.wrote(if result.is_ready() {
             Poll::Ready(0)
@@ -111,6 +138,15 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<IO: Socket> Drop for Watched<IO> {
+    /// The system would keep what a client does not read, up to some megabytes, for minutes after the close.
+    fn drop(&mut self) {
+        if self.watch.is_stuck() {
+            self.stream.forget();
+        }
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! hyper asks an answer's body for a frame only once the client has opened the stream's window, so a
 //! client that never does holds the stream, and an upstream connection behind it, while the connection
-//! itself is alive. Each stream's task is watched from here: [`Taken`] is told by the body when a frame
-//! is taken, and a task that has one to give for too long is dropped, which resets the stream.
+//! itself is alive. Each stream's task is watched from here: [`Taken`] is told by the body when there is something
+//! to give, and by its data when h2 sends some of it; a task that waits too long for that is dropped, which resets the
+//! stream.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,8 +33,6 @@ pub(super) struct Taken {
     start: Instant,
     /// Milliseconds from `start`, plus one; 0 while nothing waits for the client.
     since: AtomicU64,
-    /// Bytes that wait for the client.
-    offered: AtomicUsize,
     pace: Pace,
     late: AtomicBool,
 }
@@ -73,7 +72,7 @@ where
                 ready!(taken.poll_late(&mut timer, limit, cx));
                 // A window that the client opened in the meantime may not have been read.
                 if holding.has_paused(&mut pauses) {
-                    taken.begin_wait();
+                    taken.begin();
                     ready!(taken.poll_late(&mut timer, limit, cx));
                 }
                 taken.late.store(true, Ordering::Relaxed);
@@ -89,7 +88,6 @@ impl Taken {
         Self {
             start: Instant::now(),
             since: AtomicU64::new(0),
-            offered: AtomicUsize::new(0),
             pace: Pace::new(floor),
             late: AtomicBool::new(false),
         }
@@ -100,29 +98,33 @@ impl Taken {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// There are `bytes` to give from now on; none for a head.
-    pub(super) fn offer(&self, bytes: usize) {
-        self.offered.store(bytes, Ordering::Relaxed);
-        self.begin_wait();
+    /// There is something to give from now on: a head, or data.
+    pub(super) fn begin(&self) {
+        self.since.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    /// So many bytes went out; while there are more to give, the client is waited for anew.
+    pub(super) fn moved(&self, bytes: usize) {
+        let since = self.since.load(Ordering::Relaxed);
+        if since == 0 {
+            self.pace.moved(bytes, Duration::ZERO);
+            return;
+        }
+        let now = self.now() + 1;
+        self.since.store(now, Ordering::Relaxed);
+        let waited = Duration::from_millis(now.saturating_sub(since));
+        self.pace.moved(bytes, waited);
     }
 
     /// The client took what there was.
-    pub(super) fn take(&self) {
-        let since = self.since.swap(0, Ordering::Relaxed);
-        if since > 0 {
-            let waited = Duration::from_millis((self.now() + 1).saturating_sub(since));
-            let offered = self.offered.load(Ordering::Relaxed);
-            self.pace.moved(offered, waited);
-        }
+    pub(super) fn end(&self) {
+        self.moved(0);
+        self.since.store(0, Ordering::Relaxed);
     }
 
     /// True when the stream ends because its client took too long.
     pub(super) fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
-    }
-
-    fn begin_wait(&self) {
-        self.since.store(self.now() + 1, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {

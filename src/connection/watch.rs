@@ -34,6 +34,10 @@ pub(super) struct Watch {
     /// Of what the peer takes.
     pace: Pace,
     late: AtomicBool,
+    /// The peer does not read, and that is why the connection ends.
+    stuck: AtomicBool,
+    /// The socket is to be asked whether it is still whole.
+    doubted: AtomicBool,
     drain: Drain,
 }
 
@@ -77,6 +81,8 @@ impl Watch {
             blocked: AtomicU64::new(0),
             pace: Pace::new(settings.floor),
             late: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
             drain,
         }
     }
@@ -130,6 +136,10 @@ impl Watch {
                 };
                 self.blocked.store(0, Ordering::Relaxed);
                 self.pace.moved(count, waited);
+                // hyper had the end of an answer that its client is still reading.
+                if blocked > 0 && self.is_idle() {
+                    self.begin_state();
+                }
             }
             Poll::Pending if blocked == 0 => {
                 self.blocked.store(self.now() + 1, Ordering::Relaxed);
@@ -138,9 +148,25 @@ impl Watch {
         }
     }
 
+    /// A request has run for a while, and nobody may be reading.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// True once for each doubt.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed) && self.doubted.swap(false, Ordering::Relaxed)
+    }
+
     /// A deadline passed: what is dropped from now on was too slow.
-    pub(super) fn note_late(&self) {
+    pub(super) fn note_late(&self, late: Late) {
         self.late.store(true, Ordering::Relaxed);
+        self.stuck.store(late == Late::Write, Ordering::Relaxed);
+    }
+
+    /// True when the connection ends because its peer does not read.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// Why a request that is dropped now did not end by itself; `None` when its client left.
@@ -193,12 +219,12 @@ impl Watch {
         let head = self
             .since(&self.head, self.limits.head, Late::Head)
             .filter(|_| is_http2 || is_idle);
-        let idle = (is_idle && head.is_none()).then(|| {
+        let limit = self.limits.write.min(self.pace.left());
+        let write = self.since(&self.blocked, limit, Late::Write);
+        let idle = (is_idle && head.is_none() && write.is_none()).then(|| {
             let since = self.at(self.since.load(Ordering::Relaxed));
             (since + self.limits.idle, Late::Idle)
         });
-        let limit = self.limits.write.min(self.pace.left());
-        let write = self.since(&self.blocked, limit, Late::Write);
         let all = [head, idle, write].into_iter().flatten();
         all.min_by_key(|(at, _)| *at)
     }
@@ -331,6 +357,24 @@ mod tests {
         assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
         watch.wrote(Poll::Ready(1));
         assert_eq!(watch.deadline(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_still_reads_the_end_of_an_answer_is_not_idle() {
+        let watch = watch(false);
+        watch.begin_request();
+        watch.wrote(Poll::Pending);
+        watch.end_request(false);
+        for _ in 0..10 {
+            seconds(50).await;
+            watch.wrote(Poll::Ready(100_000));
+            assert_eq!(watch.deadline(), Some((Instant::now() + IDLE, Late::Idle)));
+            watch.wrote(Poll::Pending);
+            assert_eq!(
+                watch.deadline(),
+                Some((Instant::now() + WRITE, Late::Write))
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

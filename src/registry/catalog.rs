@@ -54,6 +54,15 @@ pub fn goes_on(link: &str) -> bool {
     parameters.any(|parameter| matches!(parameter, "rel=\"next\"" | "rel=next"))
 }
 
+/// Whether a name comes behind a place, in the order of `distribution`: that of bytes, with `/` before all others.
+pub fn is_after(name: &str, place: &str) -> bool {
+    order(name).gt(order(place))
+}
+
+fn order(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().map(|byte| if byte == b'/' { 0 } else { byte })
+}
+
 /// `{"repositories":[…]}`
 pub fn body(names: &[String]) -> Vec<u8> {
     json!({ "repositories": names }).to_string().into_bytes()
@@ -114,6 +123,19 @@ mod tests {
             r#"{"repositories":["a""#,
         ] {
             assert_eq!(names(text), Err(Fault::Unreadable), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_slash_comes_before_all_other_letters() {
+        for (name, place, after) in [
+            ("a/b", "a", true),
+            ("a-b", "a/b", true),
+            ("a/b", "a-b", false),
+            ("a", "a", false),
+            ("b", "a/z", true),
+        ] {
+            assert_eq!(is_after(name, place), after, "{name} {place}");
         }
     }
 

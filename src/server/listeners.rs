@@ -74,15 +74,21 @@ impl Listeners {
                 continue;
             }
             let (stop, stopped) = oneshot::channel();
-            let before = std::mem::replace(&mut socket.state, State::Accepting(stop));
+            let (ended, end) = oneshot::channel();
+            let before = std::mem::replace(&mut socket.state, State::Accepting { stop, end });
             if let State::Bound(listener) = before {
-                tokio::spawn(accept(
+                let accepting = accept(
                     listener,
                     socket.wanted.scheme,
                     self.slots.clone(),
                     stopped,
                     self.dispatcher.clone(),
-                ));
+                );
+                tokio::spawn(async move {
+                    accepting.await;
+                    // Nobody waits for it when a reload has closed the socket.
+                    let _ = ended.send(());
+                });
             }
         }
     }
@@ -125,19 +131,20 @@ impl Listeners {
         }
     }
 
-    /// Stops accepting. Who waits in a socket that only this process holds is accepted first.
-    pub(super) fn close(&mut self) {
+    /// Stops accepting, and returns when all that was accepted is with the workers. Who waits in a socket that only this
+    /// process holds is accepted first.
+    pub(super) async fn close(&mut self) {
         for socket in std::mem::take(&mut self.sockets) {
             let ending = socket.ending();
-            socket.state.end(ending);
+            socket.state.finish(ending).await;
         }
     }
 
-    /// Stops accepting. Who waits is accepted first all the same: the successor's configuration may have left out the
-    /// socket.
-    pub(super) fn hand_over(&mut self) {
+    /// The same for a successor, who holds the sockets as well. Who waits is accepted first all the same: the successor's
+    /// configuration may have left out the socket.
+    pub(super) async fn hand_over(&mut self) {
         for socket in std::mem::take(&mut self.sockets) {
-            socket.state.end(Ending::Empty);
+            socket.state.finish(Ending::Empty).await;
         }
     }
 }

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::config::Listen;
 use crate::config::problem::{Problem, Problems};
@@ -49,7 +51,10 @@ pub(super) struct Socket {
 #[derive(Debug)]
 pub(super) enum State {
     Bound(Listener),
-    Accepting(oneshot::Sender<Ending>),
+    Accepting {
+        stop: oneshot::Sender<Ending>,
+        end: oneshot::Receiver<()>,
+    },
 }
 
 impl Socket {
@@ -75,10 +80,20 @@ impl Socket {
 }
 
 impl State {
-    pub(super) fn end(self, ending: Ending) {
-        if let Self::Accepting(stop) = self {
-            // A listener that failed has said so, and is gone.
-            let _ = stop.send(ending);
+    pub(super) fn end(self, ending: Ending) -> Option<oneshot::Receiver<()>> {
+        let Self::Accepting { stop, end } = self else {
+            return None;
+        };
+        // A listener that failed has said so, and is gone.
+        let _ = stop.send(ending);
+        Some(end)
+    }
+
+    /// Ends, and waits for it: a connection that is handed to a worker which drains would be lost.
+    pub(super) async fn finish(self, ending: Ending) {
+        if let Some(end) = self.end(ending) {
+            // Only a listener that is stuck needs the limit, and one that failed has no end to tell.
+            let _ = timeout(LAST_ONES, end).await;
         }
     }
 }
@@ -182,3 +197,6 @@ fn bind(wanted: &Wanted, listen: &Listen, inherited: &mut Inherited) -> io::Resu
     let listener = Listener::bind(address, only_v6)?;
     Ok(vec![Socket::new(wanted, listener)?])
 }
+
+/// Accepting what waits takes no time to speak of.
+const LAST_ONES: Duration = Duration::from_secs(2);

@@ -38,7 +38,7 @@ impl Server {
         manager.status(&format!("{serving}; the last upgrade failed: {why}"));
     }
 
-    pub(super) fn hand_over(&mut self, successor: &Successor) {
+    pub(super) async fn hand_over(&mut self, successor: &Successor) {
         tracing::info!(pid = successor.pid, "the new process serves");
         self.supervision.manager.main_pid(successor.pid);
         // Nothing more is said: another process is the service. Its lock came with the descriptor.
@@ -46,6 +46,6 @@ impl Server {
         if let Err(error) = successor.go() {
             tracing::warn!(%error, "the new process does not listen any more");
         }
-        self.listeners.hand_over();
+        self.listeners.hand_over().await;
     }
 }

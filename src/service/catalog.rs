@@ -6,6 +6,9 @@
 //! One name more than the page holds is looked for, so that a `Link` leads to something that may be seen, and so that
 //! a page of hidden names at the end is not told by one. The `Link` goes on after the last name that is shown: it
 //! costs another look at the hidden ones behind it, and names none of them.
+//!
+//! The upstream is never asked to go on after a name that may not be seen: some registries go on elsewhere when they
+//! do not have it, which would tell. The list is then walked from its beginning.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -39,14 +42,21 @@ pub(super) async fn answer(
     if size == 0 {
         return Ok(page(&[], None));
     }
+    let shows = |name: &str| listing.shows(name) && is_here(name);
+    let place = listing.operation().last().filter(|last| !last.is_empty());
+    let (last, after) = match place {
+        Some(last) if !shows(last) => (None, Some(last)),
+        last => (last.map(str::to_owned), None),
+    };
     let mut walk = Walk {
         forward,
         listing,
-        is_here,
+        shows: &shows,
+        after,
         around,
         agent: parts.headers.get(header::USER_AGENT),
         size: Some(catalog::MAX_SIZE),
-        last: listing.operation().last().map(str::to_owned),
+        last,
         shown: Vec::new(),
     };
     let is_whole = walk.run(size).await?;
@@ -61,8 +71,10 @@ pub(super) async fn answer(
 struct Walk<'a> {
     forward: &'a Forward,
     listing: &'a Listing,
-    /// Whether this route may name a repository.
-    is_here: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Whether the identity may see a repository in the list of this route.
+    shows: &'a (dyn Fn(&str) -> bool + Sync),
+    /// A place between the names that may be seen.
+    after: Option<&'a str>,
     around: &'a Around<'a>,
     agent: Option<&'a HeaderValue>,
     /// Entries asked for at once; nothing leaves it to the upstream.
@@ -107,7 +119,11 @@ impl Walk<'_> {
         let visible = page
             .names
             .into_iter()
-            .filter(|name| self.listing.shows(name) && (self.is_here)(name));
+            .filter(|name| (self.shows)(name))
+            .filter(|name| {
+                self.after
+                    .is_none_or(|after| catalog::is_after(name, after))
+            });
         let missing = (wanted + 1).saturating_sub(self.shown.len());
         self.shown.extend(visible.take(missing));
         self.shown.len() > wanted || !page.goes_on

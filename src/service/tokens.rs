@@ -70,6 +70,7 @@ pub(super) async fn answer(
     } = asking;
     manner.registry = true;
     manner.challenge = Some(tokens.challenge());
+    tokens.admit(client)?;
     let (identity, scope) = match parts.method {
         Method::GET => {
             let identity = tokens.authenticate(&parts.headers, client).await?;

@@ -55,7 +55,7 @@ pub(super) fn wanted(
     }
 }
 
-/// A mount reads another repository. One that lies under another route is read under that route's
+/// A mount reads a blob of another repository. One that lies under another route is read under that route's
 /// conditions, which this request has not met: a plain upload starts instead, as the specification asks
 /// of a registry that cannot mount. Without a source the registry chooses one, so it must not be asked
 /// where some of its repositories lie under another route. So must the list of all of them not be given as it is.
@@ -64,7 +64,7 @@ fn confine(operation: Operation, site: &Site, route: &Route) -> Asked {
         return Asked::SharedList(operation);
     }
     let is_ours = operation.mount().is_none_or(|mount| match mount.from {
-        Some(source) => site.holds(route, source),
+        Some(source) => site.holds_blob(route, source, mount.digest),
         None => site.lists_all(route),
     });
     Asked::Operation(if is_ours {

@@ -131,7 +131,20 @@ impl Question {
         if self.network && !written.admission.suffices {
             return no("no network is enough there without a password");
         }
-        let given = self.given(&route.access, file);
+        let (verdict, mut words) = self.of_route(written, &route.access, file);
+        if verdict == Some(true) && !written.admission.lets_in_everyone() {
+            words.push_str("; from a network that is let in there");
+        }
+        (verdict, words)
+    }
+
+    fn of_route(
+        &self,
+        written: &config::Route,
+        access: &Access,
+        file: &Path,
+    ) -> (Option<bool>, String) {
+        let given = self.given(access, file);
         let (passwords, who) = match (&written.auth, &self.user) {
             (Auth::LeftToUpstream, _) => return (None, "the upstream decides".to_owned()),
             (Auth::Open, _) => return yes("nobody is asked who he is"),

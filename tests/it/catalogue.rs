@@ -216,7 +216,7 @@ fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
 
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
 const STATE: &str = "[state]\ndir = \"{dir}/state\"\n";
-/// Anyone reads the list and what is public; alice pulls more, and bot everything, without the list.
+/// Anyone reads the list and what is public; alice pulls more.
 const GRANTS: &str = r#"
 [[site.route.grant]]
 to = ["@anonymous"]
@@ -321,6 +321,50 @@ fn a_long_list_is_walked_page_by_page() {
     let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_catalog"));
     assert_eq!(names(&answer), ["team/a"]);
     assert_eq!(registry.requests().len(), 60);
+}
+
+/// Which of these come after a place, as registries have it that know the place: one that is not there is the end of the
+/// list, or none at all and the list begins anew.
+fn particular(begins_anew: bool) -> Registry {
+    Registry::start(move |exchange: &mut Exchange<'_>| {
+        let all = &["pub/a", "secret/repo", "team/a"][..];
+        let target = exchange.head.target.replace("%2F", "/");
+        let mut pairs = target.split(['?', '&']);
+        let last = pairs.find_map(|pair| pair.strip_prefix("last="));
+        let known = last.map(|last| all.iter().position(|name| *name == last));
+        let rest = match known {
+            Some(Some(at)) => &all[at + 1..],
+            Some(None) if !begins_anew => &[],
+            Some(None) | None => all,
+        };
+        let body = json!({ "repositories": rest }).to_string();
+        let length = body.len();
+        exchange.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+    })
+}
+
+#[test]
+fn a_place_in_the_list_does_not_tell_what_is_there() {
+    let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"pub/*\", \"team/*\"]\nactions = [\"pull\", \"catalog\"]\n";
+    for begins_anew in [true, false] {
+        let registry = particular(begins_anew);
+        let proxy = Proxy::start(&registry, &config("", grants));
+        for (last, rest) in [
+            ("secret/repo", &["team/a"][..]),
+            ("secret/none", &["team/a"]),
+            ("Secret", &["pub/a", "team/a"]),
+            ("pub/a", &["team/a"]),
+            ("zz", &[]),
+            ("", &["pub/a", "team/a"]),
+        ] {
+            let request = Ask::alice("GET", &format!("/v2/_catalog?last={last}"));
+            assert_eq!(names(&ask(&proxy, Http::One, &request)), rest, "{last}");
+            let seen = registry.requests().pop().unwrap().target;
+            assert_eq!(seen.contains("last="), last == "pub/a", "{seen}");
+        }
+    }
 }
 
 #[test]

@@ -10,12 +10,13 @@ use crate::support::canary::Canary;
 use crate::support::proxy::directory;
 use crate::support::{Ask, Client, Http, Proxy, ask, certs, config};
 
-/// Requests a thread, and threads: connections at once.
-const EACH: usize = 1300;
-const THREADS: usize = 8;
+/// Requests a thread.
+pub(crate) const EACH: usize = 1300;
+/// Connections at once.
+pub(crate) const THREADS: usize = 8;
 
 /// A target that only requests without credentials name.
-const SECRET: &str = "/v2/smuggled/tags/list";
+pub(crate) const SECRET: &str = "/v2/smuggled/tags/list";
 const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=";
 
 #[test]
@@ -196,9 +197,13 @@ const CHUNKS: [&str; 14] = [
 ];
 
 /// xorshift64*: seeded, and good enough to vary.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -206,11 +211,11 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next()).unwrap() % bound
     }
 
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(crate) fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 }

@@ -32,6 +32,7 @@ mod grants;
 mod h2_abuse;
 mod harbor;
 mod hostile;
+mod hostile_h2;
 mod htpasswd_command;
 mod htpasswd_tools;
 mod import;

@@ -180,6 +180,12 @@ fn a_network_has_rights_where_it_is_enough() {
         (&granted, "@anonymous", "lan/a", "no, no grant gives it"),
         (
             &not,
+            "alice",
+            "a",
+            "yes, there are no grants, and every user may do everything; from a network that is let in there",
+        ),
+        (
+            &not,
             "@network",
             "a",
             "no, no network is enough there without a password",

@@ -63,6 +63,53 @@ fn a_closed_path_is_answered_without_a_password() {
 }
 
 #[test]
+fn path_parameters_choose_no_other_route() {
+    let registry = Registry::obliging();
+    let more = "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n\
+                [[site.route]]\npath = \"/api/internal\"\nrespond = 403";
+    let proxy = Proxy::start(&registry, &config("", more));
+    for http in Http::BOTH {
+        for target in [
+            "/v2;x/secret/tags/list",
+            "/v2;/secret/tags/list",
+            "/v2%3bx=1/_catalog",
+            "/;x/v2/secret/tags/list",
+            "/v2;x",
+        ] {
+            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            answer.is_refusal(401, "UNAUTHORIZED");
+        }
+        let closed = ask(&proxy, http, &Ask::new("GET", "/api;x/internal;y/z"));
+        assert_eq!(closed.status, 403);
+    }
+    assert!(registry.requests().is_empty());
+    // What is sent on keeps them.
+    let page = ask(&proxy, Http::One, &Ask::new("GET", "/page;x=1"));
+    assert_eq!(page.status, 200);
+    assert_eq!(registry.requests().pop().unwrap().target, "/page;x=1");
+}
+
+#[test]
+fn where_blobs_are_closed_none_is_mounted() {
+    let registry = Registry::obliging();
+    let more = "[[site.route]]\npath = \"/v2/app/blobs/\"\nrespond = 403";
+    let proxy = Proxy::start(&registry, &config("", more));
+    let digest = crate::support::DIGEST;
+    let blob = Ask::alice("GET", &format!("/v2/app/blobs/{digest}"));
+    ask(&proxy, Http::One, &blob).is_refusal(403, "DENIED");
+    for (from, sent) in [
+        ("app", "/v2/a/blobs/uploads/".to_owned()),
+        ("b", format!("/v2/a/blobs/uploads/?mount={}&from=b", digest)),
+    ] {
+        let target = format!("/v2/a/blobs/uploads/?mount={digest}&from={from}");
+        let mount = ask(&proxy, Http::One, &Ask::alice("POST", &target));
+        assert_eq!(mount.status, 200);
+        let seen = registry.requests().pop().unwrap().target;
+        assert_eq!(seen.replace("%3A", ":"), sent);
+    }
+}
+
+#[test]
 fn a_network_that_is_not_let_in_is_refused_before_any_password() {
     let registry = Registry::obliging();
     let networks = "allow = [\"127.0.0.1\", \"127.0.0.4/30\"]\ndeny = [\"127.0.0.5\", \"all\"]\ncors = [\"https://ui\"]";
@@ -80,6 +127,22 @@ fn a_network_that_is_not_let_in_is_refused_before_any_password() {
                 from(&proxy, http, last, &preflight("https://ui")).is_refusal(403, "DENIED");
             }
         }
+    }
+}
+
+#[test]
+fn a_network_that_is_not_let_in_is_refused_at_the_token_endpoint_before_its_form_is_read() {
+    let registry = Registry::obliging();
+    let top = "[state]\ndir = \"{dir}/state\"\n";
+    let config = config(top, "deny = [\"127.0.0.1\"]").replace("\"basic\"", "\"token\"");
+    let proxy = Proxy::start(&registry, &config);
+    for http in Http::BOTH {
+        for method in ["GET", "POST", "PUT", "OPTIONS"] {
+            let answer = ask(&proxy, http, &Ask::new(method, "/v2/_token"));
+            answer.is_refusal(403, "DENIED");
+        }
+        let long = Ask::new("POST", "/v2/_token").body("x".repeat(30_000));
+        ask(&proxy, http, &long).is_refusal(403, "DENIED");
     }
 }
 

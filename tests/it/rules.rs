@@ -180,6 +180,7 @@ fn the_text_speaks_of_the_program_alone() {
     let files = all_below("src")
         .into_iter()
         .chain(all_below("examples"))
+        .chain(all_below("benches"))
         .chain(documents.map(|name| root().join(name)));
     for path in files {
         let text = fs::read_to_string(&path).unwrap().to_lowercase();

@@ -28,7 +28,7 @@ pub(crate) use self::docker::Docker;
 pub(crate) use self::harbor::Harbor;
 pub(crate) use self::image::{Image, MIB, write_random};
 pub(crate) use self::oci_client::oci_client;
-pub(crate) use self::process::{Outcome, Service, run, sha256, wait_until, wait_up_to};
+pub(crate) use self::process::{Outcome, Service, run, run_within, sha256, wait_until, wait_up_to};
 pub(crate) use self::python::{dxf, oras};
 
 /// The user of the password file, unless a test says another.

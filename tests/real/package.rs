@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::lab::run;
+use crate::lab::{run, run_within};
 
 #[test]
 fn a_machine_installs_serves_upgrades_and_forgets() {
@@ -27,7 +27,7 @@ fn a_machine_installs_serves_upgrades_and_forgets() {
         .args(["--net", "--kill-child=KILL", "bash"])
         .arg(dir.path().join("machine.sh"))
         .arg(dir.path());
-    let outcome = run(&machine);
+    let outcome = run_within("600", &machine);
     let steps = std::fs::read_to_string(dir.path().join("checks.log")).unwrap_or_default();
     assert!(
         outcome.is_success() && steps.ends_with("all checks passed\n"),

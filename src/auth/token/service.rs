@@ -41,6 +41,11 @@ impl<'a> TokenService<'a> {
         }
     }
 
+    /// Refuses clients of networks from which nobody may come, before anything of theirs is read.
+    pub fn admit(&self, client: ClientAddr) -> Result<(), Error> {
+        self.network(client).map(drop)
+    }
+
     /// Who asks, by a password in the headers. A token begets no token: it would never end.
     pub async fn authenticate(
         &self,

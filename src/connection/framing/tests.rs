@@ -78,6 +78,9 @@ fn what_two_parsers_may_read_in_two_ways_is_refused() {
         "Content-Length: -1\r!\n",
         "Content-Length:\r!\n",
         "Content-Length: 18446744073709551616\r!\n",
+        "Content-Length:\x0b3\r!\n",
+        "Content-Length: 3\x0c\r!\n",
+        "Content-Length: 00000000000000000000000000000000000000000000000003\r!\n",
         "X: a!\n",
         "X: a\r!b",
         "X: a!\0b",
@@ -95,6 +98,10 @@ fn what_two_parsers_may_read_in_two_ways_is_refused() {
         "1;a!\n",
         "1;a\r!b",
         "10000000000000001\r!\n",
+        "00000000000000001\r!\n",
+        // A size of which the end alone says what it is.
+        "000000000000000000000000000000000000000000000000000000000000000000010\r!\n",
+        "0000000000000000000000000000000000000000000000000000000000000001;x\r!\n",
         "1\r\nZ!Z",
         "1\r\nZ!\n",
         "0\r\n A: b\r!\n",
@@ -116,6 +123,10 @@ fn what_two_parsers_may_read_in_two_ways_is_refused() {
         let single = bytes.as_bytes().chunks(1);
         assert_eq!(refusal(single), expected, "{case:?} byte by byte");
     }
+}
+
+#[test]
+fn request_lines_that_are_none_are_refused() {
     for line in [
         "GET /x#y HTTP/1.1\r\n",
         "PRI * HTTP/2.0\r\n",
@@ -139,6 +150,7 @@ fn a_head_is_open_from_its_first_byte_to_its_end() {
         seen("GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab"),
         (true, false)
     );
+    assert_eq!(seen("\r\n"), (false, false), "an empty line is no head");
     assert_eq!(seen("\r"), (false, true));
     assert_eq!(seen("\nGET / HTTP/1.1\r\n\r\nGET"), (true, true));
 }
@@ -164,6 +176,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
         ";",
         "0\r\n",
         "1\r\nZ\r\n",
+        "0000000000000000",
         "#",
     ];
     let word = prop::sample::select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec());

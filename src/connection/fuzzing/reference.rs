@@ -94,7 +94,9 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             return None;
         }
         let digits = str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?;
-        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        if !(1..=16).contains(&digits.len())
+            || !digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        {
             return None;
         }
         let size = usize::from_str_radix(digits, 16).ok()?;

@@ -15,6 +15,7 @@ use crate::addr::PeerAddr;
 use crate::body::{Body, Budget, FLOOR, Inbound};
 
 mod alone;
+mod gone;
 mod pace;
 
 const UPLOADS: usize = 8;

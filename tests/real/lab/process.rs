@@ -129,10 +129,19 @@ pub(crate) fn run(command: &Command) -> Outcome {
     run_with_input(command, Stdio::null())
 }
 
+/// Runs a command to its end, at most this many seconds, for what is long also where the machine does much else.
+pub(crate) fn run_within(seconds: &str, command: &Command) -> Outcome {
+    run_limited(seconds, command, Stdio::null())
+}
+
 /// Runs a command to its end, at most two minutes, with something to read.
 pub(crate) fn run_with_input(command: &Command, input: Stdio) -> Outcome {
+    run_limited(TIME_LIMIT, command, input)
+}
+
+fn run_limited(seconds: &str, command: &Command, input: Stdio) -> Outcome {
     let words = words(command);
-    let limited = wrap("timeout", &["--kill-after=5", TIME_LIMIT], command);
+    let limited = wrap("timeout", &["--kill-after=5", seconds], command);
     let mut limited = wrap("setpriv", &["--pdeathsig", "TERM", "--"], &limited);
     let output = limited
         .stdin(input)

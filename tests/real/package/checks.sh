@@ -1,7 +1,7 @@
 #!/bin/bash
 # The life of a package on a machine: every step is printed, and the first that fails ends it.
 set -euxo pipefail
-trap 'status=$?; [ $status = 0 ] || { journalctl --no-pager -n 60; systemctl --no-pager status tidegate || true; }' EXIT
+trap '[ $? = 0 ] || { journalctl --no-pager -n 60; systemctl --no-pager status tidegate || true; }' EXIT
 cd /lab
 export DEBIAN_FRONTEND=noninteractive
 config=/etc/tidegate/proxy.toml
@@ -137,9 +137,9 @@ sed -i 's/^https = .*/https = ["systemd:https"]/' $config
 systemctl disable --now tidegate.service
 systemctl enable --now tidegate.socket
 systemctl enable --now tidegate.service
-for round in 1 2 3; do
+for _ in 1 2 3; do
     systemctl restart tidegate.service &
-    for _ in 1 2 3 4 5; do
+    for _ in a b c d e; do
         [ "$(ping --user alice:pw)" = 200 ]
     done
     wait $!

@@ -31,6 +31,8 @@ ln -s /proc/self/fd "$root/dev/fd"
 mkdir "$root/lab"
 mount --bind "$dir" "$root/lab"
 
+# Databases that packages have rebuilt are of no use here.
+rm -f "$root/var/lib/man-db/auto-update"
 # Nothing of this machine's own services, nor of a gate that it may have.
 rm -rf "$root"/etc/systemd/system/*.wants "$root/etc/tidegate" "$root/var/lib/tidegate" "$root/var/log/tidegate"
 : >"$root/etc/fstab"
@@ -48,7 +50,7 @@ Type=oneshot
 ExecStart=/bin/bash /lab/checks.sh
 StandardOutput=file:/lab/checks.log
 StandardError=inherit
-TimeoutStartSec=110
+TimeoutStartSec=570
 UNIT
 mkdir "$root/old"
 cd "$root"

@@ -6,7 +6,7 @@ use http_body::Frame;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::super::super::stream::Watched;
+use super::super::super::stream::{Socket, Watched};
 use super::*;
 use crate::body::{self, Floor};
 
@@ -23,8 +23,18 @@ fn paced() -> Settings {
             rate: RATE as u64,
             window: WINDOW,
         },
+        // Shorter than it takes a slow client to take a frame.
+        write_idle: WINDOW,
         ..settings()
     }
+}
+
+impl Socket for DuplexStream {
+    fn fault(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&self) {}
 }
 
 fn serve(stream: DuplexStream, http2: bool, service: impl Service + Sync) -> JoinHandle<()> {

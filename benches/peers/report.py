@@ -1,0 +1,43 @@
+"""The figures in words: as text while they come, and as a Markdown table at the end."""
+import statistics
+
+UNITS = {"request": "us a request", "GiB": "ms a GiB", "connection": "KiB a connection"}
+REFERENCE = "nginx"
+
+
+def median(figures, field):
+    """The middle one of the rounds."""
+    return statistics.median(getattr(figure, field) for figure in figures)
+
+
+def ratio(got, peer):
+    """The median of the ratios to nginx, each within a round, so that a machine that changes its pace hits both alike."""
+    if REFERENCE not in got or not got.get(peer):
+        return None
+    return statistics.median(own.cost / other.cost for own, other in zip(got[peer], got[REFERENCE]))
+
+
+def show(name, workload, got):
+    """All of one workload."""
+    print(f"\n{name}: {workload.says}; {UNITS[workload.unit]}")
+    for peer, figures in got.items():
+        times = ratio(got, peer)
+        shown = f"{times:6.2f} x nginx" if times is not None else ""
+        line = f"  {peer:14} {median(figures, 'cost'):10.1f} {shown}"
+        if workload.run:
+            line += (f"   {median(figures, 'rate'):10.2f} {workload.unit}s a second   p99 {median(figures, 'p99'):7.2f} ms"
+                     f"   peak {median(figures, 'peak'):6.1f} MiB")
+        print(line, flush=True)
+
+
+def markdown(workloads, results, peers, versions):
+    """The table for the README: nginx in its units, all others as ratios to it."""
+    others = [peer for peer in peers if peer != REFERENCE]
+    lines = [f"{versions}.", "", "| | nginx | " + " | ".join(others) + " |", "|---|" + "---|" * (len(others) + 1)]
+    for name, got in results.items():
+        unit = UNITS[workloads[name].unit]
+        reference = f"{median(got[REFERENCE], 'cost'):.1f} {unit}" if REFERENCE in got else "–"
+        cells = [ratio(got, peer) for peer in others]
+        shown = [f"{cell:.2f}" if cell is not None else "–" for cell in cells]
+        lines.append(f"| {name} | {reference} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)

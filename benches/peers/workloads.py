@@ -1,0 +1,98 @@
+"""What is measured, and one measurement of each kind."""
+import time
+from dataclasses import dataclass
+
+import load
+from sites import BLOB
+
+FEW = 4  # connections, so that each has an answer in time where every request costs a hash of 60 ms
+SETTLED = 3  # seconds after which a connection that fell idle has given back what it can
+
+
+@dataclass
+class Workload:
+    """A kind of work, in the unit that its cost is counted by."""
+
+    says: str
+    unit: str  # request, GiB or connection
+    run: object  # (port, options) -> Done; none for memory
+    login: str = "open"
+    relay_to: str = ""  # which upstream a relay of bytes could lead to: then it is measured beside the proxies
+
+
+@dataclass
+class Figure:
+    """One measurement: us a request, ms a GiB, or KiB a connection."""
+
+    cost: float
+    rate: float = 0.0
+    p99: float = 0.0
+    peak: float = 0.0
+
+
+def _blob(options):
+    return f"{options.folder}/blobs/{BLOB}"
+
+
+WORKLOADS = {
+    "ping": Workload("GET /v2/ over HTTP/1.1, kept alive, no password", "request",
+                     lambda port, options: load.requests(port, options.seconds)),
+    "ping-auth": Workload("the same with a password: apr1 in nginx and tidegate, sha256 in HAProxy, bcrypt in Caddy", "request",
+                          lambda port, options: load.requests(port, options.seconds, connections=FEW), "auth"),
+    "ping-bcrypt": Workload("the same with bcrypt of cost 10 for all", "request",
+                            lambda port, options: load.requests(port, options.seconds, connections=FEW), "bcrypt"),
+    "ping-h2": Workload("GET /v2/ over HTTP/2, 8 connections of 16 streams", "request",
+                        lambda port, options: load.streams(port, options.seconds)),
+    "manifest": Workload("16 KiB over HTTP/1.1, kept alive", "request",
+                         lambda port, options: load.requests(port, options.seconds, load.MANIFEST)),
+    "handshake": Workload("a full TLS 1.3 handshake for each request", "request",
+                          lambda port, options: load.requests(port, options.seconds, connections=16, close=True)),
+    "pull": Workload("a blob over HTTP/1.1", "GiB",
+                     lambda port, options: load.pull(port, scheme=options.scheme), relay_to="UPSTREAM"),
+    "pull-h2": Workload("a blob over HTTP/2", "GiB", lambda port, options: load.pull(port, "--http2")),
+    "push": Workload("an upload with a length over HTTP/1.1", "GiB",
+                     lambda port, options: load.push(port, _blob(options), scheme=options.scheme), relay_to="SINK"),
+    "push-chunked": Workload("an upload in chunks over HTTP/1.1", "GiB",
+                             lambda port, options: load.push(port, _blob(options), chunked=True, scheme=options.scheme),
+                             relay_to="SINK"),
+    "push-h2": Workload("an upload over HTTP/2", "GiB", lambda port, options: load.push(port, _blob(options), "--http2")),
+    "idle": Workload("memory of an idle TLS connection", "connection", None),
+}
+SCALES = {"request": 1e6, "GiB": 1e3}
+
+
+@dataclass
+class Options:
+    """What a run needs to know of how it is run."""
+
+    folder: str
+    seconds: int
+    idle: int
+    scheme: str = "https"
+
+
+def measure(site, peer, workload, options):
+    """Starts a proxy, puts the load on it, and ends it."""
+    relay = {"relay_to": workload.relay_to} if peer == "relay" else {}
+    proxy, port = site.start(peer, workload.login, **relay)
+    options.scheme = "http" if peer == "relay" else "https"
+    try:
+        if workload.run is None:
+            return Figure(idle_kib(proxy, port, options.idle))
+        before = proxy.cpu()
+        done = workload.run(port, options)
+        cost = (proxy.cpu() - before) / done.work * SCALES[workload.unit]
+        return Figure(cost, done.work / done.seconds, done.p99, proxy.memory("VmHWM"))
+    finally:
+        proxy.stop()
+
+
+def idle_kib(proxy, port, count):
+    """What each of so many connections adds to the resident memory, in KiB."""
+    before = proxy.memory()
+    connections = load.Connections(port, count, load.head("GET", load.PING))
+    connections.read()
+    time.sleep(SETTLED)
+    grown = proxy.memory() - before
+    connections.close()
+    return grown * 1024 / count

@@ -1,0 +1,62 @@
+//! Whether somebody may: the grant that says yes comes last, so all of them are looked at.
+
+use std::hint::black_box;
+
+use criterion::Criterion;
+use tidegate::access::{Grant, Grants, Pattern, Subjects};
+use tidegate::registry::Action;
+
+pub(crate) fn measure(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("grants");
+    for count in [1, 100, 1000] {
+        let grants = Grants::new((0..count).map(grant));
+        let user = format!("user{}", count - 1);
+        let repository = format!("team{}/app/web", count - 1);
+        let ask = || {
+            grants.allows(
+                Some(user.as_str()),
+                Action::Pull,
+                Some(black_box(&repository)),
+            )
+        };
+        assert!(ask(), "of {count}");
+        group.bench_function(format!("a user each, {count}"), |bencher| bencher.iter(ask));
+
+        let grants = Grants::new((0..count).map(for_everyone));
+        let ask = || {
+            grants.allows(
+                Some(user.as_str()),
+                Action::Pull,
+                Some(black_box(&repository)),
+            )
+        };
+        assert!(ask(), "of {count}");
+        group.bench_function(format!("@users, {count}"), |bencher| bencher.iter(ask));
+    }
+    group.finish();
+}
+
+/// A grant to a user of its own.
+fn grant(number: usize) -> Grant {
+    let users = [format!("user{number}")].into();
+    Grant {
+        subjects: Subjects {
+            users,
+            ..Subjects::default()
+        },
+        ..for_everyone(number)
+    }
+}
+
+/// One whose patterns are held against every request.
+fn for_everyone(number: usize) -> Grant {
+    Grant {
+        subjects: Subjects {
+            verified: true,
+            ..Subjects::default()
+        },
+        patterns: vec![Pattern::parse(&format!("team{number}/**")).unwrap()],
+        actions: [Action::Push].into_iter().collect(),
+        line: number + 1,
+    }
+}

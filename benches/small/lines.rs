@@ -1,0 +1,56 @@
+//! A line of the access log, from the request's begin to the queue; another thread takes it from there to `/dev/null`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::Criterion;
+use http::{Method, Request, StatusCode};
+use tidegate::access_log::{AccessLog, Record, lost_line};
+use tidegate::addr::ClientAddr;
+use tidegate::body::{End, Observer, Received};
+use tidegate::log::{Destination, Sink};
+use tidegate::registry::{Operation, Parsed};
+
+pub(crate) fn measure(criterion: &mut Criterion) {
+    let path = "/v2/team/app/manifests/1.0";
+    let (parts, ()) = Request::get(path).body(()).unwrap().into_parts();
+    let Ok(Parsed::Operation(operation)) = Operation::parse(&Method::GET, path, None) else {
+        panic!("{path} is no operation");
+    };
+    let mut group = criterion.benchmark_group("access-log");
+    for json in [false, true] {
+        let lost = if json {
+            |lost| lost_line(true, lost)
+        } else {
+            |lost| lost_line(false, lost)
+        };
+        let null = Destination::File("/dev/null".into());
+        let log = AccessLog {
+            sink: Sink::open(null, lost).unwrap(),
+            json,
+        };
+        let write = || record(Some(&log), black_box(&parts), &operation);
+        group.bench_function(if json { "json" } else { "text" }, |bencher| {
+            bencher.iter(write);
+        });
+    }
+    group.bench_function("off", |bencher| {
+        bencher.iter(|| record(None, black_box(&parts), &operation));
+    });
+    group.finish();
+}
+
+/// What `service` notes of a request that is answered.
+fn record(log: Option<&AccessLog>, parts: &http::request::Parts, operation: &Operation) {
+    let client = ClientAddr::vouched([192, 0, 2, 1].into());
+    let received = Arc::<Received>::default();
+    let mut record = Record::begin(log, client, received, "0123456789abcdef");
+    record.request(parts);
+    record.site("registry.example.com");
+    record.operation(Some(operation));
+    record.user(Some("alice"));
+    record.upstream(Duration::from_millis(3));
+    record.status(StatusCode::OK);
+    Box::new(record).ended(16 * 1024, End::Whole);
+}

@@ -1,0 +1,118 @@
+//! Knowing who is asking: a login that is remembered, and a token.
+//!
+//! `Authenticator::authenticate` is what `service` asks for every request; hashing a password is not in it, as that
+//! takes the time for which its scheme was made.
+
+use std::fs;
+use std::hint::black_box;
+use std::time::{Duration, SystemTime};
+
+use base64ct::{Base64, Encoding};
+use criterion::Criterion;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use tempfile::TempDir;
+use tidegate::addr::ClientAddr;
+use tidegate::auth::token::Tokens;
+use tidegate::auth::token::secret::Keys;
+use tidegate::auth::{Authenticator, HashingSettings, Logins, ThrottleSettings, challenge};
+use tidegate::htpasswd::LiveUsers;
+use tidegate::registry::Scope;
+
+use crate::{at_once, worker};
+
+pub(crate) fn measure(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("login");
+    for users in [1, 1000] {
+        let gate = Gate::new(users);
+        let headers = gate.password();
+        group.bench_function(format!("remembered, of {users}"), |bencher| {
+            bencher.iter(|| {
+                let asked = gate
+                    .authenticator
+                    .authenticate(black_box(&headers), client());
+                at_once(asked).unwrap()
+            });
+        });
+    }
+    let gate = Gate::new(1);
+    let headers = gate.token();
+    group.bench_function("token", |bencher| {
+        bencher.iter(|| {
+            let asked = gate
+                .authenticator
+                .authenticate(black_box(&headers), client());
+            at_once(asked).unwrap()
+        });
+    });
+    group.finish();
+}
+
+/// A route with a password file, and a token service.
+struct Gate {
+    authenticator: Authenticator,
+    _folder: TempDir,
+}
+
+impl Gate {
+    fn new(users: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("htpasswd");
+        // The least cost there is: the first login is not measured.
+        let hash = bcrypt::hash(PASSWORD, 4).unwrap();
+        let lines: String = (0..users).map(|n| format!("user{n}:{hash}\n")).collect();
+        fs::write(&file, lines).unwrap();
+        let hashing = HashingSettings {
+            threads: 1,
+            queue: 8,
+            wait: Duration::from_secs(10),
+        };
+        let throttle = ThrottleSettings {
+            guesses: 10,
+            window: Duration::from_secs(300),
+        };
+        let logins = Logins::start(hashing, throttle).unwrap();
+        let users = LiveUsers::load(&file).unwrap();
+        let challenge = challenge("Registry").unwrap();
+        let basic = Authenticator::basic(users, logins.into(), 1024, challenge);
+        let keys = Keys::in_memory().unwrap();
+        let tokens = Tokens::new(keys, "registry.example.com", "/v2/", LIFETIME);
+        Self {
+            authenticator: basic.with_tokens(tokens),
+            _folder: folder,
+        }
+    }
+
+    /// The headers of a user who has logged in.
+    fn password(&self) -> HeaderMap {
+        let login = Base64::encode_string(format!("user0:{PASSWORD}").as_bytes());
+        let headers = authorization(&format!("Basic {login}"));
+        let first = self.authenticator.authenticate(&headers, client());
+        worker().block_on(first).unwrap();
+        headers
+    }
+
+    /// The headers of a client that has a token.
+    fn token(&self) -> HeaderMap {
+        let service = self.authenticator.token_service("/v2/_token").unwrap();
+        let password = self.password();
+        let identity = at_once(service.authenticate(&password, client())).unwrap();
+        let scope = Scope::parse(["repository:team/app:pull,push"]);
+        let issued = service.issue(&identity, &scope, SystemTime::now());
+        let issued = issued.unwrap();
+        authorization(&format!("Bearer {}", issued.token))
+    }
+}
+
+fn authorization(value: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, value.parse().unwrap());
+    headers
+}
+
+fn client() -> ClientAddr {
+    ClientAddr::vouched([192, 0, 2, 1].into())
+}
+
+const PASSWORD: &str = "correct horse battery staple";
+const LIFETIME: Duration = Duration::from_secs(900);

@@ -1,0 +1,143 @@
+//! A connection of HTTP/1 without TLS, in `connection::serve_plain`: the framing that is followed before hyper, hyper,
+//! and a loopback socket to a client in the same thread.
+//!
+//! A body that is chunked and one of a known length are sent, so that their difference is what following chunks costs.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput};
+use http::Response;
+use http_body::Body as _;
+use tidegate::addr::PeerAddr;
+use tidegate::body::{Body, Budget, Floor, Inbound};
+use tidegate::connection::{self, Answer, Arrival, Drainer, Exchange, Terms};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+
+use crate::worker;
+
+pub(crate) fn measure(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("framing");
+    let mut connection = Connection::open();
+    let ping =
+        b"GET /v2/ HTTP/1.1\r\nHost: registry.example.com\r\nUser-Agent: docker/28.0\r\n\r\n";
+    group.bench_function("a ping", |bencher| bencher.iter(|| connection.ask(ping)));
+    group.throughput(Throughput::Bytes(MIB as u64));
+    let sized = [head(&format!("Content-Length: {MIB}")), vec![b'x'; MIB]].concat();
+    group.bench_function("1 MiB of a known length", |bencher| {
+        bencher.iter(|| connection.ask(&sized));
+    });
+    for size in [1024, 32 * 1024] {
+        let chunk = [
+            format!("{size:x}\r\n").into_bytes(),
+            vec![b'x'; size],
+            b"\r\n".to_vec(),
+        ];
+        let chunks = chunk.concat().repeat(MIB / size);
+        let body = [
+            head("Transfer-Encoding: chunked"),
+            chunks,
+            b"0\r\n\r\n".to_vec(),
+        ]
+        .concat();
+        group.bench_function(format!("1 MiB in chunks of {size}"), |bencher| {
+            bencher.iter(|| connection.ask(&body));
+        });
+    }
+    group.finish();
+}
+
+/// Both ends of one.
+struct Connection {
+    runtime: Runtime,
+    client: TcpStream,
+}
+
+impl Connection {
+    fn open() -> Self {
+        let runtime = worker();
+        let client = runtime.block_on(async {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+            let (accepted, peer) = listener.accept().unwrap();
+            let arrival = Arrival::new(accepted, PeerAddr::new(peer), PATIENCE).unwrap();
+            tokio::spawn(serve(arrival));
+            client.unwrap()
+        });
+        client.set_nodelay(true).unwrap();
+        Self { runtime, client }
+    }
+
+    /// Sends a request, and reads the answer, which comes in one piece.
+    fn ask(&mut self, request: &[u8]) {
+        let client = &mut self.client;
+        self.runtime.block_on(async {
+            client.write_all(request).await.unwrap();
+            let mut answer = [0; 1024];
+            let count = client.read(&mut answer).await.unwrap();
+            assert!(count > 0, "the gate has hung up");
+            assert!(answer.starts_with(b"HTTP/1.1 200"));
+        });
+    }
+}
+
+async fn serve(arrival: Arrival) {
+    let (settings, drainer) = (settings(), Drainer::new());
+    let terms = Terms {
+        settings: &settings,
+        budget: &Arc::new(Budget::new(1 << 20)),
+        drain: drainer.listen(),
+        counts: &Default::default(),
+    };
+    let service = |exchange: Exchange| -> Answer {
+        Box::pin(async move { Ok::<_, Infallible>(take(exchange).await) })
+    };
+    connection::serve_plain(arrival, terms, service).await;
+}
+
+async fn take(exchange: Exchange) -> Response<Body> {
+    let incoming = exchange.request.into_body();
+    let mut body = pin!(Inbound::new(
+        incoming,
+        exchange.received,
+        None,
+        PATIENCE,
+        FLOOR
+    ));
+    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        frame.unwrap();
+    }
+    Response::new(Body::empty())
+}
+
+fn settings() -> connection::Settings {
+    connection::Settings {
+        handshake: PATIENCE,
+        head: PATIENCE,
+        head_size: 32 * 1024,
+        idle: PATIENCE,
+        write_idle: PATIENCE,
+        floor: FLOOR,
+        h2_streams: 100,
+        h2_resets: 200,
+        h2_window: 4 << 20,
+        h2_connection_window: 8 << 20,
+    }
+}
+
+fn head(framing: &str) -> Vec<u8> {
+    format!("PUT /v2/ HTTP/1.1\r\nHost: registry.example.com\r\n{framing}\r\n\r\n").into_bytes()
+}
+
+const MIB: usize = 1 << 20;
+/// Longer than a measurement.
+const PATIENCE: Duration = Duration::from_secs(3600);
+const FLOOR: Floor = Floor {
+    rate: 1,
+    window: PATIENCE,
+};

@@ -1,0 +1,78 @@
+//! A client that breaks off while nobody reads from it, and one that does not read itself.
+
+use socket2::SockRef;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::connection::{Arrival, Drainer, serve_plain};
+
+/// Within which the request of such a client ends.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A client of `service`, whose end is that of the task.
+async fn serve(settings: Settings, service: impl Service + Sync) -> (TcpStream, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (socket, peer) = listener.accept().await.unwrap();
+    let serving = tokio::spawn(async move {
+        let (peer, drainer) = (PeerAddr::new(peer), Drainer::new());
+        let arrival = Arrival::new(socket.into_std().unwrap(), peer, settings.handshake).unwrap();
+        let terms = Terms {
+            settings: &settings,
+            budget: &Arc::new(Budget::new(1 << 20)),
+            drain: drainer.listen(),
+            counts: &Default::default(),
+        };
+        serve_plain(arrival, terms, service).await;
+    });
+    (client, serving)
+}
+
+#[tokio::test]
+async fn a_reset_ends_a_request_whose_body_nobody_takes() {
+    let (tell, mut told) = tokio::sync::mpsc::channel::<()>(1);
+    let service = move |exchange: Exchange| -> Answer {
+        let tell = tell.clone();
+        Box::pin(async move {
+            let _unread = exchange;
+            tell.send(()).await.unwrap();
+            std::future::pending().await
+        })
+    };
+    let (mut client, _serving) = serve(settings(), service).await;
+    let head = b"PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n";
+    client.write_all(head).await.unwrap();
+    assert_eq!(told.recv().await, Some(()), "the request runs");
+    let body = vec![0; 1 << 20];
+    while client.try_write(&body).is_ok() {}
+    SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(client);
+    assert_eq!(timeout(SOON, told.recv()).await, Ok(None), "it still runs");
+}
+
+#[tokio::test]
+async fn what_a_client_does_not_read_is_forgotten_when_it_is_cut() {
+    let large = Bytes::from(vec![0; 64 << 20]);
+    let service = move |_: Exchange| -> Answer {
+        let large = large.clone();
+        Box::pin(async move { Ok(Response::new(Body::full(large))) })
+    };
+    let settings = Settings {
+        write_idle: Duration::from_millis(200),
+        ..settings()
+    };
+    let (mut client, serving) = serve(settings, service).await;
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    timeout(10 * SOON, serving).await.expect("a cut").unwrap();
+    let mut read = Vec::new();
+    let error = client.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}

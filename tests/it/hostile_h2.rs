@@ -1,0 +1,249 @@
+//! Thousands of generated HTTP/2 requests that try to get past the password, or to say in HTTP/1 what only HTTP/2 lets
+//! them say: none may arrive at the upstream without credentials.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::hostile::{EACH, Random, SECRET, THREADS};
+use crate::support::canary::Canary;
+use crate::support::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block, frame,
+};
+use crate::support::proxy::directory;
+use crate::support::{Ask, Http, Proxy, ask, config};
+
+type Field = (Vec<u8>, Vec<u8>);
+
+#[test]
+fn nothing_arrives_without_credentials() {
+    let canary = Canary::start();
+    let proxy = Proxy::start_in(directory(), &canary.url(), &config("", ""));
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let proxy = &proxy;
+            scope.spawn(move || attack(proxy, Random::seeded(0xf4a3e + number as u64)));
+        }
+    });
+    for http in Http::BOTH {
+        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
+    }
+    drop(proxy);
+    let arrived = canary.arrived();
+    let through: Vec<_> = arrived
+        .iter()
+        .map(|it| it.line())
+        .filter(|line| line.contains("smuggled"))
+        .collect();
+    assert!(through.is_empty(), "{through:?}");
+    for request in canary.broken() {
+        let line = request.lines().next().unwrap_or_default();
+        assert!(!line.contains("smuggled"), "{request}");
+    }
+    println!("{} of {} arrived", arrived.len(), THREADS * EACH);
+    assert!(
+        arrived.len() > THREADS * EACH / 20,
+        "only {} arrived",
+        arrived.len()
+    );
+}
+
+/// As many streams on a connection as it survives.
+fn attack(proxy: &Proxy, mut random: Random) {
+    let mut frames = connect(proxy);
+    for _ in 0..EACH {
+        let stream = frames.stream();
+        let message = message(&mut random, stream);
+        let is_sent = frames.try_send(message).is_ok();
+        let goes_on = |outcome| matches!(outcome, Outcome::Status(_) | Outcome::Reset(_));
+        if !is_sent || !goes_on(frames.outcome(stream)) {
+            frames = connect(proxy);
+        }
+    }
+}
+
+/// Some streams never end, and are not waited for.
+fn connect(proxy: &Proxy) -> Frames {
+    let frames = Frames::connect(proxy.https());
+    let soon = Duration::from_millis(30);
+    frames.client.socket.set_read_timeout(Some(soon)).unwrap();
+    frames
+}
+
+/// The frames of a request that is bent, of one that has no credentials, or of both at once.
+fn message(random: &mut Random, stream: u32) -> Vec<u8> {
+    let is_stranger = random.below(3) == 0;
+    let mut fields = if is_stranger {
+        usual("GET", SECRET)
+    } else {
+        // Any method on any path is mostly refused for that alone.
+        let (method, path) = if random.below(4) == 0 {
+            (random.of(&METHODS), random.of(&PATHS))
+        } else {
+            random.of(&USUAL)
+        };
+        let mut fields = usual(method, path);
+        fields.push(field(LOGIN));
+        fields
+    };
+    for _ in 0..random.below(3) {
+        bend(&mut fields, random);
+    }
+    let body = random.of(&BODIES);
+    if random.below(4) == 0 {
+        let length = body.len() + random.below(2);
+        fields.push(field(("content-length", &length.to_string())));
+    }
+    let mut bytes = head(&fields, body.is_empty(), stream, random);
+    if !body.is_empty() {
+        let is_end = random.below(3) > 0;
+        let flags = if is_end { END_STREAM } else { 0 };
+        bytes.extend(frame(DATA, flags, stream, body.as_bytes()));
+        if !is_end {
+            let mut trailers = vec![field(random.of(&TRAILERS))];
+            trailers.extend((0..random.below(2)).map(|_| field(random.of(&FIELDS))));
+            bytes.extend(head(&trailers, random.below(8) > 0, stream, random));
+        }
+    }
+    if random.below(12) == 0 {
+        let at = random.below(bytes.len());
+        bytes[at] ^= 1 << random.below(8);
+    }
+    bytes
+}
+
+fn usual(method: &str, path: &str) -> Vec<Field> {
+    let pseudo = [
+        (":method", method),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", path),
+    ];
+    pseudo.map(field).to_vec()
+}
+
+fn field((name, value): (&str, &str)) -> Field {
+    (name.into(), value.into())
+}
+
+/// One change to a list of fields.
+fn bend(fields: &mut Vec<Field>, random: &mut Random) {
+    let at = random.below(fields.len());
+    match random.below(6) {
+        0 if fields.len() > 1 => drop(fields.remove(at)),
+        1 => fields.insert(at, fields[random.below(fields.len())].clone()),
+        2 => {
+            let (name, value) = &mut fields[at];
+            let text = if random.below(2) == 0 { name } else { value };
+            let to = random.below(text.len() + 1);
+            text.insert(to, random.of(b"\0\r\n\t :;,/#%\\\"A\x85\xa0"));
+        }
+        _ => fields.insert(
+            at.max(random.below(fields.len())),
+            field(random.of(&FIELDS)),
+        ),
+    }
+}
+
+/// In one frame, or in two.
+fn head(fields: &[Field], is_end: bool, stream: u32, random: &mut Random) -> Vec<u8> {
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+        .collect();
+    let block = block(&fields);
+    let end = if is_end { END_STREAM } else { 0 };
+    if random.below(4) > 0 {
+        return frame(HEADERS, end | END_HEADERS, stream, &block);
+    }
+    let (first, second) = block.split_at(random.below(block.len() + 1));
+    let first = frame(HEADERS, end, stream, first);
+    [first, frame(CONTINUATION, END_HEADERS, stream, second)].concat()
+}
+
+const LOGIN: (&str, &str) = ("authorization", "Basic YWxpY2U6cHc=");
+const USUAL: [(&str, &str); 4] = [
+    ("GET", "/v2/"),
+    ("GET", "/v2/a/tags/list"),
+    ("POST", "/v2/a/blobs/uploads/"),
+    ("PATCH", "/v2/a/blobs/uploads/u"),
+];
+const METHODS: [&str; 11] = [
+    "GET",
+    "POST",
+    "PATCH",
+    "PUT",
+    "HEAD",
+    "DELETE",
+    "CONNECT",
+    "TRACE",
+    "get",
+    "GET /v2/smuggled/tags/list HTTP/1.1\r\nx:",
+    "G ET",
+];
+const PATHS: [&str; 10] = [
+    "/v2/",
+    "/v2/a/tags/list",
+    "/v2/a/blobs/uploads/",
+    "/v2/a/blobs/uploads/u",
+    "/v2/#x",
+    "*",
+    "",
+    "v2/",
+    "https://localhost/v2/",
+    "/v2/ HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v2/smuggled/tags/list",
+];
+const BODIES: [&str; 5] = [
+    "",
+    "",
+    "abc",
+    "GET /v2/smuggled/tags/list HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "0\r\n\r\nGET /v2/smuggled/tags/list HTTP/1.1\r\nHost: localhost\r\n\r\n",
+];
+const TRAILERS: [(&str, &str); 6] = [
+    LOGIN,
+    ("x", "1"),
+    (":path", SECRET),
+    (":method", "POST"),
+    ("content-length", "5"),
+    ("host", "evil.test"),
+];
+const INJECTED: &str = "x\r\n\r\nGET /v2/smuggled/tags/list HTTP/1.1\r\nHost: localhost\r\n\r\n";
+/// None of them is a password, nor the path that needs one.
+const FIELDS: [(&str, &str); 36] = [
+    ("content-length", "0"),
+    ("content-length", "5"),
+    ("content-length", "+5"),
+    ("content-length", "5, 5"),
+    ("content-length", "18446744073709551616"),
+    ("transfer-encoding", "chunked"),
+    ("transfer-encoding", "identity"),
+    ("connection", "close"),
+    ("connection", "content-length, authorization"),
+    ("proxy-connection", "keep-alive"),
+    ("keep-alive", "1"),
+    ("te", "trailers"),
+    ("te", "gzip"),
+    ("upgrade", "h2c"),
+    ("host", "localhost"),
+    ("host", "evil.test"),
+    ("Host", "localhost"),
+    ("cookie", "a=1"),
+    ("cookie", "b=2\r\nx: y"),
+    ("x-a", INJECTED),
+    ("x-a\r\nb", "1"),
+    ("x-a: b\r\ncontent-length", "1"),
+    ("x a", "1"),
+    ("", "1"),
+    (":method", "POST"),
+    (":authority", "evil.test"),
+    (":authority", "localhost"),
+    (":authority", "localhost\r\nx: y"),
+    (":scheme", "http"),
+    (":protocol", "websocket"),
+    (":status", "200"),
+    (":unknown", "1"),
+    ("x-forwarded-for", "1"),
+    ("expect", "100-continue"),
+    ("content_length", "5"),
+    ("trailer", "authorization"),
+];
