@@ -74,6 +74,11 @@ impl Identity {
         self.from_network
     }
 
+    /// True when nobody has proved anything.
+    pub fn is_anonymous(&self) -> bool {
+        self.kind == Kind::Anonymous && !self.from_network
+    }
+
     /// What limits this identity beside its rights: the scope of the token it came with. None for a password.
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
