@@ -1,7 +1,6 @@
 //! A counter that many threads count in without waiting for each other.
 //!
-//! Measured with two workers, one atomic for both costs 20 to 60 ns an addition, since its cache line moves between the
-//! cores; one for each costs 1 to 2 ns.
+//! Each thread has a cell of its own, a cache line wide: one atomic for all would move its line from core to core.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
