@@ -196,10 +196,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_next_address_is_tried_when_one_refuses() {
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Bound and not listening: no other test's listener gets this port.
+        let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+        deaf.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (refusing, taking) = (gone.local_addr().unwrap(), here.local_addr().unwrap());
-        drop(gone);
+        let (refusing, taking) = (deaf.local_addr().unwrap(), here.local_addr().unwrap());
         let stream = dial_any(&[refusing, taking], LONG).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), taking);
         let refusal = dial_any(&[refusing, refusing], LONG).await.err();

@@ -32,6 +32,25 @@ repositories = ["secret/**"]
 actions = ["push"]
 "#;
 
+/// The same, to those who have logged in: for clients that show no token unless they were asked for one, or ask for none
+/// that is for the list.
+const GRANTS_TO_USERS: &str = r#"
+[[site.route.grant]]
+to = ["@users"]
+repositories = ["public/**"]
+actions = ["pull", "catalog"]
+
+[[site.route.grant]]
+to = ["alice"]
+repositories = ["public/**", "team/**"]
+actions = ["push"]
+
+[[site.route.grant]]
+to = ["bob"]
+repositories = ["secret/**"]
+actions = ["push"]
+"#;
+
 const ALICE: (&str, &str) = (USER, PASSWORD);
 const BOB: (&str, &str) = OTHER;
 

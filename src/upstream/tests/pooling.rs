@@ -358,9 +358,10 @@ async fn a_slot_comes_back_however_a_request_ends() {
 
 #[tokio::test]
 async fn connecting_has_errors_of_its_own() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = gone.local_addr().unwrap().port();
-    drop(gone);
+    // Bound and not listening: refused, and nobody else's either.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = deaf.local_addr().unwrap().port();
     let host = "127.0.0.1".to_owned();
     let mut settings = settings(Endpoint::Tcp { host, port });
     let refused = Upstream::new(settings.clone(), 1, &[])

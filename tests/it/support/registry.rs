@@ -5,11 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Type};
 
 use super::{OK, PATIENCE};
 
@@ -346,10 +346,13 @@ fn stop(listener: SockRef<'_>) {
     listener.shutdown(Shutdown::Both).unwrap();
 }
 
-/// Where nothing listens: a port that was the system's choice, and is free again.
+/// Where nothing listens: a port that is held and never listened on, since a freed one may be another test's next.
 pub(crate) fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static HELD: LazyLock<socket2::Socket> = LazyLock::new(|| {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).unwrap();
+        socket
+    });
+    HELD.local_addr().unwrap().as_socket().unwrap()
 }

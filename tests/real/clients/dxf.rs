@@ -1,25 +1,9 @@
 //! python-dxf, by its own command.
 
-use super::{ALICE, BOB, file, furnish, says, stage, was_mounted, was_uploaded_instead};
+use super::{
+    ALICE, BOB, GRANTS_TO_USERS, file, furnish, says, stage, was_mounted, was_uploaded_instead,
+};
 use crate::lab::{Lab, dxf};
-
-/// It shows a token only when it was asked for one, and asks nobody for the list where anyone gets one.
-const LIST_FOR_USERS: &str = r#"
-[[site.route.grant]]
-to = ["@users"]
-repositories = ["public/**"]
-actions = ["pull", "catalog"]
-
-[[site.route.grant]]
-to = ["alice"]
-repositories = ["public/**", "team/**"]
-actions = ["push"]
-
-[[site.route.grant]]
-to = ["bob"]
-repositories = ["secret/**"]
-actions = ["push"]
-"#;
 
 /// All that it says of a 401.
 const UNAUTHORIZED: &[&str] = &["DXFUnauthorizedError"];
@@ -90,7 +74,7 @@ fn mounts_what_may_be_pulled_alone() {
 
 #[test]
 fn lists_what_may_be_pulled() {
-    let lab = Lab::configured("token", LIST_FOR_USERS);
+    let lab = Lab::configured("token", GRANTS_TO_USERS);
     furnish(&lab);
     for (who, all) in [
         (ALICE, ["public/base", "team/base"]),

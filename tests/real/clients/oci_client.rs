@@ -5,26 +5,11 @@
 
 use std::path::Path;
 
-use super::{ALICE, BOB, file, furnish, reference, says, stage, was_mounted, was_uploaded_instead};
+use super::{
+    ALICE, BOB, GRANTS_TO_USERS, file, furnish, reference, says, stage, was_mounted,
+    was_uploaded_instead,
+};
 use crate::lab::{Curl, Lab, Outcome, oci_client};
-
-/// What `stage` grants, to those who have logged in.
-const GRANTS: &str = r#"
-[[site.route.grant]]
-to = ["@users"]
-repositories = ["public/**"]
-actions = ["pull", "catalog"]
-
-[[site.route.grant]]
-to = ["alice"]
-repositories = ["public/**", "team/**"]
-actions = ["push"]
-
-[[site.route.grant]]
-to = ["bob"]
-repositories = ["secret/**"]
-actions = ["push"]
-"#;
 
 fn pull(lab: &Lab, login: Option<(&str, &str)>, repository: &str) -> Outcome {
     oci_client(lab, login, &["pull", &reference(lab, repository)])
@@ -66,7 +51,7 @@ fn pulls_without_login_and_pushes_with_one() {
 
 #[test]
 fn mounts_and_lists_with_a_password_alone() {
-    let lab = Lab::configured("basic", GRANTS);
+    let lab = Lab::configured("basic", GRANTS_TO_USERS);
     furnish(&lab);
     let file = file(&lab, "layer");
     let curl = Curl::new(&lab, "--http1.1");

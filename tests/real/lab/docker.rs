@@ -120,6 +120,10 @@ impl<'lab> Docker<'lab> {
         let text = format!("[host.\"https://{host}\"]\nca = \"{}\"\n", ca.display());
         std::fs::write(hosts.join(&host).join("hosts.toml"), text).unwrap();
         let socket = self.dir.join("exec/containerd/containerd.sock");
+        // dockerd listens before its containerd does.
+        super::wait_until("containerd answers", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
         let mut ctr = self.lab.command("ctr");
         ctr.arg("--address").arg(socket).args(command);
         run(ctr.arg("--hosts-dir").arg(hosts).args(arguments))
