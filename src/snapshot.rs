@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub connection: connection::Settings,
     /// Peers whose connections begin with a PROXY header.
     pub proxy_protocol: Networks,
+    /// Who may ask how the gate is.
+    pub admin: config::Admin,
     /// How long transfers may go on after TERM.
     pub drain: Duration,
     /// What an operator should be told once, such as where the CA is.
@@ -122,6 +124,7 @@ impl Snapshot {
             service,
             connection,
             proxy_protocol: config.listen.proxy_protocol.clone(),
+            admin: config.listen.admin.clone(),
             drain: config.drain,
             notes,
             logins,
@@ -140,6 +143,11 @@ impl Snapshot {
     /// What each site shows; whoever looks after the files needs no more of the snapshot.
     pub fn certificates(&self) -> &[SiteCertificate] {
         &self.certificates
+    }
+
+    /// What came of passwords, and how many wait.
+    pub fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// Waits while somebody is writing one of the live files.

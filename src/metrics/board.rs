@@ -119,6 +119,11 @@ impl Board {
         Some(running)
     }
 
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
     /// What runs, the oldest first, at most `most`; and how many there are in all.
     pub fn running(&self, most: usize) -> (Vec<Arc<Transfer>>, usize) {
         let mut all = Vec::new();

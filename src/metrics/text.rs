@@ -124,6 +124,9 @@ fn encode(sample: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Res
         (Value::Whole(value), Kind::Counter) => {
             sample.encode_counter::<NoLabelSet, _, u64>(value, None)
         }
+        (Value::Real(value), Kind::Counter) => {
+            sample.encode_counter::<NoLabelSet, _, u64>(value, None)
+        }
         (Value::Whole(value), _) => sample.encode_gauge(value),
         (Value::Real(value), _) => sample.encode_gauge(value),
     }

@@ -245,7 +245,10 @@ impl Serving {
                 let service = self.over_tls();
                 connection::serve_tls(arrival, terms, tls, service).await;
             }
-            Scheme::Http => connection::serve_plain(arrival, terms, self.over_http()).await,
+            // What asks for the gate itself never comes here; were it so, it would be redirected.
+            Scheme::Http | Scheme::Admin => {
+                connection::serve_plain(arrival, terms, self.over_http()).await
+            }
         }
         drop(counted);
     }

@@ -49,6 +49,20 @@ impl SiteCertificate {
         (self.shown.current().not_after() - now).whole_days()
     }
 
+    /// When clients begin to refuse what is shown.
+    pub fn until(&self) -> OffsetDateTime {
+        self.shown.until()
+    }
+
+    /// What is wrong with the age of what is shown.
+    pub fn aged(&self, now: OffsetDateTime) -> Vec<Warning> {
+        let path = self
+            .live
+            .as_ref()
+            .map_or_else(|| Path::new("self-signed"), |live| live.cert());
+        self.shown.aged(path, now)
+    }
+
     /// A warning for each host of the site that the certificate in its files does not cover.
     pub fn uncovered(&self) -> Vec<Warning> {
         let of_files =

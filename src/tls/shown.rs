@@ -44,6 +44,20 @@ impl Shown {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = ages;
     }
 
+    /// When the first certificate of the chain expires.
+    pub fn until(&self) -> OffsetDateTime {
+        let pair = self.current();
+        let all = pair.terms().iter().map(|term| term.until);
+        all.min().unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+
+    /// What is wrong with the certificates' age at `now`, told or not. `path` is the certificate's.
+    pub fn aged(&self, path: &Path, now: OffsetDateTime) -> Vec<Warning> {
+        let pair = self.current();
+        let terms = pair.terms().iter();
+        terms.filter_map(|term| term.warning(path, now)).collect()
+    }
+
     /// What there is to tell of the certificates' age that has not been told: once as the end comes near, once more
     /// shortly before it, and once when it is there. `path` is the certificate's.
     pub fn aging(&self, path: &Path, now: OffsetDateTime) -> Vec<Warning> {

@@ -2,11 +2,15 @@
 //!
 //! Called by what shows it; nothing is decided by it.
 
+use std::sync::Arc;
+
 use super::Upstream;
 
 /// How an endpoint is at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
+    /// Equal for what is one: routes share endpoints.
+    pub node: usize,
     /// Its URL.
     pub name: String,
     /// It takes connections and answers checks, as far as is known.
@@ -19,6 +23,7 @@ impl Upstream {
     /// How each endpoint is, in the order of the configuration.
     pub fn states(&self) -> impl Iterator<Item = State> {
         self.nodes.iter().map(|node| State {
+            node: Arc::as_ptr(node) as usize,
             name: node.endpoint().to_string(),
             is_up: node.health().is_up(),
             busy: node.pool().busy(),

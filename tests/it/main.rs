@@ -13,6 +13,7 @@
 
 mod aborts;
 mod access_log;
+mod admin;
 mod answers;
 mod balancer;
 mod binary;
