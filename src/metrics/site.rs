@@ -3,9 +3,9 @@
 //! A site of the snapshot holds one [`SiteCounts`], which outlives reloads; a request takes the [`Shard`] of its thread
 //! once and counts in it.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::counter::{THREADS, thread};
@@ -16,7 +16,8 @@ use super::{Operation, Reason, Transfer};
 #[derive(Debug)]
 pub struct SiteCounts {
     name: String,
-    shards: Vec<Arc<Shard>>,
+    /// Made for a thread when it first counts here: there may be thousands of sites.
+    shards: [OnceLock<Arc<Shard>>; THREADS],
 }
 
 /// The part of one thread.
@@ -92,7 +93,7 @@ impl SiteCounts {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            shards: (0..THREADS).map(|_| Arc::default()).collect(),
+            shards: Default::default(),
         }
     }
 
@@ -104,6 +105,7 @@ impl SiteCounts {
     /// The counters of this thread.
     pub fn shard(&self) -> Arc<Shard> {
         let shard = self.shards.get(thread());
+        let shard = shard.map(|shard| shard.get_or_init(Arc::default));
         shard.map_or_else(Arc::default, Arc::clone)
     }
 
@@ -143,7 +145,8 @@ impl SiteCounts {
     }
 
     fn sum(&self, of: impl Fn(&Shard) -> Option<&AtomicU64>) -> u64 {
-        let counts = self.shards.iter().filter_map(|shard| of(shard));
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        let counts = shards.filter_map(|shard| of(shard));
         counts.map(|count| count.load(Relaxed)).sum()
     }
 

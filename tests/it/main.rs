@@ -44,6 +44,7 @@ mod live_certificates;
 mod live_passwords;
 mod locations;
 mod memory;
+mod metrics;
 mod model;
 mod modes;
 mod passwords;

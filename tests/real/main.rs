@@ -29,6 +29,7 @@ mod nginx;
 mod outage;
 mod package;
 mod podman;
+mod prometheus;
 mod rights;
 mod shared_rights;
 mod skopeo;

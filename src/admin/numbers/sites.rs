@@ -6,7 +6,7 @@ use super::{Sample, family};
 use crate::metrics::{Family, Kind, SiteCounts, Totals, Value};
 use crate::snapshot::Snapshot;
 
-/// Of every site, and of requests of none, whose site is `-`.
+/// Of every site, and of requests of none, whose site is `-`; a site that nobody has asked anything says nothing.
 pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
     let mut sites: BTreeMap<&str, &SiteCounts> = BTreeMap::new();
     for counts in snapshot.service.counts() {
@@ -51,7 +51,11 @@ fn requests(all: &All<'_>) -> [Family; 3] {
             .collect()
     });
     let upstream = each(all, |totals| {
-        vec![(Vec::new(), Value::Spread(totals.upstream.clone()))]
+        let known = (totals.all > 0).then(|| Value::Spread(totals.upstream.clone()));
+        known
+            .map(|spread| (Vec::new(), spread))
+            .into_iter()
+            .collect()
     });
     [
         family(
@@ -78,7 +82,7 @@ fn requests(all: &All<'_>) -> [Family; 3] {
 fn bytes(all: &All<'_>) -> [Family; 2] {
     let moved = |which: fn((u64, u64)) -> u64| {
         each(all, |totals| {
-            let rows = totals.bytes.iter();
+            let rows = totals.bytes.iter().filter(|_| totals.all > 0);
             rows.map(|(operation, received, sent)| {
                 let labels = vec![("operation", operation.as_str().to_owned())];
                 (labels, Value::Whole(which((*received, *sent))))
@@ -104,7 +108,7 @@ fn bytes(all: &All<'_>) -> [Family; 2] {
 
 fn failures(all: &All<'_>) -> [Family; 2] {
     let refused = each(all, |totals| {
-        let rows = totals.refused.iter();
+        let rows = totals.refused.iter().filter(|_| totals.all > 0);
         rows.map(|(reason, count)| {
             let labels = vec![("reason", reason.as_str().to_owned())];
             (labels, Value::Whole(*count))
@@ -112,7 +116,7 @@ fn failures(all: &All<'_>) -> [Family; 2] {
         .collect()
     });
     let broken = each(all, |totals| {
-        let rows = totals.broken.iter();
+        let rows = totals.broken.iter().filter(|_| totals.all > 0);
         rows.map(|(end, count)| (vec![("ended", (*end).to_owned())], Value::Whole(*count)))
             .collect()
     });
