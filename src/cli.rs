@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config;
 use crate::config::problem::Problems;
+use crate::config::{self, Config};
+use crate::inspect;
 use crate::snapshot::rights::{Answer, Question, Unclear};
 use crate::snapshot::{Purpose, Snapshot};
 
@@ -53,6 +54,10 @@ struct Which {
 struct Checking {
     #[command(flatten)]
     which: Which,
+    /// Look around as well: ask every upstream, look at certificates, and whether a registry can be reached past the gate.
+    /// Exit code 1 when something is wrong
+    #[arg(long, conflicts_with = "who")]
+    live: bool,
     /// Ask for the rights of this user, or of @anonymous or @network
     #[arg(long, value_name = "USER", requires = "may")]
     who: Option<String>,
@@ -104,6 +109,19 @@ fn check(checking: &Checking) -> ExitCode {
             Err(unclear) => misuse(&unclear),
         };
     }
+    if checking.live {
+        match look_around(&config, &snapshot, &mut problems) {
+            Ok(facts) => say(&facts.join("\n")),
+            Err(error) => return fail(&format!("cannot look around: {error}")),
+        }
+        if problems.has_errors() {
+            let file = file.display();
+            return fail(&format!(
+                "{problems}\n{file}: not all is well: {}",
+                problems.summary()
+            ));
+        }
+    }
     if problems.is_empty() {
         say(&format!("{}: the configuration is good", file.display()));
     } else {
@@ -114,6 +132,17 @@ fn check(checking: &Checking) -> ExitCode {
         ));
     }
     ExitCode::SUCCESS
+}
+
+fn look_around(
+    config: &Config,
+    snapshot: &Snapshot,
+    problems: &mut Problems,
+) -> std::io::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(inspect::run(config, snapshot, problems)))
 }
 
 fn tell(answer: &Answer) -> ExitCode {
@@ -166,6 +195,7 @@ const MISUSED: u8 = 2;
 const DEFAULT: &str = "/etc/tidegate/proxy.toml";
 const EXAMPLES: &str = "Examples:
   tidegate check -c proxy.toml     is this file good?
+  tidegate check --live            and is all well around it: registries, certificates?
   tidegate serve -c proxy.toml     serve with it
   tidegate htpasswd add users al   a user, or a new password for one
   tidegate import nginx /etc/nginx/nginx.conf > proxy.toml

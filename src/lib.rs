@@ -64,7 +64,7 @@
 //! | 6 a request | [`service`] |
 //! | 7 the file | [`config`] |
 //! | 8 all that is built from it | [`snapshot`] |
-//! | 9 how it is | [`admin`] |
+//! | 9 how it is | [`admin`] [`inspect`] |
 //! | 10 the process | [`server`] |
 //! | 11 its commands | [`signals`] |
 //! | 12 its words | [`cli`] |
@@ -248,6 +248,7 @@ pub mod snapshot;
 
 // 9: what is shown of it.
 pub mod admin;
+pub mod inspect;
 
 // 10: the running gate.
 pub mod server;

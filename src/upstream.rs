@@ -38,7 +38,7 @@ pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
 pub use error::Error;
 pub use node::Check;
-pub use state::State;
+pub use state::{State, ask};
 pub use trust::{HandshakeError, Trust, TrustError};
 
 use balance::Marked;

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use super::Upstream;
+use http::StatusCode;
+
+use super::node::Node;
+use super::{Endpoint, EndpointSettings, Upstream};
 
 /// How an endpoint is at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,4 +32,15 @@ impl Upstream {
             busy: node.pool().busy(),
         })
     }
+}
+
+/// What an endpoint answers to `GET /v2/` without credentials, or why it does not within a few seconds. It is asked for
+/// this alone: nothing is pooled, and no health is noted.
+///
+/// # Errors
+/// In words, with their cause.
+pub async fn ask(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<StatusCode, String> {
+    Node::new(endpoint.clone(), settings.clone(), 0, None)
+        .ask()
+        .await
 }

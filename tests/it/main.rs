@@ -41,6 +41,7 @@ mod installed;
 mod limits;
 mod listeners;
 mod live_certificates;
+mod live_check;
 mod live_passwords;
 mod locations;
 mod memory;

@@ -41,7 +41,7 @@ const LEVELS: [&[&str]; 14] = [
     &["service"],
     &["config"],
     &["snapshot"],
-    &["admin"],
+    &["admin", "inspect"],
     &["server"],
     &["signals"],
     &["cli"],
