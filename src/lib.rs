@@ -198,6 +198,8 @@
 //! - Watching has its own slots and seconds, on the main thread, and no password: the address or the file's rights say who
 //!   may. It answers to addresses and known names alone, so that no page in a browser reads it by a name of its own.
 //! - No label holds what a client writes, so that the number of series is bounded by the configuration.
+//! - `check --live` changes nothing anywhere. Its push always has the same bytes, so that it leaves one blob however often it
+//!   is made, and gives its password only to who shows the configuration's own certificate.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.
