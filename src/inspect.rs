@@ -17,6 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::{self, Endpoint, EndpointSettings, Upstream};
 
 mod addresses;
+mod bearer;
 mod listener;
 mod push;
 

@@ -101,7 +101,7 @@ impl Listener {
             body,
         } = request;
         let mut head = Zeroizing::new(format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: tidegate-check\r\nConnection: close\r\n\
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
              Content-Type: application/octet-stream\r\nContent-Length: {}\r\n",
             self.authority(),
             body.len()
