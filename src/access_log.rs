@@ -1,18 +1,20 @@
-//! One line for each request: who asked for what, what came of it, and how long it took.
+//! One line for each request, and its part of the metrics: who asked for what, what came of it, and how long it took.
 //!
 //! `service` opens a [`Record`] when a request begins; the line is written when the record is dropped,
 //! which is when the last byte of the answer is out, or when nobody waits for it any more. It never
 //! holds a query, a credential or a header's value, and control bytes are escaped.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::{self, Cut, End, Observer, Received};
 use crate::log::Sink;
-use crate::registry::Operation;
+use crate::metrics::{self, Board, Reason, Refused, Running, Shard};
+use crate::registry::{Action, Operation};
 
 mod line;
+mod shown;
 
 pub use line::lost_line;
 use line::{as_json, as_text};
@@ -33,6 +35,10 @@ pub struct Record {
     began: Instant,
     received: Arc<Received>,
     is_client_gone: bool,
+    shard: Arc<Shard>,
+    operation: metrics::Operation,
+    /// While it is on the board of what moves.
+    running: Option<Running>,
     facts: Facts,
 }
 
@@ -58,27 +64,29 @@ struct Facts {
 }
 
 impl Record {
-    /// A request begins; without a log it costs nothing.
+    /// A request begins; until its site is known, it is counted in `shard`.
     pub fn begin(
         log: Option<&AccessLog>,
         client: ClientAddr,
         received: Arc<Received>,
         id: &str,
+        shard: Arc<Shard>,
     ) -> Self {
-        let mut facts = Facts {
+        let facts = Facts {
             status: CLIENT_GONE,
             ended: CLIENT_ABORT,
+            client: client.to_string(),
+            request_id: id.to_owned(),
             ..Facts::default()
         };
-        if log.is_some() {
-            facts.client = client.to_string();
-            id.clone_into(&mut facts.request_id);
-        }
         Self {
             log: log.cloned(),
             began: Instant::now(),
             received,
             is_client_gone: false,
+            shard,
+            operation: metrics::Operation::default(),
+            running: None,
             facts,
         }
     }
@@ -86,79 +94,90 @@ impl Record {
     /// Whom the socket leads to, when that is not the client.
     pub fn peer(&mut self, peer: PeerAddr, client: ClientAddr) {
         if peer.ip() != client.ip() {
-            self.note(|facts| facts.peer = peer.ip().to_string());
+            self.facts.peer = peer.ip().to_string();
         }
     }
 
     /// The subject of the client's certificate.
     pub fn certificate(&mut self, subject: &str) {
-        self.note(|facts| subject.clone_into(&mut facts.certificate));
+        subject.clone_into(&mut self.facts.certificate);
     }
 
     /// What the request line says; the path without its query.
     pub fn request(&mut self, parts: &http::request::Parts) {
-        self.note(|facts| {
-            parts.method.as_str().clone_into(&mut facts.method);
-            parts.uri.path().clone_into(&mut facts.path);
-            facts.protocol = match parts.version {
-                http::Version::HTTP_2 => "HTTP/2.0",
-                http::Version::HTTP_10 => "HTTP/1.0",
-                _ => "HTTP/1.1",
-            };
-        });
+        parts.method.as_str().clone_into(&mut self.facts.method);
+        parts.uri.path().clone_into(&mut self.facts.path);
+        self.facts.protocol = match parts.version {
+            http::Version::HTTP_2 => "HTTP/2.0",
+            http::Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        };
     }
 
-    /// The site is known.
-    pub fn site(&mut self, name: &str) {
-        self.note(|facts| name.clone_into(&mut facts.site));
+    /// The site is known, which counts in `shard`.
+    pub fn site(&mut self, name: &str, shard: Arc<Shard>) {
+        name.clone_into(&mut self.facts.site);
+        self.shard = shard;
     }
 
     /// The user is verified.
     pub fn user(&mut self, name: Option<&str>) {
-        self.note(|facts| name.unwrap_or_default().clone_into(&mut facts.user));
+        name.unwrap_or_default().clone_into(&mut self.facts.user);
     }
 
     /// The operation is known.
     pub fn operation(&mut self, operation: Option<&Operation>) {
-        self.note(|facts| {
-            facts.action = operation.map_or("", |operation| operation.action().as_str());
-            operation
-                .and_then(Operation::repository)
-                .unwrap_or_default()
-                .clone_into(&mut facts.repository);
-        });
+        let Some(operation) = operation else { return };
+        self.facts.action = operation.action().as_str();
+        let repository = operation.repository().unwrap_or_default();
+        repository.clone_into(&mut self.facts.repository);
+        self.operation = match operation.action() {
+            Action::Ping => metrics::Operation::Ping,
+            Action::Pull => metrics::Operation::Pull,
+            Action::Push => metrics::Operation::Push,
+            Action::Delete => metrics::Operation::Delete,
+            Action::Catalog => metrics::Operation::Catalog,
+        };
+    }
+
+    /// A token is asked for.
+    pub fn token(&mut self) {
+        self.operation = metrics::Operation::Token;
     }
 
     /// The upstream's head came after `waited`.
     pub fn upstream(&mut self, waited: std::time::Duration) {
-        self.note(|facts| facts.upstream_ms = Some(waited.as_millis()));
+        self.facts.upstream_ms = Some(waited.as_millis());
+        self.shard.upstream(waited);
     }
 
-    /// The gate answers itself, and why.
-    pub fn refused(&mut self, why: &dyn std::fmt::Display) {
-        self.note(|facts| facts.refused = why.to_string());
-    }
-
-    /// The client went away within its request; what is answered now nobody reads.
-    pub fn client_gone(&mut self) {
-        self.is_client_gone = true;
+    /// The gate answers itself, and why; the board shows it, unless that is how every login begins.
+    pub fn refused(&mut self, why: &dyn std::fmt::Display, reason: Reason, board: &Board) {
+        self.shard.refused(reason);
+        if reason == Reason::ClientGone {
+            // What is answered now nobody reads.
+            self.is_client_gone = true;
+            return;
+        }
+        self.facts.refused = why.to_string();
+        if reason != Reason::NoCredentials {
+            let facts = &self.facts;
+            board.refused(|| Refused {
+                at: SystemTime::now(),
+                client: facts.client.clone(),
+                user: facts.user.clone(),
+                site: facts.site.clone(),
+                asked: format!("{} {}", facts.method, facts.path),
+                reason,
+                why: facts.refused.clone(),
+            });
+        }
     }
 
     /// The head of the answer is decided; the body may still break off.
     pub fn status(&mut self, status: http::StatusCode) {
         if !self.is_client_gone {
             self.facts.status = status.as_u16();
-        }
-    }
-
-    /// True when a line will be written.
-    pub fn is_wanted(&self) -> bool {
-        self.log.is_some()
-    }
-
-    fn note(&mut self, note: impl FnOnce(&mut Facts)) {
-        if self.log.is_some() {
-            note(&mut self.facts);
         }
     }
 
@@ -199,6 +218,13 @@ impl Facts {
 }
 
 impl Observer for Record {
+    fn moved(&mut self, bytes: usize) {
+        self.shard.sent(self.operation, bytes as u64);
+        if let Some(running) = &self.running {
+            running.transfer.sent(bytes as u64);
+        }
+    }
+
     fn ended(mut self: Box<Self>, bytes: u64, end: End<'_>) {
         self.facts.bytes_out = bytes;
         self.facts.ended = match end {
@@ -212,7 +238,6 @@ impl Observer for Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Some(log) = &self.log else { return };
         // Whose body is dropped has left, unless it was the gate that let go.
         if self.facts.ended == CLIENT_ABORT && !self.is_client_gone {
             self.facts.ended = match self.received.cut() {
@@ -222,7 +247,12 @@ impl Drop for Record {
                 None => CLIENT_ABORT,
             };
         }
-        log.sink.write(self.line(log.json).into_bytes());
+        self.shard
+            .request(self.operation, self.facts.status, self.began.elapsed());
+        self.shard.broken(self.facts.ended);
+        if let Some(log) = &self.log {
+            log.sink.write(self.line(log.json).into_bytes());
+        }
     }
 }
 
@@ -260,7 +290,13 @@ mod tests {
         };
         let received = Arc::<Received>::default();
         let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
-        let record = Record::begin(Some(&log), client, Arc::clone(&received), "id");
+        let record = Record::begin(
+            Some(&log),
+            client,
+            Arc::clone(&received),
+            "id",
+            Arc::default(),
+        );
         let _caught = catch_unwind(AssertUnwindSafe(|| {
             let _record = record;
             end(&received);

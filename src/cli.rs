@@ -8,11 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config;
 use crate::config::problem::Problems;
-use crate::snapshot::rights::{Answer, Question, Unclear};
-use crate::snapshot::{Purpose, Snapshot};
 
+mod check;
 mod htpasswd;
 mod import;
 mod log;
@@ -33,7 +31,7 @@ enum Verb {
     /// Make the gate that serves with this configuration read it again, and say what came of it (as nginx -s reload)
     Reload(Which),
     /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
-    Check(Checking),
+    Check(check::Checking),
     /// Add, remove, try and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
     Htpasswd(htpasswd::Verb),
@@ -49,79 +47,14 @@ struct Which {
     file: PathBuf,
 }
 
-#[derive(Debug, clap::Args)]
-struct Checking {
-    #[command(flatten)]
-    which: Which,
-    /// Ask for the rights of this user, or of @anonymous or @network
-    #[arg(long, value_name = "USER", requires = "may")]
-    who: Option<String>,
-    /// What is asked for: pull, push, delete or catalog, and where. Exit code 0 is yes, 1 is no
-    #[arg(long, num_args = 2, value_names = ["ACTION", "REPOSITORY"], requires = "who")]
-    may: Option<Vec<String>>,
-    /// Ask the site of this host only
-    #[arg(long, value_name = "HOST", requires = "who")]
-    host: Option<String>,
-}
-
-impl Checking {
-    fn question(&self) -> Result<Option<Question>, Unclear> {
-        let (Some(who), Some([action, repository])) = (&self.who, self.may.as_deref()) else {
-            return Ok(None);
-        };
-        Question::new(who, action, repository, self.host.as_deref()).map(Some)
-    }
-}
-
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     match Words::parse().command {
         Verb::Serve(which) => serve::run(&which.file),
         Verb::Reload(which) => reload::run(&which.file),
-        Verb::Check(checking) => check(&checking),
+        Verb::Check(checking) => check::run(&checking),
         Verb::Htpasswd(verb) => htpasswd::run(&verb),
         Verb::Import(verb) => import::run(&verb),
-    }
-}
-
-fn check(checking: &Checking) -> ExitCode {
-    let file = &checking.which.file;
-    let question = match checking.question() {
-        Ok(question) => question,
-        Err(unclear) => return misuse(&unclear),
-    };
-    let (config, mut problems) = config::load(file);
-    let built = config.and_then(|config| {
-        let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems)?;
-        Some((config, snapshot))
-    });
-    let Some((config, snapshot)) = built else {
-        return refuse(&problems);
-    };
-    if let Some(question) = question {
-        return match question.answer(&config, &snapshot, file) {
-            Ok(answer) => tell(&answer),
-            Err(unclear) => misuse(&unclear),
-        };
-    }
-    if problems.is_empty() {
-        say(&format!("{}: the configuration is good", file.display()));
-    } else {
-        say(&format!(
-            "{problems}\n{}: the configuration would start, with {}",
-            file.display(),
-            problems.summary()
-        ));
-    }
-    ExitCode::SUCCESS
-}
-
-fn tell(answer: &Answer) -> ExitCode {
-    say(&answer.lines.join("\n"));
-    if answer.is_yes {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
     }
 }
 
@@ -132,11 +65,6 @@ fn refuse(problems: &Problems) -> ExitCode {
         problems.summary()
     ));
     ExitCode::from(REFUSED)
-}
-
-fn misuse(unclear: &Unclear) -> ExitCode {
-    warn(&unclear.to_string());
-    ExitCode::from(MISUSED)
 }
 
 fn fail(what: &str) -> ExitCode {
@@ -166,6 +94,7 @@ const MISUSED: u8 = 2;
 const DEFAULT: &str = "/etc/tidegate/proxy.toml";
 const EXAMPLES: &str = "Examples:
   tidegate check -c proxy.toml     is this file good?
+  tidegate check --live            and is all well around it: registries, certificates?
   tidegate serve -c proxy.toml     serve with it
   tidegate htpasswd add users al   a user, or a new password for one
   tidegate import nginx /etc/nginx/nginx.conf > proxy.toml

@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, read once, with every problem of it in one report.
 //!
-//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `sites`, `routes`, `upstreams`,
+//! `check`, start and reload all call [`load`]. What a key means is known in `build`, `listen`, `sites`, `routes`, `upstreams`,
 //! `grants` and `auth`;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
@@ -15,10 +15,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::access::{Grants, Subjects};
-use crate::addr::Networks;
 use crate::auth::{Admission, HashingSettings, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
-use crate::listen::Binding;
 use crate::log::Destination;
 use crate::site::{Cors, Response};
 use crate::tls::trust::Demand;
@@ -35,6 +33,7 @@ pub mod document;
 mod grants;
 mod keys;
 mod lines;
+mod listen;
 pub(crate) mod nearest;
 mod networks;
 pub mod nginx;
@@ -47,6 +46,7 @@ pub mod units;
 mod upstreams;
 
 pub use keys::KEYS;
+pub use listen::{Admin, AdminSocket, Listen};
 
 /// Every module's settings, and the sites.
 #[derive(Clone, Debug)]
@@ -81,21 +81,6 @@ pub struct Config {
     pub drain: Duration,
     /// At least one.
     pub sites: Vec<Site>,
-}
-
-/// Where connections come in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// At least one.
-    pub https: Vec<Binding>,
-    /// For the redirect to https.
-    pub http: Vec<Binding>,
-    /// Threads that serve connections.
-    pub workers: usize,
-    /// Peers whose connections begin with a PROXY header.
-    pub proxy_protocol: Networks,
-    /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
-    pub trusted_proxies: Networks,
 }
 
 /// What is logged, and where.

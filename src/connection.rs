@@ -16,6 +16,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::{Body, Budget, Floor, Received};
+use crate::metrics::{Connections, Protocol};
 use crate::tls::{self, HandshakeError, Tls};
 
 mod arrival;
@@ -73,6 +74,8 @@ pub struct Terms<'a> {
     pub budget: &'a Arc<Budget>,
     /// How it learns that the gate drains.
     pub drain: Drain,
+    /// Where it counts.
+    pub counts: &'a Connections,
 }
 
 /// What a request should know of the connection it came over.
@@ -119,6 +122,8 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
     let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let (peer, client) = (arrival.peer, arrival.client);
     let stream = Watched::new(arrival.stream, &watch);
+    let counts = terms.counts;
+    let open = counts.open(Protocol::Handshake);
     let handshake = timeout_at(arrival.until, tls::accept(stream, &tls));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
@@ -127,8 +132,12 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
     // After a reload the old certificates and keys go with the last handshake, not with the last connection.
     drop(tls);
     match handshake {
-        Err(_elapsed) => tracing::debug!(%client, "closed: no handshake in time"),
+        Err(_elapsed) => {
+            counts.handshake_late.count();
+            tracing::debug!(%client, "closed: no handshake in time");
+        }
         Ok(Err(HandshakeError::PlainHttp(stream))) => {
+            counts.handshake_plain.count();
             tracing::debug!(%client, "plain HTTP on a TLS port");
             // The client may be gone already.
             let _ = timeout(terms.settings.handshake, plain::refuse(stream)).await;
@@ -136,8 +145,12 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
         Ok(Err(HandshakeError::Challenge)) => {
             tracing::info!(%client, "answered a certificate authority (tls-alpn-01)");
         }
-        Ok(Err(error)) => tracing::debug!(%client, %error, "closed: handshake failed"),
+        Ok(Err(error)) => {
+            counts.handshake_failed.count();
+            tracing::debug!(%client, %error, "closed: handshake failed");
+        }
         Ok(Ok(tls::Accepted { stream, info })) => {
+            drop(open);
             let http2 = info.http2;
             let info = Info {
                 peer,

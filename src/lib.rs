@@ -28,7 +28,7 @@
 //! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap, and so is a
 //! password file that has changed, or a certificate.
 //!
-//! One main thread accepts, obeys signals and checks endpoints; each worker thread has a runtime, its connections and its connections to
+//! One main thread accepts, obeys signals, answers the admin listener and checks endpoints; each worker thread has a runtime, its connections and its connections to
 //! the upstreams to itself. Passwords are hashed, live files looked at, and logs written, on threads of their own.
 //!
 //! # Words
@@ -55,7 +55,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` `live_file` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `buffers` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`acme`] [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -64,10 +64,11 @@
 //! | 6 a request | [`service`] |
 //! | 7 the file | [`config`] |
 //! | 8 all that is built from it | [`snapshot`] |
-//! | 9 the process | [`server`] |
-//! | 10 its commands | [`signals`] |
-//! | 11 its words | [`cli`] |
-//! | 12 its exit code | `main` |
+//! | 9 how it is | [`admin`] [`inspect`] |
+//! | 10 the process | [`server`] |
+//! | 11 its commands | [`signals`] |
+//! | 12 its words | [`cli`] |
+//! | 13 its exit code | `main` |
 //!
 //! # Decisions
 //!
@@ -200,6 +201,13 @@
 //! - Preflights of named origins are answered without a password, since browsers send none; `*` is no origin.
 //! - A proxy.toml imported from nginx opens nothing that nginx closed: what restricts access there and has no key here
 //!   closes its route, with a warning.
+//! - A gate is not ready when another one would do better: before it serves, while it drains, with no endpoint up. A reload
+//!   that failed, or a certificate near its end, is a warning: all gates have it, and a balancer would take out each.
+//! - Watching has its own slots and seconds, on the main thread, and no password: the address or the file's rights say who
+//!   may. It answers to addresses and known names alone, so that no page in a browser reads it by a name of its own.
+//! - No label holds what a client writes, so that the number of series is bounded by the configuration.
+//! - `check --live` changes nothing anywhere. Its push always has the same bytes, so that it leaves one blob however often it
+//!   is made, and gives its password only to who shows the configuration's own certificate.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.
@@ -208,6 +216,7 @@ pub mod body;
 mod buffers;
 mod live_file;
 pub mod log;
+pub mod metrics;
 mod percent;
 pub mod pid_file;
 pub mod secret;
@@ -248,11 +257,15 @@ pub mod config;
 // 8: everything that is built from it.
 pub mod snapshot;
 
-// 9: the running gate.
+// 9: what is shown of it.
+pub mod admin;
+pub mod inspect;
+
+// 10: the running gate.
 pub mod server;
 
-// 10: what it is told from outside.
+// 11: what it is told from outside.
 pub mod signals;
 
-// 11: the command line.
+// 12: the command line.
 pub mod cli;

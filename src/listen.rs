@@ -1,6 +1,6 @@
 //! Listening sockets, the accept loop, and the slots that bound how many connections are open.
 //!
-//! `server` binds a [`Listener`] for each address and runs [`Listener::accept`] until told to stop;
+//! `server` binds a [`Listener`] for each address, a [`UnixSocket`] for a path, and runs [`Listener::accept`] until told to stop;
 //! what is done with a connection is not known here.
 
 use std::convert::Infallible;
@@ -17,10 +17,12 @@ use crate::addr::PeerAddr;
 mod binding;
 mod inherited;
 mod slots;
+mod unix;
 
 pub use binding::{Binding, SYSTEMD};
 pub use inherited::Inherited;
-pub use slots::{Slot, Slots};
+pub use slots::{Room, Slot, Slots};
+pub use unix::UnixSocket;
 
 /// How accepting ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -44,8 +44,17 @@ struct Shared {
 struct State {
     /// Lines that nobody was told of yet.
     lost: AtomicU64,
+    /// All lines that were lost so far.
+    dropped: AtomicU64,
     /// Bytes in the queue.
     queued: AtomicUsize,
+}
+
+impl State {
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 enum Line {
@@ -82,8 +91,13 @@ impl Sink {
         let fits = state.queued.fetch_add(size, Ordering::Relaxed) + size <= QUEUE_BYTES;
         if !fits || queue.try_send(Line::Text(line)).is_err() {
             state.queued.fetch_sub(size, Ordering::Relaxed);
-            state.lost.fetch_add(1, Ordering::Relaxed);
+            state.lose();
         }
+    }
+
+    /// Lines that were lost so far.
+    pub fn dropped(&self) -> u64 {
+        self.shared.state.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until the lines so far are written, but never hangs on a pipe that nobody reads.
@@ -154,7 +168,7 @@ impl Output {
                 Line::Text(text) => {
                     self.tell_lost(state, lost_line);
                     if self.write(&text).is_err() {
-                        state.lost.fetch_add(1, Ordering::Relaxed);
+                        state.lose();
                     }
                     state.queued.fetch_sub(text.len(), Ordering::Relaxed);
                 }

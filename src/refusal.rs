@@ -16,6 +16,7 @@ use crate::registry::errors::Code;
 use crate::target;
 use crate::upstream;
 
+mod reason;
 mod table;
 mod words;
 
@@ -154,15 +155,6 @@ impl Refusal {
                 !matches!(error, upstream::Error::Body(_))
             }
             Self::Catalog(Fault::Unreadable) => true,
-            _ => false,
-        }
-    }
-
-    /// True when the client went away within its request: nobody reads the answer.
-    pub fn is_client_gone(&self) -> bool {
-        match self {
-            Self::Forward(forward::Error::Upstream(upstream::Error::Body(error)))
-            | Self::Form(error) => error.is_client_gone(),
             _ => false,
         }
     }

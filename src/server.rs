@@ -5,20 +5,24 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::{Admin, Reloads};
 use crate::body::Budget;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
 use crate::connection::Drainer;
 use crate::listen::{Inherited, Slots};
 use crate::log::Sink;
+use crate::metrics::Connections;
 use crate::pid_file::PidFile;
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
 
+mod admin_socket;
 mod certificates;
 mod checks;
 mod commands;
@@ -29,6 +33,7 @@ mod fixed;
 mod listeners;
 mod orders;
 mod reload;
+mod shared;
 mod sockets;
 mod succession;
 mod supervision;
@@ -40,6 +45,7 @@ use commands::{End, Underway};
 use files::Files;
 use fixed::Fixed;
 use listeners::Listeners;
+use shared::Shared;
 pub use sockets::{Address, Scheme};
 use supervision::Supervision;
 use upgrade::Start;
@@ -103,25 +109,6 @@ impl From<Failure> for Problems {
     }
 }
 
-/// What every connection looks at.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    snapshot: ArcSwap<Snapshot>,
-    budget: Arc<Budget>,
-}
-
-impl Shared {
-    /// What serves now.
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
-    }
-
-    /// The cap on what HTTP/2 uploads hold.
-    pub(crate) fn budget(&self) -> &Arc<Budget> {
-        &self.budget
-    }
-}
-
 impl Server {
     /// Builds everything, binds every address and starts the workers; connections wait in the kernel
     /// until [`run`](Self::run). The problems hold warnings when it worked, and errors when it did not.
@@ -135,9 +122,23 @@ impl Server {
         let Some(snapshot) = Snapshot::build(config, None, Purpose::Serve, &mut problems) else {
             return Err(Failure::Refused(problems));
         };
+        let most = config.connections.min((descriptors / 2).max(1));
+        if most < config.connections {
+            tracing::debug!(
+                most,
+                descriptors,
+                "fewer connections than limits.connections: half the descriptors"
+            );
+        }
+        let slots = Slots::new(most, config.connections_per_client);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             budget: Arc::new(Budget::new(config.h2_memory)),
+            connections: Connections::default(),
+            slots: slots.clone(),
+            phase: shared::Life::default(),
+            reloads: Reloads::new(SystemTime::now()),
+            log: process.log.clone(),
         });
         let drainer = Drainer::new();
         let inherited = process.inherited;
@@ -155,16 +156,8 @@ impl Server {
                 return Err(Failure::Unable(problems));
             }
         };
-        let most = config.connections.min((descriptors / 2).max(1));
-        if most < config.connections {
-            tracing::debug!(
-                most,
-                descriptors,
-                "fewer connections than limits.connections: half the descriptors"
-            );
-        }
-        let slots = Slots::new(most, config.connections_per_client);
-        let listeners = listeners.with(slots, workers.dispatcher());
+        let admin = Admin::new(Arc::clone(&shared) as _);
+        let listeners = listeners.with(slots, workers.dispatcher(), admin);
         Ok((
             Self {
                 file: file.to_owned(),
@@ -211,6 +204,7 @@ impl Server {
     /// Accepts connections and obeys commands until told to stop; when nobody can command any more, it
     /// stops as well. Returns how many connections were cut at the end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
+        self.shared.phase.serves();
         self.listeners.accept();
         self.supervision.ready(&self.serving());
         let mut underway = Underway {
@@ -219,11 +213,13 @@ impl Server {
         };
         let end = self.obey(&mut commands, &mut underway).await;
         if let End::Succeeded(successor) = end {
+            // Whoever still asks this process how the gate is means its successor.
             self.hand_over(&successor).await;
             if let Some(watchdog) = underway.watchdog.take() {
                 watchdog.abort();
             }
         } else {
+            self.shared.phase.drains();
             self.supervision.drains(self.shared.snapshot().drain);
             self.listeners.close().await;
         }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, request};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
@@ -19,9 +18,10 @@ use crate::access::Permitted;
 use crate::access_log::AccessLog;
 use crate::addr::Networks;
 use crate::auth::{Challenge, TokenService};
-use crate::body::{Body, Floor, Inbound, Received};
+use crate::body::{Body, Floor, Received};
 use crate::connection::{Exchange, Info};
 use crate::forward::{Around, Asker, Origin};
+use crate::metrics::{Board, SiteCounts};
 use crate::refusal::Refusal;
 use crate::registry::{Operation, is_registry_path};
 use crate::site::{Lead, Route, Site, Sites};
@@ -29,6 +29,7 @@ use crate::target::Target;
 
 mod bare;
 mod catalog;
+mod inflow;
 mod limiter;
 mod opened;
 mod plain;
@@ -72,6 +73,10 @@ pub struct Service {
     pub challenges: Option<Arc<crate::tls::challenges::Challenges>>,
     /// What only so many may be at.
     pub limiters: Arc<Limiters>,
+    /// What moves, and what was refused.
+    pub board: Arc<Board>,
+    /// Requests of no site.
+    pub elsewhere: Arc<SiteCounts>,
 }
 
 impl Service {
@@ -83,9 +88,8 @@ impl Service {
             received,
         } = exchange;
         let (parts, incoming) = request.into_parts();
-        let log = self.access_log.as_ref();
         let asker = opened::asker(&connection, &parts, &self.settings.trusted_proxies);
-        let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
+        let mut opened = Opened::new(self, &connection, asker.client, &received, &parts);
         let asking = Asking {
             worker,
             connection,
@@ -95,8 +99,14 @@ impl Service {
             received,
         };
         let result = self.decide(asking, &mut opened).await;
-        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
+        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal, &self.board));
         opened.close(response)
+    }
+
+    /// The counters of every site, one or more times, and of requests of none.
+    pub fn counts(&self) -> impl Iterator<Item = &Arc<SiteCounts>> {
+        let sites = self.sites.all().map(|site| &site.counts);
+        sites.chain([&self.elsewhere])
     }
 
     async fn decide(&self, asking: Asking, opened: &mut Opened) -> Result<Response<Body>, Refusal> {
@@ -105,7 +115,7 @@ impl Service {
         let target = Target::of(&asking.parts)?;
         opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
-        opened.record.site(&site.name);
+        opened.record.site(&site.name, site.counts.shard());
         trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
         let route = match site.lead(target.path()).ok_or(Refusal::NoRoute)? {
             Lead::Response(response) => return respond(response.status),
@@ -140,8 +150,10 @@ impl Service {
         opened: &mut Opened,
     ) -> Result<Response<Body>, Refusal> {
         let Addressed { route, target, .. } = *addressed;
+        opened.record.token();
         let parts = &asking.parts;
-        let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
+        let client_body = (asking.incoming, asking.received);
+        let body = self.body(route, &parts.headers, client_body, &opened.record)?;
         let client = asking.asker.client;
         let asked = tokens::Asking::new(parts, target, client, body, &self.limiters);
         let Opened { record, manner, .. } = opened;
@@ -180,7 +192,9 @@ impl Service {
             Next::Redirect(location) => return Ok(redirect(&location)),
         };
         check_expectation(&parts.headers)?;
-        let body = self.body(route, &parts.headers, asking.incoming, asking.received)?;
+        record.show(&self.board);
+        let client_body = (asking.incoming, asking.received);
+        let body = self.body(route, &parts.headers, client_body, record)?;
         let around = Around {
             asker: &asker,
             target,
@@ -214,34 +228,6 @@ impl Service {
             return Err(Refusal::TooManyFields);
         }
         Ok(())
-    }
-
-    /// The client's body, bounded; nothing of it is read here, so no `100 Continue` has gone out.
-    fn body(
-        &self,
-        route: &Route,
-        headers: &HeaderMap,
-        incoming: Incoming,
-        received: Arc<Received>,
-    ) -> Result<Body, Refusal> {
-        let announced = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if let (Some(limit), Some(announced)) = (route.max_body, announced)
-            && announced > limit
-        {
-            return Err(Refusal::TooLarge(limit));
-        }
-        if incoming.is_end_stream() {
-            return Ok(Body::empty());
-        }
-        Ok(Body::stream(Inbound::new(
-            incoming,
-            received,
-            route.max_body,
-            self.settings.body_idle,
-            self.settings.floor,
-        )))
     }
 }
 

@@ -10,6 +10,7 @@ use http::StatusCode;
 use crate::access::Access;
 use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
+use crate::metrics::SiteCounts;
 use crate::registry::is_name;
 use crate::tls::trust::Trust;
 
@@ -41,6 +42,8 @@ pub struct Site {
     pub trust: Option<Trust>,
     /// What clients are to be told instead of what they addressed.
     pub external: Option<Origin>,
+    /// What is counted of it.
+    pub counts: Arc<SiteCounts>,
     /// In any order; the longest matching path wins.
     pub routes: Vec<Route>,
     /// Paths that lead nowhere, among which the longest wins as well.
@@ -133,6 +136,12 @@ impl Sites {
         self.divided
     }
 
+    /// Every site, once or more.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Site>> {
+        let sites = self.exact.values().chain(self.wildcard.values());
+        sites.chain(&self.any)
+    }
+
     /// Closes connections to upstreams that have been idle for long.
     pub fn close_idle(&self) {
         let now = tokio::time::Instant::now();
@@ -143,12 +152,7 @@ impl Sites {
 
     /// Every route of every site, for the next snapshot.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        let sites = self
-            .exact
-            .values()
-            .chain(self.wildcard.values())
-            .chain(&self.any);
-        sites.flat_map(|site| &site.routes)
+        self.all().flat_map(|site| &site.routes)
     }
 }
 
@@ -283,6 +287,7 @@ mod tests {
             hosts,
             trust: None,
             external: None,
+            counts: Arc::new(SiteCounts::new("a")),
             routes: Vec::new(),
             responses: Vec::new(),
         }

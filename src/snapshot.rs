@@ -23,6 +23,7 @@ use crate::forward::Forward;
 use crate::htpasswd::LiveUsers;
 use crate::live_file::Quiet;
 use crate::log::{Destination, Sink};
+use crate::metrics::SiteCounts;
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
 use crate::tls::trust::Trust;
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub connection: connection::Settings,
     /// Peers whose connections begin with a PROXY header.
     pub proxy_protocol: Networks,
+    /// Who may ask how the gate is.
+    pub admin: config::Admin,
     /// How long transfers may go on after TERM.
     pub drain: Duration,
     /// The hosts whose certificates an authority issues, where there are any.
@@ -120,6 +123,8 @@ impl Snapshot {
             access_log,
             challenges: acme.as_ref().map(|acme| Arc::clone(acme.challenges())),
             limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.limiters)),
+            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.board)),
+            elsewhere: builder.counts(NO_SITE),
         };
         let connection = config.connection.clone();
         Some(Self {
@@ -128,6 +133,7 @@ impl Snapshot {
             service,
             connection,
             proxy_protocol: config.listen.proxy_protocol.clone(),
+            admin: config.listen.admin.clone(),
             drain: config.drain,
             notes,
             logins,
@@ -146,6 +152,11 @@ impl Snapshot {
     /// What each site shows; whoever looks after the files needs no more of the snapshot.
     pub fn certificates(&self) -> &[SiteCertificate] {
         &self.certificates
+    }
+
+    /// What came of passwords, and how many wait.
+    pub fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// Waits while somebody is writing one of the live files.
@@ -222,6 +233,16 @@ impl Builder<'_> {
         }
     }
 
+    /// Those of the site with this name, wherever it stood in the old config.
+    fn counts(&self, name: &str) -> Arc<SiteCounts> {
+        let old = self.old.map(|old| &old.service);
+        let known = old.and_then(|old| {
+            let mut all = old.counts();
+            all.find(|counts| counts.name() == name)
+        });
+        known.map_or_else(|| Arc::new(SiteCounts::new(name)), Arc::clone)
+    }
+
     fn sites(
         &self,
         trusts: &[Option<Trust>],
@@ -242,11 +263,13 @@ impl Builder<'_> {
                     Some(route_of(route, authenticator, upstream?))
                 })
                 .collect();
+            let counts = self.counts(&name);
             sites.push(Site {
                 name,
                 hosts: site.hosts.clone(),
                 trust: trust.clone(),
                 external: site.external.clone(),
+                counts,
                 routes,
                 responses: site.responses.clone(),
             });
@@ -273,6 +296,9 @@ fn route_of(route: &config::Route, authenticator: Authenticator, upstream: Arc<U
         cors: route.cors.clone(),
     }
 }
+
+/// No host is called so.
+const NO_SITE: &str = "-";
 
 fn report<T, E: ToString>(problems: &mut Problems, result: Result<T, E>) -> Option<T> {
     result

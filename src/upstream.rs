@@ -29,6 +29,7 @@ mod health;
 mod http1;
 mod node;
 mod pool;
+mod state;
 mod stream;
 mod trust;
 
@@ -37,6 +38,7 @@ pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
 pub use error::Error;
 pub use node::Check;
+pub use state::{State, ask};
 pub use trust::{HandshakeError, Trust, TrustError};
 
 use balance::Marked;

@@ -1,4 +1,4 @@
-//! A line of the access log, from the request's begin to the queue; another thread takes it from there to `/dev/null`.
+//! A line of the access log and its part of the metrics, from the request's begin to the queue; another thread takes it from there to `/dev/null`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tidegate::access_log::{AccessLog, Record, lost_line};
 use tidegate::addr::ClientAddr;
 use tidegate::body::{End, Observer, Received};
 use tidegate::log::{Destination, Sink};
+use tidegate::metrics::SiteCounts;
 use tidegate::registry::{Operation, Parsed};
 
 pub(crate) fn measure(criterion: &mut Criterion) {
@@ -18,6 +19,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     let Ok(Parsed::Operation(operation)) = Operation::parse(&Method::GET, path, None) else {
         panic!("{path} is no operation");
     };
+    let site = SiteCounts::new("registry.example.com");
     let mut group = criterion.benchmark_group("access-log");
     for json in [false, true] {
         let lost = if json {
@@ -30,27 +32,34 @@ pub(crate) fn measure(criterion: &mut Criterion) {
             sink: Sink::open(null, lost).unwrap(),
             json,
         };
-        let write = || record(Some(&log), black_box(&parts), &operation);
+        let write = || record(Some(&log), black_box(&parts), &operation, &site);
         group.bench_function(if json { "json" } else { "text" }, |bencher| {
             bencher.iter(write);
         });
     }
     group.bench_function("off", |bencher| {
-        bencher.iter(|| record(None, black_box(&parts), &operation));
+        bencher.iter(|| record(None, black_box(&parts), &operation, &site));
     });
     group.finish();
 }
 
 /// What `service` notes of a request that is answered.
-fn record(log: Option<&AccessLog>, parts: &http::request::Parts, operation: &Operation) {
+fn record(
+    log: Option<&AccessLog>,
+    parts: &http::request::Parts,
+    operation: &Operation,
+    site: &SiteCounts,
+) {
     let client = ClientAddr::vouched([192, 0, 2, 1].into());
     let received = Arc::<Received>::default();
-    let mut record = Record::begin(log, client, received, "0123456789abcdef");
+    let mut record = Record::begin(log, client, received, "0123456789abcdef", site.shard());
     record.request(parts);
-    record.site("registry.example.com");
+    record.site("registry.example.com", site.shard());
     record.operation(Some(operation));
     record.user(Some("alice"));
     record.upstream(Duration::from_millis(3));
     record.status(StatusCode::OK);
-    Box::new(record).ended(16 * 1024, End::Whole);
+    let mut record = Box::new(record);
+    record.moved(16 * 1024);
+    record.ended(16 * 1024, End::Whole);
 }

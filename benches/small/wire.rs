@@ -92,6 +92,7 @@ async fn serve(arrival: Arrival) {
         settings: &settings,
         budget: &Arc::new(Budget::new(1 << 20)),
         drain: drainer.listen(),
+        counts: &Default::default(),
     };
     let service = |exchange: Exchange| -> Answer {
         Box::pin(async move { Ok::<_, Infallible>(take(exchange).await) })

@@ -57,6 +57,11 @@ impl Hashing {
         &self.settings
     }
 
+    /// How many wait for a thread.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Runs `work` for a client of `network` on a hash thread; says [`Busy`] when the queue has no room for that
     /// network, or the wait is too long.
     pub(super) async fn run<T, F>(&self, network: Network, work: F) -> Result<T, Busy>

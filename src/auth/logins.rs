@@ -18,6 +18,7 @@ use super::throttle::{self, Before, Throttle, Try};
 use super::verified::{Mark, Verified};
 use crate::addr::Network;
 use crate::htpasswd::{Entry, Users};
+use crate::metrics::Logins as Counts;
 
 /// The hash threads, and what they found lately.
 #[derive(Debug)]
@@ -33,6 +34,15 @@ struct Memory {
     verified: Verified,
     throttle: Throttle,
     running: Mutex<Running>,
+    counts: Counts,
+}
+
+/// What came of a login that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Remembered,
+    Right,
+    Wrong,
 }
 
 type Running = HashMap<Mark, Arc<OnceCell<bool>>>;
@@ -62,6 +72,7 @@ impl Logins {
                 verified: Verified::new().map_err(io::Error::other)?,
                 throttle: Throttle::new(),
                 running: Mutex::default(),
+                counts: Counts::default(),
             }),
         })
     }
@@ -83,6 +94,16 @@ impl Logins {
         })
     }
 
+    /// What came of passwords so far.
+    pub fn counts(&self) -> &Counts {
+        &self.memory.counts
+    }
+
+    /// Passwords that wait for a hash thread.
+    pub fn waiting(&self) -> usize {
+        self.hashing.waiting()
+    }
+
     /// Whether the credentials, which came from `network`, are those of one of `users`.
     pub(super) async fn check(
         &self,
@@ -90,18 +111,37 @@ impl Logins {
         credentials: Credentials,
         network: Network,
     ) -> Result<bool, Unchecked> {
+        let found = self.look(users, credentials, network).await;
+        let counts = self.counts();
+        let counter = match found {
+            Ok(Found::Remembered) => &counts.remembered,
+            Ok(Found::Right) => &counts.right,
+            Ok(Found::Wrong) => &counts.wrong,
+            Err(Unchecked::Busy) => &counts.busy,
+            Err(Unchecked::TooMany(_)) => &counts.throttled,
+        };
+        counter.count();
+        found.map(|found| found != Found::Wrong)
+    }
+
+    async fn look(
+        &self,
+        users: Arc<Users>,
+        credentials: Credentials,
+        network: Network,
+    ) -> Result<Found, Unchecked> {
         let memory = &self.memory;
         let stored = users.find(&credentials.user).map_or(&[][..], Entry::stored);
         let mark = memory
             .verified
             .mark(&credentials.user, &credentials.password, stored);
         if memory.verified.knows(&mark, Instant::now()) {
-            return Ok(true);
+            return Ok(Found::Remembered);
         }
         let user = (credentials.user.as_slice(), stored);
         let tried = memory.throttle.name(network, user, mark);
         if memory.was_wrong(&tried, self.throttle)? {
-            return Ok(false);
+            return Ok(Found::Wrong);
         }
         let joined = Joined::join(memory, mark);
         let hash = || self.hash(users, credentials, tried);
@@ -111,7 +151,7 @@ impl Logins {
         let is_right = *found.map_err(|_elapsed| Unchecked::Busy)??;
         // Also for those who joined, from whatever network.
         memory.note(&tried, is_right, self.throttle);
-        Ok(is_right)
+        Ok(if is_right { Found::Right } else { Found::Wrong })
     }
 
     async fn hash(
@@ -131,6 +171,7 @@ impl Logins {
                 return Ok(false);
             }
             let is_right = verify(&users, &credentials);
+            memory.counts.hashes.count();
             // Here, before the next one's turn: whoever asked may be gone.
             memory.note(&tried, is_right, throttle);
             Ok(is_right)

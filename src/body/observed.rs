@@ -1,6 +1,6 @@
-//! A body that tells how it ended: the access log is written from here.
+//! A body that tells what moves in it and how it ended: the access log and the metrics are fed from here.
 //!
-//! Made by `service` around an answer's body.
+//! Made by `service` around an answer's body, and around a client's.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,6 +23,8 @@ pub enum End<'a> {
 
 /// Told once, when a body ends.
 pub trait Observer: Send {
+    /// So many more bytes were handed on.
+    fn moved(&mut self, bytes: usize);
     /// The body ended after `bytes` bytes.
     fn ended(self: Box<Self>, bytes: u64, end: End<'_>);
 }
@@ -39,6 +41,13 @@ impl Observed {
             body,
             bytes: 0,
             observer: Some(observer),
+        }
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        if let Some(observer) = &mut self.observer {
+            observer.moved(bytes);
         }
     }
 
@@ -61,7 +70,7 @@ impl http_body::Body for Observed {
         match &frame {
             None => self.tell(End::Whole),
             Some(Err(error)) => self.tell(End::Broken(error)),
-            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
+            Some(Ok(frame)) => self.moved(frame.data_ref().map_or(0, Bytes::len)),
         }
         Poll::Ready(frame)
     }

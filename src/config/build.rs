@@ -9,10 +9,10 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use super::document::Document;
-use super::networks::networks;
+use super::listen::{Listen, listen};
 use super::problem::Problem;
 use super::table::Table;
-use super::{Config, Listen, Log, acme, sites, units};
+use super::{Config, Log, acme, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::body::Floor;
 use crate::listen::Binding;
@@ -60,53 +60,6 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         acme: acme::read(&root, base),
     };
     Some(config)
-}
-
-fn listen(root: &Table<'_>) -> Option<Listen> {
-    let listen = root
-        .required("listen", "[listen] with https = [\"[::]:443\"]")
-        .table("listen")?;
-    let bindings = |key| -> Vec<Binding> {
-        let list = listen.parse_each(key, units::binding);
-        list.map(|list| {
-            list.value
-                .into_iter()
-                .map(|binding| binding.value)
-                .collect()
-        })
-        .unwrap_or_default()
-    };
-    let https = bindings("https");
-    let http = bindings("http");
-    let workers = listen.integer_or("workers", 1..=256, cores().min(MOST_WORKERS));
-    let proxy_protocol = networks(&listen, "proxy_protocol");
-    let trusted_proxies = networks(&listen, "trusted_proxies");
-    listen.required("https", "https = [\"[::]:443\"]");
-    if https.is_empty()
-        && let Some(place) = listen.place_of("https")
-    {
-        listen.report(
-            Problem::error(place, "listen.https names no usable address")
-                .fix("write https = [\"[::]:443\"]"),
-        );
-    }
-    if let Some(twice) = http
-        .iter()
-        .find(|binding| binding.port() != Some(0) && https.contains(binding))
-    {
-        let what = format!("{twice} stands in both listen.https and listen.http");
-        listen.report(
-            Problem::error(listen.place_of("http"), what)
-                .because("one socket speaks one of the two"),
-        );
-    }
-    Some(Listen {
-        https,
-        http,
-        workers,
-        proxy_protocol,
-        trusted_proxies,
-    })
 }
 
 fn log(root: &Table<'_>, base: &Path) -> Log {
@@ -282,7 +235,7 @@ fn bytes<T: TryFrom<u64>>(
 }
 
 /// As many as the process may use.
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -290,5 +243,3 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 /// HTTP/2's default, and its largest window (RFC 9113 section 6.9).
 const WINDOW: std::ops::RangeInclusive<u64> = 65_535..=0x7fff_ffff;
-/// More workers than this only split the connections to the upstream.
-const MOST_WORKERS: usize = 16;

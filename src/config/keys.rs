@@ -5,6 +5,9 @@
 pub const KEYS: &[&str] = &[
     "listen.https",
     "listen.http",
+    "listen.admin",
+    "listen.admin_allow",
+    "listen.admin_hosts",
     "listen.workers",
     "listen.proxy_protocol",
     "listen.trusted_proxies",

@@ -14,7 +14,9 @@ mod file;
 mod quantity;
 mod url;
 
-pub use address::{Host, HostPattern, binding, host_pattern, network, socket_address, unix_path};
+pub use address::{
+    Host, HostPattern, binding, host, host_pattern, network, socket_address, unix_path,
+};
 pub use file::{Secret, live_file, secret};
 pub use quantity::{duration, http_status, size};
 pub use url::{ExternalUrl, Scheme, UpstreamUrl, external_url, path_prefix, upstream_url};

@@ -81,6 +81,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
         settings: &settings,
         budget: &budget,
         drain: drainer.listen(),
+        counts: &Default::default(),
     };
     let peer = PeerAddr::new(([127, 0, 0, 1], 1).into());
     let info = Info {

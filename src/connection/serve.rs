@@ -22,6 +22,7 @@ use super::streams::Streams;
 use super::watch::{Late, Watch};
 use super::{Answer, Drain, Exchange, Info, Service, Terms, linger};
 use crate::body::{Holding, Received};
+use crate::metrics::{Connections, Protocol};
 
 /// A connection whose stream is open and whose HTTP version is known.
 pub(super) struct Connection<'a, S> {
@@ -48,6 +49,12 @@ impl<'a, S: Service> Connection<'a, S> {
     {
         let watch = Arc::clone(&self.watch);
         watch.begin(false);
+        let counts = self.terms.counts;
+        let protocol = match self.info.tls {
+            Some(_) => Protocol::Http1,
+            None => Protocol::Plain,
+        };
+        let _open = counts.open(protocol);
         let stream = Heard::new(stream, Requests::new(&watch));
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -57,7 +64,7 @@ impl<'a, S: Service> Connection<'a, S> {
             .serve_connection(TokioIo::new(stream), service_fn(self.requests(None)));
         let drain = self.terms.drain.clone();
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
-        note_end(&self.info, &watch, &end);
+        note_end(&self.info, &watch, &end, counts);
         let mut stream = http.into_parts().io.into_inner().into_inner();
         if let End::Late(Late::Head) = end {
             // Nobody else writes here any more: the head never became a request.
@@ -90,6 +97,8 @@ impl<'a, S: Service> Connection<'a, S> {
     {
         let watch = Arc::clone(&self.watch);
         watch.begin(true);
+        let counts = self.terms.counts;
+        let _open = counts.open(Protocol::Http2);
         let holding = Holding::new(self.terms.budget);
         let stream = Heard::new(stream, Counted::new(&watch, &holding));
         let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
@@ -110,7 +119,7 @@ impl<'a, S: Service> Connection<'a, S> {
             holding,
         };
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
-        note_end(&self.info, &watch, &end);
+        note_end(&self.info, &watch, &end, counts);
         if let End::Late(Late::Idle | Late::Head) = end {
             // A goodbye (GOAWAY) and a bounded time to send it.
             http.shut_down();
@@ -251,7 +260,16 @@ where
     }
 }
 
-fn note_end(info: &Info, watch: &Watch, end: &End) {
+fn note_end(info: &Info, watch: &Watch, end: &End, counts: &Connections) {
+    let counter = match end {
+        End::Done => &counts.done,
+        End::Broken(_) => &counts.broken,
+        End::Late(Late::Head) => &counts.late_head,
+        End::Late(Late::Idle) => &counts.idle,
+        End::Late(Late::Write) => &counts.late_write,
+        End::Abused => &counts.abused,
+    };
+    counter.count();
     let client = info.client;
     if let End::Late(late) = end {
         watch.note_late(*late);

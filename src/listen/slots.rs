@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::addr::ClientAddr;
+use crate::metrics::Counter;
 
 /// The connections that may be open at once, shared by all listeners.
 #[derive(Clone, Debug)]
 pub struct Slots {
+    most: usize,
     all: Arc<Semaphore>,
     clients: Arc<Clients>,
 }
@@ -21,11 +23,13 @@ pub struct Slots {
 struct Clients {
     most: usize,
     open: Mutex<HashMap<ClientAddr, usize>>,
+    accepted: Counter,
+    refused: Counter,
 }
 
 /// Room for one connection whose client is not known yet.
 #[derive(Debug)]
-pub(super) struct Room {
+pub struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -43,11 +47,29 @@ impl Slots {
         let clients = Clients {
             most: of_one_client,
             open: Mutex::default(),
+            accepted: Counter::default(),
+            refused: Counter::default(),
         };
         Self {
+            most: connections,
             all: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
             clients: Arc::new(clients),
         }
+    }
+
+    /// How many connections may be open.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Connections that got a slot so far.
+    pub fn accepted(&self) -> u64 {
+        self.clients.accepted.get()
+    }
+
+    /// Connections that were closed since their client had too many.
+    pub fn refused(&self) -> u64 {
+        self.clients.refused.get()
     }
 
     /// Waits until there is room for one more connection.
@@ -70,9 +92,11 @@ impl Slots {
         let mut open = self.clients.lock();
         let count = open.entry(client).or_insert(0);
         if *count >= self.clients.most {
+            self.clients.refused.count();
             return None;
         }
         *count += 1;
+        self.clients.accepted.count();
         Some(Slot {
             _room: room,
             client,
@@ -90,6 +114,7 @@ impl Slot {
         let mut open = self.clients.lock();
         let count = open.entry(client).or_insert(0);
         if *count >= self.clients.most {
+            self.clients.refused.count();
             return false;
         }
         *count += 1;

@@ -5,9 +5,11 @@ use std::net::{TcpListener, TcpStream};
 
 use tokio::sync::oneshot;
 
+use super::admin_socket::AdminSocket;
 use super::sockets::{Address, Scheme, Socket, State, bind_all, wanted};
 use super::workers::Dispatcher;
 use crate::addr::PeerAddr;
+use crate::admin::Admin;
 use crate::config::Listen;
 use crate::config::problem::Problems;
 use crate::listen::{Ending, Inherited, Listener, Slot, Slots};
@@ -16,6 +18,7 @@ use crate::listen::{Ending, Inherited, Listener, Slot, Slots};
 #[derive(Debug)]
 pub(super) struct Bound {
     sockets: Vec<Socket>,
+    file: AdminSocket,
     spare: Inherited,
 }
 
@@ -23,10 +26,13 @@ pub(super) struct Bound {
 #[derive(Debug)]
 pub(super) struct Listeners {
     sockets: Vec<Socket>,
+    /// The admin listener, where it is a file.
+    file: AdminSocket,
     /// Passed to the process, and named by no configuration yet.
     spare: Inherited,
     slots: Slots,
     dispatcher: Dispatcher,
+    admin: Admin,
 }
 
 impl Listeners {
@@ -36,12 +42,15 @@ impl Listeners {
         mut inherited: Inherited,
         problems: &mut Problems,
     ) -> Option<Bound> {
+        let file = AdminSocket::bind(&listen.admin, problems);
         let sockets = bind_all(&wanted(listen), &[], listen, &mut inherited, problems)?;
+        let file = file?;
         for name in inherited.names() {
             tracing::warn!(socket = %name, "a socket that was passed is named by no listener");
         }
         Some(Bound {
             sockets,
+            file,
             spare: inherited,
         })
     }
@@ -69,6 +78,8 @@ impl Listeners {
 
     /// Starts accepting on every socket that does not yet; needs a runtime.
     pub(super) fn accept(&mut self) {
+        self.file.accept(&self.admin);
+        let (slots, dispatcher, admin) = (&self.slots, &self.dispatcher, &self.admin);
         for socket in &mut self.sockets {
             if !matches!(socket.state, State::Bound(_)) {
                 continue;
@@ -77,15 +88,12 @@ impl Listeners {
             let (ended, end) = oneshot::channel();
             let before = std::mem::replace(&mut socket.state, State::Accepting { stop, end });
             if let State::Bound(listener) = before {
-                let accepting = accept(
-                    listener,
-                    socket.wanted.scheme,
-                    self.slots.clone(),
-                    stopped,
-                    self.dispatcher.clone(),
-                );
+                let accepting = match socket.wanted.scheme {
+                    Scheme::Admin => Accepting::Admin(admin.clone()),
+                    scheme => Accepting::Clients(slots.clone(), dispatcher.clone(), scheme),
+                };
                 tokio::spawn(async move {
-                    accepting.await;
+                    accepting.run(listener, stopped).await;
                     // Nobody waits for it when a reload has closed the socket.
                     let _ = ended.send(());
                 });
@@ -106,6 +114,9 @@ impl Listeners {
             .filter(|wanted| !have.contains(wanted))
             .cloned()
             .collect();
+        let Some(file) = self.file.changed(&listen.admin, problems) else {
+            return false;
+        };
         let Some(added) = bind_all(&new, &have, listen, &mut self.spare, problems) else {
             return false;
         };
@@ -114,6 +125,9 @@ impl Listeners {
             .partition(|socket| wanted.contains(&socket.wanted));
         self.sockets = kept;
         self.sockets.extend(added);
+        if let Some(file) = file {
+            self.file = file;
+        }
         for socket in gone {
             self.release(socket);
         }
@@ -132,9 +146,13 @@ impl Listeners {
     }
 
     /// Stops accepting, and returns when all that was accepted is with the workers. Who waits in a socket that only this
-    /// process holds is accepted first.
+    /// process holds is accepted first. Whoever watches over the gate may do so to its end.
     pub(super) async fn close(&mut self) {
-        for socket in std::mem::take(&mut self.sockets) {
+        let all = std::mem::take(&mut self.sockets).into_iter();
+        let (admin, gone) = all.partition(|socket| socket.wanted.scheme == Scheme::Admin);
+        self.sockets = admin;
+        let gone: Vec<_> = gone;
+        for socket in gone {
             let ending = socket.ending();
             socket.state.finish(ending).await;
         }
@@ -143,6 +161,7 @@ impl Listeners {
     /// The same for a successor, who holds the sockets as well. Who waits is accepted first all the same: the successor's
     /// configuration may have left out the socket.
     pub(super) async fn hand_over(&mut self) {
+        self.file.leave();
         for socket in std::mem::take(&mut self.sockets) {
             socket.state.finish(Ending::Empty).await;
         }
@@ -151,27 +170,42 @@ impl Listeners {
 
 impl Bound {
     /// Adds what serves the connections.
-    pub(super) fn with(self, slots: Slots, dispatcher: Dispatcher) -> Listeners {
+    pub(super) fn with(self, slots: Slots, dispatcher: Dispatcher, admin: Admin) -> Listeners {
         Listeners {
             sockets: self.sockets,
+            file: self.file,
             spare: self.spare,
             slots,
             dispatcher,
+            admin,
         }
     }
 }
 
-async fn accept(
-    listener: Listener,
-    scheme: Scheme,
-    slots: Slots,
-    stop: oneshot::Receiver<Ending>,
-    dispatcher: Dispatcher,
-) {
-    let handle = |stream: TcpStream, peer: PeerAddr, slot: Slot| {
-        dispatcher.dispatch(stream, peer, slot, scheme)
-    };
-    if let Err(error) = listener.accept(slots, stop, handle).await {
-        tracing::error!(%error, "a listener failed; restart the gate");
+/// What becomes of the connections of a socket.
+enum Accepting {
+    Clients(Slots, Dispatcher, Scheme),
+    Admin(Admin),
+}
+
+impl Accepting {
+    async fn run(self, listener: Listener, stop: oneshot::Receiver<Ending>) {
+        let accepted = match self {
+            Self::Clients(slots, dispatcher, scheme) => {
+                let handle = |stream: TcpStream, peer: PeerAddr, slot: Slot| {
+                    dispatcher.dispatch(stream, peer, slot, scheme);
+                };
+                listener.accept(slots, stop, handle).await
+            }
+            Self::Admin(admin) => {
+                let handle = |stream: TcpStream, peer: PeerAddr, slot: Slot| {
+                    admin.serve_tcp(stream, peer, slot);
+                };
+                listener.accept(admin.slots(), stop, handle).await
+            }
+        };
+        if let Err(error) = accepted {
+            tracing::error!(%error, "a listener failed; restart the gate");
+        }
     }
 }

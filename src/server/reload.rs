@@ -6,11 +6,13 @@
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Server;
+use super::supervision::first_words;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
 use crate::snapshot::{Purpose, Snapshot};
@@ -98,6 +100,8 @@ impl Server {
                 );
             }
         }
+        let failure = outcome.as_ref().err().map(first_words);
+        self.shared.reloads.note(SystemTime::now(), failure);
         let serving = self.serving();
         self.supervision
             .reload_ended(outcome.as_ref().err(), &serving);

@@ -21,6 +21,8 @@ pub enum Scheme {
     Https,
     /// Plain, for the redirect only.
     Http,
+    /// Plain, for whoever watches over the gate.
+    Admin,
 }
 
 /// A socket in use.
@@ -103,6 +105,7 @@ impl fmt::Display for Address {
         match self.scheme {
             Scheme::Https => write!(f, "https://{}", self.address),
             Scheme::Http => write!(f, "http://{}", self.address),
+            Scheme::Admin => write!(f, "http://{} (admin)", self.address),
         }
     }
 }
@@ -119,6 +122,10 @@ pub(super) fn wanted(listen: &Listen) -> Vec<Wanted> {
     };
     let mut wanted = all(Scheme::Https, &listen.https);
     wanted.extend(all(Scheme::Http, &listen.http));
+    wanted.extend(all(
+        Scheme::Admin,
+        listen.admin.binding().cloned().as_slice(),
+    ));
     wanted
 }
 
@@ -192,8 +199,9 @@ fn bind(wanted: &Wanted, listen: &Listen, inherited: &mut Inherited) -> io::Resu
             "there is no such socket",
         ));
     };
-    let mut all = listen.https.iter().chain(&listen.http);
-    let only_v6 = all.any(|other| other.is_ipv4() && other.port() == Some(address.port()));
+    let only_v6 = listen
+        .bindings()
+        .any(|other| other.is_ipv4() && other.port() == Some(address.port()));
     let listener = Listener::bind(address, only_v6)?;
     Ok(vec![Socket::new(wanted, listener)?])
 }

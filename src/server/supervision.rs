@@ -61,7 +61,7 @@ impl Supervision {
 }
 
 /// The first error stands for all, with how many there are.
-fn first_words(problems: &Problems) -> String {
+pub(super) fn first_words(problems: &Problems) -> String {
     let first = problems.errors().next();
     let first = first.map_or_else(String::new, |problem| problems.line(problem));
     format!("{first} ({})", problems.summary())

@@ -221,7 +221,7 @@ impl Serving {
         let is_balancer = snapshot.proxy_protocol.contains(peer.ip());
         // A connection may outlive many reloads; what they replaced must not.
         drop(snapshot);
-        let (budget, drain) = (Arc::clone(self.shared.budget()), self.drain.clone());
+        let (shared, drain) = (Arc::clone(&self.shared), self.drain.clone());
         let Ok(mut arrival) = Arrival::new(stream, peer, settings.handshake) else {
             return;
         };
@@ -236,15 +236,19 @@ impl Serving {
         }
         let terms = Terms {
             settings: &settings,
-            budget: &budget,
+            budget: shared.budget(),
             drain,
+            counts: shared.connections(),
         };
         match scheme {
             Scheme::Https => {
                 let service = self.over_tls();
                 connection::serve_tls(arrival, terms, tls, service).await;
             }
-            Scheme::Http => connection::serve_plain(arrival, terms, self.over_http()).await,
+            // What asks for the gate itself never comes here; were it so, it would be redirected.
+            Scheme::Http | Scheme::Admin => {
+                connection::serve_plain(arrival, terms, self.over_http()).await
+            }
         }
         drop(counted);
     }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, Version, request};
 
+use super::Service;
 use super::request_id::RequestId;
-use crate::access_log::{AccessLog, Record};
+use crate::access_log::Record;
 use crate::addr::{ClientAddr, Networks};
 use crate::body::{Body, Received};
 use crate::connection::Info;
 use crate::forward::Asker;
 use crate::forward::headers::{REQUEST_ID, set_api_version};
+use crate::metrics::Board;
 use crate::refusal::{Manner, Refusal};
 use crate::registry::is_registry_path;
 use crate::site::Sharing;
@@ -28,14 +30,16 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) fn new(
-        log: Option<&AccessLog>,
+        service: &Service,
         connection: &Info,
         client: ClientAddr,
         received: &Arc<Received>,
         parts: &request::Parts,
     ) -> Self {
         let id = RequestId::next();
-        let mut record = Record::begin(log, client, Arc::clone(received), &id.text);
+        let log = service.access_log.as_ref();
+        let shard = service.elsewhere.shard();
+        let mut record = Record::begin(log, client, Arc::clone(received), &id.text, shard);
         record.peer(connection.peer, client);
         let tls = connection.tls.as_ref();
         if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
@@ -51,12 +55,8 @@ impl Opened {
     }
 
     /// The gate's own answer; an operator hears of what is the upstream's fault.
-    pub(super) fn refuse(&mut self, refusal: &Refusal) -> Response<Body> {
-        if refusal.is_client_gone() {
-            self.record.client_gone();
-        } else {
-            self.record.refused(refusal);
-        }
+    pub(super) fn refuse(&mut self, refusal: &Refusal, board: &Board) -> Response<Body> {
+        self.record.refused(refusal, refusal.reason(), board);
         if refusal.blames_upstream() {
             let cause = std::error::Error::source(refusal).map(ToString::to_string);
             tracing::warn!(error = %refusal, cause, "the upstream gave no answer");
@@ -74,9 +74,6 @@ impl Opened {
             sharing.mark(response.headers_mut());
         }
         self.record.status(response.status());
-        if !self.record.is_wanted() {
-            return response;
-        }
         response.map(|body| body.observed(Box::new(self.record)))
     }
 }

@@ -10,7 +10,7 @@ use http::{Method, Response, StatusCode};
 use super::opened::{Opened, asker};
 use super::{Exchange, Service};
 use crate::body::Body;
-use crate::refusal::{Manner, Refusal};
+use crate::refusal::Refusal;
 use crate::registry::is_registry_path;
 use crate::target::Target;
 
@@ -23,14 +23,13 @@ impl Service {
             received,
         } = exchange;
         let (parts, _unread) = request.into_parts();
-        let log = self.access_log.as_ref();
         let asker = asker(&connection, &parts, &self.settings.trusted_proxies);
-        let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
+        let mut opened = Opened::new(self, &connection, asker.client, &received, &parts);
         let result = match self.key_authorization(&parts).await {
             Some(answer) => Ok(key_authorization(answer)),
-            None => self.send_on(&parts, asker.scheme, &mut opened.manner),
+            None => self.send_on(&parts, asker.scheme, &mut opened),
         };
-        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
+        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal, &self.board));
         opened.close(response)
     }
 
@@ -48,13 +47,14 @@ impl Service {
         &self,
         parts: &http::request::Parts,
         scheme: &str,
-        manner: &mut Manner,
+        opened: &mut Opened,
     ) -> Result<Response<Body>, Refusal> {
         let target = Target::of(parts)?;
-        manner.registry = is_registry_path(target.path());
+        opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+        opened.record.site(&site.name, site.counts.shard());
         // Who speaks https to a proxy that speaks plain HTTP to us would be sent round in circles.
-        if manner.registry || scheme == "https" {
+        if opened.manner.registry || scheme == "https" {
             return Err(Refusal::PlainHttp);
         }
         let authority = match &site.external {

@@ -77,6 +77,21 @@ impl SiteCertificate {
         Some((pair.not_after() - now).whole_days())
     }
 
+    /// When clients begin to refuse what is shown; `None` while nothing is.
+    pub fn until(&self) -> Option<OffsetDateTime> {
+        self.shown.until()
+    }
+
+    /// What is wrong with the age of what is shown.
+    pub fn aged(&self, now: OffsetDateTime) -> Vec<Warning> {
+        let path = match &self.source {
+            Source::Files(live) => live.cert(),
+            Source::SelfSigned => Path::new("self-signed"),
+            Source::Acme(path) => path,
+        };
+        self.shown.aged(path, now)
+    }
+
     /// A warning for each host of the site that the certificate in its files does not cover.
     pub fn uncovered(&self) -> Vec<Warning> {
         let of_files = |live: &Arc<LivePair>| {

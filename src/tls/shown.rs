@@ -66,6 +66,21 @@ impl Shown {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = ages;
     }
 
+    /// When the first certificate of the chain expires; `None` while there is none.
+    pub fn until(&self) -> Option<OffsetDateTime> {
+        let pair = self.current()?;
+        pair.terms().iter().map(|term| term.until).min()
+    }
+
+    /// What is wrong with the certificates' age at `now`, told or not. `path` is the certificate's.
+    pub fn aged(&self, path: &Path, now: OffsetDateTime) -> Vec<Warning> {
+        let Some(pair) = self.current() else {
+            return Vec::new();
+        };
+        let terms = pair.terms().iter();
+        terms.filter_map(|term| term.warning(path, now)).collect()
+    }
+
     /// What there is to tell of the certificates' age that has not been told: once as the end comes near, once more
     /// shortly before it, and once when it is there. `path` is the certificate's.
     pub fn aging(&self, path: &Path, now: OffsetDateTime) -> Vec<Warning> {

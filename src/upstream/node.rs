@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use tokio::time::{Instant, timeout};
 
 use super::answer::Answer;
@@ -155,12 +155,20 @@ impl Node {
         })
     }
 
-    /// Asks as a registry is asked; any answer will do. Over a connection of its own: the pool's belong to the workers.
-    async fn ask(&self) -> Result<(), Error> {
-        let stream = connect::open(&self.endpoint, &self.settings).await?;
-        let connection = Connection::new(stream, CHECK, self.settings.head_size);
-        let exchanged = connection.exchange(&self.question(), Body::empty()).await;
-        exchanged.map(|_| ()).map_err(|failure| failure.error)
+    /// Asks as a registry is asked, and says what it answers or why it does not. Over a connection of its own: the pool's
+    /// belong to the workers.
+    pub(super) async fn ask(&self) -> Result<StatusCode, String> {
+        let asking = async {
+            let stream = connect::open(&self.endpoint, &self.settings).await?;
+            let connection = Connection::new(stream, CHECK, self.settings.head_size);
+            let exchanged = connection.exchange(&self.question(), Body::empty()).await;
+            let (head, _body) = exchanged.map_err(|failure| failure.error)?;
+            Ok(head.status)
+        };
+        match timeout(CHECK, asking).await {
+            Ok(asked) => asked.map_err(|error: Error| error.in_full()),
+            Err(_) => Err(format!("no answer to a check for {CHECK:?}")),
+        }
     }
 
     fn question(&self) -> request::Parts {
@@ -180,10 +188,8 @@ impl Node {
 impl Check {
     /// Asks the endpoint whether it is there, and notes what it says.
     pub async fn run(self) {
-        let outcome = match timeout(CHECK, self.node.ask()).await {
-            Ok(asked) => asked.map_err(|error| error.in_full()),
-            Err(_) => Err(format!("no answer to a check for {CHECK:?}")),
-        };
+        // Any answer will do.
+        let outcome = self.node.ask().await.map(|_status| ());
         self.node.health.checked(Instant::now(), outcome);
     }
 }

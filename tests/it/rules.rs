@@ -11,13 +11,14 @@ use toml::de::{DeTable, DeValue};
 use crate::support::proxy;
 
 /// A module imports only from levels below its own. The same table stands in `src/lib.rs`.
-const LEVELS: [&[&str]; 13] = [
+const LEVELS: [&[&str]; 14] = [
     &[
         "addr",
         "body",
         "buffers",
         "live_file",
         "log",
+        "metrics",
         "percent",
         "pid_file",
         "secret",
@@ -40,6 +41,7 @@ const LEVELS: [&[&str]; 13] = [
     &["service"],
     &["config"],
     &["snapshot"],
+    &["admin", "inspect"],
     &["server"],
     &["signals"],
     &["cli"],

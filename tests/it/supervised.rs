@@ -425,6 +425,47 @@ fn an_upgrade_loses_nothing() {
 }
 
 #[test]
+fn an_upgrade_hands_the_admin_listener_on() {
+    let registry = Registry::obliging();
+    let dir = crate::support::proxy::directory();
+    let path = dir.path().join("admin.sock");
+    for place in ["127.0.0.1:0", &format!("unix:{}", path.display())] {
+        let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{place}\"");
+        let (folder, file) = named(&registry, &listen);
+        let manager = Manager::new(folder.path());
+        let mut gate = Gate::spawn(&mut serve(&file, &manager));
+        let line = gate.line("(admin)");
+        let ready = || {
+            let answer = match line.split_once("http://") {
+                Some((_, rest)) => {
+                    let (address, _) = rest.split_once(' ').unwrap();
+                    crate::admin::get(address.parse().unwrap(), "/metrics")
+                }
+                None => crate::admin::get_unix(&path, "/metrics"),
+            };
+            let text = answer.text();
+            assert!(text.contains("\ntidegate_ready 1\n"), "{text}");
+            let mut lines = text.lines();
+            let started = lines.find_map(|line| line.strip_prefix("process_start_time_seconds "));
+            started.unwrap().to_owned()
+        };
+        assert!(manager.told().starts_with("READY=1"));
+        let first = ready();
+        gate.signal(Signal::USR2);
+        let successor = Successor::of(&manager.told());
+        assert!(manager.told().starts_with("READY=1"));
+        let until = Instant::now() + PATIENCE;
+        while ready() == first {
+            assert!(Instant::now() < until, "the successor is never asked");
+        }
+        assert_eq!(gate.end(), Some(0));
+        assert_ne!(ready(), first);
+        successor.signal(Signal::TERM);
+        assert!(manager.told().starts_with("STOPPING=1"));
+    }
+}
+
+#[test]
 fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
     let registry = Registry::obliging();
     let (dir, file) = usual(&registry);

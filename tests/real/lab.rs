@@ -29,7 +29,7 @@ pub(crate) use self::harbor::Harbor;
 pub(crate) use self::image::{Image, MIB, write_random};
 pub(crate) use self::oci_client::oci_client;
 pub(crate) use self::process::{
-    Outcome, Service, command, run, run_within, sha256, wait_until, wait_up_to,
+    Outcome, Service, command, run, run_with_input, run_within, sha256, wait_until, wait_up_to,
 };
 pub(crate) use self::python::{dxf, oras};
 
@@ -48,6 +48,7 @@ pub(crate) struct Lab {
     certs: Certs,
     port: u16,
     registry_port: u16,
+    admin_port: u16,
     mode: &'static str,
     lifetime: Option<&'static str>,
     dir: TempDir,
@@ -101,6 +102,7 @@ impl Lab {
             certs,
             port,
             registry_port,
+            admin_port: free_port(),
             mode,
             lifetime,
             dir,
@@ -172,6 +174,11 @@ impl Lab {
     /// The gate's port.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it is watched.
+    pub(crate) fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin_port)
     }
 
     /// An address at the registry itself, around the gate.
@@ -250,6 +257,7 @@ impl Lab {
 
     fn gate_config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
+        let admin = self.admin_port;
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
         let lifetime = self
             .lifetime
@@ -266,6 +274,7 @@ impl Lab {
         format!(
             r#"[listen]
 https = ["127.0.0.1:{port}", "[::1]:{port}"]
+admin = "127.0.0.1:{admin}"
 
 [log]
 access_file = "{dir}/access.log"

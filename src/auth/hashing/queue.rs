@@ -82,6 +82,11 @@ impl Queue {
         }
     }
 
+    /// How much waits.
+    pub(super) fn len(&self) -> usize {
+        self.state().count
+    }
+
     /// Ends every wait in [`next`](Self::next), now and later.
     pub(super) fn close(&self) {
         self.state().is_closed = true;

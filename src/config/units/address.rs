@@ -166,7 +166,11 @@ pub fn unix_path(text: &str) -> Result<PathBuf, Error> {
 }
 
 /// A name or an IP literal, with or without brackets, and no port.
-pub(super) fn host(text: &str) -> Result<Host, Error> {
+///
+/// # Errors
+///
+/// What no host can be called.
+pub fn host(text: &str) -> Result<Host, Error> {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));

@@ -102,6 +102,7 @@ impl Gate {
                 settings: &settings,
                 budget: &budget,
                 drain,
+                counts: &Default::default(),
             };
             let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
             let info = Info {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -72,7 +73,12 @@ impl Client {
 
     /// Without TLS.
     pub(crate) fn plain(address: SocketAddr) -> Self {
-        let socket = dial(address);
+        Self::over(dial(address))
+    }
+
+    /// Without TLS, on a socket of any kind.
+    pub(crate) fn over(socket: impl Into<OwnedFd>) -> Self {
+        let socket = TcpStream::from(socket.into());
         Self {
             stream: Box::new(socket.try_clone().unwrap()),
             socket,

@@ -125,7 +125,7 @@ impl Proxy {
         self.listener(Scheme::Http)
     }
 
-    fn listener(&self, scheme: Scheme) -> SocketAddr {
+    pub(crate) fn listener(&self, scheme: Scheme) -> SocketAddr {
         let mut all = self.addresses.iter();
         all.find(|address| address.scheme == scheme)
             .unwrap()

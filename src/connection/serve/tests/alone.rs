@@ -21,6 +21,7 @@ async fn serve(stream: DuplexStream, permits: Arc<Semaphore>, http2: bool) {
         settings: &settings,
         budget: &Arc::new(Budget::new(1 << 20)),
         drain: drainer.listen(),
+        counts: &Default::default(),
     };
     let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
     let info = Info {

@@ -24,6 +24,7 @@ async fn serve(settings: Settings, service: impl Service + Sync) -> (TcpStream, 
             settings: &settings,
             budget: &Arc::new(Budget::new(1 << 20)),
             drain: drainer.listen(),
+            counts: &Default::default(),
         };
         serve_plain(arrival, terms, service).await;
     });

@@ -44,6 +44,7 @@ fn serve(stream: DuplexStream, http2: bool, service: impl Service + Sync) -> Joi
             settings: &settings,
             budget: &Arc::new(Budget::new(1 << 30)),
             drain: drainer.listen(),
+            counts: &Default::default(),
         };
         let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
         let info = Info {

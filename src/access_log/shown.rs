@@ -1,0 +1,36 @@
+//! What of a request is shown while it runs, and where its bytes count.
+//!
+//! Called by `service` once it is known what is asked for.
+
+use std::sync::Arc;
+
+use super::Record;
+use crate::metrics::{Board, Flow, Operation, Transfer};
+
+impl Record {
+    /// Something of a repository is about to move: it is on the board until it ends.
+    pub fn show(&mut self, board: &Arc<Board>) {
+        let facts = &self.facts;
+        if matches!(self.operation, Operation::Pull | Operation::Push) {
+            let texts = [
+                &*facts.user,
+                &*facts.client,
+                &*facts.site,
+                &*facts.repository,
+            ];
+            self.running = board.show(Transfer::new(self.operation, texts, self.began));
+        }
+    }
+
+    /// Where its bytes count.
+    pub fn flow(&self) -> Flow {
+        Flow {
+            shard: Arc::clone(&self.shard),
+            operation: self.operation,
+            transfer: self
+                .running
+                .as_ref()
+                .map(|running| Arc::clone(&running.transfer)),
+        }
+    }
+}

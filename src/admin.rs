@@ -1,0 +1,172 @@
+//! The admin listener: whether the gate is well, and its numbers, for whoever watches over it.
+//!
+//! `server` hands over what it has accepted at `listen.admin`, and is asked for all that is shown. There is no TLS and no
+//! password here: the address, the networks of `listen.admin_allow`, or the rights of the socket's file say who may ask.
+//! Each connection is for one request and has few seconds; their slots are their own, so that a flood of the gate leaves
+//! room to look at it, and a flood here costs the gate nothing.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::TcpStream as StdStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::addr::PeerAddr;
+use crate::body::Budget;
+use crate::listen::{Room, Slot, Slots};
+use crate::log::Sink;
+use crate::metrics::Connections;
+use crate::snapshot::Snapshot;
+
+mod answer;
+mod host;
+mod numbers;
+mod ready;
+mod reloads;
+
+pub use reloads::{Outcome, Reloads};
+
+/// The gate, as it is shown here.
+pub trait Gate: fmt::Debug + Send + Sync + 'static {
+    /// What serves now.
+    fn snapshot(&self) -> Arc<Snapshot>;
+    /// Where in its life it is.
+    fn phase(&self) -> Phase;
+    /// What came of reloads.
+    fn reloads(&self) -> &Reloads;
+    /// What is counted of clients' connections.
+    fn connections(&self) -> &Connections;
+    /// The slots of clients' connections.
+    fn slots(&self) -> &Slots;
+    /// What unread HTTP/2 uploads hold.
+    fn budget(&self) -> &Budget;
+    /// The process's own log.
+    fn log(&self) -> Option<&Sink>;
+}
+
+/// Where in its life a gate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It does not accept yet.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It accepts no more.
+    Draining,
+}
+
+/// What answers on the admin listener, whatever its address; a copy is the same one.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    gate: Arc<dyn Gate>,
+    slots: Slots,
+    strangers: Arc<Semaphore>,
+}
+
+/// Who is asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// Who may open the socket's file.
+    Local,
+    Peer(PeerAddr),
+}
+
+impl Admin {
+    /// Shows this gate.
+    pub fn new(gate: Arc<dyn Gate>) -> Self {
+        Self {
+            gate,
+            slots: Slots::new(CONNECTIONS, OF_ONE_CLIENT),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+        }
+    }
+
+    /// The slots of its connections.
+    pub fn slots(&self) -> Slots {
+        self.slots.clone()
+    }
+
+    /// Serves a connection on a task of its own; needs a runtime.
+    pub fn serve_tcp(&self, stream: StdStream, peer: PeerAddr, slot: Slot) {
+        let stranger = if self.may_ask(Asker::Peer(peer)) {
+            None
+        } else {
+            // He is told why, unless there are many of him.
+            match Arc::clone(&self.strangers).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => return,
+            }
+        };
+        let admin = self.clone();
+        tokio::spawn(async move {
+            // What the system does not let this runtime watch is closed.
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                admin.serve(stream, Asker::Peer(peer)).await;
+            }
+            drop((slot, stranger));
+        });
+    }
+
+    /// The same for one that came over a socket in the file system.
+    pub fn serve_unix(&self, stream: UnixStream, room: Room) {
+        let admin = self.clone();
+        tokio::spawn(async move {
+            admin.serve(stream, Asker::Local).await;
+            drop(room);
+        });
+    }
+
+    async fn serve<IO>(self, stream: IO, asker: Asker)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let answer = service_fn(move |request| {
+            let admin = self.clone();
+            async move { Ok::<_, Infallible>(admin.answer(asker, &request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_header_size(HEAD_SIZE)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), answer);
+        match timeout(WHOLE, connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(?asker, %error, "admin connection broken"),
+            Err(_elapsed) => tracing::debug!(?asker, "admin connection closed: too slow"),
+        }
+    }
+
+    fn may_ask(&self, asker: Asker) -> bool {
+        match asker {
+            Asker::Local => true,
+            Asker::Peer(peer) => {
+                let address = peer.ip().to_canonical();
+                address.is_loopback() || self.gate.snapshot().admin.allow.contains(address)
+            }
+        }
+    }
+}
+
+/// Some that scrape, some that look, and those who were slow.
+const CONNECTIONS: usize = 64;
+/// Behind one address there may be several who watch.
+const OF_ONE_CLIENT: usize = 16;
+/// Of those who may not ask.
+const STRANGERS: usize = 8;
+/// A request without a body.
+const HEAD: Duration = Duration::from_secs(5);
+const HEAD_SIZE: usize = 16 * 1024;
+/// A connection from its first byte to its last.
+const WHOLE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

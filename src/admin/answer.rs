@@ -1,0 +1,116 @@
+//! One request to the admin listener, and its answer.
+//!
+//! Called for each connection. The order is: who asks, by what name, with what method, for what.
+
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::task::spawn_blocking;
+
+use super::host::Asked;
+use super::ready::Readiness;
+use super::{Admin, Asker, numbers};
+use crate::body::Body;
+use crate::metrics::Form;
+
+impl Admin {
+    /// Never fails; whoever may not ask is told so.
+    pub(super) async fn answer<B>(&self, asker: Asker, request: &Request<B>) -> Response<Body> {
+        let refused = self.refuse(asker, request);
+        let mut response = match refused {
+            Some(refused) => refused,
+            None => match request.uri().path() {
+                "/healthz" => text(StatusCode::OK, "alive\n"),
+                "/readyz" => self.readiness(),
+                "/metrics" => self.metrics(request.headers()).await,
+                _ => text(StatusCode::NOT_FOUND, PATHS),
+            },
+        };
+        let headers = response.headers_mut();
+        for (name, value) in ALWAYS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    fn refuse<B>(&self, asker: Asker, request: &Request<B>) -> Option<Response<Body>> {
+        if !self.may_ask(asker) {
+            return Some(text(StatusCode::FORBIDDEN, STRANGER));
+        }
+        if asker != Asker::Local && !self.is_known(&Asked::of(request.uri(), request.headers())) {
+            return Some(text(StatusCode::MISDIRECTED_REQUEST, UNKNOWN_HOST));
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+            let allow = HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(header::ALLOW, allow);
+            return Some(response);
+        }
+        None
+    }
+
+    fn is_known(&self, host: &Asked) -> bool {
+        match host {
+            Asked::Nothing | Asked::Address => true,
+            Asked::Unclear => false,
+            Asked::Name(name) => {
+                let snapshot = self.gate.snapshot();
+                let mut sites = snapshot.service.sites.all();
+                name == "localhost"
+                    || snapshot.admin.hosts.contains(name)
+                    || sites.any(|site| site.is_named(name))
+            }
+        }
+    }
+
+    fn readiness(&self) -> Response<Body> {
+        let readiness = Readiness::of(&*self.gate);
+        let status = match readiness.is_ready() {
+            true => StatusCode::OK,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        text(status, readiness.to_string())
+    }
+
+    /// On a thread for what takes long: the runtime here accepts the clients' connections.
+    async fn metrics(&self, headers: &HeaderMap) -> Response<Body> {
+        let accept = headers.get_all(header::ACCEPT).iter();
+        let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
+        let form = Form::of(&accept.join(","));
+        let gate = self.gate.clone();
+        match spawn_blocking(move || numbers::write(&*gate, form)).await {
+            Ok(Ok(written)) => {
+                let mut response = text(StatusCode::OK, written);
+                let media_type = HeaderValue::from_static(form.media_type());
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, media_type);
+                response
+            }
+            failed => {
+                tracing::error!(?failed, "the metrics could not be written");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "see the gate's log\n")
+            }
+        }
+    }
+}
+
+fn text(status: StatusCode, words: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(words));
+    *response.status_mut() = status;
+    let media_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// Nothing here is for a cache, a frame, or a guess at what it is.
+const ALWAYS: [(header::HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+const STRANGER: &str = "your address may not ask here; listen.admin_allow names those that may\n";
+const UNKNOWN_HOST: &str =
+    "ask by an address, as localhost, by a name of a site, or by one of listen.admin_hosts\n";
+const PATHS: &str = "there are /healthz, /readyz and /metrics\n";

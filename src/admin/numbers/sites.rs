@@ -1,0 +1,150 @@
+//! What requests came to, site by site.
+
+use std::collections::BTreeMap;
+
+use super::{Sample, family};
+use crate::metrics::{Family, Kind, SiteCounts, Totals, Value};
+use crate::snapshot::Snapshot;
+
+/// Of every site, and of requests of none, whose site is `-`; a site that nobody has asked anything says nothing.
+pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
+    let mut sites: BTreeMap<&str, &SiteCounts> = BTreeMap::new();
+    for counts in snapshot.service.counts() {
+        sites.insert(counts.name(), counts);
+    }
+    let totals: Vec<_> = sites
+        .into_iter()
+        .map(|(name, counts)| (name, counts.totals()))
+        .collect();
+    let mut families = Vec::from(requests(&totals));
+    families.extend(bytes(&totals));
+    families.extend(failures(&totals));
+    families
+}
+
+type All<'a> = [(&'a str, Totals)];
+
+fn requests(all: &All<'_>) -> [Family; 3] {
+    let requests = each(all, |totals| {
+        let row = |(operation, status, count)| {
+            let labels = vec![
+                (
+                    "operation",
+                    crate::metrics::Operation::as_str(operation).to_owned(),
+                ),
+                ("status", status),
+            ];
+            (labels, Value::Whole(count))
+        };
+        totals.requests.iter().cloned().map(row).collect()
+    });
+    let seconds = each(all, |totals| {
+        let asked = totals
+            .seconds
+            .iter()
+            .filter(|(_, spread)| spread.count() > 0);
+        asked
+            .map(|(operation, spread)| {
+                let labels = vec![("operation", operation.as_str().to_owned())];
+                (labels, Value::Spread(spread.clone()))
+            })
+            .collect()
+    });
+    let upstream = each(all, |totals| {
+        let known = (totals.all > 0).then(|| Value::Spread(totals.upstream.clone()));
+        known
+            .map(|spread| (Vec::new(), spread))
+            .into_iter()
+            .collect()
+    });
+    [
+        family(
+            Kind::Counter,
+            "tidegate_requests",
+            "Requests that have ended, by site, operation and status; 499 is a request without an answer.",
+            requests,
+        ),
+        family(
+            Kind::Histogram,
+            "tidegate_request_duration_seconds",
+            "From the request's head to the last byte of its answer.",
+            seconds,
+        ),
+        family(
+            Kind::Histogram,
+            "tidegate_upstream_head_duration_seconds",
+            "From the moment a request may be sent on to the head of the upstream's answer, the upload of its body included.",
+            upstream,
+        ),
+    ]
+}
+
+fn bytes(all: &All<'_>) -> [Family; 2] {
+    let moved = |which: fn((u64, u64)) -> u64| {
+        each(all, |totals| {
+            let rows = totals.bytes.iter().filter(|_| totals.all > 0);
+            rows.map(|(operation, received, sent)| {
+                let labels = vec![("operation", operation.as_str().to_owned())];
+                (labels, Value::Whole(which((*received, *sent))))
+            })
+            .collect()
+        })
+    };
+    [
+        family(
+            Kind::Counter,
+            "tidegate_received_bytes",
+            "Bytes of bodies that came from clients.",
+            moved(|(received, _)| received),
+        ),
+        family(
+            Kind::Counter,
+            "tidegate_sent_bytes",
+            "Bytes of bodies that went to clients.",
+            moved(|(_, sent)| sent),
+        ),
+    ]
+}
+
+fn failures(all: &All<'_>) -> [Family; 2] {
+    let refused = each(all, |totals| {
+        let rows = totals.refused.iter().filter(|_| totals.all > 0);
+        rows.map(|(reason, count)| {
+            let labels = vec![("reason", reason.as_str().to_owned())];
+            (labels, Value::Whole(*count))
+        })
+        .collect()
+    });
+    let broken = each(all, |totals| {
+        let rows = totals.broken.iter().filter(|_| totals.all > 0);
+        rows.map(|(end, count)| (vec![("ended", (*end).to_owned())], Value::Whole(*count)))
+            .collect()
+    });
+    [
+        family(
+            Kind::Counter,
+            "tidegate_refusals",
+            "Requests that the gate answered itself, by reason; no_credentials is how every login begins.",
+            refused,
+        ),
+        family(
+            Kind::Counter,
+            "tidegate_broken_responses",
+            "Answers that broke off, by the access log's word for who ended them.",
+            broken,
+        ),
+    ]
+}
+
+/// The samples of all sites, each with its site in front.
+fn each(all: &All<'_>, samples: impl Fn(&Totals) -> Vec<Sample>) -> Vec<Sample> {
+    let of_site = |(site, totals): &(&str, Totals)| -> Vec<Sample> {
+        let named = samples(totals).into_iter().map(|(labels, value)| {
+            let mut all = vec![("site", (*site).to_owned())];
+            all.extend(labels);
+            (all, value)
+        });
+        named.collect()
+    };
+    all.iter().flat_map(of_site).collect()
+}

@@ -1,0 +1,138 @@
+//! Who may ask, by a gate that is not there.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use http::Request;
+
+use super::*;
+use crate::config;
+use crate::snapshot::Purpose;
+
+#[derive(Debug)]
+struct Shown {
+    snapshot: Arc<Snapshot>,
+    phase: Phase,
+    reloads: Reloads,
+    connections: Connections,
+    slots: Slots,
+    budget: Budget,
+}
+
+impl Gate for Shown {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+    fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+    fn connections(&self) -> &Connections {
+        &self.connections
+    }
+    fn slots(&self) -> &Slots {
+        &self.slots
+    }
+    fn budget(&self) -> &Budget {
+        &self.budget
+    }
+    fn log(&self) -> Option<&Sink> {
+        None
+    }
+}
+
+fn admin(listen: &str, phase: Phase) -> Admin {
+    let text = format!(
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n{listen}\n[[site]]\nhosts = [\"docker.example.com\", \"*.reg.example\", \"*\"]\n\
+         tls = \"self-signed\"\n[[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\nauth = {{ mode = \"none\" }}\n"
+    );
+    let (config, mut problems) = config::parse(Path::new("proxy.toml"), text.as_bytes());
+    let config = config.unwrap_or_else(|| panic!("{problems}"));
+    let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems);
+    Admin::new(Arc::new(Shown {
+        snapshot: Arc::new(snapshot.unwrap_or_else(|| panic!("{problems}"))),
+        phase,
+        reloads: Reloads::new(SystemTime::UNIX_EPOCH),
+        connections: Connections::default(),
+        slots: Slots::new(1, 1),
+        budget: Budget::new(1),
+    }))
+}
+
+async fn status(admin: &Admin, asker: Asker, host: &str, path: &str) -> u16 {
+    let request = Request::builder().uri(path).header("host", host);
+    let answer = admin.answer(asker, &request.body(()).unwrap()).await;
+    answer.status().as_u16()
+}
+
+fn peer(address: &str) -> Asker {
+    Asker::Peer(PeerAddr::new(address.parse().unwrap()))
+}
+
+#[tokio::test]
+async fn strangers_are_refused_whatever_they_ask() {
+    let nobody = admin("", Phase::Serving);
+    let some = "admin_allow = [\"192.0.2.0/24\", \"2001:db8::7\"]";
+    let some = admin(some, Phase::Serving);
+    for (address, by_nobody, by_some) in [
+        ("127.0.0.1:1", 200, 200),
+        ("127.8.9.1:1", 200, 200),
+        ("[::1]:1", 200, 200),
+        ("[::ffff:127.0.0.1]:1", 200, 200),
+        ("192.0.2.9:1", 403, 200),
+        ("[::ffff:192.0.2.9]:1", 403, 200),
+        ("[2001:db8::7]:1", 403, 200),
+        ("198.51.100.1:1", 403, 403),
+        ("[2001:db8::8]:1", 403, 403),
+    ] {
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            assert_eq!(
+                status(&nobody, peer(address), "localhost", path).await,
+                by_nobody
+            );
+            assert_eq!(
+                status(&some, peer(address), "localhost", path).await,
+                by_some
+            );
+        }
+    }
+    assert_eq!(
+        status(&nobody, Asker::Local, "evil.example", "/metrics").await,
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_sites_names_are_known_but_not_those_of_everyone() {
+    let admin = admin("admin_hosts = [\"Prometheus.internal\"]", Phase::Serving);
+    for (host, expected) in [
+        ("docker.example.com:9090", 200),
+        ("a.reg.example", 200),
+        ("prometheus.internal", 200),
+        ("a.b.reg.example", 421),
+        ("anything.example", 421),
+        ("local host", 421),
+    ] {
+        assert_eq!(
+            status(&admin, peer("127.0.0.1:1"), host, "/healthz").await,
+            expected,
+            "{host}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn it_is_ready_only_while_it_serves() {
+    for (phase, ready) in [
+        (Phase::Starting, 503),
+        (Phase::Serving, 200),
+        (Phase::Draining, 503),
+    ] {
+        let admin = admin("", phase);
+        let asker = peer("127.0.0.1:1");
+        assert_eq!(status(&admin, asker, "localhost", "/readyz").await, ready);
+        assert_eq!(status(&admin, asker, "localhost", "/healthz").await, 200);
+    }
+}

@@ -1,0 +1,316 @@
+//! The admin listener: who may ask, what is told, and that it outlives floods, reloads and the end of the gate.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate::server::{Command, Scheme};
+
+use crate::listeners::kept_port;
+use crate::support::ask::chunk;
+use crate::support::client::{dial, dial_from};
+use crate::support::{Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
+
+fn watched(top: &str, admin: &str) -> String {
+    let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"");
+    config(top, "").replace("https = [\"127.0.0.1:0\"]", &listen)
+}
+
+fn start(registry: &Registry, top: &str) -> Proxy {
+    Proxy::start(registry, &watched(top, "127.0.0.1:0"))
+}
+
+fn admin(proxy: &Proxy) -> SocketAddr {
+    proxy.listener(Scheme::Admin)
+}
+
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
+    Client::plain(address).ask(&Ask::new("GET", path))
+}
+
+pub(crate) fn get_unix(path: &Path, target: &str) -> Answer {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nHost: anything\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    Client::over(stream).answer("GET")
+}
+
+fn number(metrics: &Answer, sample: &str) -> f64 {
+    let text = metrics.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(sample));
+    let value = line.unwrap_or_else(|| panic!("no {sample} in {text}"));
+    value.trim().parse().unwrap()
+}
+
+/// Until it is so, or for too long.
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn health_readiness_and_numbers_are_told() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+    assert_eq!(ask(&proxy, Http::Two, &Ask::new("GET", "/v2/")).status, 401);
+    let alive = get(admin(&proxy), "/healthz");
+    assert_eq!((alive.status, alive.text().as_str()), (200, "alive\n"));
+    assert_eq!(alive.one("cache-control"), "no-store");
+    let ready = get(admin(&proxy), "/readyz");
+    assert_eq!((ready.status, ready.text().as_str()), (200, "ready\n"));
+    let metrics = get(admin(&proxy), "/metrics");
+    assert_eq!(metrics.status, 200);
+    assert_eq!(
+        metrics.one("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    for (status, count) in [(200, 1.0), (401, 1.0)] {
+        let sample = format!(
+            "tidegate_requests_total{{site=\"localhost\",operation=\"ping\",status=\"{status}\"}}"
+        );
+        assert!((number(&metrics, &sample) - count).abs() < f64::EPSILON);
+    }
+    let accept = Ask::new("GET", "/metrics").header("accept", "application/openmetrics-text");
+    let open = Client::plain(admin(&proxy)).ask(&accept);
+    assert!(open.text().ends_with("# EOF\n"));
+    assert_eq!(get(admin(&proxy), "/").status, 404);
+}
+
+#[test]
+fn only_reading_is_understood() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    let head = Client::plain(admin(&proxy)).ask(&Ask::new("HEAD", "/healthz"));
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PURGE"] {
+        let answer = Client::plain(admin(&proxy)).ask(&Ask::new(method, "/healthz").body("x"));
+        assert_eq!(answer.status, 405, "{method}");
+        assert_eq!(answer.one("allow"), "GET, HEAD");
+    }
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn a_page_that_points_its_own_name_here_learns_nothing() {
+    let registry = Registry::obliging();
+    let listen = "admin = \"127.0.0.1:0\"\nadmin_hosts = [\"gate.internal\"]";
+    let text = watched("", "127.0.0.1:0").replace("admin = \"127.0.0.1:0\"", listen);
+    let proxy = Proxy::start(&registry, &text);
+    for (host, status) in [
+        ("localhost", 200),
+        ("localhost:9090", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:9090", 200),
+        ("GATE.internal:9090", 200),
+        ("", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+    ] {
+        for path in ["/healthz", "/metrics"] {
+            // Without a Host it is HTTP/1.0, as plain checks of balancers send it.
+            let mut client = Client::plain(admin(&proxy));
+            let answer = if host.is_empty() {
+                client.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
+                client.answer("GET")
+            } else {
+                client.ask(&Ask::new("GET", path).host(host))
+            };
+            assert_eq!(answer.status, status, "{host}");
+            assert!(status == 200 || !answer.text().contains("tidegate_"));
+        }
+    }
+}
+
+#[test]
+fn neither_side_is_closed_by_a_flood_of_the_other() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "[limits]\nconnections = 2\n");
+    let _flood: Vec<_> = (0..10).map(|_| dial(proxy.https())).collect();
+    assert_eq!(get(admin(&proxy), "/healthz").status, 200);
+    drop(_flood);
+    let _flood: Vec<_> = (0..100).map(|_| dial(admin(&proxy))).collect();
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+    // Another client finds room beside the one that takes all it gets.
+    let mut other = dial_from(Ipv4Addr::new(127, 0, 0, 2), admin(&proxy));
+    other
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    assert_eq!(Client::over(other).answer("GET").status, 200);
+}
+
+#[test]
+fn who_says_nothing_is_closed() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    let mut silent = Client::plain(admin(&proxy));
+    let mut slow = Client::plain(admin(&proxy));
+    slow.send("GET /healthz HTTP/1.1\r\nHost: ");
+    let began = Instant::now();
+    for client in [&mut silent, &mut slow] {
+        client.rest();
+    }
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn a_failed_reload_is_a_warning_and_a_number() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    let good = watched("", "127.0.0.1:0");
+    proxy.configure(&registry, &good.replace("[listen]", "[listne]"));
+    proxy.reload().unwrap_err();
+    let ready = get(admin(&proxy), "/readyz");
+    assert_eq!(ready.status, 200);
+    let said = ready.text();
+    assert!(
+        said.starts_with("ready\nwarning: the reload at ") && said.contains("proxy.toml:"),
+        "{said}"
+    );
+    let metrics = get(admin(&proxy), "/metrics");
+    let last = "tidegate_config_last_reload_successful";
+    let failed = "tidegate_config_reloads_total{outcome=\"failed\"}";
+    assert_eq!(number(&metrics, last).to_string(), "0");
+    assert_eq!(number(&metrics, failed).to_string(), "1");
+    proxy.configure(&registry, &good);
+    proxy.reload().unwrap();
+    assert_eq!(get(admin(&proxy), "/readyz").text(), "ready\n");
+    let metrics = get(admin(&proxy), "/metrics");
+    assert_eq!(number(&metrics, last).to_string(), "1");
+}
+
+#[test]
+fn a_gate_whose_registries_are_all_down_is_not_ready() {
+    let (port, _kept) = kept_port();
+    let registry = Registry::obliging();
+    let text = watched("", "127.0.0.1:0").replace(
+        "\"{upstream}\"",
+        &format!("{{ urls = [\"http://127.0.0.1:{port}\"], connect_retry = \"50ms\" }}"),
+    );
+    let proxy = Proxy::start(&registry, &text);
+    assert_eq!(get(admin(&proxy), "/readyz").status, 200);
+    eventually("it is down", || {
+        assert_eq!(
+            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+            502
+        );
+        get(admin(&proxy), "/readyz").status == 503
+    });
+    let answer = get(admin(&proxy), "/readyz");
+    assert!(answer.text().contains("no endpoint"), "{}", answer.text());
+    assert_eq!(get(admin(&proxy), "/healthz").status, 200);
+    let up = format!("tidegate_upstream_endpoint_up{{endpoint=\"http://127.0.0.1:{port}\"}}");
+    assert_eq!(
+        number(&get(admin(&proxy), "/metrics"), &up).to_string(),
+        "0"
+    );
+    let _back = Registry::start_at(SocketAddr::from(([127, 0, 0, 1], port)), |exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    eventually("it is back", || get(admin(&proxy), "/readyz").status == 200);
+}
+
+#[test]
+fn a_gate_that_drains_says_so_to_its_end() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    let mut client = Client::connect(&proxy);
+    client.send(
+        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+            .chunked()
+            .head(),
+    );
+    client.send(chunk(b"first"));
+    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    let metrics = get(admin(&proxy), "/metrics");
+    assert_eq!(number(&metrics, "tidegate_transfers").to_string(), "1");
+    proxy.tell(Command::Stop);
+    eventually("it drains", || get(admin(&proxy), "/readyz").status == 503);
+    assert!(get(admin(&proxy), "/readyz").text().contains("drains"));
+    assert_eq!(get(admin(&proxy), "/healthz").status, 200);
+    assert_eq!(get(admin(&proxy), "/metrics").status, 200);
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer("PATCH").status, 200);
+    proxy.wait();
+}
+
+#[test]
+fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut kept = Client::connect(&proxy);
+    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    let (first, _one) = kept_port();
+    let (second, _two) = kept_port();
+    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let path = proxy.path("admin.sock");
+    let mut take = |admin: &str| {
+        proxy.configure(&registry, &watched("", admin));
+        proxy.reload().unwrap();
+        assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    };
+    take(&at(first).to_string());
+    assert_eq!(get(at(first), "/readyz").status, 200);
+    take(&at(second).to_string());
+    assert_eq!(get(at(second), "/readyz").status, 200);
+    eventually("the first is closed", || {
+        std::net::TcpStream::connect(at(first)).is_err()
+    });
+    take(&format!("unix:{}", path.display()));
+    assert_eq!(get_unix(&path, "/readyz").text(), "ready\n");
+    take(&format!("unix:{}", path.display()));
+    assert_eq!(get_unix(&path, "/healthz").status, 200);
+    // One that cannot be had leaves what there is.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = taken.local_addr().unwrap().to_string();
+    proxy.configure(&registry, &watched("", &other));
+    assert!(proxy.reload().unwrap_err().to_string().contains(&other));
+    let said = get_unix(&path, "/readyz").text();
+    assert!(said.contains(&other), "{said}");
+    proxy.configure(&registry, &config("", ""));
+    proxy.reload().unwrap();
+    eventually("its file is gone", || !path.exists());
+    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+}
+
+#[test]
+fn a_socket_in_the_file_system_goes_with_the_gate() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &watched("", "unix:{dir}/admin.sock"));
+    let path = proxy.path("admin.sock");
+    eventually("it listens", || path.exists());
+    assert_eq!(get_unix(&path, "/healthz").status, 200);
+    proxy.tell(Command::Stop);
+    proxy.wait();
+    eventually("it is gone", || !path.exists());
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let registry = Registry::obliging();
+    for (admin, words) in [
+        ("127.0.0.1", "listen.admin"),
+        ("unix:admin.sock", "listen.admin"),
+        ("unix:{dir}/proxy.toml", "no socket"),
+        ("unix:{dir}/absent/admin.sock", "cannot listen on unix:"),
+    ] {
+        let dir = crate::support::proxy::directory();
+        let problems = Proxy::try_start(dir, &registry.url(), &watched("", admin));
+        let problems = problems.err().expect("a refusal").to_string();
+        assert!(problems.contains(words), "{words} in {problems}");
+    }
+}

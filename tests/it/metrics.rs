@@ -1,0 +1,255 @@
+//! The numbers: that they count what happens, that clients cannot multiply them, and that what is built on them has them.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate::server::Scheme;
+
+use crate::admin::get;
+use crate::support::{Ask, Client, Http, Proxy, Registry, ask, certs, config};
+
+fn start(registry: &Registry, top: &str) -> Proxy {
+    let listen = "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"";
+    let text = config(top, "").replace("https = [\"127.0.0.1:0\"]", listen);
+    Proxy::start(registry, &text)
+}
+
+fn metrics(proxy: &Proxy) -> String {
+    let answer = get(proxy.listener(Scheme::Admin), "/metrics");
+    assert_eq!(answer.status, 200);
+    answer.text()
+}
+
+/// The value of a sample, by its name and labels; 0 when it is not there.
+fn value(text: &str, sample: &str) -> f64 {
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
+}
+
+#[track_caller]
+fn is(text: &str, sample: &str, expected: f64) {
+    let found = value(text, sample);
+    assert!(
+        (found - expected).abs() < 1e-9,
+        "{sample} is {found}, not {expected}, in {text}"
+    );
+}
+
+/// A clients' connection ends after its answer is read; what it counts at its end comes a moment later.
+fn until(proxy: &Proxy, sample: &str, expected: f64) -> String {
+    let until = Instant::now() + crate::support::PATIENCE;
+    loop {
+        let text = metrics(proxy);
+        if (value(&text, sample) - expected).abs() < 1e-9 || Instant::now() > until {
+            is(&text, sample, expected);
+            return text;
+        }
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    let put = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u").body("0123456789");
+    for http in Http::BOTH {
+        assert_eq!(ask(&proxy, http, &put).status, 200);
+        assert_eq!(ask(&proxy, http, &Ask::new("GET", "/v2/")).status, 401);
+        let wrong = Ask::new("GET", "/v2/").login(b"alice:wrong");
+        assert_eq!(ask(&proxy, http, &wrong).status, 401);
+        let elsewhere = Ask::new("GET", "/v2/").host("other.example");
+        assert_eq!(ask(&proxy, http, &elsewhere).status, 421);
+    }
+    let requests = |operation: &str, status: u16| {
+        format!(
+            "tidegate_requests_total{{site=\"localhost\",operation=\"{operation}\",status=\"{status}\"}}"
+        )
+    };
+    let text = until(&proxy, &requests("ping", 401), 4.0);
+    is(&text, &requests("push", 200), 2.0);
+    let elsewhere = "tidegate_requests_total{site=\"-\",operation=\"other\",status=\"421\"}";
+    is(&text, elsewhere, 2.0);
+    for (sample, expected) in [
+        (
+            "tidegate_received_bytes_total{site=\"localhost\",operation=\"push\"}",
+            20.0,
+        ),
+        (
+            "tidegate_sent_bytes_total{site=\"localhost\",operation=\"push\"}",
+            4.0,
+        ),
+        (
+            "tidegate_request_duration_seconds_count{site=\"localhost\",operation=\"push\"}",
+            2.0,
+        ),
+        (
+            "tidegate_request_duration_seconds_bucket{le=\"+Inf\",site=\"localhost\",operation=\"push\"}",
+            2.0,
+        ),
+        (
+            "tidegate_upstream_head_duration_seconds_count{site=\"localhost\"}",
+            2.0,
+        ),
+        (
+            "tidegate_refusals_total{site=\"localhost\",reason=\"no_credentials\"}",
+            2.0,
+        ),
+        (
+            "tidegate_refusals_total{site=\"localhost\",reason=\"wrong_password\"}",
+            2.0,
+        ),
+        ("tidegate_refusals_total{site=\"-\",reason=\"host\"}", 2.0),
+        ("tidegate_logins_total{outcome=\"right\"}", 1.0),
+        ("tidegate_logins_total{outcome=\"remembered\"}", 1.0),
+        ("tidegate_logins_total{outcome=\"wrong\"}", 2.0),
+        ("tidegate_password_hashes_total", 2.0),
+        ("tidegate_password_hashes_waiting", 0.0),
+        ("tidegate_connections_accepted_total", 8.0),
+        ("tidegate_config_last_reload_successful", 1.0),
+        ("tidegate_ready", 1.0),
+    ] {
+        is(&text, sample, expected);
+    }
+    until(
+        &proxy,
+        "tidegate_connections_closed_total{reason=\"done\"}",
+        8.0,
+    );
+    // A reload leaves it all.
+    proxy.reload().unwrap();
+    is(&metrics(&proxy), &requests("push", 200), 2.0);
+}
+
+#[test]
+fn connections_are_counted_while_they_are_open() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "[limits]\nconnections_per_client = 2\n");
+    let mut one = Client::connect(&proxy);
+    assert_eq!(one.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    let mut two = Client::connect(&proxy);
+    assert_eq!(two.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    let third = Client::try_tls(proxy.https(), "localhost", certs::usual_client("http/1.1"));
+    assert!(third.is_err());
+    let text = metrics(&proxy);
+    is(&text, "tidegate_connections{protocol=\"h1\"}", 2.0);
+    is(&text, "tidegate_connections_refused_total", 1.0);
+    drop((one, two));
+    until(&proxy, "tidegate_connections{protocol=\"h1\"}", 0.0);
+}
+
+/// Every series, without its value.
+fn series(text: &str) -> BTreeSet<String> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let named = samples.filter_map(|line| line.rsplit_once(' '));
+    named.map(|(series, _)| series.to_owned()).collect()
+}
+
+#[test]
+fn a_client_cannot_multiply_the_series() {
+    let registry = Registry::start(|exchange| {
+        let words = exchange.head.target.split(['-', '/']);
+        let number = words.filter_map(|word| word.parse().ok()).next();
+        let status = 200 + number.unwrap_or(0_u16) * 7 % 400;
+        exchange.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
+    });
+    let proxy = start(&registry, "");
+    let round = |numbers: std::ops::Range<u16>| {
+        let mut client = Client::connect(&proxy);
+        for number in numbers {
+            for request in [
+                Ask::new(&format!("M{number}"), "/v2/"),
+                Ask::alice("GET", "/v2/").host(&format!("h{number}.example")),
+                Ask::alice("GET", &format!("/v2/repository-{number}/tags/list")),
+                Ask::new("GET", "/v2/").login(format!("user{}:x", number % 5).as_bytes()),
+                Ask::new("GET", &format!("/path/{number}")),
+            ] {
+                if client.try_send(request.head()).is_err()
+                    || client.try_answer(&request.method).is_err()
+                {
+                    client = Client::connect(&proxy);
+                }
+            }
+        }
+        let found = series(&metrics(&proxy));
+        for series in &found {
+            for words in ["M1", "example", "repository-", "user", "/path"] {
+                assert!(!series.contains(words), "{series}");
+            }
+        }
+        found
+    };
+    let first = round(0..20);
+    let then = round(20..120);
+    let more: Vec<_> = then.difference(&first).collect();
+    // A hundred values of each kind came, and of statuses there are no more than are listed.
+    assert!(more.len() < 44, "{more:?}");
+}
+
+#[test]
+fn scraping_delays_no_request() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    let address: SocketAddr = proxy.listener(Scheme::Admin);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(get(address, "/metrics").status, 200);
+                }
+            });
+        }
+        let mut slowest = Duration::ZERO;
+        for _ in 0..100 {
+            let began = Instant::now();
+            // A connection each: accepting shares its thread with the admin listener.
+            let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
+            assert_eq!(answer.status, 200);
+            slowest = slowest.max(began.elapsed());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    });
+}
+
+/// The names of metrics in a text that has queries in it.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c: char| !is_part(c));
+    let ours = words.filter(|word| {
+        let word = word.strip_prefix("tidegate_");
+        word.is_some_and(|rest| !rest.is_empty())
+    });
+    let processs = text
+        .split(|c: char| !is_part(c))
+        .filter(|word| word.starts_with("process_"));
+    ours.chain(processs).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_number_of_the_alerts_and_the_dashboard_is_there() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry, "");
+    assert_eq!(
+        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        200
+    );
+    let told: BTreeSet<_> = series(&metrics(&proxy))
+        .into_iter()
+        .map(|series| series.split('{').next().unwrap().to_owned())
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/prometheus");
+    for (file, least) in [("alerts.yml", 12), ("dashboard.json", 25)] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let used = names(&text);
+        assert!(used.len() >= least, "{file}: {used:?}");
+        let missing: Vec<_> = used.difference(&told).collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+    }
+}
