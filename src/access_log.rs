@@ -4,20 +4,25 @@
 //! which is when the last byte of the answer is out, or when nobody waits for it any more. It never
 //! holds a query, a credential or a header's value, and control bytes are escaped.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{Method, Version, request};
 
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::{self, Cut, End, Observer, Received};
 use crate::log::Sink;
-use crate::metrics::{self, Board, Reason, Refused, Running, Shard};
+use crate::metrics::{self, Board, Reason, Refused, Running, SiteCounts};
 use crate::registry::{Action, Operation};
 
 mod line;
+mod request_id;
 mod shown;
 
 pub use line::lost_line;
 use line::{as_json, as_text};
+pub use request_id::RequestId;
 
 /// Where and how the lines are written.
 #[derive(Clone, Debug)]
@@ -35,67 +40,62 @@ pub struct Record {
     began: Instant,
     received: Arc<Received>,
     is_client_gone: bool,
-    shard: Arc<Shard>,
+    /// Of its site, or of none.
+    counts: Arc<SiteCounts>,
+    is_site_known: bool,
     operation: metrics::Operation,
     /// While it is on the board of what moves.
     running: Option<Running>,
     facts: Facts,
 }
 
-/// The fields of a line, in its order.
-#[derive(Debug, Default)]
+/// What a line says. Kept as it is and put into words at the end, if there is a line at all: every request has facts.
+#[derive(Debug)]
 struct Facts {
-    client: String,
-    peer: String,
-    site: String,
+    client: ClientAddr,
+    peer: Option<IpAddr>,
     certificate: String,
     user: String,
     action: &'static str,
     repository: String,
-    method: String,
+    method: Method,
     path: String,
     protocol: &'static str,
     status: u16,
     bytes_out: u64,
-    upstream_ms: Option<u128>,
+    upstream: Option<Duration>,
     refused: String,
     ended: &'static str,
-    request_id: String,
+    request_id: RequestId,
 }
 
 impl Record {
-    /// A request begins; until its site is known, it is counted in `shard`.
+    /// A request begins; until its site is known, it is counted in `elsewhere`. In a box, since it outlives the future
+    /// that answers the request and is handed on three times.
     pub fn begin(
         log: Option<&AccessLog>,
         client: ClientAddr,
         received: Arc<Received>,
-        id: &str,
-        shard: Arc<Shard>,
-    ) -> Self {
-        let facts = Facts {
-            status: CLIENT_GONE,
-            ended: CLIENT_ABORT,
-            client: client.to_string(),
-            request_id: id.to_owned(),
-            ..Facts::default()
-        };
-        Self {
+        id: RequestId,
+        elsewhere: &Arc<SiteCounts>,
+        parts: &request::Parts,
+    ) -> Box<Self> {
+        Box::new(Self {
             log: log.cloned(),
             began: Instant::now(),
             received,
             is_client_gone: false,
-            shard,
+            counts: Arc::clone(elsewhere),
+            is_site_known: false,
             operation: metrics::Operation::default(),
             running: None,
-            facts,
-        }
+            facts: Facts::new(client, id, parts),
+        })
     }
 
     /// Whom the socket leads to, when that is not the client.
     pub fn peer(&mut self, peer: PeerAddr, client: ClientAddr) {
-        if peer.ip() != client.ip() {
-            self.facts.peer = peer.ip().to_string();
-        }
+        self.facts.peer = Some(peer.ip()).filter(|peer| *peer != client.ip());
     }
 
     /// The subject of the client's certificate.
@@ -103,21 +103,10 @@ impl Record {
         subject.clone_into(&mut self.facts.certificate);
     }
 
-    /// What the request line says; the path without its query.
-    pub fn request(&mut self, parts: &http::request::Parts) {
-        parts.method.as_str().clone_into(&mut self.facts.method);
-        parts.uri.path().clone_into(&mut self.facts.path);
-        self.facts.protocol = match parts.version {
-            http::Version::HTTP_2 => "HTTP/2.0",
-            http::Version::HTTP_10 => "HTTP/1.0",
-            _ => "HTTP/1.1",
-        };
-    }
-
-    /// The site is known, which counts in `shard`.
-    pub fn site(&mut self, name: &str, shard: Arc<Shard>) {
-        name.clone_into(&mut self.facts.site);
-        self.shard = shard;
+    /// The site is known, and counts from here on.
+    pub fn site(&mut self, counts: &Arc<SiteCounts>) {
+        self.counts = Arc::clone(counts);
+        self.is_site_known = true;
     }
 
     /// The user is verified.
@@ -146,14 +135,14 @@ impl Record {
     }
 
     /// The upstream's head came after `waited`.
-    pub fn upstream(&mut self, waited: std::time::Duration) {
-        self.facts.upstream_ms = Some(waited.as_millis());
-        self.shard.upstream(waited);
+    pub fn upstream(&mut self, waited: Duration) {
+        self.facts.upstream = Some(waited);
+        self.counts.shard().upstream(waited);
     }
 
     /// The gate answers itself, and why; the board shows it, unless that is how every login begins.
     pub fn refused(&mut self, why: &dyn std::fmt::Display, reason: Reason, board: &Board) {
-        self.shard.refused(reason);
+        self.counts.shard().refused(reason);
         if reason == Reason::ClientGone {
             // What is answered now nobody reads.
             self.is_client_gone = true;
@@ -164,9 +153,9 @@ impl Record {
             let facts = &self.facts;
             board.refused(|| Refused {
                 at: SystemTime::now(),
-                client: facts.client.clone(),
+                client: facts.client.to_string(),
                 user: facts.user.clone(),
-                site: facts.site.clone(),
+                site: self.site_name().to_owned(),
                 asked: format!("{} {}", facts.method, facts.path),
                 reason,
                 why: facts.refused.clone(),
@@ -181,45 +170,79 @@ impl Record {
         }
     }
 
+    /// Empty while it is not known.
+    fn site_name(&self) -> &str {
+        if self.is_site_known {
+            self.counts.name()
+        } else {
+            ""
+        }
+    }
+
     fn line(&self, json: bool) -> String {
+        let facts = &self.facts;
         let numbers = [
-            ("status", u128::from(self.facts.status)),
+            ("status", u128::from(facts.status)),
             ("bytes_in", u128::from(self.received.bytes())),
-            ("bytes_out", u128::from(self.facts.bytes_out)),
+            ("bytes_out", u128::from(facts.bytes_out)),
             ("ms", self.began.elapsed().as_millis()),
         ];
-        let words = self.facts.words();
+        let client = facts.client.to_string();
+        let peer = facts.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let words = [
+            ("client", &*client),
+            ("peer", &*peer),
+            ("site", self.site_name()),
+            ("certificate", &*facts.certificate),
+            ("user", &*facts.user),
+            ("action", facts.action),
+            ("repository", &*facts.repository),
+            ("method", facts.method.as_str()),
+            ("path", &*facts.path),
+            ("protocol", facts.protocol),
+            ("refused", &*facts.refused),
+            ("ended", facts.ended),
+            ("request_id", facts.request_id.as_str()),
+        ];
+        let upstream = facts.upstream.map(|waited| waited.as_millis());
         if json {
-            as_json(&words, &numbers, self.facts.upstream_ms)
+            as_json(&words, &numbers, upstream)
         } else {
-            as_text(&words, &numbers, self.facts.upstream_ms)
+            as_text(&words, &numbers, upstream)
         }
     }
 }
 
 impl Facts {
-    fn words(&self) -> [(&'static str, &str); 13] {
-        [
-            ("client", &self.client),
-            ("peer", &self.peer),
-            ("site", &self.site),
-            ("certificate", &self.certificate),
-            ("user", &self.user),
-            ("action", self.action),
-            ("repository", &self.repository),
-            ("method", &self.method),
-            ("path", &self.path),
-            ("protocol", self.protocol),
-            ("refused", &self.refused),
-            ("ended", self.ended),
-            ("request_id", &self.request_id),
-        ]
+    /// What is known at once; the path without its query.
+    fn new(client: ClientAddr, request_id: RequestId, parts: &request::Parts) -> Self {
+        Self {
+            client,
+            peer: None,
+            certificate: String::new(),
+            user: String::new(),
+            action: "",
+            repository: String::new(),
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
+            protocol: match parts.version {
+                Version::HTTP_2 => "HTTP/2.0",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            status: CLIENT_GONE,
+            bytes_out: 0,
+            upstream: None,
+            refused: String::new(),
+            ended: CLIENT_ABORT,
+            request_id,
+        }
     }
 }
 
 impl Observer for Record {
     fn moved(&mut self, bytes: usize) {
-        self.shard.sent(self.operation, bytes as u64);
+        self.counts.shard().sent(self.operation, bytes as u64);
         if let Some(running) = &self.running {
             running.transfer.sent(bytes as u64);
         }
@@ -247,9 +270,11 @@ impl Drop for Record {
                 None => CLIENT_ABORT,
             };
         }
-        self.shard
-            .request(self.operation, self.facts.status, self.began.elapsed());
-        self.shard.broken(self.facts.ended);
+        let (shard, facts) = (self.counts.shard(), &self.facts);
+        shard.request(self.operation, facts.status, self.began.elapsed());
+        if !facts.ended.is_empty() {
+            shard.broken(facts.ended);
+        }
         if let Some(log) = &self.log {
             log.sink.write(self.line(log.json).into_bytes());
         }
@@ -290,12 +315,17 @@ mod tests {
         };
         let received = Arc::<Received>::default();
         let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
+        let (parts, ()) = http::Request::new(()).into_parts();
+        let elsewhere = Arc::new(SiteCounts::new(""));
+        let log_to = Some(&log);
+        let id = RequestId::new();
         let record = Record::begin(
-            Some(&log),
+            log_to,
             client,
             Arc::clone(&received),
-            "id",
-            Arc::default(),
+            id,
+            &elsewhere,
+            &parts,
         );
         let _caught = catch_unwind(AssertUnwindSafe(|| {
             let _record = record;

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use http::HeaderValue;
+
 pub mod networks;
 
 pub use networks::Networks;
@@ -48,6 +50,12 @@ impl ClientAddr {
     /// The address alone.
     pub fn ip(self) -> IpAddr {
         self.0
+    }
+
+    /// As the value of a header field.
+    pub fn field(self) -> HeaderValue {
+        // An address is always a legal value.
+        HeaderValue::try_from(self.to_string()).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 
     /// The network it counts for: whoever has one address of an IPv6 network has all of them.

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
 
@@ -85,8 +85,22 @@ pub struct Info {
     pub peer: PeerAddr,
     /// Who is there: the peer, or whom its PROXY header names.
     pub client: ClientAddr,
+    /// The same as a field's value, written once for all requests.
+    pub client_field: HeaderValue,
     /// The handshake's result; `None` on a plain HTTP listener.
     pub tls: Option<tls::Info>,
+}
+
+impl Info {
+    /// The facts of a connection from `peer`, on which `client` is.
+    pub fn new(peer: PeerAddr, client: ClientAddr, tls: Option<tls::Info>) -> Self {
+        Self {
+            peer,
+            client,
+            client_field: client.field(),
+            tls,
+        }
+    }
 }
 
 /// A request as the service gets it: hyper's, the connection's facts, and where to count its body.
@@ -152,11 +166,7 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
         Ok(Ok(tls::Accepted { stream, info })) => {
             drop(open);
             let http2 = info.http2;
-            let info = Info {
-                peer,
-                client,
-                tls: Some(info),
-            };
+            let info = Info::new(peer, client, Some(info));
             let connection = serve::Connection::new(info, terms, watch, service);
             if http2 {
                 connection.http2(stream).await;
@@ -169,11 +179,7 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
 
 /// Serves a connection to a plain HTTP listener until it is closed.
 pub async fn serve_plain(arrival: Arrival, terms: Terms<'_>, service: impl Service) {
-    let info = Info {
-        peer: arrival.peer,
-        client: arrival.client,
-        tls: None,
-    };
+    let info = Info::new(arrival.peer, arrival.client, None);
     let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let stream = Watched::new(arrival.stream, &watch);
     serve::Connection::new(info, terms, watch, service)

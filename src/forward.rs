@@ -24,8 +24,8 @@ mod origin;
 
 pub use asker::Asker;
 use headers::Edits;
-pub use origin::Origin;
 use origin::Repair;
+pub use origin::{Origin, Outer};
 
 /// Where a route leads to, and what is changed on the way.
 #[derive(Debug)]
@@ -52,11 +52,11 @@ pub struct Around<'a> {
     /// What the client wrote.
     pub target: &'a Target,
     /// The origin that answers are to name.
-    pub outer: &'a Origin,
+    pub outer: Outer<'a>,
     /// Whether a host name is one of the site's.
     pub is_site: &'a (dyn Fn(&str) -> bool + Sync),
     /// The request's id.
-    pub request_id: &'a HeaderValue,
+    pub request_id: &'a str,
     /// The worker that serves the connection.
     pub worker: usize,
 }
@@ -145,12 +145,7 @@ impl Forward {
             force_media_type(&mut parts.headers, &parts.method, &body)?;
         }
         let host = around.target.host_header().clone();
-        headers::add_request(
-            &mut parts.headers,
-            host,
-            around.asker,
-            around.request_id.clone(),
-        );
+        headers::add_request(&mut parts.headers, host, around.asker, around.request_id);
         headers::edit(&mut parts.headers, &self.edits.request);
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;

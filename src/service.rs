@@ -20,7 +20,7 @@ use crate::addr::Networks;
 use crate::auth::{Challenge, TokenService};
 use crate::body::{Body, Floor, Received};
 use crate::connection::{Exchange, Info};
-use crate::forward::{Around, Asker, Origin};
+use crate::forward::{Around, Asker, Origin, Outer};
 use crate::metrics::{Board, SiteCounts};
 use crate::refusal::Refusal;
 use crate::registry::{Operation, is_registry_path};
@@ -33,7 +33,6 @@ mod inflow;
 mod limiter;
 mod opened;
 mod plain;
-mod request_id;
 mod tokens;
 mod trust;
 mod wanted;
@@ -115,7 +114,7 @@ impl Service {
         let target = Target::of(&asking.parts)?;
         opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
-        opened.record.site(&site.name, site.counts.shard());
+        opened.record.site(&site.counts);
         trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
         let route = match site.lead(target.path()).ok_or(Refusal::NoRoute)? {
             Lead::Response(response) => return respond(response.status),
@@ -136,7 +135,8 @@ impl Service {
             target: &target,
         };
         match route.authenticator.token_service(target.path()) {
-            Some(tokens) => self.token(tokens, &addressed, asking, opened).await,
+            // In a box: what is rarely done is not to be carried by every request's future.
+            Some(tokens) => Box::pin(self.token(tokens, &addressed, asking, opened)).await,
             None => self.pass(&addressed, asking, opened).await,
         }
     }
@@ -181,7 +181,7 @@ impl Service {
         let operation = wanted.as_ref().ok().and_then(Wanted::operation);
         record.operation(operation);
         let outer = outer_origin(site, target, asker.scheme);
-        manner.challenge = challenge(route, &outer, operation);
+        manner.challenge = challenge(route, outer, operation);
         let authenticator = &route.authenticator;
         let identity = authenticator
             .authenticate(&parts.headers, asker.client)
@@ -198,9 +198,9 @@ impl Service {
         let around = Around {
             asker: &asker,
             target,
-            outer: &outer,
+            outer,
             is_site: &|host| site.is_named(host),
-            request_id: &id.value,
+            request_id: id.as_str(),
             worker: asking.worker,
         };
         let began = Instant::now();
@@ -209,7 +209,8 @@ impl Service {
             Permitted::Part(listing) => {
                 let _entered = self.limiters.walk(&identity, asker.client)?;
                 let is_here = |name: &str| site.lists(route, name);
-                catalog::answer(&route.forward, &listing, &parts, &around, &is_here).await?
+                let walk = catalog::answer(&route.forward, &listing, &parts, &around, &is_here);
+                Box::pin(walk).await?
             }
         };
         record.upstream(began.elapsed());
@@ -273,14 +274,17 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// What a 401 says here, for this operation.
-fn challenge(route: &Route, outer: &Origin, operation: Option<&Operation>) -> Option<Challenge> {
-    let (scheme, authority) = (&outer.scheme, &outer.authority);
-    route.authenticator.challenge(scheme, authority, operation)
+fn challenge(route: &Route, outer: Outer<'_>, operation: Option<&Operation>) -> Option<Challenge> {
+    let authenticator = &route.authenticator;
+    authenticator.challenge(outer.scheme, outer.authority, operation)
 }
 
-fn outer_origin(site: &Site, target: &Target, scheme: &str) -> Origin {
-    site.external.clone().unwrap_or_else(|| Origin {
-        scheme: scheme.to_owned(),
-        authority: target.authority().to_owned(),
-    })
+fn outer_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> Outer<'a> {
+    let as_addressed = Outer {
+        scheme,
+        authority: target.authority(),
+    };
+    site.external
+        .as_ref()
+        .map_or(as_addressed, Origin::as_outer)
 }

@@ -20,9 +20,9 @@ use name::Name;
 pub struct Target {
     uri: Uri,
     header: HeaderValue,
-    authority: String,
     name: Name,
-    path: String,
+    /// Where it is not the path as sent.
+    path: Option<String>,
 }
 
 /// Why a head's target or Host cannot be served.
@@ -61,14 +61,19 @@ impl Target {
     pub fn of(parts: &Parts) -> Result<Self, Error> {
         check_form(parts)?;
         let header = addressed(parts)?;
-        let authority = header.to_str().map_err(|_| Error::Host)?.to_owned();
-        let name = Name::parse(&authority).ok_or(Error::Host)?;
-        let path = canonical(parts.uri.path())?;
+        let authority = header.to_str().map_err(|_| Error::Host)?;
+        let name = Name::parse(authority).ok_or(Error::Host)?;
+        let sent = parts.uri.path();
+        // Nearly every path: three copies less.
+        let path = if is_canonical(sent) {
+            None
+        } else {
+            Some(canonical(sent)?)
+        };
         check_query(parts.uri.query().unwrap_or_default())?;
         Ok(Self {
             uri: parts.uri.clone(),
             header,
-            authority,
             name,
             path,
         })
@@ -76,7 +81,8 @@ impl Target {
 
     /// `name[:port]`, byte for byte as the client sent it.
     pub fn authority(&self) -> &str {
-        &self.authority
+        // It was text when the name was read from it.
+        self.header.to_str().unwrap_or_default()
     }
 
     /// The same bytes as [`authority`](Self::authority), ready to be sent as a Host header.
@@ -109,7 +115,7 @@ impl Target {
     /// `%2F` becomes a slash, because routers behind the gate decode it too. Bytes that are not UTF-8 stay `%XX`.
     /// For comparing only; what is sent on is [`raw_path`](Self::raw_path).
     pub fn path(&self) -> &str {
-        &self.path
+        self.path.as_deref().unwrap_or(self.uri.path())
     }
 }
 
@@ -176,6 +182,16 @@ fn default_port(scheme: &str) -> Option<u16> {
         "https" => Some(443),
         _ => None,
     }
+}
+
+/// Whether [`canonical`] would change nothing and find nothing wrong, as far as can be said without looking closely.
+fn is_canonical(raw: &str) -> bool {
+    let mut previous = 0;
+    raw.bytes().all(|byte| {
+        let follows_slash = std::mem::replace(&mut previous, byte) == b'/';
+        let is_plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'~');
+        is_plain || (byte == b'/' || byte == b'.') && !follows_slash
+    })
 }
 
 fn canonical(raw: &str) -> Result<String, Error> {

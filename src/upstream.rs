@@ -158,7 +158,7 @@ impl Upstream {
             };
             let now = Instant::now();
             let until = *until.get_or_insert(now + self.settings.connect_retry);
-            tried = self.wait(until).await.ok_or(failure)?;
+            tried = Box::pin(self.wait(until)).await.ok_or(failure)?;
         }
     }
 
@@ -190,9 +190,8 @@ impl Upstream {
         };
         // The others refuse, and it may only have closed a connection.
         request.has_others = false;
-        node.send(worker, request)
-            .await
-            .map_err(|failed| failed.error)
+        let sent = Box::pin(node.send(worker, request)).await;
+        sent.map_err(|failed| failed.error)
     }
 
     fn choose(&self, tried: Marked, upload: Option<&str>) -> Option<(usize, &Arc<Node>)> {

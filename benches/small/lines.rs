@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use http::{Method, Request, StatusCode};
-use tidegate::access_log::{AccessLog, Record, lost_line};
+use tidegate::access_log::{AccessLog, Record, RequestId, lost_line};
 use tidegate::addr::ClientAddr;
 use tidegate::body::{End, Observer, Received};
 use tidegate::log::{Destination, Sink};
@@ -48,18 +48,16 @@ fn record(
     log: Option<&AccessLog>,
     parts: &http::request::Parts,
     operation: &Operation,
-    site: &SiteCounts,
+    site: &Arc<SiteCounts>,
 ) {
     let client = ClientAddr::vouched([192, 0, 2, 1].into());
     let received = Arc::<Received>::default();
-    let mut record = Record::begin(log, client, received, "0123456789abcdef", site.shard());
-    record.request(parts);
-    record.site("registry.example.com", site.shard());
+    let mut record = Record::begin(log, client, received, RequestId::new(), site, parts);
+    record.site(site);
     record.operation(Some(operation));
     record.user(Some("alice"));
     record.upstream(Duration::from_millis(3));
     record.status(StatusCode::OK);
-    let mut record = Box::new(record);
     record.moved(16 * 1024);
     record.ended(16 * 1024, End::Whole);
 }

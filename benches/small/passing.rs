@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use http::{HeaderValue, Method, Request, request};
+use http::{Method, Request, request};
 use http_body_util::BodyExt as _;
 use tempfile::TempDir;
 use tidegate::access::{Access, Asked, Permit, Permitted};
 use tidegate::addr::{ClientAddr, Networks};
 use tidegate::auth::{Authenticator, Identity};
 use tidegate::body::Body;
-use tidegate::forward::{Around, Asker, Forward, HeaderEdits, Origin};
+use tidegate::forward::{Around, Asker, Forward, HeaderEdits, Outer};
 use tidegate::registry::{Operation, Parsed};
 use tidegate::target::Target;
 use tidegate::upstream::{Endpoint, EndpointSettings, Settings, Upstream};
@@ -86,17 +86,18 @@ impl Passing {
     fn pass(&self) {
         let (parts, networks) = (self.parts.clone(), Networks::default());
         let client = ClientAddr::vouched([192, 0, 2, 1].into());
-        let asker = Asker::new(client, "https", &parts.headers, &networks);
-        let outer = Origin {
-            scheme: "https".to_owned(),
-            authority: self.target.authority().to_owned(),
+        let field = client.field();
+        let asker = Asker::new(client, &field, "https", &parts.headers, &networks);
+        let outer = Outer {
+            scheme: "https",
+            authority: self.target.authority(),
         };
         let around = Around {
             asker: &asker,
             target: &self.target,
-            outer: &outer,
+            outer,
             is_site: &|host| host == HOST,
-            request_id: &HeaderValue::from_static("0123456789abcdef"),
+            request_id: "0123456789abcdef",
             worker: 0,
         };
         let sent = self

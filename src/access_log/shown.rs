@@ -12,12 +12,8 @@ impl Record {
     pub fn show(&mut self, board: &Arc<Board>) {
         let facts = &self.facts;
         if matches!(self.operation, Operation::Pull | Operation::Push) {
-            let texts = [
-                &*facts.user,
-                &*facts.client,
-                &*facts.site,
-                &*facts.repository,
-            ];
+            let client = facts.client.to_string();
+            let texts = [&*facts.user, &*client, self.site_name(), &*facts.repository];
             self.running = board.show(Transfer::new(self.operation, texts, self.began));
         }
     }
@@ -25,7 +21,7 @@ impl Record {
     /// Where its bytes count.
     pub fn flow(&self) -> Flow {
         Flow {
-            shard: Arc::clone(&self.shard),
+            site: Arc::clone(&self.counts),
             operation: self.operation,
             transfer: self
                 .running

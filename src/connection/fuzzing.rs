@@ -84,11 +84,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
         counts: &Default::default(),
     };
     let peer = PeerAddr::new(([127, 0, 0, 1], 1).into());
-    let info = Info {
-        peer,
-        client: peer.client(),
-        tls: None,
-    };
+    let info = Info::new(peer, peer.client(), None);
     let watch = Arc::new(Watch::new(&settings, drainer.listen()));
     let connection = Connection::new(info, terms, watch, service);
     // An end of the client would race the answers, so its silence is the end.

@@ -113,7 +113,12 @@ impl<IO: Socket> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let stream = Pin::new(&mut self.stream);
+        // rustls always hands over a list; the kernel's way for a list of one is longer than that of `send`.
+        let result = match slices {
+            [only] => stream.poll_write(cx, only),
+            _ => stream.poll_write_vectored(cx, slices),
+        };
         self.watch.wrote(count(&result));
         result
     }

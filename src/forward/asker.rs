@@ -17,14 +17,17 @@ pub struct Asker {
     pub client: ClientAddr,
     /// What the client speaks, `https` or `http`.
     pub scheme: &'static str,
+    /// `X-Real-IP` for the upstream.
+    pub(super) address: HeaderValue,
     /// `X-Forwarded-For` for the upstream; `None` is the client alone.
     pub(super) chain: Option<HeaderValue>,
 }
 
 impl Asker {
-    /// `peer` is who the connection is from, and `scheme` what is spoken on it.
+    /// `peer` is who the connection is from, `address` the same as [a field's value](ClientAddr::field), and `scheme` what is spoken on it.
     pub fn new(
         peer: ClientAddr,
+        address: &HeaderValue,
         scheme: &'static str,
         headers: &HeaderMap,
         trusted: &Networks,
@@ -33,6 +36,7 @@ impl Asker {
             return Self {
                 client: peer,
                 scheme,
+                address: address.clone(),
                 chain: None,
             };
         }
@@ -43,9 +47,11 @@ impl Asker {
             .filter(|line| !line.trim_ascii().is_empty())
             .collect();
         let said = lines.join(b", ".as_slice());
+        let client = nearest_stranger(peer, &said, trusted);
         Self {
-            client: nearest_stranger(peer, &said, trusted),
+            client,
             scheme: said_scheme(headers).unwrap_or(scheme),
+            address: client.field(),
             chain: chain(said, peer),
         }
     }
@@ -117,7 +123,7 @@ mod tests {
             })
             .collect();
         let peer = ClientAddr::vouched(peer.parse().unwrap());
-        Asker::new(peer, "https", &headers, &trusted())
+        Asker::new(peer, &peer.field(), "https", &headers, &trusted())
     }
 
     #[test]

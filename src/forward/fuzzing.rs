@@ -40,7 +40,7 @@ fn repaired(mut headers: HeaderMap) -> HeaderMap {
         authority: "outer.example:8443".to_owned(),
     };
     let repair = Repair {
-        outer: &outer,
+        outer: outer.as_outer(),
         host: "reg.example",
         upstream: &["127.0.0.1:5000".to_owned()],
         internal: &[],

@@ -32,17 +32,17 @@ pub(super) fn add_request(
     headers: &mut HeaderMap,
     host: HeaderValue,
     asker: &Asker,
-    request_id: HeaderValue,
+    request_id: &str,
 ) {
     headers.insert(header::HOST, host);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(asker.scheme));
-    // An address is always a legal value.
-    if let Ok(address) = HeaderValue::from_str(&asker.client.to_string()) {
-        let chain = asker.chain.as_ref().unwrap_or(&address);
-        headers.insert(FORWARDED_FOR, chain.clone());
-        headers.insert(REAL_IP, address);
+    let chain = asker.chain.as_ref().unwrap_or(&asker.address);
+    headers.insert(FORWARDED_FOR, chain.clone());
+    headers.insert(REAL_IP, asker.address.clone());
+    // The gate's own ids are legal values.
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
     }
-    headers.insert(REQUEST_ID, request_id);
 }
 
 /// Takes out of an answer what concerns the upstream and the gate only.

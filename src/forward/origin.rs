@@ -17,11 +17,30 @@ pub struct Origin {
     pub authority: String,
 }
 
+impl Origin {
+    /// As it is handed to clients.
+    pub fn as_outer(&self) -> Outer<'_> {
+        Outer {
+            scheme: &self.scheme,
+            authority: &self.authority,
+        }
+    }
+}
+
+/// The origin that answers are to name: the client's own words, or those of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer<'a> {
+    /// `https` or `http`.
+    pub scheme: &'a str,
+    /// Host and port.
+    pub authority: &'a str,
+}
+
 /// What counts as "the registry itself" in a URL, and what to say instead.
 #[derive(Debug)]
 pub(super) struct Repair<'a, F> {
     /// The origin that the client addressed, or `external_url`.
-    pub(super) outer: &'a Origin,
+    pub(super) outer: Outer<'a>,
     /// The `Host` that was sent upstream.
     pub(super) host: &'a str,
     /// The authorities of the upstream's endpoints: one may name another.
@@ -106,8 +125,7 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
         let same = |other: &str, port| host_port(other, port).is_some_and(|other| other == named);
         self.upstream.iter().any(|own| same(own, 80))
             || same(self.host, port)
-            || default_port(&self.outer.scheme)
-                .is_some_and(|port| same(&self.outer.authority, port))
+            || default_port(self.outer.scheme).is_some_and(|port| same(self.outer.authority, port))
             || self.internal.iter().any(|origin| {
                 default_port(&origin.scheme) == Some(port) && same(&origin.authority, port)
             })
@@ -118,7 +136,7 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
     fn is_ours(&self, name: &str) -> bool {
         let addressed =
             |authority: &str| host_port(authority, 80).is_some_and(|(host, _)| host == name);
-        (self.is_site)(name) || addressed(self.host) || addressed(&self.outer.authority)
+        (self.is_site)(name) || addressed(self.host) || addressed(self.outer.authority)
     }
 }
 
@@ -173,9 +191,9 @@ mod tests {
     }
 
     fn with<T>(outer: &str, host: &str, then: impl Fn(&Repair<'_, fn(&str) -> bool>) -> T) -> T {
-        let outer = Origin {
-            scheme: "https".into(),
-            authority: outer.into(),
+        let outer = Outer {
+            scheme: "https",
+            authority: outer,
         };
         let internal = [
             Origin {
@@ -189,7 +207,7 @@ mod tests {
         ];
         let is_site: fn(&str) -> bool = |host| host == "reg.example" || host == "::1";
         then(&Repair {
-            outer: &outer,
+            outer,
             host,
             upstream: &["10.0.0.9:5000".to_owned(), "127.0.0.1:5000".to_owned()],
             internal: &internal,

@@ -1,7 +1,7 @@
 //! What is counted for each site: requests, their time, bytes, refusals.
 //!
-//! A site of the snapshot holds one [`SiteCounts`], which outlives reloads; a request takes the [`Shard`] of its thread
-//! once and counts in it.
+//! A site of the snapshot holds one [`SiteCounts`], which outlives reloads; a request counts in the [`Shard`] of its
+//! thread.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ use super::{Operation, Reason, Transfer};
 pub struct SiteCounts {
     name: String,
     /// Made for a thread when it first counts here: there may be thousands of sites.
-    shards: [OnceLock<Arc<Shard>>; THREADS],
+    shards: [OnceLock<Box<Shard>>; THREADS],
 }
 
 /// The part of one thread.
@@ -43,8 +43,8 @@ struct Times {
 /// Where the bytes of a client's body are counted.
 #[derive(Debug)]
 pub struct Flow {
-    /// The thread's counters.
-    pub shard: Arc<Shard>,
+    /// The site's counters.
+    pub site: Arc<SiteCounts>,
     /// What the request is.
     pub operation: Operation,
     /// What is shown of it while it runs.
@@ -103,10 +103,10 @@ impl SiteCounts {
     }
 
     /// The counters of this thread.
-    pub fn shard(&self) -> Arc<Shard> {
-        let shard = self.shards.get(thread());
-        let shard = shard.map(|shard| shard.get_or_init(Arc::default));
-        shard.map_or_else(Arc::default, Arc::clone)
+    pub fn shard(&self) -> &Shard {
+        let [first, ..] = &self.shards;
+        let own = self.shards.get(thread()).unwrap_or(first);
+        own.get_or_init(Box::default)
     }
 
     /// All numbers, added up.
@@ -216,7 +216,7 @@ impl Flow {
     /// Bytes that came from the client.
     pub fn received(&self, bytes: usize) {
         add(
-            self.shard.received.get(self.operation as usize),
+            self.site.shard().received.get(self.operation as usize),
             bytes as u64,
         );
         if let Some(transfer) = &self.transfer {
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_told_with_its_sums() {
-        let site = SiteCounts::new("a");
+        let site = Arc::new(SiteCounts::new("a"));
         let shard = site.shard();
         shard.request(Operation::Pull, 200, Duration::from_millis(2));
         shard.request(Operation::Pull, 200, Duration::from_secs(3600));
@@ -282,7 +282,7 @@ mod tests {
         shard.broken("a word nobody knows");
         shard.sent(Operation::Push, 5);
         let flow = Flow {
-            shard,
+            site: Arc::clone(&site),
             operation: Operation::Push,
             transfer: None,
         };

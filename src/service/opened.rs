@@ -7,8 +7,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Response, Version, request};
 
 use super::Service;
-use super::request_id::RequestId;
-use crate::access_log::Record;
+use crate::access_log::{Record, RequestId};
 use crate::addr::{ClientAddr, Networks};
 use crate::body::{Body, Received};
 use crate::connection::Info;
@@ -22,7 +21,7 @@ use crate::site::Sharing;
 /// A request that is being answered.
 pub(super) struct Opened {
     pub(super) id: RequestId,
-    pub(super) record: Record,
+    pub(super) record: Box<Record>,
     pub(super) manner: Manner,
     /// With whom the route shares its answers.
     pub(super) sharing: Option<Sharing>,
@@ -36,16 +35,15 @@ impl Opened {
         received: &Arc<Received>,
         parts: &request::Parts,
     ) -> Self {
-        let id = RequestId::next();
+        let id = RequestId::new();
         let log = service.access_log.as_ref();
-        let shard = service.elsewhere.shard();
-        let mut record = Record::begin(log, client, Arc::clone(received), &id.text, shard);
+        let received = Arc::clone(received);
+        let mut record = Record::begin(log, client, received, id, &service.elsewhere, parts);
         record.peer(connection.peer, client);
         let tls = connection.tls.as_ref();
         if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
             record.certificate(certificate.subject());
         }
-        record.request(parts);
         Self {
             id,
             record,
@@ -66,7 +64,7 @@ impl Opened {
 
     /// What every answer carries; its log line is written when the last byte is out.
     pub(super) fn close(mut self, mut response: Response<Body>) -> Response<Body> {
-        response.headers_mut().insert(REQUEST_ID, self.id.value);
+        response.headers_mut().insert(REQUEST_ID, self.id.value());
         if self.manner.registry {
             set_api_version(response.headers_mut());
         }
@@ -74,7 +72,7 @@ impl Opened {
             sharing.mark(response.headers_mut());
         }
         self.record.status(response.status());
-        response.map(|body| body.observed(Box::new(self.record)))
+        response.map(|body| body.observed(self.record))
     }
 }
 
@@ -85,7 +83,8 @@ pub(super) fn asker(connection: &Info, parts: &request::Parts, trusted: &Network
     } else {
         "http"
     };
-    Asker::new(connection.client, scheme, &parts.headers, trusted)
+    let (client, field) = (connection.client, &connection.client_field);
+    Asker::new(client, field, scheme, &parts.headers, trusted)
 }
 
 fn manner_of(parts: &request::Parts) -> Manner {

@@ -52,7 +52,7 @@ impl Service {
         let target = Target::of(parts)?;
         opened.manner.registry = is_registry_path(target.path());
         let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
-        opened.record.site(&site.name, site.counts.shard());
+        opened.record.site(&site.counts);
         // Who speaks https to a proxy that speaks plain HTTP to us would be sent round in circles.
         if opened.manner.registry || scheme == "https" {
             return Err(Refusal::PlainHttp);

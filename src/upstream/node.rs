@@ -86,31 +86,28 @@ impl Node {
         request: &mut Outbound,
     ) -> Result<Response<Answer>, Failure> {
         let slot = self.slot().await?;
-        if let Some(connection) = self.pool.take(worker, Instant::now(), !request.may_repeat) {
+        let mut pooled = self.pool.take(worker, Instant::now(), !request.may_repeat);
+        loop {
+            let is_pooled = pooled.is_some();
+            let connection = match pooled.take() {
+                Some(connection) => connection,
+                // In a box, as all that is rarely done: resolving and TLS make a large future.
+                None => Box::pin(self.connect()).await?,
+            };
             let body = mem::take(&mut request.body);
-            match connection.exchange(&request.parts, body).await {
-                Err(failure) if request.may_repeat && failure.is_unanswered => {
-                    request.may_repeat = false;
-                    if request.has_others {
-                        return Err(Failure::to_be_repeated(failure.error));
-                    }
-                }
-                Err(failure) => return Err(failure.error.into()),
+            let failure = match connection.exchange(&request.parts, body).await {
                 Ok((head, incoming)) => return Ok(Answer::new(head, incoming, slot, worker)),
+                Err(failure) => failure,
+            };
+            if failure.is_unanswered && mem::take(&mut request.may_repeat) {
+                if request.has_others {
+                    return Err(Failure::to_be_repeated(failure.error));
+                }
+                if is_pooled {
+                    continue;
+                }
             }
-        }
-        let connection = self.connect().await?;
-        let body = mem::take(&mut request.body);
-        match connection.exchange(&request.parts, body).await {
-            Ok((head, incoming)) => Ok(Answer::new(head, incoming, slot, worker)),
-            Err(failure)
-                if mem::take(&mut request.may_repeat)
-                    && failure.is_unanswered
-                    && request.has_others =>
-            {
-                Err(Failure::to_be_repeated(failure.error))
-            }
-            Err(failure) => Err(failure.error.into()),
+            return Err(failure.error.into());
         }
     }
 

@@ -105,11 +105,7 @@ impl Gate {
                 counts: &Default::default(),
             };
             let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-            let info = Info {
-                peer,
-                client: peer.client(),
-                tls: None,
-            };
+            let info = Info::new(peer, peer.client(), None);
             let watch = Arc::new(Watch::new(&settings, terms.drain.clone()));
             Connection::new(info, terms, watch, service)
                 .http2(stream)

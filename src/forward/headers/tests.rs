@@ -68,11 +68,12 @@ fn our_fields_are_added_after_the_stripping() {
     ]);
     strip_request(&mut headers, false);
     let client = PeerAddr::new("[2001:db8::1]:5".parse().unwrap()).client();
+    let (none, nobody) = (HeaderMap::new(), Networks::default());
     add_request(
         &mut headers,
         HeaderValue::from_static("Reg:8443"),
-        &Asker::new(client, "https", &HeaderMap::new(), &Networks::default()),
-        HeaderValue::from_static("id"),
+        &Asker::new(client, &client.field(), "https", &none, &nobody),
+        "id",
     );
     assert_eq!(headers["host"], "Reg:8443");
     assert_eq!(headers["x-forwarded-proto"], "https");

@@ -184,8 +184,13 @@ impl Batch {
         io: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); BATCH_FRAMES + 2];
         let lead = self.lead.get(self.sent..).unwrap_or_default();
+        // A head alone, as of every download: without the list, and by `send`, which is the shorter way in the kernel.
+        if self.frames.is_empty() && self.tail.is_empty() {
+            let taken = ready!(Pin::new(io).poll_write(cx, lead))?;
+            return self.taken(taken);
+        }
+        let mut slices = [IoSlice::new(&[]); BATCH_FRAMES + 2];
         let parts = [lead].into_iter();
         let parts = parts.chain(self.frames.iter().map(Bytes::as_ref));
         let parts = parts.chain([self.tail]).filter(|part| !part.is_empty());
@@ -196,6 +201,10 @@ impl Batch {
         }
         let slices = slices.get(..count).unwrap_or_default();
         let taken = ready!(Pin::new(io).poll_write_vectored(cx, slices))?;
+        self.taken(taken)
+    }
+
+    fn taken(&mut self, taken: usize) -> Poll<io::Result<usize>> {
         if taken == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }

@@ -24,11 +24,7 @@ async fn serve(stream: DuplexStream, permits: Arc<Semaphore>, http2: bool) {
         counts: &Default::default(),
     };
     let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-    let info = Info {
-        peer,
-        client: peer.client(),
-        tls: None,
-    };
+    let info = Info::new(peer, peer.client(), None);
     let watch = Arc::new(Watch::new(&settings, terms.drain.clone()));
     let connection = Connection::new(info, terms, watch, moody(&permits));
     if http2 {

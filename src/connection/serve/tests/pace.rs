@@ -47,11 +47,7 @@ fn serve(stream: DuplexStream, http2: bool, service: impl Service + Sync) -> Joi
             counts: &Default::default(),
         };
         let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-        let info = Info {
-            peer,
-            client: peer.client(),
-            tls: None,
-        };
+        let info = Info::new(peer, peer.client(), None);
         let watch = Arc::new(Watch::new(&settings, terms.drain.clone()));
         let stream = Watched::new(stream, &watch);
         let connection = Connection::new(info, terms, watch, service);
