@@ -13,7 +13,7 @@ use crate::access::Permit;
 use crate::body::Body;
 use crate::registry::Operation;
 use crate::target::Target;
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, Answer, Upstream};
 
 mod asker;
 mod challenges;
@@ -98,16 +98,24 @@ impl Forward {
     }
 
     /// Sends a permitted request, and returns the upstream's answer as the client is to see it.
-    pub async fn send(
-        &self,
+    pub fn send<'a>(
+        &'a self,
         permit: Permit,
         parts: request::Parts,
         body: Body,
-        around: &Around<'_>,
-    ) -> Result<Response<Body>, Error> {
-        let request = self.request(&permit, parts, body, around)?;
-        let upload = permit.operation().and_then(Operation::upload);
-        let answer = self.upstream.send(around.worker, upload, request).await?;
+        around: &'a Around<'a>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + 'a {
+        // Outside of the block, as in `upstream`.
+        let request = self.request(&permit, parts, body, around);
+        async move {
+            let upload = permit.operation().and_then(Operation::upload);
+            let answer = self.upstream.send(around.worker, upload, request?).await?;
+            Ok(self.as_seen(answer, around))
+        }
+    }
+
+    /// An answer as the client is to see it.
+    fn as_seen(&self, answer: Response<Answer>, around: &Around<'_>) -> Response<Body> {
         let (mut parts, body) = answer.into_parts();
         headers::strip_response(&mut parts.headers);
         let repair = Repair {
@@ -130,7 +138,7 @@ impl Forward {
         let mut response = Response::new(body);
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
-        Ok(response)
+        response
     }
 
     fn request(

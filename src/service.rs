@@ -89,14 +89,14 @@ impl Service {
         let (parts, incoming) = request.into_parts();
         let asker = opened::asker(&connection, &parts, &self.settings.trusted_proxies);
         let mut opened = Opened::new(self, &connection, asker.client, &received, &parts);
-        let asking = Asking {
+        let asking = Box::new(Asking {
             worker,
             connection,
             asker,
             parts,
             incoming,
             received,
-        };
+        });
         let result = self.decide(asking, &mut opened).await;
         let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal, &self.board));
         opened.close(response)
@@ -108,7 +108,11 @@ impl Service {
         sites.chain([&self.elsewhere])
     }
 
-    async fn decide(&self, asking: Asking, opened: &mut Opened) -> Result<Response<Body>, Refusal> {
+    async fn decide(
+        &self,
+        asking: Box<Asking>,
+        opened: &mut Opened,
+    ) -> Result<Response<Body>, Refusal> {
         self.check_size(&asking.parts)?;
         check_message(&asking.parts)?;
         let target = Target::of(&asking.parts)?;
@@ -146,7 +150,7 @@ impl Service {
         &self,
         tokens: TokenService<'_>,
         addressed: &Addressed<'_>,
-        asking: Asking,
+        asking: Box<Asking>,
         opened: &mut Opened,
     ) -> Result<Response<Body>, Refusal> {
         let Addressed { route, target, .. } = *addressed;
@@ -164,7 +168,7 @@ impl Service {
     async fn pass(
         &self,
         addressed: &Addressed<'_>,
-        asking: Asking,
+        asking: Box<Asking>,
         opened: &mut Opened,
     ) -> Result<Response<Body>, Refusal> {
         let Addressed {
@@ -172,7 +176,14 @@ impl Service {
             route,
             target,
         } = *addressed;
-        let (parts, asker) = (asking.parts, asking.asker);
+        let Asking {
+            worker,
+            asker,
+            parts,
+            incoming,
+            received,
+            ..
+        } = *asking;
         let Opened {
             id, record, manner, ..
         } = opened;
@@ -193,7 +204,7 @@ impl Service {
         };
         check_expectation(&parts.headers)?;
         record.show(&self.board);
-        let client_body = (asking.incoming, asking.received);
+        let client_body = (incoming, received);
         let body = self.body(route, &parts.headers, client_body, record)?;
         let around = Around {
             asker: &asker,
@@ -201,7 +212,7 @@ impl Service {
             outer,
             is_site: &|host| site.is_named(host),
             request_id: id.as_str(),
-            worker: asking.worker,
+            worker,
         };
         let began = Instant::now();
         let answer = match permitted {
@@ -232,7 +243,7 @@ impl Service {
     }
 }
 
-/// A request, taken apart.
+/// A request, taken apart. Boxed, since it is handed on from one future into the next.
 struct Asking {
     worker: usize,
     connection: Arc<Info>,

@@ -96,6 +96,18 @@ struct Outbound {
     has_others: bool,
 }
 
+impl Outbound {
+    fn new(request: Request<Body>) -> Self {
+        let (parts, body) = request.into_parts();
+        Self {
+            may_repeat: is_repeatable(&parts, &body),
+            parts,
+            body,
+            has_others: false,
+        }
+    }
+}
+
 impl Upstream {
     /// Worker numbers are below `workers`; another one gets no pooling. An endpoint of one of the `known` upstreams is the
     /// same endpoint: its state lives on, and its connections too when it is used in the same way.
@@ -136,23 +148,26 @@ impl Upstream {
     /// end already (no body), an exact size hint (`content-length`), else chunked. The body is not polled
     /// before there is a connection. Dropping the future closes the connection. `upload` is the repository of a request
     /// that belongs to an upload: all of them meet one endpoint.
-    pub async fn send(
+    pub fn send<'a>(
+        &'a self,
+        worker: usize,
+        upload: Option<&'a str>,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Answer>, Error>> + Send + 'a {
+        // Outside of the block, which would keep room for what it takes apart: this is within every request's future.
+        let mut request = Outbound::new(request);
+        async move { self.deliver(worker, upload, &mut request).await }
+    }
+
+    async fn deliver(
         &self,
         worker: usize,
         upload: Option<&str>,
-        request: Request<Body>,
+        request: &mut Outbound,
     ) -> Result<Response<Answer>, Error> {
-        let (parts, body) = request.into_parts();
-        let may_repeat = is_repeatable(&parts, &body);
-        let mut request = Outbound {
-            parts,
-            body,
-            may_repeat,
-            has_others: false,
-        };
         let (mut tried, mut until) = (Marked::default(), None);
         loop {
-            let failure = match self.try_each(worker, upload, tried, &mut request).await {
+            let failure = match self.try_each(worker, upload, tried, request).await {
                 Err(failure) if failure.may_pass() => failure,
                 done => return done,
             };

@@ -147,7 +147,8 @@ impl Logins {
         let hash = || self.hash(users, credentials, tried);
         // Those who wait for another's hash wait no longer than for one of their own.
         let wait = self.hashing.settings().wait;
-        let found = timeout(wait, joined.cell.get_or_try_init(hash)).await;
+        // In a box: nearly every login is a remembered one, and carries no room for this.
+        let found = Box::pin(timeout(wait, joined.cell.get_or_try_init(hash))).await;
         let is_right = *found.map_err(|_elapsed| Unchecked::Busy)??;
         // Also for those who joined, from whatever network.
         memory.note(&tried, is_right, self.throttle);

@@ -60,7 +60,7 @@ impl Pool {
         match self.slots.try_acquire() {
             Ok(permit) => permit.forget(),
             Err(TryAcquireError::Closed) => return Err(Error::Busy),
-            Err(TryAcquireError::NoPermits) => self.wait().await?,
+            Err(TryAcquireError::NoPermits) => Box::pin(self.wait()).await?,
         }
         Ok(())
     }
