@@ -179,13 +179,13 @@ impl Record {
         }
     }
 
-    fn line(&self, json: bool) -> String {
+    fn line(&self, json: bool, took: Duration) -> String {
         let facts = &self.facts;
         let numbers = [
-            ("status", u128::from(facts.status)),
-            ("bytes_in", u128::from(self.received.bytes())),
-            ("bytes_out", u128::from(facts.bytes_out)),
-            ("ms", self.began.elapsed().as_millis()),
+            ("status", u64::from(facts.status)),
+            ("bytes_in", self.received.bytes()),
+            ("bytes_out", facts.bytes_out),
+            ("ms", millis(took)),
         ];
         let client = facts.client.to_string();
         let peer = facts.peer.map(|peer| peer.to_string()).unwrap_or_default();
@@ -204,7 +204,7 @@ impl Record {
             ("ended", facts.ended),
             ("request_id", facts.request_id.as_str()),
         ];
-        let upstream = facts.upstream.map(|waited| waited.as_millis());
+        let upstream = facts.upstream.map(millis);
         if json {
             as_json(&words, &numbers, upstream)
         } else {
@@ -270,15 +270,20 @@ impl Drop for Record {
                 None => CLIENT_ABORT,
             };
         }
+        let took = self.began.elapsed();
         let (shard, facts) = (self.counts.shard(), &self.facts);
-        shard.request(self.operation, facts.status, self.began.elapsed());
+        shard.request(self.operation, facts.status, took);
         if !facts.ended.is_empty() {
             shard.broken(facts.ended);
         }
         if let Some(log) = &self.log {
-            log.sink.write(self.line(log.json).into_bytes());
+            log.sink.write(self.line(log.json, took).into_bytes());
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Who broke an answer off.

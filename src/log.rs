@@ -146,6 +146,15 @@ struct Output {
     destination: Destination,
     file: File,
     is_torn: bool,
+    batch: Batch,
+}
+
+/// Lines that go out in one write.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    /// Where each line ends.
+    ends: Vec<usize>,
 }
 
 impl Output {
@@ -159,69 +168,125 @@ impl Output {
             destination,
             file,
             is_torn: false,
+            batch: Batch::default(),
         })
     }
 
+    /// A busy log is written in pieces: whoever writes a line need not wake this thread within its [`NAP`], and many
+    /// lines are one system call. The first line after a pause is written at once.
     fn write_all_of(&mut self, lines: &Receiver<Line>, state: &State, lost_line: LostLine) {
-        while let Ok(line) = lines.recv() {
-            match line {
-                Line::Text(text) => {
-                    self.tell_lost(state, lost_line);
-                    if self.write(&text).is_err() {
-                        state.lose();
-                    }
-                    state.queued.fetch_sub(text.len(), Ordering::Relaxed);
-                }
-                // A file that cannot be opened anew leaves the old one in use: better than silence.
-                Line::Reopen => {
-                    if let Ok(fresh) = Self::open(self.destination.clone()) {
-                        *self = fresh;
+        while let Ok(first) = lines.recv() {
+            let mut next = Some(first);
+            while let Some(line) = next.take() {
+                match line {
+                    Line::Text(text) => next = self.gather(text, lines),
+                    // A file that cannot be opened anew leaves the old one in use: better than silence.
+                    Line::Reopen => {
+                        if let Ok(fresh) = Self::open(self.destination.clone()) {
+                            *self = fresh;
+                        }
                     }
                 }
+                self.write_batch(state, lost_line);
+                next = next.or_else(|| lines.try_recv().ok());
             }
+            std::thread::sleep(NAP);
         }
         self.tell_lost(state, lost_line);
     }
 
-    fn tell_lost(&mut self, state: &State, lost_line: LostLine) {
-        let lost = state.lost.load(Ordering::Relaxed);
-        if lost > 0 && self.write(lost_line(lost).as_bytes()).is_ok() {
-            state.lost.fetch_sub(lost, Ordering::Relaxed);
+    /// Takes this line and what waits behind it into the batch, up to what does not fit any more or is no line.
+    fn gather(&mut self, text: Vec<u8>, lines: &Receiver<Line>) -> Option<Line> {
+        let most = match self.destination {
+            Destination::Stdout => PIPE,
+            Destination::File(_) => BATCH,
+        };
+        self.batch.push(&text);
+        loop {
+            match lines.try_recv().ok()? {
+                Line::Text(text) if self.batch.text.len() + text.len() <= most => {
+                    self.batch.push(&text);
+                }
+                other => return Some(other),
+            }
         }
     }
 
-    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+    fn write_batch(&mut self, state: &State, lost_line: LostLine) {
+        if self.batch.ends.is_empty() {
+            return;
+        }
+        self.tell_lost(state, lost_line);
+        let batch = std::mem::take(&mut self.batch);
+        let written = self.write(&batch.text);
+        let lost = batch.ends.iter().filter(|end| **end > written);
+        lost.for_each(|_| state.lose());
+        state.queued.fetch_sub(batch.text.len(), Ordering::Relaxed);
+        self.batch = batch.emptied();
+    }
+
+    fn tell_lost(&mut self, state: &State, lost_line: LostLine) {
+        let lost = state.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            let line = lost_line(lost);
+            if self.write(line.as_bytes()) == line.len() {
+                state.lost.fetch_sub(lost, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many bytes went out.
+    fn write(&mut self, text: &[u8]) -> usize {
         if self.destination == Destination::Stdout {
             // Two logs may share it, and neither must write into a line of the other.
             let mut is_torn = STDOUT_IS_TORN
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            write_line(&mut self.file, &mut is_torn, text)
+            write_lines(&mut self.file, &mut is_torn, text)
         } else {
-            write_line(&mut self.file, &mut self.is_torn, text)
+            write_lines(&mut self.file, &mut self.is_torn, text)
         }
     }
 }
 
-/// What follows a line that went out in part begins on a line of its own.
-fn write_line(file: &mut impl Write, is_torn: &mut bool, text: &[u8]) -> io::Result<()> {
+impl Batch {
+    fn push(&mut self, line: &[u8]) {
+        self.text.extend_from_slice(line);
+        self.ends.push(self.text.len());
+    }
+
+    /// The same with nothing in it, and the room it has; but not that for a line of unusual length.
+    fn emptied(mut self) -> Self {
+        self.text.clear();
+        self.text.shrink_to(BATCH);
+        self.ends.clear();
+        self
+    }
+}
+
+/// What follows a line that went out in part begins on a line of its own. Returns how many bytes of `text` went out.
+fn write_lines(file: &mut impl Write, is_torn: &mut bool, text: &[u8]) -> usize {
     if *is_torn {
-        file.write_all(b"\n")?;
+        if file.write_all(b"\n").is_err() {
+            return 0;
+        }
         *is_torn = false;
     }
-    let mut rest = text;
-    while !rest.is_empty() {
+    let mut written = 0;
+    while let Some(rest) = text.get(written..)
+        && !rest.is_empty()
+    {
         match file.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Ok(count) if count > 0 => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                *is_torn = rest.len() < text.len();
-                return Err(error);
+            Ok(_) | Err(_) => {
+                let sent = text.get(..written).unwrap_or_default();
+                *is_torn = !sent.is_empty() && !sent.ends_with(b"\n");
+                break;
             }
         }
     }
-    Ok(())
+    written
 }
 
 static STDOUT_IS_TORN: Mutex<bool> = Mutex::new(false);
@@ -229,6 +294,12 @@ static STDOUT_IS_TORN: Mutex<bool> = Mutex::new(false);
 const QUEUE: usize = 32 * 1024;
 /// What they may hold: a line may be as long as a path.
 const QUEUE_BYTES: usize = 8 << 20;
+/// Most of one write to a file.
+const BATCH: usize = 64 * 1024;
+/// Most of one write to a pipe, which other processes may write to: so much is not torn (POSIX, `PIPE_BUF`).
+const PIPE: usize = 4096;
+/// How late a line of a busy log may be.
+const NAP: Duration = Duration::from_millis(5);
 /// How long the end of the process may wait for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -356,12 +427,45 @@ mod tests {
             }
         }
         let (mut file, mut is_torn) = (Small(Vec::new(), 6), false);
-        write_line(&mut file, &mut is_torn, b"one\n").unwrap();
-        write_line(&mut file, &mut is_torn, b"two\n").unwrap_err();
-        write_line(&mut file, &mut is_torn, b"three\n").unwrap_err();
+        let mut write = |file: &mut Small, text: &[u8]| write_lines(file, &mut is_torn, text);
+        assert_eq!(write(&mut file, b"one\n"), 4);
+        assert_eq!(write(&mut file, b"two\nand\n"), 2);
+        assert_eq!(write(&mut file, b"three\n"), 0);
         file.1 = 100;
-        write_line(&mut file, &mut is_torn, b"four\n").unwrap();
-        write_line(&mut file, &mut is_torn, b"five\n").unwrap();
-        assert_eq!(file.0, b"one\ntw\nfour\nfive\n");
+        assert_eq!(write(&mut file, b"four\nfive\n"), 10);
+        assert_eq!(write(&mut file, b"six\n"), 4);
+        assert_eq!(file.0, b"one\ntw\nfour\nfive\nsix\n");
+    }
+
+    #[test]
+    fn lines_that_wait_go_out_together_and_each_is_lost_or_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (queue, lines) = sync_channel(QUEUE);
+        let text = |number: usize| format!("{number:01023}\n").into_bytes();
+        for number in 0..200 {
+            queue.try_send(Line::Text(text(number))).unwrap();
+        }
+        queue.try_send(Line::Text(vec![b'x'; 2 * BATCH])).unwrap();
+        queue.try_send(Line::Reopen).unwrap();
+        queue.try_send(Line::Text(text(200))).unwrap();
+        drop(queue);
+        let mut output = Output::open(Destination::File(path.clone())).unwrap();
+        let state = State::default();
+        state
+            .queued
+            .fetch_add(201 * 1024 + 2 * BATCH, Ordering::Relaxed);
+        let first = match lines.try_recv() {
+            Ok(Line::Text(first)) => first,
+            _ => panic!("no line"),
+        };
+        // As many as fit; the next one is handed back.
+        assert!(matches!(output.gather(first, &lines), Some(Line::Text(_))));
+        assert_eq!(output.batch.ends.len(), BATCH / 1024);
+        output.write_all_of(&lines, &state, lost_line);
+        assert_eq!(state.queued.load(Ordering::Relaxed), 1024);
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(written.len(), 200 * 1024 + 2 * BATCH);
+        assert!(written.ends_with(&text(200)));
     }
 }
