@@ -27,11 +27,14 @@ use crate::metrics::Connections;
 use crate::snapshot::Snapshot;
 
 mod answer;
+mod history;
 mod host;
 mod numbers;
+mod page;
 mod ready;
 mod reloads;
 
+pub use history::History;
 pub use reloads::{Outcome, Reloads};
 
 /// The gate, as it is shown here.
@@ -42,6 +45,8 @@ pub trait Gate: fmt::Debug + Send + Sync + 'static {
     fn phase(&self) -> Phase;
     /// What came of reloads.
     fn reloads(&self) -> &Reloads;
+    /// What went on in the last minutes.
+    fn history(&self) -> &History;
     /// What is counted of clients' connections.
     fn connections(&self) -> &Connections;
     /// The slots of clients' connections.

@@ -34,6 +34,11 @@ impl SiteCertificate {
         self.hosts.first().map_or("", String::as_str)
     }
 
+    /// The names for which it is shown.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
     /// The certificate that new connections get.
     pub fn shown(&self) -> &Arc<Shown> {
         &self.shown
