@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use base64ct::{Base64, Encoding as _};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::lab::{Browser, Curl, Lab, MIB, Service, run, wait_until};
@@ -51,7 +52,7 @@ fn refusals(lab: &Lab) {
         "/v2/%3Cscript%3Ealert(1)%3C/script%3E/tags/list",
         &["--user", "<b>x</b>:\"'"],
     );
-    curl.ask("/somewhere/else", &[]);
+    curl.ask("/some%3Cb%3Ewhere/'else'&amp;", &[]);
     curl.ask_as_user("/v2/", &["--header", "Host: other.example"]);
     curl.ask_as_user(&format!("/v2/{}/tags/list", "a/".repeat(60)), &[]);
 }
@@ -118,10 +119,9 @@ const FAINT: &str = r"
 
 fn fits(browser: &Browser, width: u64) {
     let wide = browser.script("return document.documentElement.scrollWidth");
-    assert_eq!(
-        wide.as_u64(),
-        Some(width),
-        "the page is wider than its window"
+    assert!(
+        wide.as_u64().unwrap() <= width,
+        "{wide} is wider than the window"
     );
 }
 
@@ -134,7 +134,7 @@ fn is_quiet(browser: &Browser) {
 fn a_push_and_a_pull_are_followed_live() {
     let lab = Lab::start();
     let browser = Browser::start(&lab);
-    sized(&browser, 1280, 900, false);
+    sized(&browser, 1280, 500, false);
     browser.open(&lab.status_page());
     assert_eq!(browser.status(), 200);
     wait_until("the script runs", || says(&browser, "live"));
@@ -168,7 +168,7 @@ fn a_push_and_a_pull_are_followed_live() {
     });
     assert_eq!(browser.script(selected), before);
     browser.script("document.getSelection().removeAllRanges()");
-    assert!(says(&browser, "wrong_password") && says(&browser, "<b>x</b>"));
+    assert!(says(&browser, "wrong_password") && says(&browser, "no such host here"));
     assert_eq!(
         browser.script("return document.querySelectorAll('script').length"),
         1
@@ -195,13 +195,11 @@ fn it_pauses_goes_on_and_says_when_nobody_answers() {
         live("live") && asked().as_u64() > before
     });
     is_quiet(&browser);
-    let gone =
-        json!({ "offline": true, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
-    browser.devtools("Network.emulateNetworkConditions", &gone);
+    // A process that stands still accepts, and says nothing.
+    let gate = Pid::from_raw(i32::try_from(lab.gate()).unwrap()).unwrap();
+    kill_process(gate, Signal::STOP).unwrap();
     wait_until("it says so", || live("no answer: what is shown is old"));
-    let back =
-        json!({ "offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
-    browser.devtools("Network.emulateNetworkConditions", &back);
+    kill_process(gate, Signal::CONT).unwrap();
     wait_until("it is back", || live("live"));
 }
 

@@ -44,11 +44,13 @@ fn figure(html: &mut Html, plot: &Plot, samples: &[Sample]) {
         .tags(plot.name)
         .tags("</span>");
     for (line, rates) in &rates {
-        html.tags("<span class=\"now ").tags(line.class).tags("\">");
-        html.text(plot.shown(rates.last().copied().unwrap_or_default()));
-        html.tags(line.name).tags("</span>");
+        let now = rates.last().copied().unwrap_or_default();
+        html.tags("<span class=\"now ");
+        html.tags(if now > 0.0 { line.class } else { "none" });
+        html.tags("\">").text(plot.shown(now));
+        html.tags("<small>").tags(line.name).tags("</small></span>");
     }
-    html.tags("</figcaption>\n<svg viewBox=\"0 0 240 48\" preserveAspectRatio=\"none\" aria-hidden=\"true\" focusable=\"false\">");
+    html.tags("</figcaption>\n<svg viewBox=\"0 0 240 48\" preserveAspectRatio=\"none\" aria-hidden=\"true\">");
     html.tags("<path class=\"grid\" d=\"M0 0.5H240M0 24H240M0 47.5H240M48 0V48M96 0V48M144 0V48M192 0V48\"/>");
     for (line, rates) in &rates {
         let steps = steps(rates, peak);
@@ -112,7 +114,7 @@ fn start(samples: usize) -> usize {
 const WIDTH: usize = 240 / SAMPLES;
 const PLOTS: &[Plot] = &[
     Plot {
-        name: "Pushed to here",
+        name: "From clients",
         lines: &[Line {
             class: "push",
             name: "",
@@ -121,7 +123,7 @@ const PLOTS: &[Plot] = &[
         is_bytes: true,
     },
     Plot {
-        name: "Pulled from here",
+        name: "To clients",
         lines: &[Line {
             class: "pull",
             name: "",

@@ -29,10 +29,11 @@ pub(super) fn header(html: &mut Html, status: &Status) {
         .tags("\">")
         .tags(word)
         .tags("</span></p>\n");
+    let moment = figures::moment(status.now);
+    let clock = moment.split(' ').next_back().unwrap_or_default();
     html.tags("<div class=\"tools\"><span id=\"as-of\" data-live>As of <time datetime=\"");
     html.text(figures::machine(status.now)).tags("\">");
-    html.text(figures::moment(status.now))
-        .tags("</time> UTC</span>");
+    html.text(clock).tags("</time> UTC</span>");
     html.tags("<span id=\"live\" role=\"status\"></span>");
     html.tags("<button id=\"pause\" type=\"button\" hidden>Pause</button>");
     html.tags("<a id=\"reload\" class=\"button\" href=\"./\">Reload</a></div>\n</header>\n");
@@ -58,18 +59,17 @@ pub(super) fn warnings(html: &mut Html, status: &Status) {
 
 pub(super) fn facts(html: &mut Html, status: &Status) {
     html.tags("<h2 class=\"unseen\">The gate</h2>\n<dl id=\"facts\" class=\"facts\" data-live>");
-    html.tags("<div><dt>Version</dt><dd>");
-    html.tags(env!("CARGO_PKG_VERSION")).tags("</dd></div>");
-    html.tags("<div><dt>Up for</dt><dd>");
-    html.text(figures::duration(status.age)).tags("</dd></div>");
-    html.tags("<div><dt>Connections</dt><dd>");
+    html.tags("<dt>Version</dt><dd>");
+    html.tags(env!("CARGO_PKG_VERSION")).tags("</dd>");
+    html.tags("<dt>Up for</dt><dd>");
+    html.text(figures::duration(status.age)).tags("</dd>");
+    html.tags("<dt>Connections</dt><dd>");
     let (open, most) = status.connections;
     html.text(figures::count(open as u64)).tags(" <small>of ");
-    html.text(figures::count(most as u64))
-        .tags("</small></dd></div>");
-    html.tags("<div><dt>Last reload</dt><dd>");
+    html.text(figures::count(most as u64)).tags("</small></dd>");
+    html.tags("<dt>Last reload</dt><dd>");
     reload(html, status);
-    html.tags("</dd></div></dl>\n");
+    html.tags("</dd></dl>\n");
 }
 
 fn reload(html: &mut Html, status: &Status) {
