@@ -9,11 +9,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::problem::Problems;
-use crate::config::{self, Config};
-use crate::inspect;
-use crate::snapshot::rights::{Answer, Question, Unclear};
-use crate::snapshot::{Purpose, Snapshot};
 
+mod check;
 mod htpasswd;
 mod import;
 mod log;
@@ -34,7 +31,7 @@ enum Verb {
     /// Make the gate that serves with this configuration read it again, and say what came of it (as nginx -s reload)
     Reload(Which),
     /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
-    Check(Checking),
+    Check(check::Checking),
     /// Add, remove, try and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
     Htpasswd(htpasswd::Verb),
@@ -50,107 +47,14 @@ struct Which {
     file: PathBuf,
 }
 
-#[derive(Debug, clap::Args)]
-struct Checking {
-    #[command(flatten)]
-    which: Which,
-    /// Look around as well: ask every upstream, look at certificates, and whether a registry can be reached past the gate.
-    /// Exit code 1 when something is wrong
-    #[arg(long, conflicts_with = "who")]
-    live: bool,
-    /// Ask for the rights of this user, or of @anonymous or @network
-    #[arg(long, value_name = "USER", requires = "may")]
-    who: Option<String>,
-    /// What is asked for: pull, push, delete or catalog, and where. Exit code 0 is yes, 1 is no
-    #[arg(long, num_args = 2, value_names = ["ACTION", "REPOSITORY"], requires = "who")]
-    may: Option<Vec<String>>,
-    /// Ask the site of this host only
-    #[arg(long, value_name = "HOST", requires = "who")]
-    host: Option<String>,
-}
-
-impl Checking {
-    fn question(&self) -> Result<Option<Question>, Unclear> {
-        let (Some(who), Some([action, repository])) = (&self.who, self.may.as_deref()) else {
-            return Ok(None);
-        };
-        Question::new(who, action, repository, self.host.as_deref()).map(Some)
-    }
-}
-
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     match Words::parse().command {
         Verb::Serve(which) => serve::run(&which.file),
         Verb::Reload(which) => reload::run(&which.file),
-        Verb::Check(checking) => check(&checking),
+        Verb::Check(checking) => check::run(&checking),
         Verb::Htpasswd(verb) => htpasswd::run(&verb),
         Verb::Import(verb) => import::run(&verb),
-    }
-}
-
-fn check(checking: &Checking) -> ExitCode {
-    let file = &checking.which.file;
-    let question = match checking.question() {
-        Ok(question) => question,
-        Err(unclear) => return misuse(&unclear),
-    };
-    let (config, mut problems) = config::load(file);
-    let built = config.and_then(|config| {
-        let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems)?;
-        Some((config, snapshot))
-    });
-    let Some((config, snapshot)) = built else {
-        return refuse(&problems);
-    };
-    if let Some(question) = question {
-        return match question.answer(&config, &snapshot, file) {
-            Ok(answer) => tell(&answer),
-            Err(unclear) => misuse(&unclear),
-        };
-    }
-    if checking.live {
-        match look_around(&config, &snapshot, &mut problems) {
-            Ok(facts) => say(&facts.join("\n")),
-            Err(error) => return fail(&format!("cannot look around: {error}")),
-        }
-        if problems.has_errors() {
-            let file = file.display();
-            return fail(&format!(
-                "{problems}\n{file}: not all is well: {}",
-                problems.summary()
-            ));
-        }
-    }
-    if problems.is_empty() {
-        say(&format!("{}: the configuration is good", file.display()));
-    } else {
-        say(&format!(
-            "{problems}\n{}: the configuration would start, with {}",
-            file.display(),
-            problems.summary()
-        ));
-    }
-    ExitCode::SUCCESS
-}
-
-fn look_around(
-    config: &Config,
-    snapshot: &Snapshot,
-    problems: &mut Problems,
-) -> std::io::Result<Vec<String>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(inspect::run(config, snapshot, problems)))
-}
-
-fn tell(answer: &Answer) -> ExitCode {
-    say(&answer.lines.join("\n"));
-    if answer.is_yes {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
     }
 }
 
@@ -161,11 +65,6 @@ fn refuse(problems: &Problems) -> ExitCode {
         problems.summary()
     ));
     ExitCode::from(REFUSED)
-}
-
-fn misuse(unclear: &Unclear) -> ExitCode {
-    warn(&unclear.to_string());
-    ExitCode::from(MISUSED)
 }
 
 fn fail(what: &str) -> ExitCode {

@@ -1,6 +1,6 @@
 //! `check --live`: what the configuration cannot say by itself, asked of the registries, the certificates and this machine.
 //!
-//! Called by `cli`. Nothing is changed anywhere, and every question ends within seconds; all are asked at once. Whether the
+//! Called by `cli`. Nothing is changed anywhere, unless a push is asked for, and every question ends within seconds; all are asked at once. Whether the
 //! files are readable and fit has been found when the snapshot was built.
 
 use std::collections::HashMap;
@@ -17,6 +17,11 @@ use crate::snapshot::Snapshot;
 use crate::upstream::{self, Endpoint, EndpointSettings, Upstream};
 
 mod addresses;
+mod bearer;
+mod listener;
+mod push;
+
+pub use push::Push;
 
 /// One endpoint of one route.
 struct Subject<'a> {
@@ -56,6 +61,21 @@ pub async fn run(config: &Config, snapshot: &Snapshot, problems: &mut Problems) 
         }
     }
     facts
+}
+
+/// A blob's way through the gate that serves with this configuration; says what was done, or adds what is wrong.
+pub async fn try_push(
+    push: &Push,
+    config: &Config,
+    snapshot: &Snapshot,
+    problems: &mut Problems,
+) -> Vec<String> {
+    push::run(push, config, snapshot)
+        .await
+        .unwrap_or_else(|why| {
+            problems.push(Problem::error(None, format!("the push failed: {why}")));
+            Vec::new()
+        })
 }
 
 fn certificates(snapshot: &Snapshot, now: OffsetDateTime) -> Vec<String> {

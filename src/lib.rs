@@ -200,6 +200,8 @@
 //! - The status page is written whole for each request, and its script asks for the same page again: one truth, which is
 //!   there without a script. Only its own parts may be loaded, and as a name is never a tag, nothing in it runs.
 //! - No label holds what a client writes, so that the number of series is bounded by the configuration.
+//! - `check --live` changes nothing anywhere. Its push always has the same bytes, so that it leaves one blob however often it
+//!   is made, and gives its password only to who shows the configuration's own certificate.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.

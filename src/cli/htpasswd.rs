@@ -19,7 +19,7 @@ use crate::htpasswd::make::{self, Recipe, USUAL_COST};
 use crate::htpasswd::{self, MAX_COST, store};
 use crate::secret::Password;
 
-mod password;
+pub(super) mod password;
 mod table;
 mod terminal;
 mod unknown;

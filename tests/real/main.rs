@@ -20,6 +20,7 @@ mod lab;
 mod access_log;
 mod big;
 mod browser;
+mod check;
 mod client_certificates;
 mod clients;
 mod curl;

@@ -1,6 +1,6 @@
 //! Where a password comes from: the terminal, without echo, or standard input.
 //!
-//! For `htpasswd` of `cli`. Whether it is fit for a hash is `make`'s to say.
+//! For `htpasswd` and `check` of `cli`. Whether it is fit for a hash is `make`'s to say.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 
@@ -14,7 +14,7 @@ use crate::htpasswd::make::Recipe;
 use crate::secret::Password;
 
 /// The first line, without its end.
-pub(super) fn from_stdin() -> Result<Password, Failure> {
+pub(in crate::cli) fn from_stdin() -> Result<Password, Failure> {
     // Never grown, which would leave a copy behind.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
     let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
@@ -35,7 +35,7 @@ pub(super) fn from_stdin() -> Result<Password, Failure> {
 }
 
 /// Once, for one that exists.
-pub(super) fn ask(prompt: &str) -> Result<Password, Failure> {
+pub(in crate::cli) fn ask(prompt: &str) -> Result<Password, Failure> {
     if !io::stdin().is_terminal() {
         return Err("there is no terminal to ask for the password; pipe it to --stdin".into());
     }
