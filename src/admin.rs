@@ -1,4 +1,4 @@
-//! The admin listener: whether the gate is well, and its numbers, for whoever watches over it.
+//! The admin listener: whether the gate is well, its numbers, and a page for people, for whoever watches over it.
 //!
 //! `server` hands over what it has accepted at `listen.admin`, and is asked for all that is shown. There is no TLS and no
 //! password here: the address, the networks of `listen.admin_allow`, or the rights of the socket's file say who may ask.

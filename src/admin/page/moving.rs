@@ -42,7 +42,7 @@ fn row(html: &mut Html, one: &Moving) {
         false => "<span class=\"pull\"><span aria-hidden=\"true\">↓</span> pull</span>",
     });
     html.tags("</td><td data-label=\"by\">");
-    user(html, &one.user);
+    user(html, &one.user, "nobody");
     html.tags("</td><td data-label=\"from\">").name(&one.client);
     html.tags("</td><td data-label=\"to\">").name(&one.site);
     html.tags("</td><td class=\"number\">")
@@ -54,10 +54,10 @@ fn row(html: &mut Html, one: &Moving) {
     html.tags("</td></tr>\n");
 }
 
-/// A user may be called what stands for nobody; that one is not in these letters.
-pub(super) fn user(html: &mut Html, user: &str) {
+/// A user may be called what stands for none; that one is not in these letters.
+pub(super) fn user(html: &mut Html, user: &str, none: &'static str) {
     if user.is_empty() {
-        html.tags("<i class=\"nobody\">nobody</i>");
+        html.tags("<i class=\"nobody\">").tags(none).tags("</i>");
     } else {
         html.name(user);
     }

@@ -35,7 +35,7 @@ fn row(html: &mut Html, refused: &Refused, status: &Status) {
         .tags("</span></td><td class=\"asked\"><code>");
     html.name(&refused.asked)
         .tags("</code></td><td data-label=\"by\">");
-    user(html, &refused.user);
+    user(html, &refused.user, "unknown");
     html.tags("</td><td data-label=\"from\">")
         .name(&refused.client);
     html.tags("</td><td data-label=\"to\">");
