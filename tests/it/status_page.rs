@@ -185,18 +185,24 @@ fn a_reload_that_was_refused_is_told_with_why() {
         "https = [\"127.0.0.1:0\"]",
         "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"",
     );
-    proxy.configure(&registry, &good.replace("[listen]", "[\"<i>listne\"]"));
+    proxy.configure(
+        &registry,
+        &good.replace("workers = 2", "\"<i>workers\" = 2"),
+    );
     proxy.reload().unwrap_err();
     let said = text(&proxy);
     assert!(
         said.contains("Ready, with warnings") && said.contains("refused"),
         "{said}"
     );
-    assert!(said.contains("&lt;i&gt;listne"), "{said}");
+    assert!(said.contains("&lt;i&gt;workers"), "{said}");
     proxy.configure(&registry, &good);
     proxy.reload().unwrap();
     let said = text(&proxy);
-    assert!(!said.contains("listne") && said.contains("taken"), "{said}");
+    assert!(
+        !said.contains("&lt;i&gt;") && said.contains("taken"),
+        "{said}"
+    );
 }
 
 #[test]
