@@ -261,6 +261,13 @@ fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
         }
     }
     is_quiet(&browser);
+    // The console would have told of anything that the policy forbids.
+    browser.script("document.body.setAttribute('style', 'color: red')");
+    wait_until("the policy is kept", || {
+        let said = browser.console();
+        said.iter()
+            .any(|line| line.contains("Content Security Policy"))
+    });
     let mut curl = lab.command("curl");
     curl.args(["--silent", "--fail", "--noproxy", "*", "--output"]);
     let file = lab.path("page.html");
