@@ -76,7 +76,6 @@ impl Record {
         log: Option<&AccessLog>,
         client: ClientAddr,
         received: Arc<Received>,
-        id: RequestId,
         elsewhere: &Arc<SiteCounts>,
         parts: &request::Parts,
     ) -> Box<Self> {
@@ -89,8 +88,13 @@ impl Record {
             is_site_known: false,
             operation: metrics::Operation::default(),
             running: None,
-            facts: Facts::new(client, id, parts),
+            facts: Facts::new(client, parts),
         })
+    }
+
+    /// The request's name, here and in the upstream's log.
+    pub fn id(&self) -> RequestId {
+        self.facts.request_id
     }
 
     /// Whom the socket leads to, when that is not the client.
@@ -215,7 +219,7 @@ impl Record {
 
 impl Facts {
     /// What is known at once; the path without its query.
-    fn new(client: ClientAddr, request_id: RequestId, parts: &request::Parts) -> Self {
+    fn new(client: ClientAddr, parts: &request::Parts) -> Self {
         Self {
             client,
             peer: None,
@@ -235,7 +239,7 @@ impl Facts {
             upstream: None,
             refused: String::new(),
             ended: CLIENT_ABORT,
-            request_id,
+            request_id: RequestId::new(),
         }
     }
 }
@@ -323,15 +327,7 @@ mod tests {
         let (parts, ()) = http::Request::new(()).into_parts();
         let elsewhere = Arc::new(SiteCounts::new(""));
         let log_to = Some(&log);
-        let id = RequestId::new();
-        let record = Record::begin(
-            log_to,
-            client,
-            Arc::clone(&received),
-            id,
-            &elsewhere,
-            &parts,
-        );
+        let record = Record::begin(log_to, client, Arc::clone(&received), &elsewhere, &parts);
         let _caught = catch_unwind(AssertUnwindSafe(|| {
             let _record = record;
             end(&received);

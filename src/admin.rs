@@ -1,4 +1,4 @@
-//! The admin listener: whether the gate is well, and its numbers, for whoever watches over it.
+//! The admin listener: whether the gate is well, its numbers, and a page for people, for whoever watches over it.
 //!
 //! `server` hands over what it has accepted at `listen.admin`, and is asked for all that is shown. There is no TLS and no
 //! password here: the address, the networks of `listen.admin_allow`, or the rights of the socket's file say who may ask.
@@ -27,11 +27,14 @@ use crate::metrics::Connections;
 use crate::snapshot::Snapshot;
 
 mod answer;
+mod history;
 mod host;
 mod numbers;
+mod page;
 mod ready;
 mod reloads;
 
+pub use history::History;
 pub use reloads::{Outcome, Reloads};
 
 /// The gate, as it is shown here.
@@ -42,6 +45,8 @@ pub trait Gate: fmt::Debug + Send + Sync + 'static {
     fn phase(&self) -> Phase;
     /// What came of reloads.
     fn reloads(&self) -> &Reloads;
+    /// What went on in the last minutes.
+    fn history(&self) -> &History;
     /// What is counted of clients' connections.
     fn connections(&self) -> &Connections;
     /// The slots of clients' connections.

@@ -205,6 +205,8 @@
 //!   that failed, or a certificate near its end, is a warning: all gates have it, and a balancer would take out each.
 //! - Watching has its own slots and seconds, on the main thread, and no password: the address or the file's rights say who
 //!   may. It answers to addresses and known names alone, so that no page in a browser reads it by a name of its own.
+//! - The status page is written whole for each request, and its script asks for the same page again: one truth, which is
+//!   there without a script. Only its own parts may be loaded, and as a name is never a tag, nothing in it runs.
 //! - No label holds what a client writes, so that the number of series is bounded by the configuration.
 //! - `check --live` changes nothing anywhere. Its push always has the same bytes, so that it leaves one blob however often it
 //!   is made, and gives its password only to who shows the configuration's own certificate.

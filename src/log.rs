@@ -190,7 +190,7 @@ impl Output {
                 self.write_batch(state, lost_line);
                 next = next.or_else(|| lines.try_recv().ok());
             }
-            std::thread::sleep(NAP);
+            std::thread::park_timeout(NAP);
         }
         self.tell_lost(state, lost_line);
     }
@@ -455,9 +455,8 @@ mod tests {
         state
             .queued
             .fetch_add(201 * 1024 + 2 * BATCH, Ordering::Relaxed);
-        let first = match lines.try_recv() {
-            Ok(Line::Text(first)) => first,
-            _ => panic!("no line"),
+        let Ok(Line::Text(first)) = lines.try_recv() else {
+            panic!("no line");
         };
         // As many as fit; the next one is handed back.
         assert!(matches!(output.gather(first, &lines), Some(Line::Text(_))));

@@ -16,6 +16,6 @@ mod words;
 pub use board::{Board, Refused, Running, Transfer};
 pub use counter::Counter;
 pub use process::{Connections, Logins, Protocol};
-pub use site::{Buckets, Flow, Shard, SiteCounts, Totals};
+pub use site::{Buckets, Flow, Shard, SiteCounts, Sums, Totals};
 pub use text::{Family, Form, Kind, Value, write};
 pub use words::{Operation, Reason};

@@ -5,12 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::{Admin, Reloads};
+use crate::admin::{Admin, History, Reloads};
 use crate::body::Budget;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
@@ -30,6 +30,7 @@ mod descriptors;
 mod drain;
 mod files;
 mod fixed;
+mod history;
 mod listeners;
 mod orders;
 mod reload;
@@ -138,6 +139,7 @@ impl Server {
             slots: slots.clone(),
             phase: shared::Life::default(),
             reloads: Reloads::new(SystemTime::now()),
+            history: History::new(Instant::now()),
             log: process.log.clone(),
         });
         let drainer = Drainer::new();
@@ -207,6 +209,8 @@ impl Server {
         self.shared.phase.serves();
         self.listeners.accept();
         self.supervision.ready(&self.serving());
+        // To the end: what drains may move for long.
+        let history = tokio::spawn(history::run(Arc::clone(&self.shared)));
         let mut underway = Underway {
             watchdog: watchdog::start(self.supervision.manager, &self.workers),
             ..Underway::default()
@@ -223,7 +227,9 @@ impl Server {
             self.supervision.drains(self.shared.snapshot().drain);
             self.listeners.close().await;
         }
-        self.stop(commands).await
+        let cut = self.stop(commands).await;
+        history.abort();
+        cut
     }
 
     fn serving(&self) -> String {

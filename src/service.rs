@@ -17,13 +17,13 @@ use rustls_pki_types::UnixTime;
 use crate::access::Permitted;
 use crate::access_log::AccessLog;
 use crate::addr::Networks;
-use crate::auth::{Challenge, TokenService};
+use crate::auth::TokenService;
 use crate::body::{Body, Floor, Received};
 use crate::connection::{Exchange, Info};
-use crate::forward::{Around, Asker, Origin, Outer};
+use crate::forward::{Around, Asker};
 use crate::metrics::{Board, SiteCounts};
 use crate::refusal::Refusal;
-use crate::registry::{Operation, is_registry_path};
+use crate::registry::is_registry_path;
 use crate::site::{Lead, Route, Site, Sites};
 use crate::target::Target;
 
@@ -32,6 +32,7 @@ mod catalog;
 mod inflow;
 mod limiter;
 mod opened;
+mod outer;
 mod plain;
 mod tokens;
 mod trust;
@@ -40,6 +41,7 @@ mod wanted;
 use bare::{redirect, respond};
 pub use limiter::Limiters;
 use opened::Opened;
+use outer::{challenge, outer_origin};
 use wanted::{Next, Wanted, permitted, wanted};
 
 /// What bounds a single request.
@@ -282,20 +284,4 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     } else {
         Err(Refusal::Expectation)
     }
-}
-
-/// What a 401 says here, for this operation.
-fn challenge(route: &Route, outer: Outer<'_>, operation: Option<&Operation>) -> Option<Challenge> {
-    let authenticator = &route.authenticator;
-    authenticator.challenge(outer.scheme, outer.authority, operation)
-}
-
-fn outer_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> Outer<'a> {
-    let as_addressed = Outer {
-        scheme,
-        authority: target.authority(),
-    };
-    site.external
-        .as_ref()
-        .map_or(as_addressed, Origin::as_outer)
 }

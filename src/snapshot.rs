@@ -12,7 +12,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::access::Access;
-use crate::access_log::{self, AccessLog};
+use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::addr::Networks;
 use crate::auth::{Authenticator, Logins};
@@ -30,6 +30,7 @@ use crate::tls::trust::Trust;
 use crate::tls::{Tickets, Tls};
 use crate::upstream::Upstream;
 
+mod access_logs;
 mod authenticators;
 pub(crate) mod certificates;
 mod issued;
@@ -201,36 +202,6 @@ impl Builder<'_> {
             None => Logins::start(hashing.clone(), throttle),
         };
         report(problems, logins).map(Arc::new)
-    }
-
-    /// `None` also when the log is off, or nothing is to be written.
-    fn access(&self, problems: &mut Problems) -> Option<(Destination, Sink)> {
-        let wanted = self
-            .config
-            .log
-            .access
-            .clone()
-            .filter(|_| self.purpose == Purpose::Serve)?;
-        if let Some((destination, sink)) = self.old.and_then(|old| old.access.as_ref())
-            && *destination == wanted
-        {
-            return Some((wanted, sink.clone()));
-        }
-        let lost_line = if self.config.log.json {
-            |lost| access_log::lost_line(true, lost)
-        } else {
-            |lost| access_log::lost_line(false, lost)
-        };
-        match Sink::open(wanted.clone(), lost_line) {
-            Ok(sink) => Some((wanted, sink)),
-            Err(error) => {
-                problems.push(
-                    Problem::error(None, format!("cannot write the access log: {error}"))
-                        .fix("look at log.access_file"),
-                );
-                None
-            }
-        }
     }
 
     /// Those of the site with this name, wherever it stood in the old config.

@@ -115,7 +115,7 @@ impl Target {
     /// `%2F` becomes a slash, because routers behind the gate decode it too. Bytes that are not UTF-8 stay `%XX`.
     /// For comparing only; what is sent on is [`raw_path`](Self::raw_path).
     pub fn path(&self) -> &str {
-        self.path.as_deref().unwrap_or(self.uri.path())
+        self.path.as_deref().unwrap_or_else(|| self.uri.path())
     }
 }
 

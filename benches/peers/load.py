@@ -42,8 +42,8 @@ def requests(port, seconds, path=PING, connections=32, close=False):
 def streams(port, seconds):
     """As many pings over HTTP/2: 8 connections with 16 streams each."""
     said = _run(["h2load", "-t1", "-c8", "-m16", f"-D{seconds}", "-H", LOGIN, _url(port, PING)])
-    took, good = re.search(r"finished in ([\d.]+)s", said), re.search(r"status codes: (\d+) 2xx", said)
-    return Done(int(good[1]), float(took[1]))
+    took, good = re.search(r"finished in ([\d.]+)(us|ms|s)", said), re.search(r"status codes: (\d+) 2xx", said)
+    return Done(int(good[1]), float(took[1]) * IN_MS[took[2]] / 1e3)
 
 
 def pull(port, version="--http1.1", scheme="https"):

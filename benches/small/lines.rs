@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use http::{Method, Request, StatusCode};
-use tidegate::access_log::{AccessLog, Record, RequestId, lost_line};
+use tidegate::access_log::{AccessLog, Record, lost_line};
 use tidegate::addr::ClientAddr;
 use tidegate::body::{End, Observer, Received};
 use tidegate::log::{Destination, Sink};
@@ -19,7 +19,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     let Ok(Parsed::Operation(operation)) = Operation::parse(&Method::GET, path, None) else {
         panic!("{path} is no operation");
     };
-    let site = SiteCounts::new("registry.example.com");
+    let site = Arc::new(SiteCounts::new("registry.example.com"));
     let mut group = criterion.benchmark_group("access-log");
     for json in [false, true] {
         let lost = if json {
@@ -52,7 +52,7 @@ fn record(
 ) {
     let client = ClientAddr::vouched([192, 0, 2, 1].into());
     let received = Arc::<Received>::default();
-    let mut record = Record::begin(log, client, received, RequestId::new(), site, parts);
+    let mut record = Record::begin(log, client, received, site, parts);
     record.site(site);
     record.operation(Some(operation));
     record.user(Some("alice"));

@@ -2,13 +2,13 @@
 //!
 //! Called for each connection. The order is: who asks, by what name, with what method, for what.
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::task::spawn_blocking;
 
 use super::host::Asked;
 use super::ready::Readiness;
-use super::{Admin, Asker, numbers};
+use super::{Admin, Asker, numbers, page};
 use crate::body::Body;
 use crate::metrics::Form;
 
@@ -19,10 +19,14 @@ impl Admin {
         let mut response = match refused {
             Some(refused) => refused,
             None => match request.uri().path() {
+                "/" => self.page().await,
                 "/healthz" => text(StatusCode::OK, "alive\n"),
                 "/readyz" => self.readiness(),
                 "/metrics" => self.metrics(request.headers()).await,
-                _ => text(StatusCode::NOT_FOUND, PATHS),
+                path => page::part(path).map_or_else(
+                    || text(StatusCode::NOT_FOUND, PATHS),
+                    |(media_type, part)| typed(media_type, part),
+                ),
             },
         };
         let headers = response.headers_mut();
@@ -71,6 +75,18 @@ impl Admin {
         text(status, readiness.to_string())
     }
 
+    /// On a thread of its own for the same reason as the numbers.
+    async fn page(&self) -> Response<Body> {
+        let gate = self.gate.clone();
+        match spawn_blocking(move || page::write(&*gate)).await {
+            Ok(written) => typed("text/html; charset=utf-8", written),
+            Err(failed) => {
+                tracing::error!(%failed, "the status page could not be written");
+                text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+            }
+        }
+    }
+
     /// On a thread for what takes long: the runtime here accepts the clients' connections.
     async fn metrics(&self, headers: &HeaderMap) -> Response<Body> {
         let accept = headers.get_all(header::ACCEPT).iter();
@@ -78,39 +94,46 @@ impl Admin {
         let form = Form::of(&accept.join(","));
         let gate = self.gate.clone();
         match spawn_blocking(move || numbers::write(&*gate, form)).await {
-            Ok(Ok(written)) => {
-                let mut response = text(StatusCode::OK, written);
-                let media_type = HeaderValue::from_static(form.media_type());
-                let headers = response.headers_mut();
-                headers.insert(header::CONTENT_TYPE, media_type);
-                response
-            }
+            Ok(Ok(written)) => typed(form.media_type(), written),
             failed => {
                 tracing::error!(?failed, "the metrics could not be written");
-                text(StatusCode::INTERNAL_SERVER_ERROR, "see the gate's log\n")
+                text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
             }
         }
     }
 }
 
 fn text(status: StatusCode, words: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::full(words));
+    let mut response = typed("text/plain; charset=utf-8", words);
     *response.status_mut() = status;
-    let media_type = HeaderValue::from_static("text/plain; charset=utf-8");
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, media_type);
     response
 }
 
-/// Nothing here is for a cache, a frame, or a guess at what it is.
-const ALWAYS: [(header::HeaderName, &str); 4] = [
+fn typed(media_type: &'static str, words: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(words));
+    let media_type = HeaderValue::from_static(media_type);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// Nothing here is for a cache, a frame, a page from elsewhere, or a guess at what it is; and the page loads nothing but its
+/// own parts.
+const ALWAYS: [(HeaderName, &str); 6] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
 ];
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const STRANGER: &str = "your address may not ask here; listen.admin_allow names those that may\n";
 const UNKNOWN_HOST: &str =
     "ask by an address, as localhost, by a name of a site, or by one of listen.admin_hosts\n";
-const PATHS: &str = "there are /healthz, /readyz and /metrics\n";
+const PATHS: &str = "there are /, /healthz, /readyz and /metrics\n";
+const FAILED: &str = "see the gate's log\n";

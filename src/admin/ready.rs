@@ -51,6 +51,16 @@ impl Readiness {
         self.reasons.is_empty()
     }
 
+    /// Why not.
+    pub(super) fn reasons(&self) -> &[&'static str] {
+        &self.reasons
+    }
+
+    /// What somebody should look at.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     fn look_at_upstreams(&mut self, snapshot: &Snapshot) {
         let (mut down, mut is_any_up) = (Vec::new(), false);
         for route in snapshot.service.sites.routes() {

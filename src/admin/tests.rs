@@ -1,7 +1,7 @@
 //! Who may ask, by a gate that is not there.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::Request;
 
@@ -14,6 +14,7 @@ struct Shown {
     snapshot: Arc<Snapshot>,
     phase: Phase,
     reloads: Reloads,
+    history: History,
     connections: Connections,
     slots: Slots,
     budget: Budget,
@@ -29,6 +30,9 @@ impl Gate for Shown {
     fn reloads(&self) -> &Reloads {
         &self.reloads
     }
+    fn history(&self) -> &History {
+        &self.history
+    }
     fn connections(&self) -> &Connections {
         &self.connections
     }
@@ -43,7 +47,7 @@ impl Gate for Shown {
     }
 }
 
-fn admin(listen: &str, phase: Phase) -> Admin {
+pub(super) fn admin(listen: &str, phase: Phase) -> Admin {
     let text = format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\n{listen}\n[[site]]\nhosts = [\"docker.example.com\", \"*.reg.example\", \"*\"]\n\
          tls = \"self-signed\"\n[[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\nauth = {{ mode = \"none\" }}\n"
@@ -55,6 +59,7 @@ fn admin(listen: &str, phase: Phase) -> Admin {
         snapshot: Arc::new(snapshot.unwrap_or_else(|| panic!("{problems}"))),
         phase,
         reloads: Reloads::new(SystemTime::UNIX_EPOCH),
+        history: History::new(Instant::now()),
         connections: Connections::default(),
         slots: Slots::new(1, 1),
         budget: Budget::new(1),
@@ -87,7 +92,7 @@ async fn strangers_are_refused_whatever_they_ask() {
         ("198.51.100.1:1", 403, 403),
         ("[2001:db8::8]:1", 403, 403),
     ] {
-        for path in ["/healthz", "/readyz", "/metrics"] {
+        for path in ["/", "/status.js", "/healthz", "/readyz", "/metrics"] {
             assert_eq!(
                 status(&nobody, peer(address), "localhost", path).await,
                 by_nobody

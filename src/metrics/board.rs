@@ -1,13 +1,14 @@
 //! What moves right now, and what was refused lately: the part of the numbers that has names in it.
 //!
-//! `service` and `access_log` note it, the status page shows it. It is bounded in number and in the length of every
+//! `service` and `access_log` note it, `admin` takes down rates and shows it. It is bounded in number and in the length of every
 //! text, and whoever notes something never waits: where a lock is taken, or there is no room, it is not noted.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::counter::{THREADS, thread};
 use super::{Operation, Reason};
@@ -38,6 +39,9 @@ pub struct Transfer {
     pub began: Instant,
     received: AtomicU64,
     sent: AtomicU64,
+    /// Bytes in both directions when its rate was measured last.
+    seen: AtomicU64,
+    rate: AtomicU64,
 }
 
 /// A request that the gate answered itself.
@@ -82,6 +86,8 @@ impl Transfer {
             began,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            rate: AtomicU64::new(UNMEASURED),
         }
     }
 
@@ -97,6 +103,33 @@ impl Transfer {
     /// Notes bytes that go to the client.
     pub fn sent(&self, more: u64) {
         self.sent.fetch_add(more, Relaxed);
+    }
+
+    /// Bytes a second, of late; before it was measured, since it began.
+    pub fn rate(&self, now: Instant) -> u64 {
+        match self.rate.load(Relaxed) {
+            UNMEASURED => each_second(self.both(), now.saturating_duration_since(self.began)),
+            rate => rate,
+        }
+    }
+
+    /// Half of a rate is that of the last interval, a quarter that of the one before, and so on: it follows what happens,
+    /// and can be read.
+    fn measure(&self, now: Instant, interval: Duration) {
+        let both = self.both();
+        let moved = both.saturating_sub(self.seen.swap(both, Relaxed));
+        let lived = now.saturating_duration_since(self.began);
+        let latest = each_second(moved, interval.min(lived));
+        let rate = match self.rate.load(Relaxed) {
+            UNMEASURED => latest,
+            before => before.midpoint(latest),
+        };
+        self.rate.store(rate, Relaxed);
+    }
+
+    fn both(&self) -> u64 {
+        let (received, sent) = self.bytes();
+        received.saturating_add(sent)
     }
 }
 
@@ -124,16 +157,31 @@ impl Board {
         self.count.load(Relaxed)
     }
 
-    /// What runs, the oldest first, at most `most`; and how many there are in all.
-    pub fn running(&self, most: usize) -> (Vec<Arc<Transfer>>, usize) {
+    /// The `most` that moved most, the oldest first, each with a number of its own; and how many there are in all.
+    pub fn largest(&self, most: usize) -> (Vec<(u64, Arc<Transfer>)>, usize) {
         let mut all = Vec::new();
         for shard in &self.running {
-            all.extend(lock(shard).values().cloned());
+            let shard = lock(shard);
+            all.extend(shard.iter().map(|(number, one)| (*number, Arc::clone(one))));
         }
         let count = all.len();
-        all.sort_by_key(|transfer| transfer.began);
-        all.truncate(most);
+        if count > most {
+            // They go on moving: what is compared must not change.
+            let mut sized: Vec<_> = all.into_iter().map(|one| (one.1.both(), one)).collect();
+            sized.sort_unstable_by_key(|(bytes, (number, _))| (Reverse(*bytes), Reverse(*number)));
+            all = sized.into_iter().take(most).map(|(_, one)| one).collect();
+        }
+        all.sort_unstable_by_key(|(number, transfer)| (transfer.began, *number));
         (all, count)
+    }
+
+    /// Takes down the rate of everything that runs, `interval` after the last time.
+    pub fn measure(&self, now: Instant, interval: Duration) {
+        for shard in &self.running {
+            for transfer in lock(shard).values() {
+                transfer.measure(now, interval);
+            }
+        }
     }
 
     /// Notes a refusal in place of the oldest one; `refused` is made only when it can be noted.
@@ -186,6 +234,14 @@ fn short(text: &str) -> String {
     short
 }
 
+fn each_second(bytes: u64, time: Duration) -> u64 {
+    let nanos = u128::from(bytes) * 1_000_000_000;
+    let rate = nanos.checked_div(time.as_nanos()).unwrap_or_default();
+    // The last number says that there is none.
+    u64::try_from(rate).map_or(UNMEASURED - 1, |rate| rate.min(UNMEASURED - 1))
+}
+
+const UNMEASURED: u64 = u64::MAX;
 /// As many as there are connections by default.
 const MOST_RUNNING: usize = 10_000;
 const MOST_REFUSED: usize = 50;
@@ -209,15 +265,59 @@ mod tests {
         let board = Arc::<Board>::default();
         let (first, second) = (board.show(transfer("one")), board.show(transfer("two")));
         let names = || -> Vec<_> {
-            let (running, _) = board.running(10);
-            running.iter().map(|one| one.repository.clone()).collect()
+            let (running, _) = board.largest(10);
+            running
+                .iter()
+                .map(|(_, one)| one.repository.clone())
+                .collect()
         };
         assert_eq!(names(), ["one", "two"]);
-        assert_eq!((board.running(1).0.len(), board.running(1).1), (1, 2));
+        let (largest, count) = board.largest(1);
+        assert_eq!((largest.len(), count), (1, 2));
         drop(first);
         assert_eq!(names(), ["two"]);
         drop(second);
         assert!(names().is_empty());
+    }
+
+    #[test]
+    fn what_moved_most_is_shown_in_the_order_it_began() {
+        let board = Arc::<Board>::default();
+        let running: Vec<_> = (0..5)
+            .filter_map(|number| board.show(transfer(&number.to_string())))
+            .collect();
+        for (number, bytes) in [(1, 7), (3, 9), (4, 8)] {
+            running[number].transfer.sent(bytes);
+        }
+        let (largest, count) = board.largest(3);
+        let names: Vec<_> = largest
+            .iter()
+            .map(|(_, one)| one.repository.as_str())
+            .collect();
+        assert_eq!((names, count), (vec!["1", "3", "4"], 5));
+    }
+
+    #[test]
+    fn a_rate_follows_what_moves() {
+        let second = Duration::from_secs(1);
+        let one = transfer("a");
+        let mut now = one.began + second;
+        one.sent(1000);
+        assert_eq!(one.rate(now), 1000);
+        one.received(1000);
+        one.measure(now, second);
+        assert_eq!(one.rate(now), 2000);
+        for _ in 0..12 {
+            now += second;
+            one.measure(now, second);
+        }
+        assert_eq!(one.rate(now), 0);
+        // It was there for a part of the interval only.
+        let late = transfer("b");
+        late.sent(1000);
+        late.measure(late.began + second / 2, second);
+        assert_eq!(late.rate(now), 2000);
+        late.measure(late.began, Duration::ZERO);
     }
 
     #[test]

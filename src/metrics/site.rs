@@ -12,6 +12,10 @@ use super::counter::{THREADS, thread};
 use super::words::{STATUSES, is_server_error, status_number, status_word};
 use super::{Operation, Reason, Transfer};
 
+mod sums;
+
+pub use sums::Sums;
+
 /// The counters of one site.
 #[derive(Debug)]
 pub struct SiteCounts {

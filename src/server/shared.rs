@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::admin::{Gate, Phase, Reloads};
+use crate::admin::{Gate, History, Phase, Reloads};
 use crate::body::Budget;
 use crate::listen::Slots;
 use crate::log::Sink;
@@ -23,6 +23,7 @@ pub(crate) struct Shared {
     pub(super) slots: Slots,
     pub(super) phase: Life,
     pub(super) reloads: Reloads,
+    pub(super) history: History,
     pub(super) log: Option<Sink>,
 }
 
@@ -76,6 +77,10 @@ impl Gate for Shared {
 
     fn reloads(&self) -> &Reloads {
         &self.reloads
+    }
+
+    fn history(&self) -> &History {
+        &self.history
     }
 
     fn connections(&self) -> &Connections {

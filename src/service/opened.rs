@@ -35,17 +35,16 @@ impl Opened {
         received: &Arc<Received>,
         parts: &request::Parts,
     ) -> Self {
-        let id = RequestId::new();
         let log = service.access_log.as_ref();
         let received = Arc::clone(received);
-        let mut record = Record::begin(log, client, received, id, &service.elsewhere, parts);
+        let mut record = Record::begin(log, client, received, &service.elsewhere, parts);
         record.peer(connection.peer, client);
         let tls = connection.tls.as_ref();
         if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
             record.certificate(certificate.subject());
         }
         Self {
-            id,
+            id: record.id(),
             record,
             manner: manner_of(parts),
             sharing: None,

@@ -84,7 +84,7 @@ fn health_readiness_and_numbers_are_told() {
     let accept = Ask::new("GET", "/metrics").header("accept", "application/openmetrics-text");
     let open = Client::plain(admin(&proxy)).ask(&accept);
     assert!(open.text().ends_with("# EOF\n"));
-    assert_eq!(get(admin(&proxy), "/").status, 404);
+    assert_eq!(get(admin(&proxy), "/absent").status, 404);
 }
 
 #[test]

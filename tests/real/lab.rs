@@ -181,6 +181,11 @@ impl Lab {
         format!("127.0.0.1:{}", self.admin_port)
     }
 
+    /// Its status page, by the only name that the browser knows.
+    pub(crate) fn status_page(&self) -> String {
+        format!("http://localhost:{}/", self.admin_port)
+    }
+
     /// An address at the registry itself, around the gate.
     pub(crate) fn behind(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.registry_port)

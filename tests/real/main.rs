@@ -35,4 +35,5 @@ mod prometheus;
 mod rights;
 mod shared_rights;
 mod skopeo;
+mod status_page;
 mod tokens;

@@ -55,22 +55,33 @@ impl Browser {
 
     /// The text a person sees.
     pub(crate) fn text(&self) -> String {
-        let script = json!({ "script": "return document.body.innerText", "args": [] });
+        let text = self.script("return document.body.innerText");
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Runs a script of the test's own in the page, and says what it returns.
+    pub(crate) fn script(&self, script: &str) -> Value {
+        let script = json!({ "script": script, "args": [] });
         self.command("POST", "/execute/sync", &script)
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+    }
+
+    /// A command of the DevTools protocol.
+    pub(crate) fn devtools(&self, method: &str, parameters: &Value) -> Value {
+        let command = json!({ "cmd": method, "params": parameters });
+        self.command("POST", "/goog/cdp/execute", &command)
+    }
+
+    /// What the console said since the last time: errors, warnings, and what a policy forbade.
+    pub(crate) fn console(&self) -> Vec<String> {
+        let lines = self.command("POST", "/se/log", &json!({ "type": "browser" }));
+        let lines = lines.as_array().into_iter().flatten();
+        lines.map(|line| line["message"].to_string()).collect()
     }
 
     /// The status of the page, as the browser itself recorded it.
     pub(crate) fn status(&self) -> u64 {
         let script = "return performance.getEntriesByType('navigation')[0].responseStatus";
-        let status = self.command(
-            "POST",
-            "/execute/sync",
-            &json!({ "script": script, "args": [] }),
-        );
-        status.as_u64().unwrap_or_default()
+        self.script(script).as_u64().unwrap_or_default()
     }
 
     /// Reloads the page.
@@ -117,7 +128,12 @@ fn capabilities(lab: &Lab) -> Value {
         ),
     ];
     let options = json!({ "args": arguments });
-    json!({ "capabilities": { "alwaysMatch": { "browserName": "chrome", "goog:chromeOptions": options } } })
+    let wanted = json!({
+        "browserName": "chrome",
+        "goog:chromeOptions": options,
+        "goog:loggingPrefs": { "browser": "ALL" },
+    });
+    json!({ "capabilities": { "alwaysMatch": wanted } })
 }
 
 /// One WebDriver command that must succeed, and its value.

@@ -1,0 +1,205 @@
+//! All that the page shows, gathered at one moment and bounded in number.
+//!
+//! Called by `page`. Everything is read by atomics, or under locks that are held for as long as it takes to copy.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::time::{Duration, Instant, SystemTime};
+
+use time::OffsetDateTime;
+
+use super::super::history::Sample;
+use super::super::ready::Readiness;
+use super::super::{Gate, Outcome, Phase};
+use crate::metrics::{Operation, Refused, Sums};
+use crate::snapshot::{SiteCertificate, Snapshot};
+
+/// The gate at one moment.
+#[derive(Debug)]
+pub(super) struct Status {
+    /// The machine's name.
+    pub(super) host: String,
+    pub(super) now: SystemTime,
+    pub(super) age: Duration,
+    pub(super) phase: Phase,
+    pub(super) readiness: Readiness,
+    pub(super) reload: Outcome,
+    /// Reloads that were taken, and that were refused.
+    pub(super) reloads: (u64, u64),
+    /// Open ones, and how many may be.
+    pub(super) connections: (usize, usize),
+    pub(super) moving: Excerpt<Moving>,
+    pub(super) samples: Vec<Sample>,
+    pub(super) sites: Excerpt<Site>,
+    pub(super) endpoints: Excerpt<Endpoint>,
+    pub(super) refusals: Vec<Refused>,
+}
+
+/// The first of many, and how many there are.
+#[derive(Debug)]
+pub(super) struct Excerpt<T> {
+    pub(super) shown: Vec<T>,
+    pub(super) count: usize,
+}
+
+/// A transfer that is under way.
+#[derive(Debug)]
+pub(super) struct Moving {
+    pub(super) number: u64,
+    pub(super) is_push: bool,
+    pub(super) repository: String,
+    pub(super) user: String,
+    pub(super) client: String,
+    pub(super) site: String,
+    pub(super) bytes: u64,
+    pub(super) rate: u64,
+    pub(super) age: Duration,
+}
+
+/// A site with its certificate.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) name: String,
+    /// Names beside the first.
+    pub(super) others: usize,
+    /// `None` while there is no certificate yet.
+    pub(super) term: Option<Term>,
+    /// Somebody should look at it.
+    pub(super) is_aged: bool,
+    /// `None` where they are counted under another of the site's names.
+    pub(super) sums: Option<Sums>,
+}
+
+/// How long a certificate lasts.
+#[derive(Debug)]
+pub(super) struct Term {
+    pub(super) until: SystemTime,
+    /// Whole days; below zero when it is over.
+    pub(super) days: i64,
+}
+
+/// Where requests go.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) name: String,
+    pub(super) is_up: bool,
+    pub(super) busy: usize,
+}
+
+impl Status {
+    pub(super) fn of(gate: &dyn Gate) -> Self {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let snapshot = gate.snapshot();
+        let opened = gate.connections().opened();
+        Self {
+            host: host(),
+            now: clock,
+            age: gate.history().age(now),
+            phase: gate.phase(),
+            readiness: Readiness::of(gate),
+            reload: gate.reloads().last(),
+            reloads: gate.reloads().counts(),
+            connections: (
+                opened.iter().map(|(_, count)| count).sum(),
+                gate.slots().most(),
+            ),
+            moving: moving(&snapshot, now),
+            samples: gate.history().samples(),
+            sites: sites(&snapshot, clock.into()),
+            endpoints: endpoints(&snapshot),
+            refusals: snapshot.service.board.refusals(),
+        }
+    }
+}
+
+impl<T> Excerpt<T> {
+    fn of(mut all: Vec<T>) -> Self {
+        let count = all.len();
+        all.truncate(MOST);
+        Self { shown: all, count }
+    }
+}
+
+fn moving(snapshot: &Snapshot, now: Instant) -> Excerpt<Moving> {
+    let (largest, count) = snapshot.service.board.largest(MOST);
+    let shown = largest.into_iter().map(|(number, transfer)| {
+        let is_push = transfer.operation == Operation::Push;
+        let (received, sent) = transfer.bytes();
+        Moving {
+            number,
+            is_push,
+            repository: transfer.repository.clone(),
+            user: transfer.user.clone(),
+            client: transfer.client.clone(),
+            site: transfer.site.clone(),
+            bytes: if is_push { received } else { sent },
+            rate: transfer.rate(now),
+            age: now.saturating_duration_since(transfer.began),
+        }
+    });
+    Excerpt {
+        shown: shown.collect(),
+        count,
+    }
+}
+
+/// Those whose certificate ends first come first.
+fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Excerpt<Site> {
+    let mut counts = HashMap::new();
+    for of_site in snapshot.service.counts() {
+        counts.insert(of_site.name(), of_site);
+    }
+    let mut certificates: Vec<_> = snapshot
+        .certificates()
+        .iter()
+        .map(|certificate| (certificate.until(), certificate))
+        .collect();
+    certificates.sort_by(|(one, a), (other, b)| (one, a.site()).cmp(&(other, b.site())));
+    let count = certificates.len();
+    certificates.truncate(MOST);
+    let term = |until: OffsetDateTime| Term {
+        until: until.into(),
+        days: (until - now).whole_seconds().div_euclid(86_400),
+    };
+    let site = |(until, certificate): (Option<OffsetDateTime>, &SiteCertificate)| Site {
+        name: certificate.site().to_owned(),
+        others: certificate.hosts().len().saturating_sub(1),
+        term: until.map(term),
+        is_aged: !certificate.aged(now).is_empty(),
+        sums: counts.get(certificate.site()).map(|counts| counts.sums()),
+    };
+    Excerpt {
+        shown: certificates.into_iter().map(site).collect(),
+        count,
+    }
+}
+
+/// Each once, those that are down first.
+fn endpoints(snapshot: &Snapshot) -> Excerpt<Endpoint> {
+    let mut nodes = HashMap::new();
+    for route in snapshot.service.sites.routes() {
+        for state in route.forward.upstream().states() {
+            nodes.insert(state.node, state);
+        }
+    }
+    let mut named: BTreeMap<String, (bool, usize)> = BTreeMap::new();
+    for state in nodes.into_values() {
+        let (is_up, busy) = named.entry(state.name).or_insert((true, 0));
+        *is_up &= state.is_up;
+        *busy += state.busy;
+    }
+    let mut all: Vec<_> = named
+        .into_iter()
+        .map(|(name, (is_up, busy))| Endpoint { name, is_up, busy })
+        .collect();
+    all.sort_by_key(|endpoint| endpoint.is_up);
+    Excerpt::of(all)
+}
+
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// More than a person reads.
+const MOST: usize = 100;

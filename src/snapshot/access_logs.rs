@@ -1,0 +1,40 @@
+//! Where the access log goes: the open log of the old snapshot, where the destination is the same, else a new one.
+//!
+//! Part of the building of a snapshot.
+
+use super::{Builder, Purpose};
+use crate::access_log;
+use crate::config::problem::{Problem, Problems};
+use crate::log::{Destination, Sink};
+
+impl Builder<'_> {
+    /// `None` also when the log is off, or nothing is to be written.
+    pub(super) fn access(&self, problems: &mut Problems) -> Option<(Destination, Sink)> {
+        let wanted = self
+            .config
+            .log
+            .access
+            .clone()
+            .filter(|_| self.purpose == Purpose::Serve)?;
+        if let Some((destination, sink)) = self.old.and_then(|old| old.access.as_ref())
+            && *destination == wanted
+        {
+            return Some((wanted, sink.clone()));
+        }
+        let lost_line = if self.config.log.json {
+            |lost| access_log::lost_line(true, lost)
+        } else {
+            |lost| access_log::lost_line(false, lost)
+        };
+        match Sink::open(wanted.clone(), lost_line) {
+            Ok(sink) => Some((wanted, sink)),
+            Err(error) => {
+                problems.push(
+                    Problem::error(None, format!("cannot write the access log: {error}"))
+                        .fix("look at log.access_file"),
+                );
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The status page: that it is there as the other admin endpoints are, shows what happens, and lets nothing else be loaded.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate::server::Scheme;
+
+use crate::admin::get;
+use crate::support::ask::chunk;
+use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
+
+fn start(registry: &Registry) -> Proxy {
+    let listen = "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"";
+    let text = config("", "").replace("https = [\"127.0.0.1:0\"]", listen);
+    Proxy::start(registry, &text)
+}
+
+fn admin(proxy: &Proxy) -> SocketAddr {
+    proxy.listener(Scheme::Admin)
+}
+
+/// The page without its tags; a number and its unit are apart by a space.
+fn text(proxy: &Proxy) -> String {
+    let page = get(admin(proxy), "/").text();
+    let parts = page.split('<').map(|part| part.split_once('>'));
+    let text: Vec<_> = parts.flatten().map(|(_, text)| text).collect();
+    text.join(" ").replace(['\u{a0}', '\u{202f}'], " ")
+}
+
+/// Until it says all of this.
+fn until(proxy: &Proxy, words: &[&str]) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let text = text(proxy);
+        if words.iter().all(|words| text.contains(words)) {
+            return text;
+        }
+        assert!(Instant::now() < until, "{words:?} in {text}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    for (path, media_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/status.css", "text/css; charset=utf-8"),
+        ("/status.js", "text/javascript; charset=utf-8"),
+        ("/status.svg", "image/svg+xml"),
+        ("/healthz", "text/plain; charset=utf-8"),
+    ] {
+        let answer = get(admin(&proxy), path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.one("content-type"), media_type);
+        assert_eq!(answer.one("cache-control"), "no-store");
+        assert_eq!(answer.one("x-content-type-options"), "nosniff");
+        assert_eq!(answer.one("referrer-policy"), "no-referrer");
+        assert_eq!(answer.one("x-frame-options"), "DENY");
+        assert_eq!(answer.one("cross-origin-resource-policy"), "same-origin");
+        let policy = answer.one("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+        for part in [
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ] {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert!(
+            !policy.contains("unsafe") && !policy.contains('*'),
+            "{policy}"
+        );
+        let head = Client::plain(admin(&proxy)).ask(&Ask::new("HEAD", path));
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        let post = Client::plain(admin(&proxy)).ask(&Ask::new("POST", path).body("x"));
+        assert_eq!((post.status, post.one("allow")), (405, "GET, HEAD"));
+        let elsewhere =
+            Client::plain(admin(&proxy)).ask(&Ask::new("GET", path).host("evil.example"));
+        assert_eq!(elsewhere.status, 421);
+        assert!(!elsewhere.text().contains("html"));
+    }
+    assert_eq!(get(admin(&proxy), "/status.html").status, 404);
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
+fn all_of_it_is_there_without_a_script() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    let page = get(admin(&proxy), "/").text();
+    assert!(page.contains("<html lang=\"en\">") && page.contains("<main"));
+    assert!(page.contains("href=\"./\">Reload</a>"));
+    // Nothing is in the page that its policy would not run, and nothing comes from elsewhere.
+    for never in [
+        " style=",
+        " onclick",
+        "<style",
+        "http-equiv",
+        "src=\"http",
+        "href=\"http",
+    ] {
+        assert!(!page.contains(never), "{never}");
+    }
+    let text = text(&proxy);
+    for words in [
+        "Ready",
+        "Nothing moves right now.",
+        "Nothing was refused since the start.",
+        "localhost",
+        registry.authority(),
+        "none since the start",
+        env!("CARGO_PKG_VERSION"),
+    ] {
+        assert!(
+            text.split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+                .contains(words),
+            "{words} in {text}"
+        );
+    }
+}
+
+#[test]
+fn a_push_is_shown_as_long_as_it_runs() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    let mut client = Client::connect(&proxy);
+    let push = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u").chunked();
+    client.send(push.head());
+    client.send(chunk(&[b'x'; 4096]));
+    until(
+        &proxy,
+        &[
+            "team/app",
+            "alice",
+            "push",
+            "127.0.0.1",
+            "4 KiB",
+            "1 moving",
+        ],
+    );
+    client.send(chunk(&[b'x'; 4096]));
+    until(&proxy, &["8 KiB"]);
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer("PATCH").status, 200);
+    until(&proxy, &["Nothing moves right now."]);
+}
+
+#[test]
+fn a_refusal_is_told_with_its_reason_and_stays_text() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    let path = "/v2/x/manifests/'onmouseover='alert(1)";
+    assert_eq!(
+        ask(
+            &proxy,
+            Http::One,
+            &Ask::new("GET", path).login(b"<b>bob:wrong")
+        )
+        .status,
+        401
+    );
+    let text = until(&proxy, &["wrong_password"]);
+    assert!(
+        text.contains("GET /v2/x/manifests/") && text.contains("&#39;"),
+        "{text}"
+    );
+    let page = get(admin(&proxy), "/").text();
+    assert!(
+        !page.contains("<b>bob") && !page.contains("'onmouseover"),
+        "{page}"
+    );
+    assert!(!page.contains("wrong\"") && !page.contains("pw"));
+}
+
+#[test]
+fn a_reload_that_was_refused_is_told_with_why() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    let good = config("", "").replace(
+        "https = [\"127.0.0.1:0\"]",
+        "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"",
+    );
+    proxy.configure(
+        &registry,
+        &good.replace("workers = 2", "\"<i>workers\" = 2"),
+    );
+    proxy.reload().unwrap_err();
+    let said = text(&proxy);
+    assert!(
+        said.contains("Ready, with warnings") && said.contains("refused"),
+        "{said}"
+    );
+    assert!(said.contains("&lt;i&gt;workers"), "{said}");
+    proxy.configure(&registry, &good);
+    proxy.reload().unwrap();
+    let said = text(&proxy);
+    assert!(
+        !said.contains("&lt;i&gt;") && said.contains("taken"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_was_counted_is_drawn() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    for _ in 0..20 {
+        assert_eq!(
+            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+            200
+        );
+    }
+    let until = Instant::now() + PATIENCE;
+    // A sample every five seconds; before it there is a line along the bottom at most.
+    loop {
+        let page = get(admin(&proxy), "/").text();
+        let drawn = page.split("class=\"line plain\" d=\"").nth(1).unwrap();
+        let drawn = drawn.split('"').next().unwrap();
+        if drawn.contains("V2.5") {
+            break;
+        }
+        assert!(Instant::now() < until, "{drawn}");
+        thread::park_timeout(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,279 @@
+//! The status page as people have it: in a browser, live and without a script, light and dark, on a desk and on a phone.
+//!
+//! Pictures of it are left in the folder `status-page` below the target folder's `tmp`.
+
+use std::fs;
+use std::path::Path;
+
+use base64ct::{Base64, Encoding as _};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::lab::{Browser, Curl, Lab, MIB, Service, run, wait_until};
+
+/// A push and a pull that take minutes.
+struct Slow {
+    _push: Service,
+    _pull: Service,
+}
+
+impl Slow {
+    fn start(lab: &Lab) -> Self {
+        let curl = Curl::new(lab, "--http1.1");
+        let file = curl.random_file("large", 96 * MIB);
+        let (digest, _) = curl.push_blob("library/harbour", &file);
+        let location = curl.start_upload("team/lighthouse");
+        let mut push = Self::command(lab, "1M");
+        push.arg("--upload-file").arg(&file);
+        push.arg(format!("{location}&digest={digest}"));
+        let mut pull = Self::command(lab, "2M");
+        pull.arg("--output").arg("/dev/null");
+        pull.arg(lab.url(&format!("/v2/library/harbour/blobs/{digest}")));
+        Self {
+            _push: Service::start("push", &push, &lab.path("")),
+            _pull: Service::start("pull", &pull, &lab.path("")),
+        }
+    }
+
+    fn command(lab: &Lab, rate: &str) -> std::process::Command {
+        let mut curl = lab.command("curl");
+        curl.args(["--silent", "--user", &Lab::credentials(), "--cacert"]);
+        curl.arg(lab.certs().ca());
+        curl.args(["--limit-rate", rate]);
+        curl
+    }
+}
+
+/// Some of what is refused all the time.
+fn refusals(lab: &Lab) {
+    let curl = Curl::new(lab, "--http2");
+    curl.ask("/v2/team/app/tags/list", &["--user", "mallory:guess"]);
+    curl.ask(
+        "/v2/%3Cscript%3Ealert(1)%3C/script%3E/tags/list",
+        &["--user", "<b>x</b>:\"'"],
+    );
+    curl.ask("/some%3Cb%3Ewhere/'else'&amp;", &[]);
+    curl.ask_as_user("/v2/", &["--header", "Host: other.example"]);
+    curl.ask_as_user(&format!("/v2/{}/tags/list", "a/".repeat(60)), &[]);
+}
+
+fn says(browser: &Browser, words: &str) -> bool {
+    let text = browser.text().replace(['\u{a0}', '\u{202f}'], " ");
+    text.contains(words)
+}
+
+/// What a cell of the row of a repository says.
+fn cell(browser: &Browser, repository: &str, cell: usize) -> String {
+    let script = format!(
+        "const row = [...document.querySelectorAll('.moving tbody tr')].find(row => row.cells[0].textContent === '{repository}');\n\
+         return row === undefined ? '' : row.cells[{cell}].textContent;"
+    );
+    browser
+        .script(&script)
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn picture(browser: &Browser, name: &str) {
+    let whole = json!({ "format": "png", "captureBeyondViewport": true });
+    let taken = browser.devtools("Page.captureScreenshot", &whole);
+    let image = Base64::decode_vec(taken["data"].as_str().unwrap()).unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("status-page");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(name), image).unwrap();
+}
+
+fn sized(browser: &Browser, width: u32, height: u32, is_phone: bool) {
+    let size = json!({ "width": width, "height": height, "deviceScaleFactor": if is_phone { 2 } else { 1 }, "mobile": is_phone });
+    browser.devtools("Emulation.setDeviceMetricsOverride", &size);
+}
+
+fn schemed(browser: &Browser, scheme: &str) {
+    let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+    browser.devtools("Emulation.setEmulatedMedia", &features);
+}
+
+/// Texts that have less contrast than WCAG AA asks for (section 1.4.3), and what they have.
+const FAINT: &str = r"
+    const light = (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    const parts = (color) => color.match(/[\d.]+/g).map(Number);
+    const luminance = ([r, g, b]) => 0.2126 * light(r / 255) + 0.7152 * light(g / 255) + 0.0722 * light(b / 255);
+    const ground = (element) => {
+        for (let at = element; at !== null; at = at.parentElement) {
+            const color = parts(getComputedStyle(at).backgroundColor);
+            if (color[3] === undefined || color[3] === 1) return color;
+        }
+        return [255, 255, 255];
+    };
+    const faint = [];
+    for (const element of document.body.querySelectorAll('*')) {
+        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.nodeValue.trim() !== '');
+        if (!own || element.closest('caption, .unseen, .skip') !== null) continue;
+        const [one, other] = [luminance(parts(getComputedStyle(element).color)), luminance(ground(element))];
+        const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+        if (contrast < 4.5) faint.push(element.textContent + ' ' + contrast.toFixed(2));
+    }
+    return faint;
+";
+
+fn fits(browser: &Browser, width: u64) {
+    let wide = browser.script("return document.documentElement.scrollWidth");
+    assert!(
+        wide.as_u64().unwrap() <= width,
+        "{wide} is wider than the window"
+    );
+}
+
+fn is_quiet(browser: &Browser) {
+    let said = browser.console();
+    assert!(said.is_empty(), "{said:?}");
+}
+
+#[test]
+fn a_push_and_a_pull_are_followed_live() {
+    let lab = Lab::start();
+    let browser = Browser::start(&lab);
+    sized(&browser, 1280, 500, false);
+    browser.open(&lab.status_page());
+    assert_eq!(browser.status(), 200);
+    wait_until("the script runs", || says(&browser, "live"));
+    assert!(says(&browser, "Nothing moves right now."));
+    browser.script(
+        "window.same = true; document.getElementById('pause').focus(); window.scrollTo(0, 120);",
+    );
+    let _slow = Slow::start(&lab);
+    refusals(&lab);
+    for (repository, direction) in [("team/lighthouse", "↑ push"), ("library/harbour", "↓ pull")]
+    {
+        wait_until("it is shown", || cell(&browser, repository, 1) == direction);
+        assert_eq!(cell(&browser, repository, 2), "alice");
+        let moved = cell(&browser, repository, 5);
+        wait_until("its bytes grow", || cell(&browser, repository, 5) != moved);
+        wait_until("it has a rate", || {
+            cell(&browser, repository, 6).ends_with("iB/s")
+        });
+    }
+    // It is the page that was opened, with its focus and where it was scrolled to; and what is selected stays so.
+    let kept = "return [window.same === true, document.activeElement.id, window.scrollY]";
+    assert_eq!(browser.script(kept), json!([true, "pause", 120]));
+    browser.script(
+        "document.getSelection().selectAllChildren(document.querySelector('.moving tbody'))",
+    );
+    let selected = "return document.getSelection().toString()";
+    let before = browser.script(selected);
+    let as_of = browser.script("return document.getElementById('as-of').textContent");
+    wait_until("it is asked for again", || {
+        browser.script("return document.getElementById('as-of').textContent") != as_of
+    });
+    assert_eq!(browser.script(selected), before);
+    browser.script("document.getSelection().removeAllRanges()");
+    assert!(says(&browser, "wrong_password") && says(&browser, "no such host here"));
+    assert_eq!(
+        browser.script("return document.querySelectorAll('script').length"),
+        1
+    );
+    is_quiet(&browser);
+}
+
+#[test]
+fn it_pauses_goes_on_and_says_when_nobody_answers() {
+    let lab = Lab::start();
+    let browser = Browser::start(&lab);
+    browser.open(&lab.status_page());
+    let live =
+        |word: &str| browser.script("return document.getElementById('live').textContent") == word;
+    wait_until("the script runs", || live("live"));
+    let asked = || {
+        browser.script("return performance.getEntriesByType('resource').filter(one => one.initiatorType === 'fetch').length")
+    };
+    browser.script("document.getElementById('pause').click()");
+    assert!(live("paused"));
+    browser.script("document.getElementById('pause').click()");
+    let before = asked().as_u64();
+    wait_until("it asks again", || {
+        live("live") && asked().as_u64() > before
+    });
+    is_quiet(&browser);
+    // A process that stands still accepts, and says nothing.
+    let gate = Pid::from_raw(i32::try_from(lab.gate()).unwrap()).unwrap();
+    kill_process(gate, Signal::STOP).unwrap();
+    wait_until("it says so", || live("no answer: what is shown is old"));
+    kill_process(gate, Signal::CONT).unwrap();
+    wait_until("it is back", || live("live"));
+}
+
+#[test]
+fn it_is_complete_without_a_script() {
+    let lab = Lab::start();
+    let _slow = Slow::start(&lab);
+    let browser = Browser::start(&lab);
+    browser.devtools(
+        "Emulation.setScriptExecutionDisabled",
+        &json!({ "value": true }),
+    );
+    browser.open(&lab.status_page());
+    let page = || -> String {
+        let document = browser.devtools("DOM.getDocument", &json!({}));
+        let node = json!({ "nodeId": document["root"]["nodeId"] });
+        let html: Value = browser.devtools("DOM.getOuterHTML", &node);
+        html["outerHTML"].as_str().unwrap().to_owned()
+    };
+    for words in ["team/lighthouse", "library/harbour", "alice"] {
+        wait_until(words, || {
+            browser.reload();
+            page().contains(words)
+        });
+    }
+    // The script would have hidden it.
+    assert!(page().contains("<a id=\"reload\" class=\"button\" href=\"./\">Reload</a>"));
+    assert!(page().contains("<span id=\"live\" role=\"status\"></span>"));
+    sized(&browser, 1280, 900, false);
+    picture(&browser, "without-script.png");
+    is_quiet(&browser);
+}
+
+#[test]
+fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
+    let lab = Lab::start();
+    let _slow = Slow::start(&lab);
+    refusals(&lab);
+    let browser = Browser::start(&lab);
+    browser.open(&lab.status_page());
+    wait_until("both are shown", || {
+        says(&browser, "team/lighthouse") && says(&browser, "library/harbour")
+    });
+    let drawn = "return document.querySelector('.line.push').getAttribute('d').split('V').length";
+    wait_until("there is something to draw", || {
+        browser.script(drawn).as_u64() > Some(5)
+    });
+    for (name, width, height, is_phone) in [
+        ("desk", 1280, 900, false),
+        ("tablet", 768, 1024, false),
+        ("phone", 360, 800, true),
+    ] {
+        sized(&browser, width, height, is_phone);
+        for scheme in ["light", "dark"] {
+            schemed(&browser, scheme);
+            fits(&browser, width.into());
+            assert_eq!(browser.script(FAINT), json!([]), "{name}, {scheme}");
+            picture(&browser, &format!("{name}-{scheme}.png"));
+        }
+    }
+    is_quiet(&browser);
+    // The console would have told of anything that the policy forbids.
+    browser.script("document.body.setAttribute('style', 'color: red')");
+    wait_until("the policy is kept", || {
+        let said = browser.console();
+        said.iter()
+            .any(|line| line.contains("Content Security Policy"))
+    });
+    let mut curl = lab.command("curl");
+    curl.args(["--silent", "--fail", "--noproxy", "*", "--output"]);
+    let file = lab.path("page.html");
+    run(curl.arg(&file).arg(format!("http://{}/", lab.admin()))).succeeds();
+    let mut tidy = lab.command("tidy");
+    tidy.args(["-errors", "-quiet", "-utf8", "--drop-empty-elements", "no"]);
+    let found = run(tidy.arg(&file));
+    assert!(found.is_success(), "{}", found.story());
+}
