@@ -93,6 +93,9 @@ impl<'a, H: Http> Drive<'a, H> {
             Poll::Pending if self.watch.is_abused() => return Poll::Ready(End::Abused),
             Poll::Pending => {}
         }
+        if self.watch.may_go_on() {
+            return self.poll_http(cx);
+        }
         if self.watch.is_weary() && !was_ending {
             self.end();
             return self.poll_http(cx);

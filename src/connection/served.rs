@@ -83,6 +83,9 @@ impl Served {
                 self.tail = data.split_off(data.len() - TAIL);
             }
         }
+        if let Some(taken) = &self.taken {
+            taken.hand_out(data.len());
+        }
         Piece {
             data,
             taken: self.taken.clone(),
@@ -94,12 +97,13 @@ impl http_body::Body for Served {
     type Data = Piece;
     type Error = body::Error;
 
-    /// Asked for only when the client can take a frame.
+    /// Gives a frame only when the client has taken the one before it.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, body::Error>>> {
         if let Some(taken) = &self.taken {
+            ready!(taken.poll_room(cx));
             taken.end();
         }
         if let Some(failure) = self.failure.take() {
@@ -108,6 +112,11 @@ impl http_body::Body for Served {
         if !self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
             return Poll::Ready(Some(Ok(Frame::data(self.piece(tail)))));
+        }
+        // On HTTP/1 what drives the connection asks again once it is written.
+        let running = self.running.as_ref().filter(|_| self.taken.is_none());
+        if running.is_some_and(|running| running.watch.holds_back()) {
+            return Poll::Pending;
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Err(failure)) = frame {
@@ -150,6 +159,15 @@ impl Buf for Piece {
         self.data.advance(count);
         if let Some(taken) = &self.taken {
             taken.moved(count);
+            taken.gone(count);
+        }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(taken) = &self.taken {
+            taken.gone(self.data.len());
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Tls;
 use super::trust::{ClientCertificate, Trust};
+use crate::buffers::LARGE;
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
@@ -73,9 +74,13 @@ where
     let config = Arc::clone(&chosen.config);
     let handshake = StartHandshake::from_parts(hello, io).into_stream(config);
     let mut stream = handshake.await.map_err(sort)?;
-    // Room for two frames of a body: each then becomes one system call (64 KiB cost 6 % of a download).
-    stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
     let info = Info::new(stream.get_ref().1, chosen.trust.as_ref());
+    let room = if info.http2 {
+        HTTP2_SEALED
+    } else {
+        HTTP1_SEALED
+    };
+    stream.get_mut().1.set_buffer_limit(Some(room));
     Ok(Accepted { stream, info })
 }
 
@@ -194,5 +199,9 @@ fn sort<IO>(error: io::Error) -> HandshakeError<IO> {
     }
 }
 
-/// Sealed bytes of one connection that may wait for the socket.
-const SEND_BUFFER: usize = 512 * 1024;
+/// Sealed bytes of one connection that may wait for the socket. On HTTP/1 a frame of a body, which then is one system
+/// call (64 KiB cost 6 % of a download), and whose own buffer is free as soon as it is sealed.
+const HTTP1_SEALED: usize = LARGE + 4096;
+
+/// HTTP/2 writes its own frames, of 16 KiB, one by one: more would only be held for a client that reads nothing.
+const HTTP2_SEALED: usize = 32 * 1024;

@@ -55,6 +55,7 @@ mod routes;
 mod rules;
 mod shared_rights;
 mod sites;
+mod stalled;
 mod storm;
 mod streaming;
 mod stuck;
