@@ -136,7 +136,7 @@
 //! - A client that breaks off is noticed within a second, also while the upstream takes nothing and so nobody reads from
 //!   him; so is one that ends his side, once nothing went either way for half a second: who closes looks no different.
 //!   An end behind more than the sockets hold cannot arrive before that is read, and `read_timeout` bounds it.
-//! - A client that does not read holds one frame of an answer: another one is asked for when the one before it is written.
+//! - A client of HTTP/1 that does not read holds one frame of an answer: another one is asked for when the one before it is written.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.

@@ -106,7 +106,6 @@ impl<'a, S: Service> Connection<'a, S> {
             .initial_stream_window_size(settings.h2_window)
             .initial_connection_window_size(settings.h2_connection_window)
             .max_header_list_size(head_size)
-            .max_send_buf_size(BUFFERED)
             .serve_connection(TokioIo::new(stream), requests);
         let mut http = Http2 {
             connection,

@@ -83,9 +83,6 @@ impl Served {
                 self.tail = data.split_off(data.len() - TAIL);
             }
         }
-        if let Some(taken) = &self.taken {
-            taken.hand_out(data.len());
-        }
         Piece {
             data,
             taken: self.taken.clone(),
@@ -97,13 +94,12 @@ impl http_body::Body for Served {
     type Data = Piece;
     type Error = body::Error;
 
-    /// Gives a frame only when the client has taken the one before it.
+    /// Asked for only when the client can take a frame.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, body::Error>>> {
         if let Some(taken) = &self.taken {
-            ready!(taken.poll_room(cx));
             taken.end();
         }
         if let Some(failure) = self.failure.take() {
@@ -159,15 +155,6 @@ impl Buf for Piece {
         self.data.advance(count);
         if let Some(taken) = &self.taken {
             taken.moved(count);
-            taken.gone(count);
-        }
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        if let Some(taken) = &self.taken {
-            taken.gone(self.data.len());
         }
     }
 }

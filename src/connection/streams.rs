@@ -9,9 +9,9 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::Executor;
@@ -35,10 +35,6 @@ pub(super) struct Taken {
     since: AtomicU64,
     pace: Pace,
     late: AtomicBool,
-    /// Bytes that were handed to hyper and are not sent.
-    left: AtomicUsize,
-    /// The task that waits until there are none.
-    waiting: Mutex<Option<Waker>>,
 }
 
 impl Streams {
@@ -94,46 +90,7 @@ impl Taken {
             since: AtomicU64::new(0),
             pace: Pace::new(floor),
             late: AtomicBool::new(false),
-            left: AtomicUsize::new(0),
-            waiting: Mutex::default(),
         }
-    }
-
-    /// Ready when nothing is left of what was handed out. hyper asks for a frame before there is room for it, and would
-    /// hold two for a client that takes none.
-    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.has_room() {
-            return Poll::Ready(());
-        }
-        *self.waiting() = Some(cx.waker().clone());
-        // Another thread may have made room before the waker was there.
-        if self.has_room() {
-            return Poll::Ready(());
-        }
-        Poll::Pending
-    }
-
-    fn has_room(&self) -> bool {
-        self.left.load(Ordering::Relaxed) == 0
-    }
-
-    /// So many bytes are handed out.
-    pub(super) fn hand_out(&self, bytes: usize) {
-        self.left.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// So many of them are gone, to the client or because nobody wants them any more.
-    pub(super) fn gone(&self, bytes: usize) {
-        let before = self.left.fetch_sub(bytes, Ordering::Relaxed);
-        if before == bytes
-            && let Some(waiting) = self.waiting().take()
-        {
-            waiting.wake();
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one of the stream that is being polled on this thread; none on HTTP/1.
