@@ -28,6 +28,7 @@ use document::Document;
 use problem::{Place, Problem, Problems};
 use table::Placed;
 
+mod acme;
 mod auth;
 mod build;
 pub mod document;
@@ -58,6 +59,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Versions of TLS.
     pub tls: tls::Settings,
+    /// Where the certificates of sites with `tls = "acme"` come from.
+    pub acme: Acme,
     /// Bounds of a connection.
     pub connection: connection::Settings,
     /// Bounds of a request.
@@ -108,6 +111,17 @@ pub struct Log {
     pub access: Option<Destination>,
 }
 
+/// A certificate authority that speaks ACME.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// The URL of its directory, https.
+    pub directory: String,
+    /// Where it may write to.
+    pub email: Option<String>,
+    /// The file of the CAs that the directory's own certificate is checked by, in place of the system's.
+    pub directory_ca: Option<Placed<PathBuf>>,
+}
+
 /// One `[[site]]`.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -146,6 +160,8 @@ pub enum Certificate {
     },
     /// Issued by a CA of the gate's own.
     SelfSigned(Place),
+    /// Issued by an authority that is asked while the gate serves, one for each host.
+    Acme(Place),
 }
 
 /// One `[[site.route]]`.

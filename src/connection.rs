@@ -133,6 +133,9 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
             // The client may be gone already.
             let _ = timeout(terms.settings.handshake, plain::refuse(stream)).await;
         }
+        Ok(Err(HandshakeError::Challenge)) => {
+            tracing::info!(%client, "answered a certificate authority (tls-alpn-01)");
+        }
         Ok(Err(error)) => tracing::debug!(%client, %error, "closed: handshake failed"),
         Ok(Ok(tls::Accepted { stream, info })) => {
             let http2 = info.http2;

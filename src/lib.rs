@@ -57,7 +57,7 @@
 //! |---|---|
 //! | 0 words | [`addr`] [`body`] `buffers` `live_file` [`log`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
-//! | 2 who, and over what | [`auth`] [`connection`] |
+//! | 2 who, and over what | [`acme`] [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
 //! | 4 there and back | [`forward`] |
 //! | 5 around a request | [`access_log`] [`refusal`] [`site`] |
@@ -172,6 +172,14 @@
 //! - DES crypt is accepted, with a warning that 8 characters count.
 //! - A path spelt with a slash too many or too few is redirected by a relative location, true under whatever name
 //!   the client came.
+//! - A certificate of `tls = "acme"` is for one host, so that a name that leads elsewhere costs the others nothing. The first
+//!   try is tls-alpn-01, whose port is always the gate's; where plain HTTP is listened to, http-01 follows at once, and
+//!   later tries alternate: at most five refusals an hour, as Let's Encrypt wants it.
+//! - A site that turns to `tls = "acme"`, or to another authority, shows what it has until the new certificate is there; after
+//!   a restart it has none.
+//! - A host without a certificate yet gets the alert `unrecognized_name`, no placeholder: nobody learns to click one away.
+//! - Of gates that share `state.dir` one orders, under a file's lock; answers to the authority are files, so that any of
+//!   them can give them, and each looks for what another got within a minute.
 //! - Plain HTTP is redirected to https, but never under `/v2/`: the password would cross the network in the clear
 //!   each time.
 //! - A reload changes everything but `listen.workers`, the number of client connections, and the process's own
@@ -218,6 +226,7 @@ pub mod tls;
 pub mod upstream;
 
 // 2: who is asking, and over what.
+pub mod acme;
 pub mod auth;
 pub mod connection;
 

@@ -27,6 +27,7 @@ mod drain;
 mod files;
 mod fixed;
 mod listeners;
+mod orders;
 mod reload;
 mod sockets;
 mod succession;

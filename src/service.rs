@@ -68,6 +68,8 @@ pub struct Service {
     pub settings: Settings,
     /// The access log; `None` when it is off.
     pub access_log: Option<AccessLog>,
+    /// What certificate authorities are answered over plain HTTP.
+    pub challenges: Option<Arc<crate::tls::challenges::Challenges>>,
     /// What only so many may be at.
     pub limiters: Arc<Limiters>,
 }

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use crate::access::Access;
 use crate::access_log::{self, AccessLog};
+use crate::acme::Acme;
 use crate::addr::Networks;
 use crate::auth::{Authenticator, Logins};
 use crate::config::problem::{Problem, Problems};
@@ -30,6 +31,7 @@ use crate::upstream::Upstream;
 
 mod authenticators;
 pub(crate) mod certificates;
+mod issued;
 pub(crate) mod passwords;
 pub mod rights;
 mod upstreams;
@@ -49,6 +51,8 @@ pub struct Snapshot {
     pub proxy_protocol: Networks,
     /// How long transfers may go on after TERM.
     pub drain: Duration,
+    /// The hosts whose certificates an authority issues, where there are any.
+    pub acme: Option<Arc<Acme>>,
     /// What an operator should be told once, such as where the CA is.
     pub notes: Vec<String>,
     logins: Arc<Logins>,
@@ -95,14 +99,17 @@ impl Snapshot {
         let access = builder.access(problems);
         let trusts = builder.trusts(problems);
         let tickets = builder.tickets(&trusts, problems);
-        let certificates = builder.certificates(problems, &mut notes);
+        let mut acme = builder.acme(problems);
+        let certificates = builder.certificates(&trusts, acme.as_mut(), problems, &mut notes);
         let sites = builder.sites(&trusts, logins.as_ref(), problems);
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
         }
-        let shown = certificates::shown(&certificates, &trusts);
-        let tls = Arc::new(report(problems, Tls::new(&config.tls, shown, &tickets))?);
+        let acme = acme.map(Arc::new);
+        let shown = certificates::shown(&certificates);
+        let tls = report(problems, Tls::new(&config.tls, shown, &tickets))?;
+        let tls = Arc::new(tls.answering(acme.as_deref().map(Acme::answering)));
         let access_log = access.as_ref().map(|(_, sink)| AccessLog {
             sink: sink.clone(),
             json: config.log.json,
@@ -111,11 +118,13 @@ impl Snapshot {
             sites,
             settings: config.service.clone(),
             access_log,
+            challenges: acme.as_ref().map(|acme| Arc::clone(acme.challenges())),
             limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.limiters)),
         };
         let connection = config.connection.clone();
         Some(Self {
             tls,
+            acme,
             service,
             connection,
             proxy_protocol: config.listen.proxy_protocol.clone(),

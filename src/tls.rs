@@ -8,6 +8,7 @@
 
 pub mod certs;
 mod chain;
+pub mod challenges;
 mod handshake;
 pub mod live;
 mod names;
@@ -26,8 +27,9 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 pub use self::handshake::{Accepted, HandshakeError, Info, accept};
+pub(crate) use self::names::normal;
 
-use self::names::normal;
+use self::challenges::Answering;
 use self::shown::Shown;
 use self::trust::Trust;
 
@@ -73,6 +75,7 @@ pub struct Site {
 #[derive(Clone)]
 struct Chosen {
     config: Arc<ServerConfig>,
+    shown: Arc<Shown>,
     trust: Option<Trust>,
 }
 
@@ -86,6 +89,7 @@ pub struct Tls {
     fallback: Chosen,
     /// For clients that send no name.
     first: Chosen,
+    answering: Option<Answering>,
 }
 
 impl fmt::Debug for Tls {
@@ -171,6 +175,7 @@ impl Tls {
         for site in sites {
             let chosen = Chosen {
                 config: Arc::new(configure(settings, &site, &provider, tickets)?),
+                shown: Arc::clone(&site.shown),
                 trust: site.trust.clone(),
             };
             first.get_or_insert_with(|| chosen.clone());
@@ -190,7 +195,14 @@ impl Tls {
             wildcard,
             fallback: any.unwrap_or_else(|| first.clone()),
             first,
+            answering: None,
         })
+    }
+
+    /// The same, which answers what a certificate authority asks over TLS.
+    #[must_use]
+    pub fn answering(self, answering: Option<Answering>) -> Self {
+        Self { answering, ..self }
     }
 
     /// The configuration for the name a client asks for: that name, then `*.x`, then `*`, else the first site's;

@@ -12,7 +12,7 @@ use super::document::Document;
 use super::networks::networks;
 use super::problem::Problem;
 use super::table::Table;
-use super::{Config, Listen, Log, sites, units};
+use super::{Config, Listen, Log, acme, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::body::Floor;
 use crate::listen::Binding;
@@ -57,6 +57,7 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         log,
         state_dir,
         tls,
+        acme: acme::read(&root, base),
     };
     Some(config)
 }

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::routes::Lead;
 use super::table::{Table, Written};
 use super::units::{self, Host, HostPattern};
-use super::{Certificate, Clients, Site};
+use super::{Certificate, Clients, Site, acme};
 use crate::forward::Origin;
 use crate::registry::is_registry_path;
 use crate::tls::trust::Demand;
@@ -47,6 +47,9 @@ impl Reader<'_, '_> {
     fn site(&self, taken: &mut HashMap<String, usize>) -> Option<Site> {
         let hosts = self.hosts(taken);
         let certificate = self.certificate();
+        if let Some(Certificate::Acme(_)) = certificate {
+            acme::check_hosts(self.table);
+        }
         let clients = self.clients();
         let external = self
             .table
@@ -135,8 +138,9 @@ impl Reader<'_, '_> {
             Written::Short(word) if word.value == "self-signed" => {
                 Some(Certificate::SelfSigned(word.place))
             }
+            Written::Short(word) if word.value == "acme" => Some(Certificate::Acme(word.place)),
             Written::Short(word) => {
-                let what = "site.tls is neither a pair of files nor \"self-signed\"";
+                let what = "site.tls is neither a pair of files nor \"acme\" nor \"self-signed\"";
                 self.table.report(
                     Problem::error(word.place, what)
                         .fix("write tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use crate::snapshot::SiteCertificate;
-use crate::snapshot::certificates::KEPT;
+use crate::snapshot::certificates::{KEPT, Source};
 use crate::tls::certs::Warning;
 use crate::tls::live::{Event, LivePair};
 use crate::tls::shown::Shown;
@@ -34,8 +34,7 @@ fn tell<'a>(live: &LivePair, event: Event, sharing: impl Iterator<Item = &'a Sit
     match event {
         Event::Unchanged => {}
         Event::Renewed(warnings) => {
-            let pair = live.shown().current();
-            tracing::info!(path = %live.cert().display(), certificate = ?pair, "certificate renewed");
+            tracing::info!(path = %live.cert().display(), certificate = ?live.shown(), "certificate renewed");
             warn(warnings);
             sharing.for_each(|site| warn(site.uncovered()));
         }
@@ -49,13 +48,14 @@ fn tell<'a>(live: &LivePair, event: Event, sharing: impl Iterator<Item = &'a Sit
 }
 
 fn tell_age(certificate: &SiteCertificate, now: OffsetDateTime) {
-    match certificate.live() {
-        Some(live) => warn(certificate.shown().aging(live.cert(), now)),
-        None => {
-            for warning in certificate.shown().aging(Path::new("self-signed"), now) {
-                tracing::warn!("{warning}: a reload of the gate does");
-            }
-        }
+    let shown = certificate.shown();
+    let (warnings, how) = match certificate.source() {
+        Source::Files(live) => return warn(shown.aging(live.cert(), now)),
+        Source::SelfSigned => (shown.aging(Path::new("self-signed"), now), "does"),
+        Source::Acme(file) => (shown.aging(file, now), "tries"),
+    };
+    for warning in warnings {
+        tracing::warn!("{warning}: a reload of the gate {how}");
     }
 }
 

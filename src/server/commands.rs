@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::reload::Reloading;
 use super::upgrade::{Successor, Upgrading};
-use super::{Command, Server, checks};
+use super::{Command, Server, checks, orders};
 
 /// What is going on beside serving.
 #[derive(Default)]
@@ -36,6 +36,7 @@ impl Server {
         let mut tick = tokio::time::interval(TICK);
         let shared = Arc::clone(&self.shared);
         let mut checks = Box::pin(checks::run(&shared));
+        let mut orders = Box::pin(orders::run(&shared));
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -57,6 +58,7 @@ impl Server {
                 },
                 _ = tick.tick() => self.shared.snapshot().service.sites.close_idle(),
                 () = &mut checks => {}
+                () = &mut orders => {}
             }
             // A successor reads the configuration itself.
             if underway.reloading.is_due() && !underway.upgrading.is_running() {

@@ -260,7 +260,7 @@ impl Serving {
     fn over_http(self) -> impl connection::Service {
         move |exchange: Exchange| -> Answer {
             let snapshot = self.shared.snapshot();
-            Box::pin(async move { Ok(snapshot.service.answer_plain(exchange)) })
+            Box::pin(async move { Ok(snapshot.service.answer_plain(exchange).await) })
         }
     }
 }

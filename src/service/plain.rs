@@ -1,10 +1,11 @@
-//! Requests that came without TLS: sent on to https, and never forwarded.
+//! Requests that came without TLS: sent on to https, and never forwarded. A certificate authority that looks whether a
+//! host is ours (http-01, RFC 8555, section 8.3) gets its answer here.
 //!
 //! A registry client must not be redirected: it would have sent its password in the clear by then, and
 //! would do so again. It gets words instead.
 
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use super::opened::{Opened, asker};
 use super::{Exchange, Service};
@@ -15,7 +16,7 @@ use crate::target::Target;
 
 impl Service {
     /// Answers a request that came over plain HTTP.
-    pub fn answer_plain(&self, exchange: Exchange) -> Response<Body> {
+    pub async fn answer_plain(&self, exchange: Exchange) -> Response<Body> {
         let Exchange {
             request,
             connection,
@@ -25,9 +26,22 @@ impl Service {
         let log = self.access_log.as_ref();
         let asker = asker(&connection, &parts, &self.settings.trusted_proxies);
         let mut opened = Opened::new(log, &connection, asker.client, &received, &parts);
-        let result = self.send_on(&parts, asker.scheme, &mut opened.manner);
+        let result = match self.key_authorization(&parts).await {
+            Some(answer) => Ok(key_authorization(answer)),
+            None => self.send_on(&parts, asker.scheme, &mut opened.manner),
+        };
         let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal));
         opened.close(response)
+    }
+
+    /// For tokens that are known; every other request goes the usual way.
+    async fn key_authorization(&self, parts: &http::request::Parts) -> Option<String> {
+        let challenges = self.challenges.as_ref()?;
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let token = parts.uri.path().strip_prefix(CHALLENGES)?;
+        challenges.of_token(token).await
     }
 
     fn send_on(
@@ -71,3 +85,15 @@ impl Service {
         }
     }
 }
+
+fn key_authorization(text: String) -> Response<Body> {
+    let length = HeaderValue::from(text.len());
+    let mut response = Response::new(Body::full(text));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCTETS));
+    headers.insert(header::CONTENT_LENGTH, length);
+    response
+}
+
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+const OCTETS: &str = "application/octet-stream";

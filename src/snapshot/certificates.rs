@@ -1,4 +1,5 @@
-//! The certificates of a config's sites: read from files, or issued by the gate's own CA.
+//! The certificates of a config's sites: read from files, issued by the gate's own CA, or by an authority as `issued`
+//! says.
 //!
 //! Called while a snapshot is built. What is odd about a certificate is a warning at the key that names it. `server`
 //! looks after what is shown later on.
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::{Builder, Purpose, Snapshot};
+use crate::acme::Acme;
 use crate::config::problem::{Problem, Problems};
 use crate::config::table::Placed;
 use crate::config::{self, Certificate};
@@ -20,18 +22,35 @@ use crate::tls::self_signed::{self, Authority};
 use crate::tls::shown::Shown;
 use crate::tls::trust::Trust;
 
-/// What a site shows its clients.
+/// What a site shows its clients; where an authority issues them, there is one for each of its hosts.
 #[derive(Clone, Debug)]
 pub struct SiteCertificate {
     hosts: Vec<String>,
+    trust: Option<Trust>,
     shown: Arc<Shown>,
-    live: Option<Arc<LivePair>>,
+    source: Source,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Files that others write.
+    Files(Arc<LivePair>),
+    /// The gate's own CA.
+    SelfSigned,
+    /// An authority, over ACME; what it issued is kept in this file.
+    Acme(PathBuf),
 }
 
 impl SiteCertificate {
-    /// The site's name: its first host.
+    /// The site's name: its first host, of those that the certificate is for.
     pub fn site(&self) -> &str {
         self.hosts.first().map_or("", String::as_str)
+    }
+
+    /// The site's hosts that it is for.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
     }
 
     /// The certificate that new connections get.
@@ -41,31 +60,41 @@ impl SiteCertificate {
 
     /// Its files, where it has any; sites that name the same ones share them.
     pub fn live(&self) -> Option<&Arc<LivePair>> {
-        self.live.as_ref()
+        match &self.source {
+            Source::Files(live) => Some(live),
+            Source::SelfSigned | Source::Acme(_) => None,
+        }
     }
 
-    /// Whole days until the certificate that is shown expires; negative when it has.
-    pub fn days_left(&self, now: OffsetDateTime) -> i64 {
-        (self.shown.current().not_after() - now).whole_days()
+    /// Where it comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Whole days until the certificate that is shown expires, negative when it has; `None` while there is none.
+    pub fn days_left(&self, now: OffsetDateTime) -> Option<i64> {
+        let pair = self.shown.current()?;
+        Some((pair.not_after() - now).whole_days())
     }
 
     /// A warning for each host of the site that the certificate in its files does not cover.
     pub fn uncovered(&self) -> Vec<Warning> {
-        let of_files =
-            |live: &Arc<LivePair>| self.shown.current().uncovered(live.cert(), &self.hosts);
-        self.live.as_ref().map(of_files).unwrap_or_default()
+        let of_files = |live: &Arc<LivePair>| {
+            let pair = self.shown.current()?;
+            Some(pair.uncovered(live.cert(), &self.hosts))
+        };
+        self.live().and_then(of_files).unwrap_or_default()
     }
 }
 
-/// For handshakes: each site with its trust domain.
-pub(super) fn shown(certificates: &[SiteCertificate], trusts: &[Option<Trust>]) -> Vec<tls::Site> {
-    let pairs = certificates.iter().zip(trusts);
-    let site = |(certificate, trust): (&SiteCertificate, &Option<Trust>)| tls::Site {
+/// For handshakes: each certificate with its site's trust domain.
+pub(super) fn shown(certificates: &[SiteCertificate]) -> Vec<tls::Site> {
+    let site = |certificate: &SiteCertificate| tls::Site {
         hosts: certificate.hosts.clone(),
         shown: Arc::clone(&certificate.shown),
-        trust: trust.clone(),
+        trust: certificate.trust.clone(),
     };
-    pairs.map(site).collect()
+    certificates.iter().map(site).collect()
 }
 
 impl Builder<'_> {
@@ -107,15 +136,29 @@ impl Builder<'_> {
     /// In the order of the sites; fewer than sites only where an error is reported.
     pub(super) fn certificates(
         &self,
+        trusts: &[Option<Trust>],
+        mut acme: Option<&mut Acme>,
         problems: &mut Problems,
         notes: &mut Vec<String>,
     ) -> Vec<SiteCertificate> {
         let mut authority = None;
         let mut all: Vec<SiteCertificate> = Vec::new();
-        for site in &self.config.sites {
-            let certificate = match &site.certificate {
+        for (site, trust) in self.config.sites.iter().zip(trusts) {
+            let one = |shown, source| SiteCertificate {
+                hosts: site.hosts.clone(),
+                trust: trust.clone(),
+                shown,
+                source,
+            };
+            match &site.certificate {
                 Certificate::Files { cert, key } => {
-                    self.named((cert, key), &site.hosts, &all, problems)
+                    if let Some(live) = self.shared(cert, key, &all, problems) {
+                        let certificate = one(Arc::clone(live.shown()), Source::Files(live));
+                        for warning in certificate.uncovered() {
+                            problems.push(Problem::warning(cert.place, warning.to_string()));
+                        }
+                        all.push(certificate);
+                    }
                 }
                 Certificate::SelfSigned(place) => {
                     let made = authority.get_or_insert_with(|| self.authority());
@@ -123,12 +166,21 @@ impl Builder<'_> {
                         Ok(authority) => self.issue(authority, site, notes),
                         Err(error) => Err(error.to_string()),
                     };
-                    issued
-                        .map_err(|what| problems.push(Problem::error(*place, what)))
-                        .ok()
+                    match issued {
+                        Ok(shown) => all.push(one(shown, Source::SelfSigned)),
+                        Err(what) => problems.push(Problem::error(*place, what)),
+                    }
                 }
-            };
-            all.extend(certificate);
+                Certificate::Acme(place) => {
+                    let acme = acme.as_deref_mut();
+                    let issued = acme.map(|acme| self.issued(acme, *place, &site.hosts, problems));
+                    let issued = issued.into_iter().flatten();
+                    all.extend(issued.map(|(host, shown, file)| SiteCertificate {
+                        hosts: vec![host],
+                        ..one(shown, Source::Acme(file))
+                    }));
+                }
+            }
         }
         all
     }
@@ -138,37 +190,22 @@ impl Builder<'_> {
         authority: &Authority,
         site: &config::Site,
         notes: &mut Vec<String>,
-    ) -> Result<SiteCertificate, String> {
+    ) -> Result<Arc<Shown>, String> {
         notes.extend(self.docker_lines(authority, &site.hosts));
         let issued = authority.issue(&site.hosts, self.now);
         let pair = issued.map_err(|error| error.to_string())?;
-        Ok(SiteCertificate {
-            hosts: site.hosts.clone(),
-            shown: Shown::new(pair, self.now),
-            live: None,
-        })
+        Ok(Shown::new(pair, self.now))
     }
 
-    fn named(
+    /// The files of an earlier site, or read for this one.
+    fn shared(
         &self,
-        (cert, key): (&Placed<PathBuf>, &Path),
-        hosts: &[String],
+        cert: &Placed<PathBuf>,
+        key: &Path,
         before: &[SiteCertificate],
         problems: &mut Problems,
-    ) -> Option<SiteCertificate> {
-        let live = match find(before, cert, key) {
-            Some(live) => live,
-            None => self.live(cert, key, problems)?,
-        };
-        let certificate = SiteCertificate {
-            hosts: hosts.to_vec(),
-            shown: Arc::clone(live.shown()),
-            live: Some(live),
-        };
-        for warning in certificate.uncovered() {
-            problems.push(Problem::warning(cert.place, warning.to_string()));
-        }
-        Some(certificate)
+    ) -> Option<Arc<LivePair>> {
+        find(before, cert, key).or_else(|| self.live(cert, key, problems))
     }
 
     /// Reads the files; those that are in use only when nobody is writing them.

@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::server::{Acceptor, ServerConnection};
+use rustls::server::{Acceptor, ServerConfig, ServerConnection};
 use rustls::{ProtocolVersion, server};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::Tls;
+use super::names::normal;
 use super::trust::{ClientCertificate, Trust};
 use crate::buffers::LARGE;
 
@@ -54,6 +55,12 @@ pub enum HandshakeError<IO> {
     /// The network failed.
     #[error("the connection failed during the handshake")]
     Io(#[source] io::Error),
+    /// A certificate authority has been answered (RFC 8737), which is all that was asked.
+    #[error("a challenge of tls-alpn-01 was answered")]
+    Challenge,
+    /// The site's certificate has not been issued yet; the client has been told that its name is not known.
+    #[error("there is no certificate for this name yet")]
+    NoCertificate,
     /// The two found no agreement, or the client broke the protocol; it has been told by an alert.
     #[error("the TLS handshake failed")]
     Tls(#[source] rustls::Error),
@@ -70,7 +77,18 @@ where
     let Some(hello) = read_hello(&mut io).await? else {
         return Err(HandshakeError::PlainHttp(io));
     };
-    let chosen = tls.chosen(hello.client_hello().server_name());
+    let name = hello.client_hello().server_name().map(normal);
+    let chosen = tls.chosen(name.as_deref());
+    if let Some(answering) = &tls.answering
+        && let Some(config) = answering.to(&hello, name.as_deref()).await
+    {
+        return Err(answer(hello, io, config).await);
+    }
+    if chosen.shown.is_empty() {
+        // The client may be gone already.
+        let _ = io.write_all(&UNRECOGNIZED_NAME).await;
+        return Err(HandshakeError::NoCertificate);
+    }
     let config = Arc::clone(&chosen.config);
     let handshake = StartHandshake::from_parts(hello, io).into_stream(config);
     let mut stream = handshake.await.map_err(sort)?;
@@ -84,12 +102,36 @@ where
     Ok(Accepted { stream, info })
 }
 
+/// The handshake is the answer: nothing is said over the stream (RFC 8737, section 3).
+async fn answer<IO>(
+    hello: server::Accepted,
+    io: IO,
+    config: Arc<ServerConfig>,
+) -> HandshakeError<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    match StartHandshake::from_parts(hello, io)
+        .into_stream(config)
+        .await
+    {
+        Ok(mut stream) => {
+            // Who has what it wanted may be gone.
+            let _ = stream.shutdown().await;
+            HandshakeError::Challenge
+        }
+        Err(error) => sort(error),
+    }
+}
+
 /// By hand, so that it asks nothing of the stream.
 impl<IO> fmt::Debug for HandshakeError<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PlainHttp(_) => f.write_str("PlainHttp(..)"),
             Self::Closed => f.write_str("Closed"),
+            Self::Challenge => f.write_str("Challenge"),
+            Self::NoCertificate => f.write_str("NoCertificate"),
             Self::Io(cause) => f.debug_tuple("Io").field(cause).finish(),
             Self::Tls(cause) => f.debug_tuple("Tls").field(cause).finish(),
         }
@@ -198,6 +240,10 @@ fn sort<IO>(error: io::Error) -> HandshakeError<IO> {
         Err(other) => HandshakeError::Io(other),
     }
 }
+
+/// A fatal alert, unrecognized_name (RFC 6066, section 3), as a record of its own. What rustls sends when it has no
+/// certificate is access_denied, which docker's user would take for a missing right.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// Sealed bytes of one connection that may wait for the socket. On HTTP/1 a frame of a body, which then is one system
 /// call (64 KiB cost 6 % of a download), and whose own buffer is free as soon as it is sealed.

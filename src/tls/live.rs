@@ -135,7 +135,7 @@ impl LivePair {
             Err(_) => return Event::Unchanged,
         };
         let has_recovered = watch.succeeded(seen);
-        if pair.chain() != self.shown.current().chain() {
+        if !self.shown.is(&pair) {
             self.shown.show(pair, now);
             return Event::Renewed(warnings);
         }

@@ -48,7 +48,7 @@ impl fmt::Display for Name {
 }
 
 /// A host as it is compared: lower case, without a trailing dot.
-pub(super) fn normal(host: &str) -> String {
+pub(crate) fn normal(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 

@@ -1,13 +1,13 @@
 //! The certificate that a site shows: handshakes take what is there when they begin, so a renewal disturbs nobody.
 //!
-//! Made by `snapshot`, and given to [`super::Tls`]; [`super::live`] changes it when its files do, and a thread of
-//! `server` asks at intervals what has grown old. Nothing here logs.
+//! Made by `snapshot`, and given to [`super::Tls`]; [`super::live`] changes it when its files do, `acme` when a new one is
+//! issued, and a thread of `server` asks at intervals what has grown old. Nothing here logs.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
@@ -15,9 +15,10 @@ use time::OffsetDateTime;
 use super::certs::{Pair, Warning};
 use super::warning::{Age, Term};
 
-/// A pair that can be replaced as a whole, so that no handshake sees a certificate with another's key.
+/// A pair that can be replaced as a whole, so that no handshake sees a certificate with another's key. Until the first
+/// one is issued there may be none; once there is one, there always is.
 pub struct Shown {
-    pair: ArcSwap<Pair>,
+    pair: ArcSwapOption<Pair>,
     /// How old the pair's certificates were when that was told, in the order of their terms.
     told: Mutex<Vec<Age>>,
 }
@@ -27,27 +28,50 @@ impl Shown {
     pub fn new(pair: Pair, now: OffsetDateTime) -> Arc<Self> {
         let told = Mutex::new(ages(&pair, now));
         Arc::new(Self {
-            pair: ArcSwap::from_pointee(pair),
+            pair: ArcSwapOption::from_pointee(pair),
             told,
         })
     }
 
+    /// Shows nothing yet.
+    pub fn empty() -> Arc<Self> {
+        Arc::new(Self {
+            pair: ArcSwapOption::empty(),
+            told: Mutex::default(),
+        })
+    }
+
     /// What new handshakes get.
-    pub fn current(&self) -> Arc<Pair> {
+    pub fn current(&self) -> Option<Arc<Pair>> {
         self.pair.load_full()
+    }
+
+    /// Whether there is nothing to show yet.
+    pub fn is_empty(&self) -> bool {
+        self.pair.load().is_none()
+    }
+
+    /// Whether this very chain is shown.
+    pub(crate) fn is(&self, pair: &Pair) -> bool {
+        let shown = self.pair.load();
+        shown
+            .as_ref()
+            .is_some_and(|shown| shown.chain() == pair.chain())
     }
 
     /// Shows this one from the next handshake on; the caller tells about its age.
     pub fn show(&self, pair: Pair, now: OffsetDateTime) {
         let ages = ages(&pair, now);
-        self.pair.store(Arc::new(pair));
+        self.pair.store(Some(Arc::new(pair)));
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = ages;
     }
 
     /// What there is to tell of the certificates' age that has not been told: once as the end comes near, once more
     /// shortly before it, and once when it is there. `path` is the certificate's.
     pub fn aging(&self, path: &Path, now: OffsetDateTime) -> Vec<Warning> {
-        let pair = self.current();
+        let Some(pair) = self.current() else {
+            return Vec::new();
+        };
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut warnings = Vec::new();
         for (term, told) in pair.terms().iter().zip(told.iter_mut()) {
@@ -70,7 +94,7 @@ fn ages(pair: &Pair, now: OffsetDateTime) -> Vec<Age> {
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(self.pair.load().certified()))
+        Some(Arc::clone(self.pair.load().as_ref()?.certified()))
     }
 }
 

@@ -201,7 +201,7 @@ async fn each_name_gets_its_certificate() {
     ];
     let leaves: Vec<_> = sites
         .iter()
-        .map(|s| s.shown.current().chain()[0].clone())
+        .map(|s| s.shown.current().unwrap().chain()[0].clone())
         .collect();
     let tls = Tls::new(&Settings::default(), sites, &world.tickets).unwrap();
     for (name, site) in [

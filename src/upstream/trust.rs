@@ -110,6 +110,11 @@ impl Trust {
         Self::new(loaded.certs, store)
     }
 
+    /// What a client of another kind is to verify with.
+    pub fn client_config(&self) -> &ClientConfig {
+        &self.config
+    }
+
     fn new(roots: Vec<CertificateDer<'static>>, store: RootCertStore) -> Result<Self, TrustError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)

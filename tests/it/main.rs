@@ -13,6 +13,8 @@
 
 mod aborts;
 mod access_log;
+mod acme;
+mod acme_orders;
 mod answers;
 mod balancer;
 mod binary;

@@ -33,7 +33,7 @@ const LEVELS: [&[&str]; 13] = [
         "tls",
         "upstream",
     ],
-    &["auth", "connection"],
+    &["acme", "auth", "connection"],
     &["access"],
     &["forward"],
     &["access_log", "refusal", "site"],

@@ -22,13 +22,13 @@ use crate::support::proxy::private;
 use crate::support::{Ask, Client, PATIENCE, Registry, certs, config};
 
 /// The manager's end of `NOTIFY_SOCKET`.
-struct Manager {
+pub(crate) struct Manager {
     socket: UnixDatagram,
     place: std::path::PathBuf,
 }
 
 impl Manager {
-    fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         let place = dir.join("notify");
         let socket = UnixDatagram::bind(&place).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -36,7 +36,7 @@ impl Manager {
     }
 
     /// The next message but those of the watchdog.
-    fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         loop {
             let message = self.next().expect("a message in time");
             if message != "WATCHDOG=1\n" {
@@ -56,7 +56,7 @@ fn usual(registry: &Registry) -> (TempDir, String) {
     configured(&config("", "").replace("{upstream}", &registry.url()))
 }
 
-fn serve(file: &str, manager: &Manager) -> Command {
+pub(crate) fn serve(file: &str, manager: &Manager) -> Command {
     let mut command = command(&["serve", "-c", file]);
     command.env("NOTIFY_SOCKET", &manager.place);
     command
@@ -240,10 +240,10 @@ fn a_restart_behind_an_inherited_socket_refuses_nobody() {
 }
 
 /// A process that was started by another one: it must not outlive the test, nor hold its pipes.
-struct Successor(Pid);
+pub(crate) struct Successor(Pid);
 
 impl Successor {
-    fn of(message: &str) -> Self {
+    pub(crate) fn of(message: &str) -> Self {
         let number = message.trim().strip_prefix("MAINPID=");
         let number = number.unwrap_or_else(|| panic!("{message}"));
         Self(Pid::from_raw(number.parse().unwrap()).unwrap())

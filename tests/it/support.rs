@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod canary;

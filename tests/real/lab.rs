@@ -28,7 +28,9 @@ pub(crate) use self::docker::Docker;
 pub(crate) use self::harbor::Harbor;
 pub(crate) use self::image::{Image, MIB, write_random};
 pub(crate) use self::oci_client::oci_client;
-pub(crate) use self::process::{Outcome, Service, run, run_within, sha256, wait_until, wait_up_to};
+pub(crate) use self::process::{
+    Outcome, Service, command, run, run_within, sha256, wait_until, wait_up_to,
+};
 pub(crate) use self::python::{dxf, oras};
 
 /// The user of the password file, unless a test says another.
@@ -212,7 +214,7 @@ impl Lab {
 
     /// A program to run, with the lab's HOME.
     pub(crate) fn command(&self, program: &str) -> Command {
-        process::command(program, &self.path("home"))
+        command(program, &self.path("home"))
     }
 
     /// The lines of the gate's access log.
@@ -318,7 +320,7 @@ pub(crate) fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
-fn print_logs(dir: &Path) {
+pub(crate) fn print_logs(dir: &Path) {
     let files = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());

@@ -18,6 +18,7 @@
 mod lab;
 
 mod access_log;
+mod acme;
 mod big;
 mod browser;
 mod client_certificates;

@@ -83,11 +83,16 @@ fn is_renewed(live: &LivePair) -> bool {
 }
 
 fn leaf(live: &LivePair) -> CertificateDer<'static> {
-    live.shown().current().chain()[0].clone()
+    live.shown().current().unwrap().chain()[0].clone()
 }
 
 fn fits(live: &LivePair) -> bool {
-    live.shown().current().certified().keys_match().is_ok()
+    live.shown()
+        .current()
+        .unwrap()
+        .certified()
+        .keys_match()
+        .is_ok()
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SignatureAlgorithm,
+};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -63,6 +66,18 @@ impl Authority {
         self.issue_until(names, 4000)
     }
 
+    /// As an authority issues it: for three months, with the names of both keys.
+    pub(crate) fn certify(&self, host: &str, key: Vec<u8>) -> String {
+        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+        let now = time::OffsetDateTime::now_utc();
+        params.not_before = now - time::Duration::hours(1);
+        params.not_after = now + time::Duration::days(90);
+        params.use_authority_key_identifier_extension = true;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(u64::try_from(number).unwrap().into());
+        params.signed_by(&Subject(key), &self.issuer).unwrap().pem()
+    }
+
     /// One that is valid until the beginning of a year.
     pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -71,6 +86,19 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+}
+
+/// The public key of whoever asks for a certificate.
+struct Subject(Vec<u8>);
+
+impl PublicKeyData for Subject {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
     }
 }
 

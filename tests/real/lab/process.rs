@@ -258,6 +258,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
     ("htpasswd", "apache2-utils"),
+    ("pebble-challtestsrv", "pebble"),
     ("setpriv", "util-linux"),
     ("sha256sum", "coreutils"),
     ("timeout", "coreutils"),
