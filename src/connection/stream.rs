@@ -138,7 +138,8 @@ impl<IO: Socket> AsyncWrite for Watched<IO> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watch.is_doubted() {
             self.stream.fault()?;
-            // Read, this end would end the connection, too; behind what nobody reads it is noticed here alone.
+            // Read, this end would end the connection, too; behind what nobody reads it is noticed here alone. Behind whole
+            // requests it is none: the first of them is answered.
             if self.watch.is_stalled() && self.stream.is_ended() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }

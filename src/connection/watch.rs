@@ -40,6 +40,8 @@ pub(super) struct Watch {
     doubted: AtomicBool,
     /// Bytes went either way since the last doubt.
     has_moved: AtomicBool,
+    /// The rest of a request has not come. Always so on HTTP/2, which nobody speaks after his end.
+    wants_more: AtomicBool,
     /// An answer has more, which is not asked for while what is before it is not written.
     held_back: AtomicBool,
     drain: Drain,
@@ -88,6 +90,7 @@ impl Watch {
             stuck: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             has_moved: AtomicBool::new(true),
+            wants_more: AtomicBool::new(true),
             held_back: AtomicBool::new(false),
             drain,
         }
@@ -185,9 +188,16 @@ impl Watch {
         self.has_moved.store(true, Ordering::Relaxed);
     }
 
-    /// True when a request runs, and nothing went either way between the last two doubts.
+    /// Bytes came over HTTP/1. `more` when they leave a request unfinished.
+    pub(super) fn want(&self, more: bool) {
+        self.wants_more.store(more, Ordering::Relaxed);
+    }
+
+    /// True when a request runs, the rest of one is wanted, and nothing went either way between the last two doubts.
     pub(super) fn is_stalled(&self) -> bool {
-        !self.has_moved.swap(false, Ordering::Relaxed) && !self.is_idle()
+        !self.has_moved.swap(false, Ordering::Relaxed)
+            && !self.is_idle()
+            && self.wants_more.load(Ordering::Relaxed)
     }
 
     /// A deadline passed: what is dropped from now on was too slow.

@@ -27,6 +27,9 @@ const EACH: u64 = 300;
 /// The same over HTTP/2, which has two frames of 256 KiB unsealed, and 512 KiB sealed.
 const EACH_HTTP2: u64 = 1300;
 
+/// Within which others are served meanwhile.
+const SOON: Duration = Duration::from_secs(1);
+
 /// How a download waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stall {
@@ -160,7 +163,9 @@ fn holds_little(gate: &Gate, before: u64, most: u64, what: &str) {
     let each = more / PEERS as u64;
     println!("{what}: {each} KiB each");
     assert!(each <= most, "{what}: {each} KiB each");
+    let began = Instant::now();
     assert_eq!(gate.login("alice:pw"), 200, "others are served");
+    assert!(began.elapsed() < SOON, "{what}: {:?}", began.elapsed());
 }
 
 fn downloads_hold_little(stall: Stall) {

@@ -47,6 +47,7 @@ pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
 
 /// A setting: no table for the fields of answers, which this client could not follow.
 pub(crate) const NO_TABLE: (u16, u32) = (1, 0);
