@@ -237,7 +237,9 @@ fn frames_that_ask_for_nothing() {
             frames.send(frame(HEADERS, END_HEADERS, stream, &block(&upload)));
             abuse(&mut frames, 100, message).1
         };
-        harmless(name, run, End::Cut);
+        // A client that reads byte by byte opens its windows so.
+        let is_usual = name.starts_with("WINDOW_UPDATE");
+        harmless(name, run, if is_usual { End::Served } else { End::Cut });
     }
 }
 
