@@ -11,15 +11,17 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Method, Version, request};
 
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::body::{self, Cut, End, Observer, Received};
+use crate::body::Received;
 use crate::log::Sink;
 use crate::metrics::{self, Board, Reason, Refused, Running, SiteCounts};
 use crate::registry::{Action, Operation};
 
+mod ended;
 mod line;
 mod request_id;
 mod shown;
 
+use ended::{CLIENT_ABORT, CLIENT_GONE};
 pub use line::lost_line;
 use line::{as_json, as_text};
 pub use request_id::RequestId;
@@ -244,66 +246,9 @@ impl Facts {
     }
 }
 
-impl Observer for Record {
-    fn moved(&mut self, bytes: usize) {
-        self.counts.shard().sent(self.operation, bytes as u64);
-        if let Some(running) = &self.running {
-            running.transfer.sent(bytes as u64);
-        }
-    }
-
-    fn ended(mut self: Box<Self>, bytes: u64, end: End<'_>) {
-        self.facts.bytes_out = bytes;
-        self.facts.ended = match end {
-            End::Whole if self.is_client_gone => CLIENT_ABORT,
-            End::Whole => "",
-            End::Broken(error) => culprit(error),
-            End::Dropped => CLIENT_ABORT,
-        };
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        // Whose body is dropped has left, unless it was the gate that let go.
-        if self.facts.ended == CLIENT_ABORT && !self.is_client_gone {
-            self.facts.ended = match self.received.cut() {
-                Some(Cut::Drain) => "drain",
-                Some(Cut::Timeout) => TIMEOUT,
-                None if std::thread::panicking() => "panic",
-                None => CLIENT_ABORT,
-            };
-        }
-        let took = self.began.elapsed();
-        let (shard, facts) = (self.counts.shard(), &self.facts);
-        shard.request(self.operation, facts.status, took);
-        if !facts.ended.is_empty() {
-            shard.broken(facts.ended);
-        }
-        if let Some(log) = &self.log {
-            log.sink.write(self.line(log.json, took).into_bytes());
-        }
-    }
-}
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// Who broke an answer off.
-fn culprit(error: &body::Error) -> &'static str {
-    use body::Error as E;
-    match error {
-        E::Client(_) => CLIENT_ABORT,
-        E::Idle(_) | E::Slow(_) | E::Silent(_) => TIMEOUT,
-        E::Upstream(_) | E::TooLarge { .. } => "upstream_abort",
-    }
-}
-
-const CLIENT_ABORT: &str = "client_abort";
-const TIMEOUT: &str = "timeout";
-/// nginx's status for a client that left before its answer; here, for any request without one.
-const CLIENT_GONE: u16 = 499;
 
 #[cfg(test)]
 mod tests {
@@ -311,6 +256,7 @@ mod tests {
 
     use super::*;
     use crate::addr::PeerAddr;
+    use crate::body::Cut;
     use crate::log::Destination;
 
     /// How a request ended that was under way when `end` was done.

@@ -135,7 +135,11 @@
 //! - A client is slow only while it is waited for: `limits.floor_rate` counts neither the upstream's time nor that of other
 //!   requests. The window begins anew with every minute's worth of bytes, so a burst buys no time later on.
 //! - A client that breaks off is noticed within a second, also while the upstream takes nothing and so nobody reads from
-//!   him; one that ends his side in order is not, as all he sent may still be waiting to be read: `read_timeout` bounds it.
+//!   him; so is one that ends his side, as who closes looks no different: at once behind one whole request, and when
+//!   nothing went either way for a quarter of a second behind half a one. nginx, too, ends both. Behind whole requests
+//!   that came together the first is answered, as it takes reading on to see the end.
+//!   An end behind more than the sockets hold cannot arrive before that is read, and `read_timeout` bounds it.
+//! - A client of HTTP/1 that does not read holds one frame of an answer: another one is asked for when the one before it is written.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.

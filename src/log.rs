@@ -14,6 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod batch;
+
+use batch::{BATCH, Batch, write_lines};
+
 /// Where the lines end up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -149,14 +153,6 @@ struct Output {
     batch: Batch,
 }
 
-/// Lines that go out in one write.
-#[derive(Default)]
-struct Batch {
-    text: Vec<u8>,
-    /// Where each line ends.
-    ends: Vec<usize>,
-}
-
 impl Output {
     fn open(destination: Destination) -> io::Result<Self> {
         let file = match &destination {
@@ -249,53 +245,11 @@ impl Output {
     }
 }
 
-impl Batch {
-    fn push(&mut self, line: &[u8]) {
-        self.text.extend_from_slice(line);
-        self.ends.push(self.text.len());
-    }
-
-    /// The same with nothing in it, and the room it has; but not that for a line of unusual length.
-    fn emptied(mut self) -> Self {
-        self.text.clear();
-        self.text.shrink_to(BATCH);
-        self.ends.clear();
-        self
-    }
-}
-
-/// What follows a line that went out in part begins on a line of its own. Returns how many bytes of `text` went out.
-fn write_lines(file: &mut impl Write, is_torn: &mut bool, text: &[u8]) -> usize {
-    if *is_torn {
-        if file.write_all(b"\n").is_err() {
-            return 0;
-        }
-        *is_torn = false;
-    }
-    let mut written = 0;
-    while let Some(rest) = text.get(written..)
-        && !rest.is_empty()
-    {
-        match file.write(rest) {
-            Ok(count) if count > 0 => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(_) | Err(_) => {
-                let sent = text.get(..written).unwrap_or_default();
-                *is_torn = !sent.is_empty() && !sent.ends_with(b"\n");
-                break;
-            }
-        }
-    }
-    written
-}
-
 static STDOUT_IS_TORN: Mutex<bool> = Mutex::new(false);
 /// Lines that may wait: some seconds of a busy gate.
 const QUEUE: usize = 32 * 1024;
 /// What they may hold: a line may be as long as a path.
 const QUEUE_BYTES: usize = 8 << 20;
-/// Most of one write to a file.
-const BATCH: usize = 64 * 1024;
 /// Most of one write to a pipe, which other processes may write to: so much is not torn (POSIX, `PIPE_BUF`).
 const PIPE: usize = 4096;
 /// How late a line of a busy log may be.

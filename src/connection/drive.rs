@@ -93,6 +93,9 @@ impl<'a, H: Http> Drive<'a, H> {
             Poll::Pending if self.watch.is_abused() => return Poll::Ready(End::Abused),
             Poll::Pending => {}
         }
+        if self.watch.may_go_on() {
+            return self.poll_http(cx);
+        }
         if self.watch.is_weary() && !was_ending {
             self.end();
             return self.poll_http(cx);
@@ -146,7 +149,8 @@ impl<H: Http> Future for Drive<'_, H> {
     }
 }
 
-/// While a request runs there is no deadline here; the connection is looked at again after this long.
+/// While a request runs there is no deadline here; the connection is looked at again after this long. An end behind
+/// unread bytes is noticed at the second look, which is to be well within a second.
 fn next_look() -> Instant {
-    Instant::now() + Duration::from_millis(500)
+    Instant::now() + Duration::from_millis(250)
 }

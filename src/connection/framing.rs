@@ -102,6 +102,11 @@ impl Framing {
         self.is_open
     }
 
+    /// True when all that has come are whole requests.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.state == State::Request && !self.is_open
+    }
+
     /// True when the last read brought the end of a head.
     pub(super) fn has_ended_head(&self) -> bool {
         self.has_ended

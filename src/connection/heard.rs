@@ -60,6 +60,7 @@ impl Listener for Requests {
         let followed = self.framing.read(bytes);
         let has_ended = self.framing.has_ended_head();
         self.watch.head(has_ended, self.framing.is_in_head());
+        self.watch.want(!self.framing.is_between_requests());
         let Err(Refused { at, place }) = followed else {
             return bytes.len();
         };

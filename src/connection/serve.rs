@@ -61,6 +61,8 @@ impl<'a, S: Service> Connection<'a, S> {
             // The watch has this deadline, and more exactly: hyper's would count idle time as head.
             .header_read_timeout(None)
             .max_header_size(self.terms.settings.head_size)
+            // hyper's 408 KiB would hold three frames of an upload, or of a download, that the other side does not take.
+            .max_buf_size(self.terms.settings.head_size.max(BUFFERED))
             .serve_connection(TokioIo::new(stream), service_fn(self.requests(None)));
         let drain = self.terms.drain.clone();
         let end = Drive::new(&mut http, &watch, self.terms.drain).await;
@@ -288,6 +290,8 @@ fn note_end(info: &Info, watch: &Watch, end: &End, counts: &Connections) {
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// Streams that a client may reset before the gate has looked at them; as h2 has it.
 const UNSEEN_RESETS: usize = 20;
+/// Bytes of an answer that may wait for the client when another frame of it is asked for.
+const BUFFERED: usize = 16 * 1024;
 /// How long the last bytes of a connection may take.
 const CLOSE: Duration = Duration::from_secs(2);
 const CLOSE_VALUE: HeaderValue = HeaderValue::from_static("close");

@@ -109,6 +109,11 @@ impl http_body::Body for Served {
             let tail = std::mem::take(&mut self.tail);
             return Poll::Ready(Some(Ok(Frame::data(self.piece(tail)))));
         }
+        // On HTTP/1 what drives the connection asks again once it is written.
+        let running = self.running.as_ref().filter(|_| self.taken.is_none());
+        if running.is_some_and(|running| running.watch.holds_back()) {
+            return Poll::Pending;
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Err(failure)) = frame {
             // At an error hyper drops what it has not written yet, the head among it: it gets one turn

@@ -4,13 +4,13 @@
 //! what is read is heard above TLS, in `heard`.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::watch::Watch;
@@ -21,6 +21,9 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// The error that came.
     fn fault(&self) -> io::Result<()>;
 
+    /// True when the other end sends nothing more, though what it sent may not be read.
+    fn is_ended(&self) -> bool;
+
     /// Makes the close a reset: what was not sent by then is forgotten.
     fn forget(&self);
 }
@@ -28,6 +31,13 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
 impl Socket for TcpStream {
     fn fault(&self) -> io::Result<()> {
         self.take_error()?.map_or(Ok(()), Err)
+    }
+
+    /// As the reactor has seen it: no system call.
+    fn is_ended(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = pin!(self.ready(Interest::READABLE)).poll(&mut cx);
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     fn forget(&self) {
@@ -84,10 +94,12 @@ impl<IO: Socket> AsyncRead for Watched<IO> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.give(out) {
+            self.watch.moved();
             return Poll::Ready(Ok(()));
         }
         let mut buffer = Buffer::large();
         let read = ready!(buffer.poll_read(&mut self.stream, cx))?;
+        self.watch.moved();
         if read > 0 {
             buffer.grow(read);
             self.held = Some(Held { buffer, taken: 0 });
@@ -131,6 +143,11 @@ impl<IO: Socket> AsyncWrite for Watched<IO> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.watch.is_doubted() {
             self.stream.fault()?;
+            // Read, this end would end the connection, too; behind what nobody reads it is noticed here alone. Behind whole
+            // requests it is none: the first of them is answered.
+            if self.watch.is_stalled() && self.stream.is_ended() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
         }
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch.wrote(if result.is_ready() {

@@ -38,6 +38,12 @@ pub(super) struct Watch {
     stuck: AtomicBool,
     /// The socket is to be asked whether it is still whole.
     doubted: AtomicBool,
+    /// Bytes went either way since the last doubt.
+    has_moved: AtomicBool,
+    /// The rest of a request has not come. Always so on HTTP/2, which nobody speaks after his end.
+    wants_more: AtomicBool,
+    /// An answer has more, which is not asked for while what is before it is not written.
+    held_back: AtomicBool,
     drain: Drain,
 }
 
@@ -83,6 +89,9 @@ impl Watch {
             late: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
+            has_moved: AtomicBool::new(true),
+            wants_more: AtomicBool::new(true),
+            held_back: AtomicBool::new(false),
             drain,
         }
     }
@@ -130,6 +139,9 @@ impl Watch {
         let blocked = self.blocked.load(Ordering::Relaxed);
         match count {
             Poll::Ready(count) => {
+                if count > 0 {
+                    self.moved();
+                }
                 let waited = match blocked {
                     0 => Duration::ZERO,
                     since => Duration::from_millis((self.now() + 1).saturating_sub(since)),
@@ -148,6 +160,19 @@ impl Watch {
         }
     }
 
+    /// True when the next frame of an answer over HTTP/1 must wait: the peer has not taken the one before it, and one is
+    /// all that a peer that does not read may hold.
+    pub(super) fn holds_back(&self) -> bool {
+        let waits = self.blocked.load(Ordering::Relaxed) > 0;
+        self.held_back.store(waits, Ordering::Relaxed);
+        waits
+    }
+
+    /// True once when that wait is over: the connection must have another turn.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed) == 0 && self.held_back.swap(false, Ordering::Relaxed)
+    }
+
     /// A request has run for a while, and nobody may be reading.
     pub(super) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
@@ -156,6 +181,23 @@ impl Watch {
     /// True once for each doubt.
     pub(super) fn is_doubted(&self) -> bool {
         self.doubted.load(Ordering::Relaxed) && self.doubted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Bytes came from the peer, or went to it.
+    pub(super) fn moved(&self) {
+        self.has_moved.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes came over HTTP/1. `more` when they leave a request unfinished.
+    pub(super) fn want(&self, more: bool) {
+        self.wants_more.store(more, Ordering::Relaxed);
+    }
+
+    /// True when a request runs, the rest of one is wanted, and nothing went either way between the last two doubts.
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.has_moved.swap(false, Ordering::Relaxed)
+            && !self.is_idle()
+            && self.wants_more.load(Ordering::Relaxed)
     }
 
     /// A deadline passed: what is dropped from now on was too slow.

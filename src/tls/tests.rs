@@ -5,7 +5,13 @@ use std::path::Path;
 use std::pin::Pin;
 use std::process::Output;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use proptest::collection::vec;
+use proptest::prelude::{ProptestConfig, any};
+use proptest::sample::Index;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
 use rustls::client::{ClientConfig, ClientSessionMemoryCache, ClientSessionStore, Resumption};
 use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -14,6 +20,7 @@ use time::OffsetDateTime;
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
+use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client};
 
 use super::self_signed::{Authority, in_memory};
@@ -90,6 +97,9 @@ pub(in crate::tls) fn client_of(
 fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
+
+/// Changed hellos of one run.
+const HELLOS: usize = 2000;
 
 /// A handshake, then one byte to the client: tickets travel before it.
 pub(in crate::tls) async fn shake_over<IO: AsyncRead + AsyncWrite + Unpin>(
@@ -438,6 +448,70 @@ async fn garbage_gets_an_alert_and_silence_is_no_fault() {
                 near.write_all(cut).await.unwrap();
             }
         );
+    }
+}
+
+/// Of a client as it is, hybrid key share and all, and of an old one.
+fn hellos(world: &World) -> [Vec<u8>; 2] {
+    let config = Arc::new(world.client(&FROM_1_2, &["h2", "http/1.1"]));
+    let name = ServerName::try_from("a.test").unwrap();
+    let mut client = rustls::ClientConnection::new(config, name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    [hello, old_hello(0x0303, 0xc02b)]
+}
+
+#[tokio::test]
+async fn no_hello_makes_it_stumble() {
+    let world = World::new();
+    let tls = world.tls(&[&["a.test"]]);
+    let hellos = hellos(&world);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(1));
+    let change = (any::<Index>(), any::<u8>(), 0..3_u8);
+    let changes = (any::<bool>(), vec(change, 1..6), any::<Index>());
+    for _ in 0..HELLOS {
+        let (is_old, changes, end) = changes.new_tree(&mut runner).unwrap().current();
+        let mut bytes = hellos[usize::from(is_old)].clone();
+        for (at, byte, how) in changes {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes[at] ^= 1 << (byte % 8),
+                _ => bytes.insert(at, byte),
+            }
+        }
+        if end.index(4) == 0 {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        let (mut near, far) = duplex(1 << 17);
+        near.write_all(&bytes).await.unwrap();
+        near.shutdown().await.unwrap();
+        let accepted = timeout(Duration::from_secs(5), accept(far, &tls)).await;
+        // Nobody has shown a key: whatever the hello said, there is no connection.
+        let refused = accepted.expect("an end").map(|accepted| accepted.info);
+        assert!(refused.is_err(), "{refused:?} of {bytes:02x?}");
+    }
+    let (client, _) = shake(&tls, &world.any_client(), "a.test").await;
+    assert!(client.get_ref().1.protocol_version().is_some());
+}
+
+#[tokio::test]
+async fn keys_may_be_renewed_again_and_again() {
+    let world = World::new();
+    let tls = world.tls(&[&["a.test"]]);
+    let (near, far) = duplex(1 << 17);
+    let connector = TlsConnector::from(Arc::new(world.client(&[&version::TLS13], &[])));
+    let name = ServerName::try_from("a.test").unwrap();
+    let (client, server) = tokio::join!(connector.connect(name, near), accept(far, &tls));
+    let (mut client, mut server) = (client.unwrap(), server.unwrap().stream);
+    for round in 0..40 {
+        client.get_mut().1.refresh_traffic_keys().unwrap();
+        client.write_u8(round).await.unwrap();
+        client.flush().await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), round);
+        server.write_u8(round).await.unwrap();
+        server.flush().await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), round);
     }
 }
 

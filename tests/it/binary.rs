@@ -185,6 +185,53 @@ fn it_serves_reloads_and_drains() {
 }
 
 #[test]
+fn a_gate_that_was_stopped_for_a_while_goes_on() {
+    let registry = Registry::obliging();
+    let limits = "[limits]\nidle = \"60s\"\nbody_idle = \"60s\"\n";
+    let (_dir, file) = configured(&config(limits, "").replace("{upstream}", &registry.url()));
+    let mut gate = Gate::start(&file);
+    let (mut kept, mut uploading) = (gate.client(), gate.client());
+    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    let upload = Ask::alice("PATCH", "/v2/a/blobs/uploads/u").header("Content-Length", "10");
+    uploading.send(upload.head());
+    uploading.send("first");
+    registry.wait(|seen| seen.iter().any(|seen| seen.body == b"first"));
+    gate.signal(Signal::STOP);
+    // Waits in the sockets meanwhile; long enough that every timer of the gate is late.
+    uploading.send(" last");
+    kept.send(Ask::alice("GET", "/v2/").head());
+    std::thread::park_timeout(Duration::from_secs(3));
+    gate.signal(Signal::CONT);
+    assert_eq!(kept.answer("GET").status, 200);
+    assert_eq!(uploading.answer("PATCH").status, 200);
+    // A pipe that nobody reads is an error of the write, not the end of the gate.
+    gate.signal(Signal::PIPE);
+    assert_eq!(gate.login("alice:pw"), 200);
+    gate.signal(Signal::TERM);
+    assert_eq!(gate.end(), Some(0));
+}
+
+#[test]
+fn a_gate_that_is_killed_again_and_again_starts_again() {
+    let registry = Registry::obliging();
+    let text = config("[state]\ndir = \"{dir}/state\"\n", "");
+    let text = text.replace("mode = \"basic\"", "mode = \"token\"");
+    let (dir, file) = configured(&text.replace("{upstream}", &registry.url()));
+    let folder = path(dir.path());
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("{dir}", &folder)).unwrap();
+    for round in 0..40 {
+        let mut child = command(&["serve", "-c", &file]).spawn().unwrap();
+        // At another moment of its start each time.
+        std::thread::park_timeout(Duration::from_millis(round * 3));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let gate = Gate::start(&file);
+    assert_eq!(gate.login("alice:pw"), 200);
+}
+
+#[test]
 fn a_password_file_that_changes_is_told() {
     let registry = Registry::obliging();
     let text = config("", "").replace("{upstream}", &registry.url());

@@ -2,7 +2,8 @@
 
 use crate::support::canary::Canary;
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Outcome, block, frame,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, Outcome,
+    PING, SETTINGS, WINDOW_UPDATE, block, frame, setting,
 };
 use crate::support::proxy::directory;
 use crate::support::{Ask, Http, Proxy, ask, config};
@@ -462,6 +463,20 @@ fn streams_out_of_order_end_the_connection() {
             vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 20])],
         ),
         ("a frame too large", vec![frame(DATA, 0, 1, &[0; 20_000])]),
+        (
+            "a window too large",
+            vec![frame(SETTINGS, 0, 0, &setting(&(INITIAL_WINDOW, 1 << 31)))],
+        ),
+        (
+            "a window that grows too large",
+            vec![frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes())],
+        ),
+        (
+            "settings of half a size",
+            vec![frame(SETTINGS, 0, 0, &[0; 5])],
+        ),
+        ("settings of a stream", vec![frame(SETTINGS, 0, 1, &[])]),
+        ("a half ping", vec![frame(PING, 0, 0, &[0; 4])]),
     ];
     for (name, bytes) in cases {
         let mut frames = Frames::connect(proxy.https());

@@ -60,6 +60,7 @@ mod routes;
 mod rules;
 mod shared_rights;
 mod sites;
+mod stalled;
 mod status_page;
 mod storm;
 mod streaming;

@@ -7,13 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::docker::digest;
 use crate::lab::{
-    Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, Service, free_port, listens, run, wait_until,
+    Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, Service, free_port, listens, run, run_within,
+    wait_until,
 };
 use crate::skopeo;
 
-/// Enough that a transfer is under way for a while, and not so much that docker, which compresses it at each attempt,
-/// needs more than the two minutes it has.
-const LARGE: u64 = 400 * MIB;
+/// Bytes of an image: enough that a transfer is under way for a while; `OUTAGE_MIB=1024` makes it a GiB.
+fn large() -> u64 {
+    let wanted = std::env::var("OUTAGE_MIB").ok();
+    wanted.map_or(400, |text| text.parse().expect("a number of MiB")) * MIB
+}
+
+/// For docker, which compresses all of it at each attempt.
+const SECONDS: &str = "400";
 
 #[test]
 fn curl_is_told_and_works_again_afterwards() {
@@ -70,13 +76,13 @@ fn docker_survives_a_registry_that_is_killed_amid_a_transfer() {
     let lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
     docker.log_in();
-    let image = docker.load(&Image::make(&lab.path("image"), &[LARGE]), "team/app");
+    let image = docker.load(&Image::make(&lab.path("image"), &[large()]), "team/app");
     let id = docker.id(&image);
-    let push = || docker.run(&["push", &image]);
+    let push = || run_within(SECONDS, &docker.command(&["push", &image]));
     let pushed = killed_amid(&lab, &lab.path("registry"), push);
     again_unless_told(pushed, push);
     docker.run(&["rmi", &image]).succeeds();
-    let pull = || docker.run(&["pull", &image]);
+    let pull = || run_within(SECONDS, &docker.command(&["pull", &image]));
     let pulled = killed_amid(&lab, &lab.path("docker/data"), pull);
     again_unless_told(pulled, pull);
     assert_eq!(docker.id(&image), id);
@@ -85,7 +91,7 @@ fn docker_survives_a_registry_that_is_killed_amid_a_transfer() {
 #[test]
 fn skopeo_survives_a_registry_that_is_killed_amid_a_transfer() {
     let lab = Lab::start();
-    let archive = Image::make(&lab.path("image"), &[LARGE]).archive("local/image:latest");
+    let archive = Image::make(&lab.path("image"), &[large()]).archive("local/image:latest");
     let archive = format!("docker-archive:{}", archive.display());
     let (layout, back) = (lab.path("layout"), lab.path("back"));
     let local = format!("oci:{}:latest", layout.display());

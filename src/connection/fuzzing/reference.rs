@@ -111,20 +111,32 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 /// What follows them.
 fn trailers(mut bytes: &[u8]) -> Option<&[u8]> {
-    loop {
+    for _ in 0..=TRAILERS {
         let (line, rest) = split_once(bytes, b"\r\n")?;
         if line.is_empty() {
             return Some(rest);
         }
-        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
-            || line.starts_with(b" ")
-            || line.starts_with(b"\t")
-        {
+        if !is_field(line) {
             return None;
         }
         bytes = rest;
     }
+    None
 }
+
+/// A name, which is a token, and a value without controls (RFC 9110 sections 5.1 and 5.5).
+fn is_field(line: &[u8]) -> bool {
+    let mut parts = line.splitn(2, |byte| *byte == b':');
+    let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+        return false;
+    };
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    !name.is_empty() && name.iter().all(is_token) && !value.iter().any(is_control)
+}
+
+/// As many as hyper takes.
+const TRAILERS: usize = 100;
 
 fn split_once<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = bytes.windows(mark.len()).position(|part| part == mark)?;

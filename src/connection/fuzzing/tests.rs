@@ -15,6 +15,11 @@ fn the_check_sees_requests() {
     assert_eq!(serve(false, vec![two.to_vec()]), expected);
     let cut = b"PUT / HTTP/1.1\r\nContent-Length: 4\r\n\r\nabc";
     assert_eq!(serve(false, vec![cut.to_vec()]), [("PUT".to_owned(), None)]);
+    // A trailer that is no field: the request is not whole, and none follows it.
+    let trailers = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nabc\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+    let expected = [("POST".to_owned(), None)];
+    assert_eq!(reference::requests(trailers), expected);
+    assert_eq!(serve(false, vec![trailers.to_vec()]), expected);
     let doubtful = b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na";
     assert_eq!(serve(false, vec![doubtful.to_vec()]), []);
     let get = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x87\x84\x41\x01a";

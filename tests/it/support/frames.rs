@@ -47,6 +47,7 @@ pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
 
 /// A setting: no table for the fields of answers, which this client could not follow.
 pub(crate) const NO_TABLE: (u16, u32) = (1, 0);
@@ -61,21 +62,30 @@ impl Frames {
     /// The same with further settings.
     pub(crate) fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut frames = Self::silent(address);
-        let all: Vec<u8> = [&[NO_TABLE], settings]
-            .concat()
-            .iter()
-            .flat_map(setting)
-            .collect();
-        frames.send(PREFACE);
-        frames.send(frame(SETTINGS, 0, 0, &all));
-        frames.barrier();
+        frames.greet(settings);
         frames
     }
 
     /// Has said nothing at all above TLS.
     pub(crate) fn silent(address: SocketAddr) -> Self {
-        let client = Client::tls(address, "localhost", certs::usual_client("h2"));
+        Self::over(Client::tls(address, "localhost", certs::usual_client("h2")))
+    }
+
+    /// The same over a connection of one's own.
+    pub(crate) fn over(client: Client) -> Self {
         Self { client, next: 1 }
+    }
+
+    /// Says hello, and reads the gate's SETTINGS.
+    pub(crate) fn greet(&mut self, settings: &[(u16, u32)]) {
+        let all: Vec<u8> = [&[NO_TABLE], settings]
+            .concat()
+            .iter()
+            .flat_map(setting)
+            .collect();
+        self.send(PREFACE);
+        self.send(frame(SETTINGS, 0, 0, &all));
+        self.barrier();
     }
 
     /// The id of another stream.

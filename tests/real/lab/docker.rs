@@ -153,7 +153,8 @@ impl<'lab> Docker<'lab> {
         format!("registry.test:{}", self.lab.port())
     }
 
-    fn command(&self, arguments: &[&str]) -> std::process::Command {
+    /// A command of docker, to be run in another way than [`run`](Self::run).
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = self.lab.command("docker");
         command.arg("--config").arg(self.dir.join("config"));
         command

@@ -34,6 +34,10 @@ impl Socket for DuplexStream {
         Ok(())
     }
 
+    fn is_ended(&self) -> bool {
+        false
+    }
+
     fn forget(&self) {}
 }
 
