@@ -20,6 +20,7 @@ use crate::metrics::{Connections, Protocol};
 use crate::tls::{self, HandshakeError, Tls};
 
 mod arrival;
+mod closing;
 mod drain;
 mod drive;
 mod frames;
@@ -133,6 +134,23 @@ where
 
 /// Serves a connection to an HTTPS listener until it is closed.
 pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, service: impl Service) {
+    // The room for the handshake goes with the handshake: what an idle connection keeps is what serves it.
+    let opened = Box::pin(open(arrival, terms, tls, service)).await;
+    if let Some(serving) = opened {
+        serving.await;
+    }
+}
+
+/// What serves a connection until it is closed.
+type Serving<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// The handshake; `None` where nothing comes of it.
+async fn open<S: Service>(
+    arrival: Arrival,
+    terms: Terms<'_>,
+    tls: Arc<Tls>,
+    service: S,
+) -> Option<Serving<'_>> {
     let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let (peer, client) = (arrival.peer, arrival.client);
     let stream = Watched::new(arrival.stream, &watch);
@@ -141,7 +159,7 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
     let handshake = timeout_at(arrival.until, tls::accept(stream, &tls));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
-        () = terms.drain.clone().has_lasted(serve::GRACE) => return,
+        () = terms.drain.clone().has_lasted(closing::GRACE) => return None,
     };
     // After a reload the old certificates and keys go with the last handshake, not with the last connection.
     drop(tls);
@@ -168,13 +186,14 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
             let http2 = info.http2;
             let info = Info::new(peer, client, Some(info));
             let connection = serve::Connection::new(info, terms, watch, service);
-            if http2 {
-                connection.http2(stream).await;
+            return Some(if http2 {
+                Box::pin(connection.http2(stream))
             } else {
-                connection.http1(stream).await;
-            }
+                Box::pin(connection.http1(stream))
+            });
         }
     }
+    None
 }
 
 /// Serves a connection to a plain HTTP listener until it is closed.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Drain, serve};
+use super::Drain;
+use super::closing::GRACE;
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::proxy_protocol::{self, Error};
 
@@ -45,7 +46,7 @@ impl Arrival {
         let header = timeout_at(self.until, proxy_protocol::read(&mut self.stream));
         let header = tokio::select! {
             header = header => header,
-            () = drain.has_lasted(serve::GRACE) => return None,
+            () = drain.has_lasted(GRACE) => return None,
         };
         let peer = self.peer;
         match header {

@@ -12,15 +12,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::closing::{CLOSE, close};
 use super::drive::{Drive, End, Http};
 use super::heard::{Counted, Heard, Requests};
 use super::served::{Running, Served};
 use super::streams::Streams;
 use super::watch::{Late, Watch};
-use super::{Answer, Drain, Exchange, Info, Service, Terms, linger};
+use super::{Answer, Drain, Exchange, Info, Service, Terms};
 use crate::body::{Holding, Received};
 use crate::metrics::{Connections, Protocol};
 
@@ -43,7 +44,10 @@ impl<'a, S: Service> Connection<'a, S> {
     }
 
     /// Serves HTTP/1.0 and 1.1.
-    pub(super) async fn http1<IO>(self, stream: IO)
+    ///
+    /// Not `async` as a whole, here as below: its future would keep room for what the stream is moved out of, and there
+    /// may be thousands of idle ones.
+    pub(super) fn http1<IO>(self, stream: IO) -> impl Future<Output = ()> + Send + use<'a, IO, S>
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -54,7 +58,7 @@ impl<'a, S: Service> Connection<'a, S> {
             Some(_) => Protocol::Http1,
             None => Protocol::Plain,
         };
-        let _open = counts.open(protocol);
+        let open = counts.open(protocol);
         let stream = Heard::new(stream, Requests::new(&watch));
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -64,43 +68,26 @@ impl<'a, S: Service> Connection<'a, S> {
             // hyper's 408 KiB would hold three frames of an upload, or of a download, that the other side does not take.
             .max_buf_size(self.terms.settings.head_size.max(BUFFERED))
             .serve_connection(TokioIo::new(stream), service_fn(self.requests(None)));
-        let drain = self.terms.drain.clone();
-        let end = Drive::new(&mut http, &watch, self.terms.drain).await;
-        note_end(&self.info, &watch, &end, counts);
-        let mut stream = http.into_parts().io.into_inner().into_inner();
-        if let End::Late(Late::Head) = end {
-            // Nobody else writes here any more: the head never became a request.
-            let _ = timeout(CLOSE, stream.write_all(TOO_SLOW.as_bytes())).await;
-        }
-        // No goodbye after a cut body: to a client of HTTP/1.0 it would make the body look whole.
-        let is_cut = matches!(&end, End::Broken(error) if error.is_user());
-        if is_cut || matches!(end, End::Late(Late::Write)) {
-            return;
-        }
-        let closed = timeout(CLOSE, stream.shutdown()).await;
-        let is_refused = match &end {
-            End::Done => watch.left_unread(),
-            End::Broken(error) => error.is_parse(),
-            End::Late(late) => *late == Late::Head,
-            End::Abused => false,
-        };
-        if matches!(closed, Ok(Ok(()))) && is_refused {
-            tokio::select! {
-                () = linger::discard(&mut stream) => {}
-                () = drain.has_lasted(GRACE) => {}
-            }
+        let Self { info, terms, .. } = self;
+        async move {
+            let _open = open;
+            let drain = terms.drain.clone();
+            let end = Drive::new(&mut http, &watch, terms.drain).await;
+            note_end(&info, &watch, &end, counts);
+            let stream = http.into_parts().io.into_inner().into_inner();
+            Box::pin(close(stream, end, &watch, drain)).await;
         }
     }
 
     /// Serves HTTP/2.
-    pub(super) async fn http2<IO>(self, stream: IO)
+    pub(super) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + Send + use<'a, IO, S>
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let watch = Arc::clone(&self.watch);
         watch.begin(true);
         let counts = self.terms.counts;
-        let _open = counts.open(Protocol::Http2);
+        let open = counts.open(Protocol::Http2);
         let holding = Holding::new(self.terms.budget);
         let stream = Heard::new(stream, Counted::new(&watch, &holding));
         let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
@@ -120,12 +107,16 @@ impl<'a, S: Service> Connection<'a, S> {
             connection,
             holding,
         };
-        let end = Drive::new(&mut http, &watch, self.terms.drain).await;
-        note_end(&self.info, &watch, &end, counts);
-        if let End::Late(Late::Idle | Late::Head) = end {
-            // A goodbye (GOAWAY) and a bounded time to send it.
-            http.shut_down();
-            let _ = timeout(CLOSE, &mut http.connection).await;
+        let Self { info, terms, .. } = self;
+        async move {
+            let _open = open;
+            let end = Drive::new(&mut http, &watch, terms.drain).await;
+            note_end(&info, &watch, &end, counts);
+            if let End::Late(Late::Idle | Late::Head) = end {
+                // A goodbye (GOAWAY) and a bounded time to send it.
+                http.shut_down();
+                let _ = timeout(CLOSE, &mut http.connection).await;
+            }
         }
     }
 
@@ -286,17 +277,11 @@ fn note_end(info: &Info, watch: &Watch, end: &End, counts: &Connections) {
     }
 }
 
-/// How long what is no request may still hold a gate that drains.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// Streams that a client may reset before the gate has looked at them; as h2 has it.
 const UNSEEN_RESETS: usize = 20;
 /// Bytes of an answer that may wait for the client when another frame of it is asked for.
 const BUFFERED: usize = 16 * 1024;
-/// How long the last bytes of a connection may take.
-const CLOSE: Duration = Duration::from_secs(2);
 const CLOSE_VALUE: HeaderValue = HeaderValue::from_static("close");
-const TOO_SLOW: &str =
-    "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,48 @@
+//! The end of an HTTP/1 connection, such that the client gets the last answer.
+//!
+//! Called by `serve` when hyper has let go of the stream.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::drive::End;
+use super::watch::{Late, Watch};
+use super::{Drain, linger};
+
+/// Says what there is to say, and closes.
+pub(super) async fn close<IO>(mut stream: IO, end: End, watch: &Watch, drain: Drain)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    if let End::Late(Late::Head) = end {
+        // Nobody else writes here any more: the head never became a request.
+        let _ = timeout(CLOSE, stream.write_all(TOO_SLOW.as_bytes())).await;
+    }
+    // No goodbye after a cut body: to a client of HTTP/1.0 it would make the body look whole.
+    let is_cut = matches!(&end, End::Broken(error) if error.is_user());
+    if is_cut || matches!(end, End::Late(Late::Write)) {
+        return;
+    }
+    let closed = timeout(CLOSE, stream.shutdown()).await;
+    let is_refused = match &end {
+        End::Done => watch.left_unread(),
+        End::Broken(error) => error.is_parse(),
+        End::Late(late) => *late == Late::Head,
+        End::Abused => false,
+    };
+    if matches!(closed, Ok(Ok(()))) && is_refused {
+        tokio::select! {
+            () = linger::discard(&mut stream) => {}
+            () = drain.has_lasted(GRACE) => {}
+        }
+    }
+}
+
+/// How long what is no request may still hold a gate that drains.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+/// How long the last bytes of a connection may take.
+pub(super) const CLOSE: Duration = Duration::from_secs(2);
+const TOO_SLOW: &str =
+    "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
