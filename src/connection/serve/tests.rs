@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::io::{AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
