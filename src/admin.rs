@@ -6,7 +6,6 @@
 //! room to look at it, and a flood here costs the gate nothing.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +19,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::addr::PeerAddr;
-use crate::body::Budget;
 use crate::listen::{Room, Slot, Slots};
-use crate::log::Sink;
-use crate::metrics::Connections;
-use crate::snapshot::Snapshot;
 
 mod answer;
+mod gate;
 mod history;
 mod host;
 mod numbers;
@@ -34,44 +30,14 @@ mod page;
 mod ready;
 mod reloads;
 
+pub use gate::{Gate, Phase};
 pub use history::History;
 pub use reloads::{Outcome, Reloads};
-
-/// The gate, as it is shown here.
-pub trait Gate: fmt::Debug + Send + Sync + 'static {
-    /// What serves now.
-    fn snapshot(&self) -> Arc<Snapshot>;
-    /// Where in its life it is.
-    fn phase(&self) -> Phase;
-    /// What came of reloads.
-    fn reloads(&self) -> &Reloads;
-    /// What went on in the last minutes.
-    fn history(&self) -> &History;
-    /// What is counted of clients' connections.
-    fn connections(&self) -> &Connections;
-    /// The slots of clients' connections.
-    fn slots(&self) -> &Slots;
-    /// What unread HTTP/2 uploads hold.
-    fn budget(&self) -> &Budget;
-    /// The process's own log.
-    fn log(&self) -> Option<&Sink>;
-}
-
-/// Where in its life a gate is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It does not accept yet.
-    Starting,
-    /// It serves.
-    Serving,
-    /// It accepts no more.
-    Draining,
-}
 
 /// What answers on the admin listener, whatever its address; a copy is the same one.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    gate: Arc<dyn Gate>,
+    gate: Arc<Gate>,
     slots: Slots,
     strangers: Arc<Semaphore>,
 }
@@ -86,7 +52,7 @@ enum Asker {
 
 impl Admin {
     /// Shows this gate.
-    pub fn new(gate: Arc<dyn Gate>) -> Self {
+    pub fn new(gate: Arc<Gate>) -> Self {
         Self {
             gate,
             slots: Slots::new(CONNECTIONS, OF_ONE_CLIENT),

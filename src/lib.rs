@@ -28,8 +28,9 @@
 //! request uses one [`Snapshot`](snapshot::Snapshot), taken at its start; a reload is one atomic swap, and so is a
 //! password file that has changed, or a certificate.
 //!
-//! One main thread accepts, obeys signals, answers the admin listener and checks endpoints; each worker thread has a runtime, its connections and its connections to
-//! the upstreams to itself. Passwords are hashed, live files looked at, and logs written, on threads of their own.
+//! One main thread accepts, obeys signals, answers the admin listener and checks endpoints; each worker thread has a
+//! runtime, its connections and its connections to the upstreams to itself. Passwords are hashed, live files looked at,
+//! and logs written, on threads of their own.
 //!
 //! # Words
 //!
@@ -140,6 +141,7 @@
 //!   that came together the first is answered, as it takes reading on to see the end.
 //!   An end behind more than the sockets hold cannot arrive before that is read, and `read_timeout` bounds it.
 //! - A client of HTTP/1 that does not read holds one frame of an answer: another one is asked for when the one before it is written.
+//! - A log that is busy is written in pieces, a line up to some milliseconds late, so that no request wakes its thread.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.

@@ -5,19 +5,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::{Admin, History, Reloads};
-use crate::body::Budget;
+use crate::admin::{Admin, Gate, Phase};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
 use crate::connection::Drainer;
 use crate::listen::{Inherited, Slots};
 use crate::log::Sink;
-use crate::metrics::Connections;
 use crate::pid_file::PidFile;
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
@@ -34,7 +30,6 @@ mod history;
 mod listeners;
 mod orders;
 mod reload;
-mod shared;
 mod sockets;
 mod succession;
 mod supervision;
@@ -46,7 +41,6 @@ use commands::{End, Underway};
 use files::Files;
 use fixed::Fixed;
 use listeners::Listeners;
-use shared::Shared;
 pub use sockets::{Address, Scheme};
 use supervision::Supervision;
 use upgrade::Start;
@@ -82,7 +76,7 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Server {
     file: PathBuf,
-    shared: Arc<Shared>,
+    gate: Arc<Gate>,
     listeners: Listeners,
     workers: Workers,
     drainer: Drainer,
@@ -119,37 +113,21 @@ impl Server {
         mut problems: Problems,
         process: Process,
     ) -> Result<(Self, Problems), Failure> {
-        let descriptors = descriptors::raise();
+        // First, as the rest opens files.
+        let slots = slots(config);
         let Some(snapshot) = Snapshot::build(config, None, Purpose::Serve, &mut problems) else {
             return Err(Failure::Refused(problems));
         };
-        let most = config.connections.min((descriptors / 2).max(1));
-        if most < config.connections {
-            tracing::debug!(
-                most,
-                descriptors,
-                "fewer connections than limits.connections: half the descriptors"
-            );
-        }
-        let slots = Slots::new(most, config.connections_per_client);
-        let shared = Arc::new(Shared {
-            snapshot: ArcSwap::from_pointee(snapshot),
-            budget: Arc::new(Budget::new(config.h2_memory)),
-            connections: Connections::default(),
-            slots: slots.clone(),
-            phase: shared::Life::default(),
-            reloads: Reloads::new(SystemTime::now()),
-            history: History::new(Instant::now()),
-            log: process.log.clone(),
-        });
+        let log = process.log.clone();
+        let gate = Arc::new(Gate::new(snapshot, config.h2_memory, slots.clone(), log));
         let drainer = Drainer::new();
         let inherited = process.inherited;
         let Some(listeners) = Listeners::bind(&config.listen, inherited, &mut problems) else {
             return Err(Failure::Unable(problems));
         };
         let watchdog = process.manager.watchdog();
-        let started = Workers::start(config.listen.workers, &shared, &drainer, watchdog)
-            .and_then(|workers| Ok((workers, Files::start(&shared)?)));
+        let started = Workers::start(config.listen.workers, &gate, &drainer, watchdog)
+            .and_then(|workers| Ok((workers, Files::start(&gate)?)));
         let (workers, files) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -158,26 +136,24 @@ impl Server {
                 return Err(Failure::Unable(problems));
             }
         };
-        let admin = Admin::new(Arc::clone(&shared) as _);
+        let admin = Admin::new(Arc::clone(&gate));
         let listeners = listeners.with(slots, workers.dispatcher(), admin);
-        Ok((
-            Self {
-                file: file.to_owned(),
-                shared,
-                listeners,
-                workers,
-                drainer,
-                log: process.log,
-                fixed: Fixed::of(config),
-                supervision: Supervision {
-                    manager: process.manager,
-                    pid_file: None,
-                },
-                start: process.start,
-                _files: files,
+        let server = Self {
+            file: file.to_owned(),
+            gate,
+            listeners,
+            workers,
+            drainer,
+            log: process.log,
+            fixed: Fixed::of(config),
+            supervision: Supervision {
+                manager: process.manager,
+                pid_file: None,
             },
-            problems,
-        ))
+            start: process.start,
+            _files: files,
+        };
+        Ok((server, problems))
     }
 
     /// Reads a file and starts: what a test and the demo need.
@@ -195,7 +171,7 @@ impl Server {
 
     /// What an operator should be told once.
     pub fn notes(&self) -> Vec<String> {
-        self.shared.snapshot().notes.clone()
+        self.gate.snapshot().notes.clone()
     }
 
     /// The locked file that leads to this process, held until the end.
@@ -206,11 +182,11 @@ impl Server {
     /// Accepts connections and obeys commands until told to stop; when nobody can command any more, it
     /// stops as well. Returns how many connections were cut at the end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
-        self.shared.phase.serves();
+        self.gate.enter(Phase::Serving);
         self.listeners.accept();
         self.supervision.ready(&self.serving());
         // To the end: what drains may move for long.
-        let history = tokio::spawn(history::run(Arc::clone(&self.shared)));
+        let history = tokio::spawn(history::run(Arc::clone(&self.gate)));
         let mut underway = Underway {
             watchdog: watchdog::start(self.supervision.manager, &self.workers),
             ..Underway::default()
@@ -223,8 +199,8 @@ impl Server {
                 watchdog.abort();
             }
         } else {
-            self.shared.phase.drains();
-            self.supervision.drains(self.shared.snapshot().drain);
+            self.gate.enter(Phase::Draining);
+            self.supervision.drains(self.gate.snapshot().drain);
             self.listeners.close().await;
         }
         let cut = self.stop(commands).await;
@@ -236,4 +212,18 @@ impl Server {
         let addresses: Vec<_> = self.addresses().iter().map(ToString::to_string).collect();
         format!("serving on {}", addresses.join(", "))
     }
+}
+
+/// For as many clients as the configuration allows, and the descriptors: a client takes another one for its registry.
+fn slots(config: &Config) -> Slots {
+    let descriptors = descriptors::raise();
+    let most = config.connections.min((descriptors / 2).max(1));
+    if most < config.connections {
+        tracing::debug!(
+            most,
+            descriptors,
+            "fewer connections than limits.connections: half the descriptors"
+        );
+    }
+    Slots::new(most, config.connections_per_client)
 }

@@ -14,10 +14,10 @@ use http::{Method, Response, request};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
-use crate::access::Permitted;
+use crate::access::{Listing, Permitted};
 use crate::access_log::AccessLog;
 use crate::addr::Networks;
-use crate::auth::TokenService;
+use crate::auth::{Identity, TokenService};
 use crate::body::{Body, Floor, Received};
 use crate::connection::{Exchange, Info};
 use crate::forward::{Around, Asker};
@@ -195,10 +195,10 @@ impl Service {
         record.operation(operation);
         let outer = outer_origin(site, target, asker.scheme);
         manner.challenge = challenge(route, outer, operation);
-        let authenticator = &route.authenticator;
-        let identity = authenticator
-            .authenticate(&parts.headers, asker.client)
-            .await?;
+        let proved = route
+            .authenticator
+            .authenticate(&parts.headers, asker.client);
+        let identity = proved.await?;
         record.user(identity.name());
         let permitted = match permitted(&route.access, &identity, wanted)? {
             Next::Forward(permitted) => permitted,
@@ -220,14 +220,25 @@ impl Service {
         let answer = match permitted {
             Permitted::Whole(permit) => route.forward.send(permit, parts, body, &around).await?,
             Permitted::Part(listing) => {
-                let _entered = self.limiters.walk(&identity, asker.client)?;
-                let is_here = |name: &str| site.lists(route, name);
-                let walk = catalog::answer(&route.forward, &listing, &parts, &around, &is_here);
-                Box::pin(walk).await?
+                let asked = (site, route, &listing);
+                Box::pin(self.list(asked, &identity, &parts, &around)).await?
             }
         };
         record.upstream(began.elapsed());
         Ok(answer)
+    }
+
+    /// The part of the list of repositories that the identity may see.
+    async fn list(
+        &self,
+        (site, route, listing): (&Site, &Route, &Listing),
+        identity: &Identity,
+        parts: &request::Parts,
+        around: &Around<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let _entered = self.limiters.walk(identity, around.asker.client)?;
+        let is_here = |name: &str| site.lists(route, name);
+        catalog::answer(&route.forward, listing, parts, around, &is_here).await
     }
 
     fn check_size(&self, parts: &request::Parts) -> Result<(), Refusal> {

@@ -114,25 +114,12 @@ impl Snapshot {
         let shown = certificates::shown(&certificates);
         let tls = report(problems, Tls::new(&config.tls, shown, &tickets))?;
         let tls = Arc::new(tls.answering(acme.as_deref().map(Acme::answering)));
-        let access_log = access.as_ref().map(|(_, sink)| AccessLog {
-            sink: sink.clone(),
-            json: config.log.json,
-        });
-        let service = Service {
-            sites,
-            settings: config.service.clone(),
-            access_log,
-            challenges: acme.as_ref().map(|acme| Arc::clone(acme.challenges())),
-            limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.limiters)),
-            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.service.board)),
-            elsewhere: builder.counts(NO_SITE),
-        };
-        let connection = config.connection.clone();
+        let service = builder.service(sites, access.as_ref(), acme.as_deref());
         Some(Self {
             tls,
             acme,
             service,
-            connection,
+            connection: config.connection.clone(),
             proxy_protocol: config.listen.proxy_protocol.clone(),
             admin: config.listen.admin.clone(),
             drain: config.drain,
@@ -202,6 +189,27 @@ impl Builder<'_> {
             None => Logins::start(hashing.clone(), throttle),
         };
         report(problems, logins).map(Arc::new)
+    }
+
+    fn service(
+        &self,
+        sites: Sites,
+        access: Option<&(Destination, Sink)>,
+        acme: Option<&Acme>,
+    ) -> Service {
+        let old = self.old.map(|old| &old.service);
+        Service {
+            sites,
+            settings: self.config.service.clone(),
+            access_log: access.map(|(_, sink)| AccessLog {
+                sink: sink.clone(),
+                json: self.config.log.json,
+            }),
+            challenges: acme.map(|acme| Arc::clone(acme.challenges())),
+            limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.limiters)),
+            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.board)),
+            elsewhere: self.counts(NO_SITE),
+        }
     }
 
     /// Those of the site with this name, wherever it stood in the old config.

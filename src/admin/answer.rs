@@ -67,7 +67,7 @@ impl Admin {
     }
 
     fn readiness(&self) -> Response<Body> {
-        let readiness = Readiness::of(&*self.gate);
+        let readiness = Readiness::of(&self.gate);
         let status = match readiness.is_ready() {
             true => StatusCode::OK,
             false => StatusCode::SERVICE_UNAVAILABLE,
@@ -78,7 +78,7 @@ impl Admin {
     /// On a thread of its own for the same reason as the numbers.
     async fn page(&self) -> Response<Body> {
         let gate = self.gate.clone();
-        match spawn_blocking(move || page::write(&*gate)).await {
+        match spawn_blocking(move || page::write(&gate)).await {
             Ok(written) => typed("text/html; charset=utf-8", written),
             Err(failed) => {
                 tracing::error!(%failed, "the status page could not be written");
@@ -93,7 +93,7 @@ impl Admin {
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
         let form = Form::of(&accept.join(","));
         let gate = self.gate.clone();
-        match spawn_blocking(move || numbers::write(&*gate, form)).await {
+        match spawn_blocking(move || numbers::write(&gate, form)).await {
             Ok(Ok(written)) => typed(form.media_type(), written),
             failed => {
                 tracing::error!(?failed, "the metrics could not be written");

@@ -14,7 +14,7 @@ mod sites;
 mod upstreams;
 
 /// As text of this form.
-pub(super) fn write(gate: &dyn Gate, form: Form) -> Result<String, fmt::Error> {
+pub(super) fn write(gate: &Gate, form: Form) -> Result<String, fmt::Error> {
     let snapshot = gate.snapshot();
     let mut families = sites::families(&snapshot);
     families.extend(upstreams::families(&snapshot));

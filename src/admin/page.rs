@@ -19,7 +19,7 @@ use html::Html;
 use status::Status;
 
 /// The page at this moment.
-pub(super) fn write(gate: &dyn Gate) -> String {
+pub(super) fn write(gate: &Gate) -> String {
     document(&Status::of(gate))
 }
 

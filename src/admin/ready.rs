@@ -22,7 +22,7 @@ pub(super) struct Readiness {
 
 impl Readiness {
     /// At this moment.
-    pub(super) fn of(gate: &dyn Gate) -> Self {
+    pub(super) fn of(gate: &Gate) -> Self {
         let mut readiness = Self {
             reasons: Vec::new(),
             warnings: Vec::new(),

@@ -1,51 +1,12 @@
-//! Who may ask, by a gate that is not there.
+//! Who may ask, of a gate without listeners.
 
 use std::path::Path;
-use std::time::{Instant, SystemTime};
 
 use http::Request;
 
 use super::*;
 use crate::config;
-use crate::snapshot::Purpose;
-
-#[derive(Debug)]
-struct Shown {
-    snapshot: Arc<Snapshot>,
-    phase: Phase,
-    reloads: Reloads,
-    history: History,
-    connections: Connections,
-    slots: Slots,
-    budget: Budget,
-}
-
-impl Gate for Shown {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.snapshot)
-    }
-    fn phase(&self) -> Phase {
-        self.phase
-    }
-    fn reloads(&self) -> &Reloads {
-        &self.reloads
-    }
-    fn history(&self) -> &History {
-        &self.history
-    }
-    fn connections(&self) -> &Connections {
-        &self.connections
-    }
-    fn slots(&self) -> &Slots {
-        &self.slots
-    }
-    fn budget(&self) -> &Budget {
-        &self.budget
-    }
-    fn log(&self) -> Option<&Sink> {
-        None
-    }
-}
+use crate::snapshot::{Purpose, Snapshot};
 
 pub(super) fn admin(listen: &str, phase: Phase) -> Admin {
     let text = format!(
@@ -55,15 +16,10 @@ pub(super) fn admin(listen: &str, phase: Phase) -> Admin {
     let (config, mut problems) = config::parse(Path::new("proxy.toml"), text.as_bytes());
     let config = config.unwrap_or_else(|| panic!("{problems}"));
     let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems);
-    Admin::new(Arc::new(Shown {
-        snapshot: Arc::new(snapshot.unwrap_or_else(|| panic!("{problems}"))),
-        phase,
-        reloads: Reloads::new(SystemTime::UNIX_EPOCH),
-        history: History::new(Instant::now()),
-        connections: Connections::default(),
-        slots: Slots::new(1, 1),
-        budget: Budget::new(1),
-    }))
+    let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+    let gate = Gate::new(snapshot, 1, Slots::new(1, 1), None);
+    gate.enter(phase);
+    Admin::new(Arc::new(gate))
 }
 
 async fn status(admin: &Admin, asker: Asker, host: &str, path: &str) -> u16 {

@@ -8,16 +8,16 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Shared;
+use crate::admin::Gate;
 
 /// Never returns. Dropped, it ends the checks under way.
-pub(super) async fn run(shared: &Shared) {
+pub(super) async fn run(gate: &Gate) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut checks = JoinSet::new();
     loop {
         tick.tick().await;
-        for route in shared.snapshot().service.sites.routes() {
+        for route in gate.snapshot().service.sites.routes() {
             for check in route.forward.upstream().due_checks(Instant::now()) {
                 checks.spawn(check.run());
             }

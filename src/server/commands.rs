@@ -34,9 +34,9 @@ impl Server {
         underway: &mut Underway,
     ) -> End {
         let mut tick = tokio::time::interval(TICK);
-        let shared = Arc::clone(&self.shared);
-        let mut checks = Box::pin(checks::run(&shared));
-        let mut orders = Box::pin(orders::run(&shared));
+        let gate = Arc::clone(&self.gate);
+        let mut checks = Box::pin(checks::run(&gate));
+        let mut orders = Box::pin(orders::run(&gate));
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -56,7 +56,7 @@ impl Server {
                     Ok(successor) => return End::Succeeded(successor),
                     Err(why) => self.not_upgraded(&why),
                 },
-                _ = tick.tick() => self.shared.snapshot().service.sites.close_idle(),
+                _ = tick.tick() => self.gate.snapshot().service.sites.close_idle(),
                 () = &mut checks => {}
                 () = &mut orders => {}
             }
@@ -64,7 +64,7 @@ impl Server {
             if underway.reloading.is_due() && !underway.upgrading.is_running() {
                 self.supervision.reload_begins();
                 let workers = self.workers.count();
-                let (file, old) = (self.file.clone(), self.shared.snapshot());
+                let (file, old) = (self.file.clone(), self.gate.snapshot());
                 underway.reloading.begin(file, workers, old);
             }
         }
@@ -74,7 +74,7 @@ impl Server {
         if let Some(log) = &self.log {
             log.reopen();
         }
-        if let Some(log) = self.shared.snapshot().access_log() {
+        if let Some(log) = self.gate.snapshot().access_log() {
             log.reopen();
         }
         tracing::info!("log files reopened");

@@ -12,7 +12,7 @@ use super::{Command, Server};
 impl Server {
     /// Returns how many connections were cut.
     pub(super) async fn stop(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
-        let limit = self.shared.snapshot().drain;
+        let limit = self.gate.snapshot().drain;
         tracing::info!(
             connections = self.workers.open(),
             "draining for at most {limit:?}"

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Shared, certificates};
+use super::certificates;
+use crate::admin::Gate;
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::{Change, Event, LiveUsers};
 use crate::snapshot::passwords::{KEPT, remarks};
@@ -26,10 +27,10 @@ pub(super) struct Files {
 
 impl Files {
     /// Fails when the system gives no thread.
-    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Self> {
         // A thread that is stuck must not keep a server alive that has ended.
-        let shared = Arc::downgrade(shared);
-        Self::every(INTERVAL, move || look_at_all(&shared))
+        let gate = Arc::downgrade(gate);
+        Self::every(INTERVAL, move || look_at_all(&gate))
     }
 
     fn every(interval: Duration, look: impl Fn() + Send + 'static) -> io::Result<Self> {
@@ -50,17 +51,17 @@ fn run(ended: &Receiver<()>, interval: Duration, look: impl Fn()) {
     }
 }
 
-fn look_at_all(shared: &Weak<Shared>) {
-    let Some(shared) = shared.upgrade() else {
+fn look_at_all(gate: &Weak<Gate>) {
+    let Some(gate) = gate.upgrade() else {
         return;
     };
-    let snapshot = shared.snapshot();
+    let snapshot = gate.snapshot();
     let (files, shown) = (
         snapshot.passwords().to_vec(),
         snapshot.certificates().to_vec(),
     );
     // The looks may take long, and what they replaced must not live on meanwhile.
-    drop((snapshot, shared));
+    drop((snapshot, gate));
     for live in files {
         tell(&live, live.look());
     }

@@ -7,17 +7,16 @@ use std::time::Instant;
 
 use tokio::time::MissedTickBehavior;
 
-use super::Shared;
+use crate::admin::Gate;
 use crate::admin::History;
 
 /// Never returns.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(gate: Arc<Gate>) {
     let mut tick = tokio::time::interval(History::TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        shared
-            .history
-            .note(Instant::now(), &shared.snapshot().service);
+        gate.history()
+            .note(Instant::now(), &gate.snapshot().service);
     }
 }

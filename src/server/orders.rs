@@ -8,17 +8,17 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::MissedTickBehavior;
 
-use super::Shared;
 use crate::acme::Renewals;
+use crate::admin::Gate;
 
 /// Never returns. Dropped, it ends the orders under way.
-pub(super) async fn run(shared: &Shared) {
+pub(super) async fn run(gate: &Gate) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renewals = Renewals::default();
     loop {
         tick.tick().await;
-        let acme = shared.snapshot().acme.clone();
+        let acme = gate.snapshot().acme.clone();
         renewals.turn(acme.as_ref(), OffsetDateTime::now_utc());
     }
 }

@@ -101,7 +101,7 @@ impl Server {
             }
         }
         let failure = outcome.as_ref().err().map(first_words);
-        self.shared.reloads.note(SystemTime::now(), failure);
+        self.gate.reloads().note(SystemTime::now(), failure);
         let serving = self.serving();
         self.supervision
             .reload_ended(outcome.as_ref().err(), &serving);
@@ -122,8 +122,7 @@ impl Server {
         if !self.listeners.change(&config.listen, &mut problems) {
             return Err(problems);
         }
-        self.shared.snapshot.store(Arc::new(snapshot));
-        self.shared.budget.set_limit(config.h2_memory);
+        self.gate.take(snapshot, config.h2_memory);
         Ok(problems)
     }
 }

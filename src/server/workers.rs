@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::Shared;
 use super::sockets::Scheme;
 use super::watchdog::{Pulse, beat_interval};
 use crate::addr::PeerAddr;
+use crate::admin::Gate;
 use crate::connection::{self, Answer, Arrival, Drain, Drainer, Exchange, Terms};
 use crate::listen::Slot;
 
@@ -61,7 +61,7 @@ impl Workers {
     /// Starts `count` threads.
     pub(super) fn start(
         count: usize,
-        shared: &Arc<Shared>,
+        gate: &Arc<Gate>,
         drainer: &Drainer,
         watchdog: Option<Duration>,
     ) -> io::Result<Self> {
@@ -73,7 +73,7 @@ impl Workers {
             let (queue, accepted) = mpsc::unbounded_channel();
             let serving = Serving {
                 number,
-                shared: Arc::clone(shared),
+                gate: Arc::clone(gate),
                 drain: drainer.listen(),
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -181,7 +181,7 @@ impl Drop for Counted {
 #[derive(Clone)]
 struct Serving {
     number: usize,
-    shared: Arc<Shared>,
+    gate: Arc<Gate>,
     drain: Drain,
 }
 
@@ -216,12 +216,12 @@ impl Serving {
             scheme,
             mut counted,
         } = accepted;
-        let snapshot = self.shared.snapshot();
+        let snapshot = self.gate.snapshot();
         let (settings, tls) = (snapshot.connection.clone(), Arc::clone(&snapshot.tls));
         let is_balancer = snapshot.proxy_protocol.contains(peer.ip());
         // A connection may outlive many reloads; what they replaced must not.
         drop(snapshot);
-        let (shared, drain) = (Arc::clone(&self.shared), self.drain.clone());
+        let (gate, drain) = (Arc::clone(&self.gate), self.drain.clone());
         let Ok(mut arrival) = Arrival::new(stream, peer, settings.handshake) else {
             return;
         };
@@ -236,9 +236,9 @@ impl Serving {
         }
         let terms = Terms {
             settings: &settings,
-            budget: shared.budget(),
+            budget: gate.budget(),
             drain,
-            counts: shared.connections(),
+            counts: gate.connections(),
         };
         match scheme {
             Scheme::Https => {
@@ -256,14 +256,14 @@ impl Serving {
     /// Each request is answered by the snapshot that is current when it begins.
     fn over_tls(self) -> impl connection::Service {
         move |exchange: Exchange| -> Answer {
-            let (snapshot, number) = (self.shared.snapshot(), self.number);
+            let (snapshot, number) = (self.gate.snapshot(), self.number);
             Box::pin(async move { Ok(snapshot.service.answer(number, exchange).await) })
         }
     }
 
     fn over_http(self) -> impl connection::Service {
         move |exchange: Exchange| -> Answer {
-            let snapshot = self.shared.snapshot();
+            let snapshot = self.gate.snapshot();
             Box::pin(async move { Ok(snapshot.service.answer_plain(exchange).await) })
         }
     }

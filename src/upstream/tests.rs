@@ -16,10 +16,12 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::body;
 
+mod connecting;
 mod failing;
 mod pooling;
 mod secure;
 mod several;
+mod slots;
 mod streaming;
 
 /// What the upstream does on one connection, in order.

@@ -15,9 +15,13 @@ mod oras;
 mod podman;
 mod skopeo;
 
-const GRANTS: &str = r#"
-[[site.route.grant]]
-to = ["@anonymous"]
+/// What these may pull, what alice may push, and what bob may.
+macro_rules! grants {
+    ($anyone:literal) => {
+        concat!(
+            "[[site.route.grant]]\nto = [\"",
+            $anyone,
+            r#""]
 repositories = ["public/**"]
 actions = ["pull", "catalog"]
 
@@ -30,26 +34,15 @@ actions = ["push"]
 to = ["bob"]
 repositories = ["secret/**"]
 actions = ["push"]
-"#;
+"#
+        )
+    };
+}
 
+const GRANTS: &str = grants!("@anonymous");
 /// The same, to those who have logged in: for clients that show no token unless they were asked for one, or ask for none
 /// that is for the list.
-const GRANTS_TO_USERS: &str = r#"
-[[site.route.grant]]
-to = ["@users"]
-repositories = ["public/**"]
-actions = ["pull", "catalog"]
-
-[[site.route.grant]]
-to = ["alice"]
-repositories = ["public/**", "team/**"]
-actions = ["push"]
-
-[[site.route.grant]]
-to = ["bob"]
-repositories = ["secret/**"]
-actions = ["push"]
-"#;
+const GRANTS_TO_USERS: &str = grants!("@users");
 
 const ALICE: (&str, &str) = (USER, PASSWORD);
 const BOB: (&str, &str) = OTHER;

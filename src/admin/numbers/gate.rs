@@ -8,7 +8,7 @@ use super::{Sample, family, single, whole};
 use crate::metrics::{Counter, Family, Kind, Value};
 use crate::snapshot::Snapshot;
 
-pub(super) fn families(gate: &dyn Gate, snapshot: &Snapshot) -> Vec<Family> {
+pub(super) fn families(gate: &Gate, snapshot: &Snapshot) -> Vec<Family> {
     let mut families = vec![
         family(
             Kind::Gauge,
@@ -50,7 +50,7 @@ pub(super) fn families(gate: &dyn Gate, snapshot: &Snapshot) -> Vec<Family> {
     families
 }
 
-fn connections(gate: &dyn Gate) -> [Family; 6] {
+fn connections(gate: &Gate) -> [Family; 6] {
     let (counts, slots) = (gate.connections(), gate.slots());
     let open = counts.opened().into_iter();
     let open = open.map(|(word, count)| (vec![("protocol", word.to_owned())], whole(count)));
@@ -145,7 +145,7 @@ fn logins(snapshot: &Snapshot) -> [Family; 3] {
     ]
 }
 
-fn reloads(gate: &dyn Gate) -> [Family; 3] {
+fn reloads(gate: &Gate) -> [Family; 3] {
     let reloads = gate.reloads();
     let (succeeded, failed) = reloads.counts();
     let last = reloads.last();
@@ -172,7 +172,7 @@ fn reloads(gate: &dyn Gate) -> [Family; 3] {
     ]
 }
 
-fn dropped(gate: &dyn Gate, snapshot: &Snapshot) -> Vec<Sample> {
+fn dropped(gate: &Gate, snapshot: &Snapshot) -> Vec<Sample> {
     let logs = [("access", snapshot.access_log()), ("process", gate.log())];
     let all = logs.into_iter().map(|(name, sink)| {
         let lost = sink.map_or(0, crate::log::Sink::dropped);

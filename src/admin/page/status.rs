@@ -87,7 +87,7 @@ pub(super) struct Endpoint {
 }
 
 impl Status {
-    pub(super) fn of(gate: &dyn Gate) -> Self {
+    pub(super) fn of(gate: &Gate) -> Self {
         let (now, clock) = (Instant::now(), SystemTime::now());
         let snapshot = gate.snapshot();
         let opened = gate.connections().opened();

@@ -11,9 +11,9 @@ use crate::metrics::{Board, Operation, Reason, Refused, Running, Transfer};
 const HOSTILE: &str = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&lt;\u{202e}\0{}";
 
 fn page(phase: Phase, fill: impl FnOnce(&Arc<Board>) -> Vec<Running>) -> String {
-    let gate: Arc<dyn Gate> = admin("", phase).gate;
+    let gate: Arc<Gate> = admin("", phase).gate;
     let _running = fill(&gate.snapshot().service.board);
-    let page = write(&*gate);
+    let page = write(&gate);
     well_formed(&page);
     page
 }

@@ -1,0 +1,113 @@
+//! The gate while it runs: the snapshot in use, and what outlives it.
+//!
+//! Made by `server`, which alone changes it; all its threads look at it, and the admin listener shows it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use super::{History, Reloads};
+use crate::body::Budget;
+use crate::listen::Slots;
+use crate::log::Sink;
+use crate::metrics::Connections;
+use crate::snapshot::Snapshot;
+
+/// One for the process.
+#[derive(Debug)]
+pub struct Gate {
+    snapshot: ArcSwap<Snapshot>,
+    /// A [`Phase`], which only grows.
+    phase: AtomicU8,
+    reloads: Reloads,
+    history: History,
+    connections: Connections,
+    slots: Slots,
+    budget: Arc<Budget>,
+    log: Option<Sink>,
+}
+
+/// Where in its life a gate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It does not accept yet.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It accepts no more.
+    Draining,
+}
+
+impl Gate {
+    /// Which does not accept yet. `h2_memory` bounds what unread HTTP/2 uploads hold, `log` is the process's own.
+    pub fn new(snapshot: Snapshot, h2_memory: usize, slots: Slots, log: Option<Sink>) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            reloads: Reloads::new(SystemTime::now()),
+            history: History::new(Instant::now()),
+            connections: Connections::default(),
+            slots,
+            budget: Arc::new(Budget::new(h2_memory)),
+            log,
+        }
+    }
+
+    /// Serves from these from now on.
+    pub fn take(&self, snapshot: Snapshot, h2_memory: usize) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.budget.set_limit(h2_memory);
+    }
+
+    /// It goes on to this phase; never back.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    /// What serves now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Where in its life it is.
+    pub fn phase(&self) -> Phase {
+        let phases = [Phase::Starting, Phase::Serving, Phase::Draining];
+        let phase = self.phase.load(Ordering::Relaxed);
+        phases
+            .into_iter()
+            .find(|known| *known as u8 == phase)
+            .unwrap_or(Phase::Draining)
+    }
+
+    /// What came of reloads.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// What went on in the last minutes.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What is counted of clients' connections.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// The slots of clients' connections.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// The cap on what unread HTTP/2 uploads hold.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// The process's own log.
+    pub fn log(&self) -> Option<&Sink> {
+        self.log.as_ref()
+    }
+}
