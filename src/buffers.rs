@@ -23,6 +23,10 @@ pub(crate) struct Buffer {
 /// The head of an answer and a small body arrive together in one of these.
 pub(crate) const SMALL: usize = 32 * 1024;
 
+/// What is read of a client at once. Measured on uploads: as quick as 256 KiB, and half of what each one holds that the
+/// upstream does not take.
+pub(crate) const MEDIUM: usize = 128 * 1024;
+
 /// Frames of bodies. Measured on downloads: 256 KiB is clearly better than 64 or 128 KiB.
 pub(crate) const LARGE: usize = 256 * 1024;
 
@@ -30,6 +34,11 @@ impl Buffer {
     /// An empty one of 32 KiB.
     pub(crate) fn small() -> Self {
         Self::lend(SMALL)
+    }
+
+    /// An empty one of 128 KiB.
+    pub(crate) fn medium() -> Self {
+        Self::lend(MEDIUM)
     }
 
     /// An empty one of 256 KiB.
@@ -137,24 +146,27 @@ impl Drop for Buffer {
 
 struct Free {
     small: Vec<Box<[u8]>>,
+    medium: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
 }
 
 impl Free {
     fn list(&mut self, size: usize) -> &mut Vec<Box<[u8]>> {
-        if size == SMALL {
-            &mut self.small
-        } else {
-            &mut self.large
+        match size {
+            SMALL => &mut self.small,
+            MEDIUM => &mut self.medium,
+            _ => &mut self.large,
         }
     }
 }
 
 thread_local! {
-    static FREE: RefCell<Free> = const { RefCell::new(Free { small: Vec::new(), large: Vec::new() }) };
+    static FREE: RefCell<Free> = const {
+        RefCell::new(Free { small: Vec::new(), medium: Vec::new(), large: Vec::new() })
+    };
 }
 
-/// Buffers of each size that a thread keeps: 18 MiB at most.
+/// Buffers of each size that a thread keeps: 26 MiB at most.
 const KEPT: usize = 64;
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl<IO: Socket> AsyncRead for Watched<IO> {
             self.watch.moved();
             return Poll::Ready(Ok(()));
         }
-        let mut buffer = Buffer::large();
+        let mut buffer = Buffer::medium();
         let read = ready!(buffer.poll_read(&mut self.stream, cx))?;
         self.watch.moved();
         if read > 0 {
