@@ -32,6 +32,7 @@ pub(crate) use self::names::normal;
 use self::challenges::Answering;
 use self::shown::Shown;
 use self::trust::Trust;
+use crate::crypto;
 
 /// What the operator decides about TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -223,12 +224,12 @@ impl Tls {
     }
 }
 
-/// aws-lc-rs with AES-128-GCM first: the strength of its keys suffices, and it moves the most bytes a second.
+/// AES-128-GCM first: the strength of its keys suffices, and it moves the most bytes a second.
 ///
 /// rustls takes the first key exchange group of the *client's* list that we know, whatever our order, so the
 /// provider's groups stay as they are: X25519MLKEM768, X25519, P-256, P-384.
 fn provider() -> CryptoProvider {
-    let mut provider = aws_lc_rs::default_provider();
+    let mut provider = crypto::provider();
     provider
         .cipher_suites
         .sort_by_key(|suite| !is_aes_128(suite));

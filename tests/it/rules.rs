@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 14] = [
         "addr",
         "body",
         "buffers",
+        "crypto",
         "live_file",
         "log",
         "metrics",
