@@ -30,6 +30,9 @@ pub(crate) const MEDIUM: usize = 128 * 1024;
 /// Frames of bodies. Measured on downloads: 256 KiB is clearly better than 64 or 128 KiB.
 pub(crate) const LARGE: usize = 256 * 1024;
 
+/// A frame of a body and a head, sealed: one system call.
+pub(crate) const SEALED: usize = LARGE + 8 * 1024;
+
 impl Buffer {
     /// An empty one of 32 KiB.
     pub(crate) fn small() -> Self {
@@ -44,6 +47,11 @@ impl Buffer {
     /// An empty one of 256 KiB.
     pub(crate) fn large() -> Self {
         Self::lend(LARGE)
+    }
+
+    /// An empty one of 264 KiB.
+    pub(crate) fn sealed() -> Self {
+        Self::lend(SEALED)
     }
 
     /// An empty one with room for `size` bytes, of at most 256 KiB.
@@ -70,6 +78,28 @@ impl Buffer {
     /// The bytes in use.
     pub(crate) fn filled(&self) -> &[u8] {
         self.storage.get(..self.filled).unwrap_or_default()
+    }
+
+    /// The same, to be changed in place.
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        self.storage.get_mut(..self.filled).unwrap_or_default()
+    }
+
+    /// The room behind the bytes in use.
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
+        self.storage.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    /// True for one of 264 KiB.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.storage.len() == SEALED
+    }
+
+    /// Forgets the first `count` bytes; the others move to the front.
+    pub(crate) fn discard(&mut self, count: usize) {
+        let count = count.min(self.filled);
+        self.storage.copy_within(count..self.filled, 0);
+        self.filled -= count;
     }
 
     /// True when no bytes are in use.
@@ -111,11 +141,11 @@ impl Buffer {
 
     /// Appends `bytes` as far as there is room.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        let spare = self.storage.get_mut(self.filled..).unwrap_or_default();
-        for (to, from) in spare.iter_mut().zip(bytes) {
-            *to = *from;
+        let count = bytes.len().min(self.spare().len());
+        if let (Some(to), Some(from)) = (self.spare().get_mut(..count), bytes.get(..count)) {
+            to.copy_from_slice(from);
         }
-        self.grow(bytes.len());
+        self.grow(count);
     }
 
     /// The bytes in use, shared; the buffer goes back when the last slice is gone.
@@ -148,6 +178,7 @@ struct Free {
     small: Vec<Box<[u8]>>,
     medium: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
+    sealed: Vec<Box<[u8]>>,
 }
 
 impl Free {
@@ -155,6 +186,7 @@ impl Free {
         match size {
             SMALL => &mut self.small,
             MEDIUM => &mut self.medium,
+            SEALED => &mut self.sealed,
             _ => &mut self.large,
         }
     }
@@ -162,11 +194,11 @@ impl Free {
 
 thread_local! {
     static FREE: RefCell<Free> = const {
-        RefCell::new(Free { small: Vec::new(), medium: Vec::new(), large: Vec::new() })
+        RefCell::new(Free { small: Vec::new(), medium: Vec::new(), large: Vec::new(), sealed: Vec::new() })
     };
 }
 
-/// Buffers of each size that a thread keeps: 26 MiB at most.
+/// Buffers of each size that a thread keeps: 42 MiB at most.
 const KEPT: usize = 64;
 
 #[cfg(test)]

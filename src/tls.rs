@@ -12,9 +12,12 @@ pub mod challenges;
 mod handshake;
 pub mod live;
 mod names;
+mod opened;
 mod pem;
+mod sealed;
 pub mod self_signed;
 pub mod shown;
+mod stream;
 pub mod trust;
 mod warning;
 
@@ -28,6 +31,7 @@ use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolV
 
 pub use self::handshake::{Accepted, HandshakeError, Info, accept};
 pub(crate) use self::names::normal;
+pub use self::stream::Stream;
 
 use self::challenges::Answering;
 use self::shown::Shown;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::watch::Watch;
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, SMALL};
 
 /// What can be asked, without reading from it, whether the other end has broken it off.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
@@ -48,8 +48,8 @@ impl Socket for TcpStream {
 
 /// A stream that tells the watch how its writes go, and reads in large pieces.
 ///
-/// rustls asks for one record at a time; without this each is a system call. The buffer is lent only
-/// while there are bytes that rustls has not taken.
+/// hyper asks for little at a time, and each time would be a system call; TLS reads in large pieces by itself. The buffer is
+/// lent only while there are bytes that were not taken.
 pub(super) struct Watched<IO: Socket> {
     stream: IO,
     watch: Arc<Watch>,
@@ -94,6 +94,11 @@ impl<IO: Socket> AsyncRead for Watched<IO> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.give(out) {
+            self.watch.moved();
+            return Poll::Ready(Ok(()));
+        }
+        if out.remaining() > SMALL {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
             self.watch.moved();
             return Poll::Ready(Ok(()));
         }

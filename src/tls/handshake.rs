@@ -5,27 +5,24 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, Read};
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use rustls::server::{Acceptor, ServerConfig, ServerConnection};
-use rustls::{ProtocolVersion, server};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_rustls::StartHandshake;
-use tokio_rustls::server::TlsStream;
+use rustls::server::{Acceptor, ServerConfig};
+use rustls::{CommonState, ProtocolVersion, server};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::Tls;
 use super::names::normal;
+use super::sealed::Incoming;
+use super::stream::Stream;
 use super::trust::{ClientCertificate, Trust};
-use crate::buffers::LARGE;
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub struct Accepted<IO> {
     /// What the client sends and reads, decrypted.
-    pub stream: TlsStream<IO>,
+    pub stream: Stream<IO>,
     /// What was agreed.
     pub info: Info,
 }
@@ -74,7 +71,8 @@ pub async fn accept<IO>(mut io: IO, tls: &Tls) -> Result<Accepted<IO>, Handshake
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some(hello) = read_hello(&mut io).await? else {
+    let mut incoming = Incoming::default();
+    let Some(hello) = read_hello(&mut io, &mut incoming).await? else {
         return Err(HandshakeError::PlainHttp(io));
     };
     let name = hello.client_hello().server_name().map(normal);
@@ -82,7 +80,7 @@ where
     if let Some(answering) = &tls.answering
         && let Some(config) = answering.to(&hello, name.as_deref()).await
     {
-        return Err(answer(hello, io, config).await);
+        return Err(answer(io, incoming, config).await);
     }
     if chosen.shown.is_empty() {
         // The client may be gone already.
@@ -90,37 +88,38 @@ where
         return Err(HandshakeError::NoCertificate);
     }
     let config = Arc::clone(&chosen.config);
-    let handshake = StartHandshake::from_parts(hello, io).into_stream(config);
-    let mut stream = handshake.await.map_err(sort)?;
-    let info = Info::new(stream.get_ref().1, chosen.trust.as_ref());
-    let room = if info.http2 {
-        HTTP2_SEALED
-    } else {
-        HTTP1_SEALED
-    };
-    stream.get_mut().1.set_buffer_limit(Some(room));
+    let stream = shake_hands(io, incoming, config).await?;
+    let sni = hello.client_hello().server_name().map(str::to_owned);
+    let info = Info::new(stream.agreed(), sni, chosen.trust.as_ref());
     Ok(Accepted { stream, info })
 }
 
-/// The handshake is the answer: nothing is said over the stream (RFC 8737, section 3).
-async fn answer<IO>(
-    hello: server::Accepted,
+/// The whole handshake again from its first byte, which the acceptor read only to know the name.
+async fn shake_hands<IO>(
     io: IO,
+    incoming: Incoming,
     config: Arc<ServerConfig>,
-) -> HandshakeError<IO>
+) -> Result<Stream<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    match StartHandshake::from_parts(hello, io)
-        .into_stream(config)
-        .await
-    {
+    let mut stream = Stream::new(io, incoming, config).map_err(HandshakeError::Tls)?;
+    let done = poll_fn(|cx| stream.poll_handshake(cx)).await;
+    done.map(|()| stream).map_err(sort)
+}
+
+/// The handshake is the answer: nothing is said over the stream (RFC 8737, section 3).
+async fn answer<IO>(io: IO, incoming: Incoming, config: Arc<ServerConfig>) -> HandshakeError<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    match shake_hands(io, incoming, config).await {
         Ok(mut stream) => {
             // Who has what it wanted may be gone.
             let _ = stream.shutdown().await;
             HandshakeError::Challenge
         }
-        Err(error) => sort(error),
+        Err(error) => error,
     }
 }
 
@@ -139,11 +138,11 @@ impl<IO> fmt::Debug for HandshakeError<IO> {
 }
 
 impl Info {
-    fn new(connection: &ServerConnection, trust: Option<&Trust>) -> Self {
+    fn new(connection: &CommonState, sni: Option<String>, trust: Option<&Trust>) -> Self {
         let shown = trust.zip(connection.peer_certificates());
         let certificate = shown.and_then(|(trust, chain)| ClientCertificate::read(trust, chain));
         Self {
-            sni: connection.server_name().map(str::to_owned),
+            sni,
             version: match connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
                 _ => "TLSv1.2",
@@ -158,60 +157,38 @@ impl Info {
 ///
 /// tokio-rustls' own acceptor does not say what it has read and answers everything with an alert, which a plain
 /// HTTP client would get to see in front of the answer meant for it.
-async fn read_hello<IO>(io: &mut IO) -> Result<Option<server::Accepted>, HandshakeError<IO>>
+async fn read_hello<IO>(
+    io: &mut IO,
+    incoming: &mut Incoming,
+) -> Result<Option<server::Accepted>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut acceptor = Acceptor::default();
-    let mut first = None;
+    let mut seen = 0;
     loop {
-        let read = poll_fn(|context| poll_read(&mut acceptor, io, context, &mut first));
+        let read = poll_fn(|cx| incoming.poll_fill(io, cx));
         if read.await.map_err(sort)? == 0 {
             return Err(HandshakeError::Closed);
         }
+        let bytes = incoming.bytes();
         // TLS records begin with 20 to 23, methods with a letter.
-        if first.is_some_and(|byte| byte.is_ascii_uppercase()) {
+        if bytes.first().is_some_and(u8::is_ascii_uppercase) {
             return Ok(None);
         }
-        match acceptor.accept() {
-            Ok(Some(accepted)) => return Ok(Some(accepted)),
-            Ok(None) => {}
-            Err((cause, alert)) => {
-                send(io, alert).await;
-                return Err(HandshakeError::Tls(cause));
+        let mut fresh = bytes.get(seen..).unwrap_or_default();
+        seen = bytes.len();
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh).map_err(sort)?;
+            match acceptor.accept() {
+                Ok(Some(accepted)) => return Ok(Some(accepted)),
+                Ok(None) => {}
+                Err((cause, alert)) => {
+                    send(io, alert).await;
+                    return Err(HandshakeError::Tls(cause));
+                }
             }
         }
-    }
-}
-
-fn poll_read<IO: AsyncRead + Unpin>(
-    acceptor: &mut Acceptor,
-    io: &mut IO,
-    context: &mut Context<'_>,
-    first: &mut Option<u8>,
-) -> Poll<io::Result<usize>> {
-    match acceptor.read_tls(&mut Source { io, context, first }) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        done => Poll::Ready(done),
-    }
-}
-
-/// The stream as rustls reads it, and the first byte that came.
-struct Source<'a, 'b, IO> {
-    io: &'a mut IO,
-    context: &'a mut Context<'b>,
-    first: &'a mut Option<u8>,
-}
-
-impl<IO: AsyncRead + Unpin> Read for Source<'_, '_, IO> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut *self.io).poll_read(self.context, &mut buffer) {
-            Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
-            Poll::Ready(done) => done?,
-        }
-        *self.first = self.first.or(buffer.filled().first().copied());
-        Ok(buffer.filled().len())
     }
 }
 
@@ -244,11 +221,3 @@ fn sort<IO>(error: io::Error) -> HandshakeError<IO> {
 /// A fatal alert, unrecognized_name (RFC 6066, section 3), as a record of its own. What rustls sends when it has no
 /// certificate is access_denied, which docker's user would take for a missing right.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-
-/// Sealed bytes of one connection that may wait for the socket. On HTTP/1 a frame of a body, which then is one system
-/// call (64 KiB cost 6 % of a download), and whose own buffer is free as soon as it is sealed.
-const HTTP1_SEALED: usize = LARGE + 4096;
-
-/// HTTP/2 writes frames of 16 KiB one by one; with 32 KiB here, and one frame of a body at a time, a download cost a fifth
-/// more.
-const HTTP2_SEALED: usize = 512 * 1024;

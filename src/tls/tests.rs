@@ -30,13 +30,13 @@ pub(in crate::tls) type Client = client::TlsStream<DuplexStream>;
 type Refused = HandshakeError<DuplexStream>;
 
 /// Sites of one CA, and clients that trust it.
-struct World {
+pub(in crate::tls) struct World {
     authority: Authority,
     tickets: Tickets,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(in crate::tls) fn new() -> Self {
         Self {
             authority: in_memory(now()).unwrap(),
             tickets: Tickets::new().unwrap(),
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    fn tls(&self, sites: &[&[&str]]) -> Tls {
+    pub(in crate::tls) fn tls(&self, sites: &[&[&str]]) -> Tls {
         self.tls_from(MinVersion::V1_2, sites)
     }
 
@@ -62,7 +62,7 @@ impl World {
         Tls::new(&Settings { min_version }, sites, &self.tickets).unwrap()
     }
 
-    fn client(
+    pub(in crate::tls) fn client(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[&str],
