@@ -185,7 +185,8 @@ impl Record {
         }
     }
 
-    fn line(&self, json: bool, took: Duration) -> String {
+    /// Puts it all into words.
+    fn write(&self, line: &mut String, json: bool, took: Duration) {
         let facts = &self.facts;
         let numbers = [
             ("status", u64::from(facts.status)),
@@ -193,10 +194,8 @@ impl Record {
             ("bytes_out", facts.bytes_out),
             ("ms", millis(took)),
         ];
-        let client = facts.client.to_string();
         let peer = facts.peer.map(|peer| peer.to_string()).unwrap_or_default();
         let words = [
-            ("client", &*client),
             ("peer", &*peer),
             ("site", self.site_name()),
             ("certificate", &*facts.certificate),
@@ -211,11 +210,8 @@ impl Record {
             ("request_id", facts.request_id.as_str()),
         ];
         let upstream = facts.upstream.map(millis);
-        if json {
-            as_json(&words, &numbers, upstream)
-        } else {
-            as_text(&words, &numbers, upstream)
-        }
+        let write = if json { as_json } else { as_text };
+        write(line, &facts.client, &words, &numbers, upstream);
     }
 }
 

@@ -4,19 +4,21 @@
 //! the queue full is dropped and counted, and so is one that cannot be written; how many is said in the log itself as
 //! soon as it can be. It knows nothing of what the lines say.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 mod batch;
+mod queue;
 
 use batch::{BATCH, Batch, write_lines};
+use queue::{Queue, Taken};
 
 /// Where the lines end up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,49 +38,29 @@ pub struct Sink {
 /// The line that says how many were lost, in the log's own form.
 pub type LostLine = fn(u64) -> String;
 
-#[derive(Debug)]
 struct Shared {
-    queue: Option<SyncSender<Line>>,
-    state: Arc<State>,
+    queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What both ends of the queue count.
-#[derive(Debug, Default)]
-struct State {
-    /// Lines that nobody was told of yet.
-    lost: AtomicU64,
-    /// All lines that were lost so far.
-    dropped: AtomicU64,
-    /// Bytes in the queue.
-    queued: AtomicUsize,
-}
-
-impl State {
-    fn lose(&self) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+/// By hand: the lines are no matter of a debug print.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sink(..)")
     }
-}
-
-enum Line {
-    Text(Vec<u8>),
-    Reopen,
 }
 
 impl Sink {
     /// Opens `destination` and starts its thread; fails when the file cannot be opened for appending.
     pub fn open(destination: Destination, lost_line: LostLine) -> io::Result<Self> {
         let mut output = Output::open(destination)?;
-        let (queue, lines) = sync_channel(QUEUE);
-        let state = Arc::<State>::default();
-        let seen = Arc::clone(&state);
+        let queue = Arc::<Queue>::default();
+        let lines = Arc::clone(&queue);
         let thread = std::thread::Builder::new()
             .name("tidegate-log".to_owned())
-            .spawn(move || output.write_all_of(&lines, &seen, lost_line))?;
+            .spawn(move || output.write_all_of(&lines, lost_line))?;
         let shared = Shared {
-            queue: Some(queue),
-            state,
+            queue,
             thread: Some(thread),
         };
         Ok(Self {
@@ -87,43 +69,32 @@ impl Sink {
     }
 
     /// Queues a line that ends in a line feed; drops and counts it when the queue is full.
-    pub fn write(&self, line: Vec<u8>) {
-        let Some(queue) = &self.shared.queue else {
-            return;
-        };
-        let (state, size) = (&self.shared.state, line.len());
-        let fits = state.queued.fetch_add(size, Ordering::Relaxed) + size <= QUEUE_BYTES;
-        if !fits || queue.try_send(Line::Text(line)).is_err() {
-            state.queued.fetch_sub(size, Ordering::Relaxed);
-            state.lose();
-        }
+    pub fn write(&self, line: &[u8]) {
+        self.shared.queue.push(line);
     }
 
     /// Lines that were lost so far.
     pub fn dropped(&self) -> u64 {
-        self.shared.state.dropped.load(Ordering::Relaxed)
+        self.shared.queue.dropped()
     }
 
     /// Waits until the lines so far are written, but never hangs on a pipe that nobody reads.
     pub fn finish(&self) {
         let until = Instant::now() + LAST_LINES;
-        while self.shared.state.queued.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+        while self.shared.queue.bytes() > 0 && Instant::now() < until {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
     /// Opens the file anew, behind the lines already queued: what logrotate asks for.
     pub fn reopen(&self) {
-        if let Some(queue) = &self.shared.queue {
-            // A full queue means that the destination is stuck; the next reopen finds it again.
-            let _ = queue.try_send(Line::Reopen);
-        }
+        self.shared.queue.reopen();
     }
 }
 
 impl Write for Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        Self::write(self, line.to_vec());
+        Self::write(self, line);
         Ok(line.len())
     }
 
@@ -135,7 +106,7 @@ impl Write for Sink {
 impl Drop for Shared {
     /// Lets the thread write what is queued, but never hangs on a pipe that nobody reads.
     fn drop(&mut self) {
-        self.queue = None;
+        self.queue.close();
         let Some(thread) = self.thread.take() else {
             return;
         };
@@ -150,7 +121,6 @@ struct Output {
     destination: Destination,
     file: File,
     is_torn: bool,
-    batch: Batch,
 }
 
 impl Output {
@@ -164,69 +134,64 @@ impl Output {
             destination,
             file,
             is_torn: false,
-            batch: Batch::default(),
         })
     }
 
     /// A busy log is written in pieces: whoever writes a line need not wake this thread within its [`NAP`], and many
     /// lines are one system call. The first line after a pause is written at once.
-    fn write_all_of(&mut self, lines: &Receiver<Line>, state: &State, lost_line: LostLine) {
-        while let Ok(first) = lines.recv() {
-            let mut next = Some(first);
-            while let Some(line) = next.take() {
-                match line {
-                    Line::Text(text) => next = self.gather(text, lines),
-                    // A file that cannot be opened anew leaves the old one in use: better than silence.
-                    Line::Reopen => {
-                        if let Ok(fresh) = Self::open(self.destination.clone()) {
-                            *self = fresh;
-                        }
-                    }
+    fn write_all_of(&mut self, queue: &Queue, lost_line: LostLine) {
+        let mut taken = Taken::default();
+        while queue.take(&mut taken) {
+            let Taken { batch, reopens } = &taken;
+            let mut next = 0;
+            for behind in reopens {
+                self.write_pieces(batch, next..*behind, queue, lost_line);
+                next = *behind;
+                // A file that cannot be opened anew leaves the old one in use: better than silence.
+                if let Ok(fresh) = Self::open(self.destination.clone()) {
+                    *self = fresh;
                 }
-                self.write_batch(state, lost_line);
-                next = next.or_else(|| lines.try_recv().ok());
             }
+            self.write_pieces(batch, next..batch.ends.len(), queue, lost_line);
             std::thread::park_timeout(NAP);
         }
-        self.tell_lost(state, lost_line);
+        self.tell_lost(queue, lost_line);
     }
 
-    /// Takes this line and what waits behind it into the batch, up to what does not fit any more or is no line.
-    fn gather(&mut self, text: Vec<u8>, lines: &Receiver<Line>) -> Option<Line> {
+    /// Writes some lines of a batch, as many at once as one write may hold.
+    fn write_pieces(
+        &mut self,
+        batch: &Batch,
+        lines: Range<usize>,
+        queue: &Queue,
+        lost_line: LostLine,
+    ) {
         let most = match self.destination {
             Destination::Stdout => PIPE,
             Destination::File(_) => BATCH,
         };
-        self.batch.push(&text);
-        loop {
-            match lines.try_recv().ok()? {
-                Line::Text(text) if self.batch.text.len() + text.len() <= most => {
-                    self.batch.push(&text);
-                }
-                other => return Some(other),
-            }
+        let mut from = batch.begin(lines.start);
+        let mut ends = batch.ends.get(lines).unwrap_or_default();
+        while !ends.is_empty() {
+            let fit = ends.partition_point(|end| *end <= from + most).max(1);
+            let (piece, rest) = ends.split_at(fit);
+            let to = piece.last().copied().unwrap_or(from);
+            let text = batch.text.get(from..to).unwrap_or_default();
+            self.tell_lost(queue, lost_line);
+            let written = from + self.write(text);
+            let lost = piece.iter().filter(|end| **end > written).count();
+            queue.lose(lost as u64);
+            queue.done(piece.len(), text.len());
+            (from, ends) = (to, rest);
         }
     }
 
-    fn write_batch(&mut self, state: &State, lost_line: LostLine) {
-        if self.batch.ends.is_empty() {
-            return;
-        }
-        self.tell_lost(state, lost_line);
-        let batch = std::mem::take(&mut self.batch);
-        let written = self.write(&batch.text);
-        let lost = batch.ends.iter().filter(|end| **end > written);
-        lost.for_each(|_| state.lose());
-        state.queued.fetch_sub(batch.text.len(), Ordering::Relaxed);
-        self.batch = batch.emptied();
-    }
-
-    fn tell_lost(&mut self, state: &State, lost_line: LostLine) {
-        let lost = state.lost.load(Ordering::Relaxed);
+    fn tell_lost(&mut self, queue: &Queue, lost_line: LostLine) {
+        let lost = queue.lost();
         if lost > 0 {
             let line = lost_line(lost);
             if self.write(line.as_bytes()) == line.len() {
-                state.lost.fetch_sub(lost, Ordering::Relaxed);
+                queue.told(lost);
             }
         }
     }
@@ -246,10 +211,6 @@ impl Output {
 }
 
 static STDOUT_IS_TORN: Mutex<bool> = Mutex::new(false);
-/// Lines that may wait: some seconds of a busy gate.
-const QUEUE: usize = 32 * 1024;
-/// What they may hold: a line may be as long as a path.
-const QUEUE_BYTES: usize = 8 << 20;
 /// Most of one write to a pipe, which other processes may write to: so much is not torn (POSIX, `PIPE_BUF`).
 const PIPE: usize = 4096;
 /// How late a line of a busy log may be.
@@ -259,6 +220,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use super::queue::{QUEUE, QUEUE_BYTES};
     use super::*;
 
     fn lost_line(lost: u64) -> String {
@@ -270,8 +232,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let sink = Sink::open(Destination::File(path.clone()), lost_line).unwrap();
-        sink.write(b"one\n".to_vec());
-        sink.write(b"two\n".to_vec());
+        sink.write(b"one\n");
+        sink.write(b"two\n");
         drop(sink);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
 
@@ -279,7 +241,7 @@ mod tests {
         let rotated = dir.path().join("access.log.1");
         std::fs::rename(&path, &rotated).unwrap();
         sink.reopen();
-        sink.write(b"three\n".to_vec());
+        sink.write(b"three\n");
         drop(sink);
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
         assert_eq!(std::fs::read(&rotated).unwrap(), b"one\ntwo\n");
@@ -313,7 +275,7 @@ mod tests {
         let line = |number: usize| format!("{number:099}\n").into_bytes();
         for number in 0..2 * QUEUE {
             let before = Instant::now();
-            sink.write(line(number));
+            sink.write(&line(number));
             longest = longest.max(before.elapsed());
         }
         let took = began.elapsed();
@@ -322,8 +284,8 @@ mod tests {
             "{took:?}, {longest:?} at most"
         );
         let large = vec![b'x'; QUEUE_BYTES];
-        sink.write(large);
-        let lost = sink.shared.state.lost.load(Ordering::Relaxed);
+        sink.write(&large);
+        let lost = sink.shared.queue.lost();
         assert!(lost > 1000, "{lost}");
         let reading = std::thread::spawn(move || {
             let (mut said, mut space) = (Vec::new(), vec![0; 1 << 16]);
@@ -333,15 +295,14 @@ mod tests {
             }
             String::from_utf8(said).unwrap()
         });
-        let state = Arc::clone(&sink.shared.state);
-        while state.queued.load(Ordering::Relaxed) > 0 {
+        while sink.shared.queue.bytes() > 0 {
             assert!(
                 began.elapsed() < Duration::from_secs(30),
                 "not read in time"
             );
             std::thread::yield_now();
         }
-        sink.write(b"the last\n".to_vec());
+        sink.write(b"the last\n");
         let said = reading.join().unwrap();
         assert_eq!(said.matches("lost ").count(), 1);
         assert!(said.contains(&format!("\nlost {lost}\n")));
@@ -353,10 +314,10 @@ mod tests {
     fn a_full_disk_loses_lines_and_stalls_nobody() {
         let sink = Sink::open(Destination::File("/dev/full".into()), lost_line).unwrap();
         for _ in 0..1000 {
-            sink.write(b"line\n".to_vec());
+            sink.write(b"line\n");
         }
         let until = Instant::now() + Duration::from_secs(10);
-        while sink.shared.state.lost.load(Ordering::Relaxed) < 1000 {
+        while sink.shared.queue.lost() < 1000 {
             assert!(Instant::now() < until, "not written in time");
             std::thread::yield_now();
         }
@@ -395,30 +356,23 @@ mod tests {
     fn lines_that_wait_go_out_together_and_each_is_lost_or_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let (queue, lines) = sync_channel(QUEUE);
+        let queue = Queue::default();
         let text = |number: usize| format!("{number:01023}\n").into_bytes();
         for number in 0..200 {
-            queue.try_send(Line::Text(text(number))).unwrap();
+            queue.push(&text(number));
         }
-        queue.try_send(Line::Text(vec![b'x'; 2 * BATCH])).unwrap();
-        queue.try_send(Line::Reopen).unwrap();
-        queue.try_send(Line::Text(text(200))).unwrap();
-        drop(queue);
+        queue.push(&vec![b'x'; 2 * BATCH]);
+        queue.reopen();
+        queue.push(&text(200));
+        queue.close();
         let mut output = Output::open(Destination::File(path.clone())).unwrap();
-        let state = State::default();
-        state
-            .queued
-            .fetch_add(201 * 1024 + 2 * BATCH, Ordering::Relaxed);
-        let Ok(Line::Text(first)) = lines.try_recv() else {
-            panic!("no line");
-        };
-        // As many as fit; the next one is handed back.
-        assert!(matches!(output.gather(first, &lines), Some(Line::Text(_))));
-        assert_eq!(output.batch.ends.len(), BATCH / 1024);
-        output.write_all_of(&lines, &state, lost_line);
-        assert_eq!(state.queued.load(Ordering::Relaxed), 1024);
+        std::fs::rename(&path, dir.path().join("rotated")).unwrap();
+        output.write_all_of(&queue, lost_line);
+        assert_eq!((queue.bytes(), queue.lost()), (0, 0));
+        assert_eq!(std::fs::read(&path).unwrap(), text(200));
+        let path = dir.path().join("rotated");
         let written = std::fs::read(&path).unwrap();
         assert_eq!(written.len(), 200 * 1024 + 2 * BATCH);
-        assert!(written.ends_with(&text(200)));
+        assert!(written.starts_with(&text(0)));
     }
 }

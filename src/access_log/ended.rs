@@ -3,6 +3,7 @@
 //! The body of the answer carries the record as its observer.
 
 use super::Record;
+use super::line::with_room;
 use crate::body::{self, Cut, End, Observer};
 
 impl Observer for Record {
@@ -42,7 +43,10 @@ impl Drop for Record {
             shard.broken(facts.ended);
         }
         if let Some(log) = &self.log {
-            log.sink.write(self.line(log.json, took).into_bytes());
+            with_room(|line| {
+                self.write(line, log.json, took);
+                log.sink.write(line.as_bytes());
+            });
         }
     }
 }

@@ -11,17 +11,34 @@ use time::OffsetDateTime;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
+use crate::addr::ClientAddr;
+
+/// Lends room for a line: the same for all lines of a thread.
+pub(super) fn with_room(write: impl FnOnce(&mut String)) {
+    thread_local! {
+        static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+    }
+    let mut line = LINE.try_with(RefCell::take).unwrap_or_default();
+    line.clear();
+    write(&mut line);
+    // One of unusual length goes; a thread that ends has no memory any more.
+    if line.capacity() <= UNUSUAL {
+        let _ = LINE.try_with(|kept| kept.replace(line));
+    }
+}
+
 /// `TIME access client=… status=200 …`: what is not known is left out.
 pub(super) fn as_text(
+    line: &mut String,
+    client: &ClientAddr,
     words: &[(&str, &str)],
     numbers: &[(&str, u64)],
     upstream: Option<u64>,
-) -> String {
-    let mut line = String::with_capacity(USUAL);
-    push_time(&mut line, now());
-    line.push_str(" access");
+) {
+    push_time(line, now());
+    let _ = write!(line, " access client={client}");
     for (name, value) in words.iter().filter(|(_, value)| !value.is_empty()) {
-        line.extend([" ", name, "="]);
+        push(line, &[" ", name, "="]);
         if is_plain(value) && !value.contains(' ') {
             line.push_str(value);
         } else {
@@ -31,42 +48,63 @@ pub(super) fn as_text(
     }
     let upstream = upstream.map(|waited| ("upstream_ms", waited));
     for (name, value) in numbers.iter().copied().chain(upstream) {
-        let _ = write!(line, " {name}={value}");
+        push(line, &[" ", name, "="]);
+        push_number(line, value);
     }
     line.push('\n');
-    line
 }
 
 /// One object; what is not known is `null`, so that every line has the same keys.
 pub(super) fn as_json(
+    line: &mut String,
+    client: &ClientAddr,
     words: &[(&str, &str)],
     numbers: &[(&str, u64)],
     upstream: Option<u64>,
-) -> String {
-    let mut line = String::with_capacity(USUAL);
+) {
     line.push_str("{\"time\":\"");
-    push_time(&mut line, now());
-    line.push('"');
+    push_time(line, now());
+    let _ = write!(line, "\",\"client\":\"{client}\"");
     for (name, value) in words {
-        line.extend([",\"", name, "\":"]);
+        push(line, &[",\"", name, "\":"]);
         if value.is_empty() {
             line.push_str("null");
         } else {
-            push_quoted(&mut line, value);
+            push_quoted(line, value);
         }
     }
     for (name, value) in numbers {
-        let _ = write!(line, ",\"{name}\":{value}");
+        push(line, &[",\"", name, "\":"]);
+        push_number(line, *value);
     }
     line.push_str(",\"upstream_ms\":");
     match upstream {
-        Some(waited) => {
-            let _ = write!(line, "{waited}");
-        }
+        Some(waited) => push_number(line, waited),
         None => line.push_str("null"),
     }
     line.push_str("}\n");
-    line
+}
+
+fn push(line: &mut String, parts: &[&str]) {
+    for part in parts {
+        line.push_str(part);
+    }
+}
+
+/// Most numbers of a line have one digit, or three.
+fn push_number(line: &mut String, number: u64) {
+    let mut digits = [0; 20];
+    let (mut rest, mut from) = (number, digits.len());
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        from -= 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let digits = digits.get(from..).unwrap_or_default();
+    line.push_str(std::str::from_utf8(digits).unwrap_or_default());
 }
 
 /// Printable ASCII that needs no escape, in either form.
@@ -77,7 +115,7 @@ fn is_plain(text: &str) -> bool {
 
 fn push_quoted(line: &mut String, text: &str) {
     if is_plain(text) {
-        line.extend(["\"", text, "\""]);
+        push(line, &["\"", text, "\""]);
         return;
     }
     let json = serde_json::Value::from(text).to_string();
@@ -126,7 +164,12 @@ fn push_time(line: &mut String, now: Duration) {
     if kept.is_err() {
         line.push_str(&calendar(seconds));
     }
-    let _ = write!(line, ".{:03}Z", now.subsec_millis());
+    let millis = now.subsec_millis();
+    line.push('.');
+    for digit in [millis / 100, millis / 10, millis] {
+        line.push(char::from_digit(digit % 10, 10).unwrap_or('0'));
+    }
+    line.push('Z');
 }
 
 fn calendar(seconds: u64) -> String {
@@ -138,8 +181,8 @@ fn calendar(seconds: u64) -> String {
 
 const SECONDS: StaticFormatDescription =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
-/// As long as a line usually is.
-const USUAL: usize = 384;
+/// Longer than a line usually is.
+const UNUSUAL: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -147,21 +190,36 @@ mod tests {
 
     const NUMBERS: [(&str, u64); 2] = [("status", 200), ("bytes_in", 3)];
 
+    fn client() -> ClientAddr {
+        ClientAddr::vouched([192, 0, 2, 1].into())
+    }
+
+    #[test]
+    fn numbers_are_told_as_usual() {
+        for number in [0, 7, 10, 200, 4_294_967_296, u64::MAX] {
+            let mut line = String::new();
+            push_number(&mut line, number);
+            assert_eq!(line, number.to_string());
+        }
+    }
+
     #[test]
     fn text_escapes_what_could_forge_a_line() {
         let words = [("user", "al ice\n2026"), ("path", "/v2/"), ("site", "")];
-        let line = as_text(&words, &NUMBERS, Some(7));
+        let mut line = String::new();
+        as_text(&mut line, &client(), &words, &NUMBERS, Some(7));
         let (_time, rest) = line.split_once(' ').unwrap();
         assert_eq!(
             rest,
-            "access user=\"al ice\\n2026\" path=/v2/ status=200 bytes_in=3 upstream_ms=7\n"
+            "access client=192.0.2.1 user=\"al ice\\n2026\" path=/v2/ status=200 bytes_in=3 upstream_ms=7\n"
         );
     }
 
     #[test]
     fn json_is_one_object_with_every_key() {
         let words = [("user", "a\"\u{1b}\n\u{9b}\u{7f}"), ("site", "")];
-        let line = as_json(&words, &NUMBERS, None);
+        let mut line = String::new();
+        as_json(&mut line, &client(), &words, &NUMBERS, None);
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["user"], "a\"\u{1b}\n\u{9b}\u{7f}");

@@ -18,6 +18,12 @@ impl Batch {
         self.ends.push(self.text.len());
     }
 
+    /// Where the line of this number begins.
+    pub(super) fn begin(&self, line: usize) -> usize {
+        let before = line.checked_sub(1).and_then(|before| self.ends.get(before));
+        before.copied().unwrap_or(0)
+    }
+
     /// The same with nothing in it, and the room it has; but not that for a line of unusual length.
     pub(super) fn emptied(mut self) -> Self {
         self.text.clear();

@@ -1,6 +1,7 @@
 //! What is sent arrives, in whatever pieces; what is broken is told, and nothing after it passes.
 
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
