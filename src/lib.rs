@@ -141,6 +141,10 @@
 //!   that came together the first is answered, as it takes reading on to see the end.
 //!   An end behind more than the sockets hold cannot arrive before that is read, and `read_timeout` bounds it.
 //! - A client of HTTP/1 that does not read holds one frame of an answer: another one is asked for when the one before it is written.
+//! - AES-GCM is ring's where the processor has VAES and no AVX-512, and aws-lc's everywhere else: two libraries to watch, and
+//!   half the time for each record on a machine of that kind. All else of TLS is aws-lc's alone.
+//! - TLS has its buffers from the gate, by rustls' unbuffered interface; keys, records and alerts stay rustls' own. A
+//!   client that sends the beginning of a record holds those bytes and nothing more.
 //! - A log that is busy is written in pieces, a line up to some milliseconds late, so that no request wakes its thread.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
