@@ -2,7 +2,7 @@
 //!
 //! `config` makes them, [`super::Access`] asks them. They add up, and what none of them gives is not allowed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::actions::Actions;
 use super::pattern::Pattern;
@@ -13,6 +13,11 @@ use crate::registry::{Action, is_name};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grants {
     grants: Box<[Grant]>,
+    /// Places of those that may be for somebody who is not named, ascending.
+    unnamed: Box<[usize]>,
+    /// Places of all others by the users that they name, ascending: a request looks at its own user's, however many there
+    /// are.
+    named: HashMap<String, Vec<usize>>,
 }
 
 /// One `[[site.route.grant]]`, with its groups resolved.
@@ -44,8 +49,27 @@ pub struct Subjects {
 impl Grants {
     /// In the order of the configuration.
     pub fn new(grants: impl IntoIterator<Item = Grant>) -> Self {
+        let grants: Box<[Grant]> = grants.into_iter().collect();
+        let (mut unnamed, mut named) = (Vec::new(), HashMap::<_, Vec<_>>::new());
+        for (place, grant) in grants.iter().enumerate() {
+            let Subjects {
+                anyone,
+                verified,
+                network,
+                users,
+            } = &grant.subjects;
+            if *anyone || *verified || *network {
+                unnamed.push(place);
+                continue;
+            }
+            for user in users {
+                named.entry(user.clone()).or_default().push(place);
+            }
+        }
         Self {
-            grants: grants.into_iter().collect(),
+            grants,
+            unnamed: unnamed.into(),
+            named,
         }
     }
 
@@ -95,12 +119,19 @@ impl Grants {
         })
     }
 
-    /// The grants that are for a user at all.
+    /// The grants that are for a user at all, in the order of the configuration.
     pub fn of<'a>(&'a self, who: impl Into<Who<'a>>) -> impl Iterator<Item = &'a Grant> {
         let who = who.into();
-        self.grants
-            .iter()
-            .filter(move |grant| grant.subjects.include(who))
+        let own = who.user.and_then(|user| self.named.get(user));
+        let mut own = own.map_or(&[][..], Vec::as_slice).iter().peekable();
+        let mut unnamed = self.unnamed.iter().peekable();
+        let places = std::iter::from_fn(move || match (own.peek(), unnamed.peek()) {
+            (Some(mine), Some(other)) if mine < other => own.next(),
+            (_, Some(_)) => unnamed.next(),
+            (_, None) => own.next(),
+        });
+        let grants = places.filter_map(|place| self.grants.get(*place));
+        grants.filter(move |grant| grant.subjects.include(who))
     }
 
     /// Whether a user may pull every repository there is, whatever its name.

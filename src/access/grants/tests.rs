@@ -116,3 +116,29 @@ fn a_grant_that_gives_nothing_more_is_found() {
         .collect();
     assert_eq!(lines, [(1, 2), (8, 5), (5, 6), (8, 7)]);
 }
+
+#[test]
+fn however_they_are_found_grants_keep_their_order() {
+    let to = |users: &[&str], verified: bool, line: usize| Grant {
+        subjects: Subjects {
+            verified,
+            users: users.iter().map(|user| (*user).to_owned()).collect(),
+            ..Subjects::default()
+        },
+        patterns: vec![Pattern::parse("**").unwrap()],
+        actions: [Action::Pull].into_iter().collect(),
+        line,
+    };
+    let grants = Grants::new([
+        to(&["alice"], false, 1),
+        to(&[], true, 2),
+        to(&["bob", "alice"], false, 3),
+        to(&["bob"], true, 4),
+        to(&["alice"], false, 5),
+    ]);
+    let lines = |user| -> Vec<_> { grants.of(user).map(|grant| grant.line).collect() };
+    assert_eq!(lines(Some("alice")), [1, 2, 3, 4, 5]);
+    assert_eq!(lines(Some("bob")), [2, 3, 4]);
+    assert_eq!(lines(Some("eve")), [2, 4]);
+    assert_eq!(lines(None), [] as [usize; 0]);
+}
