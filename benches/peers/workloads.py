@@ -45,7 +45,7 @@ WORKLOADS = {
                         lambda port, options: load.streams(port, options.seconds)),
     "manifest": Workload("16 KiB over HTTP/1.1, kept alive", "request",
                          lambda port, options: load.requests(port, options.seconds, load.MANIFEST)),
-    "handshake": Workload("a full TLS 1.3 handshake for each request", "request",
+    "handshake": Workload("a TLS 1.3 handshake for each request; wrk resumes its sessions, so without a signature", "request",
                           lambda port, options: load.requests(port, options.seconds, connections=16, close=True)),
     "pull": Workload("a blob over HTTP/1.1", "GiB",
                      lambda port, options: load.pull(port, scheme=options.scheme), relay_to="UPSTREAM"),
