@@ -31,8 +31,8 @@ pub struct Stream<IO> {
     /// rustls has seen whole records of `incoming`, and waits for the next ones: a message of the handshake, or a key update,
     /// has come in part.
     is_joining: bool,
-    /// The client broke the protocol; what there is to say about it has been said.
-    is_broken: bool,
+    /// How the client broke the protocol; what there is to say to it about that has been said.
+    broken: Option<rustls::Error>,
     /// The client has said that it sends no more.
     is_ended: bool,
     /// The client has been told that nothing more is sent.
@@ -65,7 +65,7 @@ impl<IO> Stream<IO> {
             opened: Opened::default(),
             outgoing: Outgoing::default(),
             is_joining: false,
-            is_broken: false,
+            broken: None,
             is_ended: false,
             is_shut: false,
         })
@@ -78,8 +78,8 @@ impl<IO> Stream<IO> {
 
     /// Opens what has come, up to one record of the client's own data; it goes to `out`, and what does not fit is kept.
     fn step(&mut self, out: &mut ReadBuf<'_>) -> Result<Step, rustls::Error> {
-        if self.is_broken {
-            return Err(unforeseen("the connection is broken"));
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
         }
         loop {
             let UnbufferedStatus { mut discard, state } =
@@ -115,7 +115,7 @@ impl<IO> Stream<IO> {
                     return Ok(step);
                 }
                 Err(error) => {
-                    self.is_broken = true;
+                    self.broken = Some(error.clone());
                     self.alert();
                     return Err(error);
                 }
@@ -143,7 +143,7 @@ impl<IO> Stream<IO> {
         &mut self,
         what: impl FnOnce(&mut Traffic<'_>, &mut Outgoing) -> io::Result<T>,
     ) -> io::Result<T> {
-        if self.is_broken {
+        if self.broken.is_some() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         loop {
@@ -172,13 +172,17 @@ impl<IO> Stream<IO> {
     fn open(&mut self, out: &mut ReadBuf<'_>) -> io::Result<bool> {
         let room = out.remaining();
         loop {
-            match self.step(out).map_err(failed)? {
-                Step::Opened => {}
-                Step::Ended => {
+            let has_some = out.remaining() < room;
+            match self.step(out) {
+                Ok(Step::Opened) => {}
+                Ok(Step::Ended) => {
                     self.is_ended = true;
                     return Ok(true);
                 }
-                Step::Handshaking | Step::Open => return Ok(out.remaining() < room),
+                Ok(Step::Handshaking | Step::Open) => return Ok(has_some),
+                // What came before the broken record is whole; the next call tells.
+                Err(_) if has_some => return Ok(true),
+                Err(error) => return Err(failed(error)),
             }
             let next = self.incoming.record().unwrap_or(usize::MAX);
             // An empty record is no end of the stream: what follows is looked at.

@@ -5,6 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use proptest::collection::vec;
+use proptest::prelude::any;
+use proptest::prop_oneof;
+use proptest::sample::Index;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
 use rustls::client::ClientConnection;
 use rustls::{ConnectionTrafficSecrets, SupportedProtocolVersion, version};
 use rustls_pki_types::ServerName;
@@ -215,4 +221,73 @@ fn sealed(tls: &mut ClientConnection, plain: &[u8]) -> Vec<u8> {
     let mut record = Vec::new();
     tls.write_tls(&mut record).unwrap();
     record
+}
+
+/// What a client may send once it has the keys: records of its own and other bytes, in pieces that end anywhere.
+#[tokio::test]
+async fn nothing_that_comes_behind_the_handshake_makes_it_stumble() {
+    let mut runner = TestRunner::deterministic();
+    let part = prop_oneof![
+        4 => vec(any::<u8>(), 0..3000).prop_map(Sent::Own),
+        1 => vec(any::<u8>(), 1..40).prop_map(Sent::Bytes),
+        // The head of a record, whatever kind and length.
+        1 => (20_u8..25, any::<u16>()).prop_map(|(kind, length)| {
+            let [high, low] = length.to_be_bytes();
+            Sent::Bytes(vec![kind, 3, 3, high, low])
+        }),
+        1 => any::<Index>().prop_map(Sent::Changed),
+    ];
+    let parts = vec((part, 1_usize..5000), 1..12);
+    let (mut whole, mut broken) = (0, 0);
+    for version in [&version::TLS13, &version::TLS12] {
+        for _ in 0..150 {
+            let (client, mut server) = pair(version, 1 << 20).await;
+            let (mut plain, mut tls) = client.into_inner();
+            let (mut said, mut got, mut is_good) = (Vec::new(), Vec::new(), true);
+            for (sent, size) in parts.new_tree(&mut runner).unwrap().current() {
+                let mut wire = match &sent {
+                    Sent::Own(bytes) => sealed(&mut tls, bytes),
+                    Sent::Bytes(bytes) => bytes.clone(),
+                    Sent::Changed(_) => sealed(&mut tls, b"changed"),
+                };
+                match sent {
+                    Sent::Own(bytes) if is_good => said.extend(bytes),
+                    Sent::Own(_) => {}
+                    Sent::Bytes(_) => is_good = false,
+                    Sent::Changed(at) => {
+                        // Not in the head, whose version nobody looks at (RFC 8446 section 5.1).
+                        let at = at.index(wire.len() - 5);
+                        wire[5 + at] ^= 0x55;
+                        is_good = false;
+                    }
+                }
+                for piece in wire.chunks(size) {
+                    plain.write_all(piece).await.unwrap();
+                    let mut room = vec![0; size];
+                    let mut room = ReadBuf::new(&mut room);
+                    if let Poll::Ready(Ok(())) = poll_once(&mut server, &mut room).await {
+                        got.extend_from_slice(room.filled());
+                    }
+                    let _ = server.write_all(b"an answer").await;
+                }
+            }
+            let _ = plain.shutdown().await;
+            let mut rest = Vec::new();
+            let ended = server.read_to_end(&mut rest).await;
+            got.extend(rest);
+            // What was sealed before the first false byte has come, and nothing else has.
+            assert!(got == said, "{} of {}", got.len(), said.len());
+            assert!(ended.is_err());
+            whole += usize::from(is_good);
+            broken += usize::from(!is_good);
+        }
+    }
+    assert!(whole > 10 && broken > 100, "{whole} {broken}");
+}
+
+#[derive(Clone, Debug)]
+enum Sent {
+    Own(Vec<u8>),
+    Bytes(Vec<u8>),
+    Changed(Index),
 }
