@@ -1,6 +1,6 @@
-//! Read buffers that are lent while data flows, so that idle connections hold none.
+//! Buffers that are lent while data flows, so that idle connections hold none.
 //!
-//! Used by `connection` under TLS and by `upstream` for heads and bodies. Each thread keeps a short list of buffers that came back;
+//! Used by `connection` and `tls` for what clients send and read, and by `upstream` for heads and bodies. Each thread keeps a short list of buffers that came back;
 //! their bytes were zeroed once, when made. It does not limit how many are out at once: that follows
 //! from the number of connections.
 

@@ -173,8 +173,7 @@ impl Output {
         let mut from = batch.begin(lines.start);
         let mut ends = batch.ends.get(lines).unwrap_or_default();
         while !ends.is_empty() {
-            let fit = ends.partition_point(|end| *end <= from + most).max(1);
-            let (piece, rest) = ends.split_at(fit);
+            let (piece, rest) = ends.split_at(Batch::fitting(from, ends, most));
             let to = piece.last().copied().unwrap_or(from);
             let text = batch.text.get(from..to).unwrap_or_default();
             self.tell_lost(queue, lost_line);
@@ -374,5 +373,19 @@ mod tests {
         let written = std::fs::read(&path).unwrap();
         assert_eq!(written.len(), 200 * 1024 + 2 * BATCH);
         assert!(written.starts_with(&text(0)));
+    }
+
+    #[test]
+    fn a_write_holds_as_many_lines_as_fit_and_one_at_least() {
+        let mut batch = Batch::default();
+        for _ in 0..200 {
+            batch.push(&[b'x'; 1024]);
+        }
+        batch.push(&[b'x'; 2 * BATCH]);
+        assert_eq!(Batch::fitting(0, &batch.ends, BATCH), BATCH / 1024);
+        assert_eq!(Batch::fitting(0, &batch.ends, PIPE), 4);
+        let from = batch.begin(200);
+        assert_eq!(from, 200 * 1024);
+        assert_eq!(Batch::fitting(from, &batch.ends[200..], BATCH), 1);
     }
 }

@@ -24,6 +24,12 @@ impl Batch {
         before.copied().unwrap_or(0)
     }
 
+    /// How many of the lines that end at `ends`, the first of which begins at `from`, go into a write of `most` bytes: one at
+    /// least, however long it is.
+    pub(super) fn fitting(from: usize, ends: &[usize], most: usize) -> usize {
+        ends.partition_point(|end| *end <= from + most).max(1)
+    }
+
     /// The same with nothing in it, and the room it has; but not that for a line of unusual length.
     pub(super) fn emptied(mut self) -> Self {
         self.text.clear();

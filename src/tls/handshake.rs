@@ -88,8 +88,10 @@ where
         return Err(HandshakeError::NoCertificate);
     }
     let config = Arc::clone(&chosen.config);
-    let stream = shake_hands(io, incoming, config).await?;
     let sni = hello.client_hello().server_name().map(str::to_owned);
+    // The stream reads it again; it is not kept while the client is waited for.
+    drop(hello);
+    let stream = shake_hands(io, incoming, config).await?;
     let info = Info::new(stream.agreed(), sni, chosen.trust.as_ref());
     Ok(Accepted { stream, info })
 }

@@ -16,6 +16,7 @@ use super::{Connection, Error, Failure, Incoming};
 use crate::body::{self, Body};
 
 mod answers;
+mod malformed;
 mod random;
 mod requests;
 
