@@ -24,6 +24,12 @@ pub struct ClientAddr(IpAddr);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);
 
+/// The client networks that share one turn where clients wait: an IPv4 address, or an IPv6 /48.
+///
+/// Providers assign a whole /48 or /56 to one subscriber (RFC 6177), who then has 256 to 65,536 [`Network`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetworkGroup(IpAddr);
+
 impl PeerAddr {
     /// From the socket; an IPv4 peer on an IPv6 socket is an IPv4 peer.
     pub fn new(address: SocketAddr) -> Self {
@@ -67,6 +73,28 @@ impl ClientAddr {
                 IpAddr::V6(network.into())
             }
         })
+    }
+}
+
+impl Network {
+    /// The group that the network shares its turns with.
+    pub fn group(self) -> NetworkGroup {
+        NetworkGroup(match self.0 {
+            IpAddr::V4(_) => self.0,
+            IpAddr::V6(address) => {
+                let group = u128::from(address) >> 80 << 80;
+                IpAddr::V6(group.into())
+            }
+        })
+    }
+}
+
+impl fmt::Display for NetworkGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => address.fmt(f),
+            IpAddr::V6(address) => write!(f, "{address}/48"),
+        }
     }
 }
 

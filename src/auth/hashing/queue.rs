@@ -1,75 +1,67 @@
-//! What waits for a hash thread: a queue for each client network, served in turn.
-//!
-//! So whoever floods the gate with logins waits behind himself, and everyone else behind one of his at most. When
-//! there is no room, the network that has most in it gives up its latest for one that has less.
+//! The password checks that wait for a hash thread, shared fairly by client network (see [`FairQueue`]).
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Busy;
 use crate::addr::Network;
+use crate::fair_queue::FairQueue;
 
-/// Something to do for somebody.
+/// A password check.
 pub(super) trait Work: Send {
-    /// Whether anybody still waits for it.
+    /// Whether the request that asked for the check still waits for its result.
     fn is_wanted(&self) -> bool;
-    /// Does it.
+    /// Computes the hash and sends the result.
     fn run(self: Box<Self>);
 }
 
 type Boxed = Box<dyn Work>;
 
-/// The queues of all networks.
+/// A blocking queue between the requests and the hash threads.
 pub(super) struct Queue {
-    most: usize,
     state: Mutex<State>,
     ready: Condvar,
 }
 
-#[derive(Default)]
 struct State {
-    /// None of them empty.
-    waiting: HashMap<Network, VecDeque<Boxed>>,
-    /// Each network that waits, once, in the order in which they are served.
-    turns: VecDeque<Network>,
-    count: usize,
+    waiting: FairQueue<Boxed>,
     is_closed: bool,
 }
 
 impl Queue {
-    /// With room for `most`.
-    pub(super) fn new(most: usize) -> Self {
+    /// Creates an empty queue for at most `max_len` checks.
+    pub(super) fn new(max_len: usize) -> Self {
         Self {
-            most,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                waiting: FairQueue::new(max_len),
+                is_closed: false,
+            }),
             ready: Condvar::new(),
         }
     }
 
-    /// Adds work at the end of its network's queue, if need be in place of another network's.
+    /// Appends a check. A full queue drops checks that are no longer wanted, or evicts a check of the network that has
+    /// most; the request that waits for an evicted check sees its channel close.
     pub(super) fn push(&self, network: Network, work: Boxed) -> Result<(), Busy> {
         let mut state = self.state();
-        if state.count >= self.most {
-            state.drop_unwanted();
+        if state.waiting.is_full() {
+            state.waiting.retain(|work| work.is_wanted());
         }
-        if state.count >= self.most && !state.displace_for(network) {
-            return Err(Busy);
-        }
-        state.add(network, work);
+        let evicted = state.waiting.push(network, work).map_err(|_| Busy)?;
         drop(state);
+        drop(evicted);
         self.ready.notify_one();
         Ok(())
     }
 
-    /// The next work that is wanted, of the network whose turn it is; waits for some. `None` when the queue is closed.
+    /// Waits for the next check that is still wanted. `None` when the queue is closed.
     pub(super) fn next(&self) -> Option<Boxed> {
         let mut state = self.state();
         loop {
             if state.is_closed {
                 return None;
             }
-            match state.take() {
+            match state.waiting.pop() {
                 Some(work) if work.is_wanted() => return Some(work),
                 Some(_unwanted) => {}
                 None => {
@@ -82,9 +74,9 @@ impl Queue {
         }
     }
 
-    /// How much waits.
+    /// The number of checks that wait.
     pub(super) fn len(&self) -> usize {
-        self.state().count
+        self.state().waiting.len()
     }
 
     /// Ends every wait in [`next`](Self::next), now and later.
@@ -98,59 +90,9 @@ impl Queue {
     }
 }
 
-impl State {
-    fn add(&mut self, network: Network, work: Boxed) {
-        let own = self.waiting.entry(network).or_default();
-        if own.is_empty() {
-            self.turns.push_back(network);
-        }
-        own.push_back(work);
-        self.count += 1;
-    }
-
-    fn take(&mut self) -> Option<Boxed> {
-        let network = self.turns.pop_front()?;
-        let own = self.waiting.get_mut(&network)?;
-        let work = own.pop_front()?;
-        self.count -= 1;
-        if own.is_empty() {
-            self.waiting.remove(&network);
-        } else {
-            self.turns.push_back(network);
-        }
-        Some(work)
-    }
-
-    fn drop_unwanted(&mut self) {
-        for own in self.waiting.values_mut() {
-            own.retain(|work| work.is_wanted());
-        }
-        self.tidy();
-    }
-
-    /// Makes room by the latest of the longest queue, unless that would only turn the tables.
-    fn displace_for(&mut self, network: Network) -> bool {
-        let own = self.waiting.get(&network).map_or(0, VecDeque::len);
-        let longest = self.waiting.values_mut().max_by_key(|queue| queue.len());
-        let Some(longest) = longest.filter(|longest| longest.len() > own + 1) else {
-            return false;
-        };
-        longest.pop_back();
-        self.tidy();
-        true
-    }
-
-    fn tidy(&mut self) {
-        self.waiting.retain(|_, own| !own.is_empty());
-        self.turns
-            .retain(|network| self.waiting.contains_key(network));
-        self.count = self.waiting.values().map(VecDeque::len).sum();
-    }
-}
-
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Queue({} of {})", self.state().count, self.most)
+        write!(f, "Queue({} waiting)", self.len())
     }
 }
 
@@ -192,36 +134,11 @@ mod tests {
         }
 
         fn run(&self, queue: &Queue) -> Vec<&'static str> {
-            while queue.state().count > 0 {
+            while queue.len() > 0 {
                 queue.next().unwrap().run();
             }
             std::mem::take(&mut self.done.lock().unwrap())
         }
-    }
-
-    #[test]
-    fn networks_take_turns() {
-        let (queue, lab) = (Queue::new(10), Lab::default());
-        for name in ["a1", "a2", "a3", "b1", "c1", "c2"] {
-            assert!(lab.push(&queue, name).is_some());
-        }
-        assert_eq!(lab.run(&queue), ["a1", "b1", "c1", "a2", "c2", "a3"]);
-    }
-
-    #[test]
-    fn who_has_most_gives_way_and_nobody_turns_the_tables() {
-        let (queue, lab) = (Queue::new(4), Lab::default());
-        for name in ["a1", "a2", "a3", "a4", "b1", "b2"] {
-            assert!(lab.push(&queue, name).is_some(), "{name}");
-        }
-        assert!(lab.push(&queue, "a5").is_none());
-        assert!(lab.push(&queue, "b3").is_none());
-        assert!(lab.push(&queue, "c1").is_some());
-        assert!(lab.push(&queue, "d1").is_some());
-        // All have one now.
-        assert!(lab.push(&queue, "e1").is_none());
-        let done = lab.run(&queue);
-        assert_eq!(done, ["a1", "b1", "c1", "d1"]);
     }
 
     #[test]
