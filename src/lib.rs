@@ -51,7 +51,7 @@
 //!
 //! # Modules
 //!
-//! A module imports only from levels below its own. The configuration knows everybody; nobody below it knows the
+//! A module imports only from levels below its own, and from modules that stand before it on its own level. The configuration knows everybody; nobody below it knows the
 //! configuration. `tests/it/rules.rs` holds this table against the code.
 //!
 //! | level | modules |

@@ -10,7 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::support::proxy;
 
-/// A module imports only from levels below its own. The same table stands in `src/lib.rs`.
+/// A module imports only from levels below its own, and from modules that stand before it on its own level. `src/lib.rs`
+/// has the same table.
 const LEVELS: [&[&str]; 14] = [
     &[
         "addr",
@@ -69,9 +70,9 @@ fn imports_go_downward_only() {
                     "{}:{}: name the module behind crate:: or super::",
                     file.shown, import.line
                 )),
-                Some(to) if to == from || level_below(to, level) => {}
+                Some(to) if to == from || comes_before(to, from) => {}
                 Some(to) => broken.push(format!(
-                    "{}:{}: {from} (level {level}) may not import {to}: only levels below",
+                    "{}:{}: {from} (level {level}) may not import {to}, which stands after it in the table",
                     file.shown, import.line
                 )),
             }
@@ -458,8 +459,15 @@ fn level(module: &str) -> Option<usize> {
     LEVELS.iter().position(|level| level.contains(&module))
 }
 
-fn level_below(module: &str, of: usize) -> bool {
-    level(module).is_some_and(|level| level < of)
+/// Whether `module` stands before `other` in the table.
+fn comes_before(module: &str, other: &str) -> bool {
+    let place = |name| {
+        LEVELS
+            .iter()
+            .flat_map(|level| level.iter())
+            .position(|of| *of == name)
+    };
+    matches!((place(module), place(other)), (Some(own), Some(others)) if own < others)
 }
 
 /// Every path that leaves the module at the top: by `crate::`, by `tidegate::`, or by enough of `super::`.
