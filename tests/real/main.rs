@@ -19,6 +19,7 @@ mod lab;
 
 mod access_log;
 mod acme;
+mod balancers;
 mod big;
 mod browser;
 mod check;
