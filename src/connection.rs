@@ -86,6 +86,9 @@ pub struct Info {
     pub peer: PeerAddr,
     /// Who is there: the peer, or whom its PROXY header names.
     pub client: ClientAddr,
+    /// False when the peer's PROXY header names no client (`UNKNOWN`, LOCAL). The sender of the requests is unknown
+    /// then, so what the requests say about forwarding is not believed, whatever the peer's address is.
+    pub is_client_named: bool,
     /// The same as a field's value, written once for all requests.
     pub client_field: HeaderValue,
     /// The handshake's result; `None` on a plain HTTP listener.
@@ -98,9 +101,17 @@ impl Info {
         Self {
             peer,
             client,
+            is_client_named: true,
             client_field: client.field(),
             tls,
         }
+    }
+
+    /// The facts of a connection that has arrived.
+    fn of(arrival: &Arrival, tls: Option<tls::Info>) -> Self {
+        let mut info = Self::new(arrival.peer, arrival.client, tls);
+        info.is_client_named = arrival.is_client_named;
+        info
     }
 }
 
@@ -152,7 +163,8 @@ async fn open<S: Service>(
     service: S,
 ) -> Option<Serving<'_>> {
     let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
-    let (peer, client) = (arrival.peer, arrival.client);
+    let client = arrival.client;
+    let mut facts = Info::of(&arrival, None);
     let stream = Watched::new(arrival.stream, &watch);
     let counts = terms.counts;
     let open = counts.open(Protocol::Handshake);
@@ -184,8 +196,8 @@ async fn open<S: Service>(
         Ok(Ok(tls::Accepted { stream, info })) => {
             drop(open);
             let http2 = info.http2;
-            let info = Info::new(peer, client, Some(info));
-            let connection = serve::Connection::new(info, terms, watch, service);
+            facts.tls = Some(info);
+            let connection = serve::Connection::new(facts, terms, watch, service);
             return Some(if http2 {
                 Box::pin(connection.http2(stream))
             } else {
@@ -198,7 +210,7 @@ async fn open<S: Service>(
 
 /// Serves a connection to a plain HTTP listener until it is closed.
 pub async fn serve_plain(arrival: Arrival, terms: Terms<'_>, service: impl Service) {
-    let info = Info::new(arrival.peer, arrival.client, None);
+    let info = Info::of(&arrival, None);
     let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let stream = Watched::new(arrival.stream, &watch);
     serve::Connection::new(info, terms, watch, service)
