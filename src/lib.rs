@@ -75,6 +75,8 @@
 //!
 //! - Host, route, credentials, rights, then everything else: who has not logged in does not learn what is wrong
 //!   with a request.
+//! - A backslash in a path is 400, escaped or not: some servers take it for a slash, and it could lead to another route
+//!   than the one that was chosen.
 //! - A route is chosen by a path without `;parameters`: servlet containers, which some registries run in, cut them off
 //!   before they look at it. What is sent on keeps them.
 //! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
