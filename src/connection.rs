@@ -23,6 +23,7 @@ mod arrival;
 mod closing;
 mod drain;
 mod drive;
+mod early_response;
 mod frames;
 mod framing;
 #[cfg(any(test, fuzzing))]
@@ -38,6 +39,7 @@ mod watch;
 
 pub use arrival::Arrival;
 pub use drain::{Drain, Drainer};
+pub use early_response::EarlyResponses;
 use stream::Watched;
 use watch::Watch;
 
@@ -73,6 +75,8 @@ pub struct Terms<'a> {
     pub settings: &'a Settings,
     /// The cap on what unread request bodies of HTTP/2 hold, all connections together.
     pub budget: &'a Arc<Budget>,
+    /// The streams that are kept after an early response, of all connections.
+    pub early_responses: &'a Arc<EarlyResponses>,
     /// How it learns that the gate drains.
     pub drain: Drain,
     /// Where it counts.

@@ -26,6 +26,7 @@ mod deadlines;
 mod downgrade;
 mod drain;
 mod early;
+mod early_h2;
 mod endpoints;
 mod failures;
 mod forwarded;

@@ -27,6 +27,7 @@ mod client_certificates;
 mod clients;
 mod curl;
 mod docker;
+mod early_response;
 mod harbor;
 mod nginx;
 mod outage;
