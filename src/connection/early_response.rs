@@ -133,7 +133,7 @@ impl EarlyResponses {
 
 /// How long a client has to read the response: as nginx's `lingering_timeout`, and as after HTTP/1.
 const GRACE: Duration = Duration::from_secs(5);
-/// A kept stream costs about 2 KiB, so all of them cost a few megabytes.
+/// A kept stream costs 4 to 5 KiB, so all of them cost a few megabytes.
 const MOST: usize = 1024;
 
 #[cfg(test)]

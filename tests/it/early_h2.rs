@@ -1,8 +1,10 @@
 //! Early responses on HTTP/2: the client can read the response before the proxy resets the stream, and the reset comes in
 //! the end. Streams that are kept for that hold up nothing else.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::binary::{Gate, configured};
 use crate::early::refused;
 use crate::support::frames::{
     ACK, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, Outcome, PING, RST_STREAM,
@@ -35,7 +37,11 @@ fn head(request: &Ask) -> Vec<u8> {
 
 /// Has acknowledged the proxy's SETTINGS, so that its windows are valid.
 fn connect(proxy: &Proxy) -> Frames {
-    let mut frames = Frames::connect(proxy.https());
+    connect_to(proxy.https())
+}
+
+fn connect_to(address: SocketAddr) -> Frames {
+    let mut frames = Frames::connect(address);
     frames.send(frame(SETTINGS, ACK, 0, &[]));
     frames
 }
@@ -271,4 +277,32 @@ fn a_kept_stream_leaves_the_window_of_the_connection_alone() {
     assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
     frames.send(frame(SETTINGS, 0, 0, &[]));
     assert!(frames.barrier());
+}
+
+#[test]
+fn kept_streams_hold_little() {
+    const CONNECTIONS: usize = 4;
+    /// Half of the streams of a connection.
+    const STREAMS: usize = 50;
+    let registry = Registry::obliging();
+    let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let gate = Gate::start(&file);
+    let mut connections: Vec<Frames> = (0..CONNECTIONS).map(|_| connect_to(gate.address)).collect();
+    for frames in &mut connections {
+        is_served(frames);
+    }
+    let before = gate.memory();
+    for frames in &mut connections {
+        for _ in 0..STREAMS {
+            let stream = begin(frames, &anonymous());
+            assert_eq!(read_response(frames, stream), 401);
+            for _ in 0..10 {
+                frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
+            }
+        }
+        assert!(frames.barrier());
+    }
+    let more = gate.memory().saturating_sub(before);
+    println!("{} kept streams: {more} KiB", CONNECTIONS * STREAMS);
+    assert!(more < 8 * 1024, "{more} KiB");
 }
