@@ -219,7 +219,8 @@
 //!   there without a script. Only its own parts may be loaded, and as a name is never a tag, nothing in it runs.
 //! - No label holds what a client writes, so that the number of series is bounded by the configuration.
 //! - `check --live` changes nothing anywhere. Its push always has the same bytes, so that it leaves one blob however often it
-//!   is made, and gives its password only to who shows the configuration's own certificate.
+//!   is made, and sends the password only to a server that shows the configuration's own certificate. A listener that does
+//!   not fit the configuration is an error of a push and a warning otherwise, since a check may come before the reload.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.
