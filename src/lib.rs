@@ -209,8 +209,9 @@
 //! - Over plain HTTP every name of the site, on any port, is the site: an upstream behind a gate knows no better.
 //!   Of a challenge only the realm of `Bearer` is a URL, and only it is repaired.
 //! - Preflights of named origins are answered without a password, since browsers send none; `*` is no origin.
-//! - A proxy.toml imported from nginx opens nothing that nginx closed: what restricts access there and has no key here
-//!   closes its route, with a warning.
+//! - When a proxy.toml is imported from nginx, a directive that restricts access and has no counterpart closes its route,
+//!   with a warning. It is not proved that the importer finds every restriction, so the file begins with the request to
+//!   review each route.
 //! - A gate is not ready when another one would do better: before it serves, while it drains, with no endpoint up. A reload
 //!   that failed, or a certificate near its end, is a warning: all gates have it, and a balancer would take out each.
 //! - Watching has its own slots and seconds, on the main thread, and no password: the address or the file's rights say who
