@@ -97,6 +97,19 @@ impl Forward {
         &self.upstream
     }
 
+    /// Whether a client that addressed `outer` is led to `outer` by this URL in a response: the URL names the upstream, or
+    /// the site itself, by one of the origins that are replaced.
+    pub fn rewrites(&self, url: &str, outer: &Origin, is_site: &dyn Fn(&str) -> bool) -> bool {
+        let repair = Repair {
+            outer: outer.as_outer(),
+            host: &outer.authority,
+            upstream: self.upstream.authorities(),
+            internal: &self.internal,
+            is_site,
+        };
+        repair.is_rewritten(url)
+    }
+
     /// Sends a permitted request, and returns the upstream's answer as the client is to see it.
     pub fn send<'a>(
         &'a self,

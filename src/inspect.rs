@@ -1,88 +1,129 @@
-//! `check --live`: what the configuration cannot say by itself, asked of the registries, the certificates and this machine.
+//! `check --live`: the parts of a setup that the configuration file cannot show, asked of the registries, the certificates,
+//! this machine and the running proxy.
 //!
-//! Called by `cli`. Nothing is changed anywhere, unless a push is asked for, and every question ends within seconds; all are asked at once. Whether the
-//! files are readable and fit has been found when the snapshot was built.
+//! Called by `cli`. Nothing is changed anywhere, unless a push is asked for, and every question ends within seconds; all
+//! endpoints are asked at once. Whether the files are readable and fit has been found when the snapshot was built.
+//! `endpoint` judges what a registry answers, `listener` is the client of the proxy itself, `push` the round trip of a blob.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use http::StatusCode;
 use time::OffsetDateTime;
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 
-use crate::config::problem::{Place, Problem, Problems};
-use crate::config::{Auth, Config, Route};
+use crate::config::Config;
+use crate::config::problem::{Problem, Problems, Severity};
+use crate::listen::Binding;
 use crate::snapshot::Snapshot;
-use crate::upstream::{self, Endpoint, EndpointSettings, Upstream};
+use crate::upstream::{Endpoint, EndpointSettings, Upstream};
 
 mod addresses;
 mod bearer;
+mod endpoint;
 mod listener;
 mod push;
+mod remedy;
 
+use endpoint::{Probe, Subject};
+use listener::ListenerError;
 pub use push::Push;
 
-/// One endpoint of one route.
-struct Subject<'a> {
-    place: Place,
-    route: &'a Route,
-    endpoint: &'a Endpoint,
-    settings: &'a EndpointSettings,
-}
+/// The answers of endpoints, each asked once.
+type Probes = HashMap<Endpoint, Probe>;
 
-/// What endpoints answer, each asked once.
-type Answers = HashMap<Endpoint, Result<StatusCode, String>>;
-
-/// Says what is well, and adds to the problems what is not.
+/// Returns what is in order, and adds to the problems what is not.
 pub async fn run(config: &Config, snapshot: &Snapshot, problems: &mut Problems) -> Vec<String> {
     let mut facts = certificates(snapshot, OffsetDateTime::now_utc());
     let subjects = subjects(config, snapshot);
     let asked = subjects
         .iter()
         .map(|subject| (subject.endpoint.clone(), subject.settings.clone()));
-    let answers = ask_all(asked).await;
-    let mut told = Vec::new();
+    let probes = probe_all(asked).await;
+    let mut exposed = Vec::new();
     for subject in &subjects {
-        let Some(answer) = answers.get(subject.endpoint) else {
+        let Some(probe) = probes.get(subject.endpoint) else {
             continue;
         };
-        match subject.judge(answer) {
+        match subject.judge(probe) {
             // Routes share endpoints.
             Ok(fact) if !facts.contains(&fact) => facts.push(fact),
             Ok(_) => {}
             Err(problem) => problems.push(problem),
         }
-        if subject.guards(answer) && !told.contains(&subject.endpoint) {
-            told.push(subject.endpoint);
-            for problem in subject.exposures(&addresses::own()).await {
+        if subject.guards(probe) && !exposed.contains(&subject.endpoint) {
+            exposed.push(subject.endpoint);
+            for problem in exposures(subject, &addresses::own()).await {
                 problems.push(problem);
             }
         }
     }
+    greet_listeners(config, snapshot, problems, &mut facts).await;
     facts
 }
 
-/// A blob's way through the gate that serves with this configuration; says what was done, or adds what is wrong.
+/// Pushes a blob through the proxy that serves with this configuration and pulls it; returns what was done, or adds what
+/// is wrong.
 pub async fn try_push(
     push: &Push,
     config: &Config,
     snapshot: &Snapshot,
     problems: &mut Problems,
 ) -> Vec<String> {
-    push::run(push, config, snapshot)
-        .await
-        .unwrap_or_else(|why| {
-            problems.push(Problem::error(None, format!("the push failed: {why}")));
-            Vec::new()
-        })
+    let pushed = push::run(push, config, snapshot, problems.file()).await;
+    pushed.unwrap_or_else(|mut problem| {
+        problem.what = format!("the push failed: {}", problem.what);
+        problems.push(problem);
+        Vec::new()
+    })
+}
+
+/// Performs a TLS handshake with each address of `listen.https`, to find a proxy with an older configuration and other
+/// programs on the port. A proxy that does not run is no problem: the check may come before the start.
+async fn greet_listeners(
+    config: &Config,
+    snapshot: &Snapshot,
+    problems: &mut Problems,
+    facts: &mut Vec<String>,
+) {
+    let Some(site) = config.sites.first() else {
+        return;
+    };
+    for binding in &config.listen.https {
+        let Binding::Address(address) = binding else {
+            continue;
+        };
+        if address.port() == 0 {
+            continue;
+        }
+        // Without a certificate to expect there is nothing to compare.
+        let Ok(client) = push::client(site, config, snapshot, *address) else {
+            continue;
+        };
+        let (host, address) = (&client.host, client.address);
+        match client.greet().await {
+            Ok(()) => facts.push(format!("{address}: serves {host} with its certificate")),
+            Err(ListenerError::Connect(cause))
+                if cause.kind() == std::io::ErrorKind::ConnectionRefused =>
+            {
+                facts.push(format!(
+                    "{address}: nothing listens; the proxy is not running"
+                ));
+            }
+            Err(error) => {
+                let mut problem = client.problem(&error, problems.file());
+                problem.severity = Severity::Warning;
+                problems.push(problem);
+            }
+        }
+    }
 }
 
 fn certificates(snapshot: &Snapshot, now: OffsetDateTime) -> Vec<String> {
     let all = snapshot.certificates().iter().map(|certificate| {
         let site = certificate.site();
         let Some(until) = certificate.until() else {
-            return format!("{site}: no certificate yet; a gate that serves this asks for one");
+            return format!("{site}: no certificate yet; the proxy orders one while it serves");
         };
         let days = (until - now).whole_days();
         format!(
@@ -102,14 +143,18 @@ fn subjects<'a>(config: &'a Config, snapshot: &'a Snapshot) -> Vec<Subject<'a>> 
             continue;
         };
         for route in &site.routes {
-            let Some(built) = built.routes.iter().find(|built| built.path == route.path) else {
+            let Some(found) = built.routes.iter().find(|built| built.path == route.path) else {
                 continue;
             };
-            let upstream: &Upstream = built.forward.upstream();
+            let upstream: &Upstream = found.forward.upstream();
             let settings = upstream.settings();
             subjects.extend(settings.endpoints.iter().map(|endpoint| Subject {
                 place: route.upstream.place,
+                config,
+                site,
+                built,
                 route,
+                forward: &found.forward,
                 endpoint,
                 settings: &settings.each,
             }));
@@ -118,98 +163,59 @@ fn subjects<'a>(config: &'a Config, snapshot: &'a Snapshot) -> Vec<Subject<'a>> 
     subjects
 }
 
-async fn ask_all(subjects: impl Iterator<Item = (Endpoint, EndpointSettings)>) -> Answers {
+async fn probe_all(subjects: impl Iterator<Item = (Endpoint, EndpointSettings)>) -> Probes {
     let mut asking = JoinSet::new();
-    let mut answers = Answers::new();
+    let mut asked = Vec::new();
     for (endpoint, settings) in subjects {
-        if !answers.contains_key(&endpoint) {
-            answers.insert(endpoint.clone(), Err("it was not asked".to_owned()));
+        if !asked.contains(&endpoint) {
+            asked.push(endpoint.clone());
             asking.spawn(async move {
-                let answer = upstream::ask(&endpoint, &settings).await;
-                (endpoint, answer)
+                let probe = Probe::send(&endpoint, &settings).await;
+                (endpoint, probe)
             });
         }
     }
-    while let Some(asked) = asking.join_next().await {
-        if let Ok((endpoint, answer)) = asked {
-            answers.insert(endpoint, answer);
-        }
+    let mut probes = Probes::new();
+    while let Some(done) = asking.join_next().await {
+        probes.extend(done.ok());
     }
-    answers
+    probes
 }
 
-impl Subject<'_> {
-    /// Whether what it says to someone without credentials fits the route.
-    fn judge(&self, answer: &Result<StatusCode, String>) -> Result<String, Problem> {
-        let endpoint = self.endpoint;
-        let is_left = matches!(self.route.auth, Auth::LeftToUpstream);
-        let warning = |what: String| Problem::warning(self.place, what);
-        match answer {
-            Err(why) => Err(Problem::error(self.place, format!("no answer: {why}"))
-                .because(format!("requests for {endpoint} fail"))
-                .fix("start what should listen there, or correct the address")),
-            Ok(status) if !self.route.registry => Ok(format!("{endpoint} answers ({status})")),
-            Ok(StatusCode::OK) if is_left => Err(Problem::error(
-                self.place,
-                format!("{endpoint} asks nobody for a password, and neither does the gate"),
-            )
-            .because("mode = \"upstream\" leaves it to the registry who is asking: anyone may push")
-            .fix(
-                "write mode = \"basic\" with a password file, or give the registry its own users",
-            )),
-            Ok(StatusCode::OK) => Ok(format!("{endpoint} answers as a registry does")),
-            Ok(StatusCode::UNAUTHORIZED) if is_left => Ok(format!(
-                "{endpoint} answers as a registry does that knows its users"
-            )),
-            Ok(StatusCode::UNAUTHORIZED) => Err(warning(format!(
-                "{endpoint} asks for a password of its own"
+/// An error for each of `own`, the addresses at which others reach this machine, where the same port lets everyone in.
+async fn exposures(subject: &Subject<'_>, own: &[IpAddr]) -> Vec<Problem> {
+    let Endpoint::Tcp { host, port } = subject.endpoint else {
+        return Vec::new();
+    };
+    let bare = host.trim_matches(['[', ']']);
+    let found = lookup_host((bare, *port)).await;
+    let mut addresses = found.into_iter().flatten().map(|address| address.ip());
+    // An address of another machine says nothing about this one.
+    if !addresses.any(|address| address.is_loopback() || own.contains(&address)) {
+        return Vec::new();
+    }
+    let others = own.iter().map(|address| {
+        let (host, port) = (address.to_string(), *port);
+        (Endpoint::Tcp { host, port }, subject.settings.clone())
+    });
+    let probes = probe_all(others).await;
+    let mut open: Vec<_> = probes
+        .into_iter()
+        .filter(|(_, probe)| probe.is_open())
+        .map(|(endpoint, _)| endpoint.to_string())
+        .collect();
+    open.sort();
+    let problem = |exposed: String| {
+        Problem::error(subject.place, format!("{exposed} answers without a password"))
+            .because(format!(
+                "clients that reach it go past the gate to what {} holds",
+                subject.endpoint
             ))
-            .because("the gate sends none on, so nobody gets anything")
-            .fix("take the registry's own users away, or write mode = \"upstream\"")),
-            Ok(status) => Err(warning(format!("{endpoint} answers {status} to /v2/"))
-                .because("a registry says 200, or 401")
-                .fix("see whether something else listens there")),
-        }
-    }
-
-    /// Whether the gate stands before what would let everybody in.
-    fn guards(&self, answer: &Result<StatusCode, String>) -> bool {
-        let asks = !matches!(self.route.auth, Auth::Open | Auth::LeftToUpstream);
-        asks && *answer == Ok(StatusCode::OK)
-    }
-
-    /// An error for each of `own`, the addresses at which others reach this machine, where the same port answers.
-    async fn exposures(&self, own: &[IpAddr]) -> Vec<Problem> {
-        let Endpoint::Tcp { host, port } = self.endpoint else {
-            return Vec::new();
-        };
-        let bare = host.trim_matches(['[', ']']);
-        let found = lookup_host((bare, *port)).await;
-        let mut addresses = found.into_iter().flatten().map(|address| address.ip());
-        // One of another machine says nothing about this one.
-        if !addresses.any(|address| address.is_loopback() || own.contains(&address)) {
-            return Vec::new();
-        }
-        let others = own.iter().map(|address| {
-            let (host, port) = (address.to_string(), *port);
-            (Endpoint::Tcp { host, port }, self.settings.clone())
-        });
-        let answers = ask_all(others).await;
-        let mut open: Vec<_> = answers
-            .into_iter()
-            .filter(|(_, answer)| *answer == Ok(StatusCode::OK))
-            .map(|(endpoint, _)| endpoint.to_string())
-            .collect();
-        open.sort();
-        let problem = |place: String| {
-            Problem::error(self.place, format!("{place} answers without a password"))
-                .because(format!("whoever reaches it goes past the gate to what {} holds", self.endpoint))
-                .fix(format!(
-                    "let the registry listen on 127.0.0.1 alone (addr: 127.0.0.1:{port}, or docker run -p 127.0.0.1:{port}:5000)"
-                ))
-        };
-        open.into_iter().map(problem).collect()
-    }
+            .fix(format!(
+                "let the registry listen on 127.0.0.1 alone (addr: 127.0.0.1:{port}, or docker run -p 127.0.0.1:{port}:5000)"
+            ))
+    };
+    open.into_iter().map(problem).collect()
 }
 
 #[cfg(test)]

@@ -225,8 +225,9 @@
 //! - Over plain HTTP every name of the site, on any port, is the site: an upstream behind a gate knows no better.
 //!   Of a challenge only the realm of `Bearer` is a URL, and only it is repaired.
 //! - Preflights of named origins are answered without a password, since browsers send none; `*` is no origin.
-//! - A proxy.toml imported from nginx opens nothing that nginx closed: what restricts access there and has no key here
-//!   closes its route, with a warning.
+//! - When a proxy.toml is imported from nginx, a directive that restricts access and has no counterpart closes its route,
+//!   with a warning. It is not proved that the importer finds every restriction, so the file begins with the request to
+//!   review each route.
 //! - A gate is not ready when another one would do better: before it serves, while it drains, with no endpoint up. A reload
 //!   that failed, or a certificate near its end, is a warning: all gates have it, and a balancer would take out each.
 //! - Watching has its own slots and seconds, on the main thread, and no password: the address or the file's rights say who
@@ -235,7 +236,8 @@
 //!   there without a script. Only its own parts may be loaded, and as a name is never a tag, nothing in it runs.
 //! - No label holds what a client writes, so that the number of series is bounded by the configuration.
 //! - `check --live` changes nothing anywhere. Its push always has the same bytes, so that it leaves one blob however often it
-//!   is made, and gives its password only to who shows the configuration's own certificate.
+//!   is made, and sends the password only to a server that shows the configuration's own certificate. A listener that does
+//!   not fit the configuration is an error of a push and a warning otherwise, since a check may come before the reload.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.

@@ -38,8 +38,8 @@ pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
 pub use error::Error;
 pub use node::Check;
-pub use state::{State, ask};
-pub use trust::{HandshakeError, Trust, TrustError};
+pub use state::{State, probe};
+pub use trust::{HandshakeError, HandshakeFault, Trust, TrustError};
 
 use balance::Marked;
 use error::Failure;

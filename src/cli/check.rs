@@ -20,13 +20,13 @@ pub(super) struct Checking {
     /// Exit code 1 when something is wrong
     #[arg(long, conflicts_with = "who")]
     live: bool,
-    /// Push a tiny blob into this repository through the gate that serves, pull it, and say what is left of it
-    #[arg(long, value_name = "REPOSITORY", requires = "live")]
+    /// Push a tiny blob into this repository through the running proxy, pull it, and say what is left of it; implies --live
+    #[arg(long, value_name = "REPOSITORY", conflicts_with = "who")]
     push: Option<String>,
     /// Log in as this user for the push
     #[arg(long, value_name = "USER", requires = "push")]
     user: Option<String>,
-    /// Take his password from the first line of standard input
+    /// Take the password from the first line of standard input
     #[arg(long, requires = "user")]
     stdin: bool,
     /// Ask for the rights of this user, or of @anonymous or @network
@@ -86,7 +86,7 @@ pub(super) fn run(checking: &Checking) -> ExitCode {
             Err(unclear) => misuse(&unclear),
         };
     }
-    if checking.live {
+    if checking.live || checking.push.is_some() {
         let push = match checking.push() {
             Ok(push) => push,
             Err(why) => return fail(&why.to_string()),

@@ -12,7 +12,8 @@ use crate::config::nginx::{self, Disk};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// From nginx: all server blocks that lead somewhere, with a remark for what changed or fell away
+    /// From nginx: all server blocks that lead somewhere, with a remark for what changed or fell away. Review each route
+    /// before it serves: the translation may let in requests that nginx refused
     #[command(after_help = EXAMPLES)]
     Nginx(Nginx),
 }
@@ -46,6 +47,9 @@ pub(super) fn run(verb: &Verb) -> ExitCode {
         counted(import.warnings.len(), "warning"),
         counted(import.fallen, "directive"),
     ));
+    warn(
+        "review each route against the nginx configuration before it serves: the top of the file says what to compare",
+    );
     ExitCode::SUCCESS
 }
 

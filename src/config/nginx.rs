@@ -3,7 +3,8 @@
 //! Called by `cli` for `tidegate import nginx`. `lex` and `tree` read nginx's syntax, `include` puts the files
 //! together, `translate` makes a `draft` of the parts that `site`, `routes` and their neighbours understand, and
 //! `write` prints it with the `remarks`. Of the files that a configuration names (certificates, passwords) none is
-//! opened. What restricted access in nginx and cannot be said here closes its route; it never opens one.
+//! opened. A directive that restricts access and has no counterpart closes its route. It is not proved that this finds every
+//! restriction, so the file asks the operator to review each route.
 
 use std::path::{Path, PathBuf};
 

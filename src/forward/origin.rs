@@ -74,6 +74,11 @@ impl<F: Fn(&str) -> bool> Repair<'_, F> {
         }
     }
 
+    /// Whether a URL of a response names an origin that is replaced by the outer one.
+    pub(super) fn is_rewritten(&self, url: &str) -> bool {
+        self.url(url).is_some()
+    }
+
     /// The repaired URL; `None` when it is relative or points elsewhere.
     fn url(&self, url: &str) -> Option<String> {
         let (scheme, authority, rest) = split(url)?;

@@ -1,51 +1,67 @@
-//! A client of the gate's own listener: TLS to the address of the configuration, one request a connection.
+//! The client that `check --live` uses towards the proxy's own listener: TLS to an address of the configuration, then one
+//! request per connection.
 //!
-//! Called by `push`. Who answers there must show the very certificate of the configuration, or one of the gate's own CA:
-//! whoever else holds the port gets no password.
+//! The server must show the certificate of the configuration, or one of the proxy's own CA. Another program on the port
+//! gets no password.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use zeroize::Zeroizing;
+use tokio_rustls::client::TlsStream;
 
-/// Where it is, and by what name it is asked.
+use super::remedy::errno_remedy;
+use crate::config::problem::Problem;
+
+/// A client of one site at one address of `listen.https`.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct ListenerClient {
     pub(super) address: SocketAddr,
+    /// The name for SNI and `Host`.
     pub(super) host: String,
     pub(super) tls: Arc<ClientConfig>,
+    /// The listener expects a PROXY header from this machine.
+    pub(super) sends_proxy_header: bool,
 }
 
-/// An answer, whole.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+/// Why a listener gave no response.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ListenerError {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    #[error("{0} is no name for which a certificate can be issued")]
+    Name(String),
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("the connection broke off: {0}")]
+    Http(#[source] hyper::Error),
+    #[error("the response cannot be read: {0}")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no response within {0:?}")]
+    Silent(Duration),
 }
 
-/// What is asked; the target is in origin-form.
-#[derive(Debug)]
-pub(super) struct Request<'a> {
-    pub(super) method: Method,
-    pub(super) target: &'a str,
-    pub(super) body: &'a [u8],
-}
-
-impl Listener {
-    /// What `Host` says.
+impl ListenerClient {
+    /// The value of `Host`.
     pub(super) fn authority(&self) -> String {
         match self.address.port() {
             443 => self.host.clone(),
@@ -53,123 +69,144 @@ impl Listener {
         }
     }
 
-    /// Asks, and reads the answer to its end.
-    pub(super) async fn ask(
-        &self,
-        request: &Request<'_>,
-        authorization: Option<&str>,
-    ) -> Result<Reply, String> {
-        let asked = timeout(PATIENCE, self.exchange(request, authorization)).await;
-        let bytes = asked.map_err(|_elapsed| format!("no answer within {PATIENCE:?}"))??;
-        parse(&bytes).ok_or_else(|| "what came is no whole HTTP answer".to_owned())
+    /// Performs a TLS handshake and closes the connection.
+    pub(super) async fn greet(&self) -> Result<(), ListenerError> {
+        bounded(PROBE, async { self.connect().await.map(drop) }).await
     }
 
-    async fn exchange(
+    /// Sends a request over a new connection and reads the whole response.
+    pub(super) async fn send(
         &self,
-        request: &Request<'_>,
-        authorization: Option<&str>,
-    ) -> Result<Vec<u8>, String> {
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, ListenerError> {
+        bounded(PATIENCE, async {
+            exchange(self.connect().await?, request).await
+        })
+        .await
+    }
+
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, ListenerError> {
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| format!("{} is no name for a certificate", self.host))?;
-        let stream = TcpStream::connect(self.address)
-            .await
-            .map_err(|error| format!("cannot connect: {error}; does the gate run?"))?;
+            .map_err(|_| ListenerError::Name(self.host.clone()))?;
+        let connected = TcpStream::connect(self.address).await;
+        let mut stream = connected.map_err(ListenerError::Connect)?;
+        if self.sends_proxy_header {
+            let sent = stream.write_all(b"PROXY UNKNOWN\r\n").await;
+            sent.map_err(ListenerError::Connect)?;
+        }
         let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let mut stream = connector
-            .connect(name, stream)
-            .await
-            .map_err(|error| format!("no TLS: {error}"))?;
-        let head = self.head(request, authorization);
-        let written = async {
-            stream.write_all(head.as_bytes()).await?;
-            stream.write_all(request.body).await?;
-            stream.flush().await
-        };
-        written
-            .await
-            .map_err(|error| format!("it broke off: {error}"))?;
-        let mut bytes = Vec::new();
-        // Where it ends without a goodbye, the length tells whether all has come.
-        let _ = stream.take(MOST).read_to_end(&mut bytes).await;
-        Ok(bytes)
+        let secured = connector.connect(name, stream).await;
+        secured.map_err(ListenerError::Handshake)
     }
 
-    fn head(&self, request: &Request<'_>, authorization: Option<&str>) -> Zeroizing<String> {
-        let Request {
-            method,
-            target,
-            body,
-        } = request;
-        let mut head = Zeroizing::new(format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
-             Content-Type: application/octet-stream\r\nContent-Length: {}\r\n",
-            self.authority(),
-            body.len()
-        ));
-        if let Some(authorization) = authorization {
-            head.extend(["Authorization: ", authorization, "\r\n"]);
+    /// What a failure says about the listener, and what to do.
+    pub(super) fn problem(&self, error: &ListenerError, file: &Path) -> Problem {
+        let (address, file) = (self.address, file.display());
+        let port = address.port();
+        let who = format!("ss -ltnp 'sport = :{port}' shows the program");
+        match error {
+            ListenerError::Connect(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
+                Problem::error(None, format!("nothing listens on {address}; is the proxy running?"))
+                    .fix(format!("start it (systemctl start tidegate, or tidegate serve -c {file}), then check again"))
+            }
+            ListenerError::Connect(cause) => {
+                let (what, fix) = errno_remedy(cause, "the proxy");
+                Problem::error(None, format!("cannot connect to {address}: {what}")).fix(fix)
+            }
+            ListenerError::Name(_) => Problem::error(None, error.to_string())
+                .fix("write a DNS name or an IP address in site.hosts"),
+            ListenerError::Handshake(cause) => self.handshake_problem(cause, &who, &file.to_string()),
+            ListenerError::Silent(_) => {
+                Problem::error(None, format!("{address} accepts connections and does not answer ({error})"))
+                    .because("the proxy waits for the registry, or another program has the port")
+                    .fix(format!("look at the log of the proxy; {who}"))
+            }
+            ListenerError::Http(_) | ListenerError::Body(_) => {
+                Problem::error(None, format!("{address}: {error}"))
+                    .fix("look at the log of the proxy at this moment")
+            }
         }
-        head.push_str("\r\n");
-        head
     }
-}
 
-fn parse(bytes: &[u8]) -> Option<Reply> {
-    let mut fields = [httparse::EMPTY_HEADER; 100];
-    let mut raw = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(length) = raw.parse(bytes).ok()? else {
-        return None;
-    };
-    let mut headers = HeaderMap::new();
-    for field in raw.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        headers.append(name, HeaderValue::from_bytes(field.value).ok()?);
-    }
-    let rest = bytes.get(length..)?;
-    let body = match headers.get(header::CONTENT_LENGTH) {
-        Some(length) => rest.get(..length.to_str().ok()?.parse().ok()?)?.to_vec(),
-        None if headers.contains_key(header::TRANSFER_ENCODING) => chunks(rest)?,
-        None => rest.to_vec(),
-    };
-    Some(Reply {
-        status: StatusCode::from_u16(raw.code?).ok()?,
-        headers,
-        body,
-    })
-}
-
-fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(rest) else {
-            return None;
-        };
-        if size == 0 {
-            return Some(body);
+    fn handshake_problem(&self, cause: &io::Error, who: &str, file: &str) -> Problem {
+        let (address, host) = (self.address, &self.host);
+        let tls = cause
+            .get_ref()
+            .and_then(|cause| cause.downcast_ref::<Error>());
+        match tls {
+            Some(Error::InvalidCertificate(wrong)) => {
+                let what = match wrong {
+                    CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                        format!("{address} shows a certificate that has expired")
+                    }
+                    _ => format!("{address} shows another certificate for {host} than the configuration names"),
+                };
+                Problem::error(None, what)
+                    .because("the running proxy still has an older configuration, or another program has the port; \
+                              nothing was sent")
+                    .fix(format!("tidegate reload -c {file}; {who}"))
+            }
+            Some(Error::InvalidMessage(_)) => {
+                Problem::error(None, format!("what listens on {address} does not speak TLS"))
+                    .because("listen.https names the address, so another program has the port; nothing was sent")
+                    .fix(format!("stop the other program or write another port in listen.https; {who}"))
+            }
+            Some(Error::AlertReceived(alert)) => {
+                Problem::error(None, format!("{address} refused the TLS handshake for {host} (alert {alert:?})"))
+                    .because("the running proxy has no certificate for this host: it has an older configuration, or waits \
+                              for its first certificate")
+                    .fix(format!("tidegate reload -c {file}; the log of the proxy says more"))
+            }
+            _ => Problem::error(None, format!("{address} ended the TLS handshake for {host}: {cause}"))
+                .because("another program has the port, or listen.proxy_protocol of the running proxy differs from the file's")
+                .fix(format!("tidegate reload -c {file}; {who}")),
         }
-        let size = usize::try_from(size).ok()?;
-        let end = start.checked_add(size)?;
-        body.extend(rest.get(start..end)?);
-        rest = rest.get(end..)?.strip_prefix(b"\r\n")?;
     }
 }
 
-/// TLS with whoever shows this certificate.
-pub(super) fn with_certificate(shown: CertificateDer<'static>) -> Result<Arc<ClientConfig>, Error> {
+async fn bounded<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, ListenerError>>,
+) -> Result<T, ListenerError> {
+    let done = timeout(time, work).await;
+    done.unwrap_or(Err(ListenerError::Silent(time)))
+}
+
+/// One request and its whole response over an open connection.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, ListenerError> {
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(ListenerError::Http)?;
+    // The set aborts the task when it is dropped.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let response = sender.send_request(request).await;
+    let (head, body) = response.map_err(ListenerError::Http)?.into_parts();
+    let collected = Limited::new(body, MAX_BODY).collect().await;
+    let body = collected.map_err(ListenerError::Body)?.to_bytes();
+    Ok(Response::from_parts(head, body))
+}
+
+/// TLS that accepts this certificate and no other.
+pub(super) fn with_certificate(
+    pinned: CertificateDer<'static>,
+) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider();
-    let same = Same {
-        shown,
+    let verifier = PinnedCertificate {
+        pinned,
         provider: Arc::clone(&provider),
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(same))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
-/// TLS with whoever has a certificate of the CA in this file.
+/// TLS that accepts the certificates of the CA in this file.
 pub(super) fn of_authority(path: &Path) -> Result<Arc<ClientConfig>, String> {
     let text =
         std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -177,12 +214,42 @@ pub(super) fn of_authority(path: &Path) -> Result<Arc<ClientConfig>, String> {
     let (added, _) =
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).flatten());
     if added == 0 {
-        return Err(format!("{} holds no CA", path.display()));
+        return Err(format!("{} holds no CA certificate", path.display()));
     }
+    with_roots(roots).map_err(|error| error.to_string())
+}
+
+/// Whether a server at this address speaks TLS. The handshake trusts no CA, so it ends at the server's certificate, before
+/// any data.
+pub(super) async fn speaks_tls(host: &str, port: u16) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    let (Ok(name), Ok(tls)) = (
+        ServerName::try_from(host.to_owned()),
+        with_roots(RootCertStore::empty()),
+    ) else {
+        return false;
+    };
+    let handshake = async {
+        let stream = TcpStream::connect((host, port)).await?;
+        TlsConnector::from(tls).connect(name, stream).await
+    };
+    match timeout(PROBE, handshake).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            matches!(
+                cause,
+                Some(Error::InvalidCertificate(_) | Error::AlertReceived(_))
+            )
+        }
+        Err(_elapsed) => false,
+    }
+}
+
+fn with_roots(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
     let builder = ClientConfig::builder_with_provider(provider());
     let config = builder
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
@@ -192,14 +259,14 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// The configuration says which certificate it is, so there is nothing to be vouched for.
+/// Accepts the one certificate that the configuration names, whoever issued it.
 #[derive(Debug)]
-struct Same {
-    shown: CertificateDer<'static>,
+struct PinnedCertificate {
+    pinned: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Same {
+impl ServerCertVerifier for PinnedCertificate {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -208,13 +275,10 @@ impl ServerCertVerifier for Same {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if *end_entity == self.shown {
+        if *end_entity == self.pinned {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(Error::General(
-            "another certificate is shown than the configuration names; does the gate run with it?"
-                .to_owned(),
-        ))
+        Err(CertificateError::ApplicationVerificationFailure.into())
     }
 
     fn verify_tls12_signature(
@@ -243,25 +307,45 @@ impl ServerCertVerifier for Same {
     }
 }
 
+/// For one connection with its response: longer than the proxy waits for an upstream connection.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// More than any answer to what is asked here.
-const MOST: u64 = 1 << 20;
+/// For a handshake alone.
+const PROBE: Duration = Duration::from_secs(5);
+/// More than any response to these requests has.
+const MAX_BODY: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
-    #[test]
-    fn an_answer_is_whole_or_none() {
-        let reply = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").unwrap();
-        assert_eq!((reply.status.as_u16(), reply.body), (200, b"hi".to_vec()));
+    async fn response_to(bytes: &'static [u8]) -> Result<Response<Bytes>, ListenerError> {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move {
+            let _ = far.read(&mut [0; 4096]).await;
+            let _ = far.write_all(bytes).await;
+        });
+        let request = Request::new(Full::default());
+        exchange(near, request).await
+    }
+
+    #[tokio::test]
+    async fn a_response_is_whole_or_an_error() {
+        let sized = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        let response = response_to(sized).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.into_body(), "hi");
         let chunked =
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\n\r\n";
-        assert_eq!(parse(chunked).unwrap().body, b"hi!");
-        for cut in 0..chunked.len() - 4 {
-            assert!(parse(&chunked[..cut]).is_none(), "{cut}");
+        let response = response_to(chunked).await.unwrap();
+        assert_eq!(response.into_body(), "hi!");
+        for cut in 0..sized.len() {
+            assert!(response_to(&sized[..cut]).await.is_err(), "{cut}");
         }
-        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi").is_none());
-        assert!(parse(b"").is_none() && parse(b"what").is_none());
+        for cut in 0..chunked.len() - 4 {
+            assert!(response_to(&chunked[..cut]).await.is_err(), "{cut}");
+        }
+        assert!(response_to(b"what is this\r\n\r\n").await.is_err());
     }
 }

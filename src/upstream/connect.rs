@@ -82,7 +82,7 @@ pub(super) async fn open(
     let socket = match timeout(within, connect(endpoint, settings)).await {
         Ok(connected) => connected.map_err(|error| match error {
             Error::Connect(cause) if is_exhausted(&cause) => Error::Exhausted(cause),
-            Error::Connect(cause) => Error::Connect(at(endpoint, &cause)),
+            Error::Connect(cause) => Error::Connect(at(endpoint, cause)),
             other => other,
         })?,
         Err(_) => return Err(Error::ConnectTimeout(within)),
@@ -153,14 +153,24 @@ async fn dial_any(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpS
     Err(refusal)
 }
 
-/// An error's kind and number are lost with its words, so what they say is asked before: see `is_local`.
-fn at(endpoint: &Endpoint, cause: &io::Error) -> io::Error {
-    let kind = if is_local(cause) {
+/// A failed connect with the endpoint in its text. The error of the system stays its source, so that the errno is not lost.
+#[derive(Debug, thiserror::Error)]
+#[error("{endpoint}: {cause}")]
+struct ConnectFailure {
+    endpoint: String,
+    #[source]
+    cause: io::Error,
+}
+
+/// Adds the endpoint to the text of a failed connect. The kind says whose fault the failure is: see `is_local`.
+fn at(endpoint: &Endpoint, cause: io::Error) -> io::Error {
+    let kind = if is_local(&cause) {
         io::ErrorKind::ResourceBusy
     } else {
         cause.kind()
     };
-    io::Error::new(kind, format!("{endpoint}: {cause}"))
+    let endpoint = endpoint.to_string();
+    io::Error::new(kind, ConnectFailure { endpoint, cause })
 }
 
 /// The gate lacks what a connection takes: nothing is known of the endpoint then.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderValue, Method, Request, Response, request, response};
 use tokio::time::{Instant, timeout};
 
 use super::answer::Answer;
@@ -152,20 +152,18 @@ impl Node {
         })
     }
 
-    /// Asks as a registry is asked, and says what it answers or why it does not. Over a connection of its own: the pool's
-    /// belong to the workers.
-    pub(super) async fn ask(&self) -> Result<StatusCode, String> {
+    /// Sends `GET /v2/` over a new connection, since pooled connections belong to the workers, and returns the head of the
+    /// response.
+    pub(super) async fn probe(&self) -> Result<response::Parts, Error> {
         let asking = async {
             let stream = connect::open(&self.endpoint, &self.settings).await?;
             let connection = Connection::new(stream, CHECK, self.settings.head_size);
             let exchanged = connection.exchange(&self.question(), Body::empty()).await;
             let (head, _body) = exchanged.map_err(|failure| failure.error)?;
-            Ok(head.status)
+            Ok(head)
         };
-        match timeout(CHECK, asking).await {
-            Ok(asked) => asked.map_err(|error: Error| error.in_full()),
-            Err(_) => Err(format!("no answer to a check for {CHECK:?}")),
-        }
+        let probed = timeout(CHECK, asking).await;
+        probed.unwrap_or(Err(Error::Silent(CHECK)))
     }
 
     fn question(&self) -> request::Parts {
@@ -185,8 +183,9 @@ impl Node {
 impl Check {
     /// Asks the endpoint whether it is there, and notes what it says.
     pub async fn run(self) {
-        // Any answer will do.
-        let outcome = self.node.ask().await.map(|_status| ());
+        // Any response will do.
+        let probed = self.node.probe().await;
+        let outcome = probed.map(drop).map_err(|error| error.in_full());
         self.node.health.checked(Instant::now(), outcome);
     }
 }

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::response;
 
 use super::node::Node;
-use super::{Endpoint, EndpointSettings, Upstream};
+use super::{Endpoint, EndpointSettings, Error, Upstream};
 
 /// How an endpoint is at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +34,16 @@ impl Upstream {
     }
 }
 
-/// What an endpoint answers to `GET /v2/` without credentials, or why it does not within a few seconds. It is asked for
-/// this alone: nothing is pooled, and no health is noted.
+/// Sends `GET /v2/` without credentials to an endpoint and returns the head of the response, within a few seconds. The
+/// connection is not pooled, and the outcome does not count as a health check.
 ///
 /// # Errors
-/// In words, with their cause.
-pub async fn ask(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<StatusCode, String> {
+/// The same errors as a request through the proxy would meet.
+pub async fn probe(
+    endpoint: &Endpoint,
+    settings: &EndpointSettings,
+) -> Result<response::Parts, Error> {
     Node::new(endpoint.clone(), settings.clone(), 0, None)
-        .ask()
+        .probe()
         .await
 }

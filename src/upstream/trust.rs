@@ -57,6 +57,35 @@ pub enum TrustError {
 pub struct HandshakeError {
     host: String,
     what: String,
+    fault: HandshakeFault,
+}
+
+/// The kinds of failed handshakes that have a remedy of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFault {
+    /// The first bytes of the server were no TLS record.
+    NotTls,
+    /// The server closed the connection during the handshake.
+    Closed,
+    /// No trusted CA has issued the certificate.
+    UnknownIssuer,
+    /// The certificate is for other names.
+    WrongName,
+    /// The certificate is no longer valid.
+    Expired,
+    /// The certificate is not valid yet.
+    NotValidYet,
+    /// The server ended the handshake with an alert.
+    Alert,
+    /// Any other failure.
+    Other,
+}
+
+impl HandshakeError {
+    /// The kind of the failure.
+    pub fn fault(&self) -> HandshakeFault {
+        self.fault
+    }
 }
 
 /// Opening a pipe would wait for a writer, and with it a reload for ever.
@@ -140,13 +169,17 @@ impl Trust {
         let failed = |what: String| HandshakeError {
             host: host.to_owned(),
             what,
+            fault: HandshakeFault::Other,
         };
         let trust = trust.ok_or_else(|| failed("no CA is trusted here".to_owned()))?;
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| failed("no certificate can be for such a name".to_owned()))?;
         let connector = TlsConnector::from(Arc::clone(&trust.config));
         let secured = connector.connect(name, stream).await;
-        secured.map_err(|error| failed(explain(&error)))
+        secured.map_err(|error| HandshakeError {
+            fault: fault(&error),
+            ..failed(explain(&error))
+        })
     }
 }
 
@@ -165,11 +198,37 @@ impl fmt::Debug for Trust {
     }
 }
 
+/// The error of rustls within an error of a handshake; `None` when the socket failed.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|cause| cause.downcast_ref())
+}
+
+fn fault(error: &io::Error) -> HandshakeFault {
+    use CertificateError as E;
+    match tls_error(error) {
+        Some(rustls::Error::InvalidMessage(_)) => HandshakeFault::NotTls,
+        Some(rustls::Error::AlertReceived(_)) => HandshakeFault::Alert,
+        Some(rustls::Error::InvalidCertificate(wrong)) => match wrong {
+            E::UnknownIssuer | E::BadSignature => HandshakeFault::UnknownIssuer,
+            E::NotValidForName | E::NotValidForNameContext { .. } => HandshakeFault::WrongName,
+            E::Expired | E::ExpiredContext { .. } => HandshakeFault::Expired,
+            E::NotValidYet | E::NotValidYetContext { .. } => HandshakeFault::NotValidYet,
+            _ => HandshakeFault::Other,
+        },
+        None if is_closed(error) => HandshakeFault::Closed,
+        _ => HandshakeFault::Other,
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 fn explain(error: &io::Error) -> String {
-    let cause = error
-        .get_ref()
-        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
+    match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(wrong)) => explain_certificate(wrong),
         Some(rustls::Error::InvalidMessage(_)) => format!("what answers there is no TLS ({error})"),
         Some(rustls::Error::AlertReceived(alert)) => {

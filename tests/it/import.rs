@@ -88,6 +88,56 @@ fn every_file_of_the_corpus_becomes_what_stands_beside_it() {
 }
 
 #[test]
+fn every_file_begins_with_the_request_to_review_each_route() {
+    for name in corpus() {
+        let toml = imported(&name).toml;
+        let head: Vec<_> = toml
+            .lines()
+            .take_while(|line| line.starts_with('#'))
+            .collect();
+        let head = head.join("\n");
+        for words in [
+            "Review each route below against the nginx configuration before it serves",
+            "may let in",
+            "auth_basic, auth_request, satisfy, allow, deny and client certificates",
+            "limit_except, if, return, regular expressions",
+            "proxy_set_header, above all Authorization",
+            "server_name, default_server and listen",
+            "tidegate check --live -c proxy.toml",
+        ] {
+            assert!(head.contains(words), "{name}: {words} in {head}");
+        }
+    }
+}
+
+/// Every restriction would have to be found for such a promise, and that is not shown.
+#[test]
+fn no_text_promises_that_an_import_opens_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let help = crate::binary::run(&["import", "nginx", "--help"]);
+    let mut texts = vec![("--help".to_owned(), crate::binary::text(&help.stdout))];
+    for name in [
+        "README.md",
+        "src/lib.rs",
+        "src/config/nginx.rs",
+        "examples/debian/tidegate.1",
+    ] {
+        texts.push((
+            name.to_owned(),
+            fs::read_to_string(root.join(name)).unwrap(),
+        ));
+    }
+    for (name, said) in texts {
+        let said = said.split_whitespace().filter(|word| *word != "//!");
+        let said = said.collect::<Vec<_>>().join(" ").to_lowercase();
+        assert!(said.contains("review each route"), "{name}");
+        for promise in ["opens nothing", "nothing that was closed", "never opens"] {
+            assert!(!said.contains(promise), "{name}: {promise}");
+        }
+    }
+}
+
+#[test]
 fn what_comes_out_is_accepted_by_check() {
     for name in corpus() {
         accepted(&name, &imported(&name).toml);
@@ -262,6 +312,10 @@ fn the_command_prints_a_file_and_says_what_to_look_at() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("a.conf:2: the route is closed"), "{said}");
     assert!(said.contains("2 warnings to look at, "), "{said}");
+    assert!(
+        said.contains("review each route against the nginx configuration"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -181,3 +181,35 @@ fn the_composed_registry_has_no_port_of_its_own() {
     let last = container.rsplit("\nFROM ").next().unwrap();
     assert!(last.contains("\nUSER 65532:65532\n") && !last.contains("\nRUN "));
 }
+
+#[test]
+fn the_maintainer_scripts_leave_services_to_deb_systemd_invoke() {
+    let mut invoked = 0;
+    for name in ["postinst", "prerm", "postrm"] {
+        let script = read(&format!("debian/{name}"));
+        for line in script.lines().map(str::trim) {
+            invoked += usize::from(line.starts_with("deb-systemd-invoke "));
+            for verb in ["start", "stop", "restart", "enable", "disable"] {
+                let called = format!("systemctl {verb} ");
+                assert!(!line.starts_with(&called), "{name}: {line}");
+            }
+        }
+    }
+    assert_eq!(invoked, 2);
+}
+
+#[test]
+fn the_package_has_the_copyright_and_the_changelog_that_debian_wants() {
+    let copyright = read("debian/copyright");
+    assert!(copyright.starts_with("Format: https://www.debian.org/"));
+    assert!(copyright.contains("/usr/share/common-licenses/Apache-2.0"));
+    let changelog = read("debian/changelog");
+    let version = env!("CARGO_PKG_VERSION");
+    let first = format!("tidegate ({version}-1) ");
+    assert!(changelog.starts_with(&first), "{changelog}");
+    assert!(
+        changelog
+            .lines()
+            .any(|line| line.starts_with(" -- The tidegate maintainers <"))
+    );
+}

@@ -33,7 +33,13 @@ fn all_is_well_or_it_is_said_what_is_not() {
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = text(&output.stderr);
-    for words in ["proxy.toml:12:", "no answer", &away, "not all is well"] {
+    for words in [
+        "proxy.toml:12:",
+        "no answer",
+        &away,
+        "nothing listens there",
+        "not all is well",
+    ] {
         assert!(said.contains(words), "{words} in {said}");
     }
 }
@@ -59,6 +65,11 @@ fn a_configuration_that_is_refused_is_not_looked_around() {
     let (_dir, file) = configured("nonsense");
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
+    // A push is a look around, and a question about rights is none.
+    let both = [
+        "check", "--push", "a", "--who", "alice", "--may", "pull", "a",
+    ];
+    assert_eq!(run(&both).status.code(), Some(2));
 }
 
 /// Takes uploads of one blob, and gives back what it took; uploads go on at this place.
@@ -87,8 +98,9 @@ fn storing(location: &'static str) -> Registry {
     })
 }
 
+/// A push is a look around as well, so `--live` is not needed.
 fn push(file: &str, user: &[&str], password: &str) -> Output {
-    let mut words = vec!["check", "--live", "--push", "team/app", "-c", file];
+    let mut words = vec!["check", "--push", "team/app", "-c", file];
     words.extend(user);
     let mut command = command(&words);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
@@ -119,12 +131,21 @@ fn a_blob_goes_through_the_gate_and_back() {
         for words in [&there, "was pushed and pulled", "left in team/app: sha256:"] {
             assert!(said.contains(words), "{words} in {said}");
         }
-        // Nobody, and a wrong password.
-        for (user, password) in [(&[][..], ""), (&AS_ALICE[..], "wrong")] {
+        assert!(said.contains("answers as a registry does"), "{said}");
+        // No password, and a wrong one.
+        let verify = format!("tidegate htpasswd verify {folder}/htpasswd alice");
+        for (user, password, words) in [
+            (&[][..], "", ["asks for a password", "--user NAME"]),
+            (&AS_ALICE[..], "a-wrong-one", ["wrong password", &verify]),
+        ] {
             let output = push(&file, user, password);
             assert_eq!(output.status.code(), Some(1), "{output:?}");
             let said = text(&output.stderr);
-            assert!(said.contains("401") && !said.contains("wrong\n"), "{said}");
+            for words in words.iter().chain(&["401"]) {
+                assert!(said.contains(words), "{words} in {said}");
+            }
+            assert!(!said.contains("a-wrong-one"), "{said}");
+            assert!(!said.contains("of its own"), "{said}");
         }
     }
 }
@@ -145,7 +166,7 @@ fn an_upload_that_goes_on_elsewhere_is_told() {
     drop(gate);
     let nobody = push(&file, &AS_ALICE, "pw");
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
-    assert!(text(&nobody.stderr).contains("does the gate run?"));
+    assert!(text(&nobody.stderr).contains("is the proxy running?"));
 }
 
 #[test]
@@ -169,4 +190,148 @@ fn whoever_else_holds_the_port_gets_no_password() {
         ["GET"],
         "the registry was looked at, and nothing else"
     );
+}
+
+/// A configuration on a port that is kept for it.
+fn on_kept_port(top: &str, route: &str, registry: &Registry) -> (String, socket2::Socket) {
+    let (port, kept) = kept_port();
+    let text_of = config(top, route).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    (text_of.replace("{upstream}", &registry.url()), kept)
+}
+
+#[track_caller]
+fn fails(output: &Output, words: &[&str]) {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    for words in words {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+}
+
+#[test]
+fn a_missing_right_is_no_fault_of_the_registry() {
+    let registry = storing("/v2/team/app/blobs/uploads/u");
+    let grant =
+        "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"team/*\"]\nactions = [\"pull\"]";
+    for mode in ["basic", "token"] {
+        let (text_of, _kept) = on_kept_port("[state]\ndir = \"{dir}\"\n", grant, &registry);
+        let text_of = text_of.replace("mode = \"basic\"", &format!("mode = \"{mode}\""));
+        let (dir, file) = configured(&text_of);
+        let folder = dir.path().to_str().unwrap();
+        std::fs::write(&file, text_of.replace("{dir}", folder)).unwrap();
+        let _gate = Gate::start(&file);
+        let output = push(&file, &AS_ALICE, "pw");
+        let asked = format!("tidegate check -c {file} --who alice --may push team/app");
+        fails(
+            &output,
+            &[
+                "alice may not push to team/app",
+                "the password is right",
+                &asked,
+            ],
+        );
+        assert!(
+            !text(&output.stderr).contains("wrong password"),
+            "{output:?}"
+        );
+    }
+    let asked = registry.requests();
+    assert!(asked.iter().all(|asked| asked.method == "GET"), "{asked:?}");
+}
+
+#[test]
+fn a_registry_with_passwords_of_its_own_is_told_as_such() {
+    let registry = Registry::answering(
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"inner\"\r\nContent-Length: 0\r\n\r\n",
+    );
+    let (text_of, _kept) = on_kept_port("", "", &registry);
+    let (_dir, file) = configured(&text_of);
+    let gate = Gate::start(&file);
+    // The password is right, and it is the registry that refuses.
+    let output = push(&file, &AS_ALICE, "pw");
+    fails(&output, &["password of its own", "mode = \"upstream\""]);
+    assert!(
+        !text(&output.stderr).contains("wrong password"),
+        "{output:?}"
+    );
+    drop(gate);
+    // Where the login is left to the registry, its refusal is the user's.
+    let auth = text_of
+        .lines()
+        .find(|line| line.starts_with("auth = "))
+        .unwrap();
+    let (_dir, file) = configured(&text_of.replace(auth, "auth = { mode = \"upstream\" }"));
+    let _gate = Gate::start(&file);
+    let output = push(&file, &AS_ALICE, "pw");
+    fails(
+        &output,
+        &["wrong password", "the registry does not let alice in"],
+    );
+}
+
+#[test]
+fn guesses_that_used_up_their_number_are_told_with_the_time_to_wait() {
+    let registry = storing("/v2/team/app/blobs/uploads/u");
+    let (text_of, _kept) = on_kept_port("[throttle]\nguesses = 1\n", "", &registry);
+    let (_dir, file) = configured(&text_of);
+    let _gate = Gate::start(&file);
+    fails(&push(&file, &AS_ALICE, "one"), &["wrong password"]);
+    let output = push(&file, &AS_ALICE, "another");
+    fails(&output, &["429", "too many wrong passwords", "wait "]);
+}
+
+#[test]
+fn a_proxy_with_an_older_configuration_is_told_to_reload() {
+    let registry = storing("/v2/team/app/blobs/uploads/u");
+    let (text_of, _kept) = on_kept_port("", "", &registry);
+    let (_dir, file) = configured(&text_of);
+    let _gate = Gate::start(&file);
+    std::fs::write(
+        &file,
+        text_of.replace("hosts = [\"localhost\"]", "hosts = [\"new.example\"]"),
+    )
+    .unwrap();
+    let reload = format!("tidegate reload -c {file}");
+    fails(
+        &push(&file, &AS_ALICE, "pw"),
+        &["421", "older configuration", &reload],
+    );
+}
+
+#[test]
+fn another_program_on_the_port_is_told() {
+    let registry = Registry::obliging();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in other.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+        }
+    });
+    let text_of = config("", "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let (_dir, file) = configured(&text_of.replace("{upstream}", &registry.url()));
+    let output = push(&file, &AS_ALICE, "pw");
+    fails(
+        &output,
+        &["does not speak TLS", "another program has the port"],
+    );
+    // Without a push it is a warning: the configuration itself may be good.
+    let output = run(&["check", "--live", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stdout);
+    assert!(said.contains("does not speak TLS"), "{said}");
+}
+
+#[test]
+fn a_listener_that_wants_a_proxy_header_gets_one() {
+    let registry = storing("/v2/team/app/blobs/uploads/u");
+    let (text_of, _kept) = on_kept_port("", "", &registry);
+    let text_of = text_of.replace("[listen]", "[listen]\nproxy_protocol = [\"127.0.0.0/8\"]");
+    let (_dir, file) = configured(&text_of);
+    let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let output = push(&file, &AS_ALICE, "pw");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("serves localhost with its certificate"));
 }

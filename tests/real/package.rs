@@ -17,6 +17,7 @@ fn a_machine_installs_serves_upgrades_and_forgets() {
     // Two programs that do the same and are not the same.
     build(&dir.path().join("first.deb"), "0.1.0-1", "--no-strip");
     build(&dir.path().join("second.deb"), "0.1.0-2", "--strip");
+    lint(&dir.path().join("second.deb"));
     let here = root().join("tests/real/package");
     for script in ["machine.sh", "checks.sh"] {
         std::fs::copy(here.join(script), dir.path().join(script)).unwrap();
@@ -57,6 +58,13 @@ fn build(deb: &Path, version: &str, strip: &str) {
         .env("CARGO_TARGET_DIR", target.path())
         .current_dir(root());
     run(&cargo).succeeds();
+}
+
+/// lintian must report neither errors nor warnings; an exception has its reason in `examples/debian/lintian-overrides`.
+fn lint(deb: &Path) {
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--info", "--fail-on", "error,warning"]);
+    run(lintian.arg(deb)).succeeds();
 }
 
 fn root() -> PathBuf {

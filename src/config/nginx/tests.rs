@@ -1,4 +1,4 @@
-//! The importer on texts in memory: nginx's syntax, its inheritance, and that nothing opens what was closed.
+//! The importer on texts in memory: nginx's syntax, its inheritance, and restrictions that close their routes.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -17,10 +17,9 @@ pub(super) fn write(draft: &Draft, remarks: &Remarks, files: &[String]) -> Strin
         comment(&mut text, &format!("  {file}"));
     }
     comment(&mut text, "");
-    comment(
-        &mut text,
-        "Read what is below, then try it: tidegate check -c proxy.toml",
-    );
+    for line in REVIEW {
+        comment(&mut text, line);
+    }
     if !warnings.is_empty() {
         comment(&mut text, "");
         comment(&mut text, "These need a look:");
@@ -45,6 +44,21 @@ pub(super) fn write(draft: &Draft, remarks: &Remarks, files: &[String]) -> Strin
     write_fallen(&mut text, remarks, files);
     text
 }
+
+/// The translation is not proved to be complete, so the file asks for a review of every route.
+const REVIEW: [&str; 11] = [
+    "Review each route below against the nginx configuration before it serves: a route may let in",
+    "requests that nginx refused. Compare with the location that is named above each route:",
+    "- who gets in: auth_basic, auth_request, satisfy, allow, deny and client certificates, also",
+    "  where they stand in server, in http or in an included file;",
+    "- which requests get in: limit_except, if, return, regular expressions, and the location that",
+    "  nginx chose for a path;",
+    "- what the registry receives: proxy_set_header, above all Authorization, and the path of",
+    "  proxy_pass;",
+    "- which hosts and addresses are served: server_name, default_server and listen.",
+    "Then run tidegate check --live -c proxy.toml, and ask for each path without a password, with a",
+    "wrong one and from an address that nginx refused.",
+];
 
 fn write_site(text: &mut String, site: &Site, files: &[String]) {
     text.push('\n');

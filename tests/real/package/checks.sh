@@ -170,6 +170,8 @@ fails grep -i 'not permitted\|bad system call\|SIGSYS' /tmp/journal
 dpkg --remove tidegate
 [ "$(systemctl is-active tidegate || true)" != active ]
 [ "$(systemctl is-active tidegate.socket || true)" != active ]
+[ ! -L /etc/systemd/system/multi-user.target.wants/tidegate.service ]
+[ ! -L /etc/systemd/system/sockets.target.wants/tidegate.socket ]
 [ -s $config ]
 dpkg --purge tidegate
 [ ! -e $config ]

@@ -33,6 +33,8 @@ mount --bind "$dir" "$root/lab"
 
 # Databases that packages have rebuilt are of no use here.
 rm -f "$root/var/lib/man-db/auto-update"
+# Images of containers forbid maintainer scripts to start and stop services; this machine has a service manager.
+rm -f "$root/usr/sbin/policy-rc.d"
 # Nothing of this machine's own services, nor of a gate that it may have.
 rm -rf "$root"/etc/systemd/system/*.wants "$root/etc/tidegate" "$root/var/lib/tidegate" "$root/var/log/tidegate"
 : >"$root/etc/fstab"
