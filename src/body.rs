@@ -43,6 +43,9 @@ pub enum Error {
     /// The client went away, or its framing was wrong.
     #[error("the client's transfer broke off")]
     Client(#[source] hyper::Error),
+    /// The client reset its HTTP/2 stream before the end of the body.
+    #[error("the client reset the stream before the end of the body")]
+    Reset,
     /// The client sent more than the route's `max_body`.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
@@ -66,8 +69,10 @@ pub enum Error {
 impl Error {
     /// True when there is nobody left to answer. Wrong framing of a client that is still there is told.
     pub fn is_client_gone(&self) -> bool {
-        let Self::Client(error) = self else {
-            return false;
+        let error = match self {
+            Self::Client(error) => error,
+            Self::Reset => return true,
+            _ => return false,
         };
         let source = std::error::Error::source(error);
         let io = source.and_then(|source| source.downcast_ref::<io::Error>());

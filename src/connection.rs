@@ -23,6 +23,7 @@ mod arrival;
 mod closing;
 mod drain;
 mod drive;
+mod early_response;
 mod frames;
 mod framing;
 #[cfg(any(test, fuzzing))]
@@ -38,6 +39,7 @@ mod watch;
 
 pub use arrival::Arrival;
 pub use drain::{Drain, Drainer};
+pub use early_response::EarlyResponses;
 use stream::Watched;
 use watch::Watch;
 
@@ -73,6 +75,8 @@ pub struct Terms<'a> {
     pub settings: &'a Settings,
     /// The cap on what unread request bodies of HTTP/2 hold, all connections together.
     pub budget: &'a Arc<Budget>,
+    /// The streams that are kept after an early response, of all connections.
+    pub early_responses: &'a Arc<EarlyResponses>,
     /// How it learns that the gate drains.
     pub drain: Drain,
     /// Where it counts.
@@ -86,6 +90,9 @@ pub struct Info {
     pub peer: PeerAddr,
     /// Who is there: the peer, or whom its PROXY header names.
     pub client: ClientAddr,
+    /// False when the peer's PROXY header names no client (`UNKNOWN`, LOCAL). The sender of the requests is unknown
+    /// then, so what the requests say about forwarding is not believed, whatever the peer's address is.
+    pub is_client_named: bool,
     /// The same as a field's value, written once for all requests.
     pub client_field: HeaderValue,
     /// The handshake's result; `None` on a plain HTTP listener.
@@ -98,9 +105,17 @@ impl Info {
         Self {
             peer,
             client,
+            is_client_named: true,
             client_field: client.field(),
             tls,
         }
+    }
+
+    /// The facts of a connection that has arrived.
+    fn of(arrival: &Arrival, tls: Option<tls::Info>) -> Self {
+        let mut info = Self::new(arrival.peer, arrival.client, tls);
+        info.is_client_named = arrival.is_client_named;
+        info
     }
 }
 
@@ -152,7 +167,8 @@ async fn open<S: Service>(
     service: S,
 ) -> Option<Serving<'_>> {
     let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
-    let (peer, client) = (arrival.peer, arrival.client);
+    let client = arrival.client;
+    let mut facts = Info::of(&arrival, None);
     let stream = Watched::new(arrival.stream, &watch);
     let counts = terms.counts;
     let open = counts.open(Protocol::Handshake);
@@ -184,8 +200,8 @@ async fn open<S: Service>(
         Ok(Ok(tls::Accepted { stream, info })) => {
             drop(open);
             let http2 = info.http2;
-            let info = Info::new(peer, client, Some(info));
-            let connection = serve::Connection::new(info, terms, watch, service);
+            facts.tls = Some(info);
+            let connection = serve::Connection::new(facts, terms, watch, service);
             return Some(if http2 {
                 Box::pin(connection.http2(stream))
             } else {
@@ -198,7 +214,7 @@ async fn open<S: Service>(
 
 /// Serves a connection to a plain HTTP listener until it is closed.
 pub async fn serve_plain(arrival: Arrival, terms: Terms<'_>, service: impl Service) {
-    let info = Info::new(arrival.peer, arrival.client, None);
+    let info = Info::of(&arrival, None);
     let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
     let stream = Watched::new(arrival.stream, &watch);
     serve::Connection::new(info, terms, watch, service)

@@ -75,6 +75,8 @@
 //!
 //! - Host, route, credentials, rights, then everything else: who has not logged in does not learn what is wrong
 //!   with a request.
+//! - A backslash in a path is 400, escaped or not: some servers take it for a slash, and it could lead to another route
+//!   than the one that was chosen.
 //! - A route is chosen by a path without `;parameters`: servlet containers, which some registries run in, cut them off
 //!   before they look at it. What is sent on keeps them.
 //! - A path without a route is 404, and nobody is asked for a password: none is asked for nothing.
@@ -125,11 +127,25 @@
 //!   a chunk's size without an extension to follow. hyper forgives some of it and hides what it forgave, so the bytes of
 //!   HTTP/1 are followed before it has them. White space before an extension is read past, as RFC 9112 section 7.1.1
 //!   demands. Any transfer coding but one `chunked` is 501. A fragment on HTTP/2 is cut off, as nobody reads it there.
-//! - Resets are counted where they pass, in frames, whoever sent them: at `limits.h2_resets` a connection is told to end,
-//!   with what runs on it; at twice as many it is cut, and so is one that sends more than 1000 frames at once, and 100 a
-//!   second, that ask for nothing.
-//! - A PROXY header is demanded of the networks that are named, and read from no others: where it may be missing, whoever
-//!   gets at the port from a named network chooses whose address he has. It has the handshake's deadline.
+//! - Resets are counted where they pass, in frames: those of the client whatever their error code is, since the client
+//!   chooses it, and those of the proxy that tell of an error. At `limits.h2_resets` a connection is told to end, with
+//!   what runs on it; at twice as many it is cut, and so is one that sends more than 1000 frames at once, and 100 a
+//!   second, that ask for nothing. Neither ACK nor padding makes such a frame useful. A WINDOW_UPDATE is useful twice for
+//!   each byte of a response that was sent, so that a client may read byte by byte.
+//! - An HTTP/2 request whose DATA is not as long as its `content-length` is malformed (RFC 9113 section 8.1.1). The last
+//!   announced bytes therefore go to the upstream only when the client has ended the stream: a malformed request is
+//!   aborted, and never looks complete. Neither does one that the client resets, whatever the error code.
+//! - An early response on HTTP/2 is readable: the stream is reset up to 5 s after the response, not with it, since curl
+//!   7.88 drops the response otherwise. Until then what the client sends is discarded on arrival, without memory and
+//!   without a further window. A client network group may keep a quarter of the places that are free, of 1024.
+//!   What an unauthenticated client sends *before* its response may fill `limits.h2_window`, which `limits.h2_memory`
+//!   bounds: a small first window that grows with the permit needs the window of a single stream, which hyper does not
+//!   offer. Its adaptive window grows for the whole connection, and beyond `limits.h2_window`.
+//! - A PROXY header is demanded of the networks that are named, and read from no others: where it may be missing, a
+//!   client that reaches the port from a named network chooses its own address. It has the handshake's deadline. The
+//!   admin listener takes none: monitoring connects to it directly. Addresses are read as HAProxy and nginx write them,
+//!   IPv4-mapped ones and pairs of both IP versions included. Behind a header that names no client the sender is unknown,
+//!   so `X-Forwarded-For` and `X-Forwarded-Proto` are not believed, also when the balancer is a trusted proxy.
 //! - Of `X-Forwarded-For` the client is the rightmost address that is not trusted, since everything left of it is the
 //!   client's own word; with a word that is no address, whoever wrote it. `X-Forwarded-Host` is never believed: `Host` is
 //!   what a proxy passes on, and `external_url` what it hides.

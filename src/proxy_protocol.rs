@@ -2,7 +2,18 @@
 //!
 //! `connection` calls [`read`] on connections from networks that the operator names, and on no others: whoever may send
 //! a header may be anyone. Nothing beyond the header is read, and there is no deadline in here: the caller puts one over
-//! all of it. What is not exactly as HAProxy's `doc/proxy-protocol.txt` has it is refused.
+//! all of it. What is neither as HAProxy's `doc/proxy-protocol.txt` has it nor as HAProxy and nginx write it is refused.
+//!
+//! A listener of both IP versions sees IPv4 clients under IPv4-mapped addresses (RFC 4291 section 2.5.5.2), and a
+//! balancer may take its two addresses from two sockets. The addresses in a version 1 header are therefore read in these
+//! forms:
+//!
+//! | sender | header |
+//! |---|---|
+//! | HAProxy (`make_proxy_line_v1`), both IPv4 | `TCP4 192.0.2.7 10.0.0.1` |
+//! | HAProxy, one address or both IPv6 or IPv4-mapped | `TCP6 ::ffff:192.0.2.7 2001:db8::1` |
+//! | nginx (`ngx_proxy_protocol_write`), both from one socket | `TCP4 192.0.2.7 10.0.0.1`, `TCP6 ::ffff:192.0.2.7 ::ffff:10.0.0.1` |
+//! | nginx behind another balancer (`set_real_ip_from`): the family is the client's | `TCP4 192.0.2.7 ::ffff:10.0.0.1`, `TCP6 2001:db8::7 10.0.0.1` |
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +27,8 @@ pub enum Header {
     Whole {
         /// Its bytes; what follows is the client's.
         length: usize,
-        /// The client; `None` is the peer itself, as when a balancer looks whether we live.
+        /// The client's address; `None` where the header names no client (`UNKNOWN`, LOCAL): the peer speaks for
+        /// itself, as in a health check, or does not know who is behind it.
         client: Option<IpAddr>,
     },
     /// At least so many bytes more belong to it.
@@ -131,9 +143,13 @@ fn words(line: &str) -> Result<Option<IpAddr>, Error> {
             from,
             to,
         ] => {
-            let read = if *family == "TCP4" { four } else { six };
-            let source = read(source);
-            let is_whole = read(destination).is_some() && is_port(from) && is_port(to);
+            // The family is that of the source; nginx may write a destination of the other one.
+            let source = match *family {
+                "TCP4" => four(source),
+                _ => six(source),
+            };
+            let destination = four(destination).or_else(|| six(destination));
+            let is_whole = destination.is_some() && is_port(from) && is_port(to);
             let source = source.filter(|_| is_whole);
             source
                 .map(Some)
@@ -149,10 +165,12 @@ fn four(word: &str) -> Option<IpAddr> {
     word.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
-/// Groups of digits only: the form with an IPv4 address at its end has no place here.
+/// An IPv6 address. `inet_ntop` and nginx write the last 32 bits as an IPv4 address only where the address is an
+/// IPv4-mapped one, so that form is accepted nowhere else.
 fn six(word: &str) -> Option<IpAddr> {
     let address = word.parse::<Ipv6Addr>().ok()?;
-    (!word.contains('.')).then_some(IpAddr::V6(address))
+    let is_as_written = !word.contains('.') || address.to_ipv4_mapped().is_some();
+    is_as_written.then_some(IpAddr::V6(address))
 }
 
 fn is_port(word: &str) -> bool {

@@ -121,7 +121,7 @@ impl Target {
         self.uri.query()
     }
 
-    /// The path for choosing a route: decoded once, slashes merged, free of `.`, `..` and `;parameters`.
+    /// The path for choosing a route: decoded once, slashes merged, free of backslashes, `.`, `..` and `;parameters`.
     ///
     /// `%2F` becomes a slash, because routers behind the gate decode it too. Bytes that are not UTF-8 stay `%XX`.
     /// For comparing only; what is sent on is [`raw_path`](Self::raw_path).
@@ -228,8 +228,12 @@ fn canonical(raw: &str) -> Result<String, Error> {
     if text.contains(char::is_control) {
         return Err(Error::Path("contains an escaped control character"));
     }
-    // Some servers behind a gate take a backslash for a slash.
-    if text.split(['/', '\\']).any(is_dots) {
+    // Some servers behind the proxy take a backslash for a slash, others for a character of a name. As a separator it
+    // could lead to another route than the one chosen here, so it is no more acceptable escaped than it is plain.
+    if text.contains('\\') {
+        return Err(Error::Path("contains an escaped backslash"));
+    }
+    if text.split('/').any(is_dots) {
         return Err(Error::Path("contains a dot segment"));
     }
     Ok(merge_slashes(&text))

@@ -91,6 +91,7 @@ async fn serve(arrival: Arrival) {
     let terms = Terms {
         settings: &settings,
         budget: &Arc::new(Budget::new(1 << 20)),
+        early_responses: &Default::default(),
         drain: drainer.listen(),
         counts: &Default::default(),
     };

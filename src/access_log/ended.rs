@@ -55,7 +55,7 @@ impl Drop for Record {
 fn culprit(error: &body::Error) -> &'static str {
     use body::Error as E;
     match error {
-        E::Client(_) => CLIENT_ABORT,
+        E::Client(_) | E::Reset => CLIENT_ABORT,
         E::Idle(_) | E::Slow(_) | E::Silent(_) => TIMEOUT,
         E::Upstream(_) | E::TooLarge { .. } => "upstream_abort",
     }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::{History, Reloads};
 use crate::body::Budget;
+use crate::connection::EarlyResponses;
 use crate::listen::Slots;
 use crate::log::Sink;
 use crate::metrics::Connections;
@@ -26,6 +27,7 @@ pub struct Gate {
     connections: Connections,
     slots: Slots,
     budget: Arc<Budget>,
+    early_responses: Arc<EarlyResponses>,
     log: Option<Sink>,
 }
 
@@ -51,6 +53,7 @@ impl Gate {
             connections: Connections::default(),
             slots,
             budget: Arc::new(Budget::new(h2_memory)),
+            early_responses: Arc::default(),
             log,
         }
     }
@@ -104,6 +107,11 @@ impl Gate {
     /// The cap on what unread HTTP/2 uploads hold.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// The HTTP/2 streams that are kept after an early response.
+    pub fn early_responses(&self) -> &Arc<EarlyResponses> {
+        &self.early_responses
     }
 
     /// The process's own log.

@@ -117,6 +117,11 @@ impl Inbound {
         part.is_some_and(|part| part.holding().has_paused(&mut self.pauses))
     }
 
+    /// Only on HTTP/2 does a body count for what its connection holds.
+    fn is_http2(&self) -> bool {
+        self.received.part().is_some()
+    }
+
     /// A body with a length is not polled past its last byte: hyper knows by then that it ended.
     fn note_end(&self) {
         if self.incoming.is_end_stream() {
@@ -146,6 +151,11 @@ impl http_body::Body for Inbound {
                 return self.poll_late(cx).map(|error| Some(Err(error)));
             };
             match frame {
+                // hyper takes a client's RST_STREAM with NO_ERROR for the end of the body. Only END_STREAM is the end: a
+                // body that is cut must not look whole to the upstream.
+                None if self.is_http2() && !self.incoming.is_end_stream() => {
+                    return Poll::Ready(Some(Err(Error::Reset)));
+                }
                 None => {
                     self.received.end();
                     return Poll::Ready(None);

@@ -21,6 +21,8 @@ pub struct Arrival {
     pub(super) stream: TcpStream,
     pub(super) peer: PeerAddr,
     pub(super) client: ClientAddr,
+    /// False when a PROXY header came that names no client.
+    pub(super) is_client_named: bool,
     /// The end of the time for all that comes before HTTP.
     pub(super) until: Instant,
 }
@@ -37,6 +39,7 @@ impl Arrival {
             stream: TcpStream::from_std(stream)?,
             peer,
             client: peer.client(),
+            is_client_named: true,
             until: Instant::now() + handshake,
         })
     }
@@ -51,6 +54,7 @@ impl Arrival {
         let peer = self.peer;
         match header {
             Ok(Ok(client)) => {
+                self.is_client_named = client.is_some();
                 self.client = client.map_or(self.client, ClientAddr::vouched);
                 return Some(self.client);
             }

@@ -4,6 +4,7 @@
 //! looks at the nine bytes in front of each frame (RFC 9113 section 4.1) and steps over the rest; [`Frames`] and `watch`
 //! keep what it found. It judges no frame's content and keeps none.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,7 +24,10 @@ pub(super) struct Frame {
     length: usize,
     kind: u8,
     flags: u8,
-    /// Of RST_STREAM alone.
+    stream: u32,
+    /// The first byte of the payload of a padded DATA frame: the length of the padding.
+    padding: u8,
+    /// The error code of a RST_STREAM frame.
     code: u32,
 }
 
@@ -68,10 +72,13 @@ impl Walker {
         self.skip > 0 || !self.start.is_empty()
     }
 
-    /// Of a reset its code is of interest as well.
+    /// How many bytes of a frame are looked at: its header, the error code of a reset, and the length of the padding of
+    /// a DATA frame.
     fn wanted(&self) -> usize {
         match self.start.as_slice() {
             [0, 0, 4, RST_STREAM, _, _, _, _, _, ..] => HEADER + 4,
+            [0, 0, 0, ..] => HEADER,
+            [_, _, _, DATA, flags, _, _, _, _, ..] if flags & PADDED != 0 => HEADER + 1,
             _ => HEADER,
         }
     }
@@ -79,14 +86,17 @@ impl Walker {
 
 impl Frame {
     fn read(start: &[u8]) -> Option<Self> {
-        let (&[a, b, c, kind, flags, _, _, _, _], code) = start.split_first_chunk::<HEADER>()?;
-        let code = code
+        let (&[a, b, c, kind, flags, d, e, f, g], payload) = start.split_first_chunk::<HEADER>()?;
+        let code = payload
             .first_chunk::<4>()
             .map_or(0, |it| u32::from_be_bytes(*it));
         Some(Self {
             length: u32::from_be_bytes([0, a, b, c]) as usize,
             kind,
             flags,
+            // The first bit is reserved.
+            stream: u32::from_be_bytes([d, e, f, g]) & (u32::MAX >> 1),
+            padding: payload.first().copied().unwrap_or_default(),
             code,
         })
     }
@@ -100,20 +110,55 @@ impl Frame {
         matches!(self.kind, HEADERS | CONTINUATION)
     }
 
-    /// True for a reset that says that something went wrong; not for the one behind an early answer.
-    pub(super) fn is_reset(self) -> bool {
-        self.kind == RST_STREAM && self.code != NO_ERROR
+    /// True for a reset, whatever its error code: the sender chooses the code, and the work behind the stream is the same.
+    fn is_reset(self) -> bool {
+        self.kind == RST_STREAM
     }
 
-    /// Makes work, and moves no request on. An acknowledgement answers a frame of ours.
+    /// True for a reset of the proxy that tells of an error. RST_STREAM with NO_ERROR follows a complete response to a
+    /// request whose body the proxy does not need (RFC 9113 section 8.1): nothing was cancelled there.
+    pub(super) fn is_error_reset(self) -> bool {
+        self.is_reset() && self.code != NO_ERROR
+    }
+
+    /// What the frame does to the request of its stream, on the client's side.
+    fn request(self) -> Option<RequestChange> {
+        let is_end = self.flags & END_STREAM != 0;
+        match self.kind {
+            HEADERS if !is_end => Some(RequestChange::Open),
+            HEADERS | DATA if is_end => Some(RequestChange::End),
+            RST_STREAM => Some(RequestChange::End),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a body in a DATA frame, without its padding.
+    pub(super) fn data(self) -> usize {
+        let padding = match self.flags & PADDED {
+            0 => 0,
+            _ => 1 + usize::from(self.padding),
+        };
+        match self.kind {
+            DATA => self.length.saturating_sub(padding),
+            _ => 0,
+        }
+    }
+
+    /// True for a frame that makes work and moves no request on. Flags that the sender is free to set (ACK, padding) make
+    /// no difference. WINDOW_UPDATE is judged by [`Frames`].
     fn is_idle_work(self) -> bool {
         match self.kind {
-            DATA => self.length == 0 && self.flags & END_STREAM == 0,
-            SETTINGS | PING => self.flags & ACK == 0,
+            DATA => self.data() == 0 && self.flags & END_STREAM == 0,
             HEADERS | RST_STREAM | WINDOW_UPDATE | CONTINUATION => false,
             _ => true,
         }
     }
+}
+
+/// The request of a stream begins with more to come, or ends.
+enum RequestChange {
+    Open,
+    End,
 }
 
 /// What a client's frames have come to.
@@ -127,6 +172,10 @@ pub(super) struct Frames {
     /// Frames that move no request on, less those that time has forgiven.
     idle_work: u32,
     since: Instant,
+    /// WINDOW_UPDATE frames that the client may have a reason to send.
+    window_updates: u64,
+    /// Streams whose request the client has begun and neither ended nor reset.
+    open_requests: HashSet<u32>,
 }
 
 /// What more bytes came to.
@@ -147,13 +196,37 @@ impl Frames {
             stays_open: false,
             idle_work: 0,
             since: now,
+            window_updates: 0,
+            open_requests: HashSet::new(),
         }
+    }
+
+    /// Streams whose request has not ended.
+    pub(super) fn open_requests(&self) -> usize {
+        self.open_requests.len()
+    }
+
+    /// The proxy sent the beginning of this frame.
+    pub(super) fn sent(&mut self, frame: Frame) {
+        self.sent_data(frame.data());
+        if frame.is_reset() {
+            self.open_requests.remove(&frame.stream);
+        }
+    }
+
+    /// The proxy sent `bytes` of a body. The client may announce each byte that it consumed twice: for the window of the
+    /// stream and for that of the connection.
+    fn sent_data(&mut self, bytes: usize) {
+        let allowed = (bytes as u64).saturating_mul(2);
+        self.window_updates = self.window_updates.saturating_add(allowed);
     }
 
     /// Follows more bytes of the client.
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) -> Passed {
         let mut passed = Passed::default();
         let (mut is_in_head, mut stays_open) = (self.is_in_head, self.stays_open);
+        let mut window_updates = self.window_updates;
+        let open_requests = &mut self.open_requests;
         let mut work = 0;
         self.walker.walk(bytes, |frame| {
             // The one before it is over.
@@ -163,8 +236,30 @@ impl Frames {
                 (false, is_open) => (is_open, is_open),
             };
             passed.resets += usize::from(frame.is_reset());
-            work += u32::from(frame.is_idle_work());
+            match frame.request() {
+                // After GOAWAY h2 ignores further requests without a reset, so that a client could open any number.
+                Some(RequestChange::Open) if open_requests.len() < MOST_OPEN => {
+                    open_requests.insert(frame.stream);
+                }
+                Some(RequestChange::End) => {
+                    open_requests.remove(&frame.stream);
+                }
+                Some(RequestChange::Open) | None => {}
+            }
+            let is_idle_work = match frame.kind {
+                // A flood of them announces bytes that the proxy never sent.
+                WINDOW_UPDATE => match window_updates.checked_sub(1) {
+                    Some(left) => {
+                        window_updates = left;
+                        false
+                    }
+                    None => true,
+                },
+                _ => frame.is_idle_work(),
+            };
+            work += u32::from(is_idle_work);
         });
+        self.window_updates = window_updates;
         if is_in_head && !stays_open && !self.walker.is_within() {
             (is_in_head, passed.has_ended_head) = (false, true);
         }
@@ -190,16 +285,16 @@ const PREFACE: usize = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 const NO_ERROR: u32 = 0;
 
+/// Requests that are followed: the largest value of `limits.h2_streams`.
+const MOST_OPEN: usize = 10_000;
 /// So many frames at once that move no request on; far more than any client sends to measure its network.
 const FLOOD: u32 = 1000;
 /// How long it takes until one of them is forgiven.

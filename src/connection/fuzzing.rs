@@ -80,6 +80,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
     let terms = Terms {
         settings: &settings,
         budget: &budget,
+        early_responses: &Default::default(),
         drain: drainer.listen(),
         counts: &Default::default(),
     };

@@ -113,6 +113,7 @@ impl Listener for Counted {
         let passed = self.frames.read(bytes, Instant::now());
         self.watch.head(passed.has_ended_head, passed.is_in_head);
         self.watch.reset(passed.resets);
+        self.watch.set_open_requests(self.frames.open_requests());
         if passed.is_flood {
             self.watch.flood();
         }
@@ -120,10 +121,17 @@ impl Listener for Counted {
     }
 
     fn wrote(&mut self, bytes: &[u8]) {
-        let watch = &self.watch;
-        self.sent.walk(bytes, |frame| {
-            watch.reset(usize::from(frame.is_reset()));
+        let Self {
+            watch,
+            frames,
+            sent,
+            ..
+        } = self;
+        sent.walk(bytes, |frame| {
+            watch.reset(usize::from(frame.is_error_reset()));
+            frames.sent(frame);
         });
+        watch.set_open_requests(frames.open_requests());
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::closing::{CLOSE, close};
 use super::drive::{Drive, End, Http};
+use super::early_response::EarlyStreams;
 use super::heard::{Counted, Heard, Requests};
 use super::served::{Running, Served};
 use super::streams::Streams;
@@ -93,7 +94,8 @@ impl<'a, S: Service> Connection<'a, S> {
         let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
         let settings = self.terms.settings;
         let head_size = u32::try_from(settings.head_size).unwrap_or(u32::MAX);
-        let streams = Streams::new(settings.write_idle, settings.floor, &holding);
+        let early = EarlyStreams::new(&self.info, &self.terms, &watch);
+        let streams = Streams::new(settings.write_idle, settings.floor, &holding, early);
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(settings.h2_streams)
@@ -111,6 +113,8 @@ impl<'a, S: Service> Connection<'a, S> {
         async move {
             let _open = open;
             let end = Drive::new(&mut http, &watch, terms.drain).await;
+            // Nothing is heard of the client any more.
+            watch.set_open_requests(0);
             note_end(&info, &watch, &end, counts);
             if let End::Late(Late::Idle | Late::Head) = end {
                 // A goodbye (GOAWAY) and a bounded time to send it.
@@ -173,6 +177,8 @@ impl Future for ServedAnswer {
         let Poll::Ready(Ok(mut response)) = self.answer.as_mut().poll(cx) else {
             return Poll::Pending;
         };
+        // The stream may be kept after its response, and what made the response is not to be kept with it.
+        self.answer = Box::pin(std::future::pending());
         let running = self.running.take();
         if let Some(drain) = &self.drain {
             let unread = running.as_ref().is_some_and(Running::is_unread);

@@ -52,6 +52,9 @@ impl Drop for Running {
 /// An answer's body with the guard of its request.
 pub(super) struct Served {
     body: Body,
+    /// On HTTP/2, the stream's task.
+    stream: Option<Arc<Taken>>,
+    /// The same where there is something that the client is waited for.
     taken: Option<Arc<Taken>>,
     /// The end of the last frame, on HTTP/2.
     tail: Bytes,
@@ -61,16 +64,45 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn new(body: Body, running: Option<Running>) -> Self {
-        let taken = Taken::current().filter(|_| !body.is_end_stream());
+        let stream = Taken::current();
+        let taken = stream.clone().filter(|_| !body.is_end_stream());
         if let Some(taken) = &taken {
             taken.begin();
         }
-        Self {
+        let mut served = Self {
             body,
+            stream,
             taken,
             tail: Bytes::new(),
             failure: None,
             running,
+        };
+        if served.is_end_stream() {
+            served.complete();
+        }
+        served
+    }
+
+    /// On HTTP/2 the last byte was handed over: the request is over, though the stream may be kept for a while.
+    fn complete(&mut self) {
+        let Some(stream) = &self.stream else {
+            return;
+        };
+        if self.running.as_ref().is_some_and(Running::is_unread) {
+            stream.note_early_response();
+        }
+        self.note_cut();
+        // The body first, whose drop writes the log.
+        self.body = Body::empty();
+        self.running = None;
+    }
+
+    fn note_cut(&self) {
+        if let Some(running) = &self.running {
+            if self.taken.as_ref().is_some_and(|taken| taken.is_late()) {
+                running.received.note_cut(Cut::Timeout);
+            }
+            running.note_cut();
         }
     }
 
@@ -107,7 +139,11 @@ impl http_body::Body for Served {
         }
         if !self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
-            return Poll::Ready(Some(Ok(Frame::data(self.piece(tail)))));
+            let piece = self.piece(tail);
+            if self.is_end_stream() {
+                self.complete();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         // On HTTP/1 what drives the connection asks again once it is written.
         let running = self.running.as_ref().filter(|_| self.taken.is_none());
@@ -122,7 +158,11 @@ impl http_body::Body for Served {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| self.piece(data)))))
+        let frame = frame.map(|frame| frame.map(|frame| frame.map_data(|data| self.piece(data))));
+        if frame.is_none() || self.is_end_stream() {
+            self.complete();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -162,12 +202,7 @@ impl Buf for Piece {
 impl Drop for Served {
     /// Before the body, whose drop writes the log.
     fn drop(&mut self) {
-        if let Some(running) = &self.running {
-            if self.taken.as_ref().is_some_and(|taken| taken.is_late()) {
-                running.received.note_cut(Cut::Timeout);
-            }
-            running.note_cut();
-        }
+        self.note_cut();
     }
 }
 

@@ -4,7 +4,7 @@
 //! client that never does holds the stream, and an upstream connection behind it, while the connection
 //! itself is alive. Each stream's task is watched from here: [`Taken`] is told by the body when there is something
 //! to give, and by its data when h2 sends some of it; a task that waits too long for that is dropped, which resets the
-//! stream.
+//! stream. The stream of an early response is kept for a while after its end; see `early_response`.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -17,6 +17,7 @@ use std::time::Duration;
 use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::early_response::EarlyStreams;
 use crate::body::{Floor, Holding, Pace};
 
 /// Spawns stream tasks on this thread's runtime.
@@ -25,6 +26,7 @@ pub(super) struct Streams {
     limit: Duration,
     floor: Floor,
     holding: Arc<Holding>,
+    early: EarlyStreams,
 }
 
 /// Since when an answer has something that its client does not take.
@@ -35,16 +37,24 @@ pub(super) struct Taken {
     since: AtomicU64,
     pace: Pace,
     late: AtomicBool,
+    /// The response is complete, and the request is not.
+    is_early: AtomicBool,
 }
 
 impl Streams {
     /// A stream may wait `limit` for its client to take a frame, which must not be slower than `floor` either.
-    pub(super) fn new(limit: Duration, floor: Floor, holding: &Arc<Holding>) -> Self {
+    pub(super) fn new(
+        limit: Duration,
+        floor: Floor,
+        holding: &Arc<Holding>,
+        early: EarlyStreams,
+    ) -> Self {
         let holding = Arc::clone(holding);
         Self {
             limit,
             floor,
             holding,
+            early,
         }
     }
 }
@@ -59,6 +69,7 @@ where
             limit,
             floor,
             holding,
+            early,
         } = self.clone();
         tokio::spawn(async move {
             let taken = Arc::new(Taken::new(floor));
@@ -79,6 +90,11 @@ where
                 Poll::Ready(())
             })
             .await;
+            // The stream is alive until it is dropped at the end of this block, which resets it if the client has not
+            // ended it by then.
+            if taken.is_early.load(Ordering::Relaxed) {
+                early.keep().await;
+            }
         });
     }
 }
@@ -90,7 +106,13 @@ impl Taken {
             since: AtomicU64::new(0),
             pace: Pace::new(floor),
             late: AtomicBool::new(false),
+            is_early: AtomicBool::new(false),
         }
+    }
+
+    /// The response is complete while the request may have more to come.
+    pub(super) fn note_early_response(&self) {
+        self.is_early.store(true, Ordering::Relaxed);
     }
 
     /// The one of the stream that is being polled on this thread; none on HTTP/1.

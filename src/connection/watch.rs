@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::{Drain, Settings};
@@ -25,6 +27,10 @@ pub(super) struct Watch {
     /// Streams that were reset, by either side.
     resets: AtomicUsize,
     is_flooded: AtomicBool,
+    /// HTTP/2 streams whose request the client has neither ended nor reset.
+    open_requests: AtomicUsize,
+    /// Tells that there are none any more.
+    requests_end: Notify,
     /// When the head began whose end has not come: milliseconds from `start`, plus one; 0 without one.
     head: AtomicU64,
     /// Milliseconds from `start` to the moment the present state began.
@@ -82,6 +88,8 @@ impl Watch {
             unread: AtomicBool::new(false),
             resets: AtomicUsize::new(0),
             is_flooded: AtomicBool::new(false),
+            open_requests: AtomicUsize::new(0),
+            requests_end: Notify::new(),
             head: AtomicU64::new(0),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
@@ -121,6 +129,27 @@ impl Watch {
     /// The peer sends more frames than a client has use for.
     pub(super) fn flood(&self) {
         self.is_flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// On so many HTTP/2 streams the client has not ended its request.
+    pub(super) fn set_open_requests(&self, count: usize) {
+        if count == self.open_requests.load(Ordering::Relaxed) {
+            return;
+        }
+        self.open_requests.store(count, Ordering::Relaxed);
+        if count == 0 {
+            self.requests_end.notify_waiters();
+        }
+    }
+
+    /// True while the client has not ended some request on HTTP/2.
+    pub(super) fn has_open_requests(&self) -> bool {
+        self.open_requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Ready when the client has ended all its requests on HTTP/2, counted from this call.
+    pub(super) fn requests_end(&self) -> Notified<'_> {
+        self.requests_end.notified()
     }
 
     /// True when so many streams were reset that the connection is to have no more of them.

@@ -38,6 +38,46 @@ fn good() -> Vec<(Vec<u8>, Option<&'static str>)> {
             line("PROXY TCP6 2001:DB8::7 ::1 1 2\r\n"),
             Some("2001:db8::7"),
         ),
+        (
+            line("PROXY TCP6 ::ffff:192.0.2.7 ::ffff:10.0.0.1 56324 443\r\n"),
+            Some("::ffff:192.0.2.7"),
+        ),
+        (
+            line("PROXY TCP6 ::FFFF:C000:0207 ::ffff:10.0.0.1 0 0\r\n"),
+            Some("::ffff:192.0.2.7"),
+        ),
+        (
+            line("PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 56324 443\r\n"),
+            Some("::ffff:192.0.2.7"),
+        ),
+        (
+            line("PROXY TCP6 2001:db8::7 ::ffff:10.0.0.1 56324 443\r\n"),
+            Some("2001:db8::7"),
+        ),
+        (
+            line("PROXY TCP6 2001:db8::7 10.0.0.1 56324 443\r\n"),
+            Some("2001:db8::7"),
+        ),
+        (
+            line("PROXY TCP4 192.0.2.7 ::ffff:10.0.0.1 56324 443\r\n"),
+            Some("192.0.2.7"),
+        ),
+        (
+            line("PROXY TCP4 192.0.2.7 2001:db8::1 56324 443\r\n"),
+            Some("192.0.2.7"),
+        ),
+        (
+            header(
+                0x21,
+                0x21,
+                &[
+                    &"::ffff:192.0.2.7".parse::<Ipv6Addr>().unwrap().octets()[..],
+                    &[0; 20],
+                ]
+                .concat(),
+            ),
+            Some("::ffff:192.0.2.7"),
+        ),
         (line("PROXY UNKNOWN\r\n"), None),
         (line("PROXY UNKNOWN anything  at all\r\n"), None),
         (longest.into_bytes(), None),
@@ -155,9 +195,18 @@ fn lines_are_taken_to_the_letter() {
         "PROXY TCP4 1.1.1 1.1.1.1 1 1\r\n",
         "PROXY TCP4 256.1.1.1 1.1.1.1 1 1\r\n",
         "PROXY TCP4 ::1 ::1 1 1\r\n",
-        "PROXY TCP4 1.1.1.1 ::1 1 1\r\n",
+        "PROXY TCP4 ::1 1.1.1.1 1 1\r\n",
+        "PROXY TCP4 ::ffff:1.1.1.1 1.1.1.1 1 1\r\n",
+        "PROXY TCP4 1.1.1.1 x 1 1\r\n",
+        "PROXY TCP4 1.1.1.1 2001:db8::1.1.1.1 1 1\r\n",
         "PROXY TCP6 1.1.1.1 1.1.1.1 1 1\r\n",
-        "PROXY TCP6 ::ffff:1.1.1.1 ::1 1 1\r\n",
+        "PROXY TCP6 1.1.1.1 ::1 1 1\r\n",
+        "PROXY TCP6 ::1.1.1.1 ::1 1 1\r\n",
+        "PROXY TCP6 64:ff9b::1.1.1.1 ::1 1 1\r\n",
+        "PROXY TCP6 ::ffff:1.1.1 ::1 1 1\r\n",
+        "PROXY TCP6 ::ffff:1.1.1.01 ::1 1 1\r\n",
+        "PROXY TCP6 ::ffff:0:1.1.1.1 ::1 1 1\r\n",
+        "PROXY TCP6 ::1 64:ff9b::1.1.1.1 1 1\r\n",
         "PROXY TCP6 [::1] ::1 1 1\r\n",
         "PROXY TCP6 fe80::1%1 ::1 1 1\r\n",
         "PROXY UNKNOWN\n",

@@ -237,6 +237,7 @@ impl Serving {
         let terms = Terms {
             settings: &settings,
             budget: gate.budget(),
+            early_responses: gate.early_responses(),
             drain,
             counts: gate.connections(),
         };

@@ -75,12 +75,21 @@ impl Opened {
     }
 }
 
-/// The connection's client, or whoever a trusted proxy speaks for.
+/// The connection's client, or the client that a trusted proxy names.
+///
+/// Behind a PROXY header that names no client, the other end of the connection is unknown: `X-Forwarded-For` and
+/// `X-Forwarded-Proto` may be anyone's, also when the balancer itself is one of the trusted proxies.
 pub(super) fn asker(connection: &Info, parts: &request::Parts, trusted: &Networks) -> Asker {
     let scheme = if connection.tls.is_some() {
         "https"
     } else {
         "http"
+    };
+    let none = Networks::default();
+    let trusted = if connection.is_client_named {
+        trusted
+    } else {
+        &none
     };
     let (client, field) = (connection.client, &connection.client_field);
     Asker::new(client, field, scheme, &parts.headers, trusted)

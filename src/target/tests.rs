@@ -267,6 +267,13 @@ fn path_outside_the_grammar_is_refused() {
         "/a/..%3bx/b",
         "/..%5Cx",
         "/a%5c..",
+        "/a%5Cb",
+        "/a%5cb",
+        "/%5C",
+        "/a/%5C/b",
+        "/a%5C%2Fb",
+        "/a;%5C",
+        "/v2%5Ca",
         "/%",
         "/%4",
         "/%zz",
@@ -316,7 +323,8 @@ proptest! {
         }
         if let Ok(path) = canonical(&raw) {
             prop_assert!(path.starts_with('/') && !path.contains("//"));
-            prop_assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
+            prop_assert!(path.split(['/', '\\']).all(|segment| segment != "." && segment != ".."));
+            prop_assert!(!path.contains('\\'));
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use rustls::ClientConnection;
+use tidegate::server::Scheme;
 
 use crate::support::client::{dial, dial_from, is_late};
 use crate::support::{Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, certs, config};
@@ -100,6 +101,97 @@ fn the_header_says_who_the_client_is() {
         .lines()
         .filter(|line| line.contains(" client=127.0.0.1 site="));
     assert_eq!(own.count(), 4, "{log}");
+}
+
+/// As HAProxy writes them behind `bind :::443 v4v6`, and nginx behind `listen [::]:443 ipv6only=off`.
+#[test]
+fn balancers_on_dual_stack_sockets_name_clients_of_both_versions() {
+    let registry = Registry::obliging();
+    let proxy = behind_balancer(&registry);
+    let mut mapped = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24".to_vec();
+    mapped.extend([0; 10]);
+    mapped.extend([0xff, 0xff, 192, 0, 2, 7]);
+    mapped.extend([0; 16 + 4]);
+    let line = |words: &str| format!("PROXY {words}\r\n").into_bytes();
+    for (header, client) in [
+        (
+            line("TCP6 ::ffff:192.0.2.7 ::ffff:10.0.0.1 56324 443"),
+            "192.0.2.7",
+        ),
+        (
+            line("TCP6 ::FFFF:192.0.2.7 2001:db8::1 56324 443"),
+            "192.0.2.7",
+        ),
+        (line("TCP6 2001:db8::7 ::ffff:10.0.0.1 0 0"), "2001:db8::7"),
+        (line("TCP6 2001:DB8::7 10.0.0.1 1 443"), "2001:db8::7"),
+        (line("TCP4 192.0.2.7 ::ffff:10.0.0.1 1 443"), "192.0.2.7"),
+        (mapped, "192.0.2.7"),
+    ] {
+        let mut connection = introduced(&proxy, &header);
+        assert_eq!(connection.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.one("x-forwarded-for"), client, "{header:?}");
+        assert_eq!(seen.one("x-real-ip"), client, "{header:?}");
+    }
+    let log = proxy.finish();
+    assert_eq!(
+        log.matches(" client=192.0.2.7 peer=127.0.0.1 ").count(),
+        4,
+        "{log}"
+    );
+    assert_eq!(
+        log.matches(" client=2001:db8::7 peer=127.0.0.1 ").count(),
+        2,
+        "{log}"
+    );
+}
+
+/// The sender of the requests is unknown there, though the balancer itself is a trusted proxy.
+#[test]
+fn behind_a_header_that_names_no_client_nothing_is_believed() {
+    let registry = Registry::obliging();
+    let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"127.0.0.1\", \"192.0.2.7\"]";
+    let proxy = Proxy::start(&registry, &listening("", keys));
+    let request = Ask::alice("GET", "/v2/")
+        .header("x-forwarded-for", "198.51.100.9")
+        .header("x-forwarded-proto", "http");
+    let unspecified = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0".to_vec();
+    for (header, client, scheme) in [
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "https"),
+        (
+            b"PROXY UNKNOWN 192.0.2.7 10.0.0.1 1 2\r\n".to_vec(),
+            "127.0.0.1",
+            "https",
+        ),
+        (binary([192, 0, 2, 7], 0, &[]), "127.0.0.1", "https"),
+        (unspecified, "127.0.0.1", "https"),
+        (binary([192, 0, 2, 7], 1, &[]), "198.51.100.9", "http"),
+    ] {
+        assert_eq!(introduced(&proxy, &header).ask(&request).status, 200);
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.one("x-real-ip"), client, "{header:?}");
+        assert_eq!(seen.one("x-forwarded-proto"), scheme, "{header:?}");
+        let chain = seen.one("x-forwarded-for");
+        assert_eq!(
+            chain.contains("198.51.100.9"),
+            client != "127.0.0.1",
+            "{header:?}"
+        );
+    }
+}
+
+/// Monitoring connects to it directly.
+#[test]
+fn the_admin_listener_takes_no_header() {
+    let registry = Registry::obliging();
+    let keys = "admin = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.1\"]";
+    let proxy = Proxy::start(&registry, &listening("", keys));
+    let admin = proxy.listener(Scheme::Admin);
+    let ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let said = said_to(admin, ask);
+    assert!(said.starts_with(b"HTTP/1.1 200 "), "{said:?}");
+    let said = said_to(admin, &[LINE, ask].concat());
+    assert!(!said.starts_with(b"HTTP/1.1 200 "), "{said:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::support::faulty::{Fault, Faulty};
 use crate::support::h2::{self, H2, block_on};
 use crate::support::proxy::directory;
 use crate::support::registry::Ended;
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config, pattern};
+use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config, pattern};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const MIB: usize = 1 << 20;
@@ -99,14 +99,14 @@ const ANNOUNCED: usize = 1 << 30;
 const BLIND: usize = MIB / 2;
 
 /// An upload that ends in a refusal, and the gate that refuses it.
-struct Refused {
-    status: u16,
+pub(crate) struct Refused {
+    pub(crate) status: u16,
     code: &'static str,
-    request: Ask,
-    proxy: Proxy,
+    pub(crate) request: Ask,
+    pub(crate) proxy: Proxy,
 }
 
-fn refused(registry: &Registry) -> Vec<Refused> {
+pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
     const READER: &str =
         "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
     let known = || Ask::alice("PATCH", UPLOAD);
@@ -155,17 +155,32 @@ fn read_late(case: &Refused, length: &str, [bytes, chunks]: [&[u8]; 2], tries: u
         }
     }
     block_on(async {
-        let mut client = H2::connect(&case.proxy).await;
-        for number in 0..tries {
-            let mut request = [&known, &unknown][number % 2].clone();
-            request.is_chunked = true;
-            let (response, mut sender) = client.begin(&request).await.unwrap();
-            // Until the gate stops it, which it must.
-            while h2::send(&mut sender, bytes, false).await.is_ok() {}
-            let answer = h2::collect(response.await.unwrap()).await;
+        let requests = (0..tries).map(|number| [&known, &unknown][number % 2].clone());
+        for answer in send_blindly(&case.proxy, requests.collect(), bytes).await {
             answer.is_refusal(case.status, case.code);
         }
     });
+}
+
+/// On the streams of one connection; none is read from before the proxy has stopped it.
+async fn send_blindly(proxy: &Proxy, requests: Vec<Ask>, bytes: &[u8]) -> Vec<Answer> {
+    let mut client = H2::connect(proxy).await;
+    let mut streams = Vec::new();
+    for mut request in requests {
+        request.is_chunked = true;
+        let (response, mut sender) = client.begin(&request).await.unwrap();
+        let bytes = bytes.to_vec();
+        streams.push(tokio::spawn(async move {
+            // Until the proxy stops it, which it must.
+            while h2::send(&mut sender, &bytes, false).await.is_ok() {}
+            h2::collect(response.await.unwrap()).await
+        }));
+    }
+    let mut answers = Vec::new();
+    for stream in streams {
+        answers.push(stream.await.unwrap());
+    }
+    answers
 }
 
 #[test]
@@ -251,11 +266,7 @@ fn an_early_answer_of_the_upstream_is_read_by_a_client_that_reads_late() {
         }
     }
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        for _ in 0..34 {
-            let (response, mut sender) = client.begin(&unknown).await.unwrap();
-            while h2::send(&mut sender, &bytes, false).await.is_ok() {}
-            let answer = h2::collect(response.await.unwrap()).await;
+        for answer in send_blindly(&proxy, vec![unknown; 34], &bytes).await {
             assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
         }
     });

@@ -203,7 +203,9 @@ fn fields_that_unpack_to_much_are_refused() {
 #[test]
 fn frames_that_ask_for_nothing() {
     type Idle = fn(u32) -> Vec<u8>;
-    let idle: [(&str, Idle); 10] = [
+    let idle: [(&str, Idle); 12] = [
+        ("PING with ACK", |_| frame(PING, ACK, 0, b"12345678")),
+        ("SETTINGS with ACK", |_| frame(SETTINGS, ACK, 0, &[])),
         ("SETTINGS", |_| frame(SETTINGS, 0, 0, &setting(&(3, 100)))),
         ("PING", |_| frame(PING, 0, 0, b"12345678")),
         ("PRIORITY", |stream| {
@@ -237,9 +239,53 @@ fn frames_that_ask_for_nothing() {
             frames.send(frame(HEADERS, END_HEADERS, stream, &block(&upload)));
             abuse(&mut frames, 100, message).1
         };
-        // A client that reads byte by byte opens its windows so.
-        let is_usual = name.starts_with("WINDOW_UPDATE");
-        harmless(name, run, if is_usual { End::Served } else { End::Cut });
+        harmless(name, run, End::Cut);
+    }
+}
+
+/// One byte at a time, on the stream and on the connection: two WINDOW_UPDATE frames for every byte of the response.
+#[test]
+fn a_client_that_reads_byte_by_byte_is_served() {
+    const LENGTH: usize = 3000;
+    let registry = Registry::answering(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{}",
+        "x".repeat(LENGTH)
+    ));
+    let proxy = Proxy::usual(&registry);
+    let mut frames = Frames::connect_with(proxy.https(), &[(INITIAL_WINDOW, 1)]);
+    let stream = frames.stream();
+    frames.send(get(stream));
+    let mut received = 0;
+    while received < LENGTH {
+        let frame = frames.frame().expect("an open connection");
+        assert!(!matches!(frame.kind, RST_STREAM | GOAWAY), "{frame:?}");
+        if frame.kind == DATA {
+            received += frame.payload.len();
+            let update = |stream| {
+                crate::support::frames::frame(WINDOW_UPDATE, 0, stream, &1_u32.to_be_bytes())
+            };
+            let updates = [update(stream), update(0)].concat();
+            frames.send(updates.repeat(frame.payload.len()));
+        }
+    }
+    assert!(frames.barrier());
+}
+
+/// The client chooses the error code of a reset.
+#[test]
+fn rapid_reset_with_any_code() {
+    for code in [0_u32, 1, 5, 7, 0xffff_ffff] {
+        let proxy = Proxy::usual(&Registry::obliging());
+        let mut frames = Frames::connect(proxy.https());
+        let (sent, end) = abuse(&mut frames, 10, |stream| {
+            [
+                get(stream),
+                frame(RST_STREAM, 0, stream, &code.to_be_bytes()),
+            ]
+            .concat()
+        });
+        assert_eq!(end, End::Cut, "code {code}");
+        assert!(sent <= 1000, "code {code}: only after {sent}");
     }
 }
 

@@ -89,6 +89,33 @@ fn path_parameters_choose_no_other_route() {
     assert_eq!(registry.requests().pop().unwrap().target, "/page;x=1");
 }
 
+/// Some servers take a backslash for a separator. Escaped or not, it is refused before a route is chosen, wherever it
+/// stands: what one parser takes for a name, another one takes for a path under a different route.
+#[test]
+fn a_backslash_chooses_no_other_route() {
+    let registry = Registry::obliging();
+    let more = "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n\
+                [[site.route]]\npath = \"/api/internal\"\nrespond = 403";
+    let proxy = Proxy::start(&registry, &config("", more));
+    for http in Http::BOTH {
+        for target in [
+            "/api%5Cinternal/x",
+            "/api%5cinternal",
+            "/v2%5C_catalog",
+            "/%5Cv2/_catalog",
+            "/x/..%5Cv2/_catalog",
+            "/x%5C..%5Capi%5Cinternal",
+            "/x%2F%5Capi",
+            "/x;%5C/api",
+            "/x%5C",
+        ] {
+            let answer = ask(&proxy, http, &Ask::alice("GET", target));
+            assert_eq!(answer.status, 400, "{target}: {answer:?}");
+        }
+    }
+    assert!(registry.requests().is_empty());
+}
+
 #[test]
 fn an_escaped_slash_leads_to_the_route_of_the_decoded_name() {
     let registry = Registry::obliging();

@@ -53,6 +53,8 @@ pub(crate) struct Lab {
     lifetime: Option<&'static str>,
     dir: TempDir,
     grants: &'static str,
+    /// Further keys of the table `listen`.
+    listen: &'static str,
     /// In mode "upstream", between the two.
     harbor: Option<Harbor>,
     /// Further keys of the site.
@@ -67,7 +69,7 @@ impl Lab {
 
     /// The same, in another mode of `auth` and with grants at the end of the gate's route.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
-        Self::made(mode, None, grants, |_| String::new())
+        Self::made(mode, None, grants, "", |_| String::new())
     }
 
     /// The same, with tokens that live as long as this says.
@@ -76,20 +78,27 @@ impl Lab {
         lifetime: Option<&'static str>,
         grants: &'static str,
     ) -> Self {
-        Self::made(mode, lifetime, grants, |_| String::new())
+        Self::made(mode, lifetime, grants, "", |_| String::new())
     }
 
     /// The same, with a site that asks for client certificates.
     pub(crate) fn guarded() -> Self {
-        Self::made("basic", None, "", |certs| {
+        Self::made("basic", None, "", "", |certs| {
             format!("client_ca = \"{}\"", certs.client_ca().display())
         })
+    }
+
+    /// The same, where every connection from this machine must begin with a PROXY header.
+    pub(crate) fn behind_balancers() -> Self {
+        let listen = "proxy_protocol = [\"127.0.0.1\", \"::1\"]";
+        Self::made("basic", None, "", listen, |_| String::new())
     }
 
     fn made(
         mode: &'static str,
         lifetime: Option<&'static str>,
         grants: &'static str,
+        listen: &'static str,
         site: impl Fn(&Certs) -> String,
     ) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
@@ -107,6 +116,7 @@ impl Lab {
             lifetime,
             dir,
             grants,
+            listen,
             harbor: None,
             site,
         };
@@ -262,7 +272,7 @@ impl Lab {
 
     fn gate_config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
-        let admin = self.admin_port;
+        let (admin, listen) = (self.admin_port, self.listen);
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
         let lifetime = self
             .lifetime
@@ -280,6 +290,7 @@ impl Lab {
             r#"[listen]
 https = ["127.0.0.1:{port}", "[::1]:{port}"]
 admin = "127.0.0.1:{admin}"
+{listen}
 
 [log]
 access_file = "{dir}/access.log"

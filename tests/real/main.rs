@@ -19,6 +19,7 @@ mod lab;
 
 mod access_log;
 mod acme;
+mod balancers;
 mod big;
 mod browser;
 mod check;
@@ -26,6 +27,7 @@ mod client_certificates;
 mod clients;
 mod curl;
 mod docker;
+mod early_response;
 mod harbor;
 mod nginx;
 mod outage;

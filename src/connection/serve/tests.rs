@@ -101,6 +101,7 @@ impl Gate {
             let terms = Terms {
                 settings: &settings,
                 budget: &budget,
+                early_responses: &Default::default(),
                 drain,
                 counts: &Default::default(),
             };

@@ -4,6 +4,11 @@
 //! asked for until all of it is written: so memory is bounded, and the client's pace is the upstream's.
 //! A chunk's size line is made when its bytes are in hand, never before, and the last chunk only after
 //! a clean end of the body: a cut upload cannot look whole (RFC 9112 7.1).
+//!
+//! The same holds where the length was announced. On HTTP/2 a request may turn out malformed after its last announced
+//! byte: more DATA may follow, or the stream may be reset (RFC 9113 section 8.1.1). The batch with the last announced byte
+//! is therefore written only when the end of the body is known, and until then the upstream has an incomplete request,
+//! which can still be aborted.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write as _};
@@ -47,15 +52,19 @@ impl Outgoing {
         self.written
     }
 
-    /// True when the upstream has all it was promised. A body that has sent its declared bytes counts,
-    /// though HTTP/2 may tell its end in a later frame.
+    /// True when the upstream has the whole request.
     pub(super) fn is_complete(&self) -> bool {
-        self.batch.is_empty() && (self.body.is_none() || matches!(self.coding, Coding::Length(0)))
+        self.batch.is_empty() && self.body.is_none()
     }
 
-    /// True when nothing can be written before the client sends more.
+    /// True when nothing can be written before the client sends more, or ends its body.
     pub(super) fn waits_for_body(&self) -> bool {
-        self.batch.is_empty() && !self.is_complete()
+        self.body.is_some() && (self.batch.is_empty() || self.is_held())
+    }
+
+    /// True when all announced bytes have come and the end of the body has not: the batch waits for it.
+    fn is_held(&self) -> bool {
+        self.body.is_some() && matches!(self.coding, Coding::Length(0))
     }
 
     /// The head's buffer, to be used again.
@@ -74,10 +83,10 @@ impl Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         loop {
-            if self.body.is_some() && !self.batch.is_begun() {
+            if self.body.is_some() && (!self.batch.is_begun() || self.is_held()) {
                 self.gather(cx)?;
             }
-            if self.batch.is_empty() {
+            if self.batch.is_empty() || self.is_held() {
                 // A TLS stream may still hold what it took, also while the client makes it wait for more.
                 let flushed = Pin::new(io).poll_flush(cx).map_err(Error::Write);
                 return match (&self.body, flushed) {
@@ -93,18 +102,22 @@ impl Outgoing {
     /// Takes every frame that is ready into the batch, which is empty but perhaps for the head.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let mut size = 0;
-        while size < BATCH_BYTES && self.batch.frames.len() < BATCH_FRAMES {
+        while self.is_held() || size < BATCH_BYTES && self.batch.frames.len() < BATCH_FRAMES {
             let Some(body) = &mut self.body else {
                 break;
             };
-            match Pin::new(body).poll_frame(cx) {
+            match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.end()?,
                 Poll::Ready(Some(Err(error))) => return Err(Error::Body(error)),
                 Poll::Ready(Some(Ok(frame))) => {
                     let data = frame.into_data().unwrap_or_default();
+                    let has_ended = body.is_end_stream();
                     size += data.len();
                     self.take(data)?;
+                    if has_ended {
+                        self.end()?;
+                    }
                 }
             }
         }

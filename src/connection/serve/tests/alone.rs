@@ -20,6 +20,7 @@ async fn serve(stream: DuplexStream, permits: Arc<Semaphore>, http2: bool) {
     let terms = Terms {
         settings: &settings,
         budget: &Arc::new(Budget::new(1 << 20)),
+        early_responses: &Default::default(),
         drain: drainer.listen(),
         counts: &Default::default(),
     };

@@ -23,6 +23,7 @@ async fn serve(settings: Settings, service: impl Service + Sync) -> (TcpStream, 
         let terms = Terms {
             settings: &settings,
             budget: &Arc::new(Budget::new(1 << 20)),
+            early_responses: &Default::default(),
             drain: drainer.listen(),
             counts: &Default::default(),
         };

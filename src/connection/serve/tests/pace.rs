@@ -47,6 +47,7 @@ fn serve(stream: DuplexStream, http2: bool, service: impl Service + Sync) -> Joi
         let terms = Terms {
             settings: &settings,
             budget: &Arc::new(Budget::new(1 << 30)),
+            early_responses: &Default::default(),
             drain: drainer.listen(),
             counts: &Default::default(),
         };

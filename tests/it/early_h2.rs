@@ -1,0 +1,308 @@
+//! Early responses on HTTP/2: the client can read the response before the proxy resets the stream, and the reset comes in
+//! the end. Streams that are kept for that hold up nothing else.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::binary::{Gate, configured};
+use crate::early::refused;
+use crate::support::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, Outcome, PING, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, block, frame,
+};
+use crate::support::{Ask, Client, Proxy, Registry, config};
+
+const NO_ERROR: [u8; 4] = [0; 4];
+/// As long as a stream is kept at most, and some of it.
+const GRACE: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(3);
+
+fn head(request: &Ask) -> Vec<u8> {
+    let names: Vec<Vec<u8>> = request
+        .headers
+        .iter()
+        .map(|(name, _)| name.to_ascii_lowercase().into_bytes())
+        .collect();
+    let mut fields: Vec<(&[u8], &[u8])> = vec![
+        (b":method", request.method.as_bytes()),
+        (b":scheme", b"https"),
+        (b":authority", request.host.as_bytes()),
+        (b":path", request.target.as_bytes()),
+    ];
+    for (name, (_, value)) in names.iter().zip(&request.headers) {
+        fields.push((name, value));
+    }
+    block(&fields)
+}
+
+/// Has acknowledged the proxy's SETTINGS, so that its windows are valid.
+fn connect(proxy: &Proxy) -> Frames {
+    connect_to(proxy.https())
+}
+
+fn connect_to(address: SocketAddr) -> Frames {
+    let mut frames = Frames::connect(address);
+    frames.send(frame(SETTINGS, ACK, 0, &[]));
+    frames
+}
+
+fn anonymous() -> Ask {
+    Ask::new("PATCH", "/v2/a/blobs/uploads/u")
+}
+
+/// Begins an upload; more is to come.
+fn begin(frames: &mut Frames, request: &Ask) -> u32 {
+    let stream = frames.stream();
+    frames.send(frame(HEADERS, END_HEADERS, stream, &head(request)));
+    frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
+    stream
+}
+
+/// The frames up to the end of the response on `stream`; its status.
+fn read_response(frames: &mut Frames, stream: u32) -> u16 {
+    let status = match frames.outcome(stream) {
+        Outcome::Status(status) => status,
+        other => panic!("{other:?} on {stream}"),
+    };
+    loop {
+        let frame = frames.frame().expect("an open connection");
+        assert!(!matches!(frame.kind, RST_STREAM | GOAWAY), "{frame:?}");
+        if frame.stream == stream && frame.flags & END_STREAM != 0 {
+            return status;
+        }
+    }
+}
+
+/// The frames that the proxy had sent when it answered a PING.
+fn until_barrier(frames: &mut Frames) -> Vec<Frame> {
+    frames.send(frame(PING, 0, 0, b"barrier?"));
+    let mut seen = Vec::new();
+    loop {
+        let frame = frames.frame().expect("an open connection");
+        if frame.kind == PING && frame.flags & ACK != 0 && frame.payload == b"barrier?" {
+            return seen;
+        }
+        seen.push(frame);
+    }
+}
+
+fn is_served(frames: &mut Frames) {
+    let stream = frames.stream();
+    let ping = head(&Ask::alice("GET", "/v2/"));
+    frames.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &ping));
+    assert_eq!(frames.outcome(stream), Outcome::Status(200));
+}
+
+/// Reads to the reset of `stream`.
+fn read_reset(frames: &mut Frames, stream: u32) {
+    loop {
+        let frame = frames.frame().expect("an open connection");
+        if frame.kind == RST_STREAM && frame.stream == stream {
+            assert_eq!(frame.payload, NO_ERROR);
+            return;
+        }
+        assert!(!matches!(frame.kind, GOAWAY), "{frame:?}");
+    }
+}
+
+/// On each of these the client is in the middle of its body when the response is complete.
+fn check_gap(mut frames: Frames, stream: u32, status: u16) {
+    assert_eq!(read_response(&mut frames, stream), status);
+    let ended = Instant::now();
+    // More than the client's share of a socket buffer, and less than the window of the stream.
+    for _ in 0..32 {
+        frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
+    }
+    let seen = until_barrier(&mut frames);
+    assert!(
+        !seen.iter().any(|it| it.kind == RST_STREAM),
+        "{status}: {seen:?}"
+    );
+    // No window is granted to what nobody reads.
+    let grants = |it: &Frame| it.kind == WINDOW_UPDATE && it.stream == stream;
+    assert!(!seen.iter().any(grants), "{status}: {seen:?}");
+    read_reset(&mut frames, stream);
+    let gap = ended.elapsed();
+    assert!(gap > SHORT, "{status}: reset after {gap:?}");
+    assert!(gap < GRACE * 4, "{status}: reset after {gap:?}");
+    assert!(frames.barrier(), "{status}");
+}
+
+#[test]
+fn a_refusal_is_complete_seconds_before_the_reset() {
+    let registry = Registry::start(|exchange| {
+        if exchange.head.method == "GET" {
+            return exchange.wait_closed();
+        }
+        exchange.body();
+    });
+    let cases = refused(&registry);
+    let mut holder = Client::connect(&cases[5].proxy);
+    holder.send(Ask::alice("GET", "/v2/").head());
+    registry.wait(|seen| seen.len() == 1);
+    std::thread::scope(|scope| {
+        for case in &cases {
+            // Announced, or so much that it is too long while it comes.
+            let request = match case.status {
+                413 => case.request.clone().header("content-length", "1000000000"),
+                _ => case.request.clone(),
+            };
+            scope.spawn(move || {
+                let mut frames = connect(&case.proxy);
+                let stream = begin(&mut frames, &request);
+                check_gap(frames, stream, case.status);
+            });
+        }
+        scope.spawn(|| {
+            let case = cases.iter().find(|case| case.status == 413).unwrap();
+            let mut frames = connect(&case.proxy);
+            let stream = begin(&mut frames, &case.request);
+            for _ in 0..5 {
+                frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
+            }
+            // What came before the limit was read, so the window may grow here.
+            assert_eq!(read_response(&mut frames, stream), 413);
+            let ended = Instant::now();
+            read_reset(&mut frames, stream);
+            assert!(ended.elapsed() > SHORT, "{:?}", ended.elapsed());
+        });
+    });
+    drop(holder);
+}
+
+#[test]
+fn an_early_response_of_the_upstream_is_complete_seconds_before_the_reset() {
+    let registry = Registry::start(|exchange| {
+        exchange.more();
+        exchange.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope");
+        exchange.close();
+    });
+    let proxy = Proxy::usual(&registry);
+    let mut frames = connect(&proxy);
+    let stream = begin(&mut frames, &Ask::alice("PATCH", "/v2/a/blobs/uploads/u"));
+    assert_eq!(read_response(&mut frames, stream), 403);
+    let ended = Instant::now();
+    let seen = until_barrier(&mut frames);
+    assert!(!seen.iter().any(|it| it.kind == RST_STREAM), "{seen:?}");
+    read_reset(&mut frames, stream);
+    assert!(ended.elapsed() > SHORT, "{:?}", ended.elapsed());
+}
+
+#[test]
+fn a_client_that_ends_its_request_gets_no_reset() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    for is_reset in [false, true] {
+        let mut frames = connect(&proxy);
+        let stream = begin(&mut frames, &anonymous());
+        assert_eq!(read_response(&mut frames, stream), 401);
+        frames.send(if is_reset {
+            frame(RST_STREAM, 0, stream, &NO_ERROR)
+        } else {
+            frame(DATA, END_STREAM, stream, b"the end")
+        });
+        let seen = until_barrier(&mut frames);
+        assert!(!seen.iter().any(|it| it.kind == RST_STREAM), "{seen:?}");
+        is_served(&mut frames);
+    }
+}
+
+#[test]
+fn kept_streams_leave_half_of_a_connection_to_requests() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config("[limits]\nh2_streams = 4\n", ""));
+    let mut frames = connect(&proxy);
+    let began = Instant::now();
+    let first = begin(&mut frames, &anonymous());
+    assert_eq!(read_response(&mut frames, first), 401);
+    let second = begin(&mut frames, &anonymous());
+    assert_eq!(read_response(&mut frames, second), 401);
+    for _ in 0..4 {
+        let third = begin(&mut frames, &anonymous());
+        assert_eq!(frames.outcome(third), Outcome::Status(401));
+        read_reset(&mut frames, third);
+        assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
+        is_served(&mut frames);
+    }
+    read_reset(&mut frames, first);
+    read_reset(&mut frames, second);
+    assert!(began.elapsed() > SHORT);
+    is_served(&mut frames);
+}
+
+#[test]
+fn kept_streams_do_not_hold_up_a_shutdown() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mut frames = connect(&proxy);
+    let stream = begin(&mut frames, &anonymous());
+    assert_eq!(read_response(&mut frames, stream), 401);
+    let began = Instant::now();
+    let reading = std::thread::spawn(move || {
+        let mut is_told = false;
+        while let Some(it) = frames.frame() {
+            is_told |= it.kind == GOAWAY;
+            // The second GOAWAY waits for this one.
+            if it.kind == PING && it.flags & ACK == 0 {
+                frames.send(frame(PING, ACK, 0, &it.payload));
+            }
+        }
+        is_told
+    });
+    let log = proxy.finish();
+    assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
+    assert!(log.contains(" status=401 "), "{log}");
+    assert!(reading.join().unwrap());
+}
+
+/// What the client sends into a kept stream takes no memory, and nothing from the other streams of the connection.
+#[test]
+fn a_kept_stream_leaves_the_window_of_the_connection_alone() {
+    let registry = Registry::obliging();
+    let keys = "[limits]\nh2_window = \"128KiB\"\nh2_connection_window = \"128KiB\"\nh2_memory = \"1MiB\"\n";
+    let proxy = Proxy::start(&registry, &config(keys, ""));
+    let mut frames = connect(&proxy);
+    let began = Instant::now();
+    for _ in 0..10 {
+        let stream = begin(&mut frames, &anonymous());
+        assert_eq!(read_response(&mut frames, stream), 401);
+        for _ in 0..4 {
+            frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
+        }
+        assert!(frames.barrier());
+    }
+    let stream = begin(&mut frames, &Ask::alice("PATCH", "/v2/a/blobs/uploads/u"));
+    frames.send(frame(DATA, END_STREAM, stream, &[b'x'; 16_000]));
+    assert_eq!(frames.outcome(stream), Outcome::Status(200));
+    assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
+    frames.send(frame(SETTINGS, 0, 0, &[]));
+    assert!(frames.barrier());
+}
+
+#[test]
+fn kept_streams_hold_little() {
+    const CONNECTIONS: usize = 4;
+    /// Half of the streams of a connection.
+    const STREAMS: usize = 50;
+    let registry = Registry::obliging();
+    let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let gate = Gate::start(&file);
+    let mut connections: Vec<Frames> = (0..CONNECTIONS).map(|_| connect_to(gate.address)).collect();
+    for frames in &mut connections {
+        is_served(frames);
+    }
+    let before = gate.memory();
+    for frames in &mut connections {
+        for _ in 0..STREAMS {
+            let stream = begin(frames, &anonymous());
+            assert_eq!(read_response(frames, stream), 401);
+            for _ in 0..10 {
+                frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
+            }
+        }
+        assert!(frames.barrier());
+    }
+    let more = gate.memory().saturating_sub(before);
+    println!("{} kept streams: {more} KiB", CONNECTIONS * STREAMS);
+    assert!(more < 8 * 1024, "{more} KiB");
+}

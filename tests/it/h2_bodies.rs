@@ -1,0 +1,179 @@
+//! Request bodies on HTTP/2 that are not what was announced: the request is malformed (RFC 9113 section 8.1.1), and what
+//! was forwarded of it never looks complete to the registry.
+
+use crate::support::frames::{
+    DATA, END_HEADERS, END_STREAM, Frame, Frames, HEADERS, Outcome, PADDED, RST_STREAM, block,
+    frame,
+};
+use crate::support::registry::Ended;
+use crate::support::{Proxy, Recorded, Registry};
+
+const NO_ERROR: u32 = 0;
+const PROTOCOL_ERROR: u32 = 1;
+const CANCEL: u32 = 8;
+
+/// An upload of alice's, or of a client without credentials.
+fn head(length: Option<&str>, is_login: bool) -> Vec<u8> {
+    let mut fields: Vec<(&[u8], &[u8])> = vec![
+        (b":method", b"PATCH"),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", b"/v2/a/blobs/uploads/u"),
+    ];
+    if let Some(length) = length {
+        fields.push((b"content-length", length.as_bytes()));
+    }
+    if is_login {
+        fields.push((b"authorization", b"Basic YWxpY2U6cHc="));
+    }
+    block(&fields)
+}
+
+fn upload(frames: &mut Frames, length: Option<&str>) -> u32 {
+    let stream = frames.stream();
+    frames.send(frame(HEADERS, END_HEADERS, stream, &head(length, true)));
+    stream
+}
+
+/// A DATA frame of this many bytes, with as much padding.
+fn data(stream: u32, flags: u8, bytes: usize, padding: Option<u8>) -> Vec<u8> {
+    let body = vec![b'x'; bytes];
+    match padding {
+        None => frame(DATA, flags, stream, &body),
+        Some(padding) => {
+            let padded = [vec![padding], body, vec![0; usize::from(padding)]].concat();
+            frame(DATA, flags | PADDED, stream, &padded)
+        }
+    }
+}
+
+/// Bytes and flags of the DATA frames of a body, and the announced length.
+type Case = (&'static str, &'static [(usize, u8)]);
+
+const MALFORMED: [Case; 10] = [
+    ("5", &[(6, END_STREAM)]),
+    ("5", &[(6, 0)]),
+    ("5", &[(5, 0), (1, END_STREAM)]),
+    ("5", &[(5, 0), (1, 0)]),
+    ("5", &[(2, 0), (3, 0), (10_000, 0)]),
+    ("5", &[(2, 0), (4, END_STREAM)]),
+    ("0", &[(1, END_STREAM)]),
+    ("0", &[(1, 0)]),
+    ("5", &[(3, END_STREAM)]),
+    ("5", &[(4, 0), (0, END_STREAM)]),
+];
+
+fn is_whole(request: &Recorded) -> bool {
+    request.end == Ended::Whole
+}
+
+#[test]
+fn data_that_is_not_as_long_as_announced_completes_no_request() {
+    let registry = Registry::start(|exchange| {
+        exchange.body();
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    let proxy = Proxy::usual(&registry);
+    for (length, pieces) in MALFORMED {
+        for padding in [None, Some(0), Some(100)] {
+            for is_paced in [false, true] {
+                let mut frames = Frames::connect(proxy.https());
+                let stream = upload(&mut frames, Some(length));
+                for (bytes, flags) in pieces {
+                    frames.send(data(stream, *flags, *bytes, padding));
+                    if is_paced && *flags == 0 && pieces.last() != Some(&(*bytes, *flags)) {
+                        assert!(frames.barrier());
+                    }
+                }
+                assert_eq!(
+                    frames.outcome(stream),
+                    Outcome::Reset(PROTOCOL_ERROR),
+                    "{length}: {pieces:?} with padding {padding:?}"
+                );
+                // Others on the connection go on.
+                let next = upload(&mut frames, Some("5"));
+                frames.send(data(next, END_STREAM, 5, padding));
+                assert_eq!(frames.outcome(next), Outcome::Status(200));
+            }
+        }
+    }
+    let seen = registry.wait(|seen| seen.iter().all(|request| request.end != Ended::NotYet));
+    let good = MALFORMED.len() * 3 * 2;
+    assert_eq!(
+        seen.iter().filter(|request| is_whole(request)).count(),
+        good
+    );
+}
+
+#[test]
+fn the_end_may_come_in_a_frame_of_its_own() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    for (length, bytes) in [(Some("5"), 5), (Some("0"), 0), (None, 5), (None, 0)] {
+        let mut frames = Frames::connect(proxy.https());
+        let stream = upload(&mut frames, length);
+        if bytes > 0 {
+            frames.send(data(stream, 0, bytes, Some(3)));
+        }
+        assert!(frames.barrier());
+        frames.send(data(stream, END_STREAM, 0, None));
+        assert_eq!(frames.outcome(stream), Outcome::Status(200), "{length:?}");
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.body, vec![b'x'; bytes], "{length:?}");
+    }
+}
+
+/// The same when the proxy has responded already and the request is only discarded.
+#[test]
+fn data_beyond_the_announced_length_after_the_response_is_malformed_too() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    for (flags, padding) in [(0, None), (END_STREAM, None), (0, Some(50))] {
+        let mut frames = Frames::connect(proxy.https());
+        let stream = frames.stream();
+        frames.send(frame(HEADERS, END_HEADERS, stream, &head(Some("5"), false)));
+        assert_eq!(frames.outcome(stream), Outcome::Status(401));
+        let is_end =
+            |it: &Frame| it.stream == stream && it.kind == DATA && it.flags & END_STREAM != 0;
+        assert!(std::iter::from_fn(|| frames.frame()).any(|it| is_end(&it)));
+        frames.send(data(stream, flags, 6, padding));
+        assert_eq!(frames.outcome(stream), Outcome::Reset(PROTOCOL_ERROR));
+    }
+    assert!(registry.requests().is_empty());
+}
+
+/// hyper takes NO_ERROR for the end of the body.
+#[test]
+fn a_reset_with_any_code_completes_no_request() {
+    let registry = Registry::start(|exchange| {
+        exchange.body();
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    let proxy = Proxy::usual(&registry);
+    let mut expected = 0;
+    for code in [NO_ERROR, PROTOCOL_ERROR, CANCEL, 0xffff_ffff] {
+        for (length, bytes) in [
+            (None, 0),
+            (None, 5),
+            (Some("5"), 5),
+            (Some("6"), 5),
+            (Some("0"), 0),
+        ] {
+            let mut frames = Frames::connect(proxy.https());
+            let stream = upload(&mut frames, length);
+            if bytes > 0 {
+                frames.send(data(stream, 0, bytes, None));
+            }
+            assert!(frames.barrier());
+            // A request all of whose announced bytes have come is held back until its end.
+            if matches!(length, None | Some("6")) {
+                expected += 1;
+                registry.wait(|seen| seen.len() >= expected);
+            }
+            frames.send(frame(RST_STREAM, 0, stream, &code.to_be_bytes()));
+            assert!(frames.barrier());
+        }
+    }
+    let seen = registry.wait(|seen| seen.iter().all(|request| request.end != Ended::NotYet));
+    assert!(!seen.iter().any(is_whole), "{seen:?}");
+}
