@@ -142,8 +142,9 @@ impl Access {
     /// Grants `asked`, or says who may not have it.
     ///
     /// Rights come before scopes: where a user has no right, no token would help, and none is asked for.
-    /// A mount reads its source: without the right to pull there, a plain upload starts. A path outside of the
-    /// registry API is in no grant, so with grants it is nobody's.
+    /// A mount reads its source: without the right to pull there, a plain upload starts; with the right and a token that
+    /// lacks it, another token is asked for. A path outside of the registry API is in no grant, so with grants it is
+    /// nobody's.
     pub fn permit(&self, identity: &Identity, asked: Asked) -> Result<Permitted, Denied> {
         let asked = match self {
             Self::Granted(grants) => granted(grants, identity, asked)?,
@@ -245,13 +246,22 @@ fn is_let_in(grants: &Grants, identity: &Identity) -> bool {
     identity.scope().is_some() && grants.of(identity).next().is_some()
 }
 
-/// What a token's scope leaves of `asked`. No scope speaks of paths, and none of a source that the registry chooses.
+/// What a token's scope leaves of `asked`. No scope speaks of paths, and none of a source that the registry chooses: such a
+/// mount becomes a plain upload.
+///
+/// A mount whose source is still named here has passed [`granted`]: the client may pull there and lacks the token for it
+/// only. It is asked for another one, by a challenge with both scopes, and can still mount. A source that the client may
+/// not pull never gets here, so its mount is a plain upload whatever the token says.
 fn within(scope: &Scope, asked: Asked) -> Result<Asked, Denied> {
     let operation = asked.operation().ok_or(Denied::Scope)?;
     if !scope.allows(operation.repository(), operation.action()) {
         return Err(Denied::Scope);
     }
-    Ok(asked.mount_if(|mount| mount.from.is_some() && scope.allows(mount.from, Action::Pull)))
+    let source = operation.mount().and_then(|mount| mount.from);
+    if source.is_some_and(|source| !scope.allows(Some(source), Action::Pull)) {
+        return Err(Denied::Scope);
+    }
+    Ok(asked.mount_if(|mount| mount.from.is_some()))
 }
 
 /// Someone unknown may yet log in; one with a token for nobody in particular may yet get another.

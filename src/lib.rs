@@ -85,7 +85,22 @@
 //!   trust domain); otherwise it is 421. A domain has ticket keys of its own, since a ticket stands for a certificate.
 //! - Trust is what the CAs are, not what their file is called, and is judged for each request: after a reload what was
 //!   verified under other CAs is verified again, so that a CA added disturbs nobody, and one taken away is away at once.
-//! - What is sent to a registry is built from the parsed operation; query keys the API does not know are dropped.
+//! - What is sent to a registry is built from the parsed operation; query keys the API does not know are dropped. The keys
+//!   that a registry writes into the `Location` of an upload are its own, whatever their names are, and come back to it;
+//!   of those in the `Link` to the next page of a list the known ones do. None passes that differs from a key of the API
+//!   in case only, or is no plain word, since another parser might take it for `mount` or `from`.
+//! - A slash that is escaped within a repository name is a slash of the name: Portainer writes it so, and nginx and
+//!   `distribution` read it so. Route and rights are judged on the decoded name, and the registry gets the plain one.
+//!   Everywhere else an escaped slash is refused, and so are an escaped percent sign and an escaped backslash anywhere.
+//! - A push by digest may name up to 64 tags (distribution specification, "Pushing Manifests"; ten is the least that a
+//!   registry must take): all are of the repository whose right to push is asked for, and each must be a valid tag. A push
+//!   by tag that names more of them is refused, since they would be lost silently.
+//! - A read of a manifest by a reference that is neither a tag nor a digest is 404 to those who may read the repository, as
+//!   for any other that is not there; a write is 400. An invalid digest of a blob or of referrers stays 400: the
+//!   specification demands it for referrers, and it says more than a 404.
+//! - An absolute target counts before Host (RFC 9112 section 3.2.2) and becomes the Host that the upstream gets, where both
+//!   are names of one site. With Host of another site it is 421: a proxy in front that looked at one of the two has judged
+//!   another request. An empty port is none, and the upstream gets it as the client wrote it.
 //! - A mount whose source lies under another route becomes a plain upload: the source is read under that route's
 //!   conditions, which the request has not met. A mount that names no source is sent on only where one route of the
 //!   site can hold repositories.
@@ -99,16 +114,19 @@
 //! - A 401 or 403 has a detail beside its usual words, though there is nothing more to say: without one docker takes it
 //!   for a failure that may pass, and tries again.
 //! - The right to mount is decided where permits are made: without the right to pull at the source, or at all
-//!   repositories when none is named, the permit is for a plain upload.
+//!   repositories when none is named, the permit is for a plain upload. Where the user has the right and only the token
+//!   lacks it, it is a 401 that names both scopes. That tells nothing: it follows from the user's own grants, never from
+//!   what is there.
 //! - The list of repositories is walked and filtered for those who may not pull all of it. Its `Link` goes on after the
 //!   last name that was shown, never after a hidden one, and the registry is not asked to go on after one either: some tell
 //!   by their answer whether they have it. When the bounds of the walk are reached with nothing to show,
 //!   that is an error, not an end. The patterns of a grant of `catalog` do not narrow the list: what may be pulled does.
 //! - A grant names users by UTF-8: a name with U+FFFD is refused, as it would stand for several.
 //! - Framing that two parsers may read in two ways is 400 and the end of the connection: a length beside a transfer
-//!   coding, a length said twice, even equally, a bare LF or CR, a folded line, a fragment in the target. hyper forgives
-//!   some of it and hides what it forgave, so the bytes of HTTP/1 are followed before it has them. Any transfer coding
-//!   but one `chunked` is 501. A fragment on HTTP/2 is cut off, as nobody reads it there.
+//!   coding, a length said twice, even equally, a bare LF or CR, a folded line, a fragment in the target, white space behind
+//!   a chunk's size without an extension to follow. hyper forgives some of it and hides what it forgave, so the bytes of
+//!   HTTP/1 are followed before it has them. White space before an extension is read past, as RFC 9112 section 7.1.1
+//!   demands. Any transfer coding but one `chunked` is 501. A fragment on HTTP/2 is cut off, as nobody reads it there.
 //! - Resets are counted where they pass, in frames: those of the client whatever their error code is, since the client
 //!   chooses it, and those of the proxy that tell of an error. At `limits.h2_resets` a connection is told to end, with
 //!   what runs on it; at twice as many it is cut, and so is one that sends more than 1000 frames at once, and 100 a
@@ -137,8 +155,9 @@
 //! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is
 //!   not sent on.
 //! - Only a GET or HEAD without a body is sent twice, and once: when its reused connection died before any byte
-//!   of an answer. Where there is another endpoint it goes there, and so it does when a fresh one died: each may be
-//!   restarted in turn, and no pull fails.
+//!   of an answer, or brought first what is no status line, such as the late body of a response to HEAD. In the latter case
+//!   it goes over a fresh connection to the same endpoint. In the former it goes to another endpoint where there is one, and
+//!   so it does when a fresh connection died: each may be restarted in turn, and no pull fails.
 //! - Before anything was sent, a request of any kind may go to another endpoint, and when all refuse it waits for
 //!   `connect_retry` from the first refusal on: a restart costs no request, and an outage is told at once.
 //! - The requests of an upload meet one endpoint, which follows from the repository and the addresses as written: rendezvous
@@ -195,8 +214,8 @@
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - A password file is edited under a lock on itself and replaced by a rename; of a line only the hash changes.
 //! - DES crypt is accepted, with a warning that 8 characters count.
-//! - A path spelt with a slash too many or too few is redirected by a relative location, true under whatever name
-//!   the client came.
+//! - A path spelt with a slash too many or too few, or with two in a row, is redirected by a relative location, true under
+//!   whatever name the client came. What is permitted is the plain path, and the client's next request is judged anew.
 //! - A certificate of `tls = "acme"` is for one host, so that a name that leads elsewhere costs the others nothing. The first
 //!   try is tls-alpn-01, whose port is always the gate's; where plain HTTP is listened to, http-01 follows at once, and
 //!   later tries alternate: at most five refusals an hour, as Let's Encrypt wants it.

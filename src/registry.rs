@@ -54,6 +54,16 @@ pub enum Invalid {
     /// What is wrong with the query.
     #[error("invalid query: {0}")]
     Query(&'static str),
+    /// A read of a manifest by a reference that no manifest can have. It is 404, as for any manifest that is not there:
+    /// the OCI conformance suite asks for `.INVALID`, and a reader need not know the grammar to hear "not found".
+    #[error(
+        "manifest unknown: its reference is neither a tag (at most 128 letters, digits, '_', '.' and '-', not starting \
+         with '.' or '-') nor a digest (algorithm:value)"
+    )]
+    UnknownManifest,
+    /// More `tag` parameters than one push may have.
+    #[error("too many tags for one push: at most {}", query::MAX_TAGS)]
+    TooManyTags,
     /// `n` is no number, or one that is too large.
     #[error("invalid number of results requested: at most {}", catalog::MAX_SIZE)]
     PageSize,

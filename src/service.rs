@@ -25,7 +25,7 @@ use crate::metrics::{Board, SiteCounts};
 use crate::refusal::Refusal;
 use crate::registry::is_registry_path;
 use crate::site::{Lead, Route, Site, Sites};
-use crate::target::Target;
+use crate::target::{self, Target};
 
 mod bare;
 mod catalog;
@@ -110,6 +110,22 @@ impl Service {
         sites.chain([&self.elsewhere])
     }
 
+    /// The site that the request addresses. An absolute target counts, and may name another host than the Host field does,
+    /// but not another site (RFC 9112 section 3.2.2): a request smuggled past a proxy in front looks like that.
+    fn site_of(&self, target: &Target) -> Result<&Site, Refusal> {
+        let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+        let is_same = |host| {
+            self.sites
+                .find(host)
+                .is_some_and(|other| std::ptr::eq(site, other))
+        };
+        if target.overridden_host().is_none_or(is_same) {
+            Ok(site)
+        } else {
+            Err(target::Error::ForeignAuthority.into())
+        }
+    }
+
     async fn decide(
         &self,
         asking: Box<Asking>,
@@ -119,7 +135,7 @@ impl Service {
         check_message(&asking.parts)?;
         let target = Target::of(&asking.parts)?;
         opened.manner.registry = is_registry_path(target.path());
-        let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+        let site = self.site_of(&target)?;
         opened.record.site(&site.counts);
         trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
         let route = match site.lead(target.path()).ok_or(Refusal::NoRoute)? {

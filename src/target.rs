@@ -5,6 +5,7 @@
 
 use http::header::HOST;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::percent;
@@ -21,6 +22,8 @@ pub struct Target {
     uri: Uri,
     header: HeaderValue,
     name: Name,
+    /// The name in a Host field that the target overrides.
+    overridden: Option<Name>,
     /// Where it is not the path as sent.
     path: Option<String>,
 }
@@ -40,7 +43,7 @@ pub enum Error {
     /// Not `name[:port]`.
     #[error("the host name is not valid")]
     Host,
-    /// HTTP/1: an absolute target for another authority than Host's; answered 421.
+    /// HTTP/1: an absolute target of another site than Host's; answered 421. Told by `service`, which knows the sites.
     #[error("the request target names another host than the Host header")]
     ForeignAuthority,
     /// HTTP/2: Host is there and differs from `:authority`.
@@ -60,7 +63,7 @@ impl Target {
     /// A fragment is not seen here: [`Uri`] has cut it off, so neither routing nor the upstream ever meets it.
     pub fn of(parts: &Parts) -> Result<Self, Error> {
         check_form(parts)?;
-        let header = addressed(parts)?;
+        let Addressed { header, overridden } = addressed(parts)?;
         let authority = header.to_str().map_err(|_| Error::Host)?;
         let name = Name::parse(authority).ok_or(Error::Host)?;
         let sent = parts.uri.path();
@@ -75,11 +78,12 @@ impl Target {
             uri: parts.uri.clone(),
             header,
             name,
+            overridden,
             path,
         })
     }
 
-    /// `name[:port]`, byte for byte as the client sent it.
+    /// `name[:port]`, byte for byte as the client sent it: of an absolute target its authority, else the Host field.
     pub fn authority(&self) -> &str {
         // It was text when the name was read from it.
         self.header.to_str().unwrap_or_default()
@@ -93,6 +97,13 @@ impl Target {
     /// The name alone, for comparing: lower case, no trailing dot, IPv6 in its shortest form without brackets.
     pub fn host(&self) -> &str {
         &self.name.host
+    }
+
+    /// The name in the Host field, in the form of [`host`](Self::host), where an absolute target says another host or port.
+    ///
+    /// The target counts then (RFC 9112 section 3.2.2), as long as both are names of one site.
+    pub fn overridden_host(&self) -> Option<&str> {
+        self.overridden.as_ref().map(|name| name.host.as_str())
     }
 
     /// The port the client wrote, if it wrote one.
@@ -134,26 +145,37 @@ fn check_form(parts: &Parts) -> Result<(), Error> {
     }
 }
 
-/// The authority the client addressed. HTTP/1 says it in Host, HTTP/2 in `:authority` (RFC 9113 section 8.3.1);
-/// where both are said they must agree, since the upstream gets only one.
-fn addressed(parts: &Parts) -> Result<HeaderValue, Error> {
+/// What the client addressed.
+struct Addressed {
+    /// The authority, as the upstream gets it.
+    header: HeaderValue,
+    /// The Host field of HTTP/1, where an absolute target says something else.
+    overridden: Option<Name>,
+}
+
+/// The authority the client addressed. HTTP/1 says it in Host, or in an absolute target, which then counts and replaces
+/// Host on the way to the upstream (RFC 9112 section 3.2.2). HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1); a
+/// Host beside it must agree. Where both agree, the client's Host field is kept byte for byte.
+fn addressed(parts: &Parts) -> Result<Addressed, Error> {
     let is_http2 = parts.version == Version::HTTP_2;
-    match (parts.uri.authority(), single_host(&parts.headers)?) {
-        (None, Some(host)) => Ok(host.clone()),
-        (Some(named), None) if is_http2 => {
-            HeaderValue::from_str(named.as_str()).map_err(|_| Error::Host)
-        }
-        (_, None) => Err(Error::NoHost),
+    let as_header =
+        |named: &Authority| HeaderValue::from_str(named.as_str()).map_err(|_| Error::Host);
+    let (header, overridden) = match (parts.uri.authority(), single_host(&parts.headers)?) {
+        (None, Some(host)) => (host.clone(), None),
+        (Some(named), None) if is_http2 => (as_header(named)?, None),
+        (_, None) => return Err(Error::NoHost),
         (Some(named), Some(host)) => {
-            let agrees = same_place(named.as_str(), host, parts.uri.scheme_str())?;
-            match (agrees, is_http2) {
-                (true, true) => HeaderValue::from_str(named.as_str()).map_err(|_| Error::Host),
-                (true, false) => Ok(host.clone()),
-                (false, true) => Err(Error::Contradiction),
-                (false, false) => Err(Error::ForeignAuthority),
+            let (named_name, host_name) = (parse_name(named.as_str())?, parse_host(host)?);
+            let port = parts.uri.scheme_str().and_then(default_port);
+            match (named_name.addresses(&host_name, port), is_http2) {
+                (true, true) => (as_header(named)?, None),
+                (true, false) => (host.clone(), None),
+                (false, true) => return Err(Error::Contradiction),
+                (false, false) => (as_header(named)?, Some(host_name)),
             }
         }
-    }
+    };
+    Ok(Addressed { header, overridden })
 }
 
 /// `HeaderMap::get` would hide a second line.
@@ -167,13 +189,12 @@ fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     }
 }
 
-fn same_place(named: &str, host: &HeaderValue, scheme: Option<&str>) -> Result<bool, Error> {
-    let host = host.to_str().map_err(|_| Error::Host)?;
-    let (named, host) = (
-        Name::parse(named).ok_or(Error::Host)?,
-        Name::parse(host).ok_or(Error::Host)?,
-    );
-    Ok(named.addresses(&host, scheme.and_then(default_port)))
+fn parse_host(host: &HeaderValue) -> Result<Name, Error> {
+    parse_name(host.to_str().map_err(|_| Error::Host)?)
+}
+
+fn parse_name(authority: &str) -> Result<Name, Error> {
+    Name::parse(authority).ok_or(Error::Host)
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

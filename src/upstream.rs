@@ -8,7 +8,8 @@
 //!
 //! It decides nothing about a request and does not follow redirects. Another endpoint is tried only as long as nothing was
 //! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose connection died before any byte: once, and
-//! over a fresh connection only where there is another endpoint.
+//! over a fresh connection only where there is another endpoint. The same holds where the first bytes on a reused
+//! connection are no status line; then the same endpoint is asked over a fresh one.
 
 use std::sync::Arc;
 use std::time::Duration;

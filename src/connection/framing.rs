@@ -8,7 +8,7 @@
 
 use memchr::{memchr, memchr3};
 
-use line::{Line, number, trim};
+use line::{Line, number, trim, trim_end};
 
 mod line;
 
@@ -251,9 +251,14 @@ impl Announced {
     }
 }
 
-/// The size of a chunk; what extensions say is nobody's business (RFC 9112 section 7.1.1).
+/// The size of a chunk. What extensions say does not matter to the framing (RFC 9112 section 7.1.1). White space between the
+/// size and an extension is "bad" to that section: a sender must not write it, and a recipient must read past it. It is
+/// bounded by what [`Line`] keeps. White space without an extension behind it is not in the grammar.
 fn chunk(line: &Line) -> Option<State> {
-    let digits = line.start.split(|byte| *byte == b';').next()?;
+    let digits = match memchr(b';', &line.start) {
+        Some(end) => trim_end(line.start.get(..end)?),
+        None => &line.start,
+    };
     // Of more digits not all may have been kept, while hyper reads them all.
     if digits.len() > SIZE_DIGITS {
         return None;

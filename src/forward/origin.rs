@@ -172,9 +172,11 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Host in lower case and port; `None` for user information or a port that is no number.
+/// Host in lower case and port; `None` for user information or a port that is no number. An empty port is the scheme's
+/// own (RFC 3986 section 6.2.3).
 fn host_port(authority: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = match authority.rsplit_once(':') {
+        Some((host, "")) => (host, default),
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
         _ => (authority, default),
     };
@@ -228,6 +230,7 @@ mod tests {
             "https://reg.example:8443/v2/a?_state=x%2By%3D",
             "http://REG.example/v2/a?_state=x%2By%3D",
             "HTTP://reg.example:5000/v2/a?_state=x%2By%3D",
+            "http://reg.example:/v2/a?_state=x%2By%3D",
             "https://core:443/v2/a?_state=x%2By%3D",
             "http://CORE:8080/v2/a?_state=x%2By%3D",
         ] {

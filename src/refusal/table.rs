@@ -114,6 +114,8 @@ fn of_invalid(invalid: &Invalid) -> Verdict {
         | Invalid::Tag
         | Invalid::Digest
         | Invalid::Query(_)
+        | Invalid::UnknownManifest
+        | Invalid::TooManyTags
         | Invalid::PageSize
         | Invalid::Path(_)
         | Invalid::NotFound => verdict,

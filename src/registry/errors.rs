@@ -30,6 +30,8 @@ pub enum Code {
     TagInvalid,
     /// Not a digest.
     DigestInvalid,
+    /// There is no such manifest.
+    ManifestUnknown,
     /// Not an acceptable manifest.
     ManifestInvalid,
     /// A body longer than allowed.
@@ -56,6 +58,7 @@ impl Code {
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::TagInvalid => "TAG_INVALID",
             Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::ManifestInvalid => "MANIFEST_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::Unsupported => "UNSUPPORTED",
@@ -77,17 +80,20 @@ impl Invalid {
     pub fn code(&self) -> Code {
         match self {
             Self::Name(_) | Self::Path(_) => Code::NameInvalid,
-            Self::Tag => Code::TagInvalid,
+            Self::Tag | Self::TooManyTags => Code::TagInvalid,
+            Self::UnknownManifest => Code::ManifestUnknown,
             Self::Digest => Code::DigestInvalid,
             Self::PageSize => Code::PaginationNumberInvalid,
             Self::Query(_) | Self::NotFound | Self::Method { .. } => Code::Unsupported,
         }
     }
 
-    /// 404 and 405 for what the API lacks, 400 for what it cannot read.
+    /// 404 and 405 for what the API lacks, 414 for too many tags (distribution specification, "Pushing Manifests"), 400
+    /// for what cannot be read.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::UnknownManifest => StatusCode::NOT_FOUND,
+            Self::TooManyTags => StatusCode::URI_TOO_LONG,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Name(_)
             | Self::Tag
@@ -149,6 +155,8 @@ mod tests {
             (Invalid::Query("x"), "UNSUPPORTED", 400),
             (Invalid::PageSize, "PAGINATION_NUMBER_INVALID", 400),
             (Invalid::NotFound, "UNSUPPORTED", 404),
+            (Invalid::UnknownManifest, "MANIFEST_UNKNOWN", 404),
+            (Invalid::TooManyTags, "TAG_INVALID", 414),
             (Invalid::Method { allow: "GET" }, "UNSUPPORTED", 405),
         ];
         for (invalid, code, status) in cases {

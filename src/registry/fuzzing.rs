@@ -35,6 +35,13 @@ pub fn check(bytes: &[u8]) {
             );
             operation
         }
+        // Answered and never sent, with the right to read its repository.
+        Ok(Parsed::Missing { operation, invalid }) => {
+            assert_eq!(invalid.status(), http::StatusCode::NOT_FOUND);
+            assert_eq!(operation.action(), super::Action::Pull);
+            assert!(operation.repository().is_some_and(super::is_name));
+            return;
+        }
         Err(invalid) => {
             assert!(invalid.status().is_client_error() && !invalid.to_string().is_empty());
             return;

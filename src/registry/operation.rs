@@ -5,8 +5,8 @@
 
 use http::Method;
 
-use super::query::{Key, Query};
-use super::route::{Resource, Route};
+use super::query::{Key, Query, Rules};
+use super::route::{Located, Reference, Resource, Route, Spelling};
 use super::{Action, Invalid};
 
 /// A request of the registry API, well formed in every part.
@@ -23,12 +23,20 @@ pub struct Operation {
 pub enum Parsed {
     /// To be permitted and sent on.
     Operation(Operation),
-    /// To be permitted and answered with a 301: a GET or HEAD with a slash too many or, for `/v2`, too few.
+    /// To be permitted and answered with a 301: a GET or HEAD with a slash too many or, for `/v2`, too few; also one with
+    /// two slashes in a row.
     Redirect {
         /// What the client means, for the permission.
         operation: Operation,
         /// The canonical path and the query as sent; begins with `/v2/`.
         location: String,
+    },
+    /// To be permitted and answered with `invalid`: a GET or HEAD of what cannot exist in a repository.
+    Missing {
+        /// A read of that repository, for the permission. It stands for the request and is never sent.
+        operation: Operation,
+        /// What the client is told once it is permitted.
+        invalid: Invalid,
     },
 }
 
@@ -46,14 +54,33 @@ impl Operation {
     ///
     /// The path is judged before the method, the method before the query. OPTIONS is taken for the GET of its route,
     /// with the rights of it; methods are case-sensitive.
+    ///
+    /// A read of a manifest by an invalid reference is [`Parsed::Missing`]. An invalid digest of a blob is an error: it
+    /// tells more than 404. So is one of referrers, for which the specification demands 400.
     pub fn parse(method: &Method, raw_path: &str, query: Option<&str>) -> Result<Parsed, Invalid> {
-        let route = Route::parse(raw_path)?;
-        if route.is_plain {
-            let action = demanded(&route.resource, method)?;
-            return Self::build(method, route, action, query).map(Parsed::Operation);
-        }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return Err(Invalid::NotFound);
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        let route = match Located::parse(raw_path)? {
+            Located::At(route) => route,
+            Located::BadReference { repository, .. } if is_read => {
+                return Ok(Parsed::Missing {
+                    operation: Self::read_of(repository),
+                    invalid: Invalid::UnknownManifest,
+                });
+            }
+            Located::BadReference { fault, .. } => return Err(fault),
+        };
+        match route.spelling {
+            Spelling::Plain => {
+                let action = demanded(&route.resource, method)?;
+                return Self::build(method, route, action, query).map(Parsed::Operation);
+            }
+            Spelling::EmptySegment if !is_read || is_upload(&route.resource) => {
+                return Err(Invalid::Path(
+                    "an empty segment: there are two slashes in a row, write one",
+                ));
+            }
+            Spelling::OtherEnd if !is_read => return Err(Invalid::NotFound),
+            Spelling::EmptySegment | Spelling::OtherEnd => {}
         }
         let action = demanded(&route.resource, &Method::GET)?;
         let operation = Self::build(method, route, action, query)?;
@@ -70,14 +97,23 @@ impl Operation {
         action: Action,
         query: Option<&str>,
     ) -> Result<Self, Invalid> {
-        let starts_upload = route.resource == Resource::UploadStart && method == Method::POST;
-        let query = Query::parse(query, starts_upload)?;
+        let query = Query::parse(query, rules(method, &route.resource))?;
         Ok(Self {
             action,
             repository: route.repository,
             resource: route.resource,
             query,
         })
+    }
+
+    /// A read of a repository that names nothing in it.
+    fn read_of(repository: String) -> Self {
+        Self {
+            action: Action::Pull,
+            repository: Some(repository),
+            resource: Resource::Tags,
+            query: Query::default(),
+        }
     }
 
     /// What a grant must allow.
@@ -122,6 +158,8 @@ impl Operation {
     /// The same list at another place: `size` entries, or as many as the upstream likes, after `last`.
     #[must_use]
     pub fn at_page(mut self, size: Option<usize>, last: Option<&str>) -> Self {
+        // They name the client's own place in the list.
+        self.query.forget_vendor_keys();
         self.query.set(Key::N, size.map(|size| size.to_string()));
         self.query.set(Key::Last, last.map(str::to_owned));
         self
@@ -130,10 +168,7 @@ impl Operation {
     /// Whether the upstream would read a form in the body: the caller refuses form bodies here and sends
     /// `application/octet-stream` whatever the client said.
     pub fn is_upload(&self) -> bool {
-        matches!(
-            self.resource,
-            Resource::UploadStart | Resource::Upload { .. }
-        )
+        is_upload(&self.resource)
     }
 
     /// The repository, when this belongs to an upload: a registry knows its sessions, and the blobs a manifest names, before
@@ -160,6 +195,24 @@ impl Operation {
             location.push_str(query);
         }
         location
+    }
+}
+
+fn is_upload(resource: &Resource) -> bool {
+    matches!(resource, Resource::UploadStart | Resource::Upload { .. })
+}
+
+/// Which parameters mean something in a request.
+fn rules(method: &Method, resource: &Resource) -> Rules {
+    match resource {
+        Resource::UploadStart if method == Method::POST => Rules::StartsUpload,
+        Resource::Upload { .. } => Rules::ContinuesUpload,
+        Resource::Manifest { reference } if method == Method::PUT => match reference {
+            Reference::Digest(_) => Rules::PushesByDigest,
+            Reference::Tag(_) => Rules::PushesByTag,
+        },
+        Resource::Catalog | Resource::Tags | Resource::Referrers { .. } => Rules::Lists,
+        _ => Rules::Other,
     }
 }
 

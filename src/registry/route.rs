@@ -1,6 +1,6 @@
 //! From a raw path to the resource it names, and back.
 //!
-//! `operation` calls it. Knows neither methods nor queries.
+//! `operation` calls [`Located::parse`]. This module knows neither methods nor queries.
 //!
 //! Names may contain every word of the API: `a/manifests` and `a/blobs/uploads` are repositories. Only a reading from
 //! the right finds the name that the router of `distribution` finds.
@@ -56,50 +56,96 @@ pub enum Reference {
 pub(super) struct Route {
     pub(super) repository: Option<String>,
     pub(super) resource: Resource,
-    /// Whether the path is the API's own form, without a trailing slash too many or, in `/v2`, too few.
-    pub(super) is_plain: bool,
+    pub(super) spelling: Spelling,
 }
 
-impl Route {
+/// How a path is written, beside what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// The API's own form.
+    Plain,
+    /// With a slash too many at the end or, for `/v2`, too few.
+    OtherEnd,
+    /// With two slashes in a row, as in `//v2/`.
+    EmptySegment,
+}
+
+/// What a path turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Located {
+    /// A route of the API.
+    At(Route),
+    /// A manifest of this repository, by a reference that is neither a tag nor a digest.
+    BadReference {
+        repository: String,
+        /// Which of the two it looks like.
+        fault: Invalid,
+    },
+}
+
+impl Located {
     /// Reads the path as sent, with its escapes.
+    ///
+    /// Segments are separated at the slashes that are written plainly, and decoded once. So a slash within a segment
+    /// comes from `%2F`: it separates the components of a repository name, as it does for `distribution` behind nginx, and
+    /// is refused everywhere else. Two slashes in a row are one, as they are to `distribution`.
     pub(super) fn parse(raw_path: &str) -> Result<Self, Invalid> {
-        let path = decode_path(raw_path)?;
-        check_segments(&path)?;
-        match path.strip_prefix("/v2") {
-            Some("") => Ok(Self {
-                repository: None,
-                resource: Resource::Base,
-                is_plain: false,
-            }),
-            Some(rest) => {
-                let rest = rest.strip_prefix('/').ok_or(Invalid::NotFound)?;
-                Self::read(&rest.split('/').collect::<Vec<_>>())
+        check_bytes(raw_path).map_err(Invalid::Path)?;
+        let segments: Result<Vec<_>, _> = raw_path.split('/').map(decode_segment).collect();
+        let segments = segments?;
+        let Some(("", rest)) = segments
+            .split_first()
+            .map(|(first, rest)| (first.as_str(), rest))
+        else {
+            return Err(Invalid::NotFound);
+        };
+        let last = rest.len().saturating_sub(1);
+        let kept: Vec<_> = rest
+            .iter()
+            .enumerate()
+            .filter(|(at, segment)| *at == last || !segment.is_empty())
+            .map(|(_, segment)| segment.as_str())
+            .collect();
+        let located = match kept.split_first() {
+            Some((&"v2", [])) => Ok(Self::At(Route {
+                spelling: Spelling::OtherEnd,
+                ..Route::plain(None, Resource::Base)
+            })),
+            Some((&"v2", below)) => Self::read(below),
+            _ => Err(Invalid::NotFound),
+        };
+        // An escaped slash must not make a path another one to a router that decodes it before it looks.
+        let located = located.map_err(|fault| match fault {
+            Invalid::NotFound if kept.iter().any(|segment| segment.contains('/')) => {
+                Invalid::Path("an escaped slash outside of the repository name")
             }
-            None => Err(Invalid::NotFound),
+            fault => fault,
+        });
+        match located {
+            Ok(Self::At(route)) if kept.len() < rest.len() => Ok(Self::At(Route {
+                spelling: Spelling::EmptySegment,
+                ..route
+            })),
+            located => located,
         }
     }
 
     fn read(segments: &[&str]) -> Result<Self, Invalid> {
         match segments {
-            [""] => Ok(Self {
-                repository: None,
-                resource: Resource::Base,
-                is_plain: true,
-            }),
+            [""] => Ok(Self::At(Route::plain(None, Resource::Base))),
             [name @ .., "blobs", "uploads", ""] => Self::within(name, Resource::UploadStart),
-            [plain @ .., ""] => {
-                let route = Self::read_plain(plain)?;
+            [plain @ .., ""] => match Self::read_plain(plain)? {
                 // An upload's URL is opaque and never written by hand: no second spelling of it.
-                let has_alias = !matches!(route.resource, Resource::Upload { .. });
-                if has_alias {
-                    Ok(Self {
-                        is_plain: false,
-                        ..route
-                    })
-                } else {
-                    Err(Invalid::NotFound)
-                }
-            }
+                Self::At(Route {
+                    resource: Resource::Upload { .. },
+                    ..
+                }) => Err(Invalid::NotFound),
+                Self::At(route) => Ok(Self::At(Route {
+                    spelling: Spelling::OtherEnd,
+                    ..route
+                })),
+                bad @ Self::BadReference { .. } => Ok(bad),
+            },
             plain => Self::read_plain(plain),
         }
     }
@@ -108,12 +154,14 @@ impl Route {
     /// blobs: `uploads` is no digest, and its slash cannot be asked for by a redirect, which makes a GET of a POST.
     fn read_plain(segments: &[&str]) -> Result<Self, Invalid> {
         match segments {
-            ["_catalog"] => Ok(Self {
-                repository: None,
-                resource: Resource::Catalog,
-                is_plain: true,
-            }),
-            [name @ .., "manifests", reference] => Self::within(name, manifest(reference)?),
+            ["_catalog"] => Ok(Self::At(Route::plain(None, Resource::Catalog))),
+            [name @ .., "manifests", reference] => match manifest(reference) {
+                Ok(resource) => Self::within(name, resource),
+                Err(fault) => Ok(Self::BadReference {
+                    repository: joined(name)?,
+                    fault,
+                }),
+            },
             [name @ .., "tags", "list"] => Self::within(name, Resource::Tags),
             [name @ .., "blobs", "uploads", id] => Self::within(name, upload(id)?),
             [name @ .., "blobs", "uploads"] => Self::within(name, Resource::UploadStart),
@@ -134,14 +182,25 @@ impl Route {
     }
 
     fn within(name: &[&str], resource: Resource) -> Result<Self, Invalid> {
-        let name = name.join("/");
-        check_name(&name)?;
-        Ok(Self {
-            repository: Some(name),
-            resource,
-            is_plain: true,
-        })
+        Ok(Self::At(Route::plain(Some(joined(name)?), resource)))
     }
+}
+
+impl Route {
+    fn plain(repository: Option<String>, resource: Resource) -> Self {
+        Self {
+            repository,
+            resource,
+            spelling: Spelling::Plain,
+        }
+    }
+}
+
+/// A repository name of decoded segments: a slash within one of them is a slash of the name.
+fn joined(segments: &[&str]) -> Result<String, Invalid> {
+    let name = segments.join("/");
+    check_name(&name)?;
+    Ok(name)
 }
 
 impl Resource {
@@ -170,17 +229,22 @@ impl Reference {
     }
 }
 
-/// Refuses what any two parsers might disagree about: an escaped slash or percent sign, control bytes, non-ASCII.
-fn decode_path(raw: &str) -> Result<String, Invalid> {
-    check_bytes(raw).map_err(Invalid::Path)?;
-    let admits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'\\' | b'%' | b';');
+/// Decodes the escapes of one segment, once. An escape that RFC 3986 section 6.2.2.2 calls needless, such as `%2D`, is the
+/// character that it stands for. Refused is what two parsers might disagree about: an escaped percent sign, which would
+/// be decoded twice, an escaped backslash, semicolon or control byte, anything beyond ASCII, and a dot segment.
+fn decode_segment(raw: &str) -> Result<String, Invalid> {
+    let admits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'%' | b';');
     let decoded = decode(raw, admits).map_err(|fault| {
         Invalid::Path(match fault {
             Fault::Malformed => "a malformed escape",
             Fault::Refused => "an escape of a character that must not be there",
         })
     })?;
-    String::from_utf8(decoded).map_err(|_| Invalid::Path("not ASCII"))
+    let segment = String::from_utf8(decoded).map_err(|_| Invalid::Path("not ASCII"))?;
+    if segment.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err(Invalid::Path("a dot segment"));
+    }
+    Ok(segment)
 }
 
 /// What neither path nor query of a registry request may contain unescaped.
@@ -193,18 +257,6 @@ pub(super) fn check_bytes(raw: &str) -> Result<(), &'static str> {
     } else {
         Err("a character that must not be there unescaped")
     }
-}
-
-/// `distribution` answers both with a redirect to the cleaned path; nothing is cleaned here, so that no two cleanings
-/// can differ.
-fn check_segments(path: &str) -> Result<(), Invalid> {
-    if path.contains("//") {
-        return Err(Invalid::Path("an empty segment"));
-    }
-    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(Invalid::Path("a dot segment"));
-    }
-    Ok(())
 }
 
 fn manifest(text: &str) -> Result<Resource, Invalid> {

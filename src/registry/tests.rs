@@ -194,9 +194,6 @@ fn names_are_found_from_the_right() {
 #[test]
 fn path_tricks_are_refused() {
     let cases = [
-        "//v2/",
-        "/v2//",
-        "/v2//secret/repo/tags/list",
         "/v2/./secret/tags/list",
         "/v2/a/../b/tags/list",
         "/v2/a/%2e%2e/b/tags/list",
@@ -204,9 +201,17 @@ fn path_tricks_are_refused() {
         "/v2/a%2F..%2Fb/tags/list",
         "/foo/../v2/",
         "/v2/..",
-        "/v2/secret%2Frepo/tags/list",
-        "/v2/secret%2frepo/tags/list",
         "/v2/a/tags%2flist",
+        "/v2/a%2Ftags%2Flist",
+        "/v2%2Fa/tags/list",
+        "/v2/a/blobs%2Fuploads/u",
+        "/v2/a/blobs/uploads%2Fu/x",
+        "/v2/%2E%2E/tags/list",
+        "/v2/a%2F./tags/list",
+        "/v2/a%2F%2E%2E/tags/list",
+        "/v2/a%5C%2E%2E%5Cb/tags/list",
+        "/v2/a%252Fb/tags/list",
+        "/v2/a%2F%252E%252E%2Fb/tags/list",
         "/v2/a/manifests%2Flatest",
         "/v2/secret%252Frepo/tags/list",
         "/v2/a/tags/list%zz",
@@ -233,6 +238,122 @@ fn path_tricks_are_refused() {
             "{target:?}"
         );
     }
+}
+
+#[test]
+fn an_escaped_slash_separates_the_components_of_a_name() {
+    let plain = accept("GET", "/v2/team/app/x/tags/list");
+    for spelling in ["team%2Fapp%2Fx", "team%2fapp/x", "team/app%2Fx"] {
+        let operation = accept("GET", &format!("/v2/{spelling}/tags/list"));
+        assert_eq!(operation, plain, "{spelling}");
+        assert_eq!(operation.target(), "/v2/team/app/x/tags/list");
+    }
+    // A name may hold words of the API, however it is spelt.
+    for (target, repository) in [
+        ("/v2/a%2Fmanifests%2Fx/manifests/y", "a/manifests/x"),
+        ("/v2/a%2Ftags%2Flist/tags/list", "a/tags/list"),
+    ] {
+        assert_eq!(accept("GET", target).repository(), Some(repository));
+    }
+    // A name with an empty component is none.
+    for target in [
+        "/v2/%2Fa/tags/list",
+        "/v2/a%2F/tags/list",
+        "/v2/a%2F%2Fb/tags/list",
+        "/v2/a%2F/b/tags/list",
+        "/v2/%2F/tags/list",
+    ] {
+        assert!(
+            matches!(refuse("GET", target), Invalid::Name(_)),
+            "{target}"
+        );
+    }
+    // Nowhere else is it a slash.
+    let upload = refuse("PATCH", "/v2/a/blobs/uploads/u%2Fx");
+    assert_eq!(
+        upload,
+        Invalid::Path("an escaped slash outside of the repository name")
+    );
+    assert_eq!(refuse("PUT", "/v2/a/manifests/x%2Fy"), Invalid::Tag);
+    assert_eq!(refuse("GET", "/v2/a/blobs/md5:x%2Fy"), Invalid::Digest);
+}
+
+#[test]
+fn an_empty_segment_is_redirected_where_it_is_read() {
+    for (target, plain) in [
+        ("//v2/", "/v2/"),
+        ("//v2", "/v2/"),
+        ("/v2//", "/v2/"),
+        ("///v2///", "/v2/"),
+        ("/v2//a/b/tags/list", "/v2/a/b/tags/list"),
+        (
+            "/v2/a//b/tags//list//?n=1&x=//",
+            "/v2/a/b/tags/list?n=1&x=//",
+        ),
+        ("//v2/a%2Fb/manifests/latest", "/v2/a/b/manifests/latest"),
+        ("//v2//_catalog", "/v2/_catalog"),
+    ] {
+        for name in ["GET", "HEAD"] {
+            match parse(name, target) {
+                Ok(Parsed::Redirect { location, .. }) => assert_eq!(location, plain, "{target}"),
+                other => panic!("{name} {target}: {other:?}"),
+            }
+        }
+        for name in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            let invalid = refuse(name, target);
+            assert!(matches!(invalid, Invalid::Path(_)), "{name} {target}");
+            assert!(invalid.to_string().contains("two slashes"), "{invalid}");
+        }
+    }
+    // An upload's URL has one spelling.
+    for target in ["/v2//a/blobs/uploads/u", "/v2//a/blobs/uploads/"] {
+        assert!(
+            matches!(refuse("GET", target), Invalid::Path(_)),
+            "{target}"
+        );
+    }
+    // The host of a URL without a scheme is none of them.
+    assert_eq!(refuse("GET", "//evil.example/v2/"), Invalid::NotFound);
+}
+
+#[test]
+fn a_read_of_a_manifest_that_cannot_be_is_judged_as_a_read_of_its_repository() {
+    let upper = format!("sha256:{}", HEX.to_uppercase());
+    for reference in [
+        ".INVALID",
+        "-x",
+        "a%40b",
+        "a;b",
+        "x%2Fy",
+        "sha256:abc",
+        &upper,
+    ] {
+        for end in ["", "/", "?n=1"] {
+            let target = format!("/v2/a/b/manifests/{reference}{end}");
+            for name in ["GET", "HEAD"] {
+                let Ok(Parsed::Missing { operation, invalid }) = parse(name, &target) else {
+                    panic!("{name} {target}");
+                };
+                assert_eq!(invalid, Invalid::UnknownManifest);
+                assert_eq!(
+                    (operation.action(), operation.repository()),
+                    (Action::Pull, Some("a/b"))
+                );
+            }
+            for name in ["PUT", "DELETE", "OPTIONS", "PATCH"] {
+                let invalid = refuse(name, &target);
+                assert!(
+                    matches!(invalid, Invalid::Tag | Invalid::Digest),
+                    "{name} {target}: {invalid}"
+                );
+            }
+        }
+    }
+    // A name that is none comes first.
+    assert!(matches!(
+        refuse("GET", "/v2/A/manifests/.INVALID"),
+        Invalid::Name(_)
+    ));
 }
 
 #[test]
@@ -291,7 +412,7 @@ fn terminals_outside_the_grammar_are_named() {
     }
     for reference in [".x", "-x", "a%40b", "a;b", &"t".repeat(129)] {
         assert_eq!(
-            refuse("GET", &format!("/v2/a/manifests/{reference}")),
+            refuse("PUT", &format!("/v2/a/manifests/{reference}")),
             Invalid::Tag,
             "{reference}"
         );
@@ -306,7 +427,10 @@ fn terminals_outside_the_grammar_are_named() {
     ] {
         for route in ["manifests", "blobs", "referrers"] {
             assert_eq!(
-                refuse("GET", &format!("/v2/a/{route}/{text}")),
+                refuse(
+                    if route == "manifests" { "PUT" } else { "GET" },
+                    &format!("/v2/a/{route}/{text}")
+                ),
                 Invalid::Digest,
                 "{text}"
             );
@@ -326,6 +450,11 @@ fn escapes_of_plain_characters_are_the_same_operation() {
     assert_eq!(
         accept("GET", "/v2/a/manifests/lat%65st").target(),
         "/v2/a/manifests/latest"
+    );
+    // All unreserved characters (RFC 3986 section 6.2.2.2).
+    assert_eq!(
+        accept("GET", "/v2/a%2Db%5Fc%2ed/manifests/v1%2E0%2d%5f").target(),
+        "/v2/a-b_c.d/manifests/v1.0-_"
     );
 }
 
@@ -559,6 +688,114 @@ fn queries_are_rebuilt_from_known_keys() {
     }
     let list = accept("GET", "/v2/_catalog?n=10&last=a%2Fb");
     assert_eq!((list.page_size(), list.last()), (Some("10"), Some("a/b")));
+}
+
+#[test]
+fn an_uploads_url_keeps_the_registrys_own_parameters() {
+    let upload = "/v2/a/blobs/uploads/u";
+    for (query, rebuilt) in [
+        ("session=x%2By", "?session=x%2By"),
+        (
+            "_nonce=1&_state=s&part=a&part=b",
+            "?_state=s&_nonce=1&part=a&part=b",
+        ),
+        (
+            "X-Amz-Signature=0f&partNumber=1",
+            "?X-Amz-Signature=0f&partNumber=1",
+        ),
+        ("next=a&page=b&next=c", "?next=a&page=b&next=c"),
+        ("flag", "?flag="),
+        // Nothing that a parser could take for a parameter of the API.
+        ("Mount=x&FROM=secret/repo&oRigin=o", ""),
+        ("mount[]=x&from[0]=b", ""),
+        ("mount%5B%5D=x&%20from=secret/repo&fr%2566om=y&=z", ""),
+        ("tag=latest", ""),
+    ] {
+        for name in ["GET", "PATCH", "PUT", "POST", "DELETE"] {
+            assert_eq!(
+                accept(name, &format!("{upload}?{query}")).target(),
+                format!("{upload}{rebuilt}"),
+                "{name} {query}"
+            );
+        }
+    }
+    // Only there: the registry made no other URL.
+    let start = accept("POST", "/v2/a/blobs/uploads/?session=x&next=y");
+    assert_eq!(start.target(), "/v2/a/blobs/uploads/");
+}
+
+#[test]
+fn a_list_goes_on_where_its_link_says() {
+    for (path, query, rebuilt) in [
+        (
+            "/v2/a/tags/list",
+            "next_page=gAAA%3D%3D&n=2",
+            "?n=2&next_page=gAAA%3D%3D",
+        ),
+        (
+            "/v2/_catalog",
+            "last=a&n=1&orderby=timedesc",
+            "?n=1&last=a&orderby=timedesc",
+        ),
+        (
+            "/v2/a/tags/list",
+            "page=2&page_size=10&x=1&NEXT=y",
+            "?page=2&page_size=10",
+        ),
+    ] {
+        let operation = accept("GET", &format!("{path}?{query}"));
+        assert_eq!(operation.target(), format!("{path}{rebuilt}"));
+        // What the gate walks through has its own place.
+        assert_eq!(
+            operation.at_page(Some(7), Some("b")).target(),
+            format!("{path}?n=7&last=b")
+        );
+    }
+    let twice = refuse("GET", "/v2/a/tags/list?next=a&next=b");
+    assert!(matches!(twice, Invalid::Query(_)), "{twice}");
+    // Not on what is no list.
+    let manifest = accept("GET", "/v2/a/manifests/x?next=y");
+    assert_eq!(manifest.target(), "/v2/a/manifests/x");
+}
+
+#[test]
+fn a_push_by_digest_may_set_tags() {
+    let path = format!("/v2/a/manifests/{}", digest());
+    let push = accept("PUT", &format!("{path}?tag=v1&ns=x&tag=latest&t%61g=v1"));
+    assert_eq!(push.action(), Action::Push);
+    assert_eq!(
+        push.target(),
+        format!("{path}?tag=v1&tag=latest&tag=v1&ns=x")
+    );
+    for query in [
+        "tag=.x",
+        "tag=v1&tag=",
+        "tag",
+        "tag=a/b",
+        "tag=a%2Fb",
+        "tag=a%00",
+    ] {
+        let invalid = refuse("PUT", &format!("{path}?{query}"));
+        assert!(
+            matches!(invalid, Invalid::Tag | Invalid::Query(_)),
+            "{query}: {invalid}"
+        );
+    }
+    let tags = |count: usize| format!("{path}?{}", vec!["tag=x"; count].join("&"));
+    accept("PUT", &tags(64));
+    assert_eq!(refuse("PUT", &tags(65)), Invalid::TooManyTags);
+    // A push by tag would lose them.
+    let by_tag = refuse("PUT", "/v2/a/manifests/v1?tag=v2");
+    assert!(matches!(by_tag, Invalid::Query(_)), "{by_tag}");
+    // A read sets none.
+    for (name, target) in [
+        ("GET", path.as_str()),
+        ("DELETE", &path),
+        ("GET", "/v2/a/tags/list"),
+    ] {
+        let operation = accept(name, &format!("{target}?tag=v1&tag=.x"));
+        assert_eq!(operation.target(), target, "{name}");
+    }
 }
 
 #[test]

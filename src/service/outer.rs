@@ -18,11 +18,13 @@ pub(super) fn challenge(
     authenticator.challenge(outer.scheme, outer.authority, operation)
 }
 
-/// The configuration's word, or else the client's own.
+/// The configured `external_url`, or else the origin that the client addressed, without the colon of an empty port: a URL is
+/// the same without it (RFC 3986 section 6.2.3), and not every client takes it with one.
 pub(super) fn outer_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> Outer<'a> {
+    let authority = target.authority();
     let as_addressed = Outer {
         scheme,
-        authority: target.authority(),
+        authority: authority.strip_suffix(':').unwrap_or(authority),
     };
     site.external
         .as_ref()

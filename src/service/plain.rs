@@ -51,7 +51,7 @@ impl Service {
     ) -> Result<Response<Body>, Refusal> {
         let target = Target::of(parts)?;
         opened.manner.registry = is_registry_path(target.path());
-        let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+        let site = self.site_of(&target)?;
         opened.record.site(&site.counts);
         // Who speaks https to a proxy that speaks plain HTTP to us would be sent round in circles.
         if opened.manner.registry || scheme == "https" {

@@ -7,7 +7,7 @@ use http::{Method, request};
 use crate::access::{Access, Asked, Permitted};
 use crate::auth::Identity;
 use crate::refusal::Refusal;
-use crate::registry::{Action, Operation, Parsed, is_registry_path};
+use crate::registry::{Action, Invalid, Operation, Parsed, is_registry_path};
 use crate::site::{Route, Site};
 use crate::target::Target;
 
@@ -19,13 +19,18 @@ pub(super) enum Wanted {
         operation: Operation,
         location: String,
     },
+    /// A read of what cannot exist in a repository that may be read.
+    Missing {
+        operation: Operation,
+        invalid: Invalid,
+    },
 }
 
 impl Wanted {
     pub(super) fn operation(&self) -> Option<&Operation> {
         match self {
             Self::Forward(asked) => asked.operation(),
-            Self::Redirect { operation, .. } => Some(operation),
+            Self::Redirect { operation, .. } | Self::Missing { operation, .. } => Some(operation),
         }
     }
 }
@@ -52,6 +57,7 @@ pub(super) fn wanted(
             operation,
             location,
         }),
+        Parsed::Missing { operation, invalid } => Ok(Wanted::Missing { operation, invalid }),
     }
 }
 
@@ -102,6 +108,10 @@ pub(super) fn permitted(
         }) => {
             access.permit(identity, Asked::Operation(operation))?;
             Ok(Next::Redirect(location))
+        }
+        Ok(Wanted::Missing { operation, invalid }) => {
+            access.permit(identity, Asked::Operation(operation))?;
+            Err(invalid.into())
         }
         Err(refusal) => {
             access.admit(identity)?;

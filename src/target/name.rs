@@ -13,15 +13,16 @@ pub(super) struct Name {
 
 impl Name {
     /// `name[:port]` of RFC 9110 section 7.2, narrowed to the names a certificate can carry: no userinfo, no escapes,
-    /// no zone, no empty label. The dot of the root is allowed and dropped.
+    /// no zone, no empty label. The dot of the root is allowed and dropped. An empty port is no port (RFC 3986 section
+    /// 3.2.3: `port = *DIGIT`).
     pub(super) fn parse(authority: &str) -> Option<Self> {
         let (host, port) = match authority.strip_prefix('[') {
             Some(rest) => split_literal(rest)?,
             None => split_name(authority)?,
         };
         let port = match port {
+            Some("") | None => None,
             Some(digits) => Some(parse_port(digits)?),
-            None => None,
         };
         Some(Self { host, port })
     }

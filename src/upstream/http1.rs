@@ -50,6 +50,9 @@ pub(super) struct Failure {
     /// The connection died before a single byte of an answer. If it had been idle before, its death
     /// has most likely nothing to do with this request.
     pub(super) is_unanswered: bool,
+    /// The first bytes that came are no status line. If the connection was used before, they most likely belong to the
+    /// answer before: an upstream that sends a body in response to HEAD, say. Then nothing is known of this request.
+    pub(super) is_out_of_step: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -92,6 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Err(error) => Err(Failure {
                 is_unanswered: exchange.inbox.received() == 0
                     && matches!(error, Error::Closed(_) | Error::Write(_)),
+                is_out_of_step: exchange.inbox.began_without_status_line(),
                 error,
             }),
         }
@@ -103,6 +107,7 @@ impl Failure {
         Self {
             error,
             is_unanswered: false,
+            is_out_of_step: false,
         }
     }
 }

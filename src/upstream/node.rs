@@ -1,8 +1,8 @@
 //! One endpoint: its connections, its health, and an exchange with it.
 //!
 //! Called by `upstream`, which has chosen it, and by the checks of the main runtime. It sends nothing twice but a bodiless GET
-//! or HEAD whose reused connection died before any byte; whether another endpoint is tried is decided above, for these even
-//! where a fresh one died.
+//! or HEAD whose reused connection died before any byte, or brought first what is no status line; whether another endpoint
+//! is tried is decided above, for these even where a fresh one died.
 
 use std::mem;
 use std::sync::Arc;
@@ -106,6 +106,11 @@ impl Node {
                 if is_pooled {
                     continue;
                 }
+            }
+            // The endpoint is there, and a fresh connection has nothing of an answer before.
+            if failure.is_out_of_step && is_pooled && mem::take(&mut request.may_repeat) {
+                tracing::debug!(endpoint = %self.endpoint, "bytes without a request on a reused connection: asking again");
+                continue;
             }
             return Err(failure.error.into());
         }

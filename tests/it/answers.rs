@@ -1,6 +1,9 @@
 //! The registry's answers as the client gets them: status, framing and bytes, in both HTTP versions.
 
-use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use crate::support::{Answer, Ask, Client, Http, OK, Proxy, Registry, ask};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 
@@ -78,7 +81,7 @@ fn no_content_has_no_length() {
 #[test]
 fn trailers_and_chunk_extensions_end_here() {
     let (one, two) = both(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n0\r\nX-Trailer: 1\r\nContent-Length: 9\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3 \t; ext = 1\r\nabc\r\n0 ;x\r\nX-Trailer: 1\r\nContent-Length: 9\r\n\r\n",
         "GET",
     );
     for answer in [one, two] {
@@ -158,6 +161,46 @@ fn bytes_behind_a_complete_answer_are_nobodys() {
         3,
         "such a connection is not used again"
     );
+}
+
+/// A registry that sends a body in response to HEAD, at once or later: none of the requests that follow, of whatever client,
+/// gets any of it or fails for it.
+#[test]
+fn bytes_behind_an_answer_harm_no_request_that_follows() {
+    for is_late in [false, true] {
+        // The connections over which a body is owed, or was said too much.
+        let owing = Mutex::new(BTreeSet::new());
+        let registry = Registry::start(move |exchange| {
+            exchange.body();
+            let number = exchange.head.connection;
+            let is_head = exchange.head.method == "HEAD";
+            if owing.lock().unwrap().remove(&number) && is_late {
+                exchange.send("{\"errors\":[]}");
+            }
+            if is_head {
+                owing.lock().unwrap().insert(number);
+                exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n");
+                if !is_late {
+                    exchange.send("{\"errors\":[]}");
+                }
+            } else {
+                exchange.send(OK);
+            }
+        });
+        let proxy = Proxy::usual(&registry);
+        for http in Http::BOTH {
+            for _ in 0..25 {
+                let head = ask(&proxy, http, &Ask::alice("HEAD", MANIFEST));
+                assert_eq!(head.status, 200, "{head:?}");
+                let get = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+                assert_eq!(
+                    (get.status, get.text().as_str()),
+                    (200, "{}"),
+                    "late: {is_late}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

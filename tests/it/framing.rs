@@ -328,6 +328,37 @@ fn chunks() {
             is_body,
             chunked("1;name=\"value\"\r\nZ\r\n0;last\r\n\r\n"),
         ),
+        // White space before an extension is to be read past (RFC 9112 section 7.1.1).
+        passed(
+            "white space around an extension",
+            is_body,
+            chunked("1 \t; name = \"value\" ; x\r\nZ\r\n0 ;last\r\n\r\n"),
+        ),
+        refused(
+            "space without an extension behind the last chunk",
+            &[400],
+            chunked("1\r\nZ\r\n0 \r\n\r\n"),
+        ),
+        refused(
+            "digits behind the space",
+            &[400],
+            chunked("1 1;x\r\nZ\r\n0\r\n\r\n"),
+        ),
+        refused(
+            "CR in the space",
+            &[400],
+            chunked("1 \r ;x\r\nZ\r\n0\r\n\r\n"),
+        ),
+        refused(
+            "LF in the space",
+            &[400],
+            chunked(&format!("0 \n;\r\n{INNER}")),
+        ),
+        refused(
+            "more space than any sender writes",
+            &[400],
+            chunked(&format!("1{};x\r\nZ\r\n0\r\n\r\n", " ".repeat(64))),
+        ),
         passed(
             "zeros before the size",
             is_body,
@@ -461,7 +492,7 @@ fn request_lines() {
         ),
         answered(
             "two slashes",
-            &[400],
+            &[301],
             request("GET //v2/a/tags/list", "", ""),
         ),
         answered(
@@ -559,6 +590,9 @@ fn hosts() {
         answered("two ports", &[400], with("Host: localhost:443:443\r\n")),
         answered("foreign", &[421], with("Host: evil.test\r\n")),
         passed("case and port", PING, with("hOsT: LocalHost:8443\r\n")),
+        passed("an empty port", PING, with("Host: localhost:\r\n")),
+        answered("an empty port twice", &[400], with("Host: localhost::\r\n")),
+        answered("a port alone", &[400], with("Host: :443\r\n")),
         answered(
             "none in HTTP/1.1 with an absolute target",
             &[400],

@@ -1,6 +1,6 @@
 //! The registry's grammar at the gate: what is refused never leaves it, what leaves it is in its one canonical form.
 
-use crate::support::{Ask, Client, DIGEST, Http, Proxy, Registry, ask};
+use crate::support::{Ask, Client, DIGEST, Http, Proxy, Registry, ask, config};
 
 #[test]
 fn what_is_no_operation_is_refused() {
@@ -8,12 +8,15 @@ fn what_is_no_operation_is_refused() {
     let proxy = Proxy::usual(&registry);
     let long = format!("/v2/{}/tags/list", "a".repeat(256));
     let cases = [
-        ("GET", "/v2/secret%2Frepo/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/secret/repo/tags%2flist", 400, "NAME_INVALID"),
+        ("GET", "/v2/secret%2Frepo%2Ftags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2%2Fsecret/repo/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/secret%2F%2Frepo/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/secret%2F/repo/tags/list", 400, "NAME_INVALID"),
+        ("PUT", "//v2/secret/repo/manifests/x", 400, "NAME_INVALID"),
+        ("POST", "/v2//a/blobs/uploads/", 400, "NAME_INVALID"),
+        ("GET", "/v2//a/blobs/uploads/u", 400, "NAME_INVALID"),
         ("GET", "/v2/secret%252Frepo/tags/list", 400, "NAME_INVALID"),
-        ("GET", "//v2/secret/repo/tags/list", 400, "NAME_INVALID"),
-        ("GET", "/v2//secret/repo/tags/list", 400, "NAME_INVALID"),
-        ("GET", "/v2/secret/repo//tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/Secret/repo/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/localhost:5000/x/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/a_-b/tags/list", 400, "NAME_INVALID"),
@@ -23,8 +26,12 @@ fn what_is_no_operation_is_refused() {
         ("GET", "/v2/a%3Bb/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/a%20b/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/%C3%A4/tags/list", 400, "NAME_INVALID"),
-        ("GET", "/v2/a/manifests/.tag", 400, "TAG_INVALID"),
-        ("GET", "/v2/a/manifests/sha256:abc", 400, "DIGEST_INVALID"),
+        ("GET", "/v2/a/manifests/.INVALID", 404, "MANIFEST_UNKNOWN"),
+        ("GET", "/v2/a/manifests/.INVALID/", 404, "MANIFEST_UNKNOWN"),
+        ("GET", "/v2/a/manifests/sha256:abc", 404, "MANIFEST_UNKNOWN"),
+        ("PUT", "/v2/a/manifests/.INVALID", 400, "TAG_INVALID"),
+        ("DELETE", "/v2/a/manifests/.INVALID", 400, "TAG_INVALID"),
+        ("PUT", "/v2/a/manifests/sha256:abc", 400, "DIGEST_INVALID"),
         ("GET", "/v2/a/blobs/latest", 400, "DIGEST_INVALID"),
         ("GET", "/v2/a/referrers/latest", 400, "DIGEST_INVALID"),
         ("GET", "/v2/a", 404, "UNSUPPORTED"),
@@ -67,6 +74,8 @@ fn what_no_parser_may_clean_is_refused_at_once() {
         "/v2/a/%",
         "/v2/a%00/tags/list",
         "/v2/a\\b/tags/list",
+        "/v2/a%2F%2e%2e/b/tags/list",
+        "/v2/a%5C..%5Cb/tags/list",
     ];
     for http in Http::BOTH {
         for target in cases {
@@ -85,6 +94,7 @@ fn a_refused_head_has_the_length_and_no_body() {
     for (target, status) in [
         ("/v2/A/manifests/x", 400),
         ("/v2/a", 404),
+        ("/v2/a/manifests/.INVALID", 404),
         ("/v2/_catalog", 405),
     ] {
         let head = client.ask(&Ask::alice("HEAD", target));
@@ -97,10 +107,10 @@ fn a_refused_head_has_the_length_and_no_body() {
             let get = client.ask(&Ask::alice("GET", target));
             get.is_refusal(
                 status,
-                if status == 404 {
-                    "UNSUPPORTED"
-                } else {
-                    "NAME_INVALID"
+                match target {
+                    "/v2/a" => "UNSUPPORTED",
+                    "/v2/A/manifests/x" => "NAME_INVALID",
+                    _ => "MANIFEST_UNKNOWN",
                 },
             );
             assert_eq!(head.one("content-length"), get.one("content-length"));
@@ -140,6 +150,27 @@ fn what_is_forwarded_is_canonical() {
             "/v2/secret/repo/tags/list",
         ),
         ("GET", "/v2/a/manifests/lat%65st", "/v2/a/manifests/latest"),
+        // Portainer's spelling.
+        (
+            "GET",
+            "/v2/team%2Fapp/tags/list?n=5",
+            "/v2/team/app/tags/list?n=5",
+        ),
+        (
+            "HEAD",
+            "/v2/team%2fapp%2fx/manifests/latest",
+            "/v2/team/app/x/manifests/latest",
+        ),
+        (
+            "DELETE",
+            "/v2/team%2Fapp/manifests/v1%2E0",
+            "/v2/team/app/manifests/v1.0",
+        ),
+        (
+            "GET",
+            "/v2/a%2Db%5fc%2Ed/tags/list",
+            "/v2/a-b_c.d/tags/list",
+        ),
         ("HEAD", &format!("/v2/a/blobs/{escaped}"), &blob),
         ("GET", &blob, &blob),
         ("DELETE", &blob, &blob),
@@ -186,6 +217,13 @@ fn a_slash_too_many_is_redirected_after_the_login() {
             ("/v2/a/manifests/latest/", "/v2/a/manifests/latest"),
             ("/v2/a/tags/list/?n=1&x=%2F", "/v2/a/tags/list?n=1&x=%2F"),
             ("/v2/_catalog/", "/v2/_catalog"),
+            ("//v2/", "/v2/"),
+            ("/v2//", "/v2/"),
+            ("/v2//a/b/tags/list", "/v2/a/b/tags/list"),
+            (
+                "//v2/a%2Fb//manifests///latest?x=//",
+                "/v2/a/b/manifests/latest?x=//",
+            ),
         ] {
             ask(&proxy, http, &Ask::new("GET", target)).is_refusal(401, "UNAUTHORIZED");
             for method in ["GET", "HEAD"] {
@@ -211,7 +249,15 @@ fn only_paths_are_targets() {
         ("OPTIONS *", "Host: localhost", 400),
         ("CONNECT localhost:443", "Host: localhost", 405),
         ("GET http://evil.test/v2/", "Host: localhost", 421),
-        ("GET https://localhost:1/v2/", "Host: localhost:2", 421),
+        ("GET http://evil.test/v2/", "Host: evil.test", 421),
+        ("GET https://localhost/v2/", "Host: evil.test", 421),
+        ("GET https://localhost/v2/", "Host: user@localhost", 400),
+        (
+            "GET https://localhost/v2/",
+            "Host: localhost\r\nHost: evil.test",
+            400,
+        ),
+        ("GET https://localhost/v2/", "X: no host", 400),
         ("GET ftp://localhost/v2/", "Host: localhost", 400),
         ("GET /v2/", "Host: evil.test", 421),
         ("GET /v2/", "Host: localhost\r\nHost: localhost", 400),
@@ -225,4 +271,81 @@ fn only_paths_are_targets() {
         assert_eq!(client.answer("GET").status, status, "{line} {host}");
     }
     assert_eq!(registry.only().target, "/v2/");
+}
+
+/// An absolute target and an empty port, as both versions of HTTP can say them: what the registry gets as Host, and what the
+/// client gets as its own origin.
+#[test]
+fn the_authority_of_the_request_is_the_one_that_counts() {
+    let registry = Registry::answering(
+        "HTTP/1.1 202 Accepted\r\nLocation: http://localhost:/v2/a/blobs/uploads/u\r\nContent-Length: 0\r\n\r\n",
+    );
+    let two_names = config("", "").replace(
+        "hosts = [\"localhost\"",
+        "hosts = [\"alias.example\", \"localhost\"",
+    );
+    let proxy = Proxy::start(&registry, &two_names);
+    let login = "Authorization: Basic YWxpY2U6cHc=\r\nContent-Length: 0\r\n";
+    for (target, host, sent, outer) in [
+        ("/v2", "localhost", "localhost", "localhost"),
+        ("/v2", "LocalHost:", "LocalHost:", "LocalHost"),
+        ("/v2", "localhost:5000", "localhost:5000", "localhost:5000"),
+        // The same place: the client's own spelling.
+        (
+            "https://localhost/v2",
+            "LOCALHOST:443",
+            "LOCALHOST:443",
+            "LOCALHOST:443",
+        ),
+        (
+            "https://localhost:/v2",
+            "localhost",
+            "localhost",
+            "localhost",
+        ),
+        // Another port or name of the site: the target's (RFC 9112 section 3.2.2).
+        (
+            "https://localhost:1/v2",
+            "localhost:2",
+            "localhost:1",
+            "localhost:1",
+        ),
+        (
+            "https://alias.example/v2",
+            "localhost",
+            "alias.example",
+            "alias.example",
+        ),
+        (
+            "http://localhost/v2",
+            "alias.example:7",
+            "localhost",
+            "localhost",
+        ),
+    ] {
+        let mut client = Client::connect(&proxy);
+        client.send(format!(
+            "POST {target}/a/blobs/uploads/ HTTP/1.1\r\nHost: {host}\r\n{login}\r\n"
+        ));
+        let answer = client.answer("POST");
+        assert_eq!(answer.status, 202, "{target} {host}: {}", answer.text());
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.all("host"), [sent], "{target} {host}");
+        assert_eq!(seen.target, "/v2/a/blobs/uploads/");
+        let location = format!("https://{outer}/v2/a/blobs/uploads/u");
+        assert_eq!(answer.one("location"), location, "{target} {host}");
+    }
+    // HTTP/2 says it in :authority.
+    for (host, outer) in [
+        ("localhost:", "localhost"),
+        ("alias.example:8", "alias.example:8"),
+    ] {
+        let request = Ask::alice("POST", "/v2/a/blobs/uploads/").host(host);
+        let answer = ask(&proxy, Http::Two, &request);
+        assert_eq!(answer.status, 202, "{host}: {}", answer.text());
+        let seen = registry.requests().pop().unwrap();
+        assert_eq!(seen.all("host"), [host]);
+        let location = format!("https://{outer}/v2/a/blobs/uploads/u");
+        assert_eq!(answer.one("location"), location, "{host}");
+    }
 }

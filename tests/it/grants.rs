@@ -464,3 +464,55 @@ fn an_endless_list_ends() {
     answer.is_refusal(503, "UNAVAILABLE");
     assert!(!answer.text().contains("secret") && answer.has("retry-after"));
 }
+
+#[test]
+fn rights_are_judged_on_the_decoded_name() {
+    let registry = Registry::obliging();
+    let proxy = start(&registry);
+    for http in Http::BOTH {
+        for (user, target, status) in [
+            ("alice", "/v2/team%2Fapp/tags/list", 200),
+            ("alice", "/v2/team%2fapp%2Fx/tags/list", 200),
+            ("alice", "/v2/t%65am%2Fapp/manifests/v%31", 200),
+            ("alice", "/v2/pub%2Fa/tags/list", 200),
+            // One component is granted, not two.
+            ("alice", "/v2/pub%2Fa%2Fb/tags/list", 403),
+            ("alice", "/v2/home%2Fbot%2Fx/tags/list", 403),
+            ("alice", "/v2/secret%2Frepo/tags/list", 403),
+            ("alice", "//v2//secret/repo/tags/list", 403),
+            ("alice", "//v2//team/app/tags/list", 301),
+            ("eve", "/v2/home%2Feve%2Fx/tags/list", 200),
+            ("eve", "/v2/team%2Fapp/tags/list", 403),
+            ("", "/v2/team%2Fapp/tags/list", 401),
+            ("", "//v2/", 401),
+            // What cannot be there is told to who may read there.
+            ("alice", "/v2/team/app/manifests/.INVALID", 404),
+            ("alice", "/v2/team%2Fapp/manifests/sha256:x", 404),
+            ("eve", "/v2/team/app/manifests/.INVALID", 403),
+            ("eve", "/v2/no/such/manifests/.INVALID", 403),
+            ("", "/v2/team/app/manifests/.INVALID", 401),
+        ] {
+            let before = registry.requests().len();
+            let answer = ask(&proxy, http, &by(user, "GET", target));
+            assert_eq!(answer.status, status, "{user} {target}: {}", answer.text());
+            let arrived = registry.requests().len() - before;
+            assert_eq!(arrived, usize::from(status == 200), "{user} {target}");
+            if status == 404 {
+                answer.is_refusal(404, "MANIFEST_UNKNOWN");
+            }
+            if status == 200 {
+                let sent = registry.requests().pop().unwrap().target;
+                let plain = target.replace("%2F", "/").replace("%2f", "/");
+                let plain = plain.replace("%65", "e").replace("%31", "1");
+                assert_eq!(sent, plain);
+            }
+        }
+        // A push that sets tags takes the right to push.
+        let tagged = format!("/v2/team/app/manifests/{DIGEST}?tag=v1&tag=latest");
+        for (user, status) in [("bot", 200), ("alice", 403), ("eve", 403), ("", 401)] {
+            let answer = ask(&proxy, http, &by(user, "PUT", &tagged).body("{}"));
+            assert_eq!(answer.status, status, "{user}");
+        }
+        assert_eq!(registry.requests().pop().unwrap().target, tagged);
+    }
+}

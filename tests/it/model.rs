@@ -63,6 +63,8 @@ enum Wanted {
     On(&'static str, String),
     /// A push whose blob is to come from a repository, or from anywhere.
     Mount(String, Option<String>),
+    /// A read of what no repository can have.
+    Absent(String),
     /// No operation, or none of this method.
     Wrong(u16),
 }
@@ -137,6 +139,7 @@ impl Rules {
             Wanted::Catalog => self.of(user, "catalog").next().is_some(),
             Wanted::On(action, name) => self.may(user, action, name),
             Wanted::Mount(name, _) => self.may(user, "push", name),
+            Wanted::Absent(name) => self.may(user, "pull", name),
             Wanted::Wrong(status) if self.lets_in(who) => return Verdict::Wrong(*status),
             Wanted::Wrong(_) => return Verdict::LogIn,
         };
@@ -161,17 +164,22 @@ impl Rules {
                 Verdict::Listed(names.cloned().collect())
             }
             Wanted::On(action, name) if in_scope(action, name) => Verdict::Sent { mounts: false },
+            // Another token would do, and the client may have it.
+            Wanted::Mount(_, Some(from))
+                if (place.is_here)(from)
+                    && self.may(user, "pull", from)
+                    && !in_scope("pull", from) =>
+            {
+                Verdict::LogIn
+            }
             Wanted::Mount(name, from) if in_scope("push", name) => Verdict::Sent {
                 mounts: match from {
-                    Some(from) => {
-                        (place.is_here)(from)
-                            && self.may(user, "pull", from)
-                            && in_scope("pull", from)
-                    }
+                    Some(from) => (place.is_here)(from) && self.may(user, "pull", from),
                     None => place.is_alone && self.pulls_everything(user) && who.scope.is_none(),
                 },
             },
-            Wanted::On(..) | Wanted::Mount(..) => Verdict::LogIn,
+            Wanted::Absent(name) if in_scope("pull", name) => Verdict::Wrong(404),
+            Wanted::On(..) | Wanted::Mount(..) | Wanted::Absent(_) => Verdict::LogIn,
         }
     }
 
@@ -370,7 +378,7 @@ fn a_request(dice: &mut Dice, name: String) -> (Wanted, &'static str, String) {
         )
     };
     let blob = format!("blobs/{DIGEST}");
-    match dice.below(18) {
+    match dice.below(20) {
         0 => (Wanted::Ping, dice.one(&["GET", "HEAD"]), "/v2/".to_owned()),
         1 | 2 => (Wanted::Catalog, "GET", "/v2/_catalog".to_owned()),
         3 => on("pull", dice.one(&["GET", "HEAD", "OPTIONS"]), "manifests/x"),
@@ -391,6 +399,10 @@ fn a_request(dice: &mut Dice, name: String) -> (Wanted, &'static str, String) {
         14 => {
             let target = format!("/v2/{name}/blobs/uploads/?mount={DIGEST}");
             (Wanted::Mount(name, None), "POST", target)
+        }
+        15 => {
+            let target = format!("/v2/{name}/manifests/.INVALID");
+            (Wanted::Absent(name), dice.one(&["GET", "HEAD"]), target)
         }
         _ => {
             let from = a_name(dice);
@@ -545,6 +557,12 @@ async fn ten_thousand_decisions_are_the_models() {
                     decided(&access, &identity, Asked::Operation(operation), &names)
                 }
                 Ok(Parsed::Redirect { .. }) => unreachable!("{target}"),
+                Ok(Parsed::Missing { operation, invalid }) => {
+                    match decided(&access, &identity, Asked::Operation(operation), &names) {
+                        Verdict::Sent { .. } => Verdict::Wrong(invalid.status().as_u16()),
+                        refused => refused,
+                    }
+                }
                 Err(invalid) => match access.admit(&identity) {
                     Ok(()) => Verdict::Wrong(invalid.status().as_u16()),
                     Err(_) => Verdict::LogIn,
@@ -610,6 +628,7 @@ fn judge_other(who: &Who, wanted: &Wanted) -> Verdict {
     match (wanted, &who.user, &who.scope) {
         (_, None, _) | (_, _, Some(_)) => Verdict::LogIn,
         (Wanted::Wrong(status), ..) => Verdict::Wrong(*status),
+        (Wanted::Absent(_), ..) => Verdict::Wrong(404),
         (Wanted::Mount(_, from), ..) => Verdict::Sent {
             mounts: from.as_deref().is_some_and(is_other),
         },
@@ -631,6 +650,7 @@ fn spelt(dice: &mut Dice, target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = if dice.happens(3) {
         path.replace("/team", "/t%65am")
+            .replace("/t%65am/", "/t%65am%2f")
     } else {
         path.to_owned()
     };
@@ -717,7 +737,9 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
                 token.as_deref(),
             );
             let is_elsewhere = match &wanted {
-                Wanted::On(_, name) | Wanted::Mount(name, _) => is_other(name),
+                Wanted::On(_, name) | Wanted::Mount(name, _) | Wanted::Absent(name) => {
+                    is_other(name)
+                }
                 Wanted::Wrong(_) => target.starts_with("/v2/other/"),
                 Wanted::Ping | Wanted::Catalog => false,
             };

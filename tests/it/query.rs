@@ -130,6 +130,153 @@ fn what_is_forwarded_is_what_was_read() {
     }
 }
 
+/// The registry writes a URL, the client follows it, and the registry gets back what it wrote.
+#[test]
+fn what_the_registry_puts_into_a_url_comes_back_to_it() {
+    let cases = [
+        (
+            "POST",
+            UPLOADS,
+            "location",
+            "PATCH",
+            "/v2/dev/a/blobs/uploads/u?_state=a%2Bb%3D",
+        ),
+        (
+            "POST",
+            UPLOADS,
+            "location",
+            "PUT",
+            "/v2/dev/a/blobs/uploads/u?session=x%2By&part=1&part=2",
+        ),
+        (
+            "POST",
+            UPLOADS,
+            "location",
+            "GET",
+            "/v2/dev/a/blobs/uploads/u?X-Amz-Signature=0f&next=1",
+        ),
+        (
+            "PATCH",
+            UPLOAD,
+            "location",
+            "DELETE",
+            "/v2/dev/a/blobs/uploads/u?_nonce=n~1.0-a_b",
+        ),
+        (
+            "GET",
+            "/v2/a/tags/list?n=1",
+            "link",
+            "GET",
+            "/v2/a/tags/list?n=1&next_page=gAAA%3D%3D",
+        ),
+        (
+            "GET",
+            "/v2/a/tags/list?n=1",
+            "link",
+            "GET",
+            "/v2/a/tags/list?n=1&last=b",
+        ),
+        (
+            "GET",
+            "/v2/_catalog",
+            "link",
+            "GET",
+            "/v2/_catalog?n=1&last=a%2Fb&orderby=name",
+        ),
+    ];
+    for (method, target, field, then, url) in cases {
+        let value = match field {
+            "link" => format!("Link: <{url}>; rel=\"next\""),
+            _ => format!("Location: {url}"),
+        };
+        let registry = Registry::answering(format!(
+            "HTTP/1.1 200 OK\r\n{value}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        let proxy = Proxy::usual(&registry);
+        for http in Http::BOTH {
+            let answer = ask(&proxy, http, &Ask::alice(method, target));
+            let value = answer.one(field);
+            let value = value.strip_prefix('<').unwrap_or(value);
+            let followed = value.split('>').next().unwrap();
+            assert_eq!(followed, url);
+            let answer = ask(&proxy, http, &Ask::alice(then, followed));
+            assert_eq!(answer.status, 200, "{followed}: {}", answer.text());
+            assert_eq!(registry.requests().pop().unwrap().target, url);
+        }
+    }
+}
+
+/// Neither under another spelling, which another parser might take for them.
+#[test]
+fn no_parameter_of_an_upload_opens_a_mount() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let mount = format!("mount={DIGEST}&from=secret/repo&origin=x");
+    for query in [
+        mount.clone(),
+        mount.replace("mount", "Mount").replace("from", "FROM"),
+        mount.replace("mount", "m%6funt").replace("from", "fro%6D"),
+        mount.replace("mount", "m%4Funt").replace("from", "%46rom"),
+        mount
+            .replace("mount", "mount%5B%5D")
+            .replace("from", "from[0]"),
+        mount.replace("mount", "%20mount").replace("from", "+from"),
+        mount
+            .replace("mount", "mo%2575nt")
+            .replace("from", "f%2572om"),
+    ] {
+        for http in Http::BOTH {
+            for method in ["POST", "PUT", "PATCH", "GET", "DELETE"] {
+                let target = format!("{UPLOAD}?_state=s&{query}&session=x");
+                let answer = ask(&proxy, http, &Ask::alice(method, &target));
+                assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+                let sent = registry.requests().pop().unwrap().target.to_lowercase();
+                for word in ["mount", "from", "rom=", "secret", "digest", "sha256"] {
+                    assert!(!sent.contains(word), "{query}: {sent}");
+                }
+                assert!(sent.contains("_state=s") && sent.contains("session=x"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_push_by_digest_sets_the_tags_that_it_names() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::usual(&registry);
+    let manifest = format!("/v2/a/manifests/{DIGEST}");
+    let many = |count: usize| format!("?{}", vec!["tag=x"; count].join("&"));
+    for http in Http::BOTH {
+        for (query, sent) in [
+            ("?tag=v1&tag=latest", "?tag=v1&tag=latest"),
+            ("?t%61g=v1&x=1&tag=v1", "?tag=v1&tag=v1"),
+            (&many(64), &many(64)),
+        ] {
+            let push = Ask::alice("PUT", &format!("{manifest}{query}")).body("{}");
+            assert_eq!(ask(&proxy, http, &push).status, 200, "{query}");
+            let seen = registry.requests().pop().unwrap().target;
+            assert_eq!(seen, format!("{manifest}{sent}"));
+        }
+        let before = registry.requests().len();
+        for (path, query, status, code) in [
+            (&*manifest, "?tag=v1&tag=.x", 400, "TAG_INVALID"),
+            (&manifest, "?tag=", 400, "TAG_INVALID"),
+            (&manifest, "?tag=a%2Fb", 400, "TAG_INVALID"),
+            (&manifest, "?tag=v1;tag=v2", 400, "UNSUPPORTED"),
+            (&manifest, &many(65), 414, "TAG_INVALID"),
+            ("/v2/a/manifests/v1", "?tag=v2", 400, "UNSUPPORTED"),
+        ] {
+            let push = Ask::alice("PUT", &format!("{path}{query}")).body("{}");
+            ask(&proxy, http, &push).is_refusal(status, code);
+        }
+        assert_eq!(registry.requests().len(), before);
+        // A read sets none.
+        let read = Ask::alice("GET", &format!("{manifest}?tag=v1"));
+        assert_eq!(ask(&proxy, http, &read).status, 200);
+        assert_eq!(registry.requests().pop().unwrap().target, manifest);
+    }
+}
+
 #[test]
 fn a_form_is_no_upload() {
     let registry = Registry::obliging();

@@ -117,6 +117,28 @@ fn a_backslash_chooses_no_other_route() {
 }
 
 #[test]
+fn an_escaped_slash_leads_to_the_route_of_the_decoded_name() {
+    let registry = Registry::obliging();
+    let closed = "[[site.route]]\npath = \"/v2/team/\"\nrespond = 403\n";
+    let proxy = Proxy::start(&registry, &format!("{}\n{closed}", config("", "")));
+    for http in Http::BOTH {
+        for target in [
+            "/v2/team%2Fapp/tags/list",
+            "/v2/team%2fapp/tags/list",
+            "/v2/t%65am%2Fapp/tags/list",
+            "//v2//team/app/tags/list",
+        ] {
+            let answer = ask(&proxy, http, &Ask::alice("GET", target));
+            answer.is_refusal(403, "DENIED");
+        }
+    }
+    assert!(registry.requests().is_empty());
+    let other = Ask::alice("GET", "/v2/teams%2Fapp/tags/list");
+    assert_eq!(ask(&proxy, Http::One, &other).status, 200);
+    assert_eq!(registry.only().target, "/v2/teams/app/tags/list");
+}
+
+#[test]
 fn where_blobs_are_closed_none_is_mounted() {
     let registry = Registry::obliging();
     let more = "[[site.route]]\npath = \"/v2/app/blobs/\"\nrespond = 403";

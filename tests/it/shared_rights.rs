@@ -148,20 +148,43 @@ fn a_mount_needs_its_source_in_the_rights_and_in_the_scope() {
     let proxy = start(&registry);
     let mount = |token: &str, from: &str| {
         let target = format!("/v2/team/a/blobs/uploads/?mount={DIGEST}&from={from}");
-        assert_eq!(with(&proxy, token, "POST", &target).status, 200);
+        with(&proxy, token, "POST", &target)
+    };
+    let is_mounted = |token: &str, from: &str| {
+        let answer = mount(token, from);
+        assert_eq!(answer.status, 200, "{answer:?}");
         let request = registry.requests().pop().unwrap();
         request.target.contains("mount=")
     };
     let both = ["repository:team/a:pull,push", "repository:team/b:pull"];
     let both = token(&proxy, "bot", &both);
-    assert!(mount(&both, "team/b"));
-    assert!(!mount(&both, "team/c"), "not in the scope");
+    assert!(is_mounted(&both, "team/b"));
+    // In the rights and not in the scope: the client is asked for a token that has both, be the right its own or anyone's.
+    for source in ["team/c", "public/a"] {
+        let refused = mount(&both, source);
+        refused.is_refusal(401, "UNAUTHORIZED");
+        let said = refused.one("www-authenticate");
+        let mut scopes = [
+            "repository:team/a:pull,push".to_owned(),
+            format!("repository:{source}:pull"),
+        ];
+        assert!(scopes.iter().all(|scope| said.contains(scope)), "{said}");
+        scopes.reverse();
+        let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+        assert!(is_mounted(&token(&proxy, "bot", &scopes), source));
+    }
+    // Not in the rights: a plain upload, whatever was asked for, and no second challenge without end.
+    let alone = token(&proxy, "bot", &["repository:team/a:pull,push"]);
     let beyond = [
         "repository:team/a:pull,push",
         "repository:home/alice/x:pull",
     ];
     let beyond = token(&proxy, "bot", &beyond);
-    assert!(!mount(&beyond, "home/alice/x"), "not in the rights");
+    for token in [alone, beyond] {
+        for hidden in ["home/alice/x", "no/such"] {
+            assert!(!is_mounted(&token, hidden), "{hidden} is not in the rights");
+        }
+    }
 }
 
 #[test]

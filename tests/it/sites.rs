@@ -106,6 +106,55 @@ fn each_site_has_its_own_users_and_routes() {
     assert_eq!(log.matches("site=b.test user=bob").count(), 2, "{log}");
 }
 
+/// An absolute target counts before Host, within a site and nowhere else, whichever of the two may do more.
+#[test]
+fn an_absolute_target_and_host_are_names_of_one_site() {
+    let (one, two) = (Registry::obliging(), Registry::obliging());
+    let proxy = gate(&[
+        Site {
+            hosts: "\"a.test\", \"*.a.test\"",
+            keys: "",
+            users: "htpasswd",
+            routes: &[("/v2/", &one.url())],
+        },
+        Site {
+            hosts: "\"b.test\"",
+            keys: "",
+            users: "bobs",
+            routes: &[("/v2/", &two.url())],
+        },
+    ]);
+    for (target, host, status) in [
+        ("https://a.test", "a.test", 200),
+        ("https://a.test:1", "A.Test:2", 200),
+        ("https://x.a.test", "a.test", 200),
+        ("https://a.test", "x.a.test:", 200),
+        ("https://a.test", "b.test", 421),
+        ("https://b.test", "a.test", 421),
+        ("https://a.test", "c.test", 421),
+        ("https://c.test", "a.test", 421),
+        ("https://c.test", "c.test", 421),
+    ] {
+        let before = one.requests().len();
+        let mut client = Client::connect(&proxy);
+        let login = "Authorization: Basic YWxpY2U6cHc=";
+        client.send(format!(
+            "GET {target}/v2/ HTTP/1.1\r\nHost: {host}\r\n{login}\r\n\r\n"
+        ));
+        let answer = client.answer("GET");
+        assert_eq!(answer.status, status, "{target} {host}");
+        let arrived = one.requests().split_off(before);
+        assert_eq!(arrived.len(), usize::from(status == 200));
+        if let Some(seen) = arrived.first() {
+            // What the upstream hears is what was judged.
+            let place = |text: &str| text.to_lowercase().trim_end_matches(':').to_owned();
+            let named = target.strip_prefix("https://").unwrap();
+            assert_eq!(place(seen.one("host")), place(named), "{target} {host}");
+        }
+    }
+    assert!(two.requests().is_empty());
+}
+
 #[test]
 fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
     let names = ["exact", "below", "six"];

@@ -382,30 +382,45 @@ fn a_token_is_good_for_its_scope_alone() {
 }
 
 #[test]
-fn a_mount_needs_its_source_in_the_scope() {
-    let registry = Registry::obliging();
+fn a_mount_whose_token_lacks_its_source_asks_for_another_token() {
+    let registry = Registry::answering("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
     let proxy = gate(&registry);
     let mount = format!("/v2/a/blobs/uploads/?mount={DIGEST}&from=secret%2Fb");
     let alone = alices(&proxy, "repository:a:pull,push");
-    let both = alices(
-        &proxy,
-        "repository:a:pull,push&scope=repository:secret/b:pull",
-    );
-    for (token, target, sent) in [
-        (&alone, mount.as_str(), "/v2/a/blobs/uploads/"),
-        (&both, mount.as_str(), mount.as_str()),
-        (
-            &both,
-            &format!("/v2/a/blobs/uploads/?mount={DIGEST}"),
-            "/v2/a/blobs/uploads/",
-        ),
-    ] {
-        assert_eq!(
-            ask(&proxy, Http::One, &with(token, "POST", target)).status,
-            200
-        );
-        assert_eq!(registry.requests().pop().unwrap().target, sent);
+    for http in Http::BOTH {
+        // As clients do it: the challenge names both scopes, and the token that it leads to mounts.
+        let before = registry.requests().len();
+        let refused = ask(&proxy, http, &with(&alone, "POST", &mount));
+        let said = challenge(&refused);
+        let scope = "repository:a:pull,push repository:secret/b:pull";
+        assert!(said.contains(&format!(",scope=\"{scope}\"")), "{said}");
+        assert!(said.ends_with(",error=\"insufficient_scope\""), "{said}");
+        assert_eq!(registry.requests().len(), before);
+        let both = alices(&proxy, &scope.replace(' ', "%20"));
+        assert_eq!(ask(&proxy, http, &with(&both, "POST", &mount)).status, 201);
+        assert_eq!(registry.requests().pop().unwrap().target, mount);
+        // A source that the registry chooses is in no scope.
+        let any = format!("/v2/a/blobs/uploads/?mount={DIGEST}");
+        assert_eq!(ask(&proxy, http, &with(&both, "POST", &any)).status, 201);
+        let sent = registry.requests().pop().unwrap().target;
+        assert_eq!(sent, "/v2/a/blobs/uploads/");
     }
+}
+
+#[test]
+fn a_read_of_an_invalid_reference_asks_for_the_right_to_read() {
+    let registry = Registry::obliging();
+    let proxy = gate(&registry);
+    let invalid = "/v2/a/manifests/.INVALID";
+    let said = ask(&proxy, Http::One, &Ask::new("GET", invalid));
+    assert!(challenge(&said).ends_with(",scope=\"repository:a:pull\""));
+    let other = alices(&proxy, "repository:b:pull");
+    let said = ask(&proxy, Http::One, &with(&other, "GET", invalid));
+    assert!(challenge(&said).contains("scope=\"repository:a:pull\""));
+    let own = alices(&proxy, "repository:a:pull");
+    let found = ask(&proxy, Http::One, &with(&own, "GET", invalid));
+    found.is_refusal(404, "MANIFEST_UNKNOWN");
+    assert!(registry.requests().is_empty());
 }
 
 #[test]

@@ -77,6 +77,45 @@ fn tutorial_addresses_end_in_200(version: &'static str) {
     }
 }
 
+/// Portainer escapes the slash of a repository name; a base URL with a slash too many makes two in a row. The registry
+/// itself reads the one and redirects the other.
+#[test]
+fn names_are_read_as_the_registry_reads_them() {
+    let lab = Lab::start();
+    let curl = Curl::new(&lab, HTTP1);
+    curl.push_image("team/app");
+    let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+    for version in [HTTP1, HTTP2] {
+        let curl = Curl::new(&lab, version);
+        for name in ["team%2Fapp", "team%2fapp", "t%65am%2Fapp", "team/%61pp"] {
+            let tags = curl.ask_as_user(&format!("/v2/{name}/tags/list"), &[]);
+            assert_eq!(tags.status, 200, "{tags:?}");
+            let expected = serde_json::json!({ "name": "team/app", "tags": ["latest"] });
+            assert_eq!(tags.json(), expected);
+            let manifest = format!("/v2/{name}/manifests/latest");
+            let found = curl.ask_as_user(&manifest, &["--head", "--header", accept]);
+            assert_eq!(found.status, 200, "{found:?}");
+        }
+        for path in [
+            "//v2/",
+            "/v2//",
+            "/v2//team/app/tags/list",
+            "//v2/team%2Fapp//tags/list",
+        ] {
+            assert_eq!(curl.ask(path, &[]).status, 401, "{path}");
+            let redirected = curl.ask_as_user(path, &[]);
+            assert_eq!(redirected.status, 301, "{path}: {redirected:?}");
+            let followed = curl.ask_as_user(path, &["--location"]);
+            assert_eq!(followed.status, 200, "{path}: {followed:?}");
+        }
+        let absent = curl.ask_as_user("/v2/team/app/manifests/.INVALID", &[]);
+        assert_eq!(
+            (absent.status, absent.code().as_str()),
+            (404, "MANIFEST_UNKNOWN")
+        );
+    }
+}
+
 #[test]
 fn every_answer_says_the_api_version_once() {
     let lab = Lab::start();

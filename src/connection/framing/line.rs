@@ -42,6 +42,14 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
+/// Without the white space behind it (RFC 9110 section 5.6.3).
+pub(super) fn trim_end(mut value: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
 /// Digits only: `str::parse` would take a sign, too.
 pub(super) fn number(digits: &[u8], radix: u32) -> Option<u64> {
     if digits.is_empty() {

@@ -93,7 +93,14 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         if line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             return None;
         }
-        let digits = str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?;
+        let digits = match split_once(line, b";") {
+            // White space may stand before an extension, as much as the gate keeps of a line.
+            Some((size, _)) if size.len() < KEPT => {
+                str::from_utf8(size).ok()?.trim_end_matches([' ', '\t'])
+            }
+            Some(_) => return None,
+            None => str::from_utf8(line).ok()?,
+        };
         if !(1..=16).contains(&digits.len())
             || !digits.bytes().all(|digit| digit.is_ascii_hexdigit())
         {
@@ -134,6 +141,9 @@ fn is_field(line: &[u8]) -> bool {
     let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     !name.is_empty() && name.iter().all(is_token) && !value.iter().any(is_control)
 }
+
+/// Bytes of a chunk's first line in which its size must have ended.
+const KEPT: usize = 64;
 
 /// As many as hyper takes.
 const TRAILERS: usize = 100;

@@ -57,6 +57,8 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
         "3\r\nabc\r\n",
         "0\r\n\r\n",
         "1;x\r\nZ\r\n",
+        "1 ;x\r\nZ\r\n",
+        "0\t; x\r\n\r\n",
         "0000000000000000",
         "A: b\r\n",
         "#",

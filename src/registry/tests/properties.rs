@@ -111,6 +111,9 @@ fn any_query() -> impl Strategy<Value = Option<String>> {
         "origin=%C3%BC".to_owned(),
         "ns=x.io".to_owned(),
         "x=1".to_owned(),
+        "next=b".to_owned(),
+        "tag=v1".to_owned(),
+        "Mount=x".to_owned(),
     ];
     let key = prop::sample::select(vec![
         "n", "last", "digest", "mount", "from", "x", "", "_state",

@@ -1,7 +1,8 @@
 //! The chunked coding of an answer (RFC 9112 7.1), taken out in place.
 //!
-//! Used by `framing`. Strict: a size is hex digits, a line ends in CRLF, and what stands between is
-//! bounded. Extensions and trailers are dropped, never shown.
+//! Used by `framing`. The decoder is strict: a size is hex digits, a line ends in CRLF, and what stands between is
+//! bounded. White space may stand between a size and an extension only: a recipient must read past it there (RFC 9112
+//! section 7.1.1). Extensions and trailers are dropped, never shown.
 
 use super::Error;
 use super::framing::{Decoded, take};
@@ -18,6 +19,8 @@ pub(super) struct Chunked {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Size,
+    /// In white space behind the size; an extension must follow.
+    SizeSpace,
     Extension,
     SizeEnd,
     Data,
@@ -76,6 +79,9 @@ impl Chunked {
     fn step(&mut self, byte: u8) -> Result<State, Error> {
         match (self.state, byte) {
             (State::Size, _) => self.size(byte),
+            (State::SizeSpace, b';') => Ok(State::Extension),
+            (State::SizeSpace, b' ' | b'\t') => self.count(byte, EXTENSION, State::SizeSpace),
+            (State::SizeSpace, _) => Err(Error::Malformed("a chunk without a valid size")),
             (State::Extension, b'\r') => Ok(State::SizeEnd),
             (State::Extension, _) => self.count(byte, EXTENSION, State::Extension),
             (State::SizeEnd, b'\n') => Ok(self.begin_data()),
@@ -104,6 +110,10 @@ impl Chunked {
             (None, b';') if self.length > 0 => {
                 self.length = 0;
                 Ok(State::Extension)
+            }
+            (None, b' ' | b'\t') if self.length > 0 => {
+                self.length = 0;
+                Ok(State::SizeSpace)
             }
             _ => Err(Error::Malformed("a chunk without a valid size")),
         }
@@ -134,7 +144,7 @@ impl Chunked {
 /// Hex digits of a size, as many as 64 bits hold.
 const DIGITS: usize = 16;
 
-/// Bytes of one chunk's extension.
+/// Bytes of one chunk's extension, and of the white space before it.
 const EXTENSION: usize = 1024;
 
 /// Bytes of the trailer section.

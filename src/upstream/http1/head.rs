@@ -35,7 +35,7 @@ pub(super) enum Parsed {
 /// [`Error::Malformed`] for what cannot become a head, before it is complete: a foreign protocol, or
 /// lines that end in a bare LF.
 pub(super) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Error> {
-    if bytes.iter().zip(START).any(|(got, want)| got != want) {
+    if !may_begin_head(bytes) {
         return Err(Error::Malformed("an answer that is not HTTP/1"));
     }
     let mut from = scanned;
@@ -50,6 +50,11 @@ pub(super) fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Er
         from = at + 1;
     }
     Ok(None)
+}
+
+/// Whether a head can begin with these bytes, of which there may be more to come.
+pub(super) fn may_begin_head(bytes: &[u8]) -> bool {
+    bytes.iter().zip(START).all(|(got, want)| got == want)
 }
 
 fn find_line_feed(bytes: &[u8], from: usize) -> Option<usize> {

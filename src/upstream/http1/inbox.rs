@@ -43,6 +43,12 @@ impl Inbox {
         self.received
     }
 
+    /// True when the first bytes that have come are not those of a head.
+    pub(super) fn began_without_status_line(&self) -> bool {
+        let is_foreign = |buffer: &Buffer| !head::may_begin_head(buffer.filled());
+        self.interims == 0 && self.buffer.as_ref().is_some_and(is_foreign)
+    }
+
     /// The final head, and what has come behind it.
     pub(super) fn poll_head<S: AsyncRead + Unpin>(
         &mut self,

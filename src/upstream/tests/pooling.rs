@@ -166,6 +166,76 @@ async fn a_reused_connection_that_dies_is_retried_for_get_and_head_only() {
     }
 }
 
+/// The body of a response to HEAD, say, which comes when the next request is already out.
+#[tokio::test]
+async fn bytes_that_are_no_status_line_are_not_the_answer_to_a_get_or_head() {
+    let late = [
+        "{\"late\":1}",
+        "\r\n",
+        "x",
+        "HTTX",
+        "stray\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+    ];
+    for late in late {
+        let first = vec![Head, say(OK), Head, say(late.to_owned() + OK)];
+        for method in [Method::GET, Method::HEAD] {
+            let mut script = Script::start([first.clone(), vec![Head, say(OK)]]).await;
+            let upstream = script.upstream();
+            assert_eq!(
+                text(upstream.send(0, None, get()).await.unwrap()).await,
+                "ok"
+            );
+            let again = request(method, Body::empty());
+            let again = upstream.send(0, None, again).await.unwrap();
+            assert_eq!(again.status(), 200, "{late:?}");
+            assert_eq!((script.accepted(), script.pending()), (2, 3), "{late:?}");
+        }
+        // What may do something is never sent twice.
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let mut script = Script::start([first.clone(), vec![Head, say(OK)]]).await;
+            let upstream = script.upstream();
+            assert_eq!(
+                text(upstream.send(0, None, get()).await.unwrap()).await,
+                "ok"
+            );
+            let again = request(method.clone(), Body::empty());
+            let error = upstream.send(0, None, again).await.err();
+            assert!(
+                matches!(error, Some(Error::Malformed(_))),
+                "{method} {late:?}: {error:?}"
+            );
+            assert_eq!((script.accepted(), script.pending()), (1, 2), "{method}");
+        }
+    }
+    // On a fresh connection there was no answer before: this is what the upstream says.
+    let mut fresh = Script::start([vec![Head, say("SSH-2.0")], vec![Head, say(OK)]]).await;
+    let error = fresh.upstream().send(0, None, get()).await.err();
+    assert!(matches!(error, Some(Error::Malformed(_))), "{error:?}");
+    assert_eq!((fresh.accepted(), fresh.pending()), (1, 1));
+    // And so is a head that is begun, whatever becomes of it.
+    let begun = vec![Head, say(OK), Head, say("HTTP/1.1 2xx\r\n\r\n")];
+    let mut script = Script::start([begun, vec![Head, say(OK)]]).await;
+    let upstream = script.upstream();
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
+    let error = upstream.send(0, None, get()).await.err();
+    assert!(matches!(error, Some(Error::Malformed(_))), "{error:?}");
+    assert_eq!((script.accepted(), script.pending()), (1, 2));
+    // Once, not twice.
+    let twice = || vec![Head, say(OK), Head, say("x")];
+    let mut script = Script::start([twice(), vec![Head, say("y")], vec![Head, say(OK)]]).await;
+    let upstream = script.upstream();
+    assert_eq!(
+        text(upstream.send(0, None, get()).await.unwrap()).await,
+        "ok"
+    );
+    let error = upstream.send(0, None, get()).await.err();
+    assert!(matches!(error, Some(Error::Malformed(_))), "{error:?}");
+    assert_eq!((script.accepted(), script.pending()), (2, 3));
+}
+
 #[tokio::test]
 async fn nothing_is_retried_on_a_fresh_connection_or_after_a_byte() {
     let mut fresh = Script::start([vec![Head, Close], vec![Head, say(OK)]]).await;

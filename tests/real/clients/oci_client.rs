@@ -87,8 +87,9 @@ fn its_tokens_are_for_no_mount_and_no_list() {
     let file = file(&lab, "layer");
     let curl = Curl::new(&lab, "--http1.1");
     let (digest, _) = curl.push_blob("public/made", Path::new(&file));
+    // It gets no token for the source, though the challenge names one: the mount fails, and the user hears why.
     let said = mount(&lab, "public/made", "team/new", &digest);
-    says(said, &["got 202 Accepted instead"]);
+    says(said, &["code: 401", "this takes another token"]);
     assert_eq!(lab.mounts(), Vec::<String>::new());
     for login in [None, Some(ALICE)] {
         says(list(&lab, login), &["Not authorized"]);

@@ -35,6 +35,22 @@ fn a_chunked_body_loses_its_framing_and_keeps_its_connection() {
 }
 
 #[test]
+fn white_space_before_an_extension_is_read_past() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunks = "5 ;a\r\nhello\r\n6\t \t; b = \"c\" ;d\r\n world\r\n0 ;e\r\n\r\n";
+    for parts in [
+        vec![format!("{head}{chunks}")],
+        vec![head.to_owned(), chunks.to_owned()],
+    ] {
+        let seen = get(parts, After::Silence).unwrap();
+        assert_eq!(
+            (seen.body.as_slice(), seen.is_pooled),
+            (&b"hello world"[..], true)
+        );
+    }
+}
+
+#[test]
 fn the_end_of_the_stream_ends_a_body_without_framing() {
     let seen = get([CLOSE], After::End).unwrap();
     assert_eq!(seen.body, b"hello world");

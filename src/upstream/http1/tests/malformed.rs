@@ -50,6 +50,7 @@ fn malformed_heads_are_refused() {
 #[test]
 fn malformed_chunks_are_refused() {
     let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(1025));
+    let spaces = format!("1{};x\r\na\r\n0\r\n\r\n", " ".repeat(1026));
     let trailers = format!("0\r\nX: {}\r\n\r\n", "x".repeat(8 * 1024));
     let cases = [
         "0x1\r\nZ\r\n0\r\n\r\n",
@@ -57,6 +58,13 @@ fn malformed_chunks_are_refused() {
         "-1\r\nZ\r\n0\r\n\r\n",
         " 1\r\nZ\r\n0\r\n\r\n",
         "1 \r\nZ\r\n0\r\n\r\n",
+        "1 1;x\r\nZ\r\n0\r\n\r\n",
+        "1 x;y\r\nZ\r\n0\r\n\r\n",
+        " ;x\r\nZ\r\n0\r\n\r\n",
+        "1 \n;x\r\nZ\r\n0\r\n\r\n",
+        "1 \r;x\r\nZ\r\n0\r\n\r\n",
+        "1 \0;x\r\nZ\r\n0\r\n\r\n",
+        "0 \r\n\r\n",
         "1_0\r\nZ\r\n0\r\n\r\n",
         "\r\nZ\r\n0\r\n\r\n",
         ";x\r\nZ\r\n0\r\n\r\n",
@@ -71,6 +79,7 @@ fn malformed_chunks_are_refused() {
         "0\r\nX: 1\n\r\n",
         "0\r\nX: \0\r\n\r\n",
         &long,
+        &spaces,
         &trailers,
     ];
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
