@@ -29,6 +29,7 @@ mod health;
 mod http1;
 mod node;
 mod pool;
+mod resolve;
 mod state;
 mod stream;
 mod trust;
