@@ -160,8 +160,9 @@ fn of_body(error: &body::Error) -> Verdict {
     match error {
         body::Error::TooLarge { .. } => Verdict::new(413, Code::SizeInvalid, error),
         body::Error::Idle(_) | body::Error::Slow(_) => Verdict::new(408, Code::Unsupported, error),
-        body::Error::Client(_) | body::Error::Upstream(_) | body::Error::Silent(_) => {
-            Verdict::new(400, Code::Unsupported, error)
-        }
+        body::Error::Client(_)
+        | body::Error::Upstream(_)
+        | body::Error::Silent(_)
+        | body::Error::Displaced => Verdict::new(400, Code::Unsupported, error),
     }
 }
