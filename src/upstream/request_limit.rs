@@ -15,8 +15,8 @@
 //! **Clients that do not read or send.** A request that has waited for its own client for [`STALLED`] takes nothing from the
 //! upstream but a connection. While others wait, such a request is detached: it goes on, but it no longer has one of the
 //! places. There may be as many detached requests as places, with the same shares. Beyond that, the longest-waiting request
-//! of the group that has most is displaced: its upstream connection is closed. Groups with no more than others are displaced
-//! only after [`LONG_STALLED`].
+//! of the group that has most is displaced: its upstream connection is closed. A group that has less than twice as many as
+//! those that wait loses a request only after [`LONG_STALLED`].
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -326,8 +326,10 @@ impl State {
         let (most, waited, group, key) =
             groups.max_by_key(|(most, waited, ..)| (*most, *waited))?;
         let others = self.queue.networks().map(Network::group);
+        // With one request more, the other group still has no more than half of what this one has.
         let is_due = others.filter(|other| *other != group).any(|other| {
-            waited >= LONG_STALLED || self.requests_of(other).saturating_mul(2) < most
+            let others_share = self.requests_of(other).saturating_add(1);
+            waited >= LONG_STALLED || others_share.saturating_mul(2) <= most
         });
         is_due.then_some(key)
     }
@@ -546,8 +548,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// 64 KiB a second is never there.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// After this long such a request may be displaced by a client network that has as many requests.
-const LONG_STALLED: Duration = Duration::from_secs(5);
+/// After this long such a request may be displaced by a client network that has as many requests. Less than the default of
+/// `limits.upstream_wait`, so that the one that waits still gets its place.
+const LONG_STALLED: Duration = Duration::from_secs(3);
 
 /// How often a waiting request asks for a search.
 const SEARCH_AGAIN: Duration = Duration::from_millis(250);
