@@ -19,7 +19,6 @@
 //! those that wait loses a request only after [`LONG_STALLED`].
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -92,12 +91,19 @@ struct Entry {
     request: Arc<OpenRequest>,
 }
 
-/// How many of `max` requests each client network has, and each group. Networks and groups without any are left out.
+/// How many of `max` requests each client network has, and each group.
 struct Shares {
     max: usize,
     total: usize,
-    networks: HashMap<Network, usize>,
-    groups: HashMap<NetworkGroup, usize>,
+    /// Groups that have nothing at the moment stay for a while: the next request needs no new entry.
+    groups: HashMap<NetworkGroup, GroupShare>,
+}
+
+#[derive(Default)]
+struct GroupShare {
+    total: usize,
+    /// The client networks of the group that have any.
+    networks: Vec<(Network, usize)>,
 }
 
 /// What is done after the lock was released.
@@ -145,9 +151,10 @@ impl RequestLimit {
     }
 
     fn try_acquire(self: &Arc<Self>, network: Network) -> Option<RequestPermit> {
+        let request = Arc::new(OpenRequest::new());
         let mut state = self.lock();
-        let may_have_place = state.placed.may_add(network);
-        may_have_place.then(|| self.admit(&mut state, network))
+        let is_admitted = state.placed.try_add(network);
+        is_admitted.then(|| self.admit(&mut state, network, request))
     }
 
     async fn wait(self: &Arc<Self>, network: Network) -> Result<RequestPermit, Error> {
@@ -196,9 +203,13 @@ impl RequestLimit {
         })
     }
 
-    fn admit(self: &Arc<Self>, state: &mut State, network: Network) -> RequestPermit {
-        let request = Arc::new(OpenRequest::new());
-        state.placed.add(network);
+    /// Makes a permit for a request that has been counted.
+    fn admit(
+        self: &Arc<Self>,
+        state: &mut State,
+        network: Network,
+        request: Arc<OpenRequest>,
+    ) -> RequestPermit {
         let key = state.requests.insert(Entry {
             network,
             is_detached: false,
@@ -220,8 +231,12 @@ impl RequestLimit {
             let Some((network, waiting)) = next else {
                 break;
             };
-            let permit = self.admit(state, network);
-            outcome.granted.push((waiting.grant, permit));
+            // The network may have one, as was just asked.
+            if state.placed.try_add(network) {
+                let request = Arc::new(OpenRequest::new());
+                let permit = self.admit(state, network, request);
+                outcome.granted.push((waiting.grant, permit));
+            }
         }
         outcome
     }
@@ -306,12 +321,11 @@ impl State {
         let Some(entry) = self.requests.get_mut(key) else {
             return false;
         };
-        if entry.is_detached || !self.detached.may_add(entry.network) {
+        if entry.is_detached || !self.detached.try_add(entry.network) {
             return false;
         }
         entry.is_detached = true;
         self.placed.remove(entry.network);
-        self.detached.add(entry.network);
         true
     }
 
@@ -393,40 +407,77 @@ impl Shares {
         Self {
             max,
             total: 0,
-            networks: HashMap::new(),
             groups: HashMap::new(),
         }
     }
 
+    fn free(&self) -> usize {
+        self.max.saturating_sub(self.total)
+    }
+
     /// Whether `network` may have another request: see the module.
     fn may_add(&self, network: Network) -> bool {
-        let free = self.max.saturating_sub(self.total);
-        let of_network = self.networks.get(&network).copied().unwrap_or(0);
-        of_network < free && self.of_group(network.group()) < free.saturating_mul(2)
+        let free = self.free();
+        let group = self.groups.get(&network.group());
+        group.map_or(free > 0, |group| group.may_add(network, free))
+    }
+
+    /// Counts another request of `network` if it may have one.
+    fn try_add(&mut self, network: Network) -> bool {
+        let free = self.free();
+        if free == 0 {
+            return false;
+        }
+        if self.groups.len() >= self.max.saturating_mul(2).saturating_add(UNUSED_GROUPS) {
+            self.groups.retain(|_, group| group.total > 0);
+        }
+        let group = self.groups.entry(network.group()).or_default();
+        let may_add = group.may_add(network, free);
+        if may_add {
+            group.add(network);
+            self.total += 1;
+        }
+        may_add
+    }
+
+    fn remove(&mut self, network: Network) {
+        if let Some(group) = self.groups.get_mut(&network.group()) {
+            group.remove(network);
+            self.total = self.total.saturating_sub(1);
+        }
     }
 
     fn of_group(&self, group: NetworkGroup) -> usize {
-        self.groups.get(&group).copied().unwrap_or(0)
+        self.groups.get(&group).map_or(0, |group| group.total)
+    }
+}
+
+impl GroupShare {
+    fn may_add(&self, network: Network, free: usize) -> bool {
+        let own = self.networks.iter().find(|(own, _)| *own == network);
+        let of_network = own.map_or(0, |(_, count)| *count);
+        of_network < free && self.total < free.saturating_mul(2)
     }
 
     fn add(&mut self, network: Network) {
         self.total += 1;
-        *self.networks.entry(network).or_default() += 1;
-        *self.groups.entry(network.group()).or_default() += 1;
+        match self.networks.iter_mut().find(|(own, _)| *own == network) {
+            Some((_, count)) => *count += 1,
+            None => self.networks.push((network, 1)),
+        }
     }
 
     fn remove(&mut self, network: Network) {
         self.total = self.total.saturating_sub(1);
-        subtract(&mut self.networks, network);
-        subtract(&mut self.groups, network.group());
-    }
-}
-
-fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(&key);
+        let mut networks = self.networks.iter_mut();
+        let Some(at) = networks.position(|(own, _)| *own == network) else {
+            return;
+        };
+        if let Some((_, count)) = self.networks.get_mut(at) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.networks.swap_remove(at);
+            }
         }
     }
 }
@@ -515,8 +566,7 @@ impl RequestPermit {
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        let limit = Arc::clone(&self.limit);
-        limit.release(self);
+        self.limit.release(self);
     }
 }
 
@@ -560,6 +610,9 @@ const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many requests one search may displace: each costs a walk through all requests.
 const DISPLACED_AT_ONCE: usize = 16;
+
+/// How many groups without a request may be remembered beyond those that can have one.
+const UNUSED_GROUPS: usize = 64;
 
 #[cfg(test)]
 mod tests;

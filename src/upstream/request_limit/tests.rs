@@ -50,7 +50,8 @@ fn assert_unused(limit: &RequestLimit) {
     let state = limit.lock();
     for shares in [&state.placed, &state.detached] {
         assert_eq!(shares.total, 0);
-        assert!(shares.networks.is_empty() && shares.groups.is_empty());
+        let mut groups = shares.groups.values();
+        assert!(groups.all(|group| group.total == 0 && group.networks.is_empty()));
     }
     assert_eq!(state.requests.iter().count(), 0);
     assert_eq!(state.queue.len(), 0);
@@ -79,6 +80,18 @@ async fn whatever_networks_came_first_the_next_one_finds_places() {
     }
     assert_eq!(counts, [64, 64, 64]);
     drop(held);
+    assert_unused(&limit);
+}
+
+#[tokio::test]
+async fn networks_that_have_nothing_any_more_are_forgotten() {
+    let limit = limit(4);
+    for number in 0..1000 {
+        let address = format!("198.51.{}.{}", number / 250, number % 250);
+        drop(limit.try_acquire(network(&address)).unwrap());
+        let known = limit.lock().placed.groups.len();
+        assert!(known <= 2 * 4 + UNUSED_GROUPS, "{known}");
+    }
     assert_unused(&limit);
 }
 
@@ -382,14 +395,13 @@ async fn run(places: usize, steps: Vec<Step>) {
         let state = limit.lock();
         assert!(state.placed.total <= places && state.detached.total <= places);
         for shares in [&state.placed, &state.detached] {
-            assert!(
-                shares
-                    .networks
-                    .values()
-                    .all(|own| *own <= places.div_ceil(2))
-            );
-            assert_eq!(shares.networks.values().sum::<usize>(), shares.total);
-            assert_eq!(shares.groups.values().sum::<usize>(), shares.total);
+            for group in shares.groups.values() {
+                let networks = || group.networks.iter().map(|(_, count)| *count);
+                assert!(networks().all(|count| count > 0 && count <= places.div_ceil(2)));
+                assert_eq!(networks().sum::<usize>(), group.total);
+            }
+            let of_groups = shares.groups.values().map(|group| group.total);
+            assert_eq!(of_groups.sum::<usize>(), shares.total);
         }
         let under_way = state.placed.total + state.detached.total;
         assert_eq!(state.requests.iter().count(), under_way);
