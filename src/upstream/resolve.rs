@@ -16,10 +16,13 @@ use tokio::sync::watch;
 
 /// Lookups of one process.
 pub(super) struct Resolver {
-    lookup: Box<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>,
+    lookup: Box<LookUp>,
     max_threads: usize,
     state: Mutex<State>,
 }
+
+/// What asks the system for the addresses of a name, and blocks.
+type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 #[derive(Default)]
 struct State {

@@ -314,13 +314,13 @@ async fn of(proxy: &Proxy, client: &str) -> H2 {
 }
 
 #[test]
-fn a_slow_client_is_served_when_nobody_waits() {
+fn a_slow_client_goes_on_when_another_needs_its_connection() {
     let registry = registry();
     let proxy = start(&registry, "upstream_connections = 1");
     let mut slow = connect(&proxy, "192.0.2.1", "http/1.1");
     slow.send(Ask::alice("GET", "/v2/a/manifests/x").head());
     wait_held(&registry, 1);
-    // Another one comes, and has what it asks for.
+    // The other client has what it asks for, and the slow one loses nothing.
     assert_eq!(ask_from(&proxy, "192.0.2.2", &ping()).0, 200);
     let answer = slow.answer("GET");
     assert!(answer.is_whole && answer.body.len() == SIZE);
