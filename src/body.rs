@@ -61,6 +61,9 @@ pub enum Error {
     /// The upstream fell silent within its answer.
     #[error("nothing came from the upstream for {0:?}")]
     Silent(Duration),
+    /// The client took too little of the answer for too long while others waited for its upstream connection.
+    #[error("the client did not read while others waited for its upstream connection")]
+    Displaced,
     /// The upstream broke off its answer.
     #[error("the upstream's answer broke off")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -106,6 +106,36 @@ impl<T> FairQueue<T> {
         Some((network, entry))
     }
 
+    /// The client networks that have entries in the queue, each once.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = Network> {
+        let groups = self.groups.members.values();
+        groups.flat_map(|networks| networks.order.iter().copied())
+    }
+
+    /// Removes and returns the oldest entry of `network` that `is_meant` accepts.
+    pub(crate) fn remove(
+        &mut self,
+        network: Network,
+        is_meant: impl FnMut(&T) -> bool,
+    ) -> Option<T> {
+        let group = network.group();
+        let networks = self.groups.members.get_mut(&group)?;
+        let entries = networks.members.get_mut(&network)?;
+        let at = entries.iter().position(is_meant)?;
+        let removed = entries.remove(at);
+        let is_network_empty = entries.is_empty();
+        networks.len -= 1;
+        if is_network_empty {
+            networks.leave(network);
+        }
+        let is_group_empty = networks.len == 0;
+        self.groups.len -= 1;
+        if is_group_empty {
+            self.groups.leave(group);
+        }
+        removed
+    }
+
     /// Removes the entries for which `keep` returns `false`.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         for networks in self.groups.members.values_mut() {
@@ -175,6 +205,12 @@ impl<K: Copy + Eq + Hash, V: Default> Turns<K, V> {
         } else {
             self.order.push_back(key);
         }
+    }
+
+    /// Removes the member together with its turn.
+    fn leave(&mut self, key: K) {
+        self.members.remove(&key);
+        self.order.retain(|other| *other != key);
     }
 
     /// Removes empty members and counts the entries again.
@@ -330,6 +366,26 @@ mod tests {
         queue.retain(|entry| *entry == "a2");
         assert_eq!((queue.len(), queue.len_of(network("192.0.2.2"))), (1, 0));
         assert_eq!(drain(queue), ["a2"]);
+    }
+
+    #[test]
+    fn a_removed_entry_gives_up_its_turn_when_it_was_the_last_of_its_network() {
+        let mut queue = filled(
+            4,
+            &[
+                ("2001:db8:1:1::1", "a1"),
+                ("2001:db8:1:2::1", "b1"),
+                ("2001:db8:1:2::1", "b2"),
+                ("192.0.2.1", "c1"),
+            ],
+        );
+        let (a, b) = (network("2001:db8:1:1::1"), network("2001:db8:1:2::1"));
+        assert_eq!(queue.remove(a, |entry| *entry == "b1"), None);
+        assert_eq!(queue.remove(a, |entry| *entry == "a1"), Some("a1"));
+        assert_eq!(queue.remove(a, |_| true), None);
+        assert_eq!(queue.remove(b, |entry| *entry == "b2"), Some("b2"));
+        assert_eq!((queue.len(), queue.networks().count()), (2, 2));
+        assert_eq!(drain(queue), ["b1", "c1"]);
     }
 
     proptest! {

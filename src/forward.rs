@@ -122,7 +122,9 @@ impl Forward {
         let request = self.request(&permit, parts, body, around);
         async move {
             let upload = permit.operation().and_then(Operation::upload);
-            let answer = self.upstream.send(around.worker, upload, request?).await?;
+            let client = around.asker.client.network();
+            let sent = self.upstream.send(around.worker, client, upload, request?);
+            let answer = sent.await?;
             Ok(self.as_seen(answer, around))
         }
     }

@@ -162,6 +162,14 @@
 //!   `connect_retry` from the first refusal on: a restart costs no request, and an outage is told at once.
 //! - The requests of an upload meet one endpoint, which follows from the repository and the addresses as written: rendezvous
 //!   hashing with a fixed function (`upstream::balance`), so that workers, reloads and other gates agree without a word.
+//! - Upstream connections are shared by client network (`upstream::request_limit`): a network gets another one only while
+//!   it has fewer than are free, so that the next network always finds some, and never more than half. An IPv6 /48 has two
+//!   thirds at most, so that its networks leave each other some, too. The requests that wait take turns by /48 and /64.
+//! - A request that only waits for its own client, which does not read a response or send an upload, gives its place to
+//!   others that wait, and goes on. As many such requests are kept as there are places; beyond that the one that has waited
+//!   longest is broken off, first of the network that has most: a client that stopped reading is worth less than one that waits.
+//! - Names of upstreams are looked up on few threads, one lookup at a time for each name: `getaddrinfo` cannot be cancelled,
+//!   and silent DNS servers must not take every thread that there is.
 //! - Three refused connects or three unanswered checks put an endpoint down; only a check brings it back, since one that
 //!   hangs still accepts. What it answers does not count. The last one is always tried.
 //! - An https upstream is verified or not spoken to. There is no key to turn that off: plain HTTP is as safe as that, and

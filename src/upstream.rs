@@ -18,10 +18,12 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 
+use crate::addr::Network;
 use crate::body::Body;
 
 mod answer;
 mod balance;
+mod client_wait;
 mod connect;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -30,6 +32,8 @@ mod health;
 mod http1;
 mod node;
 mod pool;
+mod request_limit;
+mod resolve;
 mod state;
 mod stream;
 mod trust;
@@ -68,9 +72,10 @@ pub struct EndpointSettings {
     /// Silence of the upstream while the gate waits for it: for a head once the request is out, for
     /// bytes of a body, or for room to write. A client that is slow to send or to read does not count.
     pub read_timeout: Duration,
-    /// Requests under way at once, all workers together. Idle connections do not count, see `pool`.
+    /// Requests under way at once, all workers together, shared by client network. Idle connections do not count, see
+    /// `pool`, and neither do requests that only wait for their own clients while others wait, see `request_limit`.
     pub connections: usize,
-    /// Requests that may wait for one of `connections`.
+    /// Requests that may wait for one of `connections`, in turn by client network.
     pub queue: usize,
     /// How long each of them may wait.
     pub queue_wait: Duration,
@@ -86,6 +91,9 @@ pub struct Upstream {
     nodes: Vec<Arc<Node>>,
     authorities: Vec<String>,
 }
+
+/// The worker that serves a request, and the network of its client.
+type Origin = (usize, Network);
 
 /// A request that is to be sent.
 struct Outbound {
@@ -142,7 +150,7 @@ impl Upstream {
         &self.settings
     }
 
-    /// Sends `request` from `worker` and returns as soon as a final head has come, even if the request's
+    /// Sends `request` of `client` from `worker` and returns as soon as a final head has come, even if the request's
     /// body has not ended: its rest is dropped then, and the connection closed after the answer.
     ///
     /// The request's URI is in origin-form, its header map complete. Its body decides the framing: at its
@@ -152,23 +160,24 @@ impl Upstream {
     pub fn send<'a>(
         &'a self,
         worker: usize,
+        client: Network,
         upload: Option<&'a str>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Answer>, Error>> + Send + 'a {
         // Outside of the block, which would keep room for what it takes apart: this is within every request's future.
         let mut request = Outbound::new(request);
-        async move { self.deliver(worker, upload, &mut request).await }
+        async move { self.deliver((worker, client), upload, &mut request).await }
     }
 
     async fn deliver(
         &self,
-        worker: usize,
+        origin: Origin,
         upload: Option<&str>,
         request: &mut Outbound,
     ) -> Result<Response<Answer>, Error> {
         let (mut tried, mut until) = (Marked::default(), None);
         loop {
-            let failure = match self.try_each(worker, upload, tried, request).await {
+            let failure = match self.try_each(origin, upload, tried, request).await {
                 Err(failure) if failure.may_pass() => failure,
                 done => return done,
             };
@@ -182,7 +191,7 @@ impl Upstream {
     /// to another endpoint when the first one died on it: it may be on its way down.
     async fn try_each(
         &self,
-        worker: usize,
+        (worker, client): Origin,
         upload: Option<&str>,
         mut tried: Marked,
         request: &mut Outbound,
@@ -192,7 +201,7 @@ impl Upstream {
             tried.add(number);
             // Also one that was down a moment ago: where each is restarted as soon as the last one is ready, it is back.
             request.has_others = upload.is_none() && tried != Marked::first(self.nodes.len());
-            match node.send(worker, request).await {
+            match node.send(worker, client, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) if failed.may_go_on => failure = failed.error,
                 Err(failed) => return Err(failed.error),
@@ -206,7 +215,7 @@ impl Upstream {
         };
         // The others refuse, and it may only have closed a connection.
         request.has_others = false;
-        let sent = Box::pin(node.send(worker, request)).await;
+        let sent = Box::pin(node.send(worker, client, request)).await;
         sent.map_err(|failed| failed.error)
     }
 

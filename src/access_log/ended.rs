@@ -56,7 +56,7 @@ fn culprit(error: &body::Error) -> &'static str {
     use body::Error as E;
     match error {
         E::Client(_) | E::Reset => CLIENT_ABORT,
-        E::Idle(_) | E::Slow(_) | E::Silent(_) => TIMEOUT,
+        E::Idle(_) | E::Slow(_) | E::Silent(_) | E::Displaced => TIMEOUT,
         E::Upstream(_) | E::TooLarge { .. } => "upstream_abort",
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
     let limits = limits.as_ref();
     let upstream = UpstreamLimits {
         connections: count(limits, "upstream_connections", 256),
-        queue: count(limits, "upstream_queue", 512),
+        queue: count(limits, "upstream_queue", 10_000),
         wait: wait(limits, "upstream_wait", 5),
     };
     let connection = connection(limits);

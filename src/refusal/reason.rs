@@ -74,7 +74,7 @@ fn of_body(error: &body::Error) -> Reason {
     match error {
         _ if error.is_client_gone() => Reason::ClientGone,
         body::Error::TooLarge { .. } => Reason::TooLarge,
-        body::Error::Idle(_) | body::Error::Slow(_) => Reason::Slow,
+        body::Error::Idle(_) | body::Error::Slow(_) | body::Error::Displaced => Reason::Slow,
         body::Error::Client(_) | body::Error::Reset => Reason::Malformed,
         body::Error::Upstream(_) | body::Error::Silent(_) => Reason::UpstreamBroken,
     }

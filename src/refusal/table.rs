@@ -165,6 +165,7 @@ fn of_body(error: &body::Error) -> Verdict {
         body::Error::Client(_)
         | body::Error::Reset
         | body::Error::Upstream(_)
-        | body::Error::Silent(_) => Verdict::new(400, Code::Unsupported, error),
+        | body::Error::Silent(_)
+        | body::Error::Displaced => Verdict::new(400, Code::Unsupported, error),
     }
 }

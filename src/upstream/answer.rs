@@ -1,9 +1,10 @@
 //! An answer's body, and what becomes of its connection.
 //!
-//! Made by `node`, polled by whoever sends it to the client.
+//! Made by `node`, polled by whoever sends it to the client. Until its last byte was read from the socket, the body lies
+//! where the request limit can close it: between two polls it only waits for its own client.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Response, response};
@@ -17,10 +18,16 @@ use crate::body;
 
 /// The body of an answer. Dropped before its end, it closes the connection at once.
 pub struct Answer {
-    incoming: Incoming<Stream>,
-    /// Given back as soon as the last byte was read from the socket.
-    slot: Slot,
-    worker: usize,
+    source: Source,
+}
+
+enum Source {
+    /// More is to be read from the socket. The body is in the slot's request.
+    Open(Slot),
+    /// Nothing more is read from the socket, and the slot was given back.
+    Read(Incoming<Stream>),
+    /// The request limit has closed the connection, and the body has said so.
+    Displaced,
 }
 
 impl Answer {
@@ -28,54 +35,112 @@ impl Answer {
         head: response::Parts,
         incoming: Incoming<Stream>,
         slot: Slot,
-        worker: usize,
     ) -> Response<Self> {
-        let mut answer = Self {
-            incoming,
-            slot,
-            worker,
+        let source = if incoming.is_read() {
+            Source::settle(slot, incoming)
+        } else {
+            slot.request().client_wait().begin();
+            slot.request().keep_response(incoming);
+            Source::Open(slot)
         };
-        answer.settle();
-        Response::from_parts(head, answer)
-    }
-
-    /// Lets go of the connection the moment nothing more will be read from it: hyper does not poll
-    /// past the last byte of a body whose length it knows, and the caller may hold on to the rest.
-    fn settle(&mut self) {
-        if !self.is_settled() && self.incoming.is_read() {
-            let connection = self.incoming.reclaim();
-            self.slot.release(self.worker, connection);
-        }
+        Response::from_parts(head, Self { source })
     }
 
     /// True once its slot was given back.
+    #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
-        !self.slot.is_held()
+        matches!(self.source, Source::Read(_))
     }
 }
+
+impl Source {
+    /// Lets go of the connection the moment nothing more will be read from it: hyper does not poll
+    /// past the last byte of a body whose length it knows, and the caller may hold on to the rest.
+    fn settle(slot: Slot, mut incoming: Incoming<Stream>) -> Self {
+        slot.release(incoming.reclaim());
+        Self::Read(incoming)
+    }
+}
+
+/// Polls a body that is still being read. `None` when the request limit has closed it. The second value is the body once
+/// nothing more is read from the socket.
+fn poll_open(
+    slot: &Slot,
+    cx: &mut Context<'_>,
+) -> Option<(Poll<Polled>, Option<Incoming<Stream>>)> {
+    let request = slot.request();
+    let mut response = request.response();
+    let incoming = response.as_mut()?;
+    let polled = incoming.poll_data(cx);
+    match &polled {
+        Poll::Pending => request.client_wait().end(),
+        Poll::Ready(Some(Ok(data))) => {
+            request.client_wait().moved(data.len() as u64);
+            request.client_wait().begin();
+        }
+        Poll::Ready(_) => {}
+    }
+    let is_read = incoming.is_read();
+    let read = if is_read { response.take() } else { None };
+    Some((polled, read))
+}
+
+type Polled = Option<Result<Bytes, Error>>;
 
 impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = body::Error;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        let frame = ready!(self.incoming.poll_data(cx));
-        self.settle();
-        Poll::Ready(frame.map(|data| match data {
-            Ok(data) => Ok(Frame::data(data)),
-            Err(Error::Silent(time)) => Err(body::Error::Silent(time)),
-            Err(error) => Err(body::Error::Upstream(Box::new(error))),
-        }))
+        let source = &mut self.get_mut().source;
+        let polled = match source {
+            Source::Displaced => return Poll::Ready(None),
+            Source::Read(incoming) => incoming.poll_data(cx),
+            Source::Open(slot) => match poll_open(slot, cx) {
+                Some((polled, None)) => polled,
+                Some((polled, Some(incoming))) => {
+                    let before = std::mem::replace(source, Source::Displaced);
+                    if let Source::Open(slot) = before {
+                        *source = Source::settle(slot, incoming);
+                    }
+                    polled
+                }
+                None => {
+                    *source = Source::Displaced;
+                    return Poll::Ready(Some(Err(body::Error::Displaced)));
+                }
+            },
+        };
+        polled.map(|frame| {
+            frame.map(|data| match data {
+                Ok(data) => Ok(Frame::data(data)),
+                Err(Error::Silent(time)) => Err(body::Error::Silent(time)),
+                Err(error) => Err(body::Error::Upstream(Box::new(error))),
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_ended()
+        match &self.source {
+            // What is still being read has not ended.
+            Source::Open(_) | Source::Displaced => false,
+            Source::Read(incoming) => incoming.is_ended(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Open(slot) => {
+                let response = slot.request().response();
+                response
+                    .as_ref()
+                    .map_or_else(SizeHint::new, Incoming::size_hint)
+            }
+            Source::Read(incoming) => incoming.size_hint(),
+            Source::Displaced => SizeHint::new(),
+        }
     }
 }

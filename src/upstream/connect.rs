@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
+use super::resolve::resolve;
 use super::stream::{Socket, Stream};
 use super::trust::Trust;
 use super::{EndpointSettings, Error};
@@ -122,7 +123,7 @@ async fn connect(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<Soc
 }
 
 async fn dial(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
-    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+    let addresses = resolve(host, port).await?;
     dial_any(&addresses, within).await
 }
 

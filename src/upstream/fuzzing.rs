@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use http::{Method, Request, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
+use super::client_wait::ClientWait;
 use super::http1::Connection;
 use crate::body::Body;
 
@@ -159,7 +161,8 @@ fn read<'a>(asked: Asked, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome
         Body::empty()
     };
     let connection = Connection::new(wire, Duration::from_secs(1), 64 * 1024);
-    let Ok((head, mut incoming)) = now(connection.exchange(&parts, body)) else {
+    let wait = ClientWait::new(Instant::now());
+    let Ok((head, mut incoming)) = now(connection.exchange(&parts, body, &wait)) else {
         return Outcome::Broken(Vec::new());
     };
     assert!(matches!(head.version, Version::HTTP_10 | Version::HTTP_11));

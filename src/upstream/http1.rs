@@ -16,6 +16,7 @@ use http::{Method, response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Error;
+use super::client_wait::ClientWait;
 use crate::body::Body;
 use crate::buffers;
 
@@ -76,11 +77,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self.io
     }
 
-    /// Sends a request and waits for the final head of its answer.
+    /// Sends a request and waits for the final head of its answer. `client_wait` learns when the rest of the request body
+    /// is waited for.
     pub(super) async fn exchange(
         mut self,
         parts: &Parts,
         body: Body,
+        client_wait: &ClientWait,
     ) -> Result<(response::Parts, Incoming<S>), Failure> {
         let lead = std::mem::take(&mut self.lead);
         let outgoing = Outgoing::new(lead, parts, body).map_err(Failure::of)?;
@@ -88,6 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             inbox: Inbox::new(self.head_size, parts.method == Method::HEAD),
             connection: self,
             outgoing,
+            client_wait,
             refused: None,
         };
         match poll_fn(|cx| exchange.poll(cx)).await {
@@ -113,18 +117,21 @@ impl Failure {
 }
 
 /// Both directions until the answer's head is there.
-struct Exchange<S> {
+struct Exchange<'a, S> {
     connection: Connection<S>,
     outgoing: Outgoing,
+    client_wait: &'a ClientWait,
     inbox: Inbox,
     /// Why the upstream takes no more bytes. Its answer may lie in the receive buffer all the same.
     refused: Option<io::Error>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Head, Bytes), Error>> {
         let before = self.moved();
+        let written = self.outgoing.written();
         self.write(cx)?;
+        self.report_wait(self.outgoing.written().wrapping_sub(written));
         if let Poll::Ready(found) = self.inbox.poll_head(&mut self.connection.io, cx) {
             return Poll::Ready(found.map_err(|error| self.explain(error)));
         }
@@ -152,6 +159,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         Ok(())
     }
 
+    fn report_wait(&self, sent: u64) {
+        if sent > 0 {
+            self.client_wait.moved(sent);
+        }
+        if self.waits_for_client() {
+            self.client_wait.begin();
+        } else {
+            self.client_wait.end();
+        }
+    }
+
     fn waits_for_client(&self) -> bool {
         self.refused.is_none() && self.outgoing.waits_for_body()
     }
@@ -172,6 +190,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     /// A request that has not been sent to its end spoils the connection (pool poisoning).
     fn finish(mut self, head: Head, rest: Bytes) -> Result<(response::Parts, Incoming<S>), Error> {
         let is_whole = self.refused.is_none() && self.outgoing.is_complete();
+        // The rest of the request body is not waited for any more.
+        self.client_wait.end();
         self.connection.lead = self.outgoing.into_lead();
         self.connection.deadline.stop();
         let is_reusable = head.is_reusable && is_whole;

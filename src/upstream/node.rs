@@ -4,8 +4,11 @@
 //! or HEAD whose reused connection died before any byte, or brought first what is no status line; whether another endpoint
 //! is tried is decided above, for these even where a fresh one died.
 
+use std::future::poll_fn;
 use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
@@ -14,12 +17,15 @@ use tokio::time::{Instant, timeout};
 
 use super::answer::Answer;
 use super::balance::{self, Candidate};
+use super::client_wait::ClientWait;
 use super::connect::{self, Endpoint};
 use super::health::Health;
-use super::http1::Connection;
+use super::http1::{self, Connection, Incoming};
 use super::pool::Pool;
+use super::request_limit::{OpenRequest, RequestPermit};
 use super::stream::Stream;
 use super::{EndpointSettings, Error, Failure, Outbound};
+use crate::addr::Network;
 use crate::body::Body;
 
 /// Shared by all workers, and by every route that leads to it.
@@ -32,10 +38,11 @@ pub(super) struct Node {
     health: Arc<Health>,
 }
 
-/// The right to have one request under way at an endpoint; given back when released or dropped.
+/// A request under way at an endpoint; its place in the limit is given back on drop.
 pub(super) struct Slot {
     node: Arc<Node>,
-    is_held: bool,
+    worker: usize,
+    permit: RequestPermit,
 }
 
 /// A check that is due, to be run; one at a time for each endpoint.
@@ -78,14 +85,19 @@ impl Node {
         &self.pool
     }
 
-    /// Sends a request over a connection of `worker`, or over a new one. As long as the error [is
+    /// Sends a request of `client` over a connection of `worker`, or over a new one. As long as the error [is
     /// unsent](Error::is_unsent), so is the request. One that may be repeated is, here where no other endpoint would do.
     pub(super) async fn send(
         self: &Arc<Self>,
         worker: usize,
+        client: Network,
         request: &mut Outbound,
     ) -> Result<Response<Answer>, Failure> {
-        let slot = self.slot().await?;
+        let slot = Slot {
+            permit: self.pool.acquire(client).await?,
+            node: Arc::clone(self),
+            worker,
+        };
         let mut pooled = self.pool.take(worker, Instant::now(), !request.may_repeat);
         loop {
             let is_pooled = pooled.is_some();
@@ -95,8 +107,8 @@ impl Node {
                 None => Box::pin(self.connect()).await?,
             };
             let body = mem::take(&mut request.body);
-            let failure = match connection.exchange(&request.parts, body).await {
-                Ok((head, incoming)) => return Ok(Answer::new(head, incoming, slot, worker)),
+            let failure = match slot.exchange(connection, &request.parts, body).await {
+                Ok((head, incoming)) => return Ok(Answer::new(head, incoming, slot)),
                 Err(failure) => failure,
             };
             if failure.is_unanswered && mem::take(&mut request.may_repeat) {
@@ -116,16 +128,12 @@ impl Node {
         }
     }
 
-    async fn slot(self: &Arc<Self>) -> Result<Slot, Error> {
-        self.pool.reserve().await?;
-        Ok(Slot {
-            node: Arc::clone(self),
-            is_held: true,
-        })
-    }
-
     async fn connect(&self) -> Result<Connection<Stream>, Error> {
-        match connect::open(&self.endpoint, &self.settings).await {
+        let mut opened = connect::open(&self.endpoint, &self.settings).await;
+        if matches!(opened, Err(Error::Exhausted(_))) && self.pool.spare_descriptor() {
+            opened = connect::open(&self.endpoint, &self.settings).await;
+        }
+        match opened {
             Ok(stream) => {
                 self.health.connected(Instant::now());
                 let (timeout, head) = (self.settings.read_timeout, self.settings.head_size);
@@ -163,7 +171,10 @@ impl Node {
         let asking = async {
             let stream = connect::open(&self.endpoint, &self.settings).await?;
             let connection = Connection::new(stream, CHECK, self.settings.head_size);
-            let exchanged = connection.exchange(&self.question(), Body::empty()).await;
+            let wait = ClientWait::new(Instant::now());
+            let question = self.question();
+            let exchanged = connection.exchange(&question, Body::empty(), &wait);
+            let exchanged = exchanged.await;
             let (head, _body) = exchanged.map_err(|failure| failure.error)?;
             Ok(head)
         };
@@ -216,25 +227,41 @@ impl Candidate for Node {
 }
 
 impl Slot {
-    /// Gives it back, and the connection, if it can be used again. Once is enough.
-    pub(super) fn release(&mut self, worker: usize, connection: Option<Connection<Stream>>) {
+    /// Sends a request and waits for the final head of its answer, unless the request loses its place before: then its
+    /// connection is closed.
+    async fn exchange(
+        &self,
+        connection: Connection<Stream>,
+        parts: &request::Parts,
+        body: Body,
+    ) -> Result<(response::Parts, Incoming<Stream>), http1::Failure> {
+        let request = self.request();
+        let mut exchange = pin!(connection.exchange(parts, body, request.client_wait()));
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            request.poll_displaced(cx).map(|()| {
+                Err(http1::Failure {
+                    error: Error::Busy,
+                    is_unanswered: false,
+                    is_out_of_step: false,
+                })
+            })
+        })
+        .await
+    }
+
+    /// The request as the limit sees it.
+    pub(super) fn request(&self) -> &OpenRequest {
+        self.permit.request()
+    }
+
+    /// Ends the request, and keeps its connection if it can be used again.
+    pub(super) fn release(self, connection: Option<Connection<Stream>>) {
+        // First the connection, so that the next request finds it.
         if let Some(connection) = connection {
-            self.node.keep(worker, connection, Instant::now());
-        }
-        if mem::take(&mut self.is_held) {
-            self.node.pool.release();
-        }
-    }
-
-    pub(super) fn is_held(&self) -> bool {
-        self.is_held
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if self.is_held {
-            self.node.pool.release();
+            self.node.keep(self.worker, connection, Instant::now());
         }
     }
 }

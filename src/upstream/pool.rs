@@ -1,33 +1,29 @@
-//! Idle connections of one endpoint, and how many requests may use it at once.
+//! Idle connections of one endpoint, and how many requests may use the endpoint at once.
 //!
 //! Called by `node` around each request. A socket belongs to the reactor of the worker that opened
-//! it, so each worker has a list of its own; its lock is never contended and never held across an
+//! it, so each worker has a list of its own; its lock is rarely contended and never held across an
 //! await. Nothing is opened here.
 //!
-//! Only requests under way hold a slot, from the connect to the answer's last byte. Idle connections
-//! hold none: otherwise those of one worker would starve the others. They are bounded by
-//! themselves, each worker keeping its share of `connections`, so that there are at most twice as many
-//! sockets as `connections` (and one more a worker).
+//! Only requests under way have a place in the limit, from the connect to the answer's last byte. Idle connections
+//! have none: otherwise those of one worker would starve the others. They are bounded by
+//! themselves, each worker keeping its share of `connections`. Together with the requests that the limit has detached,
+//! there are at most three times as many sockets as `connections` (and one more a worker).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
 use super::http1::Connection;
+use super::request_limit::{RequestLimit, RequestPermit};
 use super::stream::Stream;
 use super::{EndpointSettings, Error};
+use crate::addr::Network;
 
 /// Shared by all workers and by every answer that is still coming.
 pub(super) struct Pool {
-    slots: Semaphore,
-    connections: usize,
-    waiting: AtomicUsize,
-    queue: usize,
-    queue_wait: Duration,
+    limit: Arc<RequestLimit>,
     workers: Vec<Mutex<Idle>>,
     /// Connections a worker keeps.
     share: usize,
@@ -39,52 +35,37 @@ type Idle = VecDeque<(Instant, Connection<Stream>)>;
 
 impl Pool {
     pub(super) fn new(settings: &EndpointSettings, workers: usize) -> Self {
-        let connections = settings.connections.min(Semaphore::MAX_PERMITS);
+        let limit = RequestLimit::new(settings.connections, settings.queue, settings.queue_wait);
         Self {
-            slots: Semaphore::new(connections),
-            connections,
-            waiting: AtomicUsize::new(0),
-            queue: settings.queue,
-            queue_wait: settings.queue_wait,
+            limit: Arc::new(limit),
             workers: (0..workers).map(|_| Mutex::default()).collect(),
-            share: connections.div_ceil(workers.max(1)),
+            share: settings.connections.div_ceil(workers.max(1)),
             idle: settings.idle,
         }
     }
 
-    /// A slot at once, or after a wait in the queue, first come, first served. It is the caller's to release.
+    /// A place for one request, which lasts until the permit is dropped.
     ///
     /// # Errors
     /// [`Error::Busy`] when the queue is full or the wait in it was too long.
-    pub(super) async fn reserve(&self) -> Result<(), Error> {
-        match self.slots.try_acquire() {
-            Ok(permit) => permit.forget(),
-            Err(TryAcquireError::Closed) => return Err(Error::Busy),
-            Err(TryAcquireError::NoPermits) => Box::pin(self.wait()).await?,
-        }
-        Ok(())
-    }
-
-    /// Gives a slot back.
-    pub(super) fn release(&self) {
-        self.slots.add_permits(1);
+    pub(super) async fn acquire(&self, client: Network) -> Result<RequestPermit, Error> {
+        self.limit.acquire(client).await
     }
 
     /// Requests under way and waiting.
     pub(super) fn busy(&self) -> usize {
-        let free = self.slots.available_permits();
-        self.connections.saturating_sub(free) + self.waiting.load(Ordering::Relaxed)
+        self.limit.busy()
     }
 
-    async fn wait(&self) -> Result<(), Error> {
-        let _place = Place::take(&self.waiting, self.queue).ok_or(Error::Busy)?;
-        match tokio::time::timeout(self.queue_wait, self.slots.acquire()).await {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Ok(())
-            }
-            _ => Err(Error::Busy),
+    /// Closes what can be spared when the process has no descriptor left: all idle connections of all workers, else that of
+    /// the request that has waited longest for its own client. Returns whether there was any.
+    pub(super) fn spare_descriptor(&self) -> bool {
+        let mut closed = 0;
+        for idle in &self.workers {
+            let idle = std::mem::take(&mut *lock(idle));
+            closed += idle.len();
         }
+        closed > 0 || self.limit.displace_stalled()
     }
 
     /// The newest idle connection of `worker` that is still alive. `certain`: see [`Stream::is_quiet`].
@@ -132,23 +113,6 @@ impl Pool {
         {
             idle.pop_front();
         }
-    }
-}
-
-/// A place in the queue, counted while it lives.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, queue: usize) -> Option<Self> {
-        let place = Self(waiting);
-        let ahead = waiting.fetch_add(1, Ordering::Relaxed);
-        (ahead < queue).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

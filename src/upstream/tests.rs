@@ -151,6 +151,16 @@ pub(super) fn settings(endpoint: Endpoint) -> Settings {
     }
 }
 
+/// The network of a client.
+fn client() -> Network {
+    network("192.0.2.1")
+}
+
+pub(super) fn network(address: &str) -> Network {
+    let address: std::net::IpAddr = address.parse().unwrap();
+    crate::addr::ClientAddr::vouched(address).network()
+}
+
 fn request(method: Method, body: Body) -> Request<Body> {
     Request::builder()
         .method(method)

@@ -4,10 +4,12 @@
 //! certificate for the very host, issued by a CA that is trusted here and valid now, there is no connection.
 
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io};
 
+use rustix::fs::OFlags;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
@@ -88,18 +90,34 @@ impl HandshakeError {
     }
 }
 
-/// Opening a pipe would wait for a writer, and with it a reload for ever.
+/// Reads a whole CA file. A file that is too large is an error: CAs that lie behind a silent cut would be missing.
+///
+/// The file is opened without waiting, and only then looked at: opening a named pipe would wait for a writer, and with it a
+/// reload for ever.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
+    let mut options = fs::OpenOptions::new();
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
     }
     let mut text = Vec::new();
-    let mut limited = fs::File::open(path)?.take(MAX_FILE);
+    let mut limited = file.take(MAX_FILE + 1);
     limited.read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        let most = MAX_FILE >> 20;
+        let kind = io::ErrorKind::FileTooLarge;
+        return Err(io::Error::new(
+            kind,
+            format!(
+                "it is larger than {most} MiB, and no part of it was used; remove what is no CA certificate"
+            ),
+        ));
+    }
     Ok(text)
 }
 
-/// More than any bundle of CAs has; what lies behind is not read.
+/// More than any bundle of CAs has.
 const MAX_FILE: u64 = 16 << 20;
 
 impl Trust {
@@ -256,5 +274,55 @@ fn explain_certificate(wrong: &CertificateError) -> String {
             format!("its certificate is for another name ({wrong})")
         }
         _ => format!("its certificate cannot be accepted ({wrong})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(path: &Path) -> String {
+        Trust::of_file(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_bundle_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let key = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
+        let pem = key.cert.pem();
+        // Explanatory text outside of sections is legal (RFC 7468 section 5.2).
+        let filled = |size: usize| {
+            let mut text = vec![b'\n'; size];
+            text.splice(size - pem.len().., pem.bytes());
+            text
+        };
+        let most = usize::try_from(MAX_FILE).unwrap();
+        fs::write(&path, filled(most)).unwrap();
+        assert_eq!(
+            format!("{:?}", Trust::of_file(&path).unwrap()),
+            "Trust(1 CAs)"
+        );
+        // A cut would lie behind the certificate, and go unnoticed.
+        let mut text = pem.clone().into_bytes();
+        text.resize(most + 1, b'\n');
+        fs::write(&path, text).unwrap();
+        let error = error_of(&path);
+        assert!(
+            error.contains("ca.pem: it is larger than 16 MiB"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for path in [pipe.as_path(), dir.path()] {
+            let error = error_of(path);
+            assert!(error.ends_with("not a file"), "{error}");
+        }
     }
 }

@@ -73,4 +73,5 @@ mod throttle;
 mod tls;
 mod together;
 mod tokens;
+mod upstream_shares;
 mod upstream_tls;

@@ -27,6 +27,9 @@ const EACH: u64 = 300;
 /// The same over HTTP/2, which has two frames of 256 KiB unsealed, and 512 KiB sealed.
 const EACH_HTTP2: u64 = 1300;
 
+/// What a request may hold that waits for an upstream connection, in KiB. Measured: 9.
+const WAITING: u64 = 16;
+
 /// Within which others are served meanwhile.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -204,6 +207,53 @@ fn downloads_over_http2_that_nobody_reads_hold_little() {
 #[test]
 fn downloads_whose_window_stays_shut_hold_little() {
     downloads_hold_little(Stall::Window);
+}
+
+#[test]
+fn requests_that_wait_for_an_upstream_connection_hold_little() {
+    const CONNECTIONS: usize = 20;
+    const STREAMS: usize = 99;
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let registry = Registry::start(move |exchange| {
+        if exchange.head.target.contains("manifests") {
+            let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+        }
+        exchange.send(OK);
+    });
+    // Dropped before the registry, which waits for it.
+    let release = release;
+    let limits = "[limits]\nupstream_connections = 8\nupstream_wait = \"60s\"\n";
+    let text = config(limits, "").replace("{upstream}", &registry.url());
+    let (_dir, file) = configured(&text);
+    let gate = Gate::start(&file);
+    for _ in 0..8 {
+        assert_eq!(gate.login("alice:pw"), 200);
+    }
+    let before = gate.memory();
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut frames = Frames::over(client(gate.address, "h2"));
+            frames.greet(&[]);
+            let fields: [(&[u8], &[u8]); 5] = [
+                (b":method", b"GET"),
+                (b":scheme", b"https"),
+                (b":authority", b"localhost"),
+                (b":path", b"/v2/a/manifests/x"),
+                (b"authorization", b"Basic YWxpY2U6cHc="),
+            ];
+            for _ in 0..STREAMS {
+                let (stream, ends) = (frames.stream(), END_HEADERS | END_STREAM);
+                frames.send(frame(HEADERS, ends, stream, &block(&fields)));
+            }
+            assert!(frames.barrier());
+            frames
+        })
+        .collect();
+    let each = gate.memory().saturating_sub(before) / (CONNECTIONS * STREAMS) as u64;
+    println!("waiting requests: {each} KiB each");
+    assert!(each <= WAITING, "waiting requests: {each} KiB each");
+    drop((clients, release));
 }
 
 #[test]

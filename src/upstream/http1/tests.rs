@@ -12,13 +12,17 @@ use http::{Method, Request, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Connection, Error, Failure, Incoming};
+use super::{ClientWait, Connection, Error, Failure, Incoming};
 use crate::body::{self, Body};
 
 mod answers;
 mod malformed;
 mod random;
 mod requests;
+
+fn wait() -> ClientWait {
+    ClientWait::new(tokio::time::Instant::now())
+}
 
 /// What the upstream does after its last byte.
 #[derive(Clone, Copy, PartialEq)]
@@ -164,7 +168,7 @@ async fn exchange(wire: Wire, method: Method, body: Body) -> Begun {
     let request = Request::builder().method(method).uri("/v2/").body(body);
     let (parts, body) = request.unwrap().into_parts();
     let connection = Connection::new(wire, SILENCE, 64 * 1024);
-    connection.exchange(&parts, body).await
+    connection.exchange(&parts, body, &wait()).await
 }
 
 async fn collect(incoming: &mut Incoming<Wire>) -> (Vec<u8>, Option<Error>) {

@@ -11,7 +11,7 @@ async fn connecting_has_errors_of_its_own() {
     let host = "127.0.0.1".to_owned();
     let mut settings = settings(Endpoint::Tcp { host, port });
     let refused = Upstream::new(settings.clone(), 1, &[])
-        .send(0, None, get())
+        .send(0, client(), None, get())
         .await;
     assert!(matches!(refused.err(), Some(Error::Connect(_))));
     let full = full_listener();
@@ -20,12 +20,14 @@ async fn connecting_has_errors_of_its_own() {
     settings.endpoints = vec![Endpoint::Tcp { host, port }];
     settings.each.connect_timeout = Duration::from_millis(20);
     let late = Upstream::new(settings.clone(), 1, &[])
-        .send(0, None, get())
+        .send(0, client(), None, get())
         .await;
     assert!(matches!(late.err(), Some(Error::ConnectTimeout(_))));
     settings.endpoints = vec![Endpoint::Unix("/nowhere/at/all".into())];
     settings.each.connect_timeout = Duration::from_secs(5);
-    let missing = Upstream::new(settings, 1, &[]).send(0, None, get()).await;
+    let missing = Upstream::new(settings, 1, &[])
+        .send(0, client(), None, get())
+        .await;
     assert!(matches!(missing.err(), Some(Error::Connect(_))));
 }
 
@@ -80,5 +82,5 @@ fn a_request_can_be_moved_between_threads() {
     let endpoint = Endpoint::Unix("/".into());
     let upstream = Upstream::new(settings(endpoint), 1, &[]);
     is_send(&upstream);
-    is_send(&upstream.send(0, None, get()));
+    is_send(&upstream.send(0, client(), None, get()));
 }

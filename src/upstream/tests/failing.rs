@@ -22,7 +22,9 @@ async fn an_early_refusal_of_a_large_upload_is_relayed() {
         } else {
             Body::full(vec![b'a'; LARGE])
         };
-        let answer = upstream.send(0, None, request(Method::PATCH, body)).await;
+        let answer = upstream
+            .send(0, client(), None, request(Method::PATCH, body))
+            .await;
         let answer = answer.unwrap();
         assert_eq!(answer.status(), 413, "chunked: {is_chunked}");
         assert_eq!(text(answer).await, reason);
@@ -52,14 +54,16 @@ async fn an_early_answer_ends_the_request_and_its_connection() {
     let upstream = script.upstream();
     let (feed, body) = Fed::body();
     feed.send(Ok("abc".into())).await.unwrap();
-    let answer = upstream.send(0, None, request(Method::PATCH, body)).await;
+    let answer = upstream
+        .send(0, client(), None, request(Method::PATCH, body))
+        .await;
     assert_eq!(text(answer.unwrap()).await, "ok");
     assert!(feed.is_closed(), "the rest of the body is dropped");
     assert!(script.next().await.contains("transfer-encoding: chunked"));
     // Cut, not ended.
     assert_eq!(script.next().await, "3\r\nabc\r\n");
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
     assert_eq!(script.accepted(), 2);
@@ -74,14 +78,16 @@ async fn a_long_early_answer_is_read_to_its_end_while_the_upload_stands_still() 
     let upstream = script.upstream();
     let (feed, body) = Fed::body();
     feed.send(Ok("abc".into())).await.unwrap();
-    let answer = upstream.send(0, None, request(Method::PATCH, body)).await;
+    let answer = upstream
+        .send(0, client(), None, request(Method::PATCH, body))
+        .await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 413);
     assert_eq!(text(answer).await, reason);
     assert!(feed.is_closed());
     // The half-sent request spoils the connection.
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
     assert_eq!(script.accepted(), 2);
@@ -92,7 +98,7 @@ async fn an_upstream_that_dies_under_an_upload_is_an_error_of_its_own() {
     let script = Script::start([vec![Head, Read(65_536), Close]]).await;
     let upstream = script.upstream();
     let put = request(Method::PUT, Body::full(vec![b'a'; LARGE]));
-    let error = upstream.send(0, None, put).await.err();
+    let error = upstream.send(0, client(), None, put).await.err();
     assert!(
         matches!(error, Some(Error::Write(_) | Error::Closed(_))),
         "{error:?}"
@@ -112,7 +118,7 @@ async fn a_client_that_breaks_off_cuts_the_request() {
             .unwrap();
     };
     let (sent, ()) = tokio::join!(
-        upstream.send(0, None, request(Method::PATCH, body)),
+        upstream.send(0, client(), None, request(Method::PATCH, body)),
         feeding
     );
     assert!(matches!(
@@ -130,7 +136,7 @@ async fn a_dropped_request_closes_its_connection() {
     let upstream = script.upstream();
     let (feed, body) = Fed::body();
     feed.send(Ok("abc".into())).await.unwrap();
-    let mut sending = Box::pin(upstream.send(0, None, request(Method::PATCH, body)));
+    let mut sending = Box::pin(upstream.send(0, client(), None, request(Method::PATCH, body)));
     tokio::select! {
         _ = &mut sending => panic!("nobody answers"),
         _ = script.next() => {}
@@ -144,7 +150,7 @@ async fn a_dropped_answer_closes_its_connection() {
     let partial = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok";
     let mut script = Script::start([vec![Head, say(partial), Drain]]).await;
     let upstream = script.upstream();
-    let mut answer = upstream.send(0, None, get()).await.unwrap();
+    let mut answer = upstream.send(0, client(), None, get()).await.unwrap();
     let frame = answer.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "ok");
     script.next().await;
@@ -162,7 +168,11 @@ async fn a_cut_answer_breaks_the_transfer() {
     for cut in answers {
         let script = Script::start([vec![Head, say(cut), Close]]).await;
         let upstream = script.upstream();
-        let mut body = upstream.send(0, None, get()).await.unwrap().into_body();
+        let mut body = upstream
+            .send(0, client(), None, get())
+            .await
+            .unwrap()
+            .into_body();
         let frame = body.frame().await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), "ok");
         let error = body.frame().await.unwrap().err();
@@ -179,7 +189,7 @@ async fn a_reset_makes_the_end_of_a_body_without_framing_doubtful() {
     let script = Script::start([vec![Head, Read(65_536), say(refusal), Close]]).await;
     let upstream = script.upstream();
     let answer = upstream
-        .send(0, None, request(Method::PATCH, endless()))
+        .send(0, client(), None, request(Method::PATCH, endless()))
         .await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 400);

@@ -12,7 +12,7 @@ async fn a_connection_is_used_again_by_its_own_worker_only() {
     .await;
     let upstream = script.upstream();
     for (worker, accepted) in [(0, 1), (0, 1), (1, 2), (7, 3)] {
-        let answer = upstream.send(worker, None, get()).await.unwrap();
+        let answer = upstream.send(worker, client(), None, get()).await.unwrap();
         assert_eq!(text(answer).await, "ok");
         assert_eq!(script.accepted(), accepted, "worker {worker}");
         let head = script.next().await;
@@ -33,8 +33,8 @@ async fn the_connection_that_was_used_last_is_used_next() {
     let upstream = script.upstream();
     let mut names = String::new();
     for _ in 0..2 {
-        let first = upstream.send(0, None, get()).await.unwrap();
-        let second = upstream.send(0, None, get()).await.unwrap();
+        let first = upstream.send(0, client(), None, get()).await.unwrap();
+        let second = upstream.send(0, client(), None, get()).await.unwrap();
         for answer in [first, second] {
             names.extend(text(answer).await.chars().next());
         }
@@ -59,7 +59,7 @@ async fn a_unix_socket_works_as_tcp_does() {
     let upstream = Upstream::new(settings(Endpoint::Unix(path)), 1, &[]);
     for _ in 0..2 {
         assert_eq!(
-            text(upstream.send(0, None, get()).await.unwrap()).await,
+            text(upstream.send(0, client(), None, get()).await.unwrap()).await,
             "ok"
         );
     }
@@ -74,7 +74,7 @@ async fn a_connection_that_ended_while_idle_is_not_used() {
         let mut script = Script::start([first, vec![Head, say(OK)]]).await;
         let upstream = script.upstream();
         assert_eq!(
-            text(upstream.send(0, None, get()).await.unwrap()).await,
+            text(upstream.send(0, client(), None, get()).await.unwrap()).await,
             "ok"
         );
         go.notify_one();
@@ -84,7 +84,7 @@ async fn a_connection_that_ended_while_idle_is_not_used() {
         }
         let post = request(Method::POST, Body::empty());
         assert_eq!(
-            text(upstream.send(0, None, post).await.unwrap()).await,
+            text(upstream.send(0, client(), None, post).await.unwrap()).await,
             "ok"
         );
         assert_eq!((script.accepted(), script.pending()), (2, 2));
@@ -111,7 +111,7 @@ async fn a_request_that_cannot_be_repeated_sees_an_end_the_reactor_has_not_seen(
     let upstream = Upstream::new(settings(Endpoint::Tcp { host, port }), 1, &[]);
     let (close, served) = serve();
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
     drop(close);
@@ -120,7 +120,7 @@ async fn a_request_that_cannot_be_repeated_sees_an_end_the_reactor_has_not_seen(
     let (_close, _served) = serve();
     let post = request(Method::POST, Body::empty());
     assert_eq!(
-        text(upstream.send(0, None, post).await.unwrap()).await,
+        text(upstream.send(0, client(), None, post).await.unwrap()).await,
         "ok"
     );
 }
@@ -133,10 +133,12 @@ async fn a_reused_connection_that_dies_is_retried_for_get_and_head_only() {
         let mut script = Script::start([first.clone(), vec![Head, say(answer)]]).await;
         let upstream = script.upstream();
         assert_eq!(
-            text(upstream.send(0, None, get()).await.unwrap()).await,
+            text(upstream.send(0, client(), None, get()).await.unwrap()).await,
             "ok"
         );
-        let again = upstream.send(0, None, request(method, Body::empty())).await;
+        let again = upstream
+            .send(0, client(), None, request(method, Body::empty()))
+            .await;
         assert_eq!(again.unwrap().status(), 200);
         assert_eq!((script.accepted(), script.pending()), (2, 3));
     }
@@ -151,11 +153,11 @@ async fn a_reused_connection_that_dies_is_retried_for_get_and_head_only() {
         let mut script = Script::start([first.clone(), vec![Head, say(OK)]]).await;
         let upstream = script.upstream();
         assert_eq!(
-            text(upstream.send(0, None, get()).await.unwrap()).await,
+            text(upstream.send(0, client(), None, get()).await.unwrap()).await,
             "ok"
         );
         let error = upstream
-            .send(0, None, request(method.clone(), body))
+            .send(0, client(), None, request(method.clone(), body))
             .await
             .err();
         assert!(
@@ -182,11 +184,11 @@ async fn bytes_that_are_no_status_line_are_not_the_answer_to_a_get_or_head() {
             let mut script = Script::start([first.clone(), vec![Head, say(OK)]]).await;
             let upstream = script.upstream();
             assert_eq!(
-                text(upstream.send(0, None, get()).await.unwrap()).await,
+                text(upstream.send(0, client(), None, get()).await.unwrap()).await,
                 "ok"
             );
             let again = request(method, Body::empty());
-            let again = upstream.send(0, None, again).await.unwrap();
+            let again = upstream.send(0, client(), None, again).await.unwrap();
             assert_eq!(again.status(), 200, "{late:?}");
             assert_eq!((script.accepted(), script.pending()), (2, 3), "{late:?}");
         }
@@ -195,11 +197,11 @@ async fn bytes_that_are_no_status_line_are_not_the_answer_to_a_get_or_head() {
             let mut script = Script::start([first.clone(), vec![Head, say(OK)]]).await;
             let upstream = script.upstream();
             assert_eq!(
-                text(upstream.send(0, None, get()).await.unwrap()).await,
+                text(upstream.send(0, client(), None, get()).await.unwrap()).await,
                 "ok"
             );
             let again = request(method.clone(), Body::empty());
-            let error = upstream.send(0, None, again).await.err();
+            let error = upstream.send(0, client(), None, again).await.err();
             assert!(
                 matches!(error, Some(Error::Malformed(_))),
                 "{method} {late:?}: {error:?}"
@@ -209,7 +211,7 @@ async fn bytes_that_are_no_status_line_are_not_the_answer_to_a_get_or_head() {
     }
     // On a fresh connection there was no answer before: this is what the upstream says.
     let mut fresh = Script::start([vec![Head, say("SSH-2.0")], vec![Head, say(OK)]]).await;
-    let error = fresh.upstream().send(0, None, get()).await.err();
+    let error = fresh.upstream().send(0, client(), None, get()).await.err();
     assert!(matches!(error, Some(Error::Malformed(_))), "{error:?}");
     assert_eq!((fresh.accepted(), fresh.pending()), (1, 1));
     // And so is a head that is begun, whatever becomes of it.
@@ -217,10 +219,10 @@ async fn bytes_that_are_no_status_line_are_not_the_answer_to_a_get_or_head() {
     let mut script = Script::start([begun, vec![Head, say(OK)]]).await;
     let upstream = script.upstream();
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
-    let error = upstream.send(0, None, get()).await.err();
+    let error = upstream.send(0, client(), None, get()).await.err();
     assert!(matches!(error, Some(Error::Malformed(_))), "{error:?}");
     assert_eq!((script.accepted(), script.pending()), (1, 2));
     // Once, not twice.
@@ -228,10 +230,10 @@ async fn bytes_that_are_no_status_line_are_not_the_answer_to_a_get_or_head() {
     let mut script = Script::start([twice(), vec![Head, say("y")], vec![Head, say(OK)]]).await;
     let upstream = script.upstream();
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
-    let error = upstream.send(0, None, get()).await.err();
+    let error = upstream.send(0, client(), None, get()).await.err();
     assert!(matches!(error, Some(Error::Malformed(_))), "{error:?}");
     assert_eq!((script.accepted(), script.pending()), (2, 3));
 }
@@ -239,7 +241,7 @@ async fn bytes_that_are_no_status_line_are_not_the_answer_to_a_get_or_head() {
 #[tokio::test]
 async fn nothing_is_retried_on_a_fresh_connection_or_after_a_byte() {
     let mut fresh = Script::start([vec![Head, Close], vec![Head, say(OK)]]).await;
-    let error = fresh.upstream().send(0, None, get()).await.err();
+    let error = fresh.upstream().send(0, client(), None, get()).await.err();
     assert!(matches!(error, Some(Error::Closed(_))));
     assert_eq!((fresh.accepted(), fresh.pending()), (1, 1));
 
@@ -247,10 +249,10 @@ async fn nothing_is_retried_on_a_fresh_connection_or_after_a_byte() {
     let mut script = Script::start([begun, vec![Head, say(OK)]]).await;
     let upstream = script.upstream();
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
-    let error = upstream.send(0, None, get()).await.err();
+    let error = upstream.send(0, client(), None, get()).await.err();
     assert!(matches!(error, Some(Error::Closed(_))));
     assert_eq!((script.accepted(), script.pending()), (1, 2));
 }
@@ -260,10 +262,10 @@ async fn nothing_is_retried_twice_or_after_a_timeout() {
     let mut script = Script::start([vec![Head, say(OK), Head, Close], vec![Head, Close]]).await;
     let upstream = script.upstream();
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
-    let error = upstream.send(0, None, get()).await.err();
+    let error = upstream.send(0, client(), None, get()).await.err();
     assert!(matches!(error, Some(Error::Closed(_))));
     assert_eq!((script.accepted(), script.pending()), (2, 3));
 
@@ -272,10 +274,10 @@ async fn nothing_is_retried_twice_or_after_a_timeout() {
     settings.each.read_timeout = Duration::from_millis(200);
     let upstream = Upstream::new(settings, 1, &[]);
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
-    let error = upstream.send(0, None, get()).await.err();
+    let error = upstream.send(0, client(), None, get()).await.err();
     assert!(matches!(error, Some(Error::Silent(_))));
     assert_eq!((silent.accepted(), silent.pending()), (1, 2));
 }
@@ -287,11 +289,11 @@ async fn idle_connections_grow_old() {
     settings.each.idle = Duration::ZERO;
     let upstream = Upstream::new(settings, 1, &[]);
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
     assert_eq!(script.accepted(), 2);
@@ -314,7 +316,7 @@ async fn a_name_is_resolved_anew_however_busy_its_connection_is() {
         settings.each.idle = Duration::from_secs(3600);
         let upstream = Upstream::new(settings, 1, &[]);
         for minutes in [1, 0, 0] {
-            let answer = upstream.send(0, None, get()).await.unwrap();
+            let answer = upstream.send(0, client(), None, get()).await.unwrap();
             assert_eq!(text(answer).await, "ok");
             tokio::time::pause();
             tokio::time::advance(Duration::from_secs(61 * minutes)).await;
@@ -332,11 +334,9 @@ async fn a_worker_keeps_its_share_of_idle_connections() {
     settings.each.connections = 3;
     let upstream = Upstream::new(settings, 2, &[]);
     let three = || async {
-        let (a, b, c) = tokio::join!(
-            upstream.send(0, None, get()),
-            upstream.send(0, None, get()),
-            upstream.send(0, None, get())
-        );
+        // Of one network they would not be sent at once.
+        let send = |client| upstream.send(0, network(client), None, get());
+        let (a, b, c) = tokio::join!(send("192.0.2.1"), send("192.0.2.2"), send("192.0.2.3"));
         for answer in [a, b, c] {
             assert_eq!(text(answer.unwrap()).await, "ok");
         }

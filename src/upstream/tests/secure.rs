@@ -93,7 +93,7 @@ async fn a_verified_upstream_answers_and_sessions_are_resumed() {
     let (port, resumed) = serve(Some(ca.server("localhost", 2020..2090))).await;
     let upstream = upstream(port, Some(ca.trust()));
     for _ in 0..3 {
-        let answer = upstream.send(0, None, get()).await.unwrap();
+        let answer = upstream.send(0, client(), None, get()).await.unwrap();
         assert_eq!(text(answer).await, "ok");
     }
     assert_eq!(*resumed.lock().unwrap(), 2);
@@ -132,7 +132,10 @@ async fn what_is_wrong_with_a_certificate_is_said() {
         ),
     ] {
         let (port, _) = serve(acceptor).await;
-        let error = upstream(port, trust).send(0, None, get()).await.err();
+        let error = upstream(port, trust)
+            .send(0, client(), None, get())
+            .await
+            .err();
         let error = error.expect("an error");
         assert!(matches!(error, Error::Tls(_)), "{error:?}");
         let told = error.in_full();

@@ -38,7 +38,7 @@ async fn what_was_not_sent_goes_to_another_endpoint_whatever_it_is() {
     for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
         for upload in uploads().chain([None]) {
             let request = request(method.clone(), Body::full(""));
-            let answer = upstream.send(0, upload, request).await.unwrap();
+            let answer = upstream.send(0, client(), upload, request).await.unwrap();
             assert_eq!(text(answer).await, "ok", "{method} {upload:?}");
         }
     }
@@ -67,14 +67,17 @@ async fn a_repeated_request_is_not_repeated_again_elsewhere() {
             may_repeat: true,
             has_others: false,
         };
-        let answer = node.send(0, &mut request).await.ok().unwrap();
+        let answer = node.send(0, client(), &mut request).await.ok().unwrap();
         assert_eq!(text(answer).await, "ok");
     }
     let names = (0..).map(|number| number.to_string());
     let first = names.into_iter().find(|name| {
         balance::choose::<Node>(&upstream.nodes, Marked::default(), Some(name)) == Some(0)
     });
-    let error = upstream.send(0, first.as_deref(), get()).await.err();
+    let error = upstream
+        .send(0, client(), first.as_deref(), get())
+        .await
+        .err();
     assert!(
         matches!(error, Some(Error::Closed(_) | Error::Write(_))),
         "{error:?}"
@@ -90,7 +93,8 @@ async fn a_restart_is_waited_for_and_an_outage_is_not() {
     let upstream = Arc::new(Upstream::new(of(vec![tcp(address)], retry), 1, &[]));
     let asked = Arc::clone(&upstream);
     let post = || request(Method::POST, Body::empty());
-    let waiting = tokio::spawn(async move { asked.send(0, None, post()).await.map(|_| ()) });
+    let waiting =
+        tokio::spawn(async move { asked.send(0, client(), None, post()).await.map(|_| ()) });
     // Until it has been refused.
     while upstream.nodes[0].health().failing_since().is_none() {
         tokio::task::yield_now().await;
@@ -103,13 +107,13 @@ async fn a_restart_is_waited_for_and_an_outage_is_not() {
     assert!(upstream.nodes[0].health().failing_since().is_none());
     drop((listener, stream));
     let began = Instant::now();
-    assert!(upstream.send(0, None, post()).await.is_err());
+    assert!(upstream.send(0, client(), None, post()).await.is_err());
     assert!(
         began.elapsed() >= retry,
         "a second restart is waited for as well"
     );
     let again = Instant::now();
-    assert!(upstream.send(0, None, post()).await.is_err());
+    assert!(upstream.send(0, client(), None, post()).await.is_err());
     assert!(again.elapsed() < retry, "what lasts is told at once");
 }
 
@@ -154,7 +158,7 @@ async fn what_is_known_of_an_endpoint_outlives_a_change_of_the_settings() {
     let before = of(vec![tcp(dead)], Duration::ZERO);
     let old = Arc::new(Upstream::new(before.clone(), 1, &[]));
     for _ in 0..3 {
-        assert!(old.send(0, None, get()).await.is_err());
+        assert!(old.send(0, client(), None, get()).await.is_err());
     }
     assert!(!old.nodes[0].health().is_up());
     let mut settings = before;
@@ -181,7 +185,7 @@ async fn a_connection_to_a_name_is_made_anew_now_and_then() {
         settings.each.idle = Duration::from_secs(3600);
         let upstream = Upstream::new(settings, 1, &[]);
         for _ in 0..3 {
-            let answer = upstream.send(0, None, get()).await.unwrap();
+            let answer = upstream.send(0, client(), None, get()).await.unwrap();
             assert_eq!(text(answer).await, "ok");
             tokio::time::pause();
             tokio::time::advance(Duration::from_secs(61)).await;

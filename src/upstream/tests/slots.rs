@@ -12,7 +12,9 @@ async fn more_requests_than_connections_wait_or_are_refused() {
     let upstream = Arc::new(Upstream::new(settings, 1, &[]));
     let send = || {
         let upstream = Arc::clone(&upstream);
-        tokio::spawn(async move { text(upstream.send(0, None, get()).await.unwrap()).await })
+        tokio::spawn(
+            async move { text(upstream.send(0, client(), None, get()).await.unwrap()).await },
+        )
     };
     let busy = send();
     script.next().await;
@@ -20,7 +22,7 @@ async fn more_requests_than_connections_wait_or_are_refused() {
     tokio::task::yield_now().await;
     // The slot is taken and the queue is full.
     assert!(matches!(
-        upstream.send(0, None, get()).await.err(),
+        upstream.send(0, client(), None, get()).await.err(),
         Some(Error::Busy)
     ));
     go.notify_one();
@@ -37,12 +39,12 @@ async fn a_wait_in_the_queue_ends_and_a_dropped_one_leaves_its_place() {
     settings.each.queue_wait = Duration::from_millis(10);
     let upstream = Arc::new(Upstream::new(settings, 1, &[]));
     let held = Arc::clone(&upstream);
-    let held = tokio::spawn(async move { held.send(0, None, get()).await.is_ok() });
+    let held = tokio::spawn(async move { held.send(0, client(), None, get()).await.is_ok() });
     script.next().await;
     for _ in 0..3 {
-        let error = upstream.send(0, None, get()).await.err();
+        let error = upstream.send(0, client(), None, get()).await.err();
         assert!(matches!(error, Some(Error::Busy)));
-        let mut dropped = Box::pin(upstream.send(0, None, get()));
+        let mut dropped = Box::pin(upstream.send(0, client(), None, get()));
         assert!(
             std::future::poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_pending())).await
         );
@@ -64,18 +66,144 @@ async fn a_slot_comes_back_however_a_request_ends() {
     (settings.each.connections, settings.each.queue) = (1, 0);
     let upstream = Upstream::new(settings, 1, &[]);
     assert!(matches!(
-        upstream.send(0, None, get()).await.err(),
+        upstream.send(0, client(), None, get()).await.err(),
         Some(Error::Closed(_))
     ));
     assert!(matches!(
-        upstream.send(0, None, get()).await.err(),
+        upstream.send(0, client(), None, get()).await.err(),
         Some(Error::Malformed(_))
     ));
-    drop(upstream.send(0, None, get()).await.unwrap());
+    drop(upstream.send(0, client(), None, get()).await.unwrap());
     assert_eq!(
-        text(upstream.send(0, None, get()).await.unwrap()).await,
+        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
         "ok"
     );
     assert_eq!(script.accepted(), 4);
     assert_eq!(script.next().await.lines().count(), 3);
+}
+
+const FIRST: &str = "192.0.2.1";
+const SECOND: &str = "192.0.2.2";
+const THIRD: &str = "192.0.2.3";
+
+/// Lets time pass for the requests, not for the sockets.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_response_that_its_client_does_not_read_gives_way_and_goes_on() {
+    let go = Arc::new(tokio::sync::Notify::new());
+    let part = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok";
+    let slow = vec![Head, say(part), Wait(Arc::clone(&go)), say("ok")];
+    let script = Script::start([slow, vec![Head, say(OK), Head, say(OK)]]).await;
+    let mut settings = script.settings();
+    settings.each.connections = 1;
+    let upstream = Upstream::new(settings, 1, &[]);
+    let send = |client| upstream.send(0, network(client), None, get());
+    let unread = send(FIRST).await.unwrap();
+    pass(Duration::from_secs(2)).await;
+    assert_eq!(text(send(SECOND).await.unwrap()).await, "ok");
+    go.notify_one();
+    assert_eq!(text(unread).await, "okok", "nothing of it is lost");
+    // One idle connection is kept, though two were open.
+    assert_eq!(text(send(FIRST).await.unwrap()).await, "ok");
+    assert_eq!(script.accepted(), 2);
+    assert_eq!(upstream.states().next().unwrap().busy, 0);
+}
+
+#[tokio::test]
+async fn the_longest_unread_response_is_closed_when_too_many_are() {
+    let part = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok";
+    let unread = || vec![Head, say(part), Drain];
+    let mut script = Script::start([unread(), unread(), vec![Head, say(OK)]]).await;
+    let mut settings = script.settings();
+    settings.each.connections = 1;
+    let upstream = Upstream::new(settings, 1, &[]);
+    let send = |client| upstream.send(0, network(client), None, get());
+    let first = send(FIRST).await.unwrap();
+    pass(Duration::from_secs(2)).await;
+    let second = send(SECOND).await.unwrap();
+    pass(Duration::from_secs(6)).await;
+    assert_eq!(text(send(THIRD).await.unwrap()).await, "ok");
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(script.next().await);
+    }
+    let requests = seen.iter().filter(|seen| seen.starts_with("GET "));
+    assert_eq!(requests.count(), 3);
+    assert!(
+        seen.contains(&String::new()),
+        "the connection is closed at once"
+    );
+    let mut body = first.into_body();
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert!(matches!(error, body::Error::Displaced), "{error}");
+    assert!(body.frame().await.is_none());
+    drop((body, second));
+    assert_eq!(upstream.states().next().unwrap().busy, 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_its_client_does_not_send_gives_way_too() {
+    let mut script = Script::start([
+        vec![Head, Drain],
+        vec![Head, Drain],
+        vec![Head, say(OK)],
+        vec![Head, say(OK)],
+    ])
+    .await;
+    let mut settings = script.settings();
+    settings.each.connections = 1;
+    let upstream = Arc::new(Upstream::new(settings, 1, &[]));
+    let upload = |client| {
+        let (feed, body) = Fed::body();
+        let upstream = Arc::clone(&upstream);
+        let request = request(Method::PATCH, body);
+        let sending = async move { upstream.send(0, network(client), None, request).await.err() };
+        (feed, tokio::spawn(sending))
+    };
+    let (first_feed, first) = upload(FIRST);
+    script.next().await;
+    // Single bytes are no progress.
+    pass(Duration::from_millis(600)).await;
+    first_feed.send(Ok("x".into())).await.unwrap();
+    tokio::task::yield_now().await;
+    pass(Duration::from_millis(600)).await;
+    let (second_feed, second) = upload(SECOND);
+    script.next().await;
+    pass(Duration::from_secs(6)).await;
+    let third = upstream.send(0, network(THIRD), None, get());
+    assert_eq!(text(third.await.unwrap()).await, "ok");
+    assert!(matches!(first.await.unwrap(), Some(Error::Busy)));
+    drop((first_feed, second_feed));
+    second.abort();
+    let _ = second.await;
+    assert_eq!(upstream.states().next().unwrap().busy, 0);
+}
+
+#[tokio::test]
+async fn one_network_leaves_others_half_of_the_connections() {
+    let mut script = Script::start((0..8).map(|_| vec![Head])).await;
+    let mut settings = script.settings();
+    (settings.each.connections, settings.each.queue) = (4, 1);
+    settings.each.queue_wait = Duration::from_millis(10);
+    let upstream = Arc::new(Upstream::new(settings, 1, &[]));
+    let send = |client: &'static str| {
+        let upstream = Arc::clone(&upstream);
+        tokio::spawn(async move { upstream.send(0, network(client), None, get()).await.is_ok() })
+    };
+    let _held = [send("2001:db8::1"), send("2001:db8::2")];
+    script.next().await;
+    script.next().await;
+    for same in ["2001:db8::3", "2001:db8::ffff:0:0:1"] {
+        assert!(!send(same).await.unwrap(), "{same}");
+    }
+    let _neighbour = send("2001:db8:0:1::1");
+    script.next().await;
+    let _other = send(FIRST);
+    script.next().await;
+    assert_eq!(script.accepted(), 4);
 }

@@ -69,7 +69,11 @@ async fn a_large_download_needs_two_buffers() {
             port: address.port(),
         };
         let upstream = Upstream::new(settings(endpoint), 1, &[]);
-        let mut body = upstream.send(0, None, get()).await.unwrap().into_body();
+        let mut body = upstream
+            .send(0, client(), None, get())
+            .await
+            .unwrap()
+            .into_body();
         let mut at = 0;
         while let Some(frame) = body.frame().await {
             let data = frame.unwrap().into_data().unwrap();
@@ -151,7 +155,7 @@ async fn a_large_upload_is_read_no_faster_than_it_is_taken() {
         };
         let upstream = Upstream::new(settings(endpoint), 1, &[]);
         let put = request(Method::PUT, body);
-        let (answer, _stream) = tokio::join!(upstream.send(0, None, put), taking);
+        let (answer, _stream) = tokio::join!(upstream.send(0, client(), None, put), taking);
         assert_eq!(text(answer.unwrap()).await, "ok");
     }
 }
@@ -183,7 +187,11 @@ async fn a_body_that_trickles_comes_as_it_is_sent() {
     }
     let script = Script::start([steps]).await;
     let upstream = script.upstream();
-    let mut body = upstream.send(0, None, get()).await.unwrap().into_body();
+    let mut body = upstream
+        .send(0, client(), None, get())
+        .await
+        .unwrap()
+        .into_body();
     for word in ["one ", "two ", "three"] {
         go.notify_one();
         let frame = body.frame().await.unwrap().unwrap();
@@ -196,11 +204,11 @@ async fn a_body_that_trickles_comes_as_it_is_sent() {
 async fn a_small_body_is_over_when_its_head_is_there() {
     let script = Script::start([vec![Head, say(OK), Head, say(OK)]]).await;
     let upstream = script.upstream();
-    let first = upstream.send(0, None, get()).await.unwrap();
+    let first = upstream.send(0, client(), None, get()).await.unwrap();
     assert!(first.body().is_settled(), "nothing more to read");
     assert!(!http_body::Body::is_end_stream(first.body()));
     // Its connection serves the next request while its bytes are still to be handed on.
-    let second = upstream.send(0, None, get()).await.unwrap();
+    let second = upstream.send(0, client(), None, get()).await.unwrap();
     assert_eq!(script.accepted(), 1);
     assert_eq!(
         (text(second).await, text(first).await),

@@ -80,7 +80,7 @@ fn the_callers_fields_are_kept_but_for_the_framing() {
     let wire = Wire::new([ANSWER], After::Silence);
     let written = Arc::clone(&wire.written);
     let connection = Connection::new(wire, SILENCE, 1024);
-    assert!(run(connection.exchange(&parts, body)).is_ok());
+    assert!(run(connection.exchange(&parts, body, &wait())).is_ok());
     let expected = "PATCH /v2/a/blobs/uploads/x?_state=a%2Bb HTTP/1.1\r\nhost: Reg.Example:8443\r\n\
         x-first: 1\r\naccept: a\r\naccept: b\r\ncontent-length: 3\r\n\r\nabc";
     assert_eq!(*written.lock().unwrap(), expected.as_bytes());
@@ -132,7 +132,7 @@ fn a_second_request_reuses_the_connection_and_its_buffer() {
         assert!(connection.lead.capacity() > 0 && connection.lead.is_empty());
         let (parts, ()) = Request::put("/two").body(()).unwrap().into_parts();
         let body = Frames::body(&[b"2"], None);
-        assert!(connection.exchange(&parts, body).await.is_ok());
+        assert!(connection.exchange(&parts, body, &wait()).await.is_ok());
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert!(written.contains("\r\n\r\nonePUT /two HTTP/1.1\r\n"));
         assert!(written.ends_with("\r\n\r\n1\r\n2\r\n0\r\n\r\n"));
@@ -146,7 +146,12 @@ fn an_upstream_that_takes_nothing_is_silent() {
         let request = Request::put("/").body(Body::full(vec![b'a'; 2000]));
         let (parts, body) = request.unwrap().into_parts();
         let connection = Connection::new(near, SILENCE, 1024);
-        connection.exchange(&parts, body).await.err().unwrap().error
+        connection
+            .exchange(&parts, body, &wait())
+            .await
+            .err()
+            .unwrap()
+            .error
     });
     assert!(matches!(error, Error::Silent(after) if after == SILENCE));
 }
@@ -174,7 +179,12 @@ fn a_slow_client_does_not_make_the_upstream_silent() {
         let (parts, body) = Request::put("/").body(body).unwrap().into_parts();
         let connection = Connection::new(near, SILENCE, 1024);
         let start = tokio::time::Instant::now();
-        let error = connection.exchange(&parts, body).await.err().unwrap().error;
+        let error = connection
+            .exchange(&parts, body, &wait())
+            .await
+            .err()
+            .unwrap()
+            .error;
         // The clock runs once the request is out.
         assert!(matches!(error, Error::Silent(_)));
         assert!(start.elapsed() >= 6 * SILENCE);

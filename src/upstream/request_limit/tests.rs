@@ -1,0 +1,432 @@
+//! The shares of client networks, the turns of those that wait, and what becomes of requests that wait for their clients.
+
+use proptest::prelude::*;
+use tokio::task::JoinHandle;
+
+use super::super::tests::network;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const FIRST: &str = "192.0.2.1";
+const SECOND_CLIENT: &str = "192.0.2.2";
+const NEIGHBOUR: &str = "2001:db8:1:2::1";
+
+fn limit(places: usize) -> Arc<RequestLimit> {
+    Arc::new(RequestLimit::new(places, 1000, SECOND * 60))
+}
+
+/// As many permits as `address` gets at once.
+fn fill(limit: &Arc<RequestLimit>, address: &str) -> Vec<RequestPermit> {
+    std::iter::from_fn(|| limit.try_acquire(network(address))).collect()
+}
+
+/// The same, each of which then waits for its client.
+fn fill_stalled(limit: &Arc<RequestLimit>, address: &str) -> Vec<RequestPermit> {
+    let permits = fill(limit, address);
+    for permit in &permits {
+        permit.request().client_wait().begin();
+    }
+    permits
+}
+
+type Queued = JoinHandle<Result<RequestPermit, Error>>;
+
+/// A request of `address` that waits in the queue.
+async fn queued(limit: &Arc<RequestLimit>, address: &str) -> Queued {
+    let (own, network) = (Arc::clone(limit), network(address));
+    let waiting = tokio::spawn(async move { own.acquire(network).await });
+    tokio::task::yield_now().await;
+    waiting
+}
+
+async fn pass(time: Duration) {
+    tokio::time::advance(time).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn assert_unused(limit: &RequestLimit) {
+    let state = limit.lock();
+    for shares in [&state.placed, &state.detached] {
+        assert_eq!(shares.total, 0);
+        let mut groups = shares.groups.values();
+        assert!(groups.all(|group| group.total == 0 && group.networks.is_empty()));
+    }
+    assert_eq!(state.requests.iter().count(), 0);
+    assert_eq!(state.queue.len(), 0);
+}
+
+#[tokio::test]
+async fn whatever_networks_came_first_the_next_one_finds_places() {
+    let limit = limit(256);
+    let mut all = Vec::new();
+    for (number, most) in [128, 64, 32, 16, 8, 4, 2, 1].into_iter().enumerate() {
+        let held = fill(&limit, &format!("192.0.2.{number}"));
+        assert_eq!(held.len(), most, "network {number}");
+        all.extend(held);
+    }
+    assert_eq!(limit.busy(), 255);
+    // In turn by place they have equal shares.
+    drop(all);
+    let mut counts = [0; 3];
+    let mut held = Vec::new();
+    for round in 0..300 {
+        let own = round % 3;
+        if let Some(permit) = limit.try_acquire(network(&format!("192.0.2.{own}"))) {
+            counts[own] += 1;
+            held.push(permit);
+        }
+    }
+    assert_eq!(counts, [64, 64, 64]);
+    drop(held);
+    assert_unused(&limit);
+}
+
+#[tokio::test]
+async fn networks_that_have_nothing_any_more_are_forgotten() {
+    let limit = limit(4);
+    for number in 0..1000 {
+        let address = format!("198.51.{}.{}", number / 250, number % 250);
+        drop(limit.try_acquire(network(&address)).unwrap());
+        let known = limit.lock().placed.groups.len();
+        assert!(known <= 2 * 4 + UNUSED_GROUPS, "{known}");
+    }
+    assert_unused(&limit);
+}
+
+#[tokio::test]
+async fn a_small_limit_has_a_place_for_a_single_network() {
+    for (places, most) in [(1, 1), (2, 1), (3, 2), (4, 2), (8, 4)] {
+        let limit = limit(places);
+        assert_eq!(fill(&limit, FIRST).len(), most, "of {places}");
+    }
+}
+
+#[tokio::test]
+async fn a_48_has_two_thirds_and_its_networks_leave_each_other_places() {
+    let limit = limit(240);
+    let mut all = fill(&limit, "2001:db8:1:1::1");
+    assert_eq!(all.len(), 120);
+    // The same network from another address.
+    assert!(fill(&limit, "2001:db8:1:1::2").is_empty());
+    let neighbour = fill(&limit, NEIGHBOUR);
+    assert!(neighbour.len() >= 30, "{}", neighbour.len());
+    all.extend(neighbour);
+    for subnet in 3..300 {
+        all.extend(fill(&limit, &format!("2001:db8:1:{subnet:x}::1")));
+    }
+    assert_eq!(all.len(), 160, "two thirds");
+    assert!(fill(&limit, "2001:db8:2::1").len() >= 40);
+}
+
+#[tokio::test]
+async fn places_that_become_free_go_to_the_networks_in_turn() {
+    let limit = limit(4);
+    let mut held = fill(&limit, FIRST);
+    held.extend(fill(&limit, SECOND_CLIENT));
+    let last = fill(&limit, "192.0.2.3");
+    assert_eq!((held.len(), last.len()), (3, 1));
+    let flood: Vec<_> = [
+        queued(&limit, FIRST).await,
+        queued(&limit, FIRST).await,
+        queued(&limit, FIRST).await,
+    ]
+    .into();
+    let other = queued(&limit, "192.0.2.5").await;
+    drop(last);
+    tokio::task::yield_now().await;
+    assert!(other.is_finished());
+    assert!(flood.iter().all(|waiting| !waiting.is_finished()));
+    drop((held, other));
+    for waiting in flood {
+        drop(waiting.await.unwrap().unwrap());
+    }
+    assert_unused(&limit);
+}
+
+#[tokio::test]
+async fn a_full_queue_evicts_from_the_largest_share() {
+    let limit = Arc::new(RequestLimit::new(1, 2, SECOND));
+    let held = fill(&limit, FIRST);
+    let (older, newer) = (queued(&limit, FIRST).await, queued(&limit, FIRST).await);
+    let rejected = queued(&limit, FIRST).await.await.unwrap();
+    assert!(matches!(rejected, Err(Error::Busy)));
+    let other = queued(&limit, SECOND_CLIENT).await;
+    assert!(matches!(newer.await.unwrap(), Err(Error::Busy)));
+    drop(held);
+    drop(older.await.unwrap().unwrap());
+    drop(other.await.unwrap().unwrap());
+    assert_unused(&limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_and_leaves_nothing_behind() {
+    let limit = Arc::new(RequestLimit::new(1, 1000, SECOND));
+    let held = fill(&limit, FIRST);
+    let given_up = queued(&limit, FIRST).await;
+    let late = queued(&limit, FIRST).await;
+    given_up.abort();
+    assert!(given_up.await.is_err());
+    assert_eq!(limit.busy(), 2);
+    assert!(matches!(late.await.unwrap(), Err(Error::Busy)));
+    assert_eq!(limit.busy(), 1);
+    // A place that comes while its request is given up is no place lost.
+    let granted = queued(&limit, FIRST).await;
+    granted.abort();
+    drop(held);
+    let _ = granted.await;
+    assert_unused(&limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_its_client_gives_its_place_to_others() {
+    let limit = limit(2);
+    let held = fill_stalled(&limit, FIRST);
+    let busy = fill(&limit, SECOND_CLIENT);
+    let waiting = queued(&limit, "192.0.2.3").await;
+    pass(STALLED / 2).await;
+    assert!(!waiting.is_finished(), "not yet");
+    for _ in 0..4 {
+        pass(STALLED / 4).await;
+    }
+    assert!(waiting.is_finished());
+    let _granted = waiting.await.unwrap().unwrap();
+    assert!(
+        held.iter()
+            .chain(&busy)
+            .all(|it| !it.request().is_displaced())
+    );
+    assert_eq!(limit.busy(), 3);
+    // The upstream is waited for: nothing can be done.
+    let waiting = queued(&limit, "192.0.2.4").await;
+    pass(STALLED * 4).await;
+    assert!(!waiting.is_finished());
+    drop(held);
+    assert!(!waiting.is_finished(), "its place was given away already");
+    drop(busy);
+    assert!(waiting.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_detached_while_nobody_waits() {
+    let limit = limit(4);
+    let held = fill_stalled(&limit, FIRST);
+    pass(SECOND * 60).await;
+    limit.search(Instant::now());
+    assert_eq!(limit.lock().detached.total, 0);
+    drop(held);
+    assert_unused(&limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_detaches_no_more_than_its_share_and_displaces_none_of_its_own() {
+    let limit = limit(8);
+    let mut held = fill_stalled(&limit, FIRST);
+    for _ in 0..20 {
+        pass(SECOND).await;
+        let waiting = queued(&limit, FIRST).await;
+        pass(SECOND).await;
+        if waiting.is_finished() {
+            let permit = waiting.await.unwrap().unwrap();
+            permit.request().client_wait().begin();
+            held.push(permit);
+        } else {
+            waiting.abort();
+            let _ = waiting.await;
+        }
+    }
+    // Half of the places, and half of the detached ones.
+    assert_eq!(held.len(), 8);
+    assert!(held.iter().all(|permit| !permit.request().is_displaced()));
+    assert!(limit.try_acquire(network(SECOND_CLIENT)).is_some());
+    drop(held);
+    assert_unused(&limit);
+}
+
+/// Few networks, and more than there are places. Each asks again for what it loses.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_gets_a_place_however_many_networks_do_not_read() {
+    for networks in [1, 2, 3, 8, 16, 40] {
+        let limit = limit(16);
+        let address = |number: usize| format!("198.51.100.{}", number % networks);
+        let mut held: Vec<RequestPermit> = Vec::new();
+        let mut flood: Vec<Queued> = Vec::new();
+        for number in 0..400 {
+            flood.push(queued(&limit, &address(number)).await);
+        }
+        let (mut newcomer, mut waited) = (None, Duration::ZERO);
+        for round in 0..200 {
+            if round == 100 {
+                newcomer = Some(queued(&limit, "203.0.113.1").await);
+            }
+            if newcomer.as_ref().is_some_and(JoinHandle::is_finished) {
+                break;
+            }
+            pass(SECOND / 4).await;
+            waited += newcomer.as_ref().map_or(Duration::ZERO, |_| SECOND / 4);
+            for waiting in std::mem::take(&mut flood) {
+                if waiting.is_finished() {
+                    // The others are evicted from the queue.
+                    if let Ok(permit) = waiting.await.unwrap() {
+                        permit.request().client_wait().begin();
+                        held.push(permit);
+                    }
+                } else {
+                    flood.push(waiting);
+                }
+            }
+            held.retain(|permit| !permit.request().is_displaced());
+            assert!(held.len() <= 32, "the limit, and as many detached");
+            for number in held.len() + flood.len()..400 {
+                flood.push(queued(&limit, &address(number)).await);
+            }
+        }
+        println!("{networks} networks: {waited:?}");
+        assert!(waited <= SECOND * 5, "{networks} networks: {waited:?}");
+        let newcomer = newcomer.unwrap().await.unwrap();
+        for waiting in flood {
+            waiting.abort();
+            let _ = waiting.await;
+        }
+        drop((held, newcomer));
+        assert_unused(&limit);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_wait_of_the_largest_group_is_displaced() {
+    let limit = limit(4);
+    // Two networks of one /48 have both detached places of their group, and two of the others'.
+    let mut held = fill_stalled(&limit, "2001:db8:1:1::1");
+    pass(SECOND).await;
+    held.extend(fill_stalled(&limit, NEIGHBOUR));
+    held.extend(fill_stalled(&limit, FIRST));
+    pass(SECOND * 2).await;
+    let mut more = Vec::new();
+    for number in 0..8 {
+        let waiting = queued(&limit, &format!("198.51.100.{number}")).await;
+        pass(SECOND * 2).await;
+        let permit = waiting.await.unwrap().unwrap();
+        permit.request().client_wait().begin();
+        more.push(permit);
+    }
+    let displaced = |permits: &[RequestPermit]| {
+        let displaced = permits.iter().map(|it| it.request().is_displaced());
+        displaced.collect::<Vec<_>>()
+    };
+    assert!(displaced(&held)[0], "the first one");
+    assert!(limit.busy() <= 8);
+    drop((held, more));
+    assert_unused(&limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descriptor_is_spared_only_by_who_waits_for_a_client() {
+    let limit = limit(4);
+    let held = fill(&limit, FIRST);
+    assert!(!limit.displace_stalled());
+    held[0].request().client_wait().begin();
+    pass(STALLED / 2).await;
+    assert!(!limit.displace_stalled());
+    held[1].request().client_wait().begin();
+    pass(STALLED).await;
+    assert!(limit.displace_stalled());
+    assert!(held[0].request().is_displaced());
+    assert_eq!(limit.busy(), 1);
+    drop(held);
+    assert_unused(&limit);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Acquire(u8),
+    Release(u8),
+    Stall(u8),
+    GiveUp(u8),
+    Pass,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_u8..12).prop_map(Step::Acquire),
+        2 => any::<u8>().prop_map(Step::Release),
+        2 => any::<u8>().prop_map(Step::Stall),
+        1 => any::<u8>().prop_map(Step::GiveUp),
+        1 => Just(Step::Pass),
+    ]
+}
+
+async fn run(places: usize, steps: Vec<Step>) {
+    let limit = Arc::new(RequestLimit::new(places, 8, SECOND * 600));
+    let (mut held, mut waiting): (Vec<RequestPermit>, Vec<Queued>) = (Vec::new(), Vec::new());
+    for step in steps {
+        match step {
+            Step::Acquire(own) => {
+                let address = format!("2001:db8:{}:{}::1", own / 4, own % 4);
+                waiting.push(queued(&limit, &address).await);
+            }
+            Step::Release(at) if !held.is_empty() => {
+                drop(held.remove(usize::from(at) % held.len()));
+            }
+            Step::Stall(at) if !held.is_empty() => {
+                let at = usize::from(at) % held.len();
+                held[at].request().client_wait().begin();
+            }
+            Step::GiveUp(at) if !waiting.is_empty() => {
+                let given_up = waiting.remove(usize::from(at) % waiting.len());
+                given_up.abort();
+                // It may have come first.
+                if let Ok(Ok(permit)) = given_up.await {
+                    held.push(permit);
+                }
+            }
+            Step::Pass => pass(SECOND).await,
+            Step::Release(_) | Step::Stall(_) | Step::GiveUp(_) => {}
+        }
+        tokio::task::yield_now().await;
+        for done in std::mem::take(&mut waiting) {
+            if !done.is_finished() {
+                waiting.push(done);
+            } else if let Ok(permit) = done.await.unwrap() {
+                held.push(permit);
+            }
+        }
+        let state = limit.lock();
+        assert!(state.placed.total <= places && state.detached.total <= places);
+        for shares in [&state.placed, &state.detached] {
+            for group in shares.groups.values() {
+                let networks = || group.networks.iter().map(|(_, count)| *count);
+                assert!(networks().all(|count| count > 0 && count <= places.div_ceil(2)));
+                assert_eq!(networks().sum::<usize>(), group.total);
+            }
+            let of_groups = shares.groups.values().map(|group| group.total);
+            assert_eq!(of_groups.sum::<usize>(), shares.total);
+        }
+        let under_way = state.placed.total + state.detached.total;
+        assert_eq!(state.requests.iter().count(), under_way);
+        let has_place = |own| state.placed.may_add(own);
+        assert!(!state.queue.networks().any(has_place), "a free place");
+    }
+    drop(held);
+    for waiting in waiting {
+        waiting.abort();
+        if let Ok(Ok(permit)) = waiting.await {
+            drop(permit);
+        }
+    }
+    assert_unused(&limit);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_counts_are_true_whatever_happens(places in 1_usize..9, steps in prop::collection::vec(step(), 0..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(run(places, steps));
+    }
+}

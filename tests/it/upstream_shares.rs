@@ -1,0 +1,327 @@
+//! The connections to an upstream are shared: what one client network, or several, do with theirs leaves others some.
+//!
+//! A PROXY header in front of each connection says whose it is.
+
+use std::io::Write as _;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::client::dial;
+use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, block, frame};
+use crate::support::h2::{H2, block_on, until};
+use crate::support::{Ask, Client, OK, PATIENCE, Proxy, Registry, certs, config};
+
+/// More than the sockets and the proxy together take of a response that its client does not read.
+const SIZE: usize = 16 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A proxy that believes the PROXY headers of this machine.
+fn start(registry: &Registry, limits: &str) -> Proxy {
+    let top = format!("[limits]\n{limits}\n");
+    let keys = "workers = 2\nproxy_protocol = [\"127.0.0.1\"]";
+    let proxy = Proxy::start(registry, &config(&top, "").replace("workers = 2", keys));
+    // From now on no request waits for its password.
+    assert_eq!(ask_from(&proxy, "198.51.100.1", &ping()).0, 200);
+    proxy
+}
+
+fn ping() -> Ask {
+    Ask::alice("GET", "/v2/")
+}
+
+/// A connection of a client.
+fn connect(proxy: &Proxy, client: &str, protocol: &str) -> Client {
+    let family = if client.contains(':') { "TCP6" } else { "TCP4" };
+    let gate = if client.contains(':') {
+        "::1"
+    } else {
+        "127.0.0.1"
+    };
+    let mut socket = dial(proxy.https());
+    write!(socket, "PROXY {family} {client} {gate} 1 443\r\n").unwrap();
+    let config = certs::usual_client(protocol);
+    let tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+    Client::of(tls, socket).unwrap()
+}
+
+/// The status of a request over a connection of its own, and how long that took.
+fn ask_from(proxy: &Proxy, client: &str, ask: &Ask) -> (u16, Duration) {
+    let began = Instant::now();
+    let status = connect(proxy, client, "http/1.1").ask(ask).status;
+    (status, began.elapsed())
+}
+
+/// What a client does with the connections that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// Asks, and never opens a window.
+    Unread,
+    /// Announces a body that never comes.
+    Unsent,
+}
+
+/// An HTTP/2 connection with so many requests.
+fn hold(proxy: &Proxy, client: &str, hold: Hold, streams: usize) -> Frames {
+    let mut frames = Frames::over(connect(proxy, client, "h2"));
+    frames.greet(&[]);
+    let method: &[u8] = if hold == Hold::Unread {
+        b"GET"
+    } else {
+        b"PATCH"
+    };
+    let path: &[u8] = match hold {
+        Hold::Unread => b"/v2/a/manifests/x",
+        Hold::Unsent => b"/v2/a/blobs/uploads/u",
+    };
+    let fields: [(&[u8], &[u8]); 5] = [
+        (b":method", method),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", path),
+        (b"authorization", b"Basic YWxpY2U6cHc="),
+    ];
+    let end = if hold == Hold::Unread { END_STREAM } else { 0 };
+    for _ in 0..streams {
+        let stream = frames.stream();
+        frames.send(frame(HEADERS, END_HEADERS | end, stream, &block(&fields)));
+    }
+    assert!(frames.barrier());
+    frames
+}
+
+/// Answers manifests with more than anyone reads, reads uploads, and answers everything else at once.
+fn registry() -> Registry {
+    let large = vec![b'x'; SIZE];
+    Registry::start(move |exchange| {
+        if exchange.head.target.contains("manifests") {
+            exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
+            exchange.send(&large);
+        } else {
+            exchange.body();
+            exchange.send(OK);
+        }
+    })
+}
+
+fn is_held(target: &str) -> bool {
+    target.contains("manifests") || target.contains("uploads")
+}
+
+/// Waits until so many of the requests that are held have come to the registry.
+fn wait_held(registry: &Registry, count: usize) {
+    registry.wait(|seen| seen.iter().filter(|seen| is_held(&seen.target)).count() >= count);
+}
+
+/// Of the times of many requests.
+fn percentile_99(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+fn one_network_leaves_others_alone(kind: Hold) {
+    let registry = registry();
+    let proxy = start(&registry, "");
+    // Three addresses of one /64.
+    let held: Vec<_> = (1..=3)
+        .map(|number| hold(&proxy, &format!("2001:db8:1:1::{number}"), kind, 100))
+        .collect();
+    wait_held(&registry, 128);
+    // The neighbours in its /48, and others.
+    for client in ["2001:db8:1:2::1", "2001:db8:2::1", "192.0.2.7"] {
+        let (status, took) = ask_from(&proxy, client, &ping());
+        assert_eq!(status, 200, "{kind:?} {client}");
+        assert!(took < SECOND, "{kind:?} {client}: {took:?}");
+    }
+    let mut other = connect(&proxy, "192.0.2.7", "http/1.1");
+    let times = (0..500).map(|_| {
+        let began = Instant::now();
+        assert_eq!(other.ask(&ping()).status, 200);
+        began.elapsed()
+    });
+    let p99 = percentile_99(times.collect());
+    println!("p99 of another client beside 300 requests, {kind:?}: {p99:?}");
+    assert!(p99 < SECOND / 2, "{kind:?}: {p99:?}");
+    drop((held, proxy));
+}
+
+#[test]
+fn unread_responses_of_one_network_leave_others_alone() {
+    one_network_leaves_others_alone(Hold::Unread);
+}
+
+#[test]
+fn unsent_uploads_of_one_network_leave_others_alone() {
+    one_network_leaves_others_alone(Hold::Unsent);
+}
+
+#[test]
+fn unread_responses_of_many_networks_leave_others_some() {
+    for networks in [2, 3, 20] {
+        let registry = registry();
+        let proxy = start(&registry, "upstream_connections = 64");
+        let held: Vec<_> = (1..=networks)
+            .map(|number| hold(&proxy, &format!("198.51.100.{number}"), Hold::Unread, 40))
+            .collect();
+        wait_held(&registry, 40);
+        // Few leave some at once. Where many have all of them, the first that were not read for a second give way.
+        let most = if networks < 5 { SECOND } else { SECOND * 4 };
+        for client in ["192.0.2.7", "192.0.2.8"] {
+            let (status, took) = ask_from(&proxy, client, &ping());
+            println!("{networks} networks: {took:?}");
+            assert_eq!(status, 200, "{networks} networks");
+            assert!(took < most, "{networks} networks: {took:?}");
+        }
+        drop((held, proxy));
+    }
+}
+
+/// Holds requests until it is opened.
+#[derive(Default)]
+struct Barrier {
+    is_open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Barrier {
+    fn pass(&self) {
+        let is_open = self.is_open.lock().unwrap();
+        let passed = self
+            .changed
+            .wait_timeout_while(is_open, PATIENCE, |is_open| !*is_open);
+        drop(passed.unwrap());
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A registry that answers nothing but pings until the barrier opens.
+fn held_registry() -> (Registry, Arc<Barrier>) {
+    let barrier = Arc::new(Barrier::default());
+    let own = Arc::clone(&barrier);
+    let registry = Registry::start(move |exchange| {
+        if is_held(&exchange.head.target) {
+            own.pass();
+        }
+        exchange.send(OK);
+    });
+    (registry, barrier)
+}
+
+#[test]
+fn a_thousand_requests_of_one_client_are_all_served() {
+    const CONNECTIONS: usize = 11;
+    /// One stream of each connection is for the request that proves that the others were read.
+    const EACH: usize = 99;
+    let (registry, barrier) = held_registry();
+    let proxy = Proxy::usual(&registry);
+    block_on(async {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(H2::connect(&proxy).await);
+        }
+        assert_eq!(clients[0].ask(&ping()).await.status, 200);
+        let mut responses = Vec::new();
+        for client in &mut clients {
+            for _ in 0..EACH {
+                let asked = client.begin(&Ask::alice("GET", "/v2/a/manifests/x")).await;
+                responses.push(asked.unwrap().0);
+            }
+            let anonymous = client.ask(&Ask::new("GET", "/v2/")).await;
+            assert_eq!(anonymous.status, 401);
+        }
+        until(|| registry.requests().len() > 128).await;
+        assert_eq!(registry.requests().len(), 129, "half of the connections");
+        barrier.open();
+        for response in responses {
+            let response = tokio::time::timeout(PATIENCE, response).await.unwrap();
+            assert_eq!(response.unwrap().status(), 200);
+        }
+    });
+    assert_eq!(registry.requests().len(), CONNECTIONS * EACH + 1);
+}
+
+#[test]
+fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
+    let (registry, barrier) = held_registry();
+    let proxy = start(&registry, "upstream_connections = 12\nupstream_queue = 200");
+    let count = |of: &str| {
+        let of = of.to_owned();
+        move |seen: &[crate::support::registry::Recorded]| {
+            let held = seen.iter().filter(|seen| is_held(&seen.target));
+            held.filter(|seen| seen.one("x-real-ip").starts_with(&of))
+                .count()
+        }
+    };
+    let mut held = Vec::new();
+    for (client, network, share) in [
+        ("2001:db8:1:1::1", "2001:db8:1:1:", 6),
+        // Another address of the same network.
+        ("2001:db8:1:1::2", "2001:db8:1:1:", 6),
+        ("2001:db8:1:2::1", "2001:db8:1:2:", 2),
+        ("192.0.2.7", "192.0.2.7", 2),
+        ("192.0.2.8", "192.0.2.8", 1),
+    ] {
+        held.push(hold(&proxy, client, Hold::Unread, 10));
+        let of_network = count(network);
+        registry.wait(|seen| of_network(seen) >= share);
+        assert_eq!(of_network(&registry.requests()), share, "{client}");
+    }
+    // All of them come in the end.
+    barrier.open();
+    registry.wait(|seen| count("")(seen) == 50);
+    drop(held);
+}
+
+/// The last resort: there are as many unread responses as may be, and others wait.
+#[test]
+fn an_unread_response_is_broken_off_when_too_many_are_unread() {
+    let registry = registry();
+    let proxy = start(&registry, "upstream_connections = 2");
+    block_on(async {
+        let mut first = of(&proxy, "192.0.2.1").await;
+        let manifest = Ask::alice("GET", "/v2/a/manifests/x");
+        // The second one waits until the first one has been unread for a second.
+        let (unread, _) = first.begin(&manifest).await.unwrap();
+        let unread = unread.await.unwrap();
+        let (more, _) = first.begin(&manifest).await.unwrap();
+        let more = more.await.unwrap();
+        let mut second = of(&proxy, "192.0.2.2").await;
+        let (other, _) = second.begin(&manifest).await.unwrap();
+        let other = other.await.unwrap();
+        let mut third = of(&proxy, "192.0.2.3").await;
+        assert_eq!(third.ask(&ping()).await.status, 200);
+        // The network that has two of them loses the older one, and is told so.
+        let broken = crate::support::h2::collect(unread).await;
+        assert!(!broken.is_whole && broken.body.len() < SIZE);
+        for whole in [more, other] {
+            let whole = crate::support::h2::collect(whole).await;
+            assert!(whole.is_whole && whole.body.len() == SIZE);
+        }
+    });
+    let log = proxy.finish();
+    let broken = log.lines().filter(|line| line.contains(" ended=timeout"));
+    assert_eq!(broken.count(), 1, "{log}");
+}
+
+/// An HTTP/2 connection of a client.
+async fn of(proxy: &Proxy, client: &str) -> H2 {
+    let mut socket = dial(proxy.https());
+    write!(socket, "PROXY TCP4 {client} 127.0.0.1 1 443\r\n").unwrap();
+    H2::behind(socket, certs::usual_client("h2")).await
+}
+
+#[test]
+fn a_slow_client_goes_on_when_another_needs_its_connection() {
+    let registry = registry();
+    let proxy = start(&registry, "upstream_connections = 1");
+    let mut slow = connect(&proxy, "192.0.2.1", "http/1.1");
+    slow.send(Ask::alice("GET", "/v2/a/manifests/x").head());
+    wait_held(&registry, 1);
+    // The other client has what it asks for, and the slow one loses nothing.
+    assert_eq!(ask_from(&proxy, "192.0.2.2", &ping()).0, 200);
+    let answer = slow.answer("GET");
+    assert!(answer.is_whole && answer.body.len() == SIZE);
+}
