@@ -1,7 +1,12 @@
 //! Threads of their own for password hashes, so that a hash never holds up a transfer.
 //!
-//! Used by `logins`, which sends it work. What waits is bounded in number and in time and shared fairly by client
-//! network (`queue`), and work that nobody waits for any more is skipped.
+//! Used by `logins`, which sends it work. Checks wait in a queue that is bounded in number and in time and that client
+//! networks share fairly (`queue`). A check whose client has left is skipped.
+//!
+//! The wait is as long as the most patient client needs. After a restart no login is remembered, so that many users log in
+//! at once; while the queue moves, each of them is served in turn, and a 503 would only make clients come again. docker
+//! waits 15 s for a ping or a token, containerd 30 s for a response, skopeo and podman without limit. A client that gives
+//! up closes its connection or resets its stream, and then its check costs no hash.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +28,7 @@ pub struct Settings {
     pub threads: usize,
     /// Hashes that may wait.
     pub queue: usize,
-    /// How long one may wait and be computed.
+    /// How long a check may wait and be computed.
     pub wait: Duration,
 }
 
