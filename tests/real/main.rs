@@ -27,6 +27,7 @@ mod clients;
 mod curl;
 mod docker;
 mod harbor;
+mod logins;
 mod nginx;
 mod outage;
 mod package;
