@@ -182,7 +182,8 @@
 //!   right and wrong passwords alike, unless it has proved that login itself. How many credentials a network may compare
 //!   with what others have proved is bounded as its guesses are, since a client could cancel a request before it counts.
 //! - Password checks wait in a queue for each client network, served in turn. While it moves, waiting is better than 503:
-//!   a check may wait a minute, longer than docker and containerd do, since one whose client has left is skipped.
+//!   a check is given up only when its network has had no turn for a minute, longer than docker and containerd wait, since
+//!   one whose client has left is skipped.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - A password file is edited under a lock on itself and replaced by a rename; of a line only the hash changes.
 //! - DES crypt is accepted, with a warning that 8 characters count.

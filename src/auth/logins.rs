@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::basic::Credentials;
 use super::hashing::{self, Busy, Hashing};
@@ -170,10 +170,11 @@ impl Logins {
         let joined = Joined::join(memory, flight);
         let hash = || self.hash(users, credentials, tried);
         // A request that waits for the hash of another one waits no longer than for a hash of its own.
-        let wait = self.hashing.settings().wait;
+        let shared = self
+            .hashing
+            .join(network, joined.cell.get_or_try_init(hash));
         // In a box: nearly every login is a remembered one, whose future then has no room for this one.
-        let found = Box::pin(timeout(wait, joined.cell.get_or_try_init(hash))).await;
-        let is_right = *found.map_err(|_elapsed| Unchecked::Busy)??;
+        let is_right = *Box::pin(shared).await??;
         // The hash thread noted the verdict for the network that asked for the hash; others may have joined.
         memory.note_shared(&tried, is_right, self.throttle);
         Ok(if is_right { Found::Right } else { Found::Wrong })
@@ -298,6 +299,8 @@ fn verify(users: &Users, credentials: &Credentials) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::time::timeout;
 
     use super::*;
     use crate::htpasswd::parse;
