@@ -3,10 +3,9 @@
 //! Used where the holder does not wait in a queue: by `listen` for open connections and by `service` for requests that
 //! cost more than one that is passed on. Two rules apply beside the total:
 //!
-//! - A client network (an IPv4 address, or an IPv6 /64) holds at most a fixed number.
-//! - A client network group (an IPv4 address, or an IPv6 /48) takes a further one only while it holds no more than would
-//!   remain free. A single group therefore never holds more than half, two groups never more than two thirds, and a group
-//!   that holds nothing always gets one as long as there is one.
+//! - A client network (an IPv4 address, or an IPv6 /64) holds at most a fixed number, and never more than half.
+//! - A client network group (an IPv4 address, or an IPv6 /48) may hold as many as one network. Beyond that, it takes a
+//!   further one only while it holds fewer than are free. A single group therefore never holds more than half.
 //!
 //! Without the second rule a subscriber with an IPv6 /48 could hold everything from a few of its 65,536 networks. The
 //! structure is plain data: the caller locks it.
@@ -27,11 +26,11 @@ pub(crate) struct FairShare {
 }
 
 impl FairShare {
-    /// At most `limit` in all and `network_limit` of one client network.
+    /// At most `limit` in all and `network_limit` of one client network, or half of `limit` if that is less.
     pub(crate) fn new(limit: usize, network_limit: usize) -> Self {
         Self {
             limit,
-            network_limit,
+            network_limit: network_limit.min(limit.div_ceil(2)),
             held: 0,
             networks: HashMap::new(),
             groups: HashMap::new(),
@@ -81,7 +80,8 @@ impl FairShare {
     fn has_room(&self, network: Network, free: usize) -> bool {
         let of_network = self.networks.get(&network).copied().unwrap_or_default();
         let of_group = self.groups.get(&network.group());
-        of_network < self.network_limit && of_group.copied().unwrap_or_default() < free
+        let group_limit = free.max(self.network_limit);
+        of_network < self.network_limit && of_group.copied().unwrap_or_default() < group_limit
     }
 
     fn add(&mut self, network: Network) {
@@ -150,6 +150,16 @@ mod tests {
             }
             assert_eq!(newcomers, (limit / 2).min(98), "of {limit}");
         }
+    }
+
+    #[test]
+    fn as_many_networks_as_have_their_share_use_all_of_it() {
+        let mut share = FairShare::new(16, 4);
+        for last in 1..=4 {
+            let own = network(&format!("192.0.2.{last}"));
+            assert!((0..4).all(|_| share.take(own)), "{last}");
+        }
+        assert!(!share.take(network("192.0.2.5")));
     }
 
     #[test]

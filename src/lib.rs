@@ -115,9 +115,9 @@
 //! - Of `X-Forwarded-For` the client is the rightmost address that is not trusted, since everything left of it is the
 //!   client's own word; with a word that is no address, whoever wrote it. `X-Forwarded-Host` is never believed: `Host` is
 //!   what a proxy passes on, and `external_url` what it hides.
-//! - Beyond `limits.connections_per_client` a connection is closed: there is no TLS yet in which to answer. A client
-//!   network group (an IPv4 address, or an IPv6 /48) gets one more only while it holds no more than would remain free, so
-//!   that none holds more than half and a newcomer finds room (`fair_share`).
+//! - Beyond `limits.connections_per_client` a connection is closed: there is no TLS yet in which to answer. No client
+//!   network has more than half of all, and the networks of an IPv6 /48 together have more than one network may only while
+//!   they hold fewer than are free (`fair_share`).
 //! - An upload reaches the registry as `application/octet-stream`, never as a form, whose fields it would obey
 //!   before the query's.
 //! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is

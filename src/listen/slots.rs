@@ -41,8 +41,8 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// At most `connections` in all and `of_one_network` from one client network. The networks of one group hold at most
-    /// as many as are free (see [`FairShare`]).
+    /// At most `connections` in all and `of_one_network` from one client network. No network
+    /// and no group holds more than half (see [`FairShare`]).
     pub fn new(connections: usize, of_one_network: usize) -> Self {
         let clients = Clients {
             open: Mutex::new(FairShare::new(connections, of_one_network)),
