@@ -157,7 +157,7 @@ impl Record {
         self.facts.refused = why.to_string();
         if reason != Reason::NoCredentials {
             let facts = &self.facts;
-            board.refused(|| Refused {
+            board.refused(facts.client.network().group(), || Refused {
                 at: SystemTime::now(),
                 client: facts.client.to_string(),
                 user: facts.user.clone(),

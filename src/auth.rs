@@ -43,12 +43,20 @@ pub use token::service::TokenService;
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Credentials that are wrong, for whatever reason: the answer is the same for all of them.
+    /// User and password were checked, and are wrong.
     #[error("wrong credentials")]
     Wrong,
     /// The same at the token endpoint, where nothing but a password is asked for: docker shows these words.
     #[error("incorrect user name or password")]
     Login,
+    /// An `Authorization` field that is no Basic credentials, or whose credentials are longer than `limits.basic_size`.
+    /// The client gets the same answer as for [`Error::Wrong`]. The log tells the two apart, since nothing was checked here:
+    /// fail2ban counts only passwords that were checked.
+    #[error("unusable credentials")]
+    Unusable,
+    /// The same at the token endpoint, with the answer of [`Error::Login`] there.
+    #[error("unusable user name or password")]
+    UnusableLogin,
     /// A token that is not ours, or not any more: its time is over, or its user's line has changed.
     #[error("invalid token")]
     Token,
@@ -169,7 +177,7 @@ impl Authenticator {
             return proved;
         }
         let identity = match proved {
-            Err(Error::Wrong | Error::Token | Error::TooMany { .. }) => {
+            Err(Error::Wrong | Error::Unusable | Error::Token | Error::TooMany { .. }) => {
                 Identity::of(Kind::Anonymous)
             }
             other => other?,
@@ -240,7 +248,7 @@ impl Basic {
         let Some(header) = header else {
             return Ok(Identity::of(Kind::Anonymous));
         };
-        match Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Wrong)? {
+        match Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Unusable)? {
             None => Ok(Identity::of(Kind::Anonymous)),
             Some(credentials) => self.check(users, credentials, client).await,
         }

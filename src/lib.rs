@@ -56,7 +56,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` `crypto` `fair_queue` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `buffers` `crypto` `fair_queue` `fair_share` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`acme`] [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -149,7 +149,9 @@
 //! - Of `X-Forwarded-For` the client is the rightmost address that is not trusted, since everything left of it is the
 //!   client's own word; with a word that is no address, whoever wrote it. `X-Forwarded-Host` is never believed: `Host` is
 //!   what a proxy passes on, and `external_url` what it hides.
-//! - Beyond `limits.connections_per_client` a connection is closed: there is no TLS yet in which to answer.
+//! - Beyond `limits.connections_per_client` a connection is closed: there is no TLS yet in which to answer. No client
+//!   network has more than half of all, and the networks of an IPv6 /48 together have more than one network may only while
+//!   they hold fewer than are free (`fair_share`).
 //! - An upload reaches the registry as `application/octet-stream`, never as a form, whose fields it would obey
 //!   before the query's.
 //! - An early answer of the upstream stops the upload: it goes to the client at once, and the rest of the body is
@@ -174,8 +176,8 @@
 //!   hangs still accepts. What it answers does not count. The last one is always tried.
 //! - An https upstream is verified or not spoken to. There is no key to turn that off: plain HTTP is as safe as that, and
 //!   says so.
-//! - When unread HTTP/2 uploads hold more than `limits.h2_memory`, connections that hold much are not read from, their
-//!   downloads included: a window once given cannot be taken back, and what is read has to be kept.
+//! - When unread HTTP/2 uploads of a client network group hold more than is left of `limits.h2_memory`, its connections
+//!   that hold much are not read from, their downloads included: a window once given cannot be taken back, and what is read has to be kept.
 //! - A client is slow only while it is waited for: `limits.floor_rate` counts neither the upstream's time nor that of other
 //!   requests. The window begins anew with every minute's worth of bytes, so a burst buys no time later on.
 //! - A client that breaks off is noticed within a second, also while the upstream takes nothing and so nobody reads from
@@ -214,11 +216,17 @@
 //!   client network, with 503 at once: forms at the token endpoint (256, 32), and walks through the list of repositories
 //!   (32, 8; of strangers 16, 4, so that they leave the users' room alone).
 //! - The token endpoint takes passwords, never tokens: a token that begets tokens would never end.
-//! - Guesses are counted by client network alone, so that nobody locks a user out from elsewhere; the same wrong
-//!   password again is no guess; a right login forgives the guesses at its own user only. Whoever shares the network of
-//!   a guesser and has not logged in lately waits with him. Of guesses at the same moment, as many more may be checked as
-//!   there are hash threads, less one.
-//! - Password checks wait in a queue for each client network, served in turn.
+//! - Guesses are counted by client network alone, so that nobody locks a user out from elsewhere, and 32 times as many by
+//!   IPv6 /48, whose subscriber would else have 65,536 times as many; the same wrong password again is no guess; a right
+//!   login forgives the guesses of its network at its own user only. A client that shares the network of a guesser and has
+//!   not logged in lately waits with it. Of guesses at the same moment, as many more may be checked as there are hash
+//!   threads, less one.
+//! - A remembered login is keyed by the networks that proved it: a network that has used up its guesses is refused for
+//!   right and wrong passwords alike, unless it has proved that login itself. How many credentials a network may compare
+//!   with what others have proved is bounded as its guesses are, since a client could cancel a request before it counts.
+//! - Password checks wait in a queue for each client network, served in turn. While it moves, waiting is better than 503:
+//!   a check is given up only when its network has had no turn for a minute, longer than docker and containerd wait, since
+//!   one whose client has left is skipped.
 //! - A bad line of a password file is a warning: the other users must be able to log in.
 //! - A password file is edited under a lock on itself and replaced by a rename; of a line only the hash changes.
 //! - DES crypt is accepted, with a warning that 8 characters count.
@@ -273,6 +281,7 @@ pub mod body;
 mod buffers;
 mod crypto;
 mod fair_queue;
+mod fair_share;
 mod live_file;
 pub mod log;
 pub mod metrics;

@@ -14,7 +14,8 @@ impl Record {
         if matches!(self.operation, Operation::Pull | Operation::Push) {
             let client = facts.client.to_string();
             let texts = [&*facts.user, &*client, self.site_name(), &*facts.repository];
-            self.running = board.show(Transfer::new(self.operation, texts, self.began));
+            let group = facts.client.network().group();
+            self.running = board.show(group, Transfer::new(self.operation, texts, self.began));
         }
     }
 

@@ -1,20 +1,27 @@
 //! Threads of their own for password hashes, so that a hash never holds up a transfer.
 //!
-//! Used by `logins`, which sends it work. What waits is bounded in number and in time and shared fairly by client
-//! network (`queue`), and work that nobody waits for any more is skipped.
+//! Used by `logins`, which sends it work. Checks wait in a queue that is bounded in number and in time and that client
+//! networks share fairly (`queue`). A check whose client has left is skipped.
+//!
+//! After a restart no login is remembered, so that many users log in at once. While the queue moves, each of them is served
+//! in turn, and a 503 would only make clients come again. So a check is given up only when its client network has had no
+//! turn for a while. Within a network the order is that of arrival, so that each turn brings a check closer to its own,
+//! and the queue bounds the number of turns. How long to wait then is the client's choice: docker waits 15 s for a ping or
+//! a token, containerd 30 s for a response, skopeo and podman without limit. A client that gives up closes its connection
+//! or resets its stream, and then its check costs no hash.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::addr::Network;
 
 mod queue;
 
-use queue::{Queue, Work};
+use queue::{Queue, Turns, Work};
 
 /// The size of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +30,7 @@ pub struct Settings {
     pub threads: usize,
     /// Hashes that may wait.
     pub queue: usize,
-    /// How long one may wait and be computed.
+    /// How long a check may wait without a turn of its client network, and how long it may be computed.
     pub wait: Duration,
 }
 
@@ -62,8 +69,10 @@ impl Hashing {
         self.queue.len()
     }
 
-    /// Runs `work` for a client of `network` on a hash thread; says [`Busy`] when the queue has no room for that
-    /// network, or the wait is too long.
+    /// Runs `work` for a client of `network` on a hash thread.
+    ///
+    /// # Errors
+    /// The queue has no room for that network, or the network has no turn for too long.
     pub(super) async fn run<T, F>(&self, network: Network, work: F) -> Result<T, Busy>
     where
         T: Send + 'static,
@@ -71,12 +80,40 @@ impl Hashing {
     {
         let (done, result) = oneshot::channel();
         let task = Task { work, done };
-        self.queue.push(network, Box::new(task))?;
-        match timeout(self.settings.wait, result).await {
-            Ok(Ok(value)) => Ok(value),
-            // It panicked, or made room for another network.
-            Ok(Err(_gone)) => Err(Busy),
-            Err(_elapsed) => Err(Busy),
+        let turns = self.queue.push(network, Box::new(task))?;
+        // The sender is gone if the work panicked, or if it was evicted for another network.
+        self.while_it_moves(&turns, result)
+            .await?
+            .map_err(|_gone| Busy)
+    }
+
+    /// Waits for a check that another request of any client network has begun, as long as [`run`](Self::run) would wait for
+    /// a check of `network`.
+    pub(super) async fn join<T>(
+        &self,
+        network: Network,
+        other: impl Future<Output = T>,
+    ) -> Result<T, Busy> {
+        let turns = self.queue.turns_of(network);
+        self.while_it_moves(&turns, other).await
+    }
+
+    async fn while_it_moves<T>(
+        &self,
+        turns: &Turns,
+        result: impl Future<Output = T>,
+    ) -> Result<T, Busy> {
+        let mut result = std::pin::pin!(result);
+        let mut deadline = Instant::now() + self.settings.wait;
+        loop {
+            if let Ok(value) = timeout_at(deadline, &mut result).await {
+                return Ok(value);
+            }
+            let next = turns.latest() + self.settings.wait;
+            if next <= deadline {
+                return Err(Busy);
+            }
+            deadline = next;
         }
     }
 }
@@ -127,6 +164,8 @@ const NICE: i32 = 10;
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use tokio::time::timeout;
+
     use super::*;
     use crate::addr::PeerAddr;
 
@@ -159,6 +198,29 @@ mod tests {
                 .unwrap(),
             here
         );
+    }
+
+    #[tokio::test]
+    async fn a_check_waits_as_long_as_its_network_has_turns() {
+        let wait = Duration::from_secs(1);
+        let pool = Arc::new(pool(100, wait));
+        let checks: Vec<_> = (0..40)
+            .map(|_| {
+                let pool = Arc::clone(&pool);
+                // Nothing comes over this channel, so the work takes as long as a hash.
+                let (open, never) = std::sync::mpsc::channel::<()>();
+                let work = move || {
+                    let _ = never.recv_timeout(Duration::from_millis(50));
+                    drop(open);
+                };
+                tokio::spawn(async move { pool.run(home(), work).await })
+            })
+            .collect();
+        let begin = Instant::now();
+        for check in checks {
+            assert_eq!(check.await.unwrap(), Ok(()));
+        }
+        assert!(begin.elapsed() > wait, "{:?}", begin.elapsed());
     }
 
     #[tokio::test]

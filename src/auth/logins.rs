@@ -1,8 +1,12 @@
-//! Whether a login is right: remembered, being checked already, or to be hashed now.
+//! Decides whether a login is right: it is remembered, it is being checked already, or its password is hashed now.
 //!
-//! `snapshot` keeps one for the process; `auth` asks. Many requests that carry the same credentials at
-//! the same time, as a push begins with, wait for one hash: the same in the sense of a mark, which covers
-//! the submitted password, so nobody rides on another's answer.
+//! `snapshot` keeps one [`Logins`] for the process; `auth` asks it. Many requests that carry the same credentials at the
+//! same time, as at the beginning of a push, wait for one hash. They are recognised by a mark, which covers the submitted
+//! password, so that no request uses the verdict on another password.
+//!
+//! A client network that has used up its guesses must not learn more about passwords. Before the guess limiter has agreed,
+//! a network may therefore use only logins that it has proved itself. What other networks have proved or are proving is
+//! used only after the limiter has agreed, and only for a bounded number of different credentials (`may_compare`).
 
 use std::collections::HashMap;
 use std::io;
@@ -10,12 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::basic::Credentials;
 use super::hashing::{self, Busy, Hashing};
 use super::throttle::{self, Before, Throttle, Try};
-use super::verified::{Mark, Verified};
+use super::verified::{Known, Mark, Verified};
 use crate::addr::Network;
 use crate::htpasswd::{Entry, Users};
 use crate::metrics::Logins as Counts;
@@ -45,7 +49,16 @@ enum Found {
     Wrong,
 }
 
-type Running = HashMap<Mark, Arc<OnceCell<bool>>>;
+type Running = HashMap<Flight, Arc<OnceCell<bool>>>;
+
+/// The requests that wait for the same hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Flight {
+    /// Requests with the same credentials, from all client networks that may compare theirs with others.
+    Shared(Mark),
+    /// Requests with the same credentials from one client network. It waits for its own turn.
+    Own(Mark, Network),
+}
 
 /// Why there is no saying whether a login is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +148,8 @@ impl Logins {
         let mark = memory
             .verified
             .mark(&credentials.user, &credentials.password, stored);
-        if memory.verified.knows(&mark, Instant::now()) {
+        let now = Instant::now();
+        if memory.verified.look_up(&mark, network, now) == Known::Here {
             return Ok(Found::Remembered);
         }
         let user = (credentials.user.as_slice(), stored);
@@ -143,15 +157,26 @@ impl Logins {
         if memory.was_wrong(&tried, self.throttle)? {
             return Ok(Found::Wrong);
         }
-        let joined = Joined::join(memory, mark);
+        let may_compare = memory.throttle.may_compare(&tried, self.throttle, now);
+        if may_compare && memory.verified.prove(&mark, network, now) {
+            memory.throttle.right(&tried);
+            return Ok(Found::Remembered);
+        }
+        let flight = if may_compare {
+            Flight::Shared(mark)
+        } else {
+            Flight::Own(mark, network)
+        };
+        let joined = Joined::join(memory, flight);
         let hash = || self.hash(users, credentials, tried);
-        // Those who wait for another's hash wait no longer than for one of their own.
-        let wait = self.hashing.settings().wait;
-        // In a box: nearly every login is a remembered one, and carries no room for this.
-        let found = Box::pin(timeout(wait, joined.cell.get_or_try_init(hash))).await;
-        let is_right = *found.map_err(|_elapsed| Unchecked::Busy)??;
-        // Also for those who joined, from whatever network.
-        memory.note(&tried, is_right, self.throttle);
+        // A request that waits for the hash of another one waits no longer than for a hash of its own.
+        let shared = self
+            .hashing
+            .join(network, joined.cell.get_or_try_init(hash));
+        // In a box: nearly every login is a remembered one, whose future then has no room for this one.
+        let is_right = *Box::pin(shared).await??;
+        // The hash thread noted the verdict for the network that asked for the hash; others may have joined.
+        memory.note_shared(&tried, is_right, self.throttle);
         Ok(if is_right { Found::Right } else { Found::Wrong })
     }
 
@@ -163,17 +188,23 @@ impl Logins {
     ) -> Result<bool, Unchecked> {
         let (memory, throttle) = (Arc::clone(&self.memory), self.throttle);
         let work = move || {
-            // Another may have been right meanwhile with the same credentials, whose asker then left.
-            if memory.verified.knows(&tried.mark(), Instant::now()) {
+            let (mark, network, now) = (tried.mark(), tried.network(), Instant::now());
+            // The network may have proved the login meanwhile, by a request that the client then gave up.
+            if memory.verified.look_up(&mark, network, now) == Known::Here {
                 return Ok(true);
             }
-            // Others may have been wrong while this one waited.
+            // Other credentials of the network may have been wrong while these waited. This comes before the next look,
+            // which uses what other networks have proved.
             if memory.was_wrong(&tried, throttle)? {
                 return Ok(false);
             }
+            if memory.verified.prove(&mark, network, now) {
+                memory.throttle.right(&tried);
+                return Ok(true);
+            }
             let is_right = verify(&users, &credentials);
             memory.counts.hashes.count();
-            // Here, before the next one's turn: whoever asked may be gone.
+            // Noted here, before the next check begins: the client may have left.
             memory.note(&tried, is_right, throttle);
             Ok(is_right)
         };
@@ -182,7 +213,7 @@ impl Logins {
 }
 
 impl Memory {
-    /// Whether it is known to be wrong; an error when it may not be found out.
+    /// Whether the credentials are known to be wrong; an error when they may not be checked.
     fn was_wrong(&self, tried: &Try, settings: throttle::Settings) -> Result<bool, Unchecked> {
         match self.throttle.before(tried, settings, Instant::now()) {
             Before::Unknown => Ok(false),
@@ -191,13 +222,30 @@ impl Memory {
         }
     }
 
+    /// Notes the verdict of a hash.
     fn note(&self, tried: &Try, is_right: bool, settings: throttle::Settings) {
-        let now = Instant::now();
         if is_right {
-            self.verified.remember(tried.mark(), now);
+            let now = Instant::now();
+            self.verified.remember(tried.mark(), tried.network(), now);
             self.throttle.right(tried);
-        } else if self.throttle.wrong(tried, settings, now) {
-            let network = tried.network();
+        } else {
+            self.note_wrong(tried, settings);
+        }
+    }
+
+    /// Notes the verdict of a hash for a network whose request waited for it.
+    fn note_shared(&self, tried: &Try, is_right: bool, settings: throttle::Settings) {
+        if is_right {
+            let now = Instant::now();
+            self.verified.prove(&tried.mark(), tried.network(), now);
+            self.throttle.right(tried);
+        } else {
+            self.note_wrong(tried, settings);
+        }
+    }
+
+    fn note_wrong(&self, tried: &Try, settings: throttle::Settings) {
+        if let Some(network) = self.throttle.wrong(tried, settings, Instant::now()) {
             tracing::warn!(%network, "too many wrong passwords; for a while no more are checked");
         }
     }
@@ -207,17 +255,21 @@ impl Memory {
     }
 }
 
-/// One of those who wait for the same hash; the last one to leave takes the entry along.
+/// A request that waits for a hash. The last request of a flight that leaves removes the flight's entry.
 struct Joined<'a> {
     memory: &'a Memory,
-    mark: Mark,
+    flight: Flight,
     cell: Arc<OnceCell<bool>>,
 }
 
 impl<'a> Joined<'a> {
-    fn join(memory: &'a Memory, mark: Mark) -> Self {
-        let cell = Arc::clone(memory.running().entry(mark).or_default());
-        Self { memory, mark, cell }
+    fn join(memory: &'a Memory, flight: Flight) -> Self {
+        let cell = Arc::clone(memory.running().entry(flight).or_default());
+        Self {
+            memory,
+            flight,
+            cell,
+        }
     }
 }
 
@@ -226,7 +278,7 @@ impl Drop for Joined<'_> {
         let mut running = self.memory.running();
         // The map's and ours: counted under the lock, under which alone others join.
         if Arc::strong_count(&self.cell) <= 2 {
-            running.remove(&self.mark);
+            running.remove(&self.flight);
         }
     }
 }
@@ -248,6 +300,8 @@ fn verify(users: &Users, credentials: &Credentials) -> bool {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use tokio::time::timeout;
+
     use super::*;
     use crate::htpasswd::parse;
     use crate::secret::Password;
@@ -258,6 +312,11 @@ mod tests {
 
     fn home() -> Network {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        crate::addr::PeerAddr::new(address).client().network()
+    }
+
+    fn elsewhere(last: u8) -> Network {
+        let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), 1));
         crate::addr::PeerAddr::new(address).client().network()
     }
 
@@ -314,7 +373,11 @@ mod tests {
                 .memory
                 .verified
                 .mark(user.as_bytes(), &password, stored);
-            logins.memory.verified.knows(&mark, Instant::now())
+            logins
+                .memory
+                .verified
+                .look_up(&mark, home(), Instant::now())
+                == Known::Here
         };
         assert!(known(
             "alice",
@@ -415,6 +478,80 @@ mod tests {
         let fourth = after.check(users(ALICE), credentials("nobody", "d"), home());
         assert_eq!(fourth.await, Ok(false));
         assert!(Arc::ptr_eq(&after.memory, &logins.memory));
+    }
+
+    #[tokio::test]
+    async fn a_network_without_guesses_uses_only_logins_that_it_has_proved() {
+        let logins = logins(Duration::from_secs(10));
+        let check =
+            |password, network| logins.check(users(ALICE), credentials("alice", password), network);
+        assert_eq!(check("pw", home()).await, Ok(true));
+        for guess in ["a", "b", "c"] {
+            assert_eq!(check(guess, elsewhere(1)).await, Ok(false));
+        }
+        for guess in ["pw", "d"] {
+            let found = check(guess, elsewhere(1)).await;
+            assert!(
+                matches!(found, Err(Unchecked::TooMany(_))),
+                "{guess}: {found:?}"
+            );
+        }
+        // Another network proves the login without a hash, and then keeps it when its guesses are used up.
+        let hashes = logins.counts().hashes.get();
+        assert_eq!(check("pw", elsewhere(2)).await, Ok(true));
+        assert_eq!(logins.counts().hashes.get(), hashes);
+        for guess in ["a", "b", "c"] {
+            assert_eq!(check(guess, elsewhere(2)).await, Ok(false));
+        }
+        assert_eq!(check("pw", elsewhere(2)).await, Ok(true));
+        assert!(matches!(
+            check("d", elsewhere(2)).await,
+            Err(Unchecked::TooMany(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn guesses_that_are_given_up_before_they_count_find_out_no_remembered_password() {
+        let hashing = hashing::Settings {
+            threads: 1,
+            queue: 100,
+            wait: Duration::from_secs(10),
+        };
+        let logins = Arc::new(Logins::start(hashing, THROTTLE).unwrap());
+        let right = || credentials("alice", "pw");
+        assert_eq!(logins.check(users(ALICE), right(), home()).await, Ok(true));
+        // The one thread is held, so that no guess has its turn.
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let holder = Arc::clone(&logins);
+        let holding = tokio::spawn(async move {
+            holder
+                .hashing
+                .run(home(), move || held.recv())
+                .await
+                .is_ok()
+        });
+        while logins.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        while logins.waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for guess in 0..THROTTLE.guesses {
+            let wrong = credentials("alice", &guess.to_string());
+            let given_up = logins.check(users(ALICE), wrong, elsewhere(1));
+            assert!(timeout(Duration::ZERO, given_up).await.is_err());
+        }
+        let given_up = logins.check(users(ALICE), right(), elsewhere(1));
+        assert!(
+            timeout(Duration::ZERO, given_up).await.is_err(),
+            "told at once"
+        );
+        // It is not locked out: its passwords have their turn.
+        let waiting = logins.check(users(ALICE), right(), elsewhere(1));
+        hold.send(()).unwrap();
+        assert_eq!(waiting.await, Ok(true));
+        assert!(holding.await.unwrap());
+        assert!(logins.memory.running().is_empty());
     }
 
     #[tokio::test]

@@ -1,12 +1,22 @@
-//! Guessing is slowed: how many different wrong credentials a client network has tried lately.
+//! Bounds the guessing of passwords: how many different wrong credentials one client network may try within a window.
 //!
-//! `logins` asks before a password is hashed, and reports what was wrong. The same wrong credentials again are no new
-//! guess: containerd tries five times, docker once a layer. Counted by network alone, so that nobody can lock a user
-//! out from elsewhere; and a right login forgives that user's guesses only, so that a guesser with an account of his
-//! own gains nothing by it. Of tries at the same moment as many more than allowed may be hashed as there are hash
-//! threads, less one: each is judged when its turn comes. Reads no clock.
+//! `logins` asks before a password is hashed, and reports the wrong ones. The same wrong credentials again are no new
+//! guess: containerd sends them five times, docker once for each layer. Guesses are counted by client network alone, so
+//! that a user cannot be locked out from another network. A right login forgives the guesses of its network at its own
+//! user only, so that a guesser with an account gains nothing from it.
+//!
+//! A subscriber with an IPv6 /48 has 65,536 client networks. The networks of one /48 therefore also share a bound of
+//! [`GROUP_SHARE`] times the guesses of one network.
+//!
+//! A second bound of the same size limits how many credentials of one network are compared with the logins that other
+//! networks have proved (`may_compare`). Without it, a client could send many guesses at once, learn from the immediate
+//! answer which one is the password of an active user, and cancel the other requests before they are hashed and counted.
+//!
+//! Of guesses that arrive at the same moment, as many more than allowed may be hashed as there are hash threads, less
+//! one: each guess is judged again when its turn comes. This module reads no clock.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::MutexGuard;
 use std::time::Duration;
@@ -15,42 +25,62 @@ use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded};
 use super::verified::Mark;
-use crate::addr::Network;
+use crate::addr::{Network, NetworkGroup};
 
-/// How much guessing is too much.
+/// The bounds on guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Different wrong credentials of one network within the window; zero is no limit.
+    /// Different wrong credentials of one client network within the window; zero means no bound.
     pub guesses: usize,
-    /// How long one counts.
+    /// How long a guess counts.
     pub window: Duration,
 }
 
-/// The guesses of all networks.
+/// The guesses of all client networks.
 #[derive(Debug)]
 pub(super) struct Throttle {
     shards: Sharded<Shard>,
     hasher: RandomState,
 }
 
-/// Credentials on their way to being checked.
+/// Credentials that a client network has sent, before it is known whether they are right.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Try {
     network: Network,
-    /// Of the user's name, under a key of this process; two users with the same one are forgiven together.
+    /// A hash of the user's name and stored line, under a key of this process. Two users with the same hash are forgiven
+    /// together.
     user: u64,
     mark: Mark,
 }
 
-/// What is known of a try before its password is hashed.
+/// What is known of credentials before their password is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Before {
-    /// Nothing: it may be checked.
+    /// Nothing is known, so the password may be checked.
     Unknown,
-    /// It was wrong a moment ago; it is wrong still, since its mark covers the stored line.
+    /// The same client network sent them within the window, and they were wrong. They are wrong still, since the mark
+    /// covers the user's stored line.
     Wrong,
-    /// Too many others were wrong; one of them ceases to count after this time.
+    /// Too many others were wrong. One of those ceases to count after this time.
     TooMany(Duration),
+}
+
+/// Whose bound a guess has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exceeded {
+    /// The bound of one client network.
+    Network(Network),
+    /// The bound that the networks of one IPv6 /48 share.
+    Group(NetworkGroup),
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => network.fmt(f),
+            Self::Group(group) => group.fmt(f),
+        }
+    }
 }
 
 impl Try {
@@ -65,16 +95,30 @@ impl Try {
 
 #[derive(Debug, Default)]
 struct Shard {
-    networks: HashMap<Network, Vec<Guess>>,
-    /// Of all its networks.
+    /// The guesses of each group in the order of their times. No list is empty.
+    groups: HashMap<NetworkGroup, Vec<Guess>>,
+    /// The number of guesses in all lists.
     guesses: usize,
 }
 
 #[derive(Debug)]
 struct Guess {
+    kind: Kind,
+    network: Network,
     user: u64,
     mark: Mark,
     at: Instant,
+    /// Another network of the group has an entry for the same credentials. Then this entry does not count for the group:
+    /// a wrong password in the configuration of a cluster with many networks is one guess.
+    is_repeat: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The credentials were checked and were wrong.
+    Wrong,
+    /// The credentials were compared with the logins that other networks have proved, and equalled none of them.
+    Compared,
 }
 
 impl Throttle {
@@ -85,8 +129,8 @@ impl Throttle {
         }
     }
 
-    /// Names a try; `user` is the name and the stored line, since two files may have different people of one name,
-    /// and `mark` is that of the credentials.
+    /// Describes credentials for the other methods. `user` is the name and the stored line, since two password files may
+    /// hold different users of the same name; `mark` is the mark of the credentials.
     pub(super) fn name(&self, network: Network, user: (&[u8], &[u8]), mark: Mark) -> Try {
         Try {
             network,
@@ -95,106 +139,205 @@ impl Throttle {
         }
     }
 
-    /// Whether a try may be hashed. Asked again when its turn comes: of many tries at once, those behind the last
-    /// that is allowed are refused then.
+    /// Whether the password of a try may be hashed. `logins` asks again when the try's turn comes: of many tries that
+    /// arrive at once, those behind the last allowed one are rejected then.
     pub(super) fn before(&self, tried: &Try, settings: Settings, now: Instant) -> Before {
         if settings.guesses == 0 {
             return Before::Unknown;
         }
         let shard = self.shard(tried.network);
-        let guesses = shard.networks.get(&tried.network).map_or(&[][..], |g| g);
-        let left = |guess: &Guess| settings.window.checked_sub(now - guess.at);
-        let current = guesses.iter().filter(|guess| left(guess).is_some());
-        let mut count = 0;
-        for guess in current {
-            if guess.mark == tried.mark {
-                return Before::Wrong;
-            }
-            count += 1;
+        let guesses = shard.of(tried.network);
+        if guesses
+            .iter()
+            .any(|guess| guess.is_for(tried, Kind::Wrong) && guess.is_current(settings, now))
+        {
+            return Before::Wrong;
         }
-        // They stand in the order of their times: the one whose end makes room is this many before the last.
-        match guesses.iter().rev().nth(settings.guesses - 1) {
-            Some(guess) if count >= settings.guesses => {
-                Before::TooMany(left(guess).unwrap_or_default())
-            }
-            _ => Before::Unknown,
+        match time_until_room(guesses, tried.network, Kind::Wrong, settings, now) {
+            Some(left) => Before::TooMany(left),
+            None => Before::Unknown,
         }
     }
 
-    /// Counts a try that was wrong, once. Says whether it is the one that makes them too many.
-    pub(super) fn wrong(&self, tried: &Try, settings: Settings, now: Instant) -> bool {
+    /// Whether a try may be compared with the logins that other client networks have proved or are proving now.
+    ///
+    /// A comparison counts until the network proves a login of the same user, or until the window has passed. A network
+    /// that has used up its comparisons still logs in: its passwords wait for their turn and are hashed.
+    pub(super) fn may_compare(&self, tried: &Try, settings: Settings, now: Instant) -> bool {
         if settings.guesses == 0 {
-            return false;
+            return true;
         }
         let mut shard = self.shard(tried.network);
-        shard.forget(tried.network, |guess| now - guess.at <= settings.window);
-        let guesses = shard.networks.entry(tried.network).or_default();
-        if guesses.iter().any(|guess| guess.mark == tried.mark) {
+        shard.forget(tried.network.group(), |guess| {
+            guess.is_current(settings, now)
+        });
+        let guesses = shard.of(tried.network);
+        if guesses
+            .iter()
+            .any(|guess| guess.is_for(tried, Kind::Compared))
+        {
+            return true;
+        }
+        if time_until_room(guesses, tried.network, Kind::Compared, settings, now).is_some() {
             return false;
         }
-        guesses.push(Guess {
-            user: tried.user,
-            mark: tried.mark,
-            at: now,
-        });
-        let count = guesses.len();
-        shard.guesses += 1;
-        if shard.guesses > MOST / SHARDS {
-            shard.make_room(settings.window, now);
-        }
-        count == settings.guesses
+        shard.add(tried, Kind::Compared, settings, now);
+        true
     }
 
-    /// Forgives what the network guessed at this user before it had the password right.
+    /// Counts a try that was wrong, once. Returns the bound that this try has reached, if any.
+    pub(super) fn wrong(&self, tried: &Try, settings: Settings, now: Instant) -> Option<Exceeded> {
+        if settings.guesses == 0 {
+            return None;
+        }
+        let mut shard = self.shard(tried.network);
+        shard.forget(tried.network.group(), |guess| {
+            guess.is_current(settings, now)
+        });
+        let guesses = shard.of(tried.network);
+        if guesses.iter().any(|guess| guess.is_for(tried, Kind::Wrong)) {
+            return None;
+        }
+        let wrong = || guesses.iter().filter(|guess| guess.kind == Kind::Wrong);
+        let is_repeat = wrong().any(|guess| guess.mark == tried.mark);
+        let own = wrong()
+            .filter(|guess| guess.network == tried.network)
+            .count();
+        let of_group = wrong().filter(|guess| !guess.is_repeat).count();
+        shard.add(tried, Kind::Wrong, settings, now);
+        if own + 1 == settings.guesses {
+            Some(Exceeded::Network(tried.network))
+        } else if !is_repeat && of_group + 1 == settings.guesses.saturating_mul(GROUP_SHARE) {
+            Some(Exceeded::Group(tried.network.group()))
+        } else {
+            None
+        }
+    }
+
+    /// Forgives what the network guessed at this user before it sent the right password.
     pub(super) fn right(&self, tried: &Try) {
         self.shard(tried.network)
-            .forget(tried.network, |guess| guess.user != tried.user);
+            .forget(tried.network.group(), |guess| {
+                guess.network != tried.network || guess.user != tried.user
+            });
     }
 
+    /// The shard of a network, which is the same for all networks of its group.
     fn shard(&self, network: Network) -> MutexGuard<'_, Shard> {
-        let [first, ..] = self.hasher.hash_one(network).to_be_bytes();
+        let [first, ..] = self.hasher.hash_one(network.group()).to_be_bytes();
         self.shards.of(first)
     }
 }
 
+impl Guess {
+    fn is_for(&self, tried: &Try, kind: Kind) -> bool {
+        self.kind == kind && self.network == tried.network && self.mark == tried.mark
+    }
+
+    fn time_left(&self, settings: Settings, now: Instant) -> Option<Duration> {
+        settings.window.checked_sub(now - self.at)
+    }
+
+    fn is_current(&self, settings: Settings, now: Instant) -> bool {
+        self.time_left(settings, now).is_some()
+    }
+}
+
+/// How long `network` has to wait because it or its group has used up its guesses of this kind; `None` while it has not.
+fn time_until_room(
+    guesses: &[Guess],
+    network: Network,
+    kind: Kind,
+    settings: Settings,
+    now: Instant,
+) -> Option<Duration> {
+    let latest_first = || guesses.iter().rev().filter(|guess| guess.kind == kind);
+    // The guesses are in the order of their times, so there is room again once the n-th latest has expired.
+    let own = latest_first()
+        .filter(|guess| guess.network == network)
+        .nth(settings.guesses.saturating_sub(1));
+    let of_group = latest_first().filter(|guess| !guess.is_repeat).nth(
+        settings
+            .guesses
+            .saturating_mul(GROUP_SHARE)
+            .saturating_sub(1),
+    );
+    let decisive = [own, of_group].into_iter().flatten();
+    decisive
+        .filter_map(|guess| guess.time_left(settings, now))
+        .max()
+}
+
 impl Shard {
-    fn forget(&mut self, network: Network, keep: impl FnMut(&Guess) -> bool) {
-        let Some(guesses) = self.networks.get_mut(&network) else {
+    fn of(&self, network: Network) -> &[Guess] {
+        self.groups.get(&network.group()).map_or(&[], Vec::as_slice)
+    }
+
+    fn add(&mut self, tried: &Try, kind: Kind, settings: Settings, now: Instant) {
+        let guesses = self.groups.entry(tried.network.group()).or_default();
+        let is_repeat = guesses
+            .iter()
+            .any(|guess| guess.kind == kind && guess.mark == tried.mark);
+        guesses.push(Guess {
+            kind,
+            network: tried.network,
+            user: tried.user,
+            mark: tried.mark,
+            at: now,
+            is_repeat,
+        });
+        self.guesses += 1;
+        if self.guesses > MOST / SHARDS {
+            self.make_room(settings, now);
+        }
+    }
+
+    fn forget(&mut self, group: NetworkGroup, keep: impl FnMut(&Guess) -> bool) {
+        let Some(guesses) = self.groups.get_mut(&group) else {
             return;
         };
         let before = guesses.len();
         guesses.retain(keep);
         self.guesses -= before - guesses.len();
         if guesses.is_empty() {
-            self.networks.remove(&network);
+            self.groups.remove(&group);
         }
     }
 
-    /// What is over goes; else the network that guessed least, the longest ago: whoever sends from a million addresses
-    /// to wipe out his own count is the last to be forgotten.
-    fn make_room(&mut self, window: Duration, now: Instant) {
-        let over =
-            |guesses: &Vec<Guess>| guesses.last().is_none_or(|latest| now - latest.at > window);
-        self.networks.retain(|_, guesses| !over(guesses));
-        self.guesses = self.networks.values().map(Vec::len).sum();
-        // A part of them at once, since looking for them costs a look at all.
+    /// Removes the groups whose guesses have all expired. If that is not enough, it removes the groups with the fewest
+    /// guesses, and of those the ones that guessed longest ago: a guesser that sends from a million addresses in order
+    /// to erase its own count is the last one to be forgotten.
+    fn make_room(&mut self, settings: Settings, now: Instant) {
+        self.groups.retain(|_, guesses| {
+            let latest = guesses.last();
+            latest.is_some_and(|latest| latest.is_current(settings, now))
+        });
+        self.guesses = self.groups.values().map(Vec::len).sum();
+        // An eighth at once, since the search looks at all groups.
         let mut least: Vec<_> = self
-            .networks
+            .groups
             .iter()
-            .filter_map(|(network, guesses)| Some((guesses.len(), guesses.last()?.at, *network)))
+            .filter_map(|(group, guesses)| Some((guesses.len(), guesses.last()?.at, *group)))
             .collect();
         least.sort_unstable_by_key(|(count, at, _)| (*count, *at));
-        for (count, _, network) in least {
+        for (count, _, group) in least {
             if self.guesses <= MOST / SHARDS * 7 / 8 {
                 return;
             }
-            self.networks.remove(&network);
+            self.groups.remove(&group);
             self.guesses -= count;
         }
     }
 }
 
-/// Guesses that are remembered in all, some 16 MiB with their tables.
+/// How many times the guesses of one network all networks of one IPv6 /48 may make together.
+///
+/// Some providers put many subscribers into one /48. A subscriber with one /64, or with a /60, cannot use up the guesses
+/// of all others; one with a /56 can, for as long as it keeps guessing, and then the neighbours' networks can use only
+/// the logins that they have proved themselves. Without a bound, a /48 would have 65,536 times the guesses.
+pub(super) const GROUP_SHARE: usize = 32;
+
+/// The number of guesses that are kept in all; they and their tables take about 16 MiB.
 const MOST: usize = 128 * 1024;
 
 #[cfg(test)]

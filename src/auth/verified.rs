@@ -8,6 +8,9 @@
 //!
 //! One line may have many right passwords: DES crypt reads 8 characters of one, bcrypt 72. So each line has room for a
 //! few marks only, and its user displaces none but his own.
+//!
+//! Each login keeps the client networks that have sent it lately. Only those networks may use it without asking the guess
+//! limiter: a network that has used up its guesses must not learn from a remembered login which password is right.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -20,6 +23,7 @@ use aws_lc_rs::rand::SystemRandom;
 use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded};
+use crate::addr::Network;
 use crate::secret::Password;
 
 /// The logins that were verified lately.
@@ -50,6 +54,25 @@ struct Login {
     /// When the password was hashed.
     since: Instant,
     used: Instant,
+    /// The client networks that have proved this login, and when each of them used it last.
+    proofs: Vec<Proof>,
+}
+
+#[derive(Clone, Copy)]
+struct Proof {
+    network: Network,
+    used: Instant,
+}
+
+/// Whether a login is remembered, and for which client network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It is not remembered.
+    No,
+    /// Other client networks have proved it, but not the one that asks now.
+    Elsewhere,
+    /// The client network that asks has proved it and has used it since without a pause of [`IDLE`].
+    Here,
 }
 
 impl Verified {
@@ -80,31 +103,51 @@ impl Verified {
         }
     }
 
-    /// Whether this very login was verified, and used since without a pause of [`IDLE`]; it is used now.
-    pub(super) fn knows(&self, mark: &Mark, now: Instant) -> bool {
+    /// Whether this login was verified, and whether `network` has proved it. Only a login that `network` has proved counts
+    /// as used now.
+    pub(super) fn look_up(&self, mark: &Mark, network: Network, now: Instant) -> Known {
         let mut shard = self.shard(mark);
-        let mut own = shard.logins.get_mut(&mark.owner).into_iter().flatten();
-        match own.find(|login| login.mac == mark.mac) {
-            Some(login) if login.is_current(now) => {
+        let Some(login) = shard.current(mark, now) else {
+            return Known::No;
+        };
+        match login.proof(network) {
+            Some(proof) if now < proof.used + IDLE => {
+                proof.used = now;
                 login.used = now;
-                true
+                Known::Here
             }
-            _ => false,
+            _ => Known::Elsewhere,
         }
     }
 
-    /// Remembers a login whose password was right.
-    pub(super) fn remember(&self, mark: Mark, now: Instant) {
+    /// Notes that `network` has sent this login, if the login is remembered, and returns whether it is. How long the
+    /// login is remembered in all stays as it was, since nothing was hashed.
+    pub(super) fn prove(&self, mark: &Mark, network: Network, now: Instant) -> bool {
+        let mut shard = self.shard(mark);
+        let login = shard.current(mark, now);
+        let is_known = login.is_some();
+        if let Some(login) = login {
+            login.used = now;
+            login.add_proof(network, now);
+        }
+        is_known
+    }
+
+    /// Remembers a login of `network` whose password was hashed and is right.
+    pub(super) fn remember(&self, mark: Mark, network: Network, now: Instant) {
         let mut shard = self.shard(&mark);
-        shard.forget(&mark);
+        let proofs = shard.forget(&mark);
         if shard.count >= MOST / SHARDS {
             shard.make_room(now);
         }
-        shard.logins.entry(mark.owner).or_default().push(Login {
+        let mut login = Login {
             mac: mark.mac,
             since: now,
             used: now,
-        });
+            proofs,
+        };
+        login.add_proof(network, now);
+        shard.logins.entry(mark.owner).or_default().push(login);
         shard.count += 1;
     }
 
@@ -118,17 +161,53 @@ impl Login {
     fn is_current(&self, now: Instant) -> bool {
         now < self.used + IDLE && now < self.since + LIFE
     }
+
+    fn proof(&mut self, network: Network) -> Option<&mut Proof> {
+        self.proofs
+            .iter_mut()
+            .find(|proof| proof.network == network)
+    }
+
+    /// Adds or renews the proof of `network`. A login with [`PROOFS`] of them loses the one that was used longest ago.
+    fn add_proof(&mut self, network: Network, now: Instant) {
+        if let Some(proof) = self.proof(network) {
+            proof.used = now;
+            return;
+        }
+        self.proofs.retain(|proof| now < proof.used + IDLE);
+        if self.proofs.len() >= PROOFS {
+            let oldest = self.proofs.iter().enumerate();
+            let oldest = oldest.min_by_key(|(_, proof)| proof.used);
+            if let Some(at) = oldest.map(|(at, _)| at) {
+                self.proofs.swap_remove(at);
+            }
+        }
+        self.proofs.push(Proof { network, used: now });
+    }
 }
 
 impl Shard {
-    /// Takes out this login, and of its owner's others the one that was used least lately when there is no room for
-    /// one more.
-    fn forget(&mut self, mark: &Mark) {
+    /// The remembered login with this mark, unless its time is over.
+    fn current(&mut self, mark: &Mark, now: Instant) -> Option<&mut Login> {
+        let mut own = self.logins.get_mut(&mark.owner)?.iter_mut();
+        own.find(|login| login.mac == mark.mac && login.is_current(now))
+    }
+
+    /// Removes this login and returns its proofs. If its owner then still has as many logins as allowed, the one that was
+    /// used longest ago is removed too.
+    fn forget(&mut self, mark: &Mark) -> Vec<Proof> {
+        let mut proofs = Vec::new();
         let Some(own) = self.logins.get_mut(&mark.owner) else {
-            return;
+            return proofs;
         };
         let before = own.len();
-        own.retain(|login| login.mac != mark.mac);
+        own.retain_mut(|login| {
+            let is_it = login.mac == mark.mac;
+            if is_it {
+                proofs = std::mem::take(&mut login.proofs);
+            }
+            !is_it
+        });
         if own.len() >= OF_ONE {
             let oldest = own.iter().map(|login| login.used).min();
             own.retain(|login| Some(login.used) != oldest);
@@ -137,6 +216,7 @@ impl Shard {
         if own.is_empty() {
             self.logins.remove(&mark.owner);
         }
+        proofs
     }
 
     /// What is over goes; else the owner who was here least lately.
@@ -176,14 +256,30 @@ impl std::fmt::Debug for Verified {
 const IDLE: Duration = Duration::from_secs(300);
 /// How long it is remembered at all: a working day. A robot that never pauses costs two hashes a day.
 const LIFE: Duration = Duration::from_secs(12 * 60 * 60);
-/// Logins remembered at most; one takes some 150 bytes.
+/// The number of logins that are remembered; one takes 150 to 500 bytes.
 const MOST: usize = 16 * 1024;
+/// The number of client networks that are kept with one login. A further network proves the login like a new one.
+const PROOFS: usize = 8;
 /// Of one user with one line: a password has one right spelling, or two where a client has an old, longer one.
 const OF_ONE: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::PeerAddr;
+
+    fn network(address: &str) -> Network {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        PeerAddr::new((address, 1).into()).client().network()
+    }
+
+    fn home() -> Network {
+        network("127.0.0.1")
+    }
+
+    fn knows(verified: &Verified, mark: &Mark, now: Instant) -> bool {
+        verified.look_up(mark, home(), now) == Known::Here
+    }
 
     fn mark(verified: &Verified, user: &[u8], password: &[u8], stored: &[u8]) -> Mark {
         verified.mark(user, &Password::new(password.to_vec()), stored)
@@ -195,17 +291,68 @@ mod tests {
         let start = Instant::now();
         let tick = Duration::from_millis(1);
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
-        assert!(!verified.knows(&alice, start));
-        verified.remember(alice, start);
+        assert!(!knows(&verified, &alice, start));
+        verified.remember(alice, home(), start);
         // Each use counts from its own moment.
         let mut now = start;
         for _ in 0..3 {
             now += IDLE - tick;
-            assert!(verified.knows(&alice, now));
+            assert!(knows(&verified, &alice, now));
         }
-        assert!(!verified.knows(&alice, now + IDLE));
+        assert!(!knows(&verified, &alice, now + IDLE));
         // To ask in vain is no use.
-        assert!(!verified.knows(&alice, now + IDLE));
+        assert!(!knows(&verified, &alice, now + IDLE));
+    }
+
+    #[test]
+    fn only_a_network_that_has_proved_a_login_may_use_it_unasked() {
+        let verified = Verified::new().unwrap();
+        let start = Instant::now();
+        let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
+        let (other, third) = (network("192.0.2.1"), network("2001:db8::1"));
+        assert!(
+            !verified.prove(&alice, other, start),
+            "nothing is remembered"
+        );
+        verified.remember(alice, home(), start);
+        assert_eq!(verified.look_up(&alice, home(), start), Known::Here);
+        assert_eq!(verified.look_up(&alice, other, start), Known::Elsewhere);
+        assert!(verified.prove(&alice, other, start));
+        assert_eq!(verified.look_up(&alice, other, start), Known::Here);
+        // The address within a client network does not count.
+        assert!(verified.prove(&alice, third, start));
+        let neighbour = network("2001:db8::2");
+        assert_eq!(verified.look_up(&alice, neighbour, start), Known::Here);
+        // A proof ends with a pause of its own network, while others keep the login alive.
+        let middle = start + IDLE / 2;
+        assert_eq!(verified.look_up(&alice, home(), middle), Known::Here);
+        let later = start + IDLE;
+        assert_eq!(verified.look_up(&alice, other, later), Known::Elsewhere);
+        assert_eq!(verified.look_up(&alice, home(), later), Known::Here);
+    }
+
+    #[test]
+    fn a_login_keeps_the_latest_networks_and_a_proof_does_not_prolong_its_life() {
+        let verified = Verified::new().unwrap();
+        let start = Instant::now();
+        let tick = Duration::from_millis(1);
+        let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
+        verified.remember(alice, home(), start);
+        let numbered = |number: usize| network(&format!("192.0.2.{number}"));
+        let mut now = start;
+        for number in 1..=PROOFS {
+            now += tick;
+            assert!(verified.prove(&alice, numbered(number), now));
+        }
+        assert_eq!(verified.look_up(&alice, home(), now), Known::Elsewhere);
+        for number in 1..=PROOFS {
+            assert_eq!(verified.look_up(&alice, numbered(number), now), Known::Here);
+        }
+        while now + IDLE / 2 < start + LIFE {
+            now += IDLE / 2;
+            assert!(verified.prove(&alice, home(), now));
+        }
+        assert!(!verified.prove(&alice, home(), start + LIFE));
     }
 
     #[test]
@@ -213,16 +360,20 @@ mod tests {
         let verified = Verified::new().unwrap();
         let start = Instant::now();
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
-        verified.remember(alice, start);
+        verified.remember(alice, home(), start);
         let mut now = start;
         while now + IDLE / 2 < start + LIFE {
             now += IDLE / 2;
-            assert!(verified.knows(&alice, now));
+            assert!(knows(&verified, &alice, now));
         }
-        assert!(verified.knows(&alice, start + LIFE - Duration::from_millis(1)));
-        assert!(!verified.knows(&alice, start + LIFE));
-        verified.remember(alice, start + LIFE);
-        assert!(verified.knows(&alice, start + LIFE));
+        assert!(knows(
+            &verified,
+            &alice,
+            start + LIFE - Duration::from_millis(1)
+        ));
+        assert!(!knows(&verified, &alice, start + LIFE));
+        verified.remember(alice, home(), start + LIFE);
+        assert!(knows(&verified, &alice, start + LIFE));
     }
 
     #[test]
@@ -231,32 +382,36 @@ mod tests {
         let start = Instant::now();
         let login = |n: u32| mark(&verified, b"eve", format!("password{n}").as_bytes(), b"des");
         let bob = mark(&verified, b"bob", b"pw", b"line");
-        verified.remember(bob, start);
+        verified.remember(bob, home(), start);
         let count = 3 * u32::try_from(MOST).unwrap();
         for n in 0..count {
-            verified.remember(login(n), start + Duration::from_micros(u64::from(n)));
+            verified.remember(
+                login(n),
+                home(),
+                start + Duration::from_micros(u64::from(n)),
+            );
         }
         let now = start + Duration::from_secs(1);
-        assert!(verified.knows(&bob, now));
-        let own = (0..count).filter(|n| verified.knows(&login(*n), now));
+        assert!(knows(&verified, &bob, now));
+        let own = (0..count).filter(|n| knows(&verified, &login(*n), now));
         let last: Vec<_> = (count - 4..count).collect();
         assert_eq!(own.collect::<Vec<_>>(), last);
         // The same line under another name is another's room.
         let other = mark(&verified, b"mallory", b"password1", b"des");
-        verified.remember(other, now);
-        assert!(verified.knows(&login(count - 4), now) && verified.knows(&other, now));
+        verified.remember(other, home(), now);
+        assert!(knows(&verified, &login(count - 4), now) && knows(&verified, &other, now));
         // Again the same is no further one.
         for _ in 0..10 {
-            verified.remember(login(count - 1), now);
+            verified.remember(login(count - 1), home(), now);
         }
-        assert!(verified.knows(&login(count - 4), now));
+        assert!(knows(&verified, &login(count - 4), now));
     }
 
     #[test]
     fn another_line_another_password_or_another_key_is_another_login() {
         let verified = Verified::new().unwrap();
         let now = Instant::now();
-        verified.remember(mark(&verified, b"alice", b"pw", b"$2y$1"), now);
+        verified.remember(mark(&verified, b"alice", b"pw", b"$2y$1"), home(), now);
         for (user, password, stored) in [
             (&b"alice"[..], &b"pw"[..], &b"$2y$2"[..]),
             (b"alice", b"PW", b"$2y$1"),
@@ -266,7 +421,11 @@ mod tests {
             (b"alice", b"pw", b""),
             (b"alicepw$2y$1", b"", b""),
         ] {
-            assert!(!verified.knows(&mark(&verified, user, password, stored), now));
+            assert!(!knows(
+                &verified,
+                &mark(&verified, user, password, stored),
+                now
+            ));
         }
         let other = Verified::new().unwrap();
         assert!(
@@ -281,7 +440,11 @@ mod tests {
         let login = |n: u32| mark(&verified, &n.to_be_bytes(), b"pw", b"line");
         let count = u32::try_from(MOST).unwrap() + 5000;
         for n in 0..count {
-            verified.remember(login(n), start + Duration::from_millis(u64::from(n)));
+            verified.remember(
+                login(n),
+                home(),
+                start + Duration::from_millis(u64::from(n)),
+            );
         }
         let kept: usize = verified
             .shards
@@ -294,7 +457,7 @@ mod tests {
             .sum();
         assert!(kept <= MOST, "{kept}");
         let now = start + Duration::from_millis(u64::from(count));
-        assert!((count - 100..count).all(|n| verified.knows(&login(n), now)));
+        assert!((count - 100..count).all(|n| knows(&verified, &login(n), now)));
     }
 
     proptest::proptest! {

@@ -4,17 +4,21 @@
 //! HTTP/1 nothing is held: there a body is read from the socket when it is asked for.
 //!
 //! A window that has been announced cannot be taken back, and hyper has no way to announce less to a connection that
-//! runs. So what is bounded is the reading: while the sum is over the cap, a connection that holds more than [`FLOOR`]
-//! is not read from. This cannot lock up. What a paused connection holds is in memory already, so whoever takes it
+//! runs. So what is bounded is the reading. The cap is shared by client network group (an IPv4 address, or an IPv6 /48):
+//! while a group holds more than is left of the cap, a connection of that group that holds more than [`FLOOR`] is not read
+//! from. A single group therefore holds at most half of the cap, and the connections of others are read on. This cannot lock up. What a paused connection holds is in memory already, so whoever takes it
 //! needs no further byte of that socket; and a request whose upstream does not take it ends by a deadline of its own,
 //! which gives up its body. Either way the connection comes below the floor, and is read from again.
 //!
 //! What is counted is bytes of the connection, not of bodies: frame heads, padding and frames of streams that are gone
 //! are never taken. That error does not grow, since nothing is held once every body that is open waits for data.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+
+use crate::addr::NetworkGroup;
 
 mod part;
 
@@ -25,6 +29,16 @@ pub(super) use part::Part;
 pub struct Budget {
     limit: AtomicUsize,
     held: AtomicUsize,
+    groups: Mutex<HashMap<NetworkGroup, Weak<Group>>>,
+    /// The groups that have connections which are not read from.
+    paused: Mutex<Vec<Arc<Group>>>,
+}
+
+/// What the connections of one client network group hold together. It lives as long as they do.
+#[derive(Debug, Default)]
+struct Group {
+    held: AtomicUsize,
+    /// Connections that are not read from. Changed only under the lock of [`Budget::paused`].
     paused: Mutex<Vec<Weak<Holding>>>,
 }
 
@@ -32,6 +46,7 @@ pub struct Budget {
 #[derive(Debug)]
 pub struct Holding {
     budget: Arc<Budget>,
+    group: Arc<Group>,
     held: AtomicUsize,
     open: AtomicUsize,
     /// Bodies of `open` that have asked for data since the last of theirs came.
@@ -48,6 +63,7 @@ impl Budget {
         Self {
             limit: AtomicUsize::new(limit),
             held: AtomicUsize::new(0),
+            groups: Mutex::default(),
             paused: Mutex::default(),
         }
     }
@@ -55,7 +71,7 @@ impl Budget {
     /// Another cap, for connections that are open too.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
-        self.wake();
+        self.wake_groups();
     }
 
     /// What is held now, without less than [`FLOOR`] of each connection.
@@ -63,43 +79,75 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    fn is_exceeded(&self) -> bool {
-        self.held() > self.limit.load(Ordering::Relaxed)
+    /// Whether a group holds more than is left of the cap.
+    fn is_exceeded_by(&self, group: &Group) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let left = limit.saturating_sub(self.held());
+        group.held.load(Ordering::Relaxed) > left
     }
 
-    /// One connection's part was `before` and is `now`.
-    fn change(&self, before: usize, now: usize) {
+    /// A connection of `group` held `before` and holds `now`.
+    fn change(&self, group: &Group, before: usize, now: usize) {
         if now > before {
             self.held.fetch_add(now - before, Ordering::Relaxed);
+            group.held.fetch_add(now - before, Ordering::Relaxed);
         } else if now < before {
+            group.held.fetch_sub(before - now, Ordering::Relaxed);
             let was = self.held.fetch_sub(before - now, Ordering::Relaxed);
-            let limit = self.limit.load(Ordering::Relaxed);
-            if was > limit && was - (before - now) <= limit {
-                self.wake();
+            // With less, no group holds more than is left, so that none is paused.
+            if was > self.limit.load(Ordering::Relaxed) / 2 {
+                self.wake_groups();
             }
         }
     }
 
+    /// The counter of a group, which its connections share.
+    fn group(&self, group: NetworkGroup) -> Arc<Group> {
+        let mut groups = lock(&self.groups);
+        if let Some(known) = groups.get(&group).and_then(Weak::upgrade) {
+            return known;
+        }
+        let new = Arc::<Group>::default();
+        if groups.len() >= groups.capacity() {
+            // Before the map grows, the groups that have no connection any more are removed.
+            groups.retain(|_, group| group.strong_count() > 0);
+        }
+        groups.insert(group, Arc::downgrade(&new));
+        new
+    }
+
     fn list(&self, holding: &Arc<Holding>) {
-        let mut paused = lock(&self.paused);
+        let mut groups = lock(&self.paused);
+        let mut paused = lock(&holding.group.paused);
+        if paused.is_empty() {
+            groups.push(Arc::clone(&holding.group));
+        }
         paused.retain(|holding| holding.strong_count() > 0);
         paused.push(Arc::downgrade(holding));
     }
 
-    fn wake(&self) {
-        let paused = std::mem::take(&mut *lock(&self.paused));
-        for holding in paused.iter().filter_map(Weak::upgrade) {
-            holding.is_listed.store(false, Ordering::Relaxed);
-            holding.wake();
-        }
+    /// Wakes the connections of the groups that may be read from again.
+    fn wake_groups(&self) {
+        lock(&self.paused).retain(|group| {
+            if self.is_exceeded_by(group) {
+                return true;
+            }
+            let paused = std::mem::take(&mut *lock(&group.paused));
+            for holding in paused.iter().filter_map(Weak::upgrade) {
+                holding.is_listed.store(false, Ordering::Relaxed);
+                holding.wake();
+            }
+            false
+        });
     }
 }
 
 impl Holding {
-    /// Of a connection that has read nothing yet.
-    pub fn new(budget: &Arc<Budget>) -> Arc<Self> {
+    /// Of a connection that has read nothing yet, of a client of `group`.
+    pub fn new(budget: &Arc<Budget>, group: NetworkGroup) -> Arc<Self> {
         Arc::new(Self {
             budget: Arc::clone(budget),
+            group: budget.group(group),
             held: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -159,7 +207,7 @@ impl Holding {
     }
 
     fn must_pause(&self) -> bool {
-        self.held.load(Ordering::Relaxed) > FLOOR && self.budget.is_exceeded()
+        self.held.load(Ordering::Relaxed) > FLOOR && self.budget.is_exceeded_by(&self.group)
     }
 
     fn take(&self, count: usize) {
@@ -195,7 +243,8 @@ impl Holding {
 
     fn set(&self, held: usize) {
         let before = self.held.swap(held, Ordering::Relaxed);
-        self.budget.change(shared(before), shared(held));
+        self.budget
+            .change(&self.group, shared(before), shared(held));
     }
 }
 

@@ -168,7 +168,7 @@ fn hashing(limits: Option<&Table<'_>>) -> HashingSettings {
             limits.integer_or("hash_threads", 1..=256, cores())
         }),
         queue: count(limits, "hash_queue", 256),
-        wait: wait(limits, "hash_wait", 10),
+        wait: wait(limits, "hash_wait", 60),
     }
 }
 

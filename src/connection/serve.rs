@@ -89,7 +89,8 @@ impl<'a, S: Service> Connection<'a, S> {
         watch.begin(true);
         let counts = self.terms.counts;
         let open = counts.open(Protocol::Http2);
-        let holding = Holding::new(self.terms.budget);
+        let group = self.info.client.network().group();
+        let holding = Holding::new(self.terms.budget, group);
         let stream = Heard::new(stream, Counted::new(&watch, &holding));
         let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
         let settings = self.terms.settings;

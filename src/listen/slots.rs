@@ -1,14 +1,14 @@
-//! Slots: how many connections are open, in all and for one client, counted by guard.
+//! Bounds how many connections are open: in all, for one client network, and for one client network group.
 //!
-//! Taken by the accept loop before anything costly happens, passed on when a balancer says who the client is, given back
-//! by dropping.
+//! The accept loop takes a slot before anything costly happens. The slot is passed on when a balancer says who the client
+//! is, and given back when it is dropped.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, Network};
+use crate::fair_share::FairShare;
 use crate::metrics::Counter;
 
 /// The connections that may be open at once, shared by all listeners.
@@ -21,8 +21,7 @@ pub struct Slots {
 
 #[derive(Debug)]
 struct Clients {
-    most: usize,
-    open: Mutex<HashMap<ClientAddr, usize>>,
+    open: Mutex<FairShare>,
     accepted: Counter,
     refused: Counter,
 }
@@ -33,20 +32,20 @@ pub struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
-/// One open connection of one client; dropping it makes room again.
+/// One open connection of one client network; dropping it makes room again.
 #[derive(Debug)]
 pub struct Slot {
     _room: Room,
-    client: ClientAddr,
+    network: Network,
     clients: Arc<Clients>,
 }
 
 impl Slots {
-    /// At most `connections` in all, `of_one_client` from one address.
-    pub fn new(connections: usize, of_one_client: usize) -> Self {
+    /// At most `connections` in all and `of_one_network` from one client network. No network
+    /// and no group holds more than half (see [`FairShare`]).
+    pub fn new(connections: usize, of_one_network: usize) -> Self {
         let clients = Clients {
-            most: of_one_client,
-            open: Mutex::default(),
+            open: Mutex::new(FairShare::new(connections, of_one_network)),
             accepted: Counter::default(),
             refused: Counter::default(),
         };
@@ -67,7 +66,7 @@ impl Slots {
         self.clients.accepted.get()
     }
 
-    /// Connections that were closed since their client had too many.
+    /// Connections that were closed because their client network or its group had too many.
     pub fn refused(&self) -> u64 {
         self.clients.refused.get()
     }
@@ -87,62 +86,46 @@ impl Slots {
         Some(Room { _permit: permit })
     }
 
-    /// Counts a connection of `client`, or says no when it has too many.
+    /// Counts a connection of `client`. Returns `None` if its client network or the group of that network has too many.
     pub(super) fn take(&self, room: Room, client: ClientAddr) -> Option<Slot> {
-        let mut open = self.clients.lock();
-        let count = open.entry(client).or_insert(0);
-        if *count >= self.clients.most {
+        let network = client.network();
+        if !self.clients.lock().take(network) {
             self.clients.refused.count();
             return None;
         }
-        *count += 1;
         self.clients.accepted.count();
         Some(Slot {
             _room: room,
-            client,
+            network,
             clients: Arc::clone(&self.clients),
         })
     }
 }
 
 impl Slot {
-    /// Counts the connection for `client` from now on; says no, and leaves it where it is, when that one has too many.
+    /// Counts the connection for `client` from now on. Returns `false`, and leaves the count as it is, if its client
+    /// network or the group of that network has too many.
     pub fn pass_to(&mut self, client: ClientAddr) -> bool {
-        if client == self.client {
-            return true;
-        }
-        let mut open = self.clients.lock();
-        let count = open.entry(client).or_insert(0);
-        if *count >= self.clients.most {
+        let network = client.network();
+        let is_passed = self.clients.lock().pass(self.network, network);
+        if is_passed {
+            self.network = network;
+        } else {
             self.clients.refused.count();
-            return false;
         }
-        *count += 1;
-        leave(&mut open, self.client);
-        self.client = client;
-        true
+        is_passed
     }
 }
 
 impl Clients {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClientAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, FairShare> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The entry goes at zero, so that the map is never larger than what is open.
-fn leave(open: &mut HashMap<ClientAddr, usize>, client: ClientAddr) {
-    if let Some(count) = open.get_mut(&client) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            open.remove(&client);
-        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        leave(&mut self.clients.lock(), self.client);
+        self.clients.lock().give_back(self.network);
     }
 }
 
@@ -179,8 +162,27 @@ mod tests {
             .take(slots.room().await, client("192.0.2.1:4"))
             .unwrap();
         drop((other, again));
-        assert!(slots.clients.open.lock().unwrap().is_empty());
+        assert_eq!(slots.clients.lock().held(), 0);
         assert_eq!(slots.all.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn the_addresses_of_a_64_share_their_bound_and_a_48_leaves_room_for_others() {
+        let slots = Slots::new(8, 2);
+        let take = async |text: &str| slots.take(slots.room().await, client(text));
+        let mut open = Vec::new();
+        for subnet in 0..10 {
+            for address in 1..5 {
+                let client = format!("[2001:db8:0:{subnet}::{address}]:1");
+                open.extend(take(&client).await);
+            }
+        }
+        assert_eq!(open.len(), 4, "two of one /64, four of the /48");
+        assert!(take("[2001:db8:1::1]:1").await.is_some());
+        // A connection that a balancer passes on counts for whom the header names.
+        let mut slot = take("192.0.2.1:1").await.unwrap();
+        assert!(!slot.pass_to(client("[2001:db8:0:ffff::1]:1")));
+        assert!(slot.pass_to(client("[2001:db8:1::1]:1")));
     }
 
     #[tokio::test(start_paused = true)]

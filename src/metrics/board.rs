@@ -2,9 +2,15 @@
 //!
 //! `service` and `access_log` note it, `admin` takes down rates and shows it. It is bounded in number and in the length of every
 //! text, and whoever notes something never waits: where a lock is taken, or there is no room, it is not noted.
+//!
+//! Both lists are shared by all clients, so that no client may hide what others do: a client network group (an IPv4
+//! address, or an IPv6 /48) has no more transfers listed than would remain free, and a new rejection takes the place of
+//! the oldest one of the group that has most in the list.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +18,32 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::counter::{THREADS, thread};
 use super::{Operation, Reason};
+use crate::addr::NetworkGroup;
 
 /// One for the process; it outlives reloads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board {
     running: [Mutex<HashMap<u64, Arc<Transfer>>>; THREADS],
     count: AtomicUsize,
+    /// The transfers of each client network group. A group has the counter that a hash of it under a key of this process
+    /// says: no map has to be locked for each transfer, and a client cannot choose whose counter it shares.
+    of_groups: [AtomicUsize; GROUP_COUNTERS],
+    hasher: RandomState,
     next: AtomicU64,
-    refused: Mutex<VecDeque<Refused>>,
+    refused: Mutex<VecDeque<(NetworkGroup, Refused)>>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            running: std::array::from_fn(|_| Mutex::default()),
+            count: AtomicUsize::new(0),
+            of_groups: std::array::from_fn(|_| AtomicUsize::new(0)),
+            hasher: RandomState::new(),
+            next: AtomicU64::new(0),
+            refused: Mutex::default(),
+        }
+    }
 }
 
 /// A request that moves bytes of a repository.
@@ -68,6 +92,7 @@ pub struct Refused {
 pub struct Running {
     board: Arc<Board>,
     shard: usize,
+    group: usize,
     number: u64,
     /// What is shown.
     pub transfer: Arc<Transfer>,
@@ -134,15 +159,20 @@ impl Transfer {
 }
 
 impl Board {
-    /// Puts a transfer on the board, if there is room.
-    pub fn show(self: &Arc<Self>, transfer: Transfer) -> Option<Running> {
-        if self.count.fetch_add(1, Relaxed) >= MOST_RUNNING {
-            self.count.fetch_sub(1, Relaxed);
+    /// Lists a transfer of a client of `group`, if there is room and the group has room.
+    pub fn show(self: &Arc<Self>, group: NetworkGroup, transfer: Transfer) -> Option<Running> {
+        let group = self.counter_of(group);
+        let free = MOST_RUNNING.checked_sub(self.count.fetch_add(1, Relaxed));
+        let of_group = self.of_groups.get(group);
+        let before = of_group.map_or(0, |count| count.fetch_add(1, Relaxed));
+        if free.is_none_or(|free| before >= free) {
+            self.uncount(group);
             return None;
         }
         let running = Running {
             board: Arc::clone(self),
             shard: thread(),
+            group,
             number: self.next.fetch_add(1, Relaxed),
             transfer: Arc::new(transfer),
         };
@@ -150,6 +180,18 @@ impl Board {
             lock(shard).insert(running.number, Arc::clone(&running.transfer));
         }
         Some(running)
+    }
+
+    fn counter_of(&self, group: NetworkGroup) -> usize {
+        let hash = self.hasher.hash_one(group) % GROUP_COUNTERS as u64;
+        usize::try_from(hash).unwrap_or_default()
+    }
+
+    fn uncount(&self, group: usize) {
+        self.count.fetch_sub(1, Relaxed);
+        if let Some(count) = self.of_groups.get(group) {
+            count.fetch_sub(1, Relaxed);
+        }
     }
 
     /// How many run.
@@ -184,28 +226,33 @@ impl Board {
         }
     }
 
-    /// Notes a refusal in place of the oldest one; `refused` is made only when it can be noted.
-    pub fn refused(&self, refused: impl FnOnce() -> Refused) {
+    /// Notes the rejection of a request from `group`. A full list loses the oldest rejection of the group that has most.
+    /// `refused` is called only when the rejection can be noted.
+    pub fn refused(&self, group: NetworkGroup, refused: impl FnOnce() -> Refused) {
         let Ok(mut all) = self.refused.try_lock() else {
             return;
         };
-        if all.len() >= MOST_REFUSED {
-            all.pop_front();
+        if all.len() >= MOST_REFUSED
+            && let Some(oldest) = oldest_of_largest(&all, group)
+        {
+            all.remove(oldest);
         }
         let refused = refused();
-        all.push_back(Refused {
+        let refused = Refused {
             client: short(&refused.client),
             user: short(&refused.user),
             site: short(&refused.site),
             asked: short(&refused.asked),
             why: short(&refused.why),
             ..refused
-        });
+        };
+        all.push_back((group, refused));
     }
 
     /// What was refused lately, the latest first.
     pub fn refusals(&self) -> Vec<Refused> {
-        lock(&self.refused).iter().rev().cloned().collect()
+        let all = lock(&self.refused);
+        all.iter().rev().map(|(_, one)| one.clone()).collect()
     }
 }
 
@@ -214,8 +261,23 @@ impl Drop for Running {
         if let Some(shard) = self.board.running.get(self.shard) {
             lock(shard).remove(&self.number);
         }
-        self.board.count.fetch_sub(1, Relaxed);
+        self.board.uncount(self.group);
     }
+}
+
+/// The position of the oldest rejection of the group that has most of them, with the one that `newcomer` is about to add.
+fn oldest_of_largest(
+    all: &VecDeque<(NetworkGroup, Refused)>,
+    newcomer: NetworkGroup,
+) -> Option<usize> {
+    let mut counts = HashMap::from([(newcomer, 1)]);
+    for (group, _) in all {
+        *counts.entry(*group).or_insert(0) += 1;
+    }
+    let most = counts.values().max().copied()?;
+    let is_largest = |(group, _): &(NetworkGroup, Refused)| counts.get(group) == Some(&most);
+    // The newcomer's group may be the largest one without having any in the list only where all have one each.
+    all.iter().position(is_largest).or(Some(0))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -245,12 +307,26 @@ const UNMEASURED: u64 = u64::MAX;
 /// As many as there are connections by default.
 const MOST_RUNNING: usize = 10_000;
 const MOST_REFUSED: usize = 50;
+const GROUP_COUNTERS: usize = 1024;
 /// Longer than a repository's name usually is.
 const LONGEST: usize = 160;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::PeerAddr;
+
+    fn group(text: &str) -> NetworkGroup {
+        let address: std::net::IpAddr = text.parse().unwrap();
+        PeerAddr::new((address, 1).into())
+            .client()
+            .network()
+            .group()
+    }
+
+    fn home() -> NetworkGroup {
+        group("192.0.2.1")
+    }
 
     fn transfer(repository: &str) -> Transfer {
         Transfer::new(
@@ -263,7 +339,10 @@ mod tests {
     #[test]
     fn a_transfer_is_shown_as_long_as_it_runs() {
         let board = Arc::<Board>::default();
-        let (first, second) = (board.show(transfer("one")), board.show(transfer("two")));
+        let (first, second) = (
+            board.show(home(), transfer("one")),
+            board.show(home(), transfer("two")),
+        );
         let names = || -> Vec<_> {
             let (running, _) = board.largest(10);
             running
@@ -284,7 +363,7 @@ mod tests {
     fn what_moved_most_is_shown_in_the_order_it_began() {
         let board = Arc::<Board>::default();
         let running: Vec<_> = (0..5)
-            .filter_map(|number| board.show(transfer(&number.to_string())))
+            .filter_map(|number| board.show(home(), transfer(&number.to_string())))
             .collect();
         for (number, bytes) in [(1, 7), (3, 9), (4, 8)] {
             running[number].transfer.sent(bytes);
@@ -320,29 +399,55 @@ mod tests {
         late.measure(late.began, Duration::ZERO);
     }
 
+    fn rejection(group: NetworkGroup, why: String) -> Refused {
+        Refused {
+            at: SystemTime::UNIX_EPOCH,
+            client: group.to_string(),
+            user: "é".repeat(1000),
+            site: String::new(),
+            asked: String::new(),
+            reason: Reason::Path,
+            why,
+        }
+    }
+
     #[test]
-    fn the_board_is_bounded() {
+    fn the_lists_are_bounded_and_a_48_leaves_room_for_others() {
         let board = Arc::<Board>::default();
+        let flood = |number: usize| group(&format!("2001:db8:0:{number:x}::1"));
         let mut shown: Vec<_> = (0..MOST_RUNNING)
-            .map(|_| board.show(transfer("a")))
+            .filter_map(|number| board.show(flood(number), transfer("a")))
             .collect();
-        assert!(board.show(transfer("a")).is_none());
-        shown.pop();
-        assert!(board.show(transfer("a")).is_some());
+        assert_eq!(shown.len(), MOST_RUNNING / 2);
+        let other = board.show(home(), transfer("b"));
+        assert!(other.is_some());
+        assert!(board.show(flood(0), transfer("a")).is_none());
+        shown.truncate(shown.len() - 2);
+        assert!(board.show(flood(0), transfer("a")).is_some());
+        drop((shown, other));
+        assert_eq!(board.count(), 0);
+        let all = board.of_groups.iter();
+        assert_eq!(all.map(|count| count.load(Relaxed)).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn rejections_of_one_48_displace_their_own() {
+        let board = Board::default();
+        board.refused(home(), || rejection(home(), "mine".to_owned()));
         for number in 0..2 * MOST_REFUSED {
-            board.refused(|| Refused {
-                at: SystemTime::UNIX_EPOCH,
-                client: String::new(),
-                user: "é".repeat(1000),
-                site: String::new(),
-                asked: String::new(),
-                reason: Reason::Path,
-                why: number.to_string(),
-            });
+            let own = group(&format!("2001:db8:0:{number:x}::1"));
+            board.refused(own, || rejection(own, number.to_string()));
         }
         let refusals = board.refusals();
         assert_eq!(refusals.len(), MOST_REFUSED);
         assert_eq!(refusals[0].why, (2 * MOST_REFUSED - 1).to_string());
+        assert!(refusals.iter().any(|one| one.why == "mine"));
         assert!(refusals[0].user.len() <= LONGEST + '…'.len_utf8());
+        // Where every group has one, the oldest goes.
+        for number in 0..2 * MOST_REFUSED {
+            let own = group(&format!("192.0.2.{}", number + 10));
+            board.refused(own, || rejection(own, number.to_string()));
+        }
+        assert_eq!(board.refusals()[0].why, (2 * MOST_REFUSED - 1).to_string());
     }
 }

@@ -50,7 +50,10 @@ impl Refusal {
 
 fn of_auth(error: &auth::Error) -> Reason {
     match error {
-        auth::Error::Wrong | auth::Error::Login => Reason::WrongPassword,
+        auth::Error::Wrong
+        | auth::Error::Login
+        | auth::Error::Unusable
+        | auth::Error::UnusableLogin => Reason::WrongPassword,
         auth::Error::Token => Reason::InvalidToken,
         auth::Error::Network => Reason::Network,
         auth::Error::Malformed(_) | auth::Error::Twice => Reason::Malformed,

@@ -85,8 +85,10 @@ fn of_closed(status: StatusCode) -> Verdict {
 
 fn of_auth(error: &auth::Error) -> Verdict {
     match error {
-        auth::Error::Wrong => Verdict::unauthorized(),
-        auth::Error::Login => Verdict::new(401, Code::Unauthorized, error),
+        auth::Error::Wrong | auth::Error::Unusable => Verdict::unauthorized(),
+        auth::Error::Login | auth::Error::UnusableLogin => {
+            Verdict::new(401, Code::Unauthorized, auth::Error::Login)
+        }
         auth::Error::Token => Verdict::unauthorized().token_error("invalid_token"),
         auth::Error::Network => Verdict::new(403, Code::Denied, error),
         auth::Error::Malformed(_) => Verdict::new(400, Code::Unsupported, error),

@@ -1,13 +1,14 @@
-//! How many may be at something at once, in all and of one client network, counted by guard.
+//! Bounds how many requests of an expensive kind are answered at once: in all, for one client network, and for one client
+//! network group. Counted by guard.
 //!
-//! `service` enters before it does what a stranger can ask for and what costs more than a request that is sent on.
-//! Nobody waits here: whoever comes too many is told to come again.
+//! `service` enters before it does what an unauthenticated client can ask for and what costs more than a request that is
+//! passed on. No request waits here: one that is too many is answered with 503 and `Retry-After`.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::{ClientAddr, Network};
 use crate::auth::Identity;
+use crate::fair_share::FairShare;
 use crate::refusal::Refusal;
 
 /// All that is limited. It outlives a reload, as what it counts does.
@@ -48,48 +49,35 @@ impl Limiters {
     }
 }
 
-/// One bound of them.
+/// One bound.
 #[derive(Debug)]
 struct Limiter {
-    most: usize,
-    of_one: usize,
-    inside: Arc<Mutex<Inside>>,
+    inside: Arc<Mutex<FairShare>>,
 }
 
-#[derive(Debug, Default)]
-struct Inside {
-    /// None of them zero.
-    networks: HashMap<Network, usize>,
-    count: usize,
-}
-
-/// Who is inside; dropping it makes room again.
+/// A request that is counted; dropping this makes room again.
 #[derive(Debug)]
 pub(super) struct Entered {
     network: Network,
-    inside: Arc<Mutex<Inside>>,
+    inside: Arc<Mutex<FairShare>>,
 }
 
 impl Limiter {
-    /// At most `most` at once, `of_one` from one network.
-    fn new(most: usize, of_one: usize) -> Self {
+    /// At most `limit` at once and `network_limit` from one client network.
+    fn new(limit: usize, network_limit: usize) -> Self {
         Self {
-            most,
-            of_one,
-            inside: Arc::default(),
+            inside: Arc::new(Mutex::new(FairShare::new(limit, network_limit))),
         }
     }
 
-    /// Counts one more of this network, or says no.
+    /// Counts one more of this network.
+    ///
+    /// # Errors
+    /// The bound is reached, for all or for this network or its group.
     fn enter(&self, network: Network) -> Result<Entered, Refusal> {
-        let mut inside = lock(&self.inside);
-        let own = inside.networks.get(&network).copied().unwrap_or_default();
-        if inside.count >= self.most || own >= self.of_one {
+        if !lock(&self.inside).take(network) {
             return Err(Refusal::Crowded);
         }
-        inside.count += 1;
-        inside.networks.insert(network, own + 1);
-        drop(inside);
         Ok(Entered {
             network,
             inside: Arc::clone(&self.inside),
@@ -99,19 +87,11 @@ impl Limiter {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut inside = lock(&self.inside);
-        inside.count = inside.count.saturating_sub(1);
-        if let Some(own) = inside.networks.get_mut(&self.network) {
-            *own = own.saturating_sub(1);
-            // So that the map is never larger than what is inside.
-            if *own == 0 {
-                inside.networks.remove(&self.network);
-            }
-        }
+        lock(&self.inside).give_back(self.network);
     }
 }
 
-fn lock(inside: &Mutex<Inside>) -> MutexGuard<'_, Inside> {
+fn lock(inside: &Mutex<FairShare>) -> MutexGuard<'_, FairShare> {
     inside.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -141,7 +121,6 @@ mod tests {
         let again = enter(3);
         assert!(again.is_some() && enter(1).is_none());
         drop((two, three, again));
-        let inside = lock(&limiter.inside);
-        assert!(inside.count == 0 && inside.networks.is_empty());
+        assert_eq!(lock(&limiter.inside).held(), 0);
     }
 }

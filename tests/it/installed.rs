@@ -177,6 +177,14 @@ fn the_composed_registry_has_no_port_of_its_own() {
     let (gate, registry) = services.split_once("\n  registry:\n").unwrap();
     assert!(gate.contains("ports: [\"443:8443\"]"));
     assert!(!registry.contains("\n    ports:") && registry.contains("networks: [inside]"));
+    // Without IPv6 on its network, docker's proxy would be the client of every IPv6 connection.
+    assert!(compose.contains("\n  outside:\n") && compose.contains("\n    enable_ipv6: true\n"));
+    for word in ["network_mode: host", "rootless", "[throttle]"] {
+        assert!(
+            gate.contains(word),
+            "{word}: how clients lose their addresses, and what to do"
+        );
+    }
     let container = read("Containerfile");
     let last = container.rsplit("\nFROM ").next().unwrap();
     assert!(last.contains("\nUSER 65532:65532\n") && !last.contains("\nRUN "));

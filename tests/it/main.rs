@@ -60,6 +60,7 @@ mod repeats;
 mod rights;
 mod routes;
 mod rules;
+mod shared_bounds;
 mod shared_rights;
 mod sites;
 mod stalled;

@@ -19,6 +19,7 @@ const LEVELS: [&[&str]; 14] = [
         "buffers",
         "crypto",
         "fair_queue",
+        "fair_share",
         "live_file",
         "log",
         "metrics",

@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConnection;
 use tempfile::TempDir;
 
+use crate::support::client::dial_from;
 use crate::support::proxy::directory;
 use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config};
 
@@ -90,6 +92,14 @@ impl Gate {
         Client::tls(self.address, "localhost", certs::usual_client("http/1.1"))
     }
 
+    /// A client at an address of its own: one address alone gets no more connections than remain free.
+    fn client_from(&self, number: usize) -> Client {
+        let source = Ipv4Addr::new(127, 0, 1, u8::try_from(number).unwrap());
+        let name = "localhost".try_into().unwrap();
+        let tls = ClientConnection::new(certs::usual_client("http/1.1"), name).unwrap();
+        Client::of(tls, dial_from(source, self.address)).expect("a TLS connection")
+    }
+
     fn try_login(&self) -> Option<u16> {
         let config = certs::usual_client("http/1.1");
         let mut client = Client::try_tls(self.address, "localhost", config).ok()?;
@@ -141,7 +151,7 @@ fn with_128_descriptors_it_starts_pauses_when_they_are_gone_and_recovers() {
     let until = Instant::now() + PATIENCE;
     while gate.descriptors() < 128 {
         assert!(Instant::now() < until, "{} descriptors", gate.descriptors());
-        let mut client = gate.client();
+        let mut client = gate.client_from(clients.len() + 1);
         client.send(Ask::alice("GET", "/v2/").head());
         clients.push(client);
         let settled = Instant::now() + Duration::from_millis(20);
@@ -177,7 +187,7 @@ fn without_a_descriptor_for_the_upstream_the_gate_is_busy_and_the_registry_is_no
     });
     let gate = Gate::start(&registry, "access = false", Some(128));
     // Idle connections first, so that the last descriptors go to requests: connections are at most half of all.
-    let mut clients: Vec<_> = (0..63).map(|_| gate.client()).collect();
+    let mut clients: Vec<_> = (1..64).map(|number| gate.client_from(number)).collect();
     let mut busy = None;
     for client in &mut clients {
         client

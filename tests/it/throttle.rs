@@ -208,6 +208,72 @@ fn the_token_endpoint_counts_and_tokens_pass() {
 }
 
 #[test]
+fn a_network_without_guesses_is_not_told_which_password_of_another_network_is_right() {
+    let registry = Registry::obliging();
+    let get = |credentials: &str| Ask::new("GET", "/v2/_token").login(credentials.as_bytes());
+    for http in Http::BOTH {
+        for (text, request) in [
+            (config("", ""), login as fn(&str) -> Ask),
+            (token_config(), get),
+        ] {
+            let proxy = Proxy::start(&registry, &text);
+            let mut elsewhere = Client::connect_from(ELSEWHERE, &proxy);
+            assert_eq!(elsewhere.ask(&request("alice:pw")).status, 200);
+            guess(&proxy, http, 10);
+            let alike = |answer: Answer| {
+                is_too_many(&answer, 301);
+                let (status, mut fields, body) = answer.without_id();
+                fields.retain(|(name, _)| name != "retry-after");
+                (status, fields, body)
+            };
+            let mut took = Vec::new();
+            let answers = ["alice:pw", "alice:eleven", "nobody:pw"].map(|credentials| {
+                let began = Instant::now();
+                let answer = ask(&proxy, http, &request(credentials));
+                took.push(began.elapsed());
+                alike(answer)
+            });
+            assert!(
+                answers.iter().all(|answer| *answer == answers[0]),
+                "{answers:?}"
+            );
+            let least = Duration::from_secs(1);
+            assert!(took.iter().all(|took| *took >= least), "{took:?}");
+            // Who proved the login goes on, and so does a guesser's neighbour elsewhere.
+            assert_eq!(elsewhere.ask(&request("alice:pw")).status, 200);
+            let mut third = Client::connect_from(VICTIM, &proxy);
+            assert_eq!(third.ask(&request("alice:pw")).status, 200);
+        }
+    }
+}
+
+#[test]
+fn everyone_logs_in_at_once_from_one_network_and_from_many() {
+    let registry = Registry::obliging();
+    for networks in [1, 120] {
+        let dir = directory();
+        let hash = bcrypt::hash("pw", 8).unwrap();
+        let lines: String = (0..120)
+            .map(|number| format!("u{number}:{hash}\n"))
+            .collect();
+        fs::write(dir.path().join("htpasswd"), lines).unwrap();
+        let limits = "[limits]\nhash_threads = 1\n";
+        let proxy = Proxy::start_in(dir, &registry.url(), &config(limits, ""));
+        std::thread::scope(|scope| {
+            for number in 0..120_u8 {
+                let proxy = &proxy;
+                scope.spawn(move || {
+                    let source = Ipv4Addr::new(127, 0, 1, 1 + number % networks);
+                    let mut client = Client::connect_from(source, proxy);
+                    let answer = client.ask(&login(&format!("u{number}:pw")));
+                    assert_eq!(answer.status, 200, "u{number}: {}", answer.text());
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn an_office_logs_in_at_once() {
     let registry = Registry::obliging();
     let dir = directory();

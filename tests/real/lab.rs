@@ -166,6 +166,12 @@ impl Lab {
         self.gate = Some(service);
     }
 
+    /// Ends the gate and starts it again, with the configuration that is in its file now.
+    pub(crate) fn restart_gate(&mut self) {
+        self.gate = None;
+        self.start_gate();
+    }
+
     /// What stands between the gate and the registry in mode "upstream".
     pub(crate) fn harbor(&self) -> &Harbor {
         self.harbor.as_ref().unwrap()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::tests::admin;
 use super::super::{Gate, Phase};
 use super::*;
+use crate::addr::{NetworkGroup, PeerAddr};
 use crate::metrics::{Board, Operation, Reason, Refused, Running, Transfer};
 
 const HOSTILE: &str = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&lt;\u{202e}\0{}";
@@ -22,6 +23,11 @@ fn transfer(operation: Operation, text: &str, bytes: u64) -> Transfer {
     let transfer = Transfer::new(operation, [text; 4], Instant::now());
     transfer.sent(bytes);
     transfer
+}
+
+fn home() -> NetworkGroup {
+    let address = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
+    PeerAddr::new(address).client().network().group()
 }
 
 fn refused(text: &str) -> Refused {
@@ -82,7 +88,7 @@ fn an_idle_gate_says_so() {
 #[test]
 fn a_gate_that_drains_says_so_in_its_title() {
     let page = page(Phase::Draining, |board| {
-        let running = board.show(transfer(Operation::Push, "a", 0));
+        let running = board.show(home(), transfer(Operation::Push, "a", 0));
         running.into_iter().collect()
     });
     assert!(page.contains("<title>Draining, 1 moving – tidegate"));
@@ -95,7 +101,7 @@ fn what_moves_is_told_with_what_it_is() {
         let texts = ["alice", "192.0.2.7", "docker.example.com", "team/app"];
         let pull = Transfer::new(Operation::Pull, texts, Instant::now());
         pull.sent(3 << 20);
-        board.show(pull).into_iter().collect()
+        board.show(home(), pull).into_iter().collect()
     });
     for words in ["team/app", "alice", "192.0.2.7", "↓", "3\u{a0}MiB"] {
         assert!(page.contains(words), "{words} in {page}");
@@ -105,9 +111,9 @@ fn what_moves_is_told_with_what_it_is() {
 #[test]
 fn names_that_are_tags_stay_names() {
     let page = page(Phase::Serving, |board| {
-        board.refused(|| refused(HOSTILE));
+        board.refused(home(), || refused(HOSTILE));
         let shown = [Operation::Push, Operation::Pull]
-            .map(|operation| board.show(transfer(operation, HOSTILE, 1)));
+            .map(|operation| board.show(home(), transfer(operation, HOSTILE, 1)));
         shown.into_iter().flatten().collect()
     });
     assert!(!page.contains("<img src=x") && page.matches("<script").count() == 1);
@@ -121,9 +127,10 @@ fn of_many_transfers_the_largest_are_shown_and_all_are_counted() {
     let mut took = Duration::ZERO;
     let page = page(Phase::Serving, |board| {
         let name = "r".repeat(160);
-        let shown = (0..1000).map(|bytes| board.show(transfer(Operation::Pull, &name, bytes)));
+        let shown =
+            (0..1000).map(|bytes| board.show(home(), transfer(Operation::Pull, &name, bytes)));
         let shown = shown.flatten().collect();
-        (0..50).for_each(|_| board.refused(|| refused(HOSTILE)));
+        (0..50).for_each(|_| board.refused(home(), || refused(HOSTILE)));
         took = began.elapsed();
         shown
     });

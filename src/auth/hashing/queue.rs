@@ -1,7 +1,10 @@
 //! The password checks that wait for a hash thread, shared fairly by client network (see [`FairQueue`]).
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::time::Instant;
 
 use super::Busy;
 use crate::addr::Network;
@@ -17,6 +20,22 @@ pub(super) trait Work: Send {
 
 type Boxed = Box<dyn Work>;
 
+/// When a check of one client network began last. The requests of the network that wait share it, and see by it that their
+/// queue moves.
+#[derive(Debug)]
+pub(super) struct Turns(Mutex<Instant>);
+
+impl Turns {
+    /// The time of the latest turn, or of the beginning of the wait if that is later.
+    pub(super) fn latest(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
 /// A blocking queue between the requests and the hash threads.
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -24,7 +43,9 @@ pub(super) struct Queue {
 }
 
 struct State {
-    waiting: FairQueue<Boxed>,
+    waiting: FairQueue<(Boxed, Arc<Turns>)>,
+    /// The turns of the networks whose requests wait.
+    turns: HashMap<Network, Weak<Turns>>,
     is_closed: bool,
 }
 
@@ -34,6 +55,7 @@ impl Queue {
         Self {
             state: Mutex::new(State {
                 waiting: FairQueue::new(max_len),
+                turns: HashMap::new(),
                 is_closed: false,
             }),
             ready: Condvar::new(),
@@ -42,16 +64,23 @@ impl Queue {
 
     /// Appends a check. A full queue drops checks that are no longer wanted, or evicts a check of the network that has
     /// most; the request that waits for an evicted check sees its channel close.
-    pub(super) fn push(&self, network: Network, work: Boxed) -> Result<(), Busy> {
+    pub(super) fn push(&self, network: Network, work: Boxed) -> Result<Arc<Turns>, Busy> {
         let mut state = self.state();
         if state.waiting.is_full() {
-            state.waiting.retain(|work| work.is_wanted());
+            state.waiting.retain(|(work, _)| work.is_wanted());
         }
-        let evicted = state.waiting.push(network, work).map_err(|_| Busy)?;
+        let turns = state.turns_of(network);
+        let entry = (work, Arc::clone(&turns));
+        let evicted = state.waiting.push(network, entry).map_err(|_| Busy)?;
         drop(state);
         drop(evicted);
         self.ready.notify_one();
-        Ok(())
+        Ok(turns)
+    }
+
+    /// The turns of a network, for a request that waits for the check of another request.
+    pub(super) fn turns_of(&self, network: Network) -> Arc<Turns> {
+        self.state().turns_of(network)
     }
 
     /// Waits for the next check that is still wanted. `None` when the queue is closed.
@@ -62,7 +91,10 @@ impl Queue {
                 return None;
             }
             match state.waiting.pop() {
-                Some(work) if work.is_wanted() => return Some(work),
+                Some((work, turns)) if work.is_wanted() => {
+                    turns.note();
+                    return Some(work);
+                }
                 Some(_unwanted) => {}
                 None => {
                     state = self
@@ -87,6 +119,21 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn turns_of(&mut self, network: Network) -> Arc<Turns> {
+        if let Some(turns) = self.turns.get(&network).and_then(Weak::upgrade) {
+            return turns;
+        }
+        let turns = Arc::new(Turns(Mutex::new(Instant::now())));
+        if self.turns.len() >= self.turns.capacity() {
+            // Before the map grows, the networks that do not wait any more are removed.
+            self.turns.retain(|_, turns| turns.strong_count() > 0);
+        }
+        self.turns.insert(network, Arc::downgrade(&turns));
+        turns
     }
 }
 
@@ -130,7 +177,10 @@ mod tests {
             let network = PeerAddr::new(address).client().network();
             let wanted = Arc::new(AtomicBool::new(true));
             let note = Note(name, Arc::clone(&self.done), Arc::clone(&wanted));
-            queue.push(network, Box::new(note)).ok().map(|()| wanted)
+            queue
+                .push(network, Box::new(note))
+                .ok()
+                .map(|_turns| wanted)
         }
 
         fn run(&self, queue: &Queue) -> Vec<&'static str> {
@@ -151,6 +201,30 @@ mod tests {
         second.store(false, Ordering::Relaxed);
         lab.push(&queue, "b2").unwrap();
         assert_eq!(lab.run(&queue), ["b1", "b2"]);
+    }
+
+    #[test]
+    fn each_network_sees_its_own_turns() {
+        let (queue, lab) = (Queue::new(8), Lab::default());
+        let network = |name: u8| {
+            let address = SocketAddr::from((Ipv4Addr::from(u32::from(name)), 1));
+            PeerAddr::new(address).client().network()
+        };
+        let [a, b] = [b'a', b'b'].map(|name| queue.turns_of(network(name)));
+        let before = [a.latest(), b.latest()];
+        for name in ["a1", "b1", "a2"] {
+            assert!(lab.push(&queue, name).is_some());
+        }
+        queue.next().unwrap().run();
+        assert!(a.latest() > before[0]);
+        assert_eq!(b.latest(), before[1]);
+        assert_eq!(lab.run(&queue), ["a1", "b1", "a2"]);
+        assert!(b.latest() > before[1]);
+        drop((a, b));
+        for name in 0..100 {
+            drop(queue.turns_of(network(name)));
+        }
+        assert!(queue.state().turns.len() < 100);
     }
 
     #[test]

@@ -50,8 +50,10 @@ impl Lab {
         self.start + Duration::from_secs(seconds)
     }
 
+    /// Whether this wrong try reaches the bound of its network.
     fn wrong(&self, tried: &Try, seconds: u64) -> bool {
-        self.throttle.wrong(tried, SETTINGS, self.at(seconds))
+        let reached = self.throttle.wrong(tried, SETTINGS, self.at(seconds));
+        reached == Some(Exceeded::Network(tried.network))
     }
 
     fn before(&self, tried: &Try, seconds: u64) -> Before {
@@ -62,9 +64,9 @@ impl Lab {
         let shards = self.throttle.shards.all();
         shards
             .map(|shard| {
-                let all: usize = shard.networks.values().map(Vec::len).sum();
+                let all: usize = shard.groups.values().map(Vec::len).sum();
                 assert_eq!(shard.guesses, all);
-                assert!(shard.networks.values().all(|guesses| !guesses.is_empty()));
+                assert!(shard.groups.values().all(|guesses| !guesses.is_empty()));
                 shard.guesses
             })
             .sum()
@@ -170,6 +172,87 @@ fn a_network_is_an_address_or_64_bits_of_one() {
     assert_eq!(number(1).to_string(), "0.0.0.1");
 }
 
+fn subnet(group: u16, number: usize) -> Network {
+    let text = format!("2001:db8:{group:x}:{number:x}::1");
+    network(text.parse::<Ipv6Addr>().unwrap())
+}
+
+#[test]
+fn a_48_that_rotates_its_64s_has_a_bounded_number_of_guesses() {
+    let lab = Lab::new();
+    let mut checked = 0;
+    let mut reached = Vec::new();
+    for number in 0..1000 {
+        let tried = lab.tried(subnet(1, number), "alice", &number.to_string());
+        if lab.before(&tried, 0) == Before::Unknown {
+            checked += 1;
+            reached.extend(lab.throttle.wrong(&tried, SETTINGS, lab.at(0)));
+        }
+    }
+    assert_eq!(checked, SETTINGS.guesses * GROUP_SHARE);
+    assert_eq!(reached, [Exceeded::Group(subnet(1, 0).group())]);
+    assert_eq!(reached[0].to_string(), "2001:db8:1::/48");
+    // What a network has guessed itself is still told to be wrong, and another /48 is not concerned.
+    let first = lab.tried(subnet(1, 0), "alice", "0");
+    assert_eq!(lab.before(&first, 1), Before::Wrong);
+    let next = |group| lab.tried(subnet(group, 0), "alice", "next");
+    let left = Before::TooMany(Duration::from_secs(299));
+    assert_eq!(lab.before(&next(1), 1), left);
+    assert_eq!(lab.before(&next(2), 1), Before::Unknown);
+    assert_eq!(lab.before(&next(1), 301), Before::Unknown);
+}
+
+#[test]
+fn one_guesser_in_a_48_does_not_lock_out_its_neighbours() {
+    let lab = Lab::new();
+    for guess in 0..1000 {
+        let tried = lab.tried(subnet(1, 0), "alice", &guess.to_string());
+        if lab.before(&tried, 0) == Before::Unknown {
+            lab.wrong(&tried, 0);
+        }
+    }
+    for number in 1..100 {
+        let neighbour = lab.tried(subnet(1, number), "bob", "pw");
+        assert_eq!(lab.before(&neighbour, 0), Before::Unknown);
+    }
+}
+
+#[test]
+fn the_same_wrong_password_of_a_whole_48_is_one_guess() {
+    let lab = Lab::new();
+    for number in 0..1000 {
+        let tried = lab.tried(subnet(1, number), "robot", "expired");
+        assert_eq!(lab.before(&tried, 0), Before::Unknown, "{number}");
+        lab.wrong(&tried, 0);
+        assert_eq!(lab.before(&tried, 0), Before::Wrong);
+    }
+    assert_eq!(lab.kept(), 1000);
+}
+
+#[test]
+fn comparisons_are_bounded_and_a_right_login_gives_them_back() {
+    let lab = Lab::new();
+    let may = |network, password: &str, at| {
+        let tried = lab.tried(network, "alice", password);
+        lab.throttle.may_compare(&tried, SETTINGS, lab.at(at))
+    };
+    let home = number(1);
+    for password in ["one", "two", "three"] {
+        assert!(may(home, password, 0));
+    }
+    assert!(!may(home, "four", 1));
+    assert!(may(home, "one", 1), "the same one again is no further one");
+    assert!(may(number(2), "four", 1));
+    // They are no wrong passwords.
+    let next = lab.tried(home, "alice", "four");
+    assert_eq!(lab.before(&next, 1), Before::Unknown);
+    assert!(may(home, "four", 301));
+    lab.throttle.right(&lab.tried(home, "alice", "right"));
+    assert_eq!(lab.kept(), 1);
+    let group = (0..1000).filter(|at| may(subnet(1, *at), &at.to_string(), 400));
+    assert_eq!(group.count(), SETTINGS.guesses * GROUP_SHARE);
+}
+
 #[test]
 fn without_a_limit_nothing_is_kept() {
     let lab = Lab::new();
@@ -179,7 +262,8 @@ fn without_a_limit_nothing_is_kept() {
     };
     for guess in 0..100 {
         let tried = lab.tried(number(1), "alice", &guess.to_string());
-        assert!(!lab.throttle.wrong(&tried, off, lab.start));
+        assert_eq!(lab.throttle.wrong(&tried, off, lab.start), None);
+        assert!(lab.throttle.may_compare(&tried, off, lab.start));
         assert_eq!(lab.throttle.before(&tried, off, lab.start), Before::Unknown);
     }
     assert_eq!(lab.kept(), 0);

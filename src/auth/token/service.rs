@@ -67,7 +67,7 @@ impl<'a> TokenService<'a> {
         let network = self.network(client)?;
         match form.credentials()? {
             None => Ok(network(Identity::of(Kind::Anonymous))),
-            Some(credentials) if credentials.len() > self.basic.size => Err(Error::Login),
+            Some(credentials) if credentials.len() > self.basic.size => Err(Error::UnusableLogin),
             Some(credentials) => {
                 let identity = self.basic.check(&self.users, credentials, client);
                 identity.await.map(network).map_err(in_words)
@@ -110,6 +110,7 @@ impl<'a> TokenService<'a> {
 fn in_words(error: Error) -> Error {
     match error {
         Error::Wrong => Error::Login,
+        Error::Unusable => Error::UnusableLogin,
         other => other,
     }
 }

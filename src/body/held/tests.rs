@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
 use super::*;
+use crate::addr::PeerAddr;
 
 /// Counts how often it was woken.
 #[derive(Default)]
@@ -23,7 +24,17 @@ struct Reader {
 
 impl Reader {
     fn new(budget: &Arc<Budget>) -> Self {
-        let (holding, woken) = (Holding::new(budget), Arc::default());
+        Self::from("192.0.2.1", budget)
+    }
+
+    /// Of a client at this address.
+    fn from(address: &str, budget: &Arc<Budget>) -> Self {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        let group = PeerAddr::new((address, 1).into())
+            .client()
+            .network()
+            .group();
+        let (holding, woken) = (Holding::new(budget, group), Arc::default());
         Self { holding, woken }
     }
 
@@ -38,8 +49,9 @@ impl Reader {
     }
 }
 
-fn budget(limit: usize) -> Arc<Budget> {
-    Arc::new(Budget::new(limit))
+/// A cap whose half is `share`: as much as one client network group may hold.
+fn budget(share: usize) -> Arc<Budget> {
+    Arc::new(Budget::new(2 * share))
 }
 
 fn sum(budget: &Budget) -> usize {
@@ -94,7 +106,7 @@ fn what_one_connection_gives_back_wakes_another() {
     // The same by a reload.
     reader.holding.read(FLOOR);
     assert!(!reader.may_read());
-    budget.set_limit(3 * FLOOR);
+    budget.set_limit(2 * 3 * FLOOR);
     assert_eq!(reader.woken(), 2);
     assert!(reader.may_read());
 }
@@ -164,4 +176,72 @@ fn a_pause_is_seen_by_who_counts_silence() {
     assert!(reader.may_read());
     assert!(reader.holding.has_paused(&mut seen));
     assert!(!reader.holding.has_paused(&mut seen));
+}
+
+#[test]
+fn a_48_that_holds_its_share_stops_no_other() {
+    let budget = budget(4 * FLOOR);
+    let flood: Vec<_> = (0..8)
+        .map(|number| Reader::from(&format!("2001:db8:0:{number}::1"), &budget))
+        .collect();
+    let _parts: Vec<_> = flood.iter().map(|one| Part::new(&one.holding)).collect();
+    for _ in 0..8 {
+        for reader in &flood {
+            if reader.may_read() {
+                reader.holding.read(FLOOR);
+            }
+        }
+    }
+    // Each of them is read from until it holds more than the floor, as any connection is.
+    assert_eq!(sum(&budget), flood.len() * 2 * FLOOR);
+    let other = Reader::from("192.0.2.1", &budget);
+    let _part = Part::new(&other.holding);
+    assert!(other.may_read());
+    drop((flood, _parts, other, _part));
+    budget.set_limit(16 * FLOOR);
+    let other = Reader::from("192.0.2.1", &budget);
+    let _part = Part::new(&other.holding);
+    let flood = [
+        Reader::from("2001:db8::1", &budget),
+        Reader::from("2001:db8:0:1::1", &budget),
+    ];
+    let _parts = flood.each_ref().map(|one| Part::new(&one.holding));
+    while flood[0].may_read() {
+        flood[0].holding.read(FLOOR);
+    }
+    assert_eq!(sum(&budget), 9 * FLOOR);
+    for _ in 0..3 {
+        assert!(other.may_read());
+        other.holding.read(FLOOR);
+    }
+    assert!(!flood[0].may_read() && other.may_read());
+    flood[1].holding.read(2 * FLOOR);
+    assert!(!flood[1].may_read(), "the same /48");
+}
+
+#[test]
+fn a_paused_group_is_read_again_when_another_one_gives_back() {
+    let budget = budget(4 * FLOOR);
+    let (first, second) = (
+        Reader::from("192.0.2.1", &budget),
+        Reader::from("192.0.2.2", &budget),
+    );
+    let parts = [Part::new(&first.holding), Part::new(&second.holding)];
+    first.holding.read(4 * FLOOR);
+    second.holding.read(3 * FLOOR);
+    assert!(!first.may_read() && !second.may_read());
+    parts[0].take(2 * FLOOR);
+    assert_eq!((first.woken(), second.woken()), (1, 1));
+    assert!(first.may_read() && second.may_read());
+    let names = |budget: &Budget| {
+        let groups = lock(&budget.groups);
+        groups
+            .values()
+            .filter(|group| group.strong_count() > 0)
+            .count()
+    };
+    assert_eq!(names(&budget), 2);
+    drop((first, second, parts));
+    assert_eq!((names(&budget), sum(&budget)), (0, 0));
+    assert!(lock(&budget.paused).is_empty());
 }
