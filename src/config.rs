@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, read once, with every problem of it in one report.
 //!
 //! `check`, start and reload all call [`load`]. What a key means is known in `build`, `listen`, `sites`, `routes`, `upstreams`,
-//! `grants` and `auth`;
+//! `grants` and `auth`; `exposure` warns of what is open to every client or cannot work;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
 //! [`nginx`] makes such a file out of nginx's; nothing else here knows of it.
@@ -30,6 +30,7 @@ mod acme;
 mod auth;
 mod build;
 pub mod document;
+mod exposure;
 mod grants;
 mod keys;
 mod lines;
@@ -152,6 +153,8 @@ pub enum Certificate {
 /// One `[[site.route]]`.
 #[derive(Clone, Debug)]
 pub struct Route {
+    /// Where its `auth`, or that of its site, is written.
+    pub auth_place: Place,
     /// The prefix.
     pub path: String,
     /// Whether `/v2/` below it is a registry's.

@@ -12,7 +12,7 @@ use super::document::Document;
 use super::listen::{Listen, listen};
 use super::problem::Problem;
 use super::table::Table;
-use super::{Config, Log, acme, sites, units};
+use super::{Config, Log, acme, exposure, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::body::Floor;
 use crate::listen::Binding;
@@ -42,6 +42,10 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         wait: wait(limits, "upstream_wait", 5),
     };
     let connection = connection(limits);
+    let sites = sites::read(&root, base, upstream);
+    if let Some(listen) = &listen {
+        exposure::check(&root, listen, &sites);
+    }
     let config = Config {
         service: service(limits, listen.as_ref(), connection.floor),
         connection,
@@ -52,7 +56,7 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         h2_memory: bytes(limits, "h2_memory", MIB..=MIB * MIB, 256 * 1024 * 1024),
         basic_size: bytes(limits, "basic_size", 16..=64 * KIB, 1024),
         drain: wait(limits, "drain", 30),
-        sites: sites::read(&root, base, upstream),
+        sites,
         listen: listen?,
         log,
         state_dir,

@@ -14,7 +14,7 @@ use super::syntax::{Entries, Entry};
 mod read;
 mod values;
 
-pub use values::{Chosen, Written};
+pub use values::{Chosen, List, Written};
 
 /// A table and what was asked of it.
 ///
@@ -183,12 +183,20 @@ impl<'a> Table<'a> {
         if let Some(meant) = nearest(key, siblings.iter().copied()) {
             return Some(format!("did you mean {}?", quote(meant)));
         }
-        if let Some(home) = known.iter().find_map(|path| homes(path)) {
+        // A key of a site's own table that is found in an unrelated section, such as file, has nothing to do with it.
+        let is_near = |home: &&str| {
+            let section = self.path.split('.').next();
+            !self.path.contains('.') || home.is_empty() || home.split('.').next() == section
+        };
+        if let Some(home) = known.iter().filter_map(|path| homes(path)).find(is_near) {
             return Some(belongs_into(home));
         }
         let names: Vec<_> = siblings.iter().copied().collect();
-        let is_short = (1..=NAMES_SHOWN).contains(&names.len());
-        is_short.then(|| format!("the keys here are {}", names.join(", ")))
+        if (1..=NAMES_SHOWN).contains(&names.len()) {
+            return Some(format!("the keys here are {}", names.join(", ")));
+        }
+        let home = known.iter().find_map(|path| homes(path));
+        Some(home.map_or_else(|| REFERENCE.to_owned(), belongs_into))
     }
 }
 
@@ -207,6 +215,9 @@ fn belongs_into(home: &str) -> String {
 
 /// Of a table that is something else altogether, these are enough.
 const UNKNOWN_SHOWN: usize = 20;
+
+/// The remedy for a key that resembles no other, in a table with many keys.
+const REFERENCE: &str = "remove it, or look up its name in the sample proxy.toml, which explains every key";
 
 /// More than these do not help.
 const NAMES_SHOWN: usize = 16;

@@ -79,14 +79,25 @@ fn read(text: &str, kind: &Kind) -> Result<u64, Error> {
 fn factor(digits: &str, unit: &str, kind: &Kind) -> Result<u64, Error> {
     let units = kind.names;
     if unit.trim().is_empty() {
-        let example = format!("{digits}{}", kind.usual);
+        let meant = format!("{digits}{}", kind.usual);
+        let is_read = read(&meant, kind).is_ok();
+        let example = if is_read {
+            meant
+        } else {
+            kind.example.to_owned()
+        };
         return Err(Error::NoUnit { units, example });
     }
     let found = kind.units.iter().find(|(name, _)| *name == unit);
     found.map(|(_, factor)| *factor).ok_or_else(|| {
         let unit = unit.to_owned();
-        let meant = guess(unit.trim(), kind);
-        Error::UnknownUnit { unit, units, meant }
+        let meant = guess(unit.trim(), kind).map(|unit| format!("{digits}{unit}"));
+        Error::UnknownUnit {
+            unit,
+            units,
+            meant: meant.filter(|meant| read(meant, kind).is_ok()),
+            example: kind.example,
+        }
     })
 }
 
