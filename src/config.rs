@@ -58,6 +58,8 @@ pub struct Config {
     pub log: Log,
     /// Where the gate keeps what it makes itself.
     pub state_dir: PathBuf,
+    /// Where the paths of logs and of `state.dir` are written.
+    pub places: Places,
     /// Versions of TLS.
     pub tls: tls::Settings,
     /// Where the certificates of sites with `tls = "acme"` come from.
@@ -95,6 +97,17 @@ pub struct Log {
     pub destination: Destination,
     /// One line a request; `None` is off.
     pub access: Option<Destination>,
+}
+
+/// The places of paths that are judged together with the file system. `None` for a path that is not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// `log.file`
+    pub log_file: Option<Place>,
+    /// `log.access_file`
+    pub access_file: Option<Place>,
+    /// `state.dir`
+    pub state_dir: Option<Place>,
 }
 
 /// A certificate authority that speaks ACME.

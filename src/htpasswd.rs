@@ -32,7 +32,9 @@ pub use bcrypt_hash::MAX_COST;
 pub use hash::{Rejection, Scheme};
 pub use live::{Change, Event, LiveUsers};
 pub use parse::{Listed, list, parse};
-pub use problem::{BadLine, Problem, ProblemKind, Severity, Untidy};
+pub use problem::{
+    BadLine, Problem, ProblemKind, Severity, Untidy, add_command, is_invisible, shell_word,
+};
 
 /// The users of one file who can sign in. Names are byte strings, compared byte for byte.
 #[derive(Default)]
@@ -113,6 +115,18 @@ impl Users {
     /// equally common ones), it takes as long as a real check, and no password matches it. None without users.
     pub fn prevailing(&self) -> Option<&Entry> {
         self.prevailing.as_ref()
+    }
+
+    /// If checks of some users' passwords take less than half the time of the slowest ones: the slowest scheme, and those
+    /// users in the order of the lines. An unknown user takes the time of the most common scheme, so such a difference
+    /// shows which names exist.
+    pub fn quicker(&self) -> Option<(Scheme, Vec<(&[u8], &Entry)>)> {
+        let schemes = self.entries.values().map(|entry| entry.scheme);
+        let slowest = schemes.max_by_key(|scheme| (scheme.microseconds(), *scheme))?;
+        let is_quicker = |entry: &Entry| 2 * entry.scheme.microseconds() < slowest.microseconds();
+        let mut quicker = self.by_line();
+        quicker.retain(|(_, entry)| is_quicker(entry));
+        (!quicker.is_empty()).then_some((slowest, quicker))
     }
 
     fn new(entries: HashMap<Box<[u8]>, Entry>) -> Self {

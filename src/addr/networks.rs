@@ -61,7 +61,12 @@ impl Networks {
     /// How many addresses of one kind, from `first` to `last`, are in the networks.
     fn count(&self, is_ipv4: bool, first: u128, last: u128) -> u128 {
         let of_kind = |network: &&Cidr| network.address.is_ipv4() == is_ipv4;
-        let mut ranges: Vec<_> = self.0.iter().filter(of_kind).map(|network| network.range()).collect();
+        let mut ranges: Vec<_> = self
+            .0
+            .iter()
+            .filter(of_kind)
+            .map(|network| network.range())
+            .collect();
         ranges.sort_unstable();
         let (mut count, mut next) = (0, first);
         for (from, to) in ranges {

@@ -67,7 +67,10 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
     let Some(public) = listen.https.iter().find(is_public) else {
         return false;
     };
-    let what = format!("{} has mode = \"none\", and {public} is not on loopback", route.path);
+    let what = format!(
+        "{} has mode = \"none\", and {public} is not on loopback",
+        route.path
+    );
     let can = if route.registry {
         "every client that reaches the address may pull, push and delete without a password"
     } else {
@@ -93,7 +96,9 @@ fn check_loop(root: &Table<'_>, listen: &Listen, sites: &[Site], route: &Route) 
         let same_port: Vec<_> = same_port.collect();
         let is_served = || sites.iter().any(|site| site.hosts.contains(host));
         let leads = match host.parse::<IpAddr>() {
-            Ok(address) => takes(&same_port, address).map(|own| format!("is {own}, an address of this proxy")),
+            Ok(address) => {
+                takes(&same_port, address).map(|own| format!("is {own}, an address of this proxy"))
+            }
             Err(_) if host == "localhost" => takes(&same_port, IpAddr::from([127, 0, 0, 1]))
                 .or_else(|| takes(&same_port, IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])))
                 .map(|own| format!("is {own}, an address of this proxy")),
@@ -104,9 +109,14 @@ fn check_loop(root: &Table<'_>, listen: &Listen, sites: &[Site], route: &Route) 
         };
         if let Some(leads) = leads {
             root.report(
-                Problem::warning(route.upstream.place, format!("the upstream {endpoint} {leads}"))
-                    .because("each request would come back to the proxy as a new one, until a limit ends it")
-                    .fix("name the address at which the registry itself listens"),
+                Problem::warning(
+                    route.upstream.place,
+                    format!("the upstream {endpoint} {leads}"),
+                )
+                .because(
+                    "each request would come back to the proxy as a new one, until a limit ends it",
+                )
+                .fix("name the address at which the registry itself listens"),
             );
         }
     }

@@ -136,7 +136,9 @@ fn admin(listen: &Table<'_>) -> Admin {
     let socket = listen.parse("admin", socket);
     let allow = listen.parse_each("admin_allow", units::network);
     let place = allow.as_ref().map(|list| list.place);
-    let allow = allow.map(|list| list.value.into_items()).unwrap_or_default();
+    let allow = allow
+        .map(|list| list.value.into_items())
+        .unwrap_or_default();
     let allow: Networks = allow.into_iter().map(|network| network.value).collect();
     if allow.cover_most_addresses() {
         listen.report(
@@ -149,7 +151,9 @@ fn admin(listen: &Table<'_>) -> Admin {
         check_admin_address(listen, socket);
     }
     let hosts = listen.parse_each("admin_hosts", units::host);
-    let hosts = hosts.map(|list| list.value.into_items()).unwrap_or_default();
+    let hosts = hosts
+        .map(|list| list.value.into_items())
+        .unwrap_or_default();
     Admin {
         socket: socket.map(|socket| socket.value),
         allow,
@@ -173,7 +177,11 @@ fn check_admin_address(listen: &Table<'_>, socket: &Placed<AdminSocket>) {
         return;
     }
     let what = format!("listen.admin is on all addresses of this machine ({address})");
-    let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+    let loopback = if address.is_ipv4() {
+        "127.0.0.1"
+    } else {
+        "[::1]"
+    };
     listen.report(
         Problem::warning(socket.place, what)
             .because("without listen.admin_allow the proxy answers there to this machine alone, and any client may connect")

@@ -14,7 +14,11 @@ pub(super) fn networks(table: &Table<'_>, key: &'static str) -> Networks {
         return Networks::default();
     };
     let place = list.place;
-    let networks: Networks = list.value.into_iter().map(|network| network.value).collect();
+    let networks: Networks = list
+        .value
+        .into_iter()
+        .map(|network| network.value)
+        .collect();
     if networks.cover_most_addresses() {
         let what = format!("{} holds nearly every address", table.dotted(key));
         table.report(

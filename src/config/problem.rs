@@ -285,8 +285,7 @@ fn quiet(text: &str) -> String {
 
 /// Control characters, line separators, and what reorders or hides the text around it.
 pub(super) fn is_unprintable(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    crate::htpasswd::is_invisible(character)
 }
 
 /// Nobody mends more in one go.

@@ -94,10 +94,10 @@ impl Reader<'_, '_> {
             return Vec::new();
         };
         if list.is_written_empty() {
-            self.table.report(
-                Problem::error(list.place, "site.hosts is empty")
-                    .fix("write hosts = [\"docker.example.com\"], with the hosts that clients use"),
-            );
+            self.table
+                .report(Problem::error(list.place, "site.hosts is empty").fix(
+                    "write hosts = [\"docker.example.com\"], with the hosts that clients use",
+                ));
         }
         list.value.into_items()
     }

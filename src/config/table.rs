@@ -217,7 +217,8 @@ fn belongs_into(home: &str) -> String {
 const UNKNOWN_SHOWN: usize = 20;
 
 /// The remedy for a key that resembles no other, in a table with many keys.
-const REFERENCE: &str = "remove it, or look up its name in the sample proxy.toml, which explains every key";
+const REFERENCE: &str =
+    "remove it, or look up its name in the sample proxy.toml, which explains every key";
 
 /// More than these do not help.
 const NAMES_SHOWN: usize = 16;

@@ -137,9 +137,8 @@ fn check_count(table: &Table<'_>, urls: &Urls) {
     }
     if count > MOST_ENDPOINTS {
         let what = format!("upstream.urls names {count} addresses");
-        table.report(
-            Problem::error(urls.place, what).fix(format!("name at most {MOST_ENDPOINTS}")),
-        );
+        table
+            .report(Problem::error(urls.place, what).fix(format!("name at most {MOST_ENDPOINTS}")));
     }
 }
 

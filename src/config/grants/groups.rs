@@ -4,6 +4,8 @@
 
 use super::super::problem::{Problem, quote};
 use super::super::table::{Chosen, List, Placed, Table};
+use super::super::units;
+use crate::htpasswd::is_invisible;
 
 /// The users behind each `@NAME`.
 pub(in crate::config) struct Groups {
@@ -83,6 +85,18 @@ pub(super) fn is_user(table: &Table<'_>, user: &Placed<String>) -> bool {
             .because("no line of a password file can have it")
             .fix("write a name as it stands before the \":\" in the password file")
     } else {
+        if user.contains(is_invisible) {
+            let what = format!("{} holds a character that cannot be seen", quote(user));
+            let meant: String = user.chars().filter(|c| !is_invisible(*c)).collect();
+            table.report(
+                Problem::warning(user.place, what)
+                    .because("it is part of the name, so the name is another one than it looks")
+                    .fix(format!(
+                        "{}, unless the password file has the same name",
+                        units::write(meant)
+                    )),
+            );
+        }
         return true;
     };
     table.report(problem);

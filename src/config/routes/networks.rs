@@ -112,7 +112,10 @@ fn list(route: &Table<'_>, key: &'static str) -> Networks {
 /// One network, or nginx's `all`.
 fn networks(text: &str) -> Result<Vec<Cidr>, units::Error> {
     match text {
-        "all" => ["0.0.0.0/0", "::/0"].into_iter().map(units::network).collect(),
+        "all" => ["0.0.0.0/0", "::/0"]
+            .into_iter()
+            .map(units::network)
+            .collect(),
         _ if text.trim().eq_ignore_ascii_case("all") => Err(units::Error::Malformed {
             expected: "a network",
             remedy: "write \"all\", in lower case".to_owned(),

@@ -299,7 +299,10 @@ fn address_remedy(text: &str) -> String {
     };
     match host {
         "" | "*" => format!("{} for all addresses", write(format_args!("[::]:{port}"))),
-        "localhost" => format!("{} or \"[::1]:{port}\"", write(format_args!("127.0.0.1:{port}"))),
+        "localhost" => format!(
+            "{} or \"[::1]:{port}\"",
+            write(format_args!("127.0.0.1:{port}"))
+        ),
         _ => format!("write an address of this machine, or \"[::]:{port}\" for all of them"),
     }
 }

@@ -283,14 +283,18 @@ fn is_bare_ipv6(text: &str) -> bool {
 /// The refusal of a host, with a remedy that is a whole URL: the value is replaced as a whole.
 fn in_url(error: Error, authority: &str, scheme: Scheme, kind: &Kind) -> Error {
     let (name, digits) = split_port(authority);
-    let port = digits.map(|digits| format!(":{digits}")).unwrap_or_default();
+    let port = digits
+        .map(|digits| format!(":{digits}"))
+        .unwrap_or_default();
     let expected = match error {
         Error::Empty => kind.expected,
         _ if name.contains('*') => "a host name; a URL has no wildcard",
         Error::Malformed { expected, remedy } if remedy.starts_with("write \"") => expected,
         error => return error,
     };
-    let inner = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let inner = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     let bare = inner.filter(|inner| !inner.contains(':')).unwrap_or(name);
     let bare = bare.trim_end_matches('.');
     let remedy = if bare == name {
