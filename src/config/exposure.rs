@@ -51,13 +51,17 @@ fn check_acme(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
 }
 
 /// Warns of a route with `mode = "none"` that clients of other machines can reach, unless the route says for which
-/// networks that is meant or the site asks for client certificates; says whether it did.
+/// networks that is meant, has grants (an error of its own), or the site asks for client certificates; says whether it did.
 fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> bool {
     let asks = site
         .clients
         .as_ref()
         .is_some_and(|clients| clients.demand == Demand::Required);
-    if !matches!(route.auth, Auth::Open) || asks || !route.admission.allow.is_empty() {
+    if !matches!(route.auth, Auth::Open)
+        || asks
+        || !route.admission.allow.is_empty()
+        || route.granted.is_some()
+    {
         return false;
     }
     let is_public = |binding: &&Binding| match binding {

@@ -239,7 +239,7 @@ mod tests {
     /// What is said of routes by their path and upstream, those that are no registry with a `!` in front.
     fn said(routes: &[(&str, &str)]) -> String {
         let mut text =
-            "[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n"
+            "[listen]\nhttps = [\"[::1]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n"
                 .to_owned();
         for (path, upstream) in routes {
             let registry = if path.starts_with('!') {

@@ -294,7 +294,7 @@ pub(super) fn printable(name: &[u8]) -> Option<String> {
     }
     let mut printable = String::new();
     for character in String::from_utf8_lossy(name).chars() {
-        if is_invisible(character) {
+        if is_invisible(character) && !character.is_control() {
             printable.extend(character.escape_unicode());
         } else {
             printable.extend(character.escape_debug());

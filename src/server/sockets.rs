@@ -276,8 +276,16 @@ mod tests {
                 "stop the program that uses port 443",
             ),
             ("0.0.0.0:443", Errno::ACCESS, "CAP_NET_BIND_SERVICE"),
-            ("192.0.2.1:443", Errno::ADDRNOTAVAIL, "\"0.0.0.0:443\""),
-            ("[2001:db8::1]:443", Errno::ADDRNOTAVAIL, "\"[::]:443\""),
+            (
+                "192.0.2.1:443",
+                Errno::ADDRNOTAVAIL,
+                "\"0.0.0.0:443\" for all",
+            ),
+            (
+                "[2001:db8::1]:443",
+                Errno::ADDRNOTAVAIL,
+                "\"[::]:443\" for all",
+            ),
             ("[::]:443", Errno::AFNOSUPPORT, "write \"0.0.0.0:443\""),
             ("[::1]:443", Errno::AFNOSUPPORT, "write \"127.0.0.1:443\""),
             ("[::]:443", Errno::MFILE, "LimitNOFILE="),

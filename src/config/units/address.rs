@@ -136,7 +136,10 @@ pub fn host_pattern(text: &str) -> Result<HostPattern, Error> {
         return Err(superfluous("a port", host));
     }
     match text.strip_prefix("*.") {
-        Some(parent) => name(parent).map(HostPattern::Below).map_err(below),
+        Some(parent) if !parent.contains('*') => {
+            name(parent).map(HostPattern::Below).map_err(below)
+        }
+        Some(_) => Err(below(Error::Empty)),
         None if text.contains('*') => Err(Error::Malformed {
             expected: "a pattern with its * in front",
             remedy: STAR.to_owned(),
@@ -158,7 +161,17 @@ pub fn unix_path(text: &str) -> Result<PathBuf, Error> {
         let meant = format!("unix:/{}", trimmed.trim_matches('/'));
         return Err(Error::Malformed {
             expected: "\"unix:\" and an absolute path",
-            remedy: write_accepted(meant, unix_path, UNIX),
+            remedy: write_accepted(
+                meant,
+                |meant| {
+                    if meant == text || meant == "unix:/" {
+                        Err(Error::Empty)
+                    } else {
+                        unix_path(meant)
+                    }
+                },
+                UNIX,
+            ),
         });
     }
     if path.len() > UNIX_PATH {
