@@ -176,11 +176,12 @@ impl ProblemKind {
 /// The command that sets a user's password. A name that was escaped to be printed cannot be typed, so `USER` stands in
 /// its place.
 pub fn add_command(file: &Path, user: Option<&str>) -> String {
-    let typed = user.filter(|user| !user.contains('\\') && !user.starts_with('-'));
+    let typed = user.map(|user| user.replace("\\'", "'").replace("\\\"", "\""));
+    let typed = typed.filter(|user| !user.contains('\\') && !user.starts_with('-'));
     format!(
         "tidegate htpasswd add {} {}",
         shell_word(&file.to_string_lossy()),
-        typed.map_or_else(|| "USER".to_owned(), shell_word)
+        typed.map_or_else(|| "USER".to_owned(), |user| shell_word(&user))
     )
 }
 

@@ -28,6 +28,7 @@ mod drain;
 mod early;
 mod endpoints;
 mod failures;
+mod findings;
 mod forwarded;
 mod framing;
 mod grammar;
