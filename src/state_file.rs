@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 /// 0700, unless it is there already.
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
@@ -21,7 +22,7 @@ pub(crate) fn may_make(dir: &Path) -> io::Result<()> {
     let mut existing = dir;
     loop {
         match fs::metadata(existing) {
-            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(found) if !found.is_dir() => return Err(Errno::NOTDIR.into()),
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::config::problem::{Place, Problem, Problems};
@@ -91,7 +92,7 @@ pub(super) fn check_state_dir(config: &Config, problems: &mut Problems) {
 /// Whether a file could be opened to append to it, or made. It is not opened: opening a pipe waits for a reader.
 fn may_append(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if found.is_dir() => Err(Errno::ISDIR.into()),
         Ok(_) => Ok(access(path, Access::WRITE_OK)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?)

@@ -236,7 +236,7 @@ fn the_reference_is_accepted_as_it_is_and_with_every_key() {
         let own = dir.path().to_str().unwrap();
         let text = text
             .replace("/var/log/tidegate", own)
-            .replace("/var/lib/tidegate", own);
+            .replace("/var/lib/tidegate", "state");
         fs::write(&file, text).unwrap();
         let (config, mut problems) = config::load(&file);
         let config = config.unwrap_or_else(|| panic!("{problems}"));
