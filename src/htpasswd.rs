@@ -43,6 +43,14 @@ pub struct Users {
     prevailing: Option<Entry>,
 }
 
+/// Hashes of one file that take so different a time to check that the time of a response shows which users exist.
+pub struct UnevenTimes<'a> {
+    /// The scheme that takes longest.
+    pub slowest: Scheme,
+    /// The users whose checks take less than half of that time, in the order of the lines.
+    pub quicker: Vec<(&'a [u8], &'a Entry)>,
+}
+
 /// What a file gave: its users, and what is wrong with it.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -117,16 +125,15 @@ impl Users {
         self.prevailing.as_ref()
     }
 
-    /// If checks of some users' passwords take less than half the time of the slowest ones: the slowest scheme, and those
-    /// users in the order of the lines. An unknown user takes the time of the most common scheme, so such a difference
+    /// The users whose passwords are checked in less than half the time of the slowest ones, if there are any. An unknown user takes the time of the most common scheme, so such a difference
     /// shows which names exist.
-    pub fn quicker(&self) -> Option<(Scheme, Vec<(&[u8], &Entry)>)> {
+    pub fn uneven_times(&self) -> Option<UnevenTimes<'_>> {
         let schemes = self.entries.values().map(|entry| entry.scheme);
         let slowest = schemes.max_by_key(|scheme| (scheme.microseconds(), *scheme))?;
         let is_quicker = |entry: &Entry| 2 * entry.scheme.microseconds() < slowest.microseconds();
         let mut quicker = self.by_line();
         quicker.retain(|(_, entry)| is_quicker(entry));
-        (!quicker.is_empty()).then_some((slowest, quicker))
+        (!quicker.is_empty()).then_some(UnevenTimes { slowest, quicker })
     }
 
     fn new(entries: HashMap<Box<[u8]>, Entry>) -> Self {

@@ -85,7 +85,7 @@ impl AdminSocket {
 
 /// What to do about a path at which no socket can be made, by its cause.
 fn remedy(path: &Path, error: &io::Error) -> String {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     match error.kind() {
         io::ErrorKind::NotFound => format!(
             "mkdir -p {}, and let the proxy's user write there, or set RuntimeDirectory= in the unit",

@@ -12,7 +12,7 @@ use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Placed;
 use crate::config::{Auth, Config};
 use crate::htpasswd::make::USUAL_COST;
-use crate::htpasswd::{self, LiveUsers, Scheme, Severity};
+use crate::htpasswd::{self, LiveUsers, Scheme, Severity, UnevenTimes};
 use crate::live_file::Quiet;
 use crate::registry::is_name;
 
@@ -146,7 +146,7 @@ fn of_lines(path: &Path, group: &[&htpasswd::Problem]) -> Option<Problem> {
 
 /// A warning about hashes that take so different a time to check that the time of a response shows which names exist.
 fn uneven(path: &Path, users: &htpasswd::Users) -> Option<Problem> {
-    let (slowest, quicker) = users.quicker()?;
+    let UnevenTimes { slowest, quicker } = users.uneven_times()?;
     let name = |user: &[u8]| String::from_utf8_lossy(user).into_owned();
     let names = quicker
         .iter()

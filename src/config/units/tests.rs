@@ -518,7 +518,7 @@ fn is_read_as_written<T: fmt::Debug>(
         .min();
     let value = end
         .and_then(|end| quoted.get(..end))
-        .unwrap_or(quoted.trim_end_matches('"'));
+        .unwrap_or_else(|| quoted.trim_end_matches('"'));
     let document = Document::parse("x", &format!("x = \"{value}\""), &[]);
     let written = document
         .root()
