@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, read once, with every problem of it in one report.
 //!
 //! `check`, start and reload all call [`load`]. What a key means is known in `build`, `listen`, `sites`, `routes`, `upstreams`,
-//! `grants` and `auth`;
+//! `grants` and `auth`; `exposure` warns of what is open to every client or cannot work;
 //! the rest knows nothing of tidegate's keys: [`document`] reads the text, [`table`] hands out values
 //! with their places, [`units`] reads what stands in a string, and [`problem`] is what a person sees.
 //! [`nginx`] makes such a file out of nginx's; nothing else here knows of it.
@@ -30,6 +30,7 @@ mod acme;
 mod auth;
 mod build;
 pub mod document;
+mod exposure;
 mod grants;
 mod keys;
 mod lines;
@@ -57,6 +58,8 @@ pub struct Config {
     pub log: Log,
     /// Where the gate keeps what it makes itself.
     pub state_dir: PathBuf,
+    /// Where the paths of logs and of `state.dir` are written.
+    pub places: Places,
     /// Versions of TLS.
     pub tls: tls::Settings,
     /// Where the certificates of sites with `tls = "acme"` come from.
@@ -94,6 +97,17 @@ pub struct Log {
     pub destination: Destination,
     /// One line a request; `None` is off.
     pub access: Option<Destination>,
+}
+
+/// The places of paths that are judged together with the file system. `None` for a path that is not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// `log.file`
+    pub log_file: Option<Place>,
+    /// `log.access_file`
+    pub access_file: Option<Place>,
+    /// `state.dir`
+    pub state_dir: Option<Place>,
 }
 
 /// A certificate authority that speaks ACME.
@@ -152,6 +166,8 @@ pub enum Certificate {
 /// One `[[site.route]]`.
 #[derive(Clone, Debug)]
 pub struct Route {
+    /// Where its `auth`, or that of its site, is written.
+    pub auth_place: Place,
     /// The prefix.
     pub path: String,
     /// Whether `/v2/` below it is a registry's.

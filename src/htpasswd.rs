@@ -32,13 +32,23 @@ pub use bcrypt_hash::MAX_COST;
 pub use hash::{Rejection, Scheme};
 pub use live::{Change, Event, LiveUsers};
 pub use parse::{Listed, list, parse};
-pub use problem::{BadLine, Problem, ProblemKind, Severity, Untidy};
+pub use problem::{
+    BadLine, Problem, ProblemKind, Severity, Untidy, add_command, is_invisible, shell_word,
+};
 
 /// The users of one file who can sign in. Names are byte strings, compared byte for byte.
 #[derive(Default)]
 pub struct Users {
     entries: HashMap<Box<[u8]>, Entry>,
     prevailing: Option<Entry>,
+}
+
+/// Hashes of one file that take so different a time to check that the time of a response shows which users exist.
+pub struct UnevenTimes<'a> {
+    /// The scheme that takes longest.
+    pub slowest: Scheme,
+    /// The users whose checks take less than half of that time, in the order of the lines.
+    pub quicker: Vec<(&'a [u8], &'a Entry)>,
 }
 
 /// What a file gave: its users, and what is wrong with it.
@@ -113,6 +123,17 @@ impl Users {
     /// equally common ones), it takes as long as a real check, and no password matches it. None without users.
     pub fn prevailing(&self) -> Option<&Entry> {
         self.prevailing.as_ref()
+    }
+
+    /// The users whose passwords are checked in less than half the time of the slowest ones, if there are any. An unknown user takes the time of the most common scheme, so such a difference
+    /// shows which names exist.
+    pub fn uneven_times(&self) -> Option<UnevenTimes<'_>> {
+        let schemes = self.entries.values().map(|entry| entry.scheme);
+        let slowest = schemes.max_by_key(|scheme| (scheme.microseconds(), *scheme))?;
+        let is_quicker = |entry: &Entry| 2 * entry.scheme.microseconds() < slowest.microseconds();
+        let mut quicker = self.by_line();
+        quicker.retain(|(_, entry)| is_quicker(entry));
+        (!quicker.is_empty()).then_some(UnevenTimes { slowest, quicker })
     }
 
     fn new(entries: HashMap<Box<[u8]>, Entry>) -> Self {

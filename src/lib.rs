@@ -273,6 +273,13 @@
 //! - `check --live` changes nothing anywhere. Its push always has the same bytes, so that it leaves one blob however often it
 //!   is made, and sends the password only to a server that shows the configuration's own certificate. A listener that does
 //!   not fit the configuration is an error of a push and a warning otherwise, since a check may come before the reload.
+//! - `check` and `serve` report the same errors. `check` writes nothing, so it asks by the rights of its own process whether
+//!   the logs and the files of `state.dir` could be made. A directory that is missing directly below `/var/log` or
+//!   `/var/lib` is no error of `check`: systemd makes it when it starts the service.
+//! - A remedy that names a value names one that the configuration accepts; the parser of the key has read it.
+//! - `mode = "none"` on a public address is a warning unless the route has an `allow`: `allow = ["all"]` says that every
+//!   client is meant. An upstream that is a listener of the proxy is a warning, not an error: whether a name leads back is
+//!   for DNS to say.
 //! - What could only be set wrong has no key: framing, `Host`, the client's address, the API version.
 
 // 0: words that everyone uses.

@@ -1,7 +1,7 @@
 //! Everything that is built from one config: what a request, a handshake and a connection use.
 //!
 //! Start, reload and `check` all build one here. `check` differs in two things: it makes no files, and
-//! opens no log. A reload builds
+//! opens no log; instead it asks whether this process could. A reload builds
 //! the new one beside the old, takes over what must live on (connections to upstreams, remembered logins,
 //! ticket keys, an open log), and nothing changes before all of it is good. Of live files it takes only what nobody is
 //! writing.
@@ -35,6 +35,7 @@ mod authenticators;
 pub(crate) mod certificates;
 mod issued;
 pub(crate) mod passwords;
+mod paths;
 pub mod rights;
 mod upstreams;
 
@@ -98,6 +99,10 @@ impl Snapshot {
             quiet,
             now: OffsetDateTime::now_utc(),
         };
+        if purpose == Purpose::Check {
+            paths::check_logs(config, problems);
+        }
+        paths::check_state_dir(config, problems);
         let mut notes = Vec::new();
         let logins = builder.logins(problems);
         let access = builder.access(problems);

@@ -7,9 +7,33 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
 /// 0700, unless it is there already.
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Whether [`make_dir`] would succeed and files could be made in `dir`, judged by the rights of this process; nothing is
+/// made. A directory that is missing directly below `/var/lib` counts as there: systemd makes it for a service with
+/// `StateDirectory=`, and `check` runs outside of the service.
+pub(crate) fn may_make(dir: &Path) -> io::Result<()> {
+    let mut existing = dir;
+    loop {
+        match fs::metadata(existing) {
+            Ok(found) if !found.is_dir() => return Err(Errno::NOTDIR.into()),
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        existing = match existing.parent() {
+            Some(parent) if parent == Path::new("/var/lib") => return Ok(()),
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+    }
+    Ok(access(existing, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// Writes a file, perhaps in the place of another: after a crash either the old content or the new is there.

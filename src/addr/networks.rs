@@ -49,6 +49,36 @@ impl Networks {
         holding.map(|network| network.prefix).max()
     }
 
+    /// True when the networks together hold at least half of all IPv4 addresses, or half of the global IPv6 unicast
+    /// addresses (2000::/3): then they are no choice of some clients, in however many pieces they are written.
+    pub fn cover_most_addresses(&self) -> bool {
+        let global = Cidr::new(IpAddr::V6(Ipv6Addr::from(0x2000_u128 << 112)), 3);
+        let (first, last) = global.range();
+        self.count(true, 0, u128::from(u32::MAX)) >= 1 << 31
+            || self.count(false, first, last) >= (last - first).div_ceil(2)
+    }
+
+    /// How many addresses of one kind, from `first` to `last`, are in the networks.
+    fn count(&self, is_ipv4: bool, first: u128, last: u128) -> u128 {
+        let of_kind = |network: &&Cidr| network.address.is_ipv4() == is_ipv4;
+        let mut ranges: Vec<_> = self
+            .0
+            .iter()
+            .filter(of_kind)
+            .map(|network| network.range())
+            .collect();
+        ranges.sort_unstable();
+        let (mut count, mut next) = (0, first);
+        for (from, to) in ranges {
+            let (from, to) = (from.max(next), to.min(last));
+            if from <= to {
+                count += to - from + 1;
+                next = to + 1;
+            }
+        }
+        count
+    }
+
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -68,9 +98,15 @@ impl Cidr {
         Self { address, prefix }
     }
 
-    /// True when its prefix is empty: every address of its kind.
-    pub fn is_everything(self) -> bool {
-        self.prefix == 0
+    /// Its first and its last address as numbers.
+    fn range(self) -> (u128, u128) {
+        let (first, bits) = match self.address {
+            IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
+            IpAddr::V6(address) => (u128::from(address), 128),
+        };
+        let host = bits - u32::from(self.prefix);
+        let span = 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1);
+        (first, first | span)
     }
 
     /// `address` is canonical.

@@ -99,8 +99,18 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
         Snapshot::build(&config, None, Purpose::Check, &mut problems);
         return Err(Ended::refused(&problems));
     }
-    let log = super::log::start(&config.log)
-        .map_err(|error| Ended::unable(format!("cannot write log.file: {error}")))?;
+    let log = match super::log::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            // In the words of `check`, and with everything else that is wrong.
+            Snapshot::build(&config, None, Purpose::Check, &mut problems);
+            return Err(if problems.has_errors() {
+                Ended::refused(&problems)
+            } else {
+                Ended::unable(format!("cannot write log.file: {error}"))
+            });
+        }
+    };
     let pid_file = if succeeds {
         None
     } else {

@@ -7,7 +7,7 @@ use std::path::Path;
 use http::Uri;
 
 use super::problem::Problem;
-use super::table::Table;
+use super::table::{Placed, Table};
 use super::units::{self, Host, HostPattern};
 use super::{Acme, problem};
 use crate::acme::LETS_ENCRYPT;
@@ -26,36 +26,32 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Acme {
     }
 }
 
-/// Says of each host for which the authority would issue nothing why it would not.
-pub(super) fn check_hosts(site: &Table<'_>) {
-    // What is no host has been reported.
-    let Some(hosts) = site.strings("hosts") else {
-        return;
-    };
-    for host in hosts.value {
-        let (what, why) = match units::host_pattern(&host.value) {
-            Ok(HostPattern::Below(_)) => (
+/// Reports each host of a site with `tls = "acme"` for which no authority would issue a certificate, with the reason.
+pub(super) fn check_hosts(site: &Table<'_>, hosts: &[Placed<HostPattern>]) {
+    for host in hosts {
+        let (what, why) = match &host.value {
+            HostPattern::Below(_) => (
                 "a wildcard",
                 "certificates for wildcards are issued over dns-01 alone, and the gate cannot change the DNS",
             ),
-            Ok(HostPattern::Any) => (
+            HostPattern::Any => (
                 "any host",
                 "a certificate is for names, so there must be some",
             ),
-            Ok(HostPattern::Exact(Host::Address(_))) => {
+            HostPattern::Exact(Host::Address(_)) => {
                 ("an address", "the gate asks for certificates of names only")
             }
-            Ok(HostPattern::Exact(Host::Name(name))) if !name.contains('.') => (
+            HostPattern::Exact(Host::Name(name)) if !name.contains('.') => (
                 "a name of this network",
                 "certificates are issued for names of the public DNS",
             ),
-            _ => continue,
+            HostPattern::Exact(Host::Name(_)) => continue,
         };
         let problem = Problem::error(
             host.place,
             format!(
                 "{} is {what}, which tls = \"acme\" cannot serve",
-                problem::quote(&host.value)
+                problem::quote(&host.value.to_string())
             ),
         );
         site.report(problem.because(why).fix(

@@ -103,7 +103,8 @@ fn challenge(auth: &Table<'_>, realm: Option<Placed<String>>) -> Option<HeaderVa
         let place = realm.map(|realm| realm.place);
         auth.report(
             Problem::error(place, "the realm holds a control character")
-                .because("it stands in a header"),
+                .because("it stands in a header (RFC 9110 section 5.5)")
+                .fix("use visible characters and blanks"),
         );
     }
     challenge

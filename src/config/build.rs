@@ -10,9 +10,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::document::Document;
 use super::listen::{Listen, listen};
-use super::problem::Problem;
+use super::problem::{Place, Problem};
 use super::table::Table;
-use super::{Config, Log, acme, sites, units};
+use super::{Config, Log, Places, acme, exposure, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::body::Floor;
 use crate::listen::Binding;
@@ -31,8 +31,9 @@ pub(super) struct UpstreamLimits {
 pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
     let root = document.root();
     let listen = listen(&root);
-    let log = log(&root, base);
-    let state_dir = state_dir(&root, base);
+    let mut places = Places::default();
+    let log = log(&root, base, &mut places);
+    let state_dir = state_dir(&root, base, &mut places);
     let tls = tls_settings(&root);
     let limits = root.table("limits");
     let limits = limits.as_ref();
@@ -42,6 +43,10 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         wait: wait(limits, "upstream_wait", 5),
     };
     let connection = connection(limits);
+    let sites = sites::read(&root, base, upstream);
+    if let Some(listen) = &listen {
+        exposure::check(&root, listen, &sites);
+    }
     let config = Config {
         service: service(limits, listen.as_ref(), connection.floor),
         connection,
@@ -52,17 +57,18 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         h2_memory: bytes(limits, "h2_memory", MIB..=MIB * MIB, 256 * 1024 * 1024),
         basic_size: bytes(limits, "basic_size", 16..=64 * KIB, 1024),
         drain: wait(limits, "drain", 30),
-        sites: sites::read(&root, base, upstream),
+        sites,
         listen: listen?,
         log,
         state_dir,
+        places,
         tls,
         acme: acme::read(&root, base),
     };
     Some(config)
 }
 
-fn log(root: &Table<'_>, base: &Path) -> Log {
+fn log(root: &Table<'_>, base: &Path, places: &mut Places) -> Log {
     let mut log = Log {
         level: LevelFilter::INFO,
         json: false,
@@ -87,22 +93,23 @@ fn log(root: &Table<'_>, base: &Path) -> Log {
     }) {
         log.json = json.value;
     }
-    let file = |key| {
-        table
-            .parse(key, units::text)
-            .map(|path| Destination::File(base.join(path.value)))
+    let file = |key, place: &mut Option<Place>| {
+        let path = table.parse(key, units::text)?;
+        *place = Some(path.place);
+        Some(Destination::File(base.join(path.value)))
     };
-    log.destination = file("file").unwrap_or(Destination::Stdout);
-    let access = file("access_file").unwrap_or(Destination::Stdout);
+    log.destination = file("file", &mut places.log_file).unwrap_or(Destination::Stdout);
+    let access = file("access_file", &mut places.access_file).unwrap_or(Destination::Stdout);
     log.access = table.boolean_or("access", true).then_some(access);
     log
 }
 
 /// systemd names the directory that belongs to the unit.
-fn state_dir(root: &Table<'_>, base: &Path) -> PathBuf {
+fn state_dir(root: &Table<'_>, base: &Path, places: &mut Places) -> PathBuf {
     let written = root
         .table("state")
         .and_then(|state| state.parse("dir", units::text));
+    places.state_dir = written.as_ref().map(|dir| dir.place);
     match (written, std::env::var_os("STATE_DIRECTORY")) {
         (Some(dir), _) => base.join(dir.value),
         (None, Some(dir)) => PathBuf::from(dir),

@@ -43,11 +43,23 @@ impl Document {
         let lines = Lines::new(text);
         let (root, faults) = syntax::read(&lines);
         let mut problems = Problems::new(file);
-        for fault in faults.iter().take(FAULTS_SHOWN) {
+        let is_echo = |pair: &[syntax::Fault]| match pair {
+            [before, fault] => {
+                lines.line(before.at) + 1 == lines.line(fault.at) && fault.is_echo_of(before)
+            }
+            _ => false,
+        };
+        let echoes = faults.windows(2).map(is_echo);
+        let own = std::iter::once(false).chain(echoes).zip(&faults);
+        let own: Vec<_> = own
+            .filter(|(is_echo, _)| !is_echo)
+            .map(|(_, fault)| fault)
+            .collect();
+        for fault in own.iter().take(FAULTS_SHOWN) {
             problems.push(fault.describe(lines.place(fault.at), text));
         }
-        if let Some(next) = faults.get(FAULTS_SHOWN) {
-            let more = faults.len() - FAULTS_SHOWN;
+        if let Some(next) = own.get(FAULTS_SHOWN) {
+            let more = own.len() - FAULTS_SHOWN;
             let what = format!("and {more} more syntax errors from here on");
             problems.push(Problem::error(lines.place(next.at), what));
         }

@@ -162,6 +162,7 @@ impl Reading<'_> {
                         self.named.insert(user.place, user.clone());
                     }
                 }
+                None if self.groups.is_unread(group) => {}
                 None => table.report(unknown_group(&who, group, self.groups)),
             },
         }
@@ -189,7 +190,7 @@ fn unknown_group(who: &Placed<String>, group: &str, groups: &Groups) -> Problem 
 /// A list with something in it.
 fn list(table: &Table<'_>, key: &'static str, example: &str) -> Option<Vec<Placed<String>>> {
     let list = table.required(key, example).strings(key)?;
-    if list.is_empty() {
+    if list.is_written_empty() {
         let what = format!("{} is empty", table.dotted(key));
         table.report(
             Problem::error(list.place, what)
@@ -197,7 +198,7 @@ fn list(table: &Table<'_>, key: &'static str, example: &str) -> Option<Vec<Place
                 .fix(format!("write {example}, or remove the grant")),
         );
     }
-    Some(list.value)
+    Some(list.value.into_items())
 }
 
 fn pattern(table: &Table<'_>, text: &Placed<String>) -> Option<Pattern> {
@@ -223,8 +224,11 @@ fn pattern(table: &Table<'_>, text: &Placed<String>) -> Option<Pattern> {
         );
         let lower = text.to_ascii_lowercase();
         let helps = Pattern::parse(&lower).is_ok_and(|lower| lower.can_match());
-        let remedy = helps.then(|| format!("write {}", quote(&lower)));
-        table.report(Problem { remedy, ..warning });
+        table.report(warning.fix(if helps {
+            units::write(&lower)
+        } else {
+            "write a name that a repository can have, as in \"team/app\"".to_owned()
+        }));
     }
     Some(pattern)
 }

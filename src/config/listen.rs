@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::build::cores;
 use super::networks::networks;
 use super::problem::Problem;
-use super::table::Table;
+use super::table::{Placed, Table};
 use super::units::{self, Host};
 use crate::addr::Networks;
 use crate::listen::Binding;
@@ -79,31 +79,13 @@ pub(super) fn listen(root: &Table<'_>) -> Option<Listen> {
     let listen = root
         .required("listen", "[listen] with https = [\"[::]:443\"]")
         .table("listen")?;
-    let bindings = |key| -> Vec<Binding> {
-        let list = listen.parse_each(key, units::binding);
-        list.map(|list| {
-            list.value
-                .into_iter()
-                .map(|binding| binding.value)
-                .collect()
-        })
-        .unwrap_or_default()
-    };
-    let https = bindings("https");
-    let http = bindings("http");
+    let https = bindings(&listen, "https");
+    let http = bindings(&listen, "http");
     let admin = admin(&listen);
     let workers = listen.integer_or("workers", 1..=256, cores().min(MOST_WORKERS));
     let proxy_protocol = networks(&listen, "proxy_protocol");
     let trusted_proxies = networks(&listen, "trusted_proxies");
     listen.required("https", "https = [\"[::]:443\"]");
-    if https.is_empty()
-        && let Some(place) = listen.place_of("https")
-    {
-        listen.report(
-            Problem::error(place, "listen.https names no usable address")
-                .fix("write https = [\"[::]:443\"]"),
-        );
-    }
     report_twice(&listen, "http", &http, ("https", &https));
     let own = admin.binding().cloned();
     report_twice(&listen, "admin", own.as_slice(), ("https", &https));
@@ -118,6 +100,21 @@ pub(super) fn listen(root: &Table<'_>) -> Option<Listen> {
     })
 }
 
+fn bindings(listen: &Table<'_>, key: &'static str) -> Vec<Binding> {
+    let Some(list) = listen.parse_each(key, units::binding) else {
+        return Vec::new();
+    };
+    if key == "https" && list.is_written_empty() {
+        listen.report(
+            Problem::error(list.place, "listen.https is empty")
+                .because("the proxy would serve nothing")
+                .fix("write https = [\"[::]:443\"]"),
+        );
+    }
+    let list = list.value.into_iter();
+    list.map(|binding| binding.value).collect()
+}
+
 fn report_twice(
     listen: &Table<'_>,
     key: &'static str,
@@ -128,7 +125,9 @@ fn report_twice(
     if let Some(twice) = fixed.find(|binding| all.contains(binding)) {
         let what = format!("{twice} stands in both listen.{before} and listen.{key}");
         listen.report(
-            Problem::error(listen.place_of(key), what).because("one socket speaks one of the two"),
+            Problem::error(listen.place_of(key), what)
+                .because("one socket speaks one of the two")
+                .fix("write another port in one of them"),
         );
     }
 }
@@ -136,20 +135,28 @@ fn report_twice(
 fn admin(listen: &Table<'_>) -> Admin {
     let socket = listen.parse("admin", socket);
     let allow = listen.parse_each("admin_allow", units::network);
-    let allow = allow.map(|list| list.value).unwrap_or_default();
-    for network in allow.iter().filter(|network| network.is_everything()) {
-        let what = format!("listen.admin_allow: {} is every address", network.value);
+    let place = allow.as_ref().map(|list| list.place);
+    let allow = allow
+        .map(|list| list.value.into_items())
+        .unwrap_or_default();
+    let allow: Networks = allow.into_iter().map(|network| network.value).collect();
+    if allow.cover_most_addresses() {
         listen.report(
-            Problem::warning(network.place, what)
-                .because("whoever reaches the port sees who moves what, without a password")
-                .fix("name the machines that watch, such as Prometheus's"),
+            Problem::warning(place, "listen.admin_allow holds nearly every address")
+                .because("any client that reaches the port sees which user moves what, without a password")
+                .fix("name the machines that monitor the proxy, such as the one that runs Prometheus"),
         );
     }
+    if let Some(socket) = &socket {
+        check_admin_address(listen, socket);
+    }
     let hosts = listen.parse_each("admin_hosts", units::host);
-    let hosts = hosts.map(|list| list.value).unwrap_or_default();
+    let hosts = hosts
+        .map(|list| list.value.into_items())
+        .unwrap_or_default();
     Admin {
         socket: socket.map(|socket| socket.value),
-        allow: allow.into_iter().map(|network| network.value).collect(),
+        allow,
         // An address is a name that nobody can make his own.
         hosts: hosts
             .into_iter()
@@ -161,9 +168,43 @@ fn admin(listen: &Table<'_>) -> Admin {
     }
 }
 
+/// Warns of an admin listener on all addresses that answers to this machine alone.
+fn check_admin_address(listen: &Table<'_>, socket: &Placed<AdminSocket>) {
+    let AdminSocket::Tcp(Binding::Address(address)) = socket.value else {
+        return;
+    };
+    if !address.ip().is_unspecified() || listen.place_of("admin_allow").is_some() {
+        return;
+    }
+    let what = format!("listen.admin is on all addresses of this machine ({address})");
+    let loopback = if address.is_ipv4() {
+        "127.0.0.1"
+    } else {
+        "[::1]"
+    };
+    listen.report(
+        Problem::warning(socket.place, what)
+            .because("without listen.admin_allow the proxy answers there to this machine alone, and any client may connect")
+            .fix(format!(
+                "{}, or name the machines that monitor the proxy in listen.admin_allow",
+                units::write(format_args!("{loopback}:{}", address.port()))
+            )),
+    );
+}
+
 fn socket(text: &str) -> Result<AdminSocket, units::Error> {
     if text.starts_with("unix:") {
         return units::unix_path(text).map(AdminSocket::Unix);
+    }
+    if text.starts_with('/') {
+        return Err(units::Error::Malformed {
+            expected: "an address and a port, or \"unix:\" and a path",
+            remedy: units::write_accepted(
+                format_args!("unix:{text}"),
+                units::unix_path,
+                "write \"unix:/run/tidegate/admin.sock\"",
+            ),
+        });
     }
     units::binding(text).map(AdminSocket::Tcp)
 }

@@ -1,23 +1,31 @@
-//! Lists of networks, and a word about one that is everywhere.
+//! The keys of `[listen]` that name the peers which the proxy believes, with a warning if they are nearly all peers.
 //!
-//! Called by `build`.
+//! Called by `listen`.
 
 use super::problem::Problem;
 use super::table::Table;
 use super::units;
 use crate::addr::Networks;
 
-/// A key whose value is whom the gate believes.
+/// Reads a key that names the peers which the proxy believes.
 pub(super) fn networks(table: &Table<'_>, key: &'static str) -> Networks {
     let list = table.parse_each(key, units::network);
-    let networks = list.map(|list| list.value).unwrap_or_default();
-    for network in networks.iter().filter(|network| network.is_everything()) {
-        let what = format!("{}: {} is every address", table.dotted(key), network.value);
+    let Some(list) = list else {
+        return Networks::default();
+    };
+    let place = list.place;
+    let networks: Networks = list
+        .value
+        .into_iter()
+        .map(|network| network.value)
+        .collect();
+    if networks.cover_most_addresses() {
+        let what = format!("{} holds nearly every address", table.dotted(key));
         table.report(
-            Problem::warning(network.place, what)
-                .because("whoever gets at a port of the gate is believed to be any client")
-                .fix("name the proxies, unless a firewall lets nobody else in"),
+            Problem::warning(place, what)
+                .because("any client that reaches a port of the proxy is believed to be any other client")
+                .fix("name the proxies, unless a firewall lets no other client in"),
         );
     }
-    networks.into_iter().map(|network| network.value).collect()
+    networks
 }

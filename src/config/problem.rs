@@ -47,7 +47,8 @@ pub struct Problem {
     pub remedy: Option<String>,
 }
 
-/// The problems of one file, shown in the order of their places.
+/// The problems of one file, shown in the order of their places: the warnings first, then the errors, so that the errors
+/// are what a terminal still shows after a long report.
 #[derive(Clone, Debug)]
 pub struct Problems {
     file: PathBuf,
@@ -222,10 +223,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem as `FILE:LINE:COLUMN: …`, each followed by a line feed.
+/// Every problem as `FILE:LINE:COLUMN: …`, each followed by a line feed; errors after warnings.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.sorted() {
+        for problem in self.warnings().chain(self.errors()) {
             escape(f, &self.file.to_string_lossy())?;
             let gap = if problem.place.is_some() { ":" } else { ": " };
             writeln!(f, "{gap}{problem}")?;
@@ -242,7 +243,8 @@ impl fmt::Display for Problems {
     }
 }
 
-/// What someone wrote, in quotation marks: escaped, and cut when it is long.
+/// What someone wrote, in quotation marks: escaped, and cut when it is long. For messages only; a value that is to be
+/// copied into the file is written by `units::write`.
 pub fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars().take(QUOTED) {
@@ -282,9 +284,8 @@ fn quiet(text: &str) -> String {
 }
 
 /// Control characters, line separators, and what reorders or hides the text around it.
-fn is_unprintable(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+pub(super) fn is_unprintable(character: char) -> bool {
+    crate::htpasswd::is_invisible(character)
 }
 
 /// Nobody mends more in one go.

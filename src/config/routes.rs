@@ -2,7 +2,7 @@
 //!
 //! Called by `sites` alone. What a route says beside where it leads and who may use it is read in the files below.
 
-use super::problem::Problem;
+use super::problem::{Place, Problem};
 use super::sites::Reader;
 use super::table::{Placed, Table};
 use super::units;
@@ -40,17 +40,22 @@ impl Reader<'_, '_> {
         &self,
         route: &Table<'_>,
         site_auth: Option<&Auth>,
-        has_site_auth: bool,
+        site_place: Option<Place>,
     ) -> Option<Lead> {
         route.required("path", "path = \"/v2/\"");
         let path = route.parse("path", units::path_prefix);
+        if let Some(path) = &path {
+            check_case(route, path);
+        }
         if route.place_of("respond").is_some() {
             return respond::read(route, path).map(Lead::Response);
         }
         route.required("upstream", "upstream = \"http://127.0.0.1:5000\"");
-        let auth = self.auth_of(route, site_auth, has_site_auth);
-        let route = self.route(route, path, auth)?;
-        Some(Lead::Route(Box::new(route)))
+        let auth = self.auth_of(route, site_auth, site_place.is_some());
+        let auth_place = route.place_of("auth").or(site_place);
+        let mut read = self.route(route, path, auth)?;
+        read.auth_place = auth_place.unwrap_or(read.auth_place);
+        Some(Lead::Route(Box::new(read)))
     }
 
     /// The route's own, or its site's.
@@ -61,7 +66,7 @@ impl Reader<'_, '_> {
         has_site_auth: bool,
     ) -> Option<Auth> {
         let own = route.table("auth");
-        if own.is_none() && !has_site_auth {
+        if !has_site_auth {
             route.required(
                 "auth",
                 "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }, here or in the site",
@@ -99,6 +104,7 @@ impl Reader<'_, '_> {
         let admission = networks::admission(route, auth.as_ref(), granted.as_ref());
         let cors = origins::cors(route);
         Some(Route {
+            auth_place: route.place(),
             path: path?.value,
             registry,
             auth: auth?,
@@ -111,6 +117,22 @@ impl Reader<'_, '_> {
             granted,
         })
     }
+}
+
+/// Warns of a path that is the registry's but for the case of its letter.
+fn check_case(route: &Table<'_>, path: &Placed<String>) {
+    let Some(rest) = path.strip_prefix("/V2") else {
+        return;
+    };
+    if !rest.is_empty() && !rest.starts_with('/') {
+        return;
+    }
+    let what = format!("no registry client ever asks for {}", path.value);
+    route.report(
+        Problem::warning(path.place, what)
+            .because("the API is below /v2/, and upper and lower case are different paths (RFC 3986 section 6.2.2.1)")
+            .fix(units::write(format_args!("/v2{rest}"))),
+    );
 }
 
 /// Tokens are for repositories, and docker asks for all of them where `/v2/` is.

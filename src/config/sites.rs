@@ -9,7 +9,7 @@ use super::build::UpstreamLimits;
 use super::grants::Groups;
 use super::problem::Problem;
 use super::routes::Lead;
-use super::table::{Table, Written};
+use super::table::{Placed, Table, Written};
 use super::units::{self, Host, HostPattern};
 use super::{Certificate, Clients, Site, acme};
 use crate::forward::Origin;
@@ -45,10 +45,11 @@ pub(super) struct Reader<'a, 'b> {
 
 impl Reader<'_, '_> {
     fn site(&self, taken: &mut HashMap<String, usize>) -> Option<Site> {
-        let hosts = self.hosts(taken);
+        let patterns = self.hosts();
+        let hosts = self.names(&patterns, taken);
         let certificate = self.certificate();
         if let Some(Certificate::Acme(_)) = certificate {
-            acme::check_hosts(self.table);
+            acme::check_hosts(self.table, &patterns);
         }
         let clients = self.clients();
         let external = self
@@ -60,13 +61,13 @@ impl Reader<'_, '_> {
             });
         let auth_table = self.table.table("auth");
         let auth = auth_table.as_ref().and_then(|auth| self.auth(auth));
-        let site_auth = auth_table.is_some();
+        let site_place = self.table.place_of("auth");
         self.table
             .required("route", "[[site.route]] with path, upstream and auth");
         let tables = self.table.tables("route");
         let leads: Vec<_> = tables
             .iter()
-            .map(|route| self.lead(route, auth.as_ref(), site_auth))
+            .map(|route| self.lead(route, auth.as_ref(), site_place))
             .collect();
         self.check_paths(&tables, &leads);
         let (mut routes, mut responses) = (Vec::new(), Vec::new());
@@ -86,20 +87,29 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn hosts(&self, taken: &mut HashMap<String, usize>) -> Vec<String> {
+    fn hosts(&self) -> Vec<Placed<HostPattern>> {
         self.table
             .required("hosts", "hosts = [\"docker.example.com\"]");
         let Some(list) = self.table.parse_each("hosts", units::host_pattern) else {
             return Vec::new();
         };
-        if list.value.is_empty() {
-            self.table.report(
-                Problem::error(list.place, "site.hosts is empty")
-                    .fix("name the hosts that clients use"),
-            );
+        if list.is_written_empty() {
+            self.table
+                .report(Problem::error(list.place, "site.hosts is empty").fix(
+                    "write hosts = [\"docker.example.com\"], with the hosts that clients use",
+                ));
         }
+        list.value.into_items()
+    }
+
+    /// The hosts as [`Site::hosts`] has them; `taken` has those of the sites before, with their lines.
+    fn names(
+        &self,
+        patterns: &[Placed<HostPattern>],
+        taken: &mut HashMap<String, usize>,
+    ) -> Vec<String> {
         let mut hosts = Vec::new();
-        for host in list.value {
+        for host in patterns {
             let name = match &host.value {
                 HostPattern::Exact(Host::Name(name)) => name.clone(),
                 HostPattern::Exact(Host::Address(address)) => address.to_string(),
@@ -110,7 +120,8 @@ impl Reader<'_, '_> {
                 let what = format!("the host {name} was named before, in line {line}");
                 self.table.report(
                     Problem::error(host.place, what)
-                        .because("only the first site would ever get its requests"),
+                        .because("only the first site would ever get its requests")
+                        .fix("remove it here, or in the other site"),
                 );
             }
             hosts.push(name);
@@ -228,7 +239,7 @@ mod tests {
     /// What is said of routes by their path and upstream, those that are no registry with a `!` in front.
     fn said(routes: &[(&str, &str)]) -> String {
         let mut text =
-            "[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n"
+            "[listen]\nhttps = [\"[::1]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n"
                 .to_owned();
         for (path, upstream) in routes {
             let registry = if path.starts_with('!') {

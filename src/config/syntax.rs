@@ -80,10 +80,20 @@ impl Fault {
         if self.is(NO_VALUE) {
             return problem.fix("write key = value");
         }
+        if self.is(NO_COMMA) {
+            return problem
+                .fix("close the list with ] above, or write a comma between its elements");
+        }
         if self.is("unclosed array,") || self.is("unclosed inline table") {
             return problem.fix("look above for a [ or { that is not closed");
         }
         problem
+    }
+
+    /// Whether this fault is only there because of the one in the line before: in a list that is not closed, each further
+    /// line is taken for an element.
+    pub(super) fn is_echo_of(&self, before: &Self) -> bool {
+        self.is(NO_COMMA) && before.is(NO_COMMA)
     }
 
     fn is(&self, start: &str) -> bool {
@@ -224,5 +234,6 @@ fn convert_integer(digits: &DeInteger<'_>) -> Option<i64> {
 
 // The parser's words. Should a later one say it otherwise, less is mended and nothing is wrong.
 const NO_VALUE: &str = "key with no value";
+const NO_COMMA: &str = "missing comma between array elements";
 const HEADER_FAULTS: [&str; 3] = ["unclosed table", "unclosed array table", "invalid table"];
 const UNQUOTED: &str = "string values must be quoted";

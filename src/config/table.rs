@@ -14,7 +14,7 @@ use super::syntax::{Entries, Entry};
 mod read;
 mod values;
 
-pub use values::{Chosen, Written};
+pub use values::{Chosen, List, Written};
 
 /// A table and what was asked of it.
 ///
@@ -106,11 +106,25 @@ impl<'a> Table<'a> {
 
     /// Reports the key when it is not written. `example` is what to add: `hosts = ["a.example.com"]`.
     pub fn required(&self, key: &'static str, example: &str) -> &Self {
-        if self.find(key).is_none() && self.document.is_surely_missing(key) {
+        if self.find(key).is_none()
+            && self.document.is_surely_missing(key)
+            && !self.is_misspelt(key)
+        {
             let what = format!("missing key {}{}", quote(key), self.location());
             self.report(Problem::error(self.place(), what).fix(format!("add {example}")));
         }
         self
+    }
+
+    /// Whether an unknown key of this table resembles `key`. The report of the unknown key says so, and a report of the
+    /// missing one would be a second error for the same fault.
+    fn is_misspelt(&self, key: &'static str) -> bool {
+        let siblings = self.siblings();
+        let mut written = self.entries.keys();
+        written.any(|written| {
+            !siblings.contains(written.as_str())
+                && nearest(written, siblings.iter().copied()) == Some(key)
+        })
     }
 
     /// The key's entry; from now on the key is asked for.
@@ -183,12 +197,20 @@ impl<'a> Table<'a> {
         if let Some(meant) = nearest(key, siblings.iter().copied()) {
             return Some(format!("did you mean {}?", quote(meant)));
         }
-        if let Some(home) = known.iter().find_map(|path| homes(path)) {
+        // A key of a site's own table that is found in an unrelated section, such as file, has nothing to do with it.
+        let is_near = |home: &&str| {
+            let section = self.path.split('.').next();
+            !self.path.contains('.') || home.is_empty() || home.split('.').next() == section
+        };
+        if let Some(home) = known.iter().filter_map(|path| homes(path)).find(is_near) {
             return Some(belongs_into(home));
         }
         let names: Vec<_> = siblings.iter().copied().collect();
-        let is_short = (1..=NAMES_SHOWN).contains(&names.len());
-        is_short.then(|| format!("the keys here are {}", names.join(", ")))
+        if (1..=NAMES_SHOWN).contains(&names.len()) {
+            return Some(format!("the keys here are {}", names.join(", ")));
+        }
+        let home = known.iter().find_map(|path| homes(path));
+        Some(home.map_or_else(|| REFERENCE.to_owned(), belongs_into))
     }
 }
 
@@ -207,6 +229,10 @@ fn belongs_into(home: &str) -> String {
 
 /// Of a table that is something else altogether, these are enough.
 const UNKNOWN_SHOWN: usize = 20;
+
+/// The remedy for a key that resembles no other, in a table with many keys.
+const REFERENCE: &str =
+    "remove it, or look up its name in the sample proxy.toml, which explains every key";
 
 /// More than these do not help.
 const NAMES_SHOWN: usize = 16;

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::nearest::nearest;
-use super::problem::quote;
+use super::problem::{is_unprintable, quote};
 
 mod address;
 mod file;
@@ -42,8 +42,10 @@ pub enum Error {
         unit: String,
         /// Every unit there is.
         units: &'static str,
-        /// The unit that was probably meant.
-        meant: Option<&'static str>,
+        /// The value with the unit that was probably meant.
+        meant: Option<String>,
+        /// A value of the right form.
+        example: &'static str,
     },
     /// Negative, with a fraction, or no number at all.
     #[error("it does not begin with a whole number")]
@@ -100,10 +102,18 @@ impl Error {
     /// What to write instead.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Empty | Self::OutOfRange { .. } => None,
-            Self::NoUnit { example, .. } => Some(format!("write {}", quote(example))),
-            Self::UnknownUnit { meant, .. } => meant.map(|unit| format!("write the unit {unit}")),
-            Self::NotWhole { example } => Some(format!(
+            Self::Empty => Some("write a value between the quotes".to_owned()),
+            Self::OutOfRange { range } => Some(format!("write a value from {range}")),
+            Self::NoUnit { example, .. } => Some(write(example)),
+            Self::UnknownUnit {
+                meant: Some(meant), ..
+            } => Some(write(meant)),
+            Self::NotWhole { example }
+            | Self::UnknownUnit {
+                meant: None,
+                example,
+                ..
+            } => Some(format!(
                 "write a whole number and a unit, as in {}",
                 quote(example)
             )),
@@ -150,10 +160,65 @@ fn suggest(word: &str, words: &[&'static str]) -> String {
     format!("write {}", all.join(" or "))
 }
 
-/// `write "…"`, the remedy of most refusals.
-fn write(value: impl fmt::Display) -> String {
-    format!("write {}", quote(&value.to_string()))
+/// `write "…"`, the remedy of most refusals. The value is a TOML basic string that can be copied into the file as it
+/// stands, so it is never cut.
+pub(super) fn write(value: impl fmt::Display) -> String {
+    let mut remedy = String::from("write \"");
+    for character in value.to_string().chars() {
+        match character {
+            '"' | '\\' => remedy.extend(['\\', character]),
+            _ if is_unprintable(character) => {
+                remedy.push_str(&format!("\\U{:08x}", u32::from(character)));
+            }
+            _ => remedy.push(character),
+        }
+    }
+    remedy.push('"');
+    remedy
 }
+
+/// `write "…"` with the value that was probably meant, if `parse` accepts that value; else `otherwise`. A remedy that
+/// the next run refuses is worse than none.
+pub(super) fn write_accepted<T>(
+    meant: impl fmt::Display,
+    parse: impl FnOnce(&str) -> Result<T, Error>,
+    otherwise: impl Into<String>,
+) -> String {
+    let meant = meant.to_string();
+    if meant.len() <= LONGEST_REMEDY && parse(&meant).is_ok() {
+        write(meant)
+    } else {
+        otherwise.into()
+    }
+}
+
+/// What is wrong with a value that is refused although it would be accepted without the blanks around it, or because it
+/// holds the name of a variable. Otherwise the error stays as it is.
+pub(super) fn explain<T>(
+    text: &str,
+    error: Error,
+    parse: impl FnOnce(&str) -> Result<T, Error>,
+) -> Error {
+    let trimmed = text.trim();
+    if trimmed != text && !trimmed.is_empty() && parse(trimmed).is_ok() {
+        return Error::Superfluous {
+            part: "a blank at an end",
+            why: "blanks between the quotes are a part of the value",
+            remedy: write(trimmed),
+        };
+    }
+    if text.contains("${") || text.starts_with('$') {
+        return Error::Superfluous {
+            part: "a variable",
+            why: "the value is taken as it stands; no variable is put in its place",
+            remedy: "write the value itself, not the name of a variable".to_owned(),
+        };
+    }
+    error
+}
+
+/// Longer than any URL or host name; what is longer was pasted by mistake.
+const LONGEST_REMEDY: usize = 300;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Upstream;
 use super::problem::{Place, Problem};
 use super::sites::Reader;
-use super::table::{Placed, Table, Written};
+use super::table::{List, Placed, Table, Written};
 use super::units::{self, Host, UpstreamUrl};
 use crate::upstream::{Endpoint, EndpointSettings, MOST_ENDPOINTS, Settings};
 
@@ -83,13 +83,13 @@ impl Default for Waits {
     }
 }
 
-type Urls = Placed<Vec<Placed<UpstreamUrl>>>;
+type Urls = Placed<List<UpstreamUrl>>;
 
 /// What the addresses mean together.
 fn check(table: &Table<'_>, urls: &Urls, ca: Option<&Placed<PathBuf>>) {
     check_count(table, urls);
     let mut seen = HashSet::new();
-    for url in &urls.value {
+    for url in urls.iter() {
         if !seen.insert(&url.value) {
             let what = format!("{} stands twice in upstream.urls", url.value);
             table.report(
@@ -100,7 +100,7 @@ fn check(table: &Table<'_>, urls: &Urls, ca: Option<&Placed<PathBuf>>) {
         }
     }
     let place_of = |is_meant: fn(&UpstreamUrl) -> bool| -> Option<Place> {
-        let meant = urls.value.iter().find(|url| is_meant(&url.value));
+        let meant = urls.iter().find(|url| is_meant(&url.value));
         meant.map(|url| url.place)
     };
     let https = place_of(|url| matches!(url, UpstreamUrl::Https { .. }));
@@ -113,7 +113,8 @@ fn check(table: &Table<'_>, urls: &Urls, ca: Option<&Placed<PathBuf>>) {
         );
     }
     if let (Some(ca), None) = (ca, https)
-        && !urls.value.is_empty()
+        && urls.is_whole()
+        && !urls.is_empty()
     {
         table.report(
             Problem::error(
@@ -127,18 +128,17 @@ fn check(table: &Table<'_>, urls: &Urls, ca: Option<&Placed<PathBuf>>) {
 }
 
 fn check_count(table: &Table<'_>, urls: &Urls) {
-    let count = urls.value.len();
-    if count == 0 {
+    let count = urls.len();
+    if urls.is_written_empty() {
         table.report(
-            Problem::error(urls.place, "upstream.urls names no usable address")
+            Problem::error(urls.place, "upstream.urls is empty")
                 .fix("write urls = [\"http://127.0.0.1:5000\"]"),
         );
     }
     if count > MOST_ENDPOINTS {
         let what = format!("upstream.urls names {count} addresses");
-        table.report(
-            Problem::error(urls.place, what).fix(format!("write at most {MOST_ENDPOINTS}")),
-        );
+        table
+            .report(Problem::error(urls.place, what).fix(format!("name at most {MOST_ENDPOINTS}")));
     }
 }
 

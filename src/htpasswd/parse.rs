@@ -9,7 +9,9 @@
 use std::collections::HashMap;
 
 use super::hash::Scheme;
-use super::problem::{BadLine, List, MAX_USER, Problem, ProblemKind, Untidy, printable};
+use super::problem::{
+    BadLine, List, MAX_USER, Problem, ProblemKind, Untidy, is_invisible, printable,
+};
 use super::{Entry, Loaded, Users};
 
 /// Parses the content of a file. Any bytes have a result: bad lines cost their user the login and nobody else.
@@ -124,6 +126,7 @@ impl Reader {
         let (field, after) = split_hash(rest);
         let remarks = [
             (name.trim_ascii() != name).then_some(ProblemKind::Untidy(Untidy::SpaceInName)),
+            has_invisible(name).then_some(ProblemKind::Untidy(Untidy::InvisibleInName)),
             (stored != field).then_some(ProblemKind::Untidy(Untidy::SpaceAroundHash)),
             after.then_some(ProblemKind::Untidy(Untidy::TextAfterReturn)),
             scheme.is_weak().then_some(ProblemKind::Weak(scheme)),
@@ -153,6 +156,12 @@ impl Reader {
             problems: self.problems.finish(),
         }
     }
+}
+
+/// Whether a name of the file holds a character that cannot be seen. Bytes that are no UTF-8 are another matter: they are
+/// shown as U+FFFD.
+fn has_invisible(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| name.chars().any(is_invisible))
 }
 
 /// A comment, or blank.

@@ -4,6 +4,7 @@
 //! safe to print anywhere.
 
 use std::fmt;
+use std::path::Path;
 
 use super::MAX_LISTED;
 use super::hash::{Rejection, Scheme};
@@ -96,6 +97,11 @@ pub enum Untidy {
         "spaces at an end of the user name are part of the name; remove them if the user cannot sign in"
     )]
     SpaceInName,
+    /// Two names that look the same are two users.
+    #[error(
+        "the user name holds a character that cannot be seen and is part of the name; write the name without it, unless clients send it"
+    )]
+    InvisibleInName,
     /// nginx and Apache let nobody in.
     #[error(
         "there are spaces beside the hash, which are ignored here and by no other server; remove them"
@@ -130,6 +136,11 @@ impl Problem {
         }
     }
 
+    /// What is wrong, and what to do about it; a command names `file` and, where there is one, the user.
+    pub fn explain(&self, file: &Path) -> (String, String) {
+        self.kind.explain(file, self.user.as_deref())
+    }
+
     pub(super) fn new(line: usize, name: Option<&[u8]>, kind: ProblemKind) -> Self {
         // Fields in the wrong order put a hash where the name belongs.
         let swapped = |name: &&[u8]| {
@@ -141,6 +152,71 @@ impl Problem {
             kind,
         }
     }
+}
+
+impl ProblemKind {
+    /// Whether two lines have the same problem, and may share one report. Of duplicates each has its own first line.
+    pub fn is_like(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Duplicate { .. }, Self::Duplicate { .. }) => false,
+            _ => self == other,
+        }
+    }
+
+    /// What is wrong, and what to do about it; a command names `file` and, where there is one, the user.
+    pub fn explain(&self, file: &Path, user: Option<&str>) -> (String, String) {
+        let sentence = self.to_string().replace(RENEW, &add_command(file, user));
+        match sentence.split_once("; ") {
+            Some((what, remedy)) => (what.to_owned(), remedy.to_owned()),
+            None => (sentence, String::new()),
+        }
+    }
+}
+
+/// The command that sets a user's password. A name that was escaped to be printed cannot be typed, so `USER` stands in
+/// its place.
+pub fn add_command(file: &Path, user: Option<&str>) -> String {
+    let typed = user.map(|user| user.replace("\\'", "'").replace("\\\"", "\""));
+    let typed = typed.filter(|user| !user.contains('\\') && !user.starts_with('-'));
+    format!(
+        "tidegate htpasswd add {} {}",
+        shell_word(&file.to_string_lossy()),
+        typed.map_or_else(|| "USER".to_owned(), |user| shell_word(&user))
+    )
+}
+
+/// `text` as one word of a POSIX shell.
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_./:@%+=,-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Characters of a name that are printed as nothing or as a blank, or that change the order of the text around them.
+pub fn is_invisible(character: char) -> bool {
+    character != ' '
+        && (character.is_control()
+            || character.is_whitespace()
+            || matches!(
+                character,
+                '\u{ad}'
+                    | '\u{34f}'
+                    | '\u{61c}'
+                    | '\u{115f}'..='\u{1160}'
+                    | '\u{17b4}'..='\u{17b5}'
+                    | '\u{180b}'..='\u{180f}'
+                    | '\u{200b}'..='\u{200f}'
+                    | '\u{202a}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}'
+                    | '\u{2800}'
+                    | '\u{3164}'
+                    | '\u{fe00}'..='\u{fe0f}'
+                    | '\u{feff}'
+                    | '\u{ffa0}'
+                    | '\u{e0000}'..='\u{e0fff}'
+            ))
 }
 
 impl fmt::Display for Problem {
@@ -217,10 +293,18 @@ pub(super) fn printable(name: &[u8]) -> Option<String> {
     if name.len() > MAX_USER || matches!(name.trim_ascii_start(), [] | [b'$' | b'{', ..]) {
         return None;
     }
-    Some(String::from_utf8_lossy(name).escape_debug().to_string())
+    let mut printable = String::new();
+    for character in String::from_utf8_lossy(name).chars() {
+        if is_invisible(character) && !character.is_control() {
+            printable.extend(character.escape_unicode());
+        } else {
+            printable.extend(character.escape_debug());
+        }
+    }
+    Some(printable)
 }
 
-/// The remedy for nearly everything.
+/// The remedy for nearly everything: a template, in which [`ProblemKind::explain`] fills in file and user.
 pub(super) const RENEW: &str = "tidegate htpasswd add FILE USER";
 /// Bytes of a user name.
 pub(super) const MAX_USER: usize = 255;

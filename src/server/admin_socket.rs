@@ -2,13 +2,15 @@
 //!
 //! Called by `listeners`; one with an address is a socket among the others.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::oneshot;
 
 use crate::admin::Admin;
 use crate::config;
 use crate::config::problem::{Problem, Problems};
+use crate::htpasswd::shell_word;
 use crate::listen::{Ending, UnixSocket};
 
 /// None, bound, or accepting. Dropped, it accepts no more, and its file goes.
@@ -33,9 +35,7 @@ impl AdminSocket {
             }),
             Err(error) => {
                 let what = format!("cannot listen on unix:{}: {error}", path.display());
-                problems.push(Problem::error(None, what).fix(
-                    "name a path in a folder that the gate's user may write to, such as one in /run",
-                ));
+                problems.push(Problem::error(None, what).fix(remedy(path, &error)));
                 None
             }
         }
@@ -79,6 +79,26 @@ impl AdminSocket {
         if let Some(stop) = self.stop.take() {
             // One that failed has said so.
             let _ = stop.send(Ending::Leave);
+        }
+    }
+}
+
+/// What to do about a path at which no socket can be made, by its cause.
+fn remedy(path: &Path, error: &io::Error) -> String {
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "mkdir -p {}, and let the proxy's user write there, or set RuntimeDirectory= in the unit",
+            shell_word(&dir.to_string_lossy())
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "let the proxy's user write to {}, or name a path in $RUNTIME_DIRECTORY of the service",
+            dir.display()
+        ),
+        io::ErrorKind::AlreadyExists => "name another path, or remove the file".to_owned(),
+        _ => {
+            "name a path in a directory where the proxy's user may make files, such as one in /run"
+                .to_owned()
         }
     }
 }

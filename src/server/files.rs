@@ -84,7 +84,7 @@ fn tell(live: &LiveUsers, event: Event) {
 
 fn tell_change(live: &LiveUsers, change: &Change) {
     let words = Problems::new(live.path());
-    for remark in remarks(live.path(), &change.problems, change.users == 0) {
+    for remark in remarks(live.path(), &change.problems, &live.current()) {
         tracing::warn!("{}", words.line(&remark));
     }
     tracing::info!(

@@ -4,9 +4,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -181,7 +182,50 @@ fn unbound(wanted: &Wanted, error: &io::Error, own: &[Wanted], inherited: &Inher
             .because("the gate itself holds this port under another address or scheme")
             .fix("restart the gate");
     }
-    problem.fix("see with ss -ltnp who uses the port; ports below 1024 need CAP_NET_BIND_SERVICE")
+    match wanted.binding {
+        Binding::Address(address) => problem.fix(bind_remedy(address, error)),
+        Binding::Named(_) => problem,
+    }
+}
+
+/// What to do about an address that cannot be bound, by the error of socket(2), bind(2) or listen(2).
+fn bind_remedy(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ADDRINUSE) => format!(
+            "stop the program that uses port {port} (ss -ltnp 'sport = :{port}' shows it), or write another port"
+        ),
+        Some(Errno::ACCESS | Errno::PERM) => format!(
+            "start the proxy with the capability CAP_NET_BIND_SERVICE, as examples/tidegate.service does, since port {port} \
+             is below net.ipv4.ip_unprivileged_port_start; or write a port that is not"
+        ),
+        Some(Errno::ADDRNOTAVAIL) => format!(
+            "write an address of this machine (ip address shows them), or \"{}\" for all of them",
+            SocketAddr::new(unspecified(address), port)
+        ),
+        Some(Errno::AFNOSUPPORT) if address.is_ipv6() => {
+            let ipv4 = if address.ip().is_loopback() {
+                IpAddr::from(Ipv4Addr::LOCALHOST)
+            } else {
+                IpAddr::from(Ipv4Addr::UNSPECIFIED)
+            };
+            format!(
+                "write \"{}\", since the kernel has no IPv6 here (or the unit's RestrictAddressFamilies= forbids it)",
+                SocketAddr::new(ipv4, port)
+            )
+        }
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "allow the process more open files (LimitNOFILE= in the unit, ulimit -n)".to_owned()
+        }
+        _ => "write another address or port".to_owned(),
+    }
+}
+
+fn unspecified(address: SocketAddr) -> IpAddr {
+    match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// `[::]:443` alone takes IPv4 as well; beside an IPv4 address with the same port it must not.
@@ -208,3 +252,53 @@ fn bind(wanted: &Wanted, listen: &Listen, inherited: &mut Inherited) -> io::Resu
 
 /// Accepting what waits takes no time to speak of.
 const LAST_ONES: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each error of binding an address has a remedy of its own.
+    #[test]
+    fn an_address_that_cannot_be_bound_has_one_remedy_for_its_cause() {
+        let said = |address: &str, errno: Errno| {
+            let wanted = Wanted {
+                scheme: Scheme::Https,
+                binding: Binding::Address(address.parse().unwrap()),
+            };
+            let error = io::Error::from(errno);
+            let problem = unbound(&wanted, &error, &[], &Inherited::default());
+            problem.remedy.unwrap()
+        };
+        let cases = [
+            (
+                "[::]:443",
+                Errno::ADDRINUSE,
+                "stop the program that uses port 443",
+            ),
+            ("0.0.0.0:443", Errno::ACCESS, "CAP_NET_BIND_SERVICE"),
+            (
+                "192.0.2.1:443",
+                Errno::ADDRNOTAVAIL,
+                "\"0.0.0.0:443\" for all",
+            ),
+            (
+                "[2001:db8::1]:443",
+                Errno::ADDRNOTAVAIL,
+                "\"[::]:443\" for all",
+            ),
+            ("[::]:443", Errno::AFNOSUPPORT, "write \"0.0.0.0:443\""),
+            ("[::1]:443", Errno::AFNOSUPPORT, "write \"127.0.0.1:443\""),
+            ("[::]:443", Errno::MFILE, "LimitNOFILE="),
+        ];
+        for (address, errno, words) in cases {
+            let remedy = said(address, errno);
+            assert!(remedy.contains(words), "{words} in {remedy}");
+            for (_, other, foreign) in cases {
+                assert!(
+                    other == errno || !remedy.contains(foreign),
+                    "{foreign} in {remedy}"
+                );
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Part of the building of a snapshot.
 
+use super::paths::unwritable;
 use super::{Builder, Purpose};
 use crate::access_log;
 use crate::config::problem::{Problem, Problems};
@@ -29,10 +30,18 @@ impl Builder<'_> {
         match Sink::open(wanted.clone(), lost_line) {
             Ok(sink) => Some((wanted, sink)),
             Err(error) => {
-                problems.push(
-                    Problem::error(None, format!("cannot write the access log: {error}"))
-                        .fix("look at log.access_file"),
-                );
+                problems.push(match &wanted {
+                    Destination::File(path) => unwritable(
+                        "log.access_file",
+                        path,
+                        &error,
+                        self.config.places.access_file,
+                    ),
+                    Destination::Stdout => {
+                        Problem::error(None, format!("cannot write to standard output: {error}"))
+                            .fix("name a file in log.access_file")
+                    }
+                });
                 None
             }
         }

@@ -79,7 +79,7 @@ impl Builder<'_> {
             (Some(Secret::File(file)), _) => secret::load(file).map(Some),
             (Some(Secret::Credential(name)), _) => self.credential(name, named, problems)?,
             (None, Purpose::Serve) => secret::find_or_make(dir).map(Some),
-            (None, Purpose::Check) => secret::find(dir),
+            (None, Purpose::Check) => secret::find_or_may_make(dir),
         };
         let place = named.map(|named| named.place);
         match loaded {

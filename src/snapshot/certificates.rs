@@ -254,7 +254,7 @@ impl Builder<'_> {
     fn authority(&self) -> Result<Authority, self_signed::Error> {
         match self.purpose {
             Purpose::Serve => self_signed::load_or_create(&self.config.state_dir, self.now),
-            Purpose::Check => self_signed::in_memory(self.now),
+            Purpose::Check => self_signed::inspect(&self.config.state_dir, self.now),
         }
     }
 

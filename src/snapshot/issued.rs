@@ -9,6 +9,7 @@ use super::{Builder, Purpose};
 use crate::acme::{Acme, Settings};
 use crate::config::Certificate;
 use crate::config::problem::{Place, Problem, Problems};
+use crate::state_file;
 use crate::tls::certs::Pair;
 use crate::tls::shown::Shown;
 use crate::upstream::Trust;
@@ -39,10 +40,12 @@ impl Builder<'_> {
             http: !self.config.listen.http.is_empty(),
         };
         let acme = Acme::new(settings, &self.config.state_dir, self.old_acme());
-        if self.purpose == Purpose::Serve
-            && let Err(error) = acme.prepare()
-        {
-            let dir = self.config.state_dir.join("acme");
+        let dir = self.config.state_dir.join("acme");
+        let prepared = match self.purpose {
+            Purpose::Serve => acme.prepare(),
+            Purpose::Check => state_file::may_make(&dir),
+        };
+        if let Err(error) = prepared {
             let problem = Problem::error(place, format!("{}: {error}", dir.display()))
                 .because("the account and the certificates are kept there")
                 .fix("let the gate's user write to state.dir");

@@ -11,7 +11,8 @@ use crate::access::Subjects;
 use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Placed;
 use crate::config::{Auth, Config};
-use crate::htpasswd::{self, LiveUsers, Severity};
+use crate::htpasswd::make::USUAL_COST;
+use crate::htpasswd::{self, LiveUsers, Scheme, Severity, UnevenTimes};
 use crate::live_file::Quiet;
 use crate::registry::is_name;
 
@@ -73,8 +74,7 @@ fn load(
 }
 
 fn report(live: &LiveUsers, file: &Placed<PathBuf>, problems: &mut Problems) {
-    let is_empty = live.current().is_empty();
-    for remark in remarks(live.path(), &live.problems(), is_empty) {
+    for remark in remarks(live.path(), &live.problems(), &live.current()) {
         problems.push(Problem {
             place: Some(file.place),
             what: format!("{}: {}", file.display(), remark.what),
@@ -83,22 +83,107 @@ fn report(live: &LiveUsers, file: &Placed<PathBuf>, problems: &mut Problems) {
     }
 }
 
-/// What to tell of a file; its name is to be put in front. Lines that disable a user are warnings: the others must be
-/// able to log in.
-pub(crate) fn remarks(path: &Path, lines: &[htpasswd::Problem], is_empty: bool) -> Vec<Problem> {
-    let of_line = |problem: &htpasswd::Problem| {
-        let warning = Problem::warning(None, problem.to_string());
-        match problem.severity() {
-            Severity::UserDisabled => warning.because("nobody can log in with this line"),
-            Severity::Warning => warning,
+/// The warnings about a password file; its name is to be put in front. A line that disables a user is a warning as well:
+/// the other users must be able to log in. Lines with the same problem share one warning, so that an old file of many
+/// users does not hide the warnings about anything else.
+pub(crate) fn remarks(
+    path: &Path,
+    lines: &[htpasswd::Problem],
+    users: &htpasswd::Users,
+) -> Vec<Problem> {
+    let mut groups: Vec<Vec<&htpasswd::Problem>> = Vec::new();
+    for line in lines {
+        let same = |group: &&mut Vec<&htpasswd::Problem>| {
+            group
+                .first()
+                .is_some_and(|first| first.kind.is_like(line.kind))
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(line),
+            None => groups.push(vec![line]),
+        }
+    }
+    let mut remarks: Vec<_> = groups
+        .iter()
+        .filter_map(|group| of_lines(path, group))
+        .collect();
+    remarks.extend(uneven(path, users));
+    if users.is_empty() {
+        remarks.push(
+            Problem::warning(None, "there is no usable user")
+                .because("nobody can log in")
+                .fix(htpasswd::add_command(path, None)),
+        );
+    }
+    remarks
+}
+
+/// One warning for all lines with the same problem.
+fn of_lines(path: &Path, group: &[&htpasswd::Problem]) -> Option<Problem> {
+    let first = group.first()?;
+    let (what, mut remedy) = first.explain(path);
+    let what = match group {
+        [one] if one.line == 0 => what,
+        [one] => match &one.user {
+            Some(user) => format!("line {}, user \"{user}\": {what}", one.line),
+            None => format!("line {}: {what}", one.line),
+        },
+        several => {
+            let names = several.iter().map(|problem| match &problem.user {
+                Some(user) => format!("\"{user}\" (line {})", problem.line),
+                None => format!("line {}", problem.line),
+            });
+            remedy.push_str(", and likewise for the others");
+            format!("{}: {what}", listed(names))
         }
     };
-    let of_file = is_empty.then(|| {
-        Problem::warning(None, "there is no usable user")
-            .because("nobody can log in")
-            .fix(format!("tidegate htpasswd add {} USER", path.display()))
-    });
-    lines.iter().map(of_line).chain(of_file).collect()
+    let warning = Problem::warning(None, what).fix(remedy);
+    Some(match first.severity() {
+        Severity::UserDisabled => warning.because("nobody can log in with this line"),
+        Severity::Warning => warning,
+    })
+}
+
+/// A warning about hashes that take so different a time to check that the time of a response shows which names exist.
+fn uneven(path: &Path, users: &htpasswd::Users) -> Option<Problem> {
+    let UnevenTimes { slowest, quicker } = users.uneven_times()?;
+    let name = |user: &[u8]| String::from_utf8_lossy(user).into_owned();
+    let names = quicker
+        .iter()
+        .map(|(user, entry)| format!("{} (line {})", quote(&name(user)), entry.line()));
+    let what = format!(
+        "the passwords of {} are checked in less time than those of other users ({slowest})",
+        listed(names)
+    );
+    let cost = match slowest {
+        Scheme::Bcrypt { cost } if cost != USUAL_COST => format!(" --cost {cost}"),
+        _ => String::new(),
+    };
+    let (first, _) = quicker.first()?;
+    let user = Some(name(first)).filter(|user| !user.contains(htpasswd::is_invisible));
+    let command = htpasswd::add_command(path, user.as_deref());
+    let others = if quicker.len() > 1 {
+        ", and likewise for the others"
+    } else {
+        ""
+    };
+    Some(
+        Problem::warning(None, what)
+            .because("a client can tell by the time of a response which user names exist")
+            .fix(format!(
+                "set the password anew with {command}{cost}{others}"
+            )),
+    )
+}
+
+/// `a, b, c and 57 more`
+fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+    let count = names.len();
+    let shown: Vec<_> = names.take(NAMED).collect();
+    match count - shown.len() {
+        0 => shown.join(", "),
+        left => format!("{} and {left} more", shown.join(", ")),
+    }
 }
 
 /// Why a file that cannot be read is no reason to stop.
@@ -122,8 +207,8 @@ pub(super) fn check_named(
             Problem::warning(name.place, what)
                 .because("rights are given to someone who cannot log in")
                 .fix(format!(
-                    "tidegate htpasswd add {} USER, or write another name here",
-                    file.display()
+                    "{}, or write another name here",
+                    htpasswd::add_command(file, Some(name))
                 )),
         );
     }
@@ -172,5 +257,7 @@ pub(super) fn check_homes(
     }
 }
 
-/// Users that are named in one warning.
+/// Users that are named in one warning about their names.
 const LISTED: usize = 5;
+/// Users or lines that are named in one warning about their hashes.
+const NAMED: usize = 3;

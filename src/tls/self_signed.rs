@@ -83,6 +83,32 @@ pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<Authority, Erro
     }
 }
 
+/// The CA that [`load_or_create`] would give, without writing anything: one that is kept is read, and one that would be
+/// made is made in memory, if this process could write it to `dir`.
+///
+/// # Errors
+/// As [`load_or_create`].
+pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<Authority, Error> {
+    let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+    let found = (cert.try_exists(), key.try_exists());
+    let may_make = || {
+        crate::state_file::may_make(dir).map_err(|cause| Error::Write {
+            path: dir.into(),
+            cause,
+        })
+    };
+    if let (Ok(false), Ok(false)) = found {
+        may_make()?;
+        return in_memory(now);
+    }
+    let pair = read_key_pair(&key)?;
+    if let Ok(false) = found.0 {
+        may_make()?;
+        return Authority::new(pair, now);
+    }
+    load(pair, cert, now)
+}
+
 /// A CA that ends with the process.
 ///
 /// # Errors

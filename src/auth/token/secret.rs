@@ -201,6 +201,18 @@ pub fn find(dir: &Path) -> Result<Option<Loaded>, Error> {
     }
 }
 
+/// As [`find`]; where there is none, an error unless this process could make one there.
+pub fn find_or_may_make(dir: &Path) -> Result<Option<Loaded>, Error> {
+    let found = find(dir)?;
+    if found.is_none() {
+        state_file::may_make(dir).map_err(|cause| Error::Write {
+            path: file_in(dir),
+            cause,
+        })?;
+    }
+    Ok(found)
+}
+
 /// The same, made when it is not there. Two processes that make one at the same time end with the same.
 pub fn find_or_make(dir: &Path) -> Result<Loaded, Error> {
     if let Some(loaded) = find(dir)? {

@@ -14,7 +14,8 @@ pub(super) fn unknown(of: &User, text: &[u8]) -> Failure {
         .iter()
         .find(|listed| listed.user.as_ref() == Some(&user));
     if let Some((line, Err(kind))) = named.map(|listed| (listed.line, listed.scheme)) {
-        return format!("{file}, line {line}, user {user}: {kind}").into();
+        let (what, remedy) = kind.explain(&of.file, Some(&user));
+        return format!("{file}, line {line}, user {user}: {what}; {remedy}").into();
     }
     let names = listed.iter().filter_map(|listed| listed.user.as_deref());
     let hint =

@@ -7,7 +7,7 @@ const fn at(line: usize, column: usize) -> Place {
 }
 
 #[test]
-fn shows_one_to_three_lines_each_sorted_by_place() {
+fn shows_one_to_three_lines_each_errors_after_warnings() {
     let mut problems = Problems::new("/etc/tidegate/proxy.toml");
     problems.push(Problem::warning(at(20, 1), "late").because("reasons"));
     problems.push(
@@ -17,13 +17,13 @@ fn shows_one_to_three_lines_each_sorted_by_place() {
     );
     problems.push(Problem::error(at(12, 4), "early"));
     problems.push(Problem::error(None, "whole"));
-    let shown = r#"/etc/tidegate/proxy.toml: error: whole
+    let shown = r#"/etc/tidegate/proxy.toml:20:1: warning: late
+    why: reasons
+/etc/tidegate/proxy.toml: error: whole
 /etc/tidegate/proxy.toml:12:4: error: early
 /etc/tidegate/proxy.toml:12:5: error: unknown key "htpaswd" in site.route.auth
     why: a misspelt key would silently do nothing
     fix: did you mean "htpasswd"?
-/etc/tidegate/proxy.toml:20:1: warning: late
-    why: reasons
 "#;
     assert_eq!(problems.to_string(), shown);
     assert_eq!(problems.summary(), "3 errors, 1 warning");

@@ -23,6 +23,14 @@ pub(super) fn admission(
     let suffices = satisfy.is_some_and(|satisfy| satisfy.value);
     if let Some(satisfy) = satisfy.filter(|satisfy| satisfy.value) {
         check_any(route, &satisfy, auth, granted);
+        if allow.cover_most_addresses() && !deny.cover_most_addresses() {
+            let what = "satisfy = \"any\" where allow holds nearly every address";
+            route.report(
+                Problem::warning(satisfy.place, what)
+                    .because("a client from an allowed network needs no password, so nearly every client needs none")
+                    .fix("name in allow only the networks that need no password, or remove satisfy"),
+            );
+        }
     } else if granted.is_some_and(|granted| granted.grants.name_the_network()) {
         route.report(
             Problem::error(
@@ -87,7 +95,7 @@ fn list(route: &Table<'_>, key: &'static str) -> Networks {
     let Some(list) = route.parse_each(key, networks) else {
         return Networks::default();
     };
-    if list.value.is_empty() {
+    if list.is_written_empty() {
         let what = format!("{} is empty", route.dotted(key));
         route.report(
             Problem::error(list.place, what)
@@ -103,15 +111,15 @@ fn list(route: &Table<'_>, key: &'static str) -> Networks {
 
 /// One network, or nginx's `all`.
 fn networks(text: &str) -> Result<Vec<Cidr>, units::Error> {
-    let read = |word: &str| {
-        word.parse::<Cidr>()
-            .map_err(|error| units::Error::Malformed {
-                expected: "a network, nor \"all\"",
-                remedy: error.to_string(),
-            })
-    };
     match text {
-        "all" => ["0.0.0.0/0", "::/0"].into_iter().map(read).collect(),
-        _ => read(text).map(|network| vec![network]),
+        "all" => ["0.0.0.0/0", "::/0"]
+            .into_iter()
+            .map(units::network)
+            .collect(),
+        _ if text.trim().eq_ignore_ascii_case("all") => Err(units::Error::Malformed {
+            expected: "a network",
+            remedy: "write \"all\", in lower case".to_owned(),
+        }),
+        _ => units::network(text).map(|network| vec![network]),
     }
 }

@@ -27,7 +27,7 @@ fn read(route: &Table<'_>, key: &'static str) -> Vec<ExternalUrl> {
     let Some(list) = route.parse_each(key, origin) else {
         return Vec::new();
     };
-    if list.value.is_empty() {
+    if list.is_written_empty() {
         let what = format!("{} is empty", route.dotted(key));
         route.report(Problem::warning(list.place, what).fix("remove it"));
     }
@@ -35,11 +35,11 @@ fn read(route: &Table<'_>, key: &'static str) -> Vec<ExternalUrl> {
 }
 
 fn origin(text: &str) -> Result<ExternalUrl, units::Error> {
-    if text == "*" {
+    if text.contains('*') {
         return Err(units::Error::Malformed {
             expected: "an origin",
-            remedy: "name each one, as in \"https://ui.example.com\"; any page there is could act for whoever \
-                     opens it"
+            remedy: "name each origin, as in \"https://ui.example.com\"; a page of any other origin could act for the \
+                     user who opens it"
                 .to_owned(),
         });
     }

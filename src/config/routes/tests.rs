@@ -61,6 +61,7 @@ fn a_route_leads_somewhere_or_answers() {
 #[test]
 fn networks_are_held_against_passwords() {
     let allow = "allow = [\"10.0.0.0/8\", \"::1\", \"all\"]";
+    let some = "allow = [\"10.0.0.0/8\", \"::1\"]";
     let any = "satisfy = \"any\"";
     for fine in [
         &[
@@ -70,7 +71,7 @@ fn networks_are_held_against_passwords() {
             "deny = [\"10.1.2.3\"]",
             "satisfy = \"all\"",
         ][..],
-        &[UPSTREAM, BASIC, allow, any],
+        &[UPSTREAM, BASIC, some, any],
         &[UPSTREAM, "auth = { mode = \"upstream\" }", allow],
     ] {
         assert_eq!(read(fine).0, "");
@@ -89,7 +90,7 @@ fn networks_are_held_against_passwords() {
         )
     };
     let (network, users) = (grant("@network"), grant("@users"));
-    assert_eq!(read(&[UPSTREAM, TOKEN, allow, any, &network]).0, "");
+    assert_eq!(read(&[UPSTREAM, TOKEN, some, any, &network]).0, "");
     is_refused(
         &[UPSTREAM, BASIC, allow, any, &users],
         "grants and mode = \"basic\"",
@@ -99,6 +100,31 @@ fn networks_are_held_against_passwords() {
         "none of which is to \"@network\"",
     );
     is_refused(&[UPSTREAM, TOKEN, allow, &network], "without satisfy");
+}
+
+#[test]
+fn networks_that_hold_nearly_every_client_stand_in_for_no_password() {
+    let any = "satisfy = \"any\"";
+    for everyone in [
+        "allow = [\"all\"]",
+        "allow = [\"0.0.0.0/0\"]",
+        "allow = [\"::/0\"]",
+        "allow = [\"2000::/3\"]",
+        "allow = [\"0.0.0.0/1\", \"128.0.0.0/1\"]",
+        "allow = [\"64.0.0.0/2\", \"0.0.0.0/2\", \"10.0.0.0/8\"]",
+    ] {
+        let (problems, _) = read(&[UPSTREAM, BASIC, everyone, any]);
+        assert!(
+            problems.contains("warning: satisfy = \"any\" where allow holds nearly every address"),
+            "{everyone}: {problems}"
+        );
+    }
+    for some in [
+        "allow = [\"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]",
+        "allow = [\"all\"]\ndeny = [\"all\"]",
+    ] {
+        assert_eq!(read(&[UPSTREAM, BASIC, some, any]).0, "", "{some}");
+    }
 }
 
 #[test]
@@ -155,7 +181,7 @@ fn origins_are_named_one_by_one() {
     for key in ["cors", "internal_origins"] {
         is_refused(
             &[UPSTREAM, BASIC, &format!("{key} = [\"*\"]")],
-            "name each one",
+            "name each origin",
         );
         is_refused(
             &[UPSTREAM, BASIC, &format!("{key} = [\"ui.example\"]")],

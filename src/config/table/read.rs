@@ -5,7 +5,7 @@
 use super::super::problem::{Place, Problem};
 use super::super::syntax::{Entries, Node, Value};
 use super::super::units;
-use super::{Chosen, Placed, Table};
+use super::{Chosen, List, Placed, Table};
 
 impl<'a> Table<'a> {
     pub(super) fn read<T>(
@@ -27,9 +27,12 @@ impl<'a> Table<'a> {
         plain: impl Fn(i64) -> Option<T>,
     ) -> Option<Placed<T>> {
         self.read(key, |table, name, node| match &node.value {
-            Value::Integer(number) => number
-                .and_then(plain)
-                .or_else(|| table.refuse(name, node, expected)),
+            Value::Integer(number) => number.and_then(plain).or_else(|| {
+                // The number as it stands lacks a unit, and the refusal of that names one.
+                let text = number.map(|number| number.to_string());
+                let remedy = text.and_then(|text| parse(&text).err()?.remedy());
+                table.refuse_with(name, node, expected, remedy)
+            }),
             Value::Text(_) => table.parsed(name, node, &parse),
             _ => table.refuse(name, node, expected),
         })
@@ -70,7 +73,8 @@ impl<'a> Table<'a> {
         let Value::Text(text) = &node.value else {
             return self.refuse(name, node, "a string");
         };
-        self.accept(name, self.document.place(node.at), parse(text))
+        let read = parse(text).map_err(|error| units::explain(text, error, parse));
+        self.accept(name, self.document.place(node.at), read)
     }
 
     pub(super) fn each<T>(
@@ -78,7 +82,7 @@ impl<'a> Table<'a> {
         name: &str,
         node: &'a Node,
         parse: &impl Fn(&str) -> Result<T, units::Error>,
-    ) -> Option<Vec<Placed<T>>> {
+    ) -> Option<List<T>> {
         let Value::List(items) = &node.value else {
             return self.refuse(name, node, "a list of strings, [\"…\", \"…\"]");
         };
@@ -86,7 +90,10 @@ impl<'a> Table<'a> {
             let value = self.parsed(name, item, parse)?;
             Some(self.placed(item, value))
         });
-        Some(read.collect())
+        Some(List {
+            written: items.len(),
+            items: read.collect(),
+        })
     }
 
     pub(super) fn inner(&self, key: &str, node: &Node, entries: &'a Entries) -> Self {
@@ -120,12 +127,54 @@ impl<'a> Table<'a> {
 
     /// Reports a value of the wrong kind. Nothing but a number is repeated: it may be a secret.
     pub(super) fn refuse<T>(&self, name: &str, node: &Node, expected: &str) -> Option<T> {
+        let remedy = other_kind(expected, &node.value);
+        self.refuse_with(name, node, expected, remedy)
+    }
+
+    /// As [`Self::refuse`], with another remedy.
+    pub(super) fn refuse_with<T>(
+        &self,
+        name: &str,
+        node: &Node,
+        expected: &str,
+        remedy: Option<String>,
+    ) -> Option<T> {
         let found = match node.value {
             Value::Integer(Some(number)) => number.to_string(),
             _ => node.value.kind().to_owned(),
         };
         let what = format!("{name}: expected {expected}, found {found}");
-        self.report(Problem::error(self.document.place(node.at), what));
+        let problem = Problem::error(self.document.place(node.at), what);
+        self.report(Problem { remedy, ..problem });
         None
     }
 }
+
+/// How a value of the wrong kind becomes one of the right kind, where only its notation is wrong.
+fn other_kind(expected: &str, value: &Value) -> Option<String> {
+    let remedy = match value {
+        Value::Text(text) if expected == BOOLEAN && matches!(text.as_str(), "true" | "false") => {
+            "write it without quotes"
+        }
+        Value::Text(text) if expected.starts_with("a whole number") && is_number(text) => {
+            "write it without quotes"
+        }
+        Value::Text(text) if expected.starts_with("a status") && is_number(text) => {
+            "write it without quotes"
+        }
+        Value::Text(_) if expected.starts_with("a list of strings") => {
+            "put it between brackets, as in [\"…\"]"
+        }
+        Value::Text(_) | Value::List(_) | Value::Table(_) => return None,
+        _ if expected == "a string" => "put it between double quotes",
+        _ => return None,
+    };
+    Some(remedy.to_owned())
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u64>().is_ok()
+}
+
+/// What a boolean is called in a refusal.
+pub(super) const BOOLEAN: &str = "true or false";

@@ -110,7 +110,7 @@ fn values_of_the_wrong_kind() {
     let check = |shown: String, expected: &str| assert_eq!(shown, expected);
     check(
         problems_of("k = 1", |t| t.string("k")),
-        "1:5: k: expected a string, found 1",
+        "1:5: k: expected a string, found 1 | fix: put it between double quotes",
     );
     check(
         problems_of("k = 'hunter2'", |t| t.boolean("k")),
@@ -118,7 +118,7 @@ fn values_of_the_wrong_kind() {
     );
     check(
         problems_of("k = true", |t| t.string("k")),
-        "1:5: k: expected a string, found a boolean",
+        "1:5: k: expected a string, found a boolean | fix: put it between double quotes",
     );
     check(
         problems_of("k = 1.5", |t| t.size("k")),
@@ -126,11 +126,11 @@ fn values_of_the_wrong_kind() {
     );
     check(
         problems_of("k = 75", |t| t.duration("k")),
-        "1:5: k: expected a duration such as \"30s\", found 75",
+        "1:5: k: expected a duration such as \"30s\", found 75 | fix: write \"75s\"",
     );
     check(
         problems_of("k = -1", |t| t.size_or_bytes("k")),
-        "1:5: k: expected a size such as \"32KiB\", or a number of bytes, found -1",
+        "1:5: k: expected a size such as \"32KiB\", or a number of bytes, found -1 | fix: write a whole number and a unit, as in \"1536MiB\"",
     );
     check(
         problems_of("k = 70000", |t| {
@@ -144,7 +144,7 @@ fn values_of_the_wrong_kind() {
     );
     check(
         problems_of("k = 99999999999999999999", |t| t.status("k")),
-        "1:5: k: it is not in the range 200 to 599",
+        "1:5: k: it is not in the range 200 to 599 | fix: write a value from 200 to 599",
     );
 }
 
@@ -153,15 +153,15 @@ fn lists_and_tables_of_the_wrong_kind() {
     let check = |shown: String, expected: &str| assert_eq!(shown, expected);
     check(
         problems_of("k = '404'", |t| t.status("k")),
-        "1:5: k: expected a status such as 404, found a string",
+        "1:5: k: expected a status such as 404, found a string | fix: write it without quotes",
     );
     check(
         problems_of("k = 'a'", |t| t.strings("k").is_some()),
-        "1:5: k: expected a list of strings, [\"…\", \"…\"], found a string",
+        "1:5: k: expected a list of strings, [\"…\", \"…\"], found a string | fix: put it between brackets, as in [\"…\"]",
     );
     check(
         problems_of("k = ['a', 1]", |t| t.strings("k").is_some()),
-        "1:11: k: expected a string, found 1",
+        "1:11: k: expected a string, found 1 | fix: put it between double quotes",
     );
     check(
         problems_of("k = []", |t| t.table("k").is_some()),
@@ -185,7 +185,7 @@ fn lists_and_tables_of_the_wrong_kind() {
     );
     check(
         problems_of("k = { x = 1 }", |t| t.pairs("k").is_some()),
-        "1:11: k.x: expected a string, found 1",
+        "1:11: k.x: expected a string, found 1 | fix: put it between double quotes",
     );
     check(
         problems_of("k = ['x']", |t| t.pairs("k").is_some()),

@@ -11,10 +11,58 @@ use http::StatusCode;
 use super::super::problem::Problem;
 use super::super::syntax::Value;
 use super::super::units;
+use super::read::BOOLEAN;
 use super::{Placed, Table};
 
 /// Values under names that the author of the file chooses, in the file's order.
 pub type Chosen<T> = Vec<(Placed<String>, Placed<T>)>;
+
+/// The elements of a list that could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T> {
+    pub(super) items: Vec<Placed<T>>,
+    pub(super) written: usize,
+}
+
+impl<T> List<T> {
+    /// Whether the list in the file has no element. A list whose elements were all refused is not empty: it has its
+    /// problems already, and must not get another one for being empty.
+    pub fn is_written_empty(&self) -> bool {
+        self.written == 0
+    }
+
+    /// Whether every element of the list in the file could be read. If not, what the elements mean together is not known.
+    pub fn is_whole(&self) -> bool {
+        self.items.len() == self.written
+    }
+
+    /// The elements that could be read.
+    pub fn into_items(self) -> Vec<Placed<T>> {
+        self.items
+    }
+
+    /// Keeps the elements that `keep` accepts; the others are refused, and count as written.
+    pub fn retain(&mut self, keep: impl FnMut(&Placed<T>) -> bool) {
+        self.items.retain(keep);
+    }
+}
+
+impl<T> std::ops::Deref for List<T> {
+    type Target = [Placed<T>];
+
+    fn deref(&self) -> &[Placed<T>] {
+        &self.items
+    }
+}
+
+impl<T> IntoIterator for List<T> {
+    type Item = Placed<T>;
+    type IntoIter = std::vec::IntoIter<Placed<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.into_iter()
+    }
+}
 
 /// A value that may be written in short or in full.
 #[derive(Debug)]
@@ -44,7 +92,7 @@ impl<'a> Table<'a> {
     pub fn boolean(&self, key: &'static str) -> Option<Placed<bool>> {
         self.read(key, |table, name, node| match node.value {
             Value::Boolean(value) => Some(value),
-            _ => table.refuse(name, node, "true or false"),
+            _ => table.refuse(name, node, BOOLEAN),
         })
     }
 
@@ -124,7 +172,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of strings.
-    pub fn strings(&self, key: &'static str) -> Option<Placed<Vec<Placed<String>>>> {
+    pub fn strings(&self, key: &'static str) -> Option<Placed<List<String>>> {
         self.parse_each(key, |text| Ok(text.to_owned()))
     }
 
@@ -133,7 +181,7 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, units::Error>,
-    ) -> Option<Placed<Vec<Placed<T>>>> {
+    ) -> Option<Placed<List<T>>> {
         self.read(key, |table, name, node| table.each(name, node, &parse))
     }
 
@@ -145,10 +193,20 @@ impl<'a> Table<'a> {
     }
 
     /// A table of lists of strings, `ci = ["bot", "alice"]`.
-    pub fn lists(&self, key: &'static str) -> Option<Chosen<Vec<Placed<String>>>> {
+    pub fn lists(&self, key: &'static str) -> Option<Chosen<List<String>>> {
         self.chosen(key, "a table of lists of strings", |table, name, node| {
             table.each(name, node, &|text| Ok(text.to_owned()))
         })
+    }
+
+    /// The names that the author has chosen in a table of [`lists`](Self::lists) or [`pairs`](Self::pairs), also of the
+    /// values that are refused; `None` if the value is no table.
+    pub fn names_in(&self, key: &'static str) -> Option<Vec<String>> {
+        match self.find(key).map(|entry| &entry.node.value) {
+            None => Some(Vec::new()),
+            Some(Value::Table(entries)) => Some(entries.keys().cloned().collect()),
+            Some(_) => None,
+        }
     }
 
     /// A table in this one, `[limits]` or `auth = { … }`.

@@ -1,11 +1,11 @@
 //! Addresses to listen on, hosts, and the patterns of hosts a site answers for.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::url::origin_of;
-use super::{Error, write};
+use super::{Error, write, write_accepted};
 use crate::addr::networks::{self, Cidr};
 use crate::listen::{Binding, SYSTEMD};
 
@@ -136,7 +136,14 @@ pub fn host_pattern(text: &str) -> Result<HostPattern, Error> {
         return Err(superfluous("a port", host));
     }
     match text.strip_prefix("*.") {
-        Some(parent) => name(parent).map(HostPattern::Below),
+        Some(parent) if !parent.contains('*') => {
+            name(parent).map(HostPattern::Below).map_err(below)
+        }
+        Some(_) => Err(below(Error::Empty)),
+        None if text.contains('*') => Err(Error::Malformed {
+            expected: "a pattern with its * in front",
+            remedy: STAR.to_owned(),
+        }),
         None => host(text).map(HostPattern::Exact),
     }
 }
@@ -151,9 +158,20 @@ pub fn unix_path(text: &str) -> Result<PathBuf, Error> {
     let trimmed = path.trim_end_matches(':');
     let is_path = path.starts_with('/') && trimmed == path && !path.ends_with('/');
     if !is_path || path.contains('\0') {
+        let meant = format!("unix:/{}", trimmed.trim_matches('/'));
         return Err(Error::Malformed {
             expected: "\"unix:\" and an absolute path",
-            remedy: write(format_args!("unix:/{}", trimmed.trim_matches('/'))),
+            remedy: write_accepted(
+                meant,
+                |meant| {
+                    if meant == text || meant == "unix:/" {
+                        Err(Error::Empty)
+                    } else {
+                        unix_path(meant)
+                    }
+                },
+                UNIX,
+            ),
         });
     }
     if path.len() > UNIX_PATH {
@@ -180,7 +198,14 @@ pub fn host(text: &str) -> Result<Host, Error> {
             .map(|address| Host::Address(IpAddr::V6(address).to_canonical()))
             .map_err(|_| Error::Malformed {
                 expected: "an IPv6 address in brackets",
-                remedy: write("[::1]"),
+                remedy: write_accepted(
+                    inner,
+                    |inner| match inner.parse::<Ipv4Addr>() {
+                        Ok(_) => Ok(inner.to_owned()),
+                        Err(_) => name(inner),
+                    },
+                    "write an IPv6 address between the brackets, as in \"[2001:db8::1]\"",
+                ),
             });
     }
     match text.parse::<IpAddr>() {
@@ -200,18 +225,15 @@ fn name(text: &str) -> Result<String, Error> {
         return Err(malformed("an ASCII name", remedy.to_owned()));
     }
     if text.contains('*') {
-        let remedy = "write \"*.example.com\" for one label, or \"*\" for any host";
-        return Err(malformed(
-            "a pattern with its * in front",
-            remedy.to_owned(),
-        ));
+        let remedy = "write each name in full, as in \"registry.example.com\"";
+        return Err(malformed("a name without a wildcard", remedy.to_owned()));
     }
     if let Some(stem) = text.strip_suffix('.') {
-        return Err(malformed("a name without a dot at its end", write(stem)));
+        let remedy = write_accepted(stem, name, LABELS);
+        return Err(malformed("a name without a dot at its end", remedy));
     }
     if text.len() > NAME || !text.split('.').all(is_label) {
-        let remedy = "labels are letters, digits, - and _, at most 63 of them, with dots between";
-        return Err(malformed("a host name", remedy.to_owned()));
+        return Err(malformed("a host name", LABELS.to_owned()));
     }
     if is_number(text.rsplit('.').next().unwrap_or(text)) {
         // No top-level domain is a number, and everyone reads such a name as an address.
@@ -249,27 +271,61 @@ fn superfluous(part: &'static str, text: &str) -> Error {
     Error::Superfluous {
         part,
         why: "a site is found by the host alone, on every address the gate listens on",
-        remedy: write(host),
+        remedy: write_accepted(host, host_pattern, HOST),
     }
 }
 
-/// What somebody who wrote `text` for an address should have written.
+/// The refusal of what stands behind `*.`, with a remedy for the pattern as a whole.
+fn below(error: Error) -> Error {
+    match error {
+        Error::Malformed { ref remedy, .. } if !remedy.starts_with("write \"") => error,
+        _ => Error::Malformed {
+            expected: "a pattern with its * in front",
+            remedy: STAR.to_owned(),
+        },
+    }
+}
+
+/// The remedy for `text`, which is no address with a port.
 fn address_remedy(text: &str) -> String {
-    let address: Result<IpAddr, _> = text.trim_matches(['[', ']']).parse();
-    if let Ok(address) = address {
-        let example = SocketAddr::new(address, 443);
-        return format!("add the port: \"{example}\"; IPv6 addresses stand in brackets");
+    if let Some((_, rest)) = text.split_once("://") {
+        return write_accepted(origin_of(rest), socket_address, write("[::]:443"));
     }
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
-    let Ok(port) = port.parse::<u16>() else {
-        return write("[::]:443");
+    let address = |text: &str| text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let number = port.parse::<u16>().ok();
+    if let (Some(address), Some(port)) = (address(host), number) {
+        // An IPv6 address without brackets, whose last group is more likely to be the port.
+        return write(SocketAddr::new(address, port));
+    }
+    if let Some(address) = address(text) {
+        let example = SocketAddr::new(address, 443);
+        return format!("{}, an address and its port", write(example));
+    }
+    if text == "localhost" {
+        return format!("{} or \"[::1]:443\"", write("127.0.0.1:443"));
+    }
+    let Some(port) = number else {
+        let example = address(host).map(|address| SocketAddr::new(address, 443));
+        let example = example.map_or_else(|| "[::]:443".to_owned(), |example| example.to_string());
+        return format!("{}, with a port from 0 to 65535", write(example));
     };
     match host {
-        "" | "*" => format!("write \"[::]:{port}\" for all addresses"),
-        "localhost" => format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
+        "" | "*" => format!("{} for all addresses", write(format_args!("[::]:{port}"))),
+        "localhost" => format!(
+            "{} or \"[::1]:{port}\"",
+            write(format_args!("127.0.0.1:{port}"))
+        ),
         _ => format!("write an address of this machine, or \"[::]:{port}\" for all of them"),
     }
 }
+
+/// Remedies where no guess at what was meant would be accepted.
+const STAR: &str = "write \"*.example.com\" for one label, or \"*\" for any host";
+const LABELS: &str =
+    "use labels of letters, digits, - and _, at most 63 of them, with dots between the labels";
+const HOST: &str = "write \"docker.example.com\", the name that clients use";
+const UNIX: &str = "write \"unix:/run/registry.sock\", with the path of the socket";
 
 /// Of a whole name and of a label (RFC 1035 §2.3.4).
 const NAME: usize = 253;

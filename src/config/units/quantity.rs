@@ -15,11 +15,7 @@ use super::Error;
 ///
 /// No unit, another unit, no whole number, longer.
 pub fn duration(text: &str) -> Result<Duration, Error> {
-    let milliseconds = read(text, &DURATION)?;
-    if milliseconds > LONGEST {
-        return Err(out_of_range(&DURATION));
-    }
-    Ok(Duration::from_millis(milliseconds))
+    read(text, &DURATION).map(Duration::from_millis)
 }
 
 /// `512B`, `32KiB`, `10MB`, `1GiB` in bytes.
@@ -51,6 +47,7 @@ struct Kind {
     units: &'static [(&'static str, u64)],
     names: &'static str,
     range: &'static str,
+    most: u64,
     usual: &'static str,
     example: &'static str,
     /// What people write for a unit: nginx's `k` and `m`, words.
@@ -73,20 +70,32 @@ fn read(text: &str, kind: &Kind) -> Result<u64, Error> {
     let number: Option<u64> = digits.parse().ok();
     number
         .and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| out_of_range(kind))
+        .filter(|value| *value <= kind.most)
+        .ok_or(Error::OutOfRange { range: kind.range })
 }
 
 fn factor(digits: &str, unit: &str, kind: &Kind) -> Result<u64, Error> {
     let units = kind.names;
     if unit.trim().is_empty() {
-        let example = format!("{digits}{}", kind.usual);
+        let meant = format!("{digits}{}", kind.usual);
+        let is_read = read(&meant, kind).is_ok();
+        let example = if is_read {
+            meant
+        } else {
+            kind.example.to_owned()
+        };
         return Err(Error::NoUnit { units, example });
     }
     let found = kind.units.iter().find(|(name, _)| *name == unit);
     found.map(|(_, factor)| *factor).ok_or_else(|| {
         let unit = unit.to_owned();
-        let meant = guess(unit.trim(), kind);
-        Error::UnknownUnit { unit, units, meant }
+        let meant = guess(unit.trim(), kind).map(|unit| format!("{digits}{unit}"));
+        Error::UnknownUnit {
+            unit,
+            units,
+            meant: meant.filter(|meant| read(meant, kind).is_ok()),
+            example: kind.example,
+        }
     })
 }
 
@@ -103,10 +112,6 @@ fn guess(unit: &str, kind: &Kind) -> Option<&'static str> {
         })
 }
 
-fn out_of_range(kind: &Kind) -> Error {
-    Error::OutOfRange { range: kind.range }
-}
-
 /// In milliseconds.
 const DURATION: Kind = Kind {
     units: &[
@@ -118,6 +123,7 @@ const DURATION: Kind = Kind {
     ],
     names: "ms, s, m, h and d",
     range: "0s to 3650d",
+    most: LONGEST,
     usual: "s",
     example: "1500ms",
     aliases: &[
@@ -152,6 +158,7 @@ const SIZE: Kind = Kind {
     ],
     names: "B, KiB, MiB, GiB, TiB (of 1024) and KB, MB, GB, TB (of 1000)",
     range: "0B to 16777215TiB",
+    most: u64::MAX,
     usual: "B",
     example: "1536MiB",
     aliases: &[

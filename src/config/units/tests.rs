@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::document::Document;
 use super::*;
 
 /// What a problem would show: error, why, remedy.
@@ -40,21 +41,21 @@ fn durations() {
 fn refused_durations() {
     let units = "the units are ms, s, m, h and d";
     let cases = [
-        ("", "it is empty".to_owned()),
+        ("", "it is empty | write a value between the quotes".to_owned()),
         ("15", format!("the unit is missing | {units} | write \"15s\"")),
         ("15 ", format!("the unit is missing | {units} | write \"15s\"")),
-        ("15x", format!("there is no unit \"x\" | {units}")),
-        ("15 m", format!("there is no unit \" m\" | {units} | write the unit m")),
-        ("15M", format!("there is no unit \"M\" | {units} | write the unit m")),
-        ("2hours", format!("there is no unit \"hours\" | {units} | write the unit h")),
-        ("1h30m", format!("there is no unit \"h30m\" | {units}")),
-        ("1_000s", format!("there is no unit \"_000s\" | {units}")),
+        ("15x", format!("there is no unit \"x\" | {units} | write a whole number and a unit, as in \"1500ms\"")),
+        ("15 m", format!("there is no unit \" m\" | {units} | write \"15m\"")),
+        ("15M", format!("there is no unit \"M\" | {units} | write \"15m\"")),
+        ("2hours", format!("there is no unit \"hours\" | {units} | write \"2h\"")),
+        ("1h30m", format!("there is no unit \"h30m\" | {units} | write a whole number and a unit, as in \"1500ms\"")),
+        ("1_000s", format!("there is no unit \"_000s\" | {units} | write a whole number and a unit, as in \"1500ms\"")),
         ("-5s", "it does not begin with a whole number | write a whole number and a unit, as in \"1500ms\"".into()),
         ("1.5s", "it does not begin with a whole number | write a whole number and a unit, as in \"1500ms\"".into()),
         ("s", "it does not begin with a whole number | write a whole number and a unit, as in \"1500ms\"".into()),
-        ("3651d", "it is not in the range 0s to 3650d".into()),
-        ("99999999999999999999s", "it is not in the range 0s to 3650d".into()),
-        ("18446744073709551615d", "it is not in the range 0s to 3650d".into()),
+        ("3651d", "it is not in the range 0s to 3650d | write a value from 0s to 3650d".into()),
+        ("99999999999999999999s", "it is not in the range 0s to 3650d | write a value from 0s to 3650d".into()),
+        ("18446744073709551615d", "it is not in the range 0s to 3650d | write a value from 0s to 3650d".into()),
     ];
     for (text, said) in cases {
         assert_eq!(refusal(duration(text)), said, "{text}");
@@ -87,17 +88,17 @@ fn sizes() {
 fn refused_sizes() {
     let units = "the units are B, KiB, MiB, GiB, TiB (of 1024) and KB, MB, GB, TB (of 1000)";
     let cases = [
-        ("", "it is empty".to_owned()),
+        ("", "it is empty | write a value between the quotes".to_owned()),
         ("512", format!("the unit is missing | {units} | write \"512B\"")),
-        ("32k", format!("there is no unit \"k\" | {units} | write the unit KiB")),
-        ("10m", format!("there is no unit \"m\" | {units} | write the unit MiB")),
-        ("32kib", format!("there is no unit \"kib\" | {units} | write the unit KiB")),
-        ("32Kbi", format!("there is no unit \"Kbi\" | {units} | write the unit KiB")),
-        ("1x\u{1b}", format!("there is no unit \"x\\u{{1b}}\" | {units}")),
+        ("32k", format!("there is no unit \"k\" | {units} | write \"32KiB\"")),
+        ("10m", format!("there is no unit \"m\" | {units} | write \"10MiB\"")),
+        ("32kib", format!("there is no unit \"kib\" | {units} | write \"32KiB\"")),
+        ("32Kbi", format!("there is no unit \"Kbi\" | {units} | write \"32KiB\"")),
+        ("1x\u{1b}", format!("there is no unit \"x\\u{{1b}}\" | {units} | write a whole number and a unit, as in \"1536MiB\"")),
         ("-1B", "it does not begin with a whole number | write a whole number and a unit, as in \"1536MiB\"".into()),
         ("1,5GiB", "it does not begin with a whole number | write a whole number and a unit, as in \"1536MiB\"".into()),
-        ("16777216TiB", "it is not in the range 0B to 16777215TiB".into()),
-        ("18446744073709551616B", "it is not in the range 0B to 16777215TiB".into()),
+        ("16777216TiB", "it is not in the range 0B to 16777215TiB | write a value from 0B to 16777215TiB".into()),
+        ("18446744073709551616B", "it is not in the range 0B to 16777215TiB | write a value from 0B to 16777215TiB".into()),
     ];
     for (text, said) in cases {
         assert_eq!(refusal(size(text)), said, "{text}");
@@ -112,7 +113,7 @@ fn statuses() {
     for code in [i64::MIN, -1, 0, 101, 199, 600, 65_536 + 404, i64::MAX] {
         assert_eq!(
             refusal(http_status(code)),
-            "it is not in the range 200 to 599"
+            "it is not in the range 200 to 599 | write a value from 200 to 599"
         );
     }
 }
@@ -123,7 +124,7 @@ fn networks() {
         assert_eq!(network(text).unwrap().to_string(), text);
     }
     let cases = [
-        ("", "it is empty"),
+        ("", "it is empty | write a value between the quotes"),
         (
             "lan",
             "it is not a network | write an address, or one with the length of its prefix, as in \"10.0.0.0/8\"",
@@ -148,7 +149,7 @@ fn socket_addresses() {
         assert_eq!(socket_address(text).unwrap().to_string(), text);
     }
     let cases = [
-        ("", "it is empty"),
+        ("", "it is empty | write a value between the quotes"),
         (
             ":443",
             "it is not an address and a port | write \"[::]:443\" for all addresses",
@@ -171,23 +172,43 @@ fn socket_addresses() {
         ),
         (
             "127.0.0.1",
-            "it is not an address and a port | add the port: \"127.0.0.1:443\"; IPv6 addresses stand in brackets",
+            "it is not an address and a port | write \"127.0.0.1:443\", an address and its port",
         ),
         (
             "::1",
-            "it is not an address and a port | add the port: \"[::1]:443\"; IPv6 addresses stand in brackets",
+            "it is not an address and a port | write \"[::1]:443\", an address and its port",
         ),
         (
             "[::]",
-            "it is not an address and a port | add the port: \"[::]:443\"; IPv6 addresses stand in brackets",
+            "it is not an address and a port | write \"[::]:443\", an address and its port",
         ),
         (
             "127.0.0.1:65536",
-            "it is not an address and a port | write \"[::]:443\"",
+            "it is not an address and a port | write \"127.0.0.1:443\", with a port from 0 to 65535",
         ),
         (
             "ä\u{7}",
+            "it is not an address and a port | write \"[::]:443\", with a port from 0 to 65535",
+        ),
+        (
+            "::1:443",
+            "it is not an address and a port | write \"[::1]:443\"",
+        ),
+        (
+            ":::443",
             "it is not an address and a port | write \"[::]:443\"",
+        ),
+        (
+            "2001:db8::1",
+            "it is not an address and a port | write \"[2001:db8::1]:443\", an address and its port",
+        ),
+        (
+            "localhost",
+            "it is not an address and a port | write \"127.0.0.1:443\" or \"[::1]:443\"",
+        ),
+        (
+            "https://127.0.0.1:8443/",
+            "it is not an address and a port | write \"127.0.0.1:8443\"",
         ),
     ];
     for (text, said) in cases {
@@ -230,11 +251,11 @@ fn refused_host_patterns() {
     let site = "a site is found by the host alone, on every address the gate listens on";
     let no_port = format!("a port has no place in it | {site}");
     let no_scheme = format!("a scheme has no place in it | {site}");
-    let label = "it is not a host name | labels are letters, digits, - and _, at most 63 of them, with dots between";
+    let label = "it is not a host name | use labels of letters, digits, - and _, at most 63 of them, with dots between the labels";
     let star = "it is not a pattern with its * in front | write \"*.example.com\" for one label, or \"*\" for any host";
     let cases = [
-        ("", "it is empty".to_owned()),
-        ("*.", "it is empty".to_owned()),
+        ("", "it is empty | write a value between the quotes".to_owned()),
+        ("*.", star.to_owned()),
         ("a.example:5000", format!("{no_port} | write \"a.example\"")),
         ("[::1]:443", format!("{no_port} | write \"[::1]\"")),
         ("10.0.0.1:443", format!("{no_port} | write \"10.0.0.1\"")),
@@ -250,7 +271,10 @@ fn refused_host_patterns() {
         ("256.1.1.1", "it is not an IPv4 address | write four numbers from 0 to 255".into()),
         ("1.2.3.4.5", "it is not an IPv4 address | write four numbers from 0 to 255".into()),
         ("*.10.0.0", "it is not an IPv4 address | write four numbers from 0 to 255".into()),
-        ("[zz]", "it is not an IPv6 address in brackets | write \"[::1]\"".into()),
+        ("[zz]", "it is not an IPv6 address in brackets | write \"zz\"".into()),
+        ("[::g]", "it is not an IPv6 address in brackets | write an IPv6 address between the brackets, as in \"[2001:db8::1]\"".into()),
+        ("[10.0.0.1]", "it is not an IPv6 address in brackets | write \"10.0.0.1\"".into()),
+        ("https://", format!("{no_scheme} | write \"docker.example.com\", the name that clients use")),
         ("-a.example", label.into()),
         ("a-.example", label.into()),
         ("a..example", label.into()),
@@ -302,8 +326,12 @@ fn refused_upstream_urls() {
     let form = "it is not a URL such as \"http://127.0.0.1:5000\" or \"unix:/run/registry.sock\"";
     let why = "the gate sends the path of the request as it is, under any upstream";
     let unix = "it is not \"unix:\" and an absolute path";
+    let otherwise =
+        "write \"http://127.0.0.1:5000\", with the host and port at which the upstream listens";
+    let port = "it is not a URL with a port from 1 to 65535 | write the port as a number, as in \"http://127.0.0.1:5000\"";
+    let brackets = "it is not a host with its IPv6 address in brackets";
     let cases = [
-        ("", "it is empty".to_owned()),
+        ("", "it is empty | write a value between the quotes".to_owned()),
         ("127.0.0.1:5000", format!("{form} | write \"http://127.0.0.1:5000\"")),
         ("registry:5000/v2", format!("{form} | write \"http://registry:5000\"")),
         ("ftp://registry", format!("{form} | write \"http://registry\"")),
@@ -314,13 +342,23 @@ fn refused_upstream_urls() {
         ("http://u:hunter2@r:5000", "a user name has no place in it | secrets never stand in this file | write \"http://r:5000\"".into()),
         ("http://u:hunt/er2@r/x", "a user name has no place in it | secrets never stand in this file | write \"http://r\"".into()),
         ("u:hunter2@r", format!("{form} | write \"http://r\"")),
-        ("http://", "it is empty".into()),
-        ("http://:5000", "it is empty".into()),
-        ("http://r:", "it is not in the range of ports, 1 to 65535".into()),
-        ("http://r:0", "it is not in the range of ports, 1 to 65535".into()),
-        ("http://r:+80", "it is not in the range of ports, 1 to 65535".into()),
-        ("http://r:65536", "it is not in the range of ports, 1 to 65535".into()),
-        ("http://::1", "it is not a host with its IPv6 address in brackets | write \"[::1]\"".into()),
+        ("http://", format!("{form} | {otherwise}")),
+        ("http://:5000", format!("{form} | {otherwise}")),
+        ("http://r:", port.to_owned()),
+        ("http://r:0", port.to_owned()),
+        ("http://r:+80", port.to_owned()),
+        ("http://r:65536", port.to_owned()),
+        ("http://::1", format!("{brackets} | write \"http://[::1]\"")),
+        ("http://::1:5000", format!("{brackets} | write \"http://[::1]:5000\"")),
+        ("https://2001:db8::1", format!("{brackets} | write \"https://[2001:db8::1]\"")),
+        ("http://a:b:80", format!("{brackets} | {otherwise}")),
+        ("http://[::g]:80", "it is not an IPv6 address in brackets | write an IPv6 address between the brackets, as in \"[2001:db8::1]\"".into()),
+        ("http://[r]:80", "it is not an IPv6 address in brackets | write \"http://r:80\"".into()),
+        ("http://r.:5000", "it is not a name without a dot at its end | write \"http://r:5000\"".into()),
+        ("http://*.r", format!("it is not a host name; a URL has no wildcard | {otherwise}")),
+        ("/run/r.sock", format!("{form} | write \"unix:/run/r.sock\"")),
+        ("/", format!("{form} | {otherwise}")),
+        ("unix:", format!("{unix} | write \"unix:/run/registry.sock\", with the path of the socket")),
         ("http://unix:/run/r.sock:/", format!("{form} | write \"unix:/run/r.sock\"")),
         ("unix:run/r.sock", format!("{unix} | write \"unix:/run/r.sock\"")),
         ("unix:/run/r.sock:", format!("{unix} | write \"unix:/run/r.sock\"")),
@@ -376,7 +414,12 @@ fn external_urls() {
             format!("a path has no place in it | {why} | write \"https://a\""),
         ),
         ("a.example", format!("{form} | write \"https://a.example\"")),
-        ("unix:/run/x", format!("{form} | write \"https://unix:\"")),
+        (
+            "unix:/run/x",
+            format!(
+                "{form} | write \"https://docker.example.com\", with the host that is meant, and no wildcard"
+            ),
+        ),
     ];
     for (text, said) in cases {
         assert_eq!(refusal(external_url(text)), said, "{text}");
@@ -397,9 +440,9 @@ fn path_prefixes() {
         assert_eq!(path_prefix(text).as_deref(), Ok(text));
     }
     let form = "it is not a path from / on, without //, . and ..";
-    let bytes = "it is not a canonical path | write unescaped letters, digits and -._~!$&'()+,;=:@";
+    let bytes = "it is not a canonical path | write unescaped letters, digits and -._~!$&'()+,;=:@ behind a slash";
     let cases = [
-        ("", "it is empty".to_owned()),
+        ("", "it is empty | write a value between the quotes".to_owned()),
         ("v2/", format!("{form} | write \"/v2/\"")),
         ("//", format!("{form} | write \"/\"")),
         ("/v2//", format!("{form} | write \"/v2/\"")),
@@ -413,6 +456,20 @@ fn path_prefixes() {
         (
             "/v2/?x",
             "a query has no place in it | routes are chosen by the path alone | write \"/v2/\""
+                .into(),
+        ),
+        (
+            "v2/*",
+            "it is not a prefix without wildcards | write \"/v2/\"".into(),
+        ),
+        (
+            "?x",
+            "a query has no place in it | routes are chosen by the path alone | write \"/\""
+                .into(),
+        ),
+        (
+            "https://a/v2/",
+            "a scheme has no place in it | the host is the site's; a route is chosen by the path alone | write \"/v2/\""
                 .into(),
         ),
         ("/v2/%41", bytes.into()),
@@ -444,6 +501,34 @@ fn words() {
     assert_eq!(text(""), Err(Error::Empty));
 }
 
+/// The value that a remedy says to write, where it names one in full.
+fn is_read_as_written<T: fmt::Debug>(
+    text: &str,
+    read: fn(&str) -> Result<T, Error>,
+) -> Result<(), TestCaseError> {
+    let remedy = read(text).err().map(|error| explain(text, error, read));
+    let remedy = remedy.and_then(|error| error.remedy()).unwrap_or_default();
+    let Some(quoted) = remedy.strip_prefix("write \"") else {
+        return Ok(());
+    };
+    // Words for the reader may follow the value.
+    let end = ["\" ", "\","]
+        .iter()
+        .filter_map(|end| quoted.find(end))
+        .min();
+    let value = end
+        .and_then(|end| quoted.get(..end))
+        .unwrap_or_else(|| quoted.trim_end_matches('"'));
+    let document = Document::parse("x", &format!("x = \"{value}\""), &[]);
+    let written = document
+        .root()
+        .string("x")
+        .map(|x| x.value)
+        .unwrap_or_default();
+    prop_assert!(read(&written).is_ok(), "{text:?}: {remedy}");
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in ".{0,40}|[0-9]{1,25}[a-zA-Z.]{0,4}|(https?|unix)?:?/{0,2}[a-z0-9@:./\\[\\]*?-]{0,30}") {
@@ -456,6 +541,24 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
             let _ = (error.why(), error.remedy());
         }
+    }
+
+    /// A remedy that names one value in full names one that is read.
+    #[test]
+    fn what_a_remedy_says_to_write_is_read(
+        text in "[ -~]{0,20}|(https?|unix|ftp)?:?/{0,3}[a-z0-9@:./\\[\\]*?%$-]{0,30}|[0-9a-f:.\\[\\]]{1,20}|[0-9]{1,25}[a-zA-Z.]{0,4}"
+    ) {
+        is_read_as_written(&text, duration)?;
+        is_read_as_written(&text, size)?;
+        is_read_as_written(&text, binding)?;
+        is_read_as_written(&text, network)?;
+        is_read_as_written(&text, host)?;
+        is_read_as_written(&text, host_pattern)?;
+        is_read_as_written(&text, upstream_url)?;
+        is_read_as_written(&text, external_url)?;
+        is_read_as_written(&text, path_prefix)?;
+        is_read_as_written(&text, unix_path)?;
+        is_read_as_written(&text, secret)?;
     }
 
     #[test]

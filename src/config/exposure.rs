@@ -1,0 +1,143 @@
+//! Warnings about what a configuration opens to every client, and about what cannot work with its listeners.
+//!
+//! Called by `build`, since each of them needs the listeners and the sites together. Nothing is asked of the system or of
+//! a name server here.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::problem::Problem;
+use super::table::Table;
+use super::{Auth, Certificate, Listen, Route, Site};
+use crate::listen::Binding;
+use crate::tls::trust::Demand;
+use crate::upstream::Endpoint;
+
+/// Reports every such warning.
+pub(super) fn check(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
+    check_acme(root, listen, sites);
+    let mut warned = Vec::new();
+    for site in sites {
+        for route in &site.routes {
+            // The routes of a site may share its auth.
+            if !warned.contains(&route.auth_place) && check_open(root, listen, site, route) {
+                warned.push(route.auth_place);
+            }
+            check_loop(root, listen, sites, route);
+        }
+    }
+}
+
+/// An authority connects to port 443 for tls-alpn-01 (RFC 8737 section 3) and to port 80 for http-01 (RFC 8555 section
+/// 8.3). A socket of systemd may be on any port.
+fn check_acme(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
+    let place = sites.iter().find_map(|site| match site.certificate {
+        Certificate::Acme(place) => Some(place),
+        Certificate::Files { .. } | Certificate::SelfSigned(_) => None,
+    });
+    let is_reachable = |binding: &Binding| binding.port().is_none_or(|port| port == 443);
+    let Some(place) = place.filter(|_| !listen.https.iter().any(is_reachable)) else {
+        return;
+    };
+    if listen.http.is_empty() {
+        root.report(
+            Problem::warning(place, "tls = \"acme\" without port 443 and without listen.http")
+                .because(
+                    "the authority connects to port 443 (tls-alpn-01) or to port 80 (http-01), and issues no certificate \
+                     if the proxy does not answer there",
+                )
+                .fix("add http = [\"[::]:80\"] to [listen], or forward one of these ports to the proxy"),
+        );
+    }
+}
+
+/// Warns of a route with `mode = "none"` that clients of other machines can reach, unless the route says for which
+/// networks that is meant, has grants (an error of its own), or the site asks for client certificates; says whether it did.
+fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> bool {
+    let asks = site
+        .clients
+        .as_ref()
+        .is_some_and(|clients| clients.demand == Demand::Required);
+    if !matches!(route.auth, Auth::Open)
+        || asks
+        || !route.admission.allow.is_empty()
+        || route.granted.is_some()
+    {
+        return false;
+    }
+    let is_public = |binding: &&Binding| match binding {
+        Binding::Address(address) => !address.ip().is_loopback(),
+        Binding::Named(_) => true,
+    };
+    let Some(public) = listen.https.iter().find(is_public) else {
+        return false;
+    };
+    let what = format!(
+        "{} has mode = \"none\", and {public} is not on loopback",
+        route.path
+    );
+    let can = if route.registry {
+        "every client that reaches the address may pull, push and delete without a password"
+    } else {
+        "every client that reaches the address is let through without a password"
+    };
+    root.report(Problem::warning(route.auth_place, what).because(can).fix(
+        "write mode = \"basic\" with a password file, or add allow = [\"all\"] to the route if every client is meant",
+    ));
+    true
+}
+
+/// Warns of an upstream that is one of the proxy's own listeners: each request would come back as a new one.
+fn check_loop(root: &Table<'_>, listen: &Listen, sites: &[Site], route: &Route) {
+    for endpoint in &route.upstream.settings.endpoints {
+        let (Endpoint::Tcp { host, port } | Endpoint::Tls { host, port }) = endpoint else {
+            continue;
+        };
+        let own = listen.https.iter().chain(&listen.http);
+        let same_port = own.filter_map(|binding| match binding {
+            Binding::Address(address) if address.port() == *port => Some(*address),
+            Binding::Address(_) | Binding::Named(_) => None,
+        });
+        let same_port: Vec<_> = same_port.collect();
+        let is_served = || sites.iter().any(|site| site.hosts.contains(host));
+        let leads = match host.parse::<IpAddr>() {
+            Ok(address) => {
+                takes(&same_port, address).map(|own| format!("is {own}, an address of this proxy"))
+            }
+            Err(_) if host == "localhost" => takes(&same_port, IpAddr::from([127, 0, 0, 1]))
+                .or_else(|| takes(&same_port, IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])))
+                .map(|own| format!("is {own}, an address of this proxy")),
+            Err(_) => same_port
+                .first()
+                .filter(|_| is_served())
+                .map(|own| format!("is a host of this proxy, which listens on {own}")),
+        };
+        if let Some(leads) = leads {
+            root.report(
+                Problem::warning(
+                    route.upstream.place,
+                    format!("the upstream {endpoint} {leads}"),
+                )
+                .because(
+                    "each request would come back to the proxy as a new one, until a limit ends it",
+                )
+                .fix("name the address at which the registry itself listens"),
+            );
+        }
+    }
+}
+
+/// The listener that a connection to `address` would reach. A connection to an unspecified address is one to this machine;
+/// an IPv6 listener on all addresses takes IPv4 connections unless an IPv4 listener has the same port.
+fn takes(listeners: &[SocketAddr], address: IpAddr) -> Option<SocketAddr> {
+    let is_here = address.is_loopback() || address.is_unspecified();
+    let has_ipv4 = listeners.iter().any(SocketAddr::is_ipv4);
+    let mut all = listeners.iter();
+    all.find(|listener| {
+        let same_kind = listener.is_ipv4() == address.is_ipv4();
+        let takes_ipv4 = listener.is_ipv6() && address.is_ipv4() && !has_ipv4;
+        listener.ip() == address
+            || listener.ip().is_unspecified() && is_here && (same_kind || takes_ipv4)
+            || listener.ip().is_loopback() && address.is_unspecified() && same_kind
+    })
+    .copied()
+}
