@@ -56,7 +56,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` `crypto` `fair_queue` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `buffers` `crypto` `fair_queue` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] `regular_file` [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`acme`] [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -233,6 +233,7 @@ pub mod log;
 pub mod metrics;
 mod percent;
 pub mod pid_file;
+mod regular_file;
 pub mod secret;
 mod state_file;
 pub mod systemd;

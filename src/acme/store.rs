@@ -13,8 +13,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::state_file;
 use crate::tls::certs::{self, Pair};
+use crate::{regular_file, state_file};
 
 /// The folder, as one directory's certificates see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +132,8 @@ impl Store {
 
     /// The account's file, when there is one.
     pub(super) fn account(&self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        match fs::read(self.account_path()) {
+        let read = regular_file::read(&self.account_path(), MAX_ACCOUNT).map_err(io::Error::from);
+        match read {
             Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -165,6 +166,9 @@ fn write(path: &Path, content: &[u8]) -> Result<(), SaveError> {
         cause,
     })
 }
+
+/// The largest accepted account file in bytes; an account has less than 1 KiB.
+const MAX_ACCOUNT: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use crate::regular_file;
+
 /// Where it is, and by what name it is asked.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -171,8 +173,8 @@ pub(super) fn with_certificate(shown: CertificateDer<'static>) -> Result<Arc<Cli
 
 /// TLS with whoever has a certificate of the CA in this file.
 pub(super) fn of_authority(path: &Path) -> Result<Arc<ClientConfig>, String> {
-    let text =
-        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = regular_file::read(path, MAX_CA)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut roots = RootCertStore::empty();
     let (added, _) =
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).flatten());
@@ -246,6 +248,8 @@ impl ServerCertVerifier for Same {
 const PATIENCE: Duration = Duration::from_secs(30);
 /// More than any answer to what is asked here.
 const MOST: u64 = 1 << 20;
+/// The largest accepted file of CA certificates, in bytes.
+const MAX_CA: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

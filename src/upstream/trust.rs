@@ -3,10 +3,9 @@
 //! Made by `snapshot` from a file or from the system's store, used by `connect`. There is no way to verify less: without a
 //! certificate for the very host, issued by a CA that is trusted here and valid now, there is no connection.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
@@ -15,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::crypto;
+use crate::{crypto, regular_file};
 
 /// CAs, and the TLS sessions with the servers that they vouch for, so that a handshake is short when it can be.
 #[derive(Clone)]
@@ -59,26 +58,16 @@ pub struct HandshakeError {
     what: String,
 }
 
-/// Opening a pipe would wait for a writer, and with it a reload for ever.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
-    }
-    let mut text = Vec::new();
-    let mut limited = fs::File::open(path)?.take(MAX_FILE);
-    limited.read_to_end(&mut text)?;
-    Ok(text)
-}
-
-/// More than any bundle of CAs has; what lies behind is not read.
+/// The largest accepted bundle of CA certificates, in bytes. A larger file is an error: of a bundle that is cut, some CAs
+/// would silently not be trusted.
 const MAX_FILE: u64 = 16 << 20;
 
 impl Trust {
     /// The CAs of a PEM file, and no others.
     pub fn of_file(path: &Path) -> Result<Self, TrustError> {
-        let text = read(path).map_err(|cause| TrustError::Unreadable {
+        let text = regular_file::read(path, MAX_FILE).map_err(|cause| TrustError::Unreadable {
             path: path.into(),
-            cause,
+            cause: cause.into(),
         })?;
         let unusable = |what: String| TrustError::Unusable {
             path: path.into(),

@@ -280,7 +280,7 @@ fn the_command_fails_with_a_place_or_with_its_usage() {
         ),
         ("empty.conf", &["no server block", "fix: "]),
         ("gone.conf", &["gone.conf: cannot be read", "fix: "]),
-        (".", &["cannot be read: not a file"]),
+        (".", &["cannot be read: not a regular file"]),
     ] {
         let output = run(dir.path(), &["import", "nginx", file]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");

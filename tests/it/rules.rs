@@ -24,6 +24,7 @@ const LEVELS: [&[&str]; 14] = [
         "metrics",
         "percent",
         "pid_file",
+        "regular_file",
         "secret",
         "state_file",
         "systemd",

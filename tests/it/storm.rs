@@ -190,10 +190,10 @@ fn whatever_is_wrong_the_old_configuration_goes_on() {
     fs::remove_file(&file).unwrap();
     is_kept("cannot read the configuration");
     fs::create_dir(&file).unwrap();
-    is_kept("not a file");
+    is_kept("not a regular file");
     fs::remove_dir(&file).unwrap();
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    is_kept("not a file");
+    is_kept("not a regular file");
     fs::remove_file(&file).unwrap();
     // The files that it names, broken where they stand.
     proxy.configure(&registry, &good);
@@ -206,20 +206,84 @@ fn whatever_is_wrong_the_old_configuration_goes_on() {
     proxy.reload().unwrap();
 }
 
+/// For each key that names a file: a named pipe or a device there is refused and never waited for, and a file that is larger
+/// than its bound is an error and never read in part.
 #[test]
-fn a_pipe_in_the_place_of_a_ca_is_not_waited_for() {
+fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
     let registry = Registry::obliging();
     let proxy = Proxy::usual(&registry);
-    let fifo = proxy.path("ca.pem");
-    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let secure = "upstream = { urls = [\"https://127.0.0.1:1\"], ca = \"ca.pem\" }";
+    let good = config("", "");
+    let replaced = |old: &str, new: &str| {
+        assert!(good.contains(old), "{old}");
+        good.replace(old, new)
+    };
+    let pipe = |name: &str| {
+        mknodat(CWD, proxy.path(name), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    };
     let upstream = "upstream = \"{upstream}\"";
-    proxy.configure(&registry, &config("", "").replace(upstream, secure));
-    let problems = proxy.reload().unwrap_err().to_string();
-    assert!(
-        problems.contains("ca.pem") && problems.contains("not a file"),
-        "{problems}"
-    );
+    let secure = "upstream = { urls = [\"https://127.0.0.1:1\"], ca = \"NAME\" }";
+    let basic = "auth = { mode = \"basic\", htpasswd = \"htpasswd\"";
+    let token = "auth = { mode = \"token\", htpasswd = \"htpasswd\", secret = \"NAME\"";
+    let files = "tls = { cert = \"cert.pem\", key = \"key.pem\" }";
+    let client_ca = format!("{files}\nclient_ca = \"NAME\"");
+    let acme = format!("[acme]\nemail = \"a@example.com\"\ndirectory_ca = \"NAME\"\n[listen]");
+    let acme = replaced("[listen]", &acme)
+        .replace("\"localhost\"", "\"a.example.com\"")
+        .replace(files, "tls = \"acme\"");
+    let (mib, kib) = (1 << 20, 1 << 10);
+    let cases: [(&str, String, u64, &str); 7] = [
+        (
+            "cert",
+            replaced("cert.pem", "NAME"),
+            mib,
+            "larger than 1 MiB",
+        ),
+        ("key", replaced("key.pem", "NAME"), mib, "larger than 1 MiB"),
+        (
+            "client_ca",
+            replaced(files, &client_ca),
+            mib,
+            "larger than 1 MiB",
+        ),
+        (
+            "upstream.ca",
+            replaced(upstream, secure),
+            16 * mib,
+            "larger than 16 MiB",
+        ),
+        ("directory_ca", acme, 16 * mib, "larger than 16 MiB"),
+        (
+            "secret",
+            replaced(basic, token),
+            8 * kib,
+            "larger than 8 KiB",
+        ),
+        (
+            "htpasswd",
+            replaced("\"htpasswd\"", "\"NAME\""),
+            64 * mib,
+            "larger than 64 MiB",
+        ),
+    ];
+    for (key, text, bound, too_large) in cases {
+        let refused = |name: &str, words: &str| {
+            proxy.configure(&registry, &text.replace("NAME", name));
+            let problems = proxy.reload().expect_err(key).to_string();
+            let is_told = problems.contains(words) && problems.contains(name);
+            assert!(is_told, "{key}, {name}: {words} in {problems}");
+        };
+        let [fifo, large] = ["pipe", "large"].map(|kind| format!("{key}-{kind}"));
+        let not_regular = match key {
+            "htpasswd" => "is a directory, a pipe or a device",
+            _ => "not a regular file",
+        };
+        pipe(&fifo);
+        refused(&fifo, not_regular);
+        refused("/dev/zero", not_regular);
+        let file = fs::File::create(proxy.path(&large)).unwrap();
+        file.set_len(bound + 1).unwrap();
+        refused(&large, too_large);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Which secrets are taken, and how one of the gate's own is made.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
