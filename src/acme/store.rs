@@ -4,15 +4,15 @@
 //! Called by the rest of `acme`, always where blocking is allowed. Several gates may share the folder: who holds a host's
 //! lock alone orders for it, and everyone reads what came of it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::state_file::Lock;
 use crate::tls::certs::{self, Pair};
 use crate::{regular_file, state_file};
 
@@ -22,12 +22,6 @@ pub(super) struct Store {
     dir: PathBuf,
     /// Stands for the directory in file names: what a test directory issued is never taken for the real one's.
     mark: String,
-}
-
-/// Held until dropped, by this process alone.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
 }
 
 /// Why what was issued is not in use.
@@ -117,17 +111,7 @@ impl Store {
 
     fn lock(&self, name: &str) -> io::Result<Option<Lock>> {
         self.prepare()?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.dir.join("locks").join(name))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        state_file::try_lock(&self.dir.join("locks").join(name))
     }
 
     /// The account's file, when there is one.

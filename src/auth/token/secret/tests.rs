@@ -78,6 +78,26 @@ fn making_one_never_replaces_one() {
     assert_eq!(fs::read_to_string(&path).unwrap(), ONE);
 }
 
+/// The threads have one process id, as the first processes of several containers have.
+#[test]
+fn of_several_processes_that_make_the_secret_at_the_same_time_all_get_the_same() {
+    for _ in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(4);
+        let make = || {
+            start.wait();
+            find_or_make(dir.path()).unwrap().keys.signing().id
+        };
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+            threads.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        let kept = load(&file_in(dir.path())).unwrap().keys.signing().id;
+        assert_eq!(ids, [kept; 4]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
+
 #[test]
 fn what_is_no_secret_file_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
