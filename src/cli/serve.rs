@@ -9,19 +9,17 @@ use super::{REFUSED, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::listen::Inherited;
-use crate::log::Sink;
 use crate::pid_file::{self, PidFile};
 use crate::server::upgrade::{Handover, Start};
 use crate::server::{Failure, Process, Server};
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
-use crate::{signals, state_file};
+use crate::{log, signals, state_file};
 
 /// A gate whose sockets listen, and what it runs on.
 struct Started {
     server: Server,
     runtime: Runtime,
-    log: Sink,
 }
 
 /// Why the gate does not serve.
@@ -67,6 +65,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
         ))),
     };
     let ended = started.and_then(|started| serve(started, succession));
+    log::finish_all();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended { why, code }) => {
@@ -107,7 +106,7 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
         take_pid_file(file, &config)?
     };
     let process = Process {
-        log: Some(log.clone()),
+        log: Some(log),
         manager: Manager::from_env(),
         inherited,
         start: Start::of_this_process().ok(),
@@ -127,18 +126,13 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
         .enable_all()
         .build()
         .map_err(|error| Ended::unable(format!("cannot start: {error}")))?;
-    Ok(Started {
-        server,
-        runtime,
-        log,
-    })
+    Ok(Started { server, runtime })
 }
 
 fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
     let Started {
         mut server,
         runtime,
-        log,
     } = started;
     runtime.block_on(async {
         // Before anybody is told that the gate is there.
@@ -155,10 +149,7 @@ fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
         }
         server.run(commands).await;
         Ok(())
-    })?;
-    // The subscriber keeps its sink for ever, so dropping ours waits for nothing.
-    log.finish();
-    Ok(())
+    })
 }
 
 fn succeed(server: &mut Server, handover: Handover) -> Result<(), Ended> {

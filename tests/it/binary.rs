@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, PATIENCE, Registry, certs, config};
+use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
 
 #[test]
 fn a_good_configuration_is_said_to_be_good() {
@@ -200,7 +200,7 @@ fn a_gate_that_was_stopped_for_a_while_goes_on() {
     // Waits in the sockets meanwhile; long enough that every timer of the gate is late.
     uploading.send(" last");
     kept.send(Ask::alice("GET", "/v2/").head());
-    std::thread::park_timeout(Duration::from_secs(3));
+    pause(Duration::from_secs(3));
     gate.signal(Signal::CONT);
     assert_eq!(kept.answer("GET").status, 200);
     assert_eq!(uploading.answer("PATCH").status, 200);
@@ -223,7 +223,7 @@ fn a_gate_that_is_killed_again_and_again_starts_again() {
     for round in 0..40 {
         let mut child = command(&["serve", "-c", &file]).spawn().unwrap();
         // At another moment of its start each time.
-        std::thread::park_timeout(Duration::from_millis(round * 3));
+        pause(Duration::from_millis(round * 3));
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -432,7 +432,7 @@ impl Gate {
                 return status.code();
             }
             assert!(Instant::now() < until, "it does not end");
-            std::thread::park_timeout(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         }
     }
 }

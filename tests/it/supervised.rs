@@ -19,7 +19,7 @@ use crate::binary::{Gate, command, configured, run, text};
 use crate::support::ask::chunk;
 use crate::support::client::End;
 use crate::support::proxy::private;
-use crate::support::{Ask, Client, PATIENCE, Registry, certs, config};
+use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
 
 /// The manager's end of `NOTIFY_SOCKET`.
 pub(crate) struct Manager {
@@ -300,7 +300,7 @@ impl Load {
         while self.done.load(Ordering::Relaxed) < goal {
             assert!(Instant::now() < until, "no answers in time");
             assert!(self.threads.iter().all(|thread| !thread.is_finished()));
-            thread::park_timeout(Duration::from_millis(2));
+            pause(Duration::from_millis(2));
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Type};
 
-use super::{OK, PATIENCE};
+use super::{OK, PATIENCE, pause};
 
 mod exchange;
 
@@ -121,7 +121,7 @@ impl Registry {
                 Ok(listener) => break listener,
                 Err(error) => assert!(Instant::now() < until, "{address}: {error}"),
             }
-            thread::park_timeout(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         };
         let url = format!("http://{}", listener.local_addr().unwrap());
         let kept = listener.try_clone().unwrap();
