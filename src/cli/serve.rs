@@ -64,7 +64,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
             "cannot use the sockets of systemd: {error}"
         ))),
     };
-    let ended = started.and_then(|started| serve(started, succession));
+    let ended = started.and_then(|started| serve(started, succession, file));
     log::finish_all();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -129,7 +129,7 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
     Ok(Started { server, runtime })
 }
 
-fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
+fn serve(started: Started, succession: Option<Handover>, file: &Path) -> Result<(), Ended> {
     let Started {
         mut server,
         runtime,
@@ -139,7 +139,7 @@ fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
         let commands = signals::commands()
             .map_err(|error| Ended::unable(format!("cannot listen for signals: {error}")))?;
         if let Some(handover) = succession {
-            succeed(&mut server, handover)?;
+            succeed(&mut server, handover, file)?;
         }
         for note in server.notes() {
             tracing::info!("{note}");
@@ -152,12 +152,12 @@ fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
     })
 }
 
-fn succeed(server: &mut Server, handover: Handover) -> Result<(), Ended> {
+fn succeed(server: &mut Server, handover: Handover, config: &Path) -> Result<(), Ended> {
     handover
         .ready()
         .map_err(|error| Ended::unable(format!("the old process goes on: {error}")))?;
     if let Some((path, file)) = handover.pid_file {
-        match PidFile::adopt(file, path) {
+        match PidFile::adopt(file, path, config) {
             Ok(pid_file) => server.hold(pid_file),
             Err(error) => tracing::warn!(%error, "cannot write the pid file"),
         }
