@@ -19,7 +19,7 @@ use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
 use crate::site::{Cors, Response};
 use crate::tls::trust::Demand;
-use crate::{connection, regular_file, service, tls, upstream};
+use crate::{bounded_file, connection, service, tls, upstream};
 
 use document::Document;
 use problem::{Place, Problem, Problems};
@@ -225,7 +225,7 @@ pub enum Auth {
 /// Reads a file. With errors among the problems there may still be a config: so that the files it names
 /// can be looked at in the same run, not so that it is used.
 pub fn load(file: &Path) -> (Option<Config>, Problems) {
-    match regular_file::read(file, MAX_FILE) {
+    match bounded_file::read(file, MAX_FILE) {
         Ok(bytes) => parse(file, &bytes),
         Err(error) => {
             let mut problems = Problems::new(file);

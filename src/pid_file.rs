@@ -22,7 +22,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 
-use crate::regular_file::RegularFile;
+use crate::bounded_file::RegularFile;
 
 /// The pid file of this process. The lock is held until the value is dropped.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::state_file::Lock;
 use crate::tls::certs::{self, Pair};
-use crate::{regular_file, state_file};
+use crate::{bounded_file, state_file};
 
 /// The folder, as one directory's certificates see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Store {
 
     /// The account's file, when there is one.
     pub(super) fn account(&self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        let read = regular_file::read(&self.account_path(), MAX_ACCOUNT).map_err(io::Error::from);
+        let read = bounded_file::read(&self.account_path(), MAX_ACCOUNT).map_err(io::Error::from);
         match read {
             Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

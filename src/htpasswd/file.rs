@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{LoadError, Loaded, MAX_FILE, Problem, ProblemKind, parse};
+use crate::bounded_file::{ReadError, RegularFile};
 use crate::live_file::{Seen, Stamp};
-use crate::regular_file::{ReadError, RegularFile};
 
 /// A file as read.
 pub(super) struct Content {

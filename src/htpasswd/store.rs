@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::MAX_FILE;
 use super::edit::Edited;
-use crate::regular_file::{ReadError, RegularFile};
+use crate::bounded_file::{ReadError, RegularFile};
 
 mod beside;
 mod problem;

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use crate::regular_file;
+use crate::bounded_file;
 
 /// Where it is, and by what name it is asked.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ pub(super) fn with_certificate(shown: CertificateDer<'static>) -> Result<Arc<Cli
 
 /// TLS with whoever has a certificate of the CA in this file.
 pub(super) fn of_authority(path: &Path) -> Result<Arc<ClientConfig>, String> {
-    let text = regular_file::read(path, MAX_CA)
+    let text = bounded_file::read(path, MAX_CA)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut roots = RootCertStore::empty();
     let (added, _) =

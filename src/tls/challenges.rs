@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{FROM_1_2, provider};
-use crate::{regular_file, state_file};
+use crate::{bounded_file, state_file};
 
 /// The answers of the orders that run.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ fn asks(hello: &Accepted) -> bool {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let text = regular_file::read(path, LONGEST)?;
+    let text = bounded_file::read(path, LONGEST)?;
     String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 

@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::certs::Error;
-use crate::regular_file::{ReadError, RegularFile};
+use crate::bounded_file::{ReadError, RegularFile};
 
 /// What a PEM file holds.
 pub(super) struct Sections {

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::{crypto, regular_file};
+use crate::{bounded_file, crypto};
 
 /// CAs, and the TLS sessions with the servers that they vouch for, so that a handshake is short when it can be.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ const MAX_FILE: u64 = 16 << 20;
 impl Trust {
     /// The CAs of a PEM file, and no others.
     pub fn of_file(path: &Path) -> Result<Self, TrustError> {
-        let text = regular_file::read(path, MAX_FILE).map_err(|cause| TrustError::Unreadable {
+        let text = bounded_file::read(path, MAX_FILE).map_err(|cause| TrustError::Unreadable {
             path: path.into(),
             cause: cause.into(),
         })?;

@@ -54,6 +54,7 @@ mod passwords;
 mod ping;
 mod query;
 mod reload;
+mod reload_command;
 mod repeats;
 mod rights;
 mod routes;

@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 14] = [
     &[
         "addr",
         "body",
+        "bounded_file",
         "buffers",
         "crypto",
         "fair_queue",
@@ -24,7 +25,6 @@ const LEVELS: [&[&str]; 14] = [
         "metrics",
         "percent",
         "pid_file",
-        "regular_file",
         "secret",
         "state_file",
         "systemd",

@@ -320,7 +320,7 @@ fn reload_waits_for_the_verdict() {
     let nobody = run(&["reload", "-c", &file]);
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
     assert!(
-        text(&nobody.stderr).contains("no gate serves with"),
+        text(&nobody.stderr).contains("no process serves with"),
         "{nobody:?}"
     );
 
@@ -345,7 +345,7 @@ fn reload_waits_for_the_verdict() {
             "{words} in {failed:?}"
         );
     }
-    // Refused before the gate hears of it.
+    // The command finds the error itself, and the process reports the failed reload as well.
     std::fs::write(&file, "nonsense").unwrap();
     let refused = run(&["reload", "-c", &file]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");

@@ -12,7 +12,7 @@ use aws_lc_rs::rand;
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
-use crate::regular_file::{ReadError, RegularFile};
+use crate::bounded_file::{ReadError, RegularFile};
 use crate::state_file;
 
 /// The key that signs, and one that may have signed before. Both verify.

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::regular_file;
+use crate::bounded_file;
 
 /// Where files come from.
 pub trait Files {
@@ -33,7 +33,7 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Ok(regular_file::read(path, LARGEST)?)
+        Ok(bounded_file::read(path, LARGEST)?)
     }
 
     fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
