@@ -277,6 +277,7 @@ fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
     let stays = Registry::obliging();
     let goes = Registry::obliging();
     let (place, url) = (goes.authority().parse().unwrap(), goes.url());
+    let _held = goes.held_port();
     let urls = format!("{{ urls = [{:?}, {url:?}] }}", stays.url());
     let (_dir, file) = configured(&config("", "").replace("\"{upstream}\"", &urls));
     let mut gate = Gate::start(&file);
@@ -354,6 +355,14 @@ impl Gate {
 
     /// Starts a command that serves, and waits until it listens.
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        let is_apart = |name| {
+            let mut set = command.get_envs();
+            set.any(|(key, value)| key == name && value.is_some())
+        };
+        assert!(
+            is_apart("STATE_DIRECTORY"),
+            "it would use /var/lib/tidegate"
+        );
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = channel();
@@ -466,16 +475,22 @@ fn path(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Keeps a process of a test apart from a tidegate that is installed on this machine: what it keeps is in `dir`.
+pub(crate) fn apart<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
+    command
+        .env("RUNTIME_DIRECTORY", dir)
+        .env("STATE_DIRECTORY", dir.join("state"))
+}
+
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.args(arguments).stdin(Stdio::null());
-    // Beside the configuration, not where a gate of this machine keeps it.
-    if let Some(file) = arguments.last() {
-        let dir = Path::new(file)
-            .parent()
-            .unwrap_or_else(|| Path::new("/nonexistent"));
-        command.env("RUNTIME_DIRECTORY", dir);
-    }
+    let file = arguments.last().map(Path::new);
+    let dir = file.and_then(Path::parent);
+    apart(
+        &mut command,
+        dir.unwrap_or_else(|| Path::new("/nonexistent")),
+    );
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

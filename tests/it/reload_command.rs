@@ -121,6 +121,7 @@ fn the_process_is_found_after_state_dir_was_edited() {
     };
     let run = |verb: &str| {
         let mut command = command(&[verb, "-c", file.to_str().unwrap()]);
+        // The configuration says where the state is.
         command.env_remove("RUNTIME_DIRECTORY");
         command
     };

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::binary::apart;
 use crate::support::proxy::directory;
 use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config, eventually, pause};
 
@@ -46,6 +47,7 @@ impl Gate {
             .args(["serve", "-c"])
             .arg(&file)
             .stdin(Stdio::null());
+        apart(&mut command, dir.path());
         let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

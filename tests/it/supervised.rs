@@ -15,7 +15,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binary::{Gate, command, configured, run, text};
+use crate::binary::{Gate, apart, command, configured, run, text};
 use crate::support::ask::chunk;
 use crate::support::client::End;
 use crate::support::proxy::private;
@@ -166,7 +166,7 @@ fn activated(file: &str, sockets: &[&TcpListener], names: &str) -> Activated {
         .arg("-c")
         .arg(script)
         .stdin(std::process::Stdio::null());
-    command.env("RUNTIME_DIRECTORY", Path::new(file).parent().unwrap());
+    apart(&mut command, Path::new(file).parent().unwrap());
     command.stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::piped());
     Activated {
@@ -501,7 +501,7 @@ fn the_program_is_started_by_its_path_anew() {
     command
         .args(["serve", "-c", &file])
         .env("NOTIFY_SOCKET", &manager.place);
-    command.env("RUNTIME_DIRECTORY", dir.path());
+    apart(&mut command, dir.path());
     command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());

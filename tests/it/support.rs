@@ -3,7 +3,10 @@
 //! Used by every behaviour here. Every wait ends after [`PATIENCE`]; nothing sleeps, and every port is the
 //! system's choice.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 pub(crate) mod acme;
 pub(crate) mod answer;
@@ -49,6 +52,17 @@ pub(crate) fn pause(time: Duration) {
         }
         std::thread::park_timeout(left);
     }
+}
+
+/// A port that the kernel gives to no other socket while the returned one lives, and that a listener with SO_REUSEADDR can
+/// still take: the returned socket is bound to the port and never listens.
+pub(crate) fn kept_port() -> (u16, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (port, socket)
 }
 
 /// A digest that is well formed.
