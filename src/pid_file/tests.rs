@@ -193,7 +193,7 @@ fn the_holder_of_the_lock_is_known_by_the_descriptor() {
     let metadata = held.file.metadata().unwrap();
     assert!(holds_lock(std::process::id(), &metadata).unwrap());
     // Open, but without the lock.
-    let other = File::open(&config_file(dir.path())).unwrap();
+    let other = File::open(config_file(dir.path())).unwrap();
     assert!(!holds_lock(std::process::id(), &other.metadata().unwrap()).unwrap());
     let kept = File::open(held.path()).unwrap();
     drop(held);

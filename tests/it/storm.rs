@@ -229,8 +229,8 @@ fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
     let token = "auth = { mode = \"token\", htpasswd = \"htpasswd\", secret = \"NAME\"";
     let files = "tls = { cert = \"cert.pem\", key = \"key.pem\" }";
     let client_ca = format!("{files}\nclient_ca = \"NAME\"");
-    let acme = format!("[acme]\nemail = \"a@example.com\"\ndirectory_ca = \"NAME\"\n[listen]");
-    let acme = replaced("[listen]", &acme)
+    let acme = "[acme]\nemail = \"a@example.com\"\ndirectory_ca = \"NAME\"\n[listen]";
+    let acme = replaced("[listen]", acme)
         .replace("\"localhost\"", "\"a.example.com\"")
         .replace(files, "tls = \"acme\"");
     let (mib, kib) = (1 << 20, 1 << 10);

@@ -61,9 +61,9 @@ fn of_several_processes_that_create_the_ca_at_the_same_time_all_get_the_same() {
             let key = authority.issuer.key().serialize_pem();
             (authority.certificate_pem().to_owned(), key)
         };
-        let made: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(create)).collect();
-            threads.into_iter().map(|one| one.join().unwrap()).collect()
+        let made = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(create));
+            threads.map(|one| one.join().unwrap())
         });
         let kept = load_or_create(&dir, now()).unwrap();
         for (certificate, key) in made {

@@ -49,7 +49,6 @@ fn networks_and_passwords_are_judged_alike() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one line a request, all in one list")]
 fn methods_that_need_no_password_need_none() {
     let lab = Lab::start();
     let digest = pushed(&lab);
@@ -197,7 +196,6 @@ const EMPTY: Told = (
 );
 
 /// The same requests through both; what differs in what the upstream receives is on the list, and nothing else.
-#[expect(clippy::too_many_lines, reason = "one line a request, all in one list")]
 fn received(edited: impl FnOnce(String) -> String, server: &str, intended: &[Told]) {
     let recorder = Recorder::start();
     let upstream = format!("127.0.0.1:{}", recorder.port);

@@ -88,9 +88,9 @@ fn of_several_processes_that_make_the_secret_at_the_same_time_all_get_the_same()
             start.wait();
             find_or_make(dir.path()).unwrap().keys.signing().id
         };
-        let ids: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
-            threads.into_iter().map(|one| one.join().unwrap()).collect()
+        let ids = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(make));
+            threads.map(|one| one.join().unwrap())
         });
         let kept = load(&file_in(dir.path())).unwrap().keys.signing().id;
         assert_eq!(ids, [kept; 4]);
