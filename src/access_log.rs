@@ -274,7 +274,7 @@ mod tests {
             let _record = record;
             end(&received);
         }));
-        drop(log);
+        log.sink.finish();
         let line = std::fs::read_to_string(path).unwrap();
         let mut words = line.split(' ');
         let word = words.find_map(|word| word.strip_prefix("ended="));

@@ -7,7 +7,6 @@
 //! [`nginx`] makes such a file out of nginx's; nothing else here knows of it.
 //! Of the files that a config names, none is opened here: that is `snapshot`'s part.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
 use crate::site::{Cors, Response};
 use crate::tls::trust::Demand;
-use crate::{connection, service, tls, upstream};
+use crate::{bounded_file, connection, service, tls, upstream};
 
 use document::Document;
 use problem::{Place, Problem, Problems};
@@ -242,7 +241,7 @@ pub enum Auth {
 /// Reads a file. With errors among the problems there may still be a config: so that the files it names
 /// can be looked at in the same run, not so that it is used.
 pub fn load(file: &Path) -> (Option<Config>, Problems) {
-    match read(file) {
+    match bounded_file::read(file, MAX_FILE) {
         Ok(bytes) => parse(file, &bytes),
         Err(error) => {
             let mut problems = Problems::new(file);
@@ -255,27 +254,7 @@ pub fn load(file: &Path) -> (Option<Config>, Problems) {
     }
 }
 
-/// Opening a pipe would wait for a writer, and with it the whole gate.
-fn read(file: &Path) -> std::io::Result<Vec<u8>> {
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidInput,
-            "not a file",
-        ));
-    }
-    let mut bytes = Vec::new();
-    let mut limited = std::fs::File::open(file)?.take(MAX_FILE + 1);
-    limited.read_to_end(&mut bytes)?;
-    if limited.limit() == 0 {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::FileTooLarge,
-            "larger than 4 MiB",
-        ));
-    }
-    Ok(bytes)
-}
-
-/// Thousands of sites; a path to a log or a device must not fill the memory of a gate that serves.
+/// The largest accepted configuration in bytes, enough for thousands of sites.
 const MAX_FILE: u64 = 4 << 20;
 
 /// Reads a file's bytes; paths in it are relative to the folder of `file`.

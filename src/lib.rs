@@ -56,7 +56,7 @@
 //!
 //! | level | modules |
 //! |---|---|
-//! | 0 words | [`addr`] [`body`] `buffers` `crypto` `fair_queue` `fair_share` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
+//! | 0 words | [`addr`] [`body`] `bounded_file` `buffers` `crypto` `fair_queue` `fair_share` `live_file` [`log`] [`metrics`] `percent` [`pid_file`] [`secret`] `state_file` [`systemd`] |
 //! | 1 parts | [`htpasswd`] [`listen`] [`proxy_protocol`] [`registry`] [`target`] [`tls`] [`upstream`] |
 //! | 2 who, and over what | [`acme`] [`auth`] [`connection`] |
 //! | 3 may they | [`access`] |
@@ -244,8 +244,12 @@
 //!   each time.
 //! - A reload changes everything but `listen.workers`, the number of client connections, and the process's own
 //!   log.
-//! - The pid file is found by the configuration's path, so that gates may share a folder; its lock, not its number, says
-//!   that a process runs, and passes to a successor with the descriptor.
+//! - A process is found by the path of the configuration that it was started with, links unresolved, since that path is
+//!   what it reads again: its pid file records it. Several processes may keep their pid files in one directory. The lock of the
+//!   file, not the process id in it, says that a process runs; the lock passes to a successor with the descriptor. Before
+//!   `reload` signals, it verifies in `/proc` that the process has the locked file open.
+//! - `reload` signals also when its own check finds errors: the process judges what it reads, and reports a failed reload in its
+//!   log, its metrics and its status page, whoever asked for it.
 //! - A reload is built on a thread of its own: accepting, signals and the watchdog go on. One that is asked for meanwhile
 //!   comes after it.
 //! - In an upgrade both processes hold the same sockets, so nobody is refused; remembered logins, counted guesses and
@@ -285,6 +289,7 @@
 // 0: words that everyone uses.
 pub mod addr;
 pub mod body;
+mod bounded_file;
 mod buffers;
 mod crypto;
 mod fair_queue;

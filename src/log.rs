@@ -10,8 +10,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 mod batch;
@@ -29,7 +28,11 @@ pub enum Destination {
     File(PathBuf),
 }
 
-/// The writing end of a log; cheap to clone, and finished when the last clone is dropped.
+/// The writing end of a log; cheap to clone.
+///
+/// When the last clone is dropped, the thread writes what is still queued and then ends. Nothing waits for that, since the
+/// last clone may be dropped by a worker with the last request of an old snapshot. Before the process ends, [`finish_all`]
+/// waits.
 #[derive(Clone, Debug)]
 pub struct Sink {
     shared: Arc<Shared>,
@@ -40,7 +43,27 @@ pub type LostLine = fn(u64) -> String;
 
 struct Shared {
     queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
+}
+
+/// The queues of all logs whose threads run, for the end of the process.
+static QUEUES: Mutex<Vec<Weak<Queue>>> = Mutex::new(Vec::new());
+
+/// Waits until the lines so far are written in every log of the process, also in the logs that no [`Sink`] leads to any more.
+/// Never waits longer than a second: a pipe may have no reader. Blocks, so that only the end of the process may call it.
+pub fn finish_all() {
+    let queues: Vec<_> = queues().iter().filter_map(Weak::upgrade).collect();
+    wait_until_written(&queues);
+}
+
+fn queues() -> std::sync::MutexGuard<'static, Vec<Weak<Queue>>> {
+    QUEUES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait_until_written(queues: &[Arc<Queue>]) {
+    let until = Instant::now() + LAST_LINES;
+    while queues.iter().any(|queue| queue.bytes() > 0) && Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 /// By hand: the lines are no matter of a debug print.
@@ -56,15 +79,14 @@ impl Sink {
         let mut output = Output::open(destination)?;
         let queue = Arc::<Queue>::default();
         let lines = Arc::clone(&queue);
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("tidegate-log".to_owned())
             .spawn(move || output.write_all_of(&lines, lost_line))?;
-        let shared = Shared {
-            queue,
-            thread: Some(thread),
-        };
+        let mut queues = queues();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(&queue));
         Ok(Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared { queue }),
         })
     }
 
@@ -78,12 +100,9 @@ impl Sink {
         self.shared.queue.dropped()
     }
 
-    /// Waits until the lines so far are written, but never hangs on a pipe that nobody reads.
+    /// Waits until the lines so far are written, but for a second at most: a pipe may have no reader. Blocks.
     pub fn finish(&self) {
-        let until = Instant::now() + LAST_LINES;
-        while self.shared.queue.bytes() > 0 && Instant::now() < until {
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
+        wait_until_written(&[Arc::clone(&self.shared.queue)]);
     }
 
     /// Opens the file anew, behind the lines already queued: what logrotate asks for.
@@ -104,16 +123,9 @@ impl Write for Sink {
 }
 
 impl Drop for Shared {
-    /// Lets the thread write what is queued, but never hangs on a pipe that nobody reads.
+    /// The thread ends when it has written what is queued.
     fn drop(&mut self) {
         self.queue.close();
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
-        let until = Instant::now() + LAST_LINES;
-        while !thread.is_finished() && Instant::now() < until {
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
     }
 }
 
@@ -214,7 +226,7 @@ static STDOUT_IS_TORN: Mutex<bool> = Mutex::new(false);
 const PIPE: usize = 4096;
 /// How late a line of a busy log may be.
 const NAP: Duration = Duration::from_millis(5);
-/// How long the end of the process may wait for the last lines.
+/// The longest time that the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -233,6 +245,7 @@ mod tests {
         let sink = Sink::open(Destination::File(path.clone()), lost_line).unwrap();
         sink.write(b"one\n");
         sink.write(b"two\n");
+        sink.finish();
         drop(sink);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
 
@@ -241,7 +254,9 @@ mod tests {
         std::fs::rename(&path, &rotated).unwrap();
         sink.reopen();
         sink.write(b"three\n");
+        let queue = Arc::clone(&sink.shared.queue);
         drop(sink);
+        wait_until_written(&[queue]);
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
         assert_eq!(std::fs::read(&rotated).unwrap(), b"one\ntwo\n");
     }
@@ -307,6 +322,35 @@ mod tests {
         assert!(said.contains(&format!("\nlost {lost}\n")));
         let whole = said.lines().filter(|line| line.len() == 99).count();
         assert_eq!(whole as u64 + lost, 2 * QUEUE as u64 + 1);
+    }
+
+    /// A worker drops the last [`Sink`] of an access log with the last request of an old snapshot.
+    #[test]
+    fn dropping_a_sink_waits_for_no_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        // Opened for both, so that neither end waits for the other.
+        let mut reader = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let sink = Sink::open(Destination::File(path), lost_line).unwrap();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        // More than a pipe holds.
+        for _ in 0..1000 {
+            sink.write(&line);
+        }
+        let began = Instant::now();
+        drop(sink);
+        let took = began.elapsed();
+        assert!(took < LAST_LINES / 2, "{took:?}");
+        // What was queued is written nevertheless.
+        let mut text = vec![0; 1000 * 1024];
+        io::Read::read_exact(&mut reader, &mut text).unwrap();
+        assert!(text.ends_with(&line));
     }
 
     #[test]

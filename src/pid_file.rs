@@ -1,17 +1,30 @@
-//! The locked file that says which process serves with a configuration, and the verdict of its last reload.
+//! The locked pid file of a running process, and the result of its last reload.
 //!
-//! `server` holds one, `tidegate reload` finds the process by it. The lock, not the number in it, says that the process
-//! runs: the system takes it away from whoever ends, however he ends. A folder may hold files of several gates.
+//! `server` holds a [`PidFile`]; `tidegate reload` finds the process with [`find`]. The lock (flock(2)), not the process id in
+//! the file, says that the process runs: the kernel releases the lock however the process ends. Several processes may keep
+//! their files in one directory.
+//!
+//! The file records the path of the configuration as the command line gave it, without resolving symbolic links, because that
+//! path is what the process reads again on a reload. So the process is still found after a link on the way has changed
+//! (release directories, a ConfigMap's `..data`), and two configurations are never confused: a process matches if it was
+//! started with the same path, or if the path it was started with leads to the same file now.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Held while the gate runs.
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
+
+use crate::bounded_file::RegularFile;
+
+/// The pid file of this process. The lock is held until the value is dropped.
 #[derive(Debug)]
 pub struct PidFile {
     file: File,
@@ -19,76 +32,93 @@ pub struct PidFile {
     begun: u64,
 }
 
-/// Why there is none.
+/// The reason why this process has no pid file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process serves with the same configuration.
     #[error("process {pid} serves with this configuration already (it holds {}); tidegate reload makes it read the file again", path.display())]
     Running {
-        /// As it wrote itself, or `?`.
+        /// The process id from the file, or `?`.
         pid: String,
-        /// The file.
+        /// The pid file.
         path: PathBuf,
     },
-    /// The file cannot be made.
+    /// The file cannot be created or written.
     #[error("cannot write the pid file {}: {cause}", path.display())]
     Write {
-        /// The file.
+        /// The pid file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: io::Error,
     },
 }
 
-/// How far the reloads of a process have come.
+/// How many reloads of a process began and ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Reloads that began, since the process started.
+    /// The number of reloads that began since the process started.
     pub begun: u64,
-    /// Of these, the one that ended last.
+    /// The number of the reload that ended last.
     pub ended: u64,
-    /// Why that one failed.
+    /// The reason why that reload failed.
     pub failure: Option<String>,
 }
 
 impl PidFile {
-    /// Makes and locks the file for `config` in `dir`.
+    /// Creates and locks the file in `dir` for a process that serves with `config`.
     ///
     /// # Errors
-    /// Another process holds it, or it cannot be written.
+    /// Another process with this configuration has its file in `dir`, or the file cannot be written.
     pub fn take(dir: &Path, config: &Path) -> Result<Self, Error> {
-        let path = place(dir, config);
+        let config = absolute(config);
+        let path = path_in(dir, &config);
         let failed = |cause| Error::Write {
             path: path.clone(),
             cause,
         };
+        // The other process may have been started with another path to the same file.
+        let mut search = Search::new(&config);
+        search.add_directory(dir);
+        if let Some((_, running)) = search.found.into_iter().next() {
+            let (pid, path) = (running.pid.to_string(), running.path);
+            return Err(Error::Running { pid, path });
+        }
+        // A link would let whoever may write to the directory choose the file that is overwritten here.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o644)
+            .custom_flags(flags.bits().cast_signed())
             .open(&path)
             .map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::other("not a regular file")));
+        }
         if !lock(&file).map_err(failed)? {
-            let pid = read_pid(&path).map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+            let record = Record::read(&file);
+            let pid = record.map_or_else(|| "?".to_owned(), |record| record.pid.to_string());
             return Err(Error::Running { pid, path });
         }
-        Self::own(file, path.clone()).map_err(failed)
+        Self::own(file, path.clone(), &config).map_err(failed)
     }
 
-    /// Goes on with the file of the process that this one succeeds: its lock came with the descriptor.
+    /// Continues with the file of the process that this one succeeds. The lock belongs to the descriptor that was passed.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn adopt(file: OwnedFd, path: PathBuf) -> io::Result<Self> {
-        Self::own(File::from(file), path)
+    pub fn adopt(file: OwnedFd, path: PathBuf, config: &Path) -> io::Result<Self> {
+        Self::own(File::from(file), path, &absolute(config))
     }
 
-    fn own(mut file: File, path: PathBuf) -> io::Result<Self> {
+    fn own(file: File, path: PathBuf, config: &Path) -> io::Result<Self> {
+        let mut record = format!("{}\n", std::process::id()).into_bytes();
+        record.extend_from_slice(config.as_os_str().as_bytes());
+        record.push(b'\n');
         file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
+        file.write_all_at(&record, 0)?;
         let own = Self {
             file,
             path,
@@ -98,18 +128,18 @@ impl PidFile {
         Ok(own)
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A reload begins.
+    /// Records that a reload begins.
     pub fn begin(&mut self) {
         self.begun += 1;
         self.tell(None, self.begun - 1);
     }
 
-    /// It has ended.
+    /// Records that the reload has ended.
     pub fn end(&self, failure: Option<String>) {
         self.tell(failure, self.begun);
     }
@@ -121,19 +151,29 @@ impl PidFile {
             failure,
         };
         if let Err(error) = self.write(&verdict) {
-            tracing::warn!(%error, "cannot write the verdict of a reload beside the pid file");
+            tracing::warn!(%error, "cannot write the result of a reload beside the pid file");
         }
     }
 
-    /// Whole or not at all: somebody may be reading.
+    /// Replaces the file at once, because another process may be reading it.
     fn write(&self, verdict: &Verdict) -> io::Result<()> {
-        let path = verdict_place(&self.path);
+        let path = verdict_path(&self.path);
         let draft = path.with_extension("draft");
-        let failure = verdict.failure.as_deref().unwrap_or_default();
-        fs::write(
-            &draft,
-            format!("{} {}\n{failure}", verdict.begun, verdict.ended),
-        )?;
+        let mut text = format!("{} {}\n", verdict.begun, verdict.ended);
+        if let Some(failure) = &verdict.failure {
+            text.push_str(failure);
+        }
+        // A draft that a crash left behind, or a link of somebody else, is never written to.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&draft)?;
+        file.write_all(text.as_bytes())?;
         fs::rename(&draft, &path)
     }
 }
@@ -144,120 +184,430 @@ impl AsFd for PidFile {
     }
 }
 
-/// The process that serves with `config` and has its file in `dir`; nothing when none does.
-pub fn running(dir: &Path, config: &Path) -> Option<u32> {
-    let path = place(dir, config);
-    let file = File::open(&path).ok()?;
-    match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => read_pid(&path),
-        Ok(()) | Err(TryLockError::Error(_)) => None,
+/// A process that holds the lock on its pid file.
+#[derive(Debug)]
+pub struct Running {
+    pid: u32,
+    path: PathBuf,
+    file: RegularFile,
+}
+
+/// The reason why no process was found.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// No process with this configuration holds a pid file in these directories, or anywhere else as far as `/proc` shows.
+    #[error("no process serves with {} (no lock on its pid file is held in {}){ignored}", config.display(), list(directories))]
+    Missing {
+        /// The absolute path of the configuration.
+        config: PathBuf,
+        /// The directories that were searched.
+        directories: Vec<PathBuf>,
+        /// Pid files that were not trusted, in words.
+        ignored: String,
+    },
+    /// Several processes match, and only one of them can be meant.
+    #[error("several processes serve with {}: {}; signal the right one with kill -HUP", config.display(), pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))]
+    Several {
+        /// The absolute path of the configuration.
+        config: PathBuf,
+        /// Their process ids.
+        pids: Vec<u32>,
+    },
+}
+
+/// The reason why the process was not signalled.
+#[derive(Debug, thiserror::Error)]
+pub enum SignalError {
+    /// The process ended after it had been found.
+    #[error("it has ended")]
+    Ended,
+    /// The process whose id is in the file is not the one that holds the lock.
+    #[error(
+        "it does not hold the lock on {}, so that the process id in this file is not trusted; signal the right process with kill -HUP",
+        path.display()
+    )]
+    NotTheHolder {
+        /// The pid file.
+        path: PathBuf,
+    },
+    /// The operating system reported an error.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Finds the process that serves with `config`: in the pid files of the directories, and else in the pid files that the
+/// processes of this machine have open, because `state.dir` may have been edited since the process started.
+///
+/// # Errors
+/// No process was found, or several.
+pub fn find(directories: &[PathBuf], config: &Path) -> Result<Running, FindError> {
+    let config = absolute(config);
+    let mut search = Search::new(&config);
+    for directory in directories {
+        search.add_directory(directory);
+    }
+    if search.found.is_empty() {
+        for path in open_pid_files() {
+            search.add(&path);
+        }
+    }
+    search.finish(directories)
+}
+
+/// How surely a process is the one that serves with a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Match {
+    /// The process was started with the same path.
+    SamePath,
+    /// The path that the process was started with leads to the same file now.
+    SameFile,
+}
+
+struct Search<'a> {
+    config: &'a Path,
+    /// The file that the path leads to now.
+    resolved: Option<PathBuf>,
+    seen: BTreeSet<(u64, u64)>,
+    found: Vec<(Match, Running)>,
+    ignored: String,
+}
+
+impl<'a> Search<'a> {
+    /// `config` is absolute.
+    fn new(config: &'a Path) -> Self {
+        Self {
+            config,
+            resolved: fs::canonicalize(config).ok(),
+            seen: BTreeSet::new(),
+            found: Vec::new(),
+            ignored: String::new(),
+        }
+    }
+
+    fn add_directory(&mut self, directory: &Path) {
+        // A directory that is missing or not readable holds nothing for this command.
+        let Ok(entries) = fs::read_dir(directory) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if is_pid_file(&path) {
+                self.add(&path);
+            }
+        }
+    }
+
+    fn add(&mut self, path: &Path) {
+        // Never through a link: whoever may create one in a shared directory would choose the file.
+        if fs::symlink_metadata(path).map_or(true, |metadata| !metadata.is_file()) {
+            return;
+        }
+        let Ok(file) = RegularFile::open(path) else {
+            return;
+        };
+        let id = (file.metadata().dev(), file.metadata().ino());
+        if !self.seen.insert(id) || !is_locked(file.file()) {
+            return;
+        }
+        let Some(record) = Record::read(file.file()) else {
+            return;
+        };
+        let Some(rank) = self.rank(path, &record) else {
+            return;
+        };
+        let owner = file.metadata().uid();
+        if !is_trusted(owner, path) {
+            // A string takes everything.
+            let _ = write!(
+                self.ignored,
+                "; {} is ignored, because it belongs to user {owner}, who is neither root, nor this user, nor the owner of \
+                 the directory",
+                path.display()
+            );
+            return;
+        }
+        let running = Running {
+            pid: record.pid,
+            path: path.to_owned(),
+            file,
+        };
+        self.found.push((rank, running));
+    }
+
+    fn rank(&self, path: &Path, record: &Record) -> Option<Match> {
+        let Some(config) = &record.config else {
+            // An older version wrote no path, and named the file by the resolved one.
+            let resolved = self.resolved.as_deref()?;
+            return (path.file_name() == Some(file_name(resolved).as_ref()))
+                .then_some(Match::SameFile);
+        };
+        if config == self.config {
+            return Some(Match::SamePath);
+        }
+        let resolved = self.resolved.as_ref()?;
+        (fs::canonicalize(config).ok().as_ref() == Some(resolved)).then_some(Match::SameFile)
+    }
+
+    fn finish(mut self, directories: &[PathBuf]) -> Result<Running, FindError> {
+        let config = self.config.to_owned();
+        let Some(best) = self.found.iter().map(|(rank, _)| *rank).min() else {
+            return Err(FindError::Missing {
+                config,
+                directories: directories.to_vec(),
+                ignored: self.ignored,
+            });
+        };
+        self.found.retain(|(rank, _)| *rank == best);
+        let pids: BTreeSet<u32> = self.found.iter().map(|(_, running)| running.pid).collect();
+        match self.found.pop() {
+            Some((_, running)) if pids.len() == 1 => Ok(running),
+            _ => Err(FindError::Several {
+                config,
+                pids: pids.into_iter().collect(),
+            }),
+        }
     }
 }
 
-/// How far its reloads have come.
-pub fn verdict(dir: &Path, config: &Path) -> Option<Verdict> {
-    let text = fs::read_to_string(verdict_place(&place(dir, config))).ok()?;
-    let (numbers, failure) = text.split_once('\n')?;
-    let (begun, ended) = numbers.split_once(' ')?;
-    Some(Verdict {
-        begun: begun.parse().ok()?,
-        ended: ended.parse().ok()?,
-        failure: Some(failure.to_owned()).filter(|words| !words.is_empty()),
-    })
+impl Running {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether the process still holds the lock.
+    pub fn is_running(&self) -> bool {
+        let record = Record::read(self.file.file());
+        is_locked(self.file.file()) && record.is_some_and(|record| record.pid == self.pid)
+    }
+
+    /// How many reloads began and ended. `None` if the process has not written that, or if somebody else has.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let file = RegularFile::open(&verdict_path(&self.path)).ok()?;
+        if file.metadata().uid() != self.file.metadata().uid() {
+            return None;
+        }
+        let text = String::from_utf8(file.read(MAX_VERDICT).ok()?).ok()?;
+        let (numbers, failure) = text.split_once('\n')?;
+        let (begun, ended) = numbers.split_once(' ')?;
+        Some(Verdict {
+            begun: begun.parse().ok()?,
+            ended: ended.parse().ok()?,
+            failure: Some(failure.to_owned()).filter(|words| !words.is_empty()),
+        })
+    }
+
+    /// Signals the process to reload, after verifying that it is the process that holds the lock: whoever may write to the
+    /// directory could put another process id into the file.
+    ///
+    /// # Errors
+    /// The process has ended or is not the holder, or this user may not signal it.
+    pub fn signal_reload(&self) -> Result<(), SignalError> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(SignalError::Ended)?;
+        // From here on the descriptor means this process, also if the id is used again.
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return Err(SignalError::Ended),
+            opened => opened.map_err(io::Error::from)?,
+        };
+        if !self.is_running() {
+            return Err(SignalError::Ended);
+        }
+        match holds_lock(self.pid, self.file.metadata()) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(SignalError::NotTheHolder {
+                    path: self.path.clone(),
+                });
+            }
+            // A process with capabilities hides its descriptors from its own user. This user can only signal processes of
+            // its own, so that the kernel bounds what a wrong id could do. Root could signal every process.
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() => {}
+            Err(error) => return Err(error.into()),
+        }
+        pidfd_send_signal(&process, Signal::HUP).map_err(io::Error::from)?;
+        Ok(())
+    }
 }
 
-/// One file for each configuration, so that gates may share a folder; the name is told apart by the path.
-pub fn place(dir: &Path, config: &Path) -> PathBuf {
-    let config = fs::canonicalize(config).unwrap_or_else(|_| config.to_owned());
+/// What a pid file says.
+#[derive(Debug, PartialEq, Eq)]
+struct Record {
+    pid: u32,
+    /// `None` in the file of an older version.
+    config: Option<PathBuf>,
+}
+
+impl Record {
+    /// `None` while the process is writing the file, and for a file that is no pid file.
+    fn read(file: &File) -> Option<Self> {
+        let mut bytes = [0; MAX_RECORD];
+        let mut length = 0;
+        while let Some(space) = bytes.get_mut(length..).filter(|space| !space.is_empty()) {
+            match file.read_at(space, u64::try_from(length).ok()?) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        Self::parse(bytes.get(..length)?)
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut lines = text.splitn(2, |byte| *byte == b'\n');
+        let pid = std::str::from_utf8(lines.next()?)
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
+        // A path may contain a line feed.
+        let config = lines.next().and_then(|rest| rest.strip_suffix(b"\n"));
+        let config = config.filter(|path| !path.is_empty());
+        Some(Self {
+            pid,
+            config: config.map(|path| std::ffi::OsString::from_vec(path.to_vec()).into()),
+        })
+    }
+}
+
+/// Whether the process has the file open with an exclusive flock(2) on it, as `/proc` shows it (proc_pid_fdinfo(5)). After an
+/// upgrade in place the lock is that of the descriptor that the old process passed on, and is shown for both processes.
+fn holds_lock(pid: u32, file: &Metadata) -> io::Result<bool> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    for entry in fs::read_dir(process.join("fd"))? {
+        let entry = entry?;
+        // The process may close a descriptor meanwhile.
+        let Ok(open) = fs::metadata(entry.path()) else {
+            continue;
+        };
+        if (open.dev(), open.ino()) != (file.dev(), file.ino()) {
+            continue;
+        }
+        let Ok(info) = fs::read_to_string(process.join("fdinfo").join(entry.file_name())) else {
+            continue;
+        };
+        let mut locks = info.lines().filter(|line| line.starts_with("lock:"));
+        if locks.any(|line| line.contains(" FLOCK ") && line.contains(" WRITE ")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The paths of the pid files that processes have open, as far as this user may see that.
+fn open_pid_files() -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::new();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return paths;
+    };
+    for process in processes.flatten() {
+        if !process
+            .file_name()
+            .as_bytes()
+            .iter()
+            .all(u8::is_ascii_digit)
+        {
+            continue;
+        }
+        // Only root and the process's own user may look.
+        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        let targets = descriptors
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok());
+        paths.extend(targets.filter(|path| path.is_absolute() && is_pid_file(path)));
+    }
+    paths
+}
+
+/// Whether a user may vouch for a process: any other user could lead the command to a process of its own.
+fn is_trusted(owner: u32, path: &Path) -> bool {
+    let directory = path
+        .parent()
+        .and_then(|directory| fs::metadata(directory).ok());
+    owner == 0
+        || owner == geteuid().as_raw()
+        || directory.is_some_and(|directory| directory.uid() == owner)
+}
+
+/// The path of the pid file for a configuration. Each configuration has its own file, so that processes may share a directory.
+pub fn path_in(directory: &Path, config: &Path) -> PathBuf {
+    directory.join(file_name(&absolute(config)))
+}
+
+fn file_name(config: &Path) -> String {
     let hash = fnv(config.as_os_str().as_bytes());
-    dir.join(format!("tidegate-{hash:016x}.pid"))
+    format!("{PREFIX}{hash:016x}{SUFFIX}")
 }
 
-fn verdict_place(pid_file: &Path) -> PathBuf {
+fn is_pid_file(path: &Path) -> bool {
+    let name = path.file_name().map(OsStrExt::as_bytes);
+    let name = name.and_then(|name| name.strip_prefix(PREFIX.as_bytes()));
+    name.is_some_and(|name| name.ends_with(SUFFIX.as_bytes()))
+}
+
+fn verdict_path(pid_file: &Path) -> PathBuf {
     pid_file.with_extension("verdict")
 }
 
-fn read_pid(path: &Path) -> Option<u32> {
-    let mut text = String::new();
-    File::open(path)
-        .ok()?
-        .take(32)
-        .read_to_string(&mut text)
-        .ok()?;
-    text.trim().parse().ok()
+/// Links are not resolved: the path is meant to stay the same when a link changes.
+fn absolute(path: &Path) -> PathBuf {
+    // An error means that the path is empty or that there is no working directory; then nothing can be read by it either.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Who looks whether a process runs holds the lock for a moment.
+fn list(directories: &[PathBuf]) -> String {
+    let all: Vec<_> = directories
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect();
+    all.join(", ")
+}
+
+/// Whether another open file description holds the lock.
+fn is_locked(file: &File) -> bool {
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => true,
+        Ok(()) => {
+            // Released at the latest when the file is closed.
+            let _ = file.unlock();
+            false
+        }
+        Err(TryLockError::Error(_)) => false,
+    }
+}
+
+/// Takes the lock. A command that checks whether a process runs holds the lock for a moment, so that some attempts are made.
 fn lock(file: &File) -> io::Result<bool> {
-    for _ in 0..LOOKS {
+    for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {
             Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) => std::thread::park_timeout(BETWEEN),
+            Err(TryLockError::WouldBlock) => std::thread::park_timeout(LOCK_INTERVAL),
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
     Ok(false)
 }
 
-/// FNV-1a of 64 bits: the same in every version and process. Nobody gains by a collision in a folder of one's own.
+/// FNV-1a of 64 bits, which is the same in every version and process. A collision would gain nothing: the file also records the
+/// path.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-const LOOKS: u32 = 10;
-const BETWEEN: Duration = Duration::from_millis(20);
+const PREFIX: &str = "tidegate-";
+const SUFFIX: &str = ".pid";
+const LOCK_ATTEMPTS: u32 = 10;
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+/// The largest pid file that is read, in bytes: a process id and a path (PATH_MAX is 4096).
+const MAX_RECORD: usize = 8192;
+/// The largest result of a reload that is read, in bytes.
+const MAX_VERDICT: u64 = 1 << 20;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_found_while_it_holds_the_file_and_only_then() {
-        let dir = tempfile::tempdir().unwrap();
-        let (dir, config) = (dir.path(), Path::new("/etc/x/proxy.toml"));
-        assert_eq!(running(dir, config), None);
-        let held = PidFile::take(dir, config).unwrap();
-        assert_eq!(running(dir, config), Some(std::process::id()));
-        assert_eq!(running(dir, Path::new("/etc/y/proxy.toml")), None);
-        let second = PidFile::take(dir, config).unwrap_err();
-        assert!(
-            second.to_string().contains(&std::process::id().to_string()),
-            "{second}"
-        );
-        drop(held);
-        assert_eq!(running(dir, config), None);
-        PidFile::take(dir, config).unwrap();
-    }
-
-    #[test]
-    fn the_lock_passes_on_with_the_descriptor() {
-        let dir = tempfile::tempdir().unwrap();
-        let (dir, config) = (dir.path(), Path::new("proxy.toml"));
-        let old = PidFile::take(dir, config).unwrap();
-        let handed = old.as_fd().try_clone_to_owned().unwrap();
-        let new = PidFile::adopt(handed, old.path().to_owned()).unwrap();
-        drop(old);
-        assert_eq!(running(dir, config), Some(std::process::id()));
-        drop(new);
-        assert_eq!(running(dir, config), None);
-    }
-
-    #[test]
-    fn a_verdict_is_read_as_it_was_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let (dir, config) = (dir.path(), Path::new("proxy.toml"));
-        let mut held = PidFile::take(dir, config).unwrap();
-        let told = || verdict(dir, config).unwrap();
-        assert_eq!(told(), Verdict::default());
-        held.begin();
-        assert_eq!((told().begun, told().ended), (1, 0));
-        held.end(Some("2 errors\nof them one bad".to_owned()));
-        assert_eq!((told().begun, told().ended), (1, 1));
-        assert_eq!(told().failure.unwrap(), "2 errors\nof them one bad");
-        held.begin();
-        held.end(None);
-        assert_eq!(told().failure, None);
-    }
-}
+mod tests;

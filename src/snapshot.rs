@@ -236,7 +236,11 @@ impl Builder<'_> {
         let mut upstreams = self.upstreams();
         let mut sites = Vec::new();
         for (site, trust) in self.config.sites.iter().zip(trusts) {
-            let name = site.hosts.first().cloned().unwrap_or_default();
+            // The name is part of what a token is bound to, so that two sites must never share one.
+            let Some(name) = site.hosts.first().cloned() else {
+                problems.push(Problem::error(None, "a site has no hosts"));
+                continue;
+            };
             let routes: Vec<_> = site
                 .routes
                 .iter()

@@ -1,11 +1,17 @@
-//! Files of the gate's own, in `state.dir`: never readable by others, and whole or not at all.
+//! Files that the proxy itself keeps in `state.dir`: readable by their owner alone, written completely or not at all, and
+//! locks, since several processes may share the directory.
 //!
-//! `tls` keeps its CA in them, `auth` the secret of its tokens. What they mean is known there.
+//! `tls` keeps its CA in them, `auth` the secret of its tokens, `acme` its account and certificates. What they mean is known
+//! there.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand;
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -36,7 +42,52 @@ pub(crate) fn may_make(dir: &Path) -> io::Result<()> {
     Ok(access(existing, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
-/// Writes a file, perhaps in the place of another: after a crash either the old content or the new is there.
+/// An exclusive lock (flock(2)) on a file that exists for the lock alone. The operating system releases the lock when the
+/// value is dropped, and when the process ends in whatever way.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Takes the lock on a file, which is created if necessary; `None` while another process or thread holds the lock.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// As [`try_lock`], but waits until the lock is free. After `patience` the result is an error of the kind `TimedOut`.
+pub(crate) fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
+    let until = Instant::now() + patience;
+    loop {
+        if let Some(lock) = try_lock(path)? {
+            return Ok(lock);
+        }
+        if Instant::now() >= until {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "another process holds the lock, and did not release it within {patience:?}"
+                ),
+            ));
+        }
+        std::thread::park_timeout(LOCK_INTERVAL);
+    }
+}
+
+/// The time between two attempts to take a lock. A CA or an account is created within some milliseconds.
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Writes a file, or replaces it: after a crash either the old content or the new content is there. Two processes must not
+/// write the same file at the same time; callers hold a lock, or use a name that no other process uses.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("draft");
     write_draft(&draft, content)?;
@@ -44,9 +95,15 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Writes a file, unless there is one: of two processes that do so at once, one does, and both find the same.
+/// Creates a file, unless it exists: of several processes that do so at the same time, one succeeds, and all of them find the
+/// same content.
 pub(crate) fn make(path: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    // A random name, because a process id is not unique: each container that shares the directory may have a process 1.
+    let mut suffix = [0; 8];
+    rand::fill(&mut suffix)
+        .map_err(|Unspecified| io::Error::other("the system provides no random bytes"))?;
+    let suffix = u64::from_be_bytes(suffix);
+    let draft = path.with_extension(format!("draft-{suffix:016x}"));
     write_draft(&draft, content)?;
     // Unlike a rename, a link takes no name that is taken.
     let linked = fs::hard_link(&draft, path);
@@ -78,4 +135,24 @@ fn write_draft(draft: &Path, content: &[u8]) -> io::Result<()> {
 fn sync_dir(path: &Path) -> io::Result<()> {
     path.parent()
         .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_excludes_others_until_it_is_dropped_and_waiting_has_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.lock");
+        let held = lock(&path, Duration::ZERO).unwrap();
+        assert!(try_lock(&path).unwrap().is_none());
+        let error = lock(&path, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| lock(&path, Duration::from_secs(30)).is_ok());
+            drop(held);
+            assert!(waiting.join().unwrap());
+        });
+    }
 }

@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use super::Acme;
 use super::failure::Failure;
-use super::store::{Lock, Store};
+use super::store::Store;
 use super::web::{Asked, Web};
+use crate::state_file::Lock;
 
 /// The account that is stored, or a new one. `asked` learns what waits the directory asks for.
 ///

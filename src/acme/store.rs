@@ -4,17 +4,17 @@
 //! Called by the rest of `acme`, always where blocking is allowed. Several gates may share the folder: who holds a host's
 //! lock alone orders for it, and everyone reads what came of it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::state_file;
+use crate::state_file::Lock;
 use crate::tls::certs::{self, Pair};
+use crate::{bounded_file, state_file};
 
 /// The folder, as one directory's certificates see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +22,6 @@ pub(super) struct Store {
     dir: PathBuf,
     /// Stands for the directory in file names: what a test directory issued is never taken for the real one's.
     mark: String,
-}
-
-/// Held until dropped, by this process alone.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
 }
 
 /// Why what was issued is not in use.
@@ -117,22 +111,13 @@ impl Store {
 
     fn lock(&self, name: &str) -> io::Result<Option<Lock>> {
         self.prepare()?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.dir.join("locks").join(name))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        state_file::try_lock(&self.dir.join("locks").join(name))
     }
 
     /// The account's file, when there is one.
     pub(super) fn account(&self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        match fs::read(self.account_path()) {
+        let read = bounded_file::read(&self.account_path(), MAX_ACCOUNT).map_err(io::Error::from);
+        match read {
             Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -165,6 +150,9 @@ fn write(path: &Path, content: &[u8]) -> Result<(), SaveError> {
         cause,
     })
 }
+
+/// The largest accepted account file in bytes; an account has less than 1 KiB.
+const MAX_ACCOUNT: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests;

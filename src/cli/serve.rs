@@ -9,19 +9,17 @@ use super::{REFUSED, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::listen::Inherited;
-use crate::log::Sink;
 use crate::pid_file::{self, PidFile};
 use crate::server::upgrade::{Handover, Start};
 use crate::server::{Failure, Process, Server};
 use crate::snapshot::{Purpose, Snapshot};
 use crate::systemd::Manager;
-use crate::{signals, state_file};
+use crate::{log, signals, state_file};
 
 /// A gate whose sockets listen, and what it runs on.
 struct Started {
     server: Server,
     runtime: Runtime,
-    log: Sink,
 }
 
 /// Why the gate does not serve.
@@ -66,7 +64,8 @@ pub(super) fn run(file: &Path) -> ExitCode {
             "cannot use the sockets of systemd: {error}"
         ))),
     };
-    let ended = started.and_then(|started| serve(started, succession));
+    let ended = started.and_then(|started| serve(started, succession, file));
+    log::finish_all();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended { why, code }) => {
@@ -117,7 +116,7 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
         take_pid_file(file, &config)?
     };
     let process = Process {
-        log: Some(log.clone()),
+        log: Some(log),
         manager: Manager::from_env(),
         inherited,
         start: Start::of_this_process().ok(),
@@ -137,25 +136,20 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
         .enable_all()
         .build()
         .map_err(|error| Ended::unable(format!("cannot start: {error}")))?;
-    Ok(Started {
-        server,
-        runtime,
-        log,
-    })
+    Ok(Started { server, runtime })
 }
 
-fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
+fn serve(started: Started, succession: Option<Handover>, file: &Path) -> Result<(), Ended> {
     let Started {
         mut server,
         runtime,
-        log,
     } = started;
     runtime.block_on(async {
         // Before anybody is told that the gate is there.
         let commands = signals::commands()
             .map_err(|error| Ended::unable(format!("cannot listen for signals: {error}")))?;
         if let Some(handover) = succession {
-            succeed(&mut server, handover)?;
+            succeed(&mut server, handover, file)?;
         }
         for note in server.notes() {
             tracing::info!("{note}");
@@ -165,18 +159,15 @@ fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
         }
         server.run(commands).await;
         Ok(())
-    })?;
-    // The subscriber keeps its sink for ever, so dropping ours waits for nothing.
-    log.finish();
-    Ok(())
+    })
 }
 
-fn succeed(server: &mut Server, handover: Handover) -> Result<(), Ended> {
+fn succeed(server: &mut Server, handover: Handover, config: &Path) -> Result<(), Ended> {
     handover
         .ready()
         .map_err(|error| Ended::unable(format!("the old process goes on: {error}")))?;
     if let Some((path, file)) = handover.pid_file {
-        match PidFile::adopt(file, path) {
+        match PidFile::adopt(file, path, config) {
             Ok(pid_file) => server.hold(pid_file),
             Err(error) => tracing::warn!(%error, "cannot write the pid file"),
         }

@@ -88,11 +88,17 @@ fn feistel(right: u32, round_key: u64, swaps: u64) -> u32 {
         .zip([42, 36, 30, 24, 18, 12, 6, 0])
         .fold(0, |bits, (table, shift)| {
             let [.., six] = (mixed >> shift).to_be_bytes();
-            bits | table
-                .get(usize::from(six & 63))
-                .copied()
-                .unwrap_or_default()
+            bits | entry(table, six & 63)
         })
+}
+
+/// An entry of a table that six bits index.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "six bits are less than the 64 entries; another entry in place of a missing one would be another cipher"
+)]
+fn entry<T: Copy>(table: &[T; 64], six: u8) -> T {
+    table[usize::from(six)]
 }
 
 /// Digits of six bits, high bits first, the last one filled up with two zeros.
@@ -119,13 +125,12 @@ static SUBSTITUTED: LazyLock<[[u32; 64]; 8]> = LazyLock::new(|| {
         shift -= 4;
         array::from_fn(|six| {
             // The outer two bits choose the row, the inner four the column.
+            let [six, ..] = six.to_le_bytes();
             let row = ((six >> 4) & 2) | (six & 1);
-            let digit = rows
-                .get(row * 16 + ((six >> 1) & 15))
-                .copied()
-                .unwrap_or_default();
-            let placed = permute(u64::from(digit) << shift, 32, &P);
-            u32::try_from(placed).unwrap_or_default()
+            let digit = entry(&rows, row * 16 + ((six >> 1) & 15));
+            // P chooses 32 bits, so that the upper half is zero.
+            let [.., a, b, c, d] = permute(u64::from(digit) << shift, 32, &P).to_be_bytes();
+            u32::from_be_bytes([a, b, c, d])
         })
     })
 });

@@ -4,7 +4,7 @@
 //! here touches a file.
 
 use super::hash::{Rejection, Scheme};
-use super::parse::{BYTE_ORDER_MARK, split_hash, split_name, user_of};
+use super::parse::{BYTE_ORDER_MARK, entry_of, split_hash};
 use super::problem::MAX_USER;
 
 /// A text with one user changed.
@@ -74,18 +74,20 @@ pub fn check_name(user: &[u8]) -> Result<(), BadName> {
 /// name must have passed [`check_name`].
 pub fn set(text: &[u8], user: &[u8], hash: &[u8]) -> Edited {
     let mut edit = Edit::new(text);
-    edit.pass(user, |line| Some(renewed(user, hash, line)));
-    if edit.first.is_none() {
-        edit.append(user, hash);
-    }
-    edit.finish()
+    edit.pass(user, |rest| Some(renewed(user, hash, rest)));
+    let line = match edit.first {
+        Some(line) => line,
+        None => edit.append(user, hash),
+    };
+    edit.finish(line)
 }
 
 /// Takes all lines of a user away; none when there is no such line.
 pub fn remove(text: &[u8], user: &[u8]) -> Option<Edited> {
     let mut edit = Edit::new(text);
     edit.pass(user, |_| None);
-    edit.first.is_some().then(|| edit.finish())
+    let line = edit.first?;
+    Some(edit.finish(line))
 }
 
 /// The state of one pass.
@@ -110,7 +112,7 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Copies all lines but the user's; the deciding one becomes what `change` makes of it.
+    /// Copies all lines but the user's; the deciding one becomes what `change` makes of the text after its name and colon.
     fn pass(&mut self, user: &[u8], change: impl Fn(&[u8]) -> Option<Vec<u8>>) {
         let mut text = self.text;
         if let Some(after) = text.strip_prefix(BYTE_ORDER_MARK) {
@@ -119,26 +121,28 @@ impl<'a> Edit<'a> {
         }
         for whole in text.split_inclusive(|&byte| byte == b'\n') {
             self.lines += 1;
-            let line = whole.strip_suffix(b"\n").unwrap_or(whole);
-            if user_of(line) != Some(user) {
-                self.bytes.extend_from_slice(whole);
-            } else if self.first.is_some() {
-                self.duplicates += 1;
-            } else {
-                self.first = Some(self.lines);
-                self.existed = true;
-                if let Some(changed) = change(line) {
-                    self.bytes.extend_from_slice(&changed);
-                    self.bytes
-                        .extend_from_slice(whole.get(line.len()..).unwrap_or_default());
+            let (line, end) = match whole.split_last() {
+                Some((b'\n', line)) => (line, b"\n".as_slice()),
+                _ => (whole, b"".as_slice()),
+            };
+            match entry_of(line) {
+                Some((name, _)) if name == user && self.first.is_some() => self.duplicates += 1,
+                Some((name, rest)) if name == user => {
+                    self.first = Some(self.lines);
+                    self.existed = true;
+                    if let Some(changed) = change(rest) {
+                        self.bytes.extend_from_slice(&changed);
+                        self.bytes.extend_from_slice(end);
+                    }
                 }
+                _ => self.bytes.extend_from_slice(whole),
             }
         }
     }
 
     /// The new line has an end even where the last one had none: `htpasswd` and `echo >>` join theirs to a line
     /// without.
-    fn append(&mut self, user: &[u8], hash: &[u8]) {
+    fn append(&mut self, user: &[u8], hash: &[u8]) -> usize {
         let end = line_end(self.text);
         match self.bytes.last() {
             _ if self.lines == 0 => {}
@@ -148,27 +152,27 @@ impl<'a> Edit<'a> {
         }
         self.bytes
             .extend_from_slice(&[user, b":", hash, end].concat());
-        self.first = Some(self.lines + 1);
+        self.lines + 1
     }
 
-    fn finish(self) -> Edited {
+    fn finish(self, line: usize) -> Edited {
         Edited {
             bytes: self.bytes,
-            line: self.first.unwrap_or_default(),
+            line,
             existed: self.existed,
             duplicates: self.duplicates,
         }
     }
 }
 
-/// The line with another hash, without its line feed.
-fn renewed(user: &[u8], hash: &[u8], line: &[u8]) -> Vec<u8> {
-    let rest = split_name(line).map(|(_, rest)| rest).unwrap_or_default();
+/// The line with another hash, without its line feed. `rest` is what follows the name and the colon.
+fn renewed(user: &[u8], hash: &[u8], rest: &[u8]) -> Vec<u8> {
     let (field, _) = split_hash(rest);
-    let mut after = rest.get(field.len()..).unwrap_or_default();
+    // The field is the beginning of the rest.
+    let (_, mut after) = rest.split_at(field.len());
     if after.contains(&0) || is_readable(field) {
         // A NUL would make the new line void too; of a readable password with a colon the rest must not stay.
-        after = if line.ends_with(b"\r") { b"\r" } else { b"" };
+        after = if rest.ends_with(b"\r") { b"\r" } else { b"" };
     }
     [user, b":", hash, after].concat()
 }

@@ -2,14 +2,12 @@
 //!
 //! `load` and `live` read here. Nothing here decides when to read.
 
-use std::fs::{self, Metadata, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
-
 use super::{LoadError, Loaded, MAX_FILE, Problem, ProblemKind, parse};
+use crate::bounded_file::{ReadError, RegularFile};
 use crate::live_file::{Seen, Stamp};
 
 /// A file as read.
@@ -28,24 +26,14 @@ impl Content {
 
 /// Reads and parses.
 pub(super) fn read(path: &Path) -> Result<Content, LoadError> {
-    let failed = |source| failed(path, source);
-    // Asked before opening as well: to open a device may set it going.
-    stamp(&fs::metadata(path).map_err(failed)?, path)?;
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let mut file = OpenOptions::new()
-        .read(true)
-        // A pipe that has taken the file's place would be waited for.
-        .custom_flags(nonblocking)
-        .open(path)
-        .map_err(failed)?;
-    let before = stamp(&file.metadata().map_err(failed)?, path)?;
-    let mut bytes = Vec::new();
-    let mut limited = (&mut file).take(MAX_FILE + 1);
-    limited.read_to_end(&mut bytes).map_err(failed)?;
-    if limited.limit() == 0 {
-        return Err(LoadError::TooLarge { path: path.into() });
-    }
-    let metadata = file.metadata().map_err(failed)?;
+    let failed = |error| failed(path, error);
+    let file = RegularFile::open(path).map_err(failed)?;
+    let before = Stamp::from(file.metadata());
+    let bytes = file.read(MAX_FILE).map_err(failed)?;
+    let metadata = file
+        .file()
+        .metadata()
+        .map_err(|error| failed(error.into()))?;
     let after = Stamp::from(&metadata);
     let mut loaded = parse(&bytes);
     loaded.problems.splice(..0, exposed(&metadata));
@@ -61,19 +49,11 @@ fn exposed(metadata: &Metadata) -> Option<Problem> {
     (mode & 0o006 != 0).then(|| Problem::new(0, None, ProblemKind::Exposed { mode }))
 }
 
-fn stamp(metadata: &Metadata, path: &Path) -> Result<Stamp, LoadError> {
-    if !metadata.is_file() {
-        return Err(LoadError::NotAFile { path: path.into() });
-    }
-    if metadata.len() > MAX_FILE {
-        return Err(LoadError::TooLarge { path: path.into() });
-    }
-    Ok(Stamp::from(metadata))
-}
-
-fn failed(path: &Path, source: std::io::Error) -> LoadError {
-    LoadError::Read {
-        path: path.into(),
-        source,
+fn failed(path: &Path, error: ReadError) -> LoadError {
+    let path = path.into();
+    match error {
+        ReadError::NotRegular => LoadError::NotAFile { path },
+        ReadError::TooLarge { .. } => LoadError::TooLarge { path },
+        ReadError::Io(source) => LoadError::Read { path, source },
     }
 }

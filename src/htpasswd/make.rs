@@ -52,6 +52,9 @@ pub enum Unfit {
     /// The cost is none that the gate accepts.
     #[error("the bcrypt cost {0} is outside 4 to {max}", max = super::MAX_COST)]
     Cost(u8),
+    /// The number of rounds is none that SHA-crypt has.
+    #[error("SHA-crypt has no hash with {0} rounds")]
+    Rounds(u32),
     /// The system's random numbers fail.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -110,8 +113,9 @@ fn bcrypt_hash(password: &[u8], cost: u8) -> Result<Vec<u8>, Unfit> {
 
 fn sha_crypt(function: Function, password: &[u8]) -> Result<Vec<u8>, Unfit> {
     let salt = salt::<16>()?;
-    // The number of rounds is one that there can be.
-    Ok(function.make(password, &salt, ROUNDS).unwrap_or_default())
+    function
+        .make(password, &salt, ROUNDS)
+        .ok_or(Unfit::Rounds(ROUNDS))
 }
 
 /// Digits of crypt(3), six random bits each.

@@ -69,7 +69,9 @@ fn start(password: &[u8], magic: &[u8], salt: &[u8]) -> [u8; 16] {
     md5.update(salt);
     for chunk in password.chunks(16) {
         // As many bytes of the inner digest as the password has, over and over.
-        md5.update(inner.get(..chunk.len()).unwrap_or(&inner));
+        // A chunk is never longer than the digest.
+        let (part, _) = inner.split_at(chunk.len());
+        md5.update(part);
     }
     let mut bits = password.len();
     while bits > 0 {
@@ -92,6 +94,10 @@ fn concat(parts: [&[u8]; 3]) -> [u8; 16] {
 }
 
 /// Three bytes to four digits, low bits first, in an order of the original's own.
+#[expect(
+    clippy::expect_used,
+    reason = "a digit in place of a missing one would be another hash"
+)]
 fn encode(digest: [u8; 16]) -> [u8; DIGITS] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = digest;
     let groups = [
@@ -109,7 +115,7 @@ fn encode(digest: [u8; 16]) -> [u8; DIGITS] {
             alphabet::encode(last)
         })
     });
-    std::array::from_fn(|_| digits.next().unwrap_or_default())
+    std::array::from_fn(|_| digits.next().expect("six groups have 24 digits"))
 }
 
 /// What a damaged one is compared with, for the one who keeps the file.

@@ -83,10 +83,10 @@ fn list_line<'a>(
     }
 }
 
-/// The user a line is about; none for comments, blank lines and lines that are nobody's.
-pub(super) fn user_of(line: &[u8]) -> Option<&[u8]> {
+/// The name of a line and what follows the colon; none for a comment, an empty line, and a line without a usable name.
+pub(super) fn entry_of(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let speaking = Some(line).filter(|line| !is_silent(line))?;
-    split_name(speaking).ok().map(|(name, _)| name)
+    split_name(speaking).ok()
 }
 
 /// The state of one pass over a file.

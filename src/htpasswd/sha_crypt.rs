@@ -54,29 +54,34 @@ impl Function {
         Some([self.magic(), rounds.as_bytes(), salt, b"$", &digest].concat())
     }
 
-    /// The digits of a password's digest; none when the rounds are outside 1000 to 999 999 999.
+    /// The digits of a password's digest; none when the rounds are outside 1000 to 999 999 999. A byte that is missing in a
+    /// digest would give no digits either, never digits of another byte.
     fn hash(self, password: &[u8], salt: &[u8], rounds: u32) -> Option<Vec<u8>> {
         let params = sha_crypt::Params::new(rounds).ok()?;
-        let groups = |order: &mut dyn Iterator<Item = [u8; 3]>| {
-            order.flat_map(digits).take(self.digits()).collect()
-        };
-        Some(match self {
+        let groups: Vec<[u8; 3]> = match self {
             Self::Sha256 => {
                 let digest = sha_crypt::sha256_crypt(password, salt, params);
                 let next = |[a, b, c]: [usize; 3]| [c + 1, a + 1, b + 1];
                 let order = std::iter::successors(Some([0, 10, 20]), |group| Some(next(*group)));
-                let last = [31, 30].map(|index: usize| digest.get(index).copied());
-                let [high, low] = last.map(Option::unwrap_or_default);
-                groups(&mut bytes(&digest, order.take(10)).chain([[0, high, low]]))
+                let [.., low, high] = digest;
+                let last = std::iter::once(Some([0, high, low]));
+                bytes(&digest, order.take(10))
+                    .chain(last)
+                    .collect::<Option<_>>()?
             }
             Self::Sha512 => {
                 let digest = sha_crypt::sha512_crypt(password, salt, params);
                 let next = |[a, b, c]: [usize; 3]| [b + 1, c + 1, a + 1];
                 let order = std::iter::successors(Some([0, 21, 42]), |group| Some(next(*group)));
-                let last = digest.last().copied().unwrap_or_default();
-                groups(&mut bytes(&digest, order.take(21)).chain([[0, 0, last]]))
+                let [.., last] = digest;
+                let last = std::iter::once(Some([0, 0, last]));
+                bytes(&digest, order.take(21))
+                    .chain(last)
+                    .collect::<Option<_>>()?
             }
-        })
+        };
+        let digits = groups.into_iter().flat_map(digits);
+        Some(digits.take(self.digits()).collect())
     }
 
     fn magic(self) -> &'static [u8] {
@@ -128,9 +133,12 @@ fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((parts.next()?, parts.next()?))
 }
 
-/// The bytes of a digest in an order of its own, three at a time.
-fn bytes(digest: &[u8], order: impl Iterator<Item = [usize; 3]>) -> impl Iterator<Item = [u8; 3]> {
-    order.map(|group| group.map(|index| digest.get(index).copied().unwrap_or_default()))
+/// The bytes of a digest in an order of its own, three at a time; none where the digest has no such byte.
+fn bytes(
+    digest: &[u8],
+    order: impl Iterator<Item = [usize; 3]>,
+) -> impl Iterator<Item = Option<[u8; 3]>> {
+    order.map(|[a, b, c]| Some([*digest.get(a)?, *digest.get(b)?, *digest.get(c)?]))
 }
 
 /// Three bytes to four digits, low bits first.

@@ -19,7 +19,9 @@ pub(super) fn verify(stored: &[u8], prefix: &[u8], password: &[u8]) -> bool {
     let Some(bytes) = decode(stored, prefix) else {
         return false;
     };
-    let (digest, salt) = bytes.split_at_checked(DIGEST).unwrap_or((&bytes, &[]));
+    let Some((digest, salt)) = bytes.split_at_checked(DIGEST) else {
+        return false;
+    };
     let mut sha = Sha1::new();
     sha.update(password);
     sha.update(salt);

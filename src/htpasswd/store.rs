@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use super::MAX_FILE;
 use super::edit::Edited;
+use crate::bounded_file::{ReadError, RegularFile};
 
 mod beside;
 mod problem;
@@ -58,7 +59,7 @@ pub fn update(
         return Ok(None);
     };
     let mut new = Beside::create(&target, beside::PRIVATE)?;
-    new.resemble(&old)?;
+    new.resemble(old.file())?;
     new.write(&edited.bytes)?;
     new.replace()?;
     Ok(Some(edited))
@@ -103,31 +104,28 @@ fn follow(path: &Path) -> Result<PathBuf, Problem> {
     Err(Problem::failed("follow", path, Errno::LOOP.into()))
 }
 
-fn open(path: &Path) -> Result<File, Problem> {
-    let failed = |source: io::Error| match source.kind() {
-        ErrorKind::NotFound => Problem::Missing { path: path.into() },
-        _ => Problem::failed("read", path, source),
-    };
-    // Asked before opening: opening a pipe waits for a writer.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Problem::NotAFile { path: path.into() });
-    }
-    File::open(path).map_err(failed)
+fn open(path: &Path) -> Result<RegularFile, Problem> {
+    RegularFile::open(path).map_err(|error| failed_read(path, error))
 }
 
-fn content(file: &File, path: &Path) -> Result<Vec<u8>, Problem> {
-    let mut text = Vec::new();
-    let mut file = file.take(MAX_FILE + 1);
-    file.read_to_end(&mut text)
-        .map_err(|source| Problem::failed("read", path, source))?;
-    if file.limit() == 0 {
-        return Err(Problem::TooLarge { path: path.into() });
+fn content(file: &RegularFile, path: &Path) -> Result<Vec<u8>, Problem> {
+    file.read(MAX_FILE)
+        .map_err(|error| failed_read(path, error))
+}
+
+fn failed_read(path: &Path, error: ReadError) -> Problem {
+    match error {
+        ReadError::NotRegular => Problem::NotAFile { path: path.into() },
+        ReadError::TooLarge { .. } => Problem::TooLarge { path: path.into() },
+        ReadError::Io(source) if source.kind() == ErrorKind::NotFound => {
+            Problem::Missing { path: path.into() }
+        }
+        ReadError::Io(source) => Problem::failed("read", path, source),
     }
-    Ok(text)
 }
 
 /// The file that has this name, locked until it is closed.
-fn lock(target: &Path, wait: Duration) -> Result<File, Problem> {
+fn lock(target: &Path, wait: Duration) -> Result<RegularFile, Problem> {
     let until = Instant::now() + wait;
     loop {
         if let Some(file) = try_lock(open(target)?, target)? {
@@ -142,9 +140,9 @@ fn lock(target: &Path, wait: Duration) -> Result<File, Problem> {
 }
 
 /// None when another holds the lock, or when the file was replaced between opening and locking.
-fn try_lock(file: File, target: &Path) -> Result<Option<File>, Problem> {
-    match file.try_lock() {
-        Ok(()) => Ok(is_named(&file, target).then_some(file)),
+fn try_lock(file: RegularFile, target: &Path) -> Result<Option<RegularFile>, Problem> {
+    match file.file().try_lock() {
+        Ok(()) => Ok(is_named(file.file(), target).then_some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(Problem::failed("lock", target, source)),
     }

@@ -30,6 +30,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::remedy::errno_remedy;
+use crate::bounded_file;
 use crate::config::problem::Problem;
 
 /// A client of one site at one address of `listen.https`.
@@ -208,8 +209,8 @@ pub(super) fn with_certificate(
 
 /// TLS that accepts the certificates of the CA in this file.
 pub(super) fn of_authority(path: &Path) -> Result<Arc<ClientConfig>, String> {
-    let text =
-        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = bounded_file::read(path, MAX_CA)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut roots = RootCertStore::empty();
     let (added, _) =
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).flatten());
@@ -313,6 +314,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_secs(5);
 /// More than any response to these requests has.
 const MAX_BODY: usize = 1 << 20;
+/// The largest accepted file of CA certificates, in bytes.
+const MAX_CA: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

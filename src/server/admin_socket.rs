@@ -17,7 +17,8 @@ use crate::listen::{Ending, UnixSocket};
 #[derive(Debug, Default)]
 pub(super) struct AdminSocket {
     path: Option<PathBuf>,
-    bound: Option<UnixSocket>,
+    /// Bound to the path and not yet accepting.
+    bound: Option<(PathBuf, UnixSocket)>,
     stop: Option<oneshot::Sender<Ending>>,
 }
 
@@ -30,7 +31,7 @@ impl AdminSocket {
         match UnixSocket::bind(path) {
             Ok(socket) => Some(Self {
                 path: Some(path.clone()),
-                bound: Some(socket),
+                bound: Some((path.clone(), socket)),
                 stop: None,
             }),
             Err(error) => {
@@ -55,10 +56,9 @@ impl AdminSocket {
 
     /// Takes its place in the file system and accepts, unless it does; needs a runtime.
     pub(super) fn accept(&mut self, admin: &Admin) {
-        let Some(mut socket) = self.bound.take() else {
+        let Some((path, mut socket)) = self.bound.take() else {
             return;
         };
-        let path = self.path.clone().unwrap_or_default();
         if let Err(error) = socket.publish() {
             return tracing::error!(path = %path.display(), %error, "cannot place the admin socket");
         }

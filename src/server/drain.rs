@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{Command, Server};
@@ -28,6 +29,10 @@ impl Server {
         // What is cut ends at once; a thread that does not is left to the end of the process.
         let _ = timeout(Duration::from_secs(1), self.workers.finished()).await;
         tracing::info!(cut, "stopped");
+        if let Some(log) = self.gate.snapshot().access_log().cloned() {
+            // The caller may read the log when this returns.
+            let _ = spawn_blocking(move || log.finish()).await;
+        }
         cut
     }
 }

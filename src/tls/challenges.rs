@@ -6,8 +6,8 @@
 //! secret: the authority shows it to whoever asks. Orders are not known here.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -24,14 +24,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{FROM_1_2, provider};
-use crate::state_file;
+use crate::{bounded_file, state_file};
 
 /// The answers of the orders that run.
 #[derive(Debug)]
 pub struct Challenges {
     dir: PathBuf,
     known: Mutex<HashMap<String, String>>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
 }
 
 /// What handshakes answer an authority by: the hosts whose certificates it issues, and no others.
@@ -88,7 +88,7 @@ impl Challenges {
         Self {
             dir,
             known: Mutex::default(),
-            reads: Semaphore::new(READS),
+            reads: Arc::new(Semaphore::new(READS)),
         }
     }
 
@@ -147,16 +147,30 @@ impl Challenges {
         .ok()
     }
 
-    /// Strangers can ask, too: a bounded number of files is opened at once, on threads of their own.
     async fn find(&self, subject: Subject<'_>) -> Option<String> {
         let name = subject.file_name()?;
         if let Some(known) = self.known().get(&name) {
             return Some(known.clone());
         }
-        let _permit = self.reads.try_acquire().ok()?;
         let path = self.dir.join(name);
-        let read = timeout(PATIENCE, spawn_blocking(move || read(&path))).await;
-        read.ok()?.ok()?.ok()
+        self.run_bounded(PATIENCE, move || read(&path).ok()).await
+    }
+
+    /// Runs a blocking read on a thread of the runtime. Any client can cause such a read, so the number of reads at the same
+    /// time is bounded. The read itself holds its permit: a disk that does not answer would otherwise take another thread
+    /// with each request that has stopped waiting.
+    async fn run_bounded<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        read: impl FnOnce() -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let permit = Arc::clone(&self.reads).try_acquire_owned().ok()?;
+        let reading = spawn_blocking(move || {
+            let found = read();
+            drop(permit);
+            found
+        });
+        timeout(patience, reading).await.ok()?.ok()?
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, String>> {
@@ -171,9 +185,8 @@ fn asks(hello: &Accepted) -> bool {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
+    let text = bounded_file::read(path, LONGEST)?;
+    String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// A certificate that says, in a critical extension, what the authority wants to hear (RFC 8737, section 3).
@@ -214,3 +227,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST: u64 = 1024;
 /// No order lives as long.
 const STALE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Of reads that hang, no more than `READS` ever run, however many requests have given up on them.
+    #[tokio::test]
+    async fn a_read_that_hangs_keeps_its_permit_after_its_request_has_given_up() {
+        let challenges = Challenges::new(PathBuf::from("unused"));
+        let mut hanging = Vec::new();
+        for _ in 0..READS {
+            let (resume, disk) = mpsc::channel::<()>();
+            hanging.push(resume);
+            let read = move || disk.recv().ok();
+            assert_eq!(challenges.run_bounded(Duration::ZERO, read).await, None);
+        }
+        assert_eq!(challenges.reads.available_permits(), 0);
+        let refused = challenges.run_bounded(PATIENCE, || Some(())).await;
+        assert_eq!(refused, None, "one more read was started");
+        // As soon as one read has ended, there is room again.
+        drop(hanging.pop());
+        let permit = timeout(PATIENCE, challenges.reads.acquire()).await;
+        drop(permit.expect("a read that ended returns its permit"));
+        assert_eq!(
+            challenges.run_bounded(PATIENCE, || Some(())).await,
+            Some(())
+        );
+    }
+}

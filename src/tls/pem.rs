@@ -2,8 +2,6 @@
 //!
 //! Called by `certs` and `self_signed`. It decodes sections; what is inside them is judged by the callers.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,6 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::certs::Error;
+use crate::bounded_file::{ReadError, RegularFile};
 
 /// What a PEM file holds.
 pub(super) struct Sections {
@@ -33,7 +32,7 @@ pub(super) struct Sections {
 pub(super) fn read(path: &Path) -> Result<Sections, Error> {
     let (text, mode) = read_file(path).map_err(|cause| Error::Unreadable {
         path: path.into(),
-        cause,
+        cause: cause.into(),
     })?;
     let mut sections = Sections {
         certificates: Vec::new(),
@@ -87,25 +86,11 @@ impl Sections {
     }
 }
 
-/// The whole file, or an error when it is larger than any certificate file is.
-fn read_file(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
-    // Opening a pipe would wait for a writer, and with it the whole gate.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
-    }
-    let file = File::open(path)?;
-    let facts = file.metadata()?;
-    // Room for all of it at once: growing would leave copies of the key behind, unwiped.
-    let room = usize::try_from(facts.len().min(MAX_FILE)).unwrap_or_default() + 1;
-    let mut text = Zeroizing::new(Vec::with_capacity(room));
-    let read = file.take(MAX_FILE + 1).read_to_end(&mut text)?;
-    if u64::try_from(read).is_ok_and(|read| read <= MAX_FILE) {
-        return Ok((text, facts.mode() & 0o7777));
-    }
-    Err(io::Error::new(
-        io::ErrorKind::FileTooLarge,
-        "larger than 1 MiB",
-    ))
+/// The whole file, which may hold a private key, and its permission bits.
+fn read_file(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), ReadError> {
+    let file = RegularFile::open(path)?;
+    let text = Zeroizing::new(file.read(MAX_FILE)?);
+    Ok((text, file.metadata().mode() & 0o7777))
 }
 
 fn labels(text: &[u8]) -> Vec<String> {
@@ -155,7 +140,7 @@ fn describe(cause: &rustls_pki_types::pem::Error) -> &'static str {
     }
 }
 
-/// A chain has a few KiB; this keeps a path to a device or a log from filling the memory.
+/// The largest accepted file in bytes; a certificate chain has a few KiB.
 const MAX_FILE: u64 = 1 << 20;
 /// Enough to recognise a file by.
 const MAX_LABELS: usize = 4;

@@ -21,7 +21,7 @@ use super::names::{normal, read_literal};
 
 mod files;
 
-use self::files::{make_dir, to_pem, write_private};
+use self::files::{lock, make_dir, to_pem, write_private};
 
 /// A CA that can issue.
 pub struct Authority {
@@ -64,23 +64,31 @@ pub enum Error {
 ///
 /// When only the key is there, the certificate is made again: name and key stay, so clients go on trusting it.
 ///
+/// Several processes may share the directory. What is missing is created under a lock, so that all of them end with the same
+/// CA: the CA of a process whose key another one replaced would be lost with that process, after clients have trusted it.
+///
 /// # Errors
 /// When the files cannot be used or made.
 pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<Authority, Error> {
     let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
-    let found = (cert.try_exists(), key.try_exists());
-    if let (Ok(false), Ok(false)) = found {
-        make_dir(dir)?;
-        let pair = KeyPair::generate().map_err(Error::Issue)?;
-        // The key first: a crash between the two leaves what the certificate can be made from.
-        write_private(&key, Zeroizing::new(pair.serialize_pem()).as_bytes())?;
-        return create(pair, cert, now);
+    // A file that cannot be examined is not missing: reading it reports why.
+    let is_missing = |path: &Path| matches!(path.try_exists(), Ok(false));
+    if !is_missing(&cert) {
+        return load(read_key_pair(&key)?, cert, now);
     }
-    let pair = read_key_pair(&key)?;
-    match found.0 {
-        Ok(false) => create(pair, cert, now),
-        _ => load(pair, cert, now),
+    make_dir(dir)?;
+    let _lock = lock(&dir.join("ca.lock"))?;
+    if !is_missing(&cert) {
+        // Another process has created the CA in the meantime.
+        return load(read_key_pair(&key)?, cert, now);
     }
+    if !is_missing(&key) {
+        return create(read_key_pair(&key)?, cert, now);
+    }
+    let pair = KeyPair::generate().map_err(Error::Issue)?;
+    // The key is written first: after a crash between the two, the certificate can be made again from the key.
+    write_private(&key, Zeroizing::new(pair.serialize_pem()).as_bytes())?;
+    create(pair, cert, now)
 }
 
 /// The CA that [`load_or_create`] would give, without writing anything: one that is kept is read, and one that would be

@@ -3,13 +3,10 @@
 //! Made by `snapshot` from a file or from the system's store, used by `connect`. There is no way to verify less: without a
 //! certificate for the very host, issued by a CA that is trusted here and valid now, there is no connection.
 
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
-use rustix::fs::OFlags;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
@@ -17,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::crypto;
+use crate::{bounded_file, crypto};
 
 /// CAs, and the TLS sessions with the servers that they vouch for, so that a handshake is short when it can be.
 #[derive(Clone)]
@@ -90,42 +87,16 @@ impl HandshakeError {
     }
 }
 
-/// Reads a whole CA file. A file that is too large is an error: CAs that lie behind a silent cut would be missing.
-///
-/// The file is opened without waiting, and only then looked at: opening a named pipe would wait for a writer, and with it a
-/// reload for ever.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut options = fs::OpenOptions::new();
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = options.read(true).custom_flags(nonblocking).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
-    }
-    let mut text = Vec::new();
-    let mut limited = file.take(MAX_FILE + 1);
-    limited.read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        let most = MAX_FILE >> 20;
-        let kind = io::ErrorKind::FileTooLarge;
-        return Err(io::Error::new(
-            kind,
-            format!(
-                "it is larger than {most} MiB, and no part of it was used; remove what is no CA certificate"
-            ),
-        ));
-    }
-    Ok(text)
-}
-
-/// More than any bundle of CAs has.
+/// The largest accepted bundle of CA certificates, in bytes. A larger file is an error: of a bundle that is cut, some CAs
+/// would silently not be trusted.
 const MAX_FILE: u64 = 16 << 20;
 
 impl Trust {
     /// The CAs of a PEM file, and no others.
     pub fn of_file(path: &Path) -> Result<Self, TrustError> {
-        let text = read(path).map_err(|cause| TrustError::Unreadable {
+        let text = bounded_file::read(path, MAX_FILE).map_err(|cause| TrustError::Unreadable {
             path: path.into(),
-            cause,
+            cause: cause.into(),
         })?;
         let unusable = |what: String| TrustError::Unusable {
             path: path.into(),
@@ -279,6 +250,8 @@ fn explain_certificate(wrong: &CertificateError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn error_of(path: &Path) -> String {
@@ -308,10 +281,7 @@ mod tests {
         text.resize(most + 1, b'\n');
         fs::write(&path, text).unwrap();
         let error = error_of(&path);
-        assert!(
-            error.contains("ca.pem: it is larger than 16 MiB"),
-            "{error}"
-        );
+        assert!(error.contains("ca.pem: larger than 16 MiB"), "{error}");
     }
 
     #[test]
@@ -322,7 +292,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         for path in [pipe.as_path(), dir.path()] {
             let error = error_of(path);
-            assert!(error.ends_with("not a file"), "{error}");
+            assert!(error.ends_with("not a regular file"), "{error}");
         }
     }
 }

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tidegate::server::{Command, Scheme};
@@ -12,7 +11,9 @@ use tidegate::server::{Command, Scheme};
 use crate::listeners::kept_port;
 use crate::support::ask::chunk;
 use crate::support::client::{dial, dial_from};
-use crate::support::{Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
+use crate::support::{
+    Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, eventually,
+};
 
 fn watched(top: &str, admin: &str) -> String {
     let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"");
@@ -44,15 +45,6 @@ fn number(metrics: &Answer, sample: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(sample));
     let value = line.unwrap_or_else(|| panic!("no {sample} in {text}"));
     value.trim().parse().unwrap()
-}
-
-/// Until it is so, or for too long.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "{what}");
-        thread::park_timeout(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, PATIENCE, Registry, certs, config};
+use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
 
 #[test]
 fn a_good_configuration_is_said_to_be_good() {
@@ -200,7 +200,7 @@ fn a_gate_that_was_stopped_for_a_while_goes_on() {
     // Waits in the sockets meanwhile; long enough that every timer of the gate is late.
     uploading.send(" last");
     kept.send(Ask::alice("GET", "/v2/").head());
-    std::thread::park_timeout(Duration::from_secs(3));
+    pause(Duration::from_secs(3));
     gate.signal(Signal::CONT);
     assert_eq!(kept.answer("GET").status, 200);
     assert_eq!(uploading.answer("PATCH").status, 200);
@@ -223,7 +223,7 @@ fn a_gate_that_is_killed_again_and_again_starts_again() {
     for round in 0..40 {
         let mut child = command(&["serve", "-c", &file]).spawn().unwrap();
         // At another moment of its start each time.
-        std::thread::park_timeout(Duration::from_millis(round * 3));
+        pause(Duration::from_millis(round * 3));
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -277,6 +277,7 @@ fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
     let stays = Registry::obliging();
     let goes = Registry::obliging();
     let (place, url) = (goes.authority().parse().unwrap(), goes.url());
+    let _held = goes.held_port();
     let urls = format!("{{ urls = [{:?}, {url:?}] }}", stays.url());
     let (_dir, file) = configured(&config("", "").replace("\"{upstream}\"", &urls));
     let mut gate = Gate::start(&file);
@@ -354,6 +355,14 @@ impl Gate {
 
     /// Starts a command that serves, and waits until it listens.
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        let is_apart = |name| {
+            let mut set = command.get_envs();
+            set.any(|(key, value)| key == name && value.is_some())
+        };
+        assert!(
+            is_apart("STATE_DIRECTORY"),
+            "it would use /var/lib/tidegate"
+        );
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = channel();
@@ -432,7 +441,7 @@ impl Gate {
                 return status.code();
             }
             assert!(Instant::now() < until, "it does not end");
-            std::thread::park_timeout(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         }
     }
 }
@@ -466,16 +475,22 @@ fn path(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Keeps a process of a test apart from a tidegate that is installed on this machine: what it keeps is in `dir`.
+pub(crate) fn apart<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
+    command
+        .env("RUNTIME_DIRECTORY", dir)
+        .env("STATE_DIRECTORY", dir.join("state"))
+}
+
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.args(arguments).stdin(Stdio::null());
-    // Beside the configuration, not where a gate of this machine keeps it.
-    if let Some(file) = arguments.last() {
-        let dir = Path::new(file)
-            .parent()
-            .unwrap_or_else(|| Path::new("/nonexistent"));
-        command.env("RUNTIME_DIRECTORY", dir);
-    }
+    let file = arguments.last().map(Path::new);
+    let dir = file.and_then(Path::parent);
+    apart(
+        &mut command,
+        dir.unwrap_or_else(|| Path::new("/nonexistent")),
+    );
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

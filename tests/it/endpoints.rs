@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::proxy::directory;
 use crate::support::registry::nowhere;
-use crate::support::{Ask, Client, Exchange, Http, OK, PATIENCE, Proxy, Registry, ask, config};
+use crate::support::{
+    Ask, Client, Exchange, Http, OK, PATIENCE, Proxy, Registry, ask, config, kept_port, pause,
+};
 
 fn gate(urls: &[String]) -> Proxy {
     Proxy::start_in(directory(), "", &leading_to(urls))
@@ -234,7 +236,7 @@ fn an_upload_keeps_to_one_endpoint_whoever_passes_it_on() {
 fn an_endpoint_that_comes_back_is_used_again() {
     let stays = Registry::start(oblige);
     let goes = Registry::start(oblige);
-    let place = address(&goes);
+    let (place, _held) = (address(&goes), goes.held_port());
     let proxy = gate(&[stays.url(), goes.url()]);
     let mut client = Client::connect(&proxy);
     let mut pull = || {
@@ -266,7 +268,7 @@ fn an_endpoint_that_comes_back_is_used_again() {
 #[test]
 fn a_restart_of_the_only_registry_costs_no_request() {
     let registry = Registry::start(oblige);
-    let place = address(&registry);
+    let (place, _held) = (address(&registry), registry.held_port());
     let full = format!(
         "{{ urls = [\"{}\"], connect_retry = \"20s\" }}",
         registry.url()
@@ -287,7 +289,7 @@ fn a_restart_of_the_only_registry_costs_no_request() {
             })
             .collect();
         // Long enough for each of them to have been refused.
-        thread::park_timeout(Duration::from_millis(300));
+        pause(Duration::from_millis(300));
         let back = Registry::start_at(place, oblige);
         for waiting in waiting {
             assert_eq!(waiting.join().unwrap(), 200);
@@ -366,7 +368,7 @@ fn traffic(proxy: &Proxy, number: usize, end: &AtomicBool, done: &Mutex<Vec<Outc
         done.lock().unwrap().push(outcome);
         // A pace, not a wait for anything; who was late catches up.
         due += PACE;
-        thread::park_timeout(due.saturating_duration_since(Instant::now()));
+        pause(due.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -408,8 +410,12 @@ fn rolling_restart_once(die: fn(Registry)) -> (usize, usize) {
         number,
         arrived: Arc::clone(&arrived),
     });
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut registries = places.each_ref().map(|place| Some(place.start(anywhere)));
+    // Kept while a registry is down.
+    let ports = places.each_ref().map(|_| kept_port());
+    let address_of = |number: usize| SocketAddr::from(([127, 0, 0, 1], ports[number].0));
+    let mut registries = places
+        .each_ref()
+        .map(|place| Some(place.start(address_of(place.number))));
     let urls: Vec<_> = registries.iter().flatten().map(Registry::url).collect();
     let proxy = gate(&urls);
     let (end, done) = (AtomicBool::new(false), Mutex::default());
@@ -424,7 +430,7 @@ fn rolling_restart_once(die: fn(Registry)) -> (usize, usize) {
         let wait = |enough: &dyn Fn() -> bool| {
             while !enough() {
                 assert!(Instant::now() < until, "the traffic stands still");
-                thread::park_timeout(Duration::from_millis(5));
+                pause(Duration::from_millis(5));
             }
         };
         let more = |count: usize| {
@@ -434,12 +440,11 @@ fn rolling_restart_once(die: fn(Registry)) -> (usize, usize) {
         for (place, registry) in places.iter().zip(&mut registries) {
             more(30);
             let dying = registry.take().unwrap();
-            let address = address(&dying);
             let before = Instant::now();
             die(dying);
             deaths.push((place.number, before..Instant::now()));
             more(50);
-            let back = place.start(address);
+            let back = place.start(address_of(place.number));
             wait(&|| asked(&back) > 0);
             *registry = Some(back);
         }

@@ -62,7 +62,7 @@ fn the_unit_leaves_little_open() {
 }
 
 #[test]
-fn the_unit_waits_longer_than_the_gate_drains() {
+fn the_unit_waits_longer_than_the_gate_drains_and_leaves_no_core_dump() {
     let unit = read("tidegate.service");
     let value = |key: &str| {
         let line = unit.lines().find_map(|line| line.strip_prefix(key));
@@ -74,6 +74,8 @@ fn the_unit_waits_longer_than_the_gate_drains() {
     let (config, problems) = tidegate::config::parse(Path::new("x"), text.as_bytes());
     let drain = config.unwrap_or_else(|| panic!("{problems}")).drain;
     assert!(stop > drain.as_secs() + 5, "{stop} and {drain:?}");
+    assert_eq!(value("LimitCORE="), "0");
+    assert!(read("compose.yaml").contains("\n      core: 0\n"));
     assert_eq!(value("Type="), "notify");
     assert_eq!(value("NotifyAccess="), "main");
 }

@@ -2,8 +2,7 @@
 
 use std::net::TcpListener;
 
-use socket2::{Domain, Socket, Type};
-
+pub(crate) use crate::support::kept_port;
 use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config};
 
 #[test]
@@ -109,14 +108,4 @@ fn plain(https: &str, site: &str) -> String {
 
 fn over_http(proxy: &Proxy, ask: &Ask) -> Answer {
     Client::plain(proxy.http()).ask(ask)
-}
-
-/// A port that the system keeps for us, and that a listener with SO_REUSEADDR can still take.
-pub(crate) fn kept_port() -> (u16, Socket) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
-    socket.bind(&any.into()).unwrap();
-    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-    (port, socket)
 }

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use crate::binary::{Gate, command, configured};
 use crate::support::client::dial;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, certs, config};
+use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, certs, config, pause};
 
 /// A handshake, which fails unless the key is the certificate's, and the certificate it showed.
 fn shake(address: std::net::SocketAddr, config: &Arc<ClientConfig>) -> (Vec<u8>, HandshakeKind) {
@@ -37,7 +37,7 @@ fn shown(proxy: &Proxy) -> Vec<u8> {
 fn becomes_another(proxy: &Proxy, before: &[u8], since: Instant) {
     while shown(proxy) == before {
         assert!(since.elapsed() < PATIENCE, "never another");
-        thread::park_timeout(Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
     let took = since.elapsed();
     assert!(took < SOON, "after {took:?}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::ask::chunk;
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, config};
+use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, config, pause};
 
 fn line(user: &str, password: &str) -> String {
     format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap())
@@ -35,7 +35,7 @@ impl Login {
         while self.status() != status {
             let waited = since.elapsed();
             assert!(waited < PATIENCE, "never {status}");
-            std::thread::park_timeout(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         }
         let took = since.elapsed();
         assert!(took < SOON, "{status} after {took:?}");

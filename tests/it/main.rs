@@ -57,6 +57,7 @@ mod passwords;
 mod ping;
 mod query;
 mod reload;
+mod reload_command;
 mod remedies;
 mod repeats;
 mod rights;

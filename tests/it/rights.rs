@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::binary::apart;
 use crate::support::config;
 use crate::support::proxy::directory;
 
@@ -53,7 +54,8 @@ impl Written {
     }
 
     fn check(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        apart(&mut command, self.dir.path())
             .args(["check", "-c", "proxy.toml"])
             .args(arguments)
             .current_dir(self.dir.path())

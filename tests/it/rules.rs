@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 14] = [
     &[
         "addr",
         "body",
+        "bounded_file",
         "buffers",
         "crypto",
         "fair_queue",
@@ -143,6 +144,29 @@ fn every_file_says_what_it_is() {
         .map(|file| file.shown)
         .collect();
     assert!(silent.is_empty(), "no //! at the top: {silent:?}");
+}
+
+/// A tidegate that is installed on this machine keeps its own in /var/lib/tidegate and /run/tidegate, which are the defaults.
+/// What runs in the test's own process is checked where it starts (`support::proxy`).
+#[test]
+fn every_process_of_a_test_is_kept_apart_from_an_installed_one() {
+    // These run no command that reads a configuration.
+    let others = ["htpasswd_command.rs", "installed.rs", "rules.rs"];
+    let mut starting = 0;
+    for path in all_below("tests/it") {
+        let name = path.file_name().unwrap_or_default();
+        let text = fs::read_to_string(&path).unwrap();
+        if others.iter().any(|other| name == *other) || !text.contains("CARGO_BIN_EXE_tidegate") {
+            continue;
+        }
+        assert!(
+            text.contains("apart("),
+            "{} starts a process that may use /var/lib/tidegate",
+            path.display()
+        );
+        starting += 1;
+    }
+    assert!(starting >= 5, "{starting}");
 }
 
 #[test]

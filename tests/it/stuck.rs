@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use rustls::ClientConnection;
 use tempfile::TempDir;
 
+use crate::binary::apart;
 use crate::support::client::dial_from;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config};
+use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config, eventually, pause};
 
 /// Longer than any answer may take here.
 const STALL: Duration = Duration::from_secs(5);
@@ -48,6 +49,7 @@ impl Gate {
             .args(["serve", "-c"])
             .arg(&file)
             .stdin(Stdio::null());
+        apart(&mut command, dir.path());
         let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -84,7 +86,7 @@ impl Gate {
                 ended.is_none() && Instant::now() < until,
                 "no {words:?}, {ended:?}: {log}"
             );
-            std::thread::park_timeout(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         }
     }
 
@@ -164,7 +166,7 @@ fn with_128_descriptors_it_starts_pauses_when_they_are_gone_and_recovers() {
         .collect();
     gate.line("cannot accept connections");
     let before = gate.ticks();
-    std::thread::park_timeout(Duration::from_secs(1));
+    pause(Duration::from_secs(1));
     let spent = gate.ticks() - before;
     assert!(spent < 20, "{spent} of 100 ticks for nothing");
     let said = gate.log().matches("cannot accept connections").count();
@@ -286,10 +288,8 @@ fn a_full_disk_and_a_closed_output_stall_nobody() {
         // And it ends in time.
         let pid = rustix::process::Pid::from_raw(i32::try_from(gate.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let until = Instant::now() + PATIENCE;
-        while gate.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "it does not end");
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        eventually("it does not end", || {
+            gate.child.try_wait().unwrap().is_some()
+        });
     }
 }

@@ -15,11 +15,11 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binary::{Gate, command, configured, run, text};
+use crate::binary::{Gate, apart, command, configured, run, text};
 use crate::support::ask::chunk;
 use crate::support::client::End;
 use crate::support::proxy::private;
-use crate::support::{Ask, Client, PATIENCE, Registry, certs, config};
+use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
 
 /// The manager's end of `NOTIFY_SOCKET`.
 pub(crate) struct Manager {
@@ -166,7 +166,7 @@ fn activated(file: &str, sockets: &[&TcpListener], names: &str) -> Activated {
         .arg("-c")
         .arg(script)
         .stdin(std::process::Stdio::null());
-    command.env("RUNTIME_DIRECTORY", Path::new(file).parent().unwrap());
+    apart(&mut command, Path::new(file).parent().unwrap());
     command.stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::piped());
     Activated {
@@ -300,7 +300,7 @@ impl Load {
         while self.done.load(Ordering::Relaxed) < goal {
             assert!(Instant::now() < until, "no answers in time");
             assert!(self.threads.iter().all(|thread| !thread.is_finished()));
-            thread::park_timeout(Duration::from_millis(2));
+            pause(Duration::from_millis(2));
         }
     }
 
@@ -320,7 +320,7 @@ fn reload_waits_for_the_verdict() {
     let nobody = run(&["reload", "-c", &file]);
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
     assert!(
-        text(&nobody.stderr).contains("no gate serves with"),
+        text(&nobody.stderr).contains("no process serves with"),
         "{nobody:?}"
     );
 
@@ -345,7 +345,7 @@ fn reload_waits_for_the_verdict() {
             "{words} in {failed:?}"
         );
     }
-    // Refused before the gate hears of it.
+    // The command finds the error itself, and the process reports the failed reload as well.
     std::fs::write(&file, "nonsense").unwrap();
     let refused = run(&["reload", "-c", &file]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -501,7 +501,7 @@ fn the_program_is_started_by_its_path_anew() {
     command
         .args(["serve", "-c", &file])
         .env("NOTIFY_SOCKET", &manager.place);
-    command.env("RUNTIME_DIRECTORY", dir.path());
+    apart(&mut command, dir.path());
     command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());

@@ -3,7 +3,10 @@
 //! Used by every behaviour here. Every wait ends after [`PATIENCE`]; nothing sleeps, and every port is the
 //! system's choice.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 pub(crate) mod acme;
 pub(crate) mod answer;
@@ -28,6 +31,39 @@ pub(crate) use tls_front::TlsFront;
 
 /// Longer than anything takes here, even on a machine that does much else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until the condition holds, and fails when it does not within [`PATIENCE`].
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "{what}");
+        pause(Duration::from_millis(5));
+    }
+}
+
+/// Lets time pass, for a test that shows that something does not happen meanwhile, or that has to be late. Unlike
+/// `park_timeout`, it never returns early because of an unpark token that a channel has left behind.
+pub(crate) fn pause(time: Duration) {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+/// A port that the kernel gives to no other socket while the returned one lives, and that a listener with SO_REUSEADDR can
+/// still take: the returned socket is bound to the port and never listens.
+pub(crate) fn kept_port() -> (u16, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (port, socket)
+}
 
 /// A digest that is well formed.
 pub(crate) const DIGEST: &str =

@@ -13,12 +13,14 @@ mod oci_client;
 mod process;
 mod python;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 pub(crate) use self::browser::Browser;
@@ -331,19 +333,56 @@ impl Drop for Lab {
     }
 }
 
-/// A port that was free a moment ago on both loopback addresses.
+/// A port that is free on both loopback addresses, and that nothing else on this machine is given until the tests end.
+///
+/// A socket with SO_REUSEADDR stays bound to the port and never listens. The kernel then gives the port to no other socket,
+/// neither to one that binds port 0 nor to an outgoing connection, while a server that binds the port itself can do so: every
+/// server here sets SO_REUSEADDR. A port that was only free a moment ago was once given to two listeners of one test.
 pub(crate) fn free_port() -> u16 {
+    static HELD: Mutex<Vec<[Socket; 2]>> = Mutex::new(Vec::new());
     for _ in 0..100 {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        if TcpListener::bind(("::1", port)).is_ok() {
+        let four = hold(Domain::IPV4, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let port = four.local_addr().unwrap().as_socket().unwrap().port();
+        if let Ok(six) = hold(Domain::IPV6, (Ipv6Addr::LOCALHOST, port).into()) {
+            HELD.lock().unwrap().push([four, six]);
             return port;
         }
     }
     panic!("no port is free on 127.0.0.1 and ::1");
+}
+
+fn hold(domain: Domain, address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// No port is given twice, and none is given to a socket that asks for any; a server can listen on it, and again after it ended.
+#[test]
+fn a_free_port_stays_free_for_the_one_who_asked() {
+    let ports: Vec<u16> = (0..200).map(|_| free_port()).collect();
+    let distinct: BTreeSet<u16> = ports.iter().copied().collect();
+    assert_eq!(distinct.len(), ports.len());
+    let others: Vec<_> = (0..200)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    for other in &others {
+        let given = other.local_addr().unwrap().port();
+        assert!(
+            !distinct.contains(&given),
+            "{given} was given to another socket"
+        );
+    }
+    for port in ports {
+        assert!(!listens(port));
+        for _ in 0..2 {
+            let four = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            let _six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
+            assert!(listens(port));
+            drop(four);
+        }
+    }
 }
 
 /// Whether somebody accepts connections there.

@@ -2,8 +2,7 @@
 //!
 //! `snapshot` loads one from a file, or has one made where the gate keeps what is its own. A key never prints.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use aws_lc_rs::rand;
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
+use crate::bounded_file::{ReadError, RegularFile};
 use crate::state_file;
 
 /// The key that signs, and one that may have signed before. Both verify.
@@ -167,28 +167,23 @@ impl std::fmt::Debug for Keys {
 
 /// Reads a secret's file.
 pub fn load(path: &Path) -> Result<Loaded, Error> {
-    let failed = |cause| Error::Read {
-        path: path.into(),
-        cause,
-    };
-    // Asked before opening: opening a pipe waits for a writer.
-    let facts = fs::metadata(path).map_err(failed)?;
-    if !facts.is_file() {
-        return Err(failed(io::Error::other("not a file")));
-    }
-    let mut text = Zeroizing::new(Vec::new());
-    let mut file = File::open(path).map_err(failed)?.take(MOST + 1);
-    file.read_to_end(&mut text).map_err(failed)?;
     let weak = |weak| Error::Weak {
         path: path.into(),
         weak,
     };
-    if file.limit() == 0 {
-        return Err(weak(Weak::Large));
-    }
+    let failed = |error| match error {
+        ReadError::TooLarge { .. } => weak(Weak::Large),
+        error => Error::Read {
+            path: path.into(),
+            cause: error.into(),
+        },
+    };
+    let file = RegularFile::open(path).map_err(failed)?;
+    let text = Zeroizing::new(file.read(MOST).map_err(failed)?);
     let keys = Keys::parse(&text).map_err(weak)?;
-    // The group may read it: that is how a service which is not root gets at it.
-    let exposed = (facts.mode() & 0o007 != 0).then_some(facts.mode() & 0o7777);
+    // The group may read the file: that is how a service that does not run as root reads it.
+    let mode = file.metadata().mode();
+    let exposed = (mode & 0o007 != 0).then_some(mode & 0o7777);
     Ok(Loaded { keys, exposed })
 }
 

@@ -2,8 +2,10 @@
 //!
 //! [`Disk`] is the machine's; tests have their own. Called by `include` alone.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::bounded_file;
 
 /// Where files come from.
 pub trait Files {
@@ -31,18 +33,7 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        // Opening a pipe would wait for a writer.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
-        }
-        let mut bytes = Vec::new();
-        let mut file = std::fs::File::open(path)?.take(LARGEST + 1);
-        file.read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > LARGEST {
-            let what = "larger than 16 MiB, which no configuration is";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-        Ok(bytes)
+        Ok(bounded_file::read(path, LARGEST)?)
     }
 
     fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
@@ -57,4 +48,5 @@ impl Files for Disk {
     }
 }
 
+/// The largest accepted file in bytes, more than any configuration of nginx has.
 const LARGEST: u64 = 16 * 1024 * 1024;

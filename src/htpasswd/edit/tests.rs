@@ -161,7 +161,7 @@ fn others(text: &[u8], user: &[u8]) -> Vec<Vec<u8>> {
     lines
         .map(|line| line.strip_suffix(b"\n").unwrap_or(line))
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .filter(|line| user_of(line) != Some(user))
+        .filter(|line| entry_of(line).is_none_or(|(name, _)| name != user))
         .map(<[u8]>::to_vec)
         .collect()
 }

@@ -3,16 +3,25 @@
 //! Called by `self_signed` alone; what the files mean is known there.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
 
 use super::Error;
-use crate::state_file;
+use crate::state_file::{self, Lock};
 
 /// 0700, unless it is there already.
 pub(super) fn make_dir(dir: &Path) -> Result<(), Error> {
     state_file::make_dir(dir).map_err(|cause| Error::Write {
         path: dir.into(),
+        cause,
+    })
+}
+
+/// The lock under which a CA is created. See [`state_file::lock`].
+pub(super) fn lock(path: &Path) -> Result<Lock, Error> {
+    state_file::lock(path, LOCK_PATIENCE).map_err(|cause| Error::Write {
+        path: path.into(),
         cause,
     })
 }
@@ -37,3 +46,6 @@ pub(super) fn to_pem(der: &[u8]) -> String {
     }
     pem + "\n-----END CERTIFICATE-----\n"
 }
+
+/// Another process needs some milliseconds to create a CA.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);

@@ -44,6 +44,35 @@ fn refusal(dir: &Path, at: OffsetDateTime) -> String {
     said
 }
 
+/// Also where only the certificate has to be made again.
+#[test]
+fn of_several_processes_that_create_the_ca_at_the_same_time_all_get_the_same() {
+    for round in 0..20 {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("state");
+        if round % 2 == 1 {
+            load_or_create(&dir, now()).unwrap();
+            fs::remove_file(dir.join("ca.pem")).unwrap();
+        }
+        let start = std::sync::Barrier::new(4);
+        let create = || {
+            start.wait();
+            let authority = load_or_create(&dir, now()).unwrap();
+            let key = authority.issuer.key().serialize_pem();
+            (authority.certificate_pem().to_owned(), key)
+        };
+        let made = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(create));
+            threads.map(|one| one.join().unwrap())
+        });
+        let kept = load_or_create(&dir, now()).unwrap();
+        for (certificate, key) in made {
+            assert_eq!(certificate, kept.certificate_pem(), "round {round}");
+            assert_eq!(key, kept.issuer.key().serialize_pem(), "round {round}");
+        }
+    }
+}
+
 #[test]
 fn a_ca_is_made_once_and_kept() {
     let parent = tempfile::tempdir().unwrap();
@@ -55,7 +84,7 @@ fn a_ca_is_made_once_and_kept() {
         .map(|e| e.unwrap().file_name())
         .collect();
     names.sort();
-    assert_eq!(names, ["ca-key.pem", "ca.pem"]);
+    assert_eq!(names, ["ca-key.pem", "ca.lock", "ca.pem"]);
     for name in names {
         assert_eq!(mode(&dir.join(&name)), 0o600, "{name:?}");
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::PATIENCE;
+use super::{PATIENCE, pause};
 
 /// What is done with a request once its head has come.
 #[derive(Clone, Debug)]
@@ -238,11 +238,11 @@ impl Request<'_, '_> {
             }
             Fault::Slow(wire, piece, rest) => {
                 while self.more(piece)? {
-                    thread::park_timeout(rest);
+                    pause(rest);
                 }
                 for piece in wire.chunks(piece) {
                     self.send(piece)?;
-                    thread::park_timeout(rest);
+                    pause(rest);
                 }
                 Ok(None)
             }

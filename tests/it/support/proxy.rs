@@ -94,6 +94,7 @@ impl Proxy {
     pub(crate) fn try_start(dir: TempDir, upstream: &str, config: &str) -> Result<Self, Problems> {
         let file = dir.path().join("proxy.toml");
         fs::write(&file, fill(config, upstream, &dir)).unwrap();
+        keeps_apart(&file);
         let (server, _warnings) = Server::open(&file)?;
         let addresses = server.addresses();
         let (commands, obeyed) = mpsc::channel(16);
@@ -201,7 +202,27 @@ impl Drop for Proxy {
     }
 }
 
+/// A configuration of a test names its own `state.dir`: the default is that of a tidegate that is installed on this machine,
+/// and what this process has in its environment is the same for all tests.
+fn keeps_apart(file: &Path) {
+    if let (Some(config), _) = tidegate::config::load(file) {
+        let state_dir = &config.state_dir;
+        assert!(
+            state_dir.starts_with(std::env::temp_dir()),
+            "state.dir is {}",
+            state_dir.display()
+        );
+    }
+}
+
 fn fill(config: &str, upstream: &str, dir: &TempDir) -> String {
     let dir = dir.path().to_str().unwrap();
-    config.replace("{upstream}", upstream).replace("{dir}", dir)
+    // At the end, where it moves no line of the test's.
+    let state = if config.contains("[state]") {
+        ""
+    } else {
+        "\n[state]\ndir = \"{dir}/state\"\n"
+    };
+    let config = config.replace("{upstream}", upstream);
+    format!("{config}{state}").replace("{dir}", dir)
 }

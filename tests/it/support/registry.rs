@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Type};
 
-use super::{OK, PATIENCE};
+use super::{OK, PATIENCE, kept_port, pause};
 
 mod exchange;
 
@@ -21,6 +21,8 @@ pub(crate) use exchange::Exchange;
 pub(crate) struct Registry {
     shared: Arc<Shared>,
     url: String,
+    /// Keeps the port of a registry that may be started again at the same address.
+    held_port: Option<Arc<socket2::Socket>>,
     /// Ends the accepting.
     stop: Box<dyn Fn() + Send + Sync>,
     accepting: Option<JoinHandle<()>>,
@@ -107,10 +109,20 @@ impl Registry {
 
     /// Runs `handler` for every request, once its head has come.
     pub(crate) fn start(handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> Self {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), handler)
+        let (port, held) = kept_port();
+        let mut registry = Self::start_at(SocketAddr::from(([127, 0, 0, 1], port)), handler);
+        registry.held_port = Some(Arc::new(held));
+        registry
     }
 
-    /// The same where one was before: waits until the address is free.
+    /// Keeps the port while no registry listens on it. Otherwise another test might be given the port meanwhile, and an
+    /// outgoing connection might even be given it as its own and so connect to itself.
+    pub(crate) fn held_port(&self) -> Option<Arc<socket2::Socket>> {
+        self.held_port.clone()
+    }
+
+    /// The same where one was before: waits until the address is free. The caller keeps the port: see
+    /// [`Self::held_port`].
     pub(crate) fn start_at(
         address: SocketAddr,
         handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static,
@@ -121,7 +133,7 @@ impl Registry {
                 Ok(listener) => break listener,
                 Err(error) => assert!(Instant::now() < until, "{address}: {error}"),
             }
-            thread::park_timeout(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         };
         let url = format!("http://{}", listener.local_addr().unwrap());
         let kept = listener.try_clone().unwrap();
@@ -169,6 +181,7 @@ impl Registry {
         Self {
             shared,
             url,
+            held_port: None,
             stop: Box::new(stop),
             accepting: Some(accepting),
         }

@@ -1,5 +1,6 @@
 //! Which secrets are taken, and how one of the gate's own is made.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -75,6 +76,26 @@ fn making_one_never_replaces_one() {
     fs::write(&path, ONE).unwrap();
     state_file::make(&path, TWO.as_bytes()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), ONE);
+}
+
+/// The threads have one process id, as the first processes of several containers have.
+#[test]
+fn of_several_processes_that_make_the_secret_at_the_same_time_all_get_the_same() {
+    for _ in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let start = std::sync::Barrier::new(4);
+        let make = || {
+            start.wait();
+            find_or_make(dir.path()).unwrap().keys.signing().id
+        };
+        let ids = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(make));
+            threads.map(|one| one.join().unwrap())
+        });
+        let kept = load(&file_in(dir.path())).unwrap().keys.signing().id;
+        assert_eq!(ids, [kept; 4]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }
 
 #[test]

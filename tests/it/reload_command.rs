@@ -1,0 +1,274 @@
+//! `tidegate reload` with a real process: it finds the process although links, files and `state.dir` have changed since the
+//! start, never a process with another configuration, and a failed reload is reported as after HUP.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::binary::{Gate, command, text};
+use crate::support::proxy::directory;
+use crate::support::{Ask, Client, Registry, config, eventually};
+
+/// A configuration whose passwords and certificates are in `dir`, and whose realm shows which file was read.
+fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> String {
+    let path = |name: &str| format!("\"{}\"", dir.path().join(name).display());
+    ["cert.pem", "key.pem", "htpasswd", "access.log"]
+        .iter()
+        .fold(config(top, ""), |text, name| {
+            text.replace(&format!("\"{name}\""), &path(name))
+        })
+        .replace("Registry realm", realm)
+        .replace("{upstream}", &registry.url())
+}
+
+fn realm(gate: &Gate) -> String {
+    let answer = gate.client().ask(&Ask::new("GET", "/v2/"));
+    answer.one("www-authenticate").to_owned()
+}
+
+/// Starts a process whose pid file is in `runtime`.
+fn serve(file: &Path, runtime: &Path) -> Gate {
+    let mut command = command(&["serve", "-c", file.to_str().unwrap()]);
+    Gate::spawn(command.env("RUNTIME_DIRECTORY", runtime))
+}
+
+fn reload(file: &Path, runtime: &Path) -> Output {
+    let mut command = command(&["reload", "-c", file.to_str().unwrap()]);
+    command.env("RUNTIME_DIRECTORY", runtime).output().unwrap()
+}
+
+fn succeeds(output: &Output, gate: &Gate) {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let process = format!("process {} has reloaded", gate.child.id());
+    assert!(text(&output.stdout).contains(&process), "{output:?}");
+}
+
+/// Replaces a link as deployments do it: a new link is renamed over the old one.
+fn point(link: &Path, target: &str) {
+    let new = link.parent().unwrap().join("link-in-the-making");
+    symlink(target, &new).unwrap();
+    fs::rename(&new, link).unwrap();
+}
+
+/// The shapes: a release directory behind a link, a ConfigMap with two links, and a file that a link replaces.
+#[test]
+fn the_process_is_found_after_links_have_changed() {
+    let registry = Registry::obliging();
+    let dir = directory();
+    let folder = dir.path();
+    for version in ["one", "two"] {
+        fs::create_dir(folder.join(version)).unwrap();
+        let text = with_realm(&registry, &dir, version, "");
+        fs::write(folder.join(version).join("proxy.toml"), text).unwrap();
+    }
+    type Change = fn(&Path, &Path);
+    let cases: [(&str, Change, Change); 3] = [
+        (
+            "release/proxy.toml",
+            |folder, _| symlink("one", folder.join("release")).unwrap(),
+            |folder, _| point(&folder.join("release"), "two"),
+        ),
+        (
+            "mounted.toml",
+            |folder, file| {
+                symlink("one", folder.join("..data")).unwrap();
+                symlink("..data/proxy.toml", file).unwrap();
+            },
+            |folder, _| point(&folder.join("..data"), "two"),
+        ),
+        (
+            "plain.toml",
+            |folder, file| {
+                fs::copy(folder.join("one/proxy.toml"), file).unwrap();
+            },
+            |_, file| point(file, "two/proxy.toml"),
+        ),
+    ];
+    for (name, before, after) in cases {
+        let runtime = tempfile::tempdir().unwrap();
+        let file = folder.join(name);
+        before(folder, &file);
+        let gate = serve(&file, runtime.path());
+        assert!(realm(&gate).contains("one"), "{name}");
+        after(folder, &file);
+        succeeds(&reload(&file, runtime.path()), &gate);
+        assert!(realm(&gate).contains("two"), "{name}");
+        // The path that the process reads leads to the second file now, and not to the first one any more.
+        succeeds(
+            &reload(&folder.join("two/proxy.toml"), runtime.path()),
+            &gate,
+        );
+        let other = reload(&folder.join("one/proxy.toml"), runtime.path());
+        assert_eq!(other.status.code(), Some(1), "{name}: {other:?}");
+        let said = text(&other.stderr);
+        assert!(said.contains("no process serves with"), "{name}: {said}");
+    }
+}
+
+/// The environment of the service is not that of a shell, so that only `state.dir` can lead to the process.
+#[test]
+fn the_process_is_found_after_state_dir_was_edited() {
+    let registry = Registry::obliging();
+    let dir = directory();
+    let file = dir.path().join("proxy.toml");
+    let write = |realm: &str, state: &str| {
+        let top = format!("[state]\ndir = \"{state}\"\n");
+        fs::write(&file, with_realm(&registry, &dir, realm, &top)).unwrap();
+    };
+    let run = |verb: &str| {
+        let mut command = command(&[verb, "-c", file.to_str().unwrap()]);
+        // The configuration says where the state is.
+        command.env_remove("RUNTIME_DIRECTORY");
+        command
+    };
+    write("one", "state");
+    let gate = Gate::spawn(&mut run("serve"));
+    for (realm_now, state) in [("two", "state"), ("three", "elsewhere")] {
+        write(realm_now, state);
+        succeeds(&run("reload").output().unwrap(), &gate);
+        assert!(realm(&gate).contains(realm_now));
+    }
+    // Not even the configuration's state.dir is known.
+    fs::write(&file, "nonsense").unwrap();
+    let failed = run("reload").output().unwrap();
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let said = text(&failed.stderr);
+    let process = format!("process {} has not reloaded", gate.child.id());
+    assert!(said.contains(&process), "{said}");
+}
+
+/// What an operator sees after a reload that failed.
+struct Reported {
+    metrics: Vec<String>,
+    ready: String,
+    page: String,
+}
+
+fn reported(admin: std::net::SocketAddr) -> Reported {
+    let get = |path: &str| Client::plain(admin).ask(&Ask::new("GET", path)).text();
+    let metrics = get("/metrics");
+    let metrics = metrics.lines().filter(|line| {
+        line.starts_with("tidegate_config_last_reload_successful ")
+            || line.starts_with("tidegate_config_reloads_total")
+    });
+    Reported {
+        metrics: metrics.map(str::to_owned).collect(),
+        ready: get("/readyz"),
+        page: get("/"),
+    }
+}
+
+/// The alert is written over the metric `tidegate_config_last_reload_successful`.
+#[test]
+fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup() {
+    let registry = Registry::obliging();
+    let dir = directory();
+    let file = dir.path().join("proxy.toml");
+    let text_of = |realm: &str| {
+        let text = with_realm(&registry, &dir, realm, "");
+        text.replace("workers = 2", "workers = 2\nadmin = \"127.0.0.1:0\"")
+    };
+    fs::write(&file, text_of("one")).unwrap();
+    let gate = serve(&file, dir.path());
+    let line = gate.line("(admin)");
+    let (_, address) = line.split_once("http://").unwrap();
+    let admin = address.split(' ').next().unwrap().parse().unwrap();
+    let failed = "tidegate_config_reloads_total{outcome=\"failed\"}";
+    let is_failed = |reported: &Reported, count: u64| {
+        assert!(
+            reported.metrics.contains(&format!("{failed} {count}"))
+                && reported
+                    .metrics
+                    .contains(&"tidegate_config_last_reload_successful 0".to_owned()),
+            "{:?}",
+            reported.metrics
+        );
+        let words = ["warning: the reload at ", "haed"];
+        assert!(
+            words.iter().all(|words| reported.ready.contains(words)),
+            "{}",
+            reported.ready
+        );
+        assert!(reported.page.contains("haed"), "{}", reported.page);
+    };
+    // An error that the command's own check finds as well.
+    fs::write(
+        &file,
+        format!("[limits]\nhaed = \"1s\"\n{}", text_of("two")),
+    )
+    .unwrap();
+    let output = reload(&file, dir.path());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    for words in [
+        "proxy.toml:2:1: error",
+        "did you mean \"head\"",
+        "has not reloaded",
+    ] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    is_failed(&reported(admin), 1);
+    gate.signal(Signal::HUP);
+    gate.line("not reloaded");
+    gate.line("not reloaded");
+    eventually("the second failure is counted", || {
+        reported(admin).metrics.contains(&format!("{failed} 2"))
+    });
+    is_failed(&reported(admin), 2);
+    assert!(realm(&gate).contains("one"));
+    // A file that is gone is a failed reload, too.
+    fs::remove_file(&file).unwrap();
+    let output = reload(&file, dir.path());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(reported(admin).metrics.contains(&format!("{failed} 3")));
+    // And one that succeeds ends the alert.
+    fs::write(&file, text_of("three")).unwrap();
+    succeeds(&reload(&file, dir.path()), &gate);
+    let now = reported(admin);
+    let successful = "tidegate_config_last_reload_successful 1".to_owned();
+    assert!(now.metrics.contains(&successful), "{:?}", now.metrics);
+    assert_eq!(now.ready, "ready\n");
+    assert!(realm(&gate).contains("three"));
+}
+
+/// A process id that somebody else wrote into a directory that everybody may write to.
+#[test]
+fn a_process_that_does_not_hold_the_lock_gets_no_signal() {
+    let registry = Registry::obliging();
+    let dir = directory();
+    let file = dir.path().join("proxy.toml");
+    fs::write(&file, with_realm(&registry, &dir, "one", "")).unwrap();
+    let runtime = tempfile::tempdir().unwrap();
+    let mut victim = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    let forged: PathBuf = tidegate::pid_file::path_in(runtime.path(), &file);
+    let record = |pid: u32| format!("{pid}\n{}\n", file.display());
+    // Without a lock the file is stale.
+    fs::write(&forged, record(victim.id())).unwrap();
+    let stale = reload(&file, runtime.path());
+    assert!(
+        text(&stale.stderr).contains("no process serves with"),
+        "{stale:?}"
+    );
+    // With a lock that another process holds, the id is a lie.
+    let lock = fs::File::open(&forged).unwrap();
+    lock.lock().unwrap();
+    let refused = reload(&file, runtime.path());
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(
+        text(&refused.stderr).contains("does not hold the lock"),
+        "{refused:?}"
+    );
+    assert!(
+        victim.try_wait().unwrap().is_none(),
+        "the process was signalled"
+    );
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+}
