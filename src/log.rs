@@ -15,10 +15,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 mod batch;
+mod limiter;
 mod line;
 mod queue;
 
 use batch::{BATCH, Batch, write_lines};
+pub use limiter::LogLimiter;
 pub use line::{LogLine, lost_lines, with_line_buffer};
 use queue::{Queue, Taken};
 

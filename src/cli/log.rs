@@ -111,6 +111,14 @@ impl Visit for Fields<'_, '_> {
         self.0.literal(field.name(), value);
     }
 
+    /// With three decimals. JSON has neither infinity nor NaN.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        match value.is_finite() {
+            true => self.0.literal(field.name(), format_args!("{value:.3}")),
+            false => self.0.text(field.name(), &value.to_string()),
+        }
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.0.literal(field.name(), value);
     }

@@ -14,7 +14,7 @@ use crate::support::ask::chunk;
 use crate::support::client::{dial, dial_from};
 use crate::support::{Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
 
-fn watched(top: &str, admin: &str) -> String {
+pub(crate) fn watched(top: &str, admin: &str) -> String {
     let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"");
     config(top, "").replace("https = [\"127.0.0.1:0\"]", &listen)
 }
@@ -23,7 +23,7 @@ fn start(registry: &Registry, top: &str) -> Proxy {
     Proxy::start(registry, &watched(top, "127.0.0.1:0"))
 }
 
-fn admin(proxy: &Proxy) -> SocketAddr {
+pub(crate) fn admin(proxy: &Proxy) -> SocketAddr {
     proxy.listener(Scheme::Admin)
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn get_unix(path: &Path, target: &str) -> Answer {
     Client::over(stream).answer("GET")
 }
 
-fn number(metrics: &Answer, sample: &str) -> f64 {
+pub(crate) fn number(metrics: &Answer, sample: &str) -> f64 {
     let text = metrics.text();
     let line = text.lines().find_map(|line| line.strip_prefix(sample));
     let value = line.unwrap_or_else(|| panic!("no {sample} in {text}"));
@@ -47,7 +47,7 @@ fn number(metrics: &Answer, sample: &str) -> f64 {
 }
 
 /// Until it is so, or for too long.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < until, "{what}");

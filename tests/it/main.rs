@@ -33,6 +33,7 @@ mod framing;
 mod grammar;
 mod grants;
 mod h2_abuse;
+mod handshakes;
 mod harbor;
 mod hostile;
 mod hostile_h2;
