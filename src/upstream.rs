@@ -37,6 +37,7 @@ pub use answer::Answer;
 pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
 pub use error::Error;
+pub use health::{Outage, Status};
 pub use node::Check;
 pub use state::{State, ask};
 pub use trust::{HandshakeError, Trust, TrustError};
@@ -253,7 +254,7 @@ impl Upstream {
         }
     }
 
-    /// Checks of endpoints that are due at `now`.
+    /// Checks of endpoints that are due at `now`. [`Health`](health) says when they are.
     pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = Check> {
         let always = self.nodes.len() > 1;
         let nodes = self.nodes.iter();

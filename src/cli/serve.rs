@@ -145,6 +145,7 @@ fn serve(started: Started, succession: Option<Handover>) -> Result<(), Ended> {
         let commands = signals::commands()
             .map_err(|error| Ended::unable(format!("cannot listen for signals: {error}")))?;
         if let Some(handover) = succession {
+            server.check_upstreams().await;
             succeed(&mut server, handover)?;
         }
         for note in server.notes() {

@@ -96,7 +96,10 @@ impl Node {
             };
             let body = mem::take(&mut request.body);
             let failure = match connection.exchange(&request.parts, body).await {
-                Ok((head, incoming)) => return Ok(Answer::new(head, incoming, slot, worker)),
+                Ok((head, incoming)) => {
+                    self.health.answered(Instant::now());
+                    return Ok(Answer::new(head, incoming, slot, worker));
+                }
                 Err(failure) => failure,
             };
             if failure.is_unanswered && mem::take(&mut request.may_repeat) {
@@ -183,7 +186,7 @@ impl Node {
 }
 
 impl Check {
-    /// Asks the endpoint whether it is there, and notes what it says.
+    /// Asks the endpoint whether it is there, and notes the outcome.
     pub async fn run(self) {
         // Any answer will do.
         let outcome = self.node.ask().await.map(|_status| ());
