@@ -16,7 +16,7 @@ pub(super) fn write(html: &mut Html, status: &Status) {
         html.tags("<p class=\"empty\">No route leads to an upstream.</p>\n</section>\n");
         return;
     }
-    html.tags("<div class=\"frame\" role=\"region\" aria-labelledby=\"upstreams-title\" tabindex=\"0\"><table class=\"upstreams\"><caption class=\"unseen\">Endpoints of all upstreams, those that are down first</caption>\n<thead><tr>");
+    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"upstreams-title\" tabindex=\"0\"><table class=\"upstreams\"><caption class=\"unseen\">Endpoints of all upstreams, those that are down first</caption>\n<thead><tr>");
     html.tags("<th scope=\"col\">Endpoint</th><th scope=\"col\">State</th><th scope=\"col\" class=\"number\">Requests under way</th></tr></thead>\n<tbody>\n");
     for endpoint in &endpoints.shown {
         html.tags("<tr data-key=\"").text(&endpoint.name);
