@@ -10,7 +10,7 @@ use crate::log::LogLimiter;
 
 /// An alert as RFC 8446 and RFC 5246 name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the names are those of the RFC
+#[allow(missing_docs, reason = "the names are those of the RFC")]
 pub enum TlsAlert {
     UnexpectedMessage,
     BadRecordMac,
