@@ -1,29 +1,29 @@
 //! One line for each request, and its part of the metrics: who asked for what, what came of it, and how long it took.
 //!
 //! `service` opens a [`Record`] when a request begins; the line is written when the record is dropped,
-//! which is when the last byte of the answer is out, or when nobody waits for it any more. It never
-//! holds a query, a credential or a header's value, and control bytes are escaped.
+//! which is when the last byte of the answer is out, or when nobody waits for it any more. A line never holds a query or a
+//! credential, and of the header fields only `User-Agent` and, where no site serves the request, `Host`, both cut to a
+//! bounded length. [`LogLine`] escapes what is not plain text.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::header::{HeaderValue, USER_AGENT};
 use http::{Method, Version, request};
 
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::Received;
-use crate::log::Sink;
+use crate::log::{LogLine, Sink};
 use crate::metrics::{self, Board, Reason, Refused, Running, SiteCounts};
 use crate::registry::{Action, Operation};
 
 mod ended;
-mod line;
 mod request_id;
 mod shown;
 
 use ended::{CLIENT_ABORT, CLIENT_GONE};
-pub use line::lost_line;
-use line::{as_json, as_text};
 pub use request_id::RequestId;
 
 /// Where and how the lines are written.
@@ -57,12 +57,18 @@ struct Facts {
     client: ClientAddr,
     peer: Option<IpAddr>,
     certificate: String,
+    /// The verified user.
     user: String,
+    /// A user of the password file whose password was wrong or not looked at.
+    attempted_user: String,
     action: &'static str,
     repository: String,
     method: Method,
     path: String,
     protocol: &'static str,
+    user_agent: Option<HeaderValue>,
+    /// The host that the request names, where no site serves it.
+    host: String,
     status: u16,
     bytes_out: u64,
     upstream: Option<Duration>,
@@ -120,6 +126,19 @@ impl Record {
         name.unwrap_or_default().clone_into(&mut self.facts.user);
     }
 
+    /// The request names this user, who exists, with a password that is wrong or was not looked at. A name that no password
+    /// file has must not come here: it may be a password that was typed into the wrong field.
+    pub fn attempted_user(&mut self, name: Option<String>) {
+        self.facts.attempted_user = name.unwrap_or_default();
+    }
+
+    /// The request names this host. It is a field of its own only where there is no site's name.
+    pub fn requested_host(&mut self, host: &str) {
+        if !self.is_site_known {
+            host.clone_into(&mut self.facts.host);
+        }
+    }
+
     /// The operation is known.
     pub fn operation(&mut self, operation: Option<&Operation>) {
         let Some(operation) = operation else { return };
@@ -146,21 +165,24 @@ impl Record {
         self.counts.shard().upstream(waited);
     }
 
-    /// The gate answers itself, and why; the board shows it, unless that is how every login begins.
-    pub fn refused(&mut self, why: &dyn std::fmt::Display, reason: Reason, board: &Board) {
+    /// The proxy answers itself, for this reason. The board shows it, unless it is the 401 with which every login begins.
+    pub fn refused(&mut self, why: String, reason: Reason, board: &Board) {
         self.counts.shard().refused(reason);
         if reason == Reason::ClientGone {
             // What is answered now nobody reads.
             self.is_client_gone = true;
             return;
         }
-        self.facts.refused = why.to_string();
+        self.facts.refused = why;
         if reason != Reason::NoCredentials {
             let facts = &self.facts;
             board.refused(facts.client.network().group(), || Refused {
                 at: SystemTime::now(),
                 client: facts.client.to_string(),
-                user: facts.user.clone(),
+                user: match facts.user.is_empty() {
+                    true => facts.attempted_user.clone(),
+                    false => facts.user.clone(),
+                },
                 site: self.site_name().to_owned(),
                 asked: format!("{} {}", facts.method, facts.path),
                 reason,
@@ -185,33 +207,38 @@ impl Record {
         }
     }
 
-    /// Puts it all into words.
-    fn write(&self, line: &mut String, json: bool, took: Duration) {
+    /// Writes the line. `log.access_file` in `proxy.toml` lists the fields.
+    fn write(&self, buffer: &mut String, is_json: bool, took: Duration) {
         let facts = &self.facts;
-        let numbers = [
-            ("status", u64::from(facts.status)),
-            ("bytes_in", self.received.bytes()),
-            ("bytes_out", facts.bytes_out),
-            ("ms", millis(took)),
-        ];
         let peer = facts.peer.map(|peer| peer.to_string()).unwrap_or_default();
-        let words = [
+        let user_agent = facts.user_agent.as_ref().map(user_agent);
+        let mut line = LogLine::begin(buffer, is_json, "INFO", "access");
+        line.display("client", facts.client);
+        for (key, value) in [
             ("peer", &*peer),
             ("site", self.site_name()),
+            ("host", &*facts.host),
             ("certificate", &*facts.certificate),
             ("user", &*facts.user),
+            ("attempted_user", &*facts.attempted_user),
             ("action", facts.action),
             ("repository", &*facts.repository),
             ("method", facts.method.as_str()),
             ("path", &*facts.path),
             ("protocol", facts.protocol),
+            ("user_agent", user_agent.as_deref().unwrap_or_default()),
             ("refused", &*facts.refused),
             ("ended", facts.ended),
             ("request_id", facts.request_id.as_str()),
-        ];
-        let upstream = facts.upstream.map(millis);
-        let write = if json { as_json } else { as_text };
-        write(line, &facts.client, &words, &numbers, upstream);
+        ] {
+            line.optional_text(key, Some(value).filter(|value| !value.is_empty()));
+        }
+        line.number("status", u64::from(facts.status));
+        line.number("bytes_in", self.received.bytes());
+        line.number("bytes_out", facts.bytes_out);
+        line.number("ms", millis(took));
+        line.optional_number("upstream_ms", facts.upstream.map(millis));
+        line.end();
     }
 }
 
@@ -223,6 +250,7 @@ impl Facts {
             peer: None,
             certificate: String::new(),
             user: String::new(),
+            attempted_user: String::new(),
             action: "",
             repository: String::new(),
             method: parts.method.clone(),
@@ -232,6 +260,8 @@ impl Facts {
                 Version::HTTP_10 => "HTTP/1.0",
                 _ => "HTTP/1.1",
             },
+            user_agent: parts.headers.get(USER_AGENT).cloned(),
+            host: String::new(),
             status: CLIENT_GONE,
             bytes_out: 0,
             upstream: None,
@@ -241,6 +271,21 @@ impl Facts {
         }
     }
 }
+
+/// As text of a bounded length; bytes that are not UTF-8 are shown as U+FFFD.
+fn user_agent(value: &HeaderValue) -> Cow<'_, str> {
+    let bytes = value.as_bytes();
+    let kept = bytes.get(..USER_AGENT_BYTES).unwrap_or(bytes);
+    let text = String::from_utf8_lossy(kept);
+    match kept.len() < bytes.len() {
+        true => Cow::Owned(format!("{}…", text.trim_end_matches('\u{fffd}'))),
+        false => text,
+    }
+}
+
+/// What is kept of a `User-Agent` field. The longest one in use is docker's with its build, kernel and architecture: 170
+/// bytes.
+const USER_AGENT_BYTES: usize = 256;
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

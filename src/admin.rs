@@ -6,6 +6,7 @@
 //! room to look at it, and a flood here costs the gate nothing.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,15 @@ enum Asker {
     /// Who may open the socket's file.
     Local,
     Peer(PeerAddr),
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("unix"),
+            Self::Peer(peer) => peer.ip().fmt(f),
+        }
+    }
 }
 
 impl Admin {
@@ -111,8 +121,8 @@ impl Admin {
             .serve_connection(TokioIo::new(stream), answer);
         match timeout(WHOLE, connection).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(?asker, %error, "admin connection broken"),
-            Err(_elapsed) => tracing::debug!(?asker, "admin connection closed: too slow"),
+            Ok(Err(error)) => tracing::debug!(%asker, %error, "admin connection broken"),
+            Err(_elapsed) => tracing::debug!(%asker, "admin connection closed: too slow"),
         }
     }
 

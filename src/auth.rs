@@ -223,6 +223,16 @@ impl Authenticator {
         Some(Challenge::bearer(&realm, authority, &scope))
     }
 
+    /// The user whom the `Authorization` field names, if the password file has this user: for the log, when the password
+    /// was wrong or not looked at. An unknown name is never given, since it may be a password that was typed into the
+    /// wrong field. Says nothing about the password.
+    pub fn known_user(&self, headers: &HeaderMap) -> Option<String> {
+        match &self.mode {
+            Mode::Basic(basic) => basic.known_user(headers),
+            Mode::LeftToUpstream | Mode::Open => None,
+        }
+    }
+
     /// The token service, if it is at this path.
     pub fn token_service(&self, path: &str) -> Option<TokenService<'_>> {
         let Mode::Basic(basic) = &self.mode else {
@@ -252,6 +262,17 @@ impl Basic {
             None => Ok(Identity::of(Kind::Anonymous)),
             Some(credentials) => self.check(users, credentials, client).await,
         }
+    }
+
+    fn known_user(&self, headers: &HeaderMap) -> Option<String> {
+        let header = single(headers).ok()??;
+        let credentials = Credentials::parse(header.as_bytes(), self.size).ok()??;
+        self.known_name(&credentials.user)
+    }
+
+    fn known_name(&self, user: &[u8]) -> Option<String> {
+        let entry = self.users.current().find(user).map(drop);
+        entry.map(|()| String::from_utf8_lossy(user).into_owned())
     }
 
     async fn check(

@@ -28,6 +28,7 @@ mod frames;
 mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handshake_log;
 mod heard;
 mod linger;
 mod plain;
@@ -180,22 +181,13 @@ async fn open<S: Service>(
     // After a reload the old certificates and keys go with the last handshake, not with the last connection.
     drop(tls);
     match handshake {
-        Err(_elapsed) => {
-            counts.handshake_late.count();
-            tracing::debug!(%client, "closed: no handshake in time");
-        }
-        Ok(Err(HandshakeError::PlainHttp(stream))) => {
-            counts.handshake_plain.count();
-            tracing::debug!(%client, "plain HTTP on a TLS port");
-            // The client may be gone already.
-            let _ = timeout(terms.settings.handshake, plain::refuse(stream)).await;
-        }
-        Ok(Err(HandshakeError::Challenge)) => {
-            tracing::info!(%client, "answered a certificate authority (tls-alpn-01)");
-        }
+        Err(_elapsed) => handshake_log::late(counts, client),
         Ok(Err(error)) => {
-            counts.handshake_failed.count();
-            tracing::debug!(%client, %error, "closed: handshake failed");
+            handshake_log::failed(counts, client, &error);
+            if let HandshakeError::PlainHttp(stream) = error {
+                // The client may be gone already.
+                let _ = timeout(terms.settings.handshake, plain::refuse(stream)).await;
+            }
         }
         Ok(Ok(tls::Accepted { stream, info })) => {
             drop(open);

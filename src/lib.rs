@@ -172,6 +172,9 @@
 //!   longest is broken off, first of the network that has most: a client that stopped reading is worth less than one that waits.
 //! - Names of upstreams are looked up on few threads, one lookup at a time for each name: `getaddrinfo` cannot be cancelled,
 //!   and silent DNS servers must not take every thread that there is.
+//! - Every endpoint is checked at start; until then it is neither up nor down, and the proxy is not ready (`/readyz`). An
+//!   endpoint that is alone is then checked only while something seems wrong or after 30 s without a response to a request,
+//!   so that checks do not fill a registry's log.
 //! - Three refused connects or three unanswered checks put an endpoint down; only a check brings it back, since one that
 //!   hangs still accepts. What it answers does not count. The last one is always tried.
 //! - An https upstream is verified or not spoken to. There is no key to turn that off: plain HTTP is as safe as that, and
@@ -192,6 +195,11 @@
 //!   client that sends the beginning of a record holds those bytes and nothing more.
 //! - A log that is busy is written in pieces, a line up to some milliseconds late, so that no request wakes its thread.
 //! - 499 in the log is a request without an answer, whoever ended it; `ended` says who did.
+//! - Both logs have one form (`log::LogLine`): JSON lines begin with `time`, `level` and `message`, text lines quote every
+//!   value that a logfmt parser could split. A wrong password names the user only where the password file has that user: any
+//!   other name may be a password in the wrong field.
+//! - A failed TLS handshake is logged at level info, ten lines a minute for each alert and sender: a client that does not
+//!   trust a certificate never sends a request. A first record that is no ClientHello gets an alert, as from OpenSSL.
 //! - A body cut short stays visibly cut, in both directions; trailers are dropped.
 //! - An unknown user costs a hash of the file's prevailing kind, so that time does not tell who exists.
 //! - A right login is remembered while it is used, until a pause of five minutes, for twelve hours at most, as a MAC
@@ -267,7 +275,8 @@
 //! - When a proxy.toml is imported from nginx, a directive that restricts access and has no counterpart closes its route,
 //!   with a warning. It is not proved that the importer finds every restriction, so the file begins with the request to
 //!   review each route.
-//! - A gate is not ready when another one would do better: before it serves, while it drains, with no endpoint up. A reload
+//! - A gate is not ready when another one would do better: before it serves, while it drains, before an endpoint has
+//!   responded once, with no endpoint up. A site without an endpoint is an error, and leaves the others served. A reload
 //!   that failed, or a certificate near its end, is a warning: all gates have it, and a balancer would take out each.
 //! - Watching has its own slots and seconds, on the main thread, and no password: the address or the file's rights say who
 //!   may. It answers to addresses and known names alone, so that no page in a browser reads it by a name of its own.

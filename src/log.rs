@@ -2,7 +2,7 @@
 //!
 //! `cli` opens a [`Sink`] for the process's own log, `snapshot` one for the access log. A line that finds
 //! the queue full is dropped and counted, and so is one that cannot be written; how many is said in the log itself as
-//! soon as it can be. It knows nothing of what the lines say.
+//! soon as it can be. The form of a line is [`LogLine`]'s; what the lines say is known to those who write them.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -14,9 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 mod batch;
+mod limiter;
+mod line;
 mod queue;
 
 use batch::{BATCH, Batch, write_lines};
+pub use limiter::LogLimiter;
+pub use line::{LogLine, lost_lines, with_line_buffer};
 use queue::{Queue, Taken};
 
 /// Where the lines end up.

@@ -6,6 +6,7 @@
 //!
 //! To count is to add to an atomic of the thread's own; no lock, no look-up by name, nothing shared with other workers.
 
+mod alerts;
 mod board;
 mod counter;
 mod process;
@@ -13,6 +14,7 @@ mod site;
 mod text;
 mod words;
 
+pub use alerts::{AlertSender, TlsAlert, TlsAlerts};
 pub use board::{Board, Refused, Running, Transfer};
 pub use counter::Counter;
 pub use process::{Connections, Logins, Protocol};

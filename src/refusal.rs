@@ -10,6 +10,7 @@ use crate::access::Denied;
 use crate::auth::{self, Challenge};
 use crate::body::{self, Body};
 use crate::forward;
+use crate::metrics::Reason;
 use crate::registry::Invalid;
 use crate::registry::catalog::Fault;
 use crate::registry::errors::Code;
@@ -100,6 +101,8 @@ pub struct Manner {
     pub html: bool,
     /// The route's challenge.
     pub challenge: Option<Challenge>,
+    /// The host that the request names, where no site serves it: ASCII text of a bounded length.
+    pub requested_host: Option<String>,
 }
 
 /// What a refusal comes to.
@@ -118,7 +121,10 @@ struct Verdict {
 impl Refusal {
     /// The answer to the client.
     pub fn answer(&self, manner: &Manner) -> Response<Body> {
-        let verdict = self.verdict();
+        let mut verdict = self.verdict();
+        if verdict.status == StatusCode::MISDIRECTED_REQUEST {
+            verdict.message = self.in_words(manner);
+        }
         let mut headers = HeaderMap::new();
         if let Some(seconds) = verdict.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -146,6 +152,15 @@ impl Refusal {
         *response.status_mut() = verdict.status;
         *response.headers_mut() = headers;
         response
+    }
+
+    /// The reason in words, as the log and the status page have it. What is wrong with the requested host names that host,
+    /// so that an operator sees which name is missing in the configuration, or which client asks for a wrong one.
+    pub fn in_words(&self, manner: &Manner) -> String {
+        match &manner.requested_host {
+            Some(host) if self.reason() == Reason::Host => format!("{self}: {host}"),
+            _ => self.to_string(),
+        }
     }
 
     /// True when the upstream is to blame, which an operator should hear of.

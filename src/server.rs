@@ -174,6 +174,12 @@ impl Server {
         self.gate.snapshot().notes.clone()
     }
 
+    /// Runs the first health checks, for two seconds at most: for a process that takes over from another one, so that
+    /// `/readyz` does not say between the two that nothing is known of the registry.
+    pub async fn check_upstreams(&self) {
+        checks::first(&self.gate).await;
+    }
+
     /// The locked file that leads to this process, held until the end.
     pub fn hold(&mut self, pid_file: PidFile) {
         self.supervision.pid_file = Some(pid_file);

@@ -133,11 +133,8 @@ impl Service {
     ) -> Result<Response<Body>, Refusal> {
         self.check_size(&asking.parts)?;
         check_message(&asking.parts)?;
-        let target = Target::of(&asking.parts)?;
-        opened.manner.registry = is_registry_path(target.path());
-        let site = self.site_of(&target)?;
-        opened.record.site(&site.counts);
-        trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
+        let found = self.find_site(&asking, opened);
+        let (target, site) = found.inspect_err(|_| opened.no_site(&asking.parts))?;
         let route = match site.lead(target.path()).ok_or(Refusal::NoRoute)? {
             Lead::Response(response) => return respond(response.status),
             Lead::Route(route) => route,
@@ -161,6 +158,16 @@ impl Service {
             Some(tokens) => Box::pin(self.token(tokens, &addressed, asking, opened)).await,
             None => self.pass(&addressed, asking, opened).await,
         }
+    }
+
+    /// The site that the request addresses, where this connection may carry requests for it.
+    fn find_site(&self, asking: &Asking, opened: &mut Opened) -> Result<(Target, &Site), Refusal> {
+        let target = Target::of(&asking.parts)?;
+        opened.manner.registry = is_registry_path(target.path());
+        let site = self.site_of(&target)?;
+        opened.record.site(&site.counts);
+        trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
+        Ok((target, site))
     }
 
     /// Answers at the token endpoint.
@@ -211,10 +218,13 @@ impl Service {
         record.operation(operation);
         let outer = outer_origin(site, target, asker.scheme);
         manner.challenge = challenge(route, outer, operation);
-        let proved = route
-            .authenticator
-            .authenticate(&parts.headers, asker.client);
-        let identity = proved.await?;
+        let authenticator = &route.authenticator;
+        let proved = authenticator
+            .authenticate(&parts.headers, asker.client)
+            .await;
+        let identity = proved.inspect_err(|_| {
+            record.attempted_user(authenticator.known_user(&parts.headers));
+        })?;
         record.user(identity.name());
         let permitted = match permitted(&route.access, &identity, wanted)? {
             Next::Forward(permitted) => permitted,

@@ -9,6 +9,7 @@
 pub mod certs;
 mod chain;
 pub mod challenges;
+mod failure;
 mod handshake;
 pub mod live;
 mod names;
@@ -16,6 +17,7 @@ mod opened;
 mod pem;
 mod sealed;
 pub mod self_signed;
+mod server_name;
 pub mod shown;
 mod stream;
 pub mod trust;
@@ -29,6 +31,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
+pub use self::failure::HandshakeFailure;
+pub(crate) use self::failure::alert_name;
 pub use self::handshake::{Accepted, HandshakeError, Info, accept};
 pub(crate) use self::names::normal;
 pub use self::stream::Stream;

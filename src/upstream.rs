@@ -42,6 +42,7 @@ pub use answer::Answer;
 pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
 pub use error::Error;
+pub use health::{Outage, Status};
 pub use node::Check;
 pub use state::{State, probe};
 pub use trust::{HandshakeError, HandshakeFault, Trust, TrustError};
@@ -263,7 +264,7 @@ impl Upstream {
         }
     }
 
-    /// Checks of endpoints that are due at `now`.
+    /// Checks of endpoints that are due at `now`. [`Health`](health) says when they are.
     pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = Check> {
         let always = self.nodes.len() > 1;
         let nodes = self.nodes.iter();

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use http::{Method, Request, StatusCode};
-use tidegate::access_log::{AccessLog, Record, lost_line};
+use tidegate::access_log::{AccessLog, Record};
 use tidegate::addr::ClientAddr;
 use tidegate::body::{End, Observer, Received};
+use tidegate::log::lost_lines;
 use tidegate::log::{Destination, Sink};
 use tidegate::metrics::SiteCounts;
 use tidegate::registry::{Operation, Parsed};
@@ -23,9 +24,9 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("access-log");
     for json in [false, true] {
         let lost = if json {
-            |lost| lost_line(true, lost)
+            |lost| lost_lines(true, lost)
         } else {
-            |lost| lost_line(false, lost)
+            |lost| lost_lines(false, lost)
         };
         let null = Destination::File("/dev/null".into());
         let log = AccessLog {

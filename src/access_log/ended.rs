@@ -3,8 +3,8 @@
 //! The body of the answer carries the record as its observer.
 
 use super::Record;
-use super::line::with_room;
 use crate::body::{self, Cut, End, Observer};
+use crate::log::with_line_buffer;
 
 impl Observer for Record {
     fn moved(&mut self, bytes: usize) {
@@ -43,7 +43,7 @@ impl Drop for Record {
             shard.broken(facts.ended);
         }
         if let Some(log) = &self.log {
-            with_room(|line| {
+            with_line_buffer(|line| {
                 self.write(line, log.json, took);
                 log.sink.write(line.as_bytes());
             });

@@ -119,7 +119,7 @@ impl Look {
             }
         };
         if !self.kept.shown.is(&pair) && pair.covers(self.kept.host()) {
-            tracing::info!(host = self.kept.host(), until = %pair.not_after(), "certificate taken over");
+            tracing::info!(host = self.kept.host(), until = %pair.not_after().date(), "certificate taken over");
             self.kept.shown.show(pair.clone(), self.now);
         }
         Some(pair)
@@ -197,7 +197,7 @@ impl Look {
         let pair = self.save(issued).await?;
         self.kept.shown.show(pair.clone(), self.now);
         let seconds = began.elapsed().as_secs_f64();
-        tracing::info!(%host, until = %pair.not_after(), seconds, "certificate issued");
+        tracing::info!(%host, until = %pair.not_after().date(), seconds, "certificate issued");
         let renewal = renewal(&pair, None).unwrap_or(self.now);
         if renewal <= self.now {
             // An order a second would follow otherwise.

@@ -95,8 +95,12 @@ impl Admin {
         let gate = self.gate.clone();
         match spawn_blocking(move || numbers::write(&gate, form)).await {
             Ok(Ok(written)) => typed(form.media_type(), written),
-            failed => {
-                tracing::error!(?failed, "the metrics could not be written");
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the metrics could not be written");
+                text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the metrics could not be written");
                 text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
             }
         }

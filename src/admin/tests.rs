@@ -17,6 +17,9 @@ pub(super) fn admin(listen: &str, phase: Phase) -> Admin {
     let config = config.unwrap_or_else(|| panic!("{problems}"));
     let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+    for route in snapshot.service.sites.routes() {
+        route.forward.upstream().assume_it_responds();
+    }
     let gate = Gate::new(snapshot, 1, Slots::new(1, 1), None);
     gate.enter(phase);
     Admin::new(Arc::new(gate))

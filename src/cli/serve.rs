@@ -149,6 +149,7 @@ fn serve(started: Started, succession: Option<Handover>, file: &Path) -> Result<
         let commands = signals::commands()
             .map_err(|error| Ended::unable(format!("cannot listen for signals: {error}")))?;
         if let Some(handover) = succession {
+            server.check_upstreams().await;
             succeed(&mut server, handover, file)?;
         }
         for note in server.notes() {

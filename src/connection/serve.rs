@@ -277,7 +277,14 @@ fn note_end(info: &Info, watch: &Watch, end: &End, counts: &Connections) {
     match end {
         End::Done => tracing::trace!(%client, "connection closed"),
         End::Broken(error) => tracing::debug!(%client, %error, "connection broken"),
-        End::Late(late) => tracing::debug!(%client, ?late, "connection closed: too slow"),
+        End::Late(late) => {
+            let reason = match late {
+                Late::Head => "the head of a request did not end in time",
+                Late::Idle => "no request came",
+                Late::Write => "the client took nothing, or too little",
+            };
+            tracing::debug!(%client, "connection closed: {reason}");
+        }
         End::Abused => {
             tracing::debug!(%client, "connection closed: too many resets or idle frames")
         }

@@ -5,7 +5,8 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Counter;
+use super::{Counter, TlsAlerts};
+use crate::log::LogLimiter;
 
 /// What came of passwords.
 #[derive(Debug, Default)]
@@ -33,10 +34,18 @@ pub struct Connections {
     plain: AtomicUsize,
     /// Handshakes that did not end in time.
     pub handshake_late: Counter,
-    /// Handshakes that failed.
+    /// Handshakes that ended with an alert, or with an error of the network.
     pub handshake_failed: Counter,
+    /// Connections that the client closed before the handshake was done, as health checks of balancers do.
+    pub handshake_closed: Counter,
     /// Plain HTTP on a TLS port.
     pub handshake_plain: Counter,
+    /// The alerts with which handshakes ended.
+    pub alerts: TlsAlerts,
+    /// Limits the lines about late handshakes.
+    pub late_lines: LogLimiter,
+    /// Limits the lines about plain HTTP on a TLS port.
+    pub plain_lines: LogLimiter,
     /// Ended by the client, or after its last answer.
     pub done: Counter,
     /// Broken.

@@ -34,7 +34,13 @@ fn tell<'a>(live: &LivePair, event: Event, sharing: impl Iterator<Item = &'a Sit
     match event {
         Event::Unchanged => {}
         Event::Renewed(warnings) => {
-            tracing::info!(path = %live.cert().display(), certificate = ?live.shown(), "certificate renewed");
+            let pair = live.shown().current();
+            tracing::info!(
+                path = %live.cert().display(),
+                hosts = pair.as_ref().map(|pair| pair.names_in_short()),
+                until = pair.map(|pair| pair.not_after().date().to_string()),
+                "certificate renewed"
+            );
             warn(warnings);
             sharing.for_each(|site| warn(site.uncovered()));
         }

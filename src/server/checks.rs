@@ -1,14 +1,27 @@
-//! Asks endpoints whether they are there, on the main runtime.
+//! Runs the health checks of endpoints, on the main runtime.
 //!
-//! Run beside the commands by `server`. When a check is due, and what comes of it, is known by `upstream`; here is only
-//! the clock.
+//! `server` runs them beside the commands, from the moment on at which the proxy listens: the first checks delay nothing.
+//! `upstream` decides when a check is due and what follows from it; here is only the clock.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::admin::Gate;
+
+/// Runs the first check of every endpoint, for [`FIRST`] at most. A process that takes over from another one does so before
+/// it serves: the other one serves meanwhile, and the new one is ready as soon as it is asked.
+pub(super) async fn first(gate: &Gate) {
+    let mut checks = JoinSet::new();
+    for route in gate.snapshot().service.sites.routes() {
+        for check in route.forward.upstream().due_checks(Instant::now()) {
+            checks.spawn(check.run());
+        }
+    }
+    // What has no outcome by then is checked again by `run`.
+    let _ = timeout(FIRST, async { while checks.join_next().await.is_some() {} }).await;
+}
 
 /// Never returns. Dropped, it ends the checks under way.
 pub(super) async fn run(gate: &Gate) {
@@ -27,5 +40,7 @@ pub(super) async fn run(gate: &Gate) {
     }
 }
 
+/// Longer than a registry that works takes to respond.
+const FIRST: Duration = Duration::from_secs(2);
 /// Half of the shortest wait between two checks.
 const TICK: Duration = Duration::from_millis(125);

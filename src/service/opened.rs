@@ -53,12 +53,21 @@ impl Opened {
 
     /// The gate's own answer; an operator hears of what is the upstream's fault.
     pub(super) fn refuse(&mut self, refusal: &Refusal, board: &Board) -> Response<Body> {
-        self.record.refused(refusal, refusal.reason(), board);
+        let why = refusal.in_words(&self.manner);
+        self.record.refused(why, refusal.reason(), board);
         if refusal.blames_upstream() {
             let cause = std::error::Error::source(refusal).map(ToString::to_string);
             tracing::warn!(error = %refusal, cause, "the upstream gave no answer");
         }
         refusal.answer(&self.manner)
+    }
+
+    /// No site serves the request: the response, the access log and the status page name the host that it asks for.
+    pub(super) fn no_site(&mut self, parts: &request::Parts) {
+        let host = requested_host(parts);
+        self.record
+            .requested_host(host.as_deref().unwrap_or_default());
+        self.manner.requested_host = host;
     }
 
     /// What every answer carries; its log line is written when the last byte is out.
@@ -95,6 +104,29 @@ pub(super) fn asker(connection: &Info, parts: &request::Parts, trusted: &Network
     Asker::new(client, field, scheme, &parts.headers, trusted)
 }
 
+/// The host as the request writes it, on one line and of a bounded length. The request may be malformed, so nothing is
+/// assumed of these bytes; of several Host fields the first one is shown.
+fn requested_host(parts: &request::Parts) -> Option<String> {
+    let authority = parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    let field = parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let host = match parts.version {
+        Version::HTTP_2 => authority.or(field),
+        _ => field.or(authority),
+    };
+    let mut text = host?.escape_ascii().to_string();
+    if text.len() > HOST_LENGTH {
+        text.truncate(HOST_LENGTH);
+        text.push_str("...");
+    }
+    Some(text)
+}
+
+/// A host name has 253 characters at most (RFC 1035 section 2.3.4), and a port five.
+const HOST_LENGTH: usize = 260;
+
 fn manner_of(parts: &request::Parts) -> Manner {
     let html = |value: &HeaderValue| {
         value
@@ -107,5 +139,6 @@ fn manner_of(parts: &request::Parts) -> Manner {
         http1: parts.version < Version::HTTP_2,
         html: parts.headers.get_all(header::ACCEPT).iter().any(html),
         challenge: None,
+        requested_host: None,
     }
 }

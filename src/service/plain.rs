@@ -12,6 +12,7 @@ use super::{Exchange, Service};
 use crate::body::Body;
 use crate::refusal::Refusal;
 use crate::registry::is_registry_path;
+use crate::site::Site;
 use crate::target::Target;
 
 impl Service {
@@ -49,10 +50,8 @@ impl Service {
         scheme: &str,
         opened: &mut Opened,
     ) -> Result<Response<Body>, Refusal> {
-        let target = Target::of(parts)?;
-        opened.manner.registry = is_registry_path(target.path());
-        let site = self.site_of(&target)?;
-        opened.record.site(&site.counts);
+        let found = self.find_plain_site(parts, opened);
+        let (target, site) = found.inspect_err(|_| opened.no_site(parts))?;
         // Who speaks https to a proxy that speaks plain HTTP to us would be sent round in circles.
         if opened.manner.registry || scheme == "https" {
             return Err(Refusal::PlainHttp);
@@ -71,6 +70,18 @@ impl Service {
         }
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         Ok(response)
+    }
+
+    fn find_plain_site(
+        &self,
+        parts: &http::request::Parts,
+        opened: &mut Opened,
+    ) -> Result<(Target, &Site), Refusal> {
+        let target = Target::of(parts)?;
+        opened.manner.registry = is_registry_path(target.path());
+        let site = self.site_of(&target)?;
+        opened.record.site(&site.counts);
+        Ok((target, site))
     }
 
     fn https_authority(&self, host: &str) -> String {

@@ -73,7 +73,10 @@ pub(super) async fn answer(
     tokens.admit(client)?;
     let (identity, scope) = match parts.method {
         Method::GET => {
-            let identity = tokens.authenticate(&parts.headers, client).await?;
+            let proved = tokens.authenticate(&parts.headers, client).await;
+            let identity = proved.inspect_err(|_| {
+                record.attempted_user(tokens.known_user(&parts.headers));
+            })?;
             record.user(identity.name());
             (
                 identity,
@@ -86,7 +89,9 @@ pub(super) async fn answer(
             let form = parse(&read(body).await?)?;
             drop(entered);
             let scope = form.scope();
-            let identity = tokens.authenticate_form(form, client).await?;
+            let known_user = tokens.known_user_of(&form);
+            let proved = tokens.authenticate_form(form, client).await;
+            let identity = proved.inspect_err(|_| record.attempted_user(known_user))?;
             record.user(identity.name());
             (identity, scope)
         }

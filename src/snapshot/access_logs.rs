@@ -4,9 +4,8 @@
 
 use super::paths::unwritable;
 use super::{Builder, Purpose};
-use crate::access_log;
 use crate::config::problem::{Problem, Problems};
-use crate::log::{Destination, Sink};
+use crate::log::{Destination, Sink, lost_lines};
 
 impl Builder<'_> {
     /// `None` also when the log is off, or nothing is to be written.
@@ -23,9 +22,9 @@ impl Builder<'_> {
             return Some((wanted, sink.clone()));
         }
         let lost_line = if self.config.log.json {
-            |lost| access_log::lost_line(true, lost)
+            |lost| lost_lines(true, lost)
         } else {
-            |lost| access_log::lost_line(false, lost)
+            |lost| lost_lines(false, lost)
         };
         match Sink::open(wanted.clone(), lost_line) {
             Ok(sink) => Some((wanted, sink)),

@@ -137,6 +137,16 @@ impl Pair {
         &self.certified
     }
 
+    /// The names for a log line; of many names the first ten.
+    pub fn names_in_short(&self) -> String {
+        let listed = self.names.iter().take(LISTED_NAMES).map(Name::to_string);
+        let listed = listed.collect::<Vec<_>>().join(", ");
+        match self.names.len().saturating_sub(LISTED_NAMES) {
+            0 => listed,
+            more => format!("{listed} and {more} more"),
+        }
+    }
+
     fn listed_names(&self) -> String {
         let names: Vec<String> = self.names.iter().map(Name::to_string).collect();
         names.join(", ")
@@ -190,6 +200,9 @@ fn missing_key(path: &Path, sections: &Sections) -> Error {
         found: sections.describe(),
     }
 }
+
+/// Names of a certificate that one log line holds.
+const LISTED_NAMES: usize = 10;
 
 fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {

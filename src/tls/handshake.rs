@@ -9,12 +9,14 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::server::{Acceptor, ServerConfig};
-use rustls::{CommonState, ProtocolVersion, server};
+use rustls::{AlertDescription, CommonState, ProtocolVersion, server};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::Tls;
+use super::failure::{HandshakeFailure, alert_for};
 use super::names::normal;
 use super::sealed::Incoming;
+use super::server_name::requested_name;
 use super::stream::Stream;
 use super::trust::{ClientCertificate, Trust};
 
@@ -57,10 +59,13 @@ pub enum HandshakeError<IO> {
     Challenge,
     /// The site's certificate has not been issued yet; the client has been told that its name is not known.
     #[error("there is no certificate for this name yet")]
-    NoCertificate,
+    NoCertificate {
+        /// The name that the client asked for.
+        server_name: Option<String>,
+    },
     /// The two found no agreement, or the client broke the protocol; it has been told by an alert.
     #[error("the TLS handshake failed")]
-    Tls(#[source] rustls::Error),
+    Tls(#[source] Box<HandshakeFailure>),
 }
 
 /// Reads the client's hello, picks the certificate by its name and finishes the handshake.
@@ -85,13 +90,15 @@ where
     if chosen.shown.is_empty() {
         // The client may be gone already.
         let _ = io.write_all(&UNRECOGNIZED_NAME).await;
-        return Err(HandshakeError::NoCertificate);
+        let server_name = hello.client_hello().server_name().map(str::to_owned);
+        return Err(HandshakeError::NoCertificate { server_name });
     }
     let config = Arc::clone(&chosen.config);
     let sni = hello.client_hello().server_name().map(str::to_owned);
     // The stream reads it again; it is not kept while the client is waited for.
     drop(hello);
-    let stream = shake_hands(io, incoming, config).await?;
+    let shaken = shake_hands(io, incoming, config).await;
+    let stream = shaken.map_err(|error| error.for_name(sni.as_deref()))?;
     let info = Info::new(stream.agreed(), sni, chosen.trust.as_ref());
     Ok(Accepted { stream, info })
 }
@@ -105,7 +112,7 @@ async fn shake_hands<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stream = Stream::new(io, incoming, config).map_err(HandshakeError::Tls)?;
+    let mut stream = Stream::new(io, incoming, config).map_err(HandshakeError::failed)?;
     let done = poll_fn(|cx| stream.poll_handshake(cx)).await;
     done.map(|()| stream).map_err(sort)
 }
@@ -125,6 +132,20 @@ where
     }
 }
 
+impl<IO> HandshakeError<IO> {
+    fn failed(error: rustls::Error) -> Self {
+        Self::Tls(Box::new(HandshakeFailure::new(error, None)))
+    }
+
+    /// The same for a client that asked for this name.
+    fn for_name(mut self, name: Option<&str>) -> Self {
+        if let Self::Tls(failure) = &mut self {
+            failure.server_name = name.map(str::to_owned);
+        }
+        self
+    }
+}
+
 /// By hand, so that it asks nothing of the stream.
 impl<IO> fmt::Debug for HandshakeError<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +153,7 @@ impl<IO> fmt::Debug for HandshakeError<IO> {
             Self::PlainHttp(_) => f.write_str("PlainHttp(..)"),
             Self::Closed => f.write_str("Closed"),
             Self::Challenge => f.write_str("Challenge"),
-            Self::NoCertificate => f.write_str("NoCertificate"),
+            Self::NoCertificate { .. } => f.write_str("NoCertificate"),
             Self::Io(cause) => f.debug_tuple("Io").field(cause).finish(),
             Self::Tls(cause) => f.debug_tuple("Tls").field(cause).finish(),
         }
@@ -185,19 +206,47 @@ where
             match acceptor.accept() {
                 Ok(Some(accepted)) => return Ok(Some(accepted)),
                 Ok(None) => {}
-                Err((cause, alert)) => {
-                    send(io, alert).await;
-                    return Err(HandshakeError::Tls(cause));
+                Err((error, alert)) => {
+                    let received = incoming.bytes();
+                    // After a fatal alert nothing more is sent (RFC 8446 section 6.2).
+                    let error = match received_alert(received) {
+                        Some(description) => rustls::Error::AlertReceived(description),
+                        None => {
+                            reject(io, &error, alert).await;
+                            error
+                        }
+                    };
+                    let name = requested_name(received);
+                    let failure = HandshakeFailure::new(error, name);
+                    return Err(HandshakeError::Tls(Box::new(failure)));
                 }
             }
         }
     }
 }
 
-/// Best effort: the connection ends in any case.
-async fn send<IO: AsyncWrite + Unpin>(io: &mut IO, mut alert: server::AcceptedAlert) {
+/// The alert that the client sent in place of a hello, as one that found no certificate of its own may do.
+fn received_alert(bytes: &[u8]) -> Option<AlertDescription> {
+    match bytes {
+        &[ALERT, _, _, 0, 2, _level, description, ..] => Some(description.into()),
+        _ => None,
+    }
+}
+
+/// Sends a fatal alert. rustls' acceptor has none for a first message that is no ClientHello (application data, a change of
+/// cipher, another message of a handshake); then it is made here. Best effort: the connection ends in any case.
+async fn reject<IO: AsyncWrite + Unpin>(
+    io: &mut IO,
+    error: &rustls::Error,
+    mut alert: server::AcceptedAlert,
+) {
     let mut bytes = Vec::new();
-    if alert.write_all(&mut bytes).is_ok() && io.write_all(&bytes).await.is_ok() {
+    // Writing to memory does not fail.
+    let _ = alert.write_all(&mut bytes);
+    if bytes.is_empty() {
+        bytes.extend([ALERT, 3, 3, 0, 2, FATAL, u8::from(alert_for(error))]);
+    }
+    if io.write_all(&bytes).await.is_ok() {
         let _ = io.flush().await;
     }
 }
@@ -215,11 +264,14 @@ fn sort<IO>(error: io::Error) -> HandshakeError<IO> {
         return HandshakeError::Closed;
     }
     match error.downcast::<rustls::Error>() {
-        Ok(cause) => HandshakeError::Tls(cause),
+        Ok(error) => HandshakeError::failed(error),
         Err(other) => HandshakeError::Io(other),
     }
 }
 
 /// A fatal alert, unrecognized_name (RFC 6066, section 3), as a record of its own. What rustls sends when it has no
 /// certificate is access_denied, which docker's user would take for a missing right.
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+const UNRECOGNIZED_NAME: [u8; 7] = [ALERT, 3, 3, 0, 2, FATAL, 112];
+/// The type of a record that holds an alert, and the level of an alert (RFC 8446 sections 5.1 and 6).
+const ALERT: u8 = 21;
+const FATAL: u8 = 2;

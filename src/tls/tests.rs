@@ -25,6 +25,7 @@ use tokio_rustls::{TlsConnector, client};
 
 use super::self_signed::{Authority, in_memory};
 use super::*;
+use crate::metrics::{AlertSender, TlsAlert};
 
 pub(in crate::tls) type Client = client::TlsStream<DuplexStream>;
 type Refused = HandshakeError<DuplexStream>;
@@ -193,7 +194,7 @@ async fn unknown_protocols_are_refused() {
     let (client, info) = shake_over(duplex(4096), &tls, &config, "a.test").await;
     assert!(matches!(
         info,
-        Err(HandshakeError::Tls(rustls::Error::NoApplicationProtocol))
+        Err(HandshakeError::Tls(failure)) if failure.error == rustls::Error::NoApplicationProtocol
     ));
     let heard = client.unwrap_err().downcast::<rustls::Error>().unwrap();
     let alert = AlertDescription::NoApplicationProtocol;
@@ -421,19 +422,78 @@ async fn plain_http_is_told_apart_and_can_still_be_answered() {
 }
 
 #[tokio::test]
-async fn garbage_gets_an_alert_and_silence_is_no_fault() {
+async fn a_first_record_that_is_no_hello_gets_an_alert_and_silence_is_no_fault() {
     let world = World::new();
     let tls = world.tls(&[&["a.test"]]);
-    for garbage in [
-        &b"\x00\x01\x02\x03\x04\x05"[..],
-        b"\x16\x03\x01\x00\x05\x02\x00\x00\x00\x00",
-        &[0x16; 64],
-        b"get / http/1.0\r\n\r\n",
+    let unexpected = TlsAlert::UnexpectedMessage;
+    let decode = TlsAlert::DecodeError;
+    let endless = [&b"\x16\x03\x01\x40\x00\x01\xff\xff\xff"[..], &[0; 16_380]].concat();
+    let empty = b"\x16\x03\x01\x00\x00".repeat(100);
+    for (what, garbage, alert, number) in [
+        (
+            "application data",
+            &b"\x17\x03\x03\x00\x05hello"[..],
+            unexpected,
+            10,
+        ),
+        (
+            "a change of cipher",
+            b"\x14\x03\x03\x00\x01\x01",
+            unexpected,
+            10,
+        ),
+        (
+            "a ServerHello",
+            b"\x16\x03\x01\x00\x04\x0e\x00\x00\x00",
+            unexpected,
+            10,
+        ),
+        (
+            "half a message, then data",
+            b"\x16\x03\x01\x00\x01\x01\x17\x03\x03\x00\x01x",
+            unexpected,
+            10,
+        ),
+        ("empty records", &empty, decode, 50),
+        (
+            "no type of a record",
+            b"\x00\x01\x02\x03\x04\x05",
+            decode,
+            50,
+        ),
+        (
+            "no hello",
+            b"\x16\x03\x01\x00\x05\x02\x00\x00\x00\x00",
+            decode,
+            50,
+        ),
+        ("a version from the future", &[0x16; 64], decode, 50),
+        (
+            "an oversized record",
+            b"\x16\x03\x01\xff\xff\x01\x00",
+            decode,
+            50,
+        ),
+        ("an oversized hello", &endless, decode, 50),
+        ("text", b"get / http/1.0\r\n\r\n", decode, 50),
+        ("zeros", &[0; 4096], decode, 50),
     ] {
         let (info, answer) = answer_to(&tls, garbage).await;
-        assert!(matches!(info, Err(HandshakeError::Tls(_))), "{info:?}");
-        assert_eq!(answer.first(), Some(&21), "{garbage:?}");
+        let Err(HandshakeError::Tls(failure)) = info else {
+            panic!("{what}: {info:?}");
+        };
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, number], "{what}: {failure:?}");
+        let told = (failure.sender, failure.alert);
+        assert_eq!(told, (AlertSender::Proxy, alert), "{what}: {failure:?}");
     }
+    // An alert is not answered.
+    let (info, answer) = answer_to(&tls, b"\x15\x03\x03\x00\x02\x02\x30").await;
+    let Err(HandshakeError::Tls(failure)) = info else {
+        panic!("{info:?}");
+    };
+    let told = (failure.sender, failure.alert);
+    assert_eq!(told, (AlertSender::Client, TlsAlert::UnknownCa));
+    assert!(answer.is_empty(), "{answer:?}");
     for cut in [&b""[..], b"\x16\x03\x01", &old_hello(0x0303, 0xc02b)[..20]] {
         let (near, far) = duplex(4096);
         let (_, ()) = tokio::join!(
@@ -447,6 +507,81 @@ async fn garbage_gets_an_alert_and_silence_is_no_fault() {
                 let mut near = near;
                 near.write_all(cut).await.unwrap();
             }
+        );
+    }
+}
+
+/// A hello that asks for `name`, whatever it is.
+fn hello_for(world: &World, name: &[u8]) -> Vec<u8> {
+    let config = Arc::new(world.any_client());
+    let stand_in = "x".repeat(name.len());
+    let server_name = ServerName::try_from(stand_in.clone()).unwrap();
+    let mut client = rustls::ClientConnection::new(config, server_name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let windows = hello.windows(name.len());
+    let at = windows
+        .clone()
+        .position(|bytes| bytes == stand_in.as_bytes());
+    let at = at.unwrap();
+    hello[at..at + name.len()].copy_from_slice(name);
+    hello
+}
+
+#[tokio::test]
+async fn a_server_name_that_is_rejected_is_told() {
+    let world = World::new();
+    let tls = world.tls(&[&["a.test"]]);
+    for name in [
+        &b"localhost:8443"[..],
+        b"a b.test",
+        b"a.test\n2026",
+        b"\xff.test",
+        b"-.test-",
+    ] {
+        let (info, answer) = answer_to(&tls, &hello_for(&world, name)).await;
+        let Err(HandshakeError::Tls(failure)) = info else {
+            panic!("{name:?}: {info:?}");
+        };
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 47], "{failure:?}");
+        assert_eq!(failure.alert, TlsAlert::IllegalParameter);
+        assert!(failure.reason().contains("no host name"), "{failure}");
+        assert_eq!(failure.server_name, Some(name.escape_ascii().to_string()));
+    }
+    // An address in place of a name breaks RFC 6066, and is read as no name at all.
+    let (near, far) = duplex(1 << 16);
+    let (mut reading, mut writing) = tokio::io::split(near);
+    writing
+        .write_all(&hello_for(&world, b"127.0.0.1"))
+        .await
+        .unwrap();
+    let serve = async { accept(far, &tls).await.map(|accepted| accepted.info) };
+    let look = async {
+        let first = reading.read_u8().await.unwrap();
+        drop((reading, writing));
+        first
+    };
+    let (info, first) = tokio::join!(serve, look);
+    assert_eq!(first, 22);
+    assert!(matches!(info, Err(HandshakeError::Closed)), "{info:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_trust_the_certificate_says_so() {
+    let (world, other) = (World::new(), World::new());
+    let tls = world.tls(&[&["a.test"]]);
+    for versions in [&[&version::TLS12][..], &[&version::TLS13]] {
+        let config = other.client(versions, &[]);
+        let (_, info) = shake_over(duplex(4096), &tls, &config, "a.test").await;
+        let Err(HandshakeError::Tls(failure)) = info else {
+            panic!("{info:?}");
+        };
+        let told = (failure.sender, failure.alert);
+        assert_eq!(told, (AlertSender::Client, TlsAlert::UnknownCa));
+        assert_eq!(failure.server_name.as_deref(), Some("a.test"));
+        assert_eq!(
+            failure.reason(),
+            "the client does not trust the certificate"
         );
     }
 }

@@ -1,13 +1,21 @@
-//! Whether an endpoint is up: what connects and checks have said, by atomics, for the whole process.
+//! Whether an endpoint is up: what connects, responses and checks have shown, by atomics, for the whole process.
 //!
-//! Told by `node`, asked by `balance`. It opens nothing and waits for nothing. Three refused connects in a row put an
-//! endpoint down, and so do three checks in a row without an answer; only a check brings it back. What an endpoint answers
-//! does not count: a registry that says 500 or 401 is alive.
+//! `node` reports here, `balance` and `state` read. Nothing here opens a connection or waits.
+//!
+//! An endpoint is not checked yet until its first check has ended or a request got a response. Three refused connects in a
+//! row mark an endpoint as down, and so do three checks in a row without a response; a first check that fails does so at
+//! once, since nothing speaks for the endpoint. Only a check brings an endpoint back. The status of a response does not
+//! matter: a registry that responds with 500 or 401 is alive.
+//!
+//! Checks are rare, so that they do not fill a registry's log. An endpoint that another one can stand in for is checked
+//! every five seconds, to decide where requests go. An endpoint that is alone is checked at start, while something seems
+//! wrong, and when no request got a response for half a minute: traffic shows its health as well as a check does.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -15,7 +23,13 @@ use tokio::time::Instant;
 pub(super) struct Health {
     endpoint: String,
     born: Instant,
+    /// A check has ended, or a request got a response.
+    is_known: AtomicBool,
     is_down: AtomicBool,
+    /// While it is down.
+    outage: Mutex<Option<Outage>>,
+    /// When a request got a response, to the second.
+    answered: AtomicU64,
     down_since: AtomicU64,
     /// Refused connects in a row.
     refused: AtomicU32,
@@ -29,13 +43,36 @@ pub(super) struct Health {
     is_being_checked: AtomicBool,
 }
 
+/// Since when an endpoint is down, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// When the endpoint was marked as down.
+    pub since: SystemTime,
+    /// The failure that led to it, in words.
+    pub cause: String,
+}
+
+/// What is known of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The first check has not ended, and no request got a response. Requests go there nevertheless.
+    Unchecked,
+    /// The endpoint takes connections and responds to checks, as far as is known.
+    Up,
+    /// The endpoint is out of rotation, unless all endpoints of its upstream are.
+    Down(Outage),
+}
+
 impl Health {
-    /// Of an endpoint that is taken to be up; `endpoint` is for the log.
+    /// Of an endpoint that is not checked yet; `endpoint` is for the log.
     pub(super) fn new(endpoint: String, now: Instant) -> Self {
         Self {
             endpoint,
             born: now,
+            is_known: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
+            outage: Mutex::new(None),
+            answered: AtomicU64::new(0),
             down_since: AtomicU64::new(0),
             refused: AtomicU32::new(0),
             unanswered: AtomicU32::new(0),
@@ -46,8 +83,28 @@ impl Health {
         }
     }
 
+    /// Whether requests should go there: also to an endpoint that is not checked yet.
     pub(super) fn is_up(&self) -> bool {
         !self.is_down.load(Relaxed)
+    }
+
+    /// What is known, for people and programs that watch the proxy.
+    pub(super) fn status(&self) -> Status {
+        match self.outage().clone() {
+            Some(outage) => Status::Down(outage),
+            None if self.is_known.load(Relaxed) => Status::Up,
+            None => Status::Unchecked,
+        }
+    }
+
+    /// A request got a response.
+    pub(super) fn answered(&self, now: Instant) {
+        let now = self.clock(now);
+        // Not for every request: all workers share the cache line.
+        if now.saturating_sub(self.answered.load(Relaxed)) >= ANSWERED_GRAIN {
+            self.answered.store(now, Relaxed);
+            self.is_known.store(true, Relaxed);
+        }
     }
 
     /// A connect worked. That alone brings nothing back, since one that hangs may accept, but it asks for a check.
@@ -78,6 +135,7 @@ impl Health {
     /// A check has ended.
     pub(super) fn checked(&self, now: Instant, outcome: Result<(), String>) {
         let now = self.clock(now);
+        let was_known = self.is_known.swap(true, Relaxed);
         match outcome {
             Ok(()) => {
                 self.failing_since.store(0, Relaxed);
@@ -89,20 +147,24 @@ impl Health {
             Err(cause) => {
                 let before = self.unanswered.fetch_add(1, Relaxed);
                 self.next_check.store(now + millis(pause(before)), Relaxed);
-                if before >= TOLERATED {
+                if before >= TOLERATED || !was_known {
                     self.put_down(now, &cause);
                 }
             }
         }
     }
 
-    /// Claims the next check when it is due. An endpoint that nobody could stand in for is only checked while something
-    /// seems wrong (`always` is false): there is nothing to decide otherwise.
+    /// Claims the next check when it is due. `always` is false for an endpoint that no other one could stand in for: while
+    /// it seems well it is checked only after a pause in its traffic.
     pub(super) fn claim_check(&self, now: Instant, always: bool) -> bool {
-        let is_wanted = always || !self.is_up() || self.is_failing();
-        is_wanted
-            && self.next_check.load(Relaxed) <= self.clock(now)
-            && !self.is_being_checked.swap(true, Relaxed)
+        let now = self.clock(now);
+        let seems_well = self.is_known.load(Relaxed) && self.is_up() && !self.is_failing();
+        let mut due = self.next_check.load(Relaxed);
+        if seems_well && !always {
+            let checked = due.saturating_sub(millis(INTERVAL));
+            due = checked.max(self.answered.load(Relaxed)) + millis(PAUSE);
+        }
+        due <= now && !self.is_being_checked.swap(true, Relaxed)
     }
 
     /// Gives a claimed check back, whatever became of it.
@@ -139,16 +201,27 @@ impl Health {
     fn put_down(&self, now: u64, cause: &dyn fmt::Display) {
         if !self.is_down.swap(true, Relaxed) {
             self.down_since.store(now, Relaxed);
+            let cause = cause.to_string();
+            *self.outage() = Some(Outage {
+                since: SystemTime::now(),
+                cause: cause.chars().take(CAUSE_LENGTH).collect(),
+            });
             tracing::warn!(endpoint = self.endpoint, %cause, "endpoint is down");
         }
     }
 
     fn bring_back(&self, now: u64) {
         if self.is_down.swap(false, Relaxed) {
+            *self.outage() = None;
             let down = now.saturating_sub(self.down_since.load(Relaxed));
             let after = Duration::from_millis(down);
-            tracing::info!(endpoint = self.endpoint, ?after, "endpoint is back");
+            let down_for = format!("{after:?}");
+            tracing::info!(endpoint = self.endpoint, down_for, "endpoint is back");
         }
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self, now: Instant) -> u64 {
@@ -169,8 +242,14 @@ fn pause(before: u32) -> Duration {
 
 /// Failures in a row that change nothing yet.
 const TOLERATED: u32 = 2;
-/// Between two checks of an endpoint that is well.
+/// Between two checks of an endpoint that is well, where another one can stand in for it.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Without a response to a request, before an endpoint that is alone and seems well is checked.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Milliseconds between two notes that an endpoint responds.
+const ANSWERED_GRAIN: u64 = 1000;
+/// Characters of a cause that are kept.
+const CAUSE_LENGTH: usize = 500;
 /// Before the next check of one that is not.
 const SOON: Duration = Duration::from_millis(250);
 /// Before the next check of one that has been down for long.
@@ -211,6 +290,7 @@ mod tests {
     #[test]
     fn three_checks_without_an_answer_put_it_down_whatever_it_accepts() {
         let (health, now) = health();
+        health.checked(now, Ok(()));
         for _ in 0..3 {
             assert!(health.is_up());
             health.connected(now);
@@ -247,14 +327,69 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_alone_is_checked_only_while_it_fails() {
+    fn one_that_is_alone_is_checked_at_start_while_it_fails_and_when_no_request_tells() {
+        let (health, start) = health();
+        let check = |now, outcome: Result<(), &str>| {
+            assert!(health.claim_check(now, false), "it is due");
+            health.checked(now, outcome.map_err(str::to_owned));
+            health.end_check();
+        };
+        let claims = |now| {
+            let claims = health.claim_check(now, false);
+            health.end_check();
+            claims
+        };
+        check(start, Ok(()));
+        assert!(!claims(start + PAUSE - SECOND));
+        check(start + PAUSE, Ok(()));
+        // Requests that get responses tell as much.
+        let mut now = start + PAUSE;
+        for _ in 0..100 {
+            now += SECOND;
+            health.answered(now);
+            assert!(!claims(now));
+        }
+        assert!(!claims(now + PAUSE - 2 * SECOND));
+        check(now + PAUSE, Ok(()));
+        // While something seems wrong they are not waited for.
+        health.refused(now + PAUSE, &"no");
+        check(now + PAUSE + INTERVAL, Ok(()));
+        assert!(!claims(now + PAUSE + INTERVAL + SECOND));
+    }
+
+    #[test]
+    fn an_endpoint_is_neither_up_nor_down_before_its_first_check() {
         let (health, now) = health();
-        assert!(!health.claim_check(now + 60 * SECOND, false));
-        health.refused(now, &"no");
-        assert!(health.claim_check(now + SOON, false));
-        health.end_check();
-        health.checked(now + SOON, Ok(()));
-        assert!(!health.claim_check(now + 60 * SECOND, false));
+        assert_eq!(health.status(), Status::Unchecked);
+        assert!(health.is_up(), "requests go there");
+        health.connected(now);
+        assert_eq!(
+            health.status(),
+            Status::Unchecked,
+            "to accept is not to respond"
+        );
+        health.checked(now, Ok(()));
+        assert_eq!(health.status(), Status::Up);
+
+        let (health, now) = self::health();
+        health.checked(now, Err("connection refused".to_owned()));
+        let Status::Down(outage) = health.status() else {
+            panic!("nothing speaks for it");
+        };
+        assert_eq!(outage.cause, "connection refused");
+        assert!(outage.since.elapsed().unwrap() < 60 * SECOND);
+        health.checked(now, Ok(()));
+        assert_eq!(health.status(), Status::Up);
+
+        let (health, now) = self::health();
+        health.answered(now + SECOND);
+        assert_eq!(
+            health.status(),
+            Status::Up,
+            "a response is as good as a check"
+        );
+        health.checked(now + SECOND, Err("silence".to_owned()));
+        assert_eq!(health.status(), Status::Up, "one failure is tolerated then");
     }
 
     #[test]

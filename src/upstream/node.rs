@@ -108,7 +108,10 @@ impl Node {
             };
             let body = mem::take(&mut request.body);
             let failure = match slot.exchange(connection, &request.parts, body).await {
-                Ok((head, incoming)) => return Ok(Answer::new(head, incoming, slot)),
+                Ok((head, incoming)) => {
+                    self.health.answered(Instant::now());
+                    return Ok(Answer::new(head, incoming, slot));
+                }
                 Err(failure) => failure,
             };
             if failure.is_unanswered && mem::take(&mut request.may_repeat) {
@@ -197,7 +200,7 @@ impl Node {
 }
 
 impl Check {
-    /// Asks the endpoint whether it is there, and notes what it says.
+    /// Asks the endpoint whether it is there, and notes the outcome.
     pub async fn run(self) {
         // Any response will do.
         let probed = self.node.probe().await;

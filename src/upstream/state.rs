@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use http::response;
+#[cfg(test)]
+use tokio::time::Instant;
 
+use super::health::{Outage, Status};
 use super::node::Node;
 use super::{Endpoint, EndpointSettings, Error, Upstream};
 
@@ -16,19 +19,36 @@ pub struct State {
     pub node: usize,
     /// Its URL.
     pub name: String,
-    /// It takes connections and answers checks, as far as is known.
-    pub is_up: bool,
+    /// Whether it responds.
+    pub status: Status,
     /// Requests under way and waiting.
     pub busy: usize,
 }
 
 impl Upstream {
+    /// The outages of all endpoints, when none of them is left: requests then fail, unless one comes back while they wait.
+    pub fn outage(&self) -> Option<Vec<(String, Outage)>> {
+        let down = self.states().map(|state| match state.status {
+            Status::Down(outage) => Some((state.name, outage)),
+            Status::Up | Status::Unchecked => None,
+        });
+        down.collect()
+    }
+
+    /// Tests of the admin listener have no registry that could respond.
+    #[cfg(test)]
+    pub fn assume_it_responds(&self) {
+        for node in &self.nodes {
+            node.health().checked(Instant::now(), Ok(()));
+        }
+    }
+
     /// How each endpoint is, in the order of the configuration.
     pub fn states(&self) -> impl Iterator<Item = State> {
         self.nodes.iter().map(|node| State {
             node: Arc::as_ptr(node) as usize,
             name: node.endpoint().to_string(),
-            is_up: node.health().is_up(),
+            status: node.health().status(),
             busy: node.pool().busy(),
         })
     }

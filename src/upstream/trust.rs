@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::tls::alert_name;
 use crate::{bounded_file, crypto};
 
 /// CAs, and the TLS sessions with the servers that they vouch for, so that a handshake is short when it can be.
@@ -221,7 +222,7 @@ fn explain(error: &io::Error) -> String {
         Some(rustls::Error::InvalidCertificate(wrong)) => explain_certificate(wrong),
         Some(rustls::Error::InvalidMessage(_)) => format!("what answers there is no TLS ({error})"),
         Some(rustls::Error::AlertReceived(alert)) => {
-            format!("it refused the TLS handshake ({alert:?})")
+            format!("it refused the TLS handshake ({})", alert_name(*alert))
         }
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             "it closed the connection during the TLS handshake".to_owned()

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tidegate::server::Command;
 
 use crate::support::ask::chunk;
+use crate::support::certs;
 use crate::support::h2::{self, H2, block_on};
 use crate::support::proxy::{ALICE, directory};
 use crate::support::registry::Ended;
@@ -19,13 +20,15 @@ const JSON: &str = "[log]\nformat = \"json\"\naccess_file = \"access.log\"\n";
 fn a_text_line_has_the_fields() {
     let registry = Registry::obliging();
     let proxy = Proxy::usual(&registry);
-    let request = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u?_state=secret").body("body");
+    let request = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u?_state=secret")
+        .header("user-agent", "docker/24.0.9")
+        .body("body");
     let answer = ask(&proxy, Http::One, &request);
     let id = answer.one("x-request-id").to_owned();
     let log = proxy.finish();
     assert_eq!(log.lines().count(), 1, "{log}");
     let line = log.trim_end();
-    assert!(line.contains(" access "), "{line}");
+    assert!(line.contains("Z INFO access client="), "{line}");
     for field in [
         "client=127.0.0.1",
         "site=localhost",
@@ -35,6 +38,7 @@ fn a_text_line_has_the_fields() {
         "method=PATCH",
         "path=/v2/team/app/blobs/uploads/u",
         "protocol=HTTP/1.1",
+        "user_agent=docker/24.0.9",
         "status=200",
         "bytes_in=4",
         "bytes_out=2",
@@ -53,6 +57,198 @@ fn a_text_line_has_the_fields() {
         !line.contains("refused=") && !line.contains("ended="),
         "{line}"
     );
+    assert!(
+        !line.contains("host=") && !line.contains("attempted_user="),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_user_agent_of_any_length_and_bytes_has_a_bounded_place_in_the_line() {
+    let registry = Registry::obliging();
+    for top in ["", JSON] {
+        let proxy = Proxy::start(&registry, &config(top, ""));
+        for agent in [
+            "",
+            "a",
+            &"a".repeat(256),
+            &"b".repeat(257),
+            &"ü".repeat(4000),
+        ] {
+            for http in Http::BOTH {
+                let request = Ask::alice("GET", "/v2/").header("user-agent", agent);
+                assert_eq!(ask(&proxy, http, &request).status, 200);
+            }
+        }
+        let log = proxy.finish();
+        assert_eq!(log.lines().count(), 10, "{log}");
+        assert!(log.lines().all(|line| line.len() < 1500), "{log}");
+        assert_eq!(log.matches(&"a".repeat(256)).count(), 2, "{log}");
+        assert!(log.contains(&format!("{}…", "b".repeat(256))), "{log}");
+        assert!(log.contains(&format!("{}…", "ü".repeat(128))), "{log}");
+    }
+}
+
+#[test]
+fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
+    let registry = Registry::obliging();
+    let long = "a".repeat(5000);
+    for top in ["", JSON] {
+        let proxy = Proxy::start(&registry, &config(top, ""));
+        for http in Http::BOTH {
+            for (host, shown) in [
+                ("other.test", "other.test"),
+                ("Other.Test:8443", "Other.Test:8443"),
+                ("[2001:db8::1]", "[2001:db8::1]"),
+                (&long, &long[..260]),
+            ] {
+                let answer = ask(&proxy, http, &Ask::new("GET", "/v2/").host(host));
+                answer.is_refusal(421, "UNSUPPORTED");
+                assert!(
+                    answer
+                        .text()
+                        .contains(&format!("no such host here: {shown}"))
+                );
+                assert!(answer.body.len() < 500);
+            }
+            let page = Ask::new("GET", "/")
+                .host("other.test")
+                .header("accept", "text/html");
+            assert!(
+                ask(&proxy, http, &page)
+                    .text()
+                    .contains("no such host here: other.test")
+            );
+        }
+        let log = proxy.finish();
+        assert_eq!(log.lines().count(), 10, "{log}");
+        assert!(log.lines().all(|line| line.len() < 1500), "{log}");
+        if top.is_empty() {
+            assert_eq!(log.matches(" host=other.test ").count(), 4, "{log}");
+            assert_eq!(
+                log.matches("refused=\"no such host here: other.test\"")
+                    .count(),
+                4,
+                "{log}"
+            );
+            assert!(
+                log.contains(&format!(" host={}... ", &long[..260])),
+                "{log}"
+            );
+        } else {
+            let named = |line: &Value| line["host"] == "Other.Test:8443";
+            assert_eq!(
+                json(&log).iter().filter(|line| named(line)).count(),
+                2,
+                "{log}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_none_is_escaped_in_the_log() {
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let mut client = Client::connect(&proxy);
+    client.send(b"GET / HTTP/1.1\r\nHost: a\"b\xff\x80<c>\r\n\r\n".as_slice());
+    assert_eq!(client.answer("GET").status, 400);
+    drop(client);
+    let lines = json(&proxy.finish());
+    assert_eq!(lines[0]["host"], "a\\\"b\\xff\\x80<c>", "{}", lines[0]);
+}
+
+#[test]
+fn a_wrong_password_names_the_user_only_if_the_user_exists() {
+    let registry = Registry::obliging();
+    let token = config(JSON, "").replace("\"basic\"", "\"token\"");
+    for text in [config(JSON, ""), token.clone()] {
+        let proxy = Proxy::start(&registry, &text);
+        let mut asked = 0;
+        for http in Http::BOTH {
+            for login in ["alice:wrong", "hunter2:wrong", "alice", "alice:pw"] {
+                let request = Ask::new("GET", "/v2/a/tags/list").login(login.as_bytes());
+                let status = ask(&proxy, http, &request).status;
+                assert_eq!(status, if login == "alice:pw" { 200 } else { 401 });
+                asked += 1;
+            }
+        }
+        if text == token {
+            for user in ["alice", "hunter2"] {
+                let get = Ask::new("GET", "/v2/_token").login(format!("{user}:wrong").as_bytes());
+                assert_eq!(ask(&proxy, Http::One, &get).status, 401);
+                let form = format!("grant_type=password&username={user}&password=wrong");
+                let post = Ask::new("POST", "/v2/_token").body(form);
+                assert_eq!(ask(&proxy, Http::One, &post).status, 401);
+                asked += 2;
+            }
+        }
+        let log = proxy.finish();
+        assert!(!log.contains("hunter2"), "{log}");
+        let lines = json(&log);
+        assert_eq!(lines.len(), asked, "{log}");
+        let expected = if text == token { 4 } else { 2 };
+        let attempts = lines
+            .iter()
+            .filter(|line| line["attempted_user"] == "alice");
+        assert!(attempts.clone().all(|line| line["user"].is_null()), "{log}");
+        assert_eq!(attempts.count(), expected, "{log}");
+        let logins = lines.iter().filter(|line| line["user"] == "alice");
+        assert!(
+            logins.clone().all(|line| line["attempted_user"].is_null()),
+            "{log}"
+        );
+        assert_eq!(logins.count(), 2, "{log}");
+    }
+}
+
+/// The process log, as the program writes it, and the access log have one form.
+#[test]
+fn both_logs_have_one_schema() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command as Program, Stdio};
+    let registry = Registry::obliging();
+    let dir = directory();
+    let top = "[log]\nformat = \"json\"\n[state]\ndir = \"state\"\n";
+    let text = config(top, "").replace("{upstream}", &registry.url());
+    std::fs::write(dir.path().join("proxy.toml"), text).unwrap();
+    let mut gate = Program::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["serve", "-c"])
+        .arg(dir.path().join("proxy.toml"))
+        .env_remove("NOTIFY_SOCKET")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(gate.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    let https = loop {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let message = line["message"].as_str().unwrap().to_owned();
+        said.push(line);
+        if let Some(address) = message.strip_prefix("listening on https://") {
+            break address.parse().unwrap();
+        }
+    };
+    let mut client = Client::tls(https, "localhost", certs::usual_client("http/1.1"));
+    client.ask(&Ask::new("GET", "/v2/"));
+    loop {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        said.push(line);
+        if said.last().unwrap()["message"] == "access" {
+            break;
+        }
+    }
+    gate.kill().unwrap();
+    gate.wait().unwrap();
+    for line in &said {
+        let time = line["time"].as_str().unwrap();
+        assert_eq!(time.len(), "2023-11-14T22:13:20.007Z".len(), "{line}");
+        assert!(
+            line["level"].is_string() && line["message"].is_string(),
+            "{line}"
+        );
+        assert!(line.get("timestamp").is_none(), "{line}");
+    }
 }
 
 #[test]
@@ -412,7 +608,7 @@ fn what_could_forge_a_line_is_escaped() {
         assert!(!log.bytes().any(control), "{log:?}");
         if top.is_empty() {
             assert!(
-                log.contains(r#"user="al\u{1b}[31m ice\" status=200""#),
+                log.contains(r#"user="al\u001b[31m ice\" status=200""#),
                 "{log}"
             );
         } else {

@@ -15,7 +15,7 @@ use crate::support::{
     Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, eventually,
 };
 
-fn watched(top: &str, admin: &str) -> String {
+pub(crate) fn watched(top: &str, admin: &str) -> String {
     let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"");
     config(top, "").replace("https = [\"127.0.0.1:0\"]", &listen)
 }
@@ -24,7 +24,7 @@ fn start(registry: &Registry, top: &str) -> Proxy {
     Proxy::start(registry, &watched(top, "127.0.0.1:0"))
 }
 
-fn admin(proxy: &Proxy) -> SocketAddr {
+pub(crate) fn admin(proxy: &Proxy) -> SocketAddr {
     proxy.listener(Scheme::Admin)
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn get_unix(path: &Path, target: &str) -> Answer {
     Client::over(stream).answer("GET")
 }
 
-fn number(metrics: &Answer, sample: &str) -> f64 {
+pub(crate) fn number(metrics: &Answer, sample: &str) -> f64 {
     let text = metrics.text();
     let line = text.lines().find_map(|line| line.strip_prefix(sample));
     let value = line.unwrap_or_else(|| panic!("no {sample} in {text}"));
@@ -59,6 +59,9 @@ fn health_readiness_and_numbers_are_told() {
     let alive = get(admin(&proxy), "/healthz");
     assert_eq!((alive.status, alive.text().as_str()), (200, "alive\n"));
     assert_eq!(alive.one("cache-control"), "no-store");
+    eventually("it is ready", || {
+        get(admin(&proxy), "/readyz").status == 200
+    });
     let ready = get(admin(&proxy), "/readyz");
     assert_eq!((ready.status, ready.text().as_str()), (200, "ready\n"));
     let metrics = get(admin(&proxy), "/metrics");
@@ -163,6 +166,9 @@ fn who_says_nothing_is_closed() {
 fn a_failed_reload_is_a_warning_and_a_number() {
     let registry = Registry::obliging();
     let proxy = start(&registry, "");
+    eventually("it is ready", || {
+        get(admin(&proxy), "/readyz").status == 200
+    });
     let good = watched("", "127.0.0.1:0");
     proxy.configure(&registry, &good.replace("[listen]", "[listne]"));
     proxy.reload().unwrap_err();
@@ -194,16 +200,34 @@ fn a_gate_whose_registries_are_all_down_is_not_ready() {
         &format!("{{ urls = [\"http://127.0.0.1:{port}\"], connect_retry = \"50ms\" }}"),
     );
     let proxy = Proxy::start(&registry, &text);
-    assert_eq!(get(admin(&proxy), "/readyz").status, 200);
+    // No request is needed for that, and it is never ready before.
     eventually("it is down", || {
-        assert_eq!(
-            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
-            502
-        );
-        get(admin(&proxy), "/readyz").status == 503
+        let answer = get(admin(&proxy), "/readyz");
+        assert_eq!(answer.status, 503);
+        answer.text().contains("no endpoint of any upstream is up")
     });
-    let answer = get(admin(&proxy), "/readyz");
-    assert!(answer.text().contains("no endpoint"), "{}", answer.text());
+    let said = get(admin(&proxy), "/readyz").text();
+    let since = format!("http://127.0.0.1:{port} is down since 2");
+    let error = format!("error: site localhost cannot serve /v2/: {since}");
+    assert!(
+        said.contains(&error) && said.contains(&format!("warning: {since}")),
+        "{said}"
+    );
+    assert!(said.contains("refused"), "{said}");
+    let page = get(admin(&proxy), "/").text();
+    assert!(
+        page.contains("<span class=\"pill bad\">Not ready</span>"),
+        "{page}"
+    );
+    assert!(
+        page.contains("<span class=\"pill bad\">down</span>"),
+        "{page}"
+    );
+    let available = "tidegate_site_available{site=\"localhost\"}";
+    assert_eq!(number(&get(admin(&proxy), "/metrics"), available), 0.0);
+    // The last endpoint stays in rotation.
+    let refused = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
+    assert_eq!(refused.status, 502);
     assert_eq!(get(admin(&proxy), "/healthz").status, 200);
     let up = format!("tidegate_upstream_endpoint_up{{endpoint=\"http://127.0.0.1:{port}\"}}");
     assert_eq!(
@@ -213,7 +237,76 @@ fn a_gate_whose_registries_are_all_down_is_not_ready() {
     let _back = Registry::start_at(SocketAddr::from(([127, 0, 0, 1], port)), |exchange| {
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     });
-    eventually("it is back", || get(admin(&proxy), "/readyz").status == 200);
+    eventually("it is back", || {
+        get(admin(&proxy), "/readyz").text() == "ready\n"
+    });
+    assert_eq!(number(&get(admin(&proxy), "/metrics"), available), 1.0);
+}
+
+#[test]
+fn an_endpoint_that_has_not_responded_yet_is_not_up() {
+    let registry = Registry::start(|exchange| exchange.wait_closed()).with_checks();
+    let proxy = start(&registry, "");
+    registry.wait(|seen| !seen.is_empty());
+    let answer = get(admin(&proxy), "/readyz");
+    let expected = "not ready: no endpoint of an upstream has responded yet\n";
+    assert_eq!((answer.status, answer.text().as_str()), (503, expected));
+    let page = get(admin(&proxy), "/").text();
+    assert!(
+        page.contains("<span class=\"pill warn\">not checked yet</span>"),
+        "{page}"
+    );
+    let metrics = get(admin(&proxy), "/metrics");
+    let up = format!(
+        "tidegate_upstream_endpoint_up{{endpoint=\"{}\"}}",
+        registry.url()
+    );
+    assert_eq!(number(&metrics, &up), 0.0);
+    assert_eq!(
+        number(&metrics, "tidegate_site_available{site=\"localhost\"}"),
+        1.0
+    );
+}
+
+#[test]
+fn a_site_without_an_endpoint_is_an_error_of_a_gate_that_serves_others() {
+    let (port, _kept) = kept_port();
+    let registry = Registry::obliging();
+    let other = format!(
+        "[[site]]\nhosts = [\"dead.test\"]\ntls = \"self-signed\"\n[[site.route]]\npath = \"/v2/\"\n\
+         upstream = \"http://127.0.0.1:{port}\"\nauth = {{ mode = \"none\" }}\n"
+    );
+    let text = format!(
+        "{}{other}",
+        watched("[state]\ndir = \"state\"\n", "127.0.0.1:0")
+    );
+    let proxy = Proxy::start(&registry, &text);
+    eventually("it is ready", || {
+        get(admin(&proxy), "/readyz").status == 200
+    });
+    eventually("the site is told", || {
+        get(admin(&proxy), "/readyz")
+            .text()
+            .contains("error: site dead.test cannot serve /v2/: ")
+    });
+    let page = get(admin(&proxy), "/").text();
+    assert!(
+        page.contains("<span class=\"pill bad\">Ready, with errors</span>"),
+        "{page}"
+    );
+    assert!(
+        page.contains("<b>Error:</b> site dead.test cannot serve /v2/: "),
+        "{page}"
+    );
+    let metrics = get(admin(&proxy), "/metrics");
+    assert_eq!(
+        number(&metrics, "tidegate_site_available{site=\"dead.test\"}"),
+        0.0
+    );
+    assert_eq!(
+        number(&metrics, "tidegate_site_available{site=\"localhost\"}"),
+        1.0
+    );
 }
 
 #[test]
@@ -256,7 +349,7 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
         assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
     };
     take(&at(first).to_string());
-    assert_eq!(get(at(first), "/readyz").status, 200);
+    eventually("it is ready", || get(at(first), "/readyz").status == 200);
     take(&at(second).to_string());
     assert_eq!(get(at(second), "/readyz").status, 200);
     eventually("the first is closed", || {

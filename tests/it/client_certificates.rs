@@ -141,7 +141,7 @@ fn a_subject_cannot_forge_a_log_line() {
         "{log}"
     );
     assert!(
-        log.contains("certificate=\"CN=x\\\" status=200\\r\\n2026 access user=root \\u{1b}[2J"),
+        log.contains("certificate=\"CN=x\\\" status=200\\r\\n2026 access user=root \\u001b[2J\\u009b\\u202e\""),
         "{log}"
     );
 }

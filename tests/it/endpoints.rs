@@ -68,7 +68,7 @@ fn pulls_are_shared_among_all_endpoints() {
 
 #[test]
 fn checks_have_a_host_and_name_no_client() {
-    let registries = [Registry::obliging(), Registry::obliging()];
+    let registries = [Registry::obliging(), Registry::obliging()].map(Registry::with_checks);
     let proxy = gate(&registries.each_ref().map(Registry::url));
     for registry in &registries {
         let seen = registry.wait(|seen| !seen.is_empty());

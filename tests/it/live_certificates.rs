@@ -204,7 +204,7 @@ fn the_log_tells_once_what_became_of_a_certificate() {
     protect(&key_file);
     let renewed = gate.line("certificate renewed");
     assert!(
-        renewed.contains("other.test, until 4000-01-01"),
+        renewed.contains(" hosts=other.test until=4000-01-01"),
         "{renewed}"
     );
     let uncovered = gate.line("does not cover");

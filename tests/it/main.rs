@@ -36,6 +36,7 @@ mod grammar;
 mod grants;
 mod h2_abuse;
 mod h2_bodies;
+mod handshakes;
 mod harbor;
 mod hostile;
 mod hostile_h2;

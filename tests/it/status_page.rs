@@ -8,12 +8,18 @@ use tidegate::server::Scheme;
 
 use crate::admin::get;
 use crate::support::ask::chunk;
+use crate::support::eventually;
 use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
 
 fn start(registry: &Registry) -> Proxy {
     let listen = "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"";
     let text = config("", "").replace("https = [\"127.0.0.1:0\"]", listen);
-    Proxy::start(registry, &text)
+    let proxy = Proxy::start(registry, &text);
+    // The first check of the registry has ended.
+    eventually("it is ready", || {
+        get(admin(&proxy), "/readyz").status == 200
+    });
+    proxy
 }
 
 fn admin(proxy: &Proxy) -> SocketAddr {

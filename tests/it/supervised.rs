@@ -435,7 +435,7 @@ fn an_upgrade_hands_the_admin_listener_on() {
         let manager = Manager::new(folder.path());
         let mut gate = Gate::spawn(&mut serve(&file, &manager));
         let line = gate.line("(admin)");
-        let ready = || {
+        let metrics = || {
             let answer = match line.split_once("http://") {
                 Some((_, rest)) => {
                     let (address, _) = rest.split_once(' ').unwrap();
@@ -443,13 +443,20 @@ fn an_upgrade_hands_the_admin_listener_on() {
                 }
                 None => crate::admin::get_unix(&path, "/metrics"),
             };
-            let text = answer.text();
+            answer.text()
+        };
+        let ready = || {
+            let text = metrics();
             assert!(text.contains("\ntidegate_ready 1\n"), "{text}");
             let mut lines = text.lines();
             let started = lines.find_map(|line| line.strip_prefix("process_start_time_seconds "));
             started.unwrap().to_owned()
         };
         assert!(manager.told().starts_with("READY=1"));
+        crate::support::eventually("the registry is checked", || {
+            metrics().contains("\ntidegate_ready 1\n")
+        });
+        // From here on it is always ready, whichever process is asked.
         let first = ready();
         gate.signal(Signal::USR2);
         let successor = Successor::of(&manager.told());

@@ -541,7 +541,7 @@ fn harbor_behind_client_certificates_keeps_its_own_logins() {
     let log = world.proxy.finish();
     let with = log
         .lines()
-        .filter(|line| line.contains("certificate=CN=robot"));
+        .filter(|line| line.contains("certificate=\"CN=robot\""));
     assert_eq!(with.count(), 8, "{log}");
     assert_eq!(
         log.matches("client=192.0.2.7 peer=127.0.0.2").count(),

@@ -1,6 +1,7 @@
 //! Registries over https: verified, or not spoken to.
 
 use crate::support::certs::{AUTHORITY, Authority};
+use crate::support::eventually;
 use crate::support::proxy::directory;
 use crate::support::{Ask, Client, Http, OK, Proxy, Registry, TlsFront, ask, config, pattern};
 
@@ -54,15 +55,20 @@ fn connections_are_used_again_and_sessions_resumed() {
         let registry = Registry::answering(answer);
         let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
         let proxy = gate(front.port());
+        // The check at start has a connection of its own.
+        eventually("it is checked", || front.hellos().len() == 1);
         let mut client = Client::connect(&proxy);
         for number in 0..10 {
             let method = if number % 2 == 0 { "GET" } else { "DELETE" };
             assert_eq!(client.ask(&Ask::alice(method, MANIFEST)).status, 200);
         }
         let hellos = front.hellos();
-        assert_eq!(hellos.len(), handshakes);
+        assert_eq!(hellos.len(), 1 + handshakes);
         let resumed = hellos.iter().filter(|(_, is_resumed)| *is_resumed).count();
-        assert_eq!(resumed, handshakes - 1);
+        assert!(
+            (handshakes - 1..=handshakes).contains(&resumed),
+            "{resumed}"
+        );
     }
 }
 

@@ -17,7 +17,7 @@ fn docker_shows_what_lies_in_certs_d() {
     }
     let log = lab.access_log();
     assert!(log.len() > 5, "{log:?}");
-    let named = |line: &String| line.contains(" certificate=CN=robot ");
+    let named = |line: &String| line.contains(" certificate=\"CN=robot\" ");
     assert!(log.iter().all(named), "{log:?}");
 }
 

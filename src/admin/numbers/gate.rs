@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::super::Gate;
 use super::super::ready::Readiness;
 use super::{Sample, family, single, whole};
-use crate::metrics::{Counter, Family, Kind, Value};
+use crate::metrics::{AlertSender, Connections, Counter, Family, Kind, TlsAlert, Value};
 use crate::snapshot::Snapshot;
 
 pub(super) fn families(gate: &Gate, snapshot: &Snapshot) -> Vec<Family> {
@@ -50,7 +50,7 @@ pub(super) fn families(gate: &Gate, snapshot: &Snapshot) -> Vec<Family> {
     families
 }
 
-fn connections(gate: &Gate) -> [Family; 6] {
+fn connections(gate: &Gate) -> [Family; 7] {
     let (counts, slots) = (gate.connections(), gate.slots());
     let open = counts.opened().into_iter();
     let open = open.map(|(word, count)| (vec![("protocol", word.to_owned())], whole(count)));
@@ -82,15 +82,22 @@ fn connections(gate: &Gate) -> [Family; 6] {
         family(
             Kind::Counter,
             "tidegate_handshake_failures",
-            "TLS handshakes that came to nothing, by reason.",
+            "TLS handshakes that came to nothing, by reason; closed is a client that left, as health checks of balancers do.",
             by(
                 "reason",
                 [
                     ("failed", &counts.handshake_failed),
+                    ("closed", &counts.handshake_closed),
                     ("late", &counts.handshake_late),
                     ("plain_http", &counts.handshake_plain),
                 ],
             ),
+        ),
+        family(
+            Kind::Counter,
+            "tidegate_tls_handshake_alerts",
+            "TLS handshakes that ended with an alert, by alert and by the side that sent it; unknown_ca and bad_certificate of a client say that it does not trust the certificate.",
+            alerts(counts),
         ),
         family(
             Kind::Counter,
@@ -109,6 +116,15 @@ fn connections(gate: &Gate) -> [Family; 6] {
             ),
         ),
     ]
+}
+
+fn alerts(counts: &Connections) -> Vec<Sample> {
+    let row = |(sender, alert, count): (AlertSender, TlsAlert, u64)| {
+        let labels = [("alert", alert.as_str()), ("sent_by", sender.as_str())];
+        let labels = labels.map(|(name, value)| (name, value.to_owned()));
+        (labels.to_vec(), Value::Whole(count))
+    };
+    counts.alerts.counts().map(row).collect()
 }
 
 fn logins(snapshot: &Snapshot) -> [Family; 3] {

@@ -5,16 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Sample, family, whole};
 use crate::metrics::{Family, Kind, Value};
 use crate::snapshot::Snapshot;
+use crate::upstream::Status;
 
 /// Of each endpoint of the configuration once, and of each site's certificate.
-pub(super) fn families(snapshot: &Snapshot) -> [Family; 3] {
+pub(super) fn families(snapshot: &Snapshot) -> [Family; 4] {
     let (up, busy) = endpoints(snapshot);
     [
         family(
             Kind::Gauge,
             "tidegate_upstream_endpoint_up",
-            "Whether the endpoint takes connections and answers checks, as far as is known.",
+            "Whether the endpoint takes connections and answers checks, as far as is known; 0 also before its first check has ended.",
             up,
+        ),
+        family(
+            Kind::Gauge,
+            "tidegate_site_available",
+            "0 while all endpoints of one of the site's routes are down; 1 otherwise, also before their first checks have ended.",
+            sites(snapshot),
         ),
         family(
             Kind::Gauge,
@@ -38,7 +45,7 @@ fn endpoints(snapshot: &Snapshot) -> (Vec<Sample>, Vec<Sample>) {
         for state in route.forward.upstream().states() {
             if seen.insert(state.node) {
                 let (is_up, busy) = endpoints.entry(state.name).or_insert((true, 0));
-                *is_up &= state.is_up;
+                *is_up &= state.status == Status::Up;
                 *busy += state.busy;
             }
         }
@@ -50,6 +57,23 @@ fn endpoints(snapshot: &Snapshot) -> (Vec<Sample>, Vec<Sample>) {
         busy.push((labels, whole(count)));
     }
     (up, busy)
+}
+
+fn sites(snapshot: &Snapshot) -> Vec<Sample> {
+    let mut available = BTreeMap::new();
+    for site in snapshot.service.sites.all() {
+        let routes = &mut site.routes.iter();
+        let is_available = routes.all(|route| route.forward.upstream().outage().is_none());
+        available.insert(&site.name, is_available);
+    }
+    let all = available.into_iter();
+    all.map(|(site, is_available)| {
+        (
+            vec![("site", site.clone())],
+            whole(usize::from(is_available)),
+        )
+    })
+    .collect()
 }
 
 fn certificates(snapshot: &Snapshot) -> Vec<Sample> {

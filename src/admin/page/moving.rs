@@ -15,7 +15,7 @@ pub(super) fn write(html: &mut Html, status: &Status) {
         html.tags("<p class=\"empty\">Nothing moves right now. A push or a pull is shown here as long as it runs.</p>\n</section>\n");
         return;
     }
-    html.tags("<div class=\"frame\" role=\"region\" aria-labelledby=\"moving-title\" tabindex=\"0\"><table class=\"moving\"><caption class=\"unseen\">Pushes and pulls under way, the oldest first</caption>\n<thead><tr>");
+    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"moving-title\" tabindex=\"0\"><table class=\"moving\"><caption class=\"unseen\">Pushes and pulls under way, the oldest first</caption>\n<thead><tr>");
     html.tags("<th scope=\"col\">Repository</th><th scope=\"col\">Direction</th><th scope=\"col\">User</th><th scope=\"col\">From</th>");
     html.tags("<th scope=\"col\">Site</th><th scope=\"col\" class=\"number\">Moved</th><th scope=\"col\" class=\"number\">Rate</th><th scope=\"col\" class=\"number\">For</th>");
     html.tags("</tr></thead>\n<tbody>\n");

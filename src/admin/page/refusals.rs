@@ -14,7 +14,7 @@ pub(super) fn write(html: &mut Html, status: &Status) {
         html.tags("<p class=\"empty\">Nothing was refused since the start. That a client is first asked for a password is how every login begins, and not shown.</p>\n</section>\n");
         return;
     }
-    html.tags("<div class=\"frame\" role=\"region\" aria-labelledby=\"refusals-title\" tabindex=\"0\"><table class=\"refusals\"><caption class=\"unseen\">The last 50 requests that the gate refused, the latest first</caption>\n<thead><tr>");
+    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"refusals-title\" tabindex=\"0\"><table class=\"refusals\"><caption class=\"unseen\">The last 50 requests that the gate refused, the latest first</caption>\n<thead><tr>");
     html.tags("<th scope=\"col\">When</th><th scope=\"col\">Reason</th><th scope=\"col\">Asked</th><th scope=\"col\">User</th>");
     html.tags("<th scope=\"col\">From</th><th scope=\"col\">Site</th></tr></thead>\n<tbody>\n");
     for refused in &status.refusals {

@@ -11,7 +11,7 @@ pub(super) fn write(html: &mut Html, status: &Status) {
     html.tags("<section id=\"sites\" aria-labelledby=\"sites-title\" data-live>\n<h2 id=\"sites-title\">Sites <span class=\"count\">");
     html.text(figures::count(sites.count as u64))
         .tags("</span></h2>\n");
-    html.tags("<div class=\"frame\" role=\"region\" aria-labelledby=\"sites-title\" tabindex=\"0\"><table class=\"sites\"><caption class=\"unseen\">Sites, the one whose certificate ends first on top; counts since the start</caption>\n<thead><tr>");
+    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"sites-title\" tabindex=\"0\"><table class=\"sites\"><caption class=\"unseen\">Sites, the one whose certificate ends first on top; counts since the start</caption>\n<thead><tr>");
     html.tags("<th scope=\"col\">Site</th><th scope=\"col\">Certificate until</th><th scope=\"col\" class=\"number\">Left</th>");
     html.tags("<th scope=\"col\" class=\"number\">Requests</th><th scope=\"col\" class=\"number\">Refused</th><th scope=\"col\" class=\"number\">Errors</th></tr></thead>\n<tbody>\n");
     for site in &sites.shown {

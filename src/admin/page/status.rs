@@ -13,6 +13,7 @@ use super::super::ready::Readiness;
 use super::super::{Gate, Outcome, Phase};
 use crate::metrics::{Operation, Refused, Sums};
 use crate::snapshot::{SiteCertificate, Snapshot};
+use crate::upstream;
 
 /// The gate at one moment.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ pub(super) struct Term {
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) name: String,
-    pub(super) is_up: bool,
+    pub(super) status: upstream::Status,
     pub(super) busy: usize,
 }
 
@@ -174,7 +175,7 @@ fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Excerpt<Site> {
     }
 }
 
-/// Each once, those that are down first.
+/// Each once, those that are down first, then those that are not checked yet.
 fn endpoints(snapshot: &Snapshot) -> Excerpt<Endpoint> {
     let mut nodes = HashMap::new();
     for route in snapshot.service.sites.routes() {
@@ -182,17 +183,22 @@ fn endpoints(snapshot: &Snapshot) -> Excerpt<Endpoint> {
             nodes.insert(state.node, state);
         }
     }
-    let mut named: BTreeMap<String, (bool, usize)> = BTreeMap::new();
+    let mut named: BTreeMap<String, Endpoint> = BTreeMap::new();
     for state in nodes.into_values() {
-        let (is_up, busy) = named.entry(state.name).or_insert((true, 0));
-        *is_up &= state.is_up;
-        *busy += state.busy;
+        // One address that is used in several ways has one health.
+        let endpoint = named.entry(state.name.clone()).or_insert(Endpoint {
+            name: state.name,
+            status: state.status,
+            busy: 0,
+        });
+        endpoint.busy += state.busy;
     }
-    let mut all: Vec<_> = named
-        .into_iter()
-        .map(|(name, (is_up, busy))| Endpoint { name, is_up, busy })
-        .collect();
-    all.sort_by_key(|endpoint| endpoint.is_up);
+    let mut all: Vec<_> = named.into_values().collect();
+    all.sort_by_key(|endpoint| match endpoint.status {
+        upstream::Status::Down(_) => 0,
+        upstream::Status::Unchecked => 1,
+        upstream::Status::Up => 2,
+    });
     Excerpt::of(all)
 }
 

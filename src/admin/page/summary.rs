@@ -42,11 +42,16 @@ pub(super) fn header(html: &mut Html, status: &Status) {
 pub(super) fn warnings(html: &mut Html, status: &Status) {
     let readiness = &status.readiness;
     html.tags("<div id=\"warnings\" data-live>");
-    if !(readiness.reasons().is_empty() && readiness.warnings().is_empty()) {
+    let has_errors = !(readiness.reasons().is_empty() && readiness.errors().is_empty());
+    if has_errors || !readiness.warnings().is_empty() {
         html.tags("<h2>To look at</h2><ul class=\"notes\">");
         for reason in readiness.reasons() {
             html.tags("<li class=\"bad\"><b>Not ready:</b> ");
             html.tags(reason).tags("</li>");
+        }
+        for error in readiness.errors() {
+            html.tags("<li class=\"bad\"><b>Error:</b> ");
+            html.text(error.replace('\n', " ")).tags("</li>");
         }
         for warning in readiness.warnings() {
             html.tags("<li class=\"warn\"><b>Warning:</b> ");
@@ -108,6 +113,7 @@ fn state(status: &Status) -> (&'static str, &'static str) {
         Phase::Starting => ("warn", "Starting"),
         Phase::Draining => ("warn", "Draining"),
         Phase::Serving if !status.readiness.is_ready() => ("bad", "Not ready"),
+        Phase::Serving if !status.readiness.errors().is_empty() => ("bad", "Ready, with errors"),
         Phase::Serving if !status.readiness.warnings().is_empty() => {
             ("warn", "Ready, with warnings")
         }

@@ -42,7 +42,8 @@ fn refused(text: &str) -> Refused {
     }
 }
 
-/// Every element that is opened is closed in its order, but for those that have no end; every id is there once.
+/// Every element that is opened is closed in its order, but for those that have no end; every id is there once; every
+/// landmark has a name of its own (WAI-ARIA 1.2 section 5.3.4), so that a screen reader lists each part of the page once.
 #[track_caller]
 fn well_formed(page: &str) {
     let mut open: Vec<&str> = Vec::new();
@@ -68,6 +69,33 @@ fn well_formed(page: &str) {
         }
     }
     assert!(open.is_empty(), "{open:?}");
+    has_named_landmarks(body);
+}
+
+/// A `section` is a landmark where it has a name. `role="region"` would make another one of a part of it.
+#[track_caller]
+fn has_named_landmarks(body: &str) {
+    assert!(!body.contains("role=\"region\""));
+    for landmark in ["main", "header", "footer"] {
+        let opened = body.split('<').filter(|tag| {
+            let name = tag.split([' ', '>']).next();
+            name == Some(landmark)
+        });
+        assert_eq!(opened.count(), 1, "{landmark}");
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for section in body.split("<section ").skip(1) {
+        let (tag, _) = section.split_once('>').expect("the end of a tag");
+        let (_, name) = tag.split_once("aria-labelledby=\"").expect("a name");
+        let (name, _) = name.split_once('"').expect("the end of a name");
+        assert!(names.insert(name), "two landmarks are called {name}");
+        let (_, title) = body
+            .split_once(&format!(" id=\"{name}\">"))
+            .expect("its title");
+        let (title, _) = title.split_once("</h2>").expect("the end of its title");
+        assert!(!title.trim().is_empty());
+    }
+    assert!(names.len() >= 4, "{names:?}");
 }
 
 #[test]

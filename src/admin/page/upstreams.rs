@@ -5,6 +5,7 @@
 use super::figures;
 use super::html::Html;
 use super::status::Status;
+use crate::upstream;
 
 pub(super) fn write(html: &mut Html, status: &Status) {
     let endpoints = &status.endpoints;
@@ -15,15 +16,13 @@ pub(super) fn write(html: &mut Html, status: &Status) {
         html.tags("<p class=\"empty\">No route leads to an upstream.</p>\n</section>\n");
         return;
     }
-    html.tags("<div class=\"frame\" role=\"region\" aria-labelledby=\"upstreams-title\" tabindex=\"0\"><table class=\"upstreams\"><caption class=\"unseen\">Endpoints of all upstreams, those that are down first</caption>\n<thead><tr>");
+    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"upstreams-title\" tabindex=\"0\"><table class=\"upstreams\"><caption class=\"unseen\">Endpoints of all upstreams, those that are down first</caption>\n<thead><tr>");
     html.tags("<th scope=\"col\">Endpoint</th><th scope=\"col\">State</th><th scope=\"col\" class=\"number\">Requests under way</th></tr></thead>\n<tbody>\n");
     for endpoint in &endpoints.shown {
         html.tags("<tr data-key=\"").text(&endpoint.name);
         html.tags("\"><th scope=\"row\">").name(&endpoint.name);
-        html.tags(match endpoint.is_up {
-            true => "</th><td><span class=\"pill good\">up</span>",
-            false => "</th><td><span class=\"pill bad\">down</span>",
-        });
+        html.tags("</th><td>");
+        state(html, &endpoint.status);
         html.tags("</td><td class=\"number\" data-unit=\"under way\">");
         html.text(figures::count(endpoint.busy as u64))
             .tags("</td></tr>\n");
@@ -36,4 +35,23 @@ pub(super) fn write(html: &mut Html, status: &Status) {
             .tags(" more.</p>\n");
     }
     html.tags("</section>\n");
+}
+
+fn state(html: &mut Html, status: &upstream::Status) {
+    match status {
+        upstream::Status::Up => {
+            html.tags("<span class=\"pill good\">up</span>");
+        }
+        upstream::Status::Unchecked => {
+            html.tags("<span class=\"pill warn\">not checked yet</span>");
+        }
+        upstream::Status::Down(outage) => {
+            html.tags(
+                "<span class=\"pill bad\">down</span> <span class=\"why\">since <time datetime=\"",
+            );
+            html.text(figures::machine(outage.since)).tags("\">");
+            html.text(figures::moment(outage.since)).tags("</time>: ");
+            html.name(&outage.cause).tags("</span>");
+        }
+    }
 }

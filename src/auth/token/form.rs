@@ -56,6 +56,11 @@ impl Form {
         Ok(form)
     }
 
+    /// The user name that the form holds, unchecked.
+    pub(in crate::auth) fn user(&self) -> Option<&[u8]> {
+        self.username.as_deref()
+    }
+
     /// The scope; empty when a client only logs in.
     pub fn scope(&self) -> Scope {
         Scope::parse(self.scopes.iter().map(String::as_str))

@@ -75,6 +75,16 @@ impl<'a> TokenService<'a> {
         }
     }
 
+    /// The user that the headers name, see [`Authenticator::known_user`](crate::auth::Authenticator::known_user).
+    pub fn known_user(&self, headers: &HeaderMap) -> Option<String> {
+        self.basic.known_user(headers)
+    }
+
+    /// The same for a form.
+    pub fn known_user_of(&self, form: &Form) -> Option<String> {
+        self.basic.known_name(form.user()?)
+    }
+
     /// What the client's network makes of an identity. A wrong password stays one here: it is what a login is about.
     fn network(&self, client: ClientAddr) -> Result<fn(Identity) -> Identity, Error> {
         match self.admission.judge(client) {

@@ -127,6 +127,9 @@ async fn checks_find_out_and_bring_back() {
     drop(due(Instant::now()));
     let node = &upstream.nodes[1];
     let is_up = || node.health().is_up();
+    // Once it has responded, three failures in a row are needed.
+    node.health()
+        .answered(Instant::now() + Duration::from_secs(1));
     for number in 0..3 {
         assert!(is_up(), "after {number} checks");
         check(node).await;

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use socket2::SockRef;
 
-use super::PATIENCE;
+use super::{OK, PATIENCE};
 
 /// A running canary. Dropped, it closes everything.
 pub(crate) struct Canary {
@@ -142,6 +142,11 @@ fn serve(mut socket: TcpStream, seen: &Mutex<Seen>) {
         match parse(&bytes) {
             Parsed::Whole(request, length) => {
                 bytes.drain(..length);
+                // A health check comes at every start of a gate; it is no arrival of a test.
+                if request.all("user-agent") == ["tidegate-check"] {
+                    let _ = socket.write_all(OK.as_bytes());
+                    break;
+                }
                 let count = lock(seen).arrived.len();
                 let is_head = request.head.starts_with(b"HEAD ");
                 lock(seen).arrived.push(request);
