@@ -87,7 +87,7 @@ fn built_with(upstream: &str, auth: &str, ca: &str) -> (tempfile::TempDir, Confi
     std::fs::write(dir.path().join("htpasswd"), line).unwrap();
     std::fs::write(dir.path().join("ca.pem"), ca).unwrap();
     let text = format!(
-        "[listen]\nhttps = [\"127.0.0.1:0\"]\n[state]\ndir = \"{}\"\n[[site]]\nhosts = [\"docker.example.com\"]\ntls = \"self-signed\"\n\
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n[state]\ndir = \"{}/state\"\n[[site]]\nhosts = [\"docker.example.com\"]\ntls = \"self-signed\"\n\
          external_url = \"https://docker.example.com\"\n\
          [[site.route]]\npath = \"/v2/\"\nupstream = {upstream}\nauth = {{ {auth} }}\n\
          [[site.route]]\npath = \"/closed/\"\nrespond = 404\n\

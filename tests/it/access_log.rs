@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tidegate::server::Command;
 
+use crate::binary::apart;
 use crate::support::ask::chunk;
 use crate::support::certs;
 use crate::support::h2::{self, H2, block_on};
@@ -212,7 +213,8 @@ fn both_logs_have_one_schema() {
     let top = "[log]\nformat = \"json\"\n[state]\ndir = \"state\"\n";
     let text = config(top, "").replace("{upstream}", &registry.url());
     std::fs::write(dir.path().join("proxy.toml"), text).unwrap();
-    let mut gate = Program::new(env!("CARGO_BIN_EXE_tidegate"))
+    let mut program = Program::new(env!("CARGO_BIN_EXE_tidegate"));
+    let mut gate = apart(&mut program, dir.path())
         .args(["serve", "-c"])
         .arg(dir.path().join("proxy.toml"))
         .env_remove("NOTIFY_SOCKET")

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidegate::config::parse;
 use tidegate::server::Server;
 
-use crate::binary::Gate;
+use crate::binary::{Gate, apart};
 use crate::support::proxy::{ALICE, directory, private};
 
 /// A configuration without any warning: `site` are keys of the site, `auth` the auth of its route.
@@ -34,9 +34,7 @@ fn written(dir: &TempDir, text: &str) -> String {
 }
 
 fn run(command: &mut Command) -> (Option<i32>, String) {
-    for variable in ["STATE_DIRECTORY", "LOGS_DIRECTORY", "RUNTIME_DIRECTORY"] {
-        command.env_remove(variable);
-    }
+    command.env_remove("LOGS_DIRECTORY");
     let Output {
         status,
         stdout,
@@ -46,8 +44,15 @@ fn run(command: &mut Command) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(said).unwrap())
 }
 
+/// A command of the program, for a configuration in a folder of the test.
+fn program(command: &str, file: &str) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    apart(&mut program, Path::new(file).parent().unwrap()).args([command, "-c", file]);
+    program
+}
+
 fn check(file: &str) -> (Option<i32>, String) {
-    run(Command::new(env!("CARGO_BIN_EXE_tidegate")).args(["check", "-c", file]))
+    run(&mut program("check", file))
 }
 
 fn errors(said: &str) -> BTreeSet<&str> {
@@ -97,8 +102,7 @@ fn check_and_serve_find_the_same_errors() {
         let dir = directory();
         let file = written(&dir, &text);
         let (checked, check) = check(&file);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        let (served, serve) = run(command.args(["serve", "-c", &file]));
+        let (served, serve) = run(&mut program("serve", &file));
         assert_eq!((checked, served), (Some(78), Some(78)), "{check}\n{serve}");
         assert!(check.contains(words), "{words} in {check}");
         assert_eq!(errors(&check), errors(&serve), "{text}");
@@ -366,8 +370,7 @@ fn an_address_that_is_taken_is_told_with_its_remedy() {
         let dir = directory();
         let text = file("", FILES, BASIC).replace("127.0.0.1:0", &address);
         let file = written(&dir, &text);
-        let (code, said) =
-            run(Command::new(env!("CARGO_BIN_EXE_tidegate")).args(["serve", "-c", &file]));
+        let (code, said) = run(&mut program("serve", &file));
         assert_eq!(code, Some(1), "{said}");
         assert!(
             said.contains(&format!("cannot listen on {address}: ")),

@@ -10,7 +10,7 @@ use crate::support::{Registry, config};
 
 #[test]
 fn all_is_well_or_it_is_said_what_is_not() {
-    let registry = Registry::obliging();
+    let registry = Registry::obliging().with_checks();
     let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -171,7 +171,7 @@ fn an_upload_that_goes_on_elsewhere_is_told() {
 
 #[test]
 fn whoever_else_holds_the_port_gets_no_password() {
-    let registry = storing("/v2/team/app/blobs/uploads/u");
+    let registry = storing("/v2/team/app/blobs/uploads/u").with_checks();
     let (port, _kept) = kept_port();
     let text_of = config("", "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     let text_of = text_of.replace("{upstream}", &registry.url());
@@ -185,10 +185,10 @@ fn whoever_else_holds_the_port_gets_no_password() {
     assert!(said.contains("another certificate"), "{said}");
     let asked = registry.requests();
     let kinds: Vec<_> = asked.iter().map(|asked| asked.method.as_str()).collect();
-    assert_eq!(
-        kinds,
-        ["GET"],
-        "the registry was looked at, and nothing else"
+    // By the command, and perhaps by the proxy that holds the port.
+    assert!(
+        !kinds.is_empty() && kinds.iter().all(|kind| *kind == "GET"),
+        "{kinds:?}"
     );
 }
 

@@ -649,8 +649,23 @@ fn by(mut request: Ask, user: Option<&str>, token: Option<&str>) -> Ask {
 fn spelt(dice: &mut Dice, target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = if dice.happens(3) {
-        path.replace("/team", "/t%65am")
-            .replace("/t%65am/", "/t%65am%2f")
+        let path = path.replace("/team", "/t%65am");
+        // An escaped slash is one of the name only within the name.
+        let ends_name = |rest: &str| {
+            let words = ["blobs/", "manifests/", "tags/", "referrers/"];
+            words.iter().any(|word| rest.starts_with(word))
+        };
+        let mut parts = path.split("/t%65am/");
+        let mut spelt = parts.next().unwrap_or_default().to_owned();
+        for rest in parts {
+            spelt += if ends_name(rest) {
+                "/t%65am/"
+            } else {
+                "/t%65am%2f"
+            };
+            spelt += rest;
+        }
+        spelt
     } else {
         path.to_owned()
     };

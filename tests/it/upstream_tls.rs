@@ -174,7 +174,7 @@ fn an_upstream_that_makes_no_sense_is_refused_with_words() {
             &format!("{{ urls = [\"{a}/v2/\"] }}"),
             "a path has no place in it",
         ),
-        ("{ urls = [] }", "names no usable address"),
+        ("{ urls = [] }", "upstream.urls is empty"),
         (
             &format!("{{ urls = [\"{a}\"], connect_timeout = \"0s\" }}"),
             "upstream.connect_timeout is zero",

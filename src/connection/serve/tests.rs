@@ -196,8 +196,10 @@ async fn uploads_that_nobody_takes_hold_the_cap_and_no_more() {
             uploads.push(upload(&connect(&gate).await, SIZE));
         }
         until_nothing_moves().await;
-        let (most, all) = (limit.saturating_add(UPLOADS * 2 * FLOOR), UPLOADS * SIZE);
-        assert!(gate.read() >= all.min(limit), "{} of {all}", gate.read());
+        // All connections come from one client network, which may hold half of the limit.
+        let share = limit / 2;
+        let (most, all) = (share.saturating_add(UPLOADS * 2 * FLOOR), UPLOADS * SIZE);
+        assert!(gate.read() >= all.min(share), "{} of {all}", gate.read());
         assert!(gate.read() <= most, "{} with {limit}", gate.read());
         // A connection that holds little goes on.
         let mut small = connect(&gate).await;
