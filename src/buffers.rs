@@ -1,8 +1,8 @@
-//! Buffers that are lent while data flows, so that idle connections hold none.
+//! A pool of buffers, which connections use only while data flows, so that idle connections hold none.
 //!
-//! Used by `connection` and `tls` for what clients send and read, and by `upstream` for heads and bodies. Each thread keeps a short list of buffers that came back;
-//! their bytes were zeroed once, when made. It does not limit how many are out at once: that follows
-//! from the number of connections.
+//! `connection` and `tls` read from clients and write to them through these buffers, and `upstream` reads heads and bodies.
+//! Each thread keeps a bounded list of returned buffers for each size; a buffer is zeroed once, when it is allocated. The
+//! pool does not limit the number of buffers in use, which follows from the number of connections.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -12,49 +12,49 @@ use std::{io, mem};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// A buffer with some bytes filled; goes back to its list when dropped, also from within a [`Bytes`].
+/// A buffer that is filled from the front. It returns to the pool when it is dropped, also as part of a [`Bytes`].
 pub(crate) struct Buffer {
     storage: Box<[u8]>,
     filled: usize,
-    /// Bytes behind those in use that the last read brought.
+    /// The number of bytes after the filled ones that the last read brought.
     fresh: usize,
 }
 
-/// The head of an answer and a small body arrive together in one of these.
+/// The size for the head of a response and a small body, which often arrive together.
 pub(crate) const SMALL: usize = 32 * 1024;
 
-/// What is read of a client at once. Measured on uploads: as quick as 256 KiB, and half of what each one holds that the
+/// The size of one read from a client. Measured on uploads: as fast as 256 KiB, and half the memory of an upload that the
 /// upstream does not take.
 pub(crate) const MEDIUM: usize = 128 * 1024;
 
-/// Frames of bodies. Measured on downloads: 256 KiB is clearly better than 64 or 128 KiB.
+/// The size of one read of a response body. Measured on downloads: 256 KiB is clearly faster than 64 or 128 KiB.
 pub(crate) const LARGE: usize = 256 * 1024;
 
-/// A frame of a body and a head, sealed: one system call.
+/// The size of the TLS records for one [`LARGE`] read and a response head, which leave in one system call.
 pub(crate) const SEALED: usize = LARGE + 8 * 1024;
 
 impl Buffer {
-    /// An empty one of 32 KiB.
+    /// An empty buffer of 32 KiB.
     pub(crate) fn small() -> Self {
         Self::lend(SMALL)
     }
 
-    /// An empty one of 128 KiB.
+    /// An empty buffer of 128 KiB.
     pub(crate) fn medium() -> Self {
         Self::lend(MEDIUM)
     }
 
-    /// An empty one of 256 KiB.
+    /// An empty buffer of 256 KiB.
     pub(crate) fn large() -> Self {
         Self::lend(LARGE)
     }
 
-    /// An empty one of 264 KiB.
+    /// An empty buffer of 264 KiB, for TLS records.
     pub(crate) fn sealed() -> Self {
         Self::lend(SEALED)
     }
 
-    /// An empty one with room for `size` bytes, of at most 256 KiB.
+    /// An empty buffer for `size` bytes, or of 256 KiB if that is less.
     pub(crate) fn of(size: usize) -> Self {
         if size <= SMALL {
             Self::small()
@@ -75,46 +75,45 @@ impl Buffer {
         }
     }
 
-    /// The bytes in use.
+    /// The filled bytes.
     pub(crate) fn filled(&self) -> &[u8] {
         self.storage.get(..self.filled).unwrap_or_default()
     }
 
-    /// The same, to be changed in place.
+    /// The filled bytes, mutable.
     pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
         self.storage.get_mut(..self.filled).unwrap_or_default()
     }
 
-    /// The room behind the bytes in use.
+    /// The free space after the filled bytes.
     pub(crate) fn spare(&mut self) -> &mut [u8] {
         self.storage.get_mut(self.filled..).unwrap_or_default()
     }
 
-    /// True for one of 264 KiB.
+    /// Whether the buffer has the size for TLS records.
     pub(crate) fn is_sealed(&self) -> bool {
         self.storage.len() == SEALED
     }
 
-    /// Forgets the first `count` bytes; the others move to the front.
+    /// Removes the first `count` bytes and moves the others to the front.
     pub(crate) fn discard(&mut self, count: usize) {
         let count = count.min(self.filled);
         self.storage.copy_within(count..self.filled, 0);
         self.filled -= count;
     }
 
-    /// True when no bytes are in use.
+    /// Whether no bytes are filled.
     pub(crate) fn is_empty(&self) -> bool {
         self.filled == 0
     }
 
-    /// True when there is no room to read into.
+    /// Whether there is no free space.
     pub(crate) fn is_full(&self) -> bool {
         self.filled == self.storage.len()
     }
 
-    /// Reads once behind the bytes in use, and says how many came. They are [`Self::fresh`] until the
-    /// caller says by [`Self::grow`] how many of them to keep. None means the end of the stream, so the
-    /// buffer must not be full.
+    /// Reads once into the free space and returns the number of bytes. They are [`Self::fresh`] until the caller accepts some
+    /// of them with [`Self::grow`]. Zero bytes mean the end of the stream, so the buffer must not be full.
     pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         io: &mut S,
@@ -127,19 +126,19 @@ impl Buffer {
         Poll::Ready(Ok(self.fresh))
     }
 
-    /// What the last read brought.
+    /// The bytes that the last read brought.
     pub(crate) fn fresh(&mut self) -> &mut [u8] {
         let end = self.filled.saturating_add(self.fresh);
         self.storage.get_mut(self.filled..end).unwrap_or_default()
     }
 
-    /// Takes `more` bytes behind those in use into use.
+    /// Adds the next `more` bytes to the filled ones.
     pub(crate) fn grow(&mut self, more: usize) {
         self.filled = self.filled.saturating_add(more).min(self.storage.len());
         self.fresh = 0;
     }
 
-    /// Appends `bytes` as far as there is room.
+    /// Appends as many of `bytes` as fit.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         let count = bytes.len().min(self.spare().len());
         if let (Some(to), Some(from)) = (self.spare().get_mut(..count), bytes.get(..count)) {
@@ -148,7 +147,7 @@ impl Buffer {
         self.grow(count);
     }
 
-    /// The bytes in use, shared; the buffer goes back when the last slice is gone.
+    /// Converts the filled bytes to shared ones. The buffer returns to the pool with the last slice.
     pub(crate) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -163,7 +162,7 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let storage = mem::take(&mut self.storage);
-        // On a thread that is ending the list is gone, and the buffer just goes too.
+        // On a thread that is ending, the pool no longer exists, and the buffer is freed.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             let list = free.list(storage.len());
@@ -198,7 +197,7 @@ thread_local! {
     };
 }
 
-/// Buffers of each size that a thread keeps: 42 MiB at most.
+/// The number of buffers of each size that a thread keeps: 42 MiB at most.
 const KEPT: usize = 64;
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ impl Upstream {
         }
     }
 
-    /// Checks of endpoints that are due at `now`. [`Health`](health) says when they are.
+    /// Checks of endpoints that are due at `now`. `health::Health` says when they are.
     pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = Check> {
         let always = self.nodes.len() > 1;
         let nodes = self.nodes.iter();

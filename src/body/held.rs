@@ -1,17 +1,20 @@
-//! What unread HTTP/2 request bodies hold, and the cap on what those of all connections hold together.
+//! The bound on the memory of unread HTTP/2 request bodies, for all connections together (`limits.h2_memory`).
 //!
-//! `connection` reports what it reads and asks before it reads; [`Inbound`](super::Inbound) reports what it takes. On
-//! HTTP/1 nothing is held: there a body is read from the socket when it is asked for.
+//! `connection` reports how many bytes it reads, and asks before it reads more. [`Inbound`](super::Inbound) reports how many
+//! bytes the upstream took. On HTTP/1, no bytes wait in memory, because the proxy reads a body from the socket only when the
+//! upstream takes more.
 //!
-//! A window that has been announced cannot be taken back, and hyper has no way to announce less to a connection that
-//! runs. So what is bounded is the reading. The cap is shared by client network group (an IPv4 address, or an IPv6 /48):
-//! while a group holds more than is left of the cap, a connection of that group that holds more than [`FLOOR`] is not read
-//! from. A single group therefore holds at most half of the cap, and the connections of others are read on. This cannot lock up. What a paused connection holds is in memory already, so whoever takes it
-//! needs no further byte of that socket; and a request whose upstream does not take it ends by a deadline of its own,
-//! which gives up its body. Either way the connection comes below the floor, and is read from again.
+//! A flow-control window that was announced to a client cannot be taken back, and hyper cannot announce a smaller window on
+//! an open connection. The proxy therefore bounds what it reads. Client network groups (an IPv4 address, or an IPv6 /48)
+//! share the limit: while a group holds more than is left of the limit, the proxy does not read from those of its connections
+//! that hold more than [`FLOOR`]. A single group therefore holds at most half of the limit, and the connections of other
+//! groups continue. No deadlock is possible. The bytes that a paused connection holds are in memory, so the upstream can
+//! take them without another byte from the socket; a request whose upstream takes nothing ends by its own deadline, which
+//! drops the body. In both cases the connection falls below the threshold, and the proxy reads from it again.
 //!
-//! What is counted is bytes of the connection, not of bodies: frame heads, padding and frames of streams that are gone
-//! are never taken. That error does not grow, since nothing is held once every body that is open waits for data.
+//! The count is of bytes on the connection, not of bytes in bodies: frame headers, padding, and frames of closed streams are
+//! counted when they are read, and no body ever reports them as taken. This error does not accumulate, because the count is
+//! reset to zero whenever every open body waits for data.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -24,7 +27,7 @@ mod part;
 
 pub(super) use part::Part;
 
-/// The cap, and what all connections hold of it.
+/// The limit, and the number of bytes that all connections hold.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -42,23 +45,23 @@ struct Group {
     paused: Mutex<Vec<Weak<Holding>>>,
 }
 
-/// What one connection holds. All calls come from the thread of the connection.
+/// The number of bytes that one connection holds. All calls come from the thread of the connection.
 #[derive(Debug)]
 pub struct Holding {
     budget: Arc<Budget>,
     group: Arc<Group>,
     held: AtomicUsize,
     open: AtomicUsize,
-    /// Bodies of `open` that have asked for data since the last of theirs came.
+    /// The number of open bodies that were polled without success since their last data.
     waiting: AtomicUsize,
-    /// Pauses that began and pauses that ended: odd during one.
+    /// The number of starts and ends of pauses together; it is odd during a pause.
     turns: AtomicU64,
     is_listed: AtomicBool,
     reader: Mutex<Option<Waker>>,
 }
 
 impl Budget {
-    /// A cap of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             limit: AtomicUsize::new(limit),
@@ -68,13 +71,13 @@ impl Budget {
         }
     }
 
-    /// Another cap, for connections that are open too.
+    /// Changes the limit, for open connections as well.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
         self.wake_groups();
     }
 
-    /// What is held now, without less than [`FLOOR`] of each connection.
+    /// The number of bytes that are held now. Of each connection, only multiples of [`FLOOR`] count.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
@@ -86,7 +89,7 @@ impl Budget {
         group.held.load(Ordering::Relaxed) > left
     }
 
-    /// A connection of `group` held `before` and holds `now`.
+    /// Changes the share of one connection of `group` from `before` to `now`.
     fn change(&self, group: &Group, before: usize, now: usize) {
         if now > before {
             self.held.fetch_add(now - before, Ordering::Relaxed);
@@ -143,7 +146,7 @@ impl Budget {
 }
 
 impl Holding {
-    /// Of a connection that has read nothing yet, of a client of `group`.
+    /// Creates the share of a connection that has read nothing yet, of a client of `group`.
     pub fn new(budget: &Arc<Budget>, group: NetworkGroup) -> Arc<Self> {
         Arc::new(Self {
             budget: Arc::clone(budget),
@@ -157,29 +160,29 @@ impl Holding {
         })
     }
 
-    /// The connection is about to read, and all requests that it has read are known.
+    /// Must be called before the connection reads, when every request that it has read so far has its body registered.
     pub fn begin_turn(&self) {
         self.settle();
     }
 
-    /// `count` bytes were read.
+    /// Records that the connection read `count` bytes.
     pub fn read(&self, count: usize) {
         let held = self.held.load(Ordering::Relaxed);
         self.set(held.saturating_add(count));
     }
 
-    /// Ready when the connection may be read from.
+    /// Ready if the connection may read. Otherwise the task is woken when it may.
     pub fn poll_read_on(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()> {
         if self.must_pause() {
             *lock(&self.reader) = Some(cx.waker().clone());
             if !self.is_listed.swap(true, Ordering::Relaxed) {
                 self.budget.list(self);
             }
-            // Another thread may have brought the sum down before this one was on the list.
+            // Check again after registering: another worker may have released memory before this waker was on the list.
             if self.must_pause() {
                 self.note(true);
-                // No body will say that it took anything: what was read are other frames, or requests that are not
-                // known before this turn ends. The next one sees.
+                // No open body can report progress: the bytes are other frames, or requests whose bodies are registered
+                // only after this poll. Poll again, so that `begin_turn` can reset the count.
                 if self.is_settled() {
                     cx.waker().wake_by_ref();
                 }
@@ -190,8 +193,8 @@ impl Holding {
         Poll::Ready(())
     }
 
-    /// True when the connection was not read from for some of the time since `seen`, which is brought up to now: a
-    /// client that could not be heard was not silent.
+    /// Whether the proxy paused reading from the connection at any time since `seen`, which is updated. The time of a pause
+    /// does not count as inactivity of the client.
     pub fn has_paused(&self, seen: &mut u64) -> bool {
         let turns = self.turns.load(Ordering::Relaxed);
         let had = turns != *seen || turns % 2 == 1;
@@ -216,7 +219,7 @@ impl Holding {
         self.resume();
     }
 
-    /// A body that waits has taken all of its data, and a connection whose bodies all wait holds none.
+    /// Resets the count if every open body waits for data, because then no data is left.
     fn settle(&self) {
         if self.is_settled() {
             self.set(0);
@@ -254,17 +257,19 @@ impl Drop for Holding {
     }
 }
 
-/// What a connection counts for in the sum: all threads share that, so small requests leave it alone.
+/// The part of a connection's bytes that counts in the sum. All threads share the sum, so requests smaller than [`FLOOR`]
+/// do not touch it.
 fn shared(held: usize) -> usize {
     held - held % FLOOR
 }
 
-/// Each change to what is behind a lock here is one push or one swap.
+/// Locks a mutex and ignores poisoning: every change behind these locks is a single push or swap.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What any connection may hold: about the window that HTTP/2 begins with (RFC 9113 section 6.9.2).
+/// Bytes that every connection may hold whatever the others hold: about the initial window of HTTP/2 (RFC 9113 section
+/// 6.9.2).
 pub const FLOOR: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! A body that tells what moves in it and how it ended: the access log and the metrics are fed from here.
+//! A body that reports its bytes and its end to an observer, for the access log and the metrics.
 //!
-//! Made by `service` around an answer's body, and around a client's.
+//! `service` wraps the bodies of requests and responses in it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,19 +13,19 @@ use super::{Body, Error};
 /// How a body ended.
 #[derive(Debug)]
 pub enum End<'a> {
-    /// Every byte was handed on.
+    /// Every byte was passed on.
     Whole,
-    /// The source broke off.
+    /// The source of the body failed.
     Broken(&'a Error),
-    /// The reader went away before the end.
+    /// The reader dropped the body before its end.
     Dropped,
 }
 
-/// Told once, when a body ends.
+/// Receives the progress and the end of a body.
 pub trait Observer: Send {
-    /// So many more bytes were handed on.
+    /// Called after `bytes` more bytes were passed on.
     fn moved(&mut self, bytes: usize);
-    /// The body ended after `bytes` bytes.
+    /// Called once, when the body ended after `bytes` bytes.
     fn ended(self: Box<Self>, bytes: u64, end: End<'_>);
 }
 
@@ -85,7 +85,7 @@ impl http_body::Body for Observed {
 }
 
 impl Drop for Observed {
-    /// hyper drops a body whose end it knows by its length without asking for the `None` after it.
+    /// hyper drops a body of known length after its last byte, without polling for the `None` after it.
     fn drop(&mut self) {
         let end = if self.body.is_end_stream() {
             End::Whole

@@ -1,34 +1,34 @@
-//! The least a peer must move, over the time in which it alone is waited for.
+//! The minimum rate of a transfer (`limits.floor_rate`), over the time in which the proxy waits for the client.
 //!
-//! Held by whatever waits for a client: `Inbound` for what it sends, `connection` for what it takes.
+//! `Inbound` has one monitor for what a client sends, and `connection` one for what a client reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// So many bytes a second, averaged over a time.
+/// A minimum rate, averaged over a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Floor {
-    /// Bytes a second.
+    /// Bytes per second.
     pub rate: u64,
-    /// The time over which a peer may be slower for a while.
+    /// The time over which the rate is averaged.
     pub window: Duration,
 }
 
-/// How a peer does against its floor.
+/// Compares a client's rate with the minimum.
 ///
-/// Time counts only while the peer is waited for: one that waits for the gate, or for what is behind the gate, is not
-/// slow. The window begins anew whenever its bytes have moved, so a peer that becomes slow after it was fast is given
-/// one window, and one that is never slower than the floor is never late.
+/// Time counts only while the proxy waits for the client; a client that waits for the proxy or for the upstream is not slow.
+/// The window restarts whenever the bytes of a whole window have moved. A client that becomes slow after it was fast
+/// therefore has one window, and a client that is never slower than the minimum is never too slow.
 #[derive(Debug)]
 pub struct Pace {
     floor: Floor,
     bytes: AtomicU64,
-    /// Microseconds of waiting in the present window.
+    /// Microseconds in which the proxy waited for the client, in the current window.
     waited: AtomicU64,
 }
 
 impl Pace {
-    /// Nothing has moved yet.
+    /// Creates a monitor before the first byte.
     pub fn new(floor: Floor) -> Self {
         Self {
             floor,
@@ -37,7 +37,7 @@ impl Pace {
         }
     }
 
-    /// `bytes` moved, after a wait of `waited` for the peer.
+    /// Records `bytes`, for which the proxy waited `waited`.
     pub fn moved(&self, bytes: usize, waited: Duration) {
         let moved = self.bytes.load(Ordering::Relaxed) + bytes as u64;
         if moved >= self.due() {
@@ -53,18 +53,18 @@ impl Pace {
         }
     }
 
-    /// How long the present wait may last before the peer is too slow.
+    /// How long the current wait may last before the client is too slow.
     pub fn left(&self) -> Duration {
         let waited = Duration::from_micros(self.waited.load(Ordering::Relaxed));
         self.floor.window.saturating_sub(waited)
     }
 
-    /// The floor's bytes a second.
+    /// The minimum rate in bytes per second.
     pub fn rate(&self) -> u64 {
         self.floor.rate
     }
 
-    /// Bytes that must move in a window.
+    /// The number of bytes that must move within one window.
     fn due(&self) -> u64 {
         let millis = u64::try_from(self.floor.window.as_millis()).unwrap_or(u64::MAX);
         (self.floor.rate.saturating_mul(millis) / 1000).max(1)

@@ -1,6 +1,6 @@
-//! What is known of a client's body, and of how its request ended: shared by who reads, who serves and who logs.
+//! The progress of a request body, and the reason for which the proxy aborted the request.
 //!
-//! Made by `connection` for each request; `Inbound` counts in it, the access log reads it.
+//! `connection` creates one for each request, [`Inbound`](super::Inbound) counts bytes in it, and the access log reads it.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -8,27 +8,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::held::{Holding, Part};
 
-/// How much of a client's body has come, and whether all of it has; shared with the access log.
+/// How many bytes of a request body have arrived, and whether it is complete.
 #[derive(Debug, Default)]
 pub struct Received {
     bytes: AtomicU64,
     ended: AtomicBool,
     cut: OnceLock<Cut>,
-    /// On HTTP/2, where what has come waits in memory.
+    /// The body's share of the connection's memory; on HTTP/2 only, where received bytes wait in memory.
     part: Option<Arc<Part>>,
 }
 
-/// Why the gate itself ended a request whose answer was not out.
+/// Why the proxy aborted a request before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The gate drains, and the time for it was over.
+    /// The graceful shutdown reached `limits.drain`.
     Drain,
-    /// The client took nothing, or too little, for too long.
+    /// The client read nothing, or too little, for too long.
     Timeout,
 }
 
 impl Received {
-    /// Of a body whose bytes count in `holding` until they are taken.
+    /// Creates the state of a body whose bytes count in `holding` until the upstream takes them.
     pub fn held_in(holding: &Arc<Holding>) -> Self {
         Self {
             part: Some(Part::new(holding)),
@@ -36,40 +36,40 @@ impl Received {
         }
     }
 
-    /// Bytes that have come so far.
+    /// The number of bytes that have arrived.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts `more` bytes; how many have come now.
+    /// Adds `more` bytes and returns the sum.
     pub(super) fn count(&self, more: usize) -> u64 {
         self.bytes.fetch_add(more as u64, Ordering::Relaxed) + more as u64
     }
 
-    /// True once the client has sent its last byte.
+    /// Whether the body is complete.
     pub fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Notes that there is nothing to come, as for a request without a body.
+    /// Records that the body is complete, or that the request has none.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.close();
     }
 
-    /// Notes that nobody takes any more of the body.
+    /// Records that no more of the body will be read.
     pub fn close(&self) {
         if let Some(part) = &self.part {
             part.close();
         }
     }
 
-    /// Notes that the gate ends the request; the first reason stays.
+    /// Records why the proxy aborts the request; the first reason stays.
     pub fn note_cut(&self, why: Cut) {
         let _ = self.cut.set(why);
     }
 
-    /// Why the gate ended the request, if it did.
+    /// Why the proxy aborted the request, if it did.
     pub fn cut(&self) -> Option<Cut> {
         self.cut.get().copied()
     }

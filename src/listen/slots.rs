@@ -42,7 +42,7 @@ pub struct Slot {
 
 impl Slots {
     /// At most `connections` in all and `of_one_network` from one client network. No network
-    /// and no group holds more than half (see [`FairShare`]).
+    /// and no group holds more than half (see `FairShare`).
     pub fn new(connections: usize, of_one_network: usize) -> Self {
         let clients = Clients {
             open: Mutex::new(FairShare::new(connections, of_one_network)),

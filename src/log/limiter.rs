@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Admits [`LINES`] lines of one kind in each window of a minute, and counts those that it leaves out.
+/// Admits `LINES` lines of one kind in each window of a minute, and counts those that it leaves out.
 #[derive(Debug, Default)]
 pub struct LogLimiter {
     state: Mutex<State>,

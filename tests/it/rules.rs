@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::support::proxy;
 
-/// A module imports only from levels below its own, and from modules that stand before it on its own level. `src/lib.rs`
-/// has the same table.
+/// A module imports only from levels below its own, and from modules that stand before it on its own level.
+/// `ARCHITECTURE.md` has the same table.
 const LEVELS: [&[&str]; 14] = [
     &[
         "addr",
@@ -118,13 +118,14 @@ fn the_table_of_modules_is_the_documents_and_the_codes() {
         .collect();
     declared.push("main");
     assert_eq!(declared, ordered, "the mod lines of src/lib.rs");
+    let architecture = read("ARCHITECTURE.md");
     for (level, modules) in LEVELS.iter().enumerate() {
-        let row = lib
+        let row = architecture
             .lines()
-            .find(|line| line.starts_with(&format!("//! | {level} ")))
-            .unwrap_or_else(|| panic!("src/lib.rs has no row for level {level}"));
+            .find(|line| line.starts_with(&format!("| {level} ")))
+            .unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for level {level}"));
         let named: Vec<_> = row.split('`').skip(1).step_by(2).collect();
-        assert_eq!(named, **modules, "the row of level {level} in src/lib.rs");
+        assert_eq!(named, **modules, "level {level} in ARCHITECTURE.md");
     }
     for file in sources() {
         let name = file.module.first().map_or("", String::as_str);
@@ -187,38 +188,6 @@ fn no_file_is_a_drawer() {
         ];
         assert!(!words.contains(&stem.as_ref()), "{}", file.display());
     }
-}
-
-#[test]
-fn the_text_speaks_of_the_program_alone() {
-    let mut found = Vec::new();
-    let documents = ["README.md", "CHANGELOG.md", "proxy.toml", "deny.toml"];
-    let files = all_below("src")
-        .into_iter()
-        .chain(all_below("examples"))
-        .chain(all_below("benches"))
-        .chain(documents.map(|name| root().join(name)));
-    for path in files {
-        let text = fs::read_to_string(&path).unwrap().to_lowercase();
-        for (number, line) in text.lines().enumerate() {
-            let mut words = line.split(|c: char| !c.is_alphanumeric());
-            let word =
-                words.any(|word| ["helper", "helpers", "scratch", "todo", "fixme"].contains(&word));
-            let phrases = [
-                "issue #",
-                "this session",
-                "last session",
-                "earlier session",
-                "/work/",
-                "notes/",
-            ];
-            let phrase = phrases.iter().any(|phrase| line.contains(phrase));
-            if word || phrase {
-                found.push(format!("{}:{}: {line}", path.display(), number + 1));
-            }
-        }
-    }
-    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
@@ -329,43 +298,152 @@ fn every_example_is_accepted() {
 }
 
 #[test]
-fn the_readme_shows_what_is_there() {
-    let readme = read("README.md");
-    let blocks: Vec<_> = readme
-        .split("```toml\n")
-        .skip(1)
+fn every_toml_block_of_the_documents_is_accepted() {
+    let mut count = 0;
+    for (name, text) in documents() {
+        for block in blocks(&text, "toml") {
+            count += 1;
+            assert!(!parsed(&name, block).sites.is_empty(), "{name}: {block}");
+        }
+    }
+    assert!(count >= 6, "{count} blocks");
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let headings = |text: &str| -> Vec<String> {
+        let titles = text.lines().filter(|line| line.starts_with('#'));
+        let slug = |title: &str| {
+            let kept = |c: char| c.is_alphanumeric() || c == ' ' || c == '-';
+            let words: String = title.chars().filter(|c| kept(*c)).collect();
+            words.trim().to_lowercase().replace(' ', "-")
+        };
+        titles.map(slug).collect()
+    };
+    let mut broken = Vec::new();
+    for (name, text) in documents() {
+        let folder = root().join(&name).parent().unwrap().to_owned();
+        let links = text.split("](").skip(1);
+        for link in links.map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() {
+                root().join(&name)
+            } else {
+                folder.join(path)
+            };
+            let is_there = target.exists()
+                && (heading.is_empty()
+                    || headings(&fs::read_to_string(&target).unwrap())
+                        .iter()
+                        .any(|own| own == heading));
+            if !is_there {
+                broken.push(format!("{name}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_key_that_the_documents_name_exists() {
+    let tables = [
+        "listen.",
+        "log.",
+        "state.",
+        "tls.",
+        "limits.",
+        "site.",
+        "route.",
+        "acme.",
+        "throttle.",
+    ];
+    let mut unknown = Vec::new();
+    for (name, text) in documents() {
+        for quoted in quoted(&text) {
+            let key = quoted.split([' ', '=']).next().unwrap_or_default();
+            let path = key
+                .strip_prefix("route.")
+                .map_or_else(|| key.to_owned(), |rest| format!("site.route.{rest}"));
+            let is_key = KEYS
+                .iter()
+                .any(|known| *known == path || known.starts_with(&format!("{path}.")));
+            if !is_key && tables.iter().any(|table| key.starts_with(table)) {
+                unknown.push(format!("{name}: {key}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
+}
+
+/// The command line is parsed up to `--help`, which comes last and ends the program: an unknown subcommand or option before
+/// it is an error.
+#[test]
+fn every_command_that_the_documents_name_is_parsed() {
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (name, text) in documents() {
+        for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
+            let line = line.split(" #").next().unwrap_or(line);
+            let line = line.split(" > ").next().unwrap_or(line);
+            let words: Vec<_> = line.split_whitespace().collect();
+            let is_first = |word: &&str| !["sudo", "-u"].contains(word);
+            // `sudo -u tidegate tidegate check` runs the second `tidegate`.
+            let command = match words.iter().position(is_first) {
+                Some(at) if words.get(at) == Some(&"tidegate") => {
+                    let is_user = words.get(at + 1) == Some(&"tidegate");
+                    &words[at + 1 + usize::from(is_user)..]
+                }
+                _ => continue,
+            };
+            count += 1;
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+                .args(command)
+                .arg("--help")
+                .output()
+                .unwrap();
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                wrong.push(format!("{name}: {line}: {said}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 8, "{count} commands");
+}
+
+/// The documents for users and developers, by their paths from the top.
+fn documents() -> Vec<(String, String)> {
+    let mut names: Vec<_> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ]
+    .map(str::to_owned)
+    .into();
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            names.push(format!("docs/{name}"));
+        }
+    }
+    names.sort();
+    let read = |name: String| {
+        let text = read(&name);
+        (name, text)
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// The fenced blocks of one language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    let starts = text.split(fence.as_str()).skip(1);
+    starts
         .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        assert!(!parsed("README.md", block).sites.is_empty());
-    }
-    for link in readme
-        .split("](")
-        .skip(1)
-        .map(|rest| rest.split(')').next().unwrap())
-    {
-        assert!(
-            link.starts_with("https://") || root().join(link).exists(),
-            "README.md links to {link}"
-        );
-    }
-    for quoted in quoted(&readme) {
-        let key = quoted.split([' ', '=']).next().unwrap_or_default();
-        let path = key
-            .strip_prefix("route.")
-            .map_or_else(|| key.to_owned(), |rest| format!("site.route.{rest}"));
-        let tables = [
-            "listen.", "log.", "state.", "tls.", "limits.", "site.", "route.",
-        ];
-        let is_key = KEYS
-            .iter()
-            .any(|known| *known == path || known.starts_with(&format!("{path}.")));
-        assert!(
-            is_key || !tables.iter().any(|table| key.starts_with(table)),
-            "README.md names {key}"
-        );
-    }
+        .collect()
 }
 
 /// A gate that treats clients by their names is wrong about the next one.
@@ -403,37 +481,55 @@ fn nobody_asks_what_program_the_client_is() {
 }
 
 #[test]
-fn every_test_in_the_readmes_table_of_clients_exists() {
-    let readme = read("README.md");
-    let section = readme.split("\n## Clients\n").nth(1).unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let rows: Vec<_> = section
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| |"))
-        .collect();
-    assert!(rows.len() >= 8, "{rows:?}");
-    let mut missing = Vec::new();
-    for row in rows {
-        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
-        assert_eq!(cells.len(), OPERATIONS + 1, "{row}");
-        for cell in cells.iter().skip(1) {
-            let mut tests = quoted(cell).peekable();
-            // What a client has no words for is said with a dash, or with the number of a note.
-            assert!(
-                tests.peek().is_some() || cell.starts_with('–'),
-                "{cell} in {row}"
-            );
-            missing.extend(tests.filter(|test| !is_real_test(test)).map(str::to_owned));
+fn every_yes_in_the_table_of_clients_is_shown_by_a_test() {
+    let text = read("docs/clients.md");
+    let (table, tests) = text.split_once("\n## Which test shows what\n").unwrap();
+    let header = table.lines().find(|line| line.starts_with("| | ")).unwrap();
+    let operations = header.trim_matches('|').split('|').count() - 1;
+    let mut shown = BTreeSet::new();
+    let (mut client, mut missing) = ("", Vec::new());
+    for line in tests.lines() {
+        if let Some(name) = line
+            .strip_prefix("- ")
+            .and_then(|line| line.strip_suffix(':'))
+        {
+            client = name;
+        }
+        let Some((what, test)) = line.rsplit_once(": `") else {
+            continue;
+        };
+        if !line.trim_start().starts_with("- ") {
+            continue;
+        }
+        let test = test.trim_end_matches('`');
+        if !is_real_test(test) {
+            missing.push(test.to_owned());
+        }
+        if let Some(what) = what.strip_prefix("  - ") {
+            shown.extend(what.split(", ").map(|what| (client, what.to_owned())));
         }
     }
     assert!(
         missing.is_empty(),
         "no such tests in tests/real: {missing:?}"
     );
+    let mut count = 0;
+    for row in table
+        .lines()
+        .filter(|line| line.starts_with("| ") && *line != header)
+    {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), operations + 1, "{row}");
+        let claimed = cells.iter().filter(|cell| **cell == "yes").count();
+        let found = shown
+            .iter()
+            .filter(|(client, _)| *client == cells[0])
+            .count();
+        assert_eq!(claimed, found, "{row}");
+        count += 1;
+    }
+    assert!(count >= 8, "{count} clients");
 }
-
-/// The columns of the table of clients.
-const OPERATIONS: usize = 8;
 
 /// `tokens::name` is in tests/real/tokens.rs, `clients::docker::name` in tests/real/clients/docker.rs.
 fn is_real_test(test: &str) -> bool {

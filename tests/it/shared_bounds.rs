@@ -22,12 +22,25 @@ use crate::support::client::dial;
 use crate::support::h2::{H2, block_on, collect, send, until};
 use crate::support::proxy::directory;
 use crate::support::{Answer, Ask, Client, OK, PATIENCE, Proxy, Registry, config, pattern};
+use crate::upstream_shares;
 
 type Case = fn();
 
 /// The rows of the table, each with its case.
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 12] = [
     ("Open connections", connections),
+    (
+        "Requests to one address of an upstream",
+        upstream_shares::a_network_has_half_of_what_is_free_and_its_48_two_thirds,
+    ),
+    (
+        "Requests that wait for an upstream",
+        upstream_shares::requests_that_wait_give_way_to_networks_with_fewer,
+    ),
+    (
+        "Requests that only wait for their own client",
+        upstream_shares::an_unread_response_is_broken_off_when_too_many_are_unread,
+    ),
     ("Password checks that wait", password_checks),
     ("Wrong passwords", wrong_passwords),
     ("Forms at the token endpoint", token_forms),

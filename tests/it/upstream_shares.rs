@@ -244,7 +244,7 @@ fn a_thousand_requests_of_one_client_are_all_served() {
 }
 
 #[test]
-fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
+pub(crate) fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
     let (registry, barrier) = held_registry();
     let proxy = start(&registry, "upstream_connections = 12\nupstream_queue = 200");
     let count = |of: &str| {
@@ -275,9 +275,46 @@ fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
     drop(held);
 }
 
+/// One client network fills the queue. Another one gets a free connection meanwhile, and the next one a place in the queue.
+#[test]
+pub(crate) fn requests_that_wait_give_way_to_networks_with_fewer() {
+    let (registry, barrier) = held_registry();
+    let proxy = start(&registry, "upstream_connections = 2\nupstream_queue = 2");
+    let manifest = Ask::alice("GET", "/v2/a/manifests/x");
+    std::thread::scope(|scope| {
+        let (done, answered) = std::sync::mpsc::channel();
+        let begin = |client: &'static str| {
+            let (done, proxy, manifest) = (done.clone(), &proxy, &manifest);
+            scope.spawn(move || {
+                let (status, _) = ask_from(proxy, client, manifest);
+                done.send((client, status)).unwrap();
+            });
+        };
+        // One of the four is with the registry, two wait, and there is no place for the last: two addresses of one /64
+        // share what their network has.
+        let home = ["2001:db8:1:1::1", "2001:db8:1:1::2"];
+        for client in [home[0], home[1], home[0], home[1]] {
+            begin(client);
+        }
+        let (client, status) = answered.recv_timeout(PATIENCE).unwrap();
+        assert!(home.contains(&client) && status == 503, "{client} {status}");
+        begin("192.0.2.7");
+        wait_held(&registry, 2);
+        // The queue is full, and the network that has most in it gives way.
+        begin("192.0.2.8");
+        let (client, status) = answered.recv_timeout(PATIENCE).unwrap();
+        assert!(home.contains(&client) && status == 503, "{client} {status}");
+        barrier.open();
+        let rest: Vec<_> = (0..4)
+            .map(|_| answered.recv_timeout(PATIENCE).unwrap())
+            .collect();
+        assert!(rest.iter().all(|(_, status)| *status == 200), "{rest:?}");
+    });
+}
+
 /// The last resort: there are as many unread responses as may be, and others wait.
 #[test]
-fn an_unread_response_is_broken_off_when_too_many_are_unread() {
+pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
     let registry = registry();
     let proxy = start(&registry, "upstream_connections = 2");
     block_on(async {

@@ -1,7 +1,7 @@
 //! What is shared by everybody: anyone pulls `public/`, alice pushes there and to `team/`, and `secret/` is bob's alone.
 //! Each client keeps to it, and each says in words what it may not.
 //!
-//! README.md has a table of these tests, and `tests/it/rules.rs` holds it against them.
+//! `docs/clients.md` has a table of these tests, and `tests/it/rules.rs` compares it with them.
 
 use crate::lab::{Curl, Image, Lab, MIB, OTHER, Outcome, PASSWORD, USER, run};
 

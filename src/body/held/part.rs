@@ -1,6 +1,6 @@
-//! One body's part in its connection's holding, and the waker by which it learns of new data.
+//! The share of one request body in the bytes that its HTTP/2 connection holds.
 //!
-//! Held by [`Received`](crate::body::Received), on HTTP/2 only.
+//! [`Received`](crate::body::Received) owns it, on HTTP/2 only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use std::task::{Wake, Waker};
 
 use super::Holding;
 
-/// One body's part in its connection's holding.
+/// The share of one request body. It tells its connection whether the body is open and whether it waits for data.
 #[derive(Debug)]
 pub(in crate::body) struct Part {
     holding: Arc<Holding>,
@@ -16,14 +16,14 @@ pub(in crate::body) struct Part {
     is_waiting: AtomicBool,
 }
 
-/// Wakes the task of a body that waits, and notes that it has data now.
+/// A waker that marks the body as not waiting before it wakes the task that polls it.
 struct Woken {
     part: Arc<Part>,
     task: Waker,
 }
 
 impl Part {
-    /// Of a body that is open.
+    /// Registers an open body.
     pub(in crate::body) fn new(holding: &Arc<Holding>) -> Arc<Self> {
         holding.open.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
@@ -33,18 +33,18 @@ impl Part {
         })
     }
 
-    /// The connection's.
+    /// The share of the connection.
     pub(in crate::body) fn holding(&self) -> &Holding {
         &self.holding
     }
 
-    /// `count` bytes were taken.
+    /// Records that the upstream took `count` bytes.
     pub(in crate::body) fn take(&self, count: usize) {
         self.go_on();
         self.holding.take(count);
     }
 
-    /// There was nothing to take; the waker of the asking was [`Self::waker`].
+    /// Records that a poll with [`Self::waker`] found no data.
     pub(in crate::body) fn wait(&self) {
         if self.is_open.load(Ordering::Relaxed) && !self.is_waiting.swap(true, Ordering::Relaxed) {
             self.holding.waiting.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +52,7 @@ impl Part {
         }
     }
 
-    /// No more is taken.
+    /// Records that no more of the body will be taken.
     pub(in crate::body) fn close(&self) {
         self.go_on();
         if self.is_open.swap(false, Ordering::Relaxed) {
@@ -61,7 +61,7 @@ impl Part {
         }
     }
 
-    /// Wakes `task` once there is data.
+    /// A waker that wakes `task` when there is data.
     pub(in crate::body) fn waker(self: &Arc<Self>, task: &Waker) -> Waker {
         Waker::from(Arc::new(Woken {
             part: Arc::clone(self),
