@@ -94,13 +94,11 @@ fn start(lab: &Lab, case: &Case, port: u16, dir: &TempDir) -> Service {
 fn clients_of_both_versions_are_served_and_logged() {
     let lab = Lab::behind_balancers();
     let login = format!("{USER}:{PASSWORD}");
-    let mut expected = 0;
-    for case in &CASES {
+    for (earlier, case) in CASES.iter().enumerate() {
         let dir = TempDir::new().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let port = free_port();
         let _balancer = start(&lab, case, port, &dir);
-        expected += 1;
         for client in CLIENTS {
             let mut curl = lab.command("curl");
             curl.args(["--silent", "--show-error", "--output", "/dev/null"])
@@ -121,7 +119,7 @@ fn clients_of_both_versions_are_served_and_logged() {
             let words = format!(" client={client} ");
             wait_until(&format!("{}: the access log has{words}", case.name), || {
                 let log = lab.access_log();
-                log.iter().filter(|line| line.contains(&words)).count() == expected
+                log.iter().filter(|line| line.contains(&words)).count() == earlier + 1
             });
         }
     }
