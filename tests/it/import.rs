@@ -119,7 +119,8 @@ fn no_text_promises_that_an_import_opens_nothing() {
     let mut texts = vec![("--help".to_owned(), crate::binary::text(&help.stdout))];
     for name in [
         "README.md",
-        "src/lib.rs",
+        "docs/from-nginx.md",
+        "docs/decisions.md",
         "src/config/nginx.rs",
         "examples/debian/tidegate.1",
     ] {
