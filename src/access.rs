@@ -16,12 +16,12 @@ mod who;
 
 pub use actions::Actions;
 pub use grants::{Grant, Grants, Subjects};
-pub use pattern::{Malformed, Pattern};
-pub use who::Who;
+pub use pattern::{MalformedPattern, Pattern};
+pub use who::Principal;
 
 /// What a request asks for.
 #[derive(Debug)]
-pub enum Asked {
+pub enum RequestedAccess {
     /// An operation of the registry API; it is forwarded as rebuilt from its parsed form.
     Operation(Operation),
     /// The list of repositories, of which some lie under other routes: nobody gets it unseen.
@@ -30,7 +30,7 @@ pub enum Asked {
     Path(String),
 }
 
-impl Asked {
+impl RequestedAccess {
     /// What is asked of the registry API.
     pub fn operation(&self) -> Option<&Operation> {
         match self {
@@ -54,15 +54,17 @@ impl Asked {
 /// Proof that an identity may have what it asked for. Made here only.
 #[derive(Debug)]
 pub struct Permit {
-    asked: Asked,
+    asked: RequestedAccess,
 }
 
 impl Permit {
     /// The target to send upstream: path and query.
     pub fn target(&self) -> String {
         match &self.asked {
-            Asked::Operation(operation) | Asked::SharedList(operation) => operation.target(),
-            Asked::Path(target) => target.clone(),
+            RequestedAccess::Operation(operation) | RequestedAccess::SharedList(operation) => {
+                operation.target()
+            }
+            RequestedAccess::Path(target) => target.clone(),
         }
     }
 
@@ -74,23 +76,23 @@ impl Permit {
 
 /// What an identity may have of what it asked for.
 #[derive(Debug)]
-pub enum Permitted {
+pub enum Authorization {
     /// All of it.
     Whole(Permit),
     /// Of the list of repositories, those that it may pull.
-    Part(Listing),
+    Part(CatalogFilter),
 }
 
 /// The right to read the list of repositories, page by page, and to show some of it. Made here only.
 #[derive(Debug)]
-pub struct Listing {
+pub struct CatalogFilter {
     access: Access,
     user: Option<String>,
     network: bool,
     operation: Operation,
 }
 
-impl Listing {
+impl CatalogFilter {
     /// What was asked for, with the client's own page.
     pub fn operation(&self) -> &Operation {
         &self.operation
@@ -99,13 +101,13 @@ impl Listing {
     /// A page of the list, to be read by the gate: of `size`, or of the upstream's own choice, after `last`.
     pub fn page(&self, size: Option<usize>, last: Option<&str>) -> Permit {
         Permit {
-            asked: Asked::Operation(self.operation.clone().at_page(size, last)),
+            asked: RequestedAccess::Operation(self.operation.clone().at_page(size, last)),
         }
     }
 
     /// Whether the identity may learn that there is such a repository. A name that no request can have is nobody's.
     pub fn shows(&self, repository: &str) -> bool {
-        let who = Who {
+        let who = Principal {
             user: self.user.as_deref(),
             network: self.network,
         };
@@ -145,10 +147,16 @@ impl Access {
     /// A mount reads its source: without the right to pull there, a plain upload starts; with the right and a token that
     /// lacks it, another token is asked for. A path outside of the registry API is in no grant, so with grants it is
     /// nobody's.
-    pub fn permit(&self, identity: &Identity, asked: Asked) -> Result<Permitted, Denied> {
+    pub fn permit(
+        &self,
+        identity: &Identity,
+        asked: RequestedAccess,
+    ) -> Result<Authorization, Denied> {
         let asked = match self {
             Self::Granted(grants) => granted(grants, identity, asked)?,
-            Self::Verified if !Who::from(identity).is_known() => return Err(denied(identity)),
+            Self::Verified if !Principal::from(identity).is_known() => {
+                return Err(denied(identity));
+            }
             Self::Everyone | Self::Verified => asked,
         };
         let asked = match identity.scope() {
@@ -156,26 +164,32 @@ impl Access {
             None => asked,
         };
         Ok(match self.in_part(identity, asked) {
-            Ok(listing) => Permitted::Part(listing),
-            Err(asked) => Permitted::Whole(Permit { asked }),
+            Ok(listing) => Authorization::Part(listing),
+            Err(asked) => Authorization::Whole(Permit { asked }),
         })
     }
 
     /// A list of which the identity may see some only; or what was asked for, to be had as it is. An upstream that
     /// knows who is asking decides itself what it lists.
-    fn in_part(&self, identity: &Identity, asked: Asked) -> Result<Listing, Asked> {
+    fn in_part(
+        &self,
+        identity: &Identity,
+        asked: RequestedAccess,
+    ) -> Result<CatalogFilter, RequestedAccess> {
         let sees_all = match self {
             Self::Granted(grants) => grants.pulls_everything(identity),
             Self::Everyone | Self::Verified => true,
         };
         let operation = match asked {
-            Asked::SharedList(operation) if !identity.is_left_to_upstream() => operation,
-            Asked::Operation(operation) if operation.action() == Action::Catalog && !sees_all => {
+            RequestedAccess::SharedList(operation) if !identity.is_left_to_upstream() => operation,
+            RequestedAccess::Operation(operation)
+                if operation.action() == Action::Catalog && !sees_all =>
+            {
                 operation
             }
             whole => return Err(whole),
         };
-        Ok(Listing {
+        Ok(CatalogFilter {
             access: self.clone(),
             user: identity.user().map(str::to_owned),
             network: identity.is_network(),
@@ -188,7 +202,7 @@ impl Access {
     /// who shows a token for nobody in particular, where something is granted to anyone: another token would not mend
     /// the request. All others are asked to log in.
     pub fn admit(&self, identity: &Identity) -> Result<(), Denied> {
-        let is_known = Who::from(identity).is_known();
+        let is_known = Principal::from(identity).is_known();
         let is_admitted = match self {
             Self::Everyone => true,
             Self::Verified => is_known,
@@ -205,7 +219,7 @@ impl Access {
     /// repository. The same judgement as [`Self::permit`]'s, for what is no request: the scope of a token.
     pub fn allows<'a>(
         &self,
-        who: impl Into<Who<'a>>,
+        who: impl Into<Principal<'a>>,
         action: Action,
         repository: Option<&str>,
     ) -> bool {
@@ -224,11 +238,15 @@ impl Access {
 }
 
 /// What the grants leave of `asked`.
-fn granted(grants: &Grants, identity: &Identity, asked: Asked) -> Result<Asked, Denied> {
+fn granted(
+    grants: &Grants,
+    identity: &Identity,
+    asked: RequestedAccess,
+) -> Result<RequestedAccess, Denied> {
     let Some(operation) = asked.operation() else {
         return Err(denied(identity));
     };
-    let who = Who::from(identity);
+    let who = Principal::from(identity);
     let is_ping_let_in = operation.action() == Action::Ping && is_let_in(grants, identity);
     if !is_ping_let_in && !grants.allows(who, operation.action(), operation.repository()) {
         return Err(denied(identity));
@@ -252,7 +270,7 @@ fn is_let_in(grants: &Grants, identity: &Identity) -> bool {
 /// A mount whose source is still named here has passed [`granted`]: the client may pull there and lacks the token for it
 /// only. It is asked for another one, by a challenge with both scopes, and can still mount. A source that the client may
 /// not pull never gets here, so its mount is a plain upload whatever the token says.
-fn within(scope: &Scope, asked: Asked) -> Result<Asked, Denied> {
+fn within(scope: &Scope, asked: RequestedAccess) -> Result<RequestedAccess, Denied> {
     let operation = asked.operation().ok_or(Denied::Scope)?;
     if !scope.allows(operation.repository(), operation.action()) {
         return Err(Denied::Scope);
@@ -311,9 +329,9 @@ mod tests {
         open.authenticate(&headers, client).await.unwrap()
     }
 
-    fn operation(method: &Method, path: &str, query: Option<&str>) -> Asked {
+    fn operation(method: &Method, path: &str, query: Option<&str>) -> RequestedAccess {
         match Operation::parse(method, path, query) {
-            Ok(Parsed::Operation(operation)) => Asked::Operation(operation),
+            Ok(Parsed::Operation(operation)) => RequestedAccess::Operation(operation),
             other => panic!("{other:?}"),
         }
     }
@@ -335,7 +353,7 @@ mod tests {
         assert!(!may(Method::GET, "/v2/secret/tags/list"));
         // Clients decide by this one whether to log in.
         assert!(!may(Method::GET, "/v2/"));
-        let path = Asked::Path("/metrics".to_owned());
+        let path = RequestedAccess::Path("/metrics".to_owned());
         assert!(matches!(
             access.permit(&nobody, path),
             Err(Denied::Anonymous)
@@ -354,7 +372,7 @@ mod tests {
         ] {
             let query = format!("mount={DIGEST}{from}");
             let asked = operation(&Method::POST, "/v2/drop/a/blobs/uploads/", Some(&query));
-            let Ok(Permitted::Whole(permit)) = access.permit(&nobody, asked) else {
+            let Ok(Authorization::Whole(permit)) = access.permit(&nobody, asked) else {
                 panic!("no permit for {from:?}");
             };
             assert_eq!(permit.target().contains("mount="), mounts, "{from:?}");
@@ -365,7 +383,7 @@ mod tests {
     #[tokio::test]
     async fn the_list_is_permitted_in_part_only() {
         let asked = operation(&Method::GET, "/v2/_catalog", Some("n=5&last=b"));
-        let Ok(Permitted::Part(listing)) = open().permit(&anonymous().await, asked) else {
+        let Ok(Authorization::Part(listing)) = open().permit(&anonymous().await, asked) else {
             panic!("not in part");
         };
         assert!(listing.shows("pub/a") && listing.shows("drop/a"));

@@ -14,9 +14,9 @@ use http::header::{HeaderValue, USER_AGENT};
 use http::{Method, Version, request};
 
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::body::Received;
-use crate::log::{LogLine, Sink};
-use crate::metrics::{self, Board, Reason, Refused, Running, SiteCounts};
+use crate::body::UploadState;
+use crate::log::{LogLine, LogWriter};
+use crate::metrics::{self, ActivityTracker, Reason, Refused, SiteCounts, TransferGuard};
 use crate::registry::{Action, Operation};
 
 mod ended;
@@ -30,7 +30,7 @@ pub use request_id::RequestId;
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     /// The log's writing end.
-    pub sink: Sink,
+    pub sink: LogWriter,
     /// One JSON object a line, else words.
     pub json: bool,
 }
@@ -40,14 +40,14 @@ pub struct AccessLog {
 pub struct Record {
     log: Option<AccessLog>,
     began: Instant,
-    received: Arc<Received>,
+    received: Arc<UploadState>,
     is_client_gone: bool,
     /// Of its site, or of none.
     counts: Arc<SiteCounts>,
     is_site_known: bool,
     operation: metrics::Operation,
     /// While it is on the board of what moves.
-    running: Option<Running>,
+    running: Option<TransferGuard>,
     facts: Facts,
 }
 
@@ -83,7 +83,7 @@ impl Record {
     pub fn begin(
         log: Option<&AccessLog>,
         client: ClientAddr,
-        received: Arc<Received>,
+        received: Arc<UploadState>,
         elsewhere: &Arc<SiteCounts>,
         parts: &request::Parts,
     ) -> Box<Self> {
@@ -166,7 +166,7 @@ impl Record {
     }
 
     /// The proxy answers itself, for this reason. The board shows it, unless it is the 401 with which every login begins.
-    pub fn refused(&mut self, why: String, reason: Reason, board: &Board) {
+    pub fn refused(&mut self, why: String, reason: Reason, board: &ActivityTracker) {
         self.counts.shard().refused(reason);
         if reason == Reason::ClientGone {
             // What is answered now nobody reads.
@@ -297,19 +297,19 @@ mod tests {
 
     use super::*;
     use crate::addr::PeerAddr;
-    use crate::body::Cut;
+    use crate::body::AbortReason;
     use crate::log::Destination;
 
     /// How a request ended that was under way when `end` was done.
-    fn ended(end: impl FnOnce(&Received)) -> String {
+    fn ended(end: impl FnOnce(&UploadState)) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let lost = |_| String::new();
         let log = AccessLog {
-            sink: Sink::open(Destination::File(path.clone()), lost).unwrap(),
+            sink: LogWriter::open(Destination::File(path.clone()), lost).unwrap(),
             json: false,
         };
-        let received = Arc::<Received>::default();
+        let received = Arc::<UploadState>::default();
         let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
         let (parts, ()) = http::Request::new(()).into_parts();
         let elsewhere = Arc::new(SiteCounts::new(""));
@@ -329,8 +329,14 @@ mod tests {
     #[test]
     fn who_ended_a_request_is_told() {
         assert_eq!(ended(|_| ()), "client_abort");
-        assert_eq!(ended(|received| received.note_cut(Cut::Drain)), "drain");
-        assert_eq!(ended(|received| received.note_cut(Cut::Timeout)), "timeout");
+        assert_eq!(
+            ended(|received| received.note_cut(AbortReason::Drain)),
+            "drain"
+        );
+        assert_eq!(
+            ended(|received| received.note_cut(AbortReason::Timeout)),
+            "timeout"
+        );
         assert_eq!(ended(|_| panic!("as it was told to")), "panic");
     }
 }

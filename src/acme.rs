@@ -1,7 +1,7 @@
 //! Certificates from a certificate authority that speaks ACME (RFC 8555), got and renewed without anyone's doing.
 //!
 //! `snapshot` makes an [`Acme`] from the sites with `tls = "acme"`; `server` calls [`Renewals::turn`] again and again on
-//! the main runtime, with the snapshot of that moment. What is issued goes into the [`Shown`] that handshakes look at, and
+//! the main runtime, with the snapshot of that moment. What is issued goes into the [`CertSlot`] that handshakes look at, and
 //! into a file. Nothing of this is on the way of a request: the authority's questions are answered by
 //! [`tls::challenges`](crate::tls::challenges).
 
@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use crate::tls::certs::{self, Pair};
-use crate::tls::challenges::{Answering, Challenges};
+use crate::tls::certs::{self, CertifiedPair};
+use crate::tls::challenges::{AlpnChallengeResolver, Challenges};
 use crate::tls::normal;
-use crate::tls::shown::Shown;
-use crate::upstream::Trust;
+use crate::tls::shown::CertSlot;
+use crate::upstream::ServerRoots;
 
 mod account;
 mod attempt;
@@ -41,31 +41,31 @@ pub struct Settings {
     /// Where the authority may write to.
     pub email: Option<String>,
     /// Whose certificate the directory itself must show.
-    pub trust: Trust,
+    pub trust: ServerRoots,
     /// Whether there is a plain HTTP listener, so that http-01 can be tried.
     pub http: bool,
 }
 
 /// A host, and what is shown for it: nothing until its first certificate.
-pub struct Kept {
+pub struct ManagedHost {
     /// Lower case, without a trailing dot.
     host: String,
-    shown: Arc<Shown>,
+    shown: Arc<CertSlot>,
 }
 
-impl Kept {
+impl ManagedHost {
     /// Lower case, without a trailing dot.
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// What handshakes get.
-    pub fn shown(&self) -> &Arc<Shown> {
+    pub fn shown(&self) -> &Arc<CertSlot> {
         &self.shown
     }
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for ManagedHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kept({}, {:?})", self.host, self.shown)
     }
@@ -77,7 +77,7 @@ pub struct Acme {
     settings: Settings,
     store: Store,
     challenges: Arc<Challenges>,
-    hosts: Vec<Arc<Kept>>,
+    hosts: Vec<Arc<ManagedHost>>,
 }
 
 impl Acme {
@@ -113,11 +113,11 @@ impl Acme {
         &mut self,
         host: &str,
         old: Option<&Self>,
-        shown: Option<Arc<Pair>>,
+        shown: Option<Arc<CertifiedPair>>,
         now: OffsetDateTime,
-    ) -> (Arc<Kept>, Option<certs::Error>) {
+    ) -> (Arc<ManagedHost>, Option<certs::Error>) {
         let host = normal(host);
-        let same = |known: &&Arc<Kept>| known.host == host;
+        let same = |known: &&Arc<ManagedHost>| known.host == host;
         if let Some(known) = self.hosts.iter().find(same) {
             return (Arc::clone(known), None);
         }
@@ -130,24 +130,24 @@ impl Acme {
             Ok(stored) => (stored, None),
             Err(error) => (None, Some(error)),
         };
-        let is_good = |pair: &Arc<Pair>| pair.covers(&host) && pair.not_after() > now;
+        let is_good = |pair: &Arc<CertifiedPair>| pair.covers(&host) && pair.not_after() > now;
         let meanwhile = || Some((*shown.filter(is_good)?).clone());
         let pair = stored.or_else(meanwhile);
-        let shown = pair.map_or_else(Shown::empty, |pair| Shown::new(pair, now));
-        let kept = Arc::new(Kept { host, shown });
+        let shown = pair.map_or_else(CertSlot::empty, |pair| CertSlot::new(pair, now));
+        let kept = Arc::new(ManagedHost { host, shown });
         self.hosts.push(Arc::clone(&kept));
         (kept, error)
     }
 
     /// Where a host's certificate and key are kept.
-    pub fn file(&self, kept: &Kept) -> PathBuf {
+    pub fn file(&self, kept: &ManagedHost) -> PathBuf {
         self.store.certificate(&kept.host)
     }
 
     /// For handshakes.
-    pub fn answering(&self) -> Answering {
+    pub fn answering(&self) -> AlpnChallengeResolver {
         let hosts = self.hosts.iter().map(|kept| kept.host.clone());
-        Answering::new(Arc::clone(&self.challenges), hosts.collect())
+        AlpnChallengeResolver::new(Arc::clone(&self.challenges), hosts.collect())
     }
 
     /// What the authority is answered.

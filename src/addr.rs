@@ -22,13 +22,13 @@ pub struct ClientAddr(IpAddr);
 
 /// What one client may be taken to have to itself: an IPv4 address, or 64 bits of an IPv6 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Network(IpAddr);
+pub struct ClientNetwork(IpAddr);
 
 /// The client networks that share one turn where clients wait: an IPv4 address, or an IPv6 /48.
 ///
-/// Providers assign a whole /48 or /56 to one subscriber (RFC 6177), who then has 256 to 65,536 [`Network`]s.
+/// Providers assign a whole /48 or /56 to one subscriber (RFC 6177), who then has 256 to 65,536 [`ClientNetwork`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NetworkGroup(IpAddr);
+pub struct ClientNetworkGroup(IpAddr);
 
 impl PeerAddr {
     /// From the socket; an IPv4 peer on an IPv6 socket is an IPv4 peer.
@@ -65,8 +65,8 @@ impl ClientAddr {
     }
 
     /// The network it counts for: whoever has one address of an IPv6 network has all of them.
-    pub fn network(self) -> Network {
-        Network(match self.0 {
+    pub fn network(self) -> ClientNetwork {
+        ClientNetwork(match self.0 {
             IpAddr::V4(_) => self.0,
             IpAddr::V6(address) => {
                 let network = u128::from(address) >> 64 << 64;
@@ -76,10 +76,10 @@ impl ClientAddr {
     }
 }
 
-impl Network {
+impl ClientNetwork {
     /// The group that the network shares its turns with.
-    pub fn group(self) -> NetworkGroup {
-        NetworkGroup(match self.0 {
+    pub fn group(self) -> ClientNetworkGroup {
+        ClientNetworkGroup(match self.0 {
             IpAddr::V4(_) => self.0,
             IpAddr::V6(address) => {
                 let group = u128::from(address) >> 80 << 80;
@@ -89,7 +89,7 @@ impl Network {
     }
 }
 
-impl fmt::Display for NetworkGroup {
+impl fmt::Display for ClientNetworkGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             IpAddr::V4(address) => address.fmt(f),
@@ -98,7 +98,7 @@ impl fmt::Display for NetworkGroup {
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for ClientNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             IpAddr::V4(address) => address.fmt(f),

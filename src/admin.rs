@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::addr::PeerAddr;
-use crate::listen::{Room, Slot, Slots};
+use crate::listen::{Capacity, ConnectionLimit, ConnectionPermit};
 
 mod answer;
 mod gate;
@@ -31,27 +31,27 @@ mod page;
 mod ready;
 mod reloads;
 
-pub use gate::{Gate, Phase};
+pub use gate::{LifecyclePhase, ServerState};
 pub use history::History;
 pub use reloads::{Outcome, Reloads};
 
 /// What answers on the admin listener, whatever its address; a copy is the same one.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    gate: Arc<Gate>,
-    slots: Slots,
+    gate: Arc<ServerState>,
+    slots: ConnectionLimit,
     strangers: Arc<Semaphore>,
 }
 
 /// Who is asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asker {
+enum AdminPeer {
     /// Who may open the socket's file.
     Local,
     Peer(PeerAddr),
 }
 
-impl fmt::Display for Asker {
+impl fmt::Display for AdminPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local => f.write_str("unix"),
@@ -62,22 +62,22 @@ impl fmt::Display for Asker {
 
 impl Admin {
     /// Shows this gate.
-    pub fn new(gate: Arc<Gate>) -> Self {
+    pub fn new(gate: Arc<ServerState>) -> Self {
         Self {
             gate,
-            slots: Slots::new(CONNECTIONS, OF_ONE_CLIENT),
+            slots: ConnectionLimit::new(CONNECTIONS, OF_ONE_CLIENT),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
         }
     }
 
     /// The slots of its connections.
-    pub fn slots(&self) -> Slots {
+    pub fn slots(&self) -> ConnectionLimit {
         self.slots.clone()
     }
 
     /// Serves a connection on a task of its own; needs a runtime.
-    pub fn serve_tcp(&self, stream: StdStream, peer: PeerAddr, slot: Slot) {
-        let stranger = if self.may_ask(Asker::Peer(peer)) {
+    pub fn serve_tcp(&self, stream: StdStream, peer: PeerAddr, slot: ConnectionPermit) {
+        let stranger = if self.may_ask(AdminPeer::Peer(peer)) {
             None
         } else {
             // He is told why, unless there are many of him.
@@ -90,22 +90,22 @@ impl Admin {
         tokio::spawn(async move {
             // What the system does not let this runtime watch is closed.
             if let Ok(stream) = TcpStream::from_std(stream) {
-                admin.serve(stream, Asker::Peer(peer)).await;
+                admin.serve(stream, AdminPeer::Peer(peer)).await;
             }
             drop((slot, stranger));
         });
     }
 
     /// The same for one that came over a socket in the file system.
-    pub fn serve_unix(&self, stream: UnixStream, room: Room) {
+    pub fn serve_unix(&self, stream: UnixStream, room: Capacity) {
         let admin = self.clone();
         tokio::spawn(async move {
-            admin.serve(stream, Asker::Local).await;
+            admin.serve(stream, AdminPeer::Local).await;
             drop(room);
         });
     }
 
-    async fn serve<IO>(self, stream: IO, asker: Asker)
+    async fn serve<IO>(self, stream: IO, asker: AdminPeer)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -126,10 +126,10 @@ impl Admin {
         }
     }
 
-    fn may_ask(&self, asker: Asker) -> bool {
+    fn may_ask(&self, asker: AdminPeer) -> bool {
         match asker {
-            Asker::Local => true,
-            Asker::Peer(peer) => {
+            AdminPeer::Local => true,
+            AdminPeer::Peer(peer) => {
                 let address = peer.ip().to_canonical();
                 address.is_loopback() || self.gate.snapshot().admin.allow.contains(address)
             }

@@ -27,17 +27,17 @@ mod throttle;
 pub mod token;
 mod verified;
 
-pub use admission::Admission;
-use admission::Verdict;
+use admission::Decision;
+pub use admission::NetworkPolicy;
 use basic::{Credentials, is_basic};
 pub use challenge::{Challenge, challenge};
 pub use hashing::Settings as HashingSettings;
 pub use identity::Identity;
-use identity::Kind;
-pub use logins::Logins;
-use logins::Unchecked;
+use identity::IdentityKind;
+pub use logins::PasswordVerifier;
+use logins::VerifyError;
 pub use throttle::Settings as ThrottleSettings;
-use token::Tokens;
+use token::TokenIssuer;
 pub use token::service::TokenService;
 
 /// Why there is no identity.
@@ -65,7 +65,7 @@ pub enum Error {
     Network,
     /// No telling what token is asked for.
     #[error(transparent)]
-    Malformed(#[from] token::form::Malformed),
+    Malformed(#[from] token::form::MalformedRequest),
     /// More than one `Authorization` field: which one counts would be a guess.
     #[error("more than one Authorization field")]
     Twice,
@@ -84,7 +84,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Authenticator {
     mode: Mode,
-    admission: Admission,
+    admission: NetworkPolicy,
 }
 
 #[derive(Debug)]
@@ -97,19 +97,19 @@ enum Mode {
 #[derive(Debug)]
 struct Basic {
     users: Arc<LiveUsers>,
-    logins: Arc<Logins>,
+    logins: Arc<PasswordVerifier>,
     /// Decoded credentials longer than this, in bytes, are wrong.
     size: usize,
     challenge: HeaderValue,
     /// In token mode.
-    tokens: Option<Box<Tokens>>,
+    tokens: Option<Box<TokenIssuer>>,
 }
 
 impl Authenticator {
     /// HTTP Basic against a password file; `challenge` is made by [`challenge`].
     pub fn basic(
         users: Arc<LiveUsers>,
-        logins: Arc<Logins>,
+        logins: Arc<PasswordVerifier>,
         size: usize,
         challenge: HeaderValue,
     ) -> Self {
@@ -125,19 +125,19 @@ impl Authenticator {
     fn of(mode: Mode) -> Self {
         Self {
             mode,
-            admission: Admission::default(),
+            admission: NetworkPolicy::default(),
         }
     }
 
     /// The same, for these client networks.
     #[must_use]
-    pub fn admitting(self, admission: Admission) -> Self {
+    pub fn admitting(self, admission: NetworkPolicy) -> Self {
         Self { admission, ..self }
     }
 
     /// The same, with tokens for who has given his password, and for anyone: then these are what is asked for.
     #[must_use]
-    pub fn with_tokens(mut self, tokens: Tokens) -> Self {
+    pub fn with_tokens(mut self, tokens: TokenIssuer) -> Self {
         if let Mode::Basic(basic) = &mut self.mode {
             basic.tokens = Some(Box::new(tokens));
         }
@@ -157,8 +157,8 @@ impl Authenticator {
     /// Refuses clients of networks from which nobody may come; the networks ask for no more than the address.
     pub fn admit(&self, client: ClientAddr) -> Result<(), Error> {
         match self.admission.judge(client) {
-            Verdict::Refused => Err(Error::Network),
-            Verdict::Credentials | Verdict::Enough => Ok(()),
+            Decision::Refused => Err(Error::Network),
+            Decision::Credentials | Decision::Enough => Ok(()),
         }
     }
 
@@ -173,12 +173,12 @@ impl Authenticator {
     ) -> Result<Identity, Error> {
         self.admit(client)?;
         let proved = self.prove(headers, client).await;
-        if self.admission.judge(client) != Verdict::Enough {
+        if self.admission.judge(client) != Decision::Enough {
             return proved;
         }
         let identity = match proved {
             Err(Error::Wrong | Error::Unusable | Error::Token | Error::TooMany { .. }) => {
-                Identity::of(Kind::Anonymous)
+                Identity::of(IdentityKind::Anonymous)
             }
             other => other?,
         };
@@ -187,10 +187,10 @@ impl Authenticator {
 
     async fn prove(&self, headers: &HeaderMap, client: ClientAddr) -> Result<Identity, Error> {
         match &self.mode {
-            Mode::Open => Ok(Identity::of(Kind::Anonymous)),
+            Mode::Open => Ok(Identity::of(IdentityKind::Anonymous)),
             Mode::LeftToUpstream => {
                 single(headers)?;
-                Ok(Identity::of(Kind::LeftToUpstream))
+                Ok(Identity::of(IdentityKind::LeftToUpstream))
             }
             Mode::Basic(basic) => match (&basic.tokens, single(headers)?) {
                 (Some(tokens), Some(header)) if !is_basic(header.as_bytes()) => {
@@ -256,10 +256,10 @@ impl Basic {
         client: ClientAddr,
     ) -> Result<Identity, Error> {
         let Some(header) = header else {
-            return Ok(Identity::of(Kind::Anonymous));
+            return Ok(Identity::of(IdentityKind::Anonymous));
         };
         match Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Unusable)? {
-            None => Ok(Identity::of(Kind::Anonymous)),
+            None => Ok(Identity::of(IdentityKind::Anonymous)),
             Some(credentials) => self.check(users, credentials, client).await,
         }
     }
@@ -290,10 +290,10 @@ impl Basic {
         {
             Ok(true) => Ok(identity),
             Ok(false) => Err(Error::Wrong),
-            Err(Unchecked::Busy) => Err(Error::Busy),
-            Err(Unchecked::TooMany(after)) => {
+            Err(VerifyError::Busy) => Err(Error::Busy),
+            Err(VerifyError::TooMany(after)) => {
                 // Whoever guesses on waits for his answers, and does not keep the gate busy with them.
-                tokio::time::sleep(after.min(PENANCE)).await;
+                tokio::time::sleep(after.min(DELAY)).await;
                 Err(Error::TooMany { after })
             }
         }
@@ -310,4 +310,4 @@ fn single(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
 }
 
 /// How long a refused guess waits for its answer.
-const PENANCE: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_secs(1);

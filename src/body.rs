@@ -20,11 +20,11 @@ mod observed;
 mod pace;
 mod received;
 
-pub use held::{Budget, FLOOR, Holding};
-pub use inbound::Inbound;
-pub use observed::{End, Observer};
-pub use pace::{Floor, Pace};
-pub use received::{Cut, Received};
+pub use held::{ConnectionShare, MIN_UNTHROTTLED, RecvBudget};
+pub use inbound::RequestBody;
+pub use observed::{BodyEnd, Observer};
+pub use pace::{MinRate, RateMonitor};
+pub use received::{AbortReason, UploadState};
 
 /// A body of bytes: empty, whole, or streamed.
 pub struct Body {
@@ -114,7 +114,7 @@ impl Body {
 
     /// The same body, whose end, whole or broken, is told to `observer` exactly once.
     pub fn observed(self, observer: Box<dyn Observer>) -> Self {
-        Self::stream(observed::Observed::new(self, observer))
+        Self::stream(observed::ObservedBody::new(self, observer))
     }
 }
 

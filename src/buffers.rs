@@ -173,14 +173,14 @@ impl Drop for Buffer {
     }
 }
 
-struct Free {
+struct FreeList {
     small: Vec<Box<[u8]>>,
     medium: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
     sealed: Vec<Box<[u8]>>,
 }
 
-impl Free {
+impl FreeList {
     fn list(&mut self, size: usize) -> &mut Vec<Box<[u8]>> {
         match size {
             SMALL => &mut self.small,
@@ -192,8 +192,8 @@ impl Free {
 }
 
 thread_local! {
-    static FREE: RefCell<Free> = const {
-        RefCell::new(Free { small: Vec::new(), medium: Vec::new(), large: Vec::new(), sealed: Vec::new() })
+    static FREE: RefCell<FreeList> = const {
+        RefCell::new(FreeList { small: Vec::new(), medium: Vec::new(), large: Vec::new(), sealed: Vec::new() })
     };
 }
 

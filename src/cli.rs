@@ -19,29 +19,29 @@ mod serve;
 
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, about = "The gate in front of a container registry", after_help = EXAMPLES)]
-struct Words {
+struct CliArgs {
     #[command(subcommand)]
-    command: Verb,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum CliCommand {
     /// Serve until told to stop (HUP reloads, USR1 reopens logs, USR2 upgrades, TERM drains)
-    Serve(Which),
+    Serve(ConfigArgs),
     /// Make the gate that serves with this configuration read it again, and say what came of it (as nginx -s reload)
-    Reload(Which),
+    Reload(ConfigArgs),
     /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
-    Check(check::Checking),
+    Check(check::CheckArgs),
     /// Add, remove, try and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
-    Htpasswd(htpasswd::Verb),
+    Htpasswd(htpasswd::HtpasswdCommand),
     /// Make a proxy.toml out of the files of another proxy
     #[command(subcommand)]
     Import(import::Verb),
 }
 
 #[derive(Debug, clap::Args)]
-struct Which {
+struct ConfigArgs {
     /// The configuration
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = DEFAULT)]
     file: PathBuf,
@@ -49,12 +49,12 @@ struct Which {
 
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
-    match Words::parse().command {
-        Verb::Serve(which) => serve::run(&which.file),
-        Verb::Reload(which) => reload::run(&which.file),
-        Verb::Check(checking) => check::run(&checking),
-        Verb::Htpasswd(verb) => htpasswd::run(&verb),
-        Verb::Import(verb) => import::run(&verb),
+    match CliArgs::parse().command {
+        CliCommand::Serve(which) => serve::run(&which.file),
+        CliCommand::Reload(which) => reload::run(&which.file),
+        CliCommand::Check(checking) => check::run(&checking),
+        CliCommand::Htpasswd(verb) => htpasswd::run(&verb),
+        CliCommand::Import(verb) => import::run(&verb),
     }
 }
 

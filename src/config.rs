@@ -14,16 +14,16 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::access::{Grants, Subjects};
-use crate::auth::{Admission, HashingSettings, ThrottleSettings};
+use crate::auth::{HashingSettings, NetworkPolicy, ThrottleSettings};
 use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
-use crate::site::{Cors, Response};
-use crate::tls::trust::Demand;
+use crate::site::{Cors, StaticResponse};
+use crate::tls::trust::ClientAuthMode;
 use crate::{bounded_file, connection, service, tls, upstream};
 
 use document::Document;
-use problem::{Place, Problem, Problems};
-use table::Placed;
+use problem::{Position, Problem, Problems};
+use table::Spanned;
 
 mod acme;
 mod auth;
@@ -102,11 +102,11 @@ pub struct Log {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places {
     /// `log.file`
-    pub log_file: Option<Place>,
+    pub log_file: Option<Position>,
     /// `log.access_file`
-    pub access_file: Option<Place>,
+    pub access_file: Option<Position>,
     /// `state.dir`
-    pub state_dir: Option<Place>,
+    pub state_dir: Option<Position>,
 }
 
 /// A certificate authority that speaks ACME.
@@ -117,7 +117,7 @@ pub struct Acme {
     /// Where it may write to.
     pub email: Option<String>,
     /// The file of the CAs that the directory's own certificate is checked by, in place of the system's.
-    pub directory_ca: Option<Placed<PathBuf>>,
+    pub directory_ca: Option<Spanned<PathBuf>>,
 }
 
 /// One `[[site]]`.
@@ -128,22 +128,22 @@ pub struct Site {
     /// Where its certificate comes from.
     pub certificate: Certificate,
     /// What its clients must show.
-    pub clients: Option<Clients>,
+    pub clients: Option<ClientAuth>,
     /// What clients are told instead of what they addressed.
     pub external: Option<Origin>,
     /// Those that lead to an upstream.
     pub routes: Vec<Route>,
     /// Those that the gate answers itself.
-    pub responses: Vec<Response>,
+    pub responses: Vec<StaticResponse>,
 }
 
 /// The client certificates that a site takes.
 #[derive(Clone, Debug)]
-pub struct Clients {
+pub struct ClientAuth {
     /// A PEM file of those who issue them.
-    pub ca: Placed<PathBuf>,
+    pub ca: Spanned<PathBuf>,
     /// Whether one must come.
-    pub demand: Demand,
+    pub demand: ClientAuthMode,
 }
 
 /// Where a certificate comes from.
@@ -152,21 +152,21 @@ pub enum Certificate {
     /// Two PEM files.
     Files {
         /// The chain, the site's own certificate first.
-        cert: Placed<PathBuf>,
+        cert: Spanned<PathBuf>,
         /// Its key.
         key: PathBuf,
     },
     /// Issued by a CA of the gate's own.
-    SelfSigned(Place),
+    SelfSigned(Position),
     /// Issued by an authority that is asked while the gate serves, one for each host.
-    Acme(Place),
+    Acme(Position),
 }
 
 /// One `[[site.route]]`.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Where its `auth`, or that of its site, is written.
-    pub auth_place: Place,
+    pub auth_place: Position,
     /// The prefix.
     pub path: String,
     /// Whether `/v2/` below it is a registry's.
@@ -182,11 +182,11 @@ pub struct Route {
     /// Fields set and removed.
     pub edits: HeaderEdits,
     /// Client networks.
-    pub admission: Admission,
+    pub admission: NetworkPolicy,
     /// Origins whose pages may use it.
     pub cors: Cors,
     /// Who may do what; `None` is every verified user, everything.
-    pub granted: Option<Granted>,
+    pub granted: Option<RouteGrants>,
 }
 
 /// A route's `upstream`.
@@ -195,20 +195,20 @@ pub struct Upstream {
     /// Nobody is trusted yet.
     pub settings: upstream::Settings,
     /// Where its addresses are written.
-    pub place: Place,
+    pub place: Position,
     /// The file of the CAs to be trusted in place of the system's.
-    pub ca: Option<Placed<PathBuf>>,
+    pub ca: Option<Spanned<PathBuf>>,
 }
 
 /// The `[[site.route.grant]]` tables of a route.
 #[derive(Clone, Debug)]
-pub struct Granted {
+pub struct RouteGrants {
     /// With their groups resolved.
     pub grants: Arc<Grants>,
     /// Every user who is named, himself or in a group.
-    pub named: Vec<Placed<String>>,
+    pub named: Vec<Spanned<String>>,
     /// Every pattern with `{user}` in it, and whom it is for.
-    pub homes: Vec<(Placed<String>, Subjects)>,
+    pub homes: Vec<(Spanned<String>, Subjects)>,
 }
 
 /// How a route learns who is asking.
@@ -217,18 +217,18 @@ pub enum Auth {
     /// HTTP Basic.
     Basic {
         /// The password file.
-        htpasswd: Placed<PathBuf>,
+        htpasswd: Spanned<PathBuf>,
         /// The `WWW-Authenticate` value.
         challenge: HeaderValue,
     },
     /// Tokens of the gate's own, for HTTP Basic.
     Token {
         /// The password file.
-        htpasswd: Placed<PathBuf>,
+        htpasswd: Spanned<PathBuf>,
         /// The `WWW-Authenticate` value of the token endpoint.
         challenge: HeaderValue,
         /// Where the secret is; in [`Config::state_dir`] when none is named.
-        secret: Option<Placed<units::Secret>>,
+        secret: Option<Spanned<units::Secret>>,
         /// How long a token is good for.
         lifetime: Duration,
     },

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
 
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::body::{Body, Budget, Floor, Received};
+use crate::body::{Body, MinRate, RecvBudget, UploadState};
 use crate::metrics::{Connections, Protocol};
 use crate::tls::{self, HandshakeError, Tls};
 
@@ -38,11 +38,11 @@ mod stream;
 mod streams;
 mod watch;
 
-pub use arrival::Arrival;
-pub use drain::{Drain, Drainer};
+pub use arrival::AcceptedConnection;
+pub use drain::{ShutdownSignal, ShutdownTrigger};
 pub use early_response::EarlyResponses;
-use stream::Watched;
-use watch::Watch;
+use stream::MonitoredSocket;
+use watch::ConnectionState;
 
 /// What bounds a connection; every wait in it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Settings {
     /// A write that makes no progress.
     pub write_idle: Duration,
     /// The least a client that is waited for takes of an answer.
-    pub floor: Floor,
+    pub floor: MinRate,
     /// Streams at once on one HTTP/2 connection.
     pub h2_streams: u32,
     /// Streams of one HTTP/2 connection that may be reset, by either side, before it is to end.
@@ -71,22 +71,22 @@ pub struct Settings {
 
 /// What a connection is held to.
 #[derive(Clone, Debug)]
-pub struct Terms<'a> {
+pub struct ConnectionContext<'a> {
     /// Its bounds.
     pub settings: &'a Settings,
     /// The cap on what unread request bodies of HTTP/2 hold, all connections together.
-    pub budget: &'a Arc<Budget>,
+    pub budget: &'a Arc<RecvBudget>,
     /// The streams that are kept after an early response, of all connections.
     pub early_responses: &'a Arc<EarlyResponses>,
     /// How it learns that the gate drains.
-    pub drain: Drain,
+    pub drain: ShutdownSignal,
     /// Where it counts.
     pub counts: &'a Connections,
 }
 
 /// What a request should know of the connection it came over.
 #[derive(Debug)]
-pub struct Info {
+pub struct ConnectionInfo {
     /// The other end of the socket.
     pub peer: PeerAddr,
     /// Who is there: the peer, or whom its PROXY header names.
@@ -97,12 +97,12 @@ pub struct Info {
     /// The same as a field's value, written once for all requests.
     pub client_field: HeaderValue,
     /// The handshake's result; `None` on a plain HTTP listener.
-    pub tls: Option<tls::Info>,
+    pub tls: Option<tls::TlsInfo>,
 }
 
-impl Info {
+impl ConnectionInfo {
     /// The facts of a connection from `peer`, on which `client` is.
-    pub fn new(peer: PeerAddr, client: ClientAddr, tls: Option<tls::Info>) -> Self {
+    pub fn new(peer: PeerAddr, client: ClientAddr, tls: Option<tls::TlsInfo>) -> Self {
         Self {
             peer,
             client,
@@ -113,7 +113,7 @@ impl Info {
     }
 
     /// The facts of a connection that has arrived.
-    fn of(arrival: &Arrival, tls: Option<tls::Info>) -> Self {
+    fn of(arrival: &AcceptedConnection, tls: Option<tls::TlsInfo>) -> Self {
         let mut info = Self::new(arrival.peer, arrival.client, tls);
         info.is_client_named = arrival.is_client_named;
         info
@@ -121,35 +121,40 @@ impl Info {
 }
 
 /// A request as the service gets it: hyper's, the connection's facts, and where to count its body.
-pub struct Exchange {
+pub struct IncomingRequest {
     /// The request; its body has not been read.
     pub request: Request<Incoming>,
     /// The connection's facts.
-    pub connection: Arc<Info>,
+    pub connection: Arc<ConnectionInfo>,
     /// Counts what comes of the request's body.
-    pub received: Arc<Received>,
+    pub received: Arc<UploadState>,
 }
 
 /// The future of one answer. Boxed, so that an idle connection does not keep the space for it.
-pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// What answers the requests of a connection.
-pub trait Service: Clone + Send + Unpin + 'static {
+pub trait Handler: Clone + Send + Unpin + 'static {
     /// Answers one request; a refusal is an answer too.
-    fn answer(&self, exchange: Exchange) -> Answer;
+    fn answer(&self, exchange: IncomingRequest) -> ResponseFuture;
 }
 
-impl<F> Service for F
+impl<F> Handler for F
 where
-    F: Fn(Exchange) -> Answer + Clone + Send + Unpin + 'static,
+    F: Fn(IncomingRequest) -> ResponseFuture + Clone + Send + Unpin + 'static,
 {
-    fn answer(&self, exchange: Exchange) -> Answer {
+    fn answer(&self, exchange: IncomingRequest) -> ResponseFuture {
         self(exchange)
     }
 }
 
 /// Serves a connection to an HTTPS listener until it is closed.
-pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, service: impl Service) {
+pub async fn serve_tls(
+    arrival: AcceptedConnection,
+    terms: ConnectionContext<'_>,
+    tls: Arc<Tls>,
+    service: impl Handler,
+) {
     // The room for the handshake goes with the handshake: what an idle connection keeps is what serves it.
     let opened = Box::pin(open(arrival, terms, tls, service)).await;
     if let Some(serving) = opened {
@@ -158,19 +163,19 @@ pub async fn serve_tls(arrival: Arrival, terms: Terms<'_>, tls: Arc<Tls>, servic
 }
 
 /// What serves a connection until it is closed.
-type Serving<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+type Handlers<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// The handshake; `None` where nothing comes of it.
-async fn open<S: Service>(
-    arrival: Arrival,
-    terms: Terms<'_>,
+async fn open<S: Handler>(
+    arrival: AcceptedConnection,
+    terms: ConnectionContext<'_>,
     tls: Arc<Tls>,
     service: S,
-) -> Option<Serving<'_>> {
-    let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
+) -> Option<Handlers<'_>> {
+    let watch = Arc::new(ConnectionState::new(terms.settings, terms.drain.clone()));
     let client = arrival.client;
-    let mut facts = Info::of(&arrival, None);
-    let stream = Watched::new(arrival.stream, &watch);
+    let mut facts = ConnectionInfo::of(&arrival, None);
+    let stream = MonitoredSocket::new(arrival.stream, &watch);
     let counts = terms.counts;
     let open = counts.open(Protocol::Handshake);
     let handshake = timeout_at(arrival.until, tls::accept(stream, &tls));
@@ -205,10 +210,14 @@ async fn open<S: Service>(
 }
 
 /// Serves a connection to a plain HTTP listener until it is closed.
-pub async fn serve_plain(arrival: Arrival, terms: Terms<'_>, service: impl Service) {
-    let info = Info::of(&arrival, None);
-    let watch = Arc::new(Watch::new(terms.settings, terms.drain.clone()));
-    let stream = Watched::new(arrival.stream, &watch);
+pub async fn serve_plain(
+    arrival: AcceptedConnection,
+    terms: ConnectionContext<'_>,
+    service: impl Handler,
+) {
+    let info = ConnectionInfo::of(&arrival, None);
+    let watch = Arc::new(ConnectionState::new(terms.settings, terms.drain.clone()));
+    let stream = MonitoredSocket::new(arrival.stream, &watch);
     serve::Connection::new(info, terms, watch, service)
         .http1(stream)
         .await;

@@ -11,13 +11,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-use crate::addr::{Network, NetworkGroup};
+use crate::addr::{ClientNetwork, ClientNetworkGroup};
 
 /// Entries of type `T`, each of which belongs to one client network.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     max_len: usize,
-    groups: Turns<NetworkGroup, Turns<Network, VecDeque<T>>>,
+    groups: Turns<ClientNetworkGroup, Turns<ClientNetwork, VecDeque<T>>>,
 }
 
 impl<T> FairQueue<T> {
@@ -41,7 +41,7 @@ impl<T> FairQueue<T> {
 
     /// The number of entries of one client network.
     #[cfg(test)]
-    pub(crate) fn len_of(&self, network: Network) -> usize {
+    pub(crate) fn len_of(&self, network: ClientNetwork) -> usize {
         let group = self.groups.members.get(&network.group());
         group
             .and_then(|networks| networks.members.get(&network))
@@ -56,7 +56,7 @@ impl<T> FairQueue<T> {
     ///
     /// # Errors
     /// Returns the new entry if the queue is full and no other network has a larger share.
-    pub(crate) fn push(&mut self, network: Network, entry: T) -> Result<Option<T>, T> {
+    pub(crate) fn push(&mut self, network: ClientNetwork, entry: T) -> Result<Option<T>, T> {
         let mut evicted = None;
         if self.is_full() {
             evicted = self.evict_for(network);
@@ -80,9 +80,9 @@ impl<T> FairQueue<T> {
     /// network that is passed over keeps its turn.
     pub(crate) fn pop_where(
         &mut self,
-        may_be_served: impl Fn(Network) -> bool,
-    ) -> Option<(Network, T)> {
-        let is_servable = |networks: &Turns<Network, VecDeque<T>>| {
+        may_be_served: impl Fn(ClientNetwork) -> bool,
+    ) -> Option<(ClientNetwork, T)> {
+        let is_servable = |networks: &Turns<ClientNetwork, VecDeque<T>>| {
             networks.order.iter().any(|network| may_be_served(*network))
         };
         let groups = &self.groups;
@@ -107,7 +107,7 @@ impl<T> FairQueue<T> {
     }
 
     /// The client networks that have entries in the queue, each once.
-    pub(crate) fn networks(&self) -> impl Iterator<Item = Network> {
+    pub(crate) fn networks(&self) -> impl Iterator<Item = ClientNetwork> {
         let groups = self.groups.members.values();
         groups.flat_map(|networks| networks.order.iter().copied())
     }
@@ -115,7 +115,7 @@ impl<T> FairQueue<T> {
     /// Removes and returns the oldest entry of `network` that `is_meant` accepts.
     pub(crate) fn remove(
         &mut self,
-        network: Network,
+        network: ClientNetwork,
         is_meant: impl FnMut(&T) -> bool,
     ) -> Option<T> {
         let group = network.group();
@@ -147,7 +147,7 @@ impl<T> FairQueue<T> {
         self.groups.drop_empty(|networks| networks.len);
     }
 
-    fn evict_for(&mut self, network: Network) -> Option<T> {
+    fn evict_for(&mut self, network: ClientNetwork) -> Option<T> {
         let own_group = network.group();
         let own_len = self.groups.members.get(&own_group).map_or(0, |own| own.len);
         let (group, networks) = self
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
     use crate::addr::PeerAddr;
 
-    fn network(text: &str) -> Network {
+    fn network(text: &str) -> ClientNetwork {
         let address: std::net::IpAddr = text.parse().unwrap();
         PeerAddr::new((address, 1).into()).client().network()
     }
@@ -392,7 +392,7 @@ mod tests {
         #[test]
         fn the_counts_are_those_of_a_plain_list(steps in prop::collection::vec((any::<bool>(), 0_u8..3, 0_u8..3), 0..200)) {
             let mut queue = FairQueue::new(8);
-            let mut listed: Vec<(Network, usize)> = Vec::new();
+            let mut listed: Vec<(ClientNetwork, usize)> = Vec::new();
             for (number, (is_push, group, subnet)) in steps.into_iter().enumerate() {
                 let own = network(&format!("2001:db8:{group}:{subnet}::1"));
                 if is_push {

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::addr::{Network, NetworkGroup};
+use crate::addr::{ClientNetwork, ClientNetworkGroup};
 
 /// How many of something are held, in all, by client network, and by client network group.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(crate) struct FairShare {
     limit: usize,
     network_limit: usize,
     held: usize,
-    networks: HashMap<Network, usize>,
-    groups: HashMap<NetworkGroup, usize>,
+    networks: HashMap<ClientNetwork, usize>,
+    groups: HashMap<ClientNetworkGroup, usize>,
 }
 
 impl FairShare {
@@ -40,7 +40,7 @@ impl FairShare {
     /// Takes one for `network`. Returns `false` and changes nothing if all are held or the network or its group has its
     /// share.
     #[must_use]
-    pub(crate) fn take(&mut self, network: Network) -> bool {
+    pub(crate) fn take(&mut self, network: ClientNetwork) -> bool {
         let free = self.limit.saturating_sub(self.held);
         if free == 0 || !self.has_room(network, free) {
             return false;
@@ -51,7 +51,7 @@ impl FairShare {
     }
 
     /// Gives back one that `network` holds.
-    pub(crate) fn give_back(&mut self, network: Network) {
+    pub(crate) fn give_back(&mut self, network: ClientNetwork) {
         self.held = self.held.saturating_sub(1);
         self.remove(network);
     }
@@ -59,7 +59,7 @@ impl FairShare {
     /// Counts one that `from` holds for `to` instead. Returns `false` and changes nothing if `to` or its group has its
     /// share.
     #[must_use]
-    pub(crate) fn pass(&mut self, from: Network, to: Network) -> bool {
+    pub(crate) fn pass(&mut self, from: ClientNetwork, to: ClientNetwork) -> bool {
         if from == to {
             return true;
         }
@@ -77,19 +77,19 @@ impl FairShare {
         self.held
     }
 
-    fn has_room(&self, network: Network, free: usize) -> bool {
+    fn has_room(&self, network: ClientNetwork, free: usize) -> bool {
         let of_network = self.networks.get(&network).copied().unwrap_or_default();
         let of_group = self.groups.get(&network.group());
         let group_limit = free.max(self.network_limit);
         of_network < self.network_limit && of_group.copied().unwrap_or_default() < group_limit
     }
 
-    fn add(&mut self, network: Network) {
+    fn add(&mut self, network: ClientNetwork) {
         *self.networks.entry(network).or_default() += 1;
         *self.groups.entry(network.group()).or_default() += 1;
     }
 
-    fn remove(&mut self, network: Network) {
+    fn remove(&mut self, network: ClientNetwork) {
         decrement(&mut self.networks, network);
         decrement(&mut self.groups, network.group());
     }
@@ -112,12 +112,12 @@ mod tests {
     use super::*;
     use crate::addr::PeerAddr;
 
-    fn network(text: &str) -> Network {
+    fn network(text: &str) -> ClientNetwork {
         let address: std::net::IpAddr = text.parse().unwrap();
         PeerAddr::new((address, 1).into()).client().network()
     }
 
-    fn subnet(group: u8, number: u16) -> Network {
+    fn subnet(group: u8, number: u16) -> ClientNetwork {
         network(&format!("2001:db8:{group}:{number:x}::1"))
     }
 
@@ -184,7 +184,7 @@ mod tests {
         #[test]
         fn the_counts_are_those_of_a_plain_list(steps in prop::collection::vec((0..3_u8, 0..3_u8, 0..3_u16), 0..200)) {
             let mut share = FairShare::new(12, 3);
-            let mut list: Vec<Network> = Vec::new();
+            let mut list: Vec<ClientNetwork> = Vec::new();
             for (step, group, number) in steps {
                 let own = subnet(group, number);
                 match step {

@@ -13,7 +13,7 @@ use crate::access::Permit;
 use crate::body::Body;
 use crate::registry::Operation;
 use crate::target::Target;
-use crate::upstream::{self, Answer, Upstream};
+use crate::upstream::{self, ResponseBody, Upstream};
 
 mod asker;
 mod challenges;
@@ -22,10 +22,10 @@ pub mod fuzzing;
 pub mod headers;
 mod origin;
 
-pub use asker::Asker;
+pub use asker::ClientInfo;
 use headers::Edits;
-use origin::Repair;
-pub use origin::{Origin, Outer};
+use origin::UrlRewriter;
+pub use origin::{ExternalOrigin, Origin};
 
 /// Where a route leads to, and what is changed on the way.
 #[derive(Debug)]
@@ -46,13 +46,13 @@ pub struct HeaderEdits {
 }
 
 /// What surrounds a request: who asks, where, and as what it is known.
-pub struct Around<'a> {
+pub struct ForwardContext<'a> {
     /// Who is asking.
-    pub asker: &'a Asker,
+    pub asker: &'a ClientInfo,
     /// What the client wrote.
     pub target: &'a Target,
     /// The origin that answers are to name.
-    pub outer: Outer<'a>,
+    pub outer: ExternalOrigin<'a>,
     /// Whether a host name is one of the site's.
     pub is_site: &'a (dyn Fn(&str) -> bool + Sync),
     /// The request's id.
@@ -100,7 +100,7 @@ impl Forward {
     /// Whether a client that addressed `outer` is led to `outer` by this URL in a response: the URL names the upstream, or
     /// the site itself, by one of the origins that are replaced.
     pub fn rewrites(&self, url: &str, outer: &Origin, is_site: &dyn Fn(&str) -> bool) -> bool {
-        let repair = Repair {
+        let repair = UrlRewriter {
             outer: outer.as_outer(),
             host: &outer.authority,
             upstream: self.upstream.authorities(),
@@ -116,7 +116,7 @@ impl Forward {
         permit: Permit,
         parts: request::Parts,
         body: Body,
-        around: &'a Around<'a>,
+        around: &'a ForwardContext<'a>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + 'a {
         // Outside of the block, as in `upstream`.
         let request = self.request(&permit, parts, body, around);
@@ -130,10 +130,14 @@ impl Forward {
     }
 
     /// An answer as the client is to see it.
-    fn as_seen(&self, answer: Response<Answer>, around: &Around<'_>) -> Response<Body> {
+    fn as_seen(
+        &self,
+        answer: Response<ResponseBody>,
+        around: &ForwardContext<'_>,
+    ) -> Response<Body> {
         let (mut parts, body) = answer.into_parts();
         headers::strip_response(&mut parts.headers);
-        let repair = Repair {
+        let repair = UrlRewriter {
             outer: around.outer,
             host: around.target.authority(),
             upstream: self.upstream.authorities(),
@@ -161,7 +165,7 @@ impl Forward {
         permit: &Permit,
         mut parts: request::Parts,
         body: Body,
-        around: &Around<'_>,
+        around: &ForwardContext<'_>,
     ) -> Result<Request<Body>, Error> {
         headers::strip_request(&mut parts.headers, self.keep_authorization);
         if permit.operation().is_some_and(Operation::is_upload) {

@@ -31,9 +31,9 @@ pub mod store;
 pub use bcrypt_hash::MAX_COST;
 pub use hash::{Rejection, Scheme};
 pub use live::{Change, Event, LiveUsers};
-pub use parse::{Listed, list, parse};
+pub use parse::{LineInfo, list, parse};
 pub use problem::{
-    BadLine, Problem, ProblemKind, Severity, Untidy, add_command, is_invisible, shell_word,
+    BadLine, LineWarning, Problem, ProblemKind, Severity, add_command, is_invisible, shell_word,
 };
 
 /// The users of one file who can sign in. Names are byte strings, compared byte for byte.
@@ -53,7 +53,7 @@ pub struct UnevenTimes<'a> {
 
 /// What a file gave: its users, and what is wrong with it.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedUsers {
     /// Everyone whose line is good.
     pub users: Users,
     /// In the order of the lines. At most [`MAX_LISTED`] of each severity; a last one counts the rest.
@@ -203,8 +203,8 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Reads and parses a file. What is wrong in single lines is in [`Loaded::problems`], not an error.
-pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+/// Reads and parses a file. What is wrong in single lines is in [`LoadedUsers::problems`], not an error.
+pub fn load(path: &Path) -> Result<LoadedUsers, LoadError> {
     file::read(path).map(|content| content.loaded)
 }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::config::problem::{Problem, Problems, Severity};
-use crate::listen::Binding;
+use crate::listen::ListenAddr;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Endpoint, EndpointSettings, Upstream};
 
@@ -90,7 +90,7 @@ async fn greet_listeners(
         return;
     };
     for binding in &config.listen.https {
-        let Binding::Address(address) = binding else {
+        let ListenAddr::Address(address) = binding else {
             continue;
         };
         if address.port() == 0 {

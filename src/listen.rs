@@ -19,14 +19,14 @@ mod inherited;
 mod slots;
 mod unix;
 
-pub use binding::{Binding, SYSTEMD};
-pub use inherited::Inherited;
-pub use slots::{Room, Slot, Slots};
+pub use binding::{ListenAddr, SYSTEMD};
+pub use inherited::InheritedSockets;
+pub use slots::{Capacity, ConnectionLimit, ConnectionPermit};
 pub use unix::UnixSocket;
 
 /// How accepting ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum OnClose {
     /// Who waits in the kernel is left there: somebody else holds the socket too.
     Leave,
     /// Who waits in the kernel is accepted first: with the socket he would be refused.
@@ -82,16 +82,16 @@ impl Listener {
     /// and the others wait in the kernel's backlog. Fails only when the socket cannot be watched at all.
     pub async fn accept(
         self,
-        slots: Slots,
-        mut stop: oneshot::Receiver<Ending>,
-        mut handle: impl FnMut(TcpStream, PeerAddr, Slot),
+        slots: ConnectionLimit,
+        mut stop: oneshot::Receiver<OnClose>,
+        mut handle: impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
     ) -> io::Result<()> {
         let socket = tokio::net::TcpListener::from_std(self.socket)?;
         let ending = tokio::select! {
             ending = &mut stop => ending,
             never = accept_all(&socket, &slots, &mut handle) => match never {},
         };
-        if ending == Ok(Ending::Empty) {
+        if ending == Ok(OnClose::Empty) {
             accept_waiting(&socket.into_std()?, &slots, &mut handle);
         }
         Ok(())
@@ -100,8 +100,8 @@ impl Listener {
 
 async fn accept_all(
     socket: &tokio::net::TcpListener,
-    slots: &Slots,
-    handle: &mut impl FnMut(TcpStream, PeerAddr, Slot),
+    slots: &ConnectionLimit,
+    handle: &mut impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
 ) -> Infallible {
     let mut is_exhausted = false;
     loop {
@@ -138,8 +138,8 @@ async fn accept_all(
 /// As far as there is room.
 fn accept_waiting(
     socket: &TcpListener,
-    slots: &Slots,
-    handle: &mut impl FnMut(TcpStream, PeerAddr, Slot),
+    slots: &ConnectionLimit,
+    handle: &mut impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
 ) {
     while let Some(room) = slots.room_now()
         && let Ok((stream, address)) = socket.accept()
@@ -154,8 +154,8 @@ fn accept_waiting(
 fn give(
     stream: TcpStream,
     peer: PeerAddr,
-    slot: Option<Slot>,
-    handle: &mut impl FnMut(TcpStream, PeerAddr, Slot),
+    slot: Option<ConnectionPermit>,
+    handle: &mut impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
 ) {
     match slot {
         Some(slot) => handle(stream, peer, slot),

@@ -1,7 +1,7 @@
 //! Files that may change at any time: what the system notes of one, and whether it is quiet enough to be read.
 //!
-//! `htpasswd` and `tls` keep a [`Watch`] for each of theirs, which a thread of `server` asks at intervals; `snapshot`
-//! waits with [`Quiet`] before a reload reads them. Nothing here reads a file, and nothing logs.
+//! `htpasswd` and `tls` keep a [`ChangeDetector`] for each of theirs, which a thread of `server` asks at intervals; `snapshot`
+//! waits with [`StableFiles`] before a reload reads them. Nothing here reads a file, and nothing logs.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// What the system notes of a file, and changes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStamp {
     device: u64,
     number: u64,
     size: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Stamp {
     changed: (i64, i64),
 }
 
-impl From<&Metadata> for Stamp {
+impl From<&Metadata> for FileStamp {
     fn from(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -35,17 +35,17 @@ impl From<&Metadata> for Stamp {
 }
 
 /// What a look at a path saw: the stamp of what it leads to, or why there is none.
-pub(crate) type Seen = Result<Stamp, io::ErrorKind>;
+pub(crate) type Seen = Result<FileStamp, io::ErrorKind>;
 
 /// Symbolic links are followed, so that another target is another stamp.
 pub(crate) fn look(path: &Path) -> Seen {
     let metadata = fs::metadata(path).map_err(|error| error.kind())?;
-    Ok(Stamp::from(&metadata))
+    Ok(FileStamp::from(&metadata))
 }
 
 /// What is known of a file, or of several that belong together, from one look to the next.
 #[derive(Debug)]
-pub(crate) struct Watch<S> {
+pub(crate) struct ChangeDetector<S> {
     last: Option<S>,
     /// What was read. None while that was not after two equal looks, as at the start: a write just before or after that
     /// reading may have left no trace in the stamp, whose clock ticks in milliseconds.
@@ -53,7 +53,7 @@ pub(crate) struct Watch<S> {
     trouble: Option<String>,
 }
 
-impl<S: Copy + PartialEq> Watch<S> {
+impl<S: Copy + PartialEq> ChangeDetector<S> {
     pub(crate) fn new(read: Option<S>) -> Self {
         Self {
             last: None,
@@ -88,29 +88,29 @@ impl<S: Copy + PartialEq> Watch<S> {
     }
 }
 
-/// A file, and what is in use of it: what [`Watch::read`] says.
+/// A file, and what is in use of it: what [`ChangeDetector::read`] says.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct LoadedVersion {
     pub(crate) path: PathBuf,
     pub(crate) read: Option<Seen>,
 }
 
 /// The files that nobody is writing, as far as two looks can tell.
 #[derive(Debug, Default)]
-pub(crate) struct Quiet(HashMap<PathBuf, Seen>);
+pub(crate) struct StableFiles(HashMap<PathBuf, Seen>);
 
-impl Quiet {
+impl StableFiles {
     /// Waits while one of them changes, for two seconds at most; not at all when each is as it was read.
     #[expect(
         clippy::disallowed_methods,
         reason = "a reload is built on a thread of its own"
     )]
-    pub(crate) fn wait(files: &[Known]) -> Self {
+    pub(crate) fn wait(files: &[LoadedVersion]) -> Self {
         Self::wait_with(files, LOOKS, || std::thread::sleep(PAUSE))
     }
 
-    fn wait_with(files: &[Known], looks: usize, mut pause: impl FnMut()) -> Self {
-        let mut last: Vec<(&Known, Option<Seen>)> =
+    fn wait_with(files: &[LoadedVersion], looks: usize, mut pause: impl FnMut()) -> Self {
+        let mut last: Vec<(&LoadedVersion, Option<Seen>)> =
             files.iter().map(|file| (file, file.read)).collect();
         let mut quiet = HashMap::new();
         for number in 0..looks {
@@ -143,9 +143,9 @@ const LOOKS: usize = 5;
 mod tests {
     use super::*;
 
-    fn file(dir: &tempfile::TempDir, name: &str, read: Option<Seen>) -> Known {
+    fn file(dir: &tempfile::TempDir, name: &str, read: Option<Seen>) -> LoadedVersion {
         let path = dir.path().join(name);
-        Known { path, read }
+        LoadedVersion { path, read }
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
         let seen = look(&dir.path().join("a"));
         let gone = look(&dir.path().join("b"));
         let files = [file(&dir, "a", Some(seen)), file(&dir, "b", Some(gone))];
-        let quiet = Quiet::wait_with(&files, LOOKS, || panic!("a pause"));
+        let quiet = StableFiles::wait_with(&files, LOOKS, || panic!("a pause"));
         assert_eq!(quiet.seen(&files[0].path), Some(seen));
         assert_eq!(
             quiet.seen(&files[1].path),
@@ -171,7 +171,7 @@ mod tests {
         fs::write(&path, "1").unwrap();
         let files = [file(&dir, "a", None)];
         let mut pauses = 0;
-        let quiet = Quiet::wait_with(&files, LOOKS, || {
+        let quiet = StableFiles::wait_with(&files, LOOKS, || {
             pauses += 1;
             if pauses < 3 {
                 fs::write(&path, "1".repeat(pauses + 1)).unwrap();
@@ -186,7 +186,7 @@ mod tests {
         let path = dir.path().join("a");
         fs::write(&path, "").unwrap();
         let mut pauses = 0;
-        let quiet = Quiet::wait_with(&[file(&dir, "a", None)], LOOKS, || {
+        let quiet = StableFiles::wait_with(&[file(&dir, "a", None)], LOOKS, || {
             pauses += 1;
             fs::write(&path, "1".repeat(pauses)).unwrap();
         });

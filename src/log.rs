@@ -1,6 +1,6 @@
 //! Where log lines go: a queue and one thread that writes, so that no request ever waits for a disk or a pipe.
 //!
-//! `cli` opens a [`Sink`] for the process's own log, `snapshot` one for the access log. A line that finds
+//! `cli` opens a [`LogWriter`] for the process's own log, `snapshot` one for the access log. A line that finds
 //! the queue full is dropped and counted, and so is one that cannot be written; how many is said in the log itself as
 //! soon as it can be. The form of a line is [`LogLine`]'s; what the lines say is known to those who write them.
 
@@ -21,7 +21,7 @@ mod queue;
 use batch::{BATCH, Batch, write_lines};
 pub use limiter::LogLimiter;
 pub use line::{LogLine, lost_lines, with_line_buffer};
-use queue::{Queue, Taken};
+use queue::{Drained, Queue};
 
 /// Where the lines end up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,21 +38,21 @@ pub enum Destination {
 /// last clone may be dropped by a worker with the last request of an old snapshot. Before the process ends, [`finish_all`]
 /// waits.
 #[derive(Clone, Debug)]
-pub struct Sink {
-    shared: Arc<Shared>,
+pub struct LogWriter {
+    shared: Arc<WriterShared>,
 }
 
 /// The line that says how many were lost, in the log's own form.
 pub type LostLine = fn(u64) -> String;
 
-struct Shared {
+struct WriterShared {
     queue: Arc<Queue>,
 }
 
 /// The queues of all logs whose threads run, for the end of the process.
 static QUEUES: Mutex<Vec<Weak<Queue>>> = Mutex::new(Vec::new());
 
-/// Waits until the lines so far are written in every log of the process, also in the logs that no [`Sink`] leads to any more.
+/// Waits until the lines so far are written in every log of the process, also in the logs that no [`LogWriter`] leads to any more.
 /// Never waits longer than a second: a pipe may have no reader. Blocks, so that only the end of the process may call it.
 pub fn finish_all() {
     let queues: Vec<_> = queues().iter().filter_map(Weak::upgrade).collect();
@@ -71,13 +71,13 @@ fn wait_until_written(queues: &[Arc<Queue>]) {
 }
 
 /// By hand: the lines are no matter of a debug print.
-impl fmt::Debug for Shared {
+impl fmt::Debug for WriterShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sink(..)")
     }
 }
 
-impl Sink {
+impl LogWriter {
     /// Opens `destination` and starts its thread; fails when the file cannot be opened for appending.
     pub fn open(destination: Destination, lost_line: LostLine) -> io::Result<Self> {
         let mut output = Output::open(destination)?;
@@ -90,7 +90,7 @@ impl Sink {
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(&queue));
         Ok(Self {
-            shared: Arc::new(Shared { queue }),
+            shared: Arc::new(WriterShared { queue }),
         })
     }
 
@@ -115,7 +115,7 @@ impl Sink {
     }
 }
 
-impl Write for Sink {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         Self::write(self, line);
         Ok(line.len())
@@ -126,7 +126,7 @@ impl Write for Sink {
     }
 }
 
-impl Drop for Shared {
+impl Drop for WriterShared {
     /// The thread ends when it has written what is queued.
     fn drop(&mut self) {
         self.queue.close();
@@ -156,9 +156,9 @@ impl Output {
     /// A busy log is written in pieces: whoever writes a line need not wake this thread within its [`NAP`], and many
     /// lines are one system call. The first line after a pause is written at once.
     fn write_all_of(&mut self, queue: &Queue, lost_line: LostLine) {
-        let mut taken = Taken::default();
+        let mut taken = Drained::default();
         while queue.take(&mut taken) {
-            let Taken { batch, reopens } = &taken;
+            let Drained { batch, reopens } = &taken;
             let mut next = 0;
             for behind in reopens {
                 self.write_pieces(batch, next..*behind, queue, lost_line);
@@ -246,14 +246,14 @@ mod tests {
     fn lines_arrive_in_order_and_a_reopened_file_is_a_new_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let sink = Sink::open(Destination::File(path.clone()), lost_line).unwrap();
+        let sink = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
         sink.write(b"one\n");
         sink.write(b"two\n");
         sink.finish();
         drop(sink);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
 
-        let sink = Sink::open(Destination::File(path.clone()), lost_line).unwrap();
+        let sink = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
         let rotated = dir.path().join("access.log.1");
         std::fs::rename(&path, &rotated).unwrap();
         sink.reopen();
@@ -267,7 +267,9 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error() {
-        assert!(Sink::open(Destination::File("/nonexistent/dir/log".into()), lost_line).is_err());
+        assert!(
+            LogWriter::open(Destination::File("/nonexistent/dir/log".into()), lost_line).is_err()
+        );
     }
 
     #[test]
@@ -288,7 +290,7 @@ mod tests {
             .write(true)
             .open(&path)
             .unwrap();
-        let sink = Sink::open(Destination::File(path), lost_line).unwrap();
+        let sink = LogWriter::open(Destination::File(path), lost_line).unwrap();
         let (began, mut longest) = (Instant::now(), Duration::ZERO);
         let line = |number: usize| format!("{number:099}\n").into_bytes();
         for number in 0..2 * QUEUE {
@@ -328,7 +330,7 @@ mod tests {
         assert_eq!(whole as u64 + lost, 2 * QUEUE as u64 + 1);
     }
 
-    /// A worker drops the last [`Sink`] of an access log with the last request of an old snapshot.
+    /// A worker drops the last [`LogWriter`] of an access log with the last request of an old snapshot.
     #[test]
     fn dropping_a_sink_waits_for_no_reader() {
         let dir = tempfile::tempdir().unwrap();
@@ -341,7 +343,7 @@ mod tests {
             .write(true)
             .open(&path)
             .unwrap();
-        let sink = Sink::open(Destination::File(path), lost_line).unwrap();
+        let sink = LogWriter::open(Destination::File(path), lost_line).unwrap();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         // More than a pipe holds.
         for _ in 0..1000 {
@@ -359,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_stalls_nobody() {
-        let sink = Sink::open(Destination::File("/dev/full".into()), lost_line).unwrap();
+        let sink = LogWriter::open(Destination::File("/dev/full".into()), lost_line).unwrap();
         for _ in 0..1000 {
             sink.write(b"line\n");
         }

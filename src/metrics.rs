@@ -15,9 +15,9 @@ mod text;
 mod words;
 
 pub use alerts::{AlertSender, TlsAlert, TlsAlerts};
-pub use board::{Board, Refused, Running, Transfer};
+pub use board::{ActivityTracker, Refused, Transfer, TransferGuard};
 pub use counter::Counter;
 pub use process::{Connections, Logins, Protocol};
-pub use site::{Buckets, Flow, Shard, SiteCounts, Sums, Totals};
-pub use text::{Family, Form, Kind, Value, write};
+pub use site::{Buckets, ByteCounter, Shard, SiteCounts, SiteSums, Totals};
+pub use text::{ExpositionFormat, Family, Kind, Value, write};
 pub use words::{Operation, Reason};

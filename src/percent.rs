@@ -3,7 +3,7 @@
 //! `target` and `registry` decode paths, `registry` decodes and encodes parameters. Knows none of their grammars.
 
 /// Why a text cannot be decoded.
-pub(crate) enum Fault {
+pub(crate) enum DecodeError {
     /// `%` without two hex digits.
     Malformed,
     /// An escape of a byte that `admits` refused.
@@ -12,7 +12,7 @@ pub(crate) enum Fault {
 
 /// `text` with its escapes resolved in one pass. Bytes written plainly pass; those that come out of an escape are put
 /// to `admits`, since only there can they be something the eye of another parser reads differently.
-pub(crate) fn decode(text: &str, admits: impl Fn(u8) -> bool) -> Result<Vec<u8>, Fault> {
+pub(crate) fn decode(text: &str, admits: impl Fn(u8) -> bool) -> Result<Vec<u8>, DecodeError> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -20,9 +20,9 @@ pub(crate) fn decode(text: &str, admits: impl Fn(u8) -> bool) -> Result<Vec<u8>,
             decoded.push(byte);
             continue;
         }
-        let byte = escaped(bytes.next(), bytes.next()).ok_or(Fault::Malformed)?;
+        let byte = escaped(bytes.next(), bytes.next()).ok_or(DecodeError::Malformed)?;
         if !admits(byte) {
-            return Err(Fault::Refused);
+            return Err(DecodeError::Refused);
         }
         decoded.push(byte);
     }

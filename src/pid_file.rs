@@ -55,7 +55,7 @@ pub enum Error {
 
 /// How many reloads of a process began and ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ReloadStatus {
     /// The number of reloads that began since the process started.
     pub begun: u64,
     /// The number of the reload that ended last.
@@ -124,7 +124,7 @@ impl PidFile {
             path,
             begun: 0,
         };
-        own.write(&Verdict::default())?;
+        own.write(&ReloadStatus::default())?;
         Ok(own)
     }
 
@@ -145,7 +145,7 @@ impl PidFile {
     }
 
     fn tell(&self, failure: Option<String>, ended: u64) {
-        let verdict = Verdict {
+        let verdict = ReloadStatus {
             begun: self.begun,
             ended,
             failure,
@@ -156,7 +156,7 @@ impl PidFile {
     }
 
     /// Replaces the file at once, because another process may be reading it.
-    fn write(&self, verdict: &Verdict) -> io::Result<()> {
+    fn write(&self, verdict: &ReloadStatus) -> io::Result<()> {
         let path = verdict_path(&self.path);
         let draft = path.with_extension("draft");
         let mut text = format!("{} {}\n", verdict.begun, verdict.ended);
@@ -382,7 +382,7 @@ impl Running {
     }
 
     /// How many reloads began and ended. `None` if the process has not written that, or if somebody else has.
-    pub fn verdict(&self) -> Option<Verdict> {
+    pub fn verdict(&self) -> Option<ReloadStatus> {
         let file = RegularFile::open(&verdict_path(&self.path)).ok()?;
         if file.metadata().uid() != self.file.metadata().uid() {
             return None;
@@ -390,7 +390,7 @@ impl Running {
         let text = String::from_utf8(file.read(MAX_VERDICT).ok()?).ok()?;
         let (numbers, failure) = text.split_once('\n')?;
         let (begun, ended) = numbers.split_once(' ')?;
-        Some(Verdict {
+        Some(ReloadStatus {
             begun: begun.parse().ok()?,
             ended: ended.parse().ok()?,
             failure: Some(failure.to_owned()).filter(|words| !words.is_empty()),

@@ -1,6 +1,6 @@
 //! Every reason for which the gate answers in the upstream's place, and the answer to each.
 //!
-//! `service` collects the errors of all stages as a [`Refusal`] and turns it into an answer here. The
+//! `service` collects the errors of all stages as a [`Rejection`] and turns it into an answer here. The
 //! table of answers is in `table`.
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -11,9 +11,9 @@ use crate::auth::{self, Challenge};
 use crate::body::{self, Body};
 use crate::forward;
 use crate::metrics::Reason;
-use crate::registry::Invalid;
+use crate::registry::RegistryError;
 use crate::registry::catalog::Fault;
-use crate::registry::errors::Code;
+use crate::registry::errors::ErrorCode;
 use crate::target;
 use crate::upstream;
 
@@ -23,7 +23,7 @@ mod words;
 
 /// Why the gate answers itself.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum Rejection {
     /// The request line or the host is malformed, or names a foreign authority.
     #[error(transparent)]
     Target(#[from] target::Error),
@@ -55,7 +55,7 @@ pub enum Refusal {
     Denied(#[from] Denied),
     /// It is no operation of the registry API.
     #[error(transparent)]
-    Invalid(#[from] Invalid),
+    Invalid(#[from] RegistryError),
     /// There is no list of repositories to show.
     #[error(transparent)]
     Catalog(#[from] Fault),
@@ -90,7 +90,7 @@ pub enum Refusal {
 
 /// How a refusal is to be worded.
 #[derive(Debug, Default)]
-pub struct Manner {
+pub struct ResponseFormat {
     /// Under a registry's `/v2/`: OCI errors.
     pub registry: bool,
     /// The client asked by HEAD: no body.
@@ -107,9 +107,9 @@ pub struct Manner {
 
 /// What a refusal comes to.
 #[derive(Debug)]
-struct Verdict {
+struct ErrorResponse {
     status: StatusCode,
-    code: Code,
+    code: ErrorCode,
     /// What the client reads; never the upstream's address, nor whether something hidden exists.
     message: String,
     retry_after: Option<u32>,
@@ -118,9 +118,9 @@ struct Verdict {
     token_error: Option<&'static str>,
 }
 
-impl Refusal {
+impl Rejection {
     /// The answer to the client.
-    pub fn answer(&self, manner: &Manner) -> Response<Body> {
+    pub fn answer(&self, manner: &ResponseFormat) -> Response<Body> {
         let mut verdict = self.verdict();
         if verdict.status == StatusCode::MISDIRECTED_REQUEST {
             verdict.message = self.in_words(manner);
@@ -156,7 +156,7 @@ impl Refusal {
 
     /// The reason in words, as the log and the status page have it. What is wrong with the requested host names that host,
     /// so that an operator sees which name is missing in the configuration, or which client asks for a wrong one.
-    pub fn in_words(&self, manner: &Manner) -> String {
+    pub fn in_words(&self, manner: &ResponseFormat) -> String {
         match &manner.requested_host {
             Some(host) if self.reason() == Reason::Host => format!("{self}: {host}"),
             _ => self.to_string(),

@@ -39,7 +39,7 @@ pub enum Action {
 
 /// Why a request is no operation of the registry API. The words are for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
+pub enum RegistryError {
     /// The repository, or the one a mount names, and why.
     #[error("invalid repository name: {0}")]
     Name(&'static str),

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::{Admin, Gate, Phase};
+use crate::admin::{Admin, LifecyclePhase, ServerState};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
-use crate::connection::Drainer;
-use crate::listen::{Inherited, Slots};
-use crate::log::Sink;
+use crate::connection::ShutdownTrigger;
+use crate::listen::{ConnectionLimit, InheritedSockets};
+use crate::log::LogWriter;
 use crate::pid_file::PidFile;
-use crate::snapshot::{Purpose, Snapshot};
-use crate::systemd::Manager;
+use crate::snapshot::{BuildMode, Snapshot};
+use crate::systemd::SystemdNotifier;
 
 mod admin_socket;
 mod certificates;
@@ -37,13 +37,13 @@ pub mod upgrade;
 mod watchdog;
 mod workers;
 
-use commands::{End, Underway};
+use commands::{BackgroundTasks, End};
 use files::Files;
-use fixed::Fixed;
+use fixed::StartupSettings;
 use listeners::Listeners;
 pub use sockets::{Address, Scheme};
 use supervision::Supervision;
-use upgrade::Start;
+use upgrade::LaunchCommand;
 use workers::Workers;
 
 /// What a running gate can be told.
@@ -63,43 +63,43 @@ pub enum Command {
 #[derive(Debug, Default)]
 pub struct Process {
     /// Its own log, to be reopened.
-    pub log: Option<Sink>,
+    pub log: Option<LogWriter>,
     /// Who is told how it is.
-    pub manager: Manager,
+    pub manager: SystemdNotifier,
     /// Sockets that were there before it.
-    pub inherited: Inherited,
+    pub inherited: InheritedSockets,
     /// How to start it once more.
-    pub start: Option<Start>,
+    pub start: Option<LaunchCommand>,
 }
 
 /// A gate whose sockets listen.
 #[derive(Debug)]
 pub struct Server {
     file: PathBuf,
-    gate: Arc<Gate>,
+    gate: Arc<ServerState>,
     listeners: Listeners,
     workers: Workers,
-    drainer: Drainer,
-    log: Option<Sink>,
-    fixed: Fixed,
+    drainer: ShutdownTrigger,
+    log: Option<LogWriter>,
+    fixed: StartupSettings,
     supervision: Supervision,
-    start: Option<Start>,
+    start: Option<LaunchCommand>,
     _files: Files,
 }
 
 /// Why there is no gate.
 #[derive(Debug)]
-pub enum Failure {
+pub enum StartError {
     /// The configuration would never start.
     Refused(Problems),
     /// It would, but not now and here: an address is taken, or the system gave no thread.
     Unable(Problems),
 }
 
-impl From<Failure> for Problems {
-    fn from(failure: Failure) -> Self {
+impl From<StartError> for Problems {
+    fn from(failure: StartError) -> Self {
         match failure {
-            Failure::Refused(problems) | Failure::Unable(problems) => problems,
+            StartError::Refused(problems) | StartError::Unable(problems) => problems,
         }
     }
 }
@@ -112,18 +112,23 @@ impl Server {
         config: &Config,
         mut problems: Problems,
         process: Process,
-    ) -> Result<(Self, Problems), Failure> {
+    ) -> Result<(Self, Problems), StartError> {
         // First, as the rest opens files.
         let slots = slots(config);
-        let Some(snapshot) = Snapshot::build(config, None, Purpose::Serve, &mut problems) else {
-            return Err(Failure::Refused(problems));
+        let Some(snapshot) = Snapshot::build(config, None, BuildMode::Serve, &mut problems) else {
+            return Err(StartError::Refused(problems));
         };
         let log = process.log.clone();
-        let gate = Arc::new(Gate::new(snapshot, config.h2_memory, slots.clone(), log));
-        let drainer = Drainer::new();
+        let gate = Arc::new(ServerState::new(
+            snapshot,
+            config.h2_memory,
+            slots.clone(),
+            log,
+        ));
+        let drainer = ShutdownTrigger::new();
         let inherited = process.inherited;
         let Some(listeners) = Listeners::bind(&config.listen, inherited, &mut problems) else {
-            return Err(Failure::Unable(problems));
+            return Err(StartError::Unable(problems));
         };
         let watchdog = process.manager.watchdog();
         let started = Workers::start(config.listen.workers, &gate, &drainer, watchdog)
@@ -133,7 +138,7 @@ impl Server {
             Err(error) => {
                 let what = format!("cannot start the threads: {error}");
                 problems.push(Problem::error(None, what));
-                return Err(Failure::Unable(problems));
+                return Err(StartError::Unable(problems));
             }
         };
         let admin = Admin::new(Arc::clone(&gate));
@@ -145,7 +150,7 @@ impl Server {
             workers,
             drainer,
             log: process.log,
-            fixed: Fixed::of(config),
+            fixed: StartupSettings::of(config),
             supervision: Supervision {
                 manager: process.manager,
                 pid_file: None,
@@ -157,10 +162,10 @@ impl Server {
     }
 
     /// Reads a file and starts: what a test and the demo need.
-    pub fn open(file: &Path) -> Result<(Self, Problems), Failure> {
+    pub fn open(file: &Path) -> Result<(Self, Problems), StartError> {
         match config::load(file) {
             (Some(config), problems) => Self::start(file, &config, problems, Process::default()),
-            (None, problems) => Err(Failure::Refused(problems)),
+            (None, problems) => Err(StartError::Refused(problems)),
         }
     }
 
@@ -188,14 +193,14 @@ impl Server {
     /// Accepts connections and obeys commands until told to stop; when nobody can command any more, it
     /// stops as well. Returns how many connections were cut at the end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
-        self.gate.enter(Phase::Serving);
+        self.gate.enter(LifecyclePhase::Serving);
         self.listeners.accept();
         self.supervision.ready(&self.serving());
         // To the end: what drains may move for long.
         let history = tokio::spawn(history::run(Arc::clone(&self.gate)));
-        let mut underway = Underway {
+        let mut underway = BackgroundTasks {
             watchdog: watchdog::start(self.supervision.manager, &self.workers),
-            ..Underway::default()
+            ..BackgroundTasks::default()
         };
         let end = self.obey(&mut commands, &mut underway).await;
         if let End::Succeeded(successor) = end {
@@ -205,7 +210,7 @@ impl Server {
                 watchdog.abort();
             }
         } else {
-            self.gate.enter(Phase::Draining);
+            self.gate.enter(LifecyclePhase::Draining);
             self.supervision.drains(self.gate.snapshot().drain);
             self.listeners.close().await;
         }
@@ -221,7 +226,7 @@ impl Server {
 }
 
 /// For as many clients as the configuration allows, and the descriptors: a client takes another one for its registry.
-fn slots(config: &Config) -> Slots {
+fn slots(config: &Config) -> ConnectionLimit {
     let descriptors = descriptors::raise();
     let most = config.connections.min((descriptors / 2).max(1));
     if most < config.connections {
@@ -231,5 +236,5 @@ fn slots(config: &Config) -> Slots {
             "fewer connections than limits.connections: half the descriptors"
         );
     }
-    Slots::new(most, config.connections_per_client)
+    ConnectionLimit::new(most, config.connections_per_client)
 }

@@ -1,7 +1,7 @@
 //! The life of a request. Read this file first.
 //!
 //! `server` calls [`Service::answer`] for every request of every connection. The inner function
-//! decides, and leaves by `?` with a [`Refusal`]; the outer one alone logs, counts and answers.
+//! decides, and leaves by `?` with a [`Rejection`]; the outer one alone logs, counts and answers.
 //!
 //! The order is the security argument: host, route, credentials, rights, then everything else.
 //! Nothing is told to someone who has not proved who he is.
@@ -14,17 +14,17 @@ use http::{Method, Response, request};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
-use crate::access::{Listing, Permitted};
+use crate::access::{Authorization, CatalogFilter};
 use crate::access_log::AccessLog;
 use crate::addr::Networks;
 use crate::auth::{Identity, TokenService};
-use crate::body::{Body, Floor, Received};
-use crate::connection::{Exchange, Info};
-use crate::forward::{Around, Asker};
-use crate::metrics::{Board, SiteCounts};
-use crate::refusal::Refusal;
+use crate::body::{Body, MinRate, UploadState};
+use crate::connection::{ConnectionInfo, IncomingRequest};
+use crate::forward::{ClientInfo, ForwardContext};
+use crate::metrics::{ActivityTracker, SiteCounts};
+use crate::refusal::Rejection;
 use crate::registry::is_registry_path;
-use crate::site::{Lead, Route, Site, Sites};
+use crate::site::{Route, RouteMatch, Site, Sites};
 use crate::target::{self, Target};
 
 mod bare;
@@ -39,10 +39,10 @@ mod trust;
 mod wanted;
 
 use bare::{redirect, respond};
-pub use limiter::Limiters;
-use opened::Opened;
+pub use limiter::ConcurrencyLimits;
+use opened::RequestScope;
 use outer::{challenge, outer_origin};
-use wanted::{Next, Wanted, permitted, wanted};
+use wanted::{Authorized, Wanted, permitted, wanted};
 
 /// What bounds a single request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Settings {
     /// Longest silence within a request body.
     pub body_idle: Duration,
     /// The least of a request body that comes while it is waited for.
-    pub floor: Floor,
+    pub floor: MinRate,
     /// Where plain HTTP is sent to.
     pub https_port: u16,
     /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
@@ -73,25 +73,25 @@ pub struct Service {
     /// What certificate authorities are answered over plain HTTP.
     pub challenges: Option<Arc<crate::tls::challenges::Challenges>>,
     /// What only so many may be at.
-    pub limiters: Arc<Limiters>,
+    pub limiters: Arc<ConcurrencyLimits>,
     /// What moves, and what was refused.
-    pub board: Arc<Board>,
+    pub board: Arc<ActivityTracker>,
     /// Requests of no site.
     pub elsewhere: Arc<SiteCounts>,
 }
 
 impl Service {
     /// Answers a request that came over TLS, on the worker of this number.
-    pub async fn answer(&self, worker: usize, exchange: Exchange) -> Response<Body> {
-        let Exchange {
+    pub async fn answer(&self, worker: usize, exchange: IncomingRequest) -> Response<Body> {
+        let IncomingRequest {
             request,
             connection,
             received,
         } = exchange;
         let (parts, incoming) = request.into_parts();
         let asker = opened::asker(&connection, &parts, &self.settings.trusted_proxies);
-        let mut opened = Opened::new(self, &connection, asker.client, &received, &parts);
-        let asking = Box::new(Asking {
+        let mut opened = RequestScope::new(self, &connection, asker.client, &received, &parts);
+        let asking = Box::new(ReceivedRequest {
             worker,
             connection,
             asker,
@@ -112,8 +112,8 @@ impl Service {
 
     /// The site that the request addresses. An absolute target counts, and may name another host than the Host field does,
     /// but not another site (RFC 9112 section 3.2.2): a request smuggled past a proxy in front looks like that.
-    fn site_of(&self, target: &Target) -> Result<&Site, Refusal> {
-        let site = self.sites.find(target.host()).ok_or(Refusal::NoSite)?;
+    fn site_of(&self, target: &Target) -> Result<&Site, Rejection> {
+        let site = self.sites.find(target.host()).ok_or(Rejection::NoSite)?;
         let is_same = |host| {
             self.sites
                 .find(host)
@@ -128,16 +128,16 @@ impl Service {
 
     async fn decide(
         &self,
-        asking: Box<Asking>,
-        opened: &mut Opened,
-    ) -> Result<Response<Body>, Refusal> {
+        asking: Box<ReceivedRequest>,
+        opened: &mut RequestScope,
+    ) -> Result<Response<Body>, Rejection> {
         self.check_size(&asking.parts)?;
         check_message(&asking.parts)?;
         let found = self.find_site(&asking, opened);
         let (target, site) = found.inspect_err(|_| opened.no_site(&asking.parts))?;
-        let route = match site.lead(target.path()).ok_or(Refusal::NoRoute)? {
-            Lead::Response(response) => return respond(response.status),
-            Lead::Route(route) => route,
+        let route = match site.lead(target.path()).ok_or(Rejection::NoRoute)? {
+            RouteMatch::Response(response) => return respond(response.status),
+            RouteMatch::Route(route) => route,
         };
         opened.manner.registry &= route.registry;
         let headers = &asking.parts.headers;
@@ -148,7 +148,7 @@ impl Service {
             route.authenticator.admit(asking.asker.client)?;
             return Ok(answer);
         }
-        let addressed = Addressed {
+        let addressed = MatchedRoute {
             site,
             route,
             target: &target,
@@ -161,7 +161,11 @@ impl Service {
     }
 
     /// The site that the request addresses, where this connection may carry requests for it.
-    fn find_site(&self, asking: &Asking, opened: &mut Opened) -> Result<(Target, &Site), Refusal> {
+    fn find_site(
+        &self,
+        asking: &ReceivedRequest,
+        opened: &mut RequestScope,
+    ) -> Result<(Target, &Site), Rejection> {
         let target = Target::of(&asking.parts)?;
         opened.manner.registry = is_registry_path(target.path());
         let site = self.site_of(&target)?;
@@ -174,34 +178,34 @@ impl Service {
     async fn token(
         &self,
         tokens: TokenService<'_>,
-        addressed: &Addressed<'_>,
-        asking: Box<Asking>,
-        opened: &mut Opened,
-    ) -> Result<Response<Body>, Refusal> {
-        let Addressed { route, target, .. } = *addressed;
+        addressed: &MatchedRoute<'_>,
+        asking: Box<ReceivedRequest>,
+        opened: &mut RequestScope,
+    ) -> Result<Response<Body>, Rejection> {
+        let MatchedRoute { route, target, .. } = *addressed;
         opened.record.token();
         let parts = &asking.parts;
         let client_body = (asking.incoming, asking.received);
         let body = self.body(route, &parts.headers, client_body, &opened.record)?;
         let client = asking.asker.client;
-        let asked = tokens::Asking::new(parts, target, client, body, &self.limiters);
-        let Opened { record, manner, .. } = opened;
+        let asked = tokens::TokenEndpointRequest::new(parts, target, client, body, &self.limiters);
+        let RequestScope { record, manner, .. } = opened;
         tokens::answer(tokens, &route.access, asked, record, manner).await
     }
 
     /// Passes a request on to the upstream, when whoever asks may have what is asked for.
     async fn pass(
         &self,
-        addressed: &Addressed<'_>,
-        asking: Box<Asking>,
-        opened: &mut Opened,
-    ) -> Result<Response<Body>, Refusal> {
-        let Addressed {
+        addressed: &MatchedRoute<'_>,
+        asking: Box<ReceivedRequest>,
+        opened: &mut RequestScope,
+    ) -> Result<Response<Body>, Rejection> {
+        let MatchedRoute {
             site,
             route,
             target,
         } = *addressed;
-        let Asking {
+        let ReceivedRequest {
             worker,
             asker,
             parts,
@@ -209,7 +213,7 @@ impl Service {
             received,
             ..
         } = *asking;
-        let Opened {
+        let RequestScope {
             id, record, manner, ..
         } = opened;
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
@@ -227,14 +231,14 @@ impl Service {
         })?;
         record.user(identity.name());
         let permitted = match permitted(&route.access, &identity, wanted)? {
-            Next::Forward(permitted) => permitted,
-            Next::Redirect(location) => return Ok(redirect(&location)),
+            Authorized::Forward(permitted) => permitted,
+            Authorized::Redirect(location) => return Ok(redirect(&location)),
         };
         check_expectation(&parts.headers)?;
         record.show(&self.board);
         let client_body = (incoming, received);
         let body = self.body(route, &parts.headers, client_body, record)?;
-        let around = Around {
+        let around = ForwardContext {
             asker: &asker,
             target,
             outer,
@@ -244,8 +248,10 @@ impl Service {
         };
         let began = Instant::now();
         let answer = match permitted {
-            Permitted::Whole(permit) => route.forward.send(permit, parts, body, &around).await?,
-            Permitted::Part(listing) => {
+            Authorization::Whole(permit) => {
+                route.forward.send(permit, parts, body, &around).await?
+            }
+            Authorization::Part(listing) => {
                 let asked = (site, route, &listing);
                 Box::pin(self.list(asked, &identity, &parts, &around)).await?
             }
@@ -257,68 +263,68 @@ impl Service {
     /// The part of the list of repositories that the identity may see.
     async fn list(
         &self,
-        (site, route, listing): (&Site, &Route, &Listing),
+        (site, route, listing): (&Site, &Route, &CatalogFilter),
         identity: &Identity,
         parts: &request::Parts,
-        around: &Around<'_>,
-    ) -> Result<Response<Body>, Refusal> {
+        around: &ForwardContext<'_>,
+    ) -> Result<Response<Body>, Rejection> {
         let _entered = self.limiters.walk(identity, around.asker.client)?;
         let is_here = |name: &str| site.lists(route, name);
         catalog::answer(&route.forward, listing, parts, around, &is_here).await
     }
 
-    fn check_size(&self, parts: &request::Parts) -> Result<(), Refusal> {
+    fn check_size(&self, parts: &request::Parts) -> Result<(), Rejection> {
         let target = parts
             .uri
             .path_and_query()
             .map_or(0, |target| target.as_str().len());
         if target > self.settings.target_size {
-            return Err(Refusal::TargetTooLong);
+            return Err(Rejection::TargetTooLong);
         }
         if parts.headers.len() > self.settings.head_fields {
-            return Err(Refusal::TooManyFields);
+            return Err(Rejection::TooManyFields);
         }
         Ok(())
     }
 }
 
 /// A request, taken apart. Boxed, since it is handed on from one future into the next.
-struct Asking {
+struct ReceivedRequest {
     worker: usize,
-    connection: Arc<Info>,
-    asker: Asker,
+    connection: Arc<ConnectionInfo>,
+    asker: ClientInfo,
     parts: request::Parts,
     incoming: Incoming,
-    received: Arc<Received>,
+    received: Arc<UploadState>,
 }
 
 /// Where a request leads.
 #[derive(Clone, Copy)]
-struct Addressed<'a> {
+struct MatchedRoute<'a> {
     site: &'a Site,
     route: &'a Route,
     target: &'a Target,
 }
 
 /// What no gate forwards, and framing that could be read in two ways (RFC 9112 section 6.1).
-fn check_message(parts: &request::Parts) -> Result<(), Refusal> {
+fn check_message(parts: &request::Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
-        return Err(Refusal::Method);
+        return Err(Rejection::Method);
     }
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Refusal::TransferCoding),
+        _ => Err(Rejection::TransferCoding),
     }
 }
 
 /// The only expectation there is (RFC 9110 section 10.1.1).
-fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
     let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if headers.get_all(header::EXPECT).iter().all(known) {
         Ok(())
     } else {
-        Err(Refusal::Expectation)
+        Err(Rejection::Expectation)
     }
 }

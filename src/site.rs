@@ -12,11 +12,11 @@ use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
 use crate::metrics::SiteCounts;
 use crate::registry::is_name;
-use crate::tls::trust::Trust;
+use crate::tls::trust::ClientCa;
 
 mod cors;
 
-pub use cors::{Cors, Sharing};
+pub use cors::{Cors, CorsResponse};
 
 /// All sites of a config.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub struct Site {
     /// Lower-case names, `*.x` for exactly one label, `*` for every other name.
     pub hosts: Vec<String>,
     /// Whose certificates clients must show; `None` asks for none.
-    pub trust: Option<Trust>,
+    pub trust: Option<ClientCa>,
     /// What clients are to be told instead of what they addressed.
     pub external: Option<Origin>,
     /// What is counted of it.
@@ -47,12 +47,12 @@ pub struct Site {
     /// In any order; the longest matching path wins.
     pub routes: Vec<Route>,
     /// Paths that lead nowhere, among which the longest wins as well.
-    pub responses: Vec<Response>,
+    pub responses: Vec<StaticResponse>,
 }
 
 /// A path prefix that the gate answers itself, whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
+pub struct StaticResponse {
     /// The prefix, on a segment boundary.
     pub path: String,
     /// What it says.
@@ -61,11 +61,11 @@ pub struct Response {
 
 /// What a path comes to.
 #[derive(Clone, Copy, Debug)]
-pub enum Lead<'a> {
+pub enum RouteMatch<'a> {
     /// To an upstream.
     Route(&'a Route),
     /// To an answer of the gate's own.
-    Response(&'a Response),
+    Response(&'a StaticResponse),
 }
 
 /// A path prefix and what happens below it.
@@ -158,9 +158,9 @@ impl Sites {
 
 impl Site {
     /// What has the longest prefix of a canonical path.
-    pub fn lead(&self, path: &str) -> Option<Lead<'_>> {
-        let routes = self.routes.iter().map(Lead::Route);
-        let leads = routes.chain(self.responses.iter().map(Lead::Response));
+    pub fn lead(&self, path: &str) -> Option<RouteMatch<'_>> {
+        let routes = self.routes.iter().map(RouteMatch::Route);
+        let leads = routes.chain(self.responses.iter().map(RouteMatch::Response));
         let matching = leads.filter(|lead| is_below(path, lead.path()));
         matching.max_by_key(|lead| lead.path().trim_end_matches('/').len())
     }
@@ -168,8 +168,8 @@ impl Site {
     /// The route of a path, if it leads to an upstream.
     pub fn route(&self, path: &str) -> Option<&Route> {
         match self.lead(path)? {
-            Lead::Route(route) => Some(route),
-            Lead::Response(_) => None,
+            RouteMatch::Route(route) => Some(route),
+            RouteMatch::Response(_) => None,
         }
     }
 
@@ -191,23 +191,23 @@ impl Site {
     /// Whether this route's list may name this repository: its own, and any where it can hold none itself, as at
     /// `/v2/_catalog`. Such a route is there to give the list.
     pub fn lists(&self, route: &Route, repository: &str) -> bool {
-        Reach::of(&route.path).is_none() || self.holds(route, repository)
+        RouteScope::of(&route.path).is_none() || self.holds(route, repository)
     }
 
     /// Whether this route's list may name all that the registry has: every repository can lie below it, and no other
     /// route can hold one.
     pub fn lists_all(&self, route: &Route) -> bool {
-        match Reach::of(&route.path) {
+        match RouteScope::of(&route.path) {
             None => true,
-            Some(Reach::Some) => false,
-            Some(Reach::All) => {
-                let routes = self.routes.iter().map(Lead::Route);
-                let mut others = routes.chain(self.responses.iter().map(Lead::Response));
+            Some(RouteScope::Some) => false,
+            Some(RouteScope::All) => {
+                let routes = self.routes.iter().map(RouteMatch::Route);
+                let mut others = routes.chain(self.responses.iter().map(RouteMatch::Response));
                 // What holds all of them leaves nothing to a shorter path.
-                others.all(|other| match Reach::of(other.path()) {
+                others.all(|other| match RouteScope::of(other.path()) {
                     None => true,
-                    Some(Reach::All) => is_below(&route.path, other.path()),
-                    Some(Reach::Some) => false,
+                    Some(RouteScope::All) => is_below(&route.path, other.path()),
+                    Some(RouteScope::Some) => false,
                 })
             }
         }
@@ -227,12 +227,12 @@ impl Site {
 
 /// Which repositories can lie below a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reach {
+enum RouteScope {
     All,
     Some,
 }
 
-impl Reach {
+impl RouteScope {
     /// Nothing for a path below which there can be none.
     fn of(path: &str) -> Option<Self> {
         match path.trim_end_matches('/') {
@@ -245,7 +245,7 @@ impl Reach {
     }
 }
 
-impl Lead<'_> {
+impl RouteMatch<'_> {
     fn path(&self) -> &str {
         match self {
             Self::Route(route) => &route.path,
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins() {
-        let response = |path: &str, status| Response {
+        let response = |path: &str, status| StaticResponse {
             path: path.to_owned(),
             status: StatusCode::from_u16(status).unwrap(),
         };
@@ -306,7 +306,7 @@ mod tests {
             response("/api/internal", 403),
         ];
         let status = |path| match site.lead(path) {
-            Some(Lead::Response(response)) => response.status.as_u16(),
+            Some(RouteMatch::Response(response)) => response.status.as_u16(),
             other => panic!("{other:?}"),
         };
         for (path, expected) in [

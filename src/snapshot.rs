@@ -15,19 +15,19 @@ use crate::access::Access;
 use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::addr::Networks;
-use crate::auth::{Authenticator, Logins};
+use crate::auth::{Authenticator, PasswordVerifier};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Auth, Config};
 use crate::connection;
 use crate::forward::Forward;
 use crate::htpasswd::LiveUsers;
-use crate::live_file::Quiet;
-use crate::log::{Destination, Sink};
+use crate::live_file::StableFiles;
+use crate::log::{Destination, LogWriter};
 use crate::metrics::SiteCounts;
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
-use crate::tls::trust::Trust;
-use crate::tls::{Tickets, Tls};
+use crate::tls::trust::ClientCa;
+use crate::tls::{TicketKeys, Tls};
 use crate::upstream::Upstream;
 
 mod access_logs;
@@ -60,16 +60,16 @@ pub struct Snapshot {
     pub acme: Option<Arc<Acme>>,
     /// What an operator should be told once, such as where the CA is.
     pub notes: Vec<String>,
-    logins: Arc<Logins>,
+    logins: Arc<PasswordVerifier>,
     passwords: Vec<Arc<LiveUsers>>,
     certificates: Vec<SiteCertificate>,
-    tickets: Tickets,
-    access: Option<(Destination, Sink)>,
+    tickets: TicketKeys,
+    access: Option<(Destination, LogWriter)>,
 }
 
 /// Why it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum BuildMode {
     /// To serve: files of the gate's own are made where they are missing.
     Serve,
     /// To look: nothing is written.
@@ -81,17 +81,17 @@ impl Snapshot {
     pub fn build(
         config: &Config,
         old: Option<&Self>,
-        purpose: Purpose,
+        purpose: BuildMode,
         problems: &mut Problems,
     ) -> Option<Self> {
         // What will be refused anyway makes no files.
         let purpose = if problems.has_errors() {
-            Purpose::Check
+            BuildMode::Check
         } else {
             purpose
         };
         let quiet = old.map(Self::quiet).unwrap_or_default();
-        let builder = Builder {
+        let builder = SnapshotBuilder {
             config,
             old,
             purpose,
@@ -99,7 +99,7 @@ impl Snapshot {
             quiet,
             now: OffsetDateTime::now_utc(),
         };
-        if purpose == Purpose::Check {
+        if purpose == BuildMode::Check {
             paths::check_logs(config, problems);
         }
         paths::check_state_dir(config, problems);
@@ -148,50 +148,50 @@ impl Snapshot {
     }
 
     /// What came of passwords, and how many wait.
-    pub fn logins(&self) -> &Logins {
+    pub fn logins(&self) -> &PasswordVerifier {
         &self.logins
     }
 
     /// Waits while somebody is writing one of the live files.
-    fn quiet(&self) -> Quiet {
+    fn quiet(&self) -> StableFiles {
         let passwords = self.passwords.iter().map(|live| live.known());
         let pairs = self.certificates.iter().filter_map(SiteCertificate::live);
         let pairs = pairs.flat_map(|live| live.known());
-        Quiet::wait(&passwords.chain(pairs).collect::<Vec<_>>())
+        StableFiles::wait(&passwords.chain(pairs).collect::<Vec<_>>())
     }
 
     /// The access log, to be reopened.
-    pub fn access_log(&self) -> Option<&Sink> {
+    pub fn access_log(&self) -> Option<&LogWriter> {
         self.access.as_ref().map(|(_, sink)| sink)
     }
 }
 
-struct Builder<'a> {
+struct SnapshotBuilder<'a> {
     config: &'a Config,
     old: Option<&'a Snapshot>,
-    purpose: Purpose,
+    purpose: BuildMode,
     passwords: Vec<Arc<LiveUsers>>,
     /// The live files of the old snapshot that may be read.
-    quiet: Quiet,
+    quiet: StableFiles,
     now: OffsetDateTime,
 }
 
-impl Builder<'_> {
+impl SnapshotBuilder<'_> {
     /// The old keys, those of trust domains that are gone or changed aside.
-    fn tickets(&self, trusts: &[Option<Trust>], problems: &mut Problems) -> Option<Tickets> {
+    fn tickets(&self, trusts: &[Option<ClientCa>], problems: &mut Problems) -> Option<TicketKeys> {
         let tickets = match self.old {
             Some(old) => Ok(old.tickets.clone()),
-            None => Tickets::new(),
+            None => TicketKeys::new(),
         };
         let trusts = trusts.iter().flatten().cloned();
         report(problems, tickets.and_then(|tickets| tickets.with(trusts)))
     }
 
-    fn logins(&self, problems: &mut Problems) -> Option<Arc<Logins>> {
+    fn logins(&self, problems: &mut Problems) -> Option<Arc<PasswordVerifier>> {
         let (hashing, throttle) = (&self.config.hashing, self.config.throttle);
         let logins = match self.old {
             Some(old) => old.logins.with(hashing, throttle),
-            None => Logins::start(hashing.clone(), throttle),
+            None => PasswordVerifier::start(hashing.clone(), throttle),
         };
         report(problems, logins).map(Arc::new)
     }
@@ -199,7 +199,7 @@ impl Builder<'_> {
     fn service(
         &self,
         sites: Sites,
-        access: Option<&(Destination, Sink)>,
+        access: Option<&(Destination, LogWriter)>,
         acme: Option<&Acme>,
     ) -> Service {
         let old = self.old.map(|old| &old.service);
@@ -229,8 +229,8 @@ impl Builder<'_> {
 
     fn sites(
         &self,
-        trusts: &[Option<Trust>],
-        logins: Option<&Arc<Logins>>,
+        trusts: &[Option<ClientCa>],
+        logins: Option<&Arc<PasswordVerifier>>,
         problems: &mut Problems,
     ) -> Sites {
         let mut upstreams = self.upstreams();

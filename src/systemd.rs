@@ -11,12 +11,12 @@ use sd_notify::NotifyState;
 
 /// The manager that started the process, or nobody.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manager {
+pub struct SystemdNotifier {
     listens: bool,
     watchdog: Option<Duration>,
 }
 
-impl Manager {
+impl SystemdNotifier {
     /// Whoever the environment names.
     pub fn from_env() -> Self {
         let listens = std::env::var_os("NOTIFY_SOCKET").is_some();

@@ -14,16 +14,16 @@ use crate::percent;
 pub mod fuzzing;
 mod name;
 
-use name::Name;
+use name::HostName;
 
 /// Where a request wants to go, checked once.
 #[derive(Clone, Debug)]
 pub struct Target {
     uri: Uri,
     header: HeaderValue,
-    name: Name,
+    name: HostName,
     /// The name in a Host field that the target overrides.
-    overridden: Option<Name>,
+    overridden: Option<HostName>,
     /// Where it is not the path as sent.
     path: Option<String>,
 }
@@ -65,7 +65,7 @@ impl Target {
         check_form(parts)?;
         let Addressed { header, overridden } = addressed(parts)?;
         let authority = header.to_str().map_err(|_| Error::Host)?;
-        let name = Name::parse(authority).ok_or(Error::Host)?;
+        let name = HostName::parse(authority).ok_or(Error::Host)?;
         let sent = parts.uri.path();
         // Nearly every path: three copies less.
         let path = if is_canonical(sent) {
@@ -150,7 +150,7 @@ struct Addressed {
     /// The authority, as the upstream gets it.
     header: HeaderValue,
     /// The Host field of HTTP/1, where an absolute target says something else.
-    overridden: Option<Name>,
+    overridden: Option<HostName>,
 }
 
 /// The authority the client addressed. HTTP/1 says it in Host, or in an absolute target, which then counts and replaces
@@ -189,12 +189,12 @@ fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     }
 }
 
-fn parse_host(host: &HeaderValue) -> Result<Name, Error> {
+fn parse_host(host: &HeaderValue) -> Result<HostName, Error> {
     parse_name(host.to_str().map_err(|_| Error::Host)?)
 }
 
-fn parse_name(authority: &str) -> Result<Name, Error> {
-    Name::parse(authority).ok_or(Error::Host)
+fn parse_name(authority: &str) -> Result<HostName, Error> {
+    HostName::parse(authority).ok_or(Error::Host)
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

@@ -1,6 +1,6 @@
 //! TLS at the gate's front door: which certificate a client sees and how the handshake goes.
 //!
-//! `snapshot` makes a [`Tls`] from the sites and keeps one [`Tickets`] for the life of the process; `connection`
+//! `snapshot` makes a [`Tls`] from the sites and keeps one [`TicketKeys`] for the life of the process; `connection`
 //! hands each new stream to [`accept`]. Files are read in [`certs`] and looked after in [`live`], the gate's own CA lives
 //! in [`self_signed`].
 //! Deadlines, plain-text answers and the choice of the site that serves a request are not made here: the last
@@ -33,13 +33,13 @@ use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolV
 
 pub use self::failure::HandshakeFailure;
 pub(crate) use self::failure::alert_name;
-pub use self::handshake::{Accepted, HandshakeError, Info, accept};
+pub use self::handshake::{Accepted, HandshakeError, TlsInfo, accept};
 pub(crate) use self::names::normal;
 pub use self::stream::Stream;
 
-use self::challenges::Answering;
-use self::shown::Shown;
-use self::trust::Trust;
+use self::challenges::AlpnChallengeResolver;
+use self::shown::CertSlot;
+use self::trust::ClientCa;
 use crate::crypto;
 
 /// What the operator decides about TLS.
@@ -65,40 +65,40 @@ pub enum MinVersion {
 /// the name it was given for, and rustls takes it for no other (RFC 6066 §3). It carries the client's certificate, too,
 /// which is not verified again: so each trust domain has keys of its own, and one whose CAs change gets new ones.
 #[derive(Clone)]
-pub struct Tickets {
+pub struct TicketKeys {
     open: Arc<dyn ProducesTickets>,
-    guarded: Vec<(Trust, Arc<dyn ProducesTickets>)>,
+    guarded: Vec<(ClientCa, Arc<dyn ProducesTickets>)>,
 }
 
 /// One site's names and its certificate.
-pub struct Site {
+pub struct TlsSite {
     /// Host names, `*.x` for exactly one label, `*` for every other name.
     pub hosts: Vec<String>,
     /// What is shown to clients that ask for one of them.
-    pub shown: Arc<Shown>,
+    pub shown: Arc<CertSlot>,
     /// Whose certificates its clients must show; `None` asks for none.
-    pub trust: Option<Trust>,
+    pub trust: Option<ClientCa>,
 }
 
 /// What a handshake uses.
 #[derive(Clone)]
-struct Chosen {
+struct SelectedConfig {
     config: Arc<ServerConfig>,
-    shown: Arc<Shown>,
-    trust: Option<Trust>,
+    shown: Arc<CertSlot>,
+    trust: Option<ClientCa>,
 }
 
 /// The certificates of all sites, ready for handshakes. A renewed certificate is shown by the same; a reload makes a
 /// new one.
 pub struct Tls {
-    exact: HashMap<String, Chosen>,
+    exact: HashMap<String, SelectedConfig>,
     /// By what follows `*.`.
-    wildcard: HashMap<String, Chosen>,
+    wildcard: HashMap<String, SelectedConfig>,
     /// The site that names `*`, else the first.
-    fallback: Chosen,
+    fallback: SelectedConfig,
     /// For clients that send no name.
-    first: Chosen,
-    answering: Option<Answering>,
+    first: SelectedConfig,
+    answering: Option<AlpnChallengeResolver>,
 }
 
 impl fmt::Debug for Tls {
@@ -108,7 +108,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Why no [`Tls`] or [`Tickets`] could be made.
+/// Why no [`Tls`] or [`TicketKeys`] could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is nothing to show to any client.
@@ -122,7 +122,7 @@ pub enum Error {
     Settings(#[source] rustls::Error),
 }
 
-impl Tickets {
+impl TicketKeys {
     /// Fresh keys.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl Tickets {
     ///
     /// # Errors
     /// When the system has no random bytes.
-    pub fn with(&self, trusts: impl IntoIterator<Item = Trust>) -> Result<Self, Error> {
+    pub fn with(&self, trusts: impl IntoIterator<Item = ClientCa>) -> Result<Self, Error> {
         let mut tickets = Self {
             open: Arc::clone(&self.open),
             guarded: Vec::new(),
@@ -152,7 +152,7 @@ impl Tickets {
         Ok(tickets)
     }
 
-    fn of(&self, trust: Option<&Trust>) -> Option<Arc<dyn ProducesTickets>> {
+    fn of(&self, trust: Option<&ClientCa>) -> Option<Arc<dyn ProducesTickets>> {
         let Some(trust) = trust else {
             return Some(Arc::clone(&self.open));
         };
@@ -166,7 +166,7 @@ fn keys() -> Result<Arc<dyn ProducesTickets>, Error> {
     aws_lc_rs::Ticketer::new().map_err(Error::Tickets)
 }
 
-impl fmt::Debug for Tickets {
+impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tickets(..)")
     }
@@ -177,12 +177,16 @@ impl Tls {
     ///
     /// # Errors
     /// When there is no site.
-    pub fn new(settings: &Settings, sites: Vec<Site>, tickets: &Tickets) -> Result<Self, Error> {
+    pub fn new(
+        settings: &Settings,
+        sites: Vec<TlsSite>,
+        tickets: &TicketKeys,
+    ) -> Result<Self, Error> {
         let provider = Arc::new(provider());
         let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
         let (mut any, mut first) = (None, None);
         for site in sites {
-            let chosen = Chosen {
+            let chosen = SelectedConfig {
                 config: Arc::new(configure(settings, &site, &provider, tickets)?),
                 shown: Arc::clone(&site.shown),
                 trust: site.trust.clone(),
@@ -210,7 +214,7 @@ impl Tls {
 
     /// The same, which answers what a certificate authority asks over TLS.
     #[must_use]
-    pub fn answering(self, answering: Option<Answering>) -> Self {
+    pub fn answering(self, answering: Option<AlpnChallengeResolver>) -> Self {
         Self { answering, ..self }
     }
 
@@ -220,7 +224,7 @@ impl Tls {
         Arc::clone(&self.chosen(sni).config)
     }
 
-    fn chosen(&self, sni: Option<&str>) -> &Chosen {
+    fn chosen(&self, sni: Option<&str>) -> &SelectedConfig {
         let Some(name) = sni.map(normal) else {
             return &self.first;
         };
@@ -255,9 +259,9 @@ fn is_aes_128(suite: &SupportedCipherSuite) -> bool {
 
 fn configure(
     settings: &Settings,
-    site: &Site,
+    site: &TlsSite,
     provider: &Arc<CryptoProvider>,
-    tickets: &Tickets,
+    tickets: &TicketKeys,
 ) -> Result<ServerConfig, Error> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.min_version))

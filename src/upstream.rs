@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 
-use crate::addr::Network;
+use crate::addr::ClientNetwork;
 use crate::body::Body;
 
 mod answer;
@@ -38,18 +38,18 @@ mod state;
 mod stream;
 mod trust;
 
-pub use answer::Answer;
+pub use answer::ResponseBody;
 pub use balance::MOST as MOST_ENDPOINTS;
 pub use connect::Endpoint;
 pub use error::Error;
 pub use health::{Outage, Status};
-pub use node::Check;
+pub use node::HealthCheck;
 pub use state::{State, probe};
-pub use trust::{HandshakeError, HandshakeFault, Trust, TrustError};
+pub use trust::{HandshakeError, HandshakeFault, ServerRoots, TrustError};
 
-use balance::Marked;
+use balance::EndpointSet;
 use error::Failure;
-use node::Node;
+use node::EndpointNode;
 
 /// What an upstream is made of; all durations are between two events, none is a total.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSettings {
     /// Who vouches for one that speaks TLS; without it there is no connection to such a one.
-    pub trust: Option<Trust>,
+    pub trust: Option<ServerRoots>,
     /// For the name's resolution, all its addresses and the handshake together.
     pub connect_timeout: Duration,
     /// Silence of the upstream while the gate waits for it: for a head once the request is out, for
@@ -89,15 +89,15 @@ pub struct EndpointSettings {
 /// Endpoints with their connections, shared by all workers.
 pub struct Upstream {
     settings: Settings,
-    nodes: Vec<Arc<Node>>,
+    nodes: Vec<Arc<EndpointNode>>,
     authorities: Vec<String>,
 }
 
 /// The worker that serves a request, and the network of its client.
-type Origin = (usize, Network);
+type Origin = (usize, ClientNetwork);
 
 /// A request that is to be sent.
-struct Outbound {
+struct OutboundRequest {
     parts: Parts,
     /// Taken at the moment it is sent.
     body: Body,
@@ -106,7 +106,7 @@ struct Outbound {
     has_others: bool,
 }
 
-impl Outbound {
+impl OutboundRequest {
     fn new(request: Request<Body>) -> Self {
         let (parts, body) = request.into_parts();
         Self {
@@ -129,7 +129,7 @@ impl Upstream {
             alike.cloned().unwrap_or_else(|| {
                 let health = same().next().map(|node| Arc::clone(node.health()));
                 let each = settings.each.clone();
-                Arc::new(Node::new(endpoint.clone(), each, workers, health))
+                Arc::new(EndpointNode::new(endpoint.clone(), each, workers, health))
             })
         };
         let nodes = settings.endpoints.iter().map(node).collect();
@@ -161,12 +161,12 @@ impl Upstream {
     pub fn send<'a>(
         &'a self,
         worker: usize,
-        client: Network,
+        client: ClientNetwork,
         upload: Option<&'a str>,
         request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Answer>, Error>> + Send + 'a {
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + 'a {
         // Outside of the block, which would keep room for what it takes apart: this is within every request's future.
-        let mut request = Outbound::new(request);
+        let mut request = OutboundRequest::new(request);
         async move { self.deliver((worker, client), upload, &mut request).await }
     }
 
@@ -174,9 +174,9 @@ impl Upstream {
         &self,
         origin: Origin,
         upload: Option<&str>,
-        request: &mut Outbound,
-    ) -> Result<Response<Answer>, Error> {
-        let (mut tried, mut until) = (Marked::default(), None);
+        request: &mut OutboundRequest,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let (mut tried, mut until) = (EndpointSet::default(), None);
         loop {
             let failure = match self.try_each(origin, upload, tried, request).await {
                 Err(failure) if failure.may_pass() => failure,
@@ -194,14 +194,14 @@ impl Upstream {
         &self,
         (worker, client): Origin,
         upload: Option<&str>,
-        mut tried: Marked,
-        request: &mut Outbound,
-    ) -> Result<Response<Answer>, Error> {
+        mut tried: EndpointSet,
+        request: &mut OutboundRequest,
+    ) -> Result<Response<ResponseBody>, Error> {
         let (mut failure, mut died) = (Error::Busy, None);
         while let Some((number, node)) = self.choose(tried, upload) {
             tried.add(number);
             // Also one that was down a moment ago: where each is restarted as soon as the last one is ready, it is back.
-            request.has_others = upload.is_none() && tried != Marked::first(self.nodes.len());
+            request.has_others = upload.is_none() && tried != EndpointSet::first(self.nodes.len());
             match node.send(worker, client, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) if failed.may_go_on => failure = failed.error,
@@ -220,14 +220,18 @@ impl Upstream {
         sent.map_err(|failed| failed.error)
     }
 
-    fn choose(&self, tried: Marked, upload: Option<&str>) -> Option<(usize, &Arc<Node>)> {
-        let number = balance::choose::<Node>(&self.nodes, tried, upload)?;
+    fn choose(
+        &self,
+        tried: EndpointSet,
+        upload: Option<&str>,
+    ) -> Option<(usize, &Arc<EndpointNode>)> {
+        let number = balance::choose::<EndpointNode>(&self.nodes, tried, upload)?;
         Some((number, self.nodes.get(number)?))
     }
 
     /// Waits until an endpoint may be tried again, all of which refuse; says which may not. `None` when that has lasted
     /// for too long, or `until` has come.
-    async fn wait(&self, until: Instant) -> Option<Marked> {
+    async fn wait(&self, until: Instant) -> Option<EndpointSet> {
         loop {
             let now = Instant::now();
             let failing = self
@@ -243,7 +247,7 @@ impl Upstream {
             }
             tokio::time::sleep(until.duration_since(now).min(health::STEP / 2)).await;
             let now = Instant::now();
-            let all = Marked::first(self.nodes.len());
+            let all = EndpointSet::first(self.nodes.len());
             let mut barred = all;
             for (number, node) in self.nodes.iter().enumerate() {
                 if node.health().take_turn(now) {
@@ -265,7 +269,7 @@ impl Upstream {
     }
 
     /// Checks of endpoints that are due at `now`. `health::Health` says when they are.
-    pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = Check> {
+    pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = HealthCheck> {
         let always = self.nodes.len() > 1;
         let nodes = self.nodes.iter();
         nodes.filter_map(move |node| node.due_check(now, always))

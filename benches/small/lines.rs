@@ -8,9 +8,9 @@ use criterion::Criterion;
 use http::{Method, Request, StatusCode};
 use tidegate::access_log::{AccessLog, Record};
 use tidegate::addr::ClientAddr;
-use tidegate::body::{End, Observer, Received};
+use tidegate::body::{BodyEnd, Observer, UploadState};
 use tidegate::log::lost_lines;
-use tidegate::log::{Destination, Sink};
+use tidegate::log::{Destination, LogWriter};
 use tidegate::metrics::SiteCounts;
 use tidegate::registry::{Operation, Parsed};
 
@@ -30,7 +30,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         };
         let null = Destination::File("/dev/null".into());
         let log = AccessLog {
-            sink: Sink::open(null, lost).unwrap(),
+            sink: LogWriter::open(null, lost).unwrap(),
             json,
         };
         let write = || record(Some(&log), black_box(&parts), &operation, &site);
@@ -52,7 +52,7 @@ fn record(
     site: &Arc<SiteCounts>,
 ) {
     let client = ClientAddr::vouched([192, 0, 2, 1].into());
-    let received = Arc::<Received>::default();
+    let received = Arc::<UploadState>::default();
     let mut record = Record::begin(log, client, received, site, parts);
     record.site(site);
     record.operation(Some(operation));
@@ -60,5 +60,5 @@ fn record(
     record.upstream(Duration::from_millis(3));
     record.status(StatusCode::OK);
     record.moved(16 * 1024);
-    record.ended(16 * 1024, End::Whole);
+    record.ended(16 * 1024, BodyEnd::Whole);
 }

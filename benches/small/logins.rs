@@ -13,9 +13,11 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tempfile::TempDir;
 use tidegate::addr::ClientAddr;
-use tidegate::auth::token::Tokens;
-use tidegate::auth::token::secret::Keys;
-use tidegate::auth::{Authenticator, HashingSettings, Logins, ThrottleSettings, challenge};
+use tidegate::auth::token::TokenIssuer;
+use tidegate::auth::token::secret::SigningKeys;
+use tidegate::auth::{
+    Authenticator, HashingSettings, PasswordVerifier, ThrottleSettings, challenge,
+};
 use tidegate::htpasswd::LiveUsers;
 use tidegate::registry::Scope;
 
@@ -71,12 +73,12 @@ impl Gate {
             guesses: 10,
             window: Duration::from_secs(300),
         };
-        let logins = Logins::start(hashing, throttle).unwrap();
+        let logins = PasswordVerifier::start(hashing, throttle).unwrap();
         let users = LiveUsers::load(&file).unwrap();
         let challenge = challenge("Registry").unwrap();
         let basic = Authenticator::basic(users, logins.into(), 1024, challenge);
-        let keys = Keys::in_memory().unwrap();
-        let tokens = Tokens::new(keys, "registry.example.com", "/v2/", LIFETIME);
+        let keys = SigningKeys::in_memory().unwrap();
+        let tokens = TokenIssuer::new(keys, "registry.example.com", "/v2/", LIFETIME);
         Self {
             authenticator: basic.with_tokens(tokens),
             _folder: folder,

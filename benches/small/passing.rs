@@ -10,11 +10,11 @@ use criterion::Criterion;
 use http::{Method, Request, request};
 use http_body_util::BodyExt as _;
 use tempfile::TempDir;
-use tidegate::access::{Access, Asked, Permit, Permitted};
+use tidegate::access::{Access, Authorization, Permit, RequestedAccess};
 use tidegate::addr::{ClientAddr, Networks};
 use tidegate::auth::{Authenticator, Identity};
 use tidegate::body::Body;
-use tidegate::forward::{Around, Asker, Forward, HeaderEdits, Outer};
+use tidegate::forward::{ClientInfo, ExternalOrigin, Forward, ForwardContext, HeaderEdits};
 use tidegate::registry::{Operation, Parsed};
 use tidegate::target::Target;
 use tidegate::upstream::{Endpoint, EndpointSettings, Settings, Upstream};
@@ -87,12 +87,12 @@ impl Passing {
         let (parts, networks) = (self.parts.clone(), Networks::default());
         let client = ClientAddr::vouched([192, 0, 2, 1].into());
         let field = client.field();
-        let asker = Asker::new(client, &field, "https", &parts.headers, &networks);
-        let outer = Outer {
+        let asker = ClientInfo::new(client, &field, "https", &parts.headers, &networks);
+        let outer = ExternalOrigin {
             scheme: "https",
             authority: self.target.authority(),
         };
-        let around = Around {
+        let around = ForwardContext {
             asker: &asker,
             target: &self.target,
             outer,
@@ -110,9 +110,9 @@ impl Passing {
     }
 
     fn permit(&self) -> Permit {
-        let asked = Asked::Operation(self.operation.clone());
+        let asked = RequestedAccess::Operation(self.operation.clone());
         match Access::Everyone.permit(&self.identity, asked) {
-            Ok(Permitted::Whole(permit)) => permit,
+            Ok(Authorization::Whole(permit)) => permit,
             _ => panic!("anyone may do everything"),
         }
     }

@@ -13,8 +13,10 @@ use criterion::{Criterion, Throughput};
 use http::Response;
 use http_body::Body as _;
 use tidegate::addr::PeerAddr;
-use tidegate::body::{Body, Budget, Floor, Inbound};
-use tidegate::connection::{self, Answer, Arrival, Drainer, Exchange, Terms};
+use tidegate::body::{Body, MinRate, RecvBudget, RequestBody};
+use tidegate::connection::{
+    self, AcceptedConnection, ConnectionContext, IncomingRequest, ResponseFuture, ShutdownTrigger,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -65,7 +67,7 @@ impl Connection {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).await;
             let (accepted, peer) = listener.accept().unwrap();
-            let arrival = Arrival::new(accepted, PeerAddr::new(peer), PATIENCE).unwrap();
+            let arrival = AcceptedConnection::new(accepted, PeerAddr::new(peer), PATIENCE).unwrap();
             tokio::spawn(serve(arrival));
             client.unwrap()
         });
@@ -86,24 +88,24 @@ impl Connection {
     }
 }
 
-async fn serve(arrival: Arrival) {
-    let (settings, drainer) = (settings(), Drainer::new());
-    let terms = Terms {
+async fn serve(arrival: AcceptedConnection) {
+    let (settings, drainer) = (settings(), ShutdownTrigger::new());
+    let terms = ConnectionContext {
         settings: &settings,
-        budget: &Arc::new(Budget::new(1 << 20)),
+        budget: &Arc::new(RecvBudget::new(1 << 20)),
         early_responses: &Default::default(),
         drain: drainer.listen(),
         counts: &Default::default(),
     };
-    let service = |exchange: Exchange| -> Answer {
+    let service = |exchange: IncomingRequest| -> ResponseFuture {
         Box::pin(async move { Ok::<_, Infallible>(take(exchange).await) })
     };
     connection::serve_plain(arrival, terms, service).await;
 }
 
-async fn take(exchange: Exchange) -> Response<Body> {
+async fn take(exchange: IncomingRequest) -> Response<Body> {
     let incoming = exchange.request.into_body();
-    let mut body = pin!(Inbound::new(
+    let mut body = pin!(RequestBody::new(
         incoming,
         exchange.received,
         None,
@@ -138,7 +140,7 @@ fn head(framing: &str) -> Vec<u8> {
 const MIB: usize = 1 << 20;
 /// Longer than a measurement.
 const PATIENCE: Duration = Duration::from_secs(3600);
-const FLOOR: Floor = Floor {
+const FLOOR: MinRate = MinRate {
     rate: 1,
     window: PATIENCE,
 };

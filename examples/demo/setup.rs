@@ -68,8 +68,8 @@ impl Setup {
                     return Ok((server, gate));
                 }
                 // A port that is taken, most likely.
-                Err(server::Failure::Unable(problems)) => refused = words(&problems),
-                Err(server::Failure::Refused(problems)) => return Err(words(&problems).into()),
+                Err(server::StartError::Unable(problems)) => refused = words(&problems),
+                Err(server::StartError::Refused(problems)) => return Err(words(&problems).into()),
             }
         }
         Err(format!("the gate does not start: {refused}").into())

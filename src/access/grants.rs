@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::actions::Actions;
 use super::pattern::Pattern;
-use super::who::Who;
+use super::who::Principal;
 use crate::registry::{Action, is_name};
 
 /// All grants of one route.
@@ -78,7 +78,7 @@ impl Grants {
     /// a password from there.
     pub fn allows<'a>(
         &self,
-        who: impl Into<Who<'a>>,
+        who: impl Into<Principal<'a>>,
         action: Action,
         repository: Option<&str>,
     ) -> bool {
@@ -95,7 +95,7 @@ impl Grants {
     }
 
     /// What a user may do with this repository; `catalog` is of no repository.
-    pub fn effective<'a>(&self, who: impl Into<Who<'a>>, repository: &str) -> Actions {
+    pub fn effective<'a>(&self, who: impl Into<Principal<'a>>, repository: &str) -> Actions {
         if !is_name(repository) {
             return Actions::default();
         }
@@ -109,7 +109,7 @@ impl Grants {
     /// The grants that give this right to this repository. A name that is none has no rights to it.
     pub fn that_allow<'a>(
         &'a self,
-        who: impl Into<Who<'a>>,
+        who: impl Into<Principal<'a>>,
         action: Action,
         repository: &'a str,
     ) -> impl Iterator<Item = &'a Grant> {
@@ -120,7 +120,7 @@ impl Grants {
     }
 
     /// The grants that are for a user at all, in the order of the configuration.
-    pub fn of<'a>(&'a self, who: impl Into<Who<'a>>) -> impl Iterator<Item = &'a Grant> {
+    pub fn of<'a>(&'a self, who: impl Into<Principal<'a>>) -> impl Iterator<Item = &'a Grant> {
         let who = who.into();
         let own = who.user.and_then(|user| self.named.get(user));
         let mut own = own.map_or(&[][..], Vec::as_slice).iter().peekable();
@@ -135,7 +135,7 @@ impl Grants {
     }
 
     /// Whether a user may pull every repository there is, whatever its name.
-    pub fn pulls_everything<'a>(&'a self, who: impl Into<Who<'a>>) -> bool {
+    pub fn pulls_everything<'a>(&'a self, who: impl Into<Principal<'a>>) -> bool {
         self.of(who).any(|grant| {
             grant.actions.contains(Action::Pull)
                 && grant.patterns.iter().any(Pattern::is_everything)
@@ -178,7 +178,7 @@ impl Grant {
 
 impl Subjects {
     /// Whether it is for a user, or with `None` for someone who has not logged in.
-    pub fn include<'a>(&self, who: impl Into<Who<'a>>) -> bool {
+    pub fn include<'a>(&self, who: impl Into<Principal<'a>>) -> bool {
         let who = who.into();
         let is_named = |user| self.verified || self.users.contains(user);
         self.anyone || (self.network && who.network) || who.user.is_some_and(is_named)

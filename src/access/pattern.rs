@@ -10,11 +10,11 @@ use crate::registry::is_name;
 /// A pattern, taken apart once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    parts: Box<[Part]>,
+    parts: Box<[Segment]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum Segment {
     Literal(Box<str>),
     /// `*`: one component.
     One,
@@ -26,7 +26,7 @@ enum Part {
 
 /// Why a text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedPattern {
     /// Nothing, or nothing between two slashes.
     #[error("there is an empty path component in it")]
     Empty,
@@ -40,8 +40,8 @@ pub enum Malformed {
 
 impl Pattern {
     /// Reads one. A component that no repository can have is none of the faults: see [`Self::can_match`].
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let parts: Result<_, _> = text.split('/').map(Part::parse).collect();
+    pub fn parse(text: &str) -> Result<Self, MalformedPattern> {
+        let parts: Result<_, _> = text.split('/').map(Segment::parse).collect();
         Ok(Self { parts: parts? })
     }
 
@@ -51,8 +51,8 @@ impl Pattern {
             .parts
             .iter()
             .map(|part| match part {
-                Part::Literal(text) => text,
-                Part::One | Part::Many | Part::User => "a",
+                Segment::Literal(text) => text,
+                Segment::One | Segment::Many | Segment::User => "a",
             })
             .collect();
         is_name(&shortest.join("/"))
@@ -60,12 +60,12 @@ impl Pattern {
 
     /// Whether it fits every name there is.
     pub fn is_everything(&self) -> bool {
-        matches!(*self.parts, [Part::Many])
+        matches!(*self.parts, [Segment::Many])
     }
 
     /// Whether it names the user's own place.
     pub fn is_of_user(&self) -> bool {
-        self.parts.contains(&Part::User)
+        self.parts.contains(&Segment::User)
     }
 
     /// Whether some name of this form begins with these components, or is made of them.
@@ -73,9 +73,9 @@ impl Pattern {
         let mut all = components.iter();
         for part in &self.parts {
             match (part, all.next()) {
-                (_, None) | (Part::Many, Some(_)) => return true,
-                (Part::Literal(text), Some(component)) if **text != **component => return false,
-                (Part::Literal(_) | Part::One | Part::User, Some(_)) => {}
+                (_, None) | (Segment::Many, Some(_)) => return true,
+                (Segment::Literal(text), Some(component)) if **text != **component => return false,
+                (Segment::Literal(_) | Segment::One | Segment::User, Some(_)) => {}
             }
         }
         all.next().is_none()
@@ -88,10 +88,10 @@ impl Pattern {
             &self.parts,
             repository.split('/'),
             |part, component| match part {
-                Part::Literal(text) => **text == **component,
-                Part::One => true,
-                Part::User => user == Some(component),
-                Part::Many => false,
+                Segment::Literal(text) => **text == **component,
+                Segment::One => true,
+                Segment::User => user == Some(component),
+                Segment::Many => false,
             },
         )
     }
@@ -100,22 +100,22 @@ impl Pattern {
     /// does not.
     pub fn covers(&self, other: &Self) -> bool {
         run(&self.parts, other.parts.iter(), |part, theirs| match part {
-            Part::One => !matches!(theirs, Part::Many),
-            Part::Literal(_) | Part::User => part == *theirs,
-            Part::Many => false,
+            Segment::One => !matches!(theirs, Segment::Many),
+            Segment::Literal(_) | Segment::User => part == *theirs,
+            Segment::Many => false,
         })
     }
 }
 
-impl Part {
-    fn parse(text: &str) -> Result<Self, Malformed> {
+impl Segment {
+    fn parse(text: &str) -> Result<Self, MalformedPattern> {
         match text {
-            "" => Err(Malformed::Empty),
+            "" => Err(MalformedPattern::Empty),
             "*" => Ok(Self::One),
             "**" => Ok(Self::Many),
             "{user}" => Ok(Self::User),
-            _ if text.contains('*') => Err(Malformed::Star),
-            _ if text.contains(['{', '}']) => Err(Malformed::Placeholder),
+            _ if text.contains('*') => Err(MalformedPattern::Star),
+            _ if text.contains(['{', '}']) => Err(MalformedPattern::Placeholder),
             _ => Ok(Self::Literal(text.into())),
         }
     }
@@ -124,9 +124,9 @@ impl Part {
 /// The wildcard algorithm that looks back at the last `**` only: what an earlier one could take, the last one can take,
 /// too. A `**` takes one symbol at once, and one more each time the rest does not fit.
 fn run<S>(
-    parts: &[Part],
+    parts: &[Segment],
     mut rest: impl Iterator<Item = S> + Clone,
-    takes: impl Fn(&Part, &S) -> bool,
+    takes: impl Fn(&Segment, &S) -> bool,
 ) -> bool {
     let mut at = 0;
     let mut retry = None;
@@ -134,7 +134,7 @@ fn run<S>(
         let mut ahead = rest.clone();
         match (parts.get(at), ahead.next()) {
             (None, None) => return true,
-            (Some(Part::Many), Some(_)) => {
+            (Some(Segment::Many), Some(_)) => {
                 at += 1;
                 retry = Some((at, ahead.clone()));
                 rest = ahead;
@@ -165,10 +165,10 @@ impl fmt::Display for Pattern {
                 f.write_str("/")?;
             }
             f.write_str(match part {
-                Part::Literal(text) => text,
-                Part::One => "*",
-                Part::Many => "**",
-                Part::User => "{user}",
+                Segment::Literal(text) => text,
+                Segment::One => "*",
+                Segment::Many => "**",
+                Segment::User => "{user}",
             })?;
         }
         Ok(())

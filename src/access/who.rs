@@ -6,21 +6,21 @@ use crate::auth::Identity;
 
 /// Whose rights are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Who<'a> {
+pub struct Principal<'a> {
     /// A verified user.
     pub user: Option<&'a str>,
     /// A client network that is enough alone: `@network`.
     pub network: bool,
 }
 
-impl Who<'_> {
+impl Principal<'_> {
     /// True for who is not just anyone.
     pub fn is_known(self) -> bool {
         self.user.is_some() || self.network
     }
 }
 
-impl<'a> From<Option<&'a str>> for Who<'a> {
+impl<'a> From<Option<&'a str>> for Principal<'a> {
     fn from(user: Option<&'a str>) -> Self {
         Self {
             user,
@@ -29,7 +29,7 @@ impl<'a> From<Option<&'a str>> for Who<'a> {
     }
 }
 
-impl<'a> From<&'a Identity> for Who<'a> {
+impl<'a> From<&'a Identity> for Principal<'a> {
     fn from(identity: &'a Identity) -> Self {
         Self {
             user: identity.user(),

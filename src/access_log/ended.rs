@@ -3,7 +3,7 @@
 //! The body of the answer carries the record as its observer.
 
 use super::Record;
-use crate::body::{self, Cut, End, Observer};
+use crate::body::{self, AbortReason, BodyEnd, Observer};
 use crate::log::with_line_buffer;
 
 impl Observer for Record {
@@ -14,13 +14,13 @@ impl Observer for Record {
         }
     }
 
-    fn ended(mut self: Box<Self>, bytes: u64, end: End<'_>) {
+    fn ended(mut self: Box<Self>, bytes: u64, end: BodyEnd<'_>) {
         self.facts.bytes_out = bytes;
         self.facts.ended = match end {
-            End::Whole if self.is_client_gone => CLIENT_ABORT,
-            End::Whole => "",
-            End::Broken(error) => culprit(error),
-            End::Dropped => CLIENT_ABORT,
+            BodyEnd::Whole if self.is_client_gone => CLIENT_ABORT,
+            BodyEnd::Whole => "",
+            BodyEnd::Broken(error) => culprit(error),
+            BodyEnd::Dropped => CLIENT_ABORT,
         };
     }
 }
@@ -30,8 +30,8 @@ impl Drop for Record {
         // Whose body is dropped has left, unless it was the gate that let go.
         if self.facts.ended == CLIENT_ABORT && !self.is_client_gone {
             self.facts.ended = match self.received.cut() {
-                Some(Cut::Drain) => "drain",
-                Some(Cut::Timeout) => TIMEOUT,
+                Some(AbortReason::Drain) => "drain",
+                Some(AbortReason::Timeout) => TIMEOUT,
                 None if std::thread::panicking() => "panic",
                 None => CLIENT_ABORT,
             };

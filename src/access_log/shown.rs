@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use super::Record;
-use crate::metrics::{Board, Flow, Operation, Transfer};
+use crate::metrics::{ActivityTracker, ByteCounter, Operation, Transfer};
 
 impl Record {
     /// Something of a repository is about to move: it is on the board until it ends.
-    pub fn show(&mut self, board: &Arc<Board>) {
+    pub fn show(&mut self, board: &Arc<ActivityTracker>) {
         let facts = &self.facts;
         if matches!(self.operation, Operation::Pull | Operation::Push) {
             let client = facts.client.to_string();
@@ -20,8 +20,8 @@ impl Record {
     }
 
     /// Where its bytes count.
-    pub fn flow(&self) -> Flow {
-        Flow {
+    pub fn flow(&self) -> ByteCounter {
+        ByteCounter {
             site: Arc::clone(&self.counts),
             operation: self.operation,
             transfer: self

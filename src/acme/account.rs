@@ -13,18 +13,22 @@ use zeroize::Zeroizing;
 use super::Acme;
 use super::failure::Failure;
 use super::store::Store;
-use super::web::{Asked, Web};
+use super::web::{AcmeHttpClient, RetryAfter};
 use crate::state_file::Lock;
 
 /// The account that is stored, or a new one. `asked` learns what waits the directory asks for.
 ///
 /// To make one is to agree to the authority's terms of service.
-pub(super) async fn open(acme: &Acme, asked: &Asked) -> Result<Account, Failure> {
+pub(super) async fn open(acme: &Acme, asked: &RetryAfter) -> Result<Account, Failure> {
     let _lock = lock(&acme.store).await?;
     let store = acme.store.clone();
     let read = blocking(move || store.account().map_err(Failure::file("the ACME account"))).await?;
-    let builder =
-        || Account::builder_with_http(Box::new(Web::new(&acme.settings.trust, asked.clone())));
+    let builder = || {
+        Account::builder_with_http(Box::new(AcmeHttpClient::new(
+            &acme.settings.trust,
+            asked.clone(),
+        )))
+    };
     let contact = acme
         .settings
         .email

@@ -12,15 +12,15 @@ use x509_parser::parse_x509_certificate;
 
 use super::account::{self, blocking};
 use super::failure::{Failure, name};
-use super::order::{self, Issued, Wanted};
+use super::order::{self, IssuedCertificate, OrderRequest};
 use super::schedule;
-use super::web::Asked;
-use super::{Acme, Kept};
-use crate::tls::certs::Pair;
+use super::web::RetryAfter;
+use super::{Acme, ManagedHost};
+use crate::tls::certs::CertifiedPair;
 
 /// When the authority wants a certificate renewed (RFC 9773).
 #[derive(Clone, Debug)]
-pub(super) struct Suggestion {
+pub(super) struct RenewalWindow {
     /// The certificate it is about, DER.
     about: Vec<u8>,
     /// `None` when the authority has nothing to say.
@@ -29,11 +29,11 @@ pub(super) struct Suggestion {
 }
 
 /// What a look is made with.
-pub(super) struct Look {
+pub(super) struct RenewalTask {
     pub(super) acme: Arc<Acme>,
-    pub(super) kept: Arc<Kept>,
+    pub(super) kept: Arc<ManagedHost>,
     pub(super) way: ChallengeType,
-    pub(super) suggestion: Option<Suggestion>,
+    pub(super) suggestion: Option<RenewalWindow>,
     /// Not while a failure is waited out: then what another process got is all that is looked for.
     pub(super) may_order: bool,
     pub(super) now: OffsetDateTime,
@@ -42,11 +42,11 @@ pub(super) struct Look {
 }
 
 /// What came of it.
-pub(super) enum Outcome {
+pub(super) enum RenewalOutcome {
     /// There is a good certificate; it is to be renewed at this time.
     Good {
         renewal: OffsetDateTime,
-        suggestion: Option<Suggestion>,
+        suggestion: Option<RenewalWindow>,
     },
     /// Another process orders.
     Busy,
@@ -59,20 +59,20 @@ pub(super) enum Outcome {
     },
 }
 
-impl Look {
-    pub(super) async fn run(self) -> Outcome {
-        let asked = Asked::default();
+impl RenewalTask {
+    pub(super) async fn run(self) -> RenewalOutcome {
+        let asked = RetryAfter::default();
         let outcome = match timeout(DEADLINE, self.go(&asked)).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(Failure::Late(DEADLINE.as_secs())),
         };
-        outcome.unwrap_or_else(|failure| Outcome::Failed {
+        outcome.unwrap_or_else(|failure| RenewalOutcome::Failed {
             failure,
             wait: asked.wait(),
         })
     }
 
-    async fn go(&self, asked: &Asked) -> Result<Outcome, Failure> {
+    async fn go(&self, asked: &RetryAfter) -> Result<RenewalOutcome, Failure> {
         let (store, host) = (self.acme.store.clone(), self.kept.host().to_owned());
         let locked = blocking(move || {
             let lock = store.lock_host(&host);
@@ -80,7 +80,7 @@ impl Look {
         });
         // Held over the whole order, by a file: of several processes one orders.
         let Some(_lock) = locked.await? else {
-            return Ok(Outcome::Busy);
+            return Ok(RenewalOutcome::Busy);
         };
         let stored = self.stored().await;
         let Some(stored) = stored else {
@@ -89,7 +89,7 @@ impl Look {
         let suggestion = self.suggestion(&stored, asked).await;
         let renewal = renewal(&stored, suggestion.as_ref()).unwrap_or(self.now);
         if renewal > self.now {
-            return Ok(Outcome::Good {
+            return Ok(RenewalOutcome::Good {
                 renewal,
                 suggestion,
             });
@@ -100,7 +100,7 @@ impl Look {
     }
 
     /// What lies in the folder; one that is new, by another process's order, is in use from now on.
-    async fn stored(&self) -> Option<Pair> {
+    async fn stored(&self) -> Option<CertifiedPair> {
         let (store, host, now) = (
             self.acme.store.clone(),
             self.kept.host().to_owned(),
@@ -127,7 +127,7 @@ impl Look {
 
     /// What the authority suggests for this certificate, asked for when it is time to. No answer is no failure: the
     /// certificate's own dates stand.
-    async fn suggestion(&self, pair: &Pair, asked: &Asked) -> Option<Suggestion> {
+    async fn suggestion(&self, pair: &CertifiedPair, asked: &RetryAfter) -> Option<RenewalWindow> {
         let leaf = pair.chain().first().map(|leaf| leaf.to_vec());
         let leaf = leaf.unwrap_or_default();
         if let Some(known) = &self.suggestion
@@ -145,7 +145,7 @@ impl Look {
         };
         Some(
             match suggested(&account, pair, self.now, self.chance).await {
-                Some((renew, ask_again)) => Suggestion {
+                Some((renew, ask_again)) => RenewalWindow {
                     about: leaf,
                     renew: Some(renew),
                     ask_again,
@@ -158,10 +158,10 @@ impl Look {
     async fn order(
         &self,
         replaces: Option<CertificateIdentifier<'static>>,
-        asked: &Asked,
-    ) -> Result<Outcome, Failure> {
+        asked: &RetryAfter,
+    ) -> Result<RenewalOutcome, Failure> {
         if !self.may_order {
-            return Ok(Outcome::Waiting);
+            return Ok(RenewalOutcome::Waiting);
         }
         let (host, began) = (self.kept.host(), Instant::now());
         let challenges = Arc::clone(self.acme.challenges());
@@ -205,7 +205,7 @@ impl Look {
                 "for a certificate that is as good as over".to_owned(),
             ));
         }
-        Ok(Outcome::Good {
+        Ok(RenewalOutcome::Good {
             renewal,
             suggestion: None,
         })
@@ -214,10 +214,10 @@ impl Look {
     async fn once(
         &self,
         replaces: Option<CertificateIdentifier<'static>>,
-        asked: &Asked,
-    ) -> Result<Issued, Failure> {
+        asked: &RetryAfter,
+    ) -> Result<IssuedCertificate, Failure> {
         let account = account::open(&self.acme, asked).await?;
-        let wanted = Wanted {
+        let wanted = OrderRequest {
             host: self.kept.host(),
             way: self.way.clone(),
             replaces,
@@ -225,7 +225,7 @@ impl Look {
         order::run(&account, wanted, self.acme.challenges()).await
     }
 
-    async fn save(&self, issued: Issued) -> Result<Pair, Failure> {
+    async fn save(&self, issued: IssuedCertificate) -> Result<CertifiedPair, Failure> {
         let (store, host, now) = (
             self.acme.store.clone(),
             self.kept.host().to_owned(),
@@ -236,7 +236,7 @@ impl Look {
 }
 
 /// The earlier of the two: the authority's suggestion, and the time when a third of the life is left.
-fn renewal(pair: &Pair, suggestion: Option<&Suggestion>) -> Option<OffsetDateTime> {
+fn renewal(pair: &CertifiedPair, suggestion: Option<&RenewalWindow>) -> Option<OffsetDateTime> {
     let leaf = pair.chain().first()?;
     let (_, parsed) = parse_x509_certificate(leaf).ok()?;
     let own = schedule::renewal(parsed.validity().not_before.to_datetime(), pair.not_after());
@@ -244,22 +244,22 @@ fn renewal(pair: &Pair, suggestion: Option<&Suggestion>) -> Option<OffsetDateTim
     Some(suggested.map_or(own, |suggested| suggested.min(own)))
 }
 
-fn silent(about: Vec<u8>, now: OffsetDateTime) -> Suggestion {
-    Suggestion {
+fn silent(about: Vec<u8>, now: OffsetDateTime) -> RenewalWindow {
+    RenewalWindow {
         about,
         renew: None,
         ask_again: schedule::ask_again(now, SILENCE),
     }
 }
 
-fn identifier(pair: &Pair) -> Option<CertificateIdentifier<'static>> {
+fn identifier(pair: &CertifiedPair) -> Option<CertificateIdentifier<'static>> {
     let identifier = CertificateIdentifier::try_from(pair.chain().first()?).ok()?;
     Some(identifier.into_owned())
 }
 
 async fn suggested(
     account: &Account,
-    pair: &Pair,
+    pair: &CertifiedPair,
     now: OffsetDateTime,
     chance: f64,
 ) -> Option<(OffsetDateTime, OffsetDateTime)> {

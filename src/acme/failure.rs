@@ -6,7 +6,7 @@ use std::io;
 
 use instant_acme::{ChallengeType, Error, Problem};
 
-use super::schedule::Kind;
+use super::schedule::RetryClass;
 use super::store::SaveError;
 
 /// What went wrong in one attempt.
@@ -51,16 +51,16 @@ impl Failure {
     }
 
     /// How it is waited out.
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> RetryClass {
         match self {
             // Nobody has looked at what was asked.
-            _ if self.is("badNonce") || self.is("serverInternal") => Kind::Passing,
+            _ if self.is("badNonce") || self.is("serverInternal") => RetryClass::Passing,
             Self::Directory(Error::Api(_))
             | Self::Challenge(..)
             | Self::NotOffered(_)
             | Self::Ended(_)
-            | Self::Save(SaveError::Unusable(_) | SaveError::Foreign(_)) => Kind::Refused,
-            _ => Kind::Passing,
+            | Self::Save(SaveError::Unusable(_) | SaveError::Foreign(_)) => RetryClass::Refused,
+            _ => RetryClass::Passing,
         }
     }
 
@@ -153,7 +153,7 @@ mod tests {
         }
         assert!(!said.contains('\n'));
         assert!(failure.is("rejectedIdentifier") && !failure.is("caa"));
-        assert_eq!(failure.kind(), Kind::Refused);
+        assert_eq!(failure.kind(), RetryClass::Refused);
         let said = Failure::Challenge(ChallengeType::Http01, problem).to_string();
         assert!(
             said.starts_with("http-01 failed: policy") && said.contains("port 80"),
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn what_nobody_refused_passes_sooner() {
         let failure = Failure::Directory(Error::Str("nothing"));
-        assert_eq!(failure.kind(), Kind::Passing);
+        assert_eq!(failure.kind(), RetryClass::Passing);
         assert!(!failure.is_of_challenge());
         assert!(Failure::NotOffered(ChallengeType::TlsAlpn01).is_of_challenge());
     }

@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use super::account::blocking;
 use super::failure::Failure;
-use crate::tls::challenges::{Challenges, Subject};
+use crate::tls::challenges::{ChallengeKey, Challenges};
 
 /// What is ordered.
-pub(super) struct Wanted<'a> {
+pub(super) struct OrderRequest<'a> {
     pub(super) host: &'a str,
     /// How the authority is to look whether the host is ours.
     pub(super) way: ChallengeType,
@@ -26,7 +26,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// PEM.
-pub(super) struct Issued {
+pub(super) struct IssuedCertificate {
     pub(super) chain: String,
     pub(super) key: Zeroizing<String>,
 }
@@ -34,10 +34,10 @@ pub(super) struct Issued {
 /// Orders, answers the challenges, and fetches what was issued.
 pub(super) async fn run(
     account: &Account,
-    wanted: Wanted<'_>,
+    wanted: OrderRequest<'_>,
     challenges: &Arc<Challenges>,
-) -> Result<Issued, Failure> {
-    let mut answered = Answered {
+) -> Result<IssuedCertificate, Failure> {
+    let mut answered = PublishedChallenges {
         challenges,
         given: Vec::new(),
     };
@@ -48,9 +48,9 @@ pub(super) async fn run(
 
 async fn go(
     account: &Account,
-    wanted: Wanted<'_>,
-    answered: &mut Answered<'_>,
-) -> Result<Issued, Failure> {
+    wanted: OrderRequest<'_>,
+    answered: &mut PublishedChallenges<'_>,
+) -> Result<IssuedCertificate, Failure> {
     let names = [Identifier::Dns(wanted.host.to_owned())];
     let mut order = begin(account, &names, wanted.replaces).await?;
     authorize(&mut order, &wanted.way, wanted.host, answered).await?;
@@ -67,7 +67,7 @@ async fn go(
     let request = params.serialize_request(&key)?;
     order.finalize_csr(request.der()).await?;
     let chain = order.poll_certificate(&POLLING).await?;
-    Ok(Issued {
+    Ok(IssuedCertificate {
         chain,
         key: Zeroizing::new(key.serialize_pem()),
     })
@@ -101,7 +101,7 @@ async fn authorize(
     order: &mut Order,
     way: &ChallengeType,
     host: &str,
-    answered: &mut Answered<'_>,
+    answered: &mut PublishedChallenges<'_>,
 ) -> Result<(), Failure> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -115,8 +115,8 @@ async fn authorize(
         let challenge = authorization.challenge(way.clone());
         let mut challenge = challenge.ok_or_else(|| Failure::NotOffered(way.clone()))?;
         let subject = match way {
-            ChallengeType::Http01 => Given::Token(challenge.token.clone()),
-            _ => Given::Host(host.to_owned()),
+            ChallengeType::Http01 => PublishedChallenge::Token(challenge.token.clone()),
+            _ => PublishedChallenge::Host(host.to_owned()),
         };
         let text = challenge.key_authorization().as_str().to_owned();
         answered.give(subject, text).await?;
@@ -159,28 +159,28 @@ async fn problem(order: &mut Order) -> Option<Problem> {
 }
 
 /// What is answered while an order runs. What stays behind when it is cut off is swept up later.
-struct Answered<'a> {
+struct PublishedChallenges<'a> {
     challenges: &'a Arc<Challenges>,
-    given: Vec<Given>,
+    given: Vec<PublishedChallenge>,
 }
 
 #[derive(Clone)]
-enum Given {
+enum PublishedChallenge {
     Token(String),
     Host(String),
 }
 
-impl Given {
-    fn subject(&self) -> Subject<'_> {
+impl PublishedChallenge {
+    fn subject(&self) -> ChallengeKey<'_> {
         match self {
-            Self::Token(token) => Subject::Token(token),
-            Self::Host(host) => Subject::Host(host),
+            Self::Token(token) => ChallengeKey::Token(token),
+            Self::Host(host) => ChallengeKey::Host(host),
         }
     }
 }
 
-impl Answered<'_> {
-    async fn give(&mut self, given: Given, text: String) -> Result<(), Failure> {
+impl PublishedChallenges<'_> {
+    async fn give(&mut self, given: PublishedChallenge, text: String) -> Result<(), Failure> {
         self.given.push(given.clone());
         let challenges = Arc::clone(self.challenges);
         let what = challenges.dir().display().to_string();

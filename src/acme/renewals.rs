@@ -10,28 +10,28 @@ use instant_acme::ChallengeType;
 use time::OffsetDateTime;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::attempt::{Look, Outcome, Suggestion};
+use super::attempt::{RenewalOutcome, RenewalTask, RenewalWindow};
 use super::failure::Failure;
-use super::schedule::{self, Kind};
-use super::{Acme, Kept};
+use super::schedule::{self, RetryClass};
+use super::{Acme, ManagedHost};
 
 /// The hosts, and the looks and orders that run. Dropped, it ends them.
 #[derive(Default)]
 pub struct Renewals {
     acme: Option<Arc<Acme>>,
     hosts: HashMap<String, Host>,
-    running: JoinSet<Outcome>,
+    running: JoinSet<RenewalOutcome>,
 }
 
 struct Host {
-    kept: Arc<Kept>,
+    kept: Arc<ManagedHost>,
     due: OffsetDateTime,
     /// A failure is waited out until then.
     wait_until: OffsetDateTime,
     /// The authority has asked to be left alone until then.
     barred: Option<OffsetDateTime>,
     failures: u32,
-    suggestion: Option<Suggestion>,
+    suggestion: Option<RenewalWindow>,
     task: Option<Id>,
 }
 
@@ -90,7 +90,7 @@ impl Renewals {
             if host.task.is_some() || host.due > now {
                 continue;
             }
-            let look = Look {
+            let look = RenewalTask {
                 acme: Arc::clone(acme),
                 kept: Arc::clone(&host.kept),
                 way: way(acme.settings.http, host.failures),
@@ -103,13 +103,13 @@ impl Renewals {
         }
     }
 
-    fn note(&mut self, ended: Result<(Id, Outcome), JoinError>, now: OffsetDateTime) {
+    fn note(&mut self, ended: Result<(Id, RenewalOutcome), JoinError>, now: OffsetDateTime) {
         let (id, outcome) = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 let failure = Failure::Broken(format!("the order panicked: {error}"));
                 let wait = None;
-                (error.id(), Outcome::Failed { failure, wait })
+                (error.id(), RenewalOutcome::Failed { failure, wait })
             }
         };
         let http = self.acme.as_ref().is_some_and(|acme| acme.settings.http);
@@ -123,11 +123,11 @@ impl Renewals {
 }
 
 impl Host {
-    fn note(&mut self, outcome: Outcome, http: bool, now: OffsetDateTime) {
+    fn note(&mut self, outcome: RenewalOutcome, http: bool, now: OffsetDateTime) {
         match outcome {
-            Outcome::Busy => self.due = now + SOON,
-            Outcome::Waiting => self.due = self.wait_until.min(now + LOOK),
-            Outcome::Good {
+            RenewalOutcome::Busy => self.due = now + SOON,
+            RenewalOutcome::Waiting => self.due = self.wait_until.min(now + LOOK),
+            RenewalOutcome::Good {
                 renewal,
                 suggestion,
             } => {
@@ -137,10 +137,10 @@ impl Host {
                 // Another process may renew before.
                 self.due = renewal.min(now + LOOK);
             }
-            Outcome::Failed { failure, wait } => {
+            RenewalOutcome::Failed { failure, wait } => {
                 self.failures = self.failures.saturating_add(1);
                 let kind = if http && self.failures == 1 && failure.is_of_challenge() {
-                    Kind::OtherWayLeft
+                    RetryClass::OtherWayLeft
                 } else {
                     failure.kind()
                 };
@@ -153,7 +153,7 @@ impl Host {
         }
     }
 
-    fn tell(&self, failure: &Failure, kind: Kind, pause: Duration, now: OffsetDateTime) {
+    fn tell(&self, failure: &Failure, kind: RetryClass, pause: Duration, now: OffsetDateTime) {
         let host = self.kept.host();
         let serving = match self.kept.shown.current() {
             None => "there is no certificate: handshakes are refused".to_owned(),
@@ -161,7 +161,7 @@ impl Host {
             Some(pair) => format!("the present one is good until {}", pair.not_after()),
         };
         let again = pause.as_secs();
-        if kind == Kind::OtherWayLeft {
+        if kind == RetryClass::OtherWayLeft {
             tracing::warn!(%host, error = %failure, "no certificate this way; trying http-01");
         } else {
             tracing::error!(%host, error = %failure, serving, again_in_seconds = again, "no new certificate");

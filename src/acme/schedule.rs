@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 /// What went wrong, as far as waiting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RetryClass {
     /// Nobody has refused anything: the authority cannot be reached, or a file not be written.
     Passing,
     /// The authority has said no. It counts refusals (Let's Encrypt allows five an hour for a host).
@@ -25,11 +25,16 @@ pub(super) fn renewal(not_before: OffsetDateTime, not_after: OffsetDateTime) -> 
 
 /// How long to wait after this many failures in a row, the last included. `chance` is from 0 to 1, so that gates which
 /// failed together do not come back together. What the authority asked for is never undercut.
-pub(super) fn pause(kind: Kind, failures: u32, chance: f64, asked: Option<Duration>) -> Duration {
+pub(super) fn pause(
+    kind: RetryClass,
+    failures: u32,
+    chance: f64,
+    asked: Option<Duration>,
+) -> Duration {
     let (first, most) = match kind {
-        Kind::OtherWayLeft => (Duration::ZERO, Duration::ZERO),
-        Kind::Passing => (Duration::from_secs(15), Duration::from_secs(3600)),
-        Kind::Refused => (Duration::from_secs(300), Duration::from_secs(12 * 3600)),
+        RetryClass::OtherWayLeft => (Duration::ZERO, Duration::ZERO),
+        RetryClass::Passing => (Duration::from_secs(15), Duration::from_secs(3600)),
+        RetryClass::Refused => (Duration::from_secs(300), Duration::from_secs(12 * 3600)),
     };
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
     // From four fifths to six fifths.
@@ -73,24 +78,34 @@ mod tests {
     #[test]
     fn pauses_double_and_end() {
         let minutes = |kind, failures| pause(kind, failures, 0.5, None).as_secs() / 60;
-        let refused: Vec<_> = (1..=4).map(|n| minutes(Kind::Refused, n)).collect();
+        let refused: Vec<_> = (1..=4).map(|n| minutes(RetryClass::Refused, n)).collect();
         assert_eq!(refused, [5, 10, 20, 40]);
-        assert_eq!(minutes(Kind::Refused, 1000), 12 * 60);
-        assert_eq!(pause(Kind::Passing, 1, 0.5, None), Duration::from_secs(15));
-        assert_eq!(minutes(Kind::Passing, 1000), 60);
-        assert_eq!(pause(Kind::OtherWayLeft, 1, 1.0, None), Duration::ZERO);
+        assert_eq!(minutes(RetryClass::Refused, 1000), 12 * 60);
+        assert_eq!(
+            pause(RetryClass::Passing, 1, 0.5, None),
+            Duration::from_secs(15)
+        );
+        assert_eq!(minutes(RetryClass::Passing, 1000), 60);
+        assert_eq!(
+            pause(RetryClass::OtherWayLeft, 1, 1.0, None),
+            Duration::ZERO
+        );
     }
 
     #[test]
     fn a_pause_is_spread_and_never_below_what_was_asked() {
-        let secs = |chance| pause(Kind::Refused, 1, chance, None).as_secs();
+        let secs = |chance| pause(RetryClass::Refused, 1, chance, None).as_secs();
         assert_eq!((secs(0.0), secs(1.0)), (240, 360));
         let hour = Some(Duration::from_secs(3600));
-        for kind in [Kind::Passing, Kind::Refused, Kind::OtherWayLeft] {
+        for kind in [
+            RetryClass::Passing,
+            RetryClass::Refused,
+            RetryClass::OtherWayLeft,
+        ] {
             assert_eq!(pause(kind, 1, 0.0, hour), Duration::from_secs(3600));
         }
         let year = Some(Duration::from_secs(365 * 24 * 3600));
-        assert_eq!(pause(Kind::Passing, 1, 0.0, year), LONGEST);
+        assert_eq!(pause(RetryClass::Passing, 1, 0.0, year), LONGEST);
     }
 
     #[test]

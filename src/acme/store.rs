@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::state_file::Lock;
-use crate::tls::certs::{self, Pair};
+use crate::tls::certs::{self, CertifiedPair};
 use crate::{bounded_file, state_file};
 
 /// The folder, as one directory's certificates see it.
@@ -62,7 +62,7 @@ impl Store {
         &self,
         host: &str,
         now: OffsetDateTime,
-    ) -> Result<Option<Pair>, certs::Error> {
+    ) -> Result<Option<CertifiedPair>, certs::Error> {
         let path = self.certificate(host);
         match certs::load(&path, &path, now) {
             Ok((pair, _warnings)) => Ok(Some(pair)),
@@ -83,7 +83,7 @@ impl Store {
         chain: &str,
         key: &str,
         now: OffsetDateTime,
-    ) -> Result<Pair, SaveError> {
+    ) -> Result<CertifiedPair, SaveError> {
         let content = Zeroizing::new(format!("{chain}\n{key}"));
         let path = self.certificate(host);
         let new = path.with_extension("new");

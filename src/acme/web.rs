@@ -20,19 +20,19 @@ use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use tokio::time::timeout;
 
-use crate::upstream::Trust;
+use crate::upstream::ServerRoots;
 
 /// A client of one directory.
-pub(super) struct Web {
+pub(super) struct AcmeHttpClient {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
-    asked: Asked,
+    asked: RetryAfter,
 }
 
 /// The last wait that came with a refusal.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Asked(Arc<Mutex<Option<Duration>>>);
+pub(super) struct RetryAfter(Arc<Mutex<Option<Duration>>>);
 
-impl Asked {
+impl RetryAfter {
     pub(super) fn wait(&self) -> Option<Duration> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -45,10 +45,10 @@ impl Asked {
 /// Why there is no answer, with everything that lies below it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Unreached(String);
+struct TransportError(String);
 
-impl Web {
-    pub(super) fn new(trust: &Trust, asked: Asked) -> Self {
+impl AcmeHttpClient {
+    pub(super) fn new(trust: &ServerRoots, asked: RetryAfter) -> Self {
         let mut config = trust.client_config().clone();
         // The connector sets its own.
         config.alpn_protocols = Vec::new();
@@ -64,7 +64,7 @@ impl Web {
     }
 }
 
-impl HttpClient for Web {
+impl HttpClient for AcmeHttpClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,
@@ -80,12 +80,15 @@ impl HttpClient for Web {
                 Ok(answer) => answer,
                 Err(_elapsed) => Err(format!("no answer within {DEADLINE:?}")),
             };
-            answer.map_err(|why| Error::Other(Box::new(Unreached(format!("{host}: {why}")))))
+            answer.map_err(|why| Error::Other(Box::new(TransportError(format!("{host}: {why}")))))
         })
     }
 }
 
-async fn collect(response: Response<Incoming>, asked: &Asked) -> Result<BytesResponse, String> {
+async fn collect(
+    response: Response<Incoming>,
+    asked: &RetryAfter,
+) -> Result<BytesResponse, String> {
     let (parts, body) = response.into_parts();
     let is_refused = parts.status.is_client_error() || parts.status.is_server_error();
     asked.note(if is_refused {

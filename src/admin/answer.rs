@@ -6,15 +6,15 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::task::spawn_blocking;
 
-use super::host::Asked;
+use super::host::RequestHost;
 use super::ready::Readiness;
-use super::{Admin, Asker, numbers, page};
+use super::{Admin, AdminPeer, numbers, page};
 use crate::body::Body;
-use crate::metrics::Form;
+use crate::metrics::ExpositionFormat;
 
 impl Admin {
     /// Never fails; whoever may not ask is told so.
-    pub(super) async fn answer<B>(&self, asker: Asker, request: &Request<B>) -> Response<Body> {
+    pub(super) async fn answer<B>(&self, asker: AdminPeer, request: &Request<B>) -> Response<Body> {
         let refused = self.refuse(asker, request);
         let mut response = match refused {
             Some(refused) => refused,
@@ -36,11 +36,13 @@ impl Admin {
         response
     }
 
-    fn refuse<B>(&self, asker: Asker, request: &Request<B>) -> Option<Response<Body>> {
+    fn refuse<B>(&self, asker: AdminPeer, request: &Request<B>) -> Option<Response<Body>> {
         if !self.may_ask(asker) {
             return Some(text(StatusCode::FORBIDDEN, STRANGER));
         }
-        if asker != Asker::Local && !self.is_known(&Asked::of(request.uri(), request.headers())) {
+        if asker != AdminPeer::Local
+            && !self.is_known(&RequestHost::of(request.uri(), request.headers()))
+        {
             return Some(text(StatusCode::MISDIRECTED_REQUEST, UNKNOWN_HOST));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -52,11 +54,11 @@ impl Admin {
         None
     }
 
-    fn is_known(&self, host: &Asked) -> bool {
+    fn is_known(&self, host: &RequestHost) -> bool {
         match host {
-            Asked::Nothing | Asked::Address => true,
-            Asked::Unclear => false,
-            Asked::Name(name) => {
+            RequestHost::Nothing | RequestHost::Address => true,
+            RequestHost::Unclear => false,
+            RequestHost::Name(name) => {
                 let snapshot = self.gate.snapshot();
                 let mut sites = snapshot.service.sites.all();
                 name == "localhost"
@@ -91,7 +93,7 @@ impl Admin {
     async fn metrics(&self, headers: &HeaderMap) -> Response<Body> {
         let accept = headers.get_all(header::ACCEPT).iter();
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
-        let form = Form::of(&accept.join(","));
+        let form = ExpositionFormat::of(&accept.join(","));
         let gate = self.gate.clone();
         match spawn_blocking(move || numbers::write(&gate, form)).await {
             Ok(Ok(written)) => typed(form.media_type(), written),

@@ -9,31 +9,31 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::{History, Reloads};
-use crate::body::Budget;
+use crate::body::RecvBudget;
 use crate::connection::EarlyResponses;
-use crate::listen::Slots;
-use crate::log::Sink;
+use crate::listen::ConnectionLimit;
+use crate::log::LogWriter;
 use crate::metrics::Connections;
 use crate::snapshot::Snapshot;
 
 /// One for the process.
 #[derive(Debug)]
-pub struct Gate {
+pub struct ServerState {
     snapshot: ArcSwap<Snapshot>,
-    /// A [`Phase`], which only grows.
+    /// A [`LifecyclePhase`], which only grows.
     phase: AtomicU8,
     reloads: Reloads,
     history: History,
     connections: Connections,
-    slots: Slots,
-    budget: Arc<Budget>,
+    slots: ConnectionLimit,
+    budget: Arc<RecvBudget>,
     early_responses: Arc<EarlyResponses>,
-    log: Option<Sink>,
+    log: Option<LogWriter>,
 }
 
 /// Where in its life a gate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum LifecyclePhase {
     /// It does not accept yet.
     Starting,
     /// It serves.
@@ -42,17 +42,22 @@ pub enum Phase {
     Draining,
 }
 
-impl Gate {
+impl ServerState {
     /// Which does not accept yet. `h2_memory` bounds what unread HTTP/2 uploads hold, `log` is the process's own.
-    pub fn new(snapshot: Snapshot, h2_memory: usize, slots: Slots, log: Option<Sink>) -> Self {
+    pub fn new(
+        snapshot: Snapshot,
+        h2_memory: usize,
+        slots: ConnectionLimit,
+        log: Option<LogWriter>,
+    ) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
-            phase: AtomicU8::new(Phase::Starting as u8),
+            phase: AtomicU8::new(LifecyclePhase::Starting as u8),
             reloads: Reloads::new(SystemTime::now()),
             history: History::new(Instant::now()),
             connections: Connections::default(),
             slots,
-            budget: Arc::new(Budget::new(h2_memory)),
+            budget: Arc::new(RecvBudget::new(h2_memory)),
             early_responses: Arc::default(),
             log,
         }
@@ -65,7 +70,7 @@ impl Gate {
     }
 
     /// It goes on to this phase; never back.
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: LifecyclePhase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
@@ -75,13 +80,17 @@ impl Gate {
     }
 
     /// Where in its life it is.
-    pub fn phase(&self) -> Phase {
-        let phases = [Phase::Starting, Phase::Serving, Phase::Draining];
+    pub fn phase(&self) -> LifecyclePhase {
+        let phases = [
+            LifecyclePhase::Starting,
+            LifecyclePhase::Serving,
+            LifecyclePhase::Draining,
+        ];
         let phase = self.phase.load(Ordering::Relaxed);
         phases
             .into_iter()
             .find(|known| *known as u8 == phase)
-            .unwrap_or(Phase::Draining)
+            .unwrap_or(LifecyclePhase::Draining)
     }
 
     /// What came of reloads.
@@ -100,12 +109,12 @@ impl Gate {
     }
 
     /// The slots of clients' connections.
-    pub fn slots(&self) -> &Slots {
+    pub fn slots(&self) -> &ConnectionLimit {
         &self.slots
     }
 
     /// The cap on what unread HTTP/2 uploads hold.
-    pub fn budget(&self) -> &Arc<Budget> {
+    pub fn budget(&self) -> &Arc<RecvBudget> {
         &self.budget
     }
 
@@ -115,7 +124,7 @@ impl Gate {
     }
 
     /// The process's own log.
-    pub fn log(&self) -> Option<&Sink> {
+    pub fn log(&self) -> Option<&LogWriter> {
         self.log.as_ref()
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::metrics::Sums;
+use crate::metrics::SiteSums;
 use crate::service::Service;
 
 /// One for the process; it outlives reloads.
@@ -20,7 +20,7 @@ pub struct History {
 struct Ring {
     ticked: Instant,
     sampled: Instant,
-    sums: Sums,
+    sums: SiteSums,
     samples: VecDeque<Sample>,
 }
 
@@ -28,7 +28,7 @@ struct Ring {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) took: Duration,
-    pub(super) sums: Sums,
+    pub(super) sums: SiteSums,
 }
 
 impl History {
@@ -42,7 +42,7 @@ impl History {
             ring: Mutex::new(Ring {
                 ticked: now,
                 sampled: now,
-                sums: Sums::default(),
+                sums: SiteSums::default(),
                 samples: VecDeque::with_capacity(SAMPLES),
             }),
         }
@@ -77,16 +77,16 @@ impl History {
 }
 
 impl Ring {
-    fn take(&mut self, took: Duration, sums: Sums) {
+    fn take(&mut self, took: Duration, sums: SiteSums) {
         if self.samples.len() >= SAMPLES {
             self.samples.pop_front();
         }
         let before = std::mem::replace(&mut self.sums, sums);
         // A reload that takes a site away takes its counters away as well.
-        let more = |of: fn(&Sums) -> u64| of(&sums).saturating_sub(of(&before));
+        let more = |of: fn(&SiteSums) -> u64| of(&sums).saturating_sub(of(&before));
         self.samples.push_back(Sample {
             took,
-            sums: Sums {
+            sums: SiteSums {
                 requests: more(|sums| sums.requests),
                 errors: more(|sums| sums.errors),
                 refused: more(|sums| sums.refused),
@@ -98,8 +98,8 @@ impl Ring {
 }
 
 /// Of all sites, each once however many names it has, and of requests of none.
-fn sums(service: &Service) -> Sums {
-    let (mut seen, mut sums) = (HashSet::new(), Sums::default());
+fn sums(service: &Service) -> SiteSums {
+    let (mut seen, mut sums) = (HashSet::new(), SiteSums::default());
     for counts in service.counts() {
         if seen.insert(Arc::as_ptr(counts)) {
             sums += counts.sums();
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn a_ring_holds_what_came_between_and_no_more_than_its_size() {
         let history = History::new(Instant::now());
-        let sums = |requests| Sums {
+        let sums = |requests| SiteSums {
             requests,
-            ..Sums::default()
+            ..SiteSums::default()
         };
         for round in 0..3 * SAMPLES as u64 {
             history.ring().take(EVERY, sums(round * round));

@@ -9,7 +9,7 @@ use http::{HeaderMap, Uri, header};
 
 /// The host of a request as it is compared: without a port, a name in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestHost {
     /// Said by nobody: an old client, which is no browser.
     Nothing,
     Address,
@@ -18,7 +18,7 @@ pub(super) enum Asked {
     Unclear,
 }
 
-impl Asked {
+impl RequestHost {
     /// Of this request.
     pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         let mut fields = headers.get_all(header::HOST).iter();
@@ -77,7 +77,11 @@ mod tests {
     #[test]
     fn an_address_is_told_from_a_name() {
         for address in ["127.0.0.1", "127.0.0.1:9090", "[::1]", "[::1]:9090"] {
-            assert_eq!(Asked::parse(address), Asked::Address, "{address}");
+            assert_eq!(
+                RequestHost::parse(address),
+                RequestHost::Address,
+                "{address}"
+            );
         }
         for (host, name) in [
             ("localhost:9090", "localhost"),
@@ -86,7 +90,11 @@ mod tests {
             // As browsers send it, they have asked for 127.0.0.1.
             ("2130706433", "2130706433"),
         ] {
-            assert_eq!(Asked::parse(host), Asked::Name(name.to_owned()), "{host}");
+            assert_eq!(
+                RequestHost::parse(host),
+                RequestHost::Name(name.to_owned()),
+                "{host}"
+            );
         }
         for host in [
             "",
@@ -98,7 +106,7 @@ mod tests {
             "user@localhost",
             "a:b",
         ] {
-            assert_eq!(Asked::parse(host), Asked::Unclear, "{host}");
+            assert_eq!(RequestHost::parse(host), RequestHost::Unclear, "{host}");
         }
     }
 
@@ -106,25 +114,25 @@ mod tests {
     fn what_is_said_twice_is_unclear_and_the_target_counts() {
         let mut headers = HeaderMap::new();
         let origin = Uri::from_static("/metrics");
-        assert_eq!(Asked::of(&origin, &headers), Asked::Nothing);
+        assert_eq!(RequestHost::of(&origin, &headers), RequestHost::Nothing);
         headers.append(header::HOST, "localhost".parse().unwrap());
         assert_eq!(
-            Asked::of(&origin, &headers),
-            Asked::Name("localhost".to_owned())
+            RequestHost::of(&origin, &headers),
+            RequestHost::Name("localhost".to_owned())
         );
         let absolute = Uri::from_static("http://evil.example/metrics");
         assert_eq!(
-            Asked::of(&absolute, &headers),
-            Asked::Name("evil.example".to_owned())
+            RequestHost::of(&absolute, &headers),
+            RequestHost::Name("evil.example".to_owned())
         );
         headers.append(header::HOST, "localhost".parse().unwrap());
-        assert_eq!(Asked::of(&origin, &headers), Asked::Unclear);
+        assert_eq!(RequestHost::of(&origin, &headers), RequestHost::Unclear);
     }
 
     proptest! {
         #[test]
         fn no_host_panics(host in ".*") {
-            let _ = Asked::parse(&host);
+            let _ = RequestHost::parse(&host);
         }
     }
 }

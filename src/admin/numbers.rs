@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use super::Gate;
-use crate::metrics::{Family, Form, Kind, Value, write as write_families};
+use super::ServerState;
+use crate::metrics::{ExpositionFormat, Family, Kind, Value, write as write_families};
 
 mod gate;
 mod process;
@@ -14,7 +14,7 @@ mod sites;
 mod upstreams;
 
 /// As text of this form.
-pub(super) fn write(gate: &Gate, form: Form) -> Result<String, fmt::Error> {
+pub(super) fn write(gate: &ServerState, form: ExpositionFormat) -> Result<String, fmt::Error> {
     let snapshot = gate.snapshot();
     let mut families = sites::families(&snapshot);
     families.extend(upstreams::families(&snapshot));

@@ -3,7 +3,7 @@
 //! Called by `answer`. All of it is written here, complete, for each request; the page's own script asks for it again and
 //! puts what has changed in place, so that there is one truth, and it is there without a script as well.
 
-use super::Gate;
+use super::ServerState;
 
 mod figures;
 mod html;
@@ -19,7 +19,7 @@ use html::Html;
 use status::Status;
 
 /// The page at this moment.
-pub(super) fn write(gate: &Gate) -> String {
+pub(super) fn write(gate: &ServerState) -> String {
     document(&Status::of(gate))
 }
 

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Gate, Phase};
+use super::{LifecyclePhase, ServerState};
 use crate::snapshot::Snapshot;
 use crate::upstream::{Outage, Status};
 
@@ -29,16 +29,18 @@ pub(super) struct Readiness {
 
 impl Readiness {
     /// At this moment.
-    pub(super) fn of(gate: &Gate) -> Self {
+    pub(super) fn of(gate: &ServerState) -> Self {
         let mut readiness = Self {
             reasons: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
         };
         match gate.phase() {
-            Phase::Starting => readiness.reasons.push("it does not accept connections yet"),
-            Phase::Serving => {}
-            Phase::Draining => readiness.reasons.push("it drains, and accepts no more"),
+            LifecyclePhase::Starting => {
+                readiness.reasons.push("it does not accept connections yet")
+            }
+            LifecyclePhase::Serving => {}
+            LifecyclePhase::Draining => readiness.reasons.push("it drains, and accepts no more"),
         }
         if let Some((at, why)) = gate.reloads().last().failed {
             let at = moment(at);

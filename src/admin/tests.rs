@@ -6,40 +6,40 @@ use http::Request;
 
 use super::*;
 use crate::config;
-use crate::snapshot::{Purpose, Snapshot};
+use crate::snapshot::{BuildMode, Snapshot};
 
-pub(super) fn admin(listen: &str, phase: Phase) -> Admin {
+pub(super) fn admin(listen: &str, phase: LifecyclePhase) -> Admin {
     let text = format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\n{listen}\n[[site]]\nhosts = [\"docker.example.com\", \"*.reg.example\", \"*\"]\n\
          tls = \"self-signed\"\n[[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\nauth = {{ mode = \"none\" }}\n"
     );
     let (config, mut problems) = config::parse(Path::new("proxy.toml"), text.as_bytes());
     let config = config.unwrap_or_else(|| panic!("{problems}"));
-    let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems);
+    let snapshot = Snapshot::build(&config, None, BuildMode::Check, &mut problems);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
     for route in snapshot.service.sites.routes() {
         route.forward.upstream().assume_it_responds();
     }
-    let gate = Gate::new(snapshot, 1, Slots::new(1, 1), None);
+    let gate = ServerState::new(snapshot, 1, ConnectionLimit::new(1, 1), None);
     gate.enter(phase);
     Admin::new(Arc::new(gate))
 }
 
-async fn status(admin: &Admin, asker: Asker, host: &str, path: &str) -> u16 {
+async fn status(admin: &Admin, asker: AdminPeer, host: &str, path: &str) -> u16 {
     let request = Request::builder().uri(path).header("host", host);
     let answer = admin.answer(asker, &request.body(()).unwrap()).await;
     answer.status().as_u16()
 }
 
-fn peer(address: &str) -> Asker {
-    Asker::Peer(PeerAddr::new(address.parse().unwrap()))
+fn peer(address: &str) -> AdminPeer {
+    AdminPeer::Peer(PeerAddr::new(address.parse().unwrap()))
 }
 
 #[tokio::test]
 async fn strangers_are_refused_whatever_they_ask() {
-    let nobody = admin("", Phase::Serving);
+    let nobody = admin("", LifecyclePhase::Serving);
     let some = "admin_allow = [\"192.0.2.0/24\", \"2001:db8::7\"]";
-    let some = admin(some, Phase::Serving);
+    let some = admin(some, LifecyclePhase::Serving);
     for (address, by_nobody, by_some) in [
         ("127.0.0.1:1", 200, 200),
         ("127.8.9.1:1", 200, 200),
@@ -63,14 +63,17 @@ async fn strangers_are_refused_whatever_they_ask() {
         }
     }
     assert_eq!(
-        status(&nobody, Asker::Local, "evil.example", "/metrics").await,
+        status(&nobody, AdminPeer::Local, "evil.example", "/metrics").await,
         200
     );
 }
 
 #[tokio::test]
 async fn a_sites_names_are_known_but_not_those_of_everyone() {
-    let admin = admin("admin_hosts = [\"Prometheus.internal\"]", Phase::Serving);
+    let admin = admin(
+        "admin_hosts = [\"Prometheus.internal\"]",
+        LifecyclePhase::Serving,
+    );
     for (host, expected) in [
         ("docker.example.com:9090", 200),
         ("a.reg.example", 200),
@@ -90,9 +93,9 @@ async fn a_sites_names_are_known_but_not_those_of_everyone() {
 #[tokio::test]
 async fn it_is_ready_only_while_it_serves() {
     for (phase, ready) in [
-        (Phase::Starting, 503),
-        (Phase::Serving, 200),
-        (Phase::Draining, 503),
+        (LifecyclePhase::Starting, 503),
+        (LifecyclePhase::Serving, 200),
+        (LifecyclePhase::Draining, 503),
     ] {
         let admin = admin("", phase);
         let asker = peer("127.0.0.1:1");

@@ -7,7 +7,7 @@ use crate::addr::{ClientAddr, Networks};
 
 /// The client networks of one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admission {
+pub struct NetworkPolicy {
     /// Who may come; with none, everyone who is not denied.
     pub allow: Networks,
     /// Who may not.
@@ -18,7 +18,7 @@ pub struct Admission {
 
 /// What a client's network says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// Nobody comes from there, whatever he knows.
     Refused,
     /// Credentials decide.
@@ -27,12 +27,12 @@ pub(super) enum Verdict {
     Enough,
 }
 
-impl Admission {
-    pub(super) fn judge(&self, client: ClientAddr) -> Verdict {
+impl NetworkPolicy {
+    pub(super) fn judge(&self, client: ClientAddr) -> Decision {
         match (self.admits(client), self.suffices) {
-            (true, true) => Verdict::Enough,
-            (false, false) => Verdict::Refused,
-            (true, false) | (false, true) => Verdict::Credentials,
+            (true, true) => Decision::Enough,
+            (false, false) => Decision::Refused,
+            (true, false) | (false, true) => Decision::Credentials,
         }
     }
 
@@ -62,22 +62,22 @@ mod tests {
 
     fn admits(allow: &[&str], deny: &[&str], client: &str) -> bool {
         let networks = |words: &[&str]| words.iter().map(|word| word.parse().unwrap()).collect();
-        let admission = Admission {
+        let admission = NetworkPolicy {
             allow: networks(allow),
             deny: networks(deny),
             suffices: false,
         };
         let address = SocketAddr::new(client.parse().unwrap(), 1);
         let verdict = admission.judge(PeerAddr::new(address).client());
-        let any = Admission {
+        let any = NetworkPolicy {
             suffices: true,
             ..admission
         };
         let other = any.judge(PeerAddr::new(address).client());
-        assert_ne!(verdict, Verdict::Enough);
-        assert_ne!(other, Verdict::Refused);
-        assert_eq!(verdict == Verdict::Credentials, other == Verdict::Enough);
-        verdict == Verdict::Credentials
+        assert_ne!(verdict, Decision::Enough);
+        assert_ne!(other, Decision::Refused);
+        assert_eq!(verdict == Decision::Credentials, other == Decision::Enough);
+        verdict == Decision::Credentials
     }
 
     #[test]

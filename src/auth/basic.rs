@@ -16,20 +16,20 @@ pub(super) struct Credentials {
 
 /// The header holds no credentials that could be right.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unusable;
+pub(super) struct InvalidCredentials;
 
 impl Credentials {
     /// Reads a header value; `None` for an empty user name, which clients send to mean "nobody".
     ///
     /// Decoded text of more than `most` bytes is refused before it is looked at.
-    pub(super) fn parse(header: &[u8], most: usize) -> Result<Option<Self>, Unusable> {
-        let token = after_scheme(header, SCHEME).ok_or(Unusable)?;
+    pub(super) fn parse(header: &[u8], most: usize) -> Result<Option<Self>, InvalidCredentials> {
+        let token = after_scheme(header, SCHEME).ok_or(InvalidCredentials)?;
         let decoded = decode(token, most)?;
         let colon = decoded
             .iter()
             .position(|byte| *byte == b':')
-            .ok_or(Unusable)?;
-        let (user, password) = decoded.split_at_checked(colon).ok_or(Unusable)?;
+            .ok_or(InvalidCredentials)?;
+        let (user, password) = decoded.split_at_checked(colon).ok_or(InvalidCredentials)?;
         if user.is_empty() {
             return Ok(None);
         }
@@ -63,7 +63,7 @@ pub(super) fn after_scheme<'a>(header: &'a [u8], scheme: &[u8]) -> Option<&'a [u
 
 /// Standard alphabet, padding optional, nothing behind it: nginx ignores what follows the padding,
 /// which gives one password many spellings.
-fn decode(token: &[u8], most: usize) -> Result<Zeroizing<Vec<u8>>, Unusable> {
+fn decode(token: &[u8], most: usize) -> Result<Zeroizing<Vec<u8>>, InvalidCredentials> {
     let bare = token
         .strip_suffix(b"==")
         .or_else(|| token.strip_suffix(b"="))
@@ -71,11 +71,11 @@ fn decode(token: &[u8], most: usize) -> Result<Zeroizing<Vec<u8>>, Unusable> {
     let padded = bare.len() != token.len();
     if bare.len() > most.saturating_mul(4).div_ceil(3) || (padded && !token.len().is_multiple_of(4))
     {
-        return Err(Unusable);
+        return Err(InvalidCredentials);
     }
     let mut decoded = Zeroizing::new(vec![0; bare.len()]);
     let length = Base64Unpadded::decode(bare, &mut decoded)
-        .map_err(|_| Unusable)?
+        .map_err(|_| InvalidCredentials)?
         .len();
     decoded.truncate(length);
     Ok(decoded)
@@ -87,7 +87,7 @@ const SCHEME: &[u8] = b"Basic";
 mod tests {
     use super::*;
 
-    type Parsed = Result<Option<(Vec<u8>, Vec<u8>)>, Unusable>;
+    type Parsed = Result<Option<(Vec<u8>, Vec<u8>)>, InvalidCredentials>;
 
     fn parse(header: &str) -> Parsed {
         let parsed = Credentials::parse(header.as_bytes(), 64)?;
@@ -130,10 +130,10 @@ mod tests {
             "Basicx dTpwdw==",
         ];
         for case in cases {
-            assert_eq!(parse(case), Err(Unusable), "{case}");
+            assert_eq!(parse(case), Err(InvalidCredentials), "{case}");
         }
         let long = format!("Basic {}", "QUFB".repeat(22));
-        assert_eq!(parse(&long), Err(Unusable));
+        assert_eq!(parse(&long), Err(InvalidCredentials));
     }
 
     proptest::proptest! {

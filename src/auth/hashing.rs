@@ -17,11 +17,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::addr::Network;
+use crate::addr::ClientNetwork;
 
 mod queue;
 
-use queue::{Queue, Turns, Work};
+use queue::{HashJob, HashQueue, Turns};
 
 /// The size of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,19 +36,19 @@ pub struct Settings {
 
 /// The pool; its threads end when it is dropped.
 #[derive(Debug)]
-pub(super) struct Hashing {
+pub(super) struct HashPool {
     settings: Settings,
-    queue: Arc<Queue>,
+    queue: Arc<HashQueue>,
 }
 
 /// No thread had time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Busy;
 
-impl Hashing {
+impl HashPool {
     /// Starts the threads; fails when the system gives none.
     pub(super) fn start(settings: Settings) -> io::Result<Self> {
-        let queue = Arc::new(Queue::new(settings.queue));
+        let queue = Arc::new(HashQueue::new(settings.queue));
         let pool = Self { settings, queue };
         for number in 0..pool.settings.threads {
             let queue = Arc::clone(&pool.queue);
@@ -73,13 +73,13 @@ impl Hashing {
     ///
     /// # Errors
     /// The queue has no room for that network, or the network has no turn for too long.
-    pub(super) async fn run<T, F>(&self, network: Network, work: F) -> Result<T, Busy>
+    pub(super) async fn run<T, F>(&self, network: ClientNetwork, work: F) -> Result<T, Busy>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
         let (done, result) = oneshot::channel();
-        let task = Task { work, done };
+        let task = HashTask { work, done };
         let turns = self.queue.push(network, Box::new(task))?;
         // The sender is gone if the work panicked, or if it was evicted for another network.
         self.while_it_moves(&turns, result)
@@ -91,7 +91,7 @@ impl Hashing {
     /// a check of `network`.
     pub(super) async fn join<T>(
         &self,
-        network: Network,
+        network: ClientNetwork,
         other: impl Future<Output = T>,
     ) -> Result<T, Busy> {
         let turns = self.queue.turns_of(network);
@@ -118,19 +118,19 @@ impl Hashing {
     }
 }
 
-impl Drop for Hashing {
+impl Drop for HashPool {
     fn drop(&mut self) {
         self.queue.close();
     }
 }
 
 /// Work, and where its result is wanted.
-struct Task<T, F> {
+struct HashTask<T, F> {
     work: F,
     done: oneshot::Sender<T>,
 }
 
-impl<T, F> Work for Task<T, F>
+impl<T, F> HashJob for HashTask<T, F>
 where
     T: Send,
     F: FnOnce() -> T + Send,
@@ -145,7 +145,7 @@ where
     }
 }
 
-fn run_all(queue: &Queue) {
+fn run_all(queue: &HashQueue) {
     // Of this thread alone, on Linux: where cores are short, a transfer goes before a hash. No matter if it is refused.
     let _ = rustix::process::nice(NICE);
     while let Some(work) = queue.next() {
@@ -169,13 +169,13 @@ mod tests {
     use super::*;
     use crate::addr::PeerAddr;
 
-    fn home() -> Network {
+    fn home() -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         PeerAddr::new(address).client().network()
     }
 
-    fn pool(queue: usize, wait: Duration) -> Hashing {
-        Hashing::start(Settings {
+    fn pool(queue: usize, wait: Duration) -> HashPool {
+        HashPool::start(Settings {
             threads: 1,
             queue,
             wait,

@@ -7,7 +7,7 @@ use crate::registry::Scope;
 /// Who a request comes from. Made in `auth` only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    pub(super) kind: Kind,
+    pub(super) kind: IdentityKind,
     /// What the token that was shown is for.
     scope: Option<Scope>,
     /// It comes from a network that is enough alone.
@@ -15,7 +15,7 @@ pub struct Identity {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum IdentityKind {
     Anonymous,
     User {
         name: String,
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 }
 
 impl Identity {
-    pub(super) const fn of(kind: Kind) -> Self {
+    pub(super) const fn of(kind: IdentityKind) -> Self {
         Self {
             kind,
             scope: None,
@@ -49,7 +49,7 @@ impl Identity {
     }
 
     pub(super) fn user_named(bytes: &[u8]) -> Self {
-        Self::of(Kind::User {
+        Self::of(IdentityKind::User {
             name: String::from_utf8_lossy(bytes).into_owned(),
             bytes: bytes.into(),
         })
@@ -58,8 +58,8 @@ impl Identity {
     /// The verified user's name, for people: bytes that are no UTF-8 are shown as U+FFFD.
     pub fn user(&self) -> Option<&str> {
         match &self.kind {
-            Kind::User { name, .. } => Some(name),
-            Kind::Anonymous | Kind::LeftToUpstream => None,
+            IdentityKind::User { name, .. } => Some(name),
+            IdentityKind::Anonymous | IdentityKind::LeftToUpstream => None,
         }
     }
 
@@ -76,7 +76,7 @@ impl Identity {
 
     /// True when nobody has proved anything.
     pub fn is_anonymous(&self) -> bool {
-        self.kind == Kind::Anonymous && !self.from_network
+        self.kind == IdentityKind::Anonymous && !self.from_network
     }
 
     /// What limits this identity beside its rights: the scope of the token it came with. None for a password.
@@ -86,6 +86,6 @@ impl Identity {
 
     /// True when the upstream checks the credentials itself.
     pub fn is_left_to_upstream(&self) -> bool {
-        self.kind == Kind::LeftToUpstream
+        self.kind == IdentityKind::LeftToUpstream
     }
 }

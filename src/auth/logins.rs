@@ -1,6 +1,6 @@
 //! Decides whether a login is right: it is remembered, it is being checked already, or its password is hashed now.
 //!
-//! `snapshot` keeps one [`Logins`] for the process; `auth` asks it. Many requests that carry the same credentials at the
+//! `snapshot` keeps one [`PasswordVerifier`] for the process; `auth` asks it. Many requests that carry the same credentials at the
 //! same time, as at the beginning of a push, wait for one hash. They are recognised by a mark, which covers the submitted
 //! password, so that no request uses the verdict on another password.
 //!
@@ -17,73 +17,73 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
-use super::hashing::{self, Busy, Hashing};
-use super::throttle::{self, Before, Throttle, Try};
-use super::verified::{Known, Mark, Verified};
-use crate::addr::Network;
+use super::hashing::{self, Busy, HashPool};
+use super::throttle::{self, Attempt, AttemptStatus, GuessLimiter};
+use super::verified::{CacheKey, Known, LoginCache};
+use crate::addr::ClientNetwork;
 use crate::htpasswd::{Entry, Users};
 use crate::metrics::Logins as Counts;
 
 /// The hash threads, and what they found lately.
 #[derive(Debug)]
-pub struct Logins {
-    hashing: Arc<Hashing>,
+pub struct PasswordVerifier {
+    hashing: Arc<HashPool>,
     throttle: throttle::Settings,
-    memory: Arc<Memory>,
+    memory: Arc<VerifierState>,
 }
 
 /// What outlives a change of the settings.
 #[derive(Debug)]
-struct Memory {
-    verified: Verified,
-    throttle: Throttle,
-    running: Mutex<Running>,
+struct VerifierState {
+    verified: LoginCache,
+    throttle: GuessLimiter,
+    running: Mutex<InFlight>,
     counts: Counts,
 }
 
 /// What came of a login that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum CacheLookup {
     Remembered,
     Right,
     Wrong,
 }
 
-type Running = HashMap<Flight, Arc<OnceCell<bool>>>;
+type InFlight = HashMap<Flight, Arc<OnceCell<bool>>>;
 
 /// The requests that wait for the same hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Flight {
     /// Requests with the same credentials, from all client networks that may compare theirs with others.
-    Shared(Mark),
+    Shared(CacheKey),
     /// Requests with the same credentials from one client network. It waits for its own turn.
-    Own(Mark, Network),
+    Own(CacheKey, ClientNetwork),
 }
 
 /// Why there is no saying whether a login is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unchecked {
+pub(super) enum VerifyError {
     /// The hash threads are at capacity.
     Busy,
     /// Too many others of this client network were wrong; ask again after this time.
     TooMany(Duration),
 }
 
-impl From<Busy> for Unchecked {
+impl From<Busy> for VerifyError {
     fn from(Busy: Busy) -> Self {
         Self::Busy
     }
 }
 
-impl Logins {
+impl PasswordVerifier {
     /// Starts the threads; fails when the system gives none, or no random bytes.
     pub fn start(hashing: hashing::Settings, throttle: throttle::Settings) -> io::Result<Self> {
         Ok(Self {
-            hashing: Arc::new(Hashing::start(hashing)?),
+            hashing: Arc::new(HashPool::start(hashing)?),
             throttle,
-            memory: Arc::new(Memory {
-                verified: Verified::new().map_err(io::Error::other)?,
-                throttle: Throttle::new(),
+            memory: Arc::new(VerifierState {
+                verified: LoginCache::new().map_err(io::Error::other)?,
+                throttle: GuessLimiter::new(),
                 running: Mutex::default(),
                 counts: Counts::default(),
             }),
@@ -98,7 +98,7 @@ impl Logins {
     ) -> io::Result<Self> {
         let hashing = match self.hashing.settings() == hashing {
             true => Arc::clone(&self.hashing),
-            false => Arc::new(Hashing::start(hashing.clone())?),
+            false => Arc::new(HashPool::start(hashing.clone())?),
         };
         Ok(Self {
             hashing,
@@ -122,27 +122,27 @@ impl Logins {
         &self,
         users: Arc<Users>,
         credentials: Credentials,
-        network: Network,
-    ) -> Result<bool, Unchecked> {
+        network: ClientNetwork,
+    ) -> Result<bool, VerifyError> {
         let found = self.look(users, credentials, network).await;
         let counts = self.counts();
         let counter = match found {
-            Ok(Found::Remembered) => &counts.remembered,
-            Ok(Found::Right) => &counts.right,
-            Ok(Found::Wrong) => &counts.wrong,
-            Err(Unchecked::Busy) => &counts.busy,
-            Err(Unchecked::TooMany(_)) => &counts.throttled,
+            Ok(CacheLookup::Remembered) => &counts.remembered,
+            Ok(CacheLookup::Right) => &counts.right,
+            Ok(CacheLookup::Wrong) => &counts.wrong,
+            Err(VerifyError::Busy) => &counts.busy,
+            Err(VerifyError::TooMany(_)) => &counts.throttled,
         };
         counter.count();
-        found.map(|found| found != Found::Wrong)
+        found.map(|found| found != CacheLookup::Wrong)
     }
 
     async fn look(
         &self,
         users: Arc<Users>,
         credentials: Credentials,
-        network: Network,
-    ) -> Result<Found, Unchecked> {
+        network: ClientNetwork,
+    ) -> Result<CacheLookup, VerifyError> {
         let memory = &self.memory;
         let stored = users.find(&credentials.user).map_or(&[][..], Entry::stored);
         let mark = memory
@@ -150,24 +150,24 @@ impl Logins {
             .mark(&credentials.user, &credentials.password, stored);
         let now = Instant::now();
         if memory.verified.look_up(&mark, network, now) == Known::Here {
-            return Ok(Found::Remembered);
+            return Ok(CacheLookup::Remembered);
         }
         let user = (credentials.user.as_slice(), stored);
         let tried = memory.throttle.name(network, user, mark);
         if memory.was_wrong(&tried, self.throttle)? {
-            return Ok(Found::Wrong);
+            return Ok(CacheLookup::Wrong);
         }
         let may_compare = memory.throttle.may_compare(&tried, self.throttle, now);
         if may_compare && memory.verified.prove(&mark, network, now) {
             memory.throttle.right(&tried);
-            return Ok(Found::Remembered);
+            return Ok(CacheLookup::Remembered);
         }
         let flight = if may_compare {
             Flight::Shared(mark)
         } else {
             Flight::Own(mark, network)
         };
-        let joined = Joined::join(memory, flight);
+        let joined = SingleFlight::join(memory, flight);
         let hash = || self.hash(users, credentials, tried);
         // A request that waits for the hash of another one waits no longer than for a hash of its own.
         let shared = self
@@ -177,15 +177,19 @@ impl Logins {
         let is_right = *Box::pin(shared).await??;
         // The hash thread noted the verdict for the network that asked for the hash; others may have joined.
         memory.note_shared(&tried, is_right, self.throttle);
-        Ok(if is_right { Found::Right } else { Found::Wrong })
+        Ok(if is_right {
+            CacheLookup::Right
+        } else {
+            CacheLookup::Wrong
+        })
     }
 
     async fn hash(
         &self,
         users: Arc<Users>,
         credentials: Credentials,
-        tried: Try,
-    ) -> Result<bool, Unchecked> {
+        tried: Attempt,
+    ) -> Result<bool, VerifyError> {
         let (memory, throttle) = (Arc::clone(&self.memory), self.throttle);
         let work = move || {
             let (mark, network, now) = (tried.mark(), tried.network(), Instant::now());
@@ -212,18 +216,22 @@ impl Logins {
     }
 }
 
-impl Memory {
+impl VerifierState {
     /// Whether the credentials are known to be wrong; an error when they may not be checked.
-    fn was_wrong(&self, tried: &Try, settings: throttle::Settings) -> Result<bool, Unchecked> {
+    fn was_wrong(
+        &self,
+        tried: &Attempt,
+        settings: throttle::Settings,
+    ) -> Result<bool, VerifyError> {
         match self.throttle.before(tried, settings, Instant::now()) {
-            Before::Unknown => Ok(false),
-            Before::Wrong => Ok(true),
-            Before::TooMany(left) => Err(Unchecked::TooMany(left)),
+            AttemptStatus::Unknown => Ok(false),
+            AttemptStatus::Wrong => Ok(true),
+            AttemptStatus::TooMany(left) => Err(VerifyError::TooMany(left)),
         }
     }
 
     /// Notes the verdict of a hash.
-    fn note(&self, tried: &Try, is_right: bool, settings: throttle::Settings) {
+    fn note(&self, tried: &Attempt, is_right: bool, settings: throttle::Settings) {
         if is_right {
             let now = Instant::now();
             self.verified.remember(tried.mark(), tried.network(), now);
@@ -234,7 +242,7 @@ impl Memory {
     }
 
     /// Notes the verdict of a hash for a network whose request waited for it.
-    fn note_shared(&self, tried: &Try, is_right: bool, settings: throttle::Settings) {
+    fn note_shared(&self, tried: &Attempt, is_right: bool, settings: throttle::Settings) {
         if is_right {
             let now = Instant::now();
             self.verified.prove(&tried.mark(), tried.network(), now);
@@ -244,26 +252,26 @@ impl Memory {
         }
     }
 
-    fn note_wrong(&self, tried: &Try, settings: throttle::Settings) {
+    fn note_wrong(&self, tried: &Attempt, settings: throttle::Settings) {
         if let Some(network) = self.throttle.wrong(tried, settings, Instant::now()) {
             tracing::warn!(%network, "too many wrong passwords; for a while no more are checked");
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, Running> {
+    fn running(&self) -> MutexGuard<'_, InFlight> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request that waits for a hash. The last request of a flight that leaves removes the flight's entry.
-struct Joined<'a> {
-    memory: &'a Memory,
+struct SingleFlight<'a> {
+    memory: &'a VerifierState,
     flight: Flight,
     cell: Arc<OnceCell<bool>>,
 }
 
-impl<'a> Joined<'a> {
-    fn join(memory: &'a Memory, flight: Flight) -> Self {
+impl<'a> SingleFlight<'a> {
+    fn join(memory: &'a VerifierState, flight: Flight) -> Self {
         let cell = Arc::clone(memory.running().entry(flight).or_default());
         Self {
             memory,
@@ -273,7 +281,7 @@ impl<'a> Joined<'a> {
     }
 }
 
-impl Drop for Joined<'_> {
+impl Drop for SingleFlight<'_> {
     fn drop(&mut self) {
         let mut running = self.memory.running();
         // The map's and ours: counted under the lock, under which alone others join.
@@ -310,12 +318,12 @@ mod tests {
         Arc::new(parse(file.as_bytes()).users)
     }
 
-    fn home() -> Network {
+    fn home() -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         crate::addr::PeerAddr::new(address).client().network()
     }
 
-    fn elsewhere(last: u8) -> Network {
+    fn elsewhere(last: u8) -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), 1));
         crate::addr::PeerAddr::new(address).client().network()
     }
@@ -328,13 +336,13 @@ mod tests {
     }
 
     /// With no time to wait, only what needs no hash is answered.
-    fn logins(wait: Duration) -> Logins {
+    fn logins(wait: Duration) -> PasswordVerifier {
         let hashing = hashing::Settings {
             threads: 1,
             queue: 1,
             wait,
         };
-        Logins::start(hashing, THROTTLE).unwrap()
+        PasswordVerifier::start(hashing, THROTTLE).unwrap()
     }
 
     const THROTTLE: throttle::Settings = throttle::Settings {
@@ -465,7 +473,7 @@ mod tests {
             assert_eq!(wrong.await, Ok(false));
         }
         let fourth = logins.check(users(ALICE), credentials("nobody", "d"), home());
-        assert!(matches!(fourth.await, Err(Unchecked::TooMany(left)) if left <= THROTTLE.window));
+        assert!(matches!(fourth.await, Err(VerifyError::TooMany(left)) if left <= THROTTLE.window));
         let again = logins.check(users(ALICE), credentials("alice", "a"), home());
         assert_eq!(again.await, Ok(false));
         assert_eq!(right().await, Ok(true));
@@ -492,7 +500,7 @@ mod tests {
         for guess in ["pw", "d"] {
             let found = check(guess, elsewhere(1)).await;
             assert!(
-                matches!(found, Err(Unchecked::TooMany(_))),
+                matches!(found, Err(VerifyError::TooMany(_))),
                 "{guess}: {found:?}"
             );
         }
@@ -506,7 +514,7 @@ mod tests {
         assert_eq!(check("pw", elsewhere(2)).await, Ok(true));
         assert!(matches!(
             check("d", elsewhere(2)).await,
-            Err(Unchecked::TooMany(_))
+            Err(VerifyError::TooMany(_))
         ));
     }
 
@@ -517,7 +525,7 @@ mod tests {
             queue: 100,
             wait: Duration::from_secs(10),
         };
-        let logins = Arc::new(Logins::start(hashing, THROTTLE).unwrap());
+        let logins = Arc::new(PasswordVerifier::start(hashing, THROTTLE).unwrap());
         let right = || credentials("alice", "pw");
         assert_eq!(logins.check(users(ALICE), right(), home()).await, Ok(true));
         // The one thread is held, so that no guess has its turn.
@@ -561,7 +569,7 @@ mod tests {
             queue: 100,
             wait: Duration::from_secs(10),
         };
-        let logins = Arc::new(Logins::start(hashing, THROTTLE).unwrap());
+        let logins = Arc::new(PasswordVerifier::start(hashing, THROTTLE).unwrap());
         for user in ["alice", "nobody"] {
             let logins = Arc::new(logins.with(logins.hashing.settings(), THROTTLE).unwrap());
             let checks: Vec<_> = (0..20)
@@ -580,7 +588,7 @@ mod tests {
             for check in checks {
                 match check.await.unwrap() {
                     Ok(is_right) => wrong += usize::from(!is_right),
-                    Err(refused) => assert!(matches!(refused, Unchecked::TooMany(_))),
+                    Err(refused) => assert!(matches!(refused, VerifyError::TooMany(_))),
                 }
             }
             assert_eq!(wrong, THROTTLE.guesses, "{user}");
@@ -614,7 +622,7 @@ mod tests {
             })
             .collect();
         for check in checks {
-            assert_eq!(check.await.unwrap(), Err(Unchecked::Busy));
+            assert_eq!(check.await.unwrap(), Err(VerifyError::Busy));
         }
         assert!(start.elapsed() < wait * 5, "{:?}", start.elapsed());
         hold.send(()).unwrap();

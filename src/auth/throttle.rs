@@ -24,8 +24,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded};
-use super::verified::Mark;
-use crate::addr::{Network, NetworkGroup};
+use super::verified::CacheKey;
+use crate::addr::{ClientNetwork, ClientNetworkGroup};
 
 /// The bounds on guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,24 +38,24 @@ pub struct Settings {
 
 /// The guesses of all client networks.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(super) struct GuessLimiter {
     shards: Sharded<Shard>,
     hasher: RandomState,
 }
 
 /// Credentials that a client network has sent, before it is known whether they are right.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Try {
-    network: Network,
+pub(super) struct Attempt {
+    network: ClientNetwork,
     /// A hash of the user's name and stored line, under a key of this process. Two users with the same hash are forgiven
     /// together.
     user: u64,
-    mark: Mark,
+    mark: CacheKey,
 }
 
 /// What is known of credentials before their password is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
+pub(super) enum AttemptStatus {
     /// Nothing is known, so the password may be checked.
     Unknown,
     /// The same client network sent them within the window, and they were wrong. They are wrong still, since the mark
@@ -69,9 +69,9 @@ pub(super) enum Before {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exceeded {
     /// The bound of one client network.
-    Network(Network),
+    Network(ClientNetwork),
     /// The bound that the networks of one IPv6 /48 share.
-    Group(NetworkGroup),
+    Group(ClientNetworkGroup),
 }
 
 impl fmt::Display for Exceeded {
@@ -83,12 +83,12 @@ impl fmt::Display for Exceeded {
     }
 }
 
-impl Try {
-    pub(super) fn network(&self) -> Network {
+impl Attempt {
+    pub(super) fn network(&self) -> ClientNetwork {
         self.network
     }
 
-    pub(super) fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> CacheKey {
         self.mark
     }
 }
@@ -96,17 +96,17 @@ impl Try {
 #[derive(Debug, Default)]
 struct Shard {
     /// The guesses of each group in the order of their times. No list is empty.
-    groups: HashMap<NetworkGroup, Vec<Guess>>,
+    groups: HashMap<ClientNetworkGroup, Vec<FailedGuess>>,
     /// The number of guesses in all lists.
     guesses: usize,
 }
 
 #[derive(Debug)]
-struct Guess {
+struct FailedGuess {
     kind: Kind,
-    network: Network,
+    network: ClientNetwork,
     user: u64,
-    mark: Mark,
+    mark: CacheKey,
     at: Instant,
     /// Another network of the group has an entry for the same credentials. Then this entry does not count for the group:
     /// a wrong password in the configuration of a cluster with many networks is one guess.
@@ -121,7 +121,7 @@ enum Kind {
     Compared,
 }
 
-impl Throttle {
+impl GuessLimiter {
     pub(super) fn new() -> Self {
         Self {
             shards: Sharded::default(),
@@ -131,8 +131,13 @@ impl Throttle {
 
     /// Describes credentials for the other methods. `user` is the name and the stored line, since two password files may
     /// hold different users of the same name; `mark` is the mark of the credentials.
-    pub(super) fn name(&self, network: Network, user: (&[u8], &[u8]), mark: Mark) -> Try {
-        Try {
+    pub(super) fn name(
+        &self,
+        network: ClientNetwork,
+        user: (&[u8], &[u8]),
+        mark: CacheKey,
+    ) -> Attempt {
+        Attempt {
             network,
             user: self.hasher.hash_one(user),
             mark,
@@ -141,9 +146,14 @@ impl Throttle {
 
     /// Whether the password of a try may be hashed. `logins` asks again when the try's turn comes: of many tries that
     /// arrive at once, those behind the last allowed one are rejected then.
-    pub(super) fn before(&self, tried: &Try, settings: Settings, now: Instant) -> Before {
+    pub(super) fn before(
+        &self,
+        tried: &Attempt,
+        settings: Settings,
+        now: Instant,
+    ) -> AttemptStatus {
         if settings.guesses == 0 {
-            return Before::Unknown;
+            return AttemptStatus::Unknown;
         }
         let shard = self.shard(tried.network);
         let guesses = shard.of(tried.network);
@@ -151,11 +161,11 @@ impl Throttle {
             .iter()
             .any(|guess| guess.is_for(tried, Kind::Wrong) && guess.is_current(settings, now))
         {
-            return Before::Wrong;
+            return AttemptStatus::Wrong;
         }
         match time_until_room(guesses, tried.network, Kind::Wrong, settings, now) {
-            Some(left) => Before::TooMany(left),
-            None => Before::Unknown,
+            Some(left) => AttemptStatus::TooMany(left),
+            None => AttemptStatus::Unknown,
         }
     }
 
@@ -163,7 +173,7 @@ impl Throttle {
     ///
     /// A comparison counts until the network proves a login of the same user, or until the window has passed. A network
     /// that has used up its comparisons still logs in: its passwords wait for their turn and are hashed.
-    pub(super) fn may_compare(&self, tried: &Try, settings: Settings, now: Instant) -> bool {
+    pub(super) fn may_compare(&self, tried: &Attempt, settings: Settings, now: Instant) -> bool {
         if settings.guesses == 0 {
             return true;
         }
@@ -186,7 +196,12 @@ impl Throttle {
     }
 
     /// Counts a try that was wrong, once. Returns the bound that this try has reached, if any.
-    pub(super) fn wrong(&self, tried: &Try, settings: Settings, now: Instant) -> Option<Exceeded> {
+    pub(super) fn wrong(
+        &self,
+        tried: &Attempt,
+        settings: Settings,
+        now: Instant,
+    ) -> Option<Exceeded> {
         if settings.guesses == 0 {
             return None;
         }
@@ -215,7 +230,7 @@ impl Throttle {
     }
 
     /// Forgives what the network guessed at this user before it sent the right password.
-    pub(super) fn right(&self, tried: &Try) {
+    pub(super) fn right(&self, tried: &Attempt) {
         self.shard(tried.network)
             .forget(tried.network.group(), |guess| {
                 guess.network != tried.network || guess.user != tried.user
@@ -223,14 +238,14 @@ impl Throttle {
     }
 
     /// The shard of a network, which is the same for all networks of its group.
-    fn shard(&self, network: Network) -> MutexGuard<'_, Shard> {
+    fn shard(&self, network: ClientNetwork) -> MutexGuard<'_, Shard> {
         let [first, ..] = self.hasher.hash_one(network.group()).to_be_bytes();
         self.shards.of(first)
     }
 }
 
-impl Guess {
-    fn is_for(&self, tried: &Try, kind: Kind) -> bool {
+impl FailedGuess {
+    fn is_for(&self, tried: &Attempt, kind: Kind) -> bool {
         self.kind == kind && self.network == tried.network && self.mark == tried.mark
     }
 
@@ -245,8 +260,8 @@ impl Guess {
 
 /// How long `network` has to wait because it or its group has used up its guesses of this kind; `None` while it has not.
 fn time_until_room(
-    guesses: &[Guess],
-    network: Network,
+    guesses: &[FailedGuess],
+    network: ClientNetwork,
     kind: Kind,
     settings: Settings,
     now: Instant,
@@ -269,16 +284,16 @@ fn time_until_room(
 }
 
 impl Shard {
-    fn of(&self, network: Network) -> &[Guess] {
+    fn of(&self, network: ClientNetwork) -> &[FailedGuess] {
         self.groups.get(&network.group()).map_or(&[], Vec::as_slice)
     }
 
-    fn add(&mut self, tried: &Try, kind: Kind, settings: Settings, now: Instant) {
+    fn add(&mut self, tried: &Attempt, kind: Kind, settings: Settings, now: Instant) {
         let guesses = self.groups.entry(tried.network.group()).or_default();
         let is_repeat = guesses
             .iter()
             .any(|guess| guess.kind == kind && guess.mark == tried.mark);
-        guesses.push(Guess {
+        guesses.push(FailedGuess {
             kind,
             network: tried.network,
             user: tried.user,
@@ -292,7 +307,7 @@ impl Shard {
         }
     }
 
-    fn forget(&mut self, group: NetworkGroup, keep: impl FnMut(&Guess) -> bool) {
+    fn forget(&mut self, group: ClientNetworkGroup, keep: impl FnMut(&FailedGuess) -> bool) {
         let Some(guesses) = self.groups.get_mut(&group) else {
             return;
         };

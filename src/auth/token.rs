@@ -21,12 +21,12 @@ pub mod secret;
 pub(super) mod service;
 
 use claims::Claims;
-use secret::{Keys, TokenKey};
+use secret::{SigningKeys, TokenKey};
 
 /// Mints and verifies the tokens of one route.
 #[derive(Debug)]
-pub struct Tokens {
-    keys: Keys,
+pub struct TokenIssuer {
+    keys: SigningKeys,
     site: Box<str>,
     route: Box<str>,
     path: Box<str>,
@@ -34,7 +34,7 @@ pub struct Tokens {
 }
 
 /// A fresh token, and what its holder should know of it.
-pub struct Issued {
+pub struct IssuedToken {
     /// The token: letters, digits, `-`, `_` and one `.`.
     pub token: String,
     /// When.
@@ -45,7 +45,7 @@ pub struct Issued {
 
 /// What a good token says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Bearer {
+pub(super) struct VerifiedToken {
     /// Empty for nobody in particular.
     pub(super) user: Vec<u8>,
     pub(super) scope: Scope,
@@ -53,11 +53,11 @@ pub(super) struct Bearer {
 
 /// Not one of ours, or not any more; which of the two is told to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused;
+pub(super) struct InvalidToken;
 
-impl Tokens {
+impl TokenIssuer {
     /// For a route of a site, by their names.
-    pub fn new(keys: Keys, site: &str, route: &str, lifetime: Duration) -> Self {
+    pub fn new(keys: SigningKeys, site: &str, route: &str, lifetime: Duration) -> Self {
         Self {
             keys,
             site: site.into(),
@@ -79,7 +79,7 @@ impl Tokens {
         stored: &[u8],
         scope: &Scope,
         now: SystemTime,
-    ) -> Issued {
+    ) -> IssuedToken {
         let key = self.keys.signing();
         let claims = Claims {
             key: key.id,
@@ -91,7 +91,7 @@ impl Tokens {
         let said = claims.write();
         let mac = self.context(key, stored, &said).sign();
         let token = [said.as_slice(), mac.as_ref()].map(Base64UrlUnpadded::encode_string);
-        Issued {
+        IssuedToken {
             token: token.join("."),
             at: now,
             lifetime: self.lifetime,
@@ -104,18 +104,18 @@ impl Tokens {
         token: &[u8],
         stored: impl FnOnce(&[u8]) -> Option<&'u [u8]>,
         now: SystemTime,
-    ) -> Result<Bearer, Refused> {
+    ) -> Result<VerifiedToken, InvalidToken> {
         if token.len() > MOST {
-            return Err(Refused);
+            return Err(InvalidToken);
         }
-        let token = std::str::from_utf8(token).map_err(|_| Refused)?;
-        let (said, mac) = token.split_once('.').ok_or(Refused)?;
+        let token = std::str::from_utf8(token).map_err(|_| InvalidToken)?;
+        let (said, mac) = token.split_once('.').ok_or(InvalidToken)?;
         let [said, mac] =
-            [said, mac].map(|part| Base64UrlUnpadded::decode_vec(part).map_err(|_| Refused));
+            [said, mac].map(|part| Base64UrlUnpadded::decode_vec(part).map_err(|_| InvalidToken));
         let (said, mac) = (said?, mac?);
         // Read before it is proved, and believed after: whose line is to be proved stands in it.
-        let claims = Claims::read(&said).ok_or(Refused)?;
-        let key = self.keys.find(claims.key).ok_or(Refused)?;
+        let claims = Claims::read(&said).ok_or(InvalidToken)?;
+        let key = self.keys.find(claims.key).ok_or(InvalidToken)?;
         let stored = match claims.user {
             [] => Some(&[][..]),
             user => stored(user),
@@ -124,9 +124,9 @@ impl Tokens {
         let expected = self.context(key, stored.unwrap_or(STAND_IN), &said);
         let is_ours = constant_time::verify_slices_are_equal(expected.sign().as_ref(), &mac);
         if stored.is_none() || is_ours.is_err() || !claims.is_current(seconds(now)) {
-            return Err(Refused);
+            return Err(InvalidToken);
         }
-        Ok(Bearer {
+        Ok(VerifiedToken {
             user: claims.user.to_vec(),
             scope: Scope::parse([claims.scope]),
         })
@@ -145,7 +145,7 @@ impl Tokens {
 }
 
 /// Silent: whoever has the token is its user.
-impl std::fmt::Debug for Issued {
+impl std::fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Issued(..)")
     }

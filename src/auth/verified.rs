@@ -23,11 +23,11 @@ use aws_lc_rs::rand::SystemRandom;
 use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded};
-use crate::addr::Network;
+use crate::addr::ClientNetwork;
 use crate::secret::Password;
 
 /// The logins that were verified lately.
-pub(super) struct Verified {
+pub(super) struct LoginCache {
     key: Key,
     hasher: RandomState,
     shards: Sharded<Shard>,
@@ -35,7 +35,7 @@ pub(super) struct Verified {
 
 /// Stands for one user, one password and one stored line; equal for equal ones only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Mark {
+pub(super) struct CacheKey {
     mac: [u8; 32],
     /// Of the user and the line, under a key of this process; two of the same share their room, and nothing else.
     owner: u64,
@@ -60,7 +60,7 @@ struct Login {
 
 #[derive(Clone, Copy)]
 struct Proof {
-    network: Network,
+    network: ClientNetwork,
     used: Instant,
 }
 
@@ -75,7 +75,7 @@ pub(super) enum Known {
     Here,
 }
 
-impl Verified {
+impl LoginCache {
     /// None remembered, under a fresh key; fails when the system has no random bytes.
     pub(super) fn new() -> Result<Self, Unspecified> {
         let key = Key::generate(HMAC_SHA256, &SystemRandom::new())?;
@@ -87,7 +87,7 @@ impl Verified {
     }
 
     /// The mark of a login as it was submitted; `stored` is the user's hash, or empty for an unknown user.
-    pub(super) fn mark(&self, user: &[u8], password: &Password, stored: &[u8]) -> Mark {
+    pub(super) fn mark(&self, user: &[u8], password: &Password, stored: &[u8]) -> CacheKey {
         let mut mac = Context::with_key(&self.key);
         for part in [user, password.as_bytes(), stored] {
             mac.update(&(part.len() as u64).to_be_bytes());
@@ -97,7 +97,7 @@ impl Verified {
         for (to, from) in mark.iter_mut().zip(mac.sign().as_ref()) {
             *to = *from;
         }
-        Mark {
+        CacheKey {
             mac: mark,
             owner: self.hasher.hash_one((user, stored)),
         }
@@ -105,7 +105,7 @@ impl Verified {
 
     /// Whether this login was verified, and whether `network` has proved it. Only a login that `network` has proved counts
     /// as used now.
-    pub(super) fn look_up(&self, mark: &Mark, network: Network, now: Instant) -> Known {
+    pub(super) fn look_up(&self, mark: &CacheKey, network: ClientNetwork, now: Instant) -> Known {
         let mut shard = self.shard(mark);
         let Some(login) = shard.current(mark, now) else {
             return Known::No;
@@ -122,7 +122,7 @@ impl Verified {
 
     /// Notes that `network` has sent this login, if the login is remembered, and returns whether it is. How long the
     /// login is remembered in all stays as it was, since nothing was hashed.
-    pub(super) fn prove(&self, mark: &Mark, network: Network, now: Instant) -> bool {
+    pub(super) fn prove(&self, mark: &CacheKey, network: ClientNetwork, now: Instant) -> bool {
         let mut shard = self.shard(mark);
         let login = shard.current(mark, now);
         let is_known = login.is_some();
@@ -134,7 +134,7 @@ impl Verified {
     }
 
     /// Remembers a login of `network` whose password was hashed and is right.
-    pub(super) fn remember(&self, mark: Mark, network: Network, now: Instant) {
+    pub(super) fn remember(&self, mark: CacheKey, network: ClientNetwork, now: Instant) {
         let mut shard = self.shard(&mark);
         let proofs = shard.forget(&mark);
         if shard.count >= MOST / SHARDS {
@@ -151,7 +151,7 @@ impl Verified {
         shard.count += 1;
     }
 
-    fn shard(&self, mark: &Mark) -> MutexGuard<'_, Shard> {
+    fn shard(&self, mark: &CacheKey) -> MutexGuard<'_, Shard> {
         let [first, ..] = mark.owner.to_be_bytes();
         self.shards.of(first)
     }
@@ -162,14 +162,14 @@ impl Login {
         now < self.used + IDLE && now < self.since + LIFE
     }
 
-    fn proof(&mut self, network: Network) -> Option<&mut Proof> {
+    fn proof(&mut self, network: ClientNetwork) -> Option<&mut Proof> {
         self.proofs
             .iter_mut()
             .find(|proof| proof.network == network)
     }
 
     /// Adds or renews the proof of `network`. A login with [`PROOFS`] of them loses the one that was used longest ago.
-    fn add_proof(&mut self, network: Network, now: Instant) {
+    fn add_proof(&mut self, network: ClientNetwork, now: Instant) {
         if let Some(proof) = self.proof(network) {
             proof.used = now;
             return;
@@ -188,14 +188,14 @@ impl Login {
 
 impl Shard {
     /// The remembered login with this mark, unless its time is over.
-    fn current(&mut self, mark: &Mark, now: Instant) -> Option<&mut Login> {
+    fn current(&mut self, mark: &CacheKey, now: Instant) -> Option<&mut Login> {
         let mut own = self.logins.get_mut(&mark.owner)?.iter_mut();
         own.find(|login| login.mac == mark.mac && login.is_current(now))
     }
 
     /// Removes this login and returns its proofs. If its owner then still has as many logins as allowed, the one that was
     /// used longest ago is removed too.
-    fn forget(&mut self, mark: &Mark) -> Vec<Proof> {
+    fn forget(&mut self, mark: &CacheKey) -> Vec<Proof> {
         let mut proofs = Vec::new();
         let Some(own) = self.logins.get_mut(&mark.owner) else {
             return proofs;
@@ -208,7 +208,7 @@ impl Shard {
             }
             !is_it
         });
-        if own.len() >= OF_ONE {
+        if own.len() >= MAX_PER_LINE {
             let oldest = own.iter().map(|login| login.used).min();
             own.retain(|login| Some(login.used) != oldest);
         }
@@ -240,13 +240,13 @@ impl Shard {
 }
 
 /// Silent: equal marks would tell which logins are equal.
-impl std::fmt::Debug for Mark {
+impl std::fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Mark(..)")
     }
 }
 
-impl std::fmt::Debug for Verified {
+impl std::fmt::Debug for LoginCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Verified(..)")
     }
@@ -261,33 +261,33 @@ const MOST: usize = 16 * 1024;
 /// The number of client networks that are kept with one login. A further network proves the login like a new one.
 const PROOFS: usize = 8;
 /// Of one user with one line: a password has one right spelling, or two where a client has an old, longer one.
-const OF_ONE: usize = 4;
+const MAX_PER_LINE: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::addr::PeerAddr;
 
-    fn network(address: &str) -> Network {
+    fn network(address: &str) -> ClientNetwork {
         let address: std::net::IpAddr = address.parse().unwrap();
         PeerAddr::new((address, 1).into()).client().network()
     }
 
-    fn home() -> Network {
+    fn home() -> ClientNetwork {
         network("127.0.0.1")
     }
 
-    fn knows(verified: &Verified, mark: &Mark, now: Instant) -> bool {
+    fn knows(verified: &LoginCache, mark: &CacheKey, now: Instant) -> bool {
         verified.look_up(mark, home(), now) == Known::Here
     }
 
-    fn mark(verified: &Verified, user: &[u8], password: &[u8], stored: &[u8]) -> Mark {
+    fn mark(verified: &LoginCache, user: &[u8], password: &[u8], stored: &[u8]) -> CacheKey {
         verified.mark(user, &Password::new(password.to_vec()), stored)
     }
 
     #[test]
     fn a_login_is_known_while_it_is_used() {
-        let verified = Verified::new().unwrap();
+        let verified = LoginCache::new().unwrap();
         let start = Instant::now();
         let tick = Duration::from_millis(1);
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn only_a_network_that_has_proved_a_login_may_use_it_unasked() {
-        let verified = Verified::new().unwrap();
+        let verified = LoginCache::new().unwrap();
         let start = Instant::now();
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
         let (other, third) = (network("192.0.2.1"), network("2001:db8::1"));
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_login_keeps_the_latest_networks_and_a_proof_does_not_prolong_its_life() {
-        let verified = Verified::new().unwrap();
+        let verified = LoginCache::new().unwrap();
         let start = Instant::now();
         let tick = Duration::from_millis(1);
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn however_busy_its_password_is_hashed_again_in_the_end() {
-        let verified = Verified::new().unwrap();
+        let verified = LoginCache::new().unwrap();
         let start = Instant::now();
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
         verified.remember(alice, home(), start);
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn one_user_displaces_nobody_else() {
-        let verified = Verified::new().unwrap();
+        let verified = LoginCache::new().unwrap();
         let start = Instant::now();
         let login = |n: u32| mark(&verified, b"eve", format!("password{n}").as_bytes(), b"des");
         let bob = mark(&verified, b"bob", b"pw", b"line");
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn another_line_another_password_or_another_key_is_another_login() {
-        let verified = Verified::new().unwrap();
+        let verified = LoginCache::new().unwrap();
         let now = Instant::now();
         verified.remember(mark(&verified, b"alice", b"pw", b"$2y$1"), home(), now);
         for (user, password, stored) in [
@@ -427,7 +427,7 @@ mod tests {
                 now
             ));
         }
-        let other = Verified::new().unwrap();
+        let other = LoginCache::new().unwrap();
         assert!(
             mark(&other, b"alice", b"pw", b"$2y$1") != mark(&verified, b"alice", b"pw", b"$2y$1")
         );
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_the_latest_stay() {
-        let verified = Verified::new().unwrap();
+        let verified = LoginCache::new().unwrap();
         let start = Instant::now();
         let login = |n: u32| mark(&verified, &n.to_be_bytes(), b"pw", b"line");
         let count = u32::try_from(MOST).unwrap() + 5000;
@@ -463,7 +463,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn marks_are_equal_for_equal_logins_only(a: [Vec<u8>; 3], b: [Vec<u8>; 3], cut in 0..8_usize) {
-            let verified = Verified::new().unwrap();
+            let verified = LoginCache::new().unwrap();
             let of = |login: &[Vec<u8>; 3]| mark(&verified, &login[0], &login[1], &login[2]);
             proptest::prop_assert_eq!(of(&a) == of(&b), a == b);
             // The same bytes, split elsewhere.

@@ -7,7 +7,7 @@
 //! A flow-control window that was announced to a client cannot be taken back, and hyper cannot announce a smaller window on
 //! an open connection. The proxy therefore bounds what it reads. Client network groups (an IPv4 address, or an IPv6 /48)
 //! share the limit: while a group holds more than is left of the limit, the proxy does not read from those of its connections
-//! that hold more than [`FLOOR`]. A single group therefore holds at most half of the limit, and the connections of other
+//! that hold more than [`MIN_UNTHROTTLED`]. A single group therefore holds at most half of the limit, and the connections of other
 //! groups continue. No deadlock is possible. The bytes that a paused connection holds are in memory, so the upstream can
 //! take them without another byte from the socket; a request whose upstream takes nothing ends by its own deadline, which
 //! drops the body. In both cases the connection falls below the threshold, and the proxy reads from it again.
@@ -21,18 +21,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use crate::addr::NetworkGroup;
+use crate::addr::ClientNetworkGroup;
 
 mod part;
 
-pub(super) use part::Part;
+pub(super) use part::StreamShare;
 
 /// The limit, and the number of bytes that all connections hold.
 #[derive(Debug)]
-pub struct Budget {
+pub struct RecvBudget {
     limit: AtomicUsize,
     held: AtomicUsize,
-    groups: Mutex<HashMap<NetworkGroup, Weak<Group>>>,
+    groups: Mutex<HashMap<ClientNetworkGroup, Weak<Group>>>,
     /// The groups that have connections which are not read from.
     paused: Mutex<Vec<Arc<Group>>>,
 }
@@ -41,14 +41,14 @@ pub struct Budget {
 #[derive(Debug, Default)]
 struct Group {
     held: AtomicUsize,
-    /// Connections that are not read from. Changed only under the lock of [`Budget::paused`].
-    paused: Mutex<Vec<Weak<Holding>>>,
+    /// Connections that are not read from. Changed only under the lock of [`RecvBudget::paused`].
+    paused: Mutex<Vec<Weak<ConnectionShare>>>,
 }
 
 /// The number of bytes that one connection holds. All calls come from the thread of the connection.
 #[derive(Debug)]
-pub struct Holding {
-    budget: Arc<Budget>,
+pub struct ConnectionShare {
+    budget: Arc<RecvBudget>,
     group: Arc<Group>,
     held: AtomicUsize,
     open: AtomicUsize,
@@ -60,7 +60,7 @@ pub struct Holding {
     reader: Mutex<Option<Waker>>,
 }
 
-impl Budget {
+impl RecvBudget {
     /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Budget {
         self.wake_groups();
     }
 
-    /// The number of bytes that are held now. Of each connection, only multiples of [`FLOOR`] count.
+    /// The number of bytes that are held now. Of each connection, only multiples of [`MIN_UNTHROTTLED`] count.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
@@ -105,7 +105,7 @@ impl Budget {
     }
 
     /// The counter of a group, which its connections share.
-    fn group(&self, group: NetworkGroup) -> Arc<Group> {
+    fn group(&self, group: ClientNetworkGroup) -> Arc<Group> {
         let mut groups = lock(&self.groups);
         if let Some(known) = groups.get(&group).and_then(Weak::upgrade) {
             return known;
@@ -119,7 +119,7 @@ impl Budget {
         new
     }
 
-    fn list(&self, holding: &Arc<Holding>) {
+    fn list(&self, holding: &Arc<ConnectionShare>) {
         let mut groups = lock(&self.paused);
         let mut paused = lock(&holding.group.paused);
         if paused.is_empty() {
@@ -145,9 +145,9 @@ impl Budget {
     }
 }
 
-impl Holding {
+impl ConnectionShare {
     /// Creates the share of a connection that has read nothing yet, of a client of `group`.
-    pub fn new(budget: &Arc<Budget>, group: NetworkGroup) -> Arc<Self> {
+    pub fn new(budget: &Arc<RecvBudget>, group: ClientNetworkGroup) -> Arc<Self> {
         Arc::new(Self {
             budget: Arc::clone(budget),
             group: budget.group(group),
@@ -210,7 +210,8 @@ impl Holding {
     }
 
     fn must_pause(&self) -> bool {
-        self.held.load(Ordering::Relaxed) > FLOOR && self.budget.is_exceeded_by(&self.group)
+        self.held.load(Ordering::Relaxed) > MIN_UNTHROTTLED
+            && self.budget.is_exceeded_by(&self.group)
     }
 
     fn take(&self, count: usize) {
@@ -251,16 +252,16 @@ impl Holding {
     }
 }
 
-impl Drop for Holding {
+impl Drop for ConnectionShare {
     fn drop(&mut self) {
         self.set(0);
     }
 }
 
-/// The part of a connection's bytes that counts in the sum. All threads share the sum, so requests smaller than [`FLOOR`]
+/// The part of a connection's bytes that counts in the sum. All threads share the sum, so requests smaller than [`MIN_UNTHROTTLED`]
 /// do not touch it.
 fn shared(held: usize) -> usize {
-    held - held % FLOOR
+    held - held % MIN_UNTHROTTLED
 }
 
 /// Locks a mutex and ignores poisoning: every change behind these locks is a single push or swap.
@@ -270,7 +271,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Bytes that every connection may hold whatever the others hold: about the initial window of HTTP/2 (RFC 9113 section
 /// 6.9.2).
-pub const FLOOR: usize = 64 * 1024;
+pub const MIN_UNTHROTTLED: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

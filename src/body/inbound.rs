@@ -14,15 +14,15 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{Error, Floor, Pace, Received};
+use super::{Error, MinRate, RateMonitor, UploadState};
 
 /// A client's body on its way to the upstream.
-pub struct Inbound {
+pub struct RequestBody {
     incoming: Incoming,
-    received: Arc<Received>,
+    received: Arc<UploadState>,
     limit: Option<u64>,
     idle: Duration,
-    pace: Pace,
+    pace: RateMonitor,
     deadline: Pin<Box<Sleep>>,
     /// Since when hyper has had nothing.
     waiting: Option<Instant>,
@@ -32,21 +32,21 @@ pub struct Inbound {
     waker: Option<(Waker, Waker)>,
 }
 
-impl Inbound {
+impl RequestBody {
     /// Wraps `incoming`; more than `limit` bytes, silence for `idle`, or less than `floor`, end it with an error.
     pub fn new(
         incoming: Incoming,
-        received: Arc<Received>,
+        received: Arc<UploadState>,
         limit: Option<u64>,
         idle: Duration,
-        floor: Floor,
+        floor: MinRate,
     ) -> Self {
         Self {
             incoming,
             received,
             limit,
             idle,
-            pace: Pace::new(floor),
+            pace: RateMonitor::new(floor),
             deadline: Box::pin(tokio::time::sleep(idle)),
             waiting: None,
             pauses: 0,
@@ -138,7 +138,7 @@ impl Inbound {
     }
 }
 
-impl http_body::Body for Inbound {
+impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -183,7 +183,7 @@ impl http_body::Body for Inbound {
     }
 }
 
-impl Drop for Inbound {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         self.received.close();
     }

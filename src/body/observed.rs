@@ -12,7 +12,7 @@ use super::{Body, Error};
 
 /// How a body ended.
 #[derive(Debug)]
-pub enum End<'a> {
+pub enum BodyEnd<'a> {
     /// Every byte was passed on.
     Whole,
     /// The source of the body failed.
@@ -26,16 +26,16 @@ pub trait Observer: Send {
     /// Called after `bytes` more bytes were passed on.
     fn moved(&mut self, bytes: usize);
     /// Called once, when the body ended after `bytes` bytes.
-    fn ended(self: Box<Self>, bytes: u64, end: End<'_>);
+    fn ended(self: Box<Self>, bytes: u64, end: BodyEnd<'_>);
 }
 
-pub(super) struct Observed {
+pub(super) struct ObservedBody {
     body: Body,
     bytes: u64,
     observer: Option<Box<dyn Observer>>,
 }
 
-impl Observed {
+impl ObservedBody {
     pub(super) fn new(body: Body, observer: Box<dyn Observer>) -> Self {
         Self {
             body,
@@ -51,14 +51,14 @@ impl Observed {
         }
     }
 
-    fn tell(&mut self, end: End<'_>) {
+    fn tell(&mut self, end: BodyEnd<'_>) {
         if let Some(observer) = self.observer.take() {
             observer.ended(self.bytes, end);
         }
     }
 }
 
-impl http_body::Body for Observed {
+impl http_body::Body for ObservedBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -68,8 +68,8 @@ impl http_body::Body for Observed {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
-            None => self.tell(End::Whole),
-            Some(Err(error)) => self.tell(End::Broken(error)),
+            None => self.tell(BodyEnd::Whole),
+            Some(Err(error)) => self.tell(BodyEnd::Broken(error)),
             Some(Ok(frame)) => self.moved(frame.data_ref().map_or(0, Bytes::len)),
         }
         Poll::Ready(frame)
@@ -84,13 +84,13 @@ impl http_body::Body for Observed {
     }
 }
 
-impl Drop for Observed {
+impl Drop for ObservedBody {
     /// hyper drops a body of known length after its last byte, without polling for the `None` after it.
     fn drop(&mut self) {
         let end = if self.body.is_end_stream() {
-            End::Whole
+            BodyEnd::Whole
         } else {
-            End::Dropped
+            BodyEnd::Dropped
         };
         self.tell(end);
     }

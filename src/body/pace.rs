@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// A minimum rate, averaged over a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Floor {
+pub struct MinRate {
     /// Bytes per second.
     pub rate: u64,
     /// The time over which the rate is averaged.
@@ -20,16 +20,16 @@ pub struct Floor {
 /// The window restarts whenever the bytes of a whole window have moved. A client that becomes slow after it was fast
 /// therefore has one window, and a client that is never slower than the minimum is never too slow.
 #[derive(Debug)]
-pub struct Pace {
-    floor: Floor,
+pub struct RateMonitor {
+    floor: MinRate,
     bytes: AtomicU64,
     /// Microseconds in which the proxy waited for the client, in the current window.
     waited: AtomicU64,
 }
 
-impl Pace {
+impl RateMonitor {
     /// Creates a monitor before the first byte.
-    pub fn new(floor: Floor) -> Self {
+    pub fn new(floor: MinRate) -> Self {
         Self {
             floor,
             bytes: AtomicU64::new(0),
@@ -75,14 +75,14 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const FLOOR: Floor = Floor {
+    const FLOOR: MinRate = MinRate {
         rate: 1000,
         window: Duration::from_secs(60),
     };
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Moves `bytes` after each second of waiting; when that is too slow.
-    fn late_after(pace: &Pace, bytes: usize) -> Option<u32> {
+    fn late_after(pace: &RateMonitor, bytes: usize) -> Option<u32> {
         (0..600).find(|_| {
             if pace.left() < SECOND {
                 return true;
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn only_a_peer_below_the_floor_is_late_and_after_one_window() {
-        assert_eq!(late_after(&Pace::new(FLOOR), 1000), None);
-        assert_eq!(late_after(&Pace::new(FLOOR), 999), Some(60));
-        assert_eq!(late_after(&Pace::new(FLOOR), 1), Some(60));
-        let pace = Pace::new(FLOOR);
+        assert_eq!(late_after(&RateMonitor::new(FLOOR), 1000), None);
+        assert_eq!(late_after(&RateMonitor::new(FLOOR), 999), Some(60));
+        assert_eq!(late_after(&RateMonitor::new(FLOOR), 1), Some(60));
+        let pace = RateMonitor::new(FLOOR);
         pace.moved(10_000_000, SECOND);
         assert_eq!(
             late_after(&pace, 500),
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn time_in_which_nobody_waits_for_the_peer_does_not_count() {
-        let pace = Pace::new(FLOOR);
+        let pace = RateMonitor::new(FLOOR);
         for _ in 0..10_000 {
             pace.moved(1, Duration::ZERO);
         }

@@ -6,32 +6,32 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::held::{Holding, Part};
+use super::held::{ConnectionShare, StreamShare};
 
 /// How many bytes of a request body have arrived, and whether it is complete.
 #[derive(Debug, Default)]
-pub struct Received {
+pub struct UploadState {
     bytes: AtomicU64,
     ended: AtomicBool,
-    cut: OnceLock<Cut>,
+    cut: OnceLock<AbortReason>,
     /// The body's share of the connection's memory; on HTTP/2 only, where received bytes wait in memory.
-    part: Option<Arc<Part>>,
+    part: Option<Arc<StreamShare>>,
 }
 
 /// Why the proxy aborted a request before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum AbortReason {
     /// The graceful shutdown reached `limits.drain`.
     Drain,
     /// The client read nothing, or too little, for too long.
     Timeout,
 }
 
-impl Received {
+impl UploadState {
     /// Creates the state of a body whose bytes count in `holding` until the upstream takes them.
-    pub fn held_in(holding: &Arc<Holding>) -> Self {
+    pub fn held_in(holding: &Arc<ConnectionShare>) -> Self {
         Self {
-            part: Some(Part::new(holding)),
+            part: Some(StreamShare::new(holding)),
             ..Self::default()
         }
     }
@@ -65,16 +65,16 @@ impl Received {
     }
 
     /// Records why the proxy aborts the request; the first reason stays.
-    pub fn note_cut(&self, why: Cut) {
+    pub fn note_cut(&self, why: AbortReason) {
         let _ = self.cut.set(why);
     }
 
     /// Why the proxy aborted the request, if it did.
-    pub fn cut(&self) -> Option<Cut> {
+    pub fn cut(&self) -> Option<AbortReason> {
         self.cut.get().copied()
     }
 
-    pub(super) fn part(&self) -> Option<&Arc<Part>> {
+    pub(super) fn part(&self) -> Option<&Arc<StreamShare>> {
         self.part.as_ref()
     }
 }

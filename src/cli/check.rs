@@ -5,17 +5,17 @@
 use std::process::ExitCode;
 
 use super::htpasswd::password;
-use super::{MISUSED, Which, fail, refuse, say, warn};
+use super::{ConfigArgs, MISUSED, fail, refuse, say, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::inspect::{self, Push};
-use crate::snapshot::rights::{Answer, Question, Unclear};
-use crate::snapshot::{Purpose, Snapshot};
+use crate::snapshot::rights::{AccessQuery, AccessReport, QueryError};
+use crate::snapshot::{BuildMode, Snapshot};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Checking {
+pub(super) struct CheckArgs {
     #[command(flatten)]
-    which: Which,
+    which: ConfigArgs,
     /// Look around as well: ask every upstream, look at certificates, and whether a registry can be reached past the gate.
     /// Exit code 1 when something is wrong
     #[arg(long, conflicts_with = "who")]
@@ -40,7 +40,7 @@ pub(super) struct Checking {
     host: Option<String>,
 }
 
-impl Checking {
+impl CheckArgs {
     /// Asks for the password, where one is needed.
     fn push(&self) -> Result<Option<Push>, Box<dyn std::error::Error>> {
         let Some(repository) = self.push.clone() else {
@@ -58,15 +58,15 @@ impl Checking {
         Ok(Some(Push { repository, login }))
     }
 
-    fn question(&self) -> Result<Option<Question>, Unclear> {
+    fn question(&self) -> Result<Option<AccessQuery>, QueryError> {
         let (Some(who), Some([action, repository])) = (&self.who, self.may.as_deref()) else {
             return Ok(None);
         };
-        Question::new(who, action, repository, self.host.as_deref()).map(Some)
+        AccessQuery::new(who, action, repository, self.host.as_deref()).map(Some)
     }
 }
 
-pub(super) fn run(checking: &Checking) -> ExitCode {
+pub(super) fn run(checking: &CheckArgs) -> ExitCode {
     let file = &checking.which.file;
     let question = match checking.question() {
         Ok(question) => question,
@@ -74,7 +74,7 @@ pub(super) fn run(checking: &Checking) -> ExitCode {
     };
     let (config, mut problems) = config::load(file);
     let built = config.and_then(|config| {
-        let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems)?;
+        let snapshot = Snapshot::build(&config, None, BuildMode::Check, &mut problems)?;
         Some((config, snapshot))
     });
     let Some((config, snapshot)) = built else {
@@ -133,7 +133,7 @@ fn look_around(
     }))
 }
 
-fn tell(answer: &Answer) -> ExitCode {
+fn tell(answer: &AccessReport) -> ExitCode {
     say(&answer.lines.join("\n"));
     if answer.is_yes {
         ExitCode::SUCCESS
@@ -142,7 +142,7 @@ fn tell(answer: &Answer) -> ExitCode {
     }
 }
 
-fn misuse(unclear: &Unclear) -> ExitCode {
+fn misuse(unclear: &QueryError) -> ExitCode {
     warn(&unclear.to_string());
     ExitCode::from(MISUSED)
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Subcommand, ValueEnum};
 
-use super::{Words, fail, say, warn};
+use super::{CliArgs, fail, say, warn};
 use crate::htpasswd::edit::{self, Edited};
-use crate::htpasswd::make::{self, Recipe, USUAL_COST};
+use crate::htpasswd::make::{self, HashParams, USUAL_COST};
 use crate::htpasswd::{self, MAX_COST, store};
 use crate::secret::Password;
 
@@ -27,20 +27,20 @@ mod unknown;
 use unknown::unknown;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
+pub(super) enum HtpasswdCommand {
     /// Add a user, or give one a new password
     #[command(after_help = ADD_EXAMPLES)]
-    Add(Add),
+    Add(AddArgs),
     /// Remove a user
     Remove(User),
     /// Say whether a password is a user's (exit code 0: it is, 1: it is not)
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// List all users, how safe their hashes are, and lines that let nobody in
-    List(Which),
+    List(FileArgs),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(super) struct FileArgs {
     /// The password file
     file: PathBuf,
 }
@@ -54,7 +54,7 @@ pub(super) struct User {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Verify {
+pub(super) struct VerifyArgs {
     #[command(flatten)]
     of: User,
     /// Take the password from the first line of standard input
@@ -63,7 +63,7 @@ pub(super) struct Verify {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Add {
+pub(super) struct AddArgs {
     #[command(flatten)]
     of: User,
     /// Take the password from the first line of standard input
@@ -91,12 +91,12 @@ enum Format {
 /// Why a command did not do what it should, for the one who gave it.
 type Failure = Box<dyn std::error::Error>;
 
-pub(super) fn run(verb: &Verb) -> ExitCode {
+pub(super) fn run(verb: &HtpasswdCommand) -> ExitCode {
     let done = match verb {
-        Verb::Add(words) => add(words),
-        Verb::Remove(words) => remove(words),
-        Verb::Verify(words) => verify(words),
-        Verb::List(words) => list(words),
+        HtpasswdCommand::Add(words) => add(words),
+        HtpasswdCommand::Remove(words) => remove(words),
+        HtpasswdCommand::Verify(words) => verify(words),
+        HtpasswdCommand::List(words) => list(words),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,7 +104,7 @@ pub(super) fn run(verb: &Verb) -> ExitCode {
     }
 }
 
-fn add(words: &Add) -> Result<(), Failure> {
+fn add(words: &AddArgs) -> Result<(), Failure> {
     let recipe = recipe(words);
     let (file, user) = (&words.of.file, words.of.user.as_bytes());
     edit::check_name(user)?;
@@ -129,25 +129,25 @@ fn add(words: &Add) -> Result<(), Failure> {
     Ok(())
 }
 
-fn recipe(words: &Add) -> Recipe {
+fn recipe(words: &AddArgs) -> HashParams {
     let recipe = match words.scheme {
-        Format::Bcrypt => Recipe::Bcrypt {
+        Format::Bcrypt => HashParams::Bcrypt {
             cost: words.cost.unwrap_or(USUAL_COST),
         },
-        Format::Sha512 => Recipe::Sha512,
-        Format::Sha256 => Recipe::Sha256,
-        Format::Apr1 => Recipe::Apr1,
+        Format::Sha512 => HashParams::Sha512,
+        Format::Sha256 => HashParams::Sha256,
+        Format::Apr1 => HashParams::Apr1,
     };
     match (recipe, words.cost) {
-        (Recipe::Bcrypt { cost }, _) if cost < USUAL_COST => warn(&format!(
+        (HashParams::Bcrypt { cost }, _) if cost < USUAL_COST => warn(&format!(
             "warning: with cost {cost} whoever has the file guesses passwords {} times as fast as with {USUAL_COST}",
             1 << (USUAL_COST - cost)
         )),
-        (Recipe::Apr1, None) => warn(
+        (HashParams::Apr1, None) => warn(
             "warning: with apr1 whoever has the file soon guesses passwords; take it only if another reader of the file needs it",
         ),
-        (Recipe::Bcrypt { .. }, _) | (_, None) => {}
-        (_, Some(_)) => Words::command()
+        (HashParams::Bcrypt { .. }, _) | (_, None) => {}
+        (_, Some(_)) => CliArgs::command()
             .error(
                 ErrorKind::ArgumentConflict,
                 "--cost is bcrypt's; leave it out with another --scheme",
@@ -157,7 +157,7 @@ fn recipe(words: &Add) -> Recipe {
     recipe
 }
 
-fn new_password(words: &Add, recipe: Recipe) -> Result<Password, Failure> {
+fn new_password(words: &AddArgs, recipe: HashParams) -> Result<Password, Failure> {
     let password = if words.generate {
         make::password()?
     } else if words.stdin {
@@ -221,7 +221,7 @@ fn remove(words: &User) -> Result<(), Failure> {
     Ok(())
 }
 
-fn verify(words: &Verify) -> Result<(), Failure> {
+fn verify(words: &VerifyArgs) -> Result<(), Failure> {
     let user = &words.of.user;
     let text = store::read(&words.of.file)?;
     let loaded = htpasswd::parse(&text);
@@ -241,7 +241,7 @@ fn verify(words: &Verify) -> Result<(), Failure> {
     Err(format!("wrong: not the password of {} ({place})", shown(user)).into())
 }
 
-fn list(words: &Which) -> Result<(), Failure> {
+fn list(words: &FileArgs) -> Result<(), Failure> {
     let listed = htpasswd::list(&store::read(&words.file)?);
     if listed.is_empty() {
         warn(&format!("{}: no users", words.file.display()));

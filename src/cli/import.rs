@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{fail, print, warn};
-use crate::config::nginx::{self, Disk};
+use crate::config::nginx::{self, FsSource};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -32,7 +32,7 @@ pub(super) fn run(verb: &Verb) -> ExitCode {
     let Verb::Nginx(words) = verb;
     // The paths in the file would else be relative to the file.
     let prefix = std::path::absolute(&words.prefix).unwrap_or_else(|_| words.prefix.clone());
-    let import = match nginx::import(&Disk, &words.files, &prefix) {
+    let import = match nginx::import(&FsSource, &words.files, &prefix) {
         Ok(import) => import,
         Err(error) => return fail(&error.to_string()),
     };

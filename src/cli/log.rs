@@ -15,15 +15,15 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 
 use crate::config::Log;
-use crate::log::{LogLine, Sink, lost_lines, with_line_buffer};
+use crate::log::{LogLine, LogWriter, lost_lines, with_line_buffer};
 
 /// Starts the log of the process. Of the libraries only warnings are written: at finer levels they show header values.
-pub(super) fn start(log: &Log) -> std::io::Result<Sink> {
+pub(super) fn start(log: &Log) -> std::io::Result<LogWriter> {
     let lost = match log.json {
         true => |lost| lost_lines(true, lost),
         false => |lost| lost_lines(false, lost),
     };
-    let sink = Sink::open(log.destination.clone(), lost)?;
+    let sink = LogWriter::open(log.destination.clone(), lost)?;
     let libraries = log.level.min(LevelFilter::WARN);
     let targets = Targets::new()
         .with_default(libraries)
@@ -45,7 +45,7 @@ pub(super) fn start(log: &Log) -> std::io::Result<Sink> {
 
 /// Writes every event as one line.
 struct Lines {
-    sink: Sink,
+    sink: LogWriter,
     is_json: bool,
 }
 

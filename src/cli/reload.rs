@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::{fail, say, serve, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
-use crate::pid_file::{self, Running, Verdict};
-use crate::snapshot::{Purpose, Snapshot};
+use crate::pid_file::{self, ReloadStatus, Running};
+use crate::snapshot::{BuildMode, Snapshot};
 
 pub(super) fn run(file: &Path) -> ExitCode {
     let (config, problems) = check(file);
@@ -62,7 +62,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
 fn check(file: &Path) -> (Option<Config>, Problems) {
     let (config, mut problems) = config::load(file);
     if let Some(config) = &config {
-        Snapshot::build(config, None, Purpose::Check, &mut problems);
+        Snapshot::build(config, None, BuildMode::Check, &mut problems);
     }
     (config, problems)
 }
@@ -89,7 +89,7 @@ fn directories(config: Option<&Config>) -> Vec<PathBuf> {
 }
 
 /// The result of the first reload that began after the signal.
-fn wait(running: &Running, before: &Verdict) -> Result<Option<String>, String> {
+fn wait(running: &Running, before: &ReloadStatus) -> Result<Option<String>, String> {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         if let Some(now) = running.verdict()

@@ -8,12 +8,12 @@ use tokio::runtime::Runtime;
 use super::{REFUSED, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
-use crate::listen::Inherited;
+use crate::listen::InheritedSockets;
 use crate::pid_file::{self, PidFile};
-use crate::server::upgrade::{Handover, Start};
-use crate::server::{Failure, Process, Server};
-use crate::snapshot::{Purpose, Snapshot};
-use crate::systemd::Manager;
+use crate::server::upgrade::{HandoverReceiver, LaunchCommand};
+use crate::server::{Process, Server, StartError};
+use crate::snapshot::{BuildMode, Snapshot};
+use crate::systemd::SystemdNotifier;
 use crate::{log, signals, state_file};
 
 /// A gate whose sockets listen, and what it runs on.
@@ -47,7 +47,7 @@ impl Ended {
 }
 
 pub(super) fn run(file: &Path) -> ExitCode {
-    let handover = match Handover::receive() {
+    let handover = match HandoverReceiver::receive() {
         Ok(handover) => handover,
         Err(error) => {
             warn(&format!("cannot take over from another process: {error}"));
@@ -56,7 +56,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
     };
     let (inherited, succession) = match handover {
         Some(mut handover) => (Ok(std::mem::take(&mut handover.inherited)), Some(handover)),
-        None => (Inherited::from_env(), None),
+        None => (InheritedSockets::from_env(), None),
     };
     let started = match inherited {
         Ok(inherited) => start(file, inherited, succession.as_ref()),
@@ -77,8 +77,8 @@ pub(super) fn run(file: &Path) -> ExitCode {
 
 fn start(
     file: &Path,
-    inherited: Inherited,
-    succession: Option<&Handover>,
+    inherited: InheritedSockets,
+    succession: Option<&HandoverReceiver>,
 ) -> Result<Started, Ended> {
     let started = build(file, inherited, succession.is_some());
     if let (Err(ended), Some(handover)) = (&started, succession) {
@@ -88,21 +88,21 @@ fn start(
     started
 }
 
-fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, Ended> {
+fn build(file: &Path, inherited: InheritedSockets, succeeds: bool) -> Result<Started, Ended> {
     let (config, mut problems) = config::load(file);
     let Some(config) = config else {
         return Err(Ended::refused(&problems));
     };
     if problems.has_errors() {
         // For what is wrong with the files it names.
-        Snapshot::build(&config, None, Purpose::Check, &mut problems);
+        Snapshot::build(&config, None, BuildMode::Check, &mut problems);
         return Err(Ended::refused(&problems));
     }
     let log = match super::log::start(&config.log) {
         Ok(log) => log,
         Err(error) => {
             // In the words of `check`, and with everything else that is wrong.
-            Snapshot::build(&config, None, Purpose::Check, &mut problems);
+            Snapshot::build(&config, None, BuildMode::Check, &mut problems);
             return Err(if problems.has_errors() {
                 Ended::refused(&problems)
             } else {
@@ -117,14 +117,14 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
     };
     let process = Process {
         log: Some(log),
-        manager: Manager::from_env(),
+        manager: SystemdNotifier::from_env(),
         inherited,
-        start: Start::of_this_process().ok(),
+        start: LaunchCommand::of_this_process().ok(),
     };
     let (mut server, problems) =
         Server::start(file, &config, problems, process).map_err(|failure| match failure {
-            Failure::Refused(problems) => Ended::refused(&problems),
-            Failure::Unable(problems) => Ended::unable(format!("{problems}\nnot started")),
+            StartError::Refused(problems) => Ended::refused(&problems),
+            StartError::Unable(problems) => Ended::unable(format!("{problems}\nnot started")),
         })?;
     for problem in problems.warnings() {
         tracing::warn!("{}", problems.line(problem));
@@ -139,7 +139,7 @@ fn build(file: &Path, inherited: Inherited, succeeds: bool) -> Result<Started, E
     Ok(Started { server, runtime })
 }
 
-fn serve(started: Started, succession: Option<Handover>, file: &Path) -> Result<(), Ended> {
+fn serve(started: Started, succession: Option<HandoverReceiver>, file: &Path) -> Result<(), Ended> {
     let Started {
         mut server,
         runtime,
@@ -163,7 +163,7 @@ fn serve(started: Started, succession: Option<Handover>, file: &Path) -> Result<
     })
 }
 
-fn succeed(server: &mut Server, handover: Handover, config: &Path) -> Result<(), Ended> {
+fn succeed(server: &mut Server, handover: HandoverReceiver, config: &Path) -> Result<(), Ended> {
     handover
         .ready()
         .map_err(|error| Ended::unable(format!("the old process goes on: {error}")))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use http::Uri;
 
 use super::problem::Problem;
-use super::table::{Placed, Table};
+use super::table::{Spanned, Table};
 use super::units::{self, Host, HostPattern};
 use super::{Acme, problem};
 use crate::acme::LETS_ENCRYPT;
@@ -27,7 +27,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path) -> Acme {
 }
 
 /// Reports each host of a site with `tls = "acme"` for which no authority would issue a certificate, with the reason.
-pub(super) fn check_hosts(site: &Table<'_>, hosts: &[Placed<HostPattern>]) {
+pub(super) fn check_hosts(site: &Table<'_>, hosts: &[Spanned<HostPattern>]) {
     for host in hosts {
         let (what, why) = match &host.value {
             HostPattern::Below(_) => (

@@ -9,8 +9,8 @@ use http::HeaderValue;
 
 use super::Auth;
 use super::problem::Problem;
-use super::sites::Reader;
-use super::table::{Placed, Table};
+use super::sites::SiteParser;
+use super::table::{Spanned, Table};
 use super::units;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ enum Mode {
     None,
 }
 
-impl Reader<'_, '_> {
+impl SiteParser<'_, '_> {
     pub(super) fn auth(&self, auth: &Table<'_>) -> Option<Auth> {
         let modes = [
             ("basic", Mode::Basic),
@@ -63,7 +63,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn file(&self, auth: &Table<'_>, key: &'static str) -> Option<Placed<PathBuf>> {
+    fn file(&self, auth: &Table<'_>, key: &'static str) -> Option<Spanned<PathBuf>> {
         let path = auth.parse(key, units::live_file)?;
         Some(path.map(|path| self.base.join(path)))
     }
@@ -94,7 +94,7 @@ fn refuse_without_use(auth: &Table<'_>, mode: Mode) {
     }
 }
 
-fn challenge(auth: &Table<'_>, realm: Option<Placed<String>>) -> Option<HeaderValue> {
+fn challenge(auth: &Table<'_>, realm: Option<Spanned<String>>) -> Option<HeaderValue> {
     let text = realm
         .as_ref()
         .map_or("Registry realm", |realm| &realm.value);

@@ -10,12 +10,12 @@ use tracing::level_filters::LevelFilter;
 
 use super::document::Document;
 use super::listen::{Listen, listen};
-use super::problem::{Place, Problem};
+use super::problem::{Position, Problem};
 use super::table::Table;
 use super::{Config, Log, Places, acme, exposure, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
-use crate::body::Floor;
-use crate::listen::Binding;
+use crate::body::MinRate;
+use crate::listen::ListenAddr;
 use crate::log::Destination;
 use crate::{connection, service, tls};
 
@@ -93,7 +93,7 @@ fn log(root: &Table<'_>, base: &Path, places: &mut Places) -> Log {
     }) {
         log.json = json.value;
     }
-    let file = |key, place: &mut Option<Place>| {
+    let file = |key, place: &mut Option<Position>| {
         let path = table.parse(key, units::text)?;
         *place = Some(path.place);
         Some(Destination::File(base.join(path.value)))
@@ -138,7 +138,7 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
         head_size: bytes(limits, "head_size", 4 * KIB..=MIB, 32 * 1024),
         idle: wait(limits, "idle", 75),
         write_idle: wait(limits, "write_idle", 60),
-        floor: Floor {
+        floor: MinRate {
             rate: bytes(limits, "floor_rate", 1..=MIB, KIB),
             window: Duration::from_secs(60),
         },
@@ -151,7 +151,11 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
     }
 }
 
-fn service(limits: Option<&Table<'_>>, listen: Option<&Listen>, floor: Floor) -> service::Settings {
+fn service(
+    limits: Option<&Table<'_>>,
+    listen: Option<&Listen>,
+    floor: MinRate,
+) -> service::Settings {
     service::Settings {
         head_fields: limits.map_or(100, |limits| {
             limits.integer_or("head_fields", 10..=100, 100)
@@ -161,7 +165,7 @@ fn service(limits: Option<&Table<'_>>, listen: Option<&Listen>, floor: Floor) ->
         floor,
         https_port: listen
             .and_then(|listen| listen.https.first())
-            .and_then(Binding::port)
+            .and_then(ListenAddr::port)
             .unwrap_or(443),
         trusted_proxies: listen
             .map(|listen| listen.trusted_proxies.clone())

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::lines::Lines;
-use super::problem::{Place, Problem, Problems};
+use super::problem::{Position, Problem, Problems};
 use super::syntax::{self, Entries};
 use super::table::Table;
 
@@ -43,7 +43,7 @@ impl Document {
         let lines = Lines::new(text);
         let (root, faults) = syntax::read(&lines);
         let mut problems = Problems::new(file);
-        let is_echo = |pair: &[syntax::Fault]| match pair {
+        let is_echo = |pair: &[syntax::SyntaxError]| match pair {
             [before, fault] => {
                 lines.line(before.at) + 1 == lines.line(fault.at) && fault.is_echo_of(before)
             }
@@ -86,7 +86,7 @@ impl Document {
 
     /// Adds a problem, unless its line has a syntax error, which is then the better report.
     pub fn report(&self, problem: Problem) {
-        let is_faulty = |place: Place| self.faulty_lines.contains(&place.line.saturating_sub(1));
+        let is_faulty = |place: Position| self.faulty_lines.contains(&place.line.saturating_sub(1));
         if !problem.place.is_some_and(is_faulty) {
             self.problems.borrow_mut().push(problem);
         }
@@ -108,7 +108,7 @@ impl Document {
         self.is_whole() || !self.lines.text().contains(key)
     }
 
-    pub(super) fn place(&self, offset: usize) -> Place {
+    pub(super) fn place(&self, offset: usize) -> Position {
         self.lines.place(offset)
     }
 

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::problem::Problem;
 use super::table::Table;
 use super::{Auth, Certificate, Listen, Route, Site};
-use crate::listen::Binding;
-use crate::tls::trust::Demand;
+use crate::listen::ListenAddr;
+use crate::tls::trust::ClientAuthMode;
 use crate::upstream::Endpoint;
 
 /// Reports every such warning.
@@ -34,7 +34,7 @@ fn check_acme(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
         Certificate::Acme(place) => Some(place),
         Certificate::Files { .. } | Certificate::SelfSigned(_) => None,
     });
-    let is_reachable = |binding: &Binding| binding.port().is_none_or(|port| port == 443);
+    let is_reachable = |binding: &ListenAddr| binding.port().is_none_or(|port| port == 443);
     let Some(place) = place.filter(|_| !listen.https.iter().any(is_reachable)) else {
         return;
     };
@@ -56,7 +56,7 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
     let asks = site
         .clients
         .as_ref()
-        .is_some_and(|clients| clients.demand == Demand::Required);
+        .is_some_and(|clients| clients.demand == ClientAuthMode::Required);
     if !matches!(route.auth, Auth::Open)
         || asks
         || !route.admission.allow.is_empty()
@@ -64,9 +64,9 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
     {
         return false;
     }
-    let is_public = |binding: &&Binding| match binding {
-        Binding::Address(address) => !address.ip().is_loopback(),
-        Binding::Named(_) => true,
+    let is_public = |binding: &&ListenAddr| match binding {
+        ListenAddr::Address(address) => !address.ip().is_loopback(),
+        ListenAddr::Named(_) => true,
     };
     let Some(public) = listen.https.iter().find(is_public) else {
         return false;
@@ -94,8 +94,8 @@ fn check_loop(root: &Table<'_>, listen: &Listen, sites: &[Site], route: &Route) 
         };
         let own = listen.https.iter().chain(&listen.http);
         let same_port = own.filter_map(|binding| match binding {
-            Binding::Address(address) if address.port() == *port => Some(*address),
-            Binding::Address(_) | Binding::Named(_) => None,
+            ListenAddr::Address(address) if address.port() == *port => Some(*address),
+            ListenAddr::Address(_) | ListenAddr::Named(_) => None,
         });
         let same_port: Vec<_> = same_port.collect();
         let is_served = || sites.iter().any(|site| site.hosts.contains(host));

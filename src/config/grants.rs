@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::nearest::nearest;
-use super::problem::{Place, Problem, quote};
-use super::sites::Reader;
-use super::table::{Placed, Table};
+use super::problem::{Position, Problem, quote};
+use super::sites::SiteParser;
+use super::table::{Spanned, Table};
 use super::units;
-use super::{Auth, Granted};
-use crate::access::{Grant, Grants, Malformed, Pattern, Subjects};
+use super::{Auth, RouteGrants};
+use crate::access::{Grant, Grants, MalformedPattern, Pattern, Subjects};
 use crate::registry::Action;
 
 mod groups;
@@ -21,7 +21,7 @@ mod reach;
 pub(super) use groups::Groups;
 use groups::is_user;
 
-impl Reader<'_, '_> {
+impl SiteParser<'_, '_> {
     /// Nothing when no grant is written: then every verified user may do everything.
     pub(super) fn granted(
         &self,
@@ -29,7 +29,7 @@ impl Reader<'_, '_> {
         auth: Option<&Auth>,
         path: Option<&str>,
         is_registry: bool,
-    ) -> Option<Granted> {
+    ) -> Option<RouteGrants> {
         let place = route.place_of("grant")?;
         let tables = route.tables("grant");
         let report = |what: &str, why: &str, fix: &str| {
@@ -64,7 +64,7 @@ impl Reader<'_, '_> {
                 fix,
             );
         }
-        let mut reading = Reading {
+        let mut reading = GrantParser {
             groups: self.groups,
             is_basic: matches!(auth, Some(Auth::Basic { .. })),
             path: path.filter(|_| is_registry),
@@ -73,7 +73,7 @@ impl Reader<'_, '_> {
         };
         let grants = Grants::new(tables.iter().filter_map(|table| reading.grant(table)));
         report_covered(&tables, &grants);
-        Some(Granted {
+        Some(RouteGrants {
             grants: Arc::new(grants),
             named: reading.named.into_values().collect(),
             homes: reading.homes,
@@ -81,16 +81,16 @@ impl Reader<'_, '_> {
     }
 }
 
-struct Reading<'a> {
+struct GrantParser<'a> {
     groups: &'a Groups,
     is_basic: bool,
     path: Option<&'a str>,
-    homes: Vec<(Placed<String>, Subjects)>,
+    homes: Vec<(Spanned<String>, Subjects)>,
     /// By their place, once each.
-    named: BTreeMap<Place, Placed<String>>,
+    named: BTreeMap<Position, Spanned<String>>,
 }
 
-impl Reading<'_> {
+impl GrantParser<'_> {
     fn grant(&mut self, table: &Table<'_>) -> Option<Grant> {
         let to = list(table, "to", "to = [\"@users\"]");
         let repositories = list(table, "repositories", "repositories = [\"team/**\"]");
@@ -117,7 +117,7 @@ impl Reading<'_> {
     fn pattern(
         &mut self,
         table: &Table<'_>,
-        text: Placed<String>,
+        text: Spanned<String>,
         subjects: &Subjects,
     ) -> Option<Pattern> {
         let pattern = pattern(table, &text)?;
@@ -130,7 +130,7 @@ impl Reading<'_> {
         Some(pattern)
     }
 
-    fn action(&self, table: &Table<'_>, word: &Placed<String>) -> Option<Action> {
+    fn action(&self, table: &Table<'_>, word: &Spanned<String>) -> Option<Action> {
         let action = action(table, word)?;
         if let (Action::Catalog, Some(path)) = (action, self.path) {
             reach::check_catalog(table, path, word);
@@ -138,7 +138,7 @@ impl Reading<'_> {
         Some(action)
     }
 
-    fn subject(&mut self, table: &Table<'_>, subjects: &mut Subjects, who: Placed<String>) {
+    fn subject(&mut self, table: &Table<'_>, subjects: &mut Subjects, who: Spanned<String>) {
         let Some(group) = who.strip_prefix('@') else {
             if is_user(table, &who) {
                 subjects.users.insert(who.value.clone());
@@ -169,7 +169,7 @@ impl Reading<'_> {
     }
 }
 
-fn anonymous_with_basic(who: &Placed<String>) -> Problem {
+fn anonymous_with_basic(who: &Spanned<String>) -> Problem {
     Problem::error(who.place, "\"@anonymous\" with mode = \"basic\"")
         .because(
             "docker decides once, by its first request to /v2/, which has no password: told to log in, it never pulls \
@@ -178,7 +178,7 @@ fn anonymous_with_basic(who: &Placed<String>) -> Problem {
         .fix("write mode = \"token\", or grant it to \"@users\"")
 }
 
-fn unknown_group(who: &Placed<String>, group: &str, groups: &Groups) -> Problem {
+fn unknown_group(who: &Spanned<String>, group: &str, groups: &Groups) -> Problem {
     let problem = Problem::error(who.place, format!("there is no group {}", quote(who)));
     let meant = nearest(group, groups.names());
     problem.fix(meant.map_or_else(
@@ -188,7 +188,7 @@ fn unknown_group(who: &Placed<String>, group: &str, groups: &Groups) -> Problem 
 }
 
 /// A list with something in it.
-fn list(table: &Table<'_>, key: &'static str, example: &str) -> Option<Vec<Placed<String>>> {
+fn list(table: &Table<'_>, key: &'static str, example: &str) -> Option<Vec<Spanned<String>>> {
     let list = table.required(key, example).strings(key)?;
     if list.is_written_empty() {
         let what = format!("{} is empty", table.dotted(key));
@@ -201,17 +201,19 @@ fn list(table: &Table<'_>, key: &'static str, example: &str) -> Option<Vec<Place
     Some(list.value.into_items())
 }
 
-fn pattern(table: &Table<'_>, text: &Placed<String>) -> Option<Pattern> {
+fn pattern(table: &Table<'_>, text: &Spanned<String>) -> Option<Pattern> {
     let pattern = match Pattern::parse(text) {
         Ok(pattern) => pattern,
         Err(fault) => {
             let what = format!("{} is no pattern: {fault}", quote(text));
             table.report(Problem::error(text.place, what).fix(match fault {
-                Malformed::Empty => {
+                MalformedPattern::Empty => {
                     "write components with one slash between them, as in \"team/app\""
                 }
-                Malformed::Star => "write \"*\" for one whole component, \"**\" for one or more",
-                Malformed::Placeholder => "write \"{user}\" alone between the slashes",
+                MalformedPattern::Star => {
+                    "write \"*\" for one whole component, \"**\" for one or more"
+                }
+                MalformedPattern::Placeholder => "write \"{user}\" alone between the slashes",
             }));
             return None;
         }
@@ -233,7 +235,7 @@ fn pattern(table: &Table<'_>, text: &Placed<String>) -> Option<Pattern> {
     Some(pattern)
 }
 
-fn action(table: &Table<'_>, word: &Placed<String>) -> Option<Action> {
+fn action(table: &Table<'_>, word: &Spanned<String>) -> Option<Action> {
     let actions = [Action::Pull, Action::Push, Action::Delete, Action::Catalog];
     let read = units::word(word, &actions.map(|action| (action.as_str(), action)));
     let Err(error) = read else {

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::problem::Place;
+use super::problem::Position;
 
 /// Where the lines of a text begin, and how many characters stand before every block of it.
 #[derive(Debug)]
@@ -33,13 +33,13 @@ impl Lines {
     }
 
     /// The place of the character at `offset`; behind the text, the place after its last one.
-    pub(super) fn place(&self, offset: usize) -> Place {
+    pub(super) fn place(&self, offset: usize) -> Position {
         let line = self.line(offset);
         let start = self.starts.get(line).copied().unwrap_or_default();
         let column = self
             .characters(offset)
             .saturating_sub(self.characters(start));
-        Place {
+        Position {
             line: line + 1,
             column: column + 1,
         }

@@ -7,18 +7,18 @@ use std::path::PathBuf;
 use super::build::cores;
 use super::networks::networks;
 use super::problem::Problem;
-use super::table::{Placed, Table};
+use super::table::{Spanned, Table};
 use super::units::{self, Host};
 use crate::addr::Networks;
-use crate::listen::Binding;
+use crate::listen::ListenAddr;
 
 /// Where connections come in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// At least one.
-    pub https: Vec<Binding>,
+    pub https: Vec<ListenAddr>,
     /// For the redirect to https.
-    pub http: Vec<Binding>,
+    pub http: Vec<ListenAddr>,
     /// For whoever watches over the gate.
     pub admin: Admin,
     /// Threads that serve connections.
@@ -44,14 +44,14 @@ pub struct Admin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminSocket {
     /// An address, or a socket that systemd holds.
-    Tcp(Binding),
+    Tcp(ListenAddr),
     /// In the file system, whose rights say who may ask.
     Unix(PathBuf),
 }
 
 impl Listen {
     /// Every TCP socket there is.
-    pub fn bindings(&self) -> impl Iterator<Item = &Binding> {
+    pub fn bindings(&self) -> impl Iterator<Item = &ListenAddr> {
         let all = self.https.iter().chain(&self.http);
         all.chain(self.admin.binding())
     }
@@ -59,7 +59,7 @@ impl Listen {
 
 impl Admin {
     /// Where it is, if that is no file.
-    pub fn binding(&self) -> Option<&Binding> {
+    pub fn binding(&self) -> Option<&ListenAddr> {
         match &self.socket {
             Some(AdminSocket::Tcp(binding)) => Some(binding),
             _ => None,
@@ -100,7 +100,7 @@ pub(super) fn listen(root: &Table<'_>) -> Option<Listen> {
     })
 }
 
-fn bindings(listen: &Table<'_>, key: &'static str) -> Vec<Binding> {
+fn bindings(listen: &Table<'_>, key: &'static str) -> Vec<ListenAddr> {
     let Some(list) = listen.parse_each(key, units::binding) else {
         return Vec::new();
     };
@@ -118,8 +118,8 @@ fn bindings(listen: &Table<'_>, key: &'static str) -> Vec<Binding> {
 fn report_twice(
     listen: &Table<'_>,
     key: &'static str,
-    bindings: &[Binding],
-    (before, all): (&str, &[Binding]),
+    bindings: &[ListenAddr],
+    (before, all): (&str, &[ListenAddr]),
 ) {
     let mut fixed = bindings.iter().filter(|binding| binding.port() != Some(0));
     if let Some(twice) = fixed.find(|binding| all.contains(binding)) {
@@ -169,8 +169,8 @@ fn admin(listen: &Table<'_>) -> Admin {
 }
 
 /// Warns of an admin listener on all addresses that answers to this machine alone.
-fn check_admin_address(listen: &Table<'_>, socket: &Placed<AdminSocket>) {
-    let AdminSocket::Tcp(Binding::Address(address)) = socket.value else {
+fn check_admin_address(listen: &Table<'_>, socket: &Spanned<AdminSocket>) {
+    let AdminSocket::Tcp(ListenAddr::Address(address)) = socket.value else {
         return;
     };
     if !address.ip().is_unspecified() || listen.place_of("admin_allow").is_some() {

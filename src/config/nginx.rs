@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::problem::{Place, quote};
+use super::problem::{Position, quote};
 
 mod access;
 mod condition;
@@ -36,7 +36,7 @@ mod units;
 mod upstream;
 mod write;
 
-pub use files::{Disk, Files};
+pub use files::{FileSource, FsSource};
 
 /// What came out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub enum Error {
         /// Which file.
         file: String,
         /// Where in it.
-        place: Place,
+        place: Position,
         /// What is wrong.
         what: String,
         /// What to do.
@@ -89,7 +89,7 @@ pub enum Error {
 /// # Errors
 ///
 /// A file that is named cannot be read, the syntax is wrong, or nothing in it can be taken over.
-pub fn import(files: &dyn Files, names: &[PathBuf], prefix: &Path) -> Result<Import, Error> {
+pub fn import(files: &dyn FileSource, names: &[PathBuf], prefix: &Path) -> Result<Import, Error> {
     let input = include::read(files, names, prefix)?;
     let (draft, remarks) = translate::translate(&input, prefix)?;
     Ok(Import {

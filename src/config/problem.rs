@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// A place in the file, as editors count: lines and characters from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct Position {
     /// The line, from 1.
     pub line: usize,
     /// The character in the line, from 1; a tab is one character.
@@ -38,7 +38,7 @@ pub struct Problem {
     /// Whether the file is refused.
     pub severity: Severity,
     /// Nothing for a problem of the file as a whole.
-    pub place: Option<Place>,
+    pub place: Option<Position>,
     /// What is wrong.
     pub what: String,
     /// Why that matters, when `what` does not say it by itself.
@@ -58,7 +58,7 @@ pub struct Problems {
 
 impl Problem {
     /// A problem that refuses the file.
-    pub fn error(place: impl Into<Option<Place>>, what: impl Into<String>) -> Self {
+    pub fn error(place: impl Into<Option<Position>>, what: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             place: place.into(),
@@ -69,7 +69,7 @@ impl Problem {
     }
 
     /// A problem that leaves the file usable.
-    pub fn warning(place: impl Into<Option<Place>>, what: impl Into<String>) -> Self {
+    pub fn warning(place: impl Into<Option<Position>>, what: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
             ..Self::error(place, what)
@@ -190,7 +190,7 @@ impl Problems {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
     }

@@ -2,14 +2,14 @@
 //!
 //! Called by `sites` alone. What a route says beside where it leads and who may use it is read in the files below.
 
-use super::problem::{Place, Problem};
-use super::sites::Reader;
-use super::table::{Placed, Table};
+use super::problem::{Position, Problem};
+use super::sites::SiteParser;
+use super::table::{Spanned, Table};
 use super::units;
 use super::{Auth, Route};
 use crate::forward::HeaderEdits;
 use crate::registry::is_registry_path;
-use crate::site::Response;
+use crate::site::StaticResponse;
 
 mod fields;
 mod networks;
@@ -23,7 +23,7 @@ pub(super) enum Lead {
     /// It leads to an upstream.
     Route(Box<Route>),
     /// The gate answers.
-    Response(Response),
+    Response(StaticResponse),
 }
 
 impl Lead {
@@ -35,12 +35,12 @@ impl Lead {
     }
 }
 
-impl Reader<'_, '_> {
+impl SiteParser<'_, '_> {
     pub(super) fn lead(
         &self,
         route: &Table<'_>,
         site_auth: Option<&Auth>,
-        site_place: Option<Place>,
+        site_place: Option<Position>,
     ) -> Option<Lead> {
         route.required("path", "path = \"/v2/\"");
         let path = route.parse("path", units::path_prefix);
@@ -81,7 +81,7 @@ impl Reader<'_, '_> {
     fn route(
         &self,
         route: &Table<'_>,
-        path: Option<Placed<String>>,
+        path: Option<Spanned<String>>,
         auth: Option<Auth>,
     ) -> Option<Route> {
         let upstream = self.upstream(route);
@@ -120,7 +120,7 @@ impl Reader<'_, '_> {
 }
 
 /// Warns of a path that is the registry's but for the case of its letter.
-fn check_case(route: &Table<'_>, path: &Placed<String>) {
+fn check_case(route: &Table<'_>, path: &Spanned<String>) {
     let Some(rest) = path.strip_prefix("/V2") else {
         return;
     };
@@ -136,7 +136,7 @@ fn check_case(route: &Table<'_>, path: &Placed<String>) {
 }
 
 /// Tokens are for repositories, and docker asks for all of them where `/v2/` is.
-fn check_token(route: &Table<'_>, path: &Placed<String>, registry: bool) {
+fn check_token(route: &Table<'_>, path: &Spanned<String>, registry: bool) {
     if !registry {
         let what = "a route that is no registry has mode = \"token\"";
         route.report(
@@ -156,7 +156,7 @@ fn check_token(route: &Table<'_>, path: &Placed<String>, registry: bool) {
 }
 
 /// Whether `/v2/`, or a part of it, is below the path. One that is wrong has its own problem.
-fn may_be_registry(path: Option<&Placed<String>>) -> bool {
+fn may_be_registry(path: Option<&Spanned<String>>) -> bool {
     path.is_none_or(|path| path.trim_end_matches('/').is_empty() || is_registry_path(path))
 }
 

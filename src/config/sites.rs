@@ -9,12 +9,12 @@ use super::build::UpstreamLimits;
 use super::grants::Groups;
 use super::problem::Problem;
 use super::routes::Lead;
-use super::table::{Placed, Table, Written};
+use super::table::{Spanned, Table, Written};
 use super::units::{self, Host, HostPattern};
-use super::{Certificate, Clients, Site, acme};
+use super::{Certificate, ClientAuth, Site, acme};
 use crate::forward::Origin;
 use crate::registry::is_registry_path;
-use crate::tls::trust::Demand;
+use crate::tls::trust::ClientAuthMode;
 
 /// Reads every site.
 pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
@@ -25,7 +25,7 @@ pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec
     tables
         .iter()
         .filter_map(|table| {
-            Reader {
+            SiteParser {
                 table,
                 base,
                 limits,
@@ -36,14 +36,14 @@ pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec
         .collect()
 }
 
-pub(super) struct Reader<'a, 'b> {
+pub(super) struct SiteParser<'a, 'b> {
     table: &'a Table<'b>,
     pub(super) base: &'a Path,
     pub(super) limits: UpstreamLimits,
     pub(super) groups: &'a Groups,
 }
 
-impl Reader<'_, '_> {
+impl SiteParser<'_, '_> {
     fn site(&self, taken: &mut HashMap<String, usize>) -> Option<Site> {
         let patterns = self.hosts();
         let hosts = self.names(&patterns, taken);
@@ -87,7 +87,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn hosts(&self) -> Vec<Placed<HostPattern>> {
+    fn hosts(&self) -> Vec<Spanned<HostPattern>> {
         self.table
             .required("hosts", "hosts = [\"docker.example.com\"]");
         let Some(list) = self.table.parse_each("hosts", units::host_pattern) else {
@@ -105,7 +105,7 @@ impl Reader<'_, '_> {
     /// The hosts as [`Site::hosts`] has them; `taken` has those of the sites before, with their lines.
     fn names(
         &self,
-        patterns: &[Placed<HostPattern>],
+        patterns: &[Spanned<HostPattern>],
         taken: &mut HashMap<String, usize>,
     ) -> Vec<String> {
         let mut hosts = Vec::new();
@@ -161,10 +161,10 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn clients(&self) -> Option<Clients> {
+    fn clients(&self) -> Option<ClientAuth> {
         let words = [
-            ("required", Demand::Required),
-            ("optional", Demand::Optional),
+            ("required", ClientAuthMode::Required),
+            ("optional", ClientAuthMode::Optional),
         ];
         let ca = self.table.parse("client_ca", units::text);
         let demand = self
@@ -180,9 +180,9 @@ impl Reader<'_, '_> {
                     .fix("add client_ca = \"clients.pem\", the CA that issues them"),
             );
         }
-        Some(Clients {
+        Some(ClientAuth {
             ca: ca?.map(|path| self.base.join(path)),
-            demand: demand.map_or_else(Demand::default, |demand| demand.value),
+            demand: demand.map_or_else(ClientAuthMode::default, |demand| demand.value),
         })
     }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::lines::Lines;
-use super::problem::{Place, Problem, quote};
+use super::problem::{Position, Problem, quote};
 
 /// A value and the byte it begins at.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Entry {
 
 /// A syntax error. Its words come from the parser, which quotes nothing of the text.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Fault {
+pub(super) struct SyntaxError {
     pub(super) at: usize,
     end: usize,
     message: String,
@@ -64,9 +64,9 @@ impl Value {
     }
 }
 
-impl Fault {
+impl SyntaxError {
     /// The fault in words.
-    pub(super) fn describe(&self, place: Place, text: &str) -> Problem {
+    pub(super) fn describe(&self, place: Position, text: &str) -> Problem {
         if self.is_duplicate() {
             let key = text.get(self.at..self.end).unwrap_or_default();
             let what = format!("duplicate key {}", quote(key.trim_matches(['"', '\''])));
@@ -112,14 +112,14 @@ impl Fault {
 
 /// Reads the text. The faults are in the order of their places, the first one of each line: those
 /// behind it are mostly its echo.
-pub(super) fn read(lines: &Lines) -> (Entries, Vec<Fault>) {
+pub(super) fn read(lines: &Lines) -> (Entries, Vec<SyntaxError>) {
     let (entries, faults) = read_all(lines);
     let mut faults: Vec<_> = faults.into_iter().collect();
     faults.dedup_by_key(|fault| lines.line(fault.at));
     (entries, faults)
 }
 
-fn read_all(lines: &Lines) -> (Entries, BTreeSet<Fault>) {
+fn read_all(lines: &Lines) -> (Entries, BTreeSet<SyntaxError>) {
     let (entries, faults) = parse(lines.text());
     let Some(mended) = mend(lines, &faults) else {
         return (entries, faults);
@@ -131,18 +131,18 @@ fn read_all(lines: &Lines) -> (Entries, BTreeSet<Fault>) {
     (entries, first.chain(more).collect())
 }
 
-fn parse(text: &str) -> (Entries, BTreeSet<Fault>) {
+fn parse(text: &str) -> (Entries, BTreeSet<SyntaxError>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     let faults = errors.iter().map(|error| {
         let span = error.span().unwrap_or_default();
-        Fault {
+        SyntaxError {
             at: span.start,
             end: span.end,
             message: error.message().to_owned(),
         }
     });
     // A key that is not there has a fault of its own.
-    let is_real = |fault: &Fault| !fault.is_duplicate() || fault.at < fault.end;
+    let is_real = |fault: &SyntaxError| !fault.is_duplicate() || fault.at < fault.end;
     let entries = convert_table(root.get_ref());
     (entries, faults.filter(is_real).collect())
 }
@@ -150,7 +150,7 @@ fn parse(text: &str) -> (Entries, BTreeSet<Fault>) {
 /// The text with blanks in place of the lines behind which the parser understands nothing: it stops
 /// at a key without a value, and takes an unclosed header for a part of the next one. The faults of
 /// those lines are known by then, and every other byte keeps its place.
-fn mend(lines: &Lines, faults: &BTreeSet<Fault>) -> Option<String> {
+fn mend(lines: &Lines, faults: &BTreeSet<SyntaxError>) -> Option<String> {
     let mut lost: Vec<Range<usize>> = Vec::new();
     for fault in faults {
         let line = lines.line(fault.at);
@@ -170,7 +170,7 @@ fn mend(lines: &Lines, faults: &BTreeSet<Fault>) -> Option<String> {
 }
 
 /// A header that is none takes its section with it: else its keys would count for the one before.
-fn lost_lines(lines: &Lines, fault: &Fault, line: usize) -> Option<Range<usize>> {
+fn lost_lines(lines: &Lines, fault: &SyntaxError, line: usize) -> Option<Range<usize>> {
     if HEADER_FAULTS.iter().any(|start| fault.is(start)) {
         return Some(line..next_header(lines, line));
     }

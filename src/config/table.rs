@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::document::Document;
 use super::nearest::nearest;
-use super::problem::{Place, Problem, quote};
+use super::problem::{Position, Problem, quote};
 use super::syntax::{Entries, Entry};
 
 mod read;
@@ -34,24 +34,24 @@ pub struct Table<'a> {
 
 /// A value, and where it stands in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed<T> {
+pub struct Spanned<T> {
     /// The value.
     pub value: T,
     /// Its first character.
-    pub place: Place,
+    pub place: Position,
 }
 
-impl<T> Placed<T> {
+impl<T> Spanned<T> {
     /// Another value at the same place.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Placed<U> {
-        Placed {
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Spanned<U> {
+        Spanned {
             value: change(self.value),
             place: self.place,
         }
     }
 }
 
-impl<T> std::ops::Deref for Placed<T> {
+impl<T> std::ops::Deref for Spanned<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -89,12 +89,12 @@ impl<'a> Table<'a> {
     }
 
     /// Its header, or its brace.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Position {
         self.document.place(self.at)
     }
 
     /// Where a key is written; nothing when it is not.
-    pub fn place_of(&self, key: &'static str) -> Option<Place> {
+    pub fn place_of(&self, key: &'static str) -> Option<Position> {
         let entry = self.find(key)?;
         Some(self.document.place(entry.key_at))
     }

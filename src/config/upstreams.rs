@@ -7,19 +7,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Upstream;
-use super::problem::{Place, Problem};
-use super::sites::Reader;
-use super::table::{List, Placed, Table, Written};
+use super::problem::{Position, Problem};
+use super::sites::SiteParser;
+use super::table::{List, Spanned, Table, Written};
 use super::units::{self, Host, UpstreamUrl};
 use crate::upstream::{Endpoint, EndpointSettings, MOST_ENDPOINTS, Settings};
 
-impl Reader<'_, '_> {
+impl SiteParser<'_, '_> {
     pub(super) fn upstream(&self, route: &Table<'_>) -> Option<Upstream> {
         match route.string_or_table("upstream")? {
             Written::Short(_) => {
                 let url = route.parse("upstream", units::upstream_url)?;
                 let place = url.place;
-                let settings = self.settings(vec![endpoint(url.value)], Waits::default());
+                let settings =
+                    self.settings(vec![endpoint(url.value)], UpstreamTimeouts::default());
                 Some(Upstream {
                     settings,
                     place,
@@ -32,7 +33,7 @@ impl Reader<'_, '_> {
 
     fn full(&self, table: &Table<'_>) -> Option<Upstream> {
         table.required("urls", "urls = [\"http://127.0.0.1:5000\"]");
-        let waits = Waits {
+        let waits = UpstreamTimeouts {
             connect: timeout(table, "connect_timeout", CONNECT),
             retry: table.duration_or("connect_retry", RETRY),
             read: timeout(table, "read_timeout", READ),
@@ -49,7 +50,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn settings(&self, endpoints: Vec<Endpoint>, waits: Waits) -> Settings {
+    fn settings(&self, endpoints: Vec<Endpoint>, waits: UpstreamTimeouts) -> Settings {
         Settings {
             endpoints,
             connect_retry: waits.retry,
@@ -67,13 +68,13 @@ impl Reader<'_, '_> {
     }
 }
 
-struct Waits {
+struct UpstreamTimeouts {
     connect: Duration,
     retry: Duration,
     read: Duration,
 }
 
-impl Default for Waits {
+impl Default for UpstreamTimeouts {
     fn default() -> Self {
         Self {
             connect: CONNECT,
@@ -83,10 +84,10 @@ impl Default for Waits {
     }
 }
 
-type Urls = Placed<List<UpstreamUrl>>;
+type UpstreamUrls = Spanned<List<UpstreamUrl>>;
 
 /// What the addresses mean together.
-fn check(table: &Table<'_>, urls: &Urls, ca: Option<&Placed<PathBuf>>) {
+fn check(table: &Table<'_>, urls: &UpstreamUrls, ca: Option<&Spanned<PathBuf>>) {
     check_count(table, urls);
     let mut seen = HashSet::new();
     for url in urls.iter() {
@@ -99,7 +100,7 @@ fn check(table: &Table<'_>, urls: &Urls, ca: Option<&Placed<PathBuf>>) {
             );
         }
     }
-    let place_of = |is_meant: fn(&UpstreamUrl) -> bool| -> Option<Place> {
+    let place_of = |is_meant: fn(&UpstreamUrl) -> bool| -> Option<Position> {
         let meant = urls.iter().find(|url| is_meant(&url.value));
         meant.map(|url| url.place)
     };
@@ -127,7 +128,7 @@ fn check(table: &Table<'_>, urls: &Urls, ca: Option<&Placed<PathBuf>>) {
     }
 }
 
-fn check_count(table: &Table<'_>, urls: &Urls) {
+fn check_count(table: &Table<'_>, urls: &UpstreamUrls) {
     let count = urls.len();
     if urls.is_written_empty() {
         table.report(

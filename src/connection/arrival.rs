@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::Drain;
+use super::ShutdownSignal;
 use super::closing::GRACE;
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::proxy_protocol::{self, Error};
 
 /// A socket that nothing was read from, or a PROXY header and nothing else.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct AcceptedConnection {
     pub(super) stream: TcpStream,
     pub(super) peer: PeerAddr,
     pub(super) client: ClientAddr,
@@ -27,7 +27,7 @@ pub struct Arrival {
     pub(super) until: Instant,
 }
 
-impl Arrival {
+impl AcceptedConnection {
     /// Ties an accepted socket to this thread's runtime.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Arrival {
     }
 
     /// Reads the PROXY header that must come first; says who the client is. Nothing when the connection is to be closed.
-    pub async fn introduce(&mut self, drain: Drain) -> Option<ClientAddr> {
+    pub async fn introduce(&mut self, drain: ShutdownSignal) -> Option<ClientAddr> {
         let header = timeout_at(self.until, proxy_protocol::read(&mut self.stream));
         let header = tokio::select! {
             header = header => header,

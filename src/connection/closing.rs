@@ -7,30 +7,34 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::drive::End;
-use super::watch::{Late, Watch};
-use super::{Drain, linger};
+use super::drive::CloseReason;
+use super::watch::{ConnectionState, TimeoutKind};
+use super::{ShutdownSignal, linger};
 
 /// Says what there is to say, and closes.
-pub(super) async fn close<IO>(mut stream: IO, end: End, watch: &Watch, drain: Drain)
-where
+pub(super) async fn close<IO>(
+    mut stream: IO,
+    end: CloseReason,
+    watch: &ConnectionState,
+    drain: ShutdownSignal,
+) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    if let End::Late(Late::Head) = end {
+    if let CloseReason::Late(TimeoutKind::Head) = end {
         // Nobody else writes here any more: the head never became a request.
         let _ = timeout(CLOSE, stream.write_all(TOO_SLOW.as_bytes())).await;
     }
     // No goodbye after a cut body: to a client of HTTP/1.0 it would make the body look whole.
-    let is_cut = matches!(&end, End::Broken(error) if error.is_user());
-    if is_cut || matches!(end, End::Late(Late::Write)) {
+    let is_cut = matches!(&end, CloseReason::Broken(error) if error.is_user());
+    if is_cut || matches!(end, CloseReason::Late(TimeoutKind::Write)) {
         return;
     }
     let closed = timeout(CLOSE, stream.shutdown()).await;
     let is_refused = match &end {
-        End::Done => watch.left_unread(),
-        End::Broken(error) => error.is_parse(),
-        End::Late(late) => *late == Late::Head,
-        End::Abused => false,
+        CloseReason::Done => watch.left_unread(),
+        CloseReason::Broken(error) => error.is_parse(),
+        CloseReason::Late(late) => *late == TimeoutKind::Head,
+        CloseReason::Abused => false,
     };
     if matches!(closed, Ok(Ok(()))) && is_refused {
         tokio::select! {

@@ -1,6 +1,6 @@
 //! How a connection learns that the gate is draining.
 //!
-//! `server` holds the [`Drainer`]; each connection holds a [`Drain`].
+//! `server` holds the [`ShutdownTrigger`]; each connection holds a [`ShutdownSignal`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// The side that says when.
 #[derive(Debug)]
-pub struct Drainer {
+pub struct ShutdownTrigger {
     begun: Arc<AtomicBool>,
     cut: Arc<AtomicBool>,
     signal: watch::Sender<bool>,
@@ -18,13 +18,13 @@ pub struct Drainer {
 
 /// The side that is told.
 #[derive(Clone, Debug)]
-pub struct Drain {
+pub struct ShutdownSignal {
     begun: Arc<AtomicBool>,
     cut: Arc<AtomicBool>,
     signal: watch::Receiver<bool>,
 }
 
-impl Drainer {
+impl ShutdownTrigger {
     /// Not draining yet.
     pub fn new() -> Self {
         Self {
@@ -35,8 +35,8 @@ impl Drainer {
     }
 
     /// A listening side for one more connection.
-    pub fn listen(&self) -> Drain {
-        Drain {
+    pub fn listen(&self) -> ShutdownSignal {
+        ShutdownSignal {
             begun: Arc::clone(&self.begun),
             cut: Arc::clone(&self.cut),
             signal: self.signal.subscribe(),
@@ -55,13 +55,13 @@ impl Drainer {
     }
 }
 
-impl Default for Drainer {
+impl Default for ShutdownTrigger {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Drain {
+impl ShutdownSignal {
     /// True once draining has begun.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)

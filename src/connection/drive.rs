@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::Drain;
-use super::watch::{Late, Watch};
+use super::ShutdownSignal;
+use super::watch::{ConnectionState, TimeoutKind};
 
 /// An HTTP connection of either version.
-pub(super) trait Http {
+pub(super) trait GracefulConnection {
     /// Makes progress; ready when the connection is done, without closing its socket on HTTP/1.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
     /// Ends the connection after the requests in flight.
@@ -27,49 +27,49 @@ pub(super) trait Http {
 
 /// How a connection ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum CloseReason {
     /// The peer closed it, or we did after its last answer.
     Done,
     /// The peer broke it, or what it sent was no HTTP.
     Broken(hyper::Error),
     /// A deadline passed.
-    Late(Late),
+    Late(TimeoutKind),
     /// The peer resets or floods without end.
     Abused,
 }
 
 /// The future that drives a connection.
-pub(super) struct Drive<'a, H> {
+pub(super) struct ConnectionDriver<'a, H> {
     http: &'a mut H,
-    watch: &'a Watch,
+    watch: &'a ConnectionState,
     timer: Pin<Box<Sleep>>,
-    drain: Draining,
+    drain: DrainPhase,
 }
 
-enum Draining {
+enum DrainPhase {
     No(Pin<Box<dyn Future<Output = ()> + Send>>),
     Grace(Pin<Box<Sleep>>),
     Ending,
 }
 
-impl<'a, H: Http> Drive<'a, H> {
-    pub(super) fn new(http: &'a mut H, watch: &'a Watch, drain: Drain) -> Self {
+impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
+    pub(super) fn new(http: &'a mut H, watch: &'a ConnectionState, drain: ShutdownSignal) -> Self {
         let first = watch.deadline().map_or_else(next_look, |(at, _)| at);
         Self {
             http,
             watch,
             timer: Box::pin(tokio::time::sleep_until(first)),
-            drain: Draining::No(Box::pin(drain.begins())),
+            drain: DrainPhase::No(Box::pin(drain.begins())),
         }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) {
-        if let Draining::No(begins) = &mut self.drain
+        if let DrainPhase::No(begins) = &mut self.drain
             && begins.as_mut().poll(cx).is_ready()
         {
-            self.drain = Draining::Grace(Box::pin(tokio::time::sleep(self.http.grace())));
+            self.drain = DrainPhase::Grace(Box::pin(tokio::time::sleep(self.http.grace())));
         }
-        if let Draining::Grace(grace) = &mut self.drain
+        if let DrainPhase::Grace(grace) = &mut self.drain
             && grace.as_mut().poll(cx).is_ready()
         {
             self.end();
@@ -78,19 +78,19 @@ impl<'a, H: Http> Drive<'a, H> {
 
     /// The requests in flight are the last ones.
     fn end(&mut self) {
-        if !matches!(self.drain, Draining::Ending) {
-            self.drain = Draining::Ending;
+        if !matches!(self.drain, DrainPhase::Ending) {
+            self.drain = DrainPhase::Ending;
             self.http.shut_down();
         }
     }
 
     /// One turn of the connection; what it read may be too much of the same.
-    fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let was_ending = matches!(self.drain, Draining::Ending);
+    fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let was_ending = matches!(self.drain, DrainPhase::Ending);
         match self.http.poll(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
-            Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
-            Poll::Pending if self.watch.is_abused() => return Poll::Ready(End::Abused),
+            Poll::Ready(Ok(())) => return Poll::Ready(CloseReason::Done),
+            Poll::Ready(Err(error)) => return Poll::Ready(CloseReason::Broken(error)),
+            Poll::Pending if self.watch.is_abused() => return Poll::Ready(CloseReason::Abused),
             Poll::Pending => {}
         }
         if self.watch.may_go_on() {
@@ -106,13 +106,13 @@ impl<'a, H: Http> Drive<'a, H> {
     /// True when the gate drains and nothing of a request is here but, at most, half a head: hyper would
     /// wait for the rest of it.
     fn is_over(&self) -> bool {
-        matches!(self.drain, Draining::Ending)
+        matches!(self.drain, DrainPhase::Ending)
             && self.http.ends_when_quiet()
             && self.watch.is_quiet()
     }
 
     /// Ready with what took too long; sets the timer anew while nothing did.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<TimeoutKind> {
         loop {
             let deadline = self.watch.deadline();
             let at = deadline.map_or_else(next_look, |(at, _)| at);
@@ -136,15 +136,15 @@ impl<'a, H: Http> Drive<'a, H> {
     }
 }
 
-impl<H: Http> Future for Drive<'_, H> {
-    type Output = End;
+impl<H: GracefulConnection> Future for ConnectionDriver<'_, H> {
+    type Output = CloseReason;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.poll_drain(cx);
         match self.poll_http(cx) {
             Poll::Ready(end) => Poll::Ready(end),
-            Poll::Pending if self.is_over() => Poll::Ready(End::Done),
-            Poll::Pending => self.poll_deadline(cx).map(End::Late),
+            Poll::Pending if self.is_over() => Poll::Ready(CloseReason::Done),
+            Poll::Pending => self.poll_deadline(cx).map(CloseReason::Late),
         }
     }
 }

@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::watch::Watch;
-use super::{Drain, Info, Terms, closing};
-use crate::addr::NetworkGroup;
+use super::watch::ConnectionState;
+use super::{ConnectionContext, ConnectionInfo, ShutdownSignal, closing};
+use crate::addr::ClientNetworkGroup;
 
 /// The streams of all connections that are kept after an early response.
 #[derive(Debug, Default)]
@@ -32,26 +32,30 @@ pub struct EarlyResponses {
 struct Kept {
     count: usize,
     /// No entry is zero.
-    by_group: HashMap<NetworkGroup, usize>,
+    by_group: HashMap<ClientNetworkGroup, usize>,
 }
 
 /// The part of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct EarlyStreams {
     all: Arc<EarlyResponses>,
-    group: NetworkGroup,
+    group: ClientNetworkGroup,
     /// Kept streams of this connection, and how many there may be.
     own: Arc<AtomicUsize>,
     most: usize,
-    watch: Arc<Watch>,
-    drain: Drain,
+    watch: Arc<ConnectionState>,
+    drain: ShutdownSignal,
 }
 
 /// The place of one kept stream; dropping it makes room again.
 struct Place<'a>(&'a EarlyStreams);
 
 impl EarlyStreams {
-    pub(super) fn new(info: &Info, terms: &Terms<'_>, watch: &Arc<Watch>) -> Self {
+    pub(super) fn new(
+        info: &ConnectionInfo,
+        terms: &ConnectionContext<'_>,
+        watch: &Arc<ConnectionState>,
+    ) -> Self {
         let streams = usize::try_from(terms.settings.h2_streams).unwrap_or(usize::MAX);
         Self {
             all: Arc::clone(terms.early_responses),
@@ -101,7 +105,7 @@ impl Drop for Place<'_> {
 impl EarlyResponses {
     /// Counts one more stream of the group, or says no. A group may have a quarter of what is free, so that a group that
     /// takes all it can get leaves room for others, and many such groups do so too.
-    fn enter(&self, group: NetworkGroup) -> bool {
+    fn enter(&self, group: ClientNetworkGroup) -> bool {
         let mut kept = self.lock();
         let free = MOST.saturating_sub(kept.count);
         let own = kept.by_group.get(&group).copied().unwrap_or_default();
@@ -113,7 +117,7 @@ impl EarlyResponses {
         true
     }
 
-    fn leave(&self, group: NetworkGroup) {
+    fn leave(&self, group: ClientNetworkGroup) {
         let mut kept = self.lock();
         kept.count = kept.count.saturating_sub(1);
         if let Some(own) = kept.by_group.get_mut(&group) {
@@ -141,11 +145,11 @@ mod tests {
     use super::*;
     use crate::addr::ClientAddr;
 
-    fn group(text: &str) -> NetworkGroup {
+    fn group(text: &str) -> ClientNetworkGroup {
         ClientAddr::vouched(text.parse().unwrap()).network().group()
     }
 
-    fn take_all(all: &EarlyResponses, group: NetworkGroup) -> usize {
+    fn take_all(all: &EarlyResponses, group: ClientNetworkGroup) -> usize {
         (0..MOST * 2).take_while(|_| all.enter(group)).count()
     }
 

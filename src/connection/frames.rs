@@ -1,7 +1,7 @@
 //! The frames of an HTTP/2 connection as they pass, counted before h2 sees them.
 //!
-//! h2 has no hook for frames that make no request. `heard` shows every byte of both directions to a [`Walker`], which
-//! looks at the nine bytes in front of each frame (RFC 9113 section 4.1) and steps over the rest; [`Frames`] and `watch`
+//! h2 has no hook for frames that make no request. `heard` shows every byte of both directions to a [`FrameScanner`], which
+//! looks at the nine bytes in front of each frame (RFC 9113 section 4.1) and steps over the rest; [`ClientFrames`] and `watch`
 //! keep what it found. It judges no frame's content and keeps none.
 
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Finds where frames begin and end.
 #[derive(Debug)]
-pub(super) struct Walker {
+pub(super) struct FrameScanner {
     /// Bytes to step over: the rest of a payload, or the client's preface.
     skip: usize,
     /// The beginning of a frame, as much of it as has come.
@@ -31,7 +31,7 @@ pub(super) struct Frame {
     code: u32,
 }
 
-impl Walker {
+impl FrameScanner {
     /// Of the side that sends `preface` bytes before its first frame.
     pub(super) fn new(preface: usize) -> Self {
         Self {
@@ -145,7 +145,7 @@ impl Frame {
     }
 
     /// True for a frame that makes work and moves no request on. Flags that the sender is free to set (ACK, padding) make
-    /// no difference. WINDOW_UPDATE is judged by [`Frames`].
+    /// no difference. WINDOW_UPDATE is judged by [`ClientFrames`].
     fn is_idle_work(self) -> bool {
         match self.kind {
             DATA => self.data() == 0 && self.flags & END_STREAM == 0,
@@ -163,8 +163,8 @@ enum RequestChange {
 
 /// What a client's frames have come to.
 #[derive(Debug)]
-pub(super) struct Frames {
-    walker: Walker,
+pub(super) struct ClientFrames {
+    walker: FrameScanner,
     /// The preface counts as the beginning of a head.
     is_in_head: bool,
     /// The frame that is passing leaves the head open.
@@ -180,7 +180,7 @@ pub(super) struct Frames {
 
 /// What more bytes came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Passed {
+pub(super) struct FrameSummary {
     pub(super) resets: usize,
     /// The end of a head came, the preface's among them.
     pub(super) has_ended_head: bool,
@@ -188,10 +188,10 @@ pub(super) struct Passed {
     pub(super) is_flood: bool,
 }
 
-impl Frames {
+impl ClientFrames {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            walker: Walker::new(PREFACE),
+            walker: FrameScanner::new(PREFACE),
             is_in_head: true,
             stays_open: false,
             idle_work: 0,
@@ -222,8 +222,8 @@ impl Frames {
     }
 
     /// Follows more bytes of the client.
-    pub(super) fn read(&mut self, bytes: &[u8], now: Instant) -> Passed {
-        let mut passed = Passed::default();
+    pub(super) fn read(&mut self, bytes: &[u8], now: Instant) -> FrameSummary {
+        let mut passed = FrameSummary::default();
         let (mut is_in_head, mut stays_open) = (self.is_in_head, self.stays_open);
         let mut window_updates = self.window_updates;
         let open_requests = &mut self.open_requests;

@@ -2,7 +2,7 @@
 //!
 //! hyper forgives what two parsers may read in two ways: a length beside a transfer coding, a length said twice, a line
 //! that ends in LF alone, a fragment in the target. By the time a request is parsed nobody can see any of it, so
-//! `heard` shows every byte to [`Framing`] first. It follows heads and bodies, also of pipelined requests, and says
+//! `heard` shows every byte to [`RequestFramingValidator`] first. It follows heads and bodies, also of pipelined requests, and says
 //! at which byte it refuses to go on. It keeps no bytes but the beginning of a line, and judges no field that frames
 //! nothing: that is hyper's and `service`'s part.
 
@@ -14,10 +14,10 @@ mod line;
 
 /// Where in the stream of requests the next byte stands.
 #[derive(Debug, Default)]
-pub(super) struct Framing {
+pub(super) struct RequestFramingValidator {
     state: State,
     line: Line,
-    body: Announced,
+    body: BodyLength,
     /// Bytes of a head have come, and not its end.
     is_open: bool,
     /// A head ended in what was read last.
@@ -43,14 +43,14 @@ enum State {
 
 /// What the head says of its body.
 #[derive(Debug, Default)]
-struct Announced {
+struct BodyLength {
     length: Option<u64>,
-    coding: Option<Coding>,
+    coding: Option<TransferCoding>,
     is_tunnel: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+enum TransferCoding {
     Chunked,
     /// Answered 501 by `service`: how the body ends is anybody's guess.
     Unknown,
@@ -58,15 +58,15 @@ enum Coding {
 
 /// A byte that hyper must not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct FramingViolation {
     /// Its index in what was read.
     pub(super) at: usize,
-    pub(super) place: Place,
+    pub(super) place: Region,
 }
 
 /// What a refused byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Region {
     /// To a malformed head.
     Head,
     /// To a malformed body.
@@ -75,14 +75,14 @@ pub(super) enum Place {
     Behind,
 }
 
-impl Framing {
+impl RequestFramingValidator {
     /// Follows more bytes of the stream.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), FramingViolation> {
         self.has_ended = false;
         let mut rest = bytes;
         while let Some((&byte, behind)) = rest.split_first() {
             let place = self.place();
-            self.is_open |= place == Place::Head;
+            self.is_open |= place == Region::Head;
             let plain = self.pass(rest);
             if plain > 0 {
                 rest = rest.get(plain..).unwrap_or_default();
@@ -91,7 +91,7 @@ impl Framing {
             } else {
                 self.state = State::Over;
                 let at = bytes.len() - rest.len();
-                return Err(Refused { at, place });
+                return Err(FramingViolation { at, place });
             }
         }
         Ok(())
@@ -113,11 +113,11 @@ impl Framing {
     }
 
     /// What the next byte belongs to.
-    fn place(&self) -> Place {
+    fn place(&self) -> Region {
         match self.state {
-            State::Request | State::Fields => Place::Head,
-            State::Over => Place::Behind,
-            _ => Place::Body,
+            State::Request | State::Fields => Region::Head,
+            State::Over => Region::Behind,
+            _ => Region::Body,
         }
     }
 
@@ -184,7 +184,7 @@ impl Framing {
                 Some(State::Request)
             }
             State::Request => {
-                self.body = Announced::of_request(&self.line)?;
+                self.body = BodyLength::of_request(&self.line)?;
                 Some(State::Fields)
             }
             State::Fields if is_empty => {
@@ -201,7 +201,7 @@ impl Framing {
     }
 }
 
-impl Announced {
+impl BodyLength {
     fn of_request(line: &Line) -> Option<Self> {
         // HTTP/2's preface, which hyper would not answer.
         if line.start.starts_with(b"PRI ") {
@@ -230,8 +230,8 @@ impl Announced {
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             let is_chunked = value.eq_ignore_ascii_case(b"chunked") && !line.is_cut;
             self.coding = Some(match self.coding {
-                None if is_chunked => Coding::Chunked,
-                _ => Coding::Unknown,
+                None if is_chunked => TransferCoding::Chunked,
+                _ => TransferCoding::Unknown,
             });
         }
         Some(())
@@ -241,10 +241,10 @@ impl Announced {
     fn state(&self) -> Option<State> {
         match (self.length, self.coding) {
             (Some(_), Some(_)) => None,
-            (_, Some(Coding::Unknown)) => Some(State::Over),
+            (_, Some(TransferCoding::Unknown)) => Some(State::Over),
             // Refused by `service`; whatever the client takes for a tunnel is not read.
             _ if self.is_tunnel => Some(State::Over),
-            (None, Some(Coding::Chunked)) => Some(State::ChunkSize),
+            (None, Some(TransferCoding::Chunked)) => Some(State::ChunkSize),
             (Some(0) | None, None) => Some(State::Request),
             (Some(length), None) => Some(State::Sized(length)),
         }

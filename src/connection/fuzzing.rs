@@ -16,10 +16,12 @@ use http::Response;
 use http_body::Body as _;
 
 use super::serve::Connection;
-use super::watch::Watch;
-use super::{Answer, Drainer, Exchange, Info, Settings, Terms};
+use super::watch::ConnectionState;
+use super::{
+    ConnectionContext, ConnectionInfo, IncomingRequest, ResponseFuture, Settings, ShutdownTrigger,
+};
 use crate::addr::PeerAddr;
-use crate::body::{Body, Budget, Floor, Inbound};
+use crate::body::{Body, MinRate, RecvBudget, RequestBody};
 use crate::upstream::fuzzing::{End, Wire, split};
 
 mod reference;
@@ -64,7 +66,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
     let seen = Arc::<Mutex<Vec<Understood>>>::default();
     let service = {
         let seen = Arc::clone(&seen);
-        move |exchange: Exchange| -> Answer {
+        move |exchange: IncomingRequest| -> ResponseFuture {
             let seen = Arc::clone(&seen);
             Box::pin(async move { Ok::<_, Infallible>(take(exchange, &seen).await) })
         }
@@ -76,8 +78,12 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
         panic!("no runtime");
     };
     let _context = runtime.enter();
-    let (settings, budget, drainer) = (settings(), Arc::new(Budget::new(1 << 20)), Drainer::new());
-    let terms = Terms {
+    let (settings, budget, drainer) = (
+        settings(),
+        Arc::new(RecvBudget::new(1 << 20)),
+        ShutdownTrigger::new(),
+    );
+    let terms = ConnectionContext {
         settings: &settings,
         budget: &budget,
         early_responses: &Default::default(),
@@ -85,8 +91,8 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
         counts: &Default::default(),
     };
     let peer = PeerAddr::new(([127, 0, 0, 1], 1).into());
-    let info = Info::new(peer, peer.client(), None);
-    let watch = Arc::new(Watch::new(&settings, drainer.listen()));
+    let info = ConnectionInfo::new(peer, peer.client(), None);
+    let watch = Arc::new(ConnectionState::new(&settings, drainer.listen()));
     let connection = Connection::new(info, terms, watch, service);
     // An end of the client would race the answers, so its silence is the end.
     if is_http2 {
@@ -99,7 +105,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
     std::mem::take(&mut seen)
 }
 
-async fn take(exchange: Exchange, seen: &Mutex<Vec<Understood>>) -> Response<Body> {
+async fn take(exchange: IncomingRequest, seen: &Mutex<Vec<Understood>>) -> Response<Body> {
     let method = exchange.request.method().to_string();
     let index = {
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +113,7 @@ async fn take(exchange: Exchange, seen: &Mutex<Vec<Understood>>) -> Response<Bod
         seen.len() - 1
     };
     let incoming = exchange.request.into_body();
-    let mut body = pin!(Inbound::new(
+    let mut body = pin!(RequestBody::new(
         incoming,
         exchange.received,
         None,
@@ -177,7 +183,7 @@ fn settings() -> Settings {
 
 /// Nothing here takes time.
 const PATIENCE: Duration = Duration::from_secs(20);
-const FLOOR: Floor = Floor {
+const FLOOR: MinRate = MinRate {
     rate: 1,
     window: PATIENCE,
 };

@@ -11,13 +11,13 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::frames::{Frames, Walker};
-use super::framing::{Framing, Place, Refused};
-use super::watch::Watch;
-use crate::body::Holding;
+use super::frames::{ClientFrames, FrameScanner};
+use super::framing::{FramingViolation, Region, RequestFramingValidator};
+use super::watch::ConnectionState;
+use crate::body::ConnectionShare;
 
 /// Who hears what HTTP is read from and written to.
-pub(super) trait Listener {
+pub(super) trait ByteInspector {
     /// Ready when there may be a read, or with the error that takes its place.
     fn poll_read_on(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>>;
 
@@ -29,29 +29,29 @@ pub(super) trait Listener {
 }
 
 /// HTTP/1: heads begin and end, and nothing in doubtful framing goes on.
-pub(super) struct Requests {
-    watch: Arc<Watch>,
-    framing: Framing,
-    refused: Option<Place>,
+pub(super) struct Http1Inspector {
+    watch: Arc<ConnectionState>,
+    framing: RequestFramingValidator,
+    refused: Option<Region>,
 }
 
-impl Requests {
-    pub(super) fn new(watch: &Arc<Watch>) -> Self {
+impl Http1Inspector {
+    pub(super) fn new(watch: &Arc<ConnectionState>) -> Self {
         Self {
             watch: Arc::clone(watch),
-            framing: Framing::default(),
+            framing: RequestFramingValidator::default(),
             refused: None,
         }
     }
 }
 
-impl Listener for Requests {
+impl ByteInspector for Http1Inspector {
     fn poll_read_on(&mut self, _: &Context<'_>) -> Poll<io::Result<()>> {
         match self.refused {
             None => Poll::Ready(Ok(())),
-            Some(Place::Body) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            Some(Region::Body) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
             // hyper has all that it is to have, and answers that.
-            Some(Place::Head | Place::Behind) => Poll::Pending,
+            Some(Region::Head | Region::Behind) => Poll::Pending,
         }
     }
 
@@ -61,13 +61,13 @@ impl Listener for Requests {
         let has_ended = self.framing.has_ended_head();
         self.watch.head(has_ended, self.framing.is_in_head());
         self.watch.want(!self.framing.is_between_requests());
-        let Err(Refused { at, place }) = followed else {
+        let Err(FramingViolation { at, place }) = followed else {
             return bytes.len();
         };
         self.refused = Some(place);
         match bytes.get_mut(at) {
             // No head may hold a NUL: hyper answers the requests before it, then this one with 400, and closes.
-            Some(byte) if place == Place::Head => {
+            Some(byte) if place == Region::Head => {
                 *byte = 0;
                 at.saturating_add(1)
             }
@@ -77,25 +77,25 @@ impl Listener for Requests {
 }
 
 /// HTTP/2: what came waits in memory, and frames are counted.
-pub(super) struct Counted {
-    watch: Arc<Watch>,
-    holding: Arc<Holding>,
-    frames: Frames,
-    sent: Walker,
+pub(super) struct Http2Inspector {
+    watch: Arc<ConnectionState>,
+    holding: Arc<ConnectionShare>,
+    frames: ClientFrames,
+    sent: FrameScanner,
 }
 
-impl Counted {
-    pub(super) fn new(watch: &Arc<Watch>, holding: &Arc<Holding>) -> Self {
+impl Http2Inspector {
+    pub(super) fn new(watch: &Arc<ConnectionState>, holding: &Arc<ConnectionShare>) -> Self {
         Self {
             watch: Arc::clone(watch),
             holding: Arc::clone(holding),
-            frames: Frames::new(Instant::now()),
-            sent: Walker::new(0),
+            frames: ClientFrames::new(Instant::now()),
+            sent: FrameScanner::new(0),
         }
     }
 }
 
-impl Listener for Counted {
+impl ByteInspector for Http2Inspector {
     fn poll_read_on(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         if self.watch.is_abused() {
             return Poll::Pending;
@@ -136,12 +136,12 @@ impl Listener for Counted {
 }
 
 /// What HTTP is read from and written to.
-pub(super) struct Heard<IO, L> {
+pub(super) struct InspectedStream<IO, L> {
     stream: IO,
     listener: L,
 }
 
-impl<IO, L> Heard<IO, L> {
+impl<IO, L> InspectedStream<IO, L> {
     pub(super) fn new(stream: IO, listener: L) -> Self {
         Self { stream, listener }
     }
@@ -152,7 +152,7 @@ impl<IO, L> Heard<IO, L> {
     }
 }
 
-impl<IO: AsyncRead + Unpin, L: Listener + Unpin> AsyncRead for Heard<IO, L> {
+impl<IO: AsyncRead + Unpin, L: ByteInspector + Unpin> AsyncRead for InspectedStream<IO, L> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -176,7 +176,7 @@ impl<IO: AsyncRead + Unpin, L: Listener + Unpin> AsyncRead for Heard<IO, L> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin, L: Listener + Unpin> AsyncWrite for Heard<IO, L> {
+impl<IO: AsyncWrite + Unpin, L: ByteInspector + Unpin> AsyncWrite for InspectedStream<IO, L> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

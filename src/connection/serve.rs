@@ -16,26 +16,33 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::closing::{CLOSE, close};
-use super::drive::{Drive, End, Http};
+use super::drive::{CloseReason, ConnectionDriver, GracefulConnection};
 use super::early_response::EarlyStreams;
-use super::heard::{Counted, Heard, Requests};
-use super::served::{Running, Served};
-use super::streams::Streams;
-use super::watch::{Late, Watch};
-use super::{Answer, Drain, Exchange, Info, Service, Terms};
-use crate::body::{Holding, Received};
+use super::heard::{Http1Inspector, Http2Inspector, InspectedStream};
+use super::served::{RequestGuard, ResponseBody};
+use super::streams::StreamExecutor;
+use super::watch::{ConnectionState, TimeoutKind};
+use super::{
+    ConnectionContext, ConnectionInfo, Handler, IncomingRequest, ResponseFuture, ShutdownSignal,
+};
+use crate::body::{ConnectionShare, UploadState};
 use crate::metrics::{Connections, Protocol};
 
 /// A connection whose stream is open and whose HTTP version is known.
 pub(super) struct Connection<'a, S> {
-    info: Arc<Info>,
-    terms: Terms<'a>,
-    watch: Arc<Watch>,
+    info: Arc<ConnectionInfo>,
+    terms: ConnectionContext<'a>,
+    watch: Arc<ConnectionState>,
     service: S,
 }
 
-impl<'a, S: Service> Connection<'a, S> {
-    pub(super) fn new(info: Info, terms: Terms<'a>, watch: Arc<Watch>, service: S) -> Self {
+impl<'a, S: Handler> Connection<'a, S> {
+    pub(super) fn new(
+        info: ConnectionInfo,
+        terms: ConnectionContext<'a>,
+        watch: Arc<ConnectionState>,
+        service: S,
+    ) -> Self {
         Self {
             info: Arc::new(info),
             terms,
@@ -60,7 +67,7 @@ impl<'a, S: Service> Connection<'a, S> {
             None => Protocol::Plain,
         };
         let open = counts.open(protocol);
-        let stream = Heard::new(stream, Requests::new(&watch));
+        let stream = InspectedStream::new(stream, Http1Inspector::new(&watch));
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
             // The watch has this deadline, and more exactly: hyper's would count idle time as head.
@@ -73,7 +80,7 @@ impl<'a, S: Service> Connection<'a, S> {
         async move {
             let _open = open;
             let drain = terms.drain.clone();
-            let end = Drive::new(&mut http, &watch, terms.drain).await;
+            let end = ConnectionDriver::new(&mut http, &watch, terms.drain).await;
             note_end(&info, &watch, &end, counts);
             let stream = http.into_parts().io.into_inner().into_inner();
             Box::pin(close(stream, end, &watch, drain)).await;
@@ -90,13 +97,13 @@ impl<'a, S: Service> Connection<'a, S> {
         let counts = self.terms.counts;
         let open = counts.open(Protocol::Http2);
         let group = self.info.client.network().group();
-        let holding = Holding::new(self.terms.budget, group);
-        let stream = Heard::new(stream, Counted::new(&watch, &holding));
+        let holding = ConnectionShare::new(self.terms.budget, group);
+        let stream = InspectedStream::new(stream, Http2Inspector::new(&watch, &holding));
         let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
         let settings = self.terms.settings;
         let head_size = u32::try_from(settings.head_size).unwrap_or(u32::MAX);
         let early = EarlyStreams::new(&self.info, &self.terms, &watch);
-        let streams = Streams::new(settings.write_idle, settings.floor, &holding, early);
+        let streams = StreamExecutor::new(settings.write_idle, settings.floor, &holding, early);
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(settings.h2_streams)
@@ -113,11 +120,11 @@ impl<'a, S: Service> Connection<'a, S> {
         let Self { info, terms, .. } = self;
         async move {
             let _open = open;
-            let end = Drive::new(&mut http, &watch, terms.drain).await;
+            let end = ConnectionDriver::new(&mut http, &watch, terms.drain).await;
             // Nothing is heard of the client any more.
             watch.set_open_requests(0);
             note_end(&info, &watch, &end, counts);
-            if let End::Late(Late::Idle | Late::Head) = end {
+            if let CloseReason::Late(TimeoutKind::Idle | TimeoutKind::Head) = end {
                 // A goodbye (GOAWAY) and a bounded time to send it.
                 http.shut_down();
                 let _ = timeout(CLOSE, &mut http.connection).await;
@@ -128,23 +135,23 @@ impl<'a, S: Service> Connection<'a, S> {
     /// hyper's view of the service: counts requests in and answers out. With `holding`, what comes of a body is held.
     fn requests(
         &self,
-        holding: Option<Arc<Holding>>,
-    ) -> impl Fn(Request<Incoming>) -> ServedAnswer + use<S> {
+        holding: Option<Arc<ConnectionShare>>,
+    ) -> impl Fn(Request<Incoming>) -> GuardedResponseFuture + use<S> {
         let service = self.service.clone();
         let info = Arc::clone(&self.info);
         let drain = self.terms.drain.clone();
         let watch = Arc::clone(&self.watch);
         move |request| {
             let received = Arc::new(received(&request, holding.as_ref()));
-            let running = Running::begin(&watch, &received);
+            let running = RequestGuard::begin(&watch, &received);
             let http1 = request.version() < Version::HTTP_2;
-            let exchange = Exchange {
+            let exchange = IncomingRequest {
                 request,
                 connection: Arc::clone(&info),
                 received,
             };
             let drain = http1.then(|| drain.clone());
-            ServedAnswer {
+            GuardedResponseFuture {
                 answer: service.answer(exchange),
                 running: Some(running),
                 drain,
@@ -154,25 +161,25 @@ impl<'a, S: Service> Connection<'a, S> {
 }
 
 /// Who asks for a tunnel may take whatever follows for its contents: it is left unread, and the connection closed.
-fn received(request: &Request<Incoming>, holding: Option<&Arc<Holding>>) -> Received {
+fn received(request: &Request<Incoming>, holding: Option<&Arc<ConnectionShare>>) -> UploadState {
     if request.body().is_end_stream() && request.method() != Method::CONNECT {
-        let received = Received::default();
+        let received = UploadState::default();
         received.end();
         return received;
     }
-    holding.map_or_else(Received::default, Received::held_in)
+    holding.map_or_else(UploadState::default, UploadState::held_in)
 }
 
 /// The future of an answer that carries its request's guard on into the body.
-struct ServedAnswer {
-    answer: Answer,
-    running: Option<Running>,
+struct GuardedResponseFuture {
+    answer: ResponseFuture,
+    running: Option<RequestGuard>,
     /// On HTTP/1, where an answer says whether the connection goes on.
-    drain: Option<Drain>,
+    drain: Option<ShutdownSignal>,
 }
 
-impl Future for ServedAnswer {
-    type Output = Result<Response<Served>, Infallible>;
+impl Future for GuardedResponseFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready(Ok(mut response)) = self.answer.as_mut().poll(cx) else {
@@ -182,18 +189,18 @@ impl Future for ServedAnswer {
         self.answer = Box::pin(std::future::pending());
         let running = self.running.take();
         if let Some(drain) = &self.drain {
-            let unread = running.as_ref().is_some_and(Running::is_unread);
+            let unread = running.as_ref().is_some_and(RequestGuard::is_unread);
             if unread || drain.has_begun() {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, CLOSE_VALUE);
             }
         }
-        Poll::Ready(Ok(response.map(|body| Served::new(body, running))))
+        Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, running))))
     }
 }
 
-impl Drop for ServedAnswer {
+impl Drop for GuardedResponseFuture {
     /// Before the answer, whose drop writes the log.
     fn drop(&mut self) {
         if let Some(running) = &self.running {
@@ -202,9 +209,9 @@ impl Drop for ServedAnswer {
     }
 }
 
-impl<I, S> Http for http1::Connection<I, S>
+impl<I, S> GracefulConnection for http1::Connection<I, S>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = Served> + Unpin,
+    S: hyper::service::HttpService<Incoming, ResBody = ResponseBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Unpin,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -230,12 +237,12 @@ where
 /// hyper's connection, and what its requests hold.
 struct Http2<C> {
     connection: C,
-    holding: Arc<Holding>,
+    holding: Arc<ConnectionShare>,
 }
 
-impl<I, S> Http for Http2<http2::Connection<I, S, Streams>>
+impl<I, S> GracefulConnection for Http2<http2::Connection<I, S, StreamExecutor>>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = Served> + Unpin,
+    S: hyper::service::HttpService<Incoming, ResBody = ResponseBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -260,32 +267,37 @@ where
     }
 }
 
-fn note_end(info: &Info, watch: &Watch, end: &End, counts: &Connections) {
+fn note_end(
+    info: &ConnectionInfo,
+    watch: &ConnectionState,
+    end: &CloseReason,
+    counts: &Connections,
+) {
     let counter = match end {
-        End::Done => &counts.done,
-        End::Broken(_) => &counts.broken,
-        End::Late(Late::Head) => &counts.late_head,
-        End::Late(Late::Idle) => &counts.idle,
-        End::Late(Late::Write) => &counts.late_write,
-        End::Abused => &counts.abused,
+        CloseReason::Done => &counts.done,
+        CloseReason::Broken(_) => &counts.broken,
+        CloseReason::Late(TimeoutKind::Head) => &counts.late_head,
+        CloseReason::Late(TimeoutKind::Idle) => &counts.idle,
+        CloseReason::Late(TimeoutKind::Write) => &counts.late_write,
+        CloseReason::Abused => &counts.abused,
     };
     counter.count();
     let client = info.client;
-    if let End::Late(late) = end {
+    if let CloseReason::Late(late) = end {
         watch.note_late(*late);
     }
     match end {
-        End::Done => tracing::trace!(%client, "connection closed"),
-        End::Broken(error) => tracing::debug!(%client, %error, "connection broken"),
-        End::Late(late) => {
+        CloseReason::Done => tracing::trace!(%client, "connection closed"),
+        CloseReason::Broken(error) => tracing::debug!(%client, %error, "connection broken"),
+        CloseReason::Late(late) => {
             let reason = match late {
-                Late::Head => "the head of a request did not end in time",
-                Late::Idle => "no request came",
-                Late::Write => "the client took nothing, or too little",
+                TimeoutKind::Head => "the head of a request did not end in time",
+                TimeoutKind::Idle => "no request came",
+                TimeoutKind::Write => "the client took nothing, or too little",
             };
             tracing::debug!(%client, "connection closed: {reason}");
         }
-        End::Abused => {
+        CloseReason::Abused => {
             tracing::debug!(%client, "connection closed: too many resets or idle frames")
         }
     }

@@ -9,18 +9,18 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::streams::Taken;
-use super::watch::Watch;
-use crate::body::{self, Body, Cut, Received};
+use super::streams::SendProgress;
+use super::watch::ConnectionState;
+use crate::body::{self, AbortReason, Body, UploadState};
 
 /// One request in flight; over when dropped.
-pub(super) struct Running {
-    watch: Arc<Watch>,
-    received: Arc<Received>,
+pub(super) struct RequestGuard {
+    watch: Arc<ConnectionState>,
+    received: Arc<UploadState>,
 }
 
-impl Running {
-    pub(super) fn begin(watch: &Arc<Watch>, received: &Arc<Received>) -> Self {
+impl RequestGuard {
+    pub(super) fn begin(watch: &Arc<ConnectionState>, received: &Arc<UploadState>) -> Self {
         watch.begin_request();
         Self {
             watch: Arc::clone(watch),
@@ -41,7 +41,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         // Of a body that was refused unread nobody else says so.
         self.received.close();
@@ -50,21 +50,21 @@ impl Drop for Running {
 }
 
 /// An answer's body with the guard of its request.
-pub(super) struct Served {
+pub(super) struct ResponseBody {
     body: Body,
     /// On HTTP/2, the stream's task.
-    stream: Option<Arc<Taken>>,
+    stream: Option<Arc<SendProgress>>,
     /// The same where there is something that the client is waited for.
-    taken: Option<Arc<Taken>>,
+    taken: Option<Arc<SendProgress>>,
     /// The end of the last frame, on HTTP/2.
     tail: Bytes,
     failure: Option<body::Error>,
-    running: Option<Running>,
+    running: Option<RequestGuard>,
 }
 
-impl Served {
-    pub(super) fn new(body: Body, running: Option<Running>) -> Self {
-        let stream = Taken::current();
+impl ResponseBody {
+    pub(super) fn new(body: Body, running: Option<RequestGuard>) -> Self {
+        let stream = SendProgress::current();
         let taken = stream.clone().filter(|_| !body.is_end_stream());
         if let Some(taken) = &taken {
             taken.begin();
@@ -88,7 +88,7 @@ impl Served {
         let Some(stream) = &self.stream else {
             return;
         };
-        if self.running.as_ref().is_some_and(Running::is_unread) {
+        if self.running.as_ref().is_some_and(RequestGuard::is_unread) {
             stream.note_early_response();
         }
         self.note_cut();
@@ -100,7 +100,7 @@ impl Served {
     fn note_cut(&self) {
         if let Some(running) = &self.running {
             if self.taken.as_ref().is_some_and(|taken| taken.is_late()) {
-                running.received.note_cut(Cut::Timeout);
+                running.received.note_cut(AbortReason::Timeout);
             }
             running.note_cut();
         }
@@ -108,29 +108,29 @@ impl Served {
 
     /// What goes out next of `data`. On HTTP/2 nobody waits for the client any more once the last piece was handed
     /// over, so that one is small, and asked for when what is before it fits into the window.
-    fn piece(&mut self, mut data: Bytes) -> Piece {
+    fn piece(&mut self, mut data: Bytes) -> TrackedChunk {
         if let Some(taken) = &self.taken {
             taken.begin();
             if data.len() > TAIL && self.body.is_end_stream() {
                 self.tail = data.split_off(data.len() - TAIL);
             }
         }
-        Piece {
+        TrackedChunk {
             data,
             taken: self.taken.clone(),
         }
     }
 }
 
-impl http_body::Body for Served {
-    type Data = Piece;
+impl http_body::Body for ResponseBody {
+    type Data = TrackedChunk;
     type Error = body::Error;
 
     /// Asked for only when the client can take a frame.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, body::Error>>> {
+    ) -> Poll<Option<Result<Frame<TrackedChunk>, body::Error>>> {
         if let Some(taken) = &self.taken {
             taken.end();
         }
@@ -177,12 +177,12 @@ impl http_body::Body for Served {
 
 /// Bytes of an answer, which tell on HTTP/2 how many of them have gone out: h2 keeps what the window does not let
 /// through, and a client may open it by a little at a time.
-pub(super) struct Piece {
+pub(super) struct TrackedChunk {
     data: Bytes,
-    taken: Option<Arc<Taken>>,
+    taken: Option<Arc<SendProgress>>,
 }
 
-impl Buf for Piece {
+impl Buf for TrackedChunk {
     fn remaining(&self) -> usize {
         self.data.remaining()
     }
@@ -199,7 +199,7 @@ impl Buf for Piece {
     }
 }
 
-impl Drop for Served {
+impl Drop for ResponseBody {
     /// Before the body, whose drop writes the log.
     fn drop(&mut self) {
         self.note_cut();

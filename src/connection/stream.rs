@@ -13,7 +13,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::watch::Watch;
+use super::watch::ConnectionState;
 use crate::buffers::{Buffer, SMALL};
 
 /// What can be asked, without reading from it, whether the other end has broken it off.
@@ -50,20 +50,20 @@ impl Socket for TcpStream {
 ///
 /// hyper asks for little at a time, and each time would be a system call; TLS reads in large pieces by itself. The buffer is
 /// lent only while there are bytes that were not taken.
-pub(super) struct Watched<IO: Socket> {
+pub(super) struct MonitoredSocket<IO: Socket> {
     stream: IO,
-    watch: Arc<Watch>,
-    held: Option<Held>,
+    watch: Arc<ConnectionState>,
+    held: Option<ReadAhead>,
 }
 
 /// Bytes that were read, of which some are taken.
-struct Held {
+struct ReadAhead {
     buffer: Buffer,
     taken: usize,
 }
 
-impl<IO: Socket> Watched<IO> {
-    pub(super) fn new(stream: IO, watch: &Arc<Watch>) -> Self {
+impl<IO: Socket> MonitoredSocket<IO> {
+    pub(super) fn new(stream: IO, watch: &Arc<ConnectionState>) -> Self {
         Self {
             stream,
             watch: Arc::clone(watch),
@@ -87,7 +87,7 @@ impl<IO: Socket> Watched<IO> {
     }
 }
 
-impl<IO: Socket> AsyncRead for Watched<IO> {
+impl<IO: Socket> AsyncRead for MonitoredSocket<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -107,14 +107,14 @@ impl<IO: Socket> AsyncRead for Watched<IO> {
         self.watch.moved();
         if read > 0 {
             buffer.grow(read);
-            self.held = Some(Held { buffer, taken: 0 });
+            self.held = Some(ReadAhead { buffer, taken: 0 });
             self.give(out);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<IO: Socket> AsyncWrite for Watched<IO> {
+impl<IO: Socket> AsyncWrite for MonitoredSocket<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -168,7 +168,7 @@ impl<IO: Socket> AsyncWrite for Watched<IO> {
     }
 }
 
-impl<IO: Socket> Drop for Watched<IO> {
+impl<IO: Socket> Drop for MonitoredSocket<IO> {
     /// The system would keep what a client does not read, up to some megabytes, for minutes after the close.
     fn drop(&mut self) {
         if self.watch.is_stuck() {

@@ -2,7 +2,7 @@
 //!
 //! hyper asks an answer's body for a frame only once the client has opened the stream's window, so a
 //! client that never does holds the stream, and an upstream connection behind it, while the connection
-//! itself is alive. Each stream's task is watched from here: [`Taken`] is told by the body when there is something
+//! itself is alive. Each stream's task is watched from here: [`SendProgress`] is told by the body when there is something
 //! to give, and by its data when h2 sends some of it; a task that waits too long for that is dropped, which resets the
 //! stream. The stream of an early response is kept for a while after its end; see `early_response`.
 
@@ -18,35 +18,35 @@ use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::early_response::EarlyStreams;
-use crate::body::{Floor, Holding, Pace};
+use crate::body::{ConnectionShare, MinRate, RateMonitor};
 
 /// Spawns stream tasks on this thread's runtime.
 #[derive(Clone, Debug)]
-pub(super) struct Streams {
+pub(super) struct StreamExecutor {
     limit: Duration,
-    floor: Floor,
-    holding: Arc<Holding>,
+    floor: MinRate,
+    holding: Arc<ConnectionShare>,
     early: EarlyStreams,
 }
 
 /// Since when an answer has something that its client does not take.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct SendProgress {
     start: Instant,
     /// Milliseconds from `start`, plus one; 0 while nothing waits for the client.
     since: AtomicU64,
-    pace: Pace,
+    pace: RateMonitor,
     late: AtomicBool,
     /// The response is complete, and the request is not.
     is_early: AtomicBool,
 }
 
-impl Streams {
+impl StreamExecutor {
     /// A stream may wait `limit` for its client to take a frame, which must not be slower than `floor` either.
     pub(super) fn new(
         limit: Duration,
-        floor: Floor,
-        holding: &Arc<Holding>,
+        floor: MinRate,
+        holding: &Arc<ConnectionShare>,
         early: EarlyStreams,
     ) -> Self {
         let holding = Arc::clone(holding);
@@ -59,7 +59,7 @@ impl Streams {
     }
 }
 
-impl<F> Executor<F> for Streams
+impl<F> Executor<F> for StreamExecutor
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -72,7 +72,7 @@ where
             early,
         } = self.clone();
         tokio::spawn(async move {
-            let taken = Arc::new(Taken::new(floor));
+            let taken = Arc::new(SendProgress::new(floor));
             let mut stream = pin!(stream);
             let (mut timer, mut pauses) = (None, 0);
             poll_fn(|cx| {
@@ -99,12 +99,12 @@ where
     }
 }
 
-impl Taken {
-    fn new(floor: Floor) -> Self {
+impl SendProgress {
+    fn new(floor: MinRate) -> Self {
         Self {
             start: Instant::now(),
             since: AtomicU64::new(0),
-            pace: Pace::new(floor),
+            pace: RateMonitor::new(floor),
             late: AtomicBool::new(false),
             is_early: AtomicBool::new(false),
         }
@@ -156,7 +156,7 @@ impl Taken {
     fn within<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> T {
         CURRENT.set(Some(Arc::clone(self)));
         // Also when the request panics.
-        let _left = Left;
+        let _left = ResetCurrent;
         run()
     }
 
@@ -187,14 +187,14 @@ impl Taken {
 }
 
 /// Ends the time in which a stream is the current one.
-struct Left;
+struct ResetCurrent;
 
-impl Drop for Left {
+impl Drop for ResetCurrent {
     fn drop(&mut self) {
         CURRENT.set(None);
     }
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Arc<Taken>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Arc<SendProgress>>> = const { RefCell::new(None) };
 }

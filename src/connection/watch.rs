@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::{Drain, Settings};
-use crate::body::{Cut, Pace};
+use super::{Settings, ShutdownSignal};
+use crate::body::{AbortReason, RateMonitor};
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct ConnectionState {
     start: Instant,
-    limits: Limits,
+    limits: Timeouts,
     /// On HTTP/1 a head waits for the answer before it, on HTTP/2 for nothing.
     is_http2: AtomicBool,
     requests: AtomicUsize,
@@ -38,7 +38,7 @@ pub(super) struct Watch {
     /// The same for a write that makes no progress, plus one; 0 while writes succeed.
     blocked: AtomicU64,
     /// Of what the peer takes.
-    pace: Pace,
+    pace: RateMonitor,
     late: AtomicBool,
     /// The peer does not read, and that is why the connection ends.
     stuck: AtomicBool,
@@ -50,11 +50,11 @@ pub(super) struct Watch {
     wants_more: AtomicBool,
     /// An answer has more, which is not asked for while what is before it is not written.
     held_back: AtomicBool,
-    drain: Drain,
+    drain: ShutdownSignal,
 }
 
 #[derive(Debug)]
-struct Limits {
+struct Timeouts {
     head: Duration,
     idle: Duration,
     write: Duration,
@@ -63,7 +63,7 @@ struct Limits {
 
 /// Which wait took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum TimeoutKind {
     /// A head that does not end.
     Head,
     /// No request.
@@ -72,9 +72,9 @@ pub(super) enum Late {
     Write,
 }
 
-impl Watch {
-    pub(super) fn new(settings: &Settings, drain: Drain) -> Self {
-        let limits = Limits {
+impl ConnectionState {
+    pub(super) fn new(settings: &Settings, drain: ShutdownSignal) -> Self {
+        let limits = Timeouts {
             head: settings.head,
             idle: settings.idle,
             write: settings.write_idle,
@@ -93,7 +93,7 @@ impl Watch {
             head: AtomicU64::new(0),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
-            pace: Pace::new(settings.floor),
+            pace: RateMonitor::new(settings.floor),
             late: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
@@ -230,9 +230,10 @@ impl Watch {
     }
 
     /// A deadline passed: what is dropped from now on was too slow.
-    pub(super) fn note_late(&self, late: Late) {
+    pub(super) fn note_late(&self, late: TimeoutKind) {
         self.late.store(true, Ordering::Relaxed);
-        self.stuck.store(late == Late::Write, Ordering::Relaxed);
+        self.stuck
+            .store(late == TimeoutKind::Write, Ordering::Relaxed);
     }
 
     /// True when the connection ends because its peer does not read.
@@ -241,11 +242,11 @@ impl Watch {
     }
 
     /// Why a request that is dropped now did not end by itself; `None` when its client left.
-    pub(super) fn cut(&self) -> Option<Cut> {
+    pub(super) fn cut(&self) -> Option<AbortReason> {
         if self.late.load(Ordering::Relaxed) {
-            Some(Cut::Timeout)
+            Some(AbortReason::Timeout)
         } else {
-            self.drain.is_over().then_some(Cut::Drain)
+            self.drain.is_over().then_some(AbortReason::Drain)
         }
     }
 
@@ -284,24 +285,29 @@ impl Watch {
     }
 
     /// The earliest moment at which a wait becomes too long, and which one; `None` while a request runs.
-    pub(super) fn deadline(&self) -> Option<(Instant, Late)> {
+    pub(super) fn deadline(&self) -> Option<(Instant, TimeoutKind)> {
         let is_http2 = self.is_http2.load(Ordering::Relaxed);
         let is_idle = self.is_idle();
         let head = self
-            .since(&self.head, self.limits.head, Late::Head)
+            .since(&self.head, self.limits.head, TimeoutKind::Head)
             .filter(|_| is_http2 || is_idle);
         let limit = self.limits.write.min(self.pace.left());
-        let write = self.since(&self.blocked, limit, Late::Write);
+        let write = self.since(&self.blocked, limit, TimeoutKind::Write);
         let idle = (is_idle && head.is_none() && write.is_none()).then(|| {
             let since = self.at(self.since.load(Ordering::Relaxed));
-            (since + self.limits.idle, Late::Idle)
+            (since + self.limits.idle, TimeoutKind::Idle)
         });
         let all = [head, idle, write].into_iter().flatten();
         all.min_by_key(|(at, _)| *at)
     }
 
     /// When a wait that began at `mark` becomes too long; `None` when it is no wait.
-    fn since(&self, mark: &AtomicU64, limit: Duration, late: Late) -> Option<(Instant, Late)> {
+    fn since(
+        &self,
+        mark: &AtomicU64,
+        limit: Duration,
+        late: TimeoutKind,
+    ) -> Option<(Instant, TimeoutKind)> {
         let since = mark.load(Ordering::Relaxed).checked_sub(1)?;
         Some((self.at(since) + limit, late))
     }
@@ -322,13 +328,13 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::Floor;
+    use crate::body::MinRate;
 
     const HEAD: Duration = Duration::from_secs(15);
     const IDLE: Duration = Duration::from_secs(75);
     const WRITE: Duration = Duration::from_secs(60);
 
-    fn watch(is_http2: bool) -> Watch {
+    fn watch(is_http2: bool) -> ConnectionState {
         let settings = Settings {
             handshake: HEAD,
             head: HEAD,
@@ -339,12 +345,12 @@ mod tests {
             h2_resets: 3,
             h2_window: 1,
             h2_connection_window: 1,
-            floor: Floor {
+            floor: MinRate {
                 rate: 1000,
                 window: WRITE,
             },
         };
-        let watch = Watch::new(&settings, super::super::Drainer::new().listen());
+        let watch = ConnectionState::new(&settings, super::super::ShutdownTrigger::new().listen());
         watch.begin(is_http2);
         watch
     }
@@ -357,19 +363,19 @@ mod tests {
     async fn a_connection_is_idle_then_reads_a_head_then_has_no_deadline() {
         let watch = watch(false);
         let start = Instant::now();
-        assert_eq!(watch.deadline(), Some((start + IDLE, Late::Idle)));
+        assert_eq!(watch.deadline(), Some((start + IDLE, TimeoutKind::Idle)));
         seconds(5).await;
         watch.head(false, true);
         seconds(5).await;
         watch.head(false, true);
         let due = start + Duration::from_secs(5) + HEAD;
-        assert_eq!(watch.deadline(), Some((due, Late::Head)));
+        assert_eq!(watch.deadline(), Some((due, TimeoutKind::Head)));
         watch.head(true, false);
         watch.begin_request();
         assert_eq!(watch.deadline(), None);
         watch.end_request(false);
         let due = start + Duration::from_secs(10) + IDLE;
-        assert_eq!(watch.deadline(), Some((due, Late::Idle)));
+        assert_eq!(watch.deadline(), Some((due, TimeoutKind::Idle)));
         assert!(!watch.left_unread());
     }
 
@@ -381,7 +387,10 @@ mod tests {
         seconds(100).await;
         assert_eq!(watch.deadline(), None);
         watch.end_request(false);
-        assert_eq!(watch.deadline(), Some((Instant::now() + HEAD, Late::Head)));
+        assert_eq!(
+            watch.deadline(),
+            Some((Instant::now() + HEAD, TimeoutKind::Head))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -389,7 +398,10 @@ mod tests {
         let watch = watch(true);
         watch.begin_request();
         watch.head(false, true);
-        assert_eq!(watch.deadline(), Some((Instant::now() + HEAD, Late::Head)));
+        assert_eq!(
+            watch.deadline(),
+            Some((Instant::now() + HEAD, TimeoutKind::Head))
+        );
         watch.head(true, false);
         assert_eq!(watch.deadline(), None);
     }
@@ -398,17 +410,17 @@ mod tests {
     async fn bytes_on_an_idle_http2_connection_are_no_head() {
         let watch = watch(true);
         let start = Instant::now();
-        assert_eq!(watch.deadline(), Some((start + HEAD, Late::Head)));
+        assert_eq!(watch.deadline(), Some((start + HEAD, TimeoutKind::Head)));
         seconds(5).await;
         watch.head(true, false);
         watch.head(false, false);
-        assert_eq!(watch.deadline(), Some((start + IDLE, Late::Idle)));
+        assert_eq!(watch.deadline(), Some((start + IDLE, TimeoutKind::Idle)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn resets_make_it_weary_then_it_is_abused() {
         let watch = watch(true);
-        let seen = |watch: &Watch| (watch.is_weary(), watch.is_abused());
+        let seen = |watch: &ConnectionState| (watch.is_weary(), watch.is_abused());
         watch.reset(2);
         assert_eq!(seen(&watch), (false, false));
         watch.reset(1);
@@ -425,7 +437,7 @@ mod tests {
         watch.wrote(Poll::Pending);
         seconds(5).await;
         watch.wrote(Poll::Pending);
-        assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
+        assert_eq!(watch.deadline(), Some((start + WRITE, TimeoutKind::Write)));
         watch.wrote(Poll::Ready(1));
         assert_eq!(watch.deadline(), None);
     }
@@ -439,11 +451,14 @@ mod tests {
         for _ in 0..10 {
             seconds(50).await;
             watch.wrote(Poll::Ready(100_000));
-            assert_eq!(watch.deadline(), Some((Instant::now() + IDLE, Late::Idle)));
+            assert_eq!(
+                watch.deadline(),
+                Some((Instant::now() + IDLE, TimeoutKind::Idle))
+            );
             watch.wrote(Poll::Pending);
             assert_eq!(
                 watch.deadline(),
-                Some((Instant::now() + WRITE, Late::Write))
+                Some((Instant::now() + WRITE, TimeoutKind::Write))
             );
         }
     }
@@ -461,12 +476,12 @@ mod tests {
         let start = Instant::now();
         for _ in 0..59 {
             watch.wrote(Poll::Pending);
-            assert_eq!(watch.deadline(), Some((start + WRITE, Late::Write)));
+            assert_eq!(watch.deadline(), Some((start + WRITE, TimeoutKind::Write)));
             tokio::time::advance(second).await;
             watch.wrote(Poll::Ready(500));
         }
         watch.wrote(Poll::Pending);
         tokio::time::advance(second).await;
-        assert_eq!(watch.deadline(), Some((Instant::now(), Late::Write)));
+        assert_eq!(watch.deadline(), Some((Instant::now(), TimeoutKind::Write)));
     }
 }

@@ -12,7 +12,7 @@ use crate::addr::{ClientAddr, Networks};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asker {
+pub struct ClientInfo {
     /// Who we believe it is.
     pub client: ClientAddr,
     /// What the client speaks, `https` or `http`.
@@ -23,7 +23,7 @@ pub struct Asker {
     pub(super) chain: Option<HeaderValue>,
 }
 
-impl Asker {
+impl ClientInfo {
     /// `peer` is who the connection is from, `address` the same as [a field's value](ClientAddr::field), and `scheme` what is spoken on it.
     pub fn new(
         peer: ClientAddr,
@@ -114,7 +114,7 @@ mod tests {
             .collect()
     }
 
-    fn asker(peer: &str, fields: &[(&str, &str)]) -> Asker {
+    fn asker(peer: &str, fields: &[(&str, &str)]) -> ClientInfo {
         let headers = fields
             .iter()
             .map(|(name, value)| {
@@ -123,7 +123,7 @@ mod tests {
             })
             .collect();
         let peer = ClientAddr::vouched(peer.parse().unwrap());
-        Asker::new(peer, &peer.field(), "https", &headers, &trusted())
+        ClientInfo::new(peer, &peer.field(), "https", &headers, &trusted())
     }
 
     #[test]

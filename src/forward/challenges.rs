@@ -7,7 +7,7 @@
 /// The field with every Bearer realm for which `url` has a better one; `None` when there is none, or when the field
 /// is malformed.
 pub(super) fn repair(field: &[u8], url: impl Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
-    let mut reader = Reader {
+    let mut reader = ChallengeScanner {
         rest: field,
         out: Vec::with_capacity(field.len() + 64),
     };
@@ -36,12 +36,12 @@ pub(super) fn repair(field: &[u8], url: impl Fn(&str) -> Option<String>) -> Opti
 }
 
 /// What is left of a field, and what has become of the rest.
-struct Reader<'a> {
+struct ChallengeScanner<'a> {
     rest: &'a [u8],
     out: Vec<u8>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ChallengeScanner<'a> {
     fn take(&mut self, length: usize) -> &'a [u8] {
         let (taken, rest) = self
             .rest

@@ -5,7 +5,7 @@
 use http::header::{self, HeaderMap, HeaderValue};
 
 use super::headers::secure_cookies;
-use super::origin::{Origin, Repair};
+use super::origin::{Origin, UrlRewriter};
 
 /// Repairs `value` in all three.
 ///
@@ -39,7 +39,7 @@ fn repaired(mut headers: HeaderMap) -> HeaderMap {
         scheme: "https".to_owned(),
         authority: "outer.example:8443".to_owned(),
     };
-    let repair = Repair {
+    let repair = UrlRewriter {
         outer: outer.as_outer(),
         host: "reg.example",
         upstream: &["127.0.0.1:5000".to_owned()],

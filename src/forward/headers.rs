@@ -6,7 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::asker::Asker;
+use super::asker::ClientInfo;
 
 /// Fields that an operator sets or removes; `None` removes.
 pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
@@ -31,7 +31,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap, keep_authorization: bool) {
 pub(super) fn add_request(
     headers: &mut HeaderMap,
     host: HeaderValue,
-    asker: &Asker,
+    asker: &ClientInfo,
     request_id: &str,
 ) {
     headers.insert(header::HOST, host);

@@ -19,8 +19,8 @@ pub struct Origin {
 
 impl Origin {
     /// As it is handed to clients.
-    pub fn as_outer(&self) -> Outer<'_> {
-        Outer {
+    pub fn as_outer(&self) -> ExternalOrigin<'_> {
+        ExternalOrigin {
             scheme: &self.scheme,
             authority: &self.authority,
         }
@@ -29,7 +29,7 @@ impl Origin {
 
 /// The origin that answers are to name: the client's own words, or those of the configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Outer<'a> {
+pub struct ExternalOrigin<'a> {
     /// `https` or `http`.
     pub scheme: &'a str,
     /// Host and port.
@@ -38,9 +38,9 @@ pub struct Outer<'a> {
 
 /// What counts as "the registry itself" in a URL, and what to say instead.
 #[derive(Debug)]
-pub(super) struct Repair<'a, F> {
+pub(super) struct UrlRewriter<'a, F> {
     /// The origin that the client addressed, or `external_url`.
-    pub(super) outer: Outer<'a>,
+    pub(super) outer: ExternalOrigin<'a>,
     /// The `Host` that was sent upstream.
     pub(super) host: &'a str,
     /// The authorities of the upstream's endpoints: one may name another.
@@ -51,7 +51,7 @@ pub(super) struct Repair<'a, F> {
     pub(super) is_site: F,
 }
 
-impl<F: Fn(&str) -> bool> Repair<'_, F> {
+impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
     /// Repairs every field of an answer that holds the registry's own address.
     pub(super) fn headers(&self, headers: &mut HeaderMap) {
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
@@ -197,8 +197,12 @@ mod tests {
         })
     }
 
-    fn with<T>(outer: &str, host: &str, then: impl Fn(&Repair<'_, fn(&str) -> bool>) -> T) -> T {
-        let outer = Outer {
+    fn with<T>(
+        outer: &str,
+        host: &str,
+        then: impl Fn(&UrlRewriter<'_, fn(&str) -> bool>) -> T,
+    ) -> T {
+        let outer = ExternalOrigin {
             scheme: "https",
             authority: outer,
         };
@@ -213,7 +217,7 @@ mod tests {
             },
         ];
         let is_site: fn(&str) -> bool = |host| host == "reg.example" || host == "::1";
-        then(&Repair {
+        then(&UrlRewriter {
             outer,
             host,
             upstream: &["10.0.0.9:5000".to_owned(), "127.0.0.1:5000".to_owned()],

@@ -6,15 +6,15 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{LoadError, Loaded, MAX_FILE, Problem, ProblemKind, parse};
+use super::{LoadError, LoadedUsers, MAX_FILE, Problem, ProblemKind, parse};
 use crate::bounded_file::{ReadError, RegularFile};
-use crate::live_file::{Seen, Stamp};
+use crate::live_file::{FileStamp, Seen};
 
 /// A file as read.
 pub(super) struct Content {
-    pub(super) loaded: Loaded,
+    pub(super) loaded: LoadedUsers,
     /// None when the file changed meanwhile.
-    pub(super) stamp: Option<Stamp>,
+    pub(super) stamp: Option<FileStamp>,
 }
 
 impl Content {
@@ -28,13 +28,13 @@ impl Content {
 pub(super) fn read(path: &Path) -> Result<Content, LoadError> {
     let failed = |error| failed(path, error);
     let file = RegularFile::open(path).map_err(failed)?;
-    let before = Stamp::from(file.metadata());
+    let before = FileStamp::from(file.metadata());
     let bytes = file.read(MAX_FILE).map_err(failed)?;
     let metadata = file
         .file()
         .metadata()
         .map_err(|error| failed(error.into()))?;
-    let after = Stamp::from(&metadata);
+    let after = FileStamp::from(&metadata);
     let mut loaded = parse(&bytes);
     loaded.problems.splice(..0, exposed(&metadata));
     Ok(Content {

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::file::{self, Content};
 use super::{Entry, LoadError, Problem, Users};
-use crate::live_file::{self, Known, Seen, Watch};
+use crate::live_file::{self, ChangeDetector, LoadedVersion, Seen};
 
 /// The users of a file as last read.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct LiveUsers {
     path: PathBuf,
     users: ArcSwap<Users>,
     /// Requests never wait for it: whoever holds it may be waiting for a disk.
-    watched: Mutex<Watched>,
+    watched: Mutex<WatchState>,
 }
 
 /// What a look found.
@@ -51,8 +51,8 @@ pub struct Change {
 }
 
 #[derive(Debug)]
-struct Watched {
-    watch: Watch<Seen>,
+struct WatchState {
+    watch: ChangeDetector<Seen>,
     problems: Vec<Problem>,
 }
 
@@ -79,16 +79,16 @@ impl LiveUsers {
         Self {
             path: path.to_owned(),
             users: ArcSwap::from_pointee(content.loaded.users),
-            watched: Mutex::new(Watched {
-                watch: Watch::new(read),
+            watched: Mutex::new(WatchState {
+                watch: ChangeDetector::new(read),
                 problems: content.loaded.problems,
             }),
         }
     }
 
     /// The file, and the stamp under which it was read.
-    pub(crate) fn known(&self) -> Known {
-        Known {
+    pub(crate) fn known(&self) -> LoadedVersion {
+        LoadedVersion {
             path: self.path.clone(),
             read: self.watched().watch.read(),
         }
@@ -125,7 +125,7 @@ impl LiveUsers {
         }
     }
 
-    fn accept(&self, watched: &mut Watched, content: Content, seen: Seen) -> Event {
+    fn accept(&self, watched: &mut WatchState, content: Content, seen: Seen) -> Event {
         let users = Arc::new(content.loaded.users);
         let before = self.users.swap(Arc::clone(&users));
         let problems = new_problems(&watched.problems, &content.loaded.problems);
@@ -141,7 +141,7 @@ impl LiveUsers {
         Event::Unchanged
     }
 
-    fn watched(&self) -> MutexGuard<'_, Watched> {
+    fn watched(&self) -> MutexGuard<'_, WatchState> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

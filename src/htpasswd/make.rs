@@ -13,7 +13,7 @@ use crate::secret::Password;
 
 /// A format to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recipe {
+pub enum HashParams {
     /// `$2y$`
     Bcrypt {
         /// Binary logarithm of the rounds, 4 to [`super::MAX_COST`].
@@ -29,7 +29,7 @@ pub enum Recipe {
 
 /// Why a password gets no hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum UnusablePassword {
     /// Would let in whoever knows the name.
     #[error("the password is empty, and so would let in whoever knows the name; choose another")]
     Empty,
@@ -60,26 +60,28 @@ pub enum Unfit {
     NoRandomness,
 }
 
-impl Recipe {
+impl HashParams {
     /// Whether a hash of this password would hold all of it, and let only it in.
-    pub fn check(self, password: &Password) -> Result<(), Unfit> {
+    pub fn check(self, password: &Password) -> Result<(), UnusablePassword> {
         let bytes = password.as_bytes();
         match self {
-            _ if bytes.is_empty() => Err(Unfit::Empty),
-            _ if bytes.contains(&0) => Err(Unfit::Nul),
-            _ if bytes.len() > MAX_PASSWORD => Err(Unfit::Long),
-            Self::Bcrypt { .. } if bytes.len() > BCRYPT_READS => Err(Unfit::LongForBcrypt {
-                length: bytes.len(),
-            }),
+            _ if bytes.is_empty() => Err(UnusablePassword::Empty),
+            _ if bytes.contains(&0) => Err(UnusablePassword::Nul),
+            _ if bytes.len() > MAX_PASSWORD => Err(UnusablePassword::Long),
+            Self::Bcrypt { .. } if bytes.len() > BCRYPT_READS => {
+                Err(UnusablePassword::LongForBcrypt {
+                    length: bytes.len(),
+                })
+            }
             Self::Bcrypt { cost } if !(4..=super::MAX_COST).contains(&cost) => {
-                Err(Unfit::Cost(cost))
+                Err(UnusablePassword::Cost(cost))
             }
             _ => Ok(()),
         }
     }
 
     /// The hash field of a password, with a fresh salt.
-    pub fn hash(self, password: &Password) -> Result<Vec<u8>, Unfit> {
+    pub fn hash(self, password: &Password) -> Result<Vec<u8>, UnusablePassword> {
         self.check(password)?;
         let bytes = password.as_bytes();
         match self {
@@ -92,7 +94,7 @@ impl Recipe {
 }
 
 /// A password of 26 letters and digits, 130 random bits; a double click selects all of it.
-pub fn password() -> Result<Password, Unfit> {
+pub fn password() -> Result<Password, UnusablePassword> {
     let random = Zeroizing::new(random::<26>()?);
     // Never grown, which would leave a copy behind.
     let mut letters = Vec::with_capacity(random.len());
@@ -104,28 +106,28 @@ pub fn password() -> Result<Password, Unfit> {
     Ok(Password::new(letters))
 }
 
-fn bcrypt_hash(password: &[u8], cost: u8) -> Result<Vec<u8>, Unfit> {
+fn bcrypt_hash(password: &[u8], cost: u8) -> Result<Vec<u8>, UnusablePassword> {
     let made = bcrypt::hash_with_salt(password, cost.into(), random()?);
     // `$2y$`, which Apache and the C libraries read; the crate's own `$2b$` is younger than some of them.
     made.map(|parts| parts.format_for_version(bcrypt::Version::TwoY).into_bytes())
-        .map_err(|_| Unfit::Cost(cost))
+        .map_err(|_| UnusablePassword::Cost(cost))
 }
 
-fn sha_crypt(function: Function, password: &[u8]) -> Result<Vec<u8>, Unfit> {
+fn sha_crypt(function: Function, password: &[u8]) -> Result<Vec<u8>, UnusablePassword> {
     let salt = salt::<16>()?;
     function
         .make(password, &salt, ROUNDS)
-        .ok_or(Unfit::Rounds(ROUNDS))
+        .ok_or(UnusablePassword::Rounds(ROUNDS))
 }
 
 /// Digits of crypt(3), six random bits each.
-fn salt<const N: usize>() -> Result<[u8; N], Unfit> {
+fn salt<const N: usize>() -> Result<[u8; N], UnusablePassword> {
     Ok(random()?.map(alphabet::encode))
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Unfit> {
+fn random<const N: usize>() -> Result<[u8; N], UnusablePassword> {
     let mut bytes = [0; N];
-    rand::fill(&mut bytes).map_err(|Unspecified| Unfit::NoRandomness)?;
+    rand::fill(&mut bytes).map_err(|Unspecified| UnusablePassword::NoRandomness)?;
     Ok(bytes)
 }
 

@@ -10,16 +10,16 @@ use std::collections::HashMap;
 
 use super::hash::Scheme;
 use super::problem::{
-    BadLine, List, MAX_USER, Problem, ProblemKind, Untidy, is_invisible, printable,
+    BadLine, LineWarning, MAX_USER, Problem, ProblemKind, ProblemList, is_invisible, printable,
 };
-use super::{Entry, Loaded, Users};
+use super::{Entry, LoadedUsers, Users};
 
 /// Parses the content of a file. Any bytes have a result: bad lines cost their user the login and nobody else.
-pub fn parse(bytes: &[u8]) -> Loaded {
+pub fn parse(bytes: &[u8]) -> LoadedUsers {
     let mut reader = Reader::default();
     let text = match bytes.strip_prefix(BYTE_ORDER_MARK) {
         Some(text) => {
-            reader.report(1, None, ProblemKind::Untidy(Untidy::ByteOrderMark));
+            reader.report(1, None, ProblemKind::Untidy(LineWarning::ByteOrderMark));
             text
         }
         None => bytes,
@@ -32,7 +32,7 @@ pub fn parse(bytes: &[u8]) -> Loaded {
 
 /// What one line says, for a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct LineInfo {
     /// From 1.
     pub line: usize,
     /// The user's name, made printable; none as in [`Problem::user`].
@@ -41,7 +41,7 @@ pub struct Listed {
     pub scheme: Result<Scheme, ProblemKind>,
 }
 
-impl Listed {
+impl LineInfo {
     /// What is weak about a hash that is accepted; none for a good one.
     pub fn weakness(&self) -> Option<&'static str> {
         let scheme = self.scheme.ok()?;
@@ -50,7 +50,7 @@ impl Listed {
 }
 
 /// Every line but comments and blank ones, in the order of the file.
-pub fn list(bytes: &[u8]) -> Vec<Listed> {
+pub fn list(bytes: &[u8]) -> Vec<LineInfo> {
     let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut first_lines = HashMap::new();
     let lines = text.split(|&byte| byte == b'\n').enumerate();
@@ -64,7 +64,7 @@ fn list_line<'a>(
     number: usize,
     line: &'a [u8],
     first_lines: &mut HashMap<&'a [u8], usize>,
-) -> Listed {
+) -> LineInfo {
     let (name, scheme) = match split_name(line) {
         Err(fault) => (None, Err(ProblemKind::Line(fault))),
         Ok((name, rest)) => match *first_lines.entry(name).or_insert(number) {
@@ -76,7 +76,7 @@ fn list_line<'a>(
         Ok(_) => name.and_then(printable),
         Err(kind) => Problem::new(number, name, kind).user,
     };
-    Listed {
+    LineInfo {
         line: number,
         user,
         scheme,
@@ -95,7 +95,7 @@ struct Reader {
     entries: HashMap<Box<[u8]>, Entry>,
     /// Names whose deciding line was refused: a later line must not let them in.
     disabled: HashMap<Box<[u8]>, usize>,
-    problems: List,
+    problems: ProblemList,
 }
 
 impl Reader {
@@ -125,10 +125,10 @@ impl Reader {
         let (stored, scheme) = judge(rest)?;
         let (field, after) = split_hash(rest);
         let remarks = [
-            (name.trim_ascii() != name).then_some(ProblemKind::Untidy(Untidy::SpaceInName)),
-            has_invisible(name).then_some(ProblemKind::Untidy(Untidy::InvisibleInName)),
-            (stored != field).then_some(ProblemKind::Untidy(Untidy::SpaceAroundHash)),
-            after.then_some(ProblemKind::Untidy(Untidy::TextAfterReturn)),
+            (name.trim_ascii() != name).then_some(ProblemKind::Untidy(LineWarning::SpaceInName)),
+            has_invisible(name).then_some(ProblemKind::Untidy(LineWarning::InvisibleInName)),
+            (stored != field).then_some(ProblemKind::Untidy(LineWarning::SpaceAroundHash)),
+            after.then_some(ProblemKind::Untidy(LineWarning::TextAfterReturn)),
             scheme.is_weak().then_some(ProblemKind::Weak(scheme)),
         ];
         for remark in remarks.into_iter().flatten() {
@@ -150,8 +150,8 @@ impl Reader {
         self.problems.push(Problem::new(line, name, kind));
     }
 
-    fn finish(self) -> Loaded {
-        Loaded {
+    fn finish(self) -> LoadedUsers {
+        LoadedUsers {
             users: Users::new(self.entries),
             problems: self.problems.finish(),
         }

@@ -42,7 +42,7 @@ pub enum ProblemKind {
     },
     /// The line works, perhaps not as meant.
     #[error("{0}")]
-    Untidy(Untidy),
+    Untidy(LineWarning),
     /// Of the file, not of a line.
     #[error(
         "every user of this machine can get at the file (mode {mode:04o}), and whoever has the hashes guesses passwords at leisure; chmod o= it, and let the gate's group read it"
@@ -86,7 +86,7 @@ pub enum BadLine {
 
 /// What works, perhaps not as meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Untidy {
+pub enum LineWarning {
     /// nginx takes it for a part of the first name.
     #[error(
         "the file begins with a byte order mark, which is ignored here and by no other server; save it as UTF-8 without BOM"
@@ -240,20 +240,20 @@ impl fmt::Display for Severity {
 
 /// Problems in the making, bounded.
 #[derive(Default)]
-pub(super) struct List {
+pub(super) struct ProblemList {
     listed: Vec<Problem>,
-    disabled: Tally,
-    warnings: Tally,
+    disabled: ProblemCount,
+    warnings: ProblemCount,
 }
 
 #[derive(Default)]
-struct Tally {
+struct ProblemCount {
     listed: usize,
     omitted: usize,
     first_omitted: usize,
 }
 
-impl List {
+impl ProblemList {
     pub(super) fn push(&mut self, problem: Problem) {
         let tally = match problem.severity() {
             Severity::UserDisabled => &mut self.disabled,
@@ -278,7 +278,7 @@ impl List {
     }
 }
 
-impl Tally {
+impl ProblemCount {
     fn rest(&self, severity: Severity) -> Option<Problem> {
         let kind = ProblemKind::Omitted {
             severity,

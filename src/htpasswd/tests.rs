@@ -12,7 +12,7 @@ const FIRST: &str = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10
 const SECOND: &str = "sa3tHJ3/KuYvI"; // password
 const APR1: &str = "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."; // password
 
-fn admits(loaded: &Loaded, user: &[u8], password: &[u8]) -> bool {
+fn admits(loaded: &LoadedUsers, user: &[u8], password: &[u8]) -> bool {
     let password = Password::new(password.to_vec());
     loaded
         .users
@@ -20,7 +20,7 @@ fn admits(loaded: &Loaded, user: &[u8], password: &[u8]) -> bool {
         .is_some_and(|entry| entry.verify(&password))
 }
 
-fn kinds(loaded: &Loaded) -> Vec<(usize, ProblemKind)> {
+fn kinds(loaded: &LoadedUsers) -> Vec<(usize, ProblemKind)> {
     loaded
         .problems
         .iter()
@@ -106,19 +106,27 @@ fn names_are_byte_strings() {
 #[test]
 fn untidy_lines_work_with_a_warning() {
     for (text, user, remark) in [
-        (format!("\u{feff}bob:{FIRST}"), "bob", Untidy::ByteOrderMark),
-        (format!(" lead:{FIRST}"), " lead", Untidy::SpaceInName),
-        (format!("trail :{FIRST}"), "trail ", Untidy::SpaceInName),
-        (format!("bob: {FIRST}"), "bob", Untidy::SpaceAroundHash),
+        (
+            format!("\u{feff}bob:{FIRST}"),
+            "bob",
+            LineWarning::ByteOrderMark,
+        ),
+        (format!(" lead:{FIRST}"), " lead", LineWarning::SpaceInName),
+        (
+            format!("trail :{FIRST}"),
+            "trail ",
+            LineWarning::SpaceInName,
+        ),
+        (format!("bob: {FIRST}"), "bob", LineWarning::SpaceAroundHash),
         (
             format!("bob:{FIRST} \t\r\n"),
             "bob",
-            Untidy::SpaceAroundHash,
+            LineWarning::SpaceAroundHash,
         ),
         (
             format!("bob:{FIRST}\rjim:{FIRST}"),
             "bob",
-            Untidy::TextAfterReturn,
+            LineWarning::TextAfterReturn,
         ),
     ] {
         let loaded = parse(text.as_bytes());

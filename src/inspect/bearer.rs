@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::endpoint::Subject;
 use crate::forward::Origin;
 use crate::registry::is_registry_path;
-use crate::site::Lead;
+use crate::site::RouteMatch;
 
 /// A Bearer challenge (distribution's token specification).
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -89,8 +89,8 @@ impl Challenge {
         let path = realm.path();
         let route = match subject.built.lead(path) {
             None => return Some(RealmFault::NoRoute),
-            Some(Lead::Response(_)) => return Some(RealmFault::Closed),
-            Some(Lead::Route(route)) => route,
+            Some(RouteMatch::Response(_)) => return Some(RealmFault::Closed),
+            Some(RouteMatch::Route(route)) => route,
         };
         if route.authenticator.token_service(path).is_some() {
             return Some(RealmFault::OwnTokens);

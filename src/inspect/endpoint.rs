@@ -7,7 +7,7 @@ use http::{StatusCode, header, response};
 use super::bearer::{Challenge, RealmFault};
 use super::listener::speaks_tls;
 use super::remedy::{errno_remedy, unix_remedy};
-use crate::config::problem::{Place, Problem};
+use crate::config::problem::{Position, Problem};
 use crate::config::{Auth, Config, Route, Site};
 use crate::forward::Forward;
 use crate::site;
@@ -15,7 +15,7 @@ use crate::upstream::{self, Endpoint, EndpointSettings, Error, HandshakeError, H
 
 /// One endpoint of one route.
 pub(super) struct Subject<'a> {
-    pub(super) place: Place,
+    pub(super) place: Position,
     pub(super) config: &'a Config,
     pub(super) site: &'a Site,
     pub(super) built: &'a site::Site,

@@ -19,11 +19,11 @@ use super::bearer::{Challenge, token};
 use super::listener::{ListenerClient, of_authority, with_certificate};
 use crate::config::problem::Problem;
 use crate::config::{self, Auth, Certificate, Config};
-use crate::listen::Binding;
+use crate::listen::ListenAddr;
 use crate::registry::is_name;
 use crate::secret::Password;
 use crate::snapshot::Snapshot;
-use crate::tls::trust::Demand;
+use crate::tls::trust::ClientAuthMode;
 
 /// What is pushed where.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) async fn run(
     let (site, route) = destination(push, config, snapshot)?;
     let mut bindings = config.listen.https.iter();
     let address = bindings.find_map(|binding| match binding {
-        Binding::Address(address) if address.port() != 0 => Some(*address),
+        ListenAddr::Address(address) if address.port() != 0 => Some(*address),
         _ => None,
     });
     let address = address.ok_or_else(|| {
@@ -61,7 +61,7 @@ pub(super) async fn run(
             .fix("check with a client: docker push, or curl")
     })?;
     if let Some(clients) = &site.clients
-        && clients.demand == Demand::Required
+        && clients.demand == ClientAuthMode::Required
     {
         return Err(Problem::error(
             clients.ca.place,

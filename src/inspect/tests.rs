@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::config;
-use crate::snapshot::Purpose;
+use crate::snapshot::BuildMode;
 
 /// Answers every connection with these bytes, at this address.
 fn server(address: &str, answer: impl Into<Vec<u8>>) -> u16 {
@@ -97,7 +97,7 @@ fn built_with(upstream: &str, auth: &str, ca: &str) -> (tempfile::TempDir, Confi
     let file = dir.path().join("proxy.toml");
     let (config, mut problems) = config::parse(&file, text.as_bytes());
     let mut config = config.unwrap_or_else(|| panic!("{problems}"));
-    let snapshot = Snapshot::build(&config, None, Purpose::Check, &mut problems);
+    let snapshot = Snapshot::build(&config, None, BuildMode::Check, &mut problems);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
     // The other routes are there for the paths that they take, and are not asked.
     config.sites[0].routes.truncate(1);

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 
 /// One entry of `listen.https` or `listen.http`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Binding {
+pub enum ListenAddr {
     /// To be bound.
     Address(SocketAddr),
     /// All sockets that systemd passes by this name (`FileDescriptorName=`).
     Named(String),
 }
 
-impl Binding {
+impl ListenAddr {
     /// The port, where the configuration says it.
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -28,7 +28,7 @@ impl Binding {
 }
 
 /// As it is written in the configuration.
-impl fmt::Display for Binding {
+impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),

@@ -8,16 +8,16 @@ use std::net::TcpListener;
 
 use listenfd::ListenFd;
 
-use super::Binding;
+use super::ListenAddr;
 use super::binding::SYSTEMD;
 
 /// Sockets by the words of the configuration that take them.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     sockets: Vec<(String, TcpListener)>,
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// What systemd passed to this process (sd_listen_fds(3)).
     ///
     /// # Errors
@@ -47,11 +47,11 @@ impl Inherited {
     }
 
     /// Takes what this entry of the configuration means: one socket of an address, all of a name.
-    pub fn take(&mut self, binding: &Binding) -> Vec<TcpListener> {
+    pub fn take(&mut self, binding: &ListenAddr) -> Vec<TcpListener> {
         let words = binding.to_string();
         let most = match binding {
-            Binding::Address(_) => 1,
-            Binding::Named(_) => usize::MAX,
+            ListenAddr::Address(_) => 1,
+            ListenAddr::Named(_) => usize::MAX,
         };
         let mut taken = Vec::new();
         let mut left = Vec::new();
@@ -87,13 +87,13 @@ mod tests {
 
     #[test]
     fn a_name_takes_all_of_it_and_an_address_one() {
-        let mut inherited = Inherited::default();
+        let mut inherited = InheritedSockets::default();
         for words in ["systemd:a", "127.0.0.1:0", "systemd:a", "127.0.0.1:0"] {
             inherited.add(words.to_owned(), socket());
         }
-        let address = Binding::Address("127.0.0.1:0".parse().unwrap());
-        assert_eq!(inherited.take(&Binding::Named("b".to_owned())).len(), 0);
-        assert_eq!(inherited.take(&Binding::Named("a".to_owned())).len(), 2);
+        let address = ListenAddr::Address("127.0.0.1:0".parse().unwrap());
+        assert_eq!(inherited.take(&ListenAddr::Named("b".to_owned())).len(), 0);
+        assert_eq!(inherited.take(&ListenAddr::Named("a".to_owned())).len(), 2);
         assert_eq!(inherited.take(&address).len(), 1);
         assert_eq!(inherited.names().collect::<Vec<_>>(), ["127.0.0.1:0"]);
     }

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::addr::{ClientAddr, Network};
+use crate::addr::{ClientAddr, ClientNetwork};
 use crate::fair_share::FairShare;
 use crate::metrics::Counter;
 
 /// The connections that may be open at once, shared by all listeners.
 #[derive(Clone, Debug)]
-pub struct Slots {
+pub struct ConnectionLimit {
     most: usize,
     all: Arc<Semaphore>,
     clients: Arc<Clients>,
@@ -28,19 +28,19 @@ struct Clients {
 
 /// Room for one connection whose client is not known yet.
 #[derive(Debug)]
-pub struct Room {
+pub struct Capacity {
     _permit: OwnedSemaphorePermit,
 }
 
 /// One open connection of one client network; dropping it makes room again.
 #[derive(Debug)]
-pub struct Slot {
-    _room: Room,
-    network: Network,
+pub struct ConnectionPermit {
+    _room: Capacity,
+    network: ClientNetwork,
     clients: Arc<Clients>,
 }
 
-impl Slots {
+impl ConnectionLimit {
     /// At most `connections` in all and `of_one_network` from one client network. No network
     /// and no group holds more than half (see `FairShare`).
     pub fn new(connections: usize, of_one_network: usize) -> Self {
@@ -72,29 +72,29 @@ impl Slots {
     }
 
     /// Waits until there is room for one more connection.
-    pub(super) async fn room(&self) -> Room {
+    pub(super) async fn room(&self) -> Capacity {
         match Arc::clone(&self.all).acquire_owned().await {
-            Ok(permit) => Room { _permit: permit },
+            Ok(permit) => Capacity { _permit: permit },
             // The semaphore is never closed.
             Err(_closed) => std::future::pending().await,
         }
     }
 
     /// Room for one more connection, if there is any.
-    pub(super) fn room_now(&self) -> Option<Room> {
+    pub(super) fn room_now(&self) -> Option<Capacity> {
         let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        Some(Room { _permit: permit })
+        Some(Capacity { _permit: permit })
     }
 
     /// Counts a connection of `client`. Returns `None` if its client network or the group of that network has too many.
-    pub(super) fn take(&self, room: Room, client: ClientAddr) -> Option<Slot> {
+    pub(super) fn take(&self, room: Capacity, client: ClientAddr) -> Option<ConnectionPermit> {
         let network = client.network();
         if !self.clients.lock().take(network) {
             self.clients.refused.count();
             return None;
         }
         self.clients.accepted.count();
-        Some(Slot {
+        Some(ConnectionPermit {
             _room: room,
             network,
             clients: Arc::clone(&self.clients),
@@ -102,7 +102,7 @@ impl Slots {
     }
 }
 
-impl Slot {
+impl ConnectionPermit {
     /// Counts the connection for `client` from now on. Returns `false`, and leaves the count as it is, if its client
     /// network or the group of that network has too many.
     pub fn pass_to(&mut self, client: ClientAddr) -> bool {
@@ -123,7 +123,7 @@ impl Clients {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.clients.lock().give_back(self.network);
     }
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_has_its_own_bound_and_gets_its_slot_back() {
-        let slots = Slots::new(10, 1);
+        let slots = ConnectionLimit::new(10, 1);
         let one = slots
             .take(slots.room().await, client("192.0.2.1:1"))
             .unwrap();
@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_addresses_of_a_64_share_their_bound_and_a_48_leaves_room_for_others() {
-        let slots = Slots::new(8, 2);
+        let slots = ConnectionLimit::new(8, 2);
         let take = async |text: &str| slots.take(slots.room().await, client(text));
         let mut open = Vec::new();
         for subnet in 0..10 {
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn with_every_slot_taken_the_next_one_waits() {
-        let slots = Slots::new(1, 10);
+        let slots = ConnectionLimit::new(1, 10);
         let slot = slots
             .take(slots.room().await, client("192.0.2.1:1"))
             .unwrap();

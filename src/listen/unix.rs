@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::{Ending, Room, Slots};
+use super::{Capacity, ConnectionLimit, OnClose};
 
 /// Bound beside its path until it is published; gone from there when dropped.
 #[derive(Debug)]
@@ -78,9 +78,9 @@ impl UnixSocket {
     /// successor has taken its place or is about to.
     pub async fn accept(
         mut self,
-        slots: Slots,
-        mut stop: oneshot::Receiver<Ending>,
-        mut handle: impl FnMut(UnixStream, Room),
+        slots: ConnectionLimit,
+        mut stop: oneshot::Receiver<OnClose>,
+        mut handle: impl FnMut(UnixStream, Capacity),
     ) -> io::Result<()> {
         let Some(socket) = self.socket.take() else {
             return Ok(());
@@ -90,7 +90,7 @@ impl UnixSocket {
             ending = &mut stop => ending,
             never = accept_all(&socket, &slots, &mut handle) => match never {},
         };
-        if ending == Ok(Ending::Leave) {
+        if ending == Ok(OnClose::Leave) {
             self.place.identity = NONE;
         }
         Ok(())
@@ -109,8 +109,8 @@ impl Drop for Place {
 
 async fn accept_all(
     socket: &tokio::net::UnixListener,
-    slots: &Slots,
-    handle: &mut impl FnMut(UnixStream, Room),
+    slots: &ConnectionLimit,
+    handle: &mut impl FnMut(UnixStream, Capacity),
 ) -> Infallible {
     loop {
         let room = slots.room().await;

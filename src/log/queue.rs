@@ -22,7 +22,7 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    taken: Taken,
+    taken: Drained,
     /// Lines and bytes that are not written yet, those that the thread has taken among them.
     lines: usize,
     bytes: usize,
@@ -33,13 +33,13 @@ struct Waiting {
 
 /// What the thread takes at once.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct Drained {
     pub(super) batch: Batch,
     /// Where the file is to be opened anew: behind so many lines.
     pub(super) reopens: Vec<usize>,
 }
 
-impl Taken {
+impl Drained {
     fn is_empty(&self) -> bool {
         self.batch.ends.is_empty() && self.reopens.is_empty()
     }
@@ -77,7 +77,7 @@ impl Queue {
     }
 
     /// Waits for something and takes it all, in place of what `taken` held; false when there is nothing and nothing more comes.
-    pub(super) fn take(&self, taken: &mut Taken) -> bool {
+    pub(super) fn take(&self, taken: &mut Drained) -> bool {
         taken.batch = mem::take(&mut taken.batch).emptied();
         taken.reopens.clear();
         let mut waiting = self.lock();

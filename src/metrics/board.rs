@@ -18,11 +18,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::counter::{THREADS, thread};
 use super::{Operation, Reason};
-use crate::addr::NetworkGroup;
+use crate::addr::ClientNetworkGroup;
 
 /// One for the process; it outlives reloads.
 #[derive(Debug)]
-pub struct Board {
+pub struct ActivityTracker {
     running: [Mutex<HashMap<u64, Arc<Transfer>>>; THREADS],
     count: AtomicUsize,
     /// The transfers of each client network group. A group has the counter that a hash of it under a key of this process
@@ -30,10 +30,10 @@ pub struct Board {
     of_groups: [AtomicUsize; GROUP_COUNTERS],
     hasher: RandomState,
     next: AtomicU64,
-    refused: Mutex<VecDeque<(NetworkGroup, Refused)>>,
+    refused: Mutex<VecDeque<(ClientNetworkGroup, Refused)>>,
 }
 
-impl Default for Board {
+impl Default for ActivityTracker {
     fn default() -> Self {
         Self {
             running: std::array::from_fn(|_| Mutex::default()),
@@ -89,8 +89,8 @@ pub struct Refused {
 
 /// A transfer is on the board as long as this lives.
 #[derive(Debug)]
-pub struct Running {
-    board: Arc<Board>,
+pub struct TransferGuard {
+    board: Arc<ActivityTracker>,
     shard: usize,
     group: usize,
     number: u64,
@@ -158,9 +158,13 @@ impl Transfer {
     }
 }
 
-impl Board {
+impl ActivityTracker {
     /// Lists a transfer of a client of `group`, if there is room and the group has room.
-    pub fn show(self: &Arc<Self>, group: NetworkGroup, transfer: Transfer) -> Option<Running> {
+    pub fn show(
+        self: &Arc<Self>,
+        group: ClientNetworkGroup,
+        transfer: Transfer,
+    ) -> Option<TransferGuard> {
         let group = self.counter_of(group);
         let free = MOST_RUNNING.checked_sub(self.count.fetch_add(1, Relaxed));
         let of_group = self.of_groups.get(group);
@@ -169,7 +173,7 @@ impl Board {
             self.uncount(group);
             return None;
         }
-        let running = Running {
+        let running = TransferGuard {
             board: Arc::clone(self),
             shard: thread(),
             group,
@@ -182,7 +186,7 @@ impl Board {
         Some(running)
     }
 
-    fn counter_of(&self, group: NetworkGroup) -> usize {
+    fn counter_of(&self, group: ClientNetworkGroup) -> usize {
         let hash = self.hasher.hash_one(group) % GROUP_COUNTERS as u64;
         usize::try_from(hash).unwrap_or_default()
     }
@@ -228,7 +232,7 @@ impl Board {
 
     /// Notes the rejection of a request from `group`. A full list loses the oldest rejection of the group that has most.
     /// `refused` is called only when the rejection can be noted.
-    pub fn refused(&self, group: NetworkGroup, refused: impl FnOnce() -> Refused) {
+    pub fn refused(&self, group: ClientNetworkGroup, refused: impl FnOnce() -> Refused) {
         let Ok(mut all) = self.refused.try_lock() else {
             return;
         };
@@ -256,7 +260,7 @@ impl Board {
     }
 }
 
-impl Drop for Running {
+impl Drop for TransferGuard {
     fn drop(&mut self) {
         if let Some(shard) = self.board.running.get(self.shard) {
             lock(shard).remove(&self.number);
@@ -267,15 +271,15 @@ impl Drop for Running {
 
 /// The position of the oldest rejection of the group that has most of them, with the one that `newcomer` is about to add.
 fn oldest_of_largest(
-    all: &VecDeque<(NetworkGroup, Refused)>,
-    newcomer: NetworkGroup,
+    all: &VecDeque<(ClientNetworkGroup, Refused)>,
+    newcomer: ClientNetworkGroup,
 ) -> Option<usize> {
     let mut counts = HashMap::from([(newcomer, 1)]);
     for (group, _) in all {
         *counts.entry(*group).or_insert(0) += 1;
     }
     let most = counts.values().max().copied()?;
-    let is_largest = |(group, _): &(NetworkGroup, Refused)| counts.get(group) == Some(&most);
+    let is_largest = |(group, _): &(ClientNetworkGroup, Refused)| counts.get(group) == Some(&most);
     // The newcomer's group may be the largest one without having any in the list only where all have one each.
     all.iter().position(is_largest).or(Some(0))
 }
@@ -316,7 +320,7 @@ mod tests {
     use super::*;
     use crate::addr::PeerAddr;
 
-    fn group(text: &str) -> NetworkGroup {
+    fn group(text: &str) -> ClientNetworkGroup {
         let address: std::net::IpAddr = text.parse().unwrap();
         PeerAddr::new((address, 1).into())
             .client()
@@ -324,7 +328,7 @@ mod tests {
             .group()
     }
 
-    fn home() -> NetworkGroup {
+    fn home() -> ClientNetworkGroup {
         group("192.0.2.1")
     }
 
@@ -338,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_transfer_is_shown_as_long_as_it_runs() {
-        let board = Arc::<Board>::default();
+        let board = Arc::<ActivityTracker>::default();
         let (first, second) = (
             board.show(home(), transfer("one")),
             board.show(home(), transfer("two")),
@@ -361,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_moved_most_is_shown_in_the_order_it_began() {
-        let board = Arc::<Board>::default();
+        let board = Arc::<ActivityTracker>::default();
         let running: Vec<_> = (0..5)
             .filter_map(|number| board.show(home(), transfer(&number.to_string())))
             .collect();
@@ -399,7 +403,7 @@ mod tests {
         late.measure(late.began, Duration::ZERO);
     }
 
-    fn rejection(group: NetworkGroup, why: String) -> Refused {
+    fn rejection(group: ClientNetworkGroup, why: String) -> Refused {
         Refused {
             at: SystemTime::UNIX_EPOCH,
             client: group.to_string(),
@@ -413,7 +417,7 @@ mod tests {
 
     #[test]
     fn the_lists_are_bounded_and_a_48_leaves_room_for_others() {
-        let board = Arc::<Board>::default();
+        let board = Arc::<ActivityTracker>::default();
         let flood = |number: usize| group(&format!("2001:db8:0:{number:x}::1"));
         let mut shown: Vec<_> = (0..MOST_RUNNING)
             .filter_map(|number| board.show(flood(number), transfer("a")))
@@ -432,7 +436,7 @@ mod tests {
 
     #[test]
     fn rejections_of_one_48_displace_their_own() {
-        let board = Board::default();
+        let board = ActivityTracker::default();
         board.refused(home(), || rejection(home(), "mine".to_owned()));
         for number in 0..2 * MOST_REFUSED {
             let own = group(&format!("2001:db8:0:{number:x}::1"));

@@ -14,7 +14,7 @@ use super::{Operation, Reason, Transfer};
 
 mod sums;
 
-pub use sums::Sums;
+pub use sums::SiteSums;
 
 /// The counters of one site.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ struct Times {
 
 /// Where the bytes of a client's body are counted.
 #[derive(Debug)]
-pub struct Flow {
+pub struct ByteCounter {
     /// The site's counters.
     pub site: Arc<SiteCounts>,
     /// What the request is.
@@ -216,7 +216,7 @@ impl Shard {
     }
 }
 
-impl Flow {
+impl ByteCounter {
     /// Bytes that came from the client.
     pub fn received(&self, bytes: usize) {
         add(
@@ -285,7 +285,7 @@ mod tests {
         shard.broken("drain");
         shard.broken("a word nobody knows");
         shard.sent(Operation::Push, 5);
-        let flow = Flow {
+        let flow = ByteCounter {
             site: Arc::clone(&site),
             operation: Operation::Push,
             transfer: None,

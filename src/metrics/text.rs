@@ -49,14 +49,14 @@ pub enum Value {
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum ExpositionFormat {
     /// OpenMetrics 1.0.
     OpenMetrics,
     /// Prometheus text 0.0.4.
     Prometheus,
 }
 
-impl Form {
+impl ExpositionFormat {
     /// The one for a client that accepts this.
     pub fn of(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
@@ -79,14 +79,14 @@ impl Form {
 ///
 /// # Errors
 /// Never for a string, whose writing does not fail.
-pub fn write(families: Vec<Family>, form: Form) -> Result<String, fmt::Error> {
+pub fn write(families: Vec<Family>, form: ExpositionFormat) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(match form {
-        Form::OpenMetrics => text,
-        Form::Prometheus => older(&text),
+        ExpositionFormat::OpenMetrics => text,
+        ExpositionFormat::Prometheus => older(&text),
     })
 }
 
@@ -188,10 +188,14 @@ mod tests {
         let rest = "# HELP y What it says.\n# TYPE y gauge\ny 0.5\n\
                     # HELP z_seconds What it says.\n# TYPE z_seconds histogram\nz_seconds_sum 9.5\nz_seconds_count 3\n\
                     z_seconds_bucket{le=\"0.5\"} 2\nz_seconds_bucket{le=\"+Inf\"} 3\n";
-        let open = write(families(), Form::of("application/openmetrics-text;q=0.5")).unwrap();
+        let open = write(
+            families(),
+            ExpositionFormat::of("application/openmetrics-text;q=0.5"),
+        )
+        .unwrap();
         let head = "# HELP x What it says.\n# TYPE x counter\n";
         assert_eq!(open, format!("{head}{sample}{rest}# EOF\n"));
-        let older = write(families(), Form::of("*/*")).unwrap();
+        let older = write(families(), ExpositionFormat::of("*/*")).unwrap();
         let head = "# HELP x_total What it says.\n# TYPE x_total counter\n";
         assert_eq!(older, format!("{head}{sample}{rest}"));
     }

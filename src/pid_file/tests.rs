@@ -50,7 +50,7 @@ fn a_verdict_is_read_as_it_was_written() {
     let mut held = PidFile::take(dir, config).unwrap();
     let running = find(&[dir.to_owned()], config).unwrap();
     let told = || running.verdict().unwrap();
-    assert_eq!(told(), Verdict::default());
+    assert_eq!(told(), ReloadStatus::default());
     held.begin();
     assert_eq!((told().begun, told().ended), (1, 0));
     held.end(Some("2 errors\nof them one bad".to_owned()));

@@ -2,7 +2,7 @@
 //!
 //! Called by `service` for each refusal. Matched without a wildcard, as the answers are.
 
-use super::Refusal;
+use super::Rejection;
 use crate::access::Denied;
 use crate::auth;
 use crate::body;
@@ -12,7 +12,7 @@ use crate::registry::catalog::Fault;
 use crate::target;
 use crate::upstream;
 
-impl Refusal {
+impl Rejection {
     /// What it counts as.
     pub fn reason(&self) -> Reason {
         match self {

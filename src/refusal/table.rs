@@ -4,56 +4,60 @@
 
 use http::StatusCode;
 
-use super::{Refusal, Verdict};
+use super::{ErrorResponse, Rejection};
 use crate::access::Denied;
 use crate::auth;
 use crate::body;
 use crate::forward;
-use crate::registry::Invalid;
+use crate::registry::RegistryError;
 use crate::registry::catalog::Fault;
-use crate::registry::errors::Code;
+use crate::registry::errors::ErrorCode;
 use crate::target;
 use crate::upstream;
 
-impl Refusal {
-    pub(super) fn verdict(&self) -> Verdict {
+impl Rejection {
+    pub(super) fn verdict(&self) -> ErrorResponse {
         match self {
             Self::Target(error) => of_target(error),
-            Self::NoSite => Verdict::new(421, Code::Unsupported, self),
-            Self::OtherTrust => Verdict::new(421, Code::Unsupported, self),
-            Self::NoRoute => Verdict::new(404, Code::Unsupported, self),
+            Self::NoSite => ErrorResponse::new(421, ErrorCode::Unsupported, self),
+            Self::OtherTrust => ErrorResponse::new(421, ErrorCode::Unsupported, self),
+            Self::NoRoute => ErrorResponse::new(404, ErrorCode::Unsupported, self),
             Self::Closed(status) => of_closed(*status),
-            Self::TargetTooLong => Verdict::new(414, Code::Unsupported, self),
-            Self::TooManyFields => Verdict::new(431, Code::Unsupported, self),
+            Self::TargetTooLong => ErrorResponse::new(414, ErrorCode::Unsupported, self),
+            Self::TooManyFields => ErrorResponse::new(431, ErrorCode::Unsupported, self),
             Self::Auth(error) => of_auth(error),
-            Self::Denied(Denied::Anonymous) => Verdict::unauthorized(),
+            Self::Denied(Denied::Anonymous) => ErrorResponse::unauthorized(),
             Self::Denied(Denied::Scope) => {
-                Verdict::unauthorized().token_error("insufficient_scope")
+                ErrorResponse::unauthorized().token_error("insufficient_scope")
             }
-            Self::Denied(error @ Denied::Forbidden) => Verdict::new(403, Code::Denied, error),
+            Self::Denied(error @ Denied::Forbidden) => {
+                ErrorResponse::new(403, ErrorCode::Denied, error)
+            }
             Self::Invalid(invalid) => of_invalid(invalid),
             Self::Catalog(fault) => of_catalog(*fault),
-            Self::Method => Verdict::new(405, Code::Unsupported, self)
+            Self::Method => ErrorResponse::new(405, ErrorCode::Unsupported, self)
                 .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-            Self::TokenMethod => Verdict::new(405, Code::Unsupported, self).allow("GET, POST"),
+            Self::TokenMethod => {
+                ErrorResponse::new(405, ErrorCode::Unsupported, self).allow("GET, POST")
+            }
             Self::Form(error) => of_body(error),
-            Self::Crowded => Verdict::new(503, Code::Unavailable, self).retry_after(2),
-            Self::TransferCoding => Verdict::new(501, Code::Unsupported, self),
-            Self::Expectation => Verdict::new(417, Code::Unsupported, self),
-            Self::TooLarge(_) => Verdict::new(413, Code::SizeInvalid, self),
-            Self::PlainHttp => Verdict::new(400, Code::Unsupported, self),
+            Self::Crowded => ErrorResponse::new(503, ErrorCode::Unavailable, self).retry_after(2),
+            Self::TransferCoding => ErrorResponse::new(501, ErrorCode::Unsupported, self),
+            Self::Expectation => ErrorResponse::new(417, ErrorCode::Unsupported, self),
+            Self::TooLarge(_) => ErrorResponse::new(413, ErrorCode::SizeInvalid, self),
+            Self::PlainHttp => ErrorResponse::new(400, ErrorCode::Unsupported, self),
             Self::Forward(forward::Error::Upstream(error)) => of_upstream(error),
             Self::Forward(error @ forward::Error::Form) => {
-                Verdict::new(415, Code::Unsupported, error)
+                ErrorResponse::new(415, ErrorCode::Unsupported, error)
             }
             Self::Forward(error @ forward::Error::Target) => {
-                Verdict::new(400, Code::Unsupported, error)
+                ErrorResponse::new(400, ErrorCode::Unsupported, error)
             }
         }
     }
 }
 
-fn of_target(error: &target::Error) -> Verdict {
+fn of_target(error: &target::Error) -> ErrorResponse {
     let status = match error {
         target::Error::ForeignAuthority => 421,
         target::Error::Form
@@ -64,45 +68,46 @@ fn of_target(error: &target::Error) -> Verdict {
         | target::Error::Path(_)
         | target::Error::Query(_) => 400,
     };
-    Verdict::new(status, Code::Unsupported, error)
+    ErrorResponse::new(status, ErrorCode::Unsupported, error)
 }
 
 /// A closed path looks as one that is not there, when it says that it is not there.
-fn of_closed(status: StatusCode) -> Verdict {
+fn of_closed(status: StatusCode) -> ErrorResponse {
     let code = match status.as_u16() {
-        403 => Code::Denied,
-        413 => Code::SizeInvalid,
-        429 => Code::TooManyRequests,
-        500.. => Code::Unavailable,
-        _ => Code::Unsupported,
+        403 => ErrorCode::Denied,
+        413 => ErrorCode::SizeInvalid,
+        429 => ErrorCode::TooManyRequests,
+        500.. => ErrorCode::Unavailable,
+        _ => ErrorCode::Unsupported,
     };
     let message = match status {
-        StatusCode::NOT_FOUND => Refusal::NoRoute.to_string(),
+        StatusCode::NOT_FOUND => Rejection::NoRoute.to_string(),
         _ => status.canonical_reason().unwrap_or("closed").to_lowercase(),
     };
-    Verdict::new(status.as_u16(), code, message)
+    ErrorResponse::new(status.as_u16(), code, message)
 }
 
-fn of_auth(error: &auth::Error) -> Verdict {
+fn of_auth(error: &auth::Error) -> ErrorResponse {
     match error {
-        auth::Error::Wrong | auth::Error::Unusable => Verdict::unauthorized(),
+        auth::Error::Wrong | auth::Error::Unusable => ErrorResponse::unauthorized(),
         auth::Error::Login | auth::Error::UnusableLogin => {
-            Verdict::new(401, Code::Unauthorized, auth::Error::Login)
+            ErrorResponse::new(401, ErrorCode::Unauthorized, auth::Error::Login)
         }
-        auth::Error::Token => Verdict::unauthorized().token_error("invalid_token"),
-        auth::Error::Network => Verdict::new(403, Code::Denied, error),
-        auth::Error::Malformed(_) => Verdict::new(400, Code::Unsupported, error),
-        auth::Error::Twice => Verdict::new(400, Code::Unauthorized, error),
+        auth::Error::Token => ErrorResponse::unauthorized().token_error("invalid_token"),
+        auth::Error::Network => ErrorResponse::new(403, ErrorCode::Denied, error),
+        auth::Error::Malformed(_) => ErrorResponse::new(400, ErrorCode::Unsupported, error),
+        auth::Error::Twice => ErrorResponse::new(400, ErrorCode::Unauthorized, error),
         auth::Error::TooMany { after } => {
             let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
-            Verdict::new(429, Code::TooManyRequests, error).retry_after(seconds.saturating_add(1))
+            ErrorResponse::new(429, ErrorCode::TooManyRequests, error)
+                .retry_after(seconds.saturating_add(1))
         }
-        auth::Error::Busy => Verdict::new(503, Code::Unavailable, error).retry_after(2),
+        auth::Error::Busy => ErrorResponse::new(503, ErrorCode::Unavailable, error).retry_after(2),
     }
 }
 
-fn of_invalid(invalid: &Invalid) -> Verdict {
-    let verdict = Verdict {
+fn of_invalid(invalid: &RegistryError) -> ErrorResponse {
+    let verdict = ErrorResponse {
         status: invalid.status(),
         code: invalid.code(),
         message: invalid.to_string(),
@@ -111,28 +116,28 @@ fn of_invalid(invalid: &Invalid) -> Verdict {
         token_error: None,
     };
     match invalid {
-        Invalid::Method { allow } => verdict.allow(allow),
-        Invalid::Name(_)
-        | Invalid::Tag
-        | Invalid::Digest
-        | Invalid::Query(_)
-        | Invalid::UnknownManifest
-        | Invalid::TooManyTags
-        | Invalid::PageSize
-        | Invalid::Path(_)
-        | Invalid::NotFound => verdict,
+        RegistryError::Method { allow } => verdict.allow(allow),
+        RegistryError::Name(_)
+        | RegistryError::Tag
+        | RegistryError::Digest
+        | RegistryError::Query(_)
+        | RegistryError::UnknownManifest
+        | RegistryError::TooManyTags
+        | RegistryError::PageSize
+        | RegistryError::Path(_)
+        | RegistryError::NotFound => verdict,
     }
 }
 
-fn of_catalog(fault: Fault) -> Verdict {
+fn of_catalog(fault: Fault) -> ErrorResponse {
     match fault {
-        Fault::Missing => Verdict::new(404, Code::Unsupported, fault),
-        Fault::Unreadable => Verdict::new(502, Code::Unavailable, fault),
-        Fault::TooLong => Verdict::new(503, Code::Unavailable, fault).retry_after(60),
+        Fault::Missing => ErrorResponse::new(404, ErrorCode::Unsupported, fault),
+        Fault::Unreadable => ErrorResponse::new(502, ErrorCode::Unavailable, fault),
+        Fault::TooLong => ErrorResponse::new(503, ErrorCode::Unavailable, fault).retry_after(60),
     }
 }
 
-fn of_upstream(error: &upstream::Error) -> Verdict {
+fn of_upstream(error: &upstream::Error) -> ErrorResponse {
     use upstream::Error as E;
     match error {
         E::Connect(_)
@@ -140,19 +145,19 @@ fn of_upstream(error: &upstream::Error) -> Verdict {
         | E::Tls(_)
         | E::Closed(_)
         | E::Malformed(_)
-        | E::Write(_) => Verdict::new(
+        | E::Write(_) => ErrorResponse::new(
             502,
-            Code::Unavailable,
+            ErrorCode::Unavailable,
             "the registry behind this gate is not available; try again later",
         ),
-        E::Silent(_) => Verdict::new(
+        E::Silent(_) => ErrorResponse::new(
             504,
-            Code::Unavailable,
+            ErrorCode::Unavailable,
             "the registry behind this gate did not answer in time",
         ),
-        E::Busy | E::Exhausted(_) => Verdict::new(
+        E::Busy | E::Exhausted(_) => ErrorResponse::new(
             503,
-            Code::Unavailable,
+            ErrorCode::Unavailable,
             "the registry behind this gate is busy; try again later",
         )
         .retry_after(1),
@@ -160,14 +165,16 @@ fn of_upstream(error: &upstream::Error) -> Verdict {
     }
 }
 
-fn of_body(error: &body::Error) -> Verdict {
+fn of_body(error: &body::Error) -> ErrorResponse {
     match error {
-        body::Error::TooLarge { .. } => Verdict::new(413, Code::SizeInvalid, error),
-        body::Error::Idle(_) | body::Error::Slow(_) => Verdict::new(408, Code::Unsupported, error),
+        body::Error::TooLarge { .. } => ErrorResponse::new(413, ErrorCode::SizeInvalid, error),
+        body::Error::Idle(_) | body::Error::Slow(_) => {
+            ErrorResponse::new(408, ErrorCode::Unsupported, error)
+        }
         body::Error::Client(_)
         | body::Error::Reset
         | body::Error::Upstream(_)
         | body::Error::Silent(_)
-        | body::Error::Displaced => Verdict::new(400, Code::Unsupported, error),
+        | body::Error::Displaced => ErrorResponse::new(400, ErrorCode::Unsupported, error),
     }
 }

@@ -4,11 +4,11 @@
 
 use http::StatusCode;
 
-use super::{Manner, Verdict};
-use crate::registry::errors::{self, Code};
+use super::{ErrorResponse, ResponseFormat};
+use crate::registry::errors::{self, ErrorCode};
 
-impl Verdict {
-    pub(super) fn new(status: u16, code: Code, message: impl ToString) -> Self {
+impl ErrorResponse {
+    pub(super) fn new(status: u16, code: ErrorCode, message: impl ToString) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
             status,
@@ -22,7 +22,7 @@ impl Verdict {
 
     /// The same words for every cause.
     pub(super) fn unauthorized() -> Self {
-        Self::new(401, Code::Unauthorized, "authentication required")
+        Self::new(401, ErrorCode::Unauthorized, "authentication required")
     }
 
     pub(super) fn token_error(self, word: &'static str) -> Self {
@@ -59,7 +59,7 @@ impl Verdict {
     }
 
     /// Media type and bytes: JSON that docker prints, a page for people, or a line.
-    pub(super) fn body(&self, manner: &Manner) -> (&'static str, Vec<u8>) {
+    pub(super) fn body(&self, manner: &ResponseFormat) -> (&'static str, Vec<u8>) {
         if manner.registry {
             return (
                 "application/json",

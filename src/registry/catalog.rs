@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::Invalid;
+use super::RegistryError;
 use crate::percent::encode_into;
 
 /// Why there is no list. The words are for the client, and name no repository.
@@ -24,12 +24,12 @@ pub enum Fault {
 }
 
 /// How many entries the client wants.
-pub fn page_size(written: Option<&str>) -> Result<usize, Invalid> {
+pub fn page_size(written: Option<&str>) -> Result<usize, RegistryError> {
     let Some(written) = written.filter(|written| !written.is_empty()) else {
         return Ok(DEFAULT_SIZE);
     };
     let size = written.parse().ok().filter(|size| *size <= MAX_SIZE);
-    size.ok_or(Invalid::PageSize)
+    size.ok_or(RegistryError::PageSize)
 }
 
 /// The names in the upstream's body, as they stand there.

@@ -9,11 +9,11 @@ use std::fmt;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Invalid;
+use super::RegistryError;
 
 /// A code that clients understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
+pub enum ErrorCode {
     /// Credentials are missing or wrong.
     Unauthorized,
     /// The identity is known and not allowed.
@@ -46,7 +46,7 @@ pub enum Code {
     Unknown,
 }
 
-impl Code {
+impl ErrorCode {
     /// As it stands in the body.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,22 +69,22 @@ impl Code {
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl Invalid {
+impl RegistryError {
     /// A missing endpoint is UNSUPPORTED: oras takes NAME_UNKNOWN for "the repository is missing".
-    pub fn code(&self) -> Code {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Name(_) | Self::Path(_) => Code::NameInvalid,
-            Self::Tag | Self::TooManyTags => Code::TagInvalid,
-            Self::UnknownManifest => Code::ManifestUnknown,
-            Self::Digest => Code::DigestInvalid,
-            Self::PageSize => Code::PaginationNumberInvalid,
-            Self::Query(_) | Self::NotFound | Self::Method { .. } => Code::Unsupported,
+            Self::Name(_) | Self::Path(_) => ErrorCode::NameInvalid,
+            Self::Tag | Self::TooManyTags => ErrorCode::TagInvalid,
+            Self::UnknownManifest => ErrorCode::ManifestUnknown,
+            Self::Digest => ErrorCode::DigestInvalid,
+            Self::PageSize => ErrorCode::PaginationNumberInvalid,
+            Self::Query(_) | Self::NotFound | Self::Method { .. } => ErrorCode::Unsupported,
         }
     }
 
@@ -106,7 +106,7 @@ impl Invalid {
 }
 
 /// `{"errors":[{"code":…,"message":…,"detail":…}]}`; the detail is an object of the one given pair, or null.
-pub fn body(code: Code, message: &str, detail: Option<(&str, &str)>) -> Vec<u8> {
+pub fn body(code: ErrorCode, message: &str, detail: Option<(&str, &str)>) -> Vec<u8> {
     let message = Value::from(message);
     let detail = detail.map_or(Value::Null, |(key, value)| json!({ key: value }));
     // Written by hand for the order of the keys; the values are serde_json's.
@@ -128,7 +128,8 @@ mod tests {
             "</script>",
             "",
         ] {
-            let parsed: Value = serde_json::from_slice(&body(Code::Denied, message, None)).unwrap();
+            let parsed: Value =
+                serde_json::from_slice(&body(ErrorCode::Denied, message, None)).unwrap();
             let expected =
                 json!({"errors": [{"code": "DENIED", "message": message, "detail": null}]});
             assert_eq!(parsed, expected, "{message:?}");
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn body_has_the_usual_order_of_keys_and_the_detail() {
-        let bytes = body(Code::NameInvalid, "no", Some(("name\"", "x\\")));
+        let bytes = body(ErrorCode::NameInvalid, "no", Some(("name\"", "x\\")));
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(
             text,
@@ -148,16 +149,16 @@ mod tests {
     #[test]
     fn each_fault_has_its_code_and_status() {
         let cases = [
-            (Invalid::Name("x"), "NAME_INVALID", 400),
-            (Invalid::Path("x"), "NAME_INVALID", 400),
-            (Invalid::Tag, "TAG_INVALID", 400),
-            (Invalid::Digest, "DIGEST_INVALID", 400),
-            (Invalid::Query("x"), "UNSUPPORTED", 400),
-            (Invalid::PageSize, "PAGINATION_NUMBER_INVALID", 400),
-            (Invalid::NotFound, "UNSUPPORTED", 404),
-            (Invalid::UnknownManifest, "MANIFEST_UNKNOWN", 404),
-            (Invalid::TooManyTags, "TAG_INVALID", 414),
-            (Invalid::Method { allow: "GET" }, "UNSUPPORTED", 405),
+            (RegistryError::Name("x"), "NAME_INVALID", 400),
+            (RegistryError::Path("x"), "NAME_INVALID", 400),
+            (RegistryError::Tag, "TAG_INVALID", 400),
+            (RegistryError::Digest, "DIGEST_INVALID", 400),
+            (RegistryError::Query("x"), "UNSUPPORTED", 400),
+            (RegistryError::PageSize, "PAGINATION_NUMBER_INVALID", 400),
+            (RegistryError::NotFound, "UNSUPPORTED", 404),
+            (RegistryError::UnknownManifest, "MANIFEST_UNKNOWN", 404),
+            (RegistryError::TooManyTags, "TAG_INVALID", 414),
+            (RegistryError::Method { allow: "GET" }, "UNSUPPORTED", 405),
         ];
         for (invalid, code, status) in cases {
             assert_eq!(

@@ -5,19 +5,19 @@
 //! A name here has no upper case and no port, though `distribution` admits both in the first component: `Secret/repo`
 //! is another repository to it than `secret/repo`, and a name with a port makes it answer with a path of its disk.
 
-use super::Invalid;
+use super::RegistryError;
 
 /// Whether `text` is a repository name: components joined by `/`, at most 255 bytes in all.
 pub fn is_name(text: &str) -> bool {
     check_name(text).is_ok()
 }
 
-pub(super) fn check_name(text: &str) -> Result<(), Invalid> {
+pub(super) fn check_name(text: &str) -> Result<(), RegistryError> {
     if text.len() > MAX_NAME {
-        return Err(Invalid::Name("longer than 255 bytes"));
+        return Err(RegistryError::Name("longer than 255 bytes"));
     }
     if !text.split('/').all(is_component) {
-        return Err(Invalid::Name(
+        return Err(RegistryError::Name(
             "components are lower case letters and digits, separated by one '.', '_' or '__' or by '-'",
         ));
     }

@@ -7,7 +7,7 @@ use http::Method;
 
 use super::query::{Key, Query, Rules};
 use super::route::{Located, Reference, Resource, Route, Spelling};
-use super::{Action, Invalid};
+use super::{Action, RegistryError};
 
 /// A request of the registry API, well formed in every part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Parsed {
         /// A read of that repository, for the permission. It stands for the request and is never sent.
         operation: Operation,
         /// What the client is told once it is permitted.
-        invalid: Invalid,
+        invalid: RegistryError,
     },
 }
 
@@ -57,14 +57,18 @@ impl Operation {
     ///
     /// A read of a manifest by an invalid reference is [`Parsed::Missing`]. An invalid digest of a blob is an error: it
     /// tells more than 404. So is one of referrers, for which the specification demands 400.
-    pub fn parse(method: &Method, raw_path: &str, query: Option<&str>) -> Result<Parsed, Invalid> {
+    pub fn parse(
+        method: &Method,
+        raw_path: &str,
+        query: Option<&str>,
+    ) -> Result<Parsed, RegistryError> {
         let is_read = matches!(*method, Method::GET | Method::HEAD);
         let route = match Located::parse(raw_path)? {
             Located::At(route) => route,
             Located::BadReference { repository, .. } if is_read => {
                 return Ok(Parsed::Missing {
                     operation: Self::read_of(repository),
-                    invalid: Invalid::UnknownManifest,
+                    invalid: RegistryError::UnknownManifest,
                 });
             }
             Located::BadReference { fault, .. } => return Err(fault),
@@ -75,11 +79,11 @@ impl Operation {
                 return Self::build(method, route, action, query).map(Parsed::Operation);
             }
             Spelling::EmptySegment if !is_read || is_upload(&route.resource) => {
-                return Err(Invalid::Path(
+                return Err(RegistryError::Path(
                     "an empty segment: there are two slashes in a row, write one",
                 ));
             }
-            Spelling::OtherEnd if !is_read => return Err(Invalid::NotFound),
+            Spelling::OtherEnd if !is_read => return Err(RegistryError::NotFound),
             Spelling::EmptySegment | Spelling::OtherEnd => {}
         }
         let action = demanded(&route.resource, &Method::GET)?;
@@ -96,7 +100,7 @@ impl Operation {
         route: Route,
         action: Action,
         query: Option<&str>,
-    ) -> Result<Self, Invalid> {
+    ) -> Result<Self, RegistryError> {
         let query = Query::parse(query, rules(method, &route.resource))?;
         Ok(Self {
             action,
@@ -217,10 +221,10 @@ fn rules(method: &Method, resource: &Resource) -> Rules {
 }
 
 /// The action behind a method on a resource, or the methods there are.
-fn demanded(resource: &Resource, method: &Method) -> Result<Action, Invalid> {
+fn demanded(resource: &Resource, method: &Method) -> Result<Action, RegistryError> {
     let allow = allowed(resource);
     if !allow.split(", ").any(|known| known == method.as_str()) {
-        return Err(Invalid::Method { allow });
+        return Err(RegistryError::Method { allow });
     }
     Ok(match resource {
         Resource::Base => Action::Ping,

@@ -12,10 +12,10 @@
 //! duplicates wins, and pairs with `;` are dropped or split, depending on Go's version. Whatever could be read in two
 //! ways is refused.
 
-use super::Invalid;
+use super::RegistryError;
 use super::grammar::{check_name, is_digest, is_tag};
 use super::route::check_bytes;
-use crate::percent::{Fault, decode, encode_into};
+use crate::percent::{DecodeError, decode, encode_into};
 
 /// Known parameters in canonical order, and behind them the registry's own in the order in which they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,11 +63,11 @@ pub(super) enum Key {
 
 impl Query {
     /// Reads the query as sent, without its `?`.
-    pub(super) fn parse(raw: Option<&str>, rules: Rules) -> Result<Self, Invalid> {
+    pub(super) fn parse(raw: Option<&str>, rules: Rules) -> Result<Self, RegistryError> {
         let raw = raw.unwrap_or_default();
-        check_bytes(raw).map_err(Invalid::Query)?;
+        check_bytes(raw).map_err(RegistryError::Query)?;
         if raw.contains(';') {
-            return Err(Invalid::Query("a semicolon"));
+            return Err(RegistryError::Query("a semicolon"));
         }
         let mut query = Self::default();
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
@@ -77,12 +77,12 @@ impl Query {
         query.settle(rules)
     }
 
-    fn admit(&mut self, pair: &str, rules: Rules) -> Result<(), Invalid> {
+    fn admit(&mut self, pair: &str, rules: Rules) -> Result<(), RegistryError> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (key, value) = (decode_part(key)?, decode_part(value)?);
         if let Some(key) = Key::known(&key) {
             if !key.may_repeat() && self.first(key).is_some() {
-                return Err(Invalid::Query("a parameter given twice"));
+                return Err(RegistryError::Query("a parameter given twice"));
             }
             self.pairs.push((key, value));
             return Ok(());
@@ -91,7 +91,7 @@ impl Query {
             Rules::ContinuesUpload if is_vendor_key(&key) => self.vendor.push((key, value)),
             Rules::Lists if PAGE_KEYS.contains(&key.as_str()) => {
                 if self.vendor.iter().any(|(known, _)| *known == key) {
-                    return Err(Invalid::Query("a parameter given twice"));
+                    return Err(RegistryError::Query("a parameter given twice"));
                 }
                 self.vendor.push((key, value));
             }
@@ -101,7 +101,7 @@ impl Query {
     }
 
     /// After this, `from` stands only beside a `mount`, a `tag` only on a push by digest, and all are well formed.
-    fn settle(mut self, rules: Rules) -> Result<Self, Invalid> {
+    fn settle(mut self, rules: Rules) -> Result<Self, RegistryError> {
         if rules != Rules::StartsUpload {
             self.remove(&[Key::Mount, Key::From, Key::Origin]);
         }
@@ -118,14 +118,14 @@ impl Query {
         Ok(self)
     }
 
-    fn settle_tags(&mut self, rules: Rules) -> Result<(), Invalid> {
+    fn settle_tags(&mut self, rules: Rules) -> Result<(), RegistryError> {
         let tags = self.pairs.iter().filter(|(key, _)| *key == Key::Tag);
         match (rules, tags.count()) {
             (_, 0) => Ok(()),
             (Rules::PushesByDigest, ..=MAX_TAGS) => Ok(()),
-            (Rules::PushesByDigest, _) => Err(Invalid::TooManyTags),
+            (Rules::PushesByDigest, _) => Err(RegistryError::TooManyTags),
             // To leave the parameters out would lose the tags silently.
-            (Rules::PushesByTag, _) => Err(Invalid::Query(
+            (Rules::PushesByTag, _) => Err(RegistryError::Query(
                 "tag parameters belong to a push by digest; push to manifests/<digest>?tag=<tag>",
             )),
             _ => {
@@ -198,11 +198,11 @@ impl Key {
         matches!(self, Self::ArtifactType | Self::Tag)
     }
 
-    fn check(self, value: &str) -> Result<(), Invalid> {
+    fn check(self, value: &str) -> Result<(), RegistryError> {
         match self {
             Self::From => check_name(value),
-            Self::Tag if !is_tag(value) => Err(Invalid::Tag),
-            Self::Digest | Self::Mount if !is_digest(value) => Err(Invalid::Digest),
+            Self::Tag if !is_tag(value) => Err(RegistryError::Tag),
+            Self::Digest | Self::Mount if !is_digest(value) => Err(RegistryError::Digest),
             _ => Ok(()),
         }
     }
@@ -218,15 +218,15 @@ fn is_vendor_key(key: &str) -> bool {
 }
 
 /// A `+` is a space, as to Go's `url.ParseQuery`.
-fn decode_part(raw: &str) -> Result<String, Invalid> {
+fn decode_part(raw: &str) -> Result<String, RegistryError> {
     let decoded =
         decode(&raw.replace('+', " "), |byte| !byte.is_ascii_control()).map_err(|fault| {
-            Invalid::Query(match fault {
-                Fault::Malformed => "a malformed escape",
-                Fault::Refused => "an escape of a control character",
+            RegistryError::Query(match fault {
+                DecodeError::Malformed => "a malformed escape",
+                DecodeError::Refused => "an escape of a control character",
             })
         })?;
-    String::from_utf8(decoded).map_err(|_| Invalid::Query("not UTF-8"))
+    String::from_utf8(decoded).map_err(|_| RegistryError::Query("not UTF-8"))
 }
 
 /// Tags of one push. The distribution specification asks for ten at least.

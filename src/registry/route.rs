@@ -5,9 +5,9 @@
 //! Names may contain every word of the API: `a/manifests` and `a/blobs/uploads` are repositories. Only a reading from
 //! the right finds the name that the router of `distribution` finds.
 
-use super::Invalid;
+use super::RegistryError;
 use super::grammar::{check_name, is_digest, is_tag, is_upload_id};
-use crate::percent::{Fault, decode};
+use crate::percent::{DecodeError, decode};
 
 /// What a path names, inside its repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(super) enum Located {
     BadReference {
         repository: String,
         /// Which of the two it looks like.
-        fault: Invalid,
+        fault: RegistryError,
     },
 }
 
@@ -89,15 +89,15 @@ impl Located {
     /// Segments are separated at the slashes that are written plainly, and decoded once. So a slash within a segment
     /// comes from `%2F`: it separates the components of a repository name, as it does for `distribution` behind nginx, and
     /// is refused everywhere else. Two slashes in a row are one, as they are to `distribution`.
-    pub(super) fn parse(raw_path: &str) -> Result<Self, Invalid> {
-        check_bytes(raw_path).map_err(Invalid::Path)?;
+    pub(super) fn parse(raw_path: &str) -> Result<Self, RegistryError> {
+        check_bytes(raw_path).map_err(RegistryError::Path)?;
         let segments: Result<Vec<_>, _> = raw_path.split('/').map(decode_segment).collect();
         let segments = segments?;
         let Some(("", rest)) = segments
             .split_first()
             .map(|(first, rest)| (first.as_str(), rest))
         else {
-            return Err(Invalid::NotFound);
+            return Err(RegistryError::NotFound);
         };
         let last = rest.len().saturating_sub(1);
         let kept: Vec<_> = rest
@@ -112,12 +112,12 @@ impl Located {
                 ..Route::plain(None, Resource::Base)
             })),
             Some((&"v2", below)) => Self::read(below),
-            _ => Err(Invalid::NotFound),
+            _ => Err(RegistryError::NotFound),
         };
         // An escaped slash must not make a path another one to a router that decodes it before it looks.
         let located = located.map_err(|fault| match fault {
-            Invalid::NotFound if kept.iter().any(|segment| segment.contains('/')) => {
-                Invalid::Path("an escaped slash outside of the repository name")
+            RegistryError::NotFound if kept.iter().any(|segment| segment.contains('/')) => {
+                RegistryError::Path("an escaped slash outside of the repository name")
             }
             fault => fault,
         });
@@ -130,7 +130,7 @@ impl Located {
         }
     }
 
-    fn read(segments: &[&str]) -> Result<Self, Invalid> {
+    fn read(segments: &[&str]) -> Result<Self, RegistryError> {
         match segments {
             [""] => Ok(Self::At(Route::plain(None, Resource::Base))),
             [name @ .., "blobs", "uploads", ""] => Self::within(name, Resource::UploadStart),
@@ -139,7 +139,7 @@ impl Located {
                 Self::At(Route {
                     resource: Resource::Upload { .. },
                     ..
-                }) => Err(Invalid::NotFound),
+                }) => Err(RegistryError::NotFound),
                 Self::At(route) => Ok(Self::At(Route {
                     spelling: Spelling::OtherEnd,
                     ..route
@@ -152,7 +152,7 @@ impl Located {
 
     /// The last segment but one decides; only for an upload the last but two. The start of an upload comes before
     /// blobs: `uploads` is no digest, and its slash cannot be asked for by a redirect, which makes a GET of a POST.
-    fn read_plain(segments: &[&str]) -> Result<Self, Invalid> {
+    fn read_plain(segments: &[&str]) -> Result<Self, RegistryError> {
         match segments {
             ["_catalog"] => Ok(Self::At(Route::plain(None, Resource::Catalog))),
             [name @ .., "manifests", reference] => match manifest(reference) {
@@ -177,11 +177,11 @@ impl Located {
                     digest: checked_digest(digest)?,
                 },
             ),
-            _ => Err(Invalid::NotFound),
+            _ => Err(RegistryError::NotFound),
         }
     }
 
-    fn within(name: &[&str], resource: Resource) -> Result<Self, Invalid> {
+    fn within(name: &[&str], resource: Resource) -> Result<Self, RegistryError> {
         Ok(Self::At(Route::plain(Some(joined(name)?), resource)))
     }
 }
@@ -197,7 +197,7 @@ impl Route {
 }
 
 /// A repository name of decoded segments: a slash within one of them is a slash of the name.
-fn joined(segments: &[&str]) -> Result<String, Invalid> {
+fn joined(segments: &[&str]) -> Result<String, RegistryError> {
     let name = segments.join("/");
     check_name(&name)?;
     Ok(name)
@@ -232,17 +232,17 @@ impl Reference {
 /// Decodes the escapes of one segment, once. An escape that RFC 3986 section 6.2.2.2 calls needless, such as `%2D`, is the
 /// character that it stands for. Refused is what two parsers might disagree about: an escaped percent sign, which would
 /// be decoded twice, an escaped backslash, semicolon or control byte, anything beyond ASCII, and a dot segment.
-fn decode_segment(raw: &str) -> Result<String, Invalid> {
+fn decode_segment(raw: &str) -> Result<String, RegistryError> {
     let admits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'%' | b';');
     let decoded = decode(raw, admits).map_err(|fault| {
-        Invalid::Path(match fault {
-            Fault::Malformed => "a malformed escape",
-            Fault::Refused => "an escape of a character that must not be there",
+        RegistryError::Path(match fault {
+            DecodeError::Malformed => "a malformed escape",
+            DecodeError::Refused => "an escape of a character that must not be there",
         })
     })?;
-    let segment = String::from_utf8(decoded).map_err(|_| Invalid::Path("not ASCII"))?;
+    let segment = String::from_utf8(decoded).map_err(|_| RegistryError::Path("not ASCII"))?;
     if segment.split('/').any(|part| matches!(part, "." | "..")) {
-        return Err(Invalid::Path("a dot segment"));
+        return Err(RegistryError::Path("a dot segment"));
     }
     Ok(segment)
 }
@@ -259,30 +259,30 @@ pub(super) fn check_bytes(raw: &str) -> Result<(), &'static str> {
     }
 }
 
-fn manifest(text: &str) -> Result<Resource, Invalid> {
+fn manifest(text: &str) -> Result<Resource, RegistryError> {
     let reference = if text.contains(':') {
         Reference::Digest(checked_digest(text)?)
     } else if is_tag(text) {
         Reference::Tag(text.to_owned())
     } else {
-        return Err(Invalid::Tag);
+        return Err(RegistryError::Tag);
     };
     Ok(Resource::Manifest { reference })
 }
 
-fn checked_digest(text: &str) -> Result<String, Invalid> {
+fn checked_digest(text: &str) -> Result<String, RegistryError> {
     if is_digest(text) {
         Ok(text.to_owned())
     } else {
-        Err(Invalid::Digest)
+        Err(RegistryError::Digest)
     }
 }
 
 /// No error code says that an upload's id is badly formed: such an upload does not exist.
-fn upload(id: &str) -> Result<Resource, Invalid> {
+fn upload(id: &str) -> Result<Resource, RegistryError> {
     if is_upload_id(id) {
         Ok(Resource::Upload { id: id.to_owned() })
     } else {
-        Err(Invalid::NotFound)
+        Err(RegistryError::NotFound)
     }
 }

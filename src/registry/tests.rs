@@ -16,7 +16,7 @@ fn method(name: &str) -> Method {
     Method::from_bytes(name.as_bytes()).unwrap()
 }
 
-fn parse(name: &str, target: &str) -> Result<Parsed, Invalid> {
+fn parse(name: &str, target: &str) -> Result<Parsed, RegistryError> {
     let (path, query) = target
         .split_once('?')
         .map_or((target, None), |(path, query)| (path, Some(query)));
@@ -32,7 +32,7 @@ fn accept(name: &str, target: &str) -> Operation {
 }
 
 #[track_caller]
-fn refuse(name: &str, target: &str) -> Invalid {
+fn refuse(name: &str, target: &str) -> RegistryError {
     match parse(name, target) {
         Err(invalid) => invalid,
         other => panic!("{name} {target}: {other:?}"),
@@ -147,7 +147,7 @@ fn other_methods_get_the_allow_list() {
         for name in methods.split(' ') {
             assert_eq!(
                 refuse(name, &path.replace('D', &digest())),
-                Invalid::Method { allow },
+                RegistryError::Method { allow },
                 "{name} {path}"
             );
         }
@@ -234,7 +234,7 @@ fn path_tricks_are_refused() {
     ];
     for target in cases {
         assert!(
-            matches!(refuse("GET", target), Invalid::Path(_)),
+            matches!(refuse("GET", target), RegistryError::Path(_)),
             "{target:?}"
         );
     }
@@ -264,7 +264,7 @@ fn an_escaped_slash_separates_the_components_of_a_name() {
         "/v2/%2F/tags/list",
     ] {
         assert!(
-            matches!(refuse("GET", target), Invalid::Name(_)),
+            matches!(refuse("GET", target), RegistryError::Name(_)),
             "{target}"
         );
     }
@@ -272,10 +272,13 @@ fn an_escaped_slash_separates_the_components_of_a_name() {
     let upload = refuse("PATCH", "/v2/a/blobs/uploads/u%2Fx");
     assert_eq!(
         upload,
-        Invalid::Path("an escaped slash outside of the repository name")
+        RegistryError::Path("an escaped slash outside of the repository name")
     );
-    assert_eq!(refuse("PUT", "/v2/a/manifests/x%2Fy"), Invalid::Tag);
-    assert_eq!(refuse("GET", "/v2/a/blobs/md5:x%2Fy"), Invalid::Digest);
+    assert_eq!(refuse("PUT", "/v2/a/manifests/x%2Fy"), RegistryError::Tag);
+    assert_eq!(
+        refuse("GET", "/v2/a/blobs/md5:x%2Fy"),
+        RegistryError::Digest
+    );
 }
 
 #[test]
@@ -301,19 +304,19 @@ fn an_empty_segment_is_redirected_where_it_is_read() {
         }
         for name in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
             let invalid = refuse(name, target);
-            assert!(matches!(invalid, Invalid::Path(_)), "{name} {target}");
+            assert!(matches!(invalid, RegistryError::Path(_)), "{name} {target}");
             assert!(invalid.to_string().contains("two slashes"), "{invalid}");
         }
     }
     // An upload's URL has one spelling.
     for target in ["/v2//a/blobs/uploads/u", "/v2//a/blobs/uploads/"] {
         assert!(
-            matches!(refuse("GET", target), Invalid::Path(_)),
+            matches!(refuse("GET", target), RegistryError::Path(_)),
             "{target}"
         );
     }
     // The host of a URL without a scheme is none of them.
-    assert_eq!(refuse("GET", "//evil.example/v2/"), Invalid::NotFound);
+    assert_eq!(refuse("GET", "//evil.example/v2/"), RegistryError::NotFound);
 }
 
 #[test]
@@ -334,7 +337,7 @@ fn a_read_of_a_manifest_that_cannot_be_is_judged_as_a_read_of_its_repository() {
                 let Ok(Parsed::Missing { operation, invalid }) = parse(name, &target) else {
                     panic!("{name} {target}");
                 };
-                assert_eq!(invalid, Invalid::UnknownManifest);
+                assert_eq!(invalid, RegistryError::UnknownManifest);
                 assert_eq!(
                     (operation.action(), operation.repository()),
                     (Action::Pull, Some("a/b"))
@@ -343,7 +346,7 @@ fn a_read_of_a_manifest_that_cannot_be_is_judged_as_a_read_of_its_repository() {
             for name in ["PUT", "DELETE", "OPTIONS", "PATCH"] {
                 let invalid = refuse(name, &target);
                 assert!(
-                    matches!(invalid, Invalid::Tag | Invalid::Digest),
+                    matches!(invalid, RegistryError::Tag | RegistryError::Digest),
                     "{name} {target}: {invalid}"
                 );
             }
@@ -352,7 +355,7 @@ fn a_read_of_a_manifest_that_cannot_be_is_judged_as_a_read_of_its_repository() {
     // A name that is none comes first.
     assert!(matches!(
         refuse("GET", "/v2/A/manifests/.INVALID"),
-        Invalid::Name(_)
+        RegistryError::Name(_)
     ));
 }
 
@@ -384,7 +387,7 @@ fn unknown_endpoints_are_not_found() {
         "/extensions/v2/a/signatures/x",
     ];
     for target in cases {
-        assert_eq!(refuse("GET", target), Invalid::NotFound, "{target:?}");
+        assert_eq!(refuse("GET", target), RegistryError::NotFound, "{target:?}");
     }
 }
 
@@ -406,14 +409,14 @@ fn terminals_outside_the_grammar_are_named() {
         &long,
     ] {
         assert!(
-            matches!(refuse("GET", target), Invalid::Name(_)),
+            matches!(refuse("GET", target), RegistryError::Name(_)),
             "{target}"
         );
     }
     for reference in [".x", "-x", "a%40b", "a;b", &"t".repeat(129)] {
         assert_eq!(
             refuse("PUT", &format!("/v2/a/manifests/{reference}")),
-            Invalid::Tag,
+            RegistryError::Tag,
             "{reference}"
         );
     }
@@ -431,13 +434,13 @@ fn terminals_outside_the_grammar_are_named() {
                     if route == "manifests" { "PUT" } else { "GET" },
                     &format!("/v2/a/{route}/{text}")
                 ),
-                Invalid::Digest,
+                RegistryError::Digest,
                 "{text}"
             );
         }
     }
-    assert_eq!(refuse("GET", "/v2/a/blobs/latest"), Invalid::Digest);
-    assert_eq!(refuse("GET", "/v2/a/blobs/"), Invalid::NotFound);
+    assert_eq!(refuse("GET", "/v2/a/blobs/latest"), RegistryError::Digest);
+    assert_eq!(refuse("GET", "/v2/a/blobs/"), RegistryError::NotFound);
 }
 
 #[test]
@@ -507,14 +510,18 @@ fn other_spellings_redirect_get_and_head_only() {
             assert_eq!((operation.action(), &location), (action, &plain));
         }
         for name in ["POST", "PUT", "DELETE", "OPTIONS", "FOO"] {
-            assert_eq!(refuse(name, &target), Invalid::NotFound, "{name} {target}");
+            assert_eq!(
+                refuse(name, &target),
+                RegistryError::NotFound,
+                "{name} {target}"
+            );
         }
     }
     assert!(matches!(
         refuse("GET", "/v2/Bad/tags/list/"),
-        Invalid::Name(_)
+        RegistryError::Name(_)
     ));
-    assert!(matches!(refuse("GET", "/v2?a;b"), Invalid::Query(_)));
+    assert!(matches!(refuse("GET", "/v2?a;b"), RegistryError::Query(_)));
 }
 
 #[test]
@@ -603,17 +610,17 @@ fn mount_outside_the_grammar_is_refused() {
     ] {
         let target = format!("/v2/a/blobs/uploads/?mount={}&from={from}", digest());
         assert!(
-            matches!(refuse("POST", &target), Invalid::Name(_)),
+            matches!(refuse("POST", &target), RegistryError::Name(_)),
             "{from}"
         );
     }
     assert_eq!(
         refuse("POST", "/v2/a/blobs/uploads/?mount=x&from=b"),
-        Invalid::Digest
+        RegistryError::Digest
     );
     assert_eq!(
         refuse("PUT", "/v2/a/blobs/uploads/u?digest=sha256:x"),
-        Invalid::Digest
+        RegistryError::Digest
     );
 }
 
@@ -650,7 +657,7 @@ fn ambiguous_queries_are_refused() {
     for query in cases {
         let target = format!("/v2/a/blobs/uploads/?{}", query.replace('D', &digest()));
         assert!(
-            matches!(refuse("POST", &target), Invalid::Query(_)),
+            matches!(refuse("POST", &target), RegistryError::Query(_)),
             "{query:?}"
         );
     }
@@ -752,7 +759,7 @@ fn a_list_goes_on_where_its_link_says() {
         );
     }
     let twice = refuse("GET", "/v2/a/tags/list?next=a&next=b");
-    assert!(matches!(twice, Invalid::Query(_)), "{twice}");
+    assert!(matches!(twice, RegistryError::Query(_)), "{twice}");
     // Not on what is no list.
     let manifest = accept("GET", "/v2/a/manifests/x?next=y");
     assert_eq!(manifest.target(), "/v2/a/manifests/x");
@@ -777,16 +784,16 @@ fn a_push_by_digest_may_set_tags() {
     ] {
         let invalid = refuse("PUT", &format!("{path}?{query}"));
         assert!(
-            matches!(invalid, Invalid::Tag | Invalid::Query(_)),
+            matches!(invalid, RegistryError::Tag | RegistryError::Query(_)),
             "{query}: {invalid}"
         );
     }
     let tags = |count: usize| format!("{path}?{}", vec!["tag=x"; count].join("&"));
     accept("PUT", &tags(64));
-    assert_eq!(refuse("PUT", &tags(65)), Invalid::TooManyTags);
+    assert_eq!(refuse("PUT", &tags(65)), RegistryError::TooManyTags);
     // A push by tag would lose them.
     let by_tag = refuse("PUT", "/v2/a/manifests/v1?tag=v2");
-    assert!(matches!(by_tag, Invalid::Query(_)), "{by_tag}");
+    assert!(matches!(by_tag, RegistryError::Query(_)), "{by_tag}");
     // A read sets none.
     for (name, target) in [
         ("GET", path.as_str()),

@@ -11,7 +11,7 @@ use crate::admin::Admin;
 use crate::config;
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::shell_word;
-use crate::listen::{Ending, UnixSocket};
+use crate::listen::{OnClose, UnixSocket};
 
 /// None, bound, or accepting. Dropped, it accepts no more, and its file goes.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct AdminSocket {
     path: Option<PathBuf>,
     /// Bound to the path and not yet accepting.
     bound: Option<(PathBuf, UnixSocket)>,
-    stop: Option<oneshot::Sender<Ending>>,
+    stop: Option<oneshot::Sender<OnClose>>,
 }
 
 impl AdminSocket {
@@ -78,7 +78,7 @@ impl AdminSocket {
     pub(super) fn leave(&mut self) {
         if let Some(stop) = self.stop.take() {
             // One that failed has said so.
-            let _ = stop.send(Ending::Leave);
+            let _ = stop.send(OnClose::Leave);
         }
     }
 }

@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use crate::snapshot::SiteCertificate;
 use crate::snapshot::certificates::{KEPT, Source};
 use crate::tls::certs::Warning;
-use crate::tls::live::{Event, LivePair};
-use crate::tls::shown::Shown;
+use crate::tls::live::{CertEvent, ReloadingCert};
+use crate::tls::shown::CertSlot;
 
 /// Looks at each pair of files once, however many sites share it, and at the age of what is shown.
 pub(super) fn look_at_all(all: &[SiteCertificate], now: OffsetDateTime) {
-    let mut seen: Vec<&Arc<Shown>> = Vec::new();
+    let mut seen: Vec<&Arc<CertSlot>> = Vec::new();
     for certificate in all {
         let shown = certificate.shown();
         if seen.iter().any(|known| Arc::ptr_eq(known, shown)) {
@@ -30,10 +30,14 @@ pub(super) fn look_at_all(all: &[SiteCertificate], now: OffsetDateTime) {
     }
 }
 
-fn tell<'a>(live: &LivePair, event: Event, sharing: impl Iterator<Item = &'a SiteCertificate>) {
+fn tell<'a>(
+    live: &ReloadingCert,
+    event: CertEvent,
+    sharing: impl Iterator<Item = &'a SiteCertificate>,
+) {
     match event {
-        Event::Unchanged => {}
-        Event::Renewed(warnings) => {
+        CertEvent::Unchanged => {}
+        CertEvent::Renewed(warnings) => {
             let pair = live.shown().current();
             tracing::info!(
                 path = %live.cert().display(),
@@ -44,10 +48,10 @@ fn tell<'a>(live: &LivePair, event: Event, sharing: impl Iterator<Item = &'a Sit
             warn(warnings);
             sharing.for_each(|site| warn(site.uncovered()));
         }
-        Event::Failed(error) => {
+        CertEvent::Failed(error) => {
             tracing::error!("{error}; {KEPT}");
         }
-        Event::Recovered => {
+        CertEvent::Recovered => {
             tracing::info!(path = %live.cert().display(), "certificate and key can be used again");
         }
     }

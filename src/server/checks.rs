@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use crate::admin::Gate;
+use crate::admin::ServerState;
 
 /// Runs the first check of every endpoint, for [`FIRST`] at most. A process that takes over from another one does so before
 /// it serves: the other one serves meanwhile, and the new one is ready as soon as it is asked.
-pub(super) async fn first(gate: &Gate) {
+pub(super) async fn first(gate: &ServerState) {
     let mut checks = JoinSet::new();
     for route in gate.snapshot().service.sites.routes() {
         for check in route.forward.upstream().due_checks(Instant::now()) {
@@ -24,7 +24,7 @@ pub(super) async fn first(gate: &Gate) {
 }
 
 /// Never returns. Dropped, it ends the checks under way.
-pub(super) async fn run(gate: &Gate) {
+pub(super) async fn run(gate: &ServerState) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut checks = JoinSet::new();

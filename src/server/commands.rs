@@ -9,21 +9,21 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::reload::Reloading;
-use super::upgrade::{Successor, Upgrading};
+use super::upgrade::{SuccessorProcess, UpgradeState};
 use super::{Command, Server, checks, orders};
 
 /// What is going on beside serving.
 #[derive(Default)]
-pub(super) struct Underway {
+pub(super) struct BackgroundTasks {
     pub(super) reloading: Reloading,
-    pub(super) upgrading: Upgrading,
+    pub(super) upgrading: UpgradeState,
     pub(super) watchdog: Option<JoinHandle<()>>,
 }
 
 /// Why the gate no longer accepts.
 pub(super) enum End {
     Stopped,
-    Succeeded(Successor),
+    Succeeded(SuccessorProcess),
 }
 
 impl Server {
@@ -31,7 +31,7 @@ impl Server {
     pub(super) async fn obey(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
-        underway: &mut Underway,
+        underway: &mut BackgroundTasks,
     ) -> End {
         let mut tick = tokio::time::interval(TICK);
         let gate = Arc::clone(&self.gate);

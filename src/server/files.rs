@@ -13,7 +13,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::certificates;
-use crate::admin::Gate;
+use crate::admin::ServerState;
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::{Change, Event, LiveUsers};
 use crate::snapshot::passwords::{KEPT, remarks};
@@ -27,7 +27,7 @@ pub(super) struct Files {
 
 impl Files {
     /// Fails when the system gives no thread.
-    pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Self> {
+    pub(super) fn start(gate: &Arc<ServerState>) -> io::Result<Self> {
         // A thread that is stuck must not keep a server alive that has ended.
         let gate = Arc::downgrade(gate);
         Self::every(INTERVAL, move || look_at_all(&gate))
@@ -51,7 +51,7 @@ fn run(ended: &Receiver<()>, interval: Duration, look: impl Fn()) {
     }
 }
 
-fn look_at_all(gate: &Weak<Gate>) {
+fn look_at_all(gate: &Weak<ServerState>) {
     let Some(gate) = gate.upgrade() else {
         return;
     };

@@ -6,14 +6,14 @@ use crate::config::{Config, Log};
 
 /// Settings that only a start can change.
 #[derive(Debug)]
-pub(super) struct Fixed {
+pub(super) struct StartupSettings {
     workers: usize,
     connections: usize,
     connections_per_client: usize,
     log: Log,
 }
 
-impl Fixed {
+impl StartupSettings {
     pub(super) fn of(config: &Config) -> Self {
         Self {
             workers: config.listen.workers,

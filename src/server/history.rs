@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::Gate;
 use crate::admin::History;
+use crate::admin::ServerState;
 
 /// Never returns.
-pub(super) async fn run(gate: Arc<Gate>) {
+pub(super) async fn run(gate: Arc<ServerState>) {
     let mut tick = tokio::time::interval(History::TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

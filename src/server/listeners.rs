@@ -6,20 +6,20 @@ use std::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::admin_socket::AdminSocket;
-use super::sockets::{Address, Scheme, Socket, State, bind_all, wanted};
+use super::sockets::{Address, ListenerState, Scheme, Socket, bind_all, wanted};
 use super::workers::Dispatcher;
 use crate::addr::PeerAddr;
 use crate::admin::Admin;
 use crate::config::Listen;
 use crate::config::problem::Problems;
-use crate::listen::{Ending, Inherited, Listener, Slot, Slots};
+use crate::listen::{ConnectionLimit, ConnectionPermit, InheritedSockets, Listener, OnClose};
 
 /// Sockets that are bound, and not served yet.
 #[derive(Debug)]
 pub(super) struct Bound {
     sockets: Vec<Socket>,
     file: AdminSocket,
-    spare: Inherited,
+    spare: InheritedSockets,
 }
 
 /// Sockets, and what serves their connections.
@@ -29,8 +29,8 @@ pub(super) struct Listeners {
     /// The admin listener, where it is a file.
     file: AdminSocket,
     /// Passed to the process, and named by no configuration yet.
-    spare: Inherited,
-    slots: Slots,
+    spare: InheritedSockets,
+    slots: ConnectionLimit,
     dispatcher: Dispatcher,
     admin: Admin,
 }
@@ -39,7 +39,7 @@ impl Listeners {
     /// Takes what is inherited and binds the rest, or reports each that cannot be.
     pub(super) fn bind(
         listen: &Listen,
-        mut inherited: Inherited,
+        mut inherited: InheritedSockets,
         problems: &mut Problems,
     ) -> Option<Bound> {
         let file = AdminSocket::bind(&listen.admin, problems);
@@ -81,13 +81,14 @@ impl Listeners {
         self.file.accept(&self.admin);
         let (slots, dispatcher, admin) = (&self.slots, &self.dispatcher, &self.admin);
         for socket in &mut self.sockets {
-            if !matches!(socket.state, State::Bound(_)) {
+            if !matches!(socket.state, ListenerState::Bound(_)) {
                 continue;
             }
             let (stop, stopped) = oneshot::channel();
             let (ended, end) = oneshot::channel();
-            let before = std::mem::replace(&mut socket.state, State::Accepting { stop, end });
-            if let State::Bound(listener) = before {
+            let before =
+                std::mem::replace(&mut socket.state, ListenerState::Accepting { stop, end });
+            if let ListenerState::Bound(listener) = before {
                 let accepting = match socket.wanted.scheme {
                     Scheme::Admin => Accepting::Admin(admin.clone()),
                     scheme => Accepting::Clients(slots.clone(), dispatcher.clone(), scheme),
@@ -139,7 +140,7 @@ impl Listeners {
     fn release(&mut self, socket: Socket) {
         let ending = socket.ending();
         socket.state.end(ending);
-        if ending == Ending::Leave {
+        if ending == OnClose::Leave {
             let words = socket.wanted.binding.to_string();
             self.spare.add(words, socket.duplicate);
         }
@@ -163,14 +164,19 @@ impl Listeners {
     pub(super) async fn hand_over(&mut self) {
         self.file.leave();
         for socket in std::mem::take(&mut self.sockets) {
-            socket.state.finish(Ending::Empty).await;
+            socket.state.finish(OnClose::Empty).await;
         }
     }
 }
 
 impl Bound {
     /// Adds what serves the connections.
-    pub(super) fn with(self, slots: Slots, dispatcher: Dispatcher, admin: Admin) -> Listeners {
+    pub(super) fn with(
+        self,
+        slots: ConnectionLimit,
+        dispatcher: Dispatcher,
+        admin: Admin,
+    ) -> Listeners {
         Listeners {
             sockets: self.sockets,
             file: self.file,
@@ -184,21 +190,21 @@ impl Bound {
 
 /// What becomes of the connections of a socket.
 enum Accepting {
-    Clients(Slots, Dispatcher, Scheme),
+    Clients(ConnectionLimit, Dispatcher, Scheme),
     Admin(Admin),
 }
 
 impl Accepting {
-    async fn run(self, listener: Listener, stop: oneshot::Receiver<Ending>) {
+    async fn run(self, listener: Listener, stop: oneshot::Receiver<OnClose>) {
         let accepted = match self {
             Self::Clients(slots, dispatcher, scheme) => {
-                let handle = |stream: TcpStream, peer: PeerAddr, slot: Slot| {
+                let handle = |stream: TcpStream, peer: PeerAddr, slot: ConnectionPermit| {
                     dispatcher.dispatch(stream, peer, slot, scheme);
                 };
                 listener.accept(slots, stop, handle).await
             }
             Self::Admin(admin) => {
-                let handle = |stream: TcpStream, peer: PeerAddr, slot: Slot| {
+                let handle = |stream: TcpStream, peer: PeerAddr, slot: ConnectionPermit| {
                     admin.serve_tcp(stream, peer, slot);
                 };
                 listener.accept(admin.slots(), stop, handle).await

@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use tokio::time::MissedTickBehavior;
 
 use crate::acme::Renewals;
-use crate::admin::Gate;
+use crate::admin::ServerState;
 
 /// Never returns. Dropped, it ends the orders under way.
-pub(super) async fn run(gate: &Gate) {
+pub(super) async fn run(gate: &ServerState) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renewals = Renewals::default();

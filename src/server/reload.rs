@@ -15,10 +15,10 @@ use super::Server;
 use super::supervision::first_words;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
-use crate::snapshot::{Purpose, Snapshot};
+use crate::snapshot::{BuildMode, Snapshot};
 
 /// Who waits for a verdict.
-pub(super) type Asker = oneshot::Sender<Result<(), Problems>>;
+pub(super) type ReplySender = oneshot::Sender<Result<(), Problems>>;
 
 /// What a reload comes to when nothing is wrong.
 #[derive(Debug)]
@@ -32,19 +32,19 @@ pub(super) struct Built {
 #[derive(Debug, Default)]
 pub(super) struct Reloading {
     is_asked: bool,
-    askers: Vec<Asker>,
+    askers: Vec<ReplySender>,
     building: Option<Building>,
 }
 
 #[derive(Debug)]
 struct Building {
     task: JoinHandle<Result<Built, Problems>>,
-    askers: Vec<Asker>,
+    askers: Vec<ReplySender>,
 }
 
 impl Reloading {
     /// Whoever asks while one is being built gets the next one: his change may have come too late for it.
-    pub(super) fn ask(&mut self, asker: Option<Asker>) {
+    pub(super) fn ask(&mut self, asker: Option<ReplySender>) {
         self.is_asked = true;
         self.askers.extend(asker);
     }
@@ -64,7 +64,7 @@ impl Reloading {
     }
 
     /// What was built, and who waits for the verdict; never when nothing is being built.
-    pub(super) async fn built(&mut self) -> (Result<Built, Problems>, Vec<Asker>) {
+    pub(super) async fn built(&mut self) -> (Result<Built, Problems>, Vec<ReplySender>) {
         let Some(building) = &mut self.building else {
             return pending().await;
         };
@@ -134,7 +134,7 @@ fn build(file: &std::path::Path, workers: usize, old: &Snapshot) -> Result<Built
     };
     let written = config.listen.workers;
     config.listen.workers = workers;
-    let snapshot = Snapshot::build(&config, Some(old), Purpose::Serve, &mut problems);
+    let snapshot = Snapshot::build(&config, Some(old), BuildMode::Serve, &mut problems);
     config.listen.workers = written;
     match snapshot {
         Some(snapshot) => Ok(Built {

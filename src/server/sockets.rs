@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::config::Listen;
 use crate::config::problem::{Problem, Problems};
-use crate::listen::{Binding, Ending, Inherited, Listener};
+use crate::listen::{InheritedSockets, ListenAddr, Listener, OnClose};
 
 /// What is spoken on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,31 +37,31 @@ pub struct Address {
 
 /// One entry of the configuration: a reload compares these.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct ListenerSpec {
     pub(super) scheme: Scheme,
-    pub(super) binding: Binding,
+    pub(super) binding: ListenAddr,
 }
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) wanted: Wanted,
+    pub(super) wanted: ListenerSpec,
     pub(super) address: Address,
     /// The same socket once more: what a successor gets, and what stays of an inherited one.
     pub(super) duplicate: TcpListener,
-    pub(super) state: State,
+    pub(super) state: ListenerState,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum ListenerState {
     Bound(Listener),
     Accepting {
-        stop: oneshot::Sender<Ending>,
+        stop: oneshot::Sender<OnClose>,
         end: oneshot::Receiver<()>,
     },
 }
 
 impl Socket {
-    fn new(wanted: &Wanted, listener: Listener) -> io::Result<Self> {
+    fn new(wanted: &ListenerSpec, listener: Listener) -> io::Result<Self> {
         let address = Address {
             scheme: wanted.scheme,
             address: listener.address()?,
@@ -70,20 +70,20 @@ impl Socket {
             wanted: wanted.clone(),
             address,
             duplicate: listener.duplicate()?,
-            state: State::Bound(listener),
+            state: ListenerState::Bound(listener),
         })
     }
 
-    pub(super) fn ending(&self) -> Ending {
+    pub(super) fn ending(&self) -> OnClose {
         match self.wanted.binding {
-            Binding::Address(_) => Ending::Empty,
-            Binding::Named(_) => Ending::Leave,
+            ListenAddr::Address(_) => OnClose::Empty,
+            ListenAddr::Named(_) => OnClose::Leave,
         }
     }
 }
 
-impl State {
-    pub(super) fn end(self, ending: Ending) -> Option<oneshot::Receiver<()>> {
+impl ListenerState {
+    pub(super) fn end(self, ending: OnClose) -> Option<oneshot::Receiver<()>> {
         let Self::Accepting { stop, end } = self else {
             return None;
         };
@@ -93,7 +93,7 @@ impl State {
     }
 
     /// Ends, and waits for it: a connection that is handed to a worker which drains would be lost.
-    pub(super) async fn finish(self, ending: Ending) {
+    pub(super) async fn finish(self, ending: OnClose) {
         if let Some(end) = self.end(ending) {
             // Only a listener that is stuck needs the limit, and one that failed has no end to tell.
             let _ = timeout(LAST_ONES, end).await;
@@ -111,11 +111,11 @@ impl fmt::Display for Address {
     }
 }
 
-pub(super) fn wanted(listen: &Listen) -> Vec<Wanted> {
-    let all = |scheme, bindings: &[Binding]| -> Vec<Wanted> {
+pub(super) fn wanted(listen: &Listen) -> Vec<ListenerSpec> {
+    let all = |scheme, bindings: &[ListenAddr]| -> Vec<ListenerSpec> {
         bindings
             .iter()
-            .map(|binding| Wanted {
+            .map(|binding| ListenerSpec {
                 scheme,
                 binding: binding.clone(),
             })
@@ -132,10 +132,10 @@ pub(super) fn wanted(listen: &Listen) -> Vec<Wanted> {
 
 /// `own` is what the gate holds already.
 pub(super) fn bind_all(
-    wanted: &[Wanted],
-    own: &[Wanted],
+    wanted: &[ListenerSpec],
+    own: &[ListenerSpec],
     listen: &Listen,
-    inherited: &mut Inherited,
+    inherited: &mut InheritedSockets,
     problems: &mut Problems,
 ) -> Option<Vec<Socket>> {
     let mut sockets = Vec::new();
@@ -152,7 +152,7 @@ pub(super) fn bind_all(
     if !complete {
         // What was passed to the process is still there for the next configuration.
         for socket in sockets {
-            if let Binding::Named(_) = socket.wanted.binding {
+            if let ListenAddr::Named(_) = socket.wanted.binding {
                 inherited.add(socket.wanted.binding.to_string(), socket.duplicate);
             }
         }
@@ -161,12 +161,17 @@ pub(super) fn bind_all(
     Some(sockets)
 }
 
-fn unbound(wanted: &Wanted, error: &io::Error, own: &[Wanted], inherited: &Inherited) -> Problem {
+fn unbound(
+    wanted: &ListenerSpec,
+    error: &io::Error,
+    own: &[ListenerSpec],
+    inherited: &InheritedSockets,
+) -> Problem {
     let problem = Problem::error(
         None,
         format!("cannot listen on {}: {error}", wanted.binding),
     );
-    if let Binding::Named(_) = wanted.binding {
+    if let ListenAddr::Named(_) = wanted.binding {
         let names: Vec<_> = inherited.names().collect();
         let passed = match names.as_slice() {
             [] => "none that is free was passed".to_owned(),
@@ -183,8 +188,8 @@ fn unbound(wanted: &Wanted, error: &io::Error, own: &[Wanted], inherited: &Inher
             .fix("restart the gate");
     }
     match wanted.binding {
-        Binding::Address(address) => problem.fix(bind_remedy(address, error)),
-        Binding::Named(_) => problem,
+        ListenAddr::Address(address) => problem.fix(bind_remedy(address, error)),
+        ListenAddr::Named(_) => problem,
     }
 }
 
@@ -229,7 +234,11 @@ fn unspecified(address: SocketAddr) -> IpAddr {
 }
 
 /// `[::]:443` alone takes IPv4 as well; beside an IPv4 address with the same port it must not.
-fn bind(wanted: &Wanted, listen: &Listen, inherited: &mut Inherited) -> io::Result<Vec<Socket>> {
+fn bind(
+    wanted: &ListenerSpec,
+    listen: &Listen,
+    inherited: &mut InheritedSockets,
+) -> io::Result<Vec<Socket>> {
     let passed = inherited.take(&wanted.binding);
     if !passed.is_empty() {
         let sockets = passed
@@ -237,7 +246,7 @@ fn bind(wanted: &Wanted, listen: &Listen, inherited: &mut Inherited) -> io::Resu
             .map(|socket| Socket::new(wanted, Listener::inherit(socket)?));
         return sockets.collect();
     }
-    let Binding::Address(address) = wanted.binding else {
+    let ListenAddr::Address(address) = wanted.binding else {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
             "there is no such socket",
@@ -261,12 +270,12 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_bound_has_one_remedy_for_its_cause() {
         let said = |address: &str, errno: Errno| {
-            let wanted = Wanted {
+            let wanted = ListenerSpec {
                 scheme: Scheme::Https,
-                binding: Binding::Address(address.parse().unwrap()),
+                binding: ListenAddr::Address(address.parse().unwrap()),
             };
             let error = io::Error::from(errno);
-            let problem = unbound(&wanted, &error, &[], &Inherited::default());
+            let problem = unbound(&wanted, &error, &[], &InheritedSockets::default());
             problem.remedy.unwrap()
         };
         let cases = [

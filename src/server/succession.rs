@@ -3,12 +3,12 @@
 //! Part of `server`; how the two processes talk is known in `upgrade`.
 
 use super::Server;
-use super::commands::Underway;
+use super::commands::BackgroundTasks;
 use super::supervision::Supervision;
-use super::upgrade::{Estate, Successor};
+use super::upgrade::{HandoverPayload, SuccessorProcess};
 
 impl Server {
-    pub(super) fn upgrade(&self, underway: &mut Underway) {
+    pub(super) fn upgrade(&self, underway: &mut BackgroundTasks) {
         if underway.upgrading.is_running() {
             return tracing::info!("an upgrade is under way already");
         }
@@ -24,8 +24,8 @@ impl Server {
         }
     }
 
-    fn estate(&self) -> std::io::Result<Estate> {
-        Ok(Estate {
+    fn estate(&self) -> std::io::Result<HandoverPayload> {
+        Ok(HandoverPayload {
             sockets: self.listeners.duplicates()?,
             pid_file: self.supervision.pid_file_duplicate()?,
         })
@@ -38,7 +38,7 @@ impl Server {
         manager.status(&format!("{serving}; the last upgrade failed: {why}"));
     }
 
-    pub(super) async fn hand_over(&mut self, successor: &Successor) {
+    pub(super) async fn hand_over(&mut self, successor: &SuccessorProcess) {
         tracing::info!(pid = successor.pid, "the new process serves");
         self.supervision.manager.main_pid(successor.pid);
         // Nothing more is said: another process is the service. Its lock came with the descriptor.

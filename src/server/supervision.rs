@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crate::config::problem::Problems;
 use crate::pid_file::PidFile;
-use crate::systemd::Manager;
+use crate::systemd::SystemdNotifier;
 
 /// The manager and the pid file, where there are any.
 #[derive(Debug, Default)]
 pub(super) struct Supervision {
-    pub(super) manager: Manager,
+    pub(super) manager: SystemdNotifier,
     pub(super) pid_file: Option<PidFile>,
 }
 

@@ -22,18 +22,18 @@ use rustix::net::{
 };
 use tokio::sync::oneshot;
 
-use crate::listen::Inherited;
+use crate::listen::InheritedSockets;
 
 /// How this process was started.
 #[derive(Clone, Debug)]
-pub struct Start {
+pub struct LaunchCommand {
     program: PathBuf,
     arguments: Vec<OsString>,
 }
 
 /// What is handed over.
 #[derive(Debug)]
-pub(super) struct Estate {
+pub(super) struct HandoverPayload {
     pub(super) sockets: Vec<(String, TcpListener)>,
     /// The locked pid file, and where it is.
     pub(super) pid_file: Option<(PathBuf, OwnedFd)>,
@@ -41,28 +41,28 @@ pub(super) struct Estate {
 
 /// An upgrade that runs, if one does.
 #[derive(Debug, Default)]
-pub(super) struct Upgrading {
-    outcome: Option<oneshot::Receiver<Result<Successor, String>>>,
+pub(super) struct UpgradeState {
+    outcome: Option<oneshot::Receiver<Result<SuccessorProcess, String>>>,
 }
 
 /// A process that is ready to go on.
 #[derive(Debug)]
-pub(super) struct Successor {
+pub(super) struct SuccessorProcess {
     pub(super) pid: u32,
     channel: OwnedFd,
 }
 
 /// What a successor got.
 #[derive(Debug)]
-pub struct Handover {
+pub struct HandoverReceiver {
     channel: OwnedFd,
     /// The sockets.
-    pub inherited: Inherited,
+    pub inherited: InheritedSockets,
     /// The locked pid file, and where it is.
     pub pid_file: Option<(PathBuf, OwnedFd)>,
 }
 
-impl Start {
+impl LaunchCommand {
     /// By the path that was used, not by the file behind it: a package replaces the file, a link may lead elsewhere
     /// by then.
     ///
@@ -95,13 +95,17 @@ impl Start {
     }
 }
 
-impl Upgrading {
+impl UpgradeState {
     pub(super) fn is_running(&self) -> bool {
         self.outcome.is_some()
     }
 
     /// Starts the successor and talks to it, on a thread of its own.
-    pub(super) fn begin(&mut self, start: Start, estate: Estate) -> io::Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        start: LaunchCommand,
+        estate: HandoverPayload,
+    ) -> io::Result<()> {
         let (tell, outcome) = oneshot::channel();
         std::thread::Builder::new()
             .name("tidegate-upgrade".to_owned())
@@ -114,7 +118,7 @@ impl Upgrading {
     }
 
     /// Who succeeds, or why nobody does; never when no upgrade runs.
-    pub(super) async fn outcome(&mut self) -> Result<Successor, String> {
+    pub(super) async fn outcome(&mut self) -> Result<SuccessorProcess, String> {
         let Some(outcome) = &mut self.outcome else {
             return pending().await;
         };
@@ -124,14 +128,14 @@ impl Upgrading {
     }
 }
 
-impl Successor {
+impl SuccessorProcess {
     /// It is the service from now on.
     pub(super) fn go(&self) -> io::Result<()> {
         send(&self.channel, "go", None)
     }
 }
 
-fn succeed(start: &Start, estate: &Estate) -> Result<Successor, String> {
+fn succeed(start: &LaunchCommand, estate: &HandoverPayload) -> Result<SuccessorProcess, String> {
     let (channel, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -144,7 +148,7 @@ fn succeed(start: &Start, estate: &Estate) -> Result<Successor, String> {
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", start.program.display()))?;
     match introduce(&channel, estate) {
-        Ok(()) => Ok(Successor {
+        Ok(()) => Ok(SuccessorProcess {
             pid: child.id(),
             channel,
         }),
@@ -153,7 +157,7 @@ fn succeed(start: &Start, estate: &Estate) -> Result<Successor, String> {
 }
 
 /// Gives everything, and waits until the successor has made something of it.
-fn introduce(channel: &OwnedFd, estate: &Estate) -> Result<(), String> {
+fn introduce(channel: &OwnedFd, estate: &HandoverPayload) -> Result<(), String> {
     let give = || -> io::Result<String> {
         set_socket_timeout(channel, Timeout::Recv, Some(PATIENCE))?;
         for (words, socket) in &estate.sockets {
@@ -186,7 +190,7 @@ fn end(child: &mut Child) -> String {
     }
 }
 
-impl Handover {
+impl HandoverReceiver {
     /// What the process that started this one hands over; nothing when it was started otherwise.
     ///
     /// # Errors
@@ -199,7 +203,7 @@ impl Handover {
         set_socket_timeout(&channel, Timeout::Recv, Some(PATIENCE))?;
         let mut handover = Self {
             channel,
-            inherited: Inherited::default(),
+            inherited: InheritedSockets::default(),
             pid_file: None,
         };
         loop {

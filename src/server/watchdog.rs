@@ -11,13 +11,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::workers::Workers;
-use crate::systemd::Manager;
+use crate::systemd::SystemdNotifier;
 
 /// A worker's count; dropped with the worker, which then is no longer waited for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pulse(Arc<AtomicU64>);
+pub(super) struct Heartbeat(Arc<AtomicU64>);
 
-impl Pulse {
+impl Heartbeat {
     /// Counts until dropped; needs the worker's runtime.
     pub(super) async fn beat(self, every: Duration) {
         let mut ticks = ticks(every);
@@ -37,13 +37,13 @@ impl Pulse {
 }
 
 /// Starts watching, where the manager asks for it; needs a runtime.
-pub(super) fn start(manager: Manager, workers: &Workers) -> Option<JoinHandle<()>> {
+pub(super) fn start(manager: SystemdNotifier, workers: &Workers) -> Option<JoinHandle<()>> {
     let within = manager.watchdog()?;
     Some(tokio::spawn(watch(manager, within, workers.pulses())))
 }
 
 /// Runs until dropped. Two messages within `within`, as sd_watchdog_enabled(3) asks for.
-async fn watch(manager: Manager, within: Duration, pulses: Vec<Pulse>) {
+async fn watch(manager: SystemdNotifier, within: Duration, pulses: Vec<Heartbeat>) {
     let mut ticks = ticks(within / 2);
     let mut seen = vec![None; pulses.len()];
     loop {
@@ -63,7 +63,7 @@ pub(super) fn beat_interval(within: Duration) -> Duration {
     within / 8
 }
 
-fn all_alive(pulses: &[Pulse], seen: &mut [Option<u64>]) -> bool {
+fn all_alive(pulses: &[Heartbeat], seen: &mut [Option<u64>]) -> bool {
     let mut all = true;
     for (pulse, seen) in pulses.iter().zip(seen) {
         let now = Some(pulse.count());
@@ -88,7 +88,11 @@ mod tests {
 
     #[test]
     fn one_that_stands_still_is_seen_and_one_that_ended_is_not_missed() {
-        let (running, stuck, ended) = (Pulse::default(), Pulse::default(), Pulse::default());
+        let (running, stuck, ended) = (
+            Heartbeat::default(),
+            Heartbeat::default(),
+            Heartbeat::default(),
+        );
         let _tasks = (running.clone(), stuck.clone());
         let _made = ended.clone();
         let pulses = [running.clone(), stuck.clone(), ended];

@@ -14,11 +14,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::sockets::Scheme;
-use super::watchdog::{Pulse, beat_interval};
+use super::watchdog::{Heartbeat, beat_interval};
 use crate::addr::PeerAddr;
-use crate::admin::Gate;
-use crate::connection::{self, Answer, Arrival, Drain, Drainer, Exchange, Terms};
-use crate::listen::Slot;
+use crate::admin::ServerState;
+use crate::connection::{
+    self, AcceptedConnection, ConnectionContext, IncomingRequest, ResponseFuture, ShutdownSignal,
+    ShutdownTrigger,
+};
+use crate::listen::ConnectionPermit;
 
 /// All workers.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub(super) struct Dispatcher {
 struct Worker {
     queue: mpsc::UnboundedSender<Accepted>,
     open: Arc<AtomicUsize>,
-    pulse: Pulse,
+    pulse: Heartbeat,
 }
 
 /// A connection on its way to a worker.
@@ -47,22 +50,22 @@ struct Accepted {
     stream: TcpStream,
     peer: PeerAddr,
     scheme: Scheme,
-    counted: Counted,
+    counted: ConnectionGuard,
 }
 
 /// One connection of one worker, and its slot, until dropped.
 #[derive(Debug)]
-struct Counted {
+struct ConnectionGuard {
     open: Arc<AtomicUsize>,
-    slot: Slot,
+    slot: ConnectionPermit,
 }
 
 impl Workers {
     /// Starts `count` threads.
     pub(super) fn start(
         count: usize,
-        gate: &Arc<Gate>,
-        drainer: &Drainer,
+        gate: &Arc<ServerState>,
+        drainer: &ShutdownTrigger,
         watchdog: Option<Duration>,
     ) -> io::Result<Self> {
         let cut = watch::Sender::new(false);
@@ -71,7 +74,7 @@ impl Workers {
         let mut workers = Vec::new();
         for number in 0..count {
             let (queue, accepted) = mpsc::unbounded_channel();
-            let serving = Serving {
+            let serving = WorkerContext {
                 number,
                 gate: Arc::clone(gate),
                 drain: drainer.listen(),
@@ -80,7 +83,7 @@ impl Workers {
                 .enable_all()
                 .build()?;
             let (mut told, finished) = (cut.subscribe(), finished.clone());
-            let pulse = Pulse::default();
+            let pulse = Heartbeat::default();
             let beating = watchdog.map(|within| pulse.clone().beat(beat_interval(within)));
             std::thread::Builder::new()
                 .name(format!("tidegate-{number}"))
@@ -123,7 +126,7 @@ impl Workers {
     }
 
     /// What shows that they make progress, where a watchdog is asked for.
-    pub(super) fn pulses(&self) -> Vec<Pulse> {
+    pub(super) fn pulses(&self) -> Vec<Heartbeat> {
         let pulses = self.workers.iter().map(|worker| worker.pulse.clone());
         pulses.collect()
     }
@@ -149,14 +152,20 @@ impl Workers {
 
 impl Dispatcher {
     /// Gives a connection to the worker with the fewest.
-    pub(super) fn dispatch(&self, stream: TcpStream, peer: PeerAddr, slot: Slot, scheme: Scheme) {
+    pub(super) fn dispatch(
+        &self,
+        stream: TcpStream,
+        peer: PeerAddr,
+        slot: ConnectionPermit,
+        scheme: Scheme,
+    ) {
         let idlest = self
             .workers
             .iter()
             .min_by_key(|worker| worker.open.load(Ordering::Relaxed));
         if let Some(worker) = idlest {
             worker.open.fetch_add(1, Ordering::Relaxed);
-            let counted = Counted {
+            let counted = ConnectionGuard {
                 open: Arc::clone(&worker.open),
                 slot,
             };
@@ -171,7 +180,7 @@ impl Dispatcher {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -179,13 +188,13 @@ impl Drop for Counted {
 
 /// What a worker's connections share.
 #[derive(Clone)]
-struct Serving {
+struct WorkerContext {
     number: usize,
-    gate: Arc<Gate>,
-    drain: Drain,
+    gate: Arc<ServerState>,
+    drain: ShutdownSignal,
 }
 
-impl Serving {
+impl WorkerContext {
     /// Serves until the gate drains and the last connection is closed.
     async fn run(self, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
         let mut connections = JoinSet::new();
@@ -222,7 +231,7 @@ impl Serving {
         // A connection may outlive many reloads; what they replaced must not.
         drop(snapshot);
         let (gate, drain) = (Arc::clone(&self.gate), self.drain.clone());
-        let Ok(mut arrival) = Arrival::new(stream, peer, settings.handshake) else {
+        let Ok(mut arrival) = AcceptedConnection::new(stream, peer, settings.handshake) else {
             return;
         };
         if is_balancer {
@@ -234,7 +243,7 @@ impl Serving {
                 return;
             }
         }
-        let terms = Terms {
+        let terms = ConnectionContext {
             settings: &settings,
             budget: gate.budget(),
             early_responses: gate.early_responses(),
@@ -255,15 +264,15 @@ impl Serving {
     }
 
     /// Each request is answered by the snapshot that is current when it begins.
-    fn over_tls(self) -> impl connection::Service {
-        move |exchange: Exchange| -> Answer {
+    fn over_tls(self) -> impl connection::Handler {
+        move |exchange: IncomingRequest| -> ResponseFuture {
             let (snapshot, number) = (self.gate.snapshot(), self.number);
             Box::pin(async move { Ok(snapshot.service.answer(number, exchange).await) })
         }
     }
 
-    fn over_http(self) -> impl connection::Service {
-        move |exchange: Exchange| -> Answer {
+    fn over_http(self) -> impl connection::Handler {
+        move |exchange: IncomingRequest| -> ResponseFuture {
             let snapshot = self.gate.snapshot();
             Box::pin(async move { Ok(snapshot.service.answer_plain(exchange).await) })
         }

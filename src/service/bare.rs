@@ -6,12 +6,12 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::body::Body;
-use crate::refusal::Refusal;
+use crate::refusal::Rejection;
 
 /// What a route without an upstream says to everyone.
-pub(super) fn respond(status: StatusCode) -> Result<Response<Body>, Refusal> {
+pub(super) fn respond(status: StatusCode) -> Result<Response<Body>, Rejection> {
     if status.is_client_error() || status.is_server_error() {
-        return Err(Refusal::Closed(status));
+        return Err(Rejection::Closed(status));
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

@@ -19,24 +19,24 @@ use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
-use crate::access::Listing;
+use crate::access::CatalogFilter;
 use crate::body::Body;
-use crate::forward::{Around, Forward};
-use crate::refusal::Refusal;
-use crate::registry::Invalid;
+use crate::forward::{Forward, ForwardContext};
+use crate::refusal::Rejection;
+use crate::registry::RegistryError;
 use crate::registry::catalog::{self, Fault};
 
 /// Reads as much of the list as it takes, and answers; `is_here` says which repositories the route that is asked may
 /// name.
 pub(super) async fn answer(
     forward: &Forward,
-    listing: &Listing,
+    listing: &CatalogFilter,
     parts: &request::Parts,
-    around: &Around<'_>,
+    around: &ForwardContext<'_>,
     is_here: &(dyn Fn(&str) -> bool + Sync),
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, Rejection> {
     if parts.method != Method::GET {
-        return Err(Invalid::Method { allow: "GET" }.into());
+        return Err(RegistryError::Method { allow: "GET" }.into());
     }
     let size = catalog::page_size(listing.operation().page_size())?;
     if size == 0 {
@@ -48,7 +48,7 @@ pub(super) async fn answer(
         Some(last) if !shows(last) => (None, Some(last)),
         last => (last.map(str::to_owned), None),
     };
-    let mut walk = Walk {
+    let mut walk = CatalogWalk {
         forward,
         listing,
         shows: &shows,
@@ -68,14 +68,14 @@ pub(super) async fn answer(
     Ok(page(&shown, link))
 }
 
-struct Walk<'a> {
+struct CatalogWalk<'a> {
     forward: &'a Forward,
-    listing: &'a Listing,
+    listing: &'a CatalogFilter,
     /// Whether the identity may see a repository in the list of this route.
     shows: &'a (dyn Fn(&str) -> bool + Sync),
     /// A place between the names that may be seen.
     after: Option<&'a str>,
-    around: &'a Around<'a>,
+    around: &'a ForwardContext<'a>,
     agent: Option<&'a HeaderValue>,
     /// Entries asked for at once; nothing leaves it to the upstream.
     size: Option<usize>,
@@ -84,14 +84,14 @@ struct Walk<'a> {
     shown: Vec<String>,
 }
 
-struct Page {
+struct CatalogPage {
     names: Vec<String>,
     goes_on: bool,
 }
 
-impl Walk<'_> {
+impl CatalogWalk<'_> {
     /// False when there may be more that the bounds did not let it see.
-    async fn run(&mut self, wanted: usize) -> Result<bool, Refusal> {
+    async fn run(&mut self, wanted: usize) -> Result<bool, Rejection> {
         let until = Instant::now() + TIME;
         for _ in 0..PAGES {
             let Ok(page) = timeout_at(until, self.next()).await else {
@@ -110,7 +110,7 @@ impl Walk<'_> {
     }
 
     /// True when there is no need to go on. A page that ends where the last one did is that one again.
-    fn take(&mut self, page: Page, wanted: usize) -> bool {
+    fn take(&mut self, page: CatalogPage, wanted: usize) -> bool {
         let last = page.names.last().cloned();
         if last.is_none() || last == self.last {
             return true;
@@ -130,7 +130,7 @@ impl Walk<'_> {
     }
 
     /// An upstream with a lower `catalog.maxentries` refuses a large page; its own size it never refuses.
-    async fn next(&mut self) -> Result<Page, Refusal> {
+    async fn next(&mut self) -> Result<CatalogPage, Rejection> {
         let mut answer = self.ask().await?;
         if answer.status() == StatusCode::BAD_REQUEST && self.size.take().is_some() {
             answer = self.ask().await?;
@@ -148,11 +148,11 @@ impl Walk<'_> {
             .any(|link| link.to_str().is_ok_and(catalog::goes_on));
         let body = collect(answer.into_body()).await?;
         let names = catalog::parse(&body)?;
-        Ok(Page { names, goes_on })
+        Ok(CatalogPage { names, goes_on })
     }
 
     /// Of the client's fields only its name goes along: a condition or a coding would change the answer.
-    async fn ask(&self) -> Result<Response<Body>, Refusal> {
+    async fn ask(&self) -> Result<Response<Body>, Rejection> {
         let permit = self.listing.page(self.size, self.last.as_deref());
         let (mut parts, ()) = Request::new(()).into_parts();
         if let Some(agent) = self.agent {

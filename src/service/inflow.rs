@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 
 use super::{Service, Settings};
 use crate::access_log::Record;
-use crate::body::{Body, End, Inbound, Observer, Received};
-use crate::metrics::Flow;
-use crate::refusal::Refusal;
+use crate::body::{Body, BodyEnd, Observer, RequestBody, UploadState};
+use crate::metrics::ByteCounter;
+use crate::refusal::Rejection;
 use crate::site::Route;
 
 impl Service {
@@ -21,16 +21,16 @@ impl Service {
         &self,
         route: &Route,
         headers: &HeaderMap,
-        (incoming, received): (Incoming, Arc<Received>),
+        (incoming, received): (Incoming, Arc<UploadState>),
         record: &Record,
-    ) -> Result<Body, Refusal> {
+    ) -> Result<Body, Rejection> {
         let announced = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if let (Some(limit), Some(announced)) = (route.max_body, announced)
             && announced > limit
         {
-            return Err(Refusal::TooLarge(limit));
+            return Err(Rejection::TooLarge(limit));
         }
         if incoming.is_end_stream() {
             return Ok(Body::empty());
@@ -38,18 +38,18 @@ impl Service {
         let Settings {
             body_idle, floor, ..
         } = self.settings;
-        let inbound = Inbound::new(incoming, received, route.max_body, body_idle, floor);
-        Ok(Body::stream(inbound).observed(Box::new(Inflow(record.flow()))))
+        let inbound = RequestBody::new(incoming, received, route.max_body, body_idle, floor);
+        Ok(Body::stream(inbound).observed(Box::new(RequestBodyCounter(record.flow()))))
     }
 }
 
 /// Counts what comes of a client's body.
-struct Inflow(Flow);
+struct RequestBodyCounter(ByteCounter);
 
-impl Observer for Inflow {
+impl Observer for RequestBodyCounter {
     fn moved(&mut self, bytes: usize) {
         self.0.received(bytes);
     }
 
-    fn ended(self: Box<Self>, _bytes: u64, _end: End<'_>) {}
+    fn ended(self: Box<Self>, _bytes: u64, _end: BodyEnd<'_>) {}
 }

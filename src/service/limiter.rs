@@ -6,35 +6,39 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::addr::{ClientAddr, Network};
+use crate::addr::{ClientAddr, ClientNetwork};
 use crate::auth::Identity;
 use crate::fair_share::FairShare;
-use crate::refusal::Refusal;
+use crate::refusal::Rejection;
 
 /// All that is limited. It outlives a reload, as what it counts does.
 #[derive(Debug)]
-pub struct Limiters {
+pub struct ConcurrencyLimits {
     /// Forms at the token endpoint on their way in: of 20 KiB each.
-    forms: Limiter,
+    forms: ConcurrencyLimit,
     /// Lists of repositories that are walked for users, and for networks that are enough alone.
-    walks: Limiter,
+    walks: ConcurrencyLimit,
     /// The same for strangers: they leave the users' room alone.
-    strangers_walks: Limiter,
+    strangers_walks: ConcurrencyLimit,
 }
 
-impl Default for Limiters {
+impl Default for ConcurrencyLimits {
     fn default() -> Self {
         Self {
-            forms: Limiter::new(256, 32),
-            walks: Limiter::new(32, 8),
-            strangers_walks: Limiter::new(16, 4),
+            forms: ConcurrencyLimit::new(256, 32),
+            walks: ConcurrencyLimit::new(32, 8),
+            strangers_walks: ConcurrencyLimit::new(16, 4),
         }
     }
 }
 
-impl Limiters {
+impl ConcurrencyLimits {
     /// For one walk through the list.
-    pub(super) fn walk(&self, identity: &Identity, client: ClientAddr) -> Result<Entered, Refusal> {
+    pub(super) fn walk(
+        &self,
+        identity: &Identity,
+        client: ClientAddr,
+    ) -> Result<ConcurrencyPermit, Rejection> {
         let limiter = if identity.is_anonymous() {
             &self.strangers_walks
         } else {
@@ -44,25 +48,25 @@ impl Limiters {
     }
 
     /// For one form.
-    pub(super) fn form(&self, client: ClientAddr) -> Result<Entered, Refusal> {
+    pub(super) fn form(&self, client: ClientAddr) -> Result<ConcurrencyPermit, Rejection> {
         self.forms.enter(client.network())
     }
 }
 
 /// One bound.
 #[derive(Debug)]
-struct Limiter {
+struct ConcurrencyLimit {
     inside: Arc<Mutex<FairShare>>,
 }
 
 /// A request that is counted; dropping this makes room again.
 #[derive(Debug)]
-pub(super) struct Entered {
-    network: Network,
+pub(super) struct ConcurrencyPermit {
+    network: ClientNetwork,
     inside: Arc<Mutex<FairShare>>,
 }
 
-impl Limiter {
+impl ConcurrencyLimit {
     /// At most `limit` at once and `network_limit` from one client network.
     fn new(limit: usize, network_limit: usize) -> Self {
         Self {
@@ -74,18 +78,18 @@ impl Limiter {
     ///
     /// # Errors
     /// The bound is reached, for all or for this network or its group.
-    fn enter(&self, network: Network) -> Result<Entered, Refusal> {
+    fn enter(&self, network: ClientNetwork) -> Result<ConcurrencyPermit, Rejection> {
         if !lock(&self.inside).take(network) {
-            return Err(Refusal::Crowded);
+            return Err(Rejection::Crowded);
         }
-        Ok(Entered {
+        Ok(ConcurrencyPermit {
             network,
             inside: Arc::clone(&self.inside),
         })
     }
 }
 
-impl Drop for Entered {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
         lock(&self.inside).give_back(self.network);
     }
@@ -102,14 +106,14 @@ mod tests {
     use super::*;
     use crate::addr::PeerAddr;
 
-    fn network(last: u8) -> Network {
+    fn network(last: u8) -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), 1));
         PeerAddr::new(address).client().network()
     }
 
     #[test]
     fn a_network_has_its_share_and_all_have_theirs() {
-        let limiter = Limiter::new(3, 2);
+        let limiter = ConcurrencyLimit::new(3, 2);
         let enter = |last| limiter.enter(network(last)).ok();
         let (one, two) = (enter(1), enter(1));
         assert!(one.is_some() && two.is_some());

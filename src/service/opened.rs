@@ -9,30 +9,30 @@ use http::{Method, Response, Version, request};
 use super::Service;
 use crate::access_log::{Record, RequestId};
 use crate::addr::{ClientAddr, Networks};
-use crate::body::{Body, Received};
-use crate::connection::Info;
-use crate::forward::Asker;
+use crate::body::{Body, UploadState};
+use crate::connection::ConnectionInfo;
+use crate::forward::ClientInfo;
 use crate::forward::headers::{REQUEST_ID, set_api_version};
-use crate::metrics::Board;
-use crate::refusal::{Manner, Refusal};
+use crate::metrics::ActivityTracker;
+use crate::refusal::{Rejection, ResponseFormat};
 use crate::registry::is_registry_path;
-use crate::site::Sharing;
+use crate::site::CorsResponse;
 
 /// A request that is being answered.
-pub(super) struct Opened {
+pub(super) struct RequestScope {
     pub(super) id: RequestId,
     pub(super) record: Box<Record>,
-    pub(super) manner: Manner,
+    pub(super) manner: ResponseFormat,
     /// With whom the route shares its answers.
-    pub(super) sharing: Option<Sharing>,
+    pub(super) sharing: Option<CorsResponse>,
 }
 
-impl Opened {
+impl RequestScope {
     pub(super) fn new(
         service: &Service,
-        connection: &Info,
+        connection: &ConnectionInfo,
         client: ClientAddr,
-        received: &Arc<Received>,
+        received: &Arc<UploadState>,
         parts: &request::Parts,
     ) -> Self {
         let log = service.access_log.as_ref();
@@ -52,7 +52,11 @@ impl Opened {
     }
 
     /// The gate's own answer; an operator hears of what is the upstream's fault.
-    pub(super) fn refuse(&mut self, refusal: &Refusal, board: &Board) -> Response<Body> {
+    pub(super) fn refuse(
+        &mut self,
+        refusal: &Rejection,
+        board: &ActivityTracker,
+    ) -> Response<Body> {
         let why = refusal.in_words(&self.manner);
         self.record.refused(why, refusal.reason(), board);
         if refusal.blames_upstream() {
@@ -88,7 +92,11 @@ impl Opened {
 ///
 /// Behind a PROXY header that names no client, the other end of the connection is unknown: `X-Forwarded-For` and
 /// `X-Forwarded-Proto` may be anyone's, also when the balancer itself is one of the trusted proxies.
-pub(super) fn asker(connection: &Info, parts: &request::Parts, trusted: &Networks) -> Asker {
+pub(super) fn asker(
+    connection: &ConnectionInfo,
+    parts: &request::Parts,
+    trusted: &Networks,
+) -> ClientInfo {
     let scheme = if connection.tls.is_some() {
         "https"
     } else {
@@ -101,7 +109,7 @@ pub(super) fn asker(connection: &Info, parts: &request::Parts, trusted: &Network
         &none
     };
     let (client, field) = (connection.client, &connection.client_field);
-    Asker::new(client, field, scheme, &parts.headers, trusted)
+    ClientInfo::new(client, field, scheme, &parts.headers, trusted)
 }
 
 /// The host as the request writes it, on one line and of a bounded length. The request may be malformed, so nothing is
@@ -127,13 +135,13 @@ fn requested_host(parts: &request::Parts) -> Option<String> {
 /// A host name has 253 characters at most (RFC 1035 section 2.3.4), and a port five.
 const HOST_LENGTH: usize = 260;
 
-fn manner_of(parts: &request::Parts) -> Manner {
+fn manner_of(parts: &request::Parts) -> ResponseFormat {
     let html = |value: &HeaderValue| {
         value
             .to_str()
             .is_ok_and(|accept| accept.contains("text/html"))
     };
-    Manner {
+    ResponseFormat {
         registry: is_registry_path(parts.uri.path()),
         head: parts.method == Method::HEAD,
         http1: parts.version < Version::HTTP_2,

@@ -3,7 +3,7 @@
 //! Called by `service` for each request that is passed on.
 
 use crate::auth::Challenge;
-use crate::forward::{Origin, Outer};
+use crate::forward::{ExternalOrigin, Origin};
 use crate::registry::Operation;
 use crate::site::{Route, Site};
 use crate::target::Target;
@@ -11,7 +11,7 @@ use crate::target::Target;
 /// What a 401 says here, for this operation.
 pub(super) fn challenge(
     route: &Route,
-    outer: Outer<'_>,
+    outer: ExternalOrigin<'_>,
     operation: Option<&Operation>,
 ) -> Option<Challenge> {
     let authenticator = &route.authenticator;
@@ -20,9 +20,13 @@ pub(super) fn challenge(
 
 /// The configured `external_url`, or else the origin that the client addressed, without the colon of an empty port: a URL is
 /// the same without it (RFC 3986 section 6.2.3), and not every client takes it with one.
-pub(super) fn outer_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> Outer<'a> {
+pub(super) fn outer_origin<'a>(
+    site: &'a Site,
+    target: &'a Target,
+    scheme: &'a str,
+) -> ExternalOrigin<'a> {
     let authority = target.authority();
-    let as_addressed = Outer {
+    let as_addressed = ExternalOrigin {
         scheme,
         authority: authority.strip_suffix(':').unwrap_or(authority),
     };

@@ -7,25 +7,25 @@
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use super::opened::{Opened, asker};
-use super::{Exchange, Service};
+use super::opened::{RequestScope, asker};
+use super::{IncomingRequest, Service};
 use crate::body::Body;
-use crate::refusal::Refusal;
+use crate::refusal::Rejection;
 use crate::registry::is_registry_path;
 use crate::site::Site;
 use crate::target::Target;
 
 impl Service {
     /// Answers a request that came over plain HTTP.
-    pub async fn answer_plain(&self, exchange: Exchange) -> Response<Body> {
-        let Exchange {
+    pub async fn answer_plain(&self, exchange: IncomingRequest) -> Response<Body> {
+        let IncomingRequest {
             request,
             connection,
             received,
         } = exchange;
         let (parts, _unread) = request.into_parts();
         let asker = asker(&connection, &parts, &self.settings.trusted_proxies);
-        let mut opened = Opened::new(self, &connection, asker.client, &received, &parts);
+        let mut opened = RequestScope::new(self, &connection, asker.client, &received, &parts);
         let result = match self.key_authorization(&parts).await {
             Some(answer) => Ok(key_authorization(answer)),
             None => self.send_on(&parts, asker.scheme, &mut opened),
@@ -48,13 +48,13 @@ impl Service {
         &self,
         parts: &http::request::Parts,
         scheme: &str,
-        opened: &mut Opened,
-    ) -> Result<Response<Body>, Refusal> {
+        opened: &mut RequestScope,
+    ) -> Result<Response<Body>, Rejection> {
         let found = self.find_plain_site(parts, opened);
         let (target, site) = found.inspect_err(|_| opened.no_site(parts))?;
         // Who speaks https to a proxy that speaks plain HTTP to us would be sent round in circles.
         if opened.manner.registry || scheme == "https" {
-            return Err(Refusal::PlainHttp);
+            return Err(Rejection::PlainHttp);
         }
         let authority = match &site.external {
             Some(origin) => origin.authority.clone(),
@@ -75,8 +75,8 @@ impl Service {
     fn find_plain_site(
         &self,
         parts: &http::request::Parts,
-        opened: &mut Opened,
-    ) -> Result<(Target, &Site), Refusal> {
+        opened: &mut RequestScope,
+    ) -> Result<(Target, &Site), Rejection> {
         let target = Target::of(parts)?;
         opened.manner.registry = is_registry_path(target.path());
         let site = self.site_of(&target)?;

@@ -15,33 +15,33 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::{Limiters, check_expectation};
+use super::{ConcurrencyLimits, check_expectation};
 use crate::access::Access;
 use crate::access_log::Record;
 use crate::addr::ClientAddr;
 use crate::auth::TokenService;
-use crate::auth::token::Issued;
-use crate::auth::token::form::Form;
+use crate::auth::token::IssuedToken;
+use crate::auth::token::form::TokenRequest;
 use crate::body::{self, Body};
-use crate::refusal::{Manner, Refusal};
+use crate::refusal::{Rejection, ResponseFormat};
 use crate::target::Target;
 
 /// A request at the endpoint.
-pub(super) struct Asking<'a> {
+pub(super) struct TokenEndpointRequest<'a> {
     parts: &'a request::Parts,
     query: Option<&'a str>,
     client: ClientAddr,
     body: Body,
-    limiters: &'a Limiters,
+    limiters: &'a ConcurrencyLimits,
 }
 
-impl<'a> Asking<'a> {
+impl<'a> TokenEndpointRequest<'a> {
     pub(super) fn new(
         parts: &'a request::Parts,
         target: &'a Target,
         client: ClientAddr,
         body: Body,
-        limiters: &'a Limiters,
+        limiters: &'a ConcurrencyLimits,
     ) -> Self {
         Self {
             parts,
@@ -57,11 +57,11 @@ impl<'a> Asking<'a> {
 pub(super) async fn answer(
     tokens: TokenService<'_>,
     access: &Access,
-    asking: Asking<'_>,
+    asking: TokenEndpointRequest<'_>,
     record: &mut Record,
-    manner: &mut Manner,
-) -> Result<Response<Body>, Refusal> {
-    let Asking {
+    manner: &mut ResponseFormat,
+) -> Result<Response<Body>, Rejection> {
+    let TokenEndpointRequest {
         parts,
         query,
         client,
@@ -95,15 +95,15 @@ pub(super) async fn answer(
             record.user(identity.name());
             (identity, scope)
         }
-        _ => return Err(Refusal::TokenMethod),
+        _ => return Err(Rejection::TokenMethod),
     };
     let granted = access.grant(&identity, scope);
     let issued = tokens.issue(&identity, &granted, SystemTime::now())?;
     Ok(response(&issued))
 }
 
-fn parse(text: &[u8]) -> Result<Form, Refusal> {
-    Form::parse(text).map_err(|malformed| Refusal::Auth(malformed.into()))
+fn parse(text: &[u8]) -> Result<TokenRequest, Rejection> {
+    TokenRequest::parse(text).map_err(|malformed| Rejection::Auth(malformed.into()))
 }
 
 /// A form that is small and comes soon. It holds a password, so the copy is wiped.
@@ -131,7 +131,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, body::Error> {
 }
 
 /// As the specification has it, under both names of the token.
-fn response(issued: &Issued) -> Response<Body> {
+fn response(issued: &IssuedToken) -> Response<Body> {
     let answer = json!({
         "token": issued.token,
         "access_token": issued.token,

@@ -6,17 +6,17 @@
 
 use rustls_pki_types::UnixTime;
 
-use crate::connection::Info;
-use crate::refusal::Refusal;
+use crate::connection::ConnectionInfo;
+use crate::refusal::Rejection;
 use crate::site::{Site, Sites};
 
 /// By the sites of this moment: a reload that changes whom a site trusts counts for open connections, too.
 pub(super) fn check(
     sites: &Sites,
     site: &Site,
-    connection: &Info,
+    connection: &ConnectionInfo,
     now: UnixTime,
-) -> Result<(), Refusal> {
+) -> Result<(), Rejection> {
     if !sites.are_divided() {
         return Ok(());
     }
@@ -24,9 +24,9 @@ pub(super) fn check(
     let greeting = sites.greeting(tls.and_then(|tls| tls.sni.as_deref()));
     let is_same = greeting.is_some_and(|greeting| greeting.trust == site.trust);
     let shown = tls.and_then(|tls| tls.certificate.as_deref());
-    let admits = |trust: &crate::tls::trust::Trust| trust.admits(shown, now);
+    let admits = |trust: &crate::tls::trust::ClientCa| trust.admits(shown, now);
     if is_same && site.trust.as_ref().is_none_or(admits) {
         return Ok(());
     }
-    Err(Refusal::OtherTrust)
+    Err(Rejection::OtherTrust)
 }

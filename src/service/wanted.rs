@@ -4,16 +4,16 @@
 
 use http::{Method, request};
 
-use crate::access::{Access, Asked, Permitted};
+use crate::access::{Access, Authorization, RequestedAccess};
 use crate::auth::Identity;
-use crate::refusal::Refusal;
-use crate::registry::{Action, Invalid, Operation, Parsed, is_registry_path};
+use crate::refusal::Rejection;
+use crate::registry::{Action, Operation, Parsed, RegistryError, is_registry_path};
 use crate::site::{Route, Site};
 use crate::target::Target;
 
 /// What a request asks for.
 pub(super) enum Wanted {
-    Forward(Asked),
+    Forward(RequestedAccess),
     /// A spelling with a slash too many or too few, of something that may be permitted.
     Redirect {
         operation: Operation,
@@ -22,7 +22,7 @@ pub(super) enum Wanted {
     /// A read of what cannot exist in a repository that may be read.
     Missing {
         operation: Operation,
-        invalid: Invalid,
+        invalid: RegistryError,
     },
 }
 
@@ -41,12 +41,12 @@ pub(super) fn wanted(
     route: &Route,
     parts: &request::Parts,
     target: &Target,
-) -> Result<Wanted, Refusal> {
+) -> Result<Wanted, Rejection> {
     if !(route.registry && is_registry_path(target.path())) {
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
-            return Err(Refusal::Method);
+            return Err(Rejection::Method);
         }
-        return Ok(Wanted::Forward(Asked::Path(as_sent(target))));
+        return Ok(Wanted::Forward(RequestedAccess::Path(as_sent(target))));
     }
     match Operation::parse(&parts.method, target.raw_path(), target.query())? {
         Parsed::Operation(operation) => Ok(Wanted::Forward(confine(operation, site, route))),
@@ -65,15 +65,15 @@ pub(super) fn wanted(
 /// conditions, which this request has not met: a plain upload starts instead, as the specification asks
 /// of a registry that cannot mount. Without a source the registry chooses one, so it must not be asked
 /// where some of its repositories lie under another route. So must the list of all of them not be given as it is.
-fn confine(operation: Operation, site: &Site, route: &Route) -> Asked {
+fn confine(operation: Operation, site: &Site, route: &Route) -> RequestedAccess {
     if operation.action() == Action::Catalog && !site.lists_all(route) {
-        return Asked::SharedList(operation);
+        return RequestedAccess::SharedList(operation);
     }
     let is_ours = operation.mount().is_none_or(|mount| match mount.from {
         Some(source) => site.holds_blob(route, source, mount.digest),
         None => site.lists_all(route),
     });
-    Asked::Operation(if is_ours {
+    RequestedAccess::Operation(if is_ours {
         operation
     } else {
         operation.without_mount()
@@ -89,8 +89,8 @@ pub(super) fn as_sent(target: &Target) -> String {
 }
 
 /// What is done with a request that is permitted.
-pub(super) enum Next {
-    Forward(Permitted),
+pub(super) enum Authorized {
+    Forward(Authorization),
     Redirect(String),
 }
 
@@ -98,19 +98,19 @@ pub(super) enum Next {
 pub(super) fn permitted(
     access: &Access,
     identity: &Identity,
-    wanted: Result<Wanted, Refusal>,
-) -> Result<Next, Refusal> {
+    wanted: Result<Wanted, Rejection>,
+) -> Result<Authorized, Rejection> {
     match wanted {
-        Ok(Wanted::Forward(asked)) => Ok(Next::Forward(access.permit(identity, asked)?)),
+        Ok(Wanted::Forward(asked)) => Ok(Authorized::Forward(access.permit(identity, asked)?)),
         Ok(Wanted::Redirect {
             operation,
             location,
         }) => {
-            access.permit(identity, Asked::Operation(operation))?;
-            Ok(Next::Redirect(location))
+            access.permit(identity, RequestedAccess::Operation(operation))?;
+            Ok(Authorized::Redirect(location))
         }
         Ok(Wanted::Missing { operation, invalid }) => {
-            access.permit(identity, Asked::Operation(operation))?;
+            access.permit(identity, RequestedAccess::Operation(operation))?;
             Err(invalid.into())
         }
         Err(refusal) => {

@@ -16,7 +16,7 @@ pub struct Cors {
 
 /// What an answer of such a route says about it.
 #[derive(Clone, Debug)]
-pub struct Sharing {
+pub struct CorsResponse {
     /// The page's origin, when it is one of those named.
     origin: Option<HeaderValue>,
 }
@@ -30,7 +30,7 @@ impl Cors {
     }
 
     /// Nothing where no origin is named.
-    pub fn sharing(&self, headers: &HeaderMap) -> Option<Sharing> {
+    pub fn sharing(&self, headers: &HeaderMap) -> Option<CorsResponse> {
         if self.origins.is_empty() {
             return None;
         }
@@ -44,13 +44,13 @@ impl Cors {
                 .iter()
                 .any(|named| named.as_bytes() == origin.as_bytes())
         };
-        Some(Sharing {
+        Some(CorsResponse {
             origin: origin.filter(is_named).cloned(),
         })
     }
 }
 
-impl Sharing {
+impl CorsResponse {
     /// The answer to a browser that asks for a page of a named origin what the page may do. Any other OPTIONS is a
     /// request like all others.
     pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response<Body>> {

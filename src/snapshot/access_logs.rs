@@ -3,19 +3,19 @@
 //! Part of the building of a snapshot.
 
 use super::paths::unwritable;
-use super::{Builder, Purpose};
+use super::{BuildMode, SnapshotBuilder};
 use crate::config::problem::{Problem, Problems};
-use crate::log::{Destination, Sink, lost_lines};
+use crate::log::{Destination, LogWriter, lost_lines};
 
-impl Builder<'_> {
+impl SnapshotBuilder<'_> {
     /// `None` also when the log is off, or nothing is to be written.
-    pub(super) fn access(&self, problems: &mut Problems) -> Option<(Destination, Sink)> {
+    pub(super) fn access(&self, problems: &mut Problems) -> Option<(Destination, LogWriter)> {
         let wanted = self
             .config
             .log
             .access
             .clone()
-            .filter(|_| self.purpose == Purpose::Serve)?;
+            .filter(|_| self.purpose == BuildMode::Serve)?;
         if let Some((destination, sink)) = self.old.and_then(|old| old.access.as_ref())
             && *destination == wanted
         {
@@ -26,7 +26,7 @@ impl Builder<'_> {
         } else {
             |lost| lost_lines(false, lost)
         };
-        match Sink::open(wanted.clone(), lost_line) {
+        match LogWriter::open(wanted.clone(), lost_line) {
             Ok(sink) => Some((wanted, sink)),
             Err(error) => {
                 problems.push(match &wanted {

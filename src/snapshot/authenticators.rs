@@ -7,22 +7,22 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::{Builder, Purpose, passwords};
-use crate::auth::token::Tokens;
-use crate::auth::token::secret::{self, Keys, Loaded};
-use crate::auth::{Authenticator, Logins};
-use crate::config::problem::{Place, Problem, Problems};
-use crate::config::table::Placed;
+use super::{BuildMode, SnapshotBuilder, passwords};
+use crate::auth::token::TokenIssuer;
+use crate::auth::token::secret::{self, LoadedSecret, SigningKeys};
+use crate::auth::{Authenticator, PasswordVerifier};
+use crate::config::problem::{Position, Problem, Problems};
+use crate::config::table::Spanned;
 use crate::config::units::Secret;
 use crate::config::{self, Auth};
 use crate::systemd;
 
-impl Builder<'_> {
+impl SnapshotBuilder<'_> {
     pub(super) fn authenticator(
         &self,
         site: &str,
         route: &config::Route,
-        logins: Option<&Arc<Logins>>,
+        logins: Option<&Arc<PasswordVerifier>>,
         problems: &mut Problems,
     ) -> Option<Authenticator> {
         self.check_named(route, problems);
@@ -39,7 +39,7 @@ impl Builder<'_> {
             } => {
                 let basic = self.basic(htpasswd, challenge, logins);
                 let keys = self.keys(secret.as_ref(), problems)?;
-                let tokens = Tokens::new(keys, site, &route.path, *lifetime);
+                let tokens = TokenIssuer::new(keys, site, &route.path, *lifetime);
                 Some(basic?.with_tokens(tokens))
             }
             Auth::LeftToUpstream => Some(Authenticator::left_to_upstream()),
@@ -59,9 +59,9 @@ impl Builder<'_> {
 
     fn basic(
         &self,
-        htpasswd: &Placed<PathBuf>,
+        htpasswd: &Spanned<PathBuf>,
         challenge: &HeaderValue,
-        logins: Option<&Arc<Logins>>,
+        logins: Option<&Arc<PasswordVerifier>>,
     ) -> Option<Authenticator> {
         let users = passwords::find(&self.passwords, htpasswd)?;
         Some(Authenticator::basic(
@@ -73,24 +73,28 @@ impl Builder<'_> {
     }
 
     /// From the file that is named, or from the one of the gate's own, which is made when it serves.
-    fn keys(&self, named: Option<&Placed<Secret>>, problems: &mut Problems) -> Option<Keys> {
+    fn keys(
+        &self,
+        named: Option<&Spanned<Secret>>,
+        problems: &mut Problems,
+    ) -> Option<SigningKeys> {
         let dir = &self.config.state_dir;
         let loaded = match (named.map(|named| &named.value), self.purpose) {
             (Some(Secret::File(file)), _) => secret::load(file).map(Some),
             (Some(Secret::Credential(name)), _) => self.credential(name, named, problems)?,
-            (None, Purpose::Serve) => secret::find_or_make(dir).map(Some),
-            (None, Purpose::Check) => secret::find_or_may_make(dir),
+            (None, BuildMode::Serve) => secret::find_or_make(dir).map(Some),
+            (None, BuildMode::Check) => secret::find_or_may_make(dir),
         };
         let place = named.map(|named| named.place);
         match loaded {
-            Ok(Some(Loaded { keys, exposed })) => {
+            Ok(Some(LoadedSecret { keys, exposed })) => {
                 if let Some(mode) = exposed {
                     problems.push(exposed_secret(place, mode));
                 }
                 Some(keys)
             }
             // It would be made, or passed by systemd. These are used by nobody.
-            Ok(None) => super::report(problems, Keys::in_memory()),
+            Ok(None) => super::report(problems, SigningKeys::in_memory()),
             Err(error) => {
                 problems.push(Problem::error(place, error.to_string()));
                 None
@@ -102,17 +106,17 @@ impl Builder<'_> {
     fn credential(
         &self,
         name: &str,
-        named: Option<&Placed<Secret>>,
+        named: Option<&Spanned<Secret>>,
         problems: &mut Problems,
-    ) -> Option<Result<Option<Loaded>, secret::Error>> {
+    ) -> Option<Result<Option<LoadedSecret>, secret::Error>> {
         let place = named.map(|named| named.place);
         let loaded = systemd::credential(name).map(|file| secret::load(&file));
         match (loaded, self.purpose) {
-            (None | Some(Err(secret::Error::Read { .. })), Purpose::Check) => {
+            (None | Some(Err(secret::Error::Read { .. })), BuildMode::Check) => {
                 problems.push(unseen_credential(place, name));
                 Some(Ok(None))
             }
-            (None, Purpose::Serve) => {
+            (None, BuildMode::Serve) => {
                 problems.push(missing_credential(place, name));
                 None
             }
@@ -122,12 +126,12 @@ impl Builder<'_> {
 }
 
 /// A check outside of the service cannot see what systemd passes to it.
-fn unseen_credential(place: Option<Place>, name: &str) -> Problem {
+fn unseen_credential(place: Option<Position>, name: &str) -> Problem {
     let what = format!("the credential {name} was not looked at");
     Problem::warning(place, what).because("systemd shows it to the service alone")
 }
 
-fn missing_credential(place: Option<Place>, name: &str) -> Problem {
+fn missing_credential(place: Option<Position>, name: &str) -> Problem {
     let what = format!("there is no credential {name}: CREDENTIALS_DIRECTORY is not set");
     Problem::error(place, what)
         .because("systemd sets it for services whose units pass credentials")
@@ -136,7 +140,7 @@ fn missing_credential(place: Option<Place>, name: &str) -> Problem {
         ))
 }
 
-fn exposed_secret(place: Option<Place>, mode: u32) -> Problem {
+fn exposed_secret(place: Option<Position>, mode: u32) -> Problem {
     let what = format!("every user of this machine can get at the token secret (mode {mode:04o})");
     Problem::warning(place, what)
         .because("whoever has it makes tokens for any user")

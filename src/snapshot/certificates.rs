@@ -10,24 +10,24 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::{Builder, Purpose, Snapshot};
+use super::{BuildMode, Snapshot, SnapshotBuilder};
 use crate::acme::Acme;
 use crate::config::problem::{Problem, Problems};
-use crate::config::table::Placed;
+use crate::config::table::Spanned;
 use crate::config::{self, Certificate};
 use crate::tls;
 use crate::tls::certs::Warning;
-use crate::tls::live::{Again, LivePair};
-use crate::tls::self_signed::{self, Authority};
-use crate::tls::shown::Shown;
-use crate::tls::trust::Trust;
+use crate::tls::live::{ReloadingCert, Reuse};
+use crate::tls::self_signed::{self, LocalCa};
+use crate::tls::shown::CertSlot;
+use crate::tls::trust::ClientCa;
 
 /// What a site shows its clients; where an authority issues them, there is one for each of its hosts.
 #[derive(Clone, Debug)]
 pub struct SiteCertificate {
     hosts: Vec<String>,
-    trust: Option<Trust>,
-    shown: Arc<Shown>,
+    trust: Option<ClientCa>,
+    shown: Arc<CertSlot>,
     source: Source,
 }
 
@@ -35,7 +35,7 @@ pub struct SiteCertificate {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Files that others write.
-    Files(Arc<LivePair>),
+    Files(Arc<ReloadingCert>),
     /// The gate's own CA.
     SelfSigned,
     /// An authority, over ACME; what it issued is kept in this file.
@@ -54,12 +54,12 @@ impl SiteCertificate {
     }
 
     /// The certificate that new connections get.
-    pub fn shown(&self) -> &Arc<Shown> {
+    pub fn shown(&self) -> &Arc<CertSlot> {
         &self.shown
     }
 
     /// Its files, where it has any; sites that name the same ones share them.
-    pub fn live(&self) -> Option<&Arc<LivePair>> {
+    pub fn live(&self) -> Option<&Arc<ReloadingCert>> {
         match &self.source {
             Source::Files(live) => Some(live),
             Source::SelfSigned | Source::Acme(_) => None,
@@ -94,7 +94,7 @@ impl SiteCertificate {
 
     /// A warning for each host of the site that the certificate in its files does not cover.
     pub fn uncovered(&self) -> Vec<Warning> {
-        let of_files = |live: &Arc<LivePair>| {
+        let of_files = |live: &Arc<ReloadingCert>| {
             let pair = self.shown.current()?;
             Some(pair.uncovered(live.cert(), &self.hosts))
         };
@@ -103,8 +103,8 @@ impl SiteCertificate {
 }
 
 /// For handshakes: each certificate with its site's trust domain.
-pub(super) fn shown(certificates: &[SiteCertificate]) -> Vec<tls::Site> {
-    let site = |certificate: &SiteCertificate| tls::Site {
+pub(super) fn shown(certificates: &[SiteCertificate]) -> Vec<tls::TlsSite> {
+    let site = |certificate: &SiteCertificate| tls::TlsSite {
         hosts: certificate.hosts.clone(),
         shown: Arc::clone(&certificate.shown),
         trust: certificate.trust.clone(),
@@ -112,13 +112,13 @@ pub(super) fn shown(certificates: &[SiteCertificate]) -> Vec<tls::Site> {
     certificates.iter().map(site).collect()
 }
 
-impl Builder<'_> {
+impl SnapshotBuilder<'_> {
     /// Whose client certificates each site takes, in the order of the sites. Equal ones are one.
-    pub(super) fn trusts(&self, problems: &mut Problems) -> Vec<Option<Trust>> {
-        let mut trusts: Vec<Option<Trust>> = Vec::new();
+    pub(super) fn trusts(&self, problems: &mut Problems) -> Vec<Option<ClientCa>> {
+        let mut trusts: Vec<Option<ClientCa>> = Vec::new();
         for site in &self.config.sites {
             let trust = site.clients.as_ref().and_then(|clients| {
-                let loaded = Trust::load(&clients.ca, clients.demand);
+                let loaded = ClientCa::load(&clients.ca, clients.demand);
                 loaded
                     .map_err(|error| {
                         problems.push(Problem::error(clients.ca.place, error.to_string()));
@@ -133,7 +133,7 @@ impl Builder<'_> {
     }
 
     /// Clients of an address send no name: they are asked for what the first site asks, and belong to its trust domain.
-    fn warn_of_nameless(&self, trusts: &[Option<Trust>], problems: &mut Problems) {
+    fn warn_of_nameless(&self, trusts: &[Option<ClientCa>], problems: &mut Problems) {
         for (site, trust) in self.config.sites.iter().zip(trusts) {
             let mut hosts = site.hosts.iter();
             let address = hosts.find(|host| host.parse::<IpAddr>().is_ok());
@@ -151,7 +151,7 @@ impl Builder<'_> {
     /// In the order of the sites; fewer than sites only where an error is reported.
     pub(super) fn certificates(
         &self,
-        trusts: &[Option<Trust>],
+        trusts: &[Option<ClientCa>],
         mut acme: Option<&mut Acme>,
         problems: &mut Problems,
         notes: &mut Vec<String>,
@@ -202,45 +202,45 @@ impl Builder<'_> {
 
     fn issue(
         &self,
-        authority: &Authority,
+        authority: &LocalCa,
         site: &config::Site,
         notes: &mut Vec<String>,
-    ) -> Result<Arc<Shown>, String> {
+    ) -> Result<Arc<CertSlot>, String> {
         notes.extend(self.docker_lines(authority, &site.hosts));
         let issued = authority.issue(&site.hosts, self.now);
         let pair = issued.map_err(|error| error.to_string())?;
-        Ok(Shown::new(pair, self.now))
+        Ok(CertSlot::new(pair, self.now))
     }
 
     /// The files of an earlier site, or read for this one.
     fn shared(
         &self,
-        cert: &Placed<PathBuf>,
+        cert: &Spanned<PathBuf>,
         key: &Path,
         before: &[SiteCertificate],
         problems: &mut Problems,
-    ) -> Option<Arc<LivePair>> {
+    ) -> Option<Arc<ReloadingCert>> {
         find(before, cert, key).or_else(|| self.live(cert, key, problems))
     }
 
     /// Reads the files; those that are in use only when nobody is writing them.
     fn live(
         &self,
-        cert: &Placed<PathBuf>,
+        cert: &Spanned<PathBuf>,
         key: &Path,
         problems: &mut Problems,
-    ) -> Option<Arc<LivePair>> {
+    ) -> Option<Arc<ReloadingCert>> {
         let old = self.old.map_or(&[][..], Snapshot::certificates);
         let loaded = match find(old, cert, key) {
             Some(old) => match old.again(&self.quiet, self.now) {
-                Ok(Again::Busy) => {
+                Ok(Reuse::Busy) => {
                     problems.push(busy(cert));
                     return Some(old);
                 }
-                Ok(Again::Read(live, warnings)) => Ok((live, warnings)),
+                Ok(Reuse::Read(live, warnings)) => Ok((live, warnings)),
                 Err(error) => Err(error),
             },
-            None => LivePair::load(cert, key, self.now),
+            None => ReloadingCert::load(cert, key, self.now),
         };
         let (live, warnings) = loaded
             .map_err(|error| problems.push(Problem::error(cert.place, error.to_string())))
@@ -251,15 +251,15 @@ impl Builder<'_> {
         Some(live)
     }
 
-    fn authority(&self) -> Result<Authority, self_signed::Error> {
+    fn authority(&self) -> Result<LocalCa, self_signed::Error> {
         match self.purpose {
-            Purpose::Serve => self_signed::load_or_create(&self.config.state_dir, self.now),
-            Purpose::Check => self_signed::inspect(&self.config.state_dir, self.now),
+            BuildMode::Serve => self_signed::load_or_create(&self.config.state_dir, self.now),
+            BuildMode::Check => self_signed::inspect(&self.config.state_dir, self.now),
         }
     }
 
     /// What to type so that docker on this machine trusts the gate.
-    fn docker_lines(&self, authority: &Authority, hosts: &[String]) -> Vec<String> {
+    fn docker_lines(&self, authority: &LocalCa, hosts: &[String]) -> Vec<String> {
         let Some(path) = authority.path() else {
             return Vec::new();
         };
@@ -280,12 +280,12 @@ impl Builder<'_> {
     }
 }
 
-fn find(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<LivePair>> {
+fn find(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<ReloadingCert>> {
     let mut live = all.iter().filter_map(SiteCertificate::live);
     live.find(|live| live.is_of(cert, key)).cloned()
 }
 
-fn busy(cert: &Placed<PathBuf>) -> Problem {
+fn busy(cert: &Spanned<PathBuf>) -> Problem {
     let what = format!("{}: this file or its key is being written", cert.display());
     Problem::warning(cert.place, what).because(KEPT)
 }

@@ -5,16 +5,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Builder, Purpose};
+use super::{BuildMode, SnapshotBuilder};
 use crate::acme::{Acme, Settings};
 use crate::config::Certificate;
-use crate::config::problem::{Place, Problem, Problems};
+use crate::config::problem::{Position, Problem, Problems};
 use crate::state_file;
-use crate::tls::certs::Pair;
-use crate::tls::shown::Shown;
-use crate::upstream::Trust;
+use crate::tls::certs::CertifiedPair;
+use crate::tls::shown::CertSlot;
+use crate::upstream::ServerRoots;
 
-impl Builder<'_> {
+impl SnapshotBuilder<'_> {
     /// `None` when no site wants it, or it cannot be.
     pub(super) fn acme(&self, problems: &mut Problems) -> Option<Acme> {
         let place = self
@@ -27,7 +27,7 @@ impl Builder<'_> {
             })?;
         let wanted = &self.config.acme;
         let ca = wanted.directory_ca.as_ref();
-        let trust = ca.map_or_else(Trust::of_system, |file| Trust::of_file(file));
+        let trust = ca.map_or_else(ServerRoots::of_system, |file| ServerRoots::of_file(file));
         let trust = trust.map_err(|error| {
             let place = ca.map_or(place, |file| file.place);
             let problem = Problem::error(place, error.to_string());
@@ -42,8 +42,8 @@ impl Builder<'_> {
         let acme = Acme::new(settings, &self.config.state_dir, self.old_acme());
         let dir = self.config.state_dir.join("acme");
         let prepared = match self.purpose {
-            Purpose::Serve => acme.prepare(),
-            Purpose::Check => state_file::may_make(&dir),
+            BuildMode::Serve => acme.prepare(),
+            BuildMode::Check => state_file::may_make(&dir),
         };
         if let Err(error) = prepared {
             let problem = Problem::error(place, format!("{}: {error}", dir.display()))
@@ -58,10 +58,10 @@ impl Builder<'_> {
     pub(super) fn issued(
         &self,
         acme: &mut Acme,
-        place: Place,
+        place: Position,
         hosts: &[String],
         problems: &mut Problems,
-    ) -> Vec<(String, Arc<Shown>, PathBuf)> {
+    ) -> Vec<(String, Arc<CertSlot>, PathBuf)> {
         let mut all = Vec::with_capacity(hosts.len());
         for host in hosts {
             let (kept, error) = acme.add(host, self.old_acme(), self.shown_now(host), self.now);
@@ -75,7 +75,7 @@ impl Builder<'_> {
     }
 
     /// What clients of the host see before the reload.
-    fn shown_now(&self, host: &String) -> Option<Arc<Pair>> {
+    fn shown_now(&self, host: &String) -> Option<Arc<CertifiedPair>> {
         let mut old = self.old?.certificates().iter();
         old.find(|old| old.hosts().contains(host))?
             .shown()

@@ -9,22 +9,22 @@ use std::sync::Arc;
 use super::Snapshot;
 use crate::access::Subjects;
 use crate::config::problem::{Problem, Problems, quote};
-use crate::config::table::Placed;
+use crate::config::table::Spanned;
 use crate::config::{Auth, Config};
 use crate::htpasswd::make::USUAL_COST;
 use crate::htpasswd::{self, LiveUsers, Scheme, Severity, UnevenTimes};
-use crate::live_file::Quiet;
+use crate::live_file::StableFiles;
 use crate::registry::is_name;
 
 /// Reads every file. One that cannot be read is an error, unless `old` still has what it said.
 pub(super) fn load_all(
     config: &Config,
     old: Option<&Snapshot>,
-    quiet: &Quiet,
+    quiet: &StableFiles,
     problems: &mut Problems,
 ) -> Vec<Arc<LiveUsers>> {
     let old = old.map_or(&[][..], Snapshot::passwords);
-    let mut distinct: Vec<&Placed<PathBuf>> = Vec::new();
+    let mut distinct: Vec<&Spanned<PathBuf>> = Vec::new();
     let routes = config.sites.iter().flat_map(|site| &site.routes);
     for file in routes.filter_map(|route| file_of(&route.auth)) {
         if !distinct.iter().any(|known| known.value == file.value) {
@@ -45,7 +45,7 @@ pub(super) fn find<'a>(all: &'a [Arc<LiveUsers>], path: &Path) -> Option<&'a Arc
 }
 
 /// The password file of a route, where there is one.
-pub(super) fn file_of(auth: &Auth) -> Option<&Placed<PathBuf>> {
+pub(super) fn file_of(auth: &Auth) -> Option<&Spanned<PathBuf>> {
     match auth {
         Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. } => Some(htpasswd),
         Auth::LeftToUpstream | Auth::Open => None,
@@ -53,9 +53,9 @@ pub(super) fn file_of(auth: &Auth) -> Option<&Placed<PathBuf>> {
 }
 
 fn load(
-    file: &Placed<PathBuf>,
+    file: &Spanned<PathBuf>,
     old: Option<&Arc<LiveUsers>>,
-    quiet: &Quiet,
+    quiet: &StableFiles,
     problems: &mut Problems,
 ) -> Option<Arc<LiveUsers>> {
     let loaded = match old {
@@ -73,7 +73,7 @@ fn load(
     old.cloned()
 }
 
-fn report(live: &LiveUsers, file: &Placed<PathBuf>, problems: &mut Problems) {
+fn report(live: &LiveUsers, file: &Spanned<PathBuf>, problems: &mut Problems) {
     for remark in remarks(live.path(), &live.problems(), &live.current()) {
         problems.push(Problem {
             place: Some(file.place),
@@ -191,12 +191,12 @@ pub(crate) const KEPT: &str = "the users as last read stay";
 
 /// Warns of those whom a right is given and who cannot log in.
 pub(super) fn check_named(
-    named: &[Placed<String>],
+    named: &[Spanned<String>],
     users: &htpasswd::Users,
-    file: &Placed<PathBuf>,
+    file: &Spanned<PathBuf>,
     problems: &mut Problems,
 ) {
-    let missing = |name: &&Placed<String>| users.find(name.as_bytes()).is_none();
+    let missing = |name: &&Spanned<String>| users.find(name.as_bytes()).is_none();
     for name in named.iter().filter(missing) {
         let what = format!(
             "{} stands in no usable line of {}",
@@ -216,9 +216,9 @@ pub(super) fn check_named(
 
 /// Warns of those whose name no path component can be: what is theirs by `{user}` is nothing.
 pub(super) fn check_homes(
-    homes: &[(Placed<String>, Subjects)],
+    homes: &[(Spanned<String>, Subjects)],
     users: &htpasswd::Users,
-    file: &Placed<PathBuf>,
+    file: &Spanned<PathBuf>,
     problems: &mut Problems,
 ) {
     let by_line = users.by_line();

@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use crate::config::Config;
-use crate::config::problem::{Place, Problem, Problems};
+use crate::config::problem::{Position, Problem, Problems};
 use crate::htpasswd::shell_word;
 use crate::log::Destination;
 
@@ -43,7 +43,7 @@ pub(super) fn unwritable(
     key: &str,
     path: &Path,
     error: &io::Error,
-    place: Option<Place>,
+    place: Option<Position>,
 ) -> Problem {
     let dir = directory(path);
     if error.kind() == io::ErrorKind::NotFound && !dir.exists() {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::Snapshot;
-use crate::access::{Access, Grants, Who};
+use crate::access::{Access, Grants, Principal};
 use crate::config::problem::quote;
 use crate::config::{self, Auth, Config};
 use crate::htpasswd;
@@ -16,7 +16,7 @@ use crate::site::{self, Site};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct AccessQuery {
     /// Nothing for someone who has not logged in.
     user: Option<String>,
     /// From a network that is enough alone.
@@ -29,7 +29,7 @@ pub struct Question {
 
 /// Why it cannot be answered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unclear {
+pub enum QueryError {
     /// A group, or nothing.
     #[error("{} is neither a user's name nor @anonymous or @network", quote(.0))]
     Who(String),
@@ -46,37 +46,37 @@ pub enum Unclear {
 
 /// What came out, for a person and for a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct AccessReport {
     /// One a site.
     pub lines: Vec<String>,
     /// Every site that decides itself says yes, and there is one.
     pub is_yes: bool,
 }
 
-impl Question {
+impl AccessQuery {
     /// From the words of the command line.
     pub fn new(
         who: &str,
         action: &str,
         repository: &str,
         host: Option<&str>,
-    ) -> Result<Self, Unclear> {
+    ) -> Result<Self, QueryError> {
         let user = match who {
             "@anonymous" | "@network" => None,
             _ if who.is_empty() || who.starts_with('@') => {
-                return Err(Unclear::Who(who.to_owned()));
+                return Err(QueryError::Who(who.to_owned()));
             }
             _ => Some(who.to_owned()),
         };
         let actions = [Action::Pull, Action::Push, Action::Delete, Action::Catalog];
         let meant = actions.into_iter().find(|known| known.as_str() == action);
         if !is_name(repository) {
-            return Err(Unclear::Repository(repository.to_owned()));
+            return Err(QueryError::Repository(repository.to_owned()));
         }
         Ok(Self {
             user,
             network: who == "@network",
-            action: meant.ok_or_else(|| Unclear::Action(action.to_owned()))?,
+            action: meant.ok_or_else(|| QueryError::Action(action.to_owned()))?,
             repository: repository.to_owned(),
             host: host.map(str::to_ascii_lowercase),
         })
@@ -88,20 +88,20 @@ impl Question {
         config: &Config,
         snapshot: &Snapshot,
         file: &Path,
-    ) -> Result<Answer, Unclear> {
+    ) -> Result<AccessReport, QueryError> {
         let sites = &snapshot.service.sites;
         let wanted = match &self.host {
             Some(host) => Some(
                 &sites
                     .find(host)
-                    .ok_or_else(|| Unclear::Host(host.clone()))?
+                    .ok_or_else(|| QueryError::Host(host.clone()))?
                     .name,
             ),
             None => None,
         };
         let names = config.sites.iter().filter_map(|site| site.hosts.first());
         let asked = names.filter(|name| wanted.is_none_or(|wanted| wanted == *name));
-        let mut answer = Answer {
+        let mut answer = AccessReport {
             lines: Vec::new(),
             is_yes: true,
         };
@@ -190,8 +190,8 @@ impl Question {
         }
     }
 
-    fn who(&self) -> Who<'_> {
-        Who {
+    fn who(&self) -> Principal<'_> {
+        Principal {
             user: self.user.as_deref(),
             network: self.network,
         }

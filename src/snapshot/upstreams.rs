@@ -5,20 +5,20 @@
 
 use std::sync::Arc;
 
-use super::Builder;
+use super::SnapshotBuilder;
 use crate::config;
 use crate::config::problem::{Problem, Problems};
-use crate::upstream::{Endpoint, Trust, TrustError, Upstream};
+use crate::upstream::{Endpoint, ServerRoots, TrustError, Upstream};
 
 /// The upstreams there are, of the snapshot in use and of the one that is made.
 #[derive(Default)]
 pub(super) struct Upstreams {
     known: Vec<Arc<Upstream>>,
     /// Read once, when somebody needs it.
-    system: Option<Trust>,
+    system: Option<ServerRoots>,
 }
 
-impl Builder<'_> {
+impl SnapshotBuilder<'_> {
     pub(super) fn upstreams(&self) -> Upstreams {
         let routes = self
             .old
@@ -58,14 +58,14 @@ impl Builder<'_> {
 }
 
 impl Upstreams {
-    fn trust(&mut self, written: &config::Upstream) -> Result<Trust, Problem> {
+    fn trust(&mut self, written: &config::Upstream) -> Result<ServerRoots, Problem> {
         if let Some(ca) = &written.ca {
             let problem = |error: TrustError| {
                 Problem::error(ca.place, error.to_string())
                     .because("without a CA no certificate of an upstream can be verified")
                     .fix("name a PEM file of CA certificates that the gate may read")
             };
-            return Trust::of_file(ca).map_err(problem);
+            return ServerRoots::of_file(ca).map_err(problem);
         }
         if let Some(system) = &self.system {
             return Ok(system.clone());
@@ -75,7 +75,7 @@ impl Upstreams {
                 .because("without a CA no certificate of an upstream can be verified")
                 .fix("install ca-certificates, or name a file in upstream.ca")
         };
-        let system = Trust::of_system().map_err(problem)?;
+        let system = ServerRoots::of_system().map_err(problem)?;
         Ok(self.system.insert(system).clone())
     }
 }

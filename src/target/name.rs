@@ -6,12 +6,12 @@ use std::net::Ipv6Addr;
 
 /// A host as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name {
+pub(super) struct HostName {
     pub(super) host: String,
     pub(super) port: Option<u16>,
 }
 
-impl Name {
+impl HostName {
     /// `name[:port]` of RFC 9110 section 7.2, narrowed to the names a certificate can carry: no userinfo, no escapes,
     /// no zone, no empty label. The dot of the root is allowed and dropped. An empty port is no port (RFC 3986 section
     /// 3.2.3: `port = *DIGIT`).

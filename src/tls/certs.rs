@@ -16,15 +16,15 @@ pub use super::names::Name;
 pub use super::warning::Warning;
 
 use super::chain::{Certificate, Chain, arrange};
-use super::pem::{self, Sections};
-use super::warning::{self, Term};
+use super::pem::{self, PemFile};
+use super::warning::{self, Validity};
 
 /// A certificate chain and the key that belongs to its first certificate.
 #[derive(Clone)]
-pub struct Pair {
+pub struct CertifiedPair {
     certified: Arc<CertifiedKey>,
     names: Vec<Name>,
-    terms: Vec<Term>,
+    terms: Vec<Validity>,
 }
 
 /// Why a pair cannot be served; each says in one sentence where, what, and what to do.
@@ -60,7 +60,11 @@ pub enum Error {
 ///
 /// # Errors
 /// When a file cannot be used, or the two do not belong together.
-pub fn load(cert: &Path, key: &Path, now: OffsetDateTime) -> Result<(Pair, Vec<Warning>), Error> {
+pub fn load(
+    cert: &Path,
+    key: &Path,
+    now: OffsetDateTime,
+) -> Result<(CertifiedPair, Vec<Warning>), Error> {
     let certificates = read_certificates(cert)?;
     let (private, mode) = read_key(key)?;
     let kind = certificates.first().map(|c| c.key_kind.clone());
@@ -75,10 +79,10 @@ pub fn load(cert: &Path, key: &Path, now: OffsetDateTime) -> Result<(Pair, Vec<W
     })?;
     let mut warnings = warning::judge(cert, &chain, now);
     warnings.extend(warning::exposed(key, mode));
-    Ok((Pair::new(chain, signer), warnings))
+    Ok((CertifiedPair::new(chain, signer), warnings))
 }
 
-impl Pair {
+impl CertifiedPair {
     /// The two must belong together, which [`arrange`] sees to.
     pub(super) fn new(chain: Chain, signer: Arc<dyn SigningKey>) -> Self {
         let terms = warning::terms(&chain);
@@ -124,7 +128,7 @@ impl Pair {
     }
 
     /// When the site's own certificate and its issuers' are valid.
-    pub(super) fn terms(&self) -> &[Term] {
+    pub(super) fn terms(&self) -> &[Validity] {
         &self.terms
     }
 
@@ -153,7 +157,7 @@ impl Pair {
     }
 }
 
-impl std::fmt::Debug for Pair {
+impl std::fmt::Debug for CertifiedPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (names, not_after) = (self.listed_names(), self.not_after());
         write!(f, "Pair({names}, until {not_after})")
@@ -191,7 +195,7 @@ pub(super) fn read_key(
     Ok((key, mode))
 }
 
-fn missing_key(path: &Path, sections: &Sections) -> Error {
+fn missing_key(path: &Path, sections: &PemFile) -> Error {
     if sections.is_encrypted() {
         return Error::Encrypted { path: path.into() };
     }

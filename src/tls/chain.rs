@@ -23,8 +23,8 @@ pub(super) struct Certificate {
     pub(super) public_key: Vec<u8>,
     /// The public key's kind, for messages: `RSA with 2048 bits`.
     pub(super) key_kind: String,
-    pub(super) subject: Title,
-    pub(super) issuer: Title,
+    pub(super) subject: DistinguishedName,
+    pub(super) issuer: DistinguishedName,
     pub(super) not_before: OffsetDateTime,
     pub(super) not_after: OffsetDateTime,
     pub(super) names: Vec<Name>,
@@ -38,7 +38,7 @@ pub(super) struct Certificate {
 
 /// A distinguished name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Title {
+pub(super) struct DistinguishedName {
     der: Vec<u8>,
     /// As openssl writes it.
     pub(super) text: String,
@@ -55,8 +55,8 @@ impl Certificate {
         Some(Self {
             public_key: parsed.public_key().raw.to_vec(),
             key_kind: key_kind(parsed.public_key()),
-            subject: Title::new(parsed.subject()),
-            issuer: Title::new(parsed.issuer()),
+            subject: DistinguishedName::new(parsed.subject()),
+            issuer: DistinguishedName::new(parsed.issuer()),
             not_before: parsed.validity().not_before.to_datetime(),
             not_after: parsed.validity().not_after.to_datetime(),
             names: names(&parsed),
@@ -82,7 +82,7 @@ impl Certificate {
     }
 }
 
-impl Title {
+impl DistinguishedName {
     fn new(name: &x509_parser::x509::X509Name<'_>) -> Self {
         Self {
             der: name.as_raw().to_vec(),

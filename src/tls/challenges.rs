@@ -36,12 +36,12 @@ pub struct Challenges {
 
 /// What handshakes answer an authority by: the hosts whose certificates it issues, and no others.
 #[derive(Debug)]
-pub struct Answering {
+pub struct AlpnChallengeResolver {
     challenges: Arc<Challenges>,
     hosts: HashSet<String>,
 }
 
-impl Answering {
+impl AlpnChallengeResolver {
     /// `hosts` are in lower case, without a trailing dot.
     pub fn new(challenges: Arc<Challenges>, hosts: HashSet<String>) -> Self {
         Self { challenges, hosts }
@@ -60,14 +60,14 @@ impl Answering {
 
 /// What a challenge is about.
 #[derive(Clone, Copy, Debug)]
-pub enum Subject<'a> {
+pub enum ChallengeKey<'a> {
     /// http-01: the token in the path.
     Token(&'a str),
     /// tls-alpn-01: the host in the hello.
     Host(&'a str),
 }
 
-impl Subject<'_> {
+impl ChallengeKey<'_> {
     /// `None` when it is nothing that a file may be called.
     fn file_name(self) -> Option<String> {
         let (kind, text) = match self {
@@ -101,7 +101,7 @@ impl Challenges {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn put(&self, subject: Subject<'_>, key_authorization: &str) -> io::Result<()> {
+    pub fn put(&self, subject: ChallengeKey<'_>, key_authorization: &str) -> io::Result<()> {
         let name = subject.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         state_file::make_dir(&self.dir)?;
         state_file::replace(&self.dir.join(&name), key_authorization.as_bytes())?;
@@ -110,7 +110,7 @@ impl Challenges {
     }
 
     /// It is no longer answered. Blocks.
-    pub fn take_back(&self, subject: Subject<'_>) {
+    pub fn take_back(&self, subject: ChallengeKey<'_>) {
         if let Some(name) = subject.file_name() {
             self.known().remove(&name);
             // Whatever stays is swept up by a later order.
@@ -134,12 +134,12 @@ impl Challenges {
 
     /// The answer to a request for `/.well-known/acme-challenge/TOKEN`.
     pub async fn of_token(&self, token: &str) -> Option<String> {
-        self.find(Subject::Token(token)).await
+        self.find(ChallengeKey::Token(token)).await
     }
 
     /// What the handshake with an authority that asks for this host is to use.
     async fn of_host(&self, host: &str) -> Option<Arc<ServerConfig>> {
-        let authorization = self.find(Subject::Host(host)).await?;
+        let authorization = self.find(ChallengeKey::Host(host)).await?;
         let made = configure(host, &authorization);
         made.inspect_err(
             |error| tracing::error!(%host, %error, "no certificate for a challenge could be made"),
@@ -147,7 +147,7 @@ impl Challenges {
         .ok()
     }
 
-    async fn find(&self, subject: Subject<'_>) -> Option<String> {
+    async fn find(&self, subject: ChallengeKey<'_>) -> Option<String> {
         let name = subject.file_name()?;
         if let Some(known) = self.known().get(&name) {
             return Some(known.clone());

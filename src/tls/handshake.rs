@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use super::Tls;
 use super::failure::{HandshakeFailure, alert_for};
 use super::names::normal;
-use super::sealed::Incoming;
+use super::sealed::CiphertextIn;
 use super::server_name::requested_name;
 use super::stream::Stream;
-use super::trust::{ClientCertificate, Trust};
+use super::trust::{ClientCa, ClientCertificate};
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ pub struct Accepted<IO> {
     /// What the client sends and reads, decrypted.
     pub stream: Stream<IO>,
     /// What was agreed.
-    pub info: Info,
+    pub info: TlsInfo,
 }
 
 /// What client and gate agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Info {
+pub struct TlsInfo {
     /// The name the client asked for, lower case; `None` when it named an address or nothing.
     pub sni: Option<String>,
     /// `TLSv1.2` or `TLSv1.3`.
@@ -76,7 +76,7 @@ pub async fn accept<IO>(mut io: IO, tls: &Tls) -> Result<Accepted<IO>, Handshake
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut incoming = Incoming::default();
+    let mut incoming = CiphertextIn::default();
     let Some(hello) = read_hello(&mut io, &mut incoming).await? else {
         return Err(HandshakeError::PlainHttp(io));
     };
@@ -99,14 +99,14 @@ where
     drop(hello);
     let shaken = shake_hands(io, incoming, config).await;
     let stream = shaken.map_err(|error| error.for_name(sni.as_deref()))?;
-    let info = Info::new(stream.agreed(), sni, chosen.trust.as_ref());
+    let info = TlsInfo::new(stream.agreed(), sni, chosen.trust.as_ref());
     Ok(Accepted { stream, info })
 }
 
 /// The whole handshake again from its first byte, which the acceptor read only to know the name.
 async fn shake_hands<IO>(
     io: IO,
-    incoming: Incoming,
+    incoming: CiphertextIn,
     config: Arc<ServerConfig>,
 ) -> Result<Stream<IO>, HandshakeError<IO>>
 where
@@ -118,7 +118,7 @@ where
 }
 
 /// The handshake is the answer: nothing is said over the stream (RFC 8737, section 3).
-async fn answer<IO>(io: IO, incoming: Incoming, config: Arc<ServerConfig>) -> HandshakeError<IO>
+async fn answer<IO>(io: IO, incoming: CiphertextIn, config: Arc<ServerConfig>) -> HandshakeError<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -160,8 +160,8 @@ impl<IO> fmt::Debug for HandshakeError<IO> {
     }
 }
 
-impl Info {
-    fn new(connection: &CommonState, sni: Option<String>, trust: Option<&Trust>) -> Self {
+impl TlsInfo {
+    fn new(connection: &CommonState, sni: Option<String>, trust: Option<&ClientCa>) -> Self {
         let shown = trust.zip(connection.peer_certificates());
         let certificate = shown.and_then(|(trust, chain)| ClientCertificate::read(trust, chain));
         Self {
@@ -182,7 +182,7 @@ impl Info {
 /// HTTP client would get to see in front of the answer meant for it.
 async fn read_hello<IO>(
     io: &mut IO,
-    incoming: &mut Incoming,
+    incoming: &mut CiphertextIn,
 ) -> Result<Option<server::Accepted>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,

@@ -1,6 +1,6 @@
 //! A certificate and its key in files that may change at any time, as a renewal leaves them.
 //!
-//! `snapshot` makes one for each pair of paths, and a thread of `server` calls [`LivePair::look`] at intervals. The files
+//! `snapshot` makes one for each pair of paths, and a thread of `server` calls [`ReloadingCert::look`] at intervals. The files
 //! are read only after two looks in a row saw both the same, and what is read is shown only if they still are and fit:
 //! until then the last good pair stays. Nothing here logs, waits, or has a thread.
 
@@ -10,25 +10,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 
 use super::certs::{self, Error, Warning};
-use super::shown::Shown;
-use crate::live_file::{self, Known, Quiet, Seen, Watch};
+use super::shown::CertSlot;
+use crate::live_file::{self, ChangeDetector, LoadedVersion, Seen, StableFiles};
 
 /// A pair of files, and what is shown of it.
 #[derive(Debug)]
-pub struct LivePair {
+pub struct ReloadingCert {
     cert: PathBuf,
     key: PathBuf,
-    shown: Arc<Shown>,
+    shown: Arc<CertSlot>,
     /// Handshakes never wait for it: whoever holds it may be waiting for a disk.
-    watched: Mutex<Watch<Both>>,
+    watched: Mutex<ChangeDetector<PairWatch>>,
 }
 
 /// The certificate's file and the key's.
-type Both = (Seen, Seen);
+type PairWatch = (Seen, Seen);
 
 /// What a look found.
 #[derive(Debug)]
-pub enum Event {
+pub enum CertEvent {
     /// Nothing that has not been told.
     Unchanged,
     /// New handshakes get another certificate from now on, with these faults.
@@ -41,14 +41,14 @@ pub enum Event {
 
 /// What a reload found.
 #[derive(Debug)]
-pub(crate) enum Again {
+pub(crate) enum Reuse {
     /// The pair as it is in the files now, and its faults.
-    Read(Arc<LivePair>, Vec<Warning>),
+    Read(Arc<ReloadingCert>, Vec<Warning>),
     /// The files are being written: what is shown stays, and a later look finds what has been written.
     Busy,
 }
 
-impl LivePair {
+impl ReloadingCert {
     /// Reads both files now, whoever may be writing them.
     ///
     /// # Errors
@@ -62,8 +62,8 @@ impl LivePair {
         let live = Self {
             cert: cert.to_owned(),
             key: key.to_owned(),
-            shown: Shown::new(pair, now),
-            watched: Mutex::new(Watch::new(None)),
+            shown: CertSlot::new(pair, now),
+            watched: Mutex::new(ChangeDetector::new(None)),
         };
         Ok((Arc::new(live), warnings))
     }
@@ -72,21 +72,21 @@ impl LivePair {
     ///
     /// # Errors
     /// As [`load`](Self::load), and only when nobody is writing.
-    pub(crate) fn again(&self, quiet: &Quiet, now: OffsetDateTime) -> Result<Again, Error> {
+    pub(crate) fn again(&self, quiet: &StableFiles, now: OffsetDateTime) -> Result<Reuse, Error> {
         let loaded = certs::load(&self.cert, &self.key, now);
         let seen = self.see();
         let known = (quiet.seen(&self.cert), quiet.seen(&self.key));
         if known != (Some(seen.0), Some(seen.1)) {
-            return Ok(Again::Busy);
+            return Ok(Reuse::Busy);
         }
         let (pair, warnings) = loaded?;
         let live = Self {
             cert: self.cert.clone(),
             key: self.key.clone(),
-            shown: Shown::new(pair, now),
-            watched: Mutex::new(Watch::new(Some(seen))),
+            shown: CertSlot::new(pair, now),
+            watched: Mutex::new(ChangeDetector::new(Some(seen))),
         };
-        Ok(Again::Read(Arc::new(live), warnings))
+        Ok(Reuse::Read(Arc::new(live), warnings))
     }
 
     /// The certificate's file.
@@ -100,14 +100,14 @@ impl LivePair {
     }
 
     /// What handshakes get.
-    pub fn shown(&self) -> &Arc<Shown> {
+    pub fn shown(&self) -> &Arc<CertSlot> {
         &self.shown
     }
 
     /// Both files, and the stamps under which they were read.
-    pub(crate) fn known(&self) -> [Known; 2] {
+    pub(crate) fn known(&self) -> [LoadedVersion; 2] {
         let read = self.watched().read();
-        let known = |path: &Path, read| Known {
+        let known = |path: &Path, read| LoadedVersion {
             path: path.to_owned(),
             read,
         };
@@ -118,38 +118,38 @@ impl LivePair {
     }
 
     /// Looks at the files, and reads them when one has changed and both have then been quiet since the look before.
-    pub fn look(&self, now: OffsetDateTime) -> Event {
+    pub fn look(&self, now: OffsetDateTime) -> CertEvent {
         let mut watch = self.watched();
         let seen = self.see();
         if !watch.is_due(seen) {
-            return Event::Unchanged;
+            return CertEvent::Unchanged;
         }
         let loaded = certs::load(&self.cert, &self.key, now);
         if self.see() != seen {
             // Perhaps the one of before and the other of after: a later look sees them quiet.
-            return Event::Unchanged;
+            return CertEvent::Unchanged;
         }
         let (pair, warnings) = match loaded {
             Ok(loaded) => loaded,
-            Err(error) if watch.failed(error.to_string()) => return Event::Failed(error),
-            Err(_) => return Event::Unchanged,
+            Err(error) if watch.failed(error.to_string()) => return CertEvent::Failed(error),
+            Err(_) => return CertEvent::Unchanged,
         };
         let has_recovered = watch.succeeded(seen);
         if !self.shown.is(&pair) {
             self.shown.show(pair, now);
-            return Event::Renewed(warnings);
+            return CertEvent::Renewed(warnings);
         }
         if has_recovered {
-            return Event::Recovered;
+            return CertEvent::Recovered;
         }
-        Event::Unchanged
+        CertEvent::Unchanged
     }
 
-    fn see(&self) -> Both {
+    fn see(&self) -> PairWatch {
         (live_file::look(&self.cert), live_file::look(&self.key))
     }
 
-    fn watched(&self) -> MutexGuard<'_, Watch<Both>> {
+    fn watched(&self) -> MutexGuard<'_, ChangeDetector<PairWatch>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

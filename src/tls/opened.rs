@@ -6,12 +6,12 @@ use crate::buffers::Buffer;
 
 /// Bytes that were opened and not taken. Of one record at most, so that the small buffer holds them.
 #[derive(Default)]
-pub(super) struct Opened {
+pub(super) struct Plaintext {
     kept: Option<Buffer>,
     taken: usize,
 }
 
-impl Opened {
+impl Plaintext {
     /// Gives out what was kept; false when there is nothing.
     pub(super) fn give(&mut self, out: &mut ReadBuf<'_>) -> bool {
         let Some(kept) = &self.kept else {

@@ -13,7 +13,7 @@ use super::certs::Error;
 use crate::bounded_file::{ReadError, RegularFile};
 
 /// What a PEM file holds.
-pub(super) struct Sections {
+pub(super) struct PemFile {
     /// In the file's order.
     pub(super) certificates: Vec<CertificateDer<'static>>,
     /// The first unencrypted key: PKCS#8, PKCS#1 or SEC1.
@@ -29,12 +29,12 @@ pub(super) struct Sections {
 ///
 /// # Errors
 /// When the file cannot be read or a section cannot be decoded.
-pub(super) fn read(path: &Path) -> Result<Sections, Error> {
+pub(super) fn read(path: &Path) -> Result<PemFile, Error> {
     let (text, mode) = read_file(path).map_err(|cause| Error::Unreadable {
         path: path.into(),
         cause: cause.into(),
     })?;
-    let mut sections = Sections {
+    let mut sections = PemFile {
         certificates: Vec::new(),
         key: None,
         labels: labels(&text),
@@ -58,7 +58,7 @@ pub(super) fn read(path: &Path) -> Result<Sections, Error> {
     Ok(sections)
 }
 
-impl Sections {
+impl PemFile {
     /// What the file holds, for the sentence that says what it lacks.
     pub(super) fn describe(&self) -> String {
         if self.labels.is_empty() {

@@ -15,7 +15,7 @@ use crate::buffers::{Buffer, SMALL};
 
 /// What came. rustls opens it in place, record by record, from its front.
 #[derive(Default)]
-pub(super) struct Incoming {
+pub(super) struct CiphertextIn {
     buffer: Option<Buffer>,
     /// Bytes of the buffer that are used up.
     start: usize,
@@ -23,7 +23,7 @@ pub(super) struct Incoming {
     rest: Vec<u8>,
 }
 
-impl Incoming {
+impl CiphertextIn {
     /// Reads once, and says how many bytes came; none means the end of the stream.
     pub(super) fn poll_fill<IO: AsyncRead + Unpin>(
         &mut self,
@@ -102,12 +102,12 @@ pub(super) type Traffic<'a> = WriteTraffic<'a, ServerConnectionData>;
 
 /// What waits for the socket.
 #[derive(Default)]
-pub(super) struct Outgoing {
+pub(super) struct CiphertextOut {
     buffer: Option<Buffer>,
     sent: usize,
 }
 
-impl Outgoing {
+impl CiphertextOut {
     /// True when nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_none()

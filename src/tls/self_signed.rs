@@ -15,7 +15,7 @@ use rustls_pki_types::{DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::certs::{self, Pair};
+use super::certs::{self, CertifiedPair};
 use super::chain::{Certificate, arrange};
 use super::names::{normal, read_literal};
 
@@ -24,7 +24,7 @@ mod files;
 use self::files::{lock, make_dir, to_pem, write_private};
 
 /// A CA that can issue.
-pub struct Authority {
+pub struct LocalCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     not_after: OffsetDateTime,
@@ -69,7 +69,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When the files cannot be used or made.
-pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<Authority, Error> {
+pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
     // A file that cannot be examined is not missing: reading it reports why.
     let is_missing = |path: &Path| matches!(path.try_exists(), Ok(false));
@@ -96,7 +96,7 @@ pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<Authority, Erro
 ///
 /// # Errors
 /// As [`load_or_create`].
-pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<Authority, Error> {
+pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
     let found = (cert.try_exists(), key.try_exists());
     let may_make = || {
@@ -112,7 +112,7 @@ pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<Authority, Error> {
     let pair = read_key_pair(&key)?;
     if let Ok(false) = found.0 {
         may_make()?;
-        return Authority::new(pair, now);
+        return LocalCa::new(pair, now);
     }
     load(pair, cert, now)
 }
@@ -121,12 +121,12 @@ pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<Authority, Error> {
 ///
 /// # Errors
 /// When the system has no random bytes.
-pub fn in_memory(now: OffsetDateTime) -> Result<Authority, Error> {
+pub fn in_memory(now: OffsetDateTime) -> Result<LocalCa, Error> {
     let pair = KeyPair::generate().map_err(Error::Issue)?;
-    Authority::new(pair, now)
+    LocalCa::new(pair, now)
 }
 
-impl Authority {
+impl LocalCa {
     fn new(pair: KeyPair, now: OffsetDateTime) -> Result<Self, Error> {
         let params = authority_params(&pair, now);
         let certificate = params.self_signed(&pair).map_err(Error::Issue)?;
@@ -142,7 +142,7 @@ impl Authority {
     ///
     /// # Errors
     /// When a host is no name.
-    pub fn issue(&self, hosts: &[String], now: OffsetDateTime) -> Result<Pair, Error> {
+    pub fn issue(&self, hosts: &[String], now: OffsetDateTime) -> Result<CertifiedPair, Error> {
         let key = KeyPair::generate().map_err(Error::Issue)?;
         let params = self.leaf_params(subject_names(hosts)?, now);
         let signed = params.signed_by(&key, &self.issuer).map_err(Error::Issue)?;
@@ -152,7 +152,7 @@ impl Authority {
         let signer = any_supported_type(&private).map_err(|_| failed())?;
         let leaf = Certificate::read(signed.der().clone()).ok_or_else(failed)?;
         let chain = arrange(vec![leaf], signer.public_key().as_deref()).ok_or_else(failed)?;
-        Ok(Pair::new(chain, signer))
+        Ok(CertifiedPair::new(chain, signer))
     }
 
     /// The CA's certificate, for clients to trust.
@@ -204,8 +204,8 @@ fn titled(common_name: String) -> DistinguishedName {
     name
 }
 
-fn create(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<Authority, Error> {
-    let mut authority = Authority::new(pair, now)?;
+fn create(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
+    let mut authority = LocalCa::new(pair, now)?;
     write_private(&cert, authority.pem.as_bytes())?;
     authority.path = Some(cert);
     Ok(authority)
@@ -213,8 +213,8 @@ fn create(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<Authority
 
 /// The stored certificate must be the one this key would make again, dates aside: else what is issued from the
 /// key would not lead to it.
-fn load(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<Authority, Error> {
-    let mut authority = Authority::new(pair, now)?;
+fn load(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
+    let mut authority = LocalCa::new(pair, now)?;
     let stored = certs::read_certificates(&cert).map_err(|cause| Error::Damaged { cause })?;
     let path = cert.clone();
     let stored = stored
@@ -232,7 +232,7 @@ fn load(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<Authority, 
     Ok(authority)
 }
 
-fn is_made_by(authority: &Authority, stored: &Certificate) -> bool {
+fn is_made_by(authority: &LocalCa, stored: &Certificate) -> bool {
     let made = rustls_pki_types::pem::PemObject::from_pem_slice(authority.pem.as_bytes());
     let made = made.ok().and_then(Certificate::read);
     made.is_some_and(|made| {

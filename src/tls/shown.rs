@@ -12,20 +12,20 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
-use super::certs::{Pair, Warning};
-use super::warning::{Age, Term};
+use super::certs::{CertifiedPair, Warning};
+use super::warning::{ExpiryState, Validity};
 
 /// A pair that can be replaced as a whole, so that no handshake sees a certificate with another's key. Until the first
 /// one is issued there may be none; once there is one, there always is.
-pub struct Shown {
-    pair: ArcSwapOption<Pair>,
+pub struct CertSlot {
+    pair: ArcSwapOption<CertifiedPair>,
     /// How old the pair's certificates were when that was told, in the order of their terms.
-    told: Mutex<Vec<Age>>,
+    told: Mutex<Vec<ExpiryState>>,
 }
 
-impl Shown {
+impl CertSlot {
     /// Shows this pair, about whose age the caller tells now.
-    pub fn new(pair: Pair, now: OffsetDateTime) -> Arc<Self> {
+    pub fn new(pair: CertifiedPair, now: OffsetDateTime) -> Arc<Self> {
         let told = Mutex::new(ages(&pair, now));
         Arc::new(Self {
             pair: ArcSwapOption::from_pointee(pair),
@@ -42,7 +42,7 @@ impl Shown {
     }
 
     /// What new handshakes get.
-    pub fn current(&self) -> Option<Arc<Pair>> {
+    pub fn current(&self) -> Option<Arc<CertifiedPair>> {
         self.pair.load_full()
     }
 
@@ -52,7 +52,7 @@ impl Shown {
     }
 
     /// Whether this very chain is shown.
-    pub(crate) fn is(&self, pair: &Pair) -> bool {
+    pub(crate) fn is(&self, pair: &CertifiedPair) -> bool {
         let shown = self.pair.load();
         shown
             .as_ref()
@@ -60,7 +60,7 @@ impl Shown {
     }
 
     /// Shows this one from the next handshake on; the caller tells about its age.
-    pub fn show(&self, pair: Pair, now: OffsetDateTime) {
+    pub fn show(&self, pair: CertifiedPair, now: OffsetDateTime) {
         let ages = ages(&pair, now);
         self.pair.store(Some(Arc::new(pair)));
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = ages;
@@ -100,20 +100,20 @@ impl Shown {
     }
 }
 
-fn ages(pair: &Pair, now: OffsetDateTime) -> Vec<Age> {
+fn ages(pair: &CertifiedPair, now: OffsetDateTime) -> Vec<ExpiryState> {
     pair.terms()
         .iter()
-        .map(|term: &Term| term.age(now))
+        .map(|term: &Validity| term.age(now))
         .collect()
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CertSlot {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(self.pair.load().as_ref()?.certified()))
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for CertSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pair.load().fmt(f)
     }

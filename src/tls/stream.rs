@@ -16,8 +16,8 @@ use rustls::unbuffered::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::opened::Opened;
-use super::sealed::{Incoming, Outgoing, Traffic};
+use super::opened::Plaintext;
+use super::sealed::{CiphertextIn, CiphertextOut, Traffic};
 
 mod halves;
 
@@ -25,9 +25,9 @@ mod halves;
 pub struct Stream<IO> {
     io: IO,
     tls: UnbufferedServerConnection,
-    incoming: Incoming,
-    opened: Opened,
-    outgoing: Outgoing,
+    incoming: CiphertextIn,
+    opened: Plaintext,
+    outgoing: CiphertextOut,
     /// rustls has seen whole records of `incoming`, and waits for the next ones: a message of the handshake, or a key update,
     /// has come in part.
     is_joining: bool,
@@ -40,7 +40,7 @@ pub struct Stream<IO> {
 }
 
 /// How far what has come leads.
-enum Step {
+enum HandshakeStep {
     /// A record was opened.
     Opened,
     /// The client has said goodbye.
@@ -55,15 +55,15 @@ impl<IO> Stream<IO> {
     /// Before the handshake, of which some bytes have come.
     pub(super) fn new(
         io: IO,
-        incoming: Incoming,
+        incoming: CiphertextIn,
         config: Arc<ServerConfig>,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
             io,
             tls: UnbufferedServerConnection::new(config)?,
             incoming,
-            opened: Opened::default(),
-            outgoing: Outgoing::default(),
+            opened: Plaintext::default(),
+            outgoing: CiphertextOut::default(),
             is_joining: false,
             broken: None,
             is_ended: false,
@@ -77,7 +77,7 @@ impl<IO> Stream<IO> {
     }
 
     /// Opens what has come, up to one record of the client's own data; it goes to `out`, and what does not fit is kept.
-    fn step(&mut self, out: &mut ReadBuf<'_>) -> Result<Step, rustls::Error> {
+    fn step(&mut self, out: &mut ReadBuf<'_>) -> Result<HandshakeStep, rustls::Error> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
@@ -89,7 +89,7 @@ impl<IO> Stream<IO> {
                     let taken = take(traffic, &mut self.opened, out);
                     taken.map(|more| {
                         discard += more;
-                        Some(Step::Opened)
+                        Some(HandshakeStep::Opened)
                     })
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => {
@@ -99,9 +99,11 @@ impl<IO> Stream<IO> {
                     data.done();
                     Ok(None)
                 }
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Some(Step::Ended)),
-                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Step::Open)),
-                Ok(ConnectionState::BlockedHandshake) => Ok(Some(Step::Handshaking)),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                    Ok(Some(HandshakeStep::Ended))
+                }
+                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(HandshakeStep::Open)),
+                Ok(ConnectionState::BlockedHandshake) => Ok(Some(HandshakeStep::Handshaking)),
                 // Early data, which is not offered, and what later versions of rustls may have.
                 Ok(_) => Err(unforeseen("a state that has no name")),
                 Err(error) => Err(error),
@@ -110,7 +112,8 @@ impl<IO> Stream<IO> {
             match step {
                 Ok(None) => {}
                 Ok(Some(step)) => {
-                    let wants_more = matches!(step, Step::Handshaking | Step::Open);
+                    let wants_more =
+                        matches!(step, HandshakeStep::Handshaking | HandshakeStep::Open);
                     self.is_joining = wants_more && self.incoming.record().is_some();
                     return Ok(step);
                 }
@@ -141,7 +144,7 @@ impl<IO> Stream<IO> {
     /// part are they shown again, since rustls knows where in them it is.
     fn say<T>(
         &mut self,
-        what: impl FnOnce(&mut Traffic<'_>, &mut Outgoing) -> io::Result<T>,
+        what: impl FnOnce(&mut Traffic<'_>, &mut CiphertextOut) -> io::Result<T>,
     ) -> io::Result<T> {
         if self.broken.is_some() {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -174,12 +177,12 @@ impl<IO> Stream<IO> {
         loop {
             let has_some = out.remaining() < room;
             match self.step(out) {
-                Ok(Step::Opened) => {}
-                Ok(Step::Ended) => {
+                Ok(HandshakeStep::Opened) => {}
+                Ok(HandshakeStep::Ended) => {
                     self.is_ended = true;
                     return Ok(true);
                 }
-                Ok(Step::Handshaking | Step::Open) => return Ok(has_some),
+                Ok(HandshakeStep::Handshaking | HandshakeStep::Open) => return Ok(has_some),
                 // What came before the broken record is whole; the next call tells.
                 Err(_) if has_some => return Ok(true),
                 Err(error) => return Err(failed(error)),
@@ -201,13 +204,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO> {
             let step = self.step(&mut ReadBuf::new(&mut []));
             let sent = self.outgoing.poll_send(&mut self.io, cx);
             match step.map_err(failed)? {
-                Step::Handshaking => ready!(sent)?,
-                Step::Ended if self.tls.is_handshaking() => {
+                HandshakeStep::Handshaking => ready!(sent)?,
+                HandshakeStep::Ended if self.tls.is_handshaking() => {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
                 // Who leaves at once may say so together with the end of his handshake.
                 step => {
-                    self.is_ended = matches!(step, Step::Ended);
+                    self.is_ended = matches!(step, HandshakeStep::Ended);
                     // Tickets may be under way; the client need not read them before it asks.
                     return match sent {
                         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -237,7 +240,7 @@ impl<IO> fmt::Debug for Stream<IO> {
 /// Takes over what was opened, and says how many bytes more are used up.
 fn take(
     mut traffic: ReadTraffic<'_, '_, ServerConnectionData>,
-    opened: &mut Opened,
+    opened: &mut Plaintext,
     out: &mut ReadBuf<'_>,
 ) -> Result<usize, rustls::Error> {
     let mut used = 0;
@@ -254,7 +257,7 @@ fn take(
 /// What rustls has written by itself: messages of the handshake, alerts, key updates.
 fn encode(
     mut data: EncodeTlsData<'_, ServerConnectionData>,
-    outgoing: &mut Outgoing,
+    outgoing: &mut CiphertextOut,
 ) -> Result<(), rustls::Error> {
     let wanted = match data.encode(&mut []) {
         Ok(_) => return Ok(()),

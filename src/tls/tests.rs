@@ -23,7 +23,7 @@ use tokio::io::{
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client};
 
-use super::self_signed::{Authority, in_memory};
+use super::self_signed::{LocalCa, in_memory};
 use super::*;
 use crate::metrics::{AlertSender, TlsAlert};
 
@@ -32,24 +32,24 @@ type Refused = HandshakeError<DuplexStream>;
 
 /// Sites of one CA, and clients that trust it.
 pub(in crate::tls) struct World {
-    authority: Authority,
-    tickets: Tickets,
+    authority: LocalCa,
+    tickets: TicketKeys,
 }
 
 impl World {
     pub(in crate::tls) fn new() -> Self {
         Self {
             authority: in_memory(now()).unwrap(),
-            tickets: Tickets::new().unwrap(),
+            tickets: TicketKeys::new().unwrap(),
         }
     }
 
-    fn site(&self, hosts: &[&str]) -> Site {
+    fn site(&self, hosts: &[&str]) -> TlsSite {
         let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
         let pair = self.authority.issue(&hosts, now()).unwrap();
-        Site {
+        TlsSite {
             hosts,
-            shown: Shown::new(pair, now()),
+            shown: CertSlot::new(pair, now()),
             trust: None,
         }
     }
@@ -108,7 +108,7 @@ pub(in crate::tls) async fn shake_over<IO: AsyncRead + AsyncWrite + Unpin>(
     tls: &Tls,
     config: &ClientConfig,
     name: &str,
-) -> (io::Result<Client>, Result<Info, HandshakeError<IO>>) {
+) -> (io::Result<Client>, Result<TlsInfo, HandshakeError<IO>>) {
     let connector = TlsConnector::from(Arc::new(config.clone()));
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let client = async {
@@ -129,7 +129,7 @@ pub(in crate::tls) async fn shake_over<IO: AsyncRead + AsyncWrite + Unpin>(
     tokio::join!(client, server)
 }
 
-async fn shake(tls: &Tls, config: &ClientConfig, name: &str) -> (Client, Info) {
+async fn shake(tls: &Tls, config: &ClientConfig, name: &str) -> (Client, TlsInfo) {
     let (client, info) = shake_over(duplex(4096), tls, config, name).await;
     (client.unwrap(), info.unwrap())
 }
@@ -145,7 +145,7 @@ fn shown(client: &Client) -> CertificateDer<'static> {
 }
 
 /// What the gate answers to bytes that no rustls client would send.
-async fn answer_to(tls: &Tls, bytes: &[u8]) -> (Result<Info, Refused>, Vec<u8>) {
+async fn answer_to(tls: &Tls, bytes: &[u8]) -> (Result<TlsInfo, Refused>, Vec<u8>) {
     let (mut near, far) = duplex(1 << 17);
     near.write_all(bytes).await.unwrap();
     let accepted = accept(far, tls).await.map(|accepted| accepted.info);
@@ -169,7 +169,7 @@ async fn alpn_picks_http2_first_and_may_be_absent() {
     for (offered, http2) in cases {
         let config = world.client(&FROM_1_2, offered);
         let (client, info) = shake(&tls, &config, "a.test").await;
-        let expected = Info {
+        let expected = TlsInfo {
             sni: Some("a.test".into()),
             version: "TLSv1.3",
             http2,
@@ -251,7 +251,11 @@ async fn without_a_star_unknown_names_get_the_first_site() {
 
 #[test]
 fn no_site_is_an_error() {
-    let tls = Tls::new(&Settings::default(), Vec::new(), &Tickets::new().unwrap());
+    let tls = Tls::new(
+        &Settings::default(),
+        Vec::new(),
+        &TicketKeys::new().unwrap(),
+    );
     assert!(matches!(tls.err(), Some(Error::NoSites)));
 }
 
@@ -678,7 +682,7 @@ async fn tickets_resume_and_survive_a_reload() {
             HandshakeKind::Resumed
         );
         let restarted = World {
-            tickets: Tickets::new().unwrap(),
+            tickets: TicketKeys::new().unwrap(),
             authority: World::new().authority,
         };
         let sites = vec![world.site(&["a.test"])];
@@ -756,7 +760,11 @@ pub(in crate::tls) fn openssl(dir: &Path, line: &str) -> String {
 }
 
 /// Serves one connection on a socket to `openssl s_client` with these arguments.
-pub(in crate::tls) async fn s_client(tls: &Tls, dir: &Path, line: &str) -> (Option<Info>, Output) {
+pub(in crate::tls) async fn s_client(
+    tls: &Tls,
+    dir: &Path,
+    line: &str,
+) -> (Option<TlsInfo>, Output) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let client = tokio::process::Command::new("openssl")

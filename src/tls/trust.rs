@@ -1,7 +1,7 @@
 //! Client certificates: whose are taken, whether one must come, and what a client proved by one.
 //!
-//! `snapshot` loads a [`Trust`] for each site that asks for certificates, [`super::Tls`] puts it into the site's
-//! handshakes, and `service` asks [`Trust::admits`] for each request. A certificate says nothing here about rights: it
+//! `snapshot` loads a [`ClientCa`] for each site that asks for certificates, [`super::Tls`] puts it into the site's
+//! handshakes, and `service` asks [`ClientCa::admits`] for each request. A certificate says nothing here about rights: it
 //! is a condition beside the password. Nothing is revoked here: a certificate ends with its time or with its CA.
 
 use std::fmt;
@@ -19,18 +19,18 @@ use super::pem;
 
 /// Whose client certificates are taken, and whether one must come. Sites whose trust is equal are one trust domain.
 #[derive(Clone)]
-pub struct Trust(Arc<Inner>);
+pub struct ClientCa(Arc<Inner>);
 
 struct Inner {
     /// Sorted, each once: what the files are called, and their order, is no difference.
     authorities: Vec<CertificateDer<'static>>,
-    demand: Demand,
+    demand: ClientAuthMode,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 /// Whether a client must show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Demand {
+pub enum ClientAuthMode {
     /// Without one there is no connection.
     #[default]
     Required,
@@ -46,7 +46,7 @@ pub struct ClientCertificate {
     /// Seconds since 1970.
     not_after: u64,
     /// What it was verified against.
-    trust: Trust,
+    trust: ClientCa,
 }
 
 /// Why client certificates cannot be verified; each says in one sentence where, what, and what to do.
@@ -74,12 +74,12 @@ pub enum Error {
     },
 }
 
-impl Trust {
+impl ClientCa {
     /// Reads the CAs from a PEM file.
     ///
     /// # Errors
     /// When it holds none that can be used.
-    pub fn load(path: &Path, demand: Demand) -> Result<Self, Error> {
+    pub fn load(path: &Path, demand: ClientAuthMode) -> Result<Self, Error> {
         let sections = pem::read(path)?;
         if sections.certificates.is_empty() {
             let (path, found) = (path.into(), sections.describe());
@@ -98,7 +98,7 @@ impl Trust {
         authorities.dedup();
         let provider = Arc::new(super::provider());
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-        if demand == Demand::Optional {
+        if demand == ClientAuthMode::Optional {
             builder = builder.allow_unauthenticated();
         }
         let verifier = builder.build().map_err(|cause| Error::Verifier {
@@ -118,7 +118,7 @@ impl Trust {
     /// against other CAs, or is past its time, is verified again.
     pub fn admits(&self, shown: Option<&ClientCertificate>, now: UnixTime) -> bool {
         let Some(shown) = shown else {
-            return self.0.demand == Demand::Optional;
+            return self.0.demand == ClientAuthMode::Optional;
         };
         let is_same = self.has_authorities_of(&shown.trust) && now.as_secs() <= shown.not_after;
         is_same || self.verifies(&shown.chain, now)
@@ -142,15 +142,15 @@ impl Trust {
     }
 }
 
-impl PartialEq for Trust {
+impl PartialEq for ClientCa {
     fn eq(&self, other: &Self) -> bool {
         self.0.demand == other.0.demand && self.has_authorities_of(other)
     }
 }
 
-impl Eq for Trust {}
+impl Eq for ClientCa {}
 
-impl fmt::Debug for Trust {
+impl fmt::Debug for ClientCa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.authorities.len();
         write!(f, "Trust({count} CAs, {:?})", self.0.demand)
@@ -159,7 +159,7 @@ impl fmt::Debug for Trust {
 
 impl ClientCertificate {
     /// What a handshake with this trust has verified; `None` when it cannot be read all the same.
-    pub(super) fn read(trust: &Trust, chain: &[CertificateDer<'_>]) -> Option<Self> {
+    pub(super) fn read(trust: &ClientCa, chain: &[CertificateDer<'_>]) -> Option<Self> {
         let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
         let leaf = Certificate::read(chain.first()?.clone())?;
         Some(Self {

@@ -92,7 +92,7 @@ pub(super) fn exposed(path: &Path, mode: u32) -> Option<Warning> {
 
 /// When a certificate is valid.
 #[derive(Clone, Debug)]
-pub(super) struct Term {
+pub(super) struct Validity {
     subject: String,
     from: OffsetDateTime,
     pub(super) until: OffsetDateTime,
@@ -100,7 +100,7 @@ pub(super) struct Term {
 
 /// How far a certificate's time has run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Age {
+pub(super) enum ExpiryState {
     Young,
     /// It should have been renewed by now.
     Old,
@@ -110,10 +110,10 @@ pub(super) enum Age {
 }
 
 /// The leaf's, then its issuers'.
-pub(super) fn terms(chain: &Chain) -> Vec<Term> {
+pub(super) fn terms(chain: &Chain) -> Vec<Validity> {
     let issuers = chain.others.iter().take(chain.issuers);
     let all = std::iter::once(&chain.leaf).chain(issuers);
-    let term = |certificate: &super::chain::Certificate| Term {
+    let term = |certificate: &super::chain::Certificate| Validity {
         subject: certificate.subject.text.clone(),
         from: certificate.not_before,
         until: certificate.not_after,
@@ -121,14 +121,14 @@ pub(super) fn terms(chain: &Chain) -> Vec<Term> {
     all.map(term).collect()
 }
 
-impl Term {
-    pub(super) fn age(&self, now: OffsetDateTime) -> Age {
+impl Validity {
+    pub(super) fn age(&self, now: OffsetDateTime) -> ExpiryState {
         let life = self.until - self.from;
         match self.until - now {
-            left if left < Duration::ZERO => Age::Over,
-            left if left < LATE.min(life / 12) => Age::Late,
-            left if left < OLD.min(life / 4) => Age::Old,
-            _ => Age::Young,
+            left if left < Duration::ZERO => ExpiryState::Over,
+            left if left < LATE.min(life / 12) => ExpiryState::Late,
+            left if left < OLD.min(life / 4) => ExpiryState::Old,
+            _ => ExpiryState::Young,
         }
     }
 
@@ -136,7 +136,7 @@ impl Term {
         let (path, subject) = (path.to_path_buf(), self.subject.clone());
         let (from, at) = (self.from, self.until);
         Some(match self.age(now) {
-            Age::Over => Warning::Expired {
+            ExpiryState::Over => Warning::Expired {
                 path,
                 subject,
                 since: at,
@@ -146,8 +146,8 @@ impl Term {
                 subject,
                 from,
             },
-            Age::Old | Age::Late => Warning::ExpiresSoon { path, subject, at },
-            Age::Young => return None,
+            ExpiryState::Old | ExpiryState::Late => Warning::ExpiresSoon { path, subject, at },
+            ExpiryState::Young => return None,
         })
     }
 }

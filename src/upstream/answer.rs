@@ -11,13 +11,13 @@ use http::{Response, response};
 use http_body::{Frame, SizeHint};
 
 use super::Error;
-use super::http1::Incoming;
-use super::node::Slot;
+use super::http1::BodyReader;
+use super::node::ActiveRequest;
 use super::stream::Stream;
 use crate::body;
 
 /// The body of an answer. Dropped before its end, it closes the connection at once.
-pub struct Answer {
+pub struct ResponseBody {
     source: Source,
 }
 
@@ -27,18 +27,18 @@ pub struct Answer {
 )]
 enum Source {
     /// More is to be read from the socket. The body is in the slot's request.
-    Open(Slot),
+    Open(ActiveRequest),
     /// Nothing more is read from the socket, and the slot was given back.
-    Read(Incoming<Stream>),
+    Read(BodyReader<Stream>),
     /// The request limit has closed the connection, and the body has said so.
     Displaced,
 }
 
-impl Answer {
+impl ResponseBody {
     pub(super) fn new(
         head: response::Parts,
-        incoming: Incoming<Stream>,
-        slot: Slot,
+        incoming: BodyReader<Stream>,
+        slot: ActiveRequest,
     ) -> Response<Self> {
         let source = if incoming.is_read() {
             Source::settle(slot, incoming)
@@ -60,7 +60,7 @@ impl Answer {
 impl Source {
     /// Lets go of the connection the moment nothing more will be read from it: hyper does not poll
     /// past the last byte of a body whose length it knows, and the caller may hold on to the rest.
-    fn settle(slot: Slot, mut incoming: Incoming<Stream>) -> Self {
+    fn settle(slot: ActiveRequest, mut incoming: BodyReader<Stream>) -> Self {
         slot.release(incoming.reclaim());
         Self::Read(incoming)
     }
@@ -69,9 +69,9 @@ impl Source {
 /// Polls a body that is still being read. `None` when the request limit has closed it. The second value is the body once
 /// nothing more is read from the socket.
 fn poll_open(
-    slot: &Slot,
+    slot: &ActiveRequest,
     cx: &mut Context<'_>,
-) -> Option<(Poll<Polled>, Option<Incoming<Stream>>)> {
+) -> Option<(Poll<Polled>, Option<BodyReader<Stream>>)> {
     let request = slot.request();
     let mut response = request.response();
     let incoming = response.as_mut()?;
@@ -91,7 +91,7 @@ fn poll_open(
 
 type Polled = Option<Result<Bytes, Error>>;
 
-impl http_body::Body for Answer {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = body::Error;
 
@@ -141,7 +141,7 @@ impl http_body::Body for Answer {
                 let response = slot.request().response();
                 response
                     .as_ref()
-                    .map_or_else(SizeHint::new, Incoming::size_hint)
+                    .map_or_else(SizeHint::new, BodyReader::size_hint)
             }
             Source::Read(incoming) => incoming.size_hint(),
             Source::Displaced => SizeHint::new(),

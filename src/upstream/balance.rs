@@ -18,12 +18,12 @@ pub(super) trait Candidate {
 
 /// Endpoints by their number, at most [`MOST`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Marked(u64);
+pub(super) struct EndpointSet(u64);
 
 /// As many endpoints as a route may have.
 pub const MOST: usize = 64;
 
-impl Marked {
+impl EndpointSet {
     /// The first `count`.
     pub(super) fn first(count: usize) -> Self {
         let rest = u32::try_from(MOST.saturating_sub(count)).unwrap_or(0);
@@ -63,10 +63,10 @@ fn bit(number: usize) -> u64 {
 /// given up. `repository` is that of an upload. `None` when all were tried.
 pub(super) fn choose<C: Candidate>(
     all: &[impl AsRef<C>],
-    tried: Marked,
+    tried: EndpointSet,
     repository: Option<&str>,
 ) -> Option<usize> {
-    let left = Marked(Marked::first(all.len()).0 & !tried.0);
+    let left = EndpointSet(EndpointSet::first(all.len()).0 & !tried.0);
     // Of one endpoint nothing needs to be known.
     if left.0.is_power_of_two() {
         return Some(left.nth(0));
@@ -90,7 +90,7 @@ pub(super) fn choose<C: Candidate>(
 /// The highest score wins: when an endpoint goes, only what it had moves, and comes back with it.
 fn rendezvous<C: Candidate>(
     all: &[impl AsRef<C>],
-    eligible: Marked,
+    eligible: EndpointSet,
     repository: &str,
 ) -> Option<usize> {
     let key = hash(repository);
@@ -104,7 +104,7 @@ fn rendezvous<C: Candidate>(
 }
 
 /// Two at random, and the less busy of them: nearly as good as the least busy of all, and no herd follows old news.
-fn less_busy<C: Candidate>(all: &[impl AsRef<C>], eligible: Marked) -> Option<usize> {
+fn less_busy<C: Candidate>(all: &[impl AsRef<C>], eligible: EndpointSet) -> Option<usize> {
     let count = eligible.0.count_ones();
     let random = RandomState::new().hash_one(0u8);
     let (low, high) = (random as u32, (random >> 32) as u32);

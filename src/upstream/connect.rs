@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::resolve::resolve;
 use super::stream::{Socket, Stream};
-use super::trust::Trust;
+use super::trust::ServerRoots;
 use super::{EndpointSettings, Error};
 
 /// One address of an upstream.
@@ -114,7 +114,7 @@ async fn connect(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<Soc
             let stream = dial(bare(host), *port, within).await;
             let stream = stream.map_err(Error::Connect)?;
             let trust = settings.trust.as_ref();
-            let secured = Trust::secure(trust, bare(host), stream).await;
+            let secured = ServerRoots::secure(trust, bare(host), stream).await;
             secured
                 .map(|stream| Socket::Tls(Box::new(stream)))
                 .map_err(Error::Tls)

@@ -29,12 +29,12 @@ mod inbox;
 mod incoming;
 mod outgoing;
 
-pub(super) use incoming::Incoming;
+pub(super) use incoming::BodyReader;
 
 use deadline::Deadline;
 use head::Head;
-use inbox::Inbox;
-use outgoing::Outgoing;
+use inbox::HeadBuffer;
+use outgoing::RequestWriter;
 
 /// A connection with nothing under way. Dropped, it is closed.
 pub(super) struct Connection<S> {
@@ -84,11 +84,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         parts: &Parts,
         body: Body,
         client_wait: &ClientWait,
-    ) -> Result<(response::Parts, Incoming<S>), Failure> {
+    ) -> Result<(response::Parts, BodyReader<S>), Failure> {
         let lead = std::mem::take(&mut self.lead);
-        let outgoing = Outgoing::new(lead, parts, body).map_err(Failure::of)?;
+        let outgoing = RequestWriter::new(lead, parts, body).map_err(Failure::of)?;
         let mut exchange = Exchange {
-            inbox: Inbox::new(self.head_size, parts.method == Method::HEAD),
+            inbox: HeadBuffer::new(self.head_size, parts.method == Method::HEAD),
             connection: self,
             outgoing,
             client_wait,
@@ -119,9 +119,9 @@ impl Failure {
 /// Both directions until the answer's head is there.
 struct Exchange<'a, S> {
     connection: Connection<S>,
-    outgoing: Outgoing,
+    outgoing: RequestWriter,
     client_wait: &'a ClientWait,
-    inbox: Inbox,
+    inbox: HeadBuffer,
     /// Why the upstream takes no more bytes. Its answer may lie in the receive buffer all the same.
     refused: Option<io::Error>,
 }
@@ -188,14 +188,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 
     /// A request that has not been sent to its end spoils the connection (pool poisoning).
-    fn finish(mut self, head: Head, rest: Bytes) -> Result<(response::Parts, Incoming<S>), Error> {
+    fn finish(
+        mut self,
+        head: Head,
+        rest: Bytes,
+    ) -> Result<(response::Parts, BodyReader<S>), Error> {
         let is_whole = self.refused.is_none() && self.outgoing.is_complete();
         // The rest of the request body is not waited for any more.
         self.client_wait.end();
         self.connection.lead = self.outgoing.into_lead();
         self.connection.deadline.stop();
         let is_reusable = head.is_reusable && is_whole;
-        let mut incoming = Incoming::new(self.connection, head.framing, is_reusable);
+        let mut incoming = BodyReader::new(self.connection, head.framing, is_reusable);
         if self.refused.is_some() {
             incoming.distrust_end();
         }

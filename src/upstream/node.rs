@@ -15,21 +15,21 @@ use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, request, response};
 use tokio::time::{Instant, timeout};
 
-use super::answer::Answer;
+use super::answer::ResponseBody;
 use super::balance::{self, Candidate};
 use super::client_wait::ClientWait;
 use super::connect::{self, Endpoint};
 use super::health::Health;
-use super::http1::{self, Connection, Incoming};
+use super::http1::{self, BodyReader, Connection};
 use super::pool::Pool;
 use super::request_limit::{OpenRequest, RequestPermit};
 use super::stream::Stream;
-use super::{EndpointSettings, Error, Failure, Outbound};
-use crate::addr::Network;
+use super::{EndpointSettings, Error, Failure, OutboundRequest};
+use crate::addr::ClientNetwork;
 use crate::body::Body;
 
 /// Shared by all workers, and by every route that leads to it.
-pub(super) struct Node {
+pub(super) struct EndpointNode {
     endpoint: Endpoint,
     settings: EndpointSettings,
     seed: u64,
@@ -39,18 +39,18 @@ pub(super) struct Node {
 }
 
 /// A request under way at an endpoint; its place in the limit is given back on drop.
-pub(super) struct Slot {
-    node: Arc<Node>,
+pub(super) struct ActiveRequest {
+    node: Arc<EndpointNode>,
     worker: usize,
     permit: RequestPermit,
 }
 
 /// A check that is due, to be run; one at a time for each endpoint.
-pub struct Check {
-    node: Arc<Node>,
+pub struct HealthCheck {
+    node: Arc<EndpointNode>,
 }
 
-impl Node {
+impl EndpointNode {
     /// Without a connection. `health` is what is known of the endpoint already.
     pub(super) fn new(
         endpoint: Endpoint,
@@ -90,10 +90,10 @@ impl Node {
     pub(super) async fn send(
         self: &Arc<Self>,
         worker: usize,
-        client: Network,
-        request: &mut Outbound,
-    ) -> Result<Response<Answer>, Failure> {
-        let slot = Slot {
+        client: ClientNetwork,
+        request: &mut OutboundRequest,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let slot = ActiveRequest {
             permit: self.pool.acquire(client).await?,
             node: Arc::clone(self),
             worker,
@@ -110,7 +110,7 @@ impl Node {
             let failure = match slot.exchange(connection, &request.parts, body).await {
                 Ok((head, incoming)) => {
                     self.health.answered(Instant::now());
-                    return Ok(Answer::new(head, incoming, slot));
+                    return Ok(ResponseBody::new(head, incoming, slot));
                 }
                 Err(failure) => failure,
             };
@@ -161,9 +161,9 @@ impl Node {
     }
 
     /// The check that is due at `now`. `always` as in [`Health::claim_check`].
-    pub(super) fn due_check(self: &Arc<Self>, now: Instant, always: bool) -> Option<Check> {
+    pub(super) fn due_check(self: &Arc<Self>, now: Instant, always: bool) -> Option<HealthCheck> {
         let is_due = self.health.claim_check(now, always);
-        is_due.then(|| Check {
+        is_due.then(|| HealthCheck {
             node: Arc::clone(self),
         })
     }
@@ -199,7 +199,7 @@ impl Node {
     }
 }
 
-impl Check {
+impl HealthCheck {
     /// Asks the endpoint whether it is there, and notes the outcome.
     pub async fn run(self) {
         // Any response will do.
@@ -209,13 +209,13 @@ impl Check {
     }
 }
 
-impl Drop for Check {
+impl Drop for HealthCheck {
     fn drop(&mut self) {
         self.node.health.end_check();
     }
 }
 
-impl Candidate for Node {
+impl Candidate for EndpointNode {
     fn is_up(&self) -> bool {
         self.health.is_up()
     }
@@ -229,7 +229,7 @@ impl Candidate for Node {
     }
 }
 
-impl Slot {
+impl ActiveRequest {
     /// Sends a request and waits for the final head of its answer, unless the request loses its place before: then its
     /// connection is closed.
     async fn exchange(
@@ -237,7 +237,7 @@ impl Slot {
         connection: Connection<Stream>,
         parts: &request::Parts,
         body: Body,
-    ) -> Result<(response::Parts, Incoming<Stream>), http1::Failure> {
+    ) -> Result<(response::Parts, BodyReader<Stream>), http1::Failure> {
         let request = self.request();
         let mut exchange = pin!(connection.exchange(parts, body, request.client_wait()));
         poll_fn(|cx| {

@@ -19,7 +19,7 @@ use super::http1::Connection;
 use super::request_limit::{RequestLimit, RequestPermit};
 use super::stream::Stream;
 use super::{EndpointSettings, Error};
-use crate::addr::Network;
+use crate::addr::ClientNetwork;
 
 /// Shared by all workers and by every answer that is still coming.
 pub(super) struct Pool {
@@ -48,7 +48,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::Busy`] when the queue is full or the wait in it was too long.
-    pub(super) async fn acquire(&self, client: Network) -> Result<RequestPermit, Error> {
+    pub(super) async fn acquire(&self, client: ClientNetwork) -> Result<RequestPermit, Error> {
         self.limit.acquire(client).await
     }
 

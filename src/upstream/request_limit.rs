@@ -29,9 +29,9 @@ use tokio::time::{Instant, timeout};
 
 use super::Error;
 use super::client_wait::ClientWait;
-use super::http1::Incoming;
+use super::http1::BodyReader;
 use super::stream::Stream;
-use crate::addr::{Network, NetworkGroup};
+use crate::addr::{ClientNetwork, ClientNetworkGroup};
 use crate::fair_queue::FairQueue;
 
 /// The places of one endpoint, and the requests that wait for one.
@@ -56,7 +56,7 @@ pub(super) struct OpenRequest {
     /// Wakes up the task that sends a request body.
     waker: Mutex<Option<Waker>>,
     /// The response body, together with its connection, from the head to its last byte.
-    response: Mutex<Option<Incoming<Stream>>>,
+    response: Mutex<Option<BodyReader<Stream>>>,
 }
 
 struct State {
@@ -86,7 +86,7 @@ struct Requests {
 
 #[derive(Clone)]
 struct Entry {
-    network: Network,
+    network: ClientNetwork,
     is_detached: bool,
     request: Arc<OpenRequest>,
 }
@@ -96,14 +96,14 @@ struct Shares {
     max: usize,
     total: usize,
     /// Groups that have nothing at the moment stay for a while: the next request needs no new entry.
-    groups: HashMap<NetworkGroup, GroupShare>,
+    groups: HashMap<ClientNetworkGroup, GroupShare>,
 }
 
 #[derive(Default)]
 struct GroupShare {
     total: usize,
     /// The client networks of the group that have any.
-    networks: Vec<(Network, usize)>,
+    networks: Vec<(ClientNetwork, usize)>,
 }
 
 /// What is done after the lock was released.
@@ -142,7 +142,7 @@ impl RequestLimit {
     /// [`Error::Busy`] when the queue is full or the wait was too long.
     pub(super) async fn acquire(
         self: &Arc<Self>,
-        network: Network,
+        network: ClientNetwork,
     ) -> Result<RequestPermit, Error> {
         match self.try_acquire(network) {
             Some(permit) => Ok(permit),
@@ -150,14 +150,14 @@ impl RequestLimit {
         }
     }
 
-    fn try_acquire(self: &Arc<Self>, network: Network) -> Option<RequestPermit> {
+    fn try_acquire(self: &Arc<Self>, network: ClientNetwork) -> Option<RequestPermit> {
         let request = Arc::new(OpenRequest::new());
         let mut state = self.lock();
         let is_admitted = state.placed.try_add(network);
         is_admitted.then(|| self.admit(&mut state, network, request))
     }
 
-    async fn wait(self: &Arc<Self>, network: Network) -> Result<RequestPermit, Error> {
+    async fn wait(self: &Arc<Self>, network: ClientNetwork) -> Result<RequestPermit, Error> {
         let (grant, mut granted) = oneshot::channel();
         let mut waiter = self.enqueue(network, grant).ok_or(Error::Busy)?;
         let waiting = async {
@@ -183,7 +183,7 @@ impl RequestLimit {
     /// Puts a request into the queue, or gives it a place that became free meanwhile. `None` when the queue is full.
     fn enqueue(
         self: &Arc<Self>,
-        network: Network,
+        network: ClientNetwork,
         grant: oneshot::Sender<RequestPermit>,
     ) -> Option<Waiter<'_>> {
         let mut state = self.lock();
@@ -207,7 +207,7 @@ impl RequestLimit {
     fn admit(
         self: &Arc<Self>,
         state: &mut State,
-        network: Network,
+        network: ClientNetwork,
         request: Arc<OpenRequest>,
     ) -> RequestPermit {
         let key = state.requests.insert(Entry {
@@ -339,7 +339,7 @@ impl State {
         // The longest-waiting request of the group that has most.
         let (most, waited, group, key) =
             groups.max_by_key(|(most, waited, ..)| (*most, *waited))?;
-        let others = self.queue.networks().map(Network::group);
+        let others = self.queue.networks().map(ClientNetwork::group);
         // With one request more, the other group still has no more than half of what this one has.
         let is_due = others.filter(|other| *other != group).any(|other| {
             let others_share = self.requests_of(other).saturating_add(1);
@@ -348,7 +348,7 @@ impl State {
         is_due.then_some(key)
     }
 
-    fn requests_of(&self, group: NetworkGroup) -> usize {
+    fn requests_of(&self, group: ClientNetworkGroup) -> usize {
         self.placed.of_group(group) + self.detached.of_group(group)
     }
 
@@ -416,14 +416,14 @@ impl Shares {
     }
 
     /// Whether `network` may have another request: see the module.
-    fn may_add(&self, network: Network) -> bool {
+    fn may_add(&self, network: ClientNetwork) -> bool {
         let free = self.free();
         let group = self.groups.get(&network.group());
         group.map_or(free > 0, |group| group.may_add(network, free))
     }
 
     /// Counts another request of `network` if it may have one.
-    fn try_add(&mut self, network: Network) -> bool {
+    fn try_add(&mut self, network: ClientNetwork) -> bool {
         let free = self.free();
         if free == 0 {
             return false;
@@ -440,26 +440,26 @@ impl Shares {
         may_add
     }
 
-    fn remove(&mut self, network: Network) {
+    fn remove(&mut self, network: ClientNetwork) {
         if let Some(group) = self.groups.get_mut(&network.group()) {
             group.remove(network);
             self.total = self.total.saturating_sub(1);
         }
     }
 
-    fn of_group(&self, group: NetworkGroup) -> usize {
+    fn of_group(&self, group: ClientNetworkGroup) -> usize {
         self.groups.get(&group).map_or(0, |group| group.total)
     }
 }
 
 impl GroupShare {
-    fn may_add(&self, network: Network, free: usize) -> bool {
+    fn may_add(&self, network: ClientNetwork, free: usize) -> bool {
         let own = self.networks.iter().find(|(own, _)| *own == network);
         let of_network = own.map_or(0, |(_, count)| *count);
         of_network < free && self.total < free.saturating_mul(2)
     }
 
-    fn add(&mut self, network: Network) {
+    fn add(&mut self, network: ClientNetwork) {
         self.total += 1;
         match self.networks.iter_mut().find(|(own, _)| *own == network) {
             Some((_, count)) => *count += 1,
@@ -467,7 +467,7 @@ impl GroupShare {
         }
     }
 
-    fn remove(&mut self, network: Network) {
+    fn remove(&mut self, network: ClientNetwork) {
         self.total = self.total.saturating_sub(1);
         let mut networks = self.networks.iter_mut();
         let Some(at) = networks.position(|(own, _)| *own == network) else {
@@ -535,7 +535,7 @@ impl OpenRequest {
     }
 
     /// Keeps the response body where the limit can close it. That of a displaced request is closed at once.
-    pub(super) fn keep_response(&self, incoming: Incoming<Stream>) {
+    pub(super) fn keep_response(&self, incoming: BodyReader<Stream>) {
         let mut response = lock(&self.response);
         if !self.is_displaced() {
             *response = Some(incoming);
@@ -543,7 +543,7 @@ impl OpenRequest {
     }
 
     /// The response body; `None` once it was taken, or closed.
-    pub(super) fn response(&self) -> MutexGuard<'_, Option<Incoming<Stream>>> {
+    pub(super) fn response(&self) -> MutexGuard<'_, Option<BodyReader<Stream>>> {
         lock(&self.response)
     }
 
@@ -573,7 +573,7 @@ impl Drop for RequestPermit {
 /// A request in the queue, which it leaves when its future is dropped.
 struct Waiter<'a> {
     limit: &'a RequestLimit,
-    network: Network,
+    network: ClientNetwork,
     id: u64,
     is_queued: bool,
 }

@@ -9,7 +9,7 @@ use http::response;
 use tokio::time::Instant;
 
 use super::health::{Outage, Status};
-use super::node::Node;
+use super::node::EndpointNode;
 use super::{Endpoint, EndpointSettings, Error, Upstream};
 
 /// How an endpoint is at this moment.
@@ -63,7 +63,7 @@ pub async fn probe(
     endpoint: &Endpoint,
     settings: &EndpointSettings,
 ) -> Result<response::Parts, Error> {
-    Node::new(endpoint.clone(), settings.clone(), 0, None)
+    EndpointNode::new(endpoint.clone(), settings.clone(), 0, None)
         .probe()
         .await
 }

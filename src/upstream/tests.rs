@@ -152,11 +152,11 @@ pub(super) fn settings(endpoint: Endpoint) -> Settings {
 }
 
 /// The network of a client.
-fn client() -> Network {
+fn client() -> ClientNetwork {
     network("192.0.2.1")
 }
 
-pub(super) fn network(address: &str) -> Network {
+pub(super) fn network(address: &str) -> ClientNetwork {
     let address: std::net::IpAddr = address.parse().unwrap();
     crate::addr::ClientAddr::vouched(address).network()
 }
@@ -174,7 +174,7 @@ fn get() -> Request<Body> {
     request(Method::GET, Body::empty())
 }
 
-async fn text(answer: Response<Answer>) -> String {
+async fn text(answer: Response<ResponseBody>) -> String {
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }

@@ -19,7 +19,7 @@ use crate::{bounded_file, crypto};
 
 /// CAs, and the TLS sessions with the servers that they vouch for, so that a handshake is short when it can be.
 #[derive(Clone)]
-pub struct Trust {
+pub struct ServerRoots {
     roots: Arc<[CertificateDer<'static>]>,
     config: Arc<ClientConfig>,
 }
@@ -92,7 +92,7 @@ impl HandshakeError {
 /// would silently not be trusted.
 const MAX_FILE: u64 = 16 << 20;
 
-impl Trust {
+impl ServerRoots {
     /// The CAs of a PEM file, and no others.
     pub fn of_file(path: &Path) -> Result<Self, TrustError> {
         let text = bounded_file::read(path, MAX_FILE).map_err(|cause| TrustError::Unreadable {
@@ -174,15 +174,15 @@ impl Trust {
 }
 
 /// Those who trust the same are the same: connections and sessions of one serve the other.
-impl PartialEq for Trust {
+impl PartialEq for ServerRoots {
     fn eq(&self, other: &Self) -> bool {
         self.roots == other.roots
     }
 }
 
-impl Eq for Trust {}
+impl Eq for ServerRoots {}
 
-impl fmt::Debug for Trust {
+impl fmt::Debug for ServerRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Trust({} CAs)", self.roots.len())
     }
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     fn error_of(path: &Path) -> String {
-        Trust::of_file(path).unwrap_err().to_string()
+        ServerRoots::of_file(path).unwrap_err().to_string()
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         let most = usize::try_from(MAX_FILE).unwrap();
         fs::write(&path, filled(most)).unwrap();
         assert_eq!(
-            format!("{:?}", Trust::of_file(&path).unwrap()),
+            format!("{:?}", ServerRoots::of_file(&path).unwrap()),
             "Trust(1 CAs)"
         );
         // A cut would lie behind the certificate, and go unnoticed.

@@ -6,7 +6,7 @@ use std::fs;
 use rustls::ClientConnection;
 use tempfile::TempDir;
 use tidegate::config;
-use tidegate::snapshot::{Purpose, Snapshot};
+use tidegate::snapshot::{BuildMode, Snapshot};
 
 use crate::support::certs::{self, AUTHORITY};
 use crate::support::client::dial;
@@ -54,7 +54,7 @@ fn said(text: &str) -> String {
     let text = text.replace("{upstream}", "http://127.0.0.1:1");
     let (config, mut problems) = config::parse(&file, text.as_bytes());
     if let Some(config) = config {
-        Snapshot::build(&config, None, Purpose::Check, &mut problems);
+        Snapshot::build(&config, None, BuildMode::Check, &mut problems);
     }
     assert!(!dir.path().join("state").exists(), "a check writes nothing");
     problems.to_string()

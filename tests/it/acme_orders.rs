@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use rustls::ClientConnection;
 use tempfile::TempDir;
-use tidegate::acme::{Acme, Kept, Renewals, Settings};
-use tidegate::upstream::Trust;
+use tidegate::acme::{Acme, ManagedHost, Renewals, Settings};
+use tidegate::upstream::ServerRoots;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Runtime;
@@ -28,7 +28,7 @@ struct World {
     runtime: Runtime,
     renewals: Renewals,
     acme: Arc<Acme>,
-    hosts: Vec<Arc<Kept>>,
+    hosts: Vec<Arc<ManagedHost>>,
     start: OffsetDateTime,
     dir: TempDir,
 }
@@ -110,11 +110,11 @@ fn acme(
     dir: &TempDir,
     hosts: &[&str],
     old: Option<&Acme>,
-) -> (Arc<Acme>, Vec<Arc<Kept>>) {
+) -> (Arc<Acme>, Vec<Arc<ManagedHost>>) {
     let settings = Settings {
         directory: directory.url(),
         email: None,
-        trust: Trust::of_file(&dir.path().join("ca.pem")).unwrap(),
+        trust: ServerRoots::of_file(&dir.path().join("ca.pem")).unwrap(),
         http: false,
     };
     let mut acme = Acme::new(settings, &dir.path().join("state"), old);

@@ -11,8 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use base64ct::{Base64, Encoding};
 use tidegate::config;
-use tidegate::config::nginx::{self, Files};
-use tidegate::snapshot::{Purpose, Snapshot};
+use tidegate::config::nginx::{self, FileSource};
+use tidegate::snapshot::{BuildMode, Snapshot};
 use toml::de::{DeTable, DeValue};
 
 use crate::binary::apart;
@@ -24,7 +24,7 @@ use crate::support::{Ask, Client, Http, Proxy, Registry, ask};
 /// The corpus, at the place where nginx has it.
 struct Corpus;
 
-impl Files for Corpus {
+impl FileSource for Corpus {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(inside(path)?)
     }
@@ -156,7 +156,7 @@ fn accepted(name: &str, toml: &str) {
     let mut config = config.unwrap_or_else(|| panic!("{name}: {problems}"));
     // The default is the directory of a tidegate that is installed on this machine.
     config.state_dir = dir.path().join("state");
-    let built = Snapshot::build(&config, None, Purpose::Check, &mut problems);
+    let built = Snapshot::build(&config, None, BuildMode::Check, &mut problems);
     assert!(
         built.is_some() && !problems.has_errors(),
         "{name}: {problems}\n{toml}"

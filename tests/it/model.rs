@@ -14,12 +14,12 @@ use base64ct::{Base64, Encoding};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 use serde_json::Value;
-use tidegate::access::{Access, Asked, Denied, Permitted};
+use tidegate::access::{Access, Authorization, Denied, RequestedAccess};
 use tidegate::addr::{ClientAddr, PeerAddr};
-use tidegate::auth::token::Tokens;
-use tidegate::auth::token::secret::Keys;
+use tidegate::auth::token::TokenIssuer;
+use tidegate::auth::token::secret::SigningKeys;
 use tidegate::auth::{
-    Authenticator, HashingSettings, Identity, Logins, ThrottleSettings, challenge,
+    Authenticator, HashingSettings, Identity, PasswordVerifier, ThrottleSettings, challenge,
 };
 use tidegate::config::parse;
 use tidegate::htpasswd::LiveUsers;
@@ -442,11 +442,11 @@ impl Door {
             guesses: 0,
             window: Duration::from_secs(1),
         };
-        let logins = Arc::new(Logins::start(hashing, throttle).unwrap());
+        let logins = Arc::new(PasswordVerifier::start(hashing, throttle).unwrap());
         let users = LiveUsers::load(&file).unwrap();
         let basic = Authenticator::basic(users, logins, 1024, challenge("r").unwrap());
-        let keys = Keys::in_memory().unwrap();
-        let tokens = Tokens::new(keys, "s", "/v2/", Duration::from_secs(600));
+        let keys = SigningKeys::in_memory().unwrap();
+        let tokens = TokenIssuer::new(keys, "s", "/v2/", Duration::from_secs(600));
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         Self {
             authenticator: basic.with_tokens(tokens),
@@ -498,12 +498,17 @@ fn access(rules: &Rules) -> Access {
     Access::Granted(granted.unwrap().grants)
 }
 
-fn decided(access: &Access, identity: &Identity, asked: Asked, names: &[String]) -> Verdict {
+fn decided(
+    access: &Access,
+    identity: &Identity,
+    asked: RequestedAccess,
+    names: &[String],
+) -> Verdict {
     match access.permit(identity, asked) {
-        Ok(Permitted::Whole(permit)) => Verdict::Sent {
+        Ok(Authorization::Whole(permit)) => Verdict::Sent {
             mounts: permit.target().contains("mount="),
         },
-        Ok(Permitted::Part(listing)) => {
+        Ok(Authorization::Part(listing)) => {
             let shown = names.iter().filter(|name| listing.shows(name));
             Verdict::Listed(shown.cloned().collect())
         }
@@ -553,12 +558,20 @@ async fn ten_thousand_decisions_are_the_models() {
             };
             let expected = rules.judge(&who, &wanted, &place);
             let found = match Operation::parse(&method, path, query) {
-                Ok(Parsed::Operation(operation)) => {
-                    decided(&access, &identity, Asked::Operation(operation), &names)
-                }
+                Ok(Parsed::Operation(operation)) => decided(
+                    &access,
+                    &identity,
+                    RequestedAccess::Operation(operation),
+                    &names,
+                ),
                 Ok(Parsed::Redirect { .. }) => unreachable!("{target}"),
                 Ok(Parsed::Missing { operation, invalid }) => {
-                    match decided(&access, &identity, Asked::Operation(operation), &names) {
+                    match decided(
+                        &access,
+                        &identity,
+                        RequestedAccess::Operation(operation),
+                        &names,
+                    ) {
                         Verdict::Sent { .. } => Verdict::Wrong(invalid.status().as_u16()),
                         refused => refused,
                     }

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use tidegate::config::parse;
-use tidegate::config::problem::{Place, Problem};
+use tidegate::config::problem::{Position, Problem};
 
 /// A configuration without any problem.
 const BASE: &str = r#"[listen]
@@ -320,7 +320,7 @@ fn apply(text: &str, problem: &Problem) -> Vec<String> {
     }
 }
 
-fn offset(text: &str, place: Place) -> usize {
+fn offset(text: &str, place: Position) -> usize {
     let line = text.split_inclusive('\n').take(place.line - 1);
     let start: usize = line.map(str::len).sum();
     let characters = text[start..].char_indices();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tidegate::config::{self, Config, KEYS};
-use tidegate::snapshot::{Purpose, Snapshot};
+use tidegate::snapshot::{BuildMode, Snapshot};
 use toml::de::{DeTable, DeValue};
 
 use crate::support::proxy;
@@ -234,7 +234,7 @@ fn the_reference_is_accepted_as_it_is_and_with_every_key() {
         fs::write(&file, text).unwrap();
         let (config, mut problems) = config::load(&file);
         let config = config.unwrap_or_else(|| panic!("{problems}"));
-        let built = Snapshot::build(&config, None, Purpose::Check, &mut problems);
+        let built = Snapshot::build(&config, None, BuildMode::Check, &mut problems);
         assert!(built.is_some() && problems.is_empty(), "{problems}");
     }
 }

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use rustls::ClientConnection;
-use tidegate::addr::{NetworkGroup, PeerAddr};
-use tidegate::metrics::{Board, Operation, Reason, Refused, Transfer};
+use tidegate::addr::{ClientNetworkGroup, PeerAddr};
+use tidegate::metrics::{ActivityTracker, Operation, Reason, Refused, Transfer};
 use tidegate::server::Scheme;
 
 use crate::support::certs;
@@ -422,7 +422,7 @@ fn unread_uploads() {
     });
 }
 
-fn group(client: &str) -> NetworkGroup {
+fn group(client: &str) -> ClientNetworkGroup {
     let address: IpAddr = client.parse().unwrap();
     PeerAddr::new((address, 1).into())
         .client()
@@ -431,7 +431,7 @@ fn group(client: &str) -> NetworkGroup {
 }
 
 fn transfers() {
-    let board = Arc::<Board>::default();
+    let board = Arc::<ActivityTracker>::default();
     let show = |client: &str| {
         let texts = ["alice", client, "localhost", "team/app"];
         let transfer = Transfer::new(Operation::Pull, texts, Instant::now());
@@ -455,7 +455,7 @@ fn transfers() {
 }
 
 fn rejections() {
-    let board = Board::default();
+    let board = ActivityTracker::default();
     let reject = |client: &str| {
         board.refused(group(client), || Refused {
             at: SystemTime::now(),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tidegate::addr::PeerAddr;
 use tidegate::config as configuration;
 use tidegate::registry::Scope;
-use tidegate::snapshot::{Purpose, Snapshot};
+use tidegate::snapshot::{BuildMode, Snapshot};
 
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{Answer, Ask, Client, DIGEST, Http, OK, Proxy, Registry, ask, config};
@@ -543,7 +543,7 @@ fn a_secret_is_changed_in_two_steps_and_no_token_is_lost() {
 /// A token as the gate gave it out some time ago, made with its configuration and its secret.
 fn given_out(proxy: &Proxy, scope: &str, ago: Duration) -> String {
     let (config, mut problems) = configuration::load(&proxy.path("proxy.toml"));
-    let snapshot = Snapshot::build(&config.unwrap(), None, Purpose::Check, &mut problems);
+    let snapshot = Snapshot::build(&config.unwrap(), None, BuildMode::Check, &mut problems);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
     let route = snapshot.service.sites.find("localhost").unwrap();
     let service = route

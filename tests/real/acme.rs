@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidegate::acme::{Acme, Renewals, Settings};
-use tidegate::upstream::Trust;
+use tidegate::upstream::ServerRoots;
 use time::OffsetDateTime;
 
 use crate::lab::{Certs, Outcome, Service, command, free_port, listens, print_logs, run};
@@ -378,7 +378,7 @@ fn renew(world: &World) {
     let settings = Settings {
         directory: world.directory(),
         email: Some("admin@example.com".to_owned()),
-        trust: Trust::of_file(&world.certs.ca()).unwrap(),
+        trust: ServerRoots::of_file(&world.certs.ca()).unwrap(),
         http: false,
     };
     let now = OffsetDateTime::now_utc();

@@ -58,16 +58,16 @@ fn a_user_without_a_component_of_a_name_is_nowhere_at_home() {
 #[test]
 fn faults_and_what_can_never_match() {
     for (text, fault) in [
-        ("", Malformed::Empty),
-        ("/a", Malformed::Empty),
-        ("a/", Malformed::Empty),
-        ("a//b", Malformed::Empty),
-        ("team-*", Malformed::Star),
-        ("***", Malformed::Star),
-        ("a/*b/c", Malformed::Star),
-        ("{group}", Malformed::Placeholder),
-        ("x-{user}", Malformed::Placeholder),
-        ("{user", Malformed::Placeholder),
+        ("", MalformedPattern::Empty),
+        ("/a", MalformedPattern::Empty),
+        ("a/", MalformedPattern::Empty),
+        ("a//b", MalformedPattern::Empty),
+        ("team-*", MalformedPattern::Star),
+        ("***", MalformedPattern::Star),
+        ("a/*b/c", MalformedPattern::Star),
+        ("{group}", MalformedPattern::Placeholder),
+        ("x-{user}", MalformedPattern::Placeholder),
+        ("{user", MalformedPattern::Placeholder),
     ] {
         assert_eq!(Pattern::parse(text), Err(fault), "{text}");
     }

@@ -3,15 +3,15 @@
 use time::macros::datetime;
 
 use super::*;
-use crate::tls::shown::Shown;
+use crate::tls::shown::CertSlot;
 
 const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
 fn host() -> Host {
     Host {
-        kept: Arc::new(Kept {
+        kept: Arc::new(ManagedHost {
             host: "a.test".to_owned(),
-            shown: Shown::empty(),
+            shown: CertSlot::empty(),
         }),
         due: NOW,
         wait_until: NOW,
@@ -22,9 +22,9 @@ fn host() -> Host {
     }
 }
 
-fn failed(failure: Failure, wait: Option<u64>) -> Outcome {
+fn failed(failure: Failure, wait: Option<u64>) -> RenewalOutcome {
     let wait = wait.map(Duration::from_secs);
-    Outcome::Failed { failure, wait }
+    RenewalOutcome::Failed { failure, wait }
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn what_the_authority_asked_for_is_waited_out() {
     host.note(failed(Failure::Late(1), Some(7200)), false, NOW);
     assert_eq!(host.wait_until, NOW + Duration::from_secs(7200));
     assert_eq!(host.barred, Some(host.wait_until));
-    let outcome = Outcome::Good {
+    let outcome = RenewalOutcome::Good {
         renewal: NOW + Duration::from_secs(1_000_000),
         suggestion: None,
     };

@@ -2,13 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::super::Gate;
+use super::super::ServerState;
 use super::super::ready::Readiness;
 use super::{Sample, family, single, whole};
 use crate::metrics::{AlertSender, Connections, Counter, Family, Kind, TlsAlert, Value};
 use crate::snapshot::Snapshot;
 
-pub(super) fn families(gate: &Gate, snapshot: &Snapshot) -> Vec<Family> {
+pub(super) fn families(gate: &ServerState, snapshot: &Snapshot) -> Vec<Family> {
     let mut families = vec![
         family(
             Kind::Gauge,
@@ -50,7 +50,7 @@ pub(super) fn families(gate: &Gate, snapshot: &Snapshot) -> Vec<Family> {
     families
 }
 
-fn connections(gate: &Gate) -> [Family; 7] {
+fn connections(gate: &ServerState) -> [Family; 7] {
     let (counts, slots) = (gate.connections(), gate.slots());
     let open = counts.opened().into_iter();
     let open = open.map(|(word, count)| (vec![("protocol", word.to_owned())], whole(count)));
@@ -161,7 +161,7 @@ fn logins(snapshot: &Snapshot) -> [Family; 3] {
     ]
 }
 
-fn reloads(gate: &Gate) -> [Family; 3] {
+fn reloads(gate: &ServerState) -> [Family; 3] {
     let reloads = gate.reloads();
     let (succeeded, failed) = reloads.counts();
     let last = reloads.last();
@@ -188,10 +188,10 @@ fn reloads(gate: &Gate) -> [Family; 3] {
     ]
 }
 
-fn dropped(gate: &Gate, snapshot: &Snapshot) -> Vec<Sample> {
+fn dropped(gate: &ServerState, snapshot: &Snapshot) -> Vec<Sample> {
     let logs = [("access", snapshot.access_log()), ("process", gate.log())];
     let all = logs.into_iter().map(|(name, sink)| {
-        let lost = sink.map_or(0, crate::log::Sink::dropped);
+        let lost = sink.map_or(0, crate::log::LogWriter::dropped);
         (vec![("log", name.to_owned())], Value::Whole(lost))
     });
     all.collect()

@@ -22,9 +22,9 @@ pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
     families
 }
 
-type All<'a> = [(&'a str, Totals)];
+type SiteMetrics<'a> = [(&'a str, Totals)];
 
-fn requests(all: &All<'_>) -> [Family; 3] {
+fn requests(all: &SiteMetrics<'_>) -> [Family; 3] {
     let requests = each(all, |totals| {
         let row = |(operation, status, count)| {
             let labels = vec![
@@ -79,7 +79,7 @@ fn requests(all: &All<'_>) -> [Family; 3] {
     ]
 }
 
-fn bytes(all: &All<'_>) -> [Family; 2] {
+fn bytes(all: &SiteMetrics<'_>) -> [Family; 2] {
     let moved = |which: fn((u64, u64)) -> u64| {
         each(all, |totals| {
             let rows = totals.bytes.iter().filter(|_| totals.all > 0);
@@ -106,7 +106,7 @@ fn bytes(all: &All<'_>) -> [Family; 2] {
     ]
 }
 
-fn failures(all: &All<'_>) -> [Family; 2] {
+fn failures(all: &SiteMetrics<'_>) -> [Family; 2] {
     let refused = each(all, |totals| {
         let rows = totals.refused.iter().filter(|_| totals.all > 0);
         rows.map(|(reason, count)| {
@@ -137,7 +137,7 @@ fn failures(all: &All<'_>) -> [Family; 2] {
 }
 
 /// The samples of all sites, each with its site in front.
-fn each(all: &All<'_>, samples: impl Fn(&Totals) -> Vec<Sample>) -> Vec<Sample> {
+fn each(all: &SiteMetrics<'_>, samples: impl Fn(&Totals) -> Vec<Sample>) -> Vec<Sample> {
     let of_site = |(site, totals): &(&str, Totals)| -> Vec<Sample> {
         let named = samples(totals).into_iter().map(|(labels, value)| {
             let mut all = vec![("site", (*site).to_owned())];

@@ -4,7 +4,7 @@
 
 use super::figures;
 use super::html::Html;
-use super::status::{Moving, Status};
+use super::status::{Status, TransferRow};
 
 pub(super) fn write(html: &mut Html, status: &Status) {
     let moving = &status.moving;
@@ -32,7 +32,7 @@ pub(super) fn write(html: &mut Html, status: &Status) {
     html.tags("</section>\n");
 }
 
-fn row(html: &mut Html, one: &Moving) {
+fn row(html: &mut Html, one: &TransferRow) {
     html.tags("<tr data-key=\"")
         .text(one.number)
         .tags("\"><th scope=\"row\">");

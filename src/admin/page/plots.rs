@@ -10,14 +10,14 @@ use super::html::Html;
 use super::status::Status;
 
 /// One plot.
-struct Plot {
+struct Chart {
     name: &'static str,
-    lines: &'static [Line],
+    lines: &'static [ChartSeries],
     is_bytes: bool,
 }
 
 /// One line of it.
-struct Line {
+struct ChartSeries {
     class: &'static str,
     /// What it is, where there are several.
     name: &'static str,
@@ -32,8 +32,8 @@ pub(super) fn write(html: &mut Html, status: &Status) {
     html.tags("</div>\n</section>\n");
 }
 
-fn figure(html: &mut Html, plot: &Plot, samples: &[Sample]) {
-    let rates: Vec<(&Line, Vec<f64>)> = plot
+fn figure(html: &mut Html, plot: &Chart, samples: &[Sample]) {
+    let rates: Vec<(&ChartSeries, Vec<f64>)> = plot
         .lines
         .iter()
         .map(|line| (line, rates(line, samples)))
@@ -72,7 +72,7 @@ fn figure(html: &mut Html, plot: &Plot, samples: &[Sample]) {
         .tags("</b></span> <span>now</span></p></figure>\n");
 }
 
-impl Plot {
+impl Chart {
     fn shown(&self, rate: f64) -> String {
         if self.is_bytes {
             figures::rate(rate.round() as u64)
@@ -82,7 +82,7 @@ impl Plot {
     }
 }
 
-fn rates(line: &Line, samples: &[Sample]) -> Vec<f64> {
+fn rates(line: &ChartSeries, samples: &[Sample]) -> Vec<f64> {
     let rate = |sample: &Sample| {
         let seconds = sample.took.as_secs_f64();
         if seconds > 0.0 {
@@ -112,43 +112,43 @@ fn start(samples: usize) -> usize {
 
 /// Of one sample, in a drawing that is 240 wide.
 const WIDTH: usize = 240 / SAMPLES;
-const PLOTS: &[Plot] = &[
-    Plot {
+const PLOTS: &[Chart] = &[
+    Chart {
         name: "From clients",
-        lines: &[Line {
+        lines: &[ChartSeries {
             class: "push",
             name: "",
             of: |sample| sample.sums.received,
         }],
         is_bytes: true,
     },
-    Plot {
+    Chart {
         name: "To clients",
-        lines: &[Line {
+        lines: &[ChartSeries {
             class: "pull",
             name: "",
             of: |sample| sample.sums.sent,
         }],
         is_bytes: true,
     },
-    Plot {
+    Chart {
         name: "Requests",
-        lines: &[Line {
+        lines: &[ChartSeries {
             class: "plain",
             name: "",
             of: |sample| sample.sums.requests,
         }],
         is_bytes: false,
     },
-    Plot {
+    Chart {
         name: "Not served",
         lines: &[
-            Line {
+            ChartSeries {
                 class: "warn",
                 name: " refused",
                 of: |sample| sample.sums.refused,
             },
-            Line {
+            ChartSeries {
                 class: "bad",
                 name: " errors",
                 of: |sample| sample.sums.errors,

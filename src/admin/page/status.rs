@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use super::super::history::Sample;
 use super::super::ready::Readiness;
-use super::super::{Gate, Outcome, Phase};
-use crate::metrics::{Operation, Refused, Sums};
+use super::super::{LifecyclePhase, Outcome, ServerState};
+use crate::metrics::{Operation, Refused, SiteSums};
 use crate::snapshot::{SiteCertificate, Snapshot};
 use crate::upstream;
 
@@ -22,30 +22,30 @@ pub(super) struct Status {
     pub(super) host: String,
     pub(super) now: SystemTime,
     pub(super) age: Duration,
-    pub(super) phase: Phase,
+    pub(super) phase: LifecyclePhase,
     pub(super) readiness: Readiness,
     pub(super) reload: Outcome,
     /// Reloads that were taken, and that were refused.
     pub(super) reloads: (u64, u64),
     /// Open ones, and how many may be.
     pub(super) connections: (usize, usize),
-    pub(super) moving: Excerpt<Moving>,
+    pub(super) moving: Truncated<TransferRow>,
     pub(super) samples: Vec<Sample>,
-    pub(super) sites: Excerpt<Site>,
-    pub(super) endpoints: Excerpt<Endpoint>,
+    pub(super) sites: Truncated<Site>,
+    pub(super) endpoints: Truncated<Endpoint>,
     pub(super) refusals: Vec<Refused>,
 }
 
 /// The first of many, and how many there are.
 #[derive(Debug)]
-pub(super) struct Excerpt<T> {
+pub(super) struct Truncated<T> {
     pub(super) shown: Vec<T>,
     pub(super) count: usize,
 }
 
 /// A transfer that is under way.
 #[derive(Debug)]
-pub(super) struct Moving {
+pub(super) struct TransferRow {
     pub(super) number: u64,
     pub(super) is_push: bool,
     pub(super) repository: String,
@@ -64,16 +64,16 @@ pub(super) struct Site {
     /// Names beside the first.
     pub(super) others: usize,
     /// `None` while there is no certificate yet.
-    pub(super) term: Option<Term>,
+    pub(super) term: Option<CertValidity>,
     /// Somebody should look at it.
     pub(super) is_aged: bool,
     /// `None` where they are counted under another of the site's names.
-    pub(super) sums: Option<Sums>,
+    pub(super) sums: Option<SiteSums>,
 }
 
 /// How long a certificate lasts.
 #[derive(Debug)]
-pub(super) struct Term {
+pub(super) struct CertValidity {
     pub(super) until: SystemTime,
     /// Whole days; below zero when it is over.
     pub(super) days: i64,
@@ -88,7 +88,7 @@ pub(super) struct Endpoint {
 }
 
 impl Status {
-    pub(super) fn of(gate: &Gate) -> Self {
+    pub(super) fn of(gate: &ServerState) -> Self {
         let (now, clock) = (Instant::now(), SystemTime::now());
         let snapshot = gate.snapshot();
         let opened = gate.connections().opened();
@@ -113,7 +113,7 @@ impl Status {
     }
 }
 
-impl<T> Excerpt<T> {
+impl<T> Truncated<T> {
     fn of(mut all: Vec<T>) -> Self {
         let count = all.len();
         all.truncate(MOST);
@@ -121,12 +121,12 @@ impl<T> Excerpt<T> {
     }
 }
 
-fn moving(snapshot: &Snapshot, now: Instant) -> Excerpt<Moving> {
+fn moving(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
     let (largest, count) = snapshot.service.board.largest(MOST);
     let shown = largest.into_iter().map(|(number, transfer)| {
         let is_push = transfer.operation == Operation::Push;
         let (received, sent) = transfer.bytes();
-        Moving {
+        TransferRow {
             number,
             is_push,
             repository: transfer.repository.clone(),
@@ -138,14 +138,14 @@ fn moving(snapshot: &Snapshot, now: Instant) -> Excerpt<Moving> {
             age: now.saturating_duration_since(transfer.began),
         }
     });
-    Excerpt {
+    Truncated {
         shown: shown.collect(),
         count,
     }
 }
 
 /// Those whose certificate ends first come first.
-fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Excerpt<Site> {
+fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Truncated<Site> {
     let mut counts = HashMap::new();
     for of_site in snapshot.service.counts() {
         counts.insert(of_site.name(), of_site);
@@ -158,7 +158,7 @@ fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Excerpt<Site> {
     certificates.sort_by(|(one, a), (other, b)| (one, a.site()).cmp(&(other, b.site())));
     let count = certificates.len();
     certificates.truncate(MOST);
-    let term = |until: OffsetDateTime| Term {
+    let term = |until: OffsetDateTime| CertValidity {
         until: until.into(),
         days: (until - now).whole_seconds().div_euclid(86_400),
     };
@@ -169,14 +169,14 @@ fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Excerpt<Site> {
         is_aged: !certificate.aged(now).is_empty(),
         sums: counts.get(certificate.site()).map(|counts| counts.sums()),
     };
-    Excerpt {
+    Truncated {
         shown: certificates.into_iter().map(site).collect(),
         count,
     }
 }
 
 /// Each once, those that are down first, then those that are not checked yet.
-fn endpoints(snapshot: &Snapshot) -> Excerpt<Endpoint> {
+fn endpoints(snapshot: &Snapshot) -> Truncated<Endpoint> {
     let mut nodes = HashMap::new();
     for route in snapshot.service.sites.routes() {
         for state in route.forward.upstream().states() {
@@ -199,7 +199,7 @@ fn endpoints(snapshot: &Snapshot) -> Excerpt<Endpoint> {
         upstream::Status::Unchecked => 1,
         upstream::Status::Up => 2,
     });
-    Excerpt::of(all)
+    Truncated::of(all)
 }
 
 fn host() -> String {

@@ -2,7 +2,7 @@
 //!
 //! Called by `page`.
 
-use super::super::Phase;
+use super::super::LifecyclePhase;
 use super::figures;
 use super::html::Html;
 use super::status::Status;
@@ -110,13 +110,15 @@ pub(super) fn footer(html: &mut Html, status: &Status) {
 /// A class and a word.
 fn state(status: &Status) -> (&'static str, &'static str) {
     match status.phase {
-        Phase::Starting => ("warn", "Starting"),
-        Phase::Draining => ("warn", "Draining"),
-        Phase::Serving if !status.readiness.is_ready() => ("bad", "Not ready"),
-        Phase::Serving if !status.readiness.errors().is_empty() => ("bad", "Ready, with errors"),
-        Phase::Serving if !status.readiness.warnings().is_empty() => {
+        LifecyclePhase::Starting => ("warn", "Starting"),
+        LifecyclePhase::Draining => ("warn", "Draining"),
+        LifecyclePhase::Serving if !status.readiness.is_ready() => ("bad", "Not ready"),
+        LifecyclePhase::Serving if !status.readiness.errors().is_empty() => {
+            ("bad", "Ready, with errors")
+        }
+        LifecyclePhase::Serving if !status.readiness.warnings().is_empty() => {
             ("warn", "Ready, with warnings")
         }
-        Phase::Serving => ("good", "Ready"),
+        LifecyclePhase::Serving => ("good", "Ready"),
     }
 }

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::tests::admin;
-use super::super::{Gate, Phase};
+use super::super::{LifecyclePhase, ServerState};
 use super::*;
-use crate::addr::{NetworkGroup, PeerAddr};
-use crate::metrics::{Board, Operation, Reason, Refused, Running, Transfer};
+use crate::addr::{ClientNetworkGroup, PeerAddr};
+use crate::metrics::{ActivityTracker, Operation, Reason, Refused, Transfer, TransferGuard};
 
 const HOSTILE: &str = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&lt;\u{202e}\0{}";
 
-fn page(phase: Phase, fill: impl FnOnce(&Arc<Board>) -> Vec<Running>) -> String {
-    let gate: Arc<Gate> = admin("", phase).gate;
+fn page(
+    phase: LifecyclePhase,
+    fill: impl FnOnce(&Arc<ActivityTracker>) -> Vec<TransferGuard>,
+) -> String {
+    let gate: Arc<ServerState> = admin("", phase).gate;
     let _running = fill(&gate.snapshot().service.board);
     let page = write(&gate);
     well_formed(&page);
@@ -25,7 +28,7 @@ fn transfer(operation: Operation, text: &str, bytes: u64) -> Transfer {
     transfer
 }
 
-fn home() -> NetworkGroup {
+fn home() -> ClientNetworkGroup {
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
     PeerAddr::new(address).client().network().group()
 }
@@ -100,7 +103,7 @@ fn has_named_landmarks(body: &str) {
 
 #[test]
 fn an_idle_gate_says_so() {
-    let page = page(Phase::Serving, |_| Vec::new());
+    let page = page(LifecyclePhase::Serving, |_| Vec::new());
     for words in [
         "Nothing moves right now.",
         "Nothing was refused",
@@ -115,7 +118,7 @@ fn an_idle_gate_says_so() {
 
 #[test]
 fn a_gate_that_drains_says_so_in_its_title() {
-    let page = page(Phase::Draining, |board| {
+    let page = page(LifecyclePhase::Draining, |board| {
         let running = board.show(home(), transfer(Operation::Push, "a", 0));
         running.into_iter().collect()
     });
@@ -125,7 +128,7 @@ fn a_gate_that_drains_says_so_in_its_title() {
 
 #[test]
 fn what_moves_is_told_with_what_it_is() {
-    let page = page(Phase::Serving, |board| {
+    let page = page(LifecyclePhase::Serving, |board| {
         let texts = ["alice", "192.0.2.7", "docker.example.com", "team/app"];
         let pull = Transfer::new(Operation::Pull, texts, Instant::now());
         pull.sent(3 << 20);
@@ -138,7 +141,7 @@ fn what_moves_is_told_with_what_it_is() {
 
 #[test]
 fn names_that_are_tags_stay_names() {
-    let page = page(Phase::Serving, |board| {
+    let page = page(LifecyclePhase::Serving, |board| {
         board.refused(home(), || refused(HOSTILE));
         let shown = [Operation::Push, Operation::Pull]
             .map(|operation| board.show(home(), transfer(operation, HOSTILE, 1)));
@@ -153,7 +156,7 @@ fn names_that_are_tags_stay_names() {
 fn of_many_transfers_the_largest_are_shown_and_all_are_counted() {
     let began = Instant::now();
     let mut took = Duration::ZERO;
-    let page = page(Phase::Serving, |board| {
+    let page = page(LifecyclePhase::Serving, |board| {
         let name = "r".repeat(160);
         let shown =
             (0..1000).map(|bytes| board.show(home(), transfer(Operation::Pull, &name, bytes)));
@@ -173,7 +176,7 @@ fn of_many_transfers_the_largest_are_shown_and_all_are_counted() {
 
 #[test]
 fn every_part_that_is_named_is_there() {
-    let page = page(Phase::Serving, |_| Vec::new());
+    let page = page(LifecyclePhase::Serving, |_| Vec::new());
     for name in ["status.css", "status.js", "status.svg"] {
         assert!(page.contains(&format!("=\"{name}\"")));
         let (_, text) = part(&format!("/{name}")).unwrap();

@@ -7,18 +7,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
 
 use super::Busy;
-use crate::addr::Network;
+use crate::addr::ClientNetwork;
 use crate::fair_queue::FairQueue;
 
 /// A password check.
-pub(super) trait Work: Send {
+pub(super) trait HashJob: Send {
     /// Whether the request that asked for the check still waits for its result.
     fn is_wanted(&self) -> bool;
     /// Computes the hash and sends the result.
     fn run(self: Box<Self>);
 }
 
-type Boxed = Box<dyn Work>;
+type BoxedJob = Box<dyn HashJob>;
 
 /// When a check of one client network began last. The requests of the network that wait share it, and see by it that their
 /// queue moves.
@@ -37,19 +37,19 @@ impl Turns {
 }
 
 /// A blocking queue between the requests and the hash threads.
-pub(super) struct Queue {
+pub(super) struct HashQueue {
     state: Mutex<State>,
     ready: Condvar,
 }
 
 struct State {
-    waiting: FairQueue<(Boxed, Arc<Turns>)>,
+    waiting: FairQueue<(BoxedJob, Arc<Turns>)>,
     /// The turns of the networks whose requests wait.
-    turns: HashMap<Network, Weak<Turns>>,
+    turns: HashMap<ClientNetwork, Weak<Turns>>,
     is_closed: bool,
 }
 
-impl Queue {
+impl HashQueue {
     /// Creates an empty queue for at most `max_len` checks.
     pub(super) fn new(max_len: usize) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Queue {
 
     /// Appends a check. A full queue drops checks that are no longer wanted, or evicts a check of the network that has
     /// most; the request that waits for an evicted check sees its channel close.
-    pub(super) fn push(&self, network: Network, work: Boxed) -> Result<Arc<Turns>, Busy> {
+    pub(super) fn push(&self, network: ClientNetwork, work: BoxedJob) -> Result<Arc<Turns>, Busy> {
         let mut state = self.state();
         if state.waiting.is_full() {
             state.waiting.retain(|(work, _)| work.is_wanted());
@@ -79,12 +79,12 @@ impl Queue {
     }
 
     /// The turns of a network, for a request that waits for the check of another request.
-    pub(super) fn turns_of(&self, network: Network) -> Arc<Turns> {
+    pub(super) fn turns_of(&self, network: ClientNetwork) -> Arc<Turns> {
         self.state().turns_of(network)
     }
 
     /// Waits for the next check that is still wanted. `None` when the queue is closed.
-    pub(super) fn next(&self) -> Option<Boxed> {
+    pub(super) fn next(&self) -> Option<BoxedJob> {
         let mut state = self.state();
         loop {
             if state.is_closed {
@@ -123,7 +123,7 @@ impl Queue {
 }
 
 impl State {
-    fn turns_of(&mut self, network: Network) -> Arc<Turns> {
+    fn turns_of(&mut self, network: ClientNetwork) -> Arc<Turns> {
         if let Some(turns) = self.turns.get(&network).and_then(Weak::upgrade) {
             return turns;
         }
@@ -137,7 +137,7 @@ impl State {
     }
 }
 
-impl fmt::Debug for Queue {
+impl fmt::Debug for HashQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Queue({} waiting)", self.len())
     }
@@ -155,7 +155,7 @@ mod tests {
     /// Writes its name down, unless it is given up.
     struct Note(&'static str, Arc<Mutex<Vec<&'static str>>>, Arc<AtomicBool>);
 
-    impl Work for Note {
+    impl HashJob for Note {
         fn is_wanted(&self) -> bool {
             self.2.load(Ordering::Relaxed)
         }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     impl Lab {
-        fn push(&self, queue: &Queue, name: &'static str) -> Option<Arc<AtomicBool>> {
+        fn push(&self, queue: &HashQueue, name: &'static str) -> Option<Arc<AtomicBool>> {
             let source = u32::from(name.as_bytes()[0]);
             let address = SocketAddr::from((Ipv4Addr::from(source), 1));
             let network = PeerAddr::new(address).client().network();
@@ -183,7 +183,7 @@ mod tests {
                 .map(|_turns| wanted)
         }
 
-        fn run(&self, queue: &Queue) -> Vec<&'static str> {
+        fn run(&self, queue: &HashQueue) -> Vec<&'static str> {
             while queue.len() > 0 {
                 queue.next().unwrap().run();
             }
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_makes_room_and_is_not_done() {
-        let (queue, lab) = (Queue::new(2), Lab::default());
+        let (queue, lab) = (HashQueue::new(2), Lab::default());
         let first = lab.push(&queue, "a1").unwrap();
         lab.push(&queue, "b1").unwrap();
         first.store(false, Ordering::Relaxed);
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn each_network_sees_its_own_turns() {
-        let (queue, lab) = (Queue::new(8), Lab::default());
+        let (queue, lab) = (HashQueue::new(8), Lab::default());
         let network = |name: u8| {
             let address = SocketAddr::from((Ipv4Addr::from(u32::from(name)), 1));
             PeerAddr::new(address).client().network()
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_ends_those_who_wait_for_work() {
-        let queue = Arc::new(Queue::new(2));
+        let queue = Arc::new(HashQueue::new(2));
         let waiting = {
             let queue = Arc::clone(&queue);
             std::thread::spawn(move || queue.next().is_none())

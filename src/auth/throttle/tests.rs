@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::PeerAddr;
-use crate::auth::verified::Verified;
+use crate::auth::verified::LoginCache;
 use crate::secret::Password;
 
 const SETTINGS: Settings = Settings {
@@ -15,31 +15,31 @@ const SETTINGS: Settings = Settings {
 };
 
 struct Lab {
-    throttle: Throttle,
-    verified: Verified,
+    throttle: GuessLimiter,
+    verified: LoginCache,
     start: Instant,
 }
 
-fn network(ip: impl Into<IpAddr>) -> Network {
+fn network(ip: impl Into<IpAddr>) -> ClientNetwork {
     PeerAddr::new(SocketAddr::new(ip.into(), 1))
         .client()
         .network()
 }
 
-fn number(number: u32) -> Network {
+fn number(number: u32) -> ClientNetwork {
     network(Ipv4Addr::from(number))
 }
 
 impl Lab {
     fn new() -> Self {
         Self {
-            throttle: Throttle::new(),
-            verified: Verified::new().unwrap(),
+            throttle: GuessLimiter::new(),
+            verified: LoginCache::new().unwrap(),
             start: Instant::now(),
         }
     }
 
-    fn tried(&self, network: Network, user: &str, password: &str) -> Try {
+    fn tried(&self, network: ClientNetwork, user: &str, password: &str) -> Attempt {
         let secret = Password::new(password.into());
         let mark = self.verified.mark(user.as_bytes(), &secret, b"line");
         self.throttle
@@ -51,12 +51,12 @@ impl Lab {
     }
 
     /// Whether this wrong try reaches the bound of its network.
-    fn wrong(&self, tried: &Try, seconds: u64) -> bool {
+    fn wrong(&self, tried: &Attempt, seconds: u64) -> bool {
         let reached = self.throttle.wrong(tried, SETTINGS, self.at(seconds));
         reached == Some(Exceeded::Network(tried.network))
     }
 
-    fn before(&self, tried: &Try, seconds: u64) -> Before {
+    fn before(&self, tried: &Attempt, seconds: u64) -> AttemptStatus {
         self.throttle.before(tried, SETTINGS, self.at(seconds))
     }
 
@@ -80,19 +80,19 @@ fn different_guesses_count_and_the_same_one_does_not() {
     for again in 0..5 {
         let tried = lab.tried(home, "alice", "one");
         assert!(!lab.wrong(&tried, again));
-        assert_eq!(lab.before(&tried, again), Before::Wrong);
+        assert_eq!(lab.before(&tried, again), AttemptStatus::Wrong);
     }
     assert!(!lab.wrong(&lab.tried(home, "alice", "two"), 10));
     let third = lab.tried(home, "bob", "two");
-    assert_eq!(lab.before(&third, 20), Before::Unknown);
+    assert_eq!(lab.before(&third, 20), AttemptStatus::Unknown);
     assert!(
         lab.wrong(&third, 20),
         "it is the one too many, and said to be"
     );
-    let left = Before::TooMany(Duration::from_secs(300 - 30));
+    let left = AttemptStatus::TooMany(Duration::from_secs(300 - 30));
     assert_eq!(lab.before(&lab.tried(home, "carol", "x"), 30), left);
     // What was wrong is still told to be wrong, not to be too much.
-    assert_eq!(lab.before(&third, 30), Before::Wrong);
+    assert_eq!(lab.before(&third, 30), AttemptStatus::Wrong);
     assert_eq!(lab.kept(), 3);
 }
 
@@ -104,17 +104,17 @@ fn a_guess_counts_for_the_window() {
         lab.wrong(&lab.tried(home, "alice", password), at);
     }
     let next = lab.tried(home, "alice", "four");
-    assert!(matches!(lab.before(&next, 299), Before::TooMany(_)));
-    assert_eq!(lab.before(&next, 301), Before::Unknown);
+    assert!(matches!(lab.before(&next, 299), AttemptStatus::TooMany(_)));
+    assert_eq!(lab.before(&next, 301), AttemptStatus::Unknown);
     assert!(lab.wrong(&next, 301));
     assert_eq!(
         lab.before(&lab.tried(home, "alice", "five"), 301),
-        Before::TooMany(Duration::from_secs(99))
+        AttemptStatus::TooMany(Duration::from_secs(99))
     );
     // The first one is forgotten, so it is a guess again.
     assert!(matches!(
         lab.before(&lab.tried(home, "alice", "one"), 301),
-        Before::TooMany(_)
+        AttemptStatus::TooMany(_)
     ));
     assert_eq!(lab.kept(), 3);
 }
@@ -126,7 +126,7 @@ fn nobody_is_locked_out_from_elsewhere() {
         lab.wrong(&lab.tried(number(1), "alice", password), 0);
     }
     let home = lab.tried(number(2), "alice", "four");
-    assert_eq!(lab.before(&home, 0), Before::Unknown);
+    assert_eq!(lab.before(&home, 0), AttemptStatus::Unknown);
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn a_right_login_forgives_its_own_user_only() {
     }
     let next = lab.tried(home, "carol", "x");
     lab.throttle.right(&lab.tried(home, "carol", "y"));
-    assert!(matches!(lab.before(&next, 1), Before::TooMany(_)));
+    assert!(matches!(lab.before(&next, 1), AttemptStatus::TooMany(_)));
     lab.throttle.right(&lab.tried(home, "alice", "right"));
-    assert_eq!(lab.before(&next, 1), Before::Unknown);
+    assert_eq!(lab.before(&next, 1), AttemptStatus::Unknown);
     assert_eq!(lab.kept(), 1);
 }
 
@@ -155,7 +155,7 @@ fn an_account_of_the_same_name_in_another_file_forgives_nothing() {
     let other = lab.throttle.name(home, (b"admin", b"another line"), mark);
     lab.throttle.right(&other);
     let next = lab.tried(home, "admin", "four");
-    assert!(matches!(lab.before(&next, 1), Before::TooMany(_)));
+    assert!(matches!(lab.before(&next, 1), AttemptStatus::TooMany(_)));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_network_is_an_address_or_64_bits_of_one() {
     assert_eq!(number(1).to_string(), "0.0.0.1");
 }
 
-fn subnet(group: u16, number: usize) -> Network {
+fn subnet(group: u16, number: usize) -> ClientNetwork {
     let text = format!("2001:db8:{group:x}:{number:x}::1");
     network(text.parse::<Ipv6Addr>().unwrap())
 }
@@ -184,7 +184,7 @@ fn a_48_that_rotates_its_64s_has_a_bounded_number_of_guesses() {
     let mut reached = Vec::new();
     for number in 0..1000 {
         let tried = lab.tried(subnet(1, number), "alice", &number.to_string());
-        if lab.before(&tried, 0) == Before::Unknown {
+        if lab.before(&tried, 0) == AttemptStatus::Unknown {
             checked += 1;
             reached.extend(lab.throttle.wrong(&tried, SETTINGS, lab.at(0)));
         }
@@ -194,12 +194,12 @@ fn a_48_that_rotates_its_64s_has_a_bounded_number_of_guesses() {
     assert_eq!(reached[0].to_string(), "2001:db8:1::/48");
     // What a network has guessed itself is still told to be wrong, and another /48 is not concerned.
     let first = lab.tried(subnet(1, 0), "alice", "0");
-    assert_eq!(lab.before(&first, 1), Before::Wrong);
+    assert_eq!(lab.before(&first, 1), AttemptStatus::Wrong);
     let next = |group| lab.tried(subnet(group, 0), "alice", "next");
-    let left = Before::TooMany(Duration::from_secs(299));
+    let left = AttemptStatus::TooMany(Duration::from_secs(299));
     assert_eq!(lab.before(&next(1), 1), left);
-    assert_eq!(lab.before(&next(2), 1), Before::Unknown);
-    assert_eq!(lab.before(&next(1), 301), Before::Unknown);
+    assert_eq!(lab.before(&next(2), 1), AttemptStatus::Unknown);
+    assert_eq!(lab.before(&next(1), 301), AttemptStatus::Unknown);
 }
 
 #[test]
@@ -207,13 +207,13 @@ fn one_guesser_in_a_48_does_not_lock_out_its_neighbours() {
     let lab = Lab::new();
     for guess in 0..1000 {
         let tried = lab.tried(subnet(1, 0), "alice", &guess.to_string());
-        if lab.before(&tried, 0) == Before::Unknown {
+        if lab.before(&tried, 0) == AttemptStatus::Unknown {
             lab.wrong(&tried, 0);
         }
     }
     for number in 1..100 {
         let neighbour = lab.tried(subnet(1, number), "bob", "pw");
-        assert_eq!(lab.before(&neighbour, 0), Before::Unknown);
+        assert_eq!(lab.before(&neighbour, 0), AttemptStatus::Unknown);
     }
 }
 
@@ -222,9 +222,9 @@ fn the_same_wrong_password_of_a_whole_48_is_one_guess() {
     let lab = Lab::new();
     for number in 0..1000 {
         let tried = lab.tried(subnet(1, number), "robot", "expired");
-        assert_eq!(lab.before(&tried, 0), Before::Unknown, "{number}");
+        assert_eq!(lab.before(&tried, 0), AttemptStatus::Unknown, "{number}");
         lab.wrong(&tried, 0);
-        assert_eq!(lab.before(&tried, 0), Before::Wrong);
+        assert_eq!(lab.before(&tried, 0), AttemptStatus::Wrong);
     }
     assert_eq!(lab.kept(), 1000);
 }
@@ -245,7 +245,7 @@ fn comparisons_are_bounded_and_a_right_login_gives_them_back() {
     assert!(may(number(2), "four", 1));
     // They are no wrong passwords.
     let next = lab.tried(home, "alice", "four");
-    assert_eq!(lab.before(&next, 1), Before::Unknown);
+    assert_eq!(lab.before(&next, 1), AttemptStatus::Unknown);
     assert!(may(home, "four", 301));
     lab.throttle.right(&lab.tried(home, "alice", "right"));
     assert_eq!(lab.kept(), 1);
@@ -264,7 +264,10 @@ fn without_a_limit_nothing_is_kept() {
         let tried = lab.tried(number(1), "alice", &guess.to_string());
         assert_eq!(lab.throttle.wrong(&tried, off, lab.start), None);
         assert!(lab.throttle.may_compare(&tried, off, lab.start));
-        assert_eq!(lab.throttle.before(&tried, off, lab.start), Before::Unknown);
+        assert_eq!(
+            lab.throttle.before(&tried, off, lab.start),
+            AttemptStatus::Unknown
+        );
     }
     assert_eq!(lab.kept(), 0);
 }
@@ -278,18 +281,18 @@ fn a_million_sources_take_bounded_memory_and_wipe_out_no_count() {
     }
     let tried = lab.tried(guesser, "alice", "four");
     for source in 1..=1_000_000 {
-        let one = Try {
+        let one = Attempt {
             network: number(source),
             ..tried
         };
         lab.wrong(&one, 1);
     }
-    assert!(matches!(lab.before(&tried, 2), Before::TooMany(_)));
+    assert!(matches!(lab.before(&tried, 2), AttemptStatus::TooMany(_)));
     let kept = lab.kept();
     assert!((MOST / 2..=MOST).contains(&kept), "{kept}");
     // When they are over, the next one that needs room gets all of it.
     for source in 0..1_000 {
-        let one = Try {
+        let one = Attempt {
             network: number(source + 2_000_000),
             ..tried
         };
@@ -318,9 +321,9 @@ proptest! {
                 "unknown"
             };
             let found = match lab.before(&tried, now) {
-                Before::Unknown => "unknown",
-                Before::Wrong => "wrong",
-                Before::TooMany(left) => {
+                AttemptStatus::Unknown => "unknown",
+                AttemptStatus::Wrong => "wrong",
+                AttemptStatus::TooMany(left) => {
                     prop_assert!(left <= SETTINGS.window);
                     "too many"
                 }

@@ -12,7 +12,7 @@ use crate::secret::Password;
 
 /// What is asked for; in a form, also by whom.
 #[derive(Debug, Default)]
-pub struct Form {
+pub struct TokenRequest {
     scopes: Vec<String>,
     grant_type: Option<Vec<u8>>,
     username: Option<Vec<u8>>,
@@ -21,7 +21,7 @@ pub struct Form {
 
 /// Why there is no telling what is asked for, or by whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedRequest {
     /// Not even text.
     #[error("the request for a token is not UTF-8")]
     Text,
@@ -36,10 +36,10 @@ pub enum Malformed {
     GrantType,
 }
 
-impl Form {
+impl TokenRequest {
     /// Reads `key=value&…`, a `+` being a space. `scope` may repeat; keys that are not known are left out.
-    pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
-        let text = std::str::from_utf8(text).map_err(|_| Malformed::Text)?;
+    pub fn parse(text: &[u8]) -> Result<Self, MalformedRequest> {
+        let text = std::str::from_utf8(text).map_err(|_| MalformedRequest::Text)?;
         let mut form = Self::default();
         for pair in text.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -67,9 +67,9 @@ impl Form {
     }
 
     /// The credentials in it; `None` for an empty user name, which clients send to mean "nobody".
-    pub(in crate::auth) fn credentials(self) -> Result<Option<Credentials>, Malformed> {
+    pub(in crate::auth) fn credentials(self) -> Result<Option<Credentials>, MalformedRequest> {
         if self.grant_type.as_deref() != Some(b"password") {
-            return Err(Malformed::GrantType);
+            return Err(MalformedRequest::GrantType);
         }
         let password = self.password.unwrap_or_else(|| Password::new(Vec::new()));
         let user = self.username.filter(|user| !user.is_empty());
@@ -77,25 +77,25 @@ impl Form {
     }
 }
 
-fn put<T>(place: &mut Option<T>, value: T) -> Result<(), Malformed> {
+fn put<T>(place: &mut Option<T>, value: T) -> Result<(), MalformedRequest> {
     if place.replace(value).is_some() {
-        return Err(Malformed::Twice);
+        return Err(MalformedRequest::Twice);
     }
     Ok(())
 }
 
 /// A copy may hold a password on the way: it is wiped.
-fn plain(text: &str) -> Result<Vec<u8>, Malformed> {
+fn plain(text: &str) -> Result<Vec<u8>, MalformedRequest> {
     let spaced = Zeroizing::new(text.replace('+', " "));
-    decode(&spaced, |_| true).map_err(|_| Malformed::Escape)
+    decode(&spaced, |_| true).map_err(|_| MalformedRequest::Escape)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn form(text: &str) -> Form {
-        Form::parse(text.as_bytes()).unwrap()
+    fn form(text: &str) -> TokenRequest {
+        TokenRequest::parse(text.as_bytes()).unwrap()
     }
 
     #[test]
@@ -120,24 +120,30 @@ mod tests {
 
     #[test]
     fn what_is_not_clear_is_refused() {
-        let refused = |text: &str| Form::parse(text.as_bytes()).err();
-        assert_eq!(refused("scope=%zz"), Some(Malformed::Escape));
-        assert_eq!(refused("username=a&username=a"), Some(Malformed::Twice));
-        assert_eq!(Form::parse(b"\xff").err(), Some(Malformed::Text));
+        let refused = |text: &str| TokenRequest::parse(text.as_bytes()).err();
+        assert_eq!(refused("scope=%zz"), Some(MalformedRequest::Escape));
+        assert_eq!(
+            refused("username=a&username=a"),
+            Some(MalformedRequest::Twice)
+        );
+        assert_eq!(
+            TokenRequest::parse(b"\xff").err(),
+            Some(MalformedRequest::Text)
+        );
         for text in [
             "",
             "grant_type=refresh_token&refresh_token=x",
             "username=a&password=b",
         ] {
             let error = form(text).credentials().unwrap_err();
-            assert_eq!(error, Malformed::GrantType, "{text}");
+            assert_eq!(error, MalformedRequest::GrantType, "{text}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn no_text_panics(text: Vec<u8>) {
-            let _ = Form::parse(&text).map(|form| (form.scope(), form.credentials()));
+            let _ = TokenRequest::parse(&text).map(|form| (form.scope(), form.credentials()));
         }
     }
 }

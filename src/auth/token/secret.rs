@@ -17,7 +17,7 @@ use crate::state_file;
 
 /// The key that signs, and one that may have signed before. Both verify.
 #[derive(Clone)]
-pub struct Keys {
+pub struct SigningKeys {
     signing: TokenKey,
     former: Option<TokenKey>,
 }
@@ -30,9 +30,9 @@ pub(super) struct TokenKey {
 
 /// What a secret's file gave.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedSecret {
     /// The keys.
-    pub keys: Keys,
+    pub keys: SigningKeys,
     /// The file's mode, when every user of the machine can get at it.
     pub exposed: Option<u32>,
 }
@@ -54,7 +54,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why not.
-        weak: Weak,
+        weak: WeakSecret,
     },
     /// It could not be made.
     #[error("cannot make the token secret {}: {cause}; check state.dir", path.display())]
@@ -71,7 +71,7 @@ pub enum Error {
 
 /// Why a text is no secret. None of these repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Weak {
+pub enum WeakSecret {
     /// No line, or more than two.
     #[error("{0} lines where one secret is expected, or two while it is being changed")]
     Lines(usize),
@@ -91,9 +91,9 @@ pub enum Weak {
     Large,
 }
 
-impl Keys {
+impl SigningKeys {
     /// Reads the text of a file: the first line signs.
-    pub fn parse(text: &[u8]) -> Result<Self, Weak> {
+    pub fn parse(text: &[u8]) -> Result<Self, WeakSecret> {
         let lines: Vec<_> = text
             .split(|byte| *byte == b'\n')
             .map(<[u8]>::trim_ascii)
@@ -109,7 +109,7 @@ impl Keys {
                 signing: TokenKey::parse(*first)?,
                 former: Some(TokenKey::parse(*second)?),
             }),
-            other => Err(Weak::Lines(other.len())),
+            other => Err(WeakSecret::Lines(other.len())),
         }
     }
 
@@ -134,17 +134,17 @@ impl Keys {
 }
 
 impl TokenKey {
-    fn parse((index, line): (usize, &[u8])) -> Result<Self, Weak> {
+    fn parse((index, line): (usize, &[u8])) -> Result<Self, WeakSecret> {
         let number = index + 1;
         if !line.iter().all(u8::is_ascii_graphic) {
-            return Err(Weak::Letters(number));
+            return Err(WeakSecret::Letters(number));
         }
         if line.len() < LEAST {
-            return Err(Weak::Short(number));
+            return Err(WeakSecret::Short(number));
         }
         let distinct = (b'!'..=b'~').filter(|byte| line.contains(byte)).count();
         if distinct < LEAST_DISTINCT {
-            return Err(Weak::Monotonous(number));
+            return Err(WeakSecret::Monotonous(number));
         }
         Ok(Self::new(line))
     }
@@ -159,20 +159,20 @@ impl TokenKey {
     }
 }
 
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Keys(..)")
     }
 }
 
 /// Reads a secret's file.
-pub fn load(path: &Path) -> Result<Loaded, Error> {
+pub fn load(path: &Path) -> Result<LoadedSecret, Error> {
     let weak = |weak| Error::Weak {
         path: path.into(),
         weak,
     };
     let failed = |error| match error {
-        ReadError::TooLarge { .. } => weak(Weak::Large),
+        ReadError::TooLarge { .. } => weak(WeakSecret::Large),
         error => Error::Read {
             path: path.into(),
             cause: error.into(),
@@ -180,15 +180,15 @@ pub fn load(path: &Path) -> Result<Loaded, Error> {
     };
     let file = RegularFile::open(path).map_err(failed)?;
     let text = Zeroizing::new(file.read(MOST).map_err(failed)?);
-    let keys = Keys::parse(&text).map_err(weak)?;
+    let keys = SigningKeys::parse(&text).map_err(weak)?;
     // The group may read the file: that is how a service that does not run as root reads it.
     let mode = file.metadata().mode();
     let exposed = (mode & 0o007 != 0).then_some(mode & 0o7777);
-    Ok(Loaded { keys, exposed })
+    Ok(LoadedSecret { keys, exposed })
 }
 
 /// The secret of the gate's own in this directory, if there is one.
-pub fn find(dir: &Path) -> Result<Option<Loaded>, Error> {
+pub fn find(dir: &Path) -> Result<Option<LoadedSecret>, Error> {
     match load(&file_in(dir)) {
         Ok(loaded) => Ok(Some(loaded)),
         Err(Error::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -197,7 +197,7 @@ pub fn find(dir: &Path) -> Result<Option<Loaded>, Error> {
 }
 
 /// As [`find`]; where there is none, an error unless this process could make one there.
-pub fn find_or_may_make(dir: &Path) -> Result<Option<Loaded>, Error> {
+pub fn find_or_may_make(dir: &Path) -> Result<Option<LoadedSecret>, Error> {
     let found = find(dir)?;
     if found.is_none() {
         state_file::may_make(dir).map_err(|cause| Error::Write {
@@ -209,7 +209,7 @@ pub fn find_or_may_make(dir: &Path) -> Result<Option<Loaded>, Error> {
 }
 
 /// The same, made when it is not there. Two processes that make one at the same time end with the same.
-pub fn find_or_make(dir: &Path) -> Result<Loaded, Error> {
+pub fn find_or_make(dir: &Path) -> Result<LoadedSecret, Error> {
     if let Some(loaded) = find(dir)? {
         return Ok(loaded);
     }

@@ -8,12 +8,12 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use super::form::Form;
-use super::{Issued, Tokens};
+use super::form::TokenRequest;
+use super::{IssuedToken, TokenIssuer};
 use crate::addr::ClientAddr;
-use crate::auth::admission::{Admission, Verdict};
+use crate::auth::admission::{Decision, NetworkPolicy};
 use crate::auth::basic::after_scheme;
-use crate::auth::{Basic, Challenge, Error, Identity, Kind, single};
+use crate::auth::{Basic, Challenge, Error, Identity, IdentityKind, single};
 use crate::htpasswd::{Entry, Users};
 use crate::registry::Scope;
 
@@ -21,8 +21,8 @@ use crate::registry::Scope;
 #[derive(Debug)]
 pub struct TokenService<'a> {
     basic: &'a Basic,
-    tokens: &'a Tokens,
-    admission: &'a Admission,
+    tokens: &'a TokenIssuer,
+    admission: &'a NetworkPolicy,
     /// One state of the file for password and token: a token must not be bound to a line that was never proved.
     users: Arc<Users>,
 }
@@ -30,8 +30,8 @@ pub struct TokenService<'a> {
 impl<'a> TokenService<'a> {
     pub(in crate::auth) fn new(
         basic: &'a Basic,
-        tokens: &'a Tokens,
-        admission: &'a Admission,
+        tokens: &'a TokenIssuer,
+        admission: &'a NetworkPolicy,
     ) -> Self {
         Self {
             basic,
@@ -61,12 +61,12 @@ impl<'a> TokenService<'a> {
     /// Who asks, by a password in a form.
     pub async fn authenticate_form(
         &self,
-        form: Form,
+        form: TokenRequest,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
         let network = self.network(client)?;
         match form.credentials()? {
-            None => Ok(network(Identity::of(Kind::Anonymous))),
+            None => Ok(network(Identity::of(IdentityKind::Anonymous))),
             Some(credentials) if credentials.len() > self.basic.size => Err(Error::UnusableLogin),
             Some(credentials) => {
                 let identity = self.basic.check(&self.users, credentials, client);
@@ -81,16 +81,16 @@ impl<'a> TokenService<'a> {
     }
 
     /// The same for a form.
-    pub fn known_user_of(&self, form: &Form) -> Option<String> {
+    pub fn known_user_of(&self, form: &TokenRequest) -> Option<String> {
         self.basic.known_name(form.user()?)
     }
 
     /// What the client's network makes of an identity. A wrong password stays one here: it is what a login is about.
     fn network(&self, client: ClientAddr) -> Result<fn(Identity) -> Identity, Error> {
         match self.admission.judge(client) {
-            Verdict::Refused => Err(Error::Network),
-            Verdict::Credentials => Ok(|identity| identity),
-            Verdict::Enough => Ok(Identity::with_network),
+            Decision::Refused => Err(Error::Network),
+            Decision::Credentials => Ok(|identity| identity),
+            Decision::Enough => Ok(Identity::with_network),
         }
     }
 
@@ -100,13 +100,13 @@ impl<'a> TokenService<'a> {
         identity: &Identity,
         granted: &Scope,
         now: SystemTime,
-    ) -> Result<Issued, Error> {
+    ) -> Result<IssuedToken, Error> {
         let (user, stored) = match &identity.kind {
-            Kind::User { bytes, .. } => {
+            IdentityKind::User { bytes, .. } => {
                 let entry = self.users.find(bytes).ok_or(Error::Login)?;
                 (&bytes[..], entry.stored())
             }
-            Kind::Anonymous | Kind::LeftToUpstream => (&[][..], &[][..]),
+            IdentityKind::Anonymous | IdentityKind::LeftToUpstream => (&[][..], &[][..]),
         };
         Ok(self.tokens.mint(user, stored, granted, now))
     }
@@ -129,7 +129,7 @@ impl Basic {
     /// Who shows this token.
     pub(in crate::auth) fn bearer(
         &self,
-        tokens: &Tokens,
+        tokens: &TokenIssuer,
         header: &[u8],
         now: SystemTime,
     ) -> Result<Identity, Error> {
@@ -140,7 +140,7 @@ impl Basic {
             .verify(token, stored, now)
             .map_err(|_| Error::Token)?;
         let identity = if bearer.user.is_empty() {
-            Identity::of(Kind::Anonymous)
+            Identity::of(IdentityKind::Anonymous)
         } else {
             Identity::user_named(&bearer.user)
         };

@@ -9,11 +9,11 @@ const FORMER: &[u8] = b"0123456789abcdef0123456789abcdef";
 const LINE: &[u8] = b"$2y$10$line";
 const LIFE: Duration = Duration::from_secs(900);
 
-fn tokens(secret: &[u8], site: &str, route: &str) -> Tokens {
-    Tokens::new(Keys::parse(secret).unwrap(), site, route, LIFE)
+fn tokens(secret: &[u8], site: &str, route: &str) -> TokenIssuer {
+    TokenIssuer::new(SigningKeys::parse(secret).unwrap(), site, route, LIFE)
 }
 
-fn usual() -> Tokens {
+fn usual() -> TokenIssuer {
     tokens(SECRET, "a.example", "/v2/")
 }
 
@@ -26,11 +26,15 @@ fn pull() -> Scope {
 }
 
 /// Alice's, of the first second.
-fn token(tokens: &Tokens) -> String {
+fn token(tokens: &TokenIssuer) -> String {
     tokens.mint(b"alice", LINE, &pull(), at(0)).token
 }
 
-fn verify(tokens: &Tokens, token: &str, now: SystemTime) -> Result<Bearer, Refused> {
+fn verify(
+    tokens: &TokenIssuer,
+    token: &str,
+    now: SystemTime,
+) -> Result<VerifiedToken, InvalidToken> {
     tokens.verify(
         token.as_bytes(),
         |user| (user == b"alice").then_some(LINE),
@@ -77,8 +81,8 @@ fn a_token_ends_and_clocks_may_differ_by_a_minute() {
     }
     let early = |seconds: u64| at(0) - Duration::from_secs(seconds);
     assert!(verify(&usual(), &token, early(60)).is_ok());
-    assert_eq!(verify(&usual(), &token, early(61)), Err(Refused));
-    assert_eq!(verify(&usual(), &token, UNIX_EPOCH), Err(Refused));
+    assert_eq!(verify(&usual(), &token, early(61)), Err(InvalidToken));
+    assert_eq!(verify(&usual(), &token, UNIX_EPOCH), Err(InvalidToken));
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn a_token_is_worth_nothing_elsewhere() {
         tokens(SECRET, "a.example/", "v2/"),
         tokens(FORMER, "a.example", "/v2/"),
     ] {
-        assert_eq!(verify(&other, &token, at(1)), Err(Refused));
+        assert_eq!(verify(&other, &token, at(1)), Err(InvalidToken));
     }
 }
 
@@ -100,7 +104,7 @@ fn a_changed_line_or_a_user_who_is_gone_ends_a_token() {
     for line in [None, Some(&b"$2y$10$other"[..]), Some(&b""[..])] {
         assert_eq!(
             usual().verify(token.as_bytes(), |_| line, at(1)),
-            Err(Refused)
+            Err(InvalidToken)
         );
     }
 }
@@ -112,7 +116,7 @@ fn rotation_takes_two_lines() {
     assert!(verify(&both, &old, at(1)).is_ok());
     let new = token(&both);
     assert!(verify(&usual(), &new, at(1)).is_ok());
-    assert_eq!(verify(&usual(), &old, at(1)), Err(Refused));
+    assert_eq!(verify(&usual(), &old, at(1)), Err(InvalidToken));
 }
 
 #[test]
@@ -130,23 +134,23 @@ fn every_bit_counts() {
             let mut changed = token.clone().into_bytes();
             changed[index] ^= 1 << bit;
             let seen = usual().verify(&changed, |_| Some(LINE), at(1));
-            assert_eq!(seen, Err(Refused), "bit {bit} of byte {index}");
+            assert_eq!(seen, Err(InvalidToken), "bit {bit} of byte {index}");
         }
     }
     for end in 0..token.len() {
         assert_eq!(
             usual().verify(&token.as_bytes()[..end], |_| Some(LINE), at(1)),
-            Err(Refused)
+            Err(InvalidToken)
         );
     }
     for longer in ["=", "A", ".", ".A", "\n"] {
         assert_eq!(
             verify(&usual(), &format!("{token}{longer}"), at(1)),
-            Err(Refused)
+            Err(InvalidToken)
         );
         assert_eq!(
             verify(&usual(), &format!("{longer}{token}"), at(1)),
-            Err(Refused)
+            Err(InvalidToken)
         );
     }
 }
@@ -172,7 +176,7 @@ proptest! {
         let scope = Scope::parse([format!("repository:{name}:*").as_str()]);
         let issued = usual().mint(&user, &line, &scope, at(0));
         let good = usual().verify(issued.token.as_bytes(), |asked| (asked == user).then_some(&line), at(5)).unwrap();
-        prop_assert_eq!(good, Bearer { user, scope });
+        prop_assert_eq!(good, VerifiedToken { user, scope });
         let another = [line.as_slice(), b"x"].concat();
         prop_assert!(usual().verify(issued.token.as_bytes(), |_| Some(&another), at(5)).is_err());
     }

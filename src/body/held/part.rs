@@ -6,25 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-use super::Holding;
+use super::ConnectionShare;
 
 /// The share of one request body. It tells its connection whether the body is open and whether it waits for data.
 #[derive(Debug)]
-pub(in crate::body) struct Part {
-    holding: Arc<Holding>,
+pub(in crate::body) struct StreamShare {
+    holding: Arc<ConnectionShare>,
     is_open: AtomicBool,
     is_waiting: AtomicBool,
 }
 
 /// A waker that marks the body as not waiting before it wakes the task that polls it.
-struct Woken {
-    part: Arc<Part>,
+struct WakeFlag {
+    part: Arc<StreamShare>,
     task: Waker,
 }
 
-impl Part {
+impl StreamShare {
     /// Registers an open body.
-    pub(in crate::body) fn new(holding: &Arc<Holding>) -> Arc<Self> {
+    pub(in crate::body) fn new(holding: &Arc<ConnectionShare>) -> Arc<Self> {
         holding.open.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             holding: Arc::clone(holding),
@@ -34,7 +34,7 @@ impl Part {
     }
 
     /// The share of the connection.
-    pub(in crate::body) fn holding(&self) -> &Holding {
+    pub(in crate::body) fn holding(&self) -> &ConnectionShare {
         &self.holding
     }
 
@@ -63,7 +63,7 @@ impl Part {
 
     /// A waker that wakes `task` when there is data.
     pub(in crate::body) fn waker(self: &Arc<Self>, task: &Waker) -> Waker {
-        Waker::from(Arc::new(Woken {
+        Waker::from(Arc::new(WakeFlag {
             part: Arc::clone(self),
             task: task.clone(),
         }))
@@ -76,13 +76,13 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for StreamShare {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl Wake for Woken {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

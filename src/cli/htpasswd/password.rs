@@ -10,7 +10,7 @@ use super::Failure;
 use super::terminal::Terminal;
 use crate::cli::warn;
 use crate::htpasswd::MAX_PASSWORD;
-use crate::htpasswd::make::Recipe;
+use crate::htpasswd::make::HashParams;
 use crate::secret::Password;
 
 /// The first line, without its end.
@@ -43,7 +43,7 @@ pub(in crate::cli) fn ask(prompt: &str) -> Result<Password, Failure> {
 }
 
 /// Twice, for a new one; two that differ are asked for again.
-pub(super) fn ask_twice(user: &str, recipe: Recipe) -> Result<Password, Failure> {
+pub(super) fn ask_twice(user: &str, recipe: HashParams) -> Result<Password, Failure> {
     if !io::stdin().is_terminal() {
         return Err("there is no terminal to ask for the password; pipe it to --stdin, or let --generate make one".into());
     }

@@ -3,10 +3,10 @@
 //! For `htpasswd` of `cli`.
 
 use crate::htpasswd::make::USUAL_COST;
-use crate::htpasswd::{Listed, ProblemKind, Scheme};
+use crate::htpasswd::{LineInfo, ProblemKind, Scheme};
 
 /// Line, user, scheme and strength, in columns.
-pub(super) fn of(listed: &[Listed]) -> String {
+pub(super) fn of(listed: &[LineInfo]) -> String {
     let head = ["line", "user", "scheme", "strength"].map(str::to_owned);
     let rows: Vec<_> = [head].into_iter().chain(listed.iter().map(row)).collect();
     let widths = [0, 1, 2].map(|column| {
@@ -20,7 +20,7 @@ pub(super) fn of(listed: &[Listed]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn row(listed: &Listed) -> [String; 4] {
+fn row(listed: &LineInfo) -> [String; 4] {
     // Either there is none, or it may be a hash in the wrong place.
     let unnamed = || "-".to_owned();
     let scheme = listed.scheme.map(|scheme| scheme.to_string());
@@ -32,7 +32,7 @@ fn row(listed: &Listed) -> [String; 4] {
     ]
 }
 
-fn strength(listed: &Listed) -> String {
+fn strength(listed: &LineInfo) -> String {
     match (listed.scheme, listed.weakness()) {
         (Err(kind @ ProblemKind::Duplicate { .. }), _) => format!("ignored: {}", why(kind)),
         (Err(kind), _) => format!("disabled: {}", why(kind)),

@@ -202,8 +202,14 @@ fn missing_is_only_what_stands_nowhere_in_a_faulty_text() {
 #[test]
 fn a_line_with_a_syntax_error_has_no_other_problem() {
     let document = Document::parse("x", "a = x\nb = 1\n", &[]);
-    document.report(Problem::error(Place { line: 1, column: 9 }, "first line"));
-    document.report(Problem::error(Place { line: 2, column: 1 }, "second line"));
+    document.report(Problem::error(
+        Position { line: 1, column: 9 },
+        "first line",
+    ));
+    document.report(Problem::error(
+        Position { line: 2, column: 1 },
+        "second line",
+    ));
     document.report(Problem::warning(None, "whole file"));
     let problems = document.into_problems();
     let said: Vec<_> = problems.sorted().iter().map(|p| p.what.clone()).collect();
@@ -236,7 +242,7 @@ fn no_syntax_error_repeats_the_line() {
 fn bytes_are_utf_8_or_have_a_place() {
     assert_eq!(decode("ä = 1".as_bytes()), Ok("ä = 1"));
     let problem = decode(b"a = 1\n\xc3\xa4\xff").unwrap_err();
-    assert_eq!(problem.place, Some(Place { line: 2, column: 2 }));
+    assert_eq!(problem.place, Some(Position { line: 2, column: 2 }));
     assert!(decode(b"\xff\xfe[\0").is_err());
 }
 

@@ -3,7 +3,7 @@
 //! Called by `sites`, which reads it once, and by `grants`.
 
 use super::super::problem::{Problem, quote};
-use super::super::table::{Chosen, List, Placed, Table};
+use super::super::table::{Chosen, List, Spanned, Table};
 use super::super::units;
 use crate::htpasswd::is_invisible;
 
@@ -39,7 +39,7 @@ impl Groups {
         self.unread.is_none() || unread.any(|unread| unread == name)
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<&[Placed<String>]> {
+    pub(super) fn find(&self, name: &str) -> Option<&[Spanned<String>]> {
         let mut groups = self.list.iter();
         groups
             .find(|(known, _)| known.value == name)
@@ -52,7 +52,7 @@ impl Groups {
     }
 }
 
-fn check_group_name(root: &Table<'_>, name: &Placed<String>) {
+fn check_group_name(root: &Table<'_>, name: &Spanned<String>) {
     if RESERVED.contains(&name.as_str()) {
         let what = format!("the group name {} is reserved", quote(name));
         root.report(
@@ -72,7 +72,7 @@ fn check_group_name(root: &Table<'_>, name: &Placed<String>) {
 
 /// A name that can stand in a password file; reports what cannot. U+FFFD is what bytes that are no UTF-8 are shown as,
 /// so a name with one would be the name of several users.
-pub(super) fn is_user(table: &Table<'_>, user: &Placed<String>) -> bool {
+pub(super) fn is_user(table: &Table<'_>, user: &Spanned<String>) -> bool {
     let problem = if user.starts_with('@') {
         let what = format!("{} stands in a group", quote(user));
         Problem::error(user.place, what)

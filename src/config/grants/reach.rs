@@ -3,7 +3,7 @@
 //! Called by `grants` for each table of a route whose path is known.
 
 use super::super::problem::{Problem, quote};
-use super::super::table::{Placed, Table};
+use super::super::table::{Spanned, Table};
 use crate::access::Pattern;
 use crate::registry::is_name;
 
@@ -11,7 +11,7 @@ use crate::registry::is_name;
 pub(super) fn check_pattern(
     table: &Table<'_>,
     path: &str,
-    text: &Placed<String>,
+    text: &Spanned<String>,
     pattern: &Pattern,
 ) {
     let name = path.trim_end_matches('/').strip_prefix("/v2/");
@@ -36,7 +36,7 @@ pub(super) fn check_pattern(
 }
 
 /// Warns of a right to a list that nobody asks for here.
-pub(super) fn check_catalog(table: &Table<'_>, path: &str, word: &Placed<String>) {
+pub(super) fn check_catalog(table: &Table<'_>, path: &str, word: &Spanned<String>) {
     if matches!(path.trim_end_matches('/'), "" | "/v2" | "/v2/_catalog") {
         return;
     }

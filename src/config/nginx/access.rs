@@ -8,7 +8,7 @@ use super::draft::{Grant, Line, Value};
 use super::networks::Networks;
 use super::path;
 use super::scope::Scope;
-use super::translate::Translator;
+use super::translate::Importer;
 use super::tree::Directive;
 
 /// Keys and grants of a route.
@@ -25,7 +25,7 @@ struct Login {
     realm: Option<String>,
 }
 
-impl<'a> Translator<'a> {
+impl<'a> Importer<'a> {
     /// Who may use a route, or why it has to be closed.
     pub(super) fn access(&mut self, scope: &Scope<'a>, path: &str) -> Result<Access, String> {
         if let Some(foreign) = foreign(scope) {

@@ -7,7 +7,7 @@ use super::tree::Directive;
 
 /// What a condition did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum IfEffect {
     /// Leads plain HTTP to https.
     ToHttps,
     /// Turns away clients by what they say of themselves.
@@ -24,7 +24,7 @@ pub(super) enum Purpose {
     Changes,
 }
 
-pub(super) fn purpose(condition: &Directive) -> Purpose {
+pub(super) fn purpose(condition: &Directive) -> IfEffect {
     let text = condition.args.join(" ");
     let text = text.trim_start_matches('(').trim();
     let end = text
@@ -35,27 +35,27 @@ pub(super) fn purpose(condition: &Directive) -> Purpose {
     let is_about_method = variable == "$request_method";
     let Some(status) = status(condition) else {
         return if restricts_inside(condition) {
-            Purpose::Restricts
+            IfEffect::Restricts
         } else {
-            Purpose::Changes
+            IfEffect::Changes
         };
     };
     match status {
-        Answer::ToHttps => Purpose::ToHttps,
-        Answer::Elsewhere => Purpose::Changes,
-        Answer::Success if is_about_method && text.contains("OPTIONS") => Purpose::Preflight,
-        Answer::Success => Purpose::Changes,
+        Answer::ToHttps => IfEffect::ToHttps,
+        Answer::Elsewhere => IfEffect::Changes,
+        Answer::Success if is_about_method && text.contains("OPTIONS") => IfEffect::Preflight,
+        Answer::Success => IfEffect::Changes,
         Answer::Refusal => match variable {
             // One that lets certain agents in alone is a password of a kind.
-            "$http_user_agent" if !is_negated => Purpose::UserAgent,
+            "$http_user_agent" if !is_negated => IfEffect::UserAgent,
             // Other hosts are 421 here.
-            "$host" | "$http_host" if is_negated => Purpose::ByItself,
-            "$scheme" | "$https" | "$ssl_protocol" | "$server_port" => Purpose::ByItself,
-            "$ssl_client_verify" => Purpose::Certificate,
+            "$host" | "$http_host" if is_negated => IfEffect::ByItself,
+            "$scheme" | "$https" | "$ssl_protocol" | "$server_port" => IfEffect::ByItself,
+            "$ssl_client_verify" => IfEffect::Certificate,
             _ if is_about_method && text.contains("!~") && names_all_methods(text) => {
-                Purpose::ByItself
+                IfEffect::ByItself
             }
-            _ => Purpose::Restricts,
+            _ => IfEffect::Restricts,
         },
     }
 }

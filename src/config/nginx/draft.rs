@@ -2,11 +2,11 @@
 //!
 //! Made by the translation, printed by `write`.
 
-use super::tree::At;
+use super::tree::SourcePos;
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct OutputConfig {
     pub(super) listen: Vec<Line>,
     pub(super) log: Vec<Line>,
     pub(super) tls: Vec<Line>,
@@ -18,7 +18,7 @@ pub(super) struct Draft {
 #[derive(Debug)]
 pub(super) struct Site {
     /// The server block it comes from.
-    pub(super) at: At,
+    pub(super) at: SourcePos,
     pub(super) lines: Vec<Line>,
     pub(super) routes: Vec<Route>,
 }
@@ -27,17 +27,17 @@ pub(super) struct Site {
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     /// The location it comes from, as it is written there.
-    pub(super) at: At,
+    pub(super) at: SourcePos,
     pub(super) location: String,
     pub(super) path: String,
     /// Beside the path.
     pub(super) remark: Option<String>,
-    pub(super) what: What,
+    pub(super) what: RouteAction,
 }
 
 /// What a route does.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum RouteAction {
     /// Leads to an upstream.
     Proxied {
         lines: Vec<Line>,

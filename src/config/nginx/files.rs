@@ -1,6 +1,6 @@
 //! The files of nginx's configuration, as the importer asks for them.
 //!
-//! [`Disk`] is the machine's; tests have their own. Called by `include` alone.
+//! [`FsSource`] is the machine's; tests have their own. Called by `include` alone.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::bounded_file;
 
 /// Where files come from.
-pub trait Files {
+pub trait FileSource {
     /// The bytes of a file.
     ///
     /// # Errors
@@ -29,9 +29,9 @@ pub trait Files {
 
 /// The file system.
 #[derive(Clone, Copy, Debug)]
-pub struct Disk;
+pub struct FsSource;
 
-impl Files for Disk {
+impl FileSource for FsSource {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         Ok(bounded_file::read(path, LARGEST)?)
     }

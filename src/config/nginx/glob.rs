@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::Files;
+use super::files::FileSource;
 
 /// Whether there is anything to match.
 pub(super) fn is_pattern(text: &str) -> bool {
@@ -12,7 +12,7 @@ pub(super) fn is_pattern(text: &str) -> bool {
 }
 
 /// The paths that there are, sorted.
-pub(super) fn expand(files: &dyn Files, pattern: &Path) -> Vec<PathBuf> {
+pub(super) fn expand(files: &dyn FileSource, pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
         let text = part.as_os_str().to_string_lossy();
@@ -29,7 +29,7 @@ pub(super) fn expand(files: &dyn Files, pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn matching(files: &dyn Files, folder: &Path, pattern: &str) -> Vec<PathBuf> {
+fn matching(files: &dyn FileSource, folder: &Path, pattern: &str) -> Vec<PathBuf> {
     let here = if folder.as_os_str().is_empty() {
         Path::new(".")
     } else {

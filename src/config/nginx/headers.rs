@@ -8,10 +8,10 @@ use crate::forward::headers::is_reserved;
 
 use super::draft::{Line, Value};
 use super::scope::Scope;
-use super::translate::Translator;
+use super::translate::Importer;
 use super::tree::Directive;
 
-impl<'a> Translator<'a> {
+impl<'a> Importer<'a> {
     /// The lines about header fields.
     pub(super) fn headers(&mut self, scope: &Scope<'a>) -> Vec<Line> {
         let mut lines = Vec::new();

@@ -5,10 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::Files;
+use super::files::FileSource;
 use super::glob;
 use super::path;
-use super::tree::{self, At, Directive};
+use super::tree::{self, Directive, SourcePos};
 use super::{Error, shown};
 
 /// What was read.
@@ -20,22 +20,26 @@ pub(super) struct Input {
     /// Names of files by number.
     pub(super) names: Vec<String>,
     /// Includes that found nothing.
-    pub(super) absent: Vec<(At, String)>,
+    pub(super) absent: Vec<(SourcePos, String)>,
 }
 
-struct Reader<'a> {
-    files: &'a dyn Files,
+struct IncludeReader<'a> {
+    files: &'a dyn FileSource,
     prefix: &'a Path,
     /// The files of the command line: each is read once.
     given: Vec<PathBuf>,
     /// The files that include each other at this moment.
     open: Vec<PathBuf>,
     names: Vec<String>,
-    absent: Vec<(At, String)>,
+    absent: Vec<(SourcePos, String)>,
 }
 
 /// Reads the files and all that they include.
-pub(super) fn read(files: &dyn Files, names: &[PathBuf], prefix: &Path) -> Result<Input, Error> {
+pub(super) fn read(
+    files: &dyn FileSource,
+    names: &[PathBuf],
+    prefix: &Path,
+) -> Result<Input, Error> {
     let mut given: Vec<PathBuf> = Vec::new();
     let mut unique = Vec::new();
     for name in names {
@@ -45,7 +49,7 @@ pub(super) fn read(files: &dyn Files, names: &[PathBuf], prefix: &Path) -> Resul
             unique.push(name);
         }
     }
-    let mut reader = Reader {
+    let mut reader = IncludeReader {
         files,
         prefix,
         given,
@@ -71,7 +75,7 @@ pub(super) fn read(files: &dyn Files, names: &[PathBuf], prefix: &Path) -> Resul
     })
 }
 
-impl Reader<'_> {
+impl IncludeReader<'_> {
     fn file(&mut self, name: &Path) -> Result<Vec<Directive>, Error> {
         let bytes = self
             .files

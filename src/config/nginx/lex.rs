@@ -6,7 +6,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use crate::config::problem::{Place, quote};
+use crate::config::problem::{Position, quote};
 
 /// What the text is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub(super) enum Token {
 
 /// What is wrong, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) place: Place,
+pub(super) struct LexError {
+    pub(super) place: Position,
     pub(super) what: String,
     pub(super) remedy: String,
 }
@@ -32,24 +32,24 @@ pub(super) struct Wrong {
 /// The tokens of one text, one after the other.
 pub(super) struct Lexer<'a> {
     rest: Peekable<Chars<'a>>,
-    place: Place,
+    place: Position,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self {
             rest: text.trim_start_matches('\u{feff}').chars().peekable(),
-            place: Place { line: 1, column: 1 },
+            place: Position { line: 1, column: 1 },
         }
     }
 
     /// The place of the next character.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Position {
         self.place
     }
 
     /// The next token; nothing at the end of the text.
-    pub(super) fn next(&mut self) -> Result<Option<(Token, Place)>, Wrong> {
+    pub(super) fn next(&mut self) -> Result<Option<(Token, Position)>, LexError> {
         self.skip_blanks();
         let place = self.place;
         let Some(first) = self.rest.peek().copied() else {
@@ -116,14 +116,14 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn quoted(&mut self, mark: char) -> Result<String, Wrong> {
+    fn quoted(&mut self, mark: char) -> Result<String, LexError> {
         let place = self.place;
         self.advance();
         let mut word = String::new();
         loop {
             match self.advance() {
                 None => {
-                    return Err(Wrong {
+                    return Err(LexError {
                         place,
                         what: format!("the string that begins here with {mark} does not end"),
                         remedy: format!("write {mark} where it ends"),
@@ -138,10 +138,10 @@ impl<'a> Lexer<'a> {
         Ok(word)
     }
 
-    fn check_end_of_string(&mut self, mark: char) -> Result<(), Wrong> {
+    fn check_end_of_string(&mut self, mark: char) -> Result<(), LexError> {
         match self.rest.peek() {
             None | Some(' ' | '\t' | '\r' | '\n' | ';' | '{' | ')') => Ok(()),
-            Some(next) => Err(Wrong {
+            Some(next) => Err(LexError {
                 place: self.place,
                 what: format!("{} stands right behind a string", quote(&next.to_string())),
                 remedy: format!("put a blank or ; between, or write \\{mark} for a {mark} in it"),
@@ -185,7 +185,7 @@ impl<'a> Lexer<'a> {
     fn advance(&mut self) -> Option<char> {
         let next = self.rest.next()?;
         if next == '\n' {
-            self.place = Place {
+            self.place = Position {
                 line: self.place.line + 1,
                 column: 1,
             };

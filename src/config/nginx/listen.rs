@@ -5,12 +5,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::scope::Scope;
-use super::tree::{At, Directive};
+use super::tree::{Directive, SourcePos};
 
 /// One address of a server block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listen {
-    pub(super) at: At,
+    pub(super) at: SourcePos,
     pub(super) address: Address,
     pub(super) is_tls: bool,
     pub(super) is_default: bool,

@@ -8,11 +8,11 @@ use super::listen::{self, Address, Listen};
 use super::networks::network;
 use super::path;
 use super::scope::Scope;
-use super::translate::Translator;
+use super::translate::Importer;
 use super::tree::Directive;
 use super::units;
 
-impl<'a> Translator<'a> {
+impl<'a> Importer<'a> {
     /// The table `listen`.
     pub(super) fn listen(
         &mut self,

@@ -5,18 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use super::tree::{At, Directive};
+use super::tree::{Directive, SourcePos};
 
 /// Everything there is to say.
 #[derive(Debug, Default)]
 pub(super) struct Remarks {
-    warnings: Vec<(At, String)>,
-    fallen: BTreeMap<&'static str, Vec<(At, String)>>,
+    warnings: Vec<(SourcePos, String)>,
+    fallen: BTreeMap<&'static str, Vec<(SourcePos, String)>>,
 }
 
 impl Remarks {
     /// Something that is not as it was and that somebody should look at.
-    pub(super) fn warn(&mut self, at: At, what: impl Into<String>) {
+    pub(super) fn warn(&mut self, at: SourcePos, what: impl Into<String>) {
         let warning = (at, what.into());
         // Inherited directives are met in every block that they reach.
         if !self.warnings.contains(&warning) {
@@ -30,7 +30,7 @@ impl Remarks {
     }
 
     /// The same, in other words than its name.
-    pub(super) fn fell_as(&mut self, why: &'static str, at: At, what: impl Into<String>) {
+    pub(super) fn fell_as(&mut self, why: &'static str, at: SourcePos, what: impl Into<String>) {
         let list = self.fallen.entry(why).or_default();
         let fallen = (at, what.into());
         if !list.contains(&fallen) {
@@ -47,16 +47,16 @@ impl Remarks {
     pub(super) fn warnings(&self, files: &[String]) -> Vec<String> {
         let mut sorted: Vec<_> = self.warnings.iter().collect();
         sorted.sort_by_key(|(at, _)| *at);
-        let line = |(at, what): &(At, String)| format!("{}: {what}", place(files, *at));
+        let line = |(at, what): &(SourcePos, String)| format!("{}: {what}", place(files, *at));
         sorted.into_iter().map(line).collect()
     }
 
     /// By reason; each reason with its directives, by file and line.
     pub(super) fn fallen(&self, files: &[String]) -> Vec<(&'static str, Vec<String>)> {
-        let group = |(why, list): (&&'static str, &Vec<(At, String)>)| {
+        let group = |(why, list): (&&'static str, &Vec<(SourcePos, String)>)| {
             let mut sorted: Vec<_> = list.iter().collect();
             sorted.sort_by_key(|(at, _)| *at);
-            let line = |(at, what): &(At, String)| format!("{}: {what}", place(files, *at));
+            let line = |(at, what): &(SourcePos, String)| format!("{}: {what}", place(files, *at));
             (*why, sorted.into_iter().map(line).collect())
         };
         self.fallen.iter().map(group).collect()
@@ -64,7 +64,7 @@ impl Remarks {
 }
 
 /// `FILE:LINE`
-pub(super) fn place(files: &[String], at: At) -> String {
+pub(super) fn place(files: &[String], at: SourcePos) -> String {
     let file = files.get(at.file).map_or("?", String::as_str);
     format!("{file}:{}", at.place.line)
 }

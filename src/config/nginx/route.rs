@@ -2,16 +2,16 @@
 //!
 //! Called by `site`. Where it leads is `upstream`'s part, who may come in `access`'s, what is set `headers`'s.
 
-use super::condition::{self, Purpose};
-use super::draft::{Line, Route, What};
+use super::condition::{self, IfEffect};
+use super::draft::{Line, Route, RouteAction};
 use super::fallen::BY_ITSELF;
 use super::location::{Location, Paths};
 use super::scope::Scope;
-use super::translate::Translator;
+use super::translate::Importer;
 use super::tree::Directive;
 use super::units;
 
-impl<'a> Translator<'a> {
+impl<'a> Importer<'a> {
     /// The routes of a location; `closed` says why the whole server is.
     pub(super) fn routes(&mut self, location: &Location<'a>, closed: Option<&str>) -> Vec<Route> {
         let (paths, remark) = match &location.paths {
@@ -47,7 +47,7 @@ impl<'a> Translator<'a> {
         location: &Location<'a>,
         path: &str,
         closed: Option<&str>,
-    ) -> What {
+    ) -> RouteAction {
         let own = location.scope.own();
         let at = location.directive.at;
         if let Some(answer) = own.iter().find(|d| d.name == "return") {
@@ -59,24 +59,24 @@ impl<'a> Translator<'a> {
         }
         let access = match self.access(&location.scope, path) {
             Ok(access) => access,
-            Err(why) if why == DENIED => return What::Responds(403, Some(why)),
+            Err(why) if why == DENIED => return RouteAction::Responds(403, Some(why)),
             Err(why) => return self.closed(at, &why),
         };
         let Some(pass) = own.iter().find(|d| d.name == "proxy_pass") else {
-            return What::Absent(self.without_upstream(location));
+            return RouteAction::Absent(self.without_upstream(location));
         };
         match self.upstream(pass, &location.scope, path) {
             Err(why) => {
                 let what = format!("the location is left out: {why}");
                 self.remarks.warn(pass.at, &what);
-                What::Absent(why)
+                RouteAction::Absent(why)
             }
             Ok(upstream) => {
                 let mut lines = vec![upstream];
                 lines.extend(access.lines);
                 lines.extend(self.max_body(&location.scope, at));
                 lines.extend(self.headers(&location.scope));
-                What::Proxied {
+                RouteAction::Proxied {
                     lines,
                     grants: access.grants,
                 }
@@ -84,23 +84,25 @@ impl<'a> Translator<'a> {
         }
     }
 
-    fn closed(&mut self, at: super::tree::At, why: &str) -> What {
+    fn closed(&mut self, at: super::tree::SourcePos, why: &str) -> RouteAction {
         self.remarks.warn(
             at,
             format!("the route is closed, as its protection has no key here ({why}): put upstream and auth in place of respond when you know who may use it"),
         );
-        What::Responds(403, Some(format!("closed: {why}")))
+        RouteAction::Responds(403, Some(format!("closed: {why}")))
     }
 
-    fn answer(&mut self, answer: &Directive, path: &str) -> What {
+    fn answer(&mut self, answer: &Directive, path: &str) -> RouteAction {
         match answer.first().parse::<u16>() {
-            Ok(444) => What::Responds(403, Some("nginx closed the connection".to_owned())),
+            Ok(444) => RouteAction::Responds(403, Some("nginx closed the connection".to_owned())),
             // A challenge without a way to answer it would have clients ask for passwords in vain.
-            Ok(status @ (401 | 407)) => What::Responds(403, Some(format!("{status} in nginx"))),
+            Ok(status @ (401 | 407)) => {
+                RouteAction::Responds(403, Some(format!("{status} in nginx")))
+            }
             Ok(status @ (200..=299 | 400..=599)) => {
                 let has_text = answer.args.len() > 1;
                 let remark = has_text.then(|| "without the text that nginx gave".to_owned());
-                What::Responds(status, remark)
+                RouteAction::Responds(status, remark)
             }
             _ => {
                 let target = answer.args.last().map_or("", String::as_str);
@@ -113,7 +115,7 @@ impl<'a> Translator<'a> {
                         "the gate does not redirect to other places; left out",
                     );
                 }
-                What::Absent("it redirects".to_owned())
+                RouteAction::Absent("it redirects".to_owned())
             }
         }
     }
@@ -137,7 +139,7 @@ impl<'a> Translator<'a> {
         "it serves files".to_owned()
     }
 
-    fn max_body(&mut self, scope: &Scope<'a>, at: super::tree::At) -> Option<Line> {
+    fn max_body(&mut self, scope: &Scope<'a>, at: super::tree::SourcePos) -> Option<Line> {
         let Some(written) = scope.one("client_max_body_size") else {
             self.remarks.fell_as(
                 UNLIMITED,
@@ -170,12 +172,12 @@ impl<'a> Translator<'a> {
             let variable = condition.first().trim_start_matches('(');
             let what = format!("if ({variable} …)");
             match condition::purpose(condition) {
-                Purpose::ToHttps | Purpose::ByItself | Purpose::Preflight => {
+                IfEffect::ToHttps | IfEffect::ByItself | IfEffect::Preflight => {
                     self.remarks.fell_as(BY_ITSELF, condition.at, what);
                 }
-                Purpose::UserAgent => self.remarks.fell_as(OLD, condition.at, what),
-                Purpose::Certificate | Purpose::Restricts => closed = Some(what),
-                Purpose::Changes => self.remarks.warn(
+                IfEffect::UserAgent => self.remarks.fell_as(OLD, condition.at, what),
+                IfEffect::Certificate | IfEffect::Restricts => closed = Some(what),
+                IfEffect::Changes => self.remarks.warn(
                     condition.at,
                     format!("{what} is left out: there are no conditions here"),
                 ),

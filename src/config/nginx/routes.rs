@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 
-use super::draft::{Line, Route, Value, What};
+use super::draft::{Line, Route, RouteAction, Value};
 use super::location::{self, Location, Paths};
 use super::route::label;
 use super::site::Server;
-use super::translate::Translator;
+use super::translate::Importer;
 
-impl<'a> Translator<'a> {
+impl<'a> Importer<'a> {
     /// Every route of a server block, in the order of its locations.
     pub(super) fn all_routes(&mut self, server: &Server<'a>, closed: Option<&str>) -> Vec<Route> {
         let mut locations = location::of(server.directive.inner(), &server.scope);
@@ -45,7 +45,7 @@ impl<'a> Translator<'a> {
             |known: &Route| known.path.trim_end_matches('/') == route.path.trim_end_matches('/');
         if !routes.iter().any(same) {
             routes.push(route);
-        } else if !matches!(route.what, What::Absent(_)) {
+        } else if !matches!(route.what, RouteAction::Absent(_)) {
             let what = format!(
                 "location {} is left out: another one is the route for {}",
                 route.location, route.path
@@ -82,8 +82,8 @@ impl<'a> Translator<'a> {
         let literal = literal_start(pattern);
         for route in routes.iter_mut() {
             let overlaps = route.path.starts_with(&literal) || literal.starts_with(&route.path);
-            if overlaps && matches!(route.what, What::Proxied { .. }) {
-                route.what = What::Responds(403, Some(format!("closed: {label}")));
+            if overlaps && matches!(route.what, RouteAction::Proxied { .. }) {
+                route.what = RouteAction::Responds(403, Some(format!("closed: {label}")));
             }
         }
     }
@@ -150,15 +150,15 @@ fn broader<'r>(routes: &'r [Route], of: &Route) -> Option<&'r Route> {
 }
 
 /// Whether the first lets somebody in whom the second does not, as far as keys tell.
-fn is_weaker(first: &What, second: &What) -> bool {
+fn is_weaker(first: &RouteAction, second: &RouteAction) -> bool {
     match (first, second) {
-        (What::Proxied { .. }, What::Responds(status, _)) => {
+        (RouteAction::Proxied { .. }, RouteAction::Responds(status, _)) => {
             // Not found and gone are no restriction.
             *status >= 400 && !matches!(status, 404 | 410)
         }
         (
-            What::Proxied { lines, grants },
-            What::Proxied {
+            RouteAction::Proxied { lines, grants },
+            RouteAction::Proxied {
                 lines: other,
                 grants: other_grants,
             },
@@ -197,18 +197,18 @@ fn literal_start(pattern: &str) -> String {
 fn without_needless(routes: Vec<Route>) -> Vec<Route> {
     let proxied: Vec<String> = routes
         .iter()
-        .filter(|route| matches!(route.what, What::Proxied { .. }))
+        .filter(|route| matches!(route.what, RouteAction::Proxied { .. }))
         .map(|route| route.path.clone())
         .collect();
     let has_broader = |path: &str| proxied.iter().any(|broader| is_below(path, broader));
     let is_needed = |route: &Route| match route.what {
-        What::Absent(_) | What::Responds(404, _) => has_broader(&route.path),
-        What::Proxied { .. } | What::Responds(..) => true,
+        RouteAction::Absent(_) | RouteAction::Responds(404, _) => has_broader(&route.path),
+        RouteAction::Proxied { .. } | RouteAction::Responds(..) => true,
     };
     let mut needed: Vec<Route> = routes.into_iter().filter(is_needed).collect();
     for route in &mut needed {
-        if let What::Absent(why) = &route.what {
-            route.what = What::Responds(404, Some(why.clone()));
+        if let RouteAction::Absent(why) = &route.what {
+            route.what = RouteAction::Responds(404, Some(why.clone()));
         }
     }
     needed

@@ -2,11 +2,11 @@
 //!
 //! Called by `translate`, which knows the other server blocks. Its locations are `route`'s part.
 
-use super::condition::{self, Purpose};
+use super::condition::{self, IfEffect};
 use super::draft::{Line, Site, Value};
 use super::listen::Listen;
 use super::scope::Scope;
-use super::translate::Translator;
+use super::translate::Importer;
 use super::tree::Directive;
 use super::{hosts, path};
 
@@ -44,7 +44,7 @@ fn has_proxy(block: &Directive) -> bool {
     inner.any(|d| d.name == "proxy_pass" || (d.name == "location" && has_proxy(d)))
 }
 
-impl<'a> Translator<'a> {
+impl<'a> Importer<'a> {
     /// The site; nothing when it would have no route or no host.
     pub(super) fn site(&mut self, server: &Server<'a>) -> Option<Site> {
         let (hosts, remark) = self.hosts(server)?;
@@ -133,7 +133,7 @@ impl<'a> Translator<'a> {
             return Vec::new();
         };
         let mut conditions = server.directive.all("if");
-        let is_demanded = conditions.any(|d| condition::purpose(d) == Purpose::Certificate);
+        let is_demanded = conditions.any(|d| condition::purpose(d) == IfEffect::Certificate);
         let kind = match verify.first() {
             "on" => "required",
             "optional" if is_demanded => "required",
@@ -171,7 +171,7 @@ impl<'a> Translator<'a> {
         }
         // A certificate that is demanded by a condition is demanded by client_auth.
         let mut restricts = server.directive.all("if").map(condition::purpose);
-        let is_other = restricts.any(|purpose| purpose == Purpose::Restricts);
+        let is_other = restricts.any(|purpose| purpose == IfEffect::Restricts);
         closed.filter(|_| is_other || !(is_verified && has_ca))
     }
 }

@@ -11,12 +11,12 @@ use super::lex::{Lexer, Token};
 use super::location::{self, Paths};
 use super::scope::Scope;
 use super::tree;
-use super::{Error, Files, Import, glob, import, units};
+use super::{Error, FileSource, Import, glob, import, units};
 
 /// Files by their paths.
 struct Memory(BTreeMap<PathBuf, String>);
 
-impl Files for Memory {
+impl FileSource for Memory {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let text = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(text.clone().into_bytes())

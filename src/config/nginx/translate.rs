@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::draft::Draft;
+use super::draft::OutputConfig;
 use super::fallen;
 use super::hosts;
 use super::include::Input;
@@ -17,7 +17,7 @@ use super::tree::Directive;
 use super::{Error, route};
 
 /// What the parts of the translation share.
-pub(super) struct Translator<'a> {
+pub(super) struct Importer<'a> {
     pub(super) prefix: &'a Path,
     /// `upstream` blocks by name.
     pub(super) upstreams: HashMap<&'a str, &'a Directive>,
@@ -28,15 +28,15 @@ pub(super) struct Translator<'a> {
 
 /// Addresses that the sites are reached at.
 #[derive(Default)]
-struct Reached {
+struct ListenSet {
     https: Vec<Listen>,
     http: Vec<Listen>,
 }
 
-pub(super) fn translate(input: &Input, prefix: &Path) -> Result<(Draft, Remarks), Error> {
+pub(super) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, Remarks), Error> {
     let http = Scope::new(&input.http);
     let named = input.http.iter().filter(|d| d.name == "upstream");
-    let mut translator = Translator {
+    let mut translator = Importer {
         prefix,
         upstreams: named.map(|block| (block.first(), block)).collect(),
         taken: HashSet::new(),
@@ -96,10 +96,10 @@ fn servers<'a>(http: &Scope<'a>) -> Vec<Server<'a>> {
     servers
 }
 
-impl<'a> Translator<'a> {
-    fn draft(&mut self, servers: &[Server<'a>]) -> Draft {
-        let mut draft = Draft::default();
-        let mut reached = Reached::default();
+impl<'a> Importer<'a> {
+    fn draft(&mut self, servers: &[Server<'a>]) -> OutputConfig {
+        let mut draft = OutputConfig::default();
+        let mut reached = ListenSet::default();
         let mut scopes = Vec::new();
         let (secure, plain): (Vec<_>, Vec<_>) = servers.iter().partition(|server| server.is_tls());
         for server in &secure {
@@ -144,7 +144,7 @@ impl<'a> Translator<'a> {
     }
 
     /// Where a site with TLS is reached; the block may have plain addresses beside.
-    fn reach(&mut self, server: &Server<'a>, reached: &mut Reached) {
+    fn reach(&mut self, server: &Server<'a>, reached: &mut ListenSet) {
         let (tls, plain): (Vec<_>, Vec<_>) = server
             .listens
             .iter()
@@ -163,8 +163,8 @@ impl<'a> Translator<'a> {
     fn plain(
         &mut self,
         server: &Server<'a>,
-        draft: &mut Draft,
-        reached: &mut Reached,
+        draft: &mut OutputConfig,
+        reached: &mut ListenSet,
         scopes: &mut Vec<Scope<'a>>,
     ) {
         let names = hosts::of(server.directive).names;

@@ -3,15 +3,15 @@
 //! Called by `include`. Which directives there are is not known here; only that the code of a Lua block is no nginx.
 
 use crate::config::nearest::nearest;
-use crate::config::problem::{Place, quote};
+use crate::config::problem::{Position, quote};
 
-use super::lex::{Lexer, Token, Wrong};
+use super::lex::{LexError, Lexer, Token};
 
 /// A file, by its number among those that were read, and a place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct At {
+pub(super) struct SourcePos {
     pub(super) file: usize,
-    pub(super) place: Place,
+    pub(super) place: Position,
 }
 
 /// `name args… ;` or `name args… { … }`.
@@ -20,7 +20,7 @@ pub(super) struct Directive {
     pub(super) name: String,
     pub(super) args: Vec<String>,
     pub(super) block: Option<Vec<Self>>,
-    pub(super) at: At,
+    pub(super) at: SourcePos,
 }
 
 impl Directive {
@@ -46,20 +46,20 @@ impl Directive {
 }
 
 /// An open block.
-struct Level {
+struct Block {
     opener: Option<Directive>,
     directives: Vec<Directive>,
 }
 
 /// Reads one file's text.
-pub(super) fn parse(file: usize, text: &str) -> Result<Vec<Directive>, Wrong> {
+pub(super) fn parse(file: usize, text: &str) -> Result<Vec<Directive>, LexError> {
     let mut lexer = Lexer::new(text);
-    let mut above: Vec<Level> = Vec::new();
-    let mut level = Level {
+    let mut above: Vec<Block> = Vec::new();
+    let mut level = Block {
         opener: None,
         directives: Vec::new(),
     };
-    let mut words: Vec<(String, Place)> = Vec::new();
+    let mut words: Vec<(String, Position)> = Vec::new();
     while let Some((token, place)) = lexer.next()? {
         match token {
             Token::Word(word) => words.push((word, place)),
@@ -75,7 +75,7 @@ pub(super) fn parse(file: usize, text: &str) -> Result<Vec<Directive>, Wrong> {
                     continue;
                 }
                 check_depth(above.len(), place)?;
-                let inner = Level {
+                let inner = Block {
                     opener: Some(opener),
                     directives: Vec::new(),
                 };
@@ -102,13 +102,13 @@ pub(super) fn parse(file: usize, text: &str) -> Result<Vec<Directive>, Wrong> {
 /// The words before a sign, which must be there.
 fn directive(
     file: usize,
-    words: &mut Vec<(String, Place)>,
-    place: Place,
+    words: &mut Vec<(String, Position)>,
+    place: Position,
     sign: &str,
-) -> Result<Directive, Wrong> {
+) -> Result<Directive, LexError> {
     let mut taken = words.drain(..);
     let Some((name, place)) = taken.next() else {
-        return Err(Wrong {
+        return Err(LexError {
             place,
             what: format!("{sign} without a directive before it"),
             remedy: format!("remove this {sign}, or write the directive that belongs to it"),
@@ -118,17 +118,21 @@ fn directive(
         name,
         args: taken.map(|(word, _)| word).collect(),
         block: None,
-        at: At { file, place },
+        at: SourcePos { file, place },
     })
 }
 
-fn check_complete(words: &[(String, Place)], place: Place, before: &str) -> Result<(), Wrong> {
+fn check_complete(
+    words: &[(String, Position)],
+    place: Position,
+    before: &str,
+) -> Result<(), LexError> {
     let Some((name, at)) = words.first() else {
         return Ok(());
     };
     // The ; is missed where the directive begins, not where its loss is noticed.
     let place = if at.line < place.line { *at } else { place };
-    Err(Wrong {
+    Err(LexError {
         place,
         what: format!("the directive {} has no ; before {before}", quote(name)),
         remedy: remedy_of(name),
@@ -142,16 +146,16 @@ fn remedy_of(name: &str) -> String {
     }
 }
 
-fn stray_brace(place: Place) -> Wrong {
-    Wrong {
+fn stray_brace(place: Position) -> LexError {
+    LexError {
         place,
         what: "} without an open block".to_owned(),
         remedy: "remove it, or look for a { that is missing above".to_owned(),
     }
 }
 
-fn unclosed(opener: &Directive) -> Wrong {
-    Wrong {
+fn unclosed(opener: &Directive) -> LexError {
+    LexError {
         place: opener.at.place,
         what: format!(
             "the block {} that begins here does not end",
@@ -162,11 +166,11 @@ fn unclosed(opener: &Directive) -> Wrong {
 }
 
 /// Blocks within blocks are walked by recursion later on.
-fn check_depth(depth: usize, place: Place) -> Result<(), Wrong> {
+fn check_depth(depth: usize, place: Position) -> Result<(), LexError> {
     if depth < DEEPEST {
         return Ok(());
     }
-    Err(Wrong {
+    Err(LexError {
         place,
         what: format!("more than {DEEPEST} blocks within each other"),
         remedy: "close the blocks above".to_owned(),

@@ -6,7 +6,7 @@ use crate::config::units::upstream_url;
 
 use super::draft::{Line, Value};
 use super::scope::Scope;
-use super::translate::Translator;
+use super::translate::Importer;
 use super::tree::Directive;
 use super::{path, units};
 
@@ -18,7 +18,7 @@ struct Target {
     path: String,
 }
 
-impl<'a> Translator<'a> {
+impl<'a> Importer<'a> {
     /// The line of the route, or why there is none.
     pub(super) fn upstream(
         &mut self,

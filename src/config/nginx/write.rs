@@ -5,11 +5,11 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use super::draft::{Draft, Grant, Line, Route, Site, Value, What};
+use super::draft::{Grant, Line, OutputConfig, Route, RouteAction, Site, Value};
 use super::remarks::{Remarks, place};
 
 /// The whole text.
-pub(super) fn write(draft: &Draft, remarks: &Remarks, files: &[String]) -> String {
+pub(super) fn write(draft: &OutputConfig, remarks: &Remarks, files: &[String]) -> String {
     let mut text = String::new();
     let warnings = remarks.warnings(files);
     comment(&mut text, "proxy.toml, made by tidegate import nginx from");
@@ -81,18 +81,18 @@ fn write_route(text: &mut String, route: &Route, files: &[String]) {
         &[path.beside(route.remark.clone().unwrap_or_default())],
     );
     match &route.what {
-        What::Proxied { lines, grants } => {
+        RouteAction::Proxied { lines, grants } => {
             write_lines(text, lines);
             for grant in grants {
                 write_grant(text, grant);
             }
         }
-        What::Responds(status, remark) => {
+        RouteAction::Responds(status, remark) => {
             push(text, format_args!("respond = {status}"));
             beside(text, remark.as_deref());
         }
         // Those that are needed were made answers before.
-        What::Absent(why) => {
+        RouteAction::Absent(why) => {
             text.push_str("respond = 404");
             beside(text, Some(why));
         }

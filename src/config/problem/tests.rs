@@ -2,8 +2,8 @@
 
 use super::*;
 
-const fn at(line: usize, column: usize) -> Place {
-    Place { line, column }
+const fn at(line: usize, column: usize) -> Position {
+    Position { line, column }
 }
 
 #[test]

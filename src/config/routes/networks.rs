@@ -3,19 +3,19 @@
 //! Called by `routes`.
 
 use super::super::problem::Problem;
-use super::super::table::{Placed, Table};
+use super::super::table::{Spanned, Table};
 use super::super::units;
-use super::super::{Auth, Granted};
+use super::super::{Auth, RouteGrants};
 use crate::addr::Networks;
 use crate::addr::networks::Cidr;
-use crate::auth::Admission;
+use crate::auth::NetworkPolicy;
 
 /// Reads them, and holds them against who is asked for what.
 pub(super) fn admission(
     route: &Table<'_>,
     auth: Option<&Auth>,
-    granted: Option<&Granted>,
-) -> Admission {
+    granted: Option<&RouteGrants>,
+) -> NetworkPolicy {
     let allow = list(route, "allow");
     let deny = list(route, "deny");
     let words = [("all", false), ("any", true)];
@@ -41,7 +41,7 @@ pub(super) fn admission(
             .fix("add satisfy = \"any\" and allow = [\"10.0.0.0/8\"] to the route, or remove it"),
         );
     }
-    Admission {
+    NetworkPolicy {
         allow,
         deny,
         suffices,
@@ -51,9 +51,9 @@ pub(super) fn admission(
 /// What stands in for a password must be named, and there must be a password that it stands in for.
 fn check_any(
     route: &Table<'_>,
-    satisfy: &Placed<bool>,
+    satisfy: &Spanned<bool>,
     auth: Option<&Auth>,
-    granted: Option<&Granted>,
+    granted: Option<&RouteGrants>,
 ) {
     let report = |what: &str, why: &str, fix: &str| {
         route.report(Problem::error(satisfy.place, what).because(why).fix(fix));

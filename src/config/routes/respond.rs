@@ -3,11 +3,11 @@
 //! Called by `routes`.
 
 use super::super::problem::Problem;
-use super::super::table::{Placed, Table};
-use crate::site::Response;
+use super::super::table::{Spanned, Table};
+use crate::site::StaticResponse;
 
 /// Reads what there is to read; every other key of a route would do nothing here.
-pub(super) fn read(route: &Table<'_>, path: Option<Placed<String>>) -> Option<Response> {
+pub(super) fn read(route: &Table<'_>, path: Option<Spanned<String>>) -> Option<StaticResponse> {
     let status = route.status("respond")?;
     if status.is_redirection() || matches!(status.as_u16(), 401 | 407) {
         let what = format!("respond is {}", status.as_u16());
@@ -34,7 +34,7 @@ pub(super) fn read(route: &Table<'_>, path: Option<Placed<String>>) -> Option<Re
             );
         }
     }
-    Some(Response {
+    Some(StaticResponse {
         path: path?.value,
         status: status.value,
     })

@@ -2,17 +2,17 @@
 //!
 //! Called by `values` only. A reading function gets the table, the value's dotted name and the value.
 
-use super::super::problem::{Place, Problem};
+use super::super::problem::{Position, Problem};
 use super::super::syntax::{Entries, Node, Value};
 use super::super::units;
-use super::{Chosen, List, Placed, Table};
+use super::{Chosen, List, Spanned, Table};
 
 impl<'a> Table<'a> {
     pub(super) fn read<T>(
         &self,
         key: &'static str,
         read: impl FnOnce(&Self, &str, &'a Node) -> Option<T>,
-    ) -> Option<Placed<T>> {
+    ) -> Option<Spanned<T>> {
         let node = &self.find(key)?.node;
         let value = read(self, &self.dotted(key), node)?;
         Some(self.placed(node, value))
@@ -25,7 +25,7 @@ impl<'a> Table<'a> {
         expected: &str,
         parse: impl Fn(&str) -> Result<T, units::Error>,
         plain: impl Fn(i64) -> Option<T>,
-    ) -> Option<Placed<T>> {
+    ) -> Option<Spanned<T>> {
         self.read(key, |table, name, node| match &node.value {
             Value::Integer(number) => number.and_then(plain).or_else(|| {
                 // The number as it stands lacks a unit, and the refusal of that names one.
@@ -55,7 +55,7 @@ impl<'a> Table<'a> {
             let place = self.document.place(entry.key_at);
             let value = chosen.clone();
             let read = read(self, &format!("{name}.{chosen}"), &entry.node)?;
-            Some((Placed { value, place }, self.placed(&entry.node, read)))
+            Some((Spanned { value, place }, self.placed(&entry.node, read)))
         });
         Some(pairs.collect())
     }
@@ -100,16 +100,16 @@ impl<'a> Table<'a> {
         Self::new(self.document, self.dotted(key), entries, node.at)
     }
 
-    pub(super) fn placed<T>(&self, node: &Node, value: T) -> Placed<T> {
+    pub(super) fn placed<T>(&self, node: &Node, value: T) -> Spanned<T> {
         let place = self.document.place(node.at);
-        Placed { value, place }
+        Spanned { value, place }
     }
 
     /// A unit's answer; its refusal becomes a problem.
     pub(super) fn accept<T>(
         &self,
         name: &str,
-        place: Place,
+        place: Position,
         read: Result<T, units::Error>,
     ) -> Option<T> {
         let error = match read {

@@ -45,12 +45,12 @@ fn values_come_with_their_places() {
     let text = "\"ü\" = 1\nt = \"ä\"\nb = true\nn = 0x10\n d = \"15m\"\nz = \"1KiB\"\nl = [\n  \"x\", \"é\", \"y\"\n]\np = 5\ns = 404\n";
     let document = parse(text);
     let root = document.root();
-    let at = |line, column| Place { line, column };
+    let at = |line, column| Position { line, column };
     let text = root.string("t").unwrap();
     assert_eq!((text.as_str(), text.place), ("ä", at(2, 5)));
     let boolean = root.boolean("b").unwrap();
     assert_eq!((*boolean, boolean.place), (true, at(3, 5)));
-    let number: Placed<u8> = root.integer("n", 1..=16).unwrap();
+    let number: Spanned<u8> = root.integer("n", 1..=16).unwrap();
     assert_eq!((*number, number.place), (16, at(4, 5)));
     let duration = root.duration("d").unwrap();
     assert_eq!(
@@ -72,7 +72,7 @@ fn values_come_with_their_places() {
     assert_eq!(root.place_of("none"), None);
     assert_eq!(
         number.map(u32::from),
-        Placed {
+        Spanned {
             value: 16,
             place: at(4, 5)
         }
@@ -226,7 +226,7 @@ fn tables_short_and_full() {
     };
     assert_eq!(
         (tls.path(), tls.place()),
-        ("site.tls", Place { line: 4, column: 7 })
+        ("site.tls", Position { line: 4, column: 7 })
     );
     assert_eq!(tls.string("cert").unwrap().value, "a");
     drop((sites, tls));

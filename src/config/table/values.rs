@@ -12,15 +12,15 @@ use super::super::problem::Problem;
 use super::super::syntax::Value;
 use super::super::units;
 use super::read::BOOLEAN;
-use super::{Placed, Table};
+use super::{Spanned, Table};
 
 /// Values under names that the author of the file chooses, in the file's order.
-pub type Chosen<T> = Vec<(Placed<String>, Placed<T>)>;
+pub type Chosen<T> = Vec<(Spanned<String>, Spanned<T>)>;
 
 /// The elements of a list that could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List<T> {
-    pub(super) items: Vec<Placed<T>>,
+    pub(super) items: Vec<Spanned<T>>,
     pub(super) written: usize,
 }
 
@@ -37,27 +37,27 @@ impl<T> List<T> {
     }
 
     /// The elements that could be read.
-    pub fn into_items(self) -> Vec<Placed<T>> {
+    pub fn into_items(self) -> Vec<Spanned<T>> {
         self.items
     }
 
     /// Keeps the elements that `keep` accepts; the others are refused, and count as written.
-    pub fn retain(&mut self, keep: impl FnMut(&Placed<T>) -> bool) {
+    pub fn retain(&mut self, keep: impl FnMut(&Spanned<T>) -> bool) {
         self.items.retain(keep);
     }
 }
 
 impl<T> std::ops::Deref for List<T> {
-    type Target = [Placed<T>];
+    type Target = [Spanned<T>];
 
-    fn deref(&self) -> &[Placed<T>] {
+    fn deref(&self) -> &[Spanned<T>] {
         &self.items
     }
 }
 
 impl<T> IntoIterator for List<T> {
-    type Item = Placed<T>;
-    type IntoIter = std::vec::IntoIter<Placed<T>>;
+    type Item = Spanned<T>;
+    type IntoIter = std::vec::IntoIter<Spanned<T>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.items.into_iter()
@@ -68,14 +68,14 @@ impl<T> IntoIterator for List<T> {
 #[derive(Debug)]
 pub enum Written<'a> {
     /// `tls = "acme"`
-    Short(Placed<String>),
+    Short(Spanned<String>),
     /// `tls = { cert = "a.pem", key = "b.pem" }`
     Full(Table<'a>),
 }
 
 impl<'a> Table<'a> {
     /// A string, any.
-    pub fn string(&self, key: &'static str) -> Option<Placed<String>> {
+    pub fn string(&self, key: &'static str) -> Option<Spanned<String>> {
         self.read(key, |table, name, node| table.text(name, node))
     }
 
@@ -84,12 +84,12 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, units::Error>,
-    ) -> Option<Placed<T>> {
+    ) -> Option<Spanned<T>> {
         self.read(key, |table, name, node| table.parsed(name, node, &parse))
     }
 
     /// `true` or `false`.
-    pub fn boolean(&self, key: &'static str) -> Option<Placed<bool>> {
+    pub fn boolean(&self, key: &'static str) -> Option<Spanned<bool>> {
         self.read(key, |table, name, node| match node.value {
             Value::Boolean(value) => Some(value),
             _ => table.refuse(name, node, BOOLEAN),
@@ -106,7 +106,7 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
         range: RangeInclusive<u64>,
-    ) -> Option<Placed<T>> {
+    ) -> Option<Spanned<T>> {
         self.read(key, |table, name, node| {
             let in_range = match node.value {
                 Value::Integer(value) => value
@@ -133,7 +133,7 @@ impl<'a> Table<'a> {
     }
 
     /// A duration with its unit, `"15m"`.
-    pub fn duration(&self, key: &'static str) -> Option<Placed<Duration>> {
+    pub fn duration(&self, key: &'static str) -> Option<Spanned<Duration>> {
         self.quantity(key, "a duration such as \"30s\"", units::duration, |_| None)
     }
 
@@ -143,7 +143,7 @@ impl<'a> Table<'a> {
     }
 
     /// Bytes with their unit, `"32KiB"`.
-    pub fn size(&self, key: &'static str) -> Option<Placed<u64>> {
+    pub fn size(&self, key: &'static str) -> Option<Spanned<u64>> {
         self.quantity(key, "a size such as \"32KiB\"", units::size, |_| None)
     }
 
@@ -153,7 +153,7 @@ impl<'a> Table<'a> {
     }
 
     /// Bytes with their unit, or a plain number of them: `0`.
-    pub fn size_or_bytes(&self, key: &'static str) -> Option<Placed<u64>> {
+    pub fn size_or_bytes(&self, key: &'static str) -> Option<Spanned<u64>> {
         let expected = "a size such as \"32KiB\", or a number of bytes";
         self.quantity(key, expected, units::size, |bytes| {
             u64::try_from(bytes).ok()
@@ -161,7 +161,7 @@ impl<'a> Table<'a> {
     }
 
     /// An HTTP status, `404`.
-    pub fn status(&self, key: &'static str) -> Option<Placed<StatusCode>> {
+    pub fn status(&self, key: &'static str) -> Option<Spanned<StatusCode>> {
         self.read(key, |table, name, node| match node.value {
             Value::Integer(code) => {
                 let place = table.document.place(node.at);
@@ -172,7 +172,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of strings.
-    pub fn strings(&self, key: &'static str) -> Option<Placed<List<String>>> {
+    pub fn strings(&self, key: &'static str) -> Option<Spanned<List<String>>> {
         self.parse_each(key, |text| Ok(text.to_owned()))
     }
 
@@ -181,7 +181,7 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, units::Error>,
-    ) -> Option<Placed<List<T>>> {
+    ) -> Option<Spanned<List<T>>> {
         self.read(key, |table, name, node| table.each(name, node, &parse))
     }
 

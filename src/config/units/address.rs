@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::url::origin_of;
 use super::{Error, write, write_accepted};
 use crate::addr::networks::{self, Cidr};
-use crate::listen::{Binding, SYSTEMD};
+use crate::listen::{ListenAddr, SYSTEMD};
 
 /// A name or an address, without a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,9 +71,9 @@ pub fn socket_address(text: &str) -> Result<SocketAddr, Error> {
 /// # Errors
 ///
 /// As [`socket_address`]; a name that systemd would not give a socket (sd_listen_fds(3)).
-pub fn binding(text: &str) -> Result<Binding, Error> {
+pub fn binding(text: &str) -> Result<ListenAddr, Error> {
     let Some(name) = text.strip_prefix(SYSTEMD) else {
-        return socket_address(text).map(Binding::Address);
+        return socket_address(text).map(ListenAddr::Address);
     };
     let is_name = (1..=255).contains(&name.len())
         && name
@@ -85,7 +85,7 @@ pub fn binding(text: &str) -> Result<Binding, Error> {
             remedy: write("systemd:https"),
         });
     }
-    Ok(Binding::Named(name.to_owned()))
+    Ok(ListenAddr::Named(name.to_owned()))
 }
 
 /// `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.

@@ -16,8 +16,8 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Behind the preface.
-fn begun() -> Frames {
-    let mut frames = Frames::new(Instant::now());
+fn begun() -> ClientFrames {
+    let mut frames = ClientFrames::new(Instant::now());
     let passed = frames.read(&[b'P'; 23], Instant::now());
     assert!(passed.is_in_head, "half a preface");
     assert!(!frames.read(b"P", Instant::now()).is_in_head);
@@ -58,7 +58,7 @@ fn resets_of_the_proxy_count_unless_they_follow_a_complete_response() {
     let sent = |code: u32| {
         let mut counted = false;
         let bytes = frame(RST_STREAM, 0, &code.to_be_bytes());
-        Walker::new(0).walk(&bytes, |frame| counted = frame.is_error_reset());
+        FrameScanner::new(0).walk(&bytes, |frame| counted = frame.is_error_reset());
         counted
     };
     assert_eq!([0, 1, 8].map(sent), [false, true, true]);
@@ -92,7 +92,7 @@ fn a_request_is_open_until_the_client_ends_or_either_side_resets_it() {
     assert_eq!(open(&on(7, frame(RST_STREAM, 0, &[0; 4]))), 0);
     assert_eq!(open(&on(9, frame(HEADERS, END_HEADERS, b"x"))), 1);
     let reset = on(9, frame(RST_STREAM, 0, &[0; 4]));
-    Walker::new(0).walk(&reset, |frame| frames.sent(frame));
+    FrameScanner::new(0).walk(&reset, |frame| frames.sent(frame));
     assert_eq!(frames.open_requests(), 0);
 }
 
@@ -173,7 +173,7 @@ proptest! {
     ) {
         let bytes: Vec<u8> = list.iter().flat_map(|(kind, flags, size)| frame(*kind, *flags, &vec![1; *size])).collect();
         let find = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-            let (mut walker, mut found) = (Walker::new(0), Vec::new());
+            let (mut walker, mut found) = (FrameScanner::new(0), Vec::new());
             for piece in pieces {
                 walker.walk(piece, |frame| found.push(frame));
             }

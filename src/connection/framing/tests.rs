@@ -5,14 +5,14 @@ use proptest::prelude::*;
 use super::*;
 
 /// Where the first refusal is, when bytes come in these pieces.
-fn refusal<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Refused> {
-    let mut framing = Framing::default();
+fn refusal<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<FramingViolation> {
+    let mut framing = RequestFramingValidator::default();
     let mut before = 0;
     for piece in pieces {
         if let Err(refused) = framing.read(piece) {
             let at = before + refused.at;
             assert!(framing.read(b"x").is_err(), "it goes on");
-            return Some(Refused { at, ..refused });
+            return Some(FramingViolation { at, ..refused });
         }
         before += piece.len();
     }
@@ -21,7 +21,7 @@ fn refusal<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Refused> {
 
 /// The state after bytes that are in order.
 fn after(bytes: &[u8]) -> State {
-    let mut framing = Framing::default();
+    let mut framing = RequestFramingValidator::default();
     framing.read(bytes).unwrap();
     framing.state
 }
@@ -68,9 +68,12 @@ fn bodies_are_followed_to_the_next_request() {
         assert_eq!(after(format!("{POST}{rest}").as_bytes()), state, "{rest:?}");
     }
     assert_eq!(after(b"CONNECT a:1 HTTP/1.1\r\n\r\n"), State::Over);
-    let (at, place) = (24, Place::Behind);
+    let (at, place) = (24, Region::Behind);
     let tunnel = b"CONNECT a:1 HTTP/1.1\r\n\r\nGET";
-    assert_eq!(refusal([tunnel.as_slice()]), Some(Refused { at, place }));
+    assert_eq!(
+        refusal([tunnel.as_slice()]),
+        Some(FramingViolation { at, place })
+    );
 }
 
 #[test]
@@ -125,17 +128,17 @@ fn what_two_parsers_may_read_in_two_ways_is_refused() {
         "0\r\nA: b!\n",
     ];
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
-    let all = heads.iter().map(|case| (String::new(), case, Place::Head));
+    let all = heads.iter().map(|case| (String::new(), case, Region::Head));
     let all = all.chain(
         bodies
             .iter()
-            .map(|case| (chunked.to_owned(), case, Place::Body)),
+            .map(|case| (chunked.to_owned(), case, Region::Body)),
     );
     for (before, case, place) in all {
         let marked = format!("{POST}{before}{case}");
         let at = marked.find('!').unwrap();
         let bytes = marked.replacen('!', "", 1);
-        let expected = Some(Refused { at, place });
+        let expected = Some(FramingViolation { at, place });
         assert_eq!(refusal([bytes.as_bytes()]), expected, "{case:?}");
         let single = bytes.as_bytes().chunks(1);
         assert_eq!(refusal(single), expected, "{case:?} byte by byte");
@@ -155,7 +158,7 @@ fn request_lines_that_are_none_are_refused() {
 
 #[test]
 fn a_head_is_open_from_its_first_byte_to_its_end() {
-    let mut framing = Framing::default();
+    let mut framing = RequestFramingValidator::default();
     let mut seen = |bytes: &str| {
         framing.read(bytes.as_bytes()).unwrap();
         (framing.has_ended_head(), framing.is_in_head())

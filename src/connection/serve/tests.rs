@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::super::Settings;
 use super::*;
 use crate::addr::PeerAddr;
-use crate::body::{Body, Budget, FLOOR, Inbound};
+use crate::body::{Body, MIN_UNTHROTTLED, RecvBudget, RequestBody};
 
 mod alone;
 mod gone;
@@ -62,13 +62,13 @@ impl AsyncWrite for Counted {
 
 /// A gate that takes a frame of a body for each permit, and answers with the body's length.
 struct Gate {
-    budget: Arc<Budget>,
+    budget: Arc<RecvBudget>,
     permits: Arc<Semaphore>,
     read: Arc<AtomicUsize>,
-    drain: super::super::Drainer,
+    drain: super::super::ShutdownTrigger,
 }
 
-const FLOOR_RATE: crate::body::Floor = crate::body::Floor {
+const FLOOR_RATE: crate::body::MinRate = crate::body::MinRate {
     rate: 1024,
     window: Duration::from_secs(60),
 };
@@ -77,17 +77,17 @@ const BODY_IDLE: Duration = Duration::from_secs(50);
 impl Gate {
     fn new(limit: usize) -> Self {
         Self {
-            budget: Arc::new(Budget::new(limit)),
+            budget: Arc::new(RecvBudget::new(limit)),
             permits: Arc::new(Semaphore::new(0)),
             read: Arc::default(),
-            drain: super::super::Drainer::new(),
+            drain: super::super::ShutdownTrigger::new(),
         }
     }
 
     fn serve(&self) -> DuplexStream {
         let (near, far) = tokio::io::duplex(PIPE);
         let permits = Arc::clone(&self.permits);
-        let service = move |exchange: Exchange| -> Answer {
+        let service = move |exchange: IncomingRequest| -> ResponseFuture {
             let permits = Arc::clone(&permits);
             Box::pin(async move { Ok::<_, Infallible>(take(exchange, &permits).await) })
         };
@@ -98,7 +98,7 @@ impl Gate {
         let (budget, drain) = (Arc::clone(&self.budget), self.drain.listen());
         tokio::spawn(async move {
             let settings = settings();
-            let terms = Terms {
+            let terms = ConnectionContext {
                 settings: &settings,
                 budget: &budget,
                 early_responses: &Default::default(),
@@ -106,8 +106,8 @@ impl Gate {
                 counts: &Default::default(),
             };
             let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-            let info = Info::new(peer, peer.client(), None);
-            let watch = Arc::new(Watch::new(&settings, terms.drain.clone()));
+            let info = ConnectionInfo::new(peer, peer.client(), None);
+            let watch = Arc::new(ConnectionState::new(&settings, terms.drain.clone()));
             Connection::new(info, terms, watch, service)
                 .http2(stream)
                 .await;
@@ -120,12 +120,12 @@ impl Gate {
     }
 }
 
-async fn take(exchange: Exchange, permits: &Semaphore) -> Response<Body> {
+async fn take(exchange: IncomingRequest, permits: &Semaphore) -> Response<Body> {
     let incoming = exchange.request.into_body();
     if incoming.is_end_stream() {
         return Response::new(Body::full("0"));
     }
-    let mut body = Inbound::new(incoming, exchange.received, None, BODY_IDLE, FLOOR_RATE);
+    let mut body = RequestBody::new(incoming, exchange.received, None, BODY_IDLE, FLOOR_RATE);
     let mut length = 0;
     loop {
         permits.acquire().await.unwrap().forget();
@@ -198,7 +198,10 @@ async fn uploads_that_nobody_takes_hold_the_cap_and_no_more() {
         until_nothing_moves().await;
         // All connections come from one client network, which may hold half of the limit.
         let share = limit / 2;
-        let (most, all) = (share.saturating_add(UPLOADS * 2 * FLOOR), UPLOADS * SIZE);
+        let (most, all) = (
+            share.saturating_add(UPLOADS * 2 * MIN_UNTHROTTLED),
+            UPLOADS * SIZE,
+        );
         assert!(gate.read() >= all.min(share), "{} of {all}", gate.read());
         assert!(gate.read() <= most, "{} with {limit}", gate.read());
         // A connection that holds little goes on.
@@ -216,7 +219,7 @@ async fn uploads_that_nobody_takes_hold_the_cap_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn what_goes_through_is_more_than_what_is_held() {
     // Thirty times the cap, through bodies that are taken frame by frame.
-    let gate = Gate::new(FLOOR);
+    let gate = Gate::new(MIN_UNTHROTTLED);
     gate.permits.add_permits(1_000_000);
     let mut senders = Vec::new();
     for _ in 0..2 {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::htpasswd::parse;
 
-const FAST: Recipe = Recipe::Bcrypt { cost: 4 };
+const FAST: HashParams = HashParams::Bcrypt { cost: 4 };
 
 fn secret(text: &[u8]) -> Password {
     Password::new(text.to_vec())
@@ -13,7 +13,12 @@ fn secret(text: &[u8]) -> Password {
 
 #[test]
 fn what_is_made_lets_its_password_in_and_no_other() {
-    for recipe in [FAST, Recipe::Apr1, Recipe::Sha256, Recipe::Sha512] {
+    for recipe in [
+        FAST,
+        HashParams::Apr1,
+        HashParams::Sha256,
+        HashParams::Sha512,
+    ] {
         for text in [
             &b"x"[..],
             b"correct horse",
@@ -29,14 +34,14 @@ fn what_is_made_lets_its_password_in_and_no_other() {
     }
     let made = FAST.hash(&secret(b"x")).unwrap();
     assert!(made.starts_with(b"$2y$04$") && made.len() == 60);
-    let made = Recipe::Sha512.hash(&secret(b"x")).unwrap();
+    let made = HashParams::Sha512.hash(&secret(b"x")).unwrap();
     assert!(made.starts_with(b"$6$rounds=100000$") && made.len() == 17 + 16 + 1 + 86);
 }
 
 #[test]
 fn salts_and_passwords_never_repeat() {
     let hashes: HashSet<_> = (0..20)
-        .map(|_| Recipe::Apr1.hash(&secret(b"x")).unwrap())
+        .map(|_| HashParams::Apr1.hash(&secret(b"x")).unwrap())
         .collect();
     assert_eq!(hashes.len(), 20);
     let passwords: HashSet<_> = (0..20)
@@ -53,16 +58,28 @@ fn salts_and_passwords_never_repeat() {
 fn passwords_that_would_count_in_part_or_not_at_all_are_refused() {
     let long = vec![b'x'; MAX_PASSWORD + 1];
     for (recipe, text, fault) in [
-        (FAST, &b""[..], Unfit::Empty),
-        (Recipe::Sha512, b"", Unfit::Empty),
-        (FAST, b"a\0b", Unfit::Nul),
-        (FAST, &long[..73], Unfit::LongForBcrypt { length: 73 }),
-        (Recipe::Sha512, &long, Unfit::Long),
-        (Recipe::Bcrypt { cost: 3 }, b"x", Unfit::Cost(3)),
-        (Recipe::Bcrypt { cost: 18 }, b"x", Unfit::Cost(18)),
+        (FAST, &b""[..], UnusablePassword::Empty),
+        (HashParams::Sha512, b"", UnusablePassword::Empty),
+        (FAST, b"a\0b", UnusablePassword::Nul),
+        (
+            FAST,
+            &long[..73],
+            UnusablePassword::LongForBcrypt { length: 73 },
+        ),
+        (HashParams::Sha512, &long, UnusablePassword::Long),
+        (
+            HashParams::Bcrypt { cost: 3 },
+            b"x",
+            UnusablePassword::Cost(3),
+        ),
+        (
+            HashParams::Bcrypt { cost: 18 },
+            b"x",
+            UnusablePassword::Cost(18),
+        ),
     ] {
         assert_eq!(recipe.hash(&secret(text)), Err(fault));
     }
-    assert_eq!(Recipe::Sha512.check(&secret(&long[1..])), Ok(()));
+    assert_eq!(HashParams::Sha512.check(&secret(&long[1..])), Ok(()));
     assert_eq!(FAST.check(&secret(&long[..72])), Ok(()));
 }

@@ -13,7 +13,7 @@ use super::{Shard, SiteCounts};
 
 /// What has come together so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
+pub struct SiteSums {
     /// Requests that have ended.
     pub requests: u64,
     /// Those of them with a status of 500 and above.
@@ -28,8 +28,8 @@ pub struct Sums {
 
 impl SiteCounts {
     /// The sums at this moment.
-    pub fn sums(&self) -> Sums {
-        let mut sums = Sums::default();
+    pub fn sums(&self) -> SiteSums {
+        let mut sums = SiteSums::default();
         for shard in self.shards.iter().filter_map(OnceLock::get) {
             sums += shard.sums();
         }
@@ -38,8 +38,8 @@ impl SiteCounts {
 }
 
 impl Shard {
-    fn sums(&self) -> Sums {
-        let mut sums = Sums::default();
+    fn sums(&self) -> SiteSums {
+        let mut sums = SiteSums::default();
         for statuses in &self.requests {
             for (number, count) in statuses.iter().enumerate() {
                 let count = count.load(Relaxed);
@@ -61,7 +61,7 @@ impl Shard {
     }
 }
 
-impl AddAssign for Sums {
+impl AddAssign for SiteSums {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
         self.errors += other.errors;
@@ -94,7 +94,7 @@ mod tests {
                 });
             }
         });
-        let expected = Sums {
+        let expected = SiteSums {
             requests: 6,
             errors: 3,
             refused: 3,

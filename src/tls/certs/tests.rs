@@ -10,9 +10,9 @@ use tempfile::TempDir;
 use time::Duration;
 
 use super::*;
-use crate::tls::shown::Shown;
+use crate::tls::shown::CertSlot;
 use crate::tls::tests::{client_of, openssl, s_client, shake_over};
-use crate::tls::{Settings, Site, Tickets, Tls};
+use crate::tls::{Settings, TicketKeys, Tls, TlsSite};
 
 /// A directory with files in it.
 struct Files(TempDir);
@@ -59,11 +59,11 @@ impl Files {
         cert: &str,
         key: &str,
         now: OffsetDateTime,
-    ) -> Result<(Pair, Vec<Warning>), Error> {
+    ) -> Result<(CertifiedPair, Vec<Warning>), Error> {
         load(&self.path(cert), &self.path(key), now)
     }
 
-    fn load(&self, cert: &str, key: &str) -> Result<(Pair, Vec<Warning>), Error> {
+    fn load(&self, cert: &str, key: &str) -> Result<(CertifiedPair, Vec<Warning>), Error> {
         self.load_at(cert, key, OffsetDateTime::now_utc())
     }
 
@@ -76,14 +76,19 @@ impl Files {
         rest.to_owned()
     }
 
-    fn tls(&self, pair: Pair) -> Tls {
+    fn tls(&self, pair: CertifiedPair) -> Tls {
         let hosts = vec!["a.test".into()];
-        let site = Site {
+        let site = TlsSite {
             hosts,
-            shown: Shown::new(pair, OffsetDateTime::now_utc()),
+            shown: CertSlot::new(pair, OffsetDateTime::now_utc()),
             trust: None,
         };
-        Tls::new(&Settings::default(), vec![site], &Tickets::new().unwrap()).unwrap()
+        Tls::new(
+            &Settings::default(),
+            vec![site],
+            &TicketKeys::new().unwrap(),
+        )
+        .unwrap()
     }
 }
 

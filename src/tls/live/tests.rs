@@ -40,13 +40,13 @@ impl Files {
         self.0.path().join(name)
     }
 
-    fn load(&self) -> Arc<LivePair> {
-        let loaded = LivePair::load(&self.path("cert"), &self.path("key"), now());
+    fn load(&self) -> Arc<ReloadingCert> {
+        let loaded = ReloadingCert::load(&self.path("cert"), &self.path("key"), now());
         loaded.unwrap().0
     }
 
     /// Past the confirmation of what was read at the start.
-    fn settled(&self) -> Arc<LivePair> {
+    fn settled(&self) -> Arc<ReloadingCert> {
         let live = self.load();
         for _ in 0..3 {
             assert!(is_silent(&live));
@@ -64,29 +64,29 @@ impl Files {
         } {}
     }
 
-    fn quiet(&self) -> Quiet {
+    fn quiet(&self) -> StableFiles {
         let known = ["cert", "key"].map(|name| {
             let path = self.path(name);
             let read = Some(live_file::look(&path));
-            Known { path, read }
+            LoadedVersion { path, read }
         });
-        Quiet::wait(&known)
+        StableFiles::wait(&known)
     }
 }
 
-fn is_silent(live: &LivePair) -> bool {
-    matches!(live.look(now()), Event::Unchanged)
+fn is_silent(live: &ReloadingCert) -> bool {
+    matches!(live.look(now()), CertEvent::Unchanged)
 }
 
-fn is_renewed(live: &LivePair) -> bool {
-    matches!(live.look(now()), Event::Renewed(_))
+fn is_renewed(live: &ReloadingCert) -> bool {
+    matches!(live.look(now()), CertEvent::Renewed(_))
 }
 
-fn leaf(live: &LivePair) -> CertificateDer<'static> {
+fn leaf(live: &ReloadingCert) -> CertificateDer<'static> {
     live.shown().current().unwrap().chain()[0].clone()
 }
 
-fn fits(live: &LivePair) -> bool {
+fn fits(live: &ReloadingCert) -> bool {
     live.shown()
         .current()
         .unwrap()
@@ -110,7 +110,7 @@ fn a_renewal_written_in_steps_is_shown_when_both_are_there() {
     // The writer is slow: meanwhile certificate and key are of different origin.
     assert!(matches!(
         live.look(now()),
-        Event::Failed(Error::Mismatch { .. })
+        CertEvent::Failed(Error::Mismatch { .. })
     ));
     assert!(is_silent(&live) && is_silent(&live));
     files.write("key", &key);
@@ -132,7 +132,7 @@ fn a_folder_swapped_amid_the_looks_is_never_mixed() {
     }
     symlink("1", files.path("now")).unwrap();
     let (cert, key) = (files.path("now/cert"), files.path("now/key"));
-    let (live, _) = LivePair::load(&cert, &key, now()).unwrap();
+    let (live, _) = ReloadingCert::load(&cert, &key, now()).unwrap();
     let first = leaf(&live);
     assert!(is_silent(&live) && is_silent(&live));
     symlink("2", files.path("next")).unwrap();
@@ -190,14 +190,14 @@ fn what_cannot_be_used_is_told_once_and_so_is_its_end() {
     for fault in faults {
         fault();
         assert!(is_silent(&live));
-        assert!(matches!(live.look(now()), Event::Failed(_)));
+        assert!(matches!(live.look(now()), CertEvent::Failed(_)));
         assert!(is_silent(&live) && is_silent(&live));
         assert!(leaf(&live) == before && fits(&live));
         let _ = fs::remove_dir(&cert);
         files.write("cert", &good.0);
         files.write("key", &good.1);
         assert!(is_silent(&live));
-        assert!(matches!(live.look(now()), Event::Recovered));
+        assert!(matches!(live.look(now()), CertEvent::Recovered));
         assert!(is_silent(&live) && is_silent(&live));
     }
 }
@@ -210,13 +210,13 @@ fn a_reload_takes_a_quiet_pair_and_refuses_a_quiet_fault() {
     let (cert, key) = issue();
     files.write("cert", &cert);
     // Half of a renewal is no fault while somebody is writing.
-    for quiet in [quiet, Quiet::default()] {
-        assert!(matches!(old.again(&quiet, now()), Ok(Again::Busy)));
+    for quiet in [quiet, StableFiles::default()] {
+        assert!(matches!(old.again(&quiet, now()), Ok(Reuse::Busy)));
     }
     let fault = old.again(&files.quiet(), now());
     assert!(matches!(fault, Err(Error::Mismatch { .. })));
     files.write("key", &key);
-    let Ok(Again::Read(new, _)) = old.again(&files.quiet(), now()) else {
+    let Ok(Reuse::Read(new, _)) = old.again(&files.quiet(), now()) else {
         panic!("not read");
     };
     assert!(leaf(&new) != leaf(&old) && fits(&new));

@@ -18,12 +18,12 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// The leaf that this CA issues for `a.test`.
-fn leaf(authority: &Authority, at: OffsetDateTime) -> Certificate {
+fn leaf(authority: &LocalCa, at: OffsetDateTime) -> Certificate {
     let pair = authority.issue(&hosts(&["a.test"]), at).unwrap();
     Certificate::read(pair.chain()[0].clone()).unwrap()
 }
 
-fn own(authority: &Authority) -> Certificate {
+fn own(authority: &LocalCa) -> Certificate {
     use rustls_pki_types::pem::PemObject;
     let der =
         rustls_pki_types::CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes());

@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use tokio::io::duplex;
 
 use super::*;
-use crate::tls::self_signed::{Authority, in_memory};
-use crate::tls::shown::Shown;
+use crate::tls::self_signed::{LocalCa, in_memory};
+use crate::tls::shown::CertSlot;
 use crate::tls::tests::{client_of, shake_over};
-use crate::tls::{Info, Settings, Site, Tickets, Tls};
+use crate::tls::{Settings, TicketKeys, Tls, TlsInfo, TlsSite};
 
 /// Who issues client certificates.
 struct Issuing {
@@ -43,8 +43,8 @@ impl Issuing {
 /// A gate of one site, `a.test`, through any number of reloads.
 struct World {
     dir: TempDir,
-    authority: Authority,
-    tickets: Tickets,
+    authority: LocalCa,
+    tickets: TicketKeys,
 }
 
 impl World {
@@ -52,30 +52,30 @@ impl World {
         Self {
             dir: tempfile::tempdir().unwrap(),
             authority: in_memory(OffsetDateTime::now_utc()).unwrap(),
-            tickets: Tickets::new().unwrap(),
+            tickets: TicketKeys::new().unwrap(),
         }
     }
 
-    fn try_trust(&self, pem: &str, demand: Demand) -> Result<Trust, Error> {
+    fn try_trust(&self, pem: &str, demand: ClientAuthMode) -> Result<ClientCa, Error> {
         let path = self.dir.path().join("clients.pem");
         std::fs::write(&path, pem).unwrap();
-        Trust::load(&path, demand)
+        ClientCa::load(&path, demand)
     }
 
-    fn trust(&self, issuing: &Issuing, demand: Demand) -> Trust {
+    fn trust(&self, issuing: &Issuing, demand: ClientAuthMode) -> ClientCa {
         self.try_trust(&issuing.pem, demand).unwrap()
     }
 
-    fn tls(&mut self, trust: Option<&Trust>) -> Tls {
+    fn tls(&mut self, trust: Option<&ClientCa>) -> Tls {
         self.tickets = self.tickets.with(trust.cloned()).unwrap();
         let hosts = vec!["a.test".to_owned()];
         let pair = self
             .authority
             .issue(&hosts, OffsetDateTime::now_utc())
             .unwrap();
-        let site = Site {
+        let site = TlsSite {
             hosts,
-            shown: Shown::new(pair, OffsetDateTime::now_utc()),
+            shown: CertSlot::new(pair, OffsetDateTime::now_utc()),
             trust: trust.cloned(),
         };
         Tls::new(&Settings::default(), vec![site], &self.tickets).unwrap()
@@ -116,7 +116,7 @@ fn now() -> UnixTime {
 }
 
 /// What both sides have of a handshake, unless it fails.
-async fn shake(tls: &Tls, config: &ClientConfig) -> Option<(Info, HandshakeKind)> {
+async fn shake(tls: &Tls, config: &ClientConfig) -> Option<(TlsInfo, HandshakeKind)> {
     let (client, info) = shake_over(duplex(1 << 16), tls, config, "a.test").await;
     let info = info.ok()?;
     let kind = client.unwrap().get_ref().1.handshake_kind().unwrap();
@@ -134,7 +134,7 @@ async fn a_required_certificate_must_come_and_be_good() {
     let foreign = theirs.issue("CI robot", later());
     // A certificate of the right name, and of nobody.
     let forged = Issuing::new("ours").issue("CI robot", later());
-    for demand in [Demand::Required, Demand::Optional] {
+    for demand in [ClientAuthMode::Required, ClientAuthMode::Optional] {
         let trust = world.trust(&ours, demand);
         let tls = world.tls(Some(&trust));
         for versions in BOTH {
@@ -149,10 +149,17 @@ async fn a_required_certificate_must_come_and_be_good() {
                 assert!(refused.is_none(), "{refused:?}");
             }
             let without = shake(&tls, &world.client(versions)).await;
-            assert_eq!(without.is_some(), demand == Demand::Optional, "{without:?}");
+            assert_eq!(
+                without.is_some(),
+                demand == ClientAuthMode::Optional,
+                "{without:?}"
+            );
             assert!(without.is_none_or(|(info, _)| info.certificate.is_none()));
         }
-        assert_eq!(trust.admits(None, now()), demand == Demand::Optional);
+        assert_eq!(
+            trust.admits(None, now()),
+            demand == ClientAuthMode::Optional
+        );
     }
 }
 
@@ -162,9 +169,9 @@ async fn a_ticket_resumes_in_its_own_trust_domain_only() {
     let certificate = ours.issue("CI robot", later());
     for versions in BOTH {
         let mut world = World::new();
-        let required = world.trust(&ours, Demand::Required);
-        let optional = world.trust(&ours, Demand::Optional);
-        let other = world.trust(&Issuing::new("theirs"), Demand::Required);
+        let required = world.trust(&ours, ClientAuthMode::Required);
+        let optional = world.trust(&ours, ClientAuthMode::Optional);
+        let other = world.trust(&Issuing::new("theirs"), ClientAuthMode::Required);
         // A ticket from before the site asked for certificates opens nothing.
         let bare = world.client(versions);
         let open = world.tls(None);
@@ -184,7 +191,7 @@ async fn a_ticket_resumes_in_its_own_trust_domain_only() {
         // With a certificate it resumes, and the certificate stays known, over a reload with the same CA.
         let config = world.client_with(versions, &certificate);
         shake(&guarded, &config).await.unwrap();
-        let reread = world.trust(&ours, Demand::Required);
+        let reread = world.trust(&ours, ClientAuthMode::Required);
         let guarded = world.tls(Some(&reread));
         let (info, kind) = shake(&guarded, &config).await.unwrap();
         assert_eq!(kind, HandshakeKind::Resumed);
@@ -204,14 +211,14 @@ async fn a_ticket_resumes_in_its_own_trust_domain_only() {
 async fn a_connection_is_judged_by_the_trust_of_the_moment() {
     let mut world = World::new();
     let (ours, theirs) = (Issuing::new("ours"), Issuing::new("theirs"));
-    let trust = world.trust(&ours, Demand::Required);
+    let trust = world.trust(&ours, ClientAuthMode::Required);
     let tls = world.tls(Some(&trust));
     let certificate = ours.issue("CI robot", later());
     let config = world.client_with(BOTH[0], &certificate);
     let shown = shake(&tls, &config).await.unwrap().0.certificate.unwrap();
     let both = [&*theirs.pem, &*ours.pem].concat();
     for (pem, admitted) in [(&ours.pem, true), (&both, true), (&theirs.pem, false)] {
-        for demand in [Demand::Required, Demand::Optional] {
+        for demand in [ClientAuthMode::Required, ClientAuthMode::Optional] {
             let after = world.try_trust(pem, demand).unwrap();
             assert_eq!(after.admits(Some(&shown), now()), admitted);
         }
@@ -227,11 +234,11 @@ fn equal_trust_is_one_domain_whatever_the_files_look_like() {
     let (ours, theirs) = (Issuing::new("ours"), Issuing::new("theirs"));
     let load = |parts: &[&str], demand| world.try_trust(&parts.concat(), demand).unwrap();
     let (one, two) = (ours.pem.as_str(), theirs.pem.as_str());
-    let both = load(&[one, two], Demand::Required);
-    assert!(both == load(&["# all\n", two, one, two], Demand::Required));
-    assert!(both != load(&[one, two], Demand::Optional));
-    assert!(both != load(&[one], Demand::Required));
-    assert!(load(&[two], Demand::Required) != load(&[one], Demand::Required));
+    let both = load(&[one, two], ClientAuthMode::Required);
+    assert!(both == load(&["# all\n", two, one, two], ClientAuthMode::Required));
+    assert!(both != load(&[one, two], ClientAuthMode::Optional));
+    assert!(both != load(&[one], ClientAuthMode::Required));
+    assert!(load(&[two], ClientAuthMode::Required) != load(&[one], ClientAuthMode::Required));
 }
 
 #[test]
@@ -245,7 +252,7 @@ fn a_file_that_holds_no_authority_says_so() {
         (damaged, "certificate 1 cannot be trusted"),
     ] {
         let error = world
-            .try_trust(pem, Demand::Required)
+            .try_trust(pem, ClientAuthMode::Required)
             .unwrap_err()
             .to_string();
         assert!(
@@ -253,7 +260,10 @@ fn a_file_that_holds_no_authority_says_so() {
             "{error}"
         );
     }
-    let missing = Trust::load(&world.dir.path().join("absent.pem"), Demand::Required);
+    let missing = ClientCa::load(
+        &world.dir.path().join("absent.pem"),
+        ClientAuthMode::Required,
+    );
     assert!(missing.unwrap_err().to_string().contains("absent.pem"));
 }
 
@@ -262,7 +272,7 @@ fn a_long_subject_is_cut() {
     let world = World::new();
     let ours = Issuing::new("ours");
     let (pem, _) = ours.issue(&"\u{e9}\n".repeat(3000), later());
-    let trust = world.trust(&ours, Demand::Required);
+    let trust = world.trust(&ours, ClientAuthMode::Required);
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
     let read = ClientCertificate::read(&trust, &[der]).unwrap();
     assert_eq!(read.subject().chars().count(), SUBJECT);

@@ -37,7 +37,7 @@ fn fakes(count: usize, down: &[usize]) -> Vec<Arc<Fake>> {
 }
 
 fn of_upload(all: &[Arc<Fake>], repository: &str) -> Option<usize> {
-    choose::<Fake>(all, Marked::default(), Some(repository))
+    choose::<Fake>(all, EndpointSet::default(), Some(repository))
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn the_less_busy_of_two_gets_it_and_the_busiest_of_three_never() {
     let all = [busy(9), busy(1), busy(5)];
     let mut counts = [0; 3];
     for _ in 0..600 {
-        counts[choose::<Fake>(&all, Marked::default(), None).unwrap()] += 1;
+        counts[choose::<Fake>(&all, EndpointSet::default(), None).unwrap()] += 1;
     }
     assert_eq!(counts[0], 0);
     assert!(counts[1] > counts[2] && counts[2] > 0, "{counts:?}");
@@ -114,7 +114,7 @@ fn of_equals_each_has_its_turn() {
         let all = fakes(count, &[]);
         let mut counts = vec![0; count];
         for _ in 0..500 * count {
-            counts[choose::<Fake>(&all, Marked::default(), None).unwrap()] += 1;
+            counts[choose::<Fake>(&all, EndpointSet::default(), None).unwrap()] += 1;
         }
         assert!(
             counts.iter().all(|times| (350..650).contains(times)),
@@ -127,7 +127,7 @@ fn of_equals_each_has_its_turn() {
 fn one_that_is_down_is_passed_over_until_there_is_no_other() {
     let all = fakes(2, &[0]);
     for repository in [None, Some("a"), Some("b"), Some("c")] {
-        let mut tried = Marked::default();
+        let mut tried = EndpointSet::default();
         assert_eq!(choose::<Fake>(&all, tried, repository), Some(1));
         tried.add(1);
         assert_eq!(choose::<Fake>(&all, tried, repository), Some(0));
@@ -135,21 +135,21 @@ fn one_that_is_down_is_passed_over_until_there_is_no_other() {
         assert_eq!(choose::<Fake>(&all, tried, repository), None);
     }
     let none = fakes(3, &[0, 1, 2]);
-    assert!(choose::<Fake>(&none, Marked::default(), None).is_some());
+    assert!(choose::<Fake>(&none, EndpointSet::default(), None).is_some());
     assert!(of_upload(&none, "a").is_some());
     assert_eq!(
-        choose::<Fake>(&fakes(1, &[0]), Marked::default(), None),
+        choose::<Fake>(&fakes(1, &[0]), EndpointSet::default(), None),
         Some(0)
     );
 }
 
 #[test]
 fn the_last_number_there_can_be_is_marked_as_the_first() {
-    let mut all = Marked::first(MOST);
+    let mut all = EndpointSet::first(MOST);
     for number in 0..MOST {
         assert!(all.has(number));
         all.remove(number);
     }
-    assert_eq!(all, Marked::default());
-    assert_eq!(Marked::first(0), Marked::default());
+    assert_eq!(all, EndpointSet::default());
+    assert_eq!(EndpointSet::first(0), EndpointSet::default());
 }

@@ -14,7 +14,7 @@ use super::head::{self, Head, Parsed};
 use crate::buffers::{Buffer, LARGE};
 
 /// What has been read so far.
-pub(super) struct Inbox {
+pub(super) struct HeadBuffer {
     /// None while nothing has come, so that a request that waits holds no memory.
     buffer: Option<Buffer>,
     /// Bytes in which no end of a head was found.
@@ -25,7 +25,7 @@ pub(super) struct Inbox {
     is_head: bool,
 }
 
-impl Inbox {
+impl HeadBuffer {
     /// For the answer to one request; `is_head` when its method is HEAD.
     pub(super) fn new(head_size: usize, is_head: bool) -> Self {
         Self {

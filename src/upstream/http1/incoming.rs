@@ -15,19 +15,19 @@ use super::{Connection, Error};
 use crate::buffers::Buffer;
 
 /// A body of which some may have come with the head.
-pub(in crate::upstream) struct Incoming<S> {
+pub(in crate::upstream) struct BodyReader<S> {
     /// None once it was given back, or closed because it cannot be used again.
     connection: Option<Connection<S>>,
     framing: Framing,
     /// Body bytes that came with the head.
     ready: Bytes,
     /// What follows the frames handed out so far.
-    then: Then,
+    then: AfterBody,
     is_reusable: bool,
     is_end_trusted: bool,
 }
 
-enum Then {
+enum AfterBody {
     More,
     End,
     Failure(Error),
@@ -35,14 +35,14 @@ enum Then {
     Nothing,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> BodyReader<S> {
     /// Of a connection that may be used again if `is_reusable`. [`Self::begin`] must follow.
     pub(super) fn new(connection: Connection<S>, framing: Framing, is_reusable: bool) -> Self {
         Self {
             connection: Some(connection),
             framing,
             ready: Bytes::new(),
-            then: Then::More,
+            then: AfterBody::More,
             is_reusable,
             is_end_trusted: true,
         }
@@ -86,20 +86,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         if !self.ready.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.ready))));
         }
-        if matches!(self.then, Then::More) {
+        if matches!(self.then, AfterBody::More) {
             match self.fill(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
                 Poll::Ready(_) => {}
             }
         }
-        match std::mem::replace(&mut self.then, Then::Nothing) {
-            Then::Failure(error) => Poll::Ready(Some(Err(error))),
-            Then::End => {
-                self.then = Then::End;
+        match std::mem::replace(&mut self.then, AfterBody::Nothing) {
+            AfterBody::Failure(error) => Poll::Ready(Some(Err(error))),
+            AfterBody::End => {
+                self.then = AfterBody::End;
                 Poll::Ready(None)
             }
-            Then::More | Then::Nothing => Poll::Ready(None),
+            AfterBody::More | AfterBody::Nothing => Poll::Ready(None),
         }
     }
 
@@ -107,9 +107,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     /// only when it is over.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         let mut buffer = Buffer::large();
-        while matches!(self.then, Then::More) && !buffer.is_full() {
+        while matches!(self.then, AfterBody::More) && !buffer.is_full() {
             let Some(connection) = &mut self.connection else {
-                self.then = Then::Nothing;
+                self.then = AfterBody::Nothing;
                 break;
             };
             match buffer.poll_read(&mut connection.io, cx) {
@@ -155,14 +155,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
 
     fn settle(&mut self) {
         if self.framing.is_done() {
-            self.then = Then::End;
+            self.then = AfterBody::End;
             self.connection.take_if(|_| !self.is_reusable);
         }
     }
 
     fn end_of_stream(&mut self) {
         if matches!(self.framing, Framing::Close) && self.is_end_trusted {
-            self.then = Then::End;
+            self.then = AfterBody::End;
             self.connection = None;
         } else {
             self.fail(Error::Closed(io::ErrorKind::UnexpectedEof.into()));
@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     }
 
     fn fail(&mut self, error: Error) {
-        self.then = Then::Failure(error);
+        self.then = AfterBody::Failure(error);
         self.connection = None;
     }
 
@@ -178,27 +178,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     /// passed on yet, so the client can be told.
     pub(super) fn check(self) -> Result<Self, Error> {
         match self.then {
-            Then::Failure(error) => Err(error),
-            Then::More | Then::End | Then::Nothing => Ok(self),
+            AfterBody::Failure(error) => Err(error),
+            AfterBody::More | AfterBody::End | AfterBody::Nothing => Ok(self),
         }
     }
 
     /// True when nothing more is read from the socket, for whatever reason.
     pub(in crate::upstream) fn is_read(&self) -> bool {
-        !matches!(self.then, Then::More)
+        !matches!(self.then, AfterBody::More)
     }
 
     /// The connection, once [`Self::is_read`], if another request can be sent over it.
     pub(in crate::upstream) fn reclaim(&mut self) -> Option<Connection<S>> {
         match self.then {
-            Then::End => self.connection.take(),
-            Then::More | Then::Failure(_) | Then::Nothing => None,
+            AfterBody::End => self.connection.take(),
+            AfterBody::More | AfterBody::Failure(_) | AfterBody::Nothing => None,
         }
     }
 
     /// True after a clean end, once every byte was handed out.
     pub(in crate::upstream) fn is_ended(&self) -> bool {
-        self.ready.is_empty() && matches!(self.then, Then::End)
+        self.ready.is_empty() && matches!(self.then, AfterBody::End)
     }
 
     /// Exact for a body with a length, and for any that came whole with its head.

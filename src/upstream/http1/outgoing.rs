@@ -26,15 +26,15 @@ use crate::body::Body;
 use crate::buffers::MEDIUM;
 
 /// The state of one request's writing.
-pub(super) struct Outgoing {
+pub(super) struct RequestWriter {
     /// None once it has ended.
     body: Option<Body>,
     coding: Coding,
-    batch: Batch,
+    batch: WriteBatch,
     written: u64,
 }
 
-impl Outgoing {
+impl RequestWriter {
     /// Writes the head into `lead`; it goes out together with the first frames.
     pub(super) fn new(mut lead: Vec<u8>, parts: &Parts, body: Body) -> Result<Self, Error> {
         lead.clear();
@@ -42,7 +42,7 @@ impl Outgoing {
         Ok(Self {
             body: Some(body).filter(|body| !body.is_end_stream()),
             coding,
-            batch: Batch::new(lead),
+            batch: WriteBatch::new(lead),
             written: 0,
         })
     }
@@ -151,7 +151,7 @@ impl Outgoing {
 }
 
 /// What one `writev` is asked to take, and what it has left over.
-struct Batch {
+struct WriteBatch {
     /// The head, the size line of a chunk, or both.
     lead: Vec<u8>,
     /// Bytes of `lead` that are written.
@@ -160,7 +160,7 @@ struct Batch {
     tail: &'static [u8],
 }
 
-impl Batch {
+impl WriteBatch {
     fn new(lead: Vec<u8>) -> Self {
         Self {
             lead,

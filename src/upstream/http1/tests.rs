@@ -12,7 +12,7 @@ use http::{Method, Request, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{ClientWait, Connection, Error, Failure, Incoming};
+use super::{BodyReader, ClientWait, Connection, Error, Failure};
 use crate::body::{self, Body};
 
 mod answers;
@@ -151,7 +151,7 @@ impl http_body::Body for Frames {
     }
 }
 
-type Begun = Result<(response::Parts, Incoming<Wire>), Failure>;
+type Begun = Result<(response::Parts, BodyReader<Wire>), Failure>;
 
 /// Only an upstream that is meant to be silent is ever waited for.
 const SILENCE: Duration = Duration::from_millis(20);
@@ -171,7 +171,7 @@ async fn exchange(wire: Wire, method: Method, body: Body) -> Begun {
     connection.exchange(&parts, body, &wait()).await
 }
 
-async fn collect(incoming: &mut Incoming<Wire>) -> (Vec<u8>, Option<Error>) {
+async fn collect(incoming: &mut BodyReader<Wire>) -> (Vec<u8>, Option<Error>) {
     let mut all = Vec::new();
     loop {
         match std::future::poll_fn(|cx| incoming.poll_data(cx)).await {

@@ -24,11 +24,11 @@ impl Ca {
         }
     }
 
-    fn trust(&self) -> Trust {
+    fn trust(&self) -> ServerRoots {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, &self.pem).unwrap();
-        Trust::of_file(&path).unwrap()
+        ServerRoots::of_file(&path).unwrap()
     }
 
     fn server(&self, name: &str, years: std::ops::Range<i32>) -> TlsAcceptor {
@@ -80,7 +80,7 @@ async fn serve(acceptor: Option<TlsAcceptor>) -> (u16, Arc<Mutex<usize>>) {
     (port, resumed)
 }
 
-fn upstream(port: u16, trust: Option<Trust>) -> Upstream {
+fn upstream(port: u16, trust: Option<ServerRoots>) -> Upstream {
     let host = "localhost".to_owned();
     let mut settings = settings(Endpoint::Tls { host, port });
     settings.each.trust = trust;
@@ -147,7 +147,7 @@ async fn what_is_wrong_with_a_certificate_is_said() {
 fn a_file_without_a_ca_is_no_trust() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
-    let said = || Trust::of_file(&path).err().unwrap().to_string();
+    let said = || ServerRoots::of_file(&path).err().unwrap().to_string();
     assert!(said().contains("cannot read"));
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for text in ["", "no PEM", damaged] {

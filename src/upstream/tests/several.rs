@@ -61,7 +61,7 @@ async fn a_repeated_request_is_not_repeated_again_elsewhere() {
     let upstream = Upstream::new(of(endpoints, Duration::ZERO), 1, &[]);
     for node in &upstream.nodes {
         let (parts, body) = get().into_parts();
-        let mut request = Outbound {
+        let mut request = OutboundRequest {
             parts,
             body,
             may_repeat: true,
@@ -72,7 +72,8 @@ async fn a_repeated_request_is_not_repeated_again_elsewhere() {
     }
     let names = (0..).map(|number| number.to_string());
     let first = names.into_iter().find(|name| {
-        balance::choose::<Node>(&upstream.nodes, Marked::default(), Some(name)) == Some(0)
+        balance::choose::<EndpointNode>(&upstream.nodes, EndpointSet::default(), Some(name))
+            == Some(0)
     });
     let error = upstream
         .send(0, client(), first.as_deref(), get())
@@ -150,7 +151,7 @@ async fn checks_find_out_and_bring_back() {
 }
 
 /// The next check, due or not.
-async fn check(node: &Arc<Node>) {
+async fn check(node: &Arc<EndpointNode>) {
     let later = Instant::now() + Duration::from_secs(60);
     node.due_check(later, true).expect("a check").run().await;
 }

@@ -12,11 +12,11 @@ const TWO: &str = "0123456789abcdef0123456789abcdef";
 
 #[test]
 fn one_line_or_two_make_keys() {
-    let one = Keys::parse(ONE.as_bytes()).unwrap();
-    let both = Keys::parse(format!("\n  {TWO}\r\n\n{ONE}\n").as_bytes()).unwrap();
+    let one = SigningKeys::parse(ONE.as_bytes()).unwrap();
+    let both = SigningKeys::parse(format!("\n  {TWO}\r\n\n{ONE}\n").as_bytes()).unwrap();
     assert_eq!(
         both.signing().id,
-        Keys::parse(TWO.as_bytes()).unwrap().signing().id
+        SigningKeys::parse(TWO.as_bytes()).unwrap().signing().id
     );
     assert!(both.find(one.signing().id).is_some());
     assert!(one.find(both.signing().id).is_none());
@@ -25,24 +25,32 @@ fn one_line_or_two_make_keys() {
 
 #[test]
 fn weak_secrets_are_refused() {
-    let refused = |text: &str| Keys::parse(text.as_bytes()).err();
-    assert_eq!(refused(""), Some(Weak::Lines(0)));
+    let refused = |text: &str| SigningKeys::parse(text.as_bytes()).err();
+    assert_eq!(refused(""), Some(WeakSecret::Lines(0)));
     assert_eq!(
         refused(&format!("{ONE}\n{TWO}\n{ONE}")),
-        Some(Weak::Lines(3))
+        Some(WeakSecret::Lines(3))
     );
-    assert_eq!(refused(SHORT), Some(Weak::Short(1)));
-    assert_eq!(refused(&format!("{ONE}\n\nhunter2")), Some(Weak::Short(3)));
-    assert_eq!(refused(&"abc".repeat(20)), Some(Weak::Monotonous(1)));
-    assert_eq!(refused(&format!("{ONE} {TWO}")), Some(Weak::Letters(1)));
-    assert_eq!(refused(&format!("{ONE}ü")), Some(Weak::Letters(1)));
+    assert_eq!(refused(SHORT), Some(WeakSecret::Short(1)));
+    assert_eq!(
+        refused(&format!("{ONE}\n\nhunter2")),
+        Some(WeakSecret::Short(3))
+    );
+    assert_eq!(refused(&"abc".repeat(20)), Some(WeakSecret::Monotonous(1)));
+    assert_eq!(
+        refused(&format!("{ONE} {TWO}")),
+        Some(WeakSecret::Letters(1))
+    );
+    assert_eq!(refused(&format!("{ONE}ü")), Some(WeakSecret::Letters(1)));
 }
 
 #[test]
 fn no_error_repeats_a_secret() {
-    let text = Keys::parse(SHORT.as_bytes()).unwrap_err().to_string();
+    let text = SigningKeys::parse(SHORT.as_bytes())
+        .unwrap_err()
+        .to_string();
     assert!(!text.contains(SHORT) && text.contains("line 1"), "{text}");
-    let keys = Keys::parse(ONE.as_bytes()).unwrap();
+    let keys = SigningKeys::parse(ONE.as_bytes()).unwrap();
     assert_eq!(format!("{keys:?}"), "Keys(..)");
 }
 
@@ -112,7 +120,7 @@ fn what_is_no_secret_file_is_an_error() {
     assert!(matches!(
         error,
         Error::Weak {
-            weak: Weak::Large,
+            weak: WeakSecret::Large,
             ..
         }
     ));

@@ -3,9 +3,9 @@
 use super::*;
 
 /// Panics where it is told to, else answers when it is permitted to.
-fn moody(permits: &Arc<Semaphore>) -> impl Service + use<> {
+fn moody(permits: &Arc<Semaphore>) -> impl Handler + use<> {
     let permits = Arc::clone(permits);
-    move |exchange: Exchange| -> Answer {
+    move |exchange: IncomingRequest| -> ResponseFuture {
         let permits = Arc::clone(&permits);
         Box::pin(async move {
             assert_ne!(exchange.request.uri().path(), "/panic", "as it was told to");
@@ -16,17 +16,17 @@ fn moody(permits: &Arc<Semaphore>) -> impl Service + use<> {
 }
 
 async fn serve(stream: DuplexStream, permits: Arc<Semaphore>, http2: bool) {
-    let (settings, drainer) = (settings(), super::super::super::Drainer::new());
-    let terms = Terms {
+    let (settings, drainer) = (settings(), super::super::super::ShutdownTrigger::new());
+    let terms = ConnectionContext {
         settings: &settings,
-        budget: &Arc::new(Budget::new(1 << 20)),
+        budget: &Arc::new(RecvBudget::new(1 << 20)),
         early_responses: &Default::default(),
         drain: drainer.listen(),
         counts: &Default::default(),
     };
     let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-    let info = Info::new(peer, peer.client(), None);
-    let watch = Arc::new(Watch::new(&settings, terms.drain.clone()));
+    let info = ConnectionInfo::new(peer, peer.client(), None);
+    let watch = Arc::new(ConnectionState::new(&settings, terms.drain.clone()));
     let connection = Connection::new(info, terms, watch, moody(&permits));
     if http2 {
         connection.http2(stream).await;
@@ -53,7 +53,7 @@ async fn a_stream_that_panics_leaves_its_neighbours_alone() {
         assert_eq!(neighbour.await.unwrap().status(), 200);
     }
     // A body of HTTP/1 that is made next on this thread belongs to no stream.
-    assert!(crate::connection::streams::Taken::current().is_none());
+    assert!(crate::connection::streams::SendProgress::current().is_none());
 }
 
 #[tokio::test]

@@ -5,24 +5,25 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::connection::{Arrival, Drainer, serve_plain};
+use crate::connection::{AcceptedConnection, ShutdownTrigger, serve_plain};
 
 /// Within which the request of such a client ends.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A client of `service`, whose end is that of the task.
-async fn serve(settings: Settings, service: impl Service + Sync) -> (TcpStream, JoinHandle<()>) {
+async fn serve(settings: Settings, service: impl Handler + Sync) -> (TcpStream, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
     let (socket, peer) = listener.accept().await.unwrap();
     let serving = tokio::spawn(async move {
-        let (peer, drainer) = (PeerAddr::new(peer), Drainer::new());
-        let arrival = Arrival::new(socket.into_std().unwrap(), peer, settings.handshake).unwrap();
-        let terms = Terms {
+        let (peer, drainer) = (PeerAddr::new(peer), ShutdownTrigger::new());
+        let arrival =
+            AcceptedConnection::new(socket.into_std().unwrap(), peer, settings.handshake).unwrap();
+        let terms = ConnectionContext {
             settings: &settings,
-            budget: &Arc::new(Budget::new(1 << 20)),
+            budget: &Arc::new(RecvBudget::new(1 << 20)),
             early_responses: &Default::default(),
             drain: drainer.listen(),
             counts: &Default::default(),
@@ -33,9 +34,9 @@ async fn serve(settings: Settings, service: impl Service + Sync) -> (TcpStream, 
 }
 
 /// A service whose requests run until they are dropped; told when each begins, and closed when none is left.
-fn endless() -> (impl Service + Sync, tokio::sync::mpsc::Receiver<()>) {
+fn endless() -> (impl Handler + Sync, tokio::sync::mpsc::Receiver<()>) {
     let (tell, told) = tokio::sync::mpsc::channel::<()>(9);
-    let service = move |exchange: Exchange| -> Answer {
+    let service = move |exchange: IncomingRequest| -> ResponseFuture {
         let tell = tell.clone();
         Box::pin(async move {
             let _unread = exchange;
@@ -92,7 +93,7 @@ async fn an_end_behind_bytes_that_nobody_reads_ends_the_request() {
 async fn an_end_behind_whole_requests_leaves_the_first_its_answer() {
     let upload: &[u8] = b"PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nsome";
     for first in [GET, upload] {
-        let service = |exchange: Exchange| -> Answer {
+        let service = |exchange: IncomingRequest| -> ResponseFuture {
             Box::pin(async move {
                 // The upstream's time, of several looks at the connection.
                 tokio::time::sleep(2 * SOON).await;
@@ -119,7 +120,7 @@ async fn an_end_behind_whole_requests_leaves_the_first_its_answer() {
 #[tokio::test]
 async fn what_a_client_does_not_read_is_forgotten_when_it_is_cut() {
     let large = Bytes::from(vec![0; 64 << 20]);
-    let service = move |_: Exchange| -> Answer {
+    let service = move |_: IncomingRequest| -> ResponseFuture {
         let large = large.clone();
         Box::pin(async move { Ok(Response::new(Body::full(large))) })
     };

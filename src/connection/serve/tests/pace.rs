@@ -6,9 +6,9 @@ use http_body::Frame;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::super::super::stream::{Socket, Watched};
+use super::super::super::stream::{MonitoredSocket, Socket};
 use super::*;
-use crate::body::{self, Floor};
+use crate::body::{self, MinRate};
 
 /// Bytes a second.
 const RATE: usize = 100_000;
@@ -19,7 +19,7 @@ const SHARE: usize = RATE / 10;
 
 fn paced() -> Settings {
     Settings {
-        floor: Floor {
+        floor: MinRate {
             rate: RATE as u64,
             window: WINDOW,
         },
@@ -41,20 +41,20 @@ impl Socket for DuplexStream {
     fn forget(&self) {}
 }
 
-fn serve(stream: DuplexStream, http2: bool, service: impl Service + Sync) -> JoinHandle<()> {
+fn serve(stream: DuplexStream, http2: bool, service: impl Handler + Sync) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let (settings, drainer) = (paced(), super::super::super::Drainer::new());
-        let terms = Terms {
+        let (settings, drainer) = (paced(), super::super::super::ShutdownTrigger::new());
+        let terms = ConnectionContext {
             settings: &settings,
-            budget: &Arc::new(Budget::new(1 << 30)),
+            budget: &Arc::new(RecvBudget::new(1 << 30)),
             early_responses: &Default::default(),
             drain: drainer.listen(),
             counts: &Default::default(),
         };
         let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-        let info = Info::new(peer, peer.client(), None);
-        let watch = Arc::new(Watch::new(&settings, terms.drain.clone()));
-        let stream = Watched::new(stream, &watch);
+        let info = ConnectionInfo::new(peer, peer.client(), None);
+        let watch = Arc::new(ConnectionState::new(&settings, terms.drain.clone()));
+        let stream = MonitoredSocket::new(stream, &watch);
         let connection = Connection::new(info, terms, watch, service);
         if http2 {
             connection.http2(stream).await;
@@ -65,11 +65,11 @@ fn serve(stream: DuplexStream, http2: bool, service: impl Service + Sync) -> Joi
 }
 
 /// Takes a body with a rest of `pause` after each frame, and says how that went.
-fn taking(pause: Duration) -> impl Service + Sync {
-    move |exchange: Exchange| -> Answer {
+fn taking(pause: Duration) -> impl Handler + Sync {
+    move |exchange: IncomingRequest| -> ResponseFuture {
         Box::pin(async move {
             let (incoming, floor) = (exchange.request.into_body(), paced().floor);
-            let mut body = Inbound::new(incoming, exchange.received, None, BODY_IDLE, floor);
+            let mut body = RequestBody::new(incoming, exchange.received, None, BODY_IDLE, floor);
             let mut length = 0;
             let verdict = loop {
                 match body.frame().await {
@@ -189,8 +189,8 @@ impl http_body::Body for Source {
     }
 }
 
-fn giving(piece: usize, pause: Duration) -> impl Service + Sync {
-    move |_: Exchange| -> Answer {
+fn giving(piece: usize, pause: Duration) -> impl Handler + Sync {
+    move |_: IncomingRequest| -> ResponseFuture {
         let source = Source {
             piece,
             pause,
