@@ -55,7 +55,7 @@ pub enum Error {
     /// The client sent nothing for `limits.body_idle`.
     #[error("nothing came from the client for {0:?}")]
     Idle(Duration),
-    /// The client sent less than `limits.floor_rate` over a minute of waiting for it.
+    /// The client sent less than `limits.min_rate` over a minute of waiting for it.
     #[error("less than {0} bytes a second came from the client")]
     Slow(u64),
     /// The upstream fell silent within its answer.

@@ -1,4 +1,4 @@
-//! The minimum rate of a transfer (`limits.floor_rate`), over the time in which the proxy waits for the client.
+//! The minimum rate of a transfer (`limits.min_rate`), over the time in which the proxy waits for the client.
 //!
 //! `Inbound` has one monitor for what a client sends, and `connection` one for what a client reads.
 

@@ -139,7 +139,7 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
         idle: wait(limits, "idle", 75),
         write_idle: wait(limits, "write_idle", 60),
         floor: MinRate {
-            rate: bytes(limits, "floor_rate", 1..=MIB, KIB),
+            rate: bytes(limits, "min_rate", 1..=MIB, KIB),
             window: Duration::from_secs(60),
         },
         h2_streams: limits.map_or(100, |limits| {

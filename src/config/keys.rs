@@ -34,7 +34,7 @@ pub const KEYS: &[&str] = &[
     "limits.idle",
     "limits.body_idle",
     "limits.write_idle",
-    "limits.floor_rate",
+    "limits.min_rate",
     "limits.h2_streams",
     "limits.h2_resets",
     "limits.h2_window",

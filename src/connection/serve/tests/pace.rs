@@ -1,4 +1,4 @@
-//! `limits.floor_rate`, with a window of two seconds: who is too slow is cut, and who waits for the other side is not.
+//! `limits.min_rate`, with a window of two seconds: who is too slow is cut, and who waits for the other side is not.
 
 use std::task::ready;
 
