@@ -36,12 +36,12 @@ struct Kept {
 }
 
 /// The part of one connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct EarlyStreams {
     all: Arc<EarlyResponses>,
     group: ClientNetworkGroup,
     /// Kept streams of this connection, and how many there may be.
-    own: Arc<AtomicUsize>,
+    own: AtomicUsize,
     most: usize,
     watch: Arc<ConnectionState>,
     drain: ShutdownSignal,
@@ -60,7 +60,7 @@ impl EarlyStreams {
         Self {
             all: Arc::clone(terms.early_responses),
             group: info.client.network().group(),
-            own: Arc::default(),
+            own: AtomicUsize::new(0),
             most: (streams / 2).max(1),
             watch: Arc::clone(watch),
             drain: terms.drain.clone(),

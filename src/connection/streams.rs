@@ -26,7 +26,8 @@ pub(super) struct StreamExecutor {
     limit: Duration,
     floor: MinRate,
     holding: Arc<ConnectionShare>,
-    early: EarlyStreams,
+    /// Shared by the streams of the connection: a copy for each would touch six counters that other threads use.
+    early: Arc<EarlyStreams>,
 }
 
 /// Since when an answer has something that its client does not take.
@@ -49,7 +50,7 @@ impl StreamExecutor {
         holding: &Arc<ConnectionShare>,
         early: EarlyStreams,
     ) -> Self {
-        let holding = Arc::clone(holding);
+        let (holding, early) = (Arc::clone(holding), Arc::new(early));
         Self {
             limit,
             floor,
