@@ -105,7 +105,7 @@ impl CatalogFilter {
         }
     }
 
-    /// Whether the identity may learn that there is such a repository. A name that no request can have is nobody's.
+    /// Whether the identity may learn that the repository exists. `false` for a name that the registry grammar does not allow.
     pub fn shows(&self, repository: &str) -> bool {
         let who = Principal {
             user: self.user.as_deref(),
@@ -118,7 +118,7 @@ impl CatalogFilter {
 /// Not allowed.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
-    /// Nobody has logged in, and somebody must.
+    /// The client has not logged in, and the operation needs a login.
     #[error("authentication required")]
     Anonymous,
     /// The token that was shown is for something else. Another one may do.
@@ -146,7 +146,7 @@ impl Access {
     /// Rights come before scopes: where a user has no right, no token would help, and none is asked for.
     /// A mount reads its source: without the right to pull there, a plain upload starts; with the right and a token that
     /// lacks it, another token is asked for. A path outside of the registry API is in no grant, so with grants it is
-    /// nobody's.
+    /// denied.
     pub fn permit(
         &self,
         identity: &Identity,
@@ -258,8 +258,8 @@ fn granted(
     }))
 }
 
-/// Whoever shows a token, be it one for nobody in particular, has found the way in that a ping points to. It leads
-/// somewhere only where something is granted to him, or to anyone.
+/// Whether the identity may ping. A client that presents a token, even an anonymous one, has completed the challenge of
+/// `GET /v2/`; it may ping if at least one grant applies to it.
 fn is_let_in(grants: &Grants, identity: &Identity) -> bool {
     identity.scope().is_some() && grants.of(identity).next().is_some()
 }

@@ -112,7 +112,8 @@ impl<T> FairQueue<T> {
         groups.flat_map(|networks| networks.order.iter().copied())
     }
 
-    /// Removes and returns the oldest entry of `network` that `is_meant` accepts.
+    /// Removes and returns the oldest entry of `network` for which `is_meant` returns `true`, for example of a request whose
+    /// client has left.
     pub(crate) fn remove(
         &mut self,
         network: ClientNetwork,

@@ -1,10 +1,10 @@
 //! The life of a request. Read this file first.
 //!
-//! `server` calls [`Service::answer`] for every request of every connection. The inner function
-//! decides, and leaves by `?` with a [`Rejection`]; the outer one alone logs, counts and answers.
+//! `server` calls [`Service::answer`] for every request of every connection. The inner function, `decide`, makes the decisions
+//! and returns a [`Rejection`] through `?`. The outer function logs and counts, and turns a rejection into a response.
 //!
-//! The order is the security argument: host, route, credentials, rights, then everything else.
-//! Nothing is told to someone who has not proved who he is.
+//! The order of the checks is the security argument: host, route, credentials, rights, then everything else. A client that has
+//! not authenticated learns nothing else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

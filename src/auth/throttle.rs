@@ -47,8 +47,8 @@ pub(super) struct GuessLimiter {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
     network: ClientNetwork,
-    /// A hash of the user's name and stored line, under a key of this process. Two users with the same hash are forgiven
-    /// together.
+    /// A keyed hash of the user's name and stored line. If two users have the same hash, a correct password of one clears the
+    /// counted guesses at both.
     user: u64,
     mark: CacheKey,
 }

@@ -26,7 +26,8 @@ pub(super) struct StreamExecutor {
     limit: Duration,
     floor: MinRate,
     holding: Arc<ConnectionShare>,
-    /// Shared by the streams of the connection: a copy for each would touch six counters that other threads use.
+    /// Behind one `Arc` for all streams of the connection: cloning the state for each stream would increment six reference
+    /// counts, some of which other threads use.
     early: Arc<EarlyStreams>,
 }
 

@@ -29,26 +29,26 @@ pub(super) struct ConnectionState {
     is_flooded: AtomicBool,
     /// HTTP/2 streams whose request the client has neither ended nor reset.
     open_requests: AtomicUsize,
-    /// Tells that there are none any more.
+    /// Notified when `open_requests` becomes zero.
     requests_end: Notify,
     /// When the head began whose end has not come: milliseconds from `start`, plus one; 0 without one.
     head: AtomicU64,
-    /// Milliseconds from `start` to the moment the present state began.
+    /// Milliseconds from `start` to the moment at which the connection became idle or busy.
     since: AtomicU64,
-    /// The same for a write that makes no progress, plus one; 0 while writes succeed.
+    /// Milliseconds from `start` to the first write that made no progress, plus one; 0 while writes succeed.
     blocked: AtomicU64,
-    /// Of what the peer takes.
+    /// The rate at which the client reads responses.
     pace: RateMonitor,
     late: AtomicBool,
-    /// The peer does not read, and that is why the connection ends.
+    /// The connection ends because the client does not read.
     stuck: AtomicBool,
-    /// The socket is to be asked whether it is still whole.
+    /// The next flush checks the socket for an error (SO_ERROR) or a half-close.
     doubted: AtomicBool,
-    /// Bytes went either way since the last doubt.
+    /// Bytes went in either direction since the last such check.
     has_moved: AtomicBool,
-    /// The rest of a request has not come. Always so on HTTP/2, which nobody speaks after his end.
+    /// The current request is incomplete. Always true on HTTP/2, where a half-closed connection can carry no more requests.
     wants_more: AtomicBool,
-    /// An answer has more, which is not asked for while what is before it is not written.
+    /// The next frame of a response is withheld until the previous one was written to the socket.
     held_back: AtomicBool,
     drain: ShutdownSignal,
 }

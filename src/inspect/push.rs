@@ -435,7 +435,7 @@ impl RoundTrip<'_> {
             .fix("name a user with --user NAME; the check then asks for the password")
     }
 
-    /// The login was right, and the right to push is missing.
+    /// The problem to report when the proxy accepted the login and rejected the push with 403.
     fn denied(&self, reply: Option<&Response<Bytes>>) -> Problem {
         let (repository, file) = (self.repository, self.file.display());
         let subject = self.user.unwrap_or("a client without a login");

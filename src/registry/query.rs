@@ -24,7 +24,7 @@ pub(super) struct Query {
     vendor: Vec<(String, String)>,
 }
 
-/// What a request is for, as far as its parameters depend on it.
+/// The kinds of requests that differ in the query parameters that are passed to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rules {
     /// The only request that may mount. Every other one loses the parameters of a mount, as `distribution` mounts on

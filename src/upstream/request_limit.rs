@@ -53,7 +53,7 @@ pub(super) struct OpenRequest {
     client_wait: ClientWait,
     /// Set under the lock of the limit, when the request loses its place.
     is_displaced: AtomicBool,
-    /// Wakes up the task that sends a request body.
+    /// Wakes the task that sends the request, so that it sees `is_displaced`.
     waker: Mutex<Option<Waker>>,
     /// The response body, together with its connection, from the head to its last byte.
     response: Mutex<Option<BodyReader<Stream>>>,
