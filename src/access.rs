@@ -99,14 +99,14 @@ impl CatalogFilter {
     }
 
     /// A page of the list, to be read by the gate: of `size`, or of the upstream's own choice, after `last`.
-    pub fn page(&self, size: Option<usize>, last: Option<&str>) -> Permit {
+    pub fn catalog_page(&self, size: Option<usize>, last: Option<&str>) -> Permit {
         Permit {
             asked: RequestedAccess::Operation(self.operation.clone().at_page(size, last)),
         }
     }
 
     /// Whether the identity may learn that the repository exists. `false` for a name that the registry grammar does not allow.
-    pub fn shows(&self, repository: &str) -> bool {
+    pub fn is_visible(&self, repository: &str) -> bool {
         let who = Principal {
             user: self.user.as_deref(),
             network: self.network,
@@ -177,7 +177,7 @@ impl Access {
         asked: RequestedAccess,
     ) -> Result<CatalogFilter, RequestedAccess> {
         let sees_all = match self {
-            Self::Granted(grants) => grants.pulls_everything(identity),
+            Self::Granted(grants) => grants.can_pull_all(identity),
             Self::Everyone | Self::Verified => true,
         };
         let operation = match asked {
@@ -206,7 +206,7 @@ impl Access {
         let is_admitted = match self {
             Self::Everyone => true,
             Self::Verified => is_known,
-            Self::Granted(grants) => is_known || is_let_in(grants, identity),
+            Self::Granted(grants) => is_known || may_ping(grants, identity),
         };
         if is_admitted {
             Ok(())
@@ -247,20 +247,20 @@ fn granted(
         return Err(denied(identity));
     };
     let who = Principal::from(identity);
-    let is_ping_let_in = operation.action() == Action::Ping && is_let_in(grants, identity);
+    let is_ping_let_in = operation.action() == Action::Ping && may_ping(grants, identity);
     if !is_ping_let_in && !grants.allows(who, operation.action(), operation.repository()) {
         return Err(denied(identity));
     }
     Ok(asked.mount_if(|mount| match mount.from {
         Some(_) => grants.allows(who, Action::Pull, mount.from),
         // The registry chooses one, out of all it has.
-        None => grants.pulls_everything(who),
+        None => grants.can_pull_all(who),
     }))
 }
 
 /// Whether the identity may ping. A client that presents a token, even an anonymous one, has completed the challenge of
 /// `GET /v2/`; it may ping if at least one grant applies to it.
-fn is_let_in(grants: &Grants, identity: &Identity) -> bool {
+fn may_ping(grants: &Grants, identity: &Identity) -> bool {
     identity.scope().is_some() && grants.of(identity).next().is_some()
 }
 
@@ -325,7 +325,7 @@ mod tests {
         let headers = HeaderMap::new();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let client = PeerAddr::new(address).client();
-        let open = Authenticator::open();
+        let open = Authenticator::anonymous();
         open.authenticate(&headers, client).await.unwrap()
     }
 
@@ -386,9 +386,9 @@ mod tests {
         let Ok(Authorization::Part(listing)) = open().permit(&anonymous().await, asked) else {
             panic!("not in part");
         };
-        assert!(listing.shows("pub/a") && listing.shows("drop/a"));
-        assert!(!listing.shows("secret") && !listing.shows("pub/A"));
-        let page = |size, last| listing.page(size, last).target();
+        assert!(listing.is_visible("pub/a") && listing.is_visible("drop/a"));
+        assert!(!listing.is_visible("secret") && !listing.is_visible("pub/A"));
+        let page = |size, last| listing.catalog_page(size, last).target();
         assert_eq!(page(Some(7), Some("a/b")), "/v2/_catalog?n=7&last=a%2Fb");
         assert_eq!(page(None, None), "/v2/_catalog");
     }

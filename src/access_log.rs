@@ -330,11 +330,11 @@ mod tests {
     fn who_ended_a_request_is_told() {
         assert_eq!(ended(|_| ()), "client_abort");
         assert_eq!(
-            ended(|received| received.note_cut(AbortReason::Drain)),
+            ended(|received| received.record_abort(AbortReason::Drain)),
             "drain"
         );
         assert_eq!(
-            ended(|received| received.note_cut(AbortReason::Timeout)),
+            ended(|received| received.record_abort(AbortReason::Timeout)),
             "timeout"
         );
         assert_eq!(ended(|_| panic!("as it was told to")), "panic");

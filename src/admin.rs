@@ -77,7 +77,7 @@ impl Admin {
 
     /// Serves a connection on a task of its own; needs a runtime.
     pub fn serve_tcp(&self, stream: StdStream, peer: PeerAddr, slot: ConnectionPermit) {
-        let stranger = if self.may_ask(AdminPeer::Peer(peer)) {
+        let stranger = if self.is_authorized(AdminPeer::Peer(peer)) {
             None
         } else {
             // He is told why, unless there are many of him.
@@ -126,7 +126,7 @@ impl Admin {
         }
     }
 
-    fn may_ask(&self, asker: AdminPeer) -> bool {
+    fn is_authorized(&self, asker: AdminPeer) -> bool {
         match asker {
             AdminPeer::Local => true,
             AdminPeer::Peer(peer) => {

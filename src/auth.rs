@@ -131,7 +131,7 @@ impl Authenticator {
 
     /// The same, for these client networks.
     #[must_use]
-    pub fn admitting(self, admission: NetworkPolicy) -> Self {
+    pub fn with_network_policy(self, admission: NetworkPolicy) -> Self {
         Self { admission, ..self }
     }
 
@@ -145,18 +145,18 @@ impl Authenticator {
     }
 
     /// The upstream checks the `Authorization` header itself, and gets it untouched.
-    pub fn left_to_upstream() -> Self {
+    pub fn passthrough() -> Self {
         Self::of(Mode::LeftToUpstream)
     }
 
     /// Nobody is asked for anything.
-    pub fn open() -> Self {
+    pub fn anonymous() -> Self {
         Self::of(Mode::Open)
     }
 
     /// Refuses clients of networks from which nobody may come; the networks ask for no more than the address.
-    pub fn admit(&self, client: ClientAddr) -> Result<(), Error> {
-        match self.admission.judge(client) {
+    pub fn check_network(&self, client: ClientAddr) -> Result<(), Error> {
+        match self.admission.evaluate(client) {
             Decision::Refused => Err(Error::Network),
             Decision::Credentials | Decision::Enough => Ok(()),
         }
@@ -171,9 +171,9 @@ impl Authenticator {
         headers: &HeaderMap,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
-        self.admit(client)?;
-        let proved = self.prove(headers, client).await;
-        if self.admission.judge(client) != Decision::Enough {
+        self.check_network(client)?;
+        let proved = self.verify(headers, client).await;
+        if self.admission.evaluate(client) != Decision::Enough {
             return proved;
         }
         let identity = match proved {
@@ -185,14 +185,14 @@ impl Authenticator {
         Ok(identity.with_network())
     }
 
-    async fn prove(&self, headers: &HeaderMap, client: ClientAddr) -> Result<Identity, Error> {
+    async fn verify(&self, headers: &HeaderMap, client: ClientAddr) -> Result<Identity, Error> {
         match &self.mode {
             Mode::Open => Ok(Identity::of(IdentityKind::Anonymous)),
             Mode::LeftToUpstream => {
-                single(headers)?;
+                single_authorization(headers)?;
                 Ok(Identity::of(IdentityKind::LeftToUpstream))
             }
-            Mode::Basic(basic) => match (&basic.tokens, single(headers)?) {
+            Mode::Basic(basic) => match (&basic.tokens, single_authorization(headers)?) {
                 (Some(tokens), Some(header)) if !is_basic(header.as_bytes()) => {
                     basic.bearer(tokens, header.as_bytes(), SystemTime::now())
                 }
@@ -265,7 +265,7 @@ impl Basic {
     }
 
     fn known_user(&self, headers: &HeaderMap) -> Option<String> {
-        let header = single(headers).ok()??;
+        let header = single_authorization(headers).ok()??;
         let credentials = Credentials::parse(header.as_bytes(), self.size).ok()??;
         self.known_name(&credentials.user)
     }
@@ -301,7 +301,7 @@ impl Basic {
 }
 
 /// The `Authorization` field, when there is exactly one.
-fn single(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
+fn single_authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     match (fields.next(), fields.next()) {
         (field, None) => Ok(field),

@@ -36,22 +36,22 @@ pub(crate) const SEALED: usize = LARGE + 8 * 1024;
 impl Buffer {
     /// An empty buffer of 32 KiB.
     pub(crate) fn small() -> Self {
-        Self::lend(SMALL)
+        Self::acquire(SMALL)
     }
 
     /// An empty buffer of 128 KiB.
     pub(crate) fn medium() -> Self {
-        Self::lend(MEDIUM)
+        Self::acquire(MEDIUM)
     }
 
     /// An empty buffer of 256 KiB.
     pub(crate) fn large() -> Self {
-        Self::lend(LARGE)
+        Self::acquire(LARGE)
     }
 
     /// An empty buffer of 264 KiB, for TLS records.
-    pub(crate) fn sealed() -> Self {
-        Self::lend(SEALED)
+    pub(crate) fn tls_record() -> Self {
+        Self::acquire(SEALED)
     }
 
     /// An empty buffer for `size` bytes, or of 256 KiB if that is less.
@@ -63,7 +63,7 @@ impl Buffer {
         }
     }
 
-    fn lend(size: usize) -> Self {
+    fn acquire(size: usize) -> Self {
         let kept = FREE
             .try_with(|free| free.borrow_mut().list(size).pop())
             .ok()

@@ -79,7 +79,7 @@ fn print(text: &str) -> std::io::Result<()> {
 }
 
 /// To standard output; a reader that left is no reason to fail.
-fn say(text: &str) {
+fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 

@@ -181,7 +181,7 @@ async fn open<S: Handler>(
     let handshake = timeout_at(arrival.until, tls::accept(stream, &tls));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
-        () = terms.drain.clone().has_lasted(closing::GRACE) => return None,
+        () = terms.drain.clone().elapsed_since_start(closing::GRACE) => return None,
     };
     // After a reload the old certificates and keys go with the last handshake, not with the last connection.
     drop(tls);

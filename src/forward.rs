@@ -101,7 +101,7 @@ impl Forward {
     /// the site itself, by one of the origins that are replaced.
     pub fn rewrites(&self, url: &str, outer: &Origin, is_site: &dyn Fn(&str) -> bool) -> bool {
         let repair = UrlRewriter {
-            outer: outer.as_outer(),
+            outer: outer.to_external(),
             host: &outer.authority,
             upstream: self.upstream.authorities(),
             internal: &self.internal,
@@ -125,12 +125,12 @@ impl Forward {
             let client = around.asker.client.network();
             let sent = self.upstream.send(around.worker, client, upload, request?);
             let answer = sent.await?;
-            Ok(self.as_seen(answer, around))
+            Ok(self.rewrite_response(answer, around))
         }
     }
 
     /// An answer as the client is to see it.
-    fn as_seen(
+    fn rewrite_response(
         &self,
         answer: Response<ResponseBody>,
         around: &ForwardContext<'_>,

@@ -121,7 +121,7 @@ impl Users {
 
     /// A stand-in for users who do not exist: of the scheme and cost most common in the file (the dearer of two
     /// equally common ones), it takes as long as a real check, and no password matches it. None without users.
-    pub fn prevailing(&self) -> Option<&Entry> {
+    pub fn decoy(&self) -> Option<&Entry> {
         self.prevailing.as_ref()
     }
 

@@ -141,7 +141,7 @@ fn accept_waiting(
     slots: &ConnectionLimit,
     handle: &mut impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
 ) {
-    while let Some(room) = slots.room_now()
+    while let Some(room) = slots.try_acquire()
         && let Ok((stream, address)) = socket.accept()
     {
         let peer = PeerAddr::new(address);

@@ -38,7 +38,7 @@ impl From<&Metadata> for FileStamp {
 pub(crate) type Seen = Result<FileStamp, io::ErrorKind>;
 
 /// Symbolic links are followed, so that another target is another stamp.
-pub(crate) fn look(path: &Path) -> Seen {
+pub(crate) fn poll(path: &Path) -> Seen {
     let metadata = fs::metadata(path).map_err(|error| error.kind())?;
     Ok(FileStamp::from(&metadata))
 }
@@ -118,7 +118,7 @@ impl StableFiles {
                 pause();
             }
             last.retain_mut(|(file, before)| {
-                let seen = look(&file.path);
+                let seen = poll(&file.path);
                 let is_same = before.replace(seen) == Some(seen);
                 if is_same {
                     quiet.insert(file.path.clone(), seen);
@@ -152,8 +152,8 @@ mod tests {
     fn what_is_as_it_was_read_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), "1").unwrap();
-        let seen = look(&dir.path().join("a"));
-        let gone = look(&dir.path().join("b"));
+        let seen = poll(&dir.path().join("a"));
+        let gone = poll(&dir.path().join("b"));
         let files = [file(&dir, "a", Some(seen)), file(&dir, "b", Some(gone))];
         let quiet = StableFiles::wait_with(&files, LOOKS, || panic!("a pause"));
         assert_eq!(quiet.seen(&files[0].path), Some(seen));
@@ -177,7 +177,7 @@ mod tests {
                 fs::write(&path, "1".repeat(pauses + 1)).unwrap();
             }
         });
-        assert_eq!((pauses, quiet.seen(&path)), (3, Some(look(&path))));
+        assert_eq!((pauses, quiet.seen(&path)), (3, Some(poll(&path))));
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Output {
             self.tell_lost(queue, lost_line);
             let written = from + self.write(text);
             let lost = piece.iter().filter(|end| **end > written).count();
-            queue.lose(lost as u64);
+            queue.drop_line(lost as u64);
             queue.done(piece.len(), text.len());
             (from, ends) = (to, rest);
         }

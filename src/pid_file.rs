@@ -136,15 +136,15 @@ impl PidFile {
     /// Records that a reload begins.
     pub fn begin(&mut self) {
         self.begun += 1;
-        self.tell(None, self.begun - 1);
+        self.write_status(None, self.begun - 1);
     }
 
     /// Records that the reload has ended.
     pub fn end(&self, failure: Option<String>) {
-        self.tell(failure, self.begun);
+        self.write_status(failure, self.begun);
     }
 
-    fn tell(&self, failure: Option<String>, ended: u64) {
+    fn write_status(&self, failure: Option<String>, ended: u64) {
         let verdict = ReloadStatus {
             begun: self.begun,
             ended,

@@ -91,17 +91,17 @@ pub fn parse(bytes: &[u8]) -> Result<Header, Error> {
             missing: SHORTEST_LINE,
         });
     }
-    if begins(bytes, BINARY) {
+    if may_be_header(bytes, BINARY) {
         return binary(bytes);
     }
-    if begins(bytes, TEXT) {
+    if may_be_header(bytes, TEXT) {
         return text(bytes);
     }
     Err(Error::Missing)
 }
 
 /// As far as both go.
-fn begins(bytes: &[u8], mark: &[u8]) -> bool {
+fn may_be_header(bytes: &[u8], mark: &[u8]) -> bool {
     bytes.iter().zip(mark).all(|(byte, mark)| byte == mark)
 }
 
@@ -126,11 +126,11 @@ fn text(bytes: &[u8]) -> Result<Header, Error> {
     let line = std::str::from_utf8(line).map_err(|_| Error::Malformed("the line is no text"))?;
     Ok(Header::Whole {
         length: end + ENDING,
-        client: words(line)?,
+        client: fields(line)?,
     })
 }
 
-fn words(line: &str) -> Result<Option<IpAddr>, Error> {
+fn fields(line: &str) -> Result<Option<IpAddr>, Error> {
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {
         // Whatever stands behind it is to be ignored.
@@ -145,10 +145,10 @@ fn words(line: &str) -> Result<Option<IpAddr>, Error> {
         ] => {
             // The family is that of the source; nginx may write a destination of the other one.
             let source = match *family {
-                "TCP4" => four(source),
-                _ => six(source),
+                "TCP4" => parse_ipv4(source),
+                _ => parse_ipv6(source),
             };
-            let destination = four(destination).or_else(|| six(destination));
+            let destination = parse_ipv4(destination).or_else(|| parse_ipv6(destination));
             let is_whole = destination.is_some() && is_port(from) && is_port(to);
             let source = source.filter(|_| is_whole);
             source
@@ -161,13 +161,13 @@ fn words(line: &str) -> Result<Option<IpAddr>, Error> {
     }
 }
 
-fn four(word: &str) -> Option<IpAddr> {
+fn parse_ipv4(word: &str) -> Option<IpAddr> {
     word.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
 /// An IPv6 address. `inet_ntop` and nginx write the last 32 bits as an IPv4 address only where the address is an
 /// IPv4-mapped one, so that form is accepted nowhere else.
-fn six(word: &str) -> Option<IpAddr> {
+fn parse_ipv6(word: &str) -> Option<IpAddr> {
     let address = word.parse::<Ipv6Addr>().ok()?;
     let is_as_written = !word.contains('.') || address.to_ipv4_mapped().is_some();
     is_as_written.then_some(IpAddr::V6(address))
@@ -197,7 +197,7 @@ fn binary(bytes: &[u8]) -> Result<Header, Error> {
         return Err(Error::Malformed("it is longer than 4 KiB"));
     }
     let addresses = addresses(version & 0xf, *family)?;
-    if length < addresses.room() {
+    if length < addresses.remaining() {
         return Err(Error::Malformed("it is shorter than its addresses"));
     }
     let Some(rest) = rest.get(..length) else {
@@ -233,7 +233,7 @@ fn addresses(command: u8, family: u8) -> Result<Addresses, Error> {
 }
 
 impl Addresses {
-    fn room(self) -> usize {
+    fn remaining(self) -> usize {
         match self {
             Self::Ignored => 0,
             Self::Four => 12,
@@ -243,7 +243,7 @@ impl Addresses {
 
     /// The source; behind the addresses only whole TLVs may stand.
     fn read(self, rest: &[u8]) -> Result<Option<IpAddr>, Error> {
-        let (addresses, tlvs) = rest.split_at_checked(self.room()).unwrap_or_default();
+        let (addresses, tlvs) = rest.split_at_checked(self.remaining()).unwrap_or_default();
         let source = match self {
             Self::Ignored => return Ok(None),
             Self::Four => addresses.first_chunk::<4>().copied().map(IpAddr::from),

@@ -164,7 +164,7 @@ impl Rejection {
     }
 
     /// True when the upstream is to blame, which an operator should hear of.
-    pub fn blames_upstream(&self) -> bool {
+    pub fn is_upstream_fault(&self) -> bool {
         match self {
             Self::Forward(forward::Error::Upstream(error)) => {
                 !matches!(error, upstream::Error::Body(_))

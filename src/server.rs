@@ -186,14 +186,14 @@ impl Server {
     }
 
     /// The locked file that leads to this process, held until the end.
-    pub fn hold(&mut self, pid_file: PidFile) {
+    pub fn serve_until_stopped(&mut self, pid_file: PidFile) {
         self.supervision.pid_file = Some(pid_file);
     }
 
     /// Accepts connections and obeys commands until told to stop; when nobody can command any more, it
     /// stops as well. Returns how many connections were cut at the end.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
-        self.gate.enter(LifecyclePhase::Serving);
+        self.gate.set_phase(LifecyclePhase::Serving);
         self.listeners.accept();
         self.supervision.ready(&self.serving());
         // To the end: what drains may move for long.
@@ -202,7 +202,7 @@ impl Server {
             watchdog: watchdog::start(self.supervision.manager, &self.workers),
             ..BackgroundTasks::default()
         };
-        let end = self.obey(&mut commands, &mut underway).await;
+        let end = self.run_commands(&mut commands, &mut underway).await;
         if let End::Succeeded(successor) = end {
             // Whoever still asks this process how the gate is means its successor.
             self.hand_over(&successor).await;
@@ -210,7 +210,7 @@ impl Server {
                 watchdog.abort();
             }
         } else {
-            self.gate.enter(LifecyclePhase::Draining);
+            self.gate.set_phase(LifecyclePhase::Draining);
             self.supervision.drains(self.gate.snapshot().drain);
             self.listeners.close().await;
         }

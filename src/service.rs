@@ -38,11 +38,11 @@ mod tokens;
 mod trust;
 mod wanted;
 
-use bare::{redirect, respond};
+use bare::{redirect, static_response};
 pub use limiter::ConcurrencyLimits;
 use opened::RequestScope;
-use outer::{challenge, outer_origin};
-use wanted::{Authorized, Wanted, permitted, wanted};
+use outer::{challenge, external_origin};
+use wanted::{Authorized, Wanted, authorize, classify};
 
 /// What bounds a single request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl Service {
         let found = self.find_site(&asking, opened);
         let (target, site) = found.inspect_err(|_| opened.no_site(&asking.parts))?;
         let route = match site.lead(target.path()).ok_or(Rejection::NoRoute)? {
-            RouteMatch::Response(response) => return respond(response.status),
+            RouteMatch::Response(response) => return static_response(response.status),
             RouteMatch::Route(route) => route,
         };
         opened.manner.registry &= route.registry;
@@ -145,7 +145,7 @@ impl Service {
         if let Some(sharing) = &opened.sharing
             && let Some(answer) = sharing.preflight(&asking.parts.method, headers)
         {
-            route.authenticator.admit(asking.asker.client)?;
+            route.authenticator.check_network(asking.asker.client)?;
             return Ok(answer);
         }
         let addressed = MatchedRoute {
@@ -217,10 +217,10 @@ impl Service {
             id, record, manner, ..
         } = opened;
         // Parsed first, so that the log says what was wanted; told only to those who may ask here.
-        let wanted = wanted(site, route, &parts, target);
+        let wanted = classify(site, route, &parts, target);
         let operation = wanted.as_ref().ok().and_then(Wanted::operation);
         record.operation(operation);
-        let outer = outer_origin(site, target, asker.scheme);
+        let outer = external_origin(site, target, asker.scheme);
         manner.challenge = challenge(route, outer, operation);
         let authenticator = &route.authenticator;
         let proved = authenticator
@@ -230,7 +230,7 @@ impl Service {
             record.attempted_user(authenticator.known_user(&parts.headers));
         })?;
         record.user(identity.name());
-        let permitted = match permitted(&route.access, &identity, wanted)? {
+        let permitted = match authorize(&route.access, &identity, wanted)? {
             Authorized::Forward(permitted) => permitted,
             Authorized::Redirect(location) => return Ok(redirect(&location)),
         };
@@ -268,8 +268,10 @@ impl Service {
         parts: &request::Parts,
         around: &ForwardContext<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let _entered = self.limiters.walk(identity, around.asker.client)?;
-        let is_here = |name: &str| site.lists(route, name);
+        let _entered = self
+            .limiters
+            .acquire_catalog(identity, around.asker.client)?;
+        let is_here = |name: &str| site.may_list(route, name);
         catalog::answer(&route.forward, listing, parts, around, &is_here).await
     }
 

@@ -123,7 +123,7 @@ impl Sites {
     }
 
     /// The site whose certificate a client of this name is shown, as [`crate::tls::Tls::choose`] has it.
-    pub fn greeting(&self, sni: Option<&str>) -> Option<&Site> {
+    pub fn site_for_sni(&self, sni: Option<&str>) -> Option<&Site> {
         let asked = sni.and_then(|name| {
             let name = name.strip_suffix('.').unwrap_or(name);
             self.find(&name.to_ascii_lowercase())
@@ -132,7 +132,7 @@ impl Sites {
     }
 
     /// True where sites differ in whose client certificates they take.
-    pub fn are_divided(&self) -> bool {
+    pub fn requires_trust_check(&self) -> bool {
         self.divided
     }
 
@@ -161,7 +161,7 @@ impl Site {
     pub fn lead(&self, path: &str) -> Option<RouteMatch<'_>> {
         let routes = self.routes.iter().map(RouteMatch::Route);
         let leads = routes.chain(self.responses.iter().map(RouteMatch::Response));
-        let matching = leads.filter(|lead| is_below(path, lead.path()));
+        let matching = leads.filter(|lead| is_path_prefix(path, lead.path()));
         matching.max_by_key(|lead| lead.path().trim_end_matches('/').len())
     }
 
@@ -174,24 +174,24 @@ impl Site {
     }
 
     /// Whether requests for this repository take this route.
-    pub fn holds(&self, route: &Route, repository: &str) -> bool {
-        self.takes(route, &format!("/v2/{repository}/"))
+    pub fn can_contain_repository(&self, route: &Route, repository: &str) -> bool {
+        self.matches(route, &format!("/v2/{repository}/"))
     }
 
     /// Whether this blob is read by way of this route: a longer one may take the blobs of a repository alone.
-    pub fn holds_blob(&self, route: &Route, repository: &str, digest: &str) -> bool {
-        self.takes(route, &format!("/v2/{repository}/blobs/{digest}"))
+    pub fn can_contain_blob(&self, route: &Route, repository: &str, digest: &str) -> bool {
+        self.matches(route, &format!("/v2/{repository}/blobs/{digest}"))
     }
 
-    fn takes(&self, route: &Route, path: &str) -> bool {
+    fn matches(&self, route: &Route, path: &str) -> bool {
         self.route(path)
             .is_some_and(|found| std::ptr::eq(found, route))
     }
 
     /// Whether this route's list may name this repository: its own, and any where it can hold none itself, as at
     /// `/v2/_catalog`. Such a route is there to give the list.
-    pub fn lists(&self, route: &Route, repository: &str) -> bool {
-        RouteScope::of(&route.path).is_none() || self.holds(route, repository)
+    pub fn may_list(&self, route: &Route, repository: &str) -> bool {
+        RouteScope::of(&route.path).is_none() || self.can_contain_repository(route, repository)
     }
 
     /// Whether this route's list may name all that the registry has: every repository can lie below it, and no other
@@ -206,7 +206,7 @@ impl Site {
                 // What holds all of them leaves nothing to a shorter path.
                 others.all(|other| match RouteScope::of(other.path()) {
                     None => true,
-                    Some(RouteScope::All) => is_below(&route.path, other.path()),
+                    Some(RouteScope::All) => is_path_prefix(&route.path, other.path()),
                     Some(RouteScope::Some) => false,
                 })
             }
@@ -255,7 +255,7 @@ impl RouteMatch<'_> {
 }
 
 /// `/v2/` holds `/v2` and all below it, but not `/v20`.
-fn is_below(path: &str, prefix: &str) -> bool {
+fn is_path_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix.trim_end_matches('/'))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -276,7 +276,7 @@ mod tests {
             ("/anything", "/", true),
             ("/V2/", "/v2/", false),
         ] {
-            assert_eq!(is_below(path, prefix), below, "{path} below {prefix}");
+            assert_eq!(is_path_prefix(path, prefix), below, "{path} below {prefix}");
         }
     }
 

@@ -154,9 +154,9 @@ impl Snapshot {
 
     /// Waits while somebody is writing one of the live files.
     fn quiet(&self) -> StableFiles {
-        let passwords = self.passwords.iter().map(|live| live.known());
+        let passwords = self.passwords.iter().map(|live| live.file_state());
         let pairs = self.certificates.iter().filter_map(SiteCertificate::live);
-        let pairs = pairs.flat_map(|live| live.known());
+        let pairs = pairs.flat_map(|live| live.file_state());
         StableFiles::wait(&passwords.chain(pairs).collect::<Vec<_>>())
     }
 
@@ -247,7 +247,7 @@ impl SnapshotBuilder<'_> {
                 .filter_map(|route| {
                     let authenticator = self.authenticator(&name, route, logins, problems);
                     let upstream = self.upstream(&route.upstream, &mut upstreams, problems);
-                    let authenticator = authenticator?.admitting(route.admission.clone());
+                    let authenticator = authenticator?.with_network_policy(route.admission.clone());
                     Some(route_of(route, authenticator, upstream?))
                 })
                 .collect();

@@ -34,39 +34,39 @@ impl SystemdNotifier {
     /// Start or reload is done, the latter also when it failed.
     pub fn ready(self, status: &str) {
         let status = one_line(status);
-        self.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        self.notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
     /// A reload begins. `Type=notify-reload` wants the time, to tell it from one that it has not asked for.
     pub fn reloading(self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Ok(now) => self.notify(&[NotifyState::Reloading, now]),
             Err(error) => tracing::warn!(%error, "cannot read the monotonic clock"),
         }
     }
 
     /// One line for `systemctl status`.
     pub fn status(self, status: &str) {
-        self.tell(&[NotifyState::Status(&one_line(status))]);
+        self.notify(&[NotifyState::Status(&one_line(status))]);
     }
 
     /// The gate drains, and will end.
     pub fn stopping(self, status: &str) {
         let status = one_line(status);
-        self.tell(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+        self.notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
     }
 
     /// Another process is the service from now on.
     pub fn main_pid(self, pid: u32) {
-        self.tell(&[NotifyState::MainPid(pid)]);
+        self.notify(&[NotifyState::MainPid(pid)]);
     }
 
     /// Keeps the watchdog from ending the process.
     pub fn alive(self) {
-        self.tell(&[NotifyState::Watchdog]);
+        self.notify(&[NotifyState::Watchdog]);
     }
 
-    fn tell(self, states: &[NotifyState<'_>]) {
+    fn notify(self, states: &[NotifyState<'_>]) {
         if self.listens
             && let Err(error) = sd_notify::notify(states)
         {

@@ -63,7 +63,7 @@ impl Target {
     /// A fragment is not seen here: [`Uri`] has cut it off, so neither routing nor the upstream ever meets it.
     pub fn of(parts: &Parts) -> Result<Self, Error> {
         check_form(parts)?;
-        let Addressed { header, overridden } = addressed(parts)?;
+        let Addressed { header, overridden } = authority(parts)?;
         let authority = header.to_str().map_err(|_| Error::Host)?;
         let name = HostName::parse(authority).ok_or(Error::Host)?;
         let sent = parts.uri.path();
@@ -156,11 +156,11 @@ struct Addressed {
 /// The authority the client addressed. HTTP/1 says it in Host, or in an absolute target, which then counts and replaces
 /// Host on the way to the upstream (RFC 9112 section 3.2.2). HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1); a
 /// Host beside it must agree. Where both agree, the client's Host field is kept byte for byte.
-fn addressed(parts: &Parts) -> Result<Addressed, Error> {
+fn authority(parts: &Parts) -> Result<Addressed, Error> {
     let is_http2 = parts.version == Version::HTTP_2;
     let as_header =
         |named: &Authority| HeaderValue::from_str(named.as_str()).map_err(|_| Error::Host);
-    let (header, overridden) = match (parts.uri.authority(), single_host(&parts.headers)?) {
+    let (header, overridden) = match (parts.uri.authority(), exactly_one_host(&parts.headers)?) {
         (None, Some(host)) => (host.clone(), None),
         (Some(named), None) if is_http2 => (as_header(named)?, None),
         (_, None) => return Err(Error::NoHost),
@@ -179,7 +179,7 @@ fn addressed(parts: &Parts) -> Result<Addressed, Error> {
 }
 
 /// `HeaderMap::get` would hide a second line.
-fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
+fn exactly_one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     let mut hosts = headers.get_all(HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {

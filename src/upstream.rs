@@ -167,10 +167,13 @@ impl Upstream {
     ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + 'a {
         // Outside of the block, which would keep room for what it takes apart: this is within every request's future.
         let mut request = OutboundRequest::new(request);
-        async move { self.deliver((worker, client), upload, &mut request).await }
+        async move {
+            self.send_with_retry((worker, client), upload, &mut request)
+                .await
+        }
     }
 
-    async fn deliver(
+    async fn send_with_retry(
         &self,
         origin: Origin,
         upload: Option<&str>,
@@ -178,8 +181,8 @@ impl Upstream {
     ) -> Result<Response<ResponseBody>, Error> {
         let (mut tried, mut until) = (EndpointSet::default(), None);
         loop {
-            let failure = match self.try_each(origin, upload, tried, request).await {
-                Err(failure) if failure.may_pass() => failure,
+            let failure = match self.try_endpoints(origin, upload, tried, request).await {
+                Err(failure) if failure.is_transient() => failure,
                 done => return done,
             };
             let now = Instant::now();
@@ -190,7 +193,7 @@ impl Upstream {
 
     /// One endpoint after another, until a request was sent; those in `tried` are left out. What may be sent twice goes
     /// to another endpoint when the first one died on it: it may be on its way down.
-    async fn try_each(
+    async fn try_endpoints(
         &self,
         (worker, client): Origin,
         upload: Option<&str>,
@@ -250,7 +253,7 @@ impl Upstream {
             let all = EndpointSet::first(self.nodes.len());
             let mut barred = all;
             for (number, node) in self.nodes.iter().enumerate() {
-                if node.health().take_turn(now) {
+                if node.health().try_acquire_retry(now) {
                     barred.remove(number);
                 }
             }

@@ -59,6 +59,6 @@ fn record(
     record.user(Some("alice"));
     record.upstream(Duration::from_millis(3));
     record.status(StatusCode::OK);
-    record.moved(16 * 1024);
-    record.ended(16 * 1024, BodyEnd::Whole);
+    record.on_data(16 * 1024);
+    record.on_end(16 * 1024, BodyEnd::Whole);
 }

@@ -88,9 +88,8 @@ impl Grants {
             Action::Catalog => self
                 .of(who)
                 .any(|grant| grant.actions.contains(Action::Catalog)),
-            Action::Pull | Action::Push | Action::Delete => repository.is_some_and(|repository| {
-                self.that_allow(who, action, repository).next().is_some()
-            }),
+            Action::Pull | Action::Push | Action::Delete => repository
+                .is_some_and(|repository| self.matching(who, action, repository).next().is_some()),
         }
     }
 
@@ -107,7 +106,7 @@ impl Grants {
     }
 
     /// The grants that give this right to this repository. A name that is none has no rights to it.
-    pub fn that_allow<'a>(
+    pub fn matching<'a>(
         &'a self,
         who: impl Into<Principal<'a>>,
         action: Action,
@@ -135,7 +134,7 @@ impl Grants {
     }
 
     /// Whether a user may pull every repository there is, whatever its name.
-    pub fn pulls_everything<'a>(&'a self, who: impl Into<Principal<'a>>) -> bool {
+    pub fn can_pull_all<'a>(&'a self, who: impl Into<Principal<'a>>) -> bool {
         self.of(who).any(|grant| {
             grant.actions.contains(Action::Pull)
                 && grant.patterns.iter().any(Pattern::is_everything)
@@ -143,12 +142,12 @@ impl Grants {
     }
 
     /// Whether one of them is to `@network`.
-    pub fn name_the_network(&self) -> bool {
+    pub fn mentions_network(&self) -> bool {
         self.grants.iter().any(|grant| grant.subjects.network)
     }
 
     /// Pairs of grants of which the second gives nothing that the first does not.
-    pub fn covered(&self) -> impl Iterator<Item = (&Grant, &Grant)> {
+    pub fn shadowed(&self) -> impl Iterator<Item = (&Grant, &Grant)> {
         let covers = |(at, wide): (usize, &Grant), (narrow_at, narrow): (usize, &Grant)| {
             // Of two that say the same, the later one is one too many.
             at != narrow_at && wide.covers(narrow) && (at < narrow_at || !narrow.covers(wide))
@@ -171,7 +170,7 @@ impl Grant {
     fn covers(&self, other: &Self) -> bool {
         let is_below = |theirs: &Pattern| self.patterns.iter().any(|own| own.covers(theirs));
         self.actions.covers(other.actions)
-            && self.subjects.cover(&other.subjects)
+            && self.subjects.covers(&other.subjects)
             && other.patterns.iter().all(is_below)
     }
 }
@@ -184,7 +183,7 @@ impl Subjects {
         self.anyone || (self.network && who.network) || who.user.is_some_and(is_named)
     }
 
-    fn cover(&self, other: &Self) -> bool {
+    fn covers(&self, other: &Self) -> bool {
         if self.anyone {
             return true;
         }

@@ -69,7 +69,7 @@ impl Pattern {
     }
 
     /// Whether some name of this form begins with these components, or is made of them.
-    pub fn can_lie_below(&self, components: &[&str]) -> bool {
+    pub fn may_match_under(&self, components: &[&str]) -> bool {
         let mut all = components.iter();
         for part in &self.parts {
             match (part, all.next()) {

@@ -7,14 +7,14 @@ use crate::body::{self, AbortReason, BodyEnd, Observer};
 use crate::log::with_line_buffer;
 
 impl Observer for Record {
-    fn moved(&mut self, bytes: usize) {
+    fn on_data(&mut self, bytes: usize) {
         self.counts.shard().sent(self.operation, bytes as u64);
         if let Some(running) = &self.running {
             running.transfer.sent(bytes as u64);
         }
     }
 
-    fn ended(mut self: Box<Self>, bytes: u64, end: BodyEnd<'_>) {
+    fn on_end(mut self: Box<Self>, bytes: u64, end: BodyEnd<'_>) {
         self.facts.bytes_out = bytes;
         self.facts.ended = match end {
             BodyEnd::Whole if self.is_client_gone => CLIENT_ABORT,

@@ -118,9 +118,9 @@ impl RenewalTask {
                 return None;
             }
         };
-        if !self.kept.shown.is(&pair) && pair.covers(self.kept.host()) {
+        if !self.kept.shown.holds(&pair) && pair.covers(self.kept.host()) {
             tracing::info!(host = self.kept.host(), until = %pair.not_after().date(), "certificate taken over");
-            self.kept.shown.show(pair.clone(), self.now);
+            self.kept.shown.replace(pair.clone(), self.now);
         }
         Some(pair)
     }
@@ -195,7 +195,7 @@ impl RenewalTask {
             issued => issued?,
         };
         let pair = self.save(issued).await?;
-        self.kept.shown.show(pair.clone(), self.now);
+        self.kept.shown.replace(pair.clone(), self.now);
         let seconds = began.elapsed().as_secs_f64();
         tracing::info!(%host, until = %pair.not_after().date(), seconds, "certificate issued");
         let renewal = renewal(&pair, None).unwrap_or(self.now);

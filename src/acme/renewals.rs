@@ -38,7 +38,7 @@ struct Host {
 impl Renewals {
     /// Takes note of what ended, and starts what is due. `acme` is what the current snapshot wants; a new one, after a
     /// reload, forgets what failures were waited out: who reloads has changed something.
-    pub fn turn(&mut self, acme: Option<&Arc<Acme>>, now: OffsetDateTime) {
+    pub fn tick(&mut self, acme: Option<&Arc<Acme>>, now: OffsetDateTime) {
         while let Some(ended) = self.running.try_join_next_with_id() {
             self.note(ended, now);
         }
@@ -93,11 +93,11 @@ impl Renewals {
             let look = RenewalTask {
                 acme: Arc::clone(acme),
                 kept: Arc::clone(&host.kept),
-                way: way(acme.settings.http, host.failures),
+                way: challenge_type(acme.settings.http, host.failures),
                 suggestion: host.suggestion.clone(),
                 may_order: host.wait_until <= now,
                 now,
-                chance: chance(),
+                chance: jitter(),
             };
             host.task = Some(self.running.spawn(look.run()).id());
         }
@@ -144,7 +144,7 @@ impl Host {
                 } else {
                     failure.kind()
                 };
-                let pause = schedule::pause(kind, self.failures, chance(), wait);
+                let pause = schedule::pause(kind, self.failures, jitter(), wait);
                 self.wait_until = now + pause;
                 self.due = self.wait_until.min(now + LOOK);
                 self.barred = wait.map(|wait| now + wait.min(pause));
@@ -170,7 +170,7 @@ impl Host {
 }
 
 /// tls-alpn-01 first: its port is always ours. Where there is a plain HTTP listener, the ways alternate.
-fn way(http: bool, failures: u32) -> ChallengeType {
+fn challenge_type(http: bool, failures: u32) -> ChallengeType {
     if http && failures % 2 == 1 {
         ChallengeType::Http01
     } else {
@@ -179,7 +179,7 @@ fn way(http: bool, failures: u32) -> ChallengeType {
 }
 
 /// From 0 to 1; in the middle should the system have no random bytes.
-fn chance() -> f64 {
+fn jitter() -> f64 {
     let mut bytes = [0; 2];
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
         return 0.5;

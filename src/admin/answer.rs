@@ -25,7 +25,7 @@ impl Admin {
                 "/metrics" => self.metrics(request.headers()).await,
                 path => page::part(path).map_or_else(
                     || text(StatusCode::NOT_FOUND, PATHS),
-                    |(media_type, part)| typed(media_type, part),
+                    |(media_type, part)| with_content_type(media_type, part),
                 ),
             },
         };
@@ -37,7 +37,7 @@ impl Admin {
     }
 
     fn refuse<B>(&self, asker: AdminPeer, request: &Request<B>) -> Option<Response<Body>> {
-        if !self.may_ask(asker) {
+        if !self.is_authorized(asker) {
             return Some(text(StatusCode::FORBIDDEN, STRANGER));
         }
         if asker != AdminPeer::Local
@@ -81,7 +81,7 @@ impl Admin {
     async fn page(&self) -> Response<Body> {
         let gate = self.gate.clone();
         match spawn_blocking(move || page::write(&gate)).await {
-            Ok(written) => typed("text/html; charset=utf-8", written),
+            Ok(written) => with_content_type("text/html; charset=utf-8", written),
             Err(failed) => {
                 tracing::error!(%failed, "the status page could not be written");
                 text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
@@ -96,7 +96,7 @@ impl Admin {
         let form = ExpositionFormat::of(&accept.join(","));
         let gate = self.gate.clone();
         match spawn_blocking(move || numbers::write(&gate, form)).await {
-            Ok(Ok(written)) => typed(form.media_type(), written),
+            Ok(Ok(written)) => with_content_type(form.media_type(), written),
             Ok(Err(error)) => {
                 tracing::error!(%error, "the metrics could not be written");
                 text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
@@ -110,12 +110,12 @@ impl Admin {
 }
 
 fn text(status: StatusCode, words: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = typed("text/plain; charset=utf-8", words);
+    let mut response = with_content_type("text/plain; charset=utf-8", words);
     *response.status_mut() = status;
     response
 }
 
-fn typed(media_type: &'static str, words: impl Into<bytes::Bytes>) -> Response<Body> {
+fn with_content_type(media_type: &'static str, words: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::full(words));
     let media_type = HeaderValue::from_static(media_type);
     let headers = response.headers_mut();

@@ -64,13 +64,13 @@ impl ServerState {
     }
 
     /// Serves from these from now on.
-    pub fn take(&self, snapshot: Snapshot, h2_memory: usize) {
+    pub fn publish(&self, snapshot: Snapshot, h2_memory: usize) {
         self.snapshot.store(Arc::new(snapshot));
         self.budget.set_limit(h2_memory);
     }
 
     /// It goes on to this phase; never back.
-    pub fn enter(&self, phase: LifecyclePhase) {
+    pub fn set_phase(&self, phase: LifecyclePhase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 

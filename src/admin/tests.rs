@@ -21,7 +21,7 @@ pub(super) fn admin(listen: &str, phase: LifecyclePhase) -> Admin {
         route.forward.upstream().assume_it_responds();
     }
     let gate = ServerState::new(snapshot, 1, ConnectionLimit::new(1, 1), None);
-    gate.enter(phase);
+    gate.set_phase(phase);
     Admin::new(Arc::new(gate))
 }
 

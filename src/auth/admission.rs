@@ -28,7 +28,7 @@ pub(super) enum Decision {
 }
 
 impl NetworkPolicy {
-    pub(super) fn judge(&self, client: ClientAddr) -> Decision {
+    pub(super) fn evaluate(&self, client: ClientAddr) -> Decision {
         match (self.admits(client), self.suffices) {
             (true, true) => Decision::Enough,
             (false, false) => Decision::Refused,
@@ -37,7 +37,7 @@ impl NetworkPolicy {
     }
 
     /// Whether nobody is refused for his network; where one is enough alone, others log in.
-    pub fn lets_in_everyone(&self) -> bool {
+    pub fn allows_all(&self) -> bool {
         self.suffices || (self.allow.is_empty() && self.deny.is_empty())
     }
 
@@ -68,12 +68,12 @@ mod tests {
             suffices: false,
         };
         let address = SocketAddr::new(client.parse().unwrap(), 1);
-        let verdict = admission.judge(PeerAddr::new(address).client());
+        let verdict = admission.evaluate(PeerAddr::new(address).client());
         let any = NetworkPolicy {
             suffices: true,
             ..admission
         };
-        let other = any.judge(PeerAddr::new(address).client());
+        let other = any.evaluate(PeerAddr::new(address).client());
         assert_ne!(verdict, Decision::Enough);
         assert_ne!(other, Decision::Refused);
         assert_eq!(verdict == Decision::Credentials, other == Decision::Enough);

@@ -124,7 +124,7 @@ impl PasswordVerifier {
         credentials: Credentials,
         network: ClientNetwork,
     ) -> Result<bool, VerifyError> {
-        let found = self.look(users, credentials, network).await;
+        let found = self.lookup(users, credentials, network).await;
         let counts = self.counts();
         let counter = match found {
             Ok(CacheLookup::Remembered) => &counts.remembered,
@@ -137,7 +137,7 @@ impl PasswordVerifier {
         found.map(|found| found != CacheLookup::Wrong)
     }
 
-    async fn look(
+    async fn lookup(
         &self,
         users: Arc<Users>,
         credentials: Credentials,
@@ -153,13 +153,13 @@ impl PasswordVerifier {
             return Ok(CacheLookup::Remembered);
         }
         let user = (credentials.user.as_slice(), stored);
-        let tried = memory.throttle.name(network, user, mark);
+        let tried = memory.throttle.attempt(network, user, mark);
         if memory.was_wrong(&tried, self.throttle)? {
             return Ok(CacheLookup::Wrong);
         }
         let may_compare = memory.throttle.may_compare(&tried, self.throttle, now);
         if may_compare && memory.verified.prove(&mark, network, now) {
-            memory.throttle.right(&tried);
+            memory.throttle.record_success(&tried);
             return Ok(CacheLookup::Remembered);
         }
         let flight = if may_compare {
@@ -203,13 +203,13 @@ impl PasswordVerifier {
                 return Ok(false);
             }
             if memory.verified.prove(&mark, network, now) {
-                memory.throttle.right(&tried);
+                memory.throttle.record_success(&tried);
                 return Ok(true);
             }
             let is_right = verify(&users, &credentials);
             memory.counts.hashes.count();
             // Noted here, before the next check begins: the client may have left.
-            memory.note(&tried, is_right, throttle);
+            memory.record(&tried, is_right, throttle);
             Ok(is_right)
         };
         self.hashing.run(tried.network(), work).await?
@@ -231,11 +231,11 @@ impl VerifierState {
     }
 
     /// Notes the verdict of a hash.
-    fn note(&self, tried: &Attempt, is_right: bool, settings: throttle::Settings) {
+    fn record(&self, tried: &Attempt, is_right: bool, settings: throttle::Settings) {
         if is_right {
             let now = Instant::now();
-            self.verified.remember(tried.mark(), tried.network(), now);
-            self.throttle.right(tried);
+            self.verified.insert(tried.mark(), tried.network(), now);
+            self.throttle.record_success(tried);
         } else {
             self.note_wrong(tried, settings);
         }
@@ -246,14 +246,17 @@ impl VerifierState {
         if is_right {
             let now = Instant::now();
             self.verified.prove(&tried.mark(), tried.network(), now);
-            self.throttle.right(tried);
+            self.throttle.record_success(tried);
         } else {
             self.note_wrong(tried, settings);
         }
     }
 
     fn note_wrong(&self, tried: &Attempt, settings: throttle::Settings) {
-        if let Some(network) = self.throttle.wrong(tried, settings, Instant::now()) {
+        if let Some(network) = self
+            .throttle
+            .record_failure(tried, settings, Instant::now())
+        {
             tracing::warn!(%network, "too many wrong passwords; for a while no more are checked");
         }
     }
@@ -296,7 +299,7 @@ fn verify(users: &Users, credentials: &Credentials) -> bool {
     match users.find(&credentials.user) {
         Some(entry) => entry.verify(&credentials.password),
         None => {
-            if let Some(stand_in) = users.prevailing() {
+            if let Some(stand_in) = users.decoy() {
                 stand_in.verify(&credentials.password);
             }
             false

@@ -131,7 +131,7 @@ impl GuessLimiter {
 
     /// Describes credentials for the other methods. `user` is the name and the stored line, since two password files may
     /// hold different users of the same name; `mark` is the mark of the credentials.
-    pub(super) fn name(
+    pub(super) fn attempt(
         &self,
         network: ClientNetwork,
         user: (&[u8], &[u8]),
@@ -196,7 +196,7 @@ impl GuessLimiter {
     }
 
     /// Counts a try that was wrong, once. Returns the bound that this try has reached, if any.
-    pub(super) fn wrong(
+    pub(super) fn record_failure(
         &self,
         tried: &Attempt,
         settings: Settings,
@@ -230,7 +230,7 @@ impl GuessLimiter {
     }
 
     /// Forgives what the network guessed at this user before it sent the right password.
-    pub(super) fn right(&self, tried: &Attempt) {
+    pub(super) fn record_success(&self, tried: &Attempt) {
         self.shard(tried.network)
             .forget(tried.network.group(), |guess| {
                 guess.network != tried.network || guess.user != tried.user

@@ -73,7 +73,7 @@ impl TokenIssuer {
     }
 
     /// A token for a user with this stored line; for nobody in particular both are empty.
-    pub(super) fn mint(
+    pub(super) fn issue(
         &self,
         user: &[u8],
         stored: &[u8],

@@ -134,9 +134,9 @@ impl LoginCache {
     }
 
     /// Remembers a login of `network` whose password was hashed and is right.
-    pub(super) fn remember(&self, mark: CacheKey, network: ClientNetwork, now: Instant) {
+    pub(super) fn insert(&self, mark: CacheKey, network: ClientNetwork, now: Instant) {
         let mut shard = self.shard(&mark);
-        let proofs = shard.forget(&mark);
+        let proofs = shard.evict(&mark);
         if shard.count >= MOST / SHARDS {
             shard.make_room(now);
         }
@@ -195,7 +195,7 @@ impl Shard {
 
     /// Removes this login and returns its proofs. If its owner then still has as many logins as allowed, the one that was
     /// used longest ago is removed too.
-    fn forget(&mut self, mark: &CacheKey) -> Vec<Proof> {
+    fn evict(&mut self, mark: &CacheKey) -> Vec<Proof> {
         let mut proofs = Vec::new();
         let Some(own) = self.logins.get_mut(&mark.owner) else {
             return proofs;
@@ -277,7 +277,7 @@ mod tests {
         network("127.0.0.1")
     }
 
-    fn knows(verified: &LoginCache, mark: &CacheKey, now: Instant) -> bool {
+    fn contains(verified: &LoginCache, mark: &CacheKey, now: Instant) -> bool {
         verified.look_up(mark, home(), now) == Known::Here
     }
 
@@ -291,17 +291,17 @@ mod tests {
         let start = Instant::now();
         let tick = Duration::from_millis(1);
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
-        assert!(!knows(&verified, &alice, start));
-        verified.remember(alice, home(), start);
+        assert!(!contains(&verified, &alice, start));
+        verified.insert(alice, home(), start);
         // Each use counts from its own moment.
         let mut now = start;
         for _ in 0..3 {
             now += IDLE - tick;
-            assert!(knows(&verified, &alice, now));
+            assert!(contains(&verified, &alice, now));
         }
-        assert!(!knows(&verified, &alice, now + IDLE));
+        assert!(!contains(&verified, &alice, now + IDLE));
         // To ask in vain is no use.
-        assert!(!knows(&verified, &alice, now + IDLE));
+        assert!(!contains(&verified, &alice, now + IDLE));
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
             !verified.prove(&alice, other, start),
             "nothing is remembered"
         );
-        verified.remember(alice, home(), start);
+        verified.insert(alice, home(), start);
         assert_eq!(verified.look_up(&alice, home(), start), Known::Here);
         assert_eq!(verified.look_up(&alice, other, start), Known::Elsewhere);
         assert!(verified.prove(&alice, other, start));
@@ -337,7 +337,7 @@ mod tests {
         let start = Instant::now();
         let tick = Duration::from_millis(1);
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
-        verified.remember(alice, home(), start);
+        verified.insert(alice, home(), start);
         let numbered = |number: usize| network(&format!("192.0.2.{number}"));
         let mut now = start;
         for number in 1..=PROOFS {
@@ -360,20 +360,20 @@ mod tests {
         let verified = LoginCache::new().unwrap();
         let start = Instant::now();
         let alice = mark(&verified, b"alice", b"pw", b"$2y$1");
-        verified.remember(alice, home(), start);
+        verified.insert(alice, home(), start);
         let mut now = start;
         while now + IDLE / 2 < start + LIFE {
             now += IDLE / 2;
-            assert!(knows(&verified, &alice, now));
+            assert!(contains(&verified, &alice, now));
         }
-        assert!(knows(
+        assert!(contains(
             &verified,
             &alice,
             start + LIFE - Duration::from_millis(1)
         ));
-        assert!(!knows(&verified, &alice, start + LIFE));
-        verified.remember(alice, home(), start + LIFE);
-        assert!(knows(&verified, &alice, start + LIFE));
+        assert!(!contains(&verified, &alice, start + LIFE));
+        verified.insert(alice, home(), start + LIFE);
+        assert!(contains(&verified, &alice, start + LIFE));
     }
 
     #[test]
@@ -382,36 +382,36 @@ mod tests {
         let start = Instant::now();
         let login = |n: u32| mark(&verified, b"eve", format!("password{n}").as_bytes(), b"des");
         let bob = mark(&verified, b"bob", b"pw", b"line");
-        verified.remember(bob, home(), start);
+        verified.insert(bob, home(), start);
         let count = 3 * u32::try_from(MOST).unwrap();
         for n in 0..count {
-            verified.remember(
+            verified.insert(
                 login(n),
                 home(),
                 start + Duration::from_micros(u64::from(n)),
             );
         }
         let now = start + Duration::from_secs(1);
-        assert!(knows(&verified, &bob, now));
-        let own = (0..count).filter(|n| knows(&verified, &login(*n), now));
+        assert!(contains(&verified, &bob, now));
+        let own = (0..count).filter(|n| contains(&verified, &login(*n), now));
         let last: Vec<_> = (count - 4..count).collect();
         assert_eq!(own.collect::<Vec<_>>(), last);
         // The same line under another name is another's room.
         let other = mark(&verified, b"mallory", b"password1", b"des");
-        verified.remember(other, home(), now);
-        assert!(knows(&verified, &login(count - 4), now) && knows(&verified, &other, now));
+        verified.insert(other, home(), now);
+        assert!(contains(&verified, &login(count - 4), now) && contains(&verified, &other, now));
         // Again the same is no further one.
         for _ in 0..10 {
-            verified.remember(login(count - 1), home(), now);
+            verified.insert(login(count - 1), home(), now);
         }
-        assert!(knows(&verified, &login(count - 4), now));
+        assert!(contains(&verified, &login(count - 4), now));
     }
 
     #[test]
     fn another_line_another_password_or_another_key_is_another_login() {
         let verified = LoginCache::new().unwrap();
         let now = Instant::now();
-        verified.remember(mark(&verified, b"alice", b"pw", b"$2y$1"), home(), now);
+        verified.insert(mark(&verified, b"alice", b"pw", b"$2y$1"), home(), now);
         for (user, password, stored) in [
             (&b"alice"[..], &b"pw"[..], &b"$2y$2"[..]),
             (b"alice", b"PW", b"$2y$1"),
@@ -421,7 +421,7 @@ mod tests {
             (b"alice", b"pw", b""),
             (b"alicepw$2y$1", b"", b""),
         ] {
-            assert!(!knows(
+            assert!(!contains(
                 &verified,
                 &mark(&verified, user, password, stored),
                 now
@@ -440,7 +440,7 @@ mod tests {
         let login = |n: u32| mark(&verified, &n.to_be_bytes(), b"pw", b"line");
         let count = u32::try_from(MOST).unwrap() + 5000;
         for n in 0..count {
-            verified.remember(
+            verified.insert(
                 login(n),
                 home(),
                 start + Duration::from_millis(u64::from(n)),
@@ -457,7 +457,7 @@ mod tests {
             .sum();
         assert!(kept <= MOST, "{kept}");
         let now = start + Duration::from_millis(u64::from(count));
-        assert!((count - 100..count).all(|n| knows(&verified, &login(n), now)));
+        assert!((count - 100..count).all(|n| contains(&verified, &login(n), now)));
     }
 
     proptest::proptest! {

@@ -173,13 +173,13 @@ impl ConnectionShare {
 
     /// Ready if the connection may read. Otherwise the task is woken when it may.
     pub fn poll_read_on(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()> {
-        if self.must_pause() {
+        if self.should_pause() {
             *lock(&self.reader) = Some(cx.waker().clone());
             if !self.is_listed.swap(true, Ordering::Relaxed) {
                 self.budget.list(self);
             }
             // Check again after registering: another worker may have released memory before this waker was on the list.
-            if self.must_pause() {
+            if self.should_pause() {
                 self.note(true);
                 // No open body can report progress: the bytes are other frames, or requests whose bodies are registered
                 // only after this poll. Poll again, so that `begin_turn` can reset the count.
@@ -209,7 +209,7 @@ impl ConnectionShare {
         }
     }
 
-    fn must_pause(&self) -> bool {
+    fn should_pause(&self) -> bool {
         self.held.load(Ordering::Relaxed) > MIN_UNTHROTTLED
             && self.budget.is_exceeded_by(&self.group)
     }
@@ -233,7 +233,7 @@ impl ConnectionShare {
     }
 
     fn resume(&self) {
-        if self.turns.load(Ordering::Relaxed) % 2 == 1 && !self.must_pause() {
+        if self.turns.load(Ordering::Relaxed) % 2 == 1 && !self.should_pause() {
             self.wake();
         }
     }

@@ -99,7 +99,7 @@ impl RequestBody {
         let now = Instant::now();
         self.waiting = Some(now);
         let _ = self.has_paused();
-        let limit = self.idle.min(self.pace.left());
+        let limit = self.idle.min(self.pace.time_left());
         self.deadline.as_mut().reset(now + limit);
     }
 

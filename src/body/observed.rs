@@ -24,9 +24,9 @@ pub enum BodyEnd<'a> {
 /// Receives the progress and the end of a body.
 pub trait Observer: Send {
     /// Called after `bytes` more bytes were passed on.
-    fn moved(&mut self, bytes: usize);
+    fn on_data(&mut self, bytes: usize);
     /// Called once, when the body ended after `bytes` bytes.
-    fn ended(self: Box<Self>, bytes: u64, end: BodyEnd<'_>);
+    fn on_end(self: Box<Self>, bytes: u64, end: BodyEnd<'_>);
 }
 
 pub(super) struct ObservedBody {
@@ -47,13 +47,13 @@ impl ObservedBody {
     fn moved(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         if let Some(observer) = &mut self.observer {
-            observer.moved(bytes);
+            observer.on_data(bytes);
         }
     }
 
     fn tell(&mut self, end: BodyEnd<'_>) {
         if let Some(observer) = self.observer.take() {
-            observer.ended(self.bytes, end);
+            observer.on_end(self.bytes, end);
         }
     }
 }

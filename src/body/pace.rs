@@ -40,7 +40,7 @@ impl RateMonitor {
     /// Records `bytes`, for which the proxy waited `waited`.
     pub fn moved(&self, bytes: usize, waited: Duration) {
         let moved = self.bytes.load(Ordering::Relaxed) + bytes as u64;
-        if moved >= self.due() {
+        if moved >= self.deadline() {
             self.bytes.store(0, Ordering::Relaxed);
             self.waited.store(0, Ordering::Relaxed);
             return;
@@ -54,7 +54,7 @@ impl RateMonitor {
     }
 
     /// How long the current wait may last before the client is too slow.
-    pub fn left(&self) -> Duration {
+    pub fn time_left(&self) -> Duration {
         let waited = Duration::from_micros(self.waited.load(Ordering::Relaxed));
         self.floor.window.saturating_sub(waited)
     }
@@ -65,7 +65,7 @@ impl RateMonitor {
     }
 
     /// The number of bytes that must move within one window.
-    fn due(&self) -> u64 {
+    fn deadline(&self) -> u64 {
         let millis = u64::try_from(self.floor.window.as_millis()).unwrap_or(u64::MAX);
         (self.floor.rate.saturating_mul(millis) / 1000).max(1)
     }
@@ -84,7 +84,7 @@ mod tests {
     /// Moves `bytes` after each second of waiting; when that is too slow.
     fn late_after(pace: &RateMonitor, bytes: usize) -> Option<u32> {
         (0..600).find(|_| {
-            if pace.left() < SECOND {
+            if pace.time_left() < SECOND {
                 return true;
             }
             pace.moved(bytes, SECOND);
@@ -112,6 +112,6 @@ mod tests {
         for _ in 0..10_000 {
             pace.moved(1, Duration::ZERO);
         }
-        assert_eq!(pace.left(), FLOOR.window);
+        assert_eq!(pace.time_left(), FLOOR.window);
     }
 }

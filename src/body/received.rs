@@ -65,7 +65,7 @@ impl UploadState {
     }
 
     /// Records why the proxy aborts the request; the first reason stays.
-    pub fn note_cut(&self, why: AbortReason) {
+    pub fn record_abort(&self, why: AbortReason) {
         let _ = self.cut.set(why);
     }
 

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use super::htpasswd::password;
-use super::{ConfigArgs, MISUSED, fail, refuse, say, warn};
+use super::{ConfigArgs, MISUSED, fail, print_line, refuse, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::inspect::{self, Push};
@@ -82,7 +82,7 @@ pub(super) fn run(checking: &CheckArgs) -> ExitCode {
     };
     if let Some(question) = question {
         return match question.answer(&config, &snapshot, file) {
-            Ok(answer) => tell(&answer),
+            Ok(answer) => report(&answer),
             Err(unclear) => misuse(&unclear),
         };
     }
@@ -91,8 +91,8 @@ pub(super) fn run(checking: &CheckArgs) -> ExitCode {
             Ok(push) => push,
             Err(why) => return fail(&why.to_string()),
         };
-        match look_around(&config, &snapshot, push.as_ref(), &mut problems) {
-            Ok(facts) => say(&facts.join("\n")),
+        match run_live_check(&config, &snapshot, push.as_ref(), &mut problems) {
+            Ok(facts) => print_line(&facts.join("\n")),
             Err(error) => return fail(&format!("cannot look around: {error}")),
         }
         if problems.has_errors() {
@@ -104,9 +104,9 @@ pub(super) fn run(checking: &CheckArgs) -> ExitCode {
         }
     }
     if problems.is_empty() {
-        say(&format!("{}: the configuration is good", file.display()));
+        print_line(&format!("{}: the configuration is good", file.display()));
     } else {
-        say(&format!(
+        print_line(&format!(
             "{problems}\n{}: the configuration would start, with {}",
             file.display(),
             problems.summary()
@@ -115,7 +115,7 @@ pub(super) fn run(checking: &CheckArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn look_around(
+fn run_live_check(
     config: &Config,
     snapshot: &Snapshot,
     push: Option<&Push>,
@@ -133,8 +133,8 @@ fn look_around(
     }))
 }
 
-fn tell(answer: &AccessReport) -> ExitCode {
-    say(&answer.lines.join("\n"));
+fn report(answer: &AccessReport) -> ExitCode {
+    print_line(&answer.lines.join("\n"));
     if answer.is_yes {
         ExitCode::SUCCESS
     } else {

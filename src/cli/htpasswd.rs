@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Subcommand, ValueEnum};
 
-use super::{CliArgs, fail, say, warn};
+use super::{CliArgs, fail, print_line, warn};
 use crate::htpasswd::edit::{self, Edited};
 use crate::htpasswd::make::{self, HashParams, USUAL_COST};
 use crate::htpasswd::{self, MAX_COST, store};
@@ -115,7 +115,7 @@ fn add(words: &AddArgs) -> Result<(), Failure> {
     let (edited, is_new) =
         store::update_or_create(file, WAIT, |text| edit::set(text, user, &hash))?;
     // With --generate standard output is the password's alone.
-    let tell = if words.generate { warn } else { say };
+    let tell = if words.generate { warn } else { print_line };
     if is_new {
         tell(&format!(
             "created {}; if the gate runs as another user, give it to that user's group with chgrp",
@@ -206,7 +206,7 @@ fn remove(words: &User) -> Result<(), Failure> {
     let Some(edited) = store::update(&words.file, WAIT, |text| edit::remove(text, user))? else {
         return Err(unknown(words, &store::read(&words.file)?));
     };
-    say(&format!(
+    print_line(&format!(
         "removed {} from {}{}",
         shown(&words.user),
         words.file.display(),
@@ -235,7 +235,7 @@ fn verify(words: &VerifyArgs) -> Result<(), Failure> {
     };
     let place = format!("{}, line {}", entry.scheme(), entry.line());
     if entry.verify(&password) {
-        say(&format!("right: the password of {} ({place})", shown(user)));
+        print_line(&format!("right: the password of {} ({place})", shown(user)));
         return Ok(());
     }
     Err(format!("wrong: not the password of {} ({place})", shown(user)).into())
@@ -247,7 +247,7 @@ fn list(words: &FileArgs) -> Result<(), Failure> {
         warn(&format!("{}: no users", words.file.display()));
         return Ok(());
     }
-    say(&table::of(&listed));
+    print_line(&table::of(&listed));
     Ok(())
 }
 

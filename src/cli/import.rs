@@ -44,8 +44,8 @@ pub(super) fn run(verb: &Verb) -> ExitCode {
     }
     warn(&format!(
         "{} to look at, {} without a line of their own; both stand in the file as comments",
-        counted(import.warnings.len(), "warning"),
-        counted(import.fallen, "directive"),
+        pluralize(import.warnings.len(), "warning"),
+        pluralize(import.fallen, "directive"),
     ));
     warn(
         "review each route against the nginx configuration before it serves: the top of the file says what to compare",
@@ -53,7 +53,7 @@ pub(super) fn run(verb: &Verb) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn counted(count: usize, word: &str) -> String {
+fn pluralize(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{fail, say, serve, warn};
+use super::{fail, print_line, serve, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::pid_file::{self, ReloadStatus, Running};
@@ -39,9 +39,9 @@ pub(super) fn run(file: &Path) -> ExitCode {
                     "{problems}\nthis user finds errors that process {pid} did not find"
                 ));
             } else if !problems.is_empty() {
-                say(&problems.to_string());
+                print_line(&problems.to_string());
             }
-            say(&format!("process {pid} has reloaded {}", file.display()));
+            print_line(&format!("process {pid} has reloaded {}", file.display()));
             ExitCode::SUCCESS
         }
         Ok(Some(failure)) => {

@@ -130,7 +130,7 @@ fn build(file: &Path, inherited: InheritedSockets, succeeds: bool) -> Result<Sta
         tracing::warn!("{}", problems.line(problem));
     }
     if let Some(pid_file) = pid_file {
-        server.hold(pid_file);
+        server.serve_until_stopped(pid_file);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -169,7 +169,7 @@ fn succeed(server: &mut Server, handover: HandoverReceiver, config: &Path) -> Re
         .map_err(|error| Ended::unable(format!("the old process goes on: {error}")))?;
     if let Some((path, file)) = handover.pid_file {
         match PidFile::adopt(file, path, config) {
-            Ok(pid_file) => server.hold(pid_file),
+            Ok(pid_file) => server.serve_until_stopped(pid_file),
             Err(error) => tracing::warn!(%error, "cannot write the pid file"),
         }
     }

@@ -250,7 +250,7 @@ fn action(table: &Table<'_>, word: &Spanned<String>) -> Option<Action> {
 }
 
 fn report_covered(tables: &[Table<'_>], grants: &Grants) {
-    for (wide, narrow) in grants.covered() {
+    for (wide, narrow) in grants.shadowed() {
         let mut all = tables.iter();
         let Some(table) = all.find(|table| table.place().line == narrow.line) else {
             continue;

@@ -155,7 +155,7 @@ impl<'a> Table<'a> {
             let what = format!("unknown key {}{}", quote(key), self.location());
             let problem = Problem::error(self.document.place(entry.key_at), what)
                 .because("a misspelt key would silently do nothing");
-            let remedy = self.place_for(key, &siblings);
+            let remedy = self.position_for(key, &siblings);
             self.report(Problem { remedy, ..problem });
         }
         if let Some((_, next)) = unknown.get(UNKNOWN_SHOWN) {
@@ -184,7 +184,7 @@ impl<'a> Table<'a> {
 
     /// What to do with an unknown key: the right name, the right table, or the names there are. A key
     /// of a table in this one beats a similar name here, which beats the same name far away.
-    fn place_for(&self, key: &str, siblings: &BTreeSet<&'static str>) -> Option<String> {
+    fn position_for(&self, key: &str, siblings: &BTreeSet<&'static str>) -> Option<String> {
         let homes = |path: &'static str| {
             let (parent, last) = path.rsplit_once('.').unwrap_or(("", path));
             (last == key).then_some(parent)
@@ -203,14 +203,14 @@ impl<'a> Table<'a> {
             !self.path.contains('.') || home.is_empty() || home.split('.').next() == section
         };
         if let Some(home) = known.iter().filter_map(|path| homes(path)).find(is_near) {
-            return Some(belongs_into(home));
+            return Some(expected_table(home));
         }
         let names: Vec<_> = siblings.iter().copied().collect();
         if (1..=NAMES_SHOWN).contains(&names.len()) {
             return Some(format!("the keys here are {}", names.join(", ")));
         }
         let home = known.iter().find_map(|path| homes(path));
-        Some(home.map_or_else(|| REFERENCE.to_owned(), belongs_into))
+        Some(home.map_or_else(|| REFERENCE.to_owned(), expected_table))
     }
 }
 
@@ -220,7 +220,7 @@ impl Drop for Table<'_> {
     }
 }
 
-fn belongs_into(home: &str) -> String {
+fn expected_table(home: &str) -> String {
     if home.is_empty() {
         return "it belongs to the top of the file, above the first [table]".to_owned();
     }

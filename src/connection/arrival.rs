@@ -45,11 +45,11 @@ impl AcceptedConnection {
     }
 
     /// Reads the PROXY header that must come first; says who the client is. Nothing when the connection is to be closed.
-    pub async fn introduce(&mut self, drain: ShutdownSignal) -> Option<ClientAddr> {
+    pub async fn read_proxy_header(&mut self, drain: ShutdownSignal) -> Option<ClientAddr> {
         let header = timeout_at(self.until, proxy_protocol::read(&mut self.stream));
         let header = tokio::select! {
             header = header => header,
-            () = drain.has_lasted(GRACE) => return None,
+            () = drain.elapsed_since_start(GRACE) => return None,
         };
         let peer = self.peer;
         match header {

@@ -31,7 +31,7 @@ pub(super) async fn close<IO>(
     }
     let closed = timeout(CLOSE, stream.shutdown()).await;
     let is_refused = match &end {
-        CloseReason::Done => watch.left_unread(),
+        CloseReason::Done => watch.has_unread_body(),
         CloseReason::Broken(error) => error.is_parse(),
         CloseReason::Late(late) => *late == TimeoutKind::Head,
         CloseReason::Abused => false,
@@ -39,7 +39,7 @@ pub(super) async fn close<IO>(
     if matches!(closed, Ok(Ok(()))) && is_refused {
         tokio::select! {
             () = linger::discard(&mut stream) => {}
-            () = drain.has_lasted(GRACE) => {}
+            () = drain.elapsed_since_start(GRACE) => {}
         }
     }
 }

@@ -50,7 +50,7 @@ impl ShutdownTrigger {
     }
 
     /// What still runs is cut now; the log is to say so.
-    pub fn cut(&self) {
+    pub fn force_close(&self) {
         self.cut.store(true, Ordering::Relaxed);
     }
 }
@@ -73,13 +73,13 @@ impl ShutdownSignal {
     }
 
     /// Returns once draining has lasted `grace`.
-    pub async fn has_lasted(self, grace: Duration) {
-        self.begins().await;
+    pub async fn elapsed_since_start(self, grace: Duration) {
+        self.started().await;
         tokio::time::sleep(grace).await;
     }
 
     /// Returns once draining begins; never, when the gate is gone before.
-    pub async fn begins(mut self) {
+    pub async fn started(mut self) {
         if self.signal.wait_for(|begun| *begun).await.is_err() {
             std::future::pending::<()>().await;
         }

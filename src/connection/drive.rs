@@ -20,9 +20,9 @@ pub(super) trait GracefulConnection {
     /// Ends the connection after the requests in flight.
     fn shut_down(&mut self);
     /// Whether there is nothing more to say once no request runs.
-    fn ends_when_quiet(&self) -> bool;
+    fn close_when_idle(&self) -> bool;
     /// How long requests that are already on their way are still served while draining.
-    fn grace(&self) -> Duration;
+    fn drain_timeout(&self) -> Duration;
 }
 
 /// How a connection ended.
@@ -54,12 +54,12 @@ enum DrainPhase {
 
 impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
     pub(super) fn new(http: &'a mut H, watch: &'a ConnectionState, drain: ShutdownSignal) -> Self {
-        let first = watch.deadline().map_or_else(next_look, |(at, _)| at);
+        let first = watch.deadline().map_or_else(next_wakeup, |(at, _)| at);
         Self {
             http,
             watch,
             timer: Box::pin(tokio::time::sleep_until(first)),
-            drain: DrainPhase::No(Box::pin(drain.begins())),
+            drain: DrainPhase::No(Box::pin(drain.started())),
         }
     }
 
@@ -67,7 +67,7 @@ impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
         if let DrainPhase::No(begins) = &mut self.drain
             && begins.as_mut().poll(cx).is_ready()
         {
-            self.drain = DrainPhase::Grace(Box::pin(tokio::time::sleep(self.http.grace())));
+            self.drain = DrainPhase::Grace(Box::pin(tokio::time::sleep(self.http.drain_timeout())));
         }
         if let DrainPhase::Grace(grace) = &mut self.drain
             && grace.as_mut().poll(cx).is_ready()
@@ -90,13 +90,13 @@ impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
         match self.http.poll(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(CloseReason::Done),
             Poll::Ready(Err(error)) => return Poll::Ready(CloseReason::Broken(error)),
-            Poll::Pending if self.watch.is_abused() => return Poll::Ready(CloseReason::Abused),
+            Poll::Pending if self.watch.is_abusive() => return Poll::Ready(CloseReason::Abused),
             Poll::Pending => {}
         }
-        if self.watch.may_go_on() {
+        if self.watch.take_resume() {
             return self.poll_http(cx);
         }
-        if self.watch.is_weary() && !was_ending {
+        if self.watch.reset_limit_reached() && !was_ending {
             self.end();
             return self.poll_http(cx);
         }
@@ -107,15 +107,15 @@ impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
     /// wait for the rest of it.
     fn is_over(&self) -> bool {
         matches!(self.drain, DrainPhase::Ending)
-            && self.http.ends_when_quiet()
-            && self.watch.is_quiet()
+            && self.http.close_when_idle()
+            && self.watch.is_flushed()
     }
 
     /// Ready with what took too long; sets the timer anew while nothing did.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<TimeoutKind> {
         loop {
             let deadline = self.watch.deadline();
-            let at = deadline.map_or_else(next_look, |(at, _)| at);
+            let at = deadline.map_or_else(next_wakeup, |(at, _)| at);
             if at < self.timer.deadline() {
                 self.timer.as_mut().reset(at);
             }
@@ -128,7 +128,7 @@ impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
                 None => {
                     self.timer.as_mut().reset(at);
                     // Whoever is not read from, as the upstream takes nothing, may be gone.
-                    self.watch.doubt();
+                    self.watch.request_probe();
                     cx.waker().wake_by_ref();
                 }
             }
@@ -151,6 +151,6 @@ impl<H: GracefulConnection> Future for ConnectionDriver<'_, H> {
 
 /// While a request runs there is no deadline here; the connection is looked at again after this long. An end behind
 /// unread bytes is noticed at the second look, which is to be well within a second.
-fn next_look() -> Instant {
+fn next_wakeup() -> Instant {
     Instant::now() + Duration::from_millis(250)
 }

@@ -80,7 +80,7 @@ impl EarlyStreams {
         tokio::select! {
             () = ended => {}
             () = tokio::time::sleep(GRACE) => {}
-            () = self.drain.clone().has_lasted(closing::GRACE) => {}
+            () = self.drain.clone().elapsed_since_start(closing::GRACE) => {}
         }
     }
 

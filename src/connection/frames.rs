@@ -146,7 +146,7 @@ impl Frame {
 
     /// True for a frame that makes work and moves no request on. Flags that the sender is free to set (ACK, padding) make
     /// no difference. WINDOW_UPDATE is judged by [`ClientFrames`].
-    fn is_idle_work(self) -> bool {
+    fn is_control_overhead(self) -> bool {
         match self.kind {
             DATA => self.data() == 0 && self.flags & END_STREAM == 0,
             HEADERS | RST_STREAM | WINDOW_UPDATE | CONTINUATION => false,
@@ -255,7 +255,7 @@ impl ClientFrames {
                     }
                     None => true,
                 },
-                _ => frame.is_idle_work(),
+                _ => frame.is_control_overhead(),
             };
             work += u32::from(is_idle_work);
         });

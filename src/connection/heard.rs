@@ -59,8 +59,10 @@ impl ByteInspector for Http1Inspector {
     fn read(&mut self, bytes: &mut [u8]) -> usize {
         let followed = self.framing.read(bytes);
         let has_ended = self.framing.has_ended_head();
-        self.watch.head(has_ended, self.framing.is_in_head());
-        self.watch.want(!self.framing.is_between_requests());
+        self.watch
+            .record_head_progress(has_ended, self.framing.is_in_head());
+        self.watch
+            .set_request_incomplete(!self.framing.is_between_requests());
         let Err(FramingViolation { at, place }) = followed else {
             return bytes.len();
         };
@@ -97,13 +99,13 @@ impl Http2Inspector {
 
 impl ByteInspector for Http2Inspector {
     fn poll_read_on(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        if self.watch.is_abused() {
+        if self.watch.is_abusive() {
             return Poll::Pending;
         }
         let may = self.holding.poll_read_on(cx);
         if may.is_pending() {
             // Who is not read from is not slow.
-            self.watch.head(false, false);
+            self.watch.record_head_progress(false, false);
         }
         may.map(Ok)
     }
@@ -111,11 +113,12 @@ impl ByteInspector for Http2Inspector {
     fn read(&mut self, bytes: &mut [u8]) -> usize {
         self.holding.read(bytes.len());
         let passed = self.frames.read(bytes, Instant::now());
-        self.watch.head(passed.has_ended_head, passed.is_in_head);
-        self.watch.reset(passed.resets);
+        self.watch
+            .record_head_progress(passed.has_ended_head, passed.is_in_head);
+        self.watch.record_resets(passed.resets);
         self.watch.set_open_requests(self.frames.open_requests());
         if passed.is_flood {
-            self.watch.flood();
+            self.watch.record_flood();
         }
         bytes.len()
     }
@@ -128,7 +131,7 @@ impl ByteInspector for Http2Inspector {
             ..
         } = self;
         sent.walk(bytes, |frame| {
-            watch.reset(usize::from(frame.is_error_reset()));
+            watch.record_resets(usize::from(frame.is_error_reset()));
             frames.sent(frame);
         });
         watch.set_open_requests(frames.open_requests());

@@ -60,7 +60,7 @@ impl<'a, S: Handler> Connection<'a, S> {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let watch = Arc::clone(&self.watch);
-        watch.begin(false);
+        watch.set_protocol(false);
         let counts = self.terms.counts;
         let protocol = match self.info.tls {
             Some(_) => Protocol::Http1,
@@ -93,7 +93,7 @@ impl<'a, S: Handler> Connection<'a, S> {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let watch = Arc::clone(&self.watch);
-        watch.begin(true);
+        watch.set_protocol(true);
         let counts = self.terms.counts;
         let open = counts.open(Protocol::Http2);
         let group = self.info.client.network().group();
@@ -224,12 +224,12 @@ where
         Pin::new(self).graceful_shutdown();
     }
 
-    fn ends_when_quiet(&self) -> bool {
+    fn close_when_idle(&self) -> bool {
         true
     }
 
     /// hyper closes an idle connection at once, and a request that is on the wire would be lost.
-    fn grace(&self) -> Duration {
+    fn drain_timeout(&self) -> Duration {
         Duration::from_secs(1)
     }
 }
@@ -257,12 +257,12 @@ where
     }
 
     /// The goodbye is a conversation.
-    fn ends_when_quiet(&self) -> bool {
+    fn close_when_idle(&self) -> bool {
         false
     }
 
     /// GOAWAY comes in two steps by itself (RFC 9113 section 6.8).
-    fn grace(&self) -> Duration {
+    fn drain_timeout(&self) -> Duration {
         Duration::ZERO
     }
 }
@@ -284,7 +284,7 @@ fn note_end(
     counter.count();
     let client = info.client;
     if let CloseReason::Late(late) = end {
-        watch.note_late(*late);
+        watch.record_timeout(*late);
     }
     match end {
         CloseReason::Done => tracing::trace!(%client, "connection closed"),

@@ -30,8 +30,8 @@ impl RequestGuard {
 
     /// Notes why the request is dropped before its end, when it was the gate's decision.
     pub(super) fn note_cut(&self) {
-        if let Some(why) = self.watch.cut() {
-            self.received.note_cut(why);
+        if let Some(why) = self.watch.abort_reason() {
+            self.received.record_abort(why);
         }
     }
 
@@ -100,7 +100,7 @@ impl ResponseBody {
     fn note_cut(&self) {
         if let Some(running) = &self.running {
             if self.taken.as_ref().is_some_and(|taken| taken.is_late()) {
-                running.received.note_cut(AbortReason::Timeout);
+                running.received.record_abort(AbortReason::Timeout);
             }
             running.note_cut();
         }
@@ -147,7 +147,7 @@ impl http_body::Body for ResponseBody {
         }
         // On HTTP/1 what drives the connection asks again once it is written.
         let running = self.running.as_ref().filter(|_| self.taken.is_none());
-        if running.is_some_and(|running| running.watch.holds_back()) {
+        if running.is_some_and(|running| running.watch.apply_backpressure()) {
             return Poll::Pending;
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));

@@ -19,28 +19,28 @@ use crate::buffers::{Buffer, SMALL};
 /// What can be asked, without reading from it, whether the other end has broken it off.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// The error that came.
-    fn fault(&self) -> io::Result<()>;
+    fn take_error(&self) -> io::Result<()>;
 
     /// True when the other end sends nothing more, though what it sent may not be read.
-    fn is_ended(&self) -> bool;
+    fn is_read_closed(&self) -> bool;
 
     /// Makes the close a reset: what was not sent by then is forgotten.
-    fn forget(&self);
+    fn set_linger_zero(&self);
 }
 
 impl Socket for TcpStream {
-    fn fault(&self) -> io::Result<()> {
+    fn take_error(&self) -> io::Result<()> {
         self.take_error()?.map_or(Ok(()), Err)
     }
 
     /// As the reactor has seen it: no system call.
-    fn is_ended(&self) -> bool {
+    fn is_read_closed(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let ready = pin!(self.ready(Interest::READABLE)).poll(&mut cx);
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
-    fn forget(&self) {
+    fn set_linger_zero(&self) {
         // It fails on a socket that is broken already.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
@@ -94,17 +94,17 @@ impl<IO: Socket> AsyncRead for MonitoredSocket<IO> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.give(out) {
-            self.watch.moved();
+            self.watch.record_progress();
             return Poll::Ready(Ok(()));
         }
         if out.remaining() > SMALL {
             ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
-            self.watch.moved();
+            self.watch.record_progress();
             return Poll::Ready(Ok(()));
         }
         let mut buffer = Buffer::medium();
         let read = ready!(buffer.poll_read(&mut self.stream, cx))?;
-        self.watch.moved();
+        self.watch.record_progress();
         if read > 0 {
             buffer.grow(read);
             self.held = Some(ReadAhead { buffer, taken: 0 });
@@ -121,7 +121,7 @@ impl<IO: Socket> AsyncWrite for MonitoredSocket<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watch.wrote(count(&result));
+        self.watch.record_write(count(&result));
         result
     }
 
@@ -136,7 +136,7 @@ impl<IO: Socket> AsyncWrite for MonitoredSocket<IO> {
             [only] => stream.poll_write(cx, only),
             _ => stream.poll_write_vectored(cx, slices),
         };
-        self.watch.wrote(count(&result));
+        self.watch.record_write(count(&result));
         result
     }
 
@@ -146,16 +146,16 @@ impl<IO: Socket> AsyncWrite for MonitoredSocket<IO> {
 
     /// Asked for at each turn of the connection, so a reset is noticed here though nobody reads.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watch.is_doubted() {
-            self.stream.fault()?;
+        if self.watch.take_probe() {
+            self.stream.take_error()?;
             // Read, this end would end the connection, too; behind what nobody reads it is noticed here alone. Behind whole
             // requests it is none: the first of them is answered.
-            if self.watch.is_stalled() && self.stream.is_ended() {
+            if self.watch.is_stalled() && self.stream.is_read_closed() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
         }
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch.wrote(if result.is_ready() {
+        self.watch.record_write(if result.is_ready() {
             Poll::Ready(0)
         } else {
             Poll::Pending
@@ -171,8 +171,8 @@ impl<IO: Socket> AsyncWrite for MonitoredSocket<IO> {
 impl<IO: Socket> Drop for MonitoredSocket<IO> {
     /// The system would keep what a client does not read, up to some megabytes, for minutes after the close.
     fn drop(&mut self) {
-        if self.watch.is_stuck() {
-            self.stream.forget();
+        if self.watch.is_write_stuck() {
+            self.stream.set_linger_zero();
         }
     }
 }

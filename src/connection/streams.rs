@@ -78,7 +78,7 @@ where
             let mut stream = pin!(stream);
             let (mut timer, mut pauses) = (None, 0);
             poll_fn(|cx| {
-                let done = taken.within(|| stream.as_mut().poll(cx));
+                let done = taken.with_current(|| stream.as_mut().poll(cx));
                 if done.is_ready() {
                     return Poll::Ready(());
                 }
@@ -155,7 +155,7 @@ impl SendProgress {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
     }
 
-    fn within<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> T {
+    fn with_current<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> T {
         CURRENT.set(Some(Arc::clone(self)));
         // Also when the request panics.
         let _left = ResetCurrent;
@@ -173,7 +173,7 @@ impl SendProgress {
         if since == 0 {
             return Poll::Pending;
         }
-        let limit = limit.min(self.pace.left());
+        let limit = limit.min(self.pace.time_left());
         let at = self.start + Duration::from_millis(since - 1) + limit;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         loop {

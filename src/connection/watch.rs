@@ -105,15 +105,15 @@ impl ConnectionState {
     }
 
     /// The stream is open: what is read from now on is HTTP/1, or HTTP/2.
-    pub(super) fn begin(&self, is_http2: bool) {
+    pub(super) fn set_protocol(&self, is_http2: bool) {
         self.is_http2.store(is_http2, Ordering::Relaxed);
         self.begin_state();
         // The preface of HTTP/2 is due as a head is.
-        self.head(false, is_http2);
+        self.record_head_progress(false, is_http2);
     }
 
     /// Bytes came. `has_ended` when a head ended in them, `is_open` when they leave one unfinished.
-    pub(super) fn head(&self, has_ended: bool, is_open: bool) {
+    pub(super) fn record_head_progress(&self, has_ended: bool, is_open: bool) {
         if !is_open {
             self.head.store(0, Ordering::Relaxed);
         } else if has_ended || self.head.load(Ordering::Relaxed) == 0 {
@@ -122,12 +122,12 @@ impl ConnectionState {
     }
 
     /// So many streams were reset.
-    pub(super) fn reset(&self, count: usize) {
+    pub(super) fn record_resets(&self, count: usize) {
         self.resets.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The peer sends more frames than a client has use for.
-    pub(super) fn flood(&self) {
+    pub(super) fn record_flood(&self) {
         self.is_flooded.store(true, Ordering::Relaxed);
     }
 
@@ -153,23 +153,23 @@ impl ConnectionState {
     }
 
     /// True when so many streams were reset that the connection is to have no more of them.
-    pub(super) fn is_weary(&self) -> bool {
+    pub(super) fn reset_limit_reached(&self) -> bool {
         self.resets.load(Ordering::Relaxed) >= self.limits.resets
     }
 
     /// True when the peer goes on after that, or floods.
-    pub(super) fn is_abused(&self) -> bool {
+    pub(super) fn is_abusive(&self) -> bool {
         self.is_flooded.load(Ordering::Relaxed)
             || self.resets.load(Ordering::Relaxed) >= self.limits.resets.saturating_mul(2)
     }
 
     /// A write went through with so many bytes, or could not.
-    pub(super) fn wrote(&self, count: Poll<usize>) {
+    pub(super) fn record_write(&self, count: Poll<usize>) {
         let blocked = self.blocked.load(Ordering::Relaxed);
         match count {
             Poll::Ready(count) => {
                 if count > 0 {
-                    self.moved();
+                    self.record_progress();
                 }
                 let waited = match blocked {
                     0 => Duration::ZERO,
@@ -191,34 +191,34 @@ impl ConnectionState {
 
     /// True when the next frame of an answer over HTTP/1 must wait: the peer has not taken the one before it, and one is
     /// all that a peer that does not read may hold.
-    pub(super) fn holds_back(&self) -> bool {
+    pub(super) fn apply_backpressure(&self) -> bool {
         let waits = self.blocked.load(Ordering::Relaxed) > 0;
         self.held_back.store(waits, Ordering::Relaxed);
         waits
     }
 
     /// True once when that wait is over: the connection must have another turn.
-    pub(super) fn may_go_on(&self) -> bool {
+    pub(super) fn take_resume(&self) -> bool {
         self.blocked.load(Ordering::Relaxed) == 0 && self.held_back.swap(false, Ordering::Relaxed)
     }
 
     /// A request has run for a while, and nobody may be reading.
-    pub(super) fn doubt(&self) {
+    pub(super) fn request_probe(&self) {
         self.doubted.store(true, Ordering::Relaxed);
     }
 
     /// True once for each doubt.
-    pub(super) fn is_doubted(&self) -> bool {
+    pub(super) fn take_probe(&self) -> bool {
         self.doubted.load(Ordering::Relaxed) && self.doubted.swap(false, Ordering::Relaxed)
     }
 
     /// Bytes came from the peer, or went to it.
-    pub(super) fn moved(&self) {
+    pub(super) fn record_progress(&self) {
         self.has_moved.store(true, Ordering::Relaxed);
     }
 
     /// Bytes came over HTTP/1. `more` when they leave a request unfinished.
-    pub(super) fn want(&self, more: bool) {
+    pub(super) fn set_request_incomplete(&self, more: bool) {
         self.wants_more.store(more, Ordering::Relaxed);
     }
 
@@ -230,19 +230,19 @@ impl ConnectionState {
     }
 
     /// A deadline passed: what is dropped from now on was too slow.
-    pub(super) fn note_late(&self, late: TimeoutKind) {
+    pub(super) fn record_timeout(&self, late: TimeoutKind) {
         self.late.store(true, Ordering::Relaxed);
         self.stuck
             .store(late == TimeoutKind::Write, Ordering::Relaxed);
     }
 
     /// True when the connection ends because its peer does not read.
-    pub(super) fn is_stuck(&self) -> bool {
+    pub(super) fn is_write_stuck(&self) -> bool {
         self.stuck.load(Ordering::Relaxed)
     }
 
     /// Why a request that is dropped now did not end by itself; `None` when its client left.
-    pub(super) fn cut(&self) -> Option<AbortReason> {
+    pub(super) fn abort_reason(&self) -> Option<AbortReason> {
         if self.late.load(Ordering::Relaxed) {
             Some(AbortReason::Timeout)
         } else {
@@ -264,7 +264,7 @@ impl ConnectionState {
             self.begin_state();
             // The next head came together with this request, and its time begins now.
             if !self.is_http2.load(Ordering::Relaxed) && self.head.load(Ordering::Relaxed) != 0 {
-                self.head(true, true);
+                self.record_head_progress(true, true);
             }
         }
     }
@@ -275,12 +275,12 @@ impl ConnectionState {
     }
 
     /// True when no request is in flight and every byte of the answers is with the system.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn is_flushed(&self) -> bool {
         self.is_idle() && self.blocked.load(Ordering::Relaxed) == 0
     }
 
     /// True when a request was answered before all of it was read: the close must linger.
-    pub(super) fn left_unread(&self) -> bool {
+    pub(super) fn has_unread_body(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
 
@@ -291,7 +291,7 @@ impl ConnectionState {
         let head = self
             .since(&self.head, self.limits.head, TimeoutKind::Head)
             .filter(|_| is_http2 || is_idle);
-        let limit = self.limits.write.min(self.pace.left());
+        let limit = self.limits.write.min(self.pace.time_left());
         let write = self.since(&self.blocked, limit, TimeoutKind::Write);
         let idle = (is_idle && head.is_none() && write.is_none()).then(|| {
             let since = self.at(self.since.load(Ordering::Relaxed));
@@ -351,7 +351,7 @@ mod tests {
             },
         };
         let watch = ConnectionState::new(&settings, super::super::ShutdownTrigger::new().listen());
-        watch.begin(is_http2);
+        watch.set_protocol(is_http2);
         watch
     }
 
@@ -365,24 +365,24 @@ mod tests {
         let start = Instant::now();
         assert_eq!(watch.deadline(), Some((start + IDLE, TimeoutKind::Idle)));
         seconds(5).await;
-        watch.head(false, true);
+        watch.record_head_progress(false, true);
         seconds(5).await;
-        watch.head(false, true);
+        watch.record_head_progress(false, true);
         let due = start + Duration::from_secs(5) + HEAD;
         assert_eq!(watch.deadline(), Some((due, TimeoutKind::Head)));
-        watch.head(true, false);
+        watch.record_head_progress(true, false);
         watch.begin_request();
         assert_eq!(watch.deadline(), None);
         watch.end_request(false);
         let due = start + Duration::from_secs(10) + IDLE;
         assert_eq!(watch.deadline(), Some((due, TimeoutKind::Idle)));
-        assert!(!watch.left_unread());
+        assert!(!watch.has_unread_body());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_came_with_the_request_before_it_has_its_time_after_that() {
         let watch = watch(false);
-        watch.head(true, true);
+        watch.record_head_progress(true, true);
         watch.begin_request();
         seconds(100).await;
         assert_eq!(watch.deadline(), None);
@@ -397,12 +397,12 @@ mod tests {
     async fn on_http2_a_head_waits_for_no_request() {
         let watch = watch(true);
         watch.begin_request();
-        watch.head(false, true);
+        watch.record_head_progress(false, true);
         assert_eq!(
             watch.deadline(),
             Some((Instant::now() + HEAD, TimeoutKind::Head))
         );
-        watch.head(true, false);
+        watch.record_head_progress(true, false);
         assert_eq!(watch.deadline(), None);
     }
 
@@ -412,20 +412,20 @@ mod tests {
         let start = Instant::now();
         assert_eq!(watch.deadline(), Some((start + HEAD, TimeoutKind::Head)));
         seconds(5).await;
-        watch.head(true, false);
-        watch.head(false, false);
+        watch.record_head_progress(true, false);
+        watch.record_head_progress(false, false);
         assert_eq!(watch.deadline(), Some((start + IDLE, TimeoutKind::Idle)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn resets_make_it_weary_then_it_is_abused() {
         let watch = watch(true);
-        let seen = |watch: &ConnectionState| (watch.is_weary(), watch.is_abused());
-        watch.reset(2);
+        let seen = |watch: &ConnectionState| (watch.reset_limit_reached(), watch.is_abusive());
+        watch.record_resets(2);
         assert_eq!(seen(&watch), (false, false));
-        watch.reset(1);
+        watch.record_resets(1);
         assert_eq!(seen(&watch), (true, false));
-        watch.reset(3);
+        watch.record_resets(3);
         assert_eq!(seen(&watch), (true, true));
     }
 
@@ -434,11 +434,11 @@ mod tests {
         let watch = watch(false);
         watch.begin_request();
         let start = Instant::now();
-        watch.wrote(Poll::Pending);
+        watch.record_write(Poll::Pending);
         seconds(5).await;
-        watch.wrote(Poll::Pending);
+        watch.record_write(Poll::Pending);
         assert_eq!(watch.deadline(), Some((start + WRITE, TimeoutKind::Write)));
-        watch.wrote(Poll::Ready(1));
+        watch.record_write(Poll::Ready(1));
         assert_eq!(watch.deadline(), None);
     }
 
@@ -446,16 +446,16 @@ mod tests {
     async fn who_still_reads_the_end_of_an_answer_is_not_idle() {
         let watch = watch(false);
         watch.begin_request();
-        watch.wrote(Poll::Pending);
+        watch.record_write(Poll::Pending);
         watch.end_request(false);
         for _ in 0..10 {
             seconds(50).await;
-            watch.wrote(Poll::Ready(100_000));
+            watch.record_write(Poll::Ready(100_000));
             assert_eq!(
                 watch.deadline(),
                 Some((Instant::now() + IDLE, TimeoutKind::Idle))
             );
-            watch.wrote(Poll::Pending);
+            watch.record_write(Poll::Pending);
             assert_eq!(
                 watch.deadline(),
                 Some((Instant::now() + WRITE, TimeoutKind::Write))
@@ -471,16 +471,16 @@ mod tests {
         for _ in 0..600 {
             // The upstream's time.
             tokio::time::advance(second).await;
-            watch.wrote(Poll::Ready(1));
+            watch.record_write(Poll::Ready(1));
         }
         let start = Instant::now();
         for _ in 0..59 {
-            watch.wrote(Poll::Pending);
+            watch.record_write(Poll::Pending);
             assert_eq!(watch.deadline(), Some((start + WRITE, TimeoutKind::Write)));
             tokio::time::advance(second).await;
-            watch.wrote(Poll::Ready(500));
+            watch.record_write(Poll::Ready(500));
         }
-        watch.wrote(Poll::Pending);
+        watch.record_write(Poll::Pending);
         tokio::time::advance(second).await;
         assert_eq!(watch.deadline(), Some((Instant::now(), TimeoutKind::Write)));
     }

@@ -47,10 +47,10 @@ impl ClientInfo {
             .filter(|line| !line.trim_ascii().is_empty())
             .collect();
         let said = lines.join(b", ".as_slice());
-        let client = nearest_stranger(peer, &said, trusted);
+        let client = rightmost_untrusted(peer, &said, trusted);
         Self {
             client,
-            scheme: said_scheme(headers).unwrap_or(scheme),
+            scheme: forwarded_scheme(headers).unwrap_or(scheme),
             address: client.field(),
             chain: chain(said, peer),
         }
@@ -59,7 +59,7 @@ impl ClientInfo {
 
 /// From the right, where each proxy appends whom it saw: the first one that is not trusted. What is further left is
 /// that one's own word. A word that is no address ends it: the proxy that wrote it is all that is known.
-fn nearest_stranger(peer: ClientAddr, said: &[u8], trusted: &Networks) -> ClientAddr {
+fn rightmost_untrusted(peer: ClientAddr, said: &[u8], trusted: &Networks) -> ClientAddr {
     let mut client = peer;
     let words = said.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     for word in words.filter(|word| !word.is_empty()) {
@@ -85,7 +85,7 @@ fn address(word: &[u8]) -> Option<IpAddr> {
 }
 
 /// One word in one field, and no other than these two.
-fn said_scheme(headers: &HeaderMap) -> Option<&'static str> {
+fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
     let mut fields = headers.get_all(FORWARDED_PROTO).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else {
         return None;

@@ -40,7 +40,7 @@ fn repaired(mut headers: HeaderMap) -> HeaderMap {
         authority: "outer.example:8443".to_owned(),
     };
     let repair = UrlRewriter {
-        outer: outer.as_outer(),
+        outer: outer.to_external(),
         host: "reg.example",
         upstream: &["127.0.0.1:5000".to_owned()],
         internal: &[],

@@ -14,10 +14,10 @@ pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
 /// Takes out of a request what must not reach the upstream; `Authorization` stays where the upstream
 /// checks it itself.
 pub(super) fn strip_request(headers: &mut HeaderMap, keep_authorization: bool) {
-    let mut gone = nominated(headers);
+    let mut gone = connection_options(headers);
     let stripped = |name: &HeaderName| {
         is_hop_by_hop(name)
-            || is_ours_or_forged(name.as_str())
+            || is_forwarding_header(name.as_str())
             || (name == header::AUTHORIZATION && !keep_authorization)
     };
     gone.extend(headers.keys().filter(|name| stripped(name)).cloned());
@@ -47,7 +47,7 @@ pub(super) fn add_request(
 
 /// Takes out of an answer what concerns the upstream and the gate only.
 pub(super) fn strip_response(headers: &mut HeaderMap) {
-    let mut gone = nominated(headers);
+    let mut gone = connection_options(headers);
     let stripped = |name: &HeaderName| is_hop_by_hop(name) || name.as_str().starts_with("x-accel-");
     gone.extend(headers.keys().filter(|name| stripped(name)).cloned());
     for name in gone {
@@ -94,13 +94,13 @@ pub fn is_reserved(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || name == header::HOST
         || name == header::CONTENT_LENGTH
-        || is_ours_or_forged(name.as_str())
+        || is_forwarding_header(name.as_str())
 }
 
 /// Names in `Connection` fields, all lines of them (RFC 9110 section 7.6.1).
 ///
 /// A sender cannot nominate away what frames, routes or authorises its message.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for field in headers.get_all(header::CONNECTION) {
         let tokens = field.as_bytes().split(|byte| *byte == b',');
@@ -137,7 +137,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Fields that say who the client is or where it wanted to go. From a client they are forgeries; a
 /// registry builds its URLs from them, `Forwarded` before all others. A name with `_` is read as one
 /// with `-` by CGI-like upstreams.
-fn is_ours_or_forged(name: &str) -> bool {
+fn is_forwarding_header(name: &str) -> bool {
     name.contains('_')
         || name.starts_with("x-forwarded-")
         || name.starts_with("x-original-")

@@ -19,7 +19,7 @@ pub struct Origin {
 
 impl Origin {
     /// As it is handed to clients.
-    pub fn as_outer(&self) -> ExternalOrigin<'_> {
+    pub fn to_external(&self) -> ExternalOrigin<'_> {
         ExternalOrigin {
             scheme: &self.scheme,
             authority: &self.authority,
@@ -134,11 +134,11 @@ impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
             || self.internal.iter().any(|origin| {
                 default_port(&origin.scheme) == Some(port) && same(&origin.authority, port)
             })
-            || (port == 80 && self.is_ours(&named.0))
+            || (port == 80 && self.is_upstream(&named.0))
     }
 
     /// A name of the site, also where its hosts are `*`.
-    fn is_ours(&self, name: &str) -> bool {
+    fn is_upstream(&self, name: &str) -> bool {
         let addressed =
             |authority: &str| host_port(authority, 80).is_some_and(|(host, _)| host == name);
         (self.is_site)(name) || addressed(self.host) || addressed(self.outer.authority)

@@ -65,7 +65,10 @@ impl LiveUsers {
 
     /// Reads the file anew, beside these users, if it is what was seen of it in quiet; else these stay, and a later look
     /// finds what has been written.
-    pub(crate) fn again(self: &Arc<Self>, quiet: Option<Seen>) -> Result<Arc<Self>, LoadError> {
+    pub(crate) fn from_previous(
+        self: &Arc<Self>,
+        quiet: Option<Seen>,
+    ) -> Result<Arc<Self>, LoadError> {
         let content = file::read(&self.path)?;
         match quiet {
             Some(seen) if content.is(seen) => {
@@ -87,7 +90,7 @@ impl LiveUsers {
     }
 
     /// The file, and the stamp under which it was read.
-    pub(crate) fn known(&self) -> LoadedVersion {
+    pub(crate) fn file_state(&self) -> LoadedVersion {
         LoadedVersion {
             path: self.path.clone(),
             read: self.watched().watch.read(),
@@ -110,9 +113,9 @@ impl LiveUsers {
     }
 
     /// Looks at the file, and reads it when it has changed and then been quiet since the look before.
-    pub fn look(&self) -> Event {
+    pub fn poll(&self) -> Event {
         let mut watched = self.watched();
-        let seen = live_file::look(&self.path);
+        let seen = live_file::poll(&self.path);
         if !watched.watch.is_due(seen) {
             return Event::Unchanged;
         }
@@ -129,7 +132,7 @@ impl LiveUsers {
         let users = Arc::new(content.loaded.users);
         let before = self.users.swap(Arc::clone(&users));
         let problems = new_problems(&watched.problems, &content.loaded.problems);
-        let change = Change::between(&before, &users, problems);
+        let change = Change::diff(&before, &users, problems);
         watched.problems = content.loaded.problems;
         let has_recovered = watched.watch.succeeded(seen);
         if !change.is_nothing() {
@@ -147,7 +150,7 @@ impl LiveUsers {
 }
 
 impl Change {
-    fn between(before: &Users, after: &Users, problems: Vec<Problem>) -> Self {
+    fn diff(before: &Users, after: &Users, problems: Vec<Problem>) -> Self {
         let mut change = Self {
             users: after.len(),
             problems,

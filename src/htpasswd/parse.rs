@@ -54,7 +54,7 @@ pub fn list(bytes: &[u8]) -> Vec<LineInfo> {
     let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut first_lines = HashMap::new();
     let lines = text.split(|&byte| byte == b'\n').enumerate();
-    let speaking = lines.filter(|(_, line)| !is_silent(line));
+    let speaking = lines.filter(|(_, line)| !is_comment_or_blank(line));
     speaking
         .map(|(index, line)| list_line(index + 1, line, &mut first_lines))
         .collect()
@@ -68,7 +68,7 @@ fn list_line<'a>(
     let (name, scheme) = match split_name(line) {
         Err(fault) => (None, Err(ProblemKind::Line(fault))),
         Ok((name, rest)) => match *first_lines.entry(name).or_insert(number) {
-            first if first == number => (Some(name), judge(rest).map(|(_, scheme)| scheme)),
+            first if first == number => (Some(name), classify_hash(rest).map(|(_, scheme)| scheme)),
             first => (Some(name), Err(ProblemKind::Duplicate { first })),
         },
     };
@@ -85,7 +85,7 @@ fn list_line<'a>(
 
 /// The name of a line and what follows the colon; none for a comment, an empty line, and a line without a usable name.
 pub(super) fn entry_of(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let speaking = Some(line).filter(|line| !is_silent(line))?;
+    let speaking = Some(line).filter(|line| !is_comment_or_blank(line))?;
     split_name(speaking).ok()
 }
 
@@ -100,14 +100,14 @@ struct Reader {
 
 impl Reader {
     fn read_line(&mut self, number: usize, line: &[u8]) {
-        if is_silent(line) {
+        if is_comment_or_blank(line) {
             return;
         }
         let (name, rest) = match split_name(line) {
             Ok(parts) => parts,
             Err(fault) => return self.report(number, None, ProblemKind::Line(fault)),
         };
-        if let Some(first) = self.deciding_line(name) {
+        if let Some(first) = self.effective_line(name) {
             return self.report(number, Some(name), ProblemKind::Duplicate { first });
         }
         match self.read_hash(number, name, rest) {
@@ -122,7 +122,7 @@ impl Reader {
     }
 
     fn read_hash(&mut self, line: usize, name: &[u8], rest: &[u8]) -> Result<Entry, ProblemKind> {
-        let (stored, scheme) = judge(rest)?;
+        let (stored, scheme) = classify_hash(rest)?;
         let (field, after) = split_hash(rest);
         let remarks = [
             (name.trim_ascii() != name).then_some(ProblemKind::Untidy(LineWarning::SpaceInName)),
@@ -141,7 +141,7 @@ impl Reader {
         })
     }
 
-    fn deciding_line(&self, name: &[u8]) -> Option<usize> {
+    fn effective_line(&self, name: &[u8]) -> Option<usize> {
         let good = self.entries.get(name).map(|entry| entry.line);
         good.or_else(|| self.disabled.get(name).copied())
     }
@@ -165,12 +165,12 @@ fn has_invisible(name: &[u8]) -> bool {
 }
 
 /// A comment, or blank.
-fn is_silent(line: &[u8]) -> bool {
+fn is_comment_or_blank(line: &[u8]) -> bool {
     matches!(line.first(), Some(b'#' | b'\r')) || line.trim_ascii().is_empty()
 }
 
 /// The hash in what follows the name, and its format.
-fn judge(rest: &[u8]) -> Result<(&[u8], Scheme), ProblemKind> {
+fn classify_hash(rest: &[u8]) -> Result<(&[u8], Scheme), ProblemKind> {
     if rest.contains(&0) {
         return Err(ProblemKind::Line(BadLine::Nul));
     }

@@ -59,7 +59,7 @@ pub fn update(
         return Ok(None);
     };
     let mut new = Beside::create(&target, beside::PRIVATE)?;
-    new.resemble(old.file())?;
+    new.copy_metadata(old.file())?;
     new.write(&edited.bytes)?;
     new.replace()?;
     Ok(Some(edited))
@@ -82,7 +82,7 @@ pub fn update_or_create(
         let target = follow(path)?;
         let mut new = Beside::create(&target, beside::SHARED)?;
         new.write(&edited.bytes)?;
-        if new.appear()? {
+        if new.persist()? {
             return Ok((edited, true));
         }
     }

@@ -66,7 +66,7 @@ fn an_empty_file_lets_nobody_in() {
     for text in ["", "\n", "\r\n", "# nobody\n", "\u{feff}"] {
         let loaded = parse(text.as_bytes());
         assert!(loaded.users.is_empty());
-        assert!(loaded.users.prevailing().is_none());
+        assert!(loaded.users.decoy().is_none());
         assert!(!admits(&loaded, b"", b""));
     }
 }
@@ -230,7 +230,7 @@ fn problems_are_sentences_without_secrets() {
     let debug = format!(
         "{loaded:?} {:?} {:?}",
         loaded.users.find(b"weak"),
-        loaded.users.prevailing()
+        loaded.users.decoy()
     );
     for problem in &loaded.problems {
         let said = problem.to_string();
@@ -292,7 +292,7 @@ fn the_prevailing_scheme_is_the_most_common_then_the_dearest() {
             .enumerate()
             .map(|(n, hash)| format!("u{n}:{hash}\n"));
         let loaded = parse(lines.collect::<String>().as_bytes());
-        let dummy = loaded.users.prevailing().unwrap();
+        let dummy = loaded.users.decoy().unwrap();
         assert_eq!((dummy.scheme(), dummy.line()), (scheme, 0));
         for password in ["", "pw", "password"] {
             assert!(!dummy.verify(&Password::new(password.into())));

@@ -81,7 +81,7 @@ impl ConnectionLimit {
     }
 
     /// Room for one more connection, if there is any.
-    pub(super) fn room_now(&self) -> Option<Capacity> {
+    pub(super) fn try_acquire(&self) -> Option<Capacity> {
         let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
         Some(Capacity { _permit: permit })
     }
@@ -105,7 +105,7 @@ impl ConnectionLimit {
 impl ConnectionPermit {
     /// Counts the connection for `client` from now on. Returns `false`, and leaves the count as it is, if its client
     /// network or the group of that network has too many.
-    pub fn pass_to(&mut self, client: ClientAddr) -> bool {
+    pub fn reassign(&mut self, client: ClientAddr) -> bool {
         let network = client.network();
         let is_passed = self.clients.lock().pass(self.network, network);
         if is_passed {
@@ -181,8 +181,8 @@ mod tests {
         assert!(take("[2001:db8:1::1]:1").await.is_some());
         // A connection that a balancer passes on counts for whom the header names.
         let mut slot = take("192.0.2.1:1").await.unwrap();
-        assert!(!slot.pass_to(client("[2001:db8:0:ffff::1]:1")));
-        assert!(slot.pass_to(client("[2001:db8:1::1]:1")));
+        assert!(!slot.reassign(client("[2001:db8:0:ffff::1]:1")));
+        assert!(slot.reassign(client("[2001:db8:1::1]:1")));
     }
 
     #[tokio::test(start_paused = true)]

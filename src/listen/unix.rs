@@ -56,7 +56,7 @@ impl UnixSocket {
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o660))?;
         let place = Place {
             path: path.to_owned(),
-            identity: identity(&aside)?,
+            identity: inode_id(&aside)?,
             aside: Some(aside),
         };
         Ok(Self {
@@ -100,7 +100,7 @@ impl UnixSocket {
 impl Drop for Place {
     fn drop(&mut self) {
         let path = self.aside.as_ref().unwrap_or(&self.path);
-        if identity(path).is_ok_and(|found| found == self.identity) {
+        if inode_id(path).is_ok_and(|found| found == self.identity) {
             // Who may no longer remove it leaves a file that refuses connections.
             let _ = fs::remove_file(path);
         }
@@ -122,7 +122,7 @@ async fn accept_all(
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn inode_id(path: &Path) -> io::Result<(u64, u64)> {
     let found = fs::symlink_metadata(path)?;
     Ok((found.dev(), found.ino()))
 }

@@ -51,7 +51,7 @@ impl Queue {
         let mut waiting = self.lock();
         if waiting.lines >= QUEUE || waiting.bytes.saturating_add(line.len()) > QUEUE_BYTES {
             drop(waiting);
-            self.lose(1);
+            self.drop_line(1);
             return;
         }
         waiting.lines += 1;
@@ -109,7 +109,7 @@ impl Queue {
     }
 
     /// So many lines are lost.
-    pub(super) fn lose(&self, lines: u64) {
+    pub(super) fn drop_line(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
         self.dropped.fetch_add(lines, Ordering::Relaxed);
     }

@@ -101,7 +101,7 @@ pub struct TransferGuard {
 impl Transfer {
     /// Nothing has moved yet.
     pub fn new(operation: Operation, texts: [&str; 4], began: Instant) -> Self {
-        let [user, client, site, repository] = texts.map(short);
+        let [user, client, site, repository] = texts.map(truncate);
         Self {
             operation,
             user,
@@ -204,7 +204,7 @@ impl ActivityTracker {
     }
 
     /// The `most` that moved most, the oldest first, each with a number of its own; and how many there are in all.
-    pub fn largest(&self, most: usize) -> (Vec<(u64, Arc<Transfer>)>, usize) {
+    pub fn top_n(&self, most: usize) -> (Vec<(u64, Arc<Transfer>)>, usize) {
         let mut all = Vec::new();
         for shard in &self.running {
             let shard = lock(shard);
@@ -243,11 +243,11 @@ impl ActivityTracker {
         }
         let refused = refused();
         let refused = Refused {
-            client: short(&refused.client),
-            user: short(&refused.user),
-            site: short(&refused.site),
-            asked: short(&refused.asked),
-            why: short(&refused.why),
+            client: truncate(&refused.client),
+            user: truncate(&refused.user),
+            site: truncate(&refused.site),
+            asked: truncate(&refused.asked),
+            why: truncate(&refused.why),
             ..refused
         };
         all.push_back((group, refused));
@@ -289,7 +289,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// As much of a text as is shown.
-fn short(text: &str) -> String {
+fn truncate(text: &str) -> String {
     let mut short = text
         .get(..text.floor_char_boundary(LONGEST))
         .unwrap_or_default()
@@ -348,14 +348,14 @@ mod tests {
             board.show(home(), transfer("two")),
         );
         let names = || -> Vec<_> {
-            let (running, _) = board.largest(10);
+            let (running, _) = board.top_n(10);
             running
                 .iter()
                 .map(|(_, one)| one.repository.clone())
                 .collect()
         };
         assert_eq!(names(), ["one", "two"]);
-        let (largest, count) = board.largest(1);
+        let (largest, count) = board.top_n(1);
         assert_eq!((largest.len(), count), (1, 2));
         drop(first);
         assert_eq!(names(), ["two"]);
@@ -372,7 +372,7 @@ mod tests {
         for (number, bytes) in [(1, 7), (3, 9), (4, 8)] {
             running[number].transfer.sent(bytes);
         }
-        let (largest, count) = board.largest(3);
+        let (largest, count) = board.top_n(3);
         let names: Vec<_> = largest
             .iter()
             .map(|(_, one)| one.repository.as_str())

@@ -86,7 +86,7 @@ pub fn write(families: Vec<Family>, form: ExpositionFormat) -> Result<String, fm
     text::encode(&mut text, &registry)?;
     Ok(match form {
         ExpositionFormat::OpenMetrics => text,
-        ExpositionFormat::Prometheus => older(&text),
+        ExpositionFormat::Prometheus => text_0_0_4(&text),
     })
 }
 
@@ -133,7 +133,7 @@ fn encode(sample: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Res
 }
 
 /// A counter is called as its samples are, there are no units, and the end is not marked.
-fn older(text: &str) -> String {
+fn text_0_0_4(text: &str) -> String {
     let counters: Vec<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))

@@ -75,7 +75,7 @@ impl Operation {
         };
         match route.spelling {
             Spelling::Plain => {
-                let action = demanded(&route.resource, method)?;
+                let action = required_actions(&route.resource, method)?;
                 return Self::build(method, route, action, query).map(Parsed::Operation);
             }
             Spelling::EmptySegment if !is_read || is_upload(&route.resource) => {
@@ -86,9 +86,9 @@ impl Operation {
             Spelling::OtherEnd if !is_read => return Err(RegistryError::NotFound),
             Spelling::EmptySegment | Spelling::OtherEnd => {}
         }
-        let action = demanded(&route.resource, &Method::GET)?;
+        let action = required_actions(&route.resource, &Method::GET)?;
         let operation = Self::build(method, route, action, query)?;
-        let location = operation.alias_of(query);
+        let location = operation.canonical_method(query);
         Ok(Parsed::Redirect {
             operation,
             location,
@@ -192,7 +192,7 @@ impl Operation {
     }
 
     /// The query is the client's own: what the registry does not know may still matter to the one that follows.
-    fn alias_of(&self, query: Option<&str>) -> String {
+    fn canonical_method(&self, query: Option<&str>) -> String {
         let mut location = self.resource.path(self.repository());
         if let Some(query) = query.filter(|query| !query.is_empty()) {
             location.push('?');
@@ -221,7 +221,7 @@ fn rules(method: &Method, resource: &Resource) -> Rules {
 }
 
 /// The action behind a method on a resource, or the methods there are.
-fn demanded(resource: &Resource, method: &Method) -> Result<Action, RegistryError> {
+fn required_actions(resource: &Resource, method: &Method) -> Result<Action, RegistryError> {
     let allow = allowed(resource);
     if !allow.split(", ").any(|known| known == method.as_str()) {
         return Err(RegistryError::Method { allow });

@@ -74,7 +74,7 @@ impl Query {
             query.admit(pair, rules)?;
         }
         query.pairs.sort_by_key(|(key, _)| *key);
-        query.settle(rules)
+        query.finish(rules)
     }
 
     fn admit(&mut self, pair: &str, rules: Rules) -> Result<(), RegistryError> {
@@ -101,7 +101,7 @@ impl Query {
     }
 
     /// After this, `from` stands only beside a `mount`, a `tag` only on a push by digest, and all are well formed.
-    fn settle(mut self, rules: Rules) -> Result<Self, RegistryError> {
+    fn finish(mut self, rules: Rules) -> Result<Self, RegistryError> {
         if rules != Rules::StartsUpload {
             self.remove(&[Key::Mount, Key::From, Key::Origin]);
         }

@@ -24,7 +24,7 @@ pub(super) fn look_at_all(all: &[SiteCertificate], now: OffsetDateTime) {
         seen.push(shown);
         if let Some(live) = certificate.live() {
             let sharing = all.iter().filter(|one| Arc::ptr_eq(one.shown(), shown));
-            tell(live, live.look(now), sharing);
+            tell(live, live.poll(now), sharing);
         }
         tell_age(certificate, now);
     }
@@ -46,7 +46,7 @@ fn tell<'a>(
                 "certificate renewed"
             );
             warn(warnings);
-            sharing.for_each(|site| warn(site.uncovered()));
+            sharing.for_each(|site| warn(site.uncovered_hosts()));
         }
         CertEvent::Failed(error) => {
             tracing::error!("{error}; {KEPT}");
@@ -60,9 +60,12 @@ fn tell<'a>(
 fn tell_age(certificate: &SiteCertificate, now: OffsetDateTime) {
     let shown = certificate.shown();
     let (warnings, how) = match certificate.source() {
-        Source::Files(live) => return warn(shown.aging(live.cert(), now)),
-        Source::SelfSigned => (shown.aging(Path::new("self-signed"), now), "does"),
-        Source::Acme(file) => (shown.aging(file, now), "tries"),
+        Source::Files(live) => return warn(shown.take_new_warnings(live.cert(), now)),
+        Source::SelfSigned => (
+            shown.take_new_warnings(Path::new("self-signed"), now),
+            "does",
+        ),
+        Source::Acme(file) => (shown.take_new_warnings(file, now), "tries"),
     };
     for warning in warnings {
         tracing::warn!("{warning}: a reload of the gate {how}");

@@ -28,7 +28,7 @@ pub(super) enum End {
 
 impl Server {
     /// Returns when the gate is to accept no more.
-    pub(super) async fn obey(
+    pub(super) async fn run_commands(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
         underway: &mut BackgroundTasks,

@@ -21,11 +21,11 @@ impl Server {
         self.drainer.begin();
         tokio::select! {
             _ = timeout(limit, self.workers.finished()) => {}
-            () = second_stop(&mut commands) => tracing::info!("told again: ending at once"),
+            () = wait_second_signal(&mut commands) => tracing::info!("told again: ending at once"),
         }
         let cut = self.workers.open();
-        self.drainer.cut();
-        self.workers.cut();
+        self.drainer.force_close();
+        self.workers.abort();
         // What is cut ends at once; a thread that does not is left to the end of the process.
         let _ = timeout(Duration::from_secs(1), self.workers.finished()).await;
         tracing::info!(cut, "stopped");
@@ -38,7 +38,7 @@ impl Server {
 }
 
 /// Returns at the next `Stop`; never when nobody can send one.
-async fn second_stop(commands: &mut mpsc::Receiver<Command>) {
+async fn wait_second_signal(commands: &mut mpsc::Receiver<Command>) {
     loop {
         match commands.recv().await {
             Some(Command::Stop) => return,

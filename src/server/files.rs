@@ -63,7 +63,7 @@ fn look_at_all(gate: &Weak<ServerState>) {
     // The looks may take long, and what they replaced must not live on meanwhile.
     drop((snapshot, gate));
     for live in files {
-        tell(&live, live.look());
+        tell(&live, live.poll());
     }
     certificates::look_at_all(&shown, OffsetDateTime::now_utc());
 }

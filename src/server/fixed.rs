@@ -24,7 +24,7 @@ impl StartupSettings {
     }
 
     /// The keys whose new value a reload does not obey.
-    pub(super) fn changed(&self, config: &Config) -> Vec<&'static str> {
+    pub(super) fn diff(&self, config: &Config) -> Vec<&'static str> {
         let log = &config.log;
         let keys = [
             ("listen.workers", self.workers != config.listen.workers),

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::admin_socket::AdminSocket;
-use super::sockets::{Address, ListenerState, Scheme, Socket, bind_all, wanted};
+use super::sockets::{Address, ListenerState, Scheme, Socket, bind_all, listener_specs};
 use super::workers::Dispatcher;
 use crate::addr::PeerAddr;
 use crate::admin::Admin;
@@ -43,7 +43,13 @@ impl Listeners {
         problems: &mut Problems,
     ) -> Option<Bound> {
         let file = AdminSocket::bind(&listen.admin, problems);
-        let sockets = bind_all(&wanted(listen), &[], listen, &mut inherited, problems)?;
+        let sockets = bind_all(
+            &listener_specs(listen),
+            &[],
+            listen,
+            &mut inherited,
+            problems,
+        )?;
         let file = file?;
         for name in inherited.names() {
             tracing::warn!(socket = %name, "a socket that was passed is named by no listener");
@@ -104,7 +110,7 @@ impl Listeners {
 
     /// Adds what is new and closes what is gone; on any failure everything stays, and is reported.
     pub(super) fn change(&mut self, listen: &Listen, problems: &mut Problems) -> bool {
-        let wanted = wanted(listen);
+        let wanted = listener_specs(listen);
         let have: Vec<_> = self
             .sockets
             .iter()

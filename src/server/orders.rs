@@ -19,7 +19,7 @@ pub(super) async fn run(gate: &ServerState) {
     loop {
         tick.tick().await;
         let acme = gate.snapshot().acme.clone();
-        renewals.turn(acme.as_ref(), OffsetDateTime::now_utc());
+        renewals.tick(acme.as_ref(), OffsetDateTime::now_utc());
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Server;
-use super::supervision::first_words;
+use super::supervision::summary;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config};
 use crate::snapshot::{BuildMode, Snapshot};
@@ -100,7 +100,7 @@ impl Server {
                 );
             }
         }
-        let failure = outcome.as_ref().err().map(first_words);
+        let failure = outcome.as_ref().err().map(summary);
         self.gate.reloads().note(SystemTime::now(), failure);
         let serving = self.serving();
         self.supervision
@@ -114,7 +114,7 @@ impl Server {
             snapshot,
             mut problems,
         } = built;
-        for key in self.fixed.changed(&config) {
+        for key in self.fixed.diff(&config) {
             let what = format!("{key} takes effect at the next start");
             problems.push(Problem::warning(None, what));
         }
@@ -122,7 +122,7 @@ impl Server {
         if !self.listeners.change(&config.listen, &mut problems) {
             return Err(problems);
         }
-        self.gate.take(snapshot, config.h2_memory);
+        self.gate.publish(snapshot, config.h2_memory);
         Ok(problems)
     }
 }

@@ -111,7 +111,7 @@ impl fmt::Display for Address {
     }
 }
 
-pub(super) fn wanted(listen: &Listen) -> Vec<ListenerSpec> {
+pub(super) fn listener_specs(listen: &Listen) -> Vec<ListenerSpec> {
     let all = |scheme, bindings: &[ListenAddr]| -> Vec<ListenerSpec> {
         bindings
             .iter()
@@ -145,7 +145,7 @@ pub(super) fn bind_all(
             Ok(bound) => sockets.extend(bound),
             Err(error) => {
                 complete = false;
-                problems.push(unbound(wanted, &error, own, inherited));
+                problems.push(bind_error(wanted, &error, own, inherited));
             }
         }
     }
@@ -161,7 +161,7 @@ pub(super) fn bind_all(
     Some(sockets)
 }
 
-fn unbound(
+fn bind_error(
     wanted: &ListenerSpec,
     error: &io::Error,
     own: &[ListenerSpec],
@@ -275,7 +275,7 @@ mod tests {
                 binding: ListenAddr::Address(address.parse().unwrap()),
             };
             let error = io::Error::from(errno);
-            let problem = unbound(&wanted, &error, &[], &InheritedSockets::default());
+            let problem = bind_error(&wanted, &error, &[], &InheritedSockets::default());
             problem.remedy.unwrap()
         };
         let cases = [

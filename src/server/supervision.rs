@@ -33,7 +33,7 @@ impl Supervision {
 
     /// READY=1 also after a failed one: the gate serves, with what it had.
     pub(super) fn reload_ended(&self, failure: Option<&Problems>, serving: &str) {
-        let failure = failure.map(first_words);
+        let failure = failure.map(summary);
         match &failure {
             None => self.manager.ready(serving),
             Some(words) => self.manager.ready(&format!(
@@ -61,7 +61,7 @@ impl Supervision {
 }
 
 /// The first error stands for all, with how many there are.
-pub(super) fn first_words(problems: &Problems) -> String {
+pub(super) fn summary(problems: &Problems) -> String {
     let first = problems.errors().next();
     let first = first.map_or_else(String::new, |problem| problems.line(problem));
     format!("{first} ({})", problems.summary())

@@ -19,7 +19,7 @@ pub(super) struct Heartbeat(Arc<AtomicU64>);
 
 impl Heartbeat {
     /// Counts until dropped; needs the worker's runtime.
-    pub(super) async fn beat(self, every: Duration) {
+    pub(super) async fn tick(self, every: Duration) {
         let mut ticks = ticks(every);
         loop {
             ticks.tick().await;

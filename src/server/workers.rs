@@ -84,7 +84,7 @@ impl Workers {
                 .build()?;
             let (mut told, finished) = (cut.subscribe(), finished.clone());
             let pulse = Heartbeat::default();
-            let beating = watchdog.map(|within| pulse.clone().beat(beat_interval(within)));
+            let beating = watchdog.map(|within| pulse.clone().tick(beat_interval(within)));
             std::thread::Builder::new()
                 .name(format!("tidegate-{number}"))
                 .spawn(move || {
@@ -145,7 +145,7 @@ impl Workers {
     }
 
     /// Ends every worker at once, whatever it does.
-    pub(super) fn cut(&self) {
+    pub(super) fn abort(&self) {
         self.cut.send_replace(true);
     }
 }
@@ -198,13 +198,13 @@ impl WorkerContext {
     /// Serves until the gate drains and the last connection is closed.
     async fn run(self, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
         let mut connections = JoinSet::new();
-        let mut draining = Box::pin(self.drain.clone().begins());
+        let mut draining = Box::pin(self.drain.clone().started());
         loop {
             tokio::select! {
                 Some(next) = accepted.recv() => {
                     connections.spawn(self.clone().serve(next));
                 }
-                Some(ended) = connections.join_next() => note(ended),
+                Some(ended) = connections.join_next() => log_accept_error(ended),
                 () = &mut draining => break,
             }
         }
@@ -214,7 +214,7 @@ impl WorkerContext {
             connections.spawn(self.clone().serve(next));
         }
         while let Some(ended) = connections.join_next().await {
-            note(ended);
+            log_accept_error(ended);
         }
     }
 
@@ -235,10 +235,10 @@ impl WorkerContext {
             return;
         };
         if is_balancer {
-            let Some(client) = arrival.introduce(drain.clone()).await else {
+            let Some(client) = arrival.read_proxy_header(drain.clone()).await else {
                 return;
             };
-            if !counted.slot.pass_to(client) {
+            if !counted.slot.reassign(client) {
                 tracing::debug!(%client, "closed: too many connections of this client");
                 return;
             }
@@ -252,7 +252,7 @@ impl WorkerContext {
         };
         match scheme {
             Scheme::Https => {
-                let service = self.over_tls();
+                let service = self.handle_tls();
                 connection::serve_tls(arrival, terms, tls, service).await;
             }
             // What asks for the gate itself never comes here; were it so, it would be redirected.
@@ -264,7 +264,7 @@ impl WorkerContext {
     }
 
     /// Each request is answered by the snapshot that is current when it begins.
-    fn over_tls(self) -> impl connection::Handler {
+    fn handle_tls(self) -> impl connection::Handler {
         move |exchange: IncomingRequest| -> ResponseFuture {
             let (snapshot, number) = (self.gate.snapshot(), self.number);
             Box::pin(async move { Ok(snapshot.service.answer(number, exchange).await) })
@@ -280,7 +280,7 @@ impl WorkerContext {
 }
 
 /// A connection that panicked ends alone; it must not go unnoticed.
-fn note(ended: Result<(), tokio::task::JoinError>) {
+fn log_accept_error(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {

@@ -9,7 +9,7 @@ use crate::body::Body;
 use crate::refusal::Rejection;
 
 /// What a route without an upstream says to everyone.
-pub(super) fn respond(status: StatusCode) -> Result<Response<Body>, Rejection> {
+pub(super) fn static_response(status: StatusCode) -> Result<Response<Body>, Rejection> {
     if status.is_client_error() || status.is_server_error() {
         return Err(Rejection::Closed(status));
     }

@@ -42,7 +42,7 @@ pub(super) async fn answer(
     if size == 0 {
         return Ok(page(&[], None));
     }
-    let shows = |name: &str| listing.shows(name) && is_here(name);
+    let shows = |name: &str| listing.is_visible(name) && is_here(name);
     let place = listing.operation().last().filter(|last| !last.is_empty());
     let (last, after) = match place {
         Some(last) if !shows(last) => (None, Some(last)),
@@ -153,7 +153,7 @@ impl CatalogWalk<'_> {
 
     /// Of the client's fields only its name goes along: a condition or a coding would change the answer.
     async fn ask(&self) -> Result<Response<Body>, Rejection> {
-        let permit = self.listing.page(self.size, self.last.as_deref());
+        let permit = self.listing.catalog_page(self.size, self.last.as_deref());
         let (mut parts, ()) = Request::new(()).into_parts();
         if let Some(agent) = self.agent {
             parts.headers.insert(header::USER_AGENT, agent.clone());

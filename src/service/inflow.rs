@@ -47,9 +47,9 @@ impl Service {
 struct RequestBodyCounter(ByteCounter);
 
 impl Observer for RequestBodyCounter {
-    fn moved(&mut self, bytes: usize) {
+    fn on_data(&mut self, bytes: usize) {
         self.0.received(bytes);
     }
 
-    fn ended(self: Box<Self>, _bytes: u64, _end: BodyEnd<'_>) {}
+    fn on_end(self: Box<Self>, _bytes: u64, _end: BodyEnd<'_>) {}
 }

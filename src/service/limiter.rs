@@ -34,7 +34,7 @@ impl Default for ConcurrencyLimits {
 
 impl ConcurrencyLimits {
     /// For one walk through the list.
-    pub(super) fn walk(
+    pub(super) fn acquire_catalog(
         &self,
         identity: &Identity,
         client: ClientAddr,
@@ -48,7 +48,10 @@ impl ConcurrencyLimits {
     }
 
     /// For one form.
-    pub(super) fn form(&self, client: ClientAddr) -> Result<ConcurrencyPermit, Rejection> {
+    pub(super) fn acquire_token_form(
+        &self,
+        client: ClientAddr,
+    ) -> Result<ConcurrencyPermit, Rejection> {
         self.forms.enter(client.network())
     }
 }

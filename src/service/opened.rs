@@ -59,7 +59,7 @@ impl RequestScope {
     ) -> Response<Body> {
         let why = refusal.in_words(&self.manner);
         self.record.refused(why, refusal.reason(), board);
-        if refusal.blames_upstream() {
+        if refusal.is_upstream_fault() {
             let cause = std::error::Error::source(refusal).map(ToString::to_string);
             tracing::warn!(error = %refusal, cause, "the upstream gave no answer");
         }
@@ -81,7 +81,7 @@ impl RequestScope {
             set_api_version(response.headers_mut());
         }
         if let Some(sharing) = self.sharing.take() {
-            sharing.mark(response.headers_mut());
+            sharing.apply(response.headers_mut());
         }
         self.record.status(response.status());
         response.map(|body| body.observed(self.record))

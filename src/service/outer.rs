@@ -20,7 +20,7 @@ pub(super) fn challenge(
 
 /// The configured `external_url`, or else the origin that the client addressed, without the colon of an empty port: a URL is
 /// the same without it (RFC 3986 section 6.2.3), and not every client takes it with one.
-pub(super) fn outer_origin<'a>(
+pub(super) fn external_origin<'a>(
     site: &'a Site,
     target: &'a Target,
     scheme: &'a str,
@@ -32,5 +32,5 @@ pub(super) fn outer_origin<'a>(
     };
     site.external
         .as_ref()
-        .map_or(as_addressed, Origin::as_outer)
+        .map_or(as_addressed, Origin::to_external)
 }

@@ -28,7 +28,7 @@ impl Service {
         let mut opened = RequestScope::new(self, &connection, asker.client, &received, &parts);
         let result = match self.key_authorization(&parts).await {
             Some(answer) => Ok(key_authorization(answer)),
-            None => self.send_on(&parts, asker.scheme, &mut opened),
+            None => self.redirect_to_https(&parts, asker.scheme, &mut opened),
         };
         let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal, &self.board));
         opened.close(response)
@@ -44,7 +44,7 @@ impl Service {
         challenges.of_token(token).await
     }
 
-    fn send_on(
+    fn redirect_to_https(
         &self,
         parts: &http::request::Parts,
         scheme: &str,
@@ -60,7 +60,10 @@ impl Service {
             Some(origin) => origin.authority.clone(),
             None => self.https_authority(target.host()),
         };
-        let location = format!("https://{authority}{}", super::wanted::as_sent(&target));
+        let location = format!(
+            "https://{authority}{}",
+            super::wanted::effective_operation(&target)
+        );
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
         let headers = response.headers_mut();

@@ -85,7 +85,7 @@ pub(super) async fn answer(
         }
         Method::POST => {
             check_expectation(&parts.headers)?;
-            let entered = limiters.form(client)?;
+            let entered = limiters.acquire_token_form(client)?;
             let form = parse(&read(body).await?)?;
             drop(entered);
             let scope = form.scope();

@@ -17,11 +17,11 @@ pub(super) fn check(
     connection: &ConnectionInfo,
     now: UnixTime,
 ) -> Result<(), Rejection> {
-    if !sites.are_divided() {
+    if !sites.requires_trust_check() {
         return Ok(());
     }
     let tls = connection.tls.as_ref();
-    let greeting = sites.greeting(tls.and_then(|tls| tls.sni.as_deref()));
+    let greeting = sites.site_for_sni(tls.and_then(|tls| tls.sni.as_deref()));
     let is_same = greeting.is_some_and(|greeting| greeting.trust == site.trust);
     let shown = tls.and_then(|tls| tls.certificate.as_deref());
     let admits = |trust: &crate::tls::trust::ClientCa| trust.admits(shown, now);

@@ -36,7 +36,7 @@ impl Wanted {
 }
 
 /// Reads it from the request line; judges nothing.
-pub(super) fn wanted(
+pub(super) fn classify(
     site: &Site,
     route: &Route,
     parts: &request::Parts,
@@ -46,10 +46,12 @@ pub(super) fn wanted(
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Rejection::Method);
         }
-        return Ok(Wanted::Forward(RequestedAccess::Path(as_sent(target))));
+        return Ok(Wanted::Forward(RequestedAccess::Path(effective_operation(
+            target,
+        ))));
     }
     match Operation::parse(&parts.method, target.raw_path(), target.query())? {
-        Parsed::Operation(operation) => Ok(Wanted::Forward(confine(operation, site, route))),
+        Parsed::Operation(operation) => Ok(Wanted::Forward(restrict_mount(operation, site, route))),
         Parsed::Redirect {
             operation,
             location,
@@ -65,12 +67,12 @@ pub(super) fn wanted(
 /// conditions, which this request has not met: a plain upload starts instead, as the specification asks
 /// of a registry that cannot mount. Without a source the registry chooses one, so it must not be asked
 /// where some of its repositories lie under another route. So must the list of all of them not be given as it is.
-fn confine(operation: Operation, site: &Site, route: &Route) -> RequestedAccess {
+fn restrict_mount(operation: Operation, site: &Site, route: &Route) -> RequestedAccess {
     if operation.action() == Action::Catalog && !site.lists_all(route) {
         return RequestedAccess::SharedList(operation);
     }
     let is_ours = operation.mount().is_none_or(|mount| match mount.from {
-        Some(source) => site.holds_blob(route, source, mount.digest),
+        Some(source) => site.can_contain_blob(route, source, mount.digest),
         None => site.lists_all(route),
     });
     RequestedAccess::Operation(if is_ours {
@@ -81,7 +83,7 @@ fn confine(operation: Operation, site: &Site, route: &Route) -> RequestedAccess 
 }
 
 /// Path and query, byte for byte.
-pub(super) fn as_sent(target: &Target) -> String {
+pub(super) fn effective_operation(target: &Target) -> String {
     match target.query() {
         Some(query) => format!("{}?{query}", target.raw_path()),
         None => target.raw_path().to_owned(),
@@ -95,7 +97,7 @@ pub(super) enum Authorized {
 }
 
 /// Judges what is wanted; what is wrong with it is told to those who may ask here.
-pub(super) fn permitted(
+pub(super) fn authorize(
     access: &Access,
     identity: &Identity,
     wanted: Result<Wanted, Rejection>,

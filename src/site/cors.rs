@@ -81,7 +81,7 @@ impl CorsResponse {
     }
 
     /// Marks an answer as one that the page may read. Where an origin is named, the gate's word is the only one.
-    pub fn mark(self, headers: &mut HeaderMap) {
+    pub fn apply(self, headers: &mut HeaderMap) {
         headers.append(header::VARY, header::ORIGIN.into());
         let Some(origin) = self.origin else { return };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

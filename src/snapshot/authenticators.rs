@@ -42,8 +42,8 @@ impl SnapshotBuilder<'_> {
                 let tokens = TokenIssuer::new(keys, site, &route.path, *lifetime);
                 Some(basic?.with_tokens(tokens))
             }
-            Auth::LeftToUpstream => Some(Authenticator::left_to_upstream()),
-            Auth::Open => Some(Authenticator::open()),
+            Auth::LeftToUpstream => Some(Authenticator::passthrough()),
+            Auth::Open => Some(Authenticator::anonymous()),
         }
     }
 

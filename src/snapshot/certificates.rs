@@ -93,7 +93,7 @@ impl SiteCertificate {
     }
 
     /// A warning for each host of the site that the certificate in its files does not cover.
-    pub fn uncovered(&self) -> Vec<Warning> {
+    pub fn uncovered_hosts(&self) -> Vec<Warning> {
         let of_files = |live: &Arc<ReloadingCert>| {
             let pair = self.shown.current()?;
             Some(pair.uncovered(live.cert(), &self.hosts))
@@ -169,7 +169,7 @@ impl SnapshotBuilder<'_> {
                 Certificate::Files { cert, key } => {
                     if let Some(live) = self.shared(cert, key, &all, problems) {
                         let certificate = one(Arc::clone(live.shown()), Source::Files(live));
-                        for warning in certificate.uncovered() {
+                        for warning in certificate.uncovered_hosts() {
                             problems.push(Problem::warning(cert.place, warning.to_string()));
                         }
                         all.push(certificate);
@@ -206,7 +206,7 @@ impl SnapshotBuilder<'_> {
         site: &config::Site,
         notes: &mut Vec<String>,
     ) -> Result<Arc<CertSlot>, String> {
-        notes.extend(self.docker_lines(authority, &site.hosts));
+        notes.extend(self.docker_trust_hint(authority, &site.hosts));
         let issued = authority.issue(&site.hosts, self.now);
         let pair = issued.map_err(|error| error.to_string())?;
         Ok(CertSlot::new(pair, self.now))
@@ -232,7 +232,7 @@ impl SnapshotBuilder<'_> {
     ) -> Option<Arc<ReloadingCert>> {
         let old = self.old.map_or(&[][..], Snapshot::certificates);
         let loaded = match find(old, cert, key) {
-            Some(old) => match old.again(&self.quiet, self.now) {
+            Some(old) => match old.from_previous(&self.quiet, self.now) {
                 Ok(Reuse::Busy) => {
                     problems.push(busy(cert));
                     return Some(old);
@@ -259,7 +259,7 @@ impl SnapshotBuilder<'_> {
     }
 
     /// What to type so that docker on this machine trusts the gate.
-    fn docker_lines(&self, authority: &LocalCa, hosts: &[String]) -> Vec<String> {
+    fn docker_trust_hint(&self, authority: &LocalCa, hosts: &[String]) -> Vec<String> {
         let Some(path) = authority.path() else {
             return Vec::new();
         };

@@ -132,7 +132,7 @@ impl AccessQuery {
             return no("no network is enough there without a password");
         }
         let (verdict, mut words) = self.of_route(written, &route.access, file);
-        if verdict == Some(true) && !written.admission.lets_in_everyone() {
+        if verdict == Some(true) && !written.admission.allows_all() {
             words.push_str("; from a network that is let in there");
         }
         (verdict, words)
@@ -207,7 +207,7 @@ impl AccessQuery {
                 .map(|grant| grant.line)
                 .collect(),
             _ => grants
-                .that_allow(who, self.action, &self.repository)
+                .matching(who, self.action, &self.repository)
                 .map(|grant| grant.line)
                 .collect(),
         };

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 pub use super::names::Name;
 pub use super::warning::Warning;
 
-use super::chain::{Certificate, Chain, arrange};
+use super::chain::{Certificate, Chain, order_chain};
 use super::pem::{self, PemFile};
 use super::warning::{self, Validity};
 
@@ -73,10 +73,11 @@ pub fn load(
         kind: kind.unwrap_or_default(),
     })?;
     let public_key = signer.public_key();
-    let chain = arrange(certificates, public_key.as_deref()).ok_or_else(|| Error::Mismatch {
-        key: key.into(),
-        cert: cert.into(),
-    })?;
+    let chain =
+        order_chain(certificates, public_key.as_deref()).ok_or_else(|| Error::Mismatch {
+            key: key.into(),
+            cert: cert.into(),
+        })?;
     let mut warnings = warning::judge(cert, &chain, now);
     warnings.extend(warning::exposed(key, mode));
     Ok((CertifiedPair::new(chain, signer), warnings))

@@ -103,7 +103,7 @@ pub(super) struct Chain {
 }
 
 /// Puts the certificate that has this public key first, and the rest in order; `None` when no certificate has it.
-pub(super) fn arrange(mut file: Vec<Certificate>, public_key: Option<&[u8]>) -> Option<Chain> {
+pub(super) fn order_chain(mut file: Vec<Certificate>, public_key: Option<&[u8]>) -> Option<Chain> {
     let is_leaf = |c: &Certificate| public_key.is_none_or(|key| c.public_key == key);
     let position = file.iter().position(is_leaf)?;
     let mut was_in_order = position == 0;

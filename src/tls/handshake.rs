@@ -97,14 +97,14 @@ where
     let sni = hello.client_hello().server_name().map(str::to_owned);
     // The stream reads it again; it is not kept while the client is waited for.
     drop(hello);
-    let shaken = shake_hands(io, incoming, config).await;
+    let shaken = handshake(io, incoming, config).await;
     let stream = shaken.map_err(|error| error.for_name(sni.as_deref()))?;
-    let info = TlsInfo::new(stream.agreed(), sni, chosen.trust.as_ref());
+    let info = TlsInfo::new(stream.negotiated(), sni, chosen.trust.as_ref());
     Ok(Accepted { stream, info })
 }
 
 /// The whole handshake again from its first byte, which the acceptor read only to know the name.
-async fn shake_hands<IO>(
+async fn handshake<IO>(
     io: IO,
     incoming: CiphertextIn,
     config: Arc<ServerConfig>,
@@ -114,7 +114,7 @@ where
 {
     let mut stream = Stream::new(io, incoming, config).map_err(HandshakeError::failed)?;
     let done = poll_fn(|cx| stream.poll_handshake(cx)).await;
-    done.map(|()| stream).map_err(sort)
+    done.map(|()| stream).map_err(classify_error)
 }
 
 /// The handshake is the answer: nothing is said over the stream (RFC 8737, section 3).
@@ -122,7 +122,7 @@ async fn answer<IO>(io: IO, incoming: CiphertextIn, config: Arc<ServerConfig>) -
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    match shake_hands(io, incoming, config).await {
+    match handshake(io, incoming, config).await {
         Ok(mut stream) => {
             // Who has what it wanted may be gone.
             let _ = stream.shutdown().await;
@@ -191,7 +191,7 @@ where
     let mut seen = 0;
     loop {
         let read = poll_fn(|cx| incoming.poll_fill(io, cx));
-        if read.await.map_err(sort)? == 0 {
+        if read.await.map_err(classify_error)? == 0 {
             return Err(HandshakeError::Closed);
         }
         let bytes = incoming.bytes();
@@ -202,7 +202,7 @@ where
         let mut fresh = bytes.get(seen..).unwrap_or_default();
         seen = bytes.len();
         while !fresh.is_empty() {
-            acceptor.read_tls(&mut fresh).map_err(sort)?;
+            acceptor.read_tls(&mut fresh).map_err(classify_error)?;
             match acceptor.accept() {
                 Ok(Some(accepted)) => return Ok(Some(accepted)),
                 Ok(None) => {}
@@ -252,7 +252,7 @@ async fn reject<IO: AsyncWrite + Unpin>(
 }
 
 /// tokio-rustls wraps what rustls says; a peer that went away is no fault worth a log line.
-fn sort<IO>(error: io::Error) -> HandshakeError<IO> {
+fn classify_error<IO>(error: io::Error) -> HandshakeError<IO> {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let left = [
         BrokenPipe,

@@ -72,7 +72,11 @@ impl ReloadingCert {
     ///
     /// # Errors
     /// As [`load`](Self::load), and only when nobody is writing.
-    pub(crate) fn again(&self, quiet: &StableFiles, now: OffsetDateTime) -> Result<Reuse, Error> {
+    pub(crate) fn from_previous(
+        &self,
+        quiet: &StableFiles,
+        now: OffsetDateTime,
+    ) -> Result<Reuse, Error> {
         let loaded = certs::load(&self.cert, &self.key, now);
         let seen = self.see();
         let known = (quiet.seen(&self.cert), quiet.seen(&self.key));
@@ -105,7 +109,7 @@ impl ReloadingCert {
     }
 
     /// Both files, and the stamps under which they were read.
-    pub(crate) fn known(&self) -> [LoadedVersion; 2] {
+    pub(crate) fn file_state(&self) -> [LoadedVersion; 2] {
         let read = self.watched().read();
         let known = |path: &Path, read| LoadedVersion {
             path: path.to_owned(),
@@ -118,7 +122,7 @@ impl ReloadingCert {
     }
 
     /// Looks at the files, and reads them when one has changed and both have then been quiet since the look before.
-    pub fn look(&self, now: OffsetDateTime) -> CertEvent {
+    pub fn poll(&self, now: OffsetDateTime) -> CertEvent {
         let mut watch = self.watched();
         let seen = self.see();
         if !watch.is_due(seen) {
@@ -135,8 +139,8 @@ impl ReloadingCert {
             Err(_) => return CertEvent::Unchanged,
         };
         let has_recovered = watch.succeeded(seen);
-        if !self.shown.is(&pair) {
-            self.shown.show(pair, now);
+        if !self.shown.holds(&pair) {
+            self.shown.replace(pair, now);
             return CertEvent::Renewed(warnings);
         }
         if has_recovered {
@@ -146,7 +150,7 @@ impl ReloadingCert {
     }
 
     fn see(&self) -> PairWatch {
-        (live_file::look(&self.cert), live_file::look(&self.key))
+        (live_file::poll(&self.cert), live_file::poll(&self.key))
     }
 
     fn watched(&self) -> MutexGuard<'_, ChangeDetector<PairWatch>> {

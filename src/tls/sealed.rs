@@ -130,7 +130,7 @@ impl CiphertextOut {
             let mut larger = if waiting.len().saturating_add(wanted) <= SMALL {
                 Buffer::small()
             } else {
-                Buffer::sealed()
+                Buffer::tls_record()
             };
             larger.append(waiting);
             self.sent = 0;

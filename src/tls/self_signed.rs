@@ -16,7 +16,7 @@ use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use super::certs::{self, CertifiedPair};
-use super::chain::{Certificate, arrange};
+use super::chain::{Certificate, order_chain};
 use super::names::{normal, read_literal};
 
 mod files;
@@ -151,7 +151,7 @@ impl LocalCa {
         let failed = || Error::Issue(rcgen::Error::CouldNotParseKeyPair);
         let signer = any_supported_type(&private).map_err(|_| failed())?;
         let leaf = Certificate::read(signed.der().clone()).ok_or_else(failed)?;
-        let chain = arrange(vec![leaf], signer.public_key().as_deref()).ok_or_else(failed)?;
+        let chain = order_chain(vec![leaf], signer.public_key().as_deref()).ok_or_else(failed)?;
         Ok(CertifiedPair::new(chain, signer))
     }
 
@@ -167,7 +167,7 @@ impl LocalCa {
 
     fn leaf_params(&self, names: Vec<SanType>, now: OffsetDateTime) -> CertificateParams {
         let mut params = CertificateParams::default();
-        params.distinguished_name = titled("tidegate self-signed".into());
+        params.distinguished_name = with_common_name("tidegate self-signed".into());
         params.subject_alt_names = names;
         params.not_before = now - BACKDATED;
         params.not_after = (now + LEAF_LIFE).min(self.not_after);
@@ -190,7 +190,7 @@ fn authority_params(pair: &KeyPair, now: OffsetDateTime) -> CertificateParams {
         .take(4)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    params.distinguished_name = titled(format!("tidegate CA {mark}"));
+    params.distinguished_name = with_common_name(format!("tidegate CA {mark}"));
     params.not_before = now - BACKDATED;
     params.not_after = now + AUTHORITY_LIFE;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -198,7 +198,7 @@ fn authority_params(pair: &KeyPair, now: OffsetDateTime) -> CertificateParams {
     params
 }
 
-fn titled(common_name: String) -> DistinguishedName {
+fn with_common_name(common_name: String) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name

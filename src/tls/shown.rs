@@ -52,7 +52,7 @@ impl CertSlot {
     }
 
     /// Whether this very chain is shown.
-    pub(crate) fn is(&self, pair: &CertifiedPair) -> bool {
+    pub(crate) fn holds(&self, pair: &CertifiedPair) -> bool {
         let shown = self.pair.load();
         shown
             .as_ref()
@@ -60,7 +60,7 @@ impl CertSlot {
     }
 
     /// Shows this one from the next handshake on; the caller tells about its age.
-    pub fn show(&self, pair: CertifiedPair, now: OffsetDateTime) {
+    pub fn replace(&self, pair: CertifiedPair, now: OffsetDateTime) {
         let ages = ages(&pair, now);
         self.pair.store(Some(Arc::new(pair)));
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = ages;
@@ -83,7 +83,7 @@ impl CertSlot {
 
     /// What there is to tell of the certificates' age that has not been told: once as the end comes near, once more
     /// shortly before it, and once when it is there. `path` is the certificate's.
-    pub fn aging(&self, path: &Path, now: OffsetDateTime) -> Vec<Warning> {
+    pub fn take_new_warnings(&self, path: &Path, now: OffsetDateTime) -> Vec<Warning> {
         let Some(pair) = self.current() else {
             return Vec::new();
         };

@@ -72,7 +72,7 @@ impl<IO> Stream<IO> {
     }
 
     /// What was agreed.
-    pub(super) fn agreed(&self) -> &CommonState {
+    pub(super) fn negotiated(&self) -> &CommonState {
         &self.tls
     }
 
@@ -142,7 +142,7 @@ impl<IO> Stream<IO> {
 
     /// Does what needs rustls' permission to send. Records that came are not opened for it; only of a message that came in
     /// part are they shown again, since rustls knows where in them it is.
-    fn say<T>(
+    fn write<T>(
         &mut self,
         what: impl FnOnce(&mut Traffic<'_>, &mut CiphertextOut) -> io::Result<T>,
     ) -> io::Result<T> {

@@ -120,12 +120,12 @@ impl ClientCa {
         let Some(shown) = shown else {
             return self.0.demand == ClientAuthMode::Optional;
         };
-        let is_same = self.has_authorities_of(&shown.trust) && now.as_secs() <= shown.not_after;
+        let is_same = self.same_roots(&shown.trust) && now.as_secs() <= shown.not_after;
         is_same || self.verifies(&shown.chain, now)
     }
 
     /// `required` after `optional` asks nothing more of a certificate that is there.
-    fn has_authorities_of(&self, other: &Self) -> bool {
+    fn same_roots(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.authorities == other.0.authorities
     }
 
@@ -144,7 +144,7 @@ impl ClientCa {
 
 impl PartialEq for ClientCa {
     fn eq(&self, other: &Self) -> bool {
-        self.0.demand == other.0.demand && self.has_authorities_of(other)
+        self.0.demand == other.0.demand && self.same_roots(other)
     }
 }
 

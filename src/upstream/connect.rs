@@ -43,8 +43,10 @@ impl Endpoint {
     /// socket has no authority; `localhost` is what servers behind one expect.
     pub fn authority(&self) -> String {
         match self {
-            Self::Tcp { host, port } | Self::Tls { host, port } if bare(host).contains(':') => {
-                format!("[{}]:{port}", bare(host))
+            Self::Tcp { host, port } | Self::Tls { host, port }
+                if strip_brackets(host).contains(':') =>
+            {
+                format!("[{}]:{port}", strip_brackets(host))
             }
             Self::Tcp { host, port } | Self::Tls { host, port } => format!("{host}:{port}"),
             Self::Unix(_) => "localhost".to_owned(),
@@ -52,10 +54,10 @@ impl Endpoint {
     }
 
     /// True when the address behind it may change.
-    pub(super) fn is_named(&self) -> bool {
+    pub(super) fn is_dns_name(&self) -> bool {
         match self {
             Self::Tcp { host, .. } | Self::Tls { host, .. } => {
-                bare(host).parse::<std::net::IpAddr>().is_err()
+                strip_brackets(host).parse::<std::net::IpAddr>().is_err()
             }
             Self::Unix(_) => false,
         }
@@ -83,7 +85,7 @@ pub(super) async fn open(
     let socket = match timeout(within, connect(endpoint, settings)).await {
         Ok(connected) => connected.map_err(|error| match error {
             Error::Connect(cause) if is_exhausted(&cause) => Error::Exhausted(cause),
-            Error::Connect(cause) => Error::Connect(at(endpoint, cause)),
+            Error::Connect(cause) => Error::Connect(with_endpoint(endpoint, cause)),
             other => other,
         })?,
         Err(_) => return Err(Error::ConnectTimeout(within)),
@@ -107,14 +109,14 @@ async fn connect(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<Soc
             connected.map(Socket::Unix).map_err(Error::Connect)
         }
         Endpoint::Tcp { host, port } => {
-            let dialled = dial(bare(host), *port, within).await;
+            let dialled = connect_tcp(strip_brackets(host), *port, within).await;
             dialled.map(Socket::Tcp).map_err(Error::Connect)
         }
         Endpoint::Tls { host, port } => {
-            let stream = dial(bare(host), *port, within).await;
+            let stream = connect_tcp(strip_brackets(host), *port, within).await;
             let stream = stream.map_err(Error::Connect)?;
             let trust = settings.trust.as_ref();
-            let secured = ServerRoots::secure(trust, bare(host), stream).await;
+            let secured = ServerRoots::connect_tls(trust, strip_brackets(host), stream).await;
             secured
                 .map(|stream| Socket::Tls(Box::new(stream)))
                 .map_err(Error::Tls)
@@ -122,7 +124,7 @@ async fn connect(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<Soc
     }
 }
 
-async fn dial(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
+async fn connect_tcp(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     let addresses = resolve(host, port).await?;
     dial_any(&addresses, within).await
 }
@@ -164,7 +166,7 @@ struct ConnectFailure {
 }
 
 /// Adds the endpoint to the text of a failed connect. The kind says whose fault the failure is: see `is_local`.
-fn at(endpoint: &Endpoint, cause: io::Error) -> io::Error {
+fn with_endpoint(endpoint: &Endpoint, cause: io::Error) -> io::Error {
     let kind = if is_local(&cause) {
         io::ErrorKind::ResourceBusy
     } else {
@@ -190,7 +192,7 @@ fn is_local(cause: &io::Error) -> bool {
     })
 }
 
-fn bare(host: &str) -> &str {
+fn strip_brackets(host: &str) -> &str {
     host.strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host)
@@ -236,9 +238,9 @@ mod tests {
             host: host.to_owned(),
             port: 1,
         };
-        assert!(tcp("registry.internal").is_named());
+        assert!(tcp("registry.internal").is_dns_name());
         for literal in ["127.0.0.1", "::1", "[::1]"] {
-            assert!(!tcp(literal).is_named(), "{literal}");
+            assert!(!tcp(literal).is_dns_name(), "{literal}");
         }
     }
 }

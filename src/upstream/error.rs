@@ -55,12 +55,12 @@ impl Error {
     }
 
     /// True for what a restart looks like.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         self.is_unsent() && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
     }
 
     /// With its cause.
-    pub(super) fn in_full(&self) -> String {
+    pub(super) fn with_source(&self) -> String {
         match std::error::Error::source(self) {
             Some(cause) => format!("{self}: {cause}"),
             None => self.to_string(),

@@ -128,7 +128,7 @@ impl Health {
             self.next_check.fetch_min(now + millis(SOON), Relaxed);
         }
         if self.refused.fetch_add(1, Relaxed) >= TOLERATED {
-            self.put_down(now, cause);
+            self.mark_down(now, cause);
         }
     }
 
@@ -142,13 +142,13 @@ impl Health {
                 self.refused.store(0, Relaxed);
                 self.unanswered.store(0, Relaxed);
                 self.next_check.store(now + millis(INTERVAL), Relaxed);
-                self.bring_back(now);
+                self.mark_up(now);
             }
             Err(cause) => {
                 let before = self.unanswered.fetch_add(1, Relaxed);
                 self.next_check.store(now + millis(pause(before)), Relaxed);
                 if before >= TOLERATED || !was_known {
-                    self.put_down(now, &cause);
+                    self.mark_down(now, &cause);
                 }
             }
         }
@@ -156,7 +156,7 @@ impl Health {
 
     /// Claims the next check when it is due. `always` is false for an endpoint that no other one could stand in for: while
     /// it seems well it is checked only after a pause in its traffic.
-    pub(super) fn claim_check(&self, now: Instant, always: bool) -> bool {
+    pub(super) fn try_start_check(&self, now: Instant, always: bool) -> bool {
         let now = self.clock(now);
         let seems_well = self.is_known.load(Relaxed) && self.is_up() && !self.is_failing();
         let mut due = self.next_check.load(Relaxed);
@@ -184,7 +184,7 @@ impl Health {
 
     /// Whether one of the requests that wait for the endpoint may try it now: one at a time while it fails, so that many
     /// that wait make no storm, and all of them when it is back.
-    pub(super) fn take_turn(&self, now: Instant) -> bool {
+    pub(super) fn try_acquire_retry(&self, now: Instant) -> bool {
         if self.failing_since.load(Relaxed) == 0 {
             return true;
         }
@@ -198,7 +198,7 @@ impl Health {
                 .is_ok()
     }
 
-    fn put_down(&self, now: u64, cause: &dyn fmt::Display) {
+    fn mark_down(&self, now: u64, cause: &dyn fmt::Display) {
         if !self.is_down.swap(true, Relaxed) {
             self.down_since.store(now, Relaxed);
             let cause = cause.to_string();
@@ -210,7 +210,7 @@ impl Health {
         }
     }
 
-    fn bring_back(&self, now: u64) {
+    fn mark_up(&self, now: u64) {
         if self.is_down.swap(false, Relaxed) {
             *self.outage() = None;
             let down = now.saturating_sub(self.down_since.load(Relaxed));
@@ -302,16 +302,16 @@ mod tests {
     #[test]
     fn checks_come_at_once_then_rarely_then_soon_then_ever_more_rarely() {
         let (health, mut now) = health();
-        assert!(health.claim_check(now, true));
-        assert!(!health.claim_check(now, true), "one at a time");
+        assert!(health.try_start_check(now, true));
+        assert!(!health.try_start_check(now, true), "one at a time");
         health.end_check();
         health.checked(now, Ok(()));
-        assert!(!health.claim_check(now + INTERVAL - SECOND, true));
+        assert!(!health.try_start_check(now + INTERVAL - SECOND, true));
         now += INTERVAL;
         let mut waited = Vec::new();
         for _ in 0..12 {
             let from = now;
-            while !health.claim_check(now, true) {
+            while !health.try_start_check(now, true) {
                 now += Duration::from_millis(10);
             }
             waited.push((now - from).as_millis());
@@ -330,12 +330,12 @@ mod tests {
     fn one_that_is_alone_is_checked_at_start_while_it_fails_and_when_no_request_tells() {
         let (health, start) = health();
         let check = |now, outcome: Result<(), &str>| {
-            assert!(health.claim_check(now, false), "it is due");
+            assert!(health.try_start_check(now, false), "it is due");
             health.checked(now, outcome.map_err(str::to_owned));
             health.end_check();
         };
         let claims = |now| {
-            let claims = health.claim_check(now, false);
+            let claims = health.try_start_check(now, false);
             health.end_check();
             claims
         };
@@ -395,14 +395,14 @@ mod tests {
     #[test]
     fn those_who_wait_try_one_at_a_time() {
         let (health, now) = health();
-        assert!(health.take_turn(now) && health.take_turn(now));
+        assert!(health.try_acquire_retry(now) && health.try_acquire_retry(now));
         health.refused(now, &"no");
         assert_eq!(health.failing_since(), Some(now + Duration::from_millis(1)));
-        assert!(health.take_turn(now));
-        assert!(!health.take_turn(now));
-        assert!(health.take_turn(now + STEP));
+        assert!(health.try_acquire_retry(now));
+        assert!(!health.try_acquire_retry(now));
+        assert!(health.try_acquire_retry(now + STEP));
         health.connected(now);
         assert_eq!(health.failing_since(), None);
-        assert!(health.take_turn(now) && health.take_turn(now));
+        assert!(health.try_acquire_retry(now) && health.try_acquire_retry(now));
     }
 }

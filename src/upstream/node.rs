@@ -61,7 +61,7 @@ impl EndpointNode {
         let name = endpoint.to_string();
         Self {
             seed: balance::hash(&name),
-            is_named: endpoint.is_named(),
+            is_named: endpoint.is_dns_name(),
             pool: Pool::new(&settings, workers),
             health: health.unwrap_or_else(|| Arc::new(Health::new(name, Instant::now()))),
             endpoint,
@@ -144,7 +144,7 @@ impl EndpointNode {
             }
             Err(error) => {
                 if error.is_unsent() {
-                    self.health.refused(Instant::now(), &error.in_full());
+                    self.health.refused(Instant::now(), &error.with_source());
                 }
                 Err(error)
             }
@@ -153,16 +153,16 @@ impl EndpointNode {
 
     /// Keeps a connection for the next request, unless it is to be made anew: a name may lead elsewhere by now, and a
     /// connection that is always busy would never find out.
-    fn keep(&self, worker: usize, connection: Connection<Stream>, now: Instant) {
+    fn recycle(&self, worker: usize, connection: Connection<Stream>, now: Instant) {
         let age = now.saturating_duration_since(connection.io().opened());
         if !self.is_named || age < RESOLVED_ANEW {
             self.pool.put(worker, connection, now);
         }
     }
 
-    /// The check that is due at `now`. `always` as in [`Health::claim_check`].
+    /// The check that is due at `now`. `always` as in [`Health::try_start_check`].
     pub(super) fn due_check(self: &Arc<Self>, now: Instant, always: bool) -> Option<HealthCheck> {
-        let is_due = self.health.claim_check(now, always);
+        let is_due = self.health.try_start_check(now, always);
         is_due.then(|| HealthCheck {
             node: Arc::clone(self),
         })
@@ -204,7 +204,7 @@ impl HealthCheck {
     pub async fn run(self) {
         // Any response will do.
         let probed = self.node.probe().await;
-        let outcome = probed.map(drop).map_err(|error| error.in_full());
+        let outcome = probed.map(drop).map_err(|error| error.with_source());
         self.node.health.checked(Instant::now(), outcome);
     }
 }
@@ -264,7 +264,7 @@ impl ActiveRequest {
     pub(super) fn release(self, connection: Option<Connection<Stream>>) {
         // First the connection, so that the next request finds it.
         if let Some(connection) = connection {
-            self.node.keep(self.worker, connection, Instant::now());
+            self.node.recycle(self.worker, connection, Instant::now());
         }
     }
 }

@@ -151,7 +151,7 @@ impl ServerRoots {
     }
 
     /// Makes TLS of a connection to `host`; without anyone to trust there is none.
-    pub(super) async fn secure(
+    pub(super) async fn connect_tls(
         trust: Option<&Self>,
         host: &str,
         stream: TcpStream,

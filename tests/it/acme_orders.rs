@@ -86,7 +86,7 @@ impl World {
     fn turn(&mut self, seconds: u64) {
         let now = self.start + Duration::from_secs(seconds);
         let _in_runtime = self.runtime.enter();
-        self.renewals.turn(Some(&self.acme), now);
+        self.renewals.tick(Some(&self.acme), now);
         self.step();
     }
 

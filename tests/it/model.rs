@@ -509,7 +509,7 @@ fn decided(
             mounts: permit.target().contains("mount="),
         },
         Ok(Authorization::Part(listing)) => {
-            let shown = names.iter().filter(|name| listing.shows(name));
+            let shown = names.iter().filter(|name| listing.is_visible(name));
             Verdict::Listed(shown.cloned().collect())
         }
         Err(Denied::Anonymous | Denied::Scope) => Verdict::LogIn,

@@ -392,13 +392,13 @@ fn renew(world: &World) {
     runtime.unwrap().block_on(async {
         let is_old = || kept.shown().current().unwrap().chain() == first.chain();
         let life = first.not_after() - now;
-        renewals.turn(Some(&acme), now + life / 2);
+        renewals.tick(Some(&acme), now + life / 2);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        renewals.turn(Some(&acme), now + life / 2);
+        renewals.tick(Some(&acme), now + life / 2);
         assert!(is_old(), "half of its life is left");
         let deadline = Instant::now() + Duration::from_secs(30);
         while is_old() && Instant::now() < deadline {
-            renewals.turn(Some(&acme), now + life * 7 / 10);
+            renewals.tick(Some(&acme), now + life * 7 / 10);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(!is_old(), "a third of its life was left");

@@ -93,9 +93,9 @@ fn ping_and_catalog_have_no_repository() {
 #[test]
 fn who_may_pull_everything() {
     let grants = grants(&["root: x, **: push", "@users: *: pull", "@users: **: delete"]);
-    assert!(grants.pulls_everything(Some("root")));
-    assert!(!grants.pulls_everything(Some("eve")));
-    assert!(!grants.pulls_everything(None));
+    assert!(grants.can_pull_all(Some("root")));
+    assert!(!grants.can_pull_all(Some("eve")));
+    assert!(!grants.can_pull_all(None));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_grant_that_gives_nothing_more_is_found() {
         "@users: **: pull",
     ]);
     let lines: Vec<_> = grants
-        .covered()
+        .shadowed()
         .map(|(wide, narrow)| (wide.line, narrow.line))
         .collect();
     assert_eq!(lines, [(1, 2), (8, 5), (5, 6), (8, 7)]);

@@ -179,7 +179,7 @@ fn a_pattern_below_a_path() {
     ] {
         let components: Vec<_> = below.split('/').collect();
         let pattern = Pattern::parse(text).unwrap();
-        assert_eq!(pattern.can_lie_below(&components), can, "{text} {below}");
+        assert_eq!(pattern.may_match_under(&components), can, "{text} {below}");
         assert_eq!(pattern.is_of_user(), text.contains("{user}"));
     }
 }

@@ -29,9 +29,13 @@ fn failed(failure: Failure, wait: Option<u64>) -> RenewalOutcome {
 
 #[test]
 fn the_ways_alternate_where_there_are_two() {
-    let alone: Vec<_> = (0..3).map(|failures| way(false, failures)).collect();
+    let alone: Vec<_> = (0..3)
+        .map(|failures| challenge_type(false, failures))
+        .collect();
     assert!(alone.iter().all(|way| *way == ChallengeType::TlsAlpn01));
-    let both: Vec<_> = (0..3).map(|failures| way(true, failures)).collect();
+    let both: Vec<_> = (0..3)
+        .map(|failures| challenge_type(true, failures))
+        .collect();
     let (tls, http) = (ChallengeType::TlsAlpn01, ChallengeType::Http01);
     assert_eq!(both, [tls.clone(), http, tls]);
 }

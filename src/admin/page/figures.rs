@@ -70,14 +70,14 @@ pub(super) fn duration(time: Duration) -> String {
 }
 
 /// `2026-07-31 18:23:49`.
-pub(super) fn moment(time: SystemTime) -> String {
+pub(super) fn format_time(time: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
     let time = OffsetDateTime::from(time);
     time.format(format).unwrap_or_default()
 }
 
 /// The same for programs.
-pub(super) fn machine(time: SystemTime) -> String {
+pub(super) fn format_iso(time: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let time = OffsetDateTime::from(time);
     time.format(format).unwrap_or_default()
@@ -149,8 +149,8 @@ mod tests {
             assert_eq!(shown.replace('\u{a0}', " "), expected);
         }
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_999);
-        assert_eq!(moment(at), "2001-09-09 01:46:40");
-        assert_eq!(machine(at), "2001-09-09T01:46:40Z");
+        assert_eq!(format_time(at), "2001-09-09 01:46:40");
+        assert_eq!(format_iso(at), "2001-09-09T01:46:40Z");
     }
 
     proptest! {

@@ -26,7 +26,7 @@ pub(super) fn write(html: &mut Html, status: &Status) {
 fn row(html: &mut Html, refused: &Refused, status: &Status) {
     let ago = status.now.duration_since(refused.at).unwrap_or_default();
     html.tags("<tr><td class=\"when\"><time datetime=\"");
-    html.text(figures::machine(refused.at)).tags("\">");
+    html.text(figures::format_iso(refused.at)).tags("\">");
     html.text(figures::duration(ago))
         .tags(" ago</time></td><td><code>");
     html.tags(refused.reason.as_str())

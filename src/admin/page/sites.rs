@@ -43,9 +43,9 @@ fn row(html: &mut Html, site: &Site) {
     html.tags("</th><td data-label=\"until\">");
     if let Some(term) = &site.term {
         html.tags("<time datetime=\"")
-            .text(figures::machine(term.until))
+            .text(figures::format_iso(term.until))
             .tags("\">");
-        let until = figures::moment(term.until);
+        let until = figures::format_time(term.until);
         html.text(until.split(' ').next().unwrap_or_default());
         html.tags("</time>");
     }

@@ -122,7 +122,7 @@ impl<T> Truncated<T> {
 }
 
 fn moving(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
-    let (largest, count) = snapshot.service.board.largest(MOST);
+    let (largest, count) = snapshot.service.board.top_n(MOST);
     let shown = largest.into_iter().map(|(number, transfer)| {
         let is_push = transfer.operation == Operation::Push;
         let (received, sent) = transfer.bytes();

@@ -29,10 +29,10 @@ pub(super) fn header(html: &mut Html, status: &Status) {
         .tags("\">")
         .tags(word)
         .tags("</span></p>\n");
-    let moment = figures::moment(status.now);
+    let moment = figures::format_time(status.now);
     let clock = moment.split(' ').next_back().unwrap_or_default();
     html.tags("<div class=\"tools\"><span id=\"as-of\" data-live>As of <time datetime=\"");
-    html.text(figures::machine(status.now)).tags("\">");
+    html.text(figures::format_iso(status.now)).tags("\">");
     html.text(clock).tags("</time> UTC</span>");
     html.tags("<span id=\"live\" role=\"status\"></span>");
     html.tags("<button id=\"pause\" type=\"button\" hidden>Pause</button>");

@@ -49,8 +49,9 @@ fn state(html: &mut Html, status: &upstream::Status) {
             html.tags(
                 "<span class=\"pill bad\">down</span> <span class=\"why\">since <time datetime=\"",
             );
-            html.text(figures::machine(outage.since)).tags("\">");
-            html.text(figures::moment(outage.since)).tags("</time>: ");
+            html.text(figures::format_iso(outage.since)).tags("\">");
+            html.text(figures::format_time(outage.since))
+                .tags("</time>: ");
             html.name(&outage.cause).tags("</span>");
         }
     }

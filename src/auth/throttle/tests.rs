@@ -43,7 +43,7 @@ impl Lab {
         let secret = Password::new(password.into());
         let mark = self.verified.mark(user.as_bytes(), &secret, b"line");
         self.throttle
-            .name(network, (user.as_bytes(), b"line"), mark)
+            .attempt(network, (user.as_bytes(), b"line"), mark)
     }
 
     fn at(&self, seconds: u64) -> Instant {
@@ -52,7 +52,9 @@ impl Lab {
 
     /// Whether this wrong try reaches the bound of its network.
     fn wrong(&self, tried: &Attempt, seconds: u64) -> bool {
-        let reached = self.throttle.wrong(tried, SETTINGS, self.at(seconds));
+        let reached = self
+            .throttle
+            .record_failure(tried, SETTINGS, self.at(seconds));
         reached == Some(Exceeded::Network(tried.network))
     }
 
@@ -137,9 +139,10 @@ fn a_right_login_forgives_its_own_user_only() {
         lab.wrong(&lab.tried(home, user, password), 0);
     }
     let next = lab.tried(home, "carol", "x");
-    lab.throttle.right(&lab.tried(home, "carol", "y"));
+    lab.throttle.record_success(&lab.tried(home, "carol", "y"));
     assert!(matches!(lab.before(&next, 1), AttemptStatus::TooMany(_)));
-    lab.throttle.right(&lab.tried(home, "alice", "right"));
+    lab.throttle
+        .record_success(&lab.tried(home, "alice", "right"));
     assert_eq!(lab.before(&next, 1), AttemptStatus::Unknown);
     assert_eq!(lab.kept(), 1);
 }
@@ -152,8 +155,10 @@ fn an_account_of_the_same_name_in_another_file_forgives_nothing() {
         lab.wrong(&lab.tried(home, "admin", password), 0);
     }
     let mark = lab.tried(home, "admin", "own").mark();
-    let other = lab.throttle.name(home, (b"admin", b"another line"), mark);
-    lab.throttle.right(&other);
+    let other = lab
+        .throttle
+        .attempt(home, (b"admin", b"another line"), mark);
+    lab.throttle.record_success(&other);
     let next = lab.tried(home, "admin", "four");
     assert!(matches!(lab.before(&next, 1), AttemptStatus::TooMany(_)));
 }
@@ -186,7 +191,7 @@ fn a_48_that_rotates_its_64s_has_a_bounded_number_of_guesses() {
         let tried = lab.tried(subnet(1, number), "alice", &number.to_string());
         if lab.before(&tried, 0) == AttemptStatus::Unknown {
             checked += 1;
-            reached.extend(lab.throttle.wrong(&tried, SETTINGS, lab.at(0)));
+            reached.extend(lab.throttle.record_failure(&tried, SETTINGS, lab.at(0)));
         }
     }
     assert_eq!(checked, SETTINGS.guesses * GROUP_SHARE);
@@ -247,7 +252,8 @@ fn comparisons_are_bounded_and_a_right_login_gives_them_back() {
     let next = lab.tried(home, "alice", "four");
     assert_eq!(lab.before(&next, 1), AttemptStatus::Unknown);
     assert!(may(home, "four", 301));
-    lab.throttle.right(&lab.tried(home, "alice", "right"));
+    lab.throttle
+        .record_success(&lab.tried(home, "alice", "right"));
     assert_eq!(lab.kept(), 1);
     let group = (0..1000).filter(|at| may(subnet(1, *at), &at.to_string(), 400));
     assert_eq!(group.count(), SETTINGS.guesses * GROUP_SHARE);
@@ -262,7 +268,7 @@ fn without_a_limit_nothing_is_kept() {
     };
     for guess in 0..100 {
         let tried = lab.tried(number(1), "alice", &guess.to_string());
-        assert_eq!(lab.throttle.wrong(&tried, off, lab.start), None);
+        assert_eq!(lab.throttle.record_failure(&tried, off, lab.start), None);
         assert!(lab.throttle.may_compare(&tried, off, lab.start));
         assert_eq!(
             lab.throttle.before(&tried, off, lab.start),
@@ -333,7 +339,7 @@ proptest! {
                 continue;
             }
             if right {
-                lab.throttle.right(&tried);
+                lab.throttle.record_success(&tried);
                 list.retain(|guess| (guess.0, guess.1) != (source, user));
             } else {
                 lab.wrong(&tried, now);

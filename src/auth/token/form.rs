@@ -43,13 +43,13 @@ impl TokenRequest {
         let mut form = Self::default();
         for pair in text.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match plain(key)?.as_slice() {
+            match single_value(key)?.as_slice() {
                 b"scope" => form
                     .scopes
-                    .push(String::from_utf8_lossy(&plain(value)?).into_owned()),
-                b"grant_type" => put(&mut form.grant_type, plain(value)?)?,
-                b"username" => put(&mut form.username, plain(value)?)?,
-                b"password" => put(&mut form.password, Password::new(plain(value)?))?,
+                    .push(String::from_utf8_lossy(&single_value(value)?).into_owned()),
+                b"grant_type" => put(&mut form.grant_type, single_value(value)?)?,
+                b"username" => put(&mut form.username, single_value(value)?)?,
+                b"password" => put(&mut form.password, Password::new(single_value(value)?))?,
                 _ => {}
             }
         }
@@ -85,7 +85,7 @@ fn put<T>(place: &mut Option<T>, value: T) -> Result<(), MalformedRequest> {
 }
 
 /// A copy may hold a password on the way: it is wiped.
-fn plain(text: &str) -> Result<Vec<u8>, MalformedRequest> {
+fn single_value(text: &str) -> Result<Vec<u8>, MalformedRequest> {
     let spaced = Zeroizing::new(text.replace('+', " "));
     decode(&spaced, |_| true).map_err(|_| MalformedRequest::Escape)
 }

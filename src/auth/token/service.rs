@@ -13,7 +13,7 @@ use super::{IssuedToken, TokenIssuer};
 use crate::addr::ClientAddr;
 use crate::auth::admission::{Decision, NetworkPolicy};
 use crate::auth::basic::after_scheme;
-use crate::auth::{Basic, Challenge, Error, Identity, IdentityKind, single};
+use crate::auth::{Basic, Challenge, Error, Identity, IdentityKind, single_authorization};
 use crate::htpasswd::{Entry, Users};
 use crate::registry::Scope;
 
@@ -52,7 +52,7 @@ impl<'a> TokenService<'a> {
         headers: &HeaderMap,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
-        let header = single(headers)?;
+        let header = single_authorization(headers)?;
         let network = self.network(client)?;
         let identity = self.basic.authenticate(&self.users, header, client);
         identity.await.map(network).map_err(in_words)
@@ -87,7 +87,7 @@ impl<'a> TokenService<'a> {
 
     /// What the client's network makes of an identity. A wrong password stays one here: it is what a login is about.
     fn network(&self, client: ClientAddr) -> Result<fn(Identity) -> Identity, Error> {
-        match self.admission.judge(client) {
+        match self.admission.evaluate(client) {
             Decision::Refused => Err(Error::Network),
             Decision::Credentials => Ok(|identity| identity),
             Decision::Enough => Ok(Identity::with_network),
@@ -108,7 +108,7 @@ impl<'a> TokenService<'a> {
             }
             IdentityKind::Anonymous | IdentityKind::LeftToUpstream => (&[][..], &[][..]),
         };
-        Ok(self.tokens.mint(user, stored, granted, now))
+        Ok(self.tokens.issue(user, stored, granted, now))
     }
 
     /// What to ask those for whose password was wrong.

@@ -27,7 +27,7 @@ fn pull() -> Scope {
 
 /// Alice's, of the first second.
 fn token(tokens: &TokenIssuer) -> String {
-    tokens.mint(b"alice", LINE, &pull(), at(0)).token
+    tokens.issue(b"alice", LINE, &pull(), at(0)).token
 }
 
 fn verify(
@@ -44,7 +44,7 @@ fn verify(
 
 #[test]
 fn a_token_says_who_and_what() {
-    let issued = usual().mint(b"alice", LINE, &pull(), at(0));
+    let issued = usual().issue(b"alice", LINE, &pull(), at(0));
     assert_eq!((issued.at, issued.lifetime), (at(0), LIFE));
     let good = verify(&usual(), &issued.token, at(0)).unwrap();
     assert_eq!((good.user.as_slice(), good.scope), (&b"alice"[..], pull()));
@@ -55,7 +55,7 @@ fn a_token_says_who_and_what() {
 
 #[test]
 fn nobody_in_particular_has_a_token_of_his_own() {
-    let issued = usual().mint(b"", b"", &pull(), at(0));
+    let issued = usual().issue(b"", b"", &pull(), at(0));
     let looked_up = |_: &[u8]| -> Option<&[u8]> { panic!("nobody has a line") };
     let good = usual()
         .verify(issued.token.as_bytes(), looked_up, at(1))
@@ -162,7 +162,7 @@ fn the_longest_scope_still_makes_a_token() {
         .collect();
     let scope = Scope::parse(all.iter().map(String::as_str));
     let long = [b'u'; 1024];
-    let issued = usual().mint(&long, LINE, &scope, at(0));
+    let issued = usual().issue(&long, LINE, &scope, at(0));
     let good = usual()
         .verify(issued.token.as_bytes(), |_| Some(LINE), at(0))
         .unwrap();
@@ -174,7 +174,7 @@ proptest! {
     #[test]
     fn what_is_minted_is_verified(user in proptest::collection::vec(any::<u8>(), 1..40), line: Vec<u8>, name in "[a-z]{1,9}(/[a-z]{1,9}){0,3}") {
         let scope = Scope::parse([format!("repository:{name}:*").as_str()]);
-        let issued = usual().mint(&user, &line, &scope, at(0));
+        let issued = usual().issue(&user, &line, &scope, at(0));
         let good = usual().verify(issued.token.as_bytes(), |asked| (asked == user).then_some(&line), at(5)).unwrap();
         prop_assert_eq!(good, VerifiedToken { user, scope });
         let another = [line.as_slice(), b"x"].concat();

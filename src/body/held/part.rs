@@ -40,7 +40,7 @@ impl StreamShare {
 
     /// Records that the upstream took `count` bytes.
     pub(in crate::body) fn take(&self, count: usize) {
-        self.go_on();
+        self.resume();
         self.holding.take(count);
     }
 
@@ -54,7 +54,7 @@ impl StreamShare {
 
     /// Records that no more of the body will be taken.
     pub(in crate::body) fn close(&self) {
-        self.go_on();
+        self.resume();
         if self.is_open.swap(false, Ordering::Relaxed) {
             self.holding.open.fetch_sub(1, Ordering::Relaxed);
             self.holding.settle();
@@ -69,7 +69,7 @@ impl StreamShare {
         }))
     }
 
-    fn go_on(&self) {
+    fn resume(&self) {
         if self.is_waiting.swap(false, Ordering::Relaxed) {
             self.holding.waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -88,7 +88,7 @@ impl Wake for WakeFlag {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.part.go_on();
+        self.part.resume();
         self.task.wake_by_ref();
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn check_pattern(
         return;
     };
     let components: Vec<_> = name.split('/').collect();
-    if !pattern.can_match() || pattern.can_lie_below(&components) {
+    if !pattern.can_match() || pattern.may_match_under(&components) {
         return;
     }
     let what = format!(

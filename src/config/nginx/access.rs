@@ -28,7 +28,7 @@ struct Login {
 impl<'a> Importer<'a> {
     /// Who may use a route, or why it has to be closed.
     pub(super) fn access(&mut self, scope: &Scope<'a>, path: &str) -> Result<Access, String> {
-        if let Some(foreign) = foreign(scope) {
+        if let Some(foreign) = foreign_auth(scope) {
             return Err(format!("{} decided who comes in", foreign.name));
         }
         let login = self.login(scope)?;
@@ -144,7 +144,7 @@ impl<'a> Importer<'a> {
 }
 
 /// Another module that decides who comes in.
-fn foreign<'a>(scope: &Scope<'a>) -> Option<&'a Directive> {
+fn foreign_auth<'a>(scope: &Scope<'a>) -> Option<&'a Directive> {
     let is_foreign = |directive: &&Directive| {
         let name = directive.name.as_str();
         let decides =

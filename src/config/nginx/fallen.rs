@@ -16,7 +16,7 @@ pub(super) fn note(directives: &[Directive], remarks: &mut Remarks) {
             }
             continue;
         }
-        remarks.fell(why(name), directive);
+        remarks.unsupported(why(name), directive);
     }
 }
 

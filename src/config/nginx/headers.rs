@@ -54,10 +54,10 @@ impl<'a> Importer<'a> {
                 self.authorization(set_header);
             } else if is_own(&name) {
                 self.remarks
-                    .fell_as(BY_ITSELF, set_header.at, label(set_header));
+                    .unsupported_as(BY_ITSELF, set_header.at, label(set_header));
             } else if value.contains('$') {
                 self.remarks
-                    .fell_as(VARIABLE, set_header.at, label(set_header));
+                    .unsupported_as(VARIABLE, set_header.at, label(set_header));
             } else if HeaderValue::from_str(value).is_ok() {
                 set(&mut table, written, value, &name);
             }
@@ -68,7 +68,7 @@ impl<'a> Importer<'a> {
     fn authorization(&mut self, set_header: &Directive) {
         if set_header.arg(1).is_empty() || set_header.arg(1) == "$http_authorization" {
             let label = label(set_header);
-            self.remarks.fell_as(BY_ITSELF, set_header.at, label);
+            self.remarks.unsupported_as(BY_ITSELF, set_header.at, label);
             return;
         }
         self.remarks.warn(
@@ -94,7 +94,7 @@ impl<'a> Importer<'a> {
             }
             _ => {
                 self.remarks
-                    .fell_as(BY_ITSELF, set_header.at, label(set_header));
+                    .unsupported_as(BY_ITSELF, set_header.at, label(set_header));
                 return;
             }
         };
@@ -115,9 +115,9 @@ impl<'a> Importer<'a> {
                 continue;
             }
             if is_reserved(&name) || is_own(&name) {
-                self.remarks.fell_as(BY_ITSELF, add.at, label(add));
+                self.remarks.unsupported_as(BY_ITSELF, add.at, label(add));
             } else if value.contains('$') {
-                self.remarks.fell_as(VARIABLE, add.at, label(add));
+                self.remarks.unsupported_as(VARIABLE, add.at, label(add));
             } else if !value.is_empty() && HeaderValue::from_str(value).is_ok() {
                 is_always &= add.arg(2) == "always";
                 set(table, written, value, &name);
@@ -137,7 +137,7 @@ impl<'a> Importer<'a> {
             if add.name != "add_header" || !is_about("access-control-") {
                 continue;
             }
-            self.remarks.fell_as(CORS, add.at, label(add));
+            self.remarks.unsupported_as(CORS, add.at, label(add));
             if !is_about("access-control-allow-origin") {
                 continue;
             }

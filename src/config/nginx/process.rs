@@ -215,7 +215,7 @@ impl<'a> Importer<'a> {
         let found: Vec<_> = scopes.iter().filter_map(|scope| scope.one(name)).collect();
         let first = found.first().copied()?;
         for other in found.iter().filter(|other| other.first() != first.first()) {
-            self.remarks.fell(remark, other);
+            self.remarks.unsupported(remark, other);
         }
         Some(first)
     }

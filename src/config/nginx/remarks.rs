@@ -25,12 +25,17 @@ impl Remarks {
     }
 
     /// A directive that is left out.
-    pub(super) fn fell(&mut self, why: &'static str, directive: &Directive) {
-        self.fell_as(why, directive.at, directive.name.clone());
+    pub(super) fn unsupported(&mut self, why: &'static str, directive: &Directive) {
+        self.unsupported_as(why, directive.at, directive.name.clone());
     }
 
     /// The same, in other words than its name.
-    pub(super) fn fell_as(&mut self, why: &'static str, at: SourcePos, what: impl Into<String>) {
+    pub(super) fn unsupported_as(
+        &mut self,
+        why: &'static str,
+        at: SourcePos,
+        what: impl Into<String>,
+    ) {
         let list = self.fallen.entry(why).or_default();
         let fallen = (at, what.into());
         if !list.contains(&fallen) {

@@ -108,7 +108,7 @@ impl<'a> Importer<'a> {
                 let target = answer.args.last().map_or("", String::as_str);
                 let is_slash = target.trim_end_matches('/') == path.trim_end_matches('/');
                 if is_slash {
-                    self.remarks.fell(BY_ITSELF, answer);
+                    self.remarks.unsupported(BY_ITSELF, answer);
                 } else {
                     self.remarks.warn(
                         answer.at,
@@ -135,13 +135,13 @@ impl<'a> Importer<'a> {
             return what.to_owned();
         }
         self.remarks
-            .fell_as(FILES, location.directive.at, label(location.directive));
+            .unsupported_as(FILES, location.directive.at, label(location.directive));
         "it serves files".to_owned()
     }
 
     fn max_body(&mut self, scope: &Scope<'a>, at: super::tree::SourcePos) -> Option<Line> {
         let Some(written) = scope.one("client_max_body_size") else {
-            self.remarks.fell_as(
+            self.remarks.unsupported_as(
                 UNLIMITED,
                 at,
                 "nothing was written, which in nginx is 1 MiB",
@@ -151,7 +151,7 @@ impl<'a> Importer<'a> {
         match units::size(written.first()) {
             Some(0) => {
                 self.remarks
-                    .fell_as(UNLIMITED, written.at, "client_max_body_size 0");
+                    .unsupported_as(UNLIMITED, written.at, "client_max_body_size 0");
                 None
             }
             Some(size) => Some(Line::text("max_body", units::written_size(size))),
@@ -173,9 +173,9 @@ impl<'a> Importer<'a> {
             let what = format!("if ({variable} …)");
             match condition::purpose(condition) {
                 IfEffect::ToHttps | IfEffect::ByItself | IfEffect::Preflight => {
-                    self.remarks.fell_as(BY_ITSELF, condition.at, what);
+                    self.remarks.unsupported_as(BY_ITSELF, condition.at, what);
                 }
-                IfEffect::UserAgent => self.remarks.fell_as(OLD, condition.at, what),
+                IfEffect::UserAgent => self.remarks.unsupported_as(OLD, condition.at, what),
                 IfEffect::Certificate | IfEffect::Restricts => closed = Some(what),
                 IfEffect::Changes => self.remarks.warn(
                     condition.at,

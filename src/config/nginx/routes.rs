@@ -25,7 +25,8 @@ impl<'a> Importer<'a> {
         let mut routes: Vec<Route> = Vec::new();
         for inner in locations.iter().filter(|l| l.paths == Paths::Inner) {
             let label = label(inner.directive);
-            self.remarks.fell_as(INNER, inner.directive.at, label);
+            self.remarks
+                .unsupported_as(INNER, inner.directive.at, label);
         }
         for location in &locations {
             for route in self.routes(location, closed) {
@@ -33,7 +34,7 @@ impl<'a> Importer<'a> {
             }
         }
         for location in locations.iter().filter(|l| l.paths == Paths::Unclear) {
-            self.unclear(location, &mut routes);
+            self.warn_ambiguous(location, &mut routes);
         }
         routes.sort_by_key(|route| order.iter().position(|at| *at == route.at));
         self.check_strength(&mut routes);
@@ -55,13 +56,13 @@ impl<'a> Importer<'a> {
     }
 
     /// A regular expression whose requests go to the routes of their prefixes now.
-    fn unclear(&mut self, location: &Location<'a>, routes: &mut [Route]) {
+    fn warn_ambiguous(&mut self, location: &Location<'a>, routes: &mut [Route]) {
         let pattern = location.directive.args.last().map_or("", String::as_str);
         let label = label(location.directive);
         // Files that a web server must not show, and no registry has.
         let is_proxied = location.scope.own().iter().any(|d| d.name == "proxy_pass");
         if !is_proxied && (pattern.starts_with("/\\.") || pattern.starts_with("\\.")) {
-            self.remarks.fell_as(
+            self.remarks.unsupported_as(
                 "the gate serves no files and no pages",
                 location.directive.at,
                 label,
@@ -79,7 +80,7 @@ impl<'a> Importer<'a> {
             location.directive.at,
             format!("{label} restricts what no prefix can say, so the routes around it are closed"),
         );
-        let literal = literal_start(pattern);
+        let literal = literal_prefix(pattern);
         for route in routes.iter_mut() {
             let overlaps = route.path.starts_with(&literal) || literal.starts_with(&route.path);
             if overlaps && matches!(route.what, RouteAction::Proxied { .. }) {
@@ -92,11 +93,11 @@ impl<'a> Importer<'a> {
     fn check_strength(&mut self, routes: &mut Vec<Route>) {
         let all = routes.clone();
         routes.retain(|route| {
-            let Some(broader) = broader(&all, route) else {
+            let Some(broader) = more_general_routes(&all, route) else {
                 return true;
             };
             let is_exact = route.location.starts_with('=');
-            if is_exact && is_weaker(&route.what, &broader.what) {
+            if is_exact && is_less_strict(&route.what, &broader.what) {
                 let what = format!(
                     "location {} is left out: it was open for this path alone, and a route would open all below it",
                     route.location
@@ -104,7 +105,7 @@ impl<'a> Importer<'a> {
                 self.remarks.warn(route.at, what);
                 return false;
             }
-            if !is_exact && !route.path.ends_with('/') && is_weaker(&broader.what, &route.what) {
+            if !is_exact && !route.path.ends_with('/') && is_less_strict(&broader.what, &route.what) {
                 let what = format!(
                     "a path such as {}x was restricted as well; here it belongs to the route {}",
                     route.path, broader.path
@@ -139,7 +140,7 @@ fn follow_try_files(locations: &mut [Location<'_>]) {
 }
 
 /// The route that takes what this one does not.
-fn broader<'r>(routes: &'r [Route], of: &Route) -> Option<&'r Route> {
+fn more_general_routes<'r>(routes: &'r [Route], of: &Route) -> Option<&'r Route> {
     let is_broader = |route: &&Route| {
         let is_shorter =
             route.path.trim_end_matches('/').len() < of.path.trim_end_matches('/').len();
@@ -150,7 +151,7 @@ fn broader<'r>(routes: &'r [Route], of: &Route) -> Option<&'r Route> {
 }
 
 /// Whether the first lets somebody in whom the second does not, as far as keys tell.
-fn is_weaker(first: &RouteAction, second: &RouteAction) -> bool {
+fn is_less_strict(first: &RouteAction, second: &RouteAction) -> bool {
     match (first, second) {
         (RouteAction::Proxied { .. }, RouteAction::Responds(status, _)) => {
             // Not found and gone are no restriction.
@@ -182,7 +183,7 @@ fn asks_password(line: &Line) -> bool {
 }
 
 /// The path that everything begins with that an anchored pattern is for.
-fn literal_start(pattern: &str) -> String {
+fn literal_prefix(pattern: &str) -> String {
     let Some(rest) = pattern.strip_prefix('^') else {
         return String::new();
     };

@@ -133,11 +133,11 @@ impl<'a> Importer<'a> {
             .any(|d| d.first() == "on");
         let answer = server.directive.all("return").next();
         if rejects || answer.is_some_and(|d| !d.args.last().is_some_and(|a| a.contains("://"))) {
-            self.remarks.fell_as(OTHERS, at, "server");
+            self.remarks.unsupported_as(OTHERS, at, "server");
             return true;
         }
         if answer.is_some() || !server.is_proxy() {
-            self.remarks.fell_as(ELSEWHERE, at, "server");
+            self.remarks.unsupported_as(ELSEWHERE, at, "server");
             return true;
         }
         false
@@ -176,7 +176,7 @@ impl<'a> Importer<'a> {
                 reached.http.extend(server.listens.iter().cloned());
             } else {
                 self.remarks
-                    .fell_as(ELSEWHERE, server.directive.at, "server");
+                    .unsupported_as(ELSEWHERE, server.directive.at, "server");
             }
             return;
         }

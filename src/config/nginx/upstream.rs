@@ -135,7 +135,8 @@ impl<'a> Importer<'a> {
         for server in block.all("server") {
             let has = |word: &str| server.args.iter().any(|arg| arg == word);
             if has("down") {
-                self.remarks.fell_as(IDLE, server.at, "server … down");
+                self.remarks
+                    .unsupported_as(IDLE, server.at, "server … down");
             } else if has("backup") {
                 self.remarks.warn(
                     server.at,

@@ -31,7 +31,7 @@ pub(super) fn admission(
                     .fix("name in allow only the networks that need no password, or remove satisfy"),
             );
         }
-    } else if granted.is_some_and(|granted| granted.grants.name_the_network()) {
+    } else if granted.is_some_and(|granted| granted.grants.mentions_network()) {
         route.report(
             Problem::error(
                 route.place_of("grant"),
@@ -80,7 +80,7 @@ fn check_any(
         Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
     }
     if let (Some(Auth::Token { .. }), Some(granted)) = (auth, granted)
-        && !granted.grants.name_the_network()
+        && !granted.grants.mentions_network()
     {
         let what = "satisfy = \"any\" with grants, none of which is to \"@network\"";
         route.report(

@@ -34,7 +34,7 @@ impl<'a> Table<'a> {
                 table.refuse_with(name, node, expected, remedy)
             }),
             Value::Text(_) => table.parsed(name, node, &parse),
-            _ => table.refuse(name, node, expected),
+            _ => table.value_error(name, node, expected),
         })
     }
 
@@ -46,7 +46,7 @@ impl<'a> Table<'a> {
     ) -> Option<Chosen<T>> {
         let node = &self.find(key)?.node;
         let Value::Table(entries) = &node.value else {
-            return self.refuse(&self.dotted(key), node, expected);
+            return self.value_error(&self.dotted(key), node, expected);
         };
         let mut written: Vec<_> = entries.iter().collect();
         written.sort_by_key(|(_, entry)| entry.key_at);
@@ -71,10 +71,10 @@ impl<'a> Table<'a> {
         parse: &impl Fn(&str) -> Result<T, units::Error>,
     ) -> Option<T> {
         let Value::Text(text) = &node.value else {
-            return self.refuse(name, node, "a string");
+            return self.value_error(name, node, "a string");
         };
         let read = parse(text).map_err(|error| units::explain(text, error, parse));
-        self.accept(name, self.document.place(node.at), read)
+        self.value_ok(name, self.document.place(node.at), read)
     }
 
     pub(super) fn each<T>(
@@ -84,7 +84,7 @@ impl<'a> Table<'a> {
         parse: &impl Fn(&str) -> Result<T, units::Error>,
     ) -> Option<List<T>> {
         let Value::List(items) = &node.value else {
-            return self.refuse(name, node, "a list of strings, [\"…\", \"…\"]");
+            return self.value_error(name, node, "a list of strings, [\"…\", \"…\"]");
         };
         let read = items.iter().filter_map(|item| {
             let value = self.parsed(name, item, parse)?;
@@ -106,7 +106,7 @@ impl<'a> Table<'a> {
     }
 
     /// A unit's answer; its refusal becomes a problem.
-    pub(super) fn accept<T>(
+    pub(super) fn value_ok<T>(
         &self,
         name: &str,
         place: Position,
@@ -126,7 +126,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reports a value of the wrong kind. Nothing but a number is repeated: it may be a secret.
-    pub(super) fn refuse<T>(&self, name: &str, node: &Node, expected: &str) -> Option<T> {
+    pub(super) fn value_error<T>(&self, name: &str, node: &Node, expected: &str) -> Option<T> {
         let remedy = other_kind(expected, &node.value);
         self.refuse_with(name, node, expected, remedy)
     }

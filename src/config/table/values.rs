@@ -92,7 +92,7 @@ impl<'a> Table<'a> {
     pub fn boolean(&self, key: &'static str) -> Option<Spanned<bool>> {
         self.read(key, |table, name, node| match node.value {
             Value::Boolean(value) => Some(value),
-            _ => table.refuse(name, node, BOOLEAN),
+            _ => table.value_error(name, node, BOOLEAN),
         })
     }
 
@@ -117,7 +117,7 @@ impl<'a> Table<'a> {
             };
             let (from, to) = (range.start(), range.end());
             in_range.or_else(|| {
-                table.refuse(name, node, &format!("a whole number from {from} to {to}"))
+                table.value_error(name, node, &format!("a whole number from {from} to {to}"))
             })
         })
     }
@@ -165,9 +165,9 @@ impl<'a> Table<'a> {
         self.read(key, |table, name, node| match node.value {
             Value::Integer(code) => {
                 let place = table.document.place(node.at);
-                table.accept(name, place, units::http_status(code.unwrap_or(-1)))
+                table.value_ok(name, place, units::http_status(code.unwrap_or(-1)))
             }
-            _ => table.refuse(name, node, "a status such as 404"),
+            _ => table.value_error(name, node, "a status such as 404"),
         })
     }
 
@@ -214,7 +214,7 @@ impl<'a> Table<'a> {
         let node = &self.find(key)?.node;
         match &node.value {
             Value::Table(entries) => Some(self.inner(key, node, entries)),
-            _ => self.refuse(&self.dotted(key), node, "a table"),
+            _ => self.value_error(&self.dotted(key), node, "a table"),
         }
     }
 
@@ -229,7 +229,7 @@ impl<'a> Table<'a> {
                 .iter()
                 .filter_map(|node| match &node.value {
                     Value::Table(entries) => Some(self.inner(key, node, entries)),
-                    _ => self.refuse(&name, node, "a list of tables"),
+                    _ => self.value_error(&name, node, "a list of tables"),
                 })
                 .collect(),
             // It is read all the same, for the sake of the problems in it.
@@ -240,7 +240,7 @@ impl<'a> Table<'a> {
                 vec![self.inner(key, &entry.node, entries)]
             }
             _ => self
-                .refuse(&name, &entry.node, "a list of tables")
+                .value_error(&name, &entry.node, "a list of tables")
                 .into_iter()
                 .collect(),
         }
@@ -252,7 +252,7 @@ impl<'a> Table<'a> {
         match &node.value {
             Value::Table(entries) => Some(Written::Full(self.inner(key, node, entries))),
             Value::Text(text) => Some(Written::Short(self.placed(node, text.clone()))),
-            _ => self.refuse(&self.dotted(key), node, "a string or a table"),
+            _ => self.value_error(&self.dotted(key), node, "a string or a table"),
         }
     }
 }

@@ -39,10 +39,10 @@ impl Files {
     /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
     fn write(&self, text: impl AsRef<[u8]>) {
         let path = self.path("htpasswd");
-        let before = live_file::look(&path);
+        let before = live_file::poll(&path);
         while {
             fs::write(&path, &text).unwrap();
-            live_file::look(&path) == before
+            live_file::poll(&path) == before
         } {}
     }
 }
@@ -66,7 +66,7 @@ fn change(event: Event) -> Change {
 }
 
 fn is_silent(live: &LiveUsers) -> bool {
-    matches!(live.look(), Event::Unchanged)
+    matches!(live.poll(), Event::Unchanged)
 }
 
 /// Past the confirmation of what was read at the start.
@@ -85,7 +85,7 @@ fn a_change_counts_from_the_second_look_that_sees_it() {
     files.write(CAROL);
     assert!(is_silent(&live));
     assert_eq!(names(&live), ["alice"]);
-    let change = change(live.look());
+    let change = change(live.poll());
     assert_eq!(
         (change.users, change.added, change.removed, change.changed),
         (1, 1, 1, 0)
@@ -105,7 +105,7 @@ fn what_is_being_written_is_never_in_use() {
         assert!(is_silent(&live));
         assert_eq!(names(&live), ["alice"]);
     }
-    assert_eq!(change(live.look()).added, 1);
+    assert_eq!(change(live.poll()).added, 1);
     assert_eq!(names(&live), ["alice", "carol"]);
 }
 
@@ -117,7 +117,7 @@ fn a_write_that_the_clock_did_not_show_at_the_start_is_found() {
     live.users
         .store(Arc::new(crate::htpasswd::parse(CAROL.as_bytes()).users));
     assert!(is_silent(&live));
-    assert_eq!(change(live.look()).added, 1);
+    assert_eq!(change(live.poll()).added, 1);
     assert_eq!(names(&live), ["alice"]);
 }
 
@@ -138,7 +138,7 @@ fn a_file_renamed_over_it_is_another() {
     new.set_modified(modified).unwrap();
     fs::rename(files.path("new"), files.path("htpasswd")).unwrap();
     assert!(is_silent(&live));
-    change(live.look());
+    change(live.poll());
     assert_eq!(names(&live), ["carol"]);
 }
 
@@ -152,7 +152,7 @@ fn a_modification_time_set_back_hides_nothing() {
     let file = fs::File::options().append(true).open(&path).unwrap();
     file.set_modified(modified).unwrap();
     assert!(is_silent(&live));
-    change(live.look());
+    change(live.poll());
     assert_eq!(names(&live), ["carol"]);
 }
 
@@ -171,7 +171,7 @@ fn a_symbolic_link_is_followed_wherever_it_leads() {
     symlink("2", files.path("..new")).unwrap();
     fs::rename(files.path("..new"), files.path("..data")).unwrap();
     assert!(is_silent(&live));
-    change(live.look());
+    change(live.poll());
     assert_eq!(names(&live), ["carol"]);
 }
 
@@ -184,30 +184,30 @@ fn what_cannot_be_read_is_told_once_and_changes_nothing() {
     gone();
     // Between the two steps of a writer who deletes and creates nothing is said.
     assert!(is_silent(&live));
-    assert!(matches!(live.look(), Event::Failed(LoadError::Read { .. })));
+    assert!(matches!(live.poll(), Event::Failed(LoadError::Read { .. })));
     assert!(is_silent(&live) && is_silent(&live));
 
     fs::create_dir(&path).unwrap();
     assert!(is_silent(&live));
     assert!(matches!(
-        live.look(),
+        live.poll(),
         Event::Failed(LoadError::NotAFile { .. })
     ));
     fs::remove_dir(&path).unwrap();
     assert!(is_silent(&live));
-    assert!(matches!(live.look(), Event::Failed(LoadError::Read { .. })));
+    assert!(matches!(live.poll(), Event::Failed(LoadError::Read { .. })));
     assert_eq!(names(&live), ["alice"]);
 
     fs::rename(files.path("aside"), &path).unwrap();
     assert!(is_silent(&live));
-    assert!(matches!(live.look(), Event::Recovered));
+    assert!(matches!(live.poll(), Event::Recovered));
     assert!(is_silent(&live));
     gone();
     assert!(is_silent(&live));
-    assert!(matches!(live.look(), Event::Failed(_)));
+    assert!(matches!(live.poll(), Event::Failed(_)));
     fs::write(&path, CAROL).unwrap();
     assert!(is_silent(&live));
-    assert_eq!(change(live.look()).added, 1);
+    assert_eq!(change(live.poll()).added, 1);
     assert!(is_silent(&live));
 }
 
@@ -222,7 +222,7 @@ fn a_pipe_is_no_file_and_is_not_waited_for() {
     rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
     assert!(is_silent(&live));
     assert!(matches!(
-        live.look(),
+        live.poll(),
         Event::Failed(LoadError::NotAFile { .. })
     ));
     assert!(LiveUsers::load(&path).is_err());
@@ -238,7 +238,7 @@ fn a_file_too_large_is_not_read() {
     file.set_len(crate::htpasswd::MAX_FILE + 1).unwrap();
     assert!(is_silent(&live));
     assert!(matches!(
-        live.look(),
+        live.poll(),
         Event::Failed(LoadError::TooLarge { .. })
     ));
     assert_eq!(names(&live), ["alice"]);
@@ -250,7 +250,7 @@ fn an_empty_file_has_nobody() {
     let live = settled(&files);
     files.write("");
     assert!(is_silent(&live));
-    let change = change(live.look());
+    let change = change(live.poll());
     assert_eq!((change.users, change.removed), (0, 1));
     assert!(live.current().is_empty());
 }
@@ -266,7 +266,7 @@ fn only_new_problems_are_told() {
     // The weak line moves down, which is nothing new; the other one is.
     files.write(format!("{ALICE}{WEAK}plain:secret\n"));
     assert!(is_silent(&live));
-    let first = change(live.look());
+    let first = change(live.poll());
     assert_eq!((first.users, first.added, first.removed), (2, 1, 0));
     let [problem] = &first.problems[..] else {
         panic!("{first:?}");
@@ -280,7 +280,7 @@ fn only_new_problems_are_told() {
     // Another hash.
     files.write(ALICE.replace("31Nq", "32Nq"));
     assert!(is_silent(&live));
-    let last = change(live.look());
+    let last = change(live.poll());
     assert_eq!(
         (last.added, last.removed, last.changed, last.problems.len()),
         (0, 1, 1, 0)
@@ -312,24 +312,24 @@ fn a_reload_takes_what_was_quiet_and_nothing_else() {
     let files = Files::new();
     let old = settled(&files);
     let path = files.path("htpasswd");
-    let quiet = Some(live_file::look(&path));
+    let quiet = Some(live_file::poll(&path));
     // As a writer leaves it who empties a file first: still, but not for long enough.
     files.write("");
     for quiet in [None, quiet] {
-        let kept = old.again(quiet).unwrap();
+        let kept = old.from_previous(quiet).unwrap();
         assert!(Arc::ptr_eq(&kept, &old));
     }
     files.write(CAROL);
-    let quiet = Some(live_file::look(&path));
-    let new = old.again(quiet).unwrap();
+    let quiet = Some(live_file::poll(&path));
+    let new = old.from_previous(quiet).unwrap();
     assert_eq!(
         (names(&new), names(&old)),
         (vec!["carol".to_owned()], vec!["alice".to_owned()])
     );
     // It was read in quiet: a look has nothing to confirm.
-    assert_eq!(new.known().read, quiet);
+    assert_eq!(new.file_state().read, quiet);
     assert!(is_silent(&new) && is_silent(&new));
     fs::remove_file(&path).unwrap();
-    let gone = Some(live_file::look(&path));
-    assert!(old.again(gone).is_err());
+    let gone = Some(live_file::poll(&path));
+    assert!(old.from_previous(gone).is_err());
 }

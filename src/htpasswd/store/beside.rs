@@ -48,7 +48,7 @@ impl<'a> Beside<'a> {
     }
 
     /// Takes over owner, group, mode and access list: the gate must be able to read the new file as it did the old.
-    pub(super) fn resemble(&self, old: &File) -> Result<(), Problem> {
+    pub(super) fn copy_metadata(&self, old: &File) -> Result<(), Problem> {
         let failed = |source| Problem::failed("read", self.target, source);
         let (wanted, own) = (
             old.metadata().map_err(failed)?,
@@ -87,7 +87,7 @@ impl<'a> Beside<'a> {
     }
 
     /// Takes its name if nobody has it; says whether it does.
-    pub(super) fn appear(mut self) -> Result<bool, Problem> {
+    pub(super) fn persist(mut self) -> Result<bool, Problem> {
         match renameat_with(CWD, &self.path, CWD, self.target, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(false),

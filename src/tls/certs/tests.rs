@@ -619,7 +619,7 @@ proptest! {
             der[place] = byte;
         }
         if let Some(leaf) = Certificate::read(der.into()) {
-            let chain = arrange(vec![leaf], None).unwrap();
+            let chain = order_chain(vec![leaf], None).unwrap();
             for warning in warning::judge(Path::new("c"), &chain, OffsetDateTime::now_utc()) {
                 prop_assert!(!warning.to_string().contains('\n'));
             }

@@ -57,17 +57,17 @@ impl Files {
     /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
     fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.path(name);
-        let before = live_file::look(&path);
+        let before = live_file::poll(&path);
         while {
             fs::write(&path, &text).unwrap();
-            live_file::look(&path) == before
+            live_file::poll(&path) == before
         } {}
     }
 
     fn quiet(&self) -> StableFiles {
         let known = ["cert", "key"].map(|name| {
             let path = self.path(name);
-            let read = Some(live_file::look(&path));
+            let read = Some(live_file::poll(&path));
             LoadedVersion { path, read }
         });
         StableFiles::wait(&known)
@@ -75,11 +75,11 @@ impl Files {
 }
 
 fn is_silent(live: &ReloadingCert) -> bool {
-    matches!(live.look(now()), CertEvent::Unchanged)
+    matches!(live.poll(now()), CertEvent::Unchanged)
 }
 
 fn is_renewed(live: &ReloadingCert) -> bool {
-    matches!(live.look(now()), CertEvent::Renewed(_))
+    matches!(live.poll(now()), CertEvent::Renewed(_))
 }
 
 fn leaf(live: &ReloadingCert) -> CertificateDer<'static> {
@@ -109,7 +109,7 @@ fn a_renewal_written_in_steps_is_shown_when_both_are_there() {
     assert!(is_silent(&live));
     // The writer is slow: meanwhile certificate and key are of different origin.
     assert!(matches!(
-        live.look(now()),
+        live.poll(now()),
         CertEvent::Failed(Error::Mismatch { .. })
     ));
     assert!(is_silent(&live) && is_silent(&live));
@@ -150,15 +150,15 @@ fn every_look_amid_swaps_finds_a_pair_that_fits() {
     for (at, (cert, key)) in pairs.iter().cycle().take(40).enumerate() {
         files.write("cert", cert);
         if at % 3 == 0 {
-            live.look(now());
+            live.poll(now());
         }
-        live.look(now());
+        live.poll(now());
         assert!(fits(&live));
         files.write("key", key);
-        live.look(now());
+        live.poll(now());
         assert!(fits(&live));
     }
-    live.look(now());
+    live.poll(now());
     assert_eq!(
         leaf(&live),
         certs::load(&files.path("cert"), &files.path("key"), now())
@@ -190,14 +190,14 @@ fn what_cannot_be_used_is_told_once_and_so_is_its_end() {
     for fault in faults {
         fault();
         assert!(is_silent(&live));
-        assert!(matches!(live.look(now()), CertEvent::Failed(_)));
+        assert!(matches!(live.poll(now()), CertEvent::Failed(_)));
         assert!(is_silent(&live) && is_silent(&live));
         assert!(leaf(&live) == before && fits(&live));
         let _ = fs::remove_dir(&cert);
         files.write("cert", &good.0);
         files.write("key", &good.1);
         assert!(is_silent(&live));
-        assert!(matches!(live.look(now()), CertEvent::Recovered));
+        assert!(matches!(live.poll(now()), CertEvent::Recovered));
         assert!(is_silent(&live) && is_silent(&live));
     }
 }
@@ -211,12 +211,12 @@ fn a_reload_takes_a_quiet_pair_and_refuses_a_quiet_fault() {
     files.write("cert", &cert);
     // Half of a renewal is no fault while somebody is writing.
     for quiet in [quiet, StableFiles::default()] {
-        assert!(matches!(old.again(&quiet, now()), Ok(Reuse::Busy)));
+        assert!(matches!(old.from_previous(&quiet, now()), Ok(Reuse::Busy)));
     }
-    let fault = old.again(&files.quiet(), now());
+    let fault = old.from_previous(&files.quiet(), now());
     assert!(matches!(fault, Err(Error::Mismatch { .. })));
     files.write("key", &key);
-    let Ok(Reuse::Read(new, _)) = old.again(&files.quiet(), now()) else {
+    let Ok(Reuse::Read(new, _)) = old.from_previous(&files.quiet(), now()) else {
         panic!("not read");
     };
     assert!(leaf(&new) != leaf(&old) && fits(&new));
@@ -230,7 +230,7 @@ fn the_end_is_announced_three_times_and_a_renewal_begins_anew() {
     let told = |days: i64| {
         let warnings = live
             .shown()
-            .aging(Path::new("c.pem"), now() + Duration::days(days));
+            .take_new_warnings(Path::new("c.pem"), now() + Duration::days(days));
         let words: Vec<_> = warnings.iter().map(Warning::to_string).collect();
         words.join("\n")
     };

@@ -121,7 +121,7 @@ fn what_is_issued_is_as_clients_want_it() {
     let leaf = Certificate::read(pair.chain()[0].clone()).unwrap();
     assert!(!leaf.is_authority && leaf.key_kind == "EC on P-256");
     assert!(leaf.key_id.is_some());
-    let chain = arrange(vec![leaf, ca], None).unwrap();
+    let chain = order_chain(vec![leaf, ca], None).unwrap();
     assert_eq!(chain.issuers, 1);
     let (from, until) = (chain.leaf.not_before, pair.not_after());
     assert_eq!((until - from).whole_days(), 398);

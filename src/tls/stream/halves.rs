@@ -56,7 +56,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
         if this.outgoing.is_full() {
             ready!(this.outgoing.poll_send(&mut this.io, cx))?;
         }
-        let taken = this.say(|traffic, outgoing| outgoing.seal(traffic, slices))?;
+        let taken = this.write(|traffic, outgoing| outgoing.seal(traffic, slices))?;
         // What is sealed is taken, whether or not the socket takes it now.
         match this.outgoing.poll_send(&mut this.io, cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -77,7 +77,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.is_shut {
-            this.say(|traffic, outgoing| outgoing.say_goodbye(traffic))?;
+            this.write(|traffic, outgoing| outgoing.say_goodbye(traffic))?;
             this.is_shut = true;
         }
         ready!(this.outgoing.poll_send(&mut this.io, cx))?;

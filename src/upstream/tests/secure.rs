@@ -138,7 +138,7 @@ async fn what_is_wrong_with_a_certificate_is_said() {
             .err();
         let error = error.expect("an error");
         assert!(matches!(error, Error::Tls(_)), "{error:?}");
-        let told = error.in_full();
+        let told = error.with_source();
         assert!(told.contains(said), "{told:?} does not say {said:?}");
     }
 }

@@ -30,15 +30,15 @@ fn paced() -> Settings {
 }
 
 impl Socket for DuplexStream {
-    fn fault(&self) -> std::io::Result<()> {
+    fn take_error(&self) -> std::io::Result<()> {
         Ok(())
     }
 
-    fn is_ended(&self) -> bool {
+    fn is_read_closed(&self) -> bool {
         false
     }
 
-    fn forget(&self) {}
+    fn set_linger_zero(&self) {}
 }
 
 fn serve(stream: DuplexStream, http2: bool, service: impl Handler + Sync) -> JoinHandle<()> {
