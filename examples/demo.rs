@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidegate::server::Command;
-use tidegate::signals;
+use tidegate::server::signals;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 

@@ -298,8 +298,8 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::addr::PeerAddr;
     use crate::auth::Authenticator;
+    use crate::net::addr::PeerAddr;
     use crate::registry::Parsed;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

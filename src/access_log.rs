@@ -13,10 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{HeaderValue, USER_AGENT};
 use http::{Method, Version, request};
 
-use crate::addr::{ClientAddr, PeerAddr};
+use crate::activity::{ActivityTracker, Refused, TransferGuard};
 use crate::body::UploadState;
 use crate::log::{LogLine, LogWriter};
-use crate::metrics::{self, ActivityTracker, Reason, Refused, SiteCounts, TransferGuard};
+use crate::metrics;
+use crate::metrics::{Reason, SiteCounts};
+use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::registry::{Action, Operation};
 
 mod ended;
@@ -296,9 +298,9 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::addr::PeerAddr;
     use crate::body::AbortReason;
     use crate::log::Destination;
+    use crate::net::addr::PeerAddr;
 
     /// How a request ended that was under way when `end` was done.
     fn ended(end: impl FnOnce(&UploadState)) -> String {

@@ -19,21 +19,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::addr::PeerAddr;
-use crate::listen::{Capacity, ConnectionLimit, ConnectionPermit};
+use crate::net::addr::PeerAddr;
+use crate::net::conn_limit::{Capacity, ConnectionLimit, ConnectionPermit};
 
 mod answer;
-mod gate;
-mod history;
 mod host;
 mod numbers;
 mod page;
 mod ready;
-mod reloads;
 
-pub use gate::{LifecyclePhase, ServerState};
-pub use history::History;
-pub use reloads::{Outcome, Reloads};
+use crate::state::ServerState;
 
 /// What answers on the admin listener, whatever its address; a copy is the same one.
 #[derive(Clone, Debug)]

@@ -10,13 +10,11 @@ use std::time::{Duration, SystemTime};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use crate::addr::ClientAddr;
 use crate::htpasswd::{LiveUsers, Users};
+use crate::net::addr::ClientAddr;
 use crate::registry::{Operation, Scope};
 
-mod admission;
 mod basic;
-mod challenge;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hashing;
@@ -27,10 +25,10 @@ mod throttle;
 pub mod token;
 mod verified;
 
-use admission::Decision;
-pub use admission::NetworkPolicy;
+use crate::net::network_policy::Decision;
+use crate::net::network_policy::NetworkPolicy;
+use crate::www_authenticate::Challenge;
 use basic::{Credentials, is_basic};
-pub use challenge::{Challenge, challenge};
 pub use hashing::Settings as HashingSettings;
 pub use identity::Identity;
 use identity::IdentityKind;

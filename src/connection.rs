@@ -14,9 +14,9 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::{timeout, timeout_at};
 
-use crate::addr::{ClientAddr, PeerAddr};
 use crate::body::{Body, MinRate, RecvBudget, UploadState};
 use crate::metrics::{Connections, Protocol};
+use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::tls::{self, HandshakeError, Tls};
 
 mod arrival;

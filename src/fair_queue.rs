@@ -11,7 +11,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-use crate::addr::{ClientNetwork, ClientNetworkGroup};
+use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
 
 /// Entries of type `T`, each of which belongs to one client network.
 #[derive(Debug)]
@@ -237,7 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::addr::PeerAddr;
+    use crate::net::addr::PeerAddr;
 
     fn network(text: &str) -> ClientNetwork {
         let address: std::net::IpAddr = text.parse().unwrap();

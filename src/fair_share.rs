@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::addr::{ClientNetwork, ClientNetworkGroup};
+use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
 
 /// How many of something are held, in all, by client network, and by client network group.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::addr::PeerAddr;
+    use crate::net::addr::PeerAddr;
 
     fn network(text: &str) -> ClientNetwork {
         let address: std::net::IpAddr = text.parse().unwrap();

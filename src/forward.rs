@@ -15,14 +15,12 @@ use crate::registry::Operation;
 use crate::target::Target;
 use crate::upstream::{self, ResponseBody, Upstream};
 
-mod asker;
-mod challenges;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod headers;
 mod origin;
 
-pub use asker::ClientInfo;
+use crate::forwarded::ClientInfo;
 use headers::Edits;
 use origin::UrlRewriter;
 pub use origin::{ExternalOrigin, Origin};

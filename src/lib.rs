@@ -7,30 +7,30 @@
 //! levels; a module imports only modules that stand before it.
 
 // Level 0: basics.
-pub mod addr;
+pub mod activity;
 pub mod body;
 mod bounded_file;
-mod buffers;
+mod buffer_pool;
 mod crypto;
 mod fair_queue;
 mod fair_share;
-mod live_file;
+mod file_watch;
 pub mod log;
 pub mod metrics;
+pub mod net;
 mod percent;
-pub mod pid_file;
 pub mod secret;
 mod state_file;
-pub mod systemd;
+mod text;
 
 // Level 1: parts that do not know each other.
+pub mod forwarded;
 pub mod htpasswd;
-pub mod listen;
-pub mod proxy_protocol;
 pub mod registry;
 pub mod target;
 pub mod tls;
 pub mod upstream;
+pub mod www_authenticate;
 
 // Level 2: identity, and the connection of a client.
 pub mod acme;
@@ -45,7 +45,7 @@ pub mod forward;
 
 // Level 5: what surrounds a request.
 pub mod access_log;
-pub mod refusal;
+pub mod rejection;
 pub mod site;
 
 // Level 6: the life of a request.
@@ -57,15 +57,18 @@ pub mod config;
 // Level 8: everything that is built from one configuration.
 pub mod snapshot;
 
-// Level 9: observation.
-pub mod admin;
-pub mod inspect;
+// Level 9: the state that outlives a snapshot.
+pub mod state;
 
-// Level 10: the running process.
+// Level 10: observation and diagnosis.
+pub mod admin;
+pub mod check;
+
+// Level 11: the running process.
 pub mod server;
 
-// Level 11: signals.
-pub mod signals;
+// Level 12: the importer.
+pub mod import;
 
-// Level 12: the command line.
+// Level 13: the command line.
 pub mod cli;

@@ -7,15 +7,13 @@
 //! To count is to add to an atomic of the thread's own; no lock, no look-up by name, nothing shared with other workers.
 
 mod alerts;
-mod board;
-mod counter;
+pub(crate) mod counter;
 mod process;
 mod site;
 mod text;
 mod words;
 
 pub use alerts::{AlertSender, TlsAlert, TlsAlerts};
-pub use board::{ActivityTracker, Refused, Transfer, TransferGuard};
 pub use counter::Counter;
 pub use process::{Connections, Logins, Protocol};
 pub use site::{Buckets, ByteCounter, Shard, SiteCounts, SiteSums, Totals};

@@ -16,14 +16,16 @@ use rustls_pki_types::UnixTime;
 
 use crate::access::{Authorization, CatalogFilter};
 use crate::access_log::AccessLog;
-use crate::addr::Networks;
+use crate::activity::ActivityTracker;
 use crate::auth::{Identity, TokenService};
 use crate::body::{Body, MinRate, UploadState};
 use crate::connection::{ConnectionInfo, IncomingRequest};
-use crate::forward::{ClientInfo, ForwardContext};
-use crate::metrics::{ActivityTracker, SiteCounts};
-use crate::refusal::Rejection;
+use crate::forward::ForwardContext;
+use crate::forwarded::ClientInfo;
+use crate::metrics::SiteCounts;
+use crate::net::cidr::Networks;
 use crate::registry::is_registry_path;
+use crate::rejection::Rejection;
 use crate::site::{Route, RouteMatch, Site, Sites};
 use crate::target::{self, Target};
 

@@ -12,9 +12,8 @@ use crate::percent;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod name;
 
-use name::HostName;
+use crate::net::host::HostName;
 
 /// Where a request wants to go, checked once.
 #[derive(Clone, Debug)]

@@ -18,8 +18,8 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 
-use crate::addr::ClientNetwork;
 use crate::body::Body;
+use crate::net::addr::ClientNetwork;
 
 mod answer;
 mod balance;

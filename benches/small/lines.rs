@@ -7,11 +7,11 @@ use std::time::Duration;
 use criterion::Criterion;
 use http::{Method, Request, StatusCode};
 use tidegate::access_log::{AccessLog, Record};
-use tidegate::addr::ClientAddr;
 use tidegate::body::{BodyEnd, Observer, UploadState};
 use tidegate::log::lost_lines;
 use tidegate::log::{Destination, LogWriter};
 use tidegate::metrics::SiteCounts;
+use tidegate::net::addr::ClientAddr;
 use tidegate::registry::{Operation, Parsed};
 
 pub(crate) fn measure(criterion: &mut Criterion) {

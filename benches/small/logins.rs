@@ -12,14 +12,13 @@ use criterion::Criterion;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tempfile::TempDir;
-use tidegate::addr::ClientAddr;
 use tidegate::auth::token::TokenIssuer;
 use tidegate::auth::token::secret::SigningKeys;
-use tidegate::auth::{
-    Authenticator, HashingSettings, PasswordVerifier, ThrottleSettings, challenge,
-};
+use tidegate::auth::{Authenticator, HashingSettings, PasswordVerifier, ThrottleSettings};
 use tidegate::htpasswd::LiveUsers;
+use tidegate::net::addr::ClientAddr;
 use tidegate::registry::Scope;
+use tidegate::www_authenticate;
 
 use crate::{at_once, worker};
 
@@ -75,7 +74,7 @@ impl Gate {
         };
         let logins = PasswordVerifier::start(hashing, throttle).unwrap();
         let users = LiveUsers::load(&file).unwrap();
-        let challenge = challenge("Registry").unwrap();
+        let challenge = www_authenticate::challenge("Registry").unwrap();
         let basic = Authenticator::basic(users, logins.into(), 1024, challenge);
         let keys = SigningKeys::in_memory().unwrap();
         let tokens = TokenIssuer::new(keys, "registry.example.com", "/v2/", LIFETIME);

@@ -12,11 +12,11 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use http::Response;
 use http_body::Body as _;
-use tidegate::addr::PeerAddr;
 use tidegate::body::{Body, MinRate, RecvBudget, RequestBody};
 use tidegate::connection::{
     self, AcceptedConnection, ConnectionContext, IncomingRequest, ResponseFuture, ShutdownTrigger,
 };
+use tidegate::net::addr::PeerAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;

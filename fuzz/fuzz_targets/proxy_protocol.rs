@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::proxy_protocol::{Header, parse};
+use tidegate::net::proxy_protocol::{Header, parse};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(Header::Whole { length, client }) = parse(bytes) {

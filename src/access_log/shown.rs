@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::Record;
-use crate::metrics::{ActivityTracker, ByteCounter, Operation, Transfer};
+use crate::activity::{ActivityTracker, Transfer};
+use crate::metrics::{ByteCounter, Operation};
 
 impl Record {
     /// Something of a repository is about to move: it is on the board until it ends.

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use super::ServerState;
 use crate::metrics::{ExpositionFormat, Family, Kind, Value, write as write_families};
+use crate::state::ServerState;
 
 mod gate;
 mod process;

@@ -3,7 +3,7 @@
 //! Called by `answer`. All of it is written here, complete, for each request; the page's own script asks for it again and
 //! puts what has changed in place, so that there is one truth, and it is there without a script as well.
 
-use super::ServerState;
+use crate::state::ServerState;
 
 mod figures;
 mod html;

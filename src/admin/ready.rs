@@ -12,8 +12,8 @@ use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{LifecyclePhase, ServerState};
 use crate::snapshot::Snapshot;
+use crate::state::{LifecyclePhase, ServerState};
 use crate::upstream::{Outage, Status};
 
 /// Whether a gate is ready.

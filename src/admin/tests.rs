@@ -1,5 +1,6 @@
 //! Who may ask, of a gate without listeners.
 
+use crate::state::LifecyclePhase;
 use std::path::Path;
 
 use http::Request;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::addr::ClientNetwork;
+use crate::net::addr::ClientNetwork;
 
 mod queue;
 
@@ -167,7 +167,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::addr::PeerAddr;
+    use crate::net::addr::PeerAddr;
 
     fn home() -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));

@@ -20,9 +20,9 @@ use super::basic::Credentials;
 use super::hashing::{self, Busy, HashPool};
 use super::throttle::{self, Attempt, AttemptStatus, GuessLimiter};
 use super::verified::{CacheKey, Known, LoginCache};
-use crate::addr::ClientNetwork;
 use crate::htpasswd::{Entry, Users};
 use crate::metrics::Logins as Counts;
+use crate::net::addr::ClientNetwork;
 
 /// The hash threads, and what they found lately.
 #[derive(Debug)]
@@ -323,12 +323,12 @@ mod tests {
 
     fn home() -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        crate::addr::PeerAddr::new(address).client().network()
+        crate::net::addr::PeerAddr::new(address).client().network()
     }
 
     fn elsewhere(last: u8) -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), 1));
-        crate::addr::PeerAddr::new(address).client().network()
+        crate::net::addr::PeerAddr::new(address).client().network()
     }
 
     fn credentials(user: &str, password: &str) -> Credentials {
@@ -579,7 +579,7 @@ mod tests {
                 .map(|guess| {
                     let logins = Arc::clone(&logins);
                     let address = SocketAddr::from((Ipv4Addr::from(u32::from(user == "alice")), 1));
-                    let network = crate::addr::PeerAddr::new(address).client().network();
+                    let network = crate::net::addr::PeerAddr::new(address).client().network();
                     let guess = Credentials {
                         user: user.into(),
                         password: Password::new(vec![b'a' + guess]),

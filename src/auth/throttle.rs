@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded};
 use super::verified::CacheKey;
-use crate::addr::{ClientNetwork, ClientNetworkGroup};
+use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
 
 /// The bounds on guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

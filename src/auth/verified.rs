@@ -23,7 +23,7 @@ use aws_lc_rs::rand::SystemRandom;
 use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded};
-use crate::addr::ClientNetwork;
+use crate::net::addr::ClientNetwork;
 use crate::secret::Password;
 
 /// The logins that were verified lately.
@@ -266,7 +266,7 @@ const MAX_PER_LINE: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::PeerAddr;
+    use crate::net::addr::PeerAddr;
 
     fn network(address: &str) -> ClientNetwork {
         let address: std::net::IpAddr = address.parse().unwrap();

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use super::htpasswd::password;
 use super::{ConfigArgs, MISUSED, fail, print_line, refuse, warn};
+use crate::check::live;
+use crate::check::live::Push;
+use crate::check::rights::{AccessQuery, AccessReport, QueryError};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
-use crate::inspect::{self, Push};
-use crate::snapshot::rights::{AccessQuery, AccessReport, QueryError};
 use crate::snapshot::{BuildMode, Snapshot};
 
 #[derive(Debug, clap::Args)]
@@ -125,9 +126,9 @@ fn run_live_check(
         .enable_all()
         .build()?;
     Ok(runtime.block_on(async {
-        let mut facts = inspect::run(config, snapshot, problems).await;
+        let mut facts = live::run(config, snapshot, problems).await;
         if let Some(push) = push {
-            facts.extend(inspect::try_push(push, config, snapshot, problems).await);
+            facts.extend(live::try_push(push, config, snapshot, problems).await);
         }
         facts
     }))

@@ -1,6 +1,6 @@
 //! `tidegate import nginx`: a proxy.toml on standard output, what needs a look on standard error.
 //!
-//! Called by `cli`. The translation is `config::nginx`'s; here are the words and the exit codes.
+//! Called by `cli`. The translation is `import::nginx`'s; here are the words and the exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{fail, print, warn};
-use crate::config::nginx::{self, FsSource};
+use crate::import::nginx;
+use crate::import::nginx::FsSource;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {

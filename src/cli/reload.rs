@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use super::{fail, print_line, serve, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
-use crate::pid_file::{self, ReloadStatus, Running};
+use crate::server::pid_file;
+use crate::server::pid_file::{ReloadStatus, Running};
 use crate::snapshot::{BuildMode, Snapshot};
 
 pub(super) fn run(file: &Path) -> ExitCode {

@@ -8,13 +8,15 @@ use tokio::runtime::Runtime;
 use super::{REFUSED, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
-use crate::listen::InheritedSockets;
-use crate::pid_file::{self, PidFile};
+use crate::server::InheritedSockets;
+use crate::server::pid_file;
+use crate::server::pid_file::PidFile;
+use crate::server::service_manager::SystemdNotifier;
+use crate::server::signals;
 use crate::server::upgrade::{HandoverReceiver, LaunchCommand};
 use crate::server::{Process, Server, StartError};
 use crate::snapshot::{BuildMode, Snapshot};
-use crate::systemd::SystemdNotifier;
-use crate::{log, signals, state_file};
+use crate::{log, state_file};
 
 /// A gate whose sockets listen, and what it runs on.
 struct Started {

@@ -15,8 +15,8 @@ use super::table::Table;
 use super::{Config, Log, Places, acme, exposure, sites, units};
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::body::MinRate;
-use crate::listen::ListenAddr;
 use crate::log::Destination;
+use crate::net::listener::ListenAddr;
 use crate::{connection, service, tls};
 
 /// What an upstream gets from the limits.

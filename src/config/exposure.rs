@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::problem::Problem;
 use super::table::Table;
 use super::{Auth, Certificate, Listen, Route, Site};
-use crate::listen::ListenAddr;
+use crate::net::listener::ListenAddr;
 use crate::tls::trust::ClientAuthMode;
 use crate::upstream::Endpoint;
 

@@ -9,8 +9,8 @@ use super::networks::networks;
 use super::problem::Problem;
 use super::table::{Spanned, Table};
 use super::units::{self, Host};
-use crate::addr::Networks;
-use crate::listen::ListenAddr;
+use crate::net::cidr::Networks;
+use crate::net::listener::ListenAddr;
 
 /// Where connections come in.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use super::problem::Problem;
 use super::table::Table;
 use super::units;
-use crate::addr::Networks;
+use crate::net::cidr::Networks;
 
 /// Reads a key that names the peers which the proxy believes.
 pub(super) fn networks(table: &Table<'_>, key: &'static str) -> Networks {

@@ -12,8 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ShutdownSignal;
 use super::closing::GRACE;
-use crate::addr::{ClientAddr, PeerAddr};
-use crate::proxy_protocol::{self, Error};
+use crate::net::addr::{ClientAddr, PeerAddr};
+use crate::net::proxy_protocol;
+use crate::net::proxy_protocol::Error;
 
 /// A socket that nothing was read from, or a PROXY header and nothing else.
 #[derive(Debug)]

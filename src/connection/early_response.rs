@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::watch::ConnectionState;
 use super::{ConnectionContext, ConnectionInfo, ShutdownSignal, closing};
-use crate::addr::ClientNetworkGroup;
+use crate::net::addr::ClientNetworkGroup;
 
 /// The streams of all connections that are kept after an early response.
 #[derive(Debug, Default)]
@@ -143,7 +143,7 @@ const MOST: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::ClientAddr;
+    use crate::net::addr::ClientAddr;
 
     fn group(text: &str) -> ClientNetworkGroup {
         ClientAddr::vouched(text.parse().unwrap()).network().group()

@@ -20,8 +20,8 @@ use super::watch::ConnectionState;
 use super::{
     ConnectionContext, ConnectionInfo, IncomingRequest, ResponseFuture, Settings, ShutdownTrigger,
 };
-use crate::addr::PeerAddr;
 use crate::body::{Body, MinRate, RecvBudget, RequestBody};
+use crate::net::addr::PeerAddr;
 use crate::upstream::fuzzing::{End, Wire, split};
 
 mod reference;

@@ -6,8 +6,8 @@
 
 use std::time::Instant;
 
-use crate::addr::ClientAddr;
 use crate::metrics::{AlertSender, Connections, TlsAlert};
+use crate::net::addr::ClientAddr;
 use crate::tls::{HandshakeError, HandshakeFailure};
 
 /// The handshake was not done in time.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::watch::ConnectionState;
-use crate::buffers::{Buffer, SMALL};
+use crate::buffer_pool::{Buffer, SMALL};
 
 /// What can be asked, without reading from it, whether the other end has broken it off.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {

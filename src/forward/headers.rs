@@ -6,7 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::asker::ClientInfo;
+use crate::forwarded::{ClientInfo, FORWARDED_FOR, FORWARDED_PROTO};
 
 /// Fields that an operator sets or removes; `None` removes.
 pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
@@ -175,8 +175,6 @@ pub const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution
 /// Names a request in the logs of both sides.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
-pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::challenges;
+use crate::www_authenticate::rewrite;
 
 /// A scheme and an authority, as handed to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
     fn realms(&self, headers: &mut HeaderMap) {
         if let header::Entry::Occupied(mut fields) = headers.entry(header::WWW_AUTHENTICATE) {
             for field in fields.iter_mut() {
-                let repaired = challenges::repair(field.as_bytes(), |url| self.url(url));
+                let repaired = rewrite::repair(field.as_bytes(), |url| self.url(url));
                 if let Some(repaired) = repaired.and_then(|bytes| HeaderValue::try_from(bytes).ok())
                 {
                     *field = repaired;

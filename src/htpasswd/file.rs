@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::{LoadError, LoadedUsers, MAX_FILE, Problem, ProblemKind, parse};
 use crate::bounded_file::{ReadError, RegularFile};
-use crate::live_file::{FileStamp, Seen};
+use crate::file_watch::{FileStamp, Seen};
 
 /// A file as read.
 pub(super) struct Content {

@@ -11,7 +11,8 @@ use arc_swap::ArcSwap;
 
 use super::file::{self, Content};
 use super::{Entry, LoadError, Problem, Users};
-use crate::live_file::{self, ChangeDetector, LoadedVersion, Seen};
+use crate::file_watch;
+use crate::file_watch::{ChangeDetector, LoadedVersion, Seen};
 
 /// The users of a file as last read.
 #[derive(Debug)]
@@ -115,7 +116,7 @@ impl LiveUsers {
     /// Looks at the file, and reads it when it has changed and then been quiet since the look before.
     pub fn poll(&self) -> Event {
         let mut watched = self.watched();
-        let seen = live_file::poll(&self.path);
+        let seen = file_watch::poll(&self.path);
         if !watched.watch.is_due(seen) {
             return Event::Unchanged;
         }

@@ -32,7 +32,7 @@ impl Counter {
 }
 
 /// A number of this thread, below [`THREADS`]; threads beyond share.
-pub(super) fn thread() -> usize {
+pub(crate) fn thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static OWN: usize = NEXT.fetch_add(1, Relaxed) % THREADS;
@@ -42,7 +42,7 @@ pub(super) fn thread() -> usize {
 }
 
 /// As many as there are workers at most.
-pub(super) const THREADS: usize = 16;
+pub(crate) const THREADS: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::counter::{THREADS, thread};
 use super::words::{STATUSES, is_server_error, status_number, status_word};
-use super::{Operation, Reason, Transfer};
+use super::{Operation, Reason};
+use crate::activity::Transfer;
 
 mod sums;
 

@@ -11,7 +11,7 @@ use crate::admin::Admin;
 use crate::config;
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::shell_word;
-use crate::listen::{OnClose, UnixSocket};
+use crate::net::listener::{OnClose, UnixSocket};
 
 /// None, bound, or accepting. Dropped, it accepts no more, and its file goes.
 #[derive(Debug, Default)]

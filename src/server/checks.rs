@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use crate::admin::ServerState;
+use crate::state::ServerState;
 
 /// Runs the first check of every endpoint, for [`FIRST`] at most. A process that takes over from another one does so before
 /// it serves: the other one serves meanwhile, and the new one is ready as soon as it is asked.

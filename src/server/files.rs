@@ -13,10 +13,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::certificates;
-use crate::admin::ServerState;
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::{Change, Event, LiveUsers};
 use crate::snapshot::passwords::{KEPT, remarks};
+use crate::state::ServerState;
 
 /// The thread, until dropped.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::History;
-use crate::admin::ServerState;
+use crate::state::History;
+use crate::state::ServerState;
 
 /// Never returns.
 pub(super) async fn run(gate: Arc<ServerState>) {

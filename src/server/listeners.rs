@@ -8,11 +8,13 @@ use tokio::sync::oneshot;
 use super::admin_socket::AdminSocket;
 use super::sockets::{Address, ListenerState, Scheme, Socket, bind_all, listener_specs};
 use super::workers::Dispatcher;
-use crate::addr::PeerAddr;
 use crate::admin::Admin;
 use crate::config::Listen;
 use crate::config::problem::Problems;
-use crate::listen::{ConnectionLimit, ConnectionPermit, InheritedSockets, Listener, OnClose};
+use crate::net::addr::PeerAddr;
+use crate::net::conn_limit::{ConnectionLimit, ConnectionPermit};
+use crate::net::listener::{Listener, OnClose};
+use crate::server::InheritedSockets;
 
 /// Sockets that are bound, and not served yet.
 #[derive(Debug)]

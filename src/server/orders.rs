@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::time::MissedTickBehavior;
 
 use crate::acme::Renewals;
-use crate::admin::ServerState;
+use crate::state::ServerState;
 
 /// Never returns. Dropped, it ends the orders under way.
 pub(super) async fn run(gate: &ServerState) {

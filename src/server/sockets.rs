@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use crate::config::Listen;
 use crate::config::problem::{Problem, Problems};
-use crate::listen::{InheritedSockets, ListenAddr, Listener, OnClose};
+use crate::net::listener::{ListenAddr, Listener, OnClose};
+use crate::server::InheritedSockets;
 
 /// What is spoken on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::problem::Problems;
-use crate::pid_file::PidFile;
-use crate::systemd::SystemdNotifier;
+use crate::server::pid_file::PidFile;
+use crate::server::service_manager::SystemdNotifier;
 
 /// The manager and the pid file, where there are any.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ use rustix::net::{
 };
 use tokio::sync::oneshot;
 
-use crate::listen::InheritedSockets;
+use crate::server::InheritedSockets;
 
 /// How this process was started.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::workers::Workers;
-use crate::systemd::SystemdNotifier;
+use crate::server::service_manager::SystemdNotifier;
 
 /// A worker's count; dropped with the worker, which then is no longer waited for.
 #[derive(Clone, Debug, Default)]

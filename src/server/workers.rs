@@ -15,13 +15,13 @@ use tokio::task::JoinSet;
 
 use super::sockets::Scheme;
 use super::watchdog::{Heartbeat, beat_interval};
-use crate::addr::PeerAddr;
-use crate::admin::ServerState;
 use crate::connection::{
     self, AcceptedConnection, ConnectionContext, IncomingRequest, ResponseFuture, ShutdownSignal,
     ShutdownTrigger,
 };
-use crate::listen::ConnectionPermit;
+use crate::net::addr::PeerAddr;
+use crate::net::conn_limit::ConnectionPermit;
+use crate::state::ServerState;
 
 /// All workers.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::body::Body;
-use crate::refusal::Rejection;
+use crate::rejection::Rejection;
 
 /// What a route without an upstream says to everyone.
 pub(super) fn static_response(status: StatusCode) -> Result<Response<Body>, Rejection> {

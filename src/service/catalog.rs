@@ -22,9 +22,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::access::CatalogFilter;
 use crate::body::Body;
 use crate::forward::{Forward, ForwardContext};
-use crate::refusal::Rejection;
 use crate::registry::RegistryError;
 use crate::registry::catalog::{self, Fault};
+use crate::rejection::Rejection;
 
 /// Reads as much of the list as it takes, and answers; `is_here` says which repositories the route that is asked may
 /// name.

@@ -12,7 +12,7 @@ use super::{Service, Settings};
 use crate::access_log::Record;
 use crate::body::{Body, BodyEnd, Observer, RequestBody, UploadState};
 use crate::metrics::ByteCounter;
-use crate::refusal::Rejection;
+use crate::rejection::Rejection;
 use crate::site::Route;
 
 impl Service {

@@ -6,10 +6,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::addr::{ClientAddr, ClientNetwork};
 use crate::auth::Identity;
 use crate::fair_share::FairShare;
-use crate::refusal::Rejection;
+use crate::net::addr::{ClientAddr, ClientNetwork};
+use crate::rejection::Rejection;
 
 /// All that is limited. It outlives a reload, as what it counts does.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::addr::PeerAddr;
+    use crate::net::addr::PeerAddr;
 
     fn network(last: u8) -> ClientNetwork {
         let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), 1));

@@ -8,14 +8,15 @@ use http::{Method, Response, Version, request};
 
 use super::Service;
 use crate::access_log::{Record, RequestId};
-use crate::addr::{ClientAddr, Networks};
+use crate::activity::ActivityTracker;
 use crate::body::{Body, UploadState};
 use crate::connection::ConnectionInfo;
-use crate::forward::ClientInfo;
 use crate::forward::headers::{REQUEST_ID, set_api_version};
-use crate::metrics::ActivityTracker;
-use crate::refusal::{Rejection, ResponseFormat};
+use crate::forwarded::ClientInfo;
+use crate::net::addr::ClientAddr;
+use crate::net::cidr::Networks;
 use crate::registry::is_registry_path;
+use crate::rejection::{Rejection, ResponseFormat};
 use crate::site::CorsResponse;
 
 /// A request that is being answered.

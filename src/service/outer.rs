@@ -2,11 +2,11 @@
 //!
 //! Called by `service` for each request that is passed on.
 
-use crate::auth::Challenge;
 use crate::forward::{ExternalOrigin, Origin};
 use crate::registry::Operation;
 use crate::site::{Route, Site};
 use crate::target::Target;
+use crate::www_authenticate::Challenge;
 
 /// What a 401 says here, for this operation.
 pub(super) fn challenge(

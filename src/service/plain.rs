@@ -10,8 +10,8 @@ use http::{Method, Response, StatusCode};
 use super::opened::{RequestScope, asker};
 use super::{IncomingRequest, Service};
 use crate::body::Body;
-use crate::refusal::Rejection;
 use crate::registry::is_registry_path;
+use crate::rejection::Rejection;
 use crate::site::Site;
 use crate::target::Target;
 

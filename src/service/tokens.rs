@@ -18,12 +18,12 @@ use zeroize::Zeroizing;
 use super::{ConcurrencyLimits, check_expectation};
 use crate::access::Access;
 use crate::access_log::Record;
-use crate::addr::ClientAddr;
 use crate::auth::TokenService;
 use crate::auth::token::IssuedToken;
 use crate::auth::token::form::TokenRequest;
 use crate::body::{self, Body};
-use crate::refusal::{Rejection, ResponseFormat};
+use crate::net::addr::ClientAddr;
+use crate::rejection::{Rejection, ResponseFormat};
 use crate::target::Target;
 
 /// A request at the endpoint.

@@ -7,7 +7,7 @@
 use rustls_pki_types::UnixTime;
 
 use crate::connection::ConnectionInfo;
-use crate::refusal::Rejection;
+use crate::rejection::Rejection;
 use crate::site::{Site, Sites};
 
 /// By the sites of this moment: a reload that changes whom a site trusts counts for open connections, too.

@@ -6,8 +6,8 @@ use http::{Method, request};
 
 use crate::access::{Access, Authorization, RequestedAccess};
 use crate::auth::Identity;
-use crate::refusal::Rejection;
 use crate::registry::{Action, Operation, Parsed, RegistryError, is_registry_path};
+use crate::rejection::Rejection;
 use crate::site::{Route, Site};
 use crate::target::Target;
 

@@ -15,7 +15,6 @@ use crate::config::problem::{Position, Problem, Problems};
 use crate::config::table::Spanned;
 use crate::config::units::Secret;
 use crate::config::{self, Auth};
-use crate::systemd;
 
 impl SnapshotBuilder<'_> {
     pub(super) fn authenticator(
@@ -110,7 +109,7 @@ impl SnapshotBuilder<'_> {
         problems: &mut Problems,
     ) -> Option<Result<Option<LoadedSecret>, secret::Error>> {
         let place = named.map(|named| named.place);
-        let loaded = systemd::credential(name).map(|file| secret::load(&file));
+        let loaded = credential(name).map(|file| secret::load(&file));
         match (loaded, self.purpose) {
             (None | Some(Err(secret::Error::Read { .. })), BuildMode::Check) => {
                 problems.push(unseen_credential(place, name));
@@ -145,4 +144,11 @@ fn exposed_secret(place: Option<Position>, mode: u32) -> Problem {
     Problem::warning(place, what)
         .because("whoever has it makes tokens for any user")
         .fix("chmod o= it, and write a new secret into it")
+}
+
+/// Where systemd has put the service's credential of this name; nowhere, when the process is no service of it or the
+/// unit passes none (systemd.exec(5)).
+fn credential(name: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?;
+    Some(PathBuf::from(dir).join(name))
 }

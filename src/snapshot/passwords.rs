@@ -11,9 +11,9 @@ use crate::access::Subjects;
 use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Spanned;
 use crate::config::{Auth, Config};
+use crate::file_watch::StableFiles;
 use crate::htpasswd::make::USUAL_COST;
 use crate::htpasswd::{self, LiveUsers, Scheme, Severity, UnevenTimes};
-use crate::live_file::StableFiles;
 use crate::registry::is_name;
 
 /// Reads every file. One that cannot be read is an error, unless `old` still has what it said.

@@ -11,7 +11,8 @@ use time::OffsetDateTime;
 
 use super::certs::{self, Error, Warning};
 use super::shown::CertSlot;
-use crate::live_file::{self, ChangeDetector, LoadedVersion, Seen, StableFiles};
+use crate::file_watch;
+use crate::file_watch::{ChangeDetector, LoadedVersion, Seen, StableFiles};
 
 /// A pair of files, and what is shown of it.
 #[derive(Debug)]
@@ -150,7 +151,7 @@ impl ReloadingCert {
     }
 
     fn see(&self) -> PairWatch {
-        (live_file::poll(&self.cert), live_file::poll(&self.key))
+        (file_watch::poll(&self.cert), file_watch::poll(&self.key))
     }
 
     fn watched(&self) -> MutexGuard<'_, ChangeDetector<PairWatch>> {

@@ -2,7 +2,7 @@
 
 use tokio::io::ReadBuf;
 
-use crate::buffers::Buffer;
+use crate::buffer_pool::Buffer;
 
 /// Bytes that were opened and not taken. Of one record at most, so that the small buffer holds them.
 #[derive(Default)]

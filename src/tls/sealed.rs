@@ -11,7 +11,7 @@ use rustls::server::ServerConnectionData;
 use rustls::unbuffered::WriteTraffic;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::buffers::{Buffer, SMALL};
+use crate::buffer_pool::{Buffer, SMALL};
 
 /// What came. rustls opens it in place, record by record, from its front.
 #[derive(Default)]

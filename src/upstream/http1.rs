@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Error;
 use super::client_wait::ClientWait;
 use crate::body::Body;
-use crate::buffers;
+use crate::buffer_pool;
 
 mod chunked;
 mod deadline;
@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             io,
             deadline: Deadline::new(read_timeout),
-            head_size: head_size.min(buffers::LARGE),
+            head_size: head_size.min(buffer_pool::LARGE),
             lead: Vec::new(),
         }
     }

@@ -25,8 +25,8 @@ use super::pool::Pool;
 use super::request_limit::{OpenRequest, RequestPermit};
 use super::stream::Stream;
 use super::{EndpointSettings, Error, Failure, OutboundRequest};
-use crate::addr::ClientNetwork;
 use crate::body::Body;
+use crate::net::addr::ClientNetwork;
 
 /// Shared by all workers, and by every route that leads to it.
 pub(super) struct EndpointNode {

@@ -19,7 +19,7 @@ use super::http1::Connection;
 use super::request_limit::{RequestLimit, RequestPermit};
 use super::stream::Stream;
 use super::{EndpointSettings, Error};
-use crate::addr::ClientNetwork;
+use crate::net::addr::ClientNetwork;
 
 /// Shared by all workers and by every answer that is still coming.
 pub(super) struct Pool {

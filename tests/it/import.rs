@@ -11,7 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use base64ct::{Base64, Encoding};
 use tidegate::config;
-use tidegate::config::nginx::{self, FileSource};
+use tidegate::import::nginx;
+use tidegate::import::nginx::FileSource;
 use tidegate::snapshot::{BuildMode, Snapshot};
 use toml::de::{DeTable, DeValue};
 
@@ -121,7 +122,7 @@ fn no_text_promises_that_an_import_opens_nothing() {
         "README.md",
         "docs/from-nginx.md",
         "docs/decisions.md",
-        "src/config/nginx.rs",
+        "src/import/nginx.rs",
         "examples/debian/tidegate.1",
     ] {
         texts.push((

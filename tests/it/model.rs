@@ -15,15 +15,16 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 use tidegate::access::{Access, Authorization, Denied, RequestedAccess};
-use tidegate::addr::{ClientAddr, PeerAddr};
 use tidegate::auth::token::TokenIssuer;
 use tidegate::auth::token::secret::SigningKeys;
 use tidegate::auth::{
-    Authenticator, HashingSettings, Identity, PasswordVerifier, ThrottleSettings, challenge,
+    Authenticator, HashingSettings, Identity, PasswordVerifier, ThrottleSettings,
 };
 use tidegate::config::parse;
 use tidegate::htpasswd::LiveUsers;
+use tidegate::net::addr::{ClientAddr, PeerAddr};
 use tidegate::registry::{Operation, Parsed, Scope};
+use tidegate::www_authenticate;
 
 use crate::support::proxy::directory;
 use crate::support::{Ask, DIGEST, Exchange, Http, Proxy, Registry, ask, config};
@@ -444,7 +445,12 @@ impl Door {
         };
         let logins = Arc::new(PasswordVerifier::start(hashing, throttle).unwrap());
         let users = LiveUsers::load(&file).unwrap();
-        let basic = Authenticator::basic(users, logins, 1024, challenge("r").unwrap());
+        let basic = Authenticator::basic(
+            users,
+            logins,
+            1024,
+            www_authenticate::challenge("r").unwrap(),
+        );
         let keys = SigningKeys::in_memory().unwrap();
         let tokens = TokenIssuer::new(keys, "s", "/v2/", Duration::from_secs(600));
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));

@@ -247,7 +247,7 @@ fn a_process_that_does_not_hold_the_lock_gets_no_signal() {
         .arg("1000")
         .spawn()
         .unwrap();
-    let forged: PathBuf = tidegate::pid_file::path_in(runtime.path(), &file);
+    let forged: PathBuf = tidegate::server::pid_file::path_in(runtime.path(), &file);
     let record = |pid: u32| format!("{pid}\n{}\n", file.display());
     // Without a lock the file is stale.
     fs::write(&forged, record(victim.id())).unwrap();

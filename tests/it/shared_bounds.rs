@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use rustls::ClientConnection;
-use tidegate::addr::{ClientNetworkGroup, PeerAddr};
-use tidegate::metrics::{ActivityTracker, Operation, Reason, Refused, Transfer};
+use tidegate::activity::{ActivityTracker, Refused, Transfer};
+use tidegate::metrics::{Operation, Reason};
+use tidegate::net::addr::{ClientNetworkGroup, PeerAddr};
 use tidegate::server::Scheme;
 
 use crate::support::certs;

@@ -8,8 +8,8 @@ use base64ct::{Base64, Encoding};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use serde_json::Value;
-use tidegate::addr::PeerAddr;
 use tidegate::config as configuration;
+use tidegate::net::addr::PeerAddr;
 use tidegate::registry::Scope;
 use tidegate::snapshot::{BuildMode, Snapshot};
 

@@ -2,11 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::super::ServerState;
 use super::super::ready::Readiness;
 use super::{Sample, family, single, whole};
 use crate::metrics::{AlertSender, Connections, Counter, Family, Kind, TlsAlert, Value};
 use crate::snapshot::Snapshot;
+use crate::state::ServerState;
 
 pub(super) fn families(gate: &ServerState, snapshot: &Snapshot) -> Vec<Family> {
     let mut families = vec![

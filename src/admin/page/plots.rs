@@ -4,10 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::super::history::{SAMPLES, Sample};
 use super::figures;
 use super::html::Html;
 use super::status::Status;
+use crate::state::{SAMPLES, Sample};
 
 /// One plot.
 struct Chart {

@@ -6,7 +6,7 @@ use super::figures;
 use super::html::Html;
 use super::moving::user;
 use super::status::Status;
-use crate::metrics::Refused;
+use crate::activity::Refused;
 
 pub(super) fn write(html: &mut Html, status: &Status) {
     html.tags("<section id=\"refusals\" aria-labelledby=\"refusals-title\" data-live>\n<h2 id=\"refusals-title\">Refused lately</h2>\n");

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 
-use super::super::history::Sample;
 use super::super::ready::Readiness;
-use super::super::{LifecyclePhase, Outcome, ServerState};
-use crate::metrics::{Operation, Refused, SiteSums};
+use crate::activity::Refused;
+use crate::metrics::{Operation, SiteSums};
 use crate::snapshot::{SiteCertificate, Snapshot};
+use crate::state::Outcome;
+use crate::state::Sample;
+use crate::state::{LifecyclePhase, ServerState};
 use crate::upstream;
 
 /// The gate at one moment.

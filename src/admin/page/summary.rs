@@ -2,10 +2,10 @@
 //!
 //! Called by `page`.
 
-use super::super::LifecyclePhase;
 use super::figures;
 use super::html::Html;
 use super::status::Status;
+use crate::state::LifecyclePhase;
 
 /// The state first: of many tabs one sees little more.
 pub(super) fn title(html: &mut Html, status: &Status) {

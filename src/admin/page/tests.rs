@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::tests::admin;
-use super::super::{LifecyclePhase, ServerState};
 use super::*;
-use crate::addr::{ClientNetworkGroup, PeerAddr};
-use crate::metrics::{ActivityTracker, Operation, Reason, Refused, Transfer, TransferGuard};
+use crate::activity::{ActivityTracker, Refused, Transfer, TransferGuard};
+use crate::metrics::{Operation, Reason};
+use crate::net::addr::{ClientNetworkGroup, PeerAddr};
+use crate::state::{LifecyclePhase, ServerState};
 
 const HOSTILE: &str = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&lt;\u{202e}\0{}";
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
 
 use super::Busy;
-use crate::addr::ClientNetwork;
 use crate::fair_queue::FairQueue;
+use crate::net::addr::ClientNetwork;
 
 /// A password check.
 pub(super) trait HashJob: Send {
@@ -150,7 +150,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::addr::PeerAddr;
+    use crate::net::addr::PeerAddr;
 
     /// Writes its name down, unless it is given up.
     struct Note(&'static str, Arc<Mutex<Vec<&'static str>>>, Arc<AtomicBool>);

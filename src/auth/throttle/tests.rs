@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::addr::PeerAddr;
 use crate::auth::verified::LoginCache;
+use crate::net::addr::PeerAddr;
 use crate::secret::Password;
 
 const SETTINGS: Settings = Settings {

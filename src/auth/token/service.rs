@@ -10,12 +10,13 @@ use http::HeaderMap;
 
 use super::form::TokenRequest;
 use super::{IssuedToken, TokenIssuer};
-use crate::addr::ClientAddr;
-use crate::auth::admission::{Decision, NetworkPolicy};
 use crate::auth::basic::after_scheme;
-use crate::auth::{Basic, Challenge, Error, Identity, IdentityKind, single_authorization};
+use crate::auth::{Basic, Error, Identity, IdentityKind, single_authorization};
 use crate::htpasswd::{Entry, Users};
+use crate::net::addr::ClientAddr;
+use crate::net::network_policy::{Decision, NetworkPolicy};
 use crate::registry::Scope;
+use crate::www_authenticate::Challenge;
 
 /// The token service of a route.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
 use super::*;
-use crate::addr::PeerAddr;
+use crate::net::addr::PeerAddr;
 
 /// Counts how often it was woken.
 #[derive(Default)]

@@ -6,9 +6,9 @@ use super::super::problem::Problem;
 use super::super::table::{Spanned, Table};
 use super::super::units;
 use super::super::{Auth, RouteGrants};
-use crate::addr::Networks;
-use crate::addr::networks::Cidr;
-use crate::auth::NetworkPolicy;
+use crate::net::cidr::Cidr;
+use crate::net::cidr::Networks;
+use crate::net::network_policy::NetworkPolicy;
 
 /// Reads them, and holds them against who is asked for what.
 pub(super) fn admission(

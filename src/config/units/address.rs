@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::url::origin_of;
 use super::{Error, write, write_accepted};
-use crate::addr::networks::{self, Cidr};
-use crate::listen::{ListenAddr, SYSTEMD};
+use crate::net::cidr::{self, Cidr};
+use crate::net::listener::{ListenAddr, SYSTEMD};
 
 /// A name or an address, without a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,16 +99,16 @@ pub fn network(text: &str) -> Result<Cidr, Error> {
             return Error::Empty;
         }
         let (expected, remedy) = match error {
-            networks::Error::Form => (
+            cidr::Error::Form => (
                 "a network",
                 "write an address, or one with the length of its prefix, as in \"10.0.0.0/8\""
                     .to_owned(),
             ),
-            networks::Error::Prefix => (
+            cidr::Error::Prefix => (
                 "a network: its prefix is longer than the address",
                 "write at most 32 behind an IPv4 address, and 128 behind an IPv6 one".to_owned(),
             ),
-            networks::Error::HostBits(meant) => (
+            cidr::Error::HostBits(meant) => (
                 "a network: the address has bits beyond the prefix",
                 write(meant),
             ),

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 
 use super::super::Settings;
 use super::*;
-use crate::addr::PeerAddr;
 use crate::body::{Body, MIN_UNTHROTTLED, RecvBudget, RequestBody};
+use crate::net::addr::PeerAddr;
 
 mod alone;
 mod gone;

@@ -1,5 +1,6 @@
 use super::*;
-use crate::addr::{Networks, PeerAddr};
+use crate::net::addr::PeerAddr;
+use crate::net::cidr::Networks;
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {
     let mut map = HeaderMap::new();

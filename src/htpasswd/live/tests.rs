@@ -39,10 +39,10 @@ impl Files {
     /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
     fn write(&self, text: impl AsRef<[u8]>) {
         let path = self.path("htpasswd");
-        let before = live_file::poll(&path);
+        let before = file_watch::poll(&path);
         while {
             fs::write(&path, &text).unwrap();
-            live_file::poll(&path) == before
+            file_watch::poll(&path) == before
         } {}
     }
 }
@@ -312,7 +312,7 @@ fn a_reload_takes_what_was_quiet_and_nothing_else() {
     let files = Files::new();
     let old = settled(&files);
     let path = files.path("htpasswd");
-    let quiet = Some(live_file::poll(&path));
+    let quiet = Some(file_watch::poll(&path));
     // As a writer leaves it who empties a file first: still, but not for long enough.
     files.write("");
     for quiet in [None, quiet] {
@@ -320,7 +320,7 @@ fn a_reload_takes_what_was_quiet_and_nothing_else() {
         assert!(Arc::ptr_eq(&kept, &old));
     }
     files.write(CAROL);
-    let quiet = Some(live_file::poll(&path));
+    let quiet = Some(file_watch::poll(&path));
     let new = old.from_previous(quiet).unwrap();
     assert_eq!(
         (names(&new), names(&old)),
@@ -330,6 +330,6 @@ fn a_reload_takes_what_was_quiet_and_nothing_else() {
     assert_eq!(new.file_state().read, quiet);
     assert!(is_silent(&new) && is_silent(&new));
     fs::remove_file(&path).unwrap();
-    let gone = Some(live_file::poll(&path));
+    let gone = Some(file_watch::poll(&path));
     assert!(old.from_previous(gone).is_err());
 }

@@ -57,17 +57,17 @@ impl Files {
     /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
     fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.path(name);
-        let before = live_file::poll(&path);
+        let before = file_watch::poll(&path);
         while {
             fs::write(&path, &text).unwrap();
-            live_file::poll(&path) == before
+            file_watch::poll(&path) == before
         } {}
     }
 
     fn quiet(&self) -> StableFiles {
         let known = ["cert", "key"].map(|name| {
             let path = self.path(name);
-            let read = Some(live_file::poll(&path));
+            let read = Some(file_watch::poll(&path));
             LoadedVersion { path, read }
         });
         StableFiles::wait(&known)

@@ -11,7 +11,7 @@ use tokio::io::AsyncRead;
 
 use super::Error;
 use super::head::{self, Head, Parsed};
-use crate::buffers::{Buffer, LARGE};
+use crate::buffer_pool::{Buffer, LARGE};
 
 /// What has been read so far.
 pub(super) struct HeadBuffer {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::framing::Framing;
 use super::{Connection, Error};
-use crate::buffers::Buffer;
+use crate::buffer_pool::Buffer;
 
 /// A body of which some may have come with the head.
 pub(in crate::upstream) struct BodyReader<S> {

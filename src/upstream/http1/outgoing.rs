@@ -23,7 +23,7 @@ use tokio::io::AsyncWrite;
 use super::Error;
 use super::encoder::{Coding, write_head};
 use crate::body::Body;
-use crate::buffers::MEDIUM;
+use crate::buffer_pool::MEDIUM;
 
 /// The state of one request's writing.
 pub(super) struct RequestWriter {

@@ -77,14 +77,14 @@ async fn a_large_download_needs_two_buffers() {
         let mut at = 0;
         while let Some(frame) = body.frame().await {
             let data = frame.unwrap().into_data().unwrap();
-            assert!(data.len() <= crate::buffers::LARGE);
+            assert!(data.len() <= crate::buffer_pool::LARGE);
             check(at, &data);
             at += data.len();
         }
         assert_eq!(at, SIZE);
         assert!(body.is_settled(), "the connection went back");
         // This thread's list has every buffer that was ever lent.
-        let (small, large) = crate::buffers::kept();
+        let (small, large) = crate::buffer_pool::kept();
         assert!(small <= 2 && large <= 2, "{small} {large}");
     }
 }

@@ -209,7 +209,7 @@ fn size_hints_say_what_is_known() {
 
 #[test]
 fn a_large_frame_lends_its_buffer_and_a_small_one_does_not() {
-    let kept = || crate::buffers::kept().1;
+    let kept = || crate::buffer_pool::kept().1;
     for (size, lent) in [(1000, 0), (70_000, 1)] {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n".to_vec();
         run(async {

@@ -1,0 +1,352 @@
+//! What `check --live` says about servers of all kinds behind the proxy.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::io::AsyncWriteExt as _;
+use tokio_rustls::TlsAcceptor;
+
+use crate::check::live::*;
+use crate::config;
+use crate::snapshot::BuildMode;
+
+/// Answers every connection with these bytes, at this address.
+fn server(address: &str, answer: impl Into<Vec<u8>>) -> u16 {
+    let answer = answer.into();
+    let socket = TcpListener::bind(address).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in socket.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    port
+}
+
+/// A server of HTTP; the status may have header fields behind it.
+fn registry(address: &str, status: &str) -> u16 {
+    server(
+        address,
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"),
+    )
+}
+
+/// A server of TLS with a certificate of its own; returns its port and the certificate. A client without TLS gets this
+/// answer, or an alert where there is none.
+async fn tls_server(params: CertificateParams, to_plain: Option<&'static str>) -> (u16, String) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut first = [0];
+                let _ = stream.peek(&mut first).await;
+                match to_plain {
+                    Some(answer) if first != [22] => {
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    }
+                    _ => {
+                        let Ok(mut stream) = acceptor.accept(stream).await else {
+                            return;
+                        };
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                        let _ = stream.write_all(answer).await;
+                        let _ = stream.shutdown().await;
+                    }
+                }
+            });
+        }
+    });
+    (port, certificate.pem())
+}
+
+/// The upstream as TOML; its `ca.pem` holds this text.
+fn built_with(upstream: &str, auth: &str, ca: &str) -> (tempfile::TempDir, Config, Snapshot) {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
+    std::fs::write(dir.path().join("htpasswd"), line).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), ca).unwrap();
+    let text = format!(
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n[state]\ndir = \"{}/state\"\n[[site]]\nhosts = [\"docker.example.com\"]\ntls = \"self-signed\"\n\
+         external_url = \"https://docker.example.com\"\n\
+         [[site.route]]\npath = \"/v2/\"\nupstream = {upstream}\nauth = {{ {auth} }}\n\
+         [[site.route]]\npath = \"/closed/\"\nrespond = 404\n\
+         [[site.route]]\npath = \"/guarded/\"\nupstream = \"unix:/nowhere\"\nauth = {{ {BASIC} }}\n",
+        dir.path().display()
+    );
+    let file = dir.path().join("proxy.toml");
+    let (config, mut problems) = config::parse(&file, text.as_bytes());
+    let mut config = config.unwrap_or_else(|| panic!("{problems}"));
+    let snapshot = Snapshot::build(&config, None, BuildMode::Check, &mut problems);
+    let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
+    // The other routes are there for the paths that they take, and are not asked.
+    config.sites[0].routes.truncate(1);
+    (dir, config, snapshot)
+}
+
+fn built(upstream: &str, auth: &str) -> (tempfile::TempDir, Config, Snapshot) {
+    built_with(&format!("\"{upstream}\""), auth, "")
+}
+
+const BASIC: &str = "mode = \"basic\", htpasswd = \"htpasswd\", realm = \"r\"";
+const UPSTREAM: &str = "mode = \"upstream\"";
+const OPEN: &str = "mode = \"none\"";
+
+async fn judged(upstream: &str, auth: &str) -> (Vec<String>, Problems) {
+    let (_dir, config, snapshot) = built(upstream, auth);
+    look(&config, &snapshot).await
+}
+
+async fn look(config: &Config, snapshot: &Snapshot) -> (Vec<String>, Problems) {
+    let mut problems = Problems::new(Path::new("proxy.toml"));
+    let facts = run(config, snapshot, &mut problems).await;
+    (facts, problems)
+}
+
+/// What one of the problems says, why, and what to do: all three are there, at the place of the upstream.
+#[track_caller]
+fn told(problems: &Problems, words: &[&str]) {
+    let said = problems.to_string();
+    for word in words {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    for part in ["proxy.toml:11:", "why: ", "fix: "] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_registry_says_is_held_against_the_mode() {
+    let basic = "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"";
+    for (status, auth) in [
+        ("200 OK", BASIC),
+        ("200 OK", OPEN),
+        (basic, UPSTREAM),
+        // Another server, also when it has the site's name.
+        (&bearer("https://sso.example/token"), UPSTREAM),
+        (&bearer("https://docker.example.com:5001/auth"), UPSTREAM),
+    ] {
+        let port = registry("127.0.0.1:0", status);
+        let (facts, problems) = judged(&format!("http://127.0.0.1:{port}"), auth).await;
+        assert!(problems.is_empty(), "{status}: {problems}");
+        assert!(facts[0].contains("days"), "{facts:?}");
+        assert!(facts[1].contains("as a registry does"), "{facts:?}");
+        assert_eq!(facts.len(), 2, "{facts:?}");
+    }
+    for (status, auth, words) in [
+        (basic, BASIC, "password of its own (Basic realm"),
+        (basic, OPEN, "every client is refused"),
+        ("401 Unauthorized", BASIC, "401 without a challenge"),
+        (
+            &bearer("https://docker.example.com/v2/_token"),
+            BASIC,
+            "realm leads back to this site",
+        ),
+        ("200 OK", UPSTREAM, "anyone may push"),
+        ("401 Unauthorized", UPSTREAM, "401 without WWW-Authenticate"),
+        ("200 OK\r\nContent-Type: text/html", BASIC, "web page"),
+        (
+            "301 Moved Permanently\r\nLocation: https://127.0.0.1:1/v2/",
+            BASIC,
+            "write the https://",
+        ),
+        (
+            "302 Found\r\nLocation: /login",
+            UPSTREAM,
+            "redirects /v2/ to /login",
+        ),
+        ("400 Bad Request", BASIC, "bad request"),
+        ("403 Forbidden", BASIC, "forbids /v2/"),
+        ("404 Not Found", BASIC, "it is no registry"),
+        ("404 Not Found", UPSTREAM, "it is no registry"),
+        (
+            "503 Service Unavailable",
+            BASIC,
+            "look at the log of the registry",
+        ),
+    ] {
+        let port = registry("127.0.0.1:0", status);
+        let (facts, problems) = judged(&format!("http://127.0.0.1:{port}"), auth).await;
+        assert!(problems.has_errors(), "{status}: {facts:?}");
+        told(&problems, &[words]);
+        assert_eq!(facts.len(), 1, "{facts:?}");
+    }
+    let port = registry("127.0.0.1:0", "418 Teapot");
+    let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
+    assert!(!problems.has_errors(), "{problems}");
+    told(&problems, &["warning", "418"]);
+}
+
+fn bearer(realm: &str) -> String {
+    format!("401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"{realm}\",service=\"s\"")
+}
+
+#[tokio::test]
+async fn a_token_realm_that_leads_to_this_site_and_does_not_work_there_is_an_error() {
+    for (realm, words) in [
+        (
+            "https://docker.example.com/v2/token",
+            "below the gate's own /v2/",
+        ),
+        // The proxy replaces the origins of the upstream by the site's.
+        (
+            "http://docker.example.com:5000/v2/auth",
+            "below the gate's own /v2/",
+        ),
+        (
+            "https://docker.example.com/service/token",
+            "path = \\\"/service/\\\"",
+        ),
+        ("https://docker.example.com/closed/token", "respond"),
+        (
+            "https://docker.example.com/guarded/token",
+            "asks for a password",
+        ),
+    ] {
+        let port = registry("127.0.0.1:0", &bearer(realm));
+        let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), UPSTREAM).await;
+        assert!(problems.has_errors(), "{realm}: {problems}");
+        let words = words.replace("\\\"", "\"");
+        told(&problems, &[realm, &words]);
+    }
+}
+
+#[tokio::test]
+async fn a_url_with_the_wrong_scheme_is_told_with_the_right_one() {
+    let refusal =
+        "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    for to_plain in [None, Some(""), Some(refusal)] {
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let (port, _) = tls_server(params, to_plain).await;
+        let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
+        assert!(problems.has_errors(), "{problems}");
+        let right = format!("write \"https://127.0.0.1:{port}\"");
+        told(&problems, &["speaks TLS", &right]);
+    }
+    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let (_, ca) = tls_server(params, None).await;
+    for answer in ["200 OK", "401 Unauthorized", "400 Bad Request"] {
+        let port = registry("127.0.0.1:0", answer);
+        let upstream = format!("{{ urls = [\"https://127.0.0.1:{port}\"], ca = \"ca.pem\" }}");
+        let (_dir, config, snapshot) = built_with(&upstream, BASIC, &ca);
+        let (_, problems) = look(&config, &snapshot).await;
+        assert!(problems.has_errors(), "{problems}");
+        let right = format!("write \"http://127.0.0.1:{port}\"");
+        told(&problems, &["speaks plain HTTP", &right]);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_told_with_its_remedy() {
+    let params = |name: &str| CertificateParams::new([name.to_owned()]).unwrap();
+    let mut expired = params("127.0.0.1");
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let mut early = params("127.0.0.1");
+    early.not_before = rcgen::date_time_ymd(2999, 1, 1);
+    early.not_after = rcgen::date_time_ymd(2999, 2, 1);
+    let (_, other_ca) = tls_server(params("127.0.0.1"), None).await;
+    for (params, ca, words) in [
+        (params("127.0.0.1"), Some(&other_ca), "ca = \"FILE\""),
+        (params("other.example"), None, "other.example"),
+        (expired, None, "renew the certificate"),
+        (early, None, "set the clocks"),
+    ] {
+        let (port, own) = tls_server(params, None).await;
+        let upstream = format!("{{ urls = [\"https://127.0.0.1:{port}\"], ca = \"ca.pem\" }}");
+        let (_dir, config, snapshot) = built_with(&upstream, BASIC, ca.unwrap_or(&own));
+        let (_, problems) = look(&config, &snapshot).await;
+        assert!(problems.has_errors(), "{problems}");
+        told(&problems, &["no answer", "cannot trust", words]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_http_server_is_told_as_such() {
+    for (answer, words) in [
+        ("", "closed the connection without a response"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP/1.1"),
+    ] {
+        let port = server("127.0.0.1:0", answer);
+        let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
+        assert!(problems.has_errors(), "{problems}");
+        told(&problems, &["no answer", words]);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let stale = dir.path().join("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let missing = dir.path().join("missing");
+    for (path, words) in [
+        (missing, "there is no such socket file"),
+        (stale, "no process listens on this file"),
+    ] {
+        let (_, problems) = judged(&format!("unix:{}", path.display()), BASIC).await;
+        assert!(problems.has_errors(), "{problems}");
+        told(&problems, &["no answer", words]);
+    }
+}
+
+#[tokio::test]
+async fn one_that_does_not_answer_is_an_error_at_its_place() {
+    // Bound and not listening: no other test's listener gets this port.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
+    let said = problems.to_string();
+    assert!(problems.has_errors(), "{said}");
+    for words in [
+        "proxy.toml:11",
+        "cannot connect",
+        "nothing listens there",
+        "correct the address",
+    ] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_others_reach_past_the_gate_is_an_error() {
+    // 127.0.0.2 stands for an address that others reach: it is one of its own, and needs no network here.
+    let other = ["127.0.0.2".parse().unwrap()];
+    for (address, status, count) in [
+        ("0.0.0.0:0", "200 OK", 1),
+        ("0.0.0.0:0", "401 Unauthorized", 0),
+        ("127.0.0.1:0", "200 OK", 0),
+    ] {
+        let port = registry(address, status);
+        let (_dir, config, snapshot) = built(&format!("http://127.0.0.1:{port}"), BASIC);
+        let subjects = subjects(&config, &snapshot);
+        let found = exposures(&subjects[0], &other).await;
+        assert_eq!(found.len(), count, "{address} {status}: {found:?}");
+        if count > 0 {
+            let mut problems = Problems::new(Path::new("proxy.toml"));
+            problems.push(found.into_iter().next().unwrap());
+            let said = problems.to_string();
+            assert!(
+                problems.has_errors() && said.contains("127.0.0.2"),
+                "{said}"
+            );
+            assert!(said.contains("past the gate"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Conversion of other programs' configurations.
+
+pub mod nginx;

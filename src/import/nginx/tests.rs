@@ -1,0 +1,694 @@
+//! The importer on texts in memory: nginx's syntax, its inheritance, and restrictions that close their routes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use toml::de::DeTable;
+
+use crate::import::nginx::lex::{Lexer, Token};
+use crate::import::nginx::location;
+use crate::import::nginx::location::Paths;
+use crate::import::nginx::scope::Scope;
+use crate::import::nginx::tree;
+use crate::import::nginx::{Error, FileSource, Import, glob, import, units};
+
+/// Files by their paths.
+struct Memory(BTreeMap<PathBuf, String>);
+
+impl FileSource for Memory {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let text = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(text.clone().into_bytes())
+    }
+
+    fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let inside = self
+            .0
+            .keys()
+            .filter_map(|path| path.strip_prefix(folder).ok());
+        let first = inside.filter_map(|path| path.iter().next());
+        Ok(first
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect())
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+}
+
+fn files<const N: usize>(files: [(&str, &str); N]) -> Memory {
+    let owned = files.map(|(path, text)| (PathBuf::from(path), text.to_owned()));
+    Memory(owned.into_iter().collect())
+}
+
+fn imported(text: &str) -> Result<Import, Error> {
+    let memory = files([("/etc/nginx/x.conf", text)]);
+    import(
+        &memory,
+        &["/etc/nginx/x.conf".into()],
+        "/etc/nginx".as_ref(),
+    )
+}
+
+/// What comes out of a server block with TLS and these directives.
+fn server(inner: &str) -> Import {
+    let text = format!(
+        "server {{\nlisten 443 ssl;\nserver_name a.example;\nssl_certificate c;\nssl_certificate_key k;\nclient_max_body_size 0;\nproxy_read_timeout 900;\n{inner}\n}}"
+    );
+    imported(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn has(import: &Import, words: &[&str]) {
+    for word in words {
+        assert!(import.toml.contains(word), "{word:?} in\n{}", import.toml);
+    }
+}
+
+fn words(text: &str) -> Vec<Token> {
+    let mut lexer = Lexer::new(text);
+    let mut tokens = Vec::new();
+    while let Some((token, _)) = lexer.next().unwrap() {
+        tokens.push(token);
+    }
+    tokens
+}
+
+fn word(text: &str) -> Token {
+    Token::Word(text.to_owned())
+}
+
+#[test]
+fn words_are_as_nginx_reads_them() {
+    use Token::{Close, End, Open};
+    assert_eq!(
+        words("a b;c{}"),
+        [word("a"), word("b"), End, word("c"), Open, Close]
+    );
+    assert_eq!(words("a#b # c\nd;"), [word("a#b"), word("d"), End]);
+    assert_eq!(words("'a b' \"c;{}\";"), [word("a b"), word("c;{}"), End]);
+    assert_eq!(
+        words(r#"'it\'s' "\"x\"" 'a"b';"#),
+        [word("it's"), word("\"x\""), word("a\"b"), End]
+    );
+    assert_eq!(
+        words(r"^/v2\/\.x\\ \t;"),
+        [word(r"^/v2\/\.x\"), word("\t"), End]
+    );
+    assert_eq!(words("x${a}y;"), [word("x${a}y"), End]);
+    assert_eq!(words("a$;"), [word("a$"), End]);
+    assert_eq!(words("x}y }"), [word("x}y"), Close]);
+    assert_eq!(words("\u{feff}a\r\n;"), [word("a"), End]);
+    assert_eq!(
+        words("~ \"a\" ) {"),
+        [word("~"), word("a"), word(")"), Open]
+    );
+    assert_eq!(words("~ \"a\") {"), [word("~"), word("a"), word(")"), Open]);
+    assert_eq!(words("''"), [word("")]);
+    assert_eq!(words("a\\"), [word("a\\")]);
+}
+
+#[test]
+fn what_is_no_syntax_is_told_with_its_place() {
+    let cases = [
+        (
+            "server {",
+            "1:1",
+            "\"server\" that begins here does not end",
+            "write }",
+        ),
+        (
+            "server {\n listen 443\n}",
+            "2:2",
+            "\"listen\" has no ;",
+            "write ;",
+        ),
+        ("server {}\n}", "2:1", "without an open block", "remove it"),
+        ("a b;\n  ;", "2:3", "; without a directive", "remove this ;"),
+        ("{ }", "1:1", "{ without a directive", "remove this {"),
+        ("x 'abc", "1:3", "does not end", "write '"),
+        (
+            "x \"a\"b;",
+            "1:6",
+            "\"b\" stands right behind a string",
+            "put a blank",
+        ),
+        ("listen 80", "1:10", "before the end of the file", "write ;"),
+    ];
+    for (text, place, what, remedy) in cases {
+        let error = imported(text).unwrap_err().to_string();
+        let start = format!("/etc/nginx/x.conf:{place}: ");
+        assert!(
+            error.starts_with(&start) && error.contains(what) && error.contains(remedy),
+            "{text:?}: {error}"
+        );
+    }
+    let deep = "a {".repeat(100);
+    assert!(
+        imported(&deep)
+            .unwrap_err()
+            .to_string()
+            .contains("within each other")
+    );
+}
+
+#[test]
+fn includes_are_sorted_relative_and_end() {
+    let memory = files([
+        (
+            "/etc/nginx/nginx.conf",
+            "http { include conf.d/*.conf; include gone.conf; }",
+        ),
+        (
+            "/etc/nginx/conf.d/b.conf",
+            "server { listen 443 ssl; server_name b.example; include tls; location / { proxy_pass http://b; } }",
+        ),
+        (
+            "/etc/nginx/conf.d/a.conf",
+            "server { listen 443 ssl; server_name a.example; include tls; location / { proxy_pass http://a; } }",
+        ),
+        ("/etc/nginx/conf.d/.hidden.conf", "}"),
+        (
+            "/etc/nginx/tls",
+            "ssl_certificate c; ssl_certificate_key k;",
+        ),
+        ("/etc/nginx/loop", "include loop;"),
+    ]);
+    let names = [
+        "/etc/nginx/nginx.conf".into(),
+        "/etc/nginx/conf.d/a.conf".into(),
+    ];
+    let done = import(&memory, &names, "/etc/nginx".as_ref()).unwrap();
+    let hosts = done.toml.lines().filter(|line| line.starts_with("hosts"));
+    assert_eq!(hosts.count(), 2, "each file once: {}", done.toml);
+    has(
+        &done,
+        &["cert = \"/etc/nginx/c\"", "upstream = \"http://b\""],
+    );
+    assert!(
+        done.warnings
+            .iter()
+            .any(|warning| warning.contains("nginx.conf:1: include: /etc/nginx/gone.conf"))
+    );
+    let error = import(&memory, &["/etc/nginx/loop".into()], "/etc/nginx".as_ref()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("loop:1:1: the file includes itself"),
+        "{error}"
+    );
+    let error = import(&memory, &["/nowhere".into()], "/etc/nginx".as_ref()).unwrap_err();
+    assert!(matches!(error, Error::Unreadable { .. }));
+}
+
+#[test]
+fn patterns_of_names_are_the_shells() {
+    let memory = files([
+        ("/d/ab.conf", ""),
+        ("/d/b.conf", ""),
+        ("/d/x/c.conf", ""),
+        ("/d/b.txt", ""),
+    ]);
+    let found = |pattern: &str| {
+        let found = glob::expand(&memory, Path::new(pattern));
+        let mut names: Vec<_> = found
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        names.dedup();
+        names.join(" ")
+    };
+    assert_eq!(found("/d/*.conf"), "/d/ab.conf /d/b.conf");
+    assert_eq!(found("/d/?.conf"), "/d/b.conf");
+    assert_eq!(found("/d/[a-c]*.conf"), "/d/ab.conf /d/b.conf");
+    assert_eq!(found("/d/[!a]*.conf"), "/d/b.conf");
+    assert_eq!(
+        found("/d/*/c.conf"),
+        "/d/ab.conf/c.conf /d/b.conf/c.conf /d/b.txt/c.conf /d/x/c.conf"
+    );
+    assert_eq!(found("/e/*.conf"), "");
+}
+
+#[test]
+fn locations_become_prefixes_or_nothing() {
+    let paths = |text: &str| {
+        let tree = tree::parse(0, &format!("location {text} {{}}")).unwrap();
+        location::of(&tree, &Scope::new(&tree)).remove(0).paths
+    };
+    let like = |list: &[&str]| Paths::Like(list.iter().map(|path| (*path).to_owned()).collect());
+    assert_eq!(paths("/v2/"), Paths::Prefix("/v2/".into()));
+    assert_eq!(paths("^~ /v2"), Paths::Prefix("/v2".into()));
+    assert_eq!(paths("= /v2/"), Paths::Exact("/v2/".into()));
+    assert_eq!(paths("=/x"), Paths::Exact("/x".into()));
+    assert_eq!(paths("~ ^/v2/"), like(&["/v2/"]));
+    assert_eq!(paths("~* ^/(v1|v2)/(.*)$"), like(&["/v1/", "/v2/"]));
+    assert_eq!(paths(r"~ ^\/api\/v2\.0"), like(&["/api/v2.0"]));
+    assert_eq!(
+        paths(r"~ ^/(?:a|b)/(c|d)(/|$)"),
+        like(&["/a/c", "/a/d", "/b/c", "/b/d"])
+    );
+    for unclear in [
+        r"~ /v2/",
+        r"~ ^/v2/.+/blobs",
+        r"~ ^/v2$",
+        r"~ ^/[ab]/",
+        r"~ ^/a?b",
+        "~ \"^/x{2}\"",
+    ] {
+        assert_eq!(paths(unclear), Paths::Unclear, "{unclear}");
+    }
+    assert_eq!(paths("@back"), Paths::Inner);
+}
+
+#[test]
+fn times_and_sizes_are_nginx_s() {
+    let times = [
+        ("90", 90_000),
+        ("90s", 90_000),
+        ("1h30m", 5_400_000),
+        ("500ms", 500),
+        ("1d 2h", 93_600_000),
+    ];
+    for (text, expected) in times {
+        assert_eq!(units::time(text), Some(expected), "{text}");
+    }
+    for text in ["", "x", "5x", "m", "99999999999999999999"] {
+        assert_eq!(units::time(text), None, "{text}");
+    }
+    assert_eq!(units::size("10m"), Some(10 << 20));
+    assert_eq!(units::size("8192"), Some(8192));
+    assert_eq!(units::size("ten"), None);
+    assert_eq!(units::size("99999999999999999999g"), None);
+    assert_eq!(units::written_size(2 << 30), "2GiB");
+    assert_eq!(units::written_size(1500), "1500B");
+    assert_eq!(units::written_time(1500), "1500ms");
+}
+
+#[test]
+fn the_innermost_block_counts() {
+    let done = server(
+        "auth_basic out; auth_basic_user_file users; add_header X-A 1; add_header X-B 2;\n\
+         location /v2/ { proxy_pass http://r; }\n\
+         location /in/ { auth_basic in; add_header X-C 3; proxy_pass http://r; }\n\
+         location /off/ { auth_basic off; proxy_pass http://r; location /off/on/ { auth_basic on; proxy_pass http://r; } }",
+    );
+    has(
+        &done,
+        &[
+            "realm = \"out\" }\nresponse_headers = { \"X-A\" = \"1\", \"X-B\" = \"2\" }",
+            "realm = \"in\" }\nresponse_headers = { \"X-C\" = \"3\" }",
+            "path = \"/off/\"\nupstream = \"http://r\"\nauth = { mode = \"upstream\" }",
+            "path = \"/off/on/\"\nupstream = \"http://r\"\nauth = { mode = \"basic\"",
+        ],
+    );
+}
+
+#[test]
+fn nothing_is_opened_that_was_closed() {
+    let closed = [
+        "location /v2/ { auth_request /a; proxy_pass http://r; }",
+        "auth_jwt realm; location /v2/ { proxy_pass http://r; }",
+        "location /v2/ { access_by_lua_block { if x then { } end -- '}\n } proxy_pass http://r; }",
+        "location /v2/ { deny all; proxy_pass http://r; }",
+        "location /v2/ { allow nobody.example; deny all; proxy_pass http://r; }",
+        "location /v2/ { if ($http_x != y) { return 403; } proxy_pass http://r; }",
+        "if ($arg_key != y) { return 403; } location /v2/ { proxy_pass http://r; }",
+        "location /v2/ { if ($http_user_agent !~ robot) { return 403; } proxy_pass http://r; }",
+        "location /v2/ { limit_except GET { deny all; } proxy_pass http://r; }",
+        "location /v2/ { limit_except POST { deny all; } proxy_pass http://r; }",
+        "location /v2/ { auth_basic x; auth_basic_user_file $u; proxy_pass http://r; }",
+        "location ~ ^/v2/.*/secret { deny all; } location /v2/ { proxy_pass http://r; }",
+        "location ~ secret { auth_basic x; auth_basic_user_file u; proxy_pass http://r; } location /v2/ { proxy_pass http://r; }",
+        "ssl_verify_client optional_no_ca; if ($ssl_client_verify != SUCCESS) { return 403; } location /v2/ { proxy_pass http://r; }",
+        "ssl_verify_client on; location /v2/ { proxy_pass http://r; }",
+    ];
+    for inner in closed {
+        let done = server(inner);
+        has(&done, &["path = \"/v2/\"", "respond = 403"]);
+        assert!(!done.toml.contains("\nupstream"), "{inner}\n{}", done.toml);
+    }
+    let open = [
+        "location /v2/ { auth_request off; proxy_pass http://r; }",
+        "location /v2/ { if ($host != a.example) { return 444; } proxy_pass http://r; }",
+        "location /v2/ { allow all; proxy_pass http://r; }",
+    ];
+    for inner in open {
+        has(&server(inner), &["\nupstream = \"http://r\""]);
+    }
+}
+
+#[test]
+fn an_open_path_opens_nothing_below_it() {
+    let done = server(
+        "auth_basic x; auth_basic_user_file u; location / { proxy_pass http://r; }\n\
+         location = /health { auth_basic off; proxy_pass http://r; } location /admin { deny all; return 403; }",
+    );
+    assert!(!done.toml.contains("path = \"/health\""), "{}", done.toml);
+    assert!(
+        done.warnings
+            .iter()
+            .any(|w| w.contains("= /health is left out")),
+        "{:?}",
+        done.warnings
+    );
+    assert!(
+        done.warnings
+            .iter()
+            .any(|w| w.contains("/adminx was restricted")),
+        "{:?}",
+        done.warnings
+    );
+}
+
+#[test]
+fn the_first_rule_for_an_address_counts() {
+    let written = |rules: &str| {
+        let done = server(&format!("location /v2/ {{ {rules} proxy_pass http://r; }}"));
+        let keys = ["allow", "deny", "satisfy", "respond"];
+        let is_key = |line: &&str| keys.iter().any(|key| line.starts_with(key));
+        let lines = done.toml.lines().filter(is_key);
+        let bare = lines.map(|line| line.split(" #").next().unwrap_or_default().to_owned());
+        bare.collect::<Vec<_>>().join("; ")
+    };
+    for (rules, expected) in NETWORKS {
+        assert_eq!(written(rules), *expected, "{rules}");
+    }
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let done = server(
+        "proxy_set_header Authorization \"Basic c2VjcmV0\"; location /v2/ { proxy_pass http://r; }",
+    );
+    assert!(!done.toml.contains("c2VjcmV0"), "{}", done.toml);
+    assert!(
+        done.warnings
+            .iter()
+            .any(|w| w.contains("Authorization is left out"))
+    );
+}
+
+#[test]
+fn addresses_follow_variables_blocks_and_sockets() {
+    let done = server(
+        "set $up 10.0.0.1:5000; location /a/ { proxy_pass http://$up; } location /b/ { proxy_pass http://${up}$request_uri; }\n\
+         location /c/ { proxy_pass http://unix:/run/r.sock; } location /d/ { proxy_pass http://unix:/run/r.sock:/d/; }\n\
+         location /e/ { proxy_pass http://r/; } location /f/ { try_files $uri @f; } location @f { proxy_pass http://f; }",
+    );
+    has(
+        &done,
+        &[
+            "path = \"/a/\"\nupstream = \"http://10.0.0.1:5000\"",
+            "path = \"/b/\"\nupstream = \"http://10.0.0.1:5000\"",
+            "path = \"/c/\"\nupstream = \"unix:/run/r.sock\"",
+            "path = \"/d/\"\nupstream = \"unix:/run/r.sock\"",
+            "path = \"/f/\"\nupstream = \"http://f\"",
+        ],
+    );
+    assert!(!done.toml.contains("path = \"/e/\""));
+    assert!(
+        done.warnings
+            .iter()
+            .any(|w| w.contains("changes the path (/e/ becomes /)"))
+    );
+}
+
+#[test]
+fn every_shape_of_listen_is_read() {
+    let listen = |lines: &str| {
+        let done = imported(&format!(
+            "server {{ {lines} server_name a.example; ssl_certificate c; ssl_certificate_key k; location / {{ proxy_pass http://r; }} }}"
+        ));
+        let toml = done.unwrap().toml;
+        let line = toml.lines().find(|line| line.starts_with("https")).unwrap();
+        line.split(" #").next().unwrap().to_owned()
+    };
+    let cases = [
+        ("listen 443 ssl;", "https = [\"0.0.0.0:443\"]"),
+        (
+            "listen 443 ssl; listen [::]:443 ssl http2;",
+            "https = [\"[::]:443\"]",
+        ),
+        (
+            "listen [::]:443 ssl ipv6only=off;",
+            "https = [\"[::]:443\"]",
+        ),
+        (
+            "listen *:8443 default_server ssl backlog=5;",
+            "https = [\"0.0.0.0:8443\"]",
+        ),
+        (
+            "listen 10.0.0.1:443 ssl; listen [fe80::1]:443 ssl;",
+            "https = [\"10.0.0.1:443\", \"[fe80::1]:443\"]",
+        ),
+        (
+            "listen 443 ssl; listen [::]:443 ssl; listen 10.0.0.1:443 ssl;",
+            "https = [\"0.0.0.0:443\", \"[::]:443\", \"10.0.0.1:443\"]",
+        ),
+        (
+            "ssl on; listen localhost:443;",
+            "https = [\"127.0.0.1:443\"]",
+        ),
+        (
+            "listen 443 ssl; listen 443 quic reuseport;",
+            "https = [\"0.0.0.0:443\"]",
+        ),
+        (
+            "listen registry.lan:443 ssl; listen 444 ssl;",
+            "https = [\"0.0.0.0:444\"]",
+        ),
+        ("listen unix:/run/x.sock ssl;", "https = [\"[::]:443\"]"),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(listen(lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn a_file_without_a_registry_says_so() {
+    for text in [
+        "",
+        "events {}",
+        "server { listen 80; root /srv; }",
+        "http { server { listen 443 ssl; return 301 https://x; } }",
+    ] {
+        let error = imported(text).unwrap_err().to_string();
+        assert!(
+            error.contains("no server block leads to a registry") && error.contains("fix: "),
+            "{error}"
+        );
+    }
+}
+
+/// Pieces that configurations are made of, so that the translation is reached and not the syntax alone.
+fn pieces() -> impl Strategy<Value = String> {
+    let names = prop::sample::select(NAMES);
+    let values = prop::sample::select(VALUES);
+    prop_oneof![
+        4 => (names.clone(), values.clone()).prop_map(|(name, value)| format!("{name} {value};\n")),
+        2 => (names, values).prop_map(|(name, value)| format!("{name} {value} {{\n")),
+        2 => Just("}\n".to_owned()),
+        2 => Just("server { listen 443 ssl; server_name z; location / { proxy_pass http://r;\n".to_owned()),
+        1 => ".{0,12}",
+    ]
+}
+
+/// A configuration without an error, as far as it can be told without the files that it names.
+fn accepted(toml: &str) {
+    // Keys that a build may not have yet make a problem of their own kind.
+    if NEW.iter().any(|key| toml.contains(key)) {
+        return;
+    }
+    let (config, problems) = crate::config::parse(Path::new("/etc/proxy.toml"), toml.as_bytes());
+    assert!(
+        config.is_some() && !problems.has_errors(),
+        "{problems}\n{toml}"
+    );
+}
+
+/// Either an error, or TOML with each key once.
+fn check(text: &str) {
+    match imported(text) {
+        Ok(done) => {
+            assert!(DeTable::parse(&done.toml).is_ok(), "{}", done.toml);
+            accepted(&done.toml);
+            assert_eq!(imported(text), Ok(done));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        check(&text);
+    }
+
+    #[test]
+    fn every_configuration_becomes_toml(pieces in prop::collection::vec(pieces(), 0..40), closes in 0_usize..6) {
+        check(&format!("{}{}", pieces.concat(), "}".repeat(closes)));
+    }
+
+    #[test]
+    fn whatever_stands_in_a_server_becomes_toml(pieces in prop::collection::vec(pieces(), 0..20)) {
+        let inner: String = pieces.iter().filter(|piece| !piece.contains(['{', '}', '\'', '"', '\\', '#'])).cloned().collect();
+        check(&format!("server {{ listen 443 ssl; location / {{ proxy_pass http://r; }} {inner} }}"));
+    }
+
+    #[test]
+    fn whatever_stands_in_a_value_becomes_toml(realm in any::<String>(), name in any::<String>()) {
+        let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+        let text = format!(
+            "server {{ listen 443 ssl; server_name z; ssl_certificate \"{0}\"; ssl_certificate_key k; location / {{ auth_basic \"{1}\"; auth_basic_user_file \"{0}\"; add_header X-A \"{1}\"; add_header \"{0}\" b; \"{0}\" x; proxy_pass http://r; }} }}",
+            quoted(&name), quoted(&realm),
+        );
+        check(&text);
+    }
+
+    #[test]
+    fn no_pattern_panics(pattern in "[*?\\[\\]!^a-c/.-]{0,12}") {
+        glob::expand(&files([("/d/ab", ""), ("/d/c", "")]), &Path::new("/d").join(pattern));
+    }
+}
+
+/// What stands in the text with keys, or with values, that this build need not know.
+const NEW: &[&str] = &[
+    "respond = ",
+    "allow = ",
+    "deny = ",
+    "satisfy = ",
+    "cors = ",
+    "client_ca = ",
+    "proxy_protocol = ",
+    "trusted_proxies = ",
+    "https://",
+];
+
+/// Rules of a location, and the keys they become.
+const NETWORKS: &[(&str, &str)] = &[
+    ("allow 10.0.0.0/8; deny all;", "allow = [\"10.0.0.0/8\"]"),
+    (
+        "deny 10.1.0.0/16; allow 10.0.0.0/8; deny all;",
+        "allow = [\"10.0.0.0/8\"]; deny = [\"10.1.0.0/16\"]",
+    ),
+    (
+        "deny 10.0.0.0/8; allow 10.1.0.0/16; allow ::1; deny all;",
+        "allow = [\"::1\"]; deny = [\"10.0.0.0/8\"]",
+    ),
+    (
+        "deny 10.0.0.0/8; allow 10.1.0.0/16; deny all;",
+        "respond = 403",
+    ),
+    (
+        "allow 10.0.0.0/8; deny 10.1.0.0/16; deny all;",
+        "allow = [\"10.0.0.0/8\"]",
+    ),
+    ("deny 192.0.2.7;", "deny = [\"192.0.2.7\"]"),
+    (
+        "allow 192.0.2.7; deny 192.0.2.0/24; allow all; deny all;",
+        "allow = [\"192.0.2.7\", \"all\"]; deny = [\"192.0.2.0/24\"]",
+    ),
+    ("allow 192.0.2.7;", ""),
+    (
+        "allow 192.0.2.77/24; deny all;",
+        "allow = [\"192.0.2.0/24\"]",
+    ),
+    ("deny all; allow 192.0.2.7;", "respond = 403"),
+    ("allow unix:; allow ::/0; deny all;", "allow = [\"::/0\"]"),
+    ("allow 10.0.0.0/33; deny all;", "respond = 403"),
+    (
+        "satisfy any; allow 10.0.0.0/8; deny all;",
+        "allow = [\"10.0.0.0/8\"]",
+    ),
+    (
+        "satisfy any; allow 10.0.0.0/8; deny all; auth_basic x; auth_basic_user_file u;",
+        "satisfy = \"any\"; allow = [\"10.0.0.0/8\"]",
+    ),
+    (
+        "satisfy any; deny all; auth_basic x; auth_basic_user_file u;",
+        "",
+    ),
+    (
+        "deny all; auth_basic x; auth_basic_user_file u;",
+        "respond = 403",
+    ),
+    (
+        "satisfy any; allow ::1; deny all; auth_basic x; auth_basic_user_file u; limit_except GET { deny all; }",
+        "respond = 403",
+    ),
+];
+const NAMES: &[&str] = &[
+    "server",
+    "location",
+    "listen",
+    "server_name",
+    "proxy_pass",
+    "auth_basic",
+    "auth_basic_user_file",
+    "if",
+    "limit_except",
+    "allow",
+    "deny",
+    "satisfy",
+    "return",
+    "add_header",
+    "proxy_set_header",
+    "set",
+    "upstream",
+    "include",
+    "ssl_certificate",
+    "ssl_certificate_key",
+    "ssl_protocols",
+    "ssl_verify_client",
+    "access_log",
+    "client_max_body_size",
+    "proxy_read_timeout",
+    "set_real_ip_from",
+    "try_files",
+    "keepalive_timeout",
+    "http",
+    "map",
+];
+const VALUES: &[&str] = &[
+    "443 ssl",
+    "[::]:443 ssl",
+    "80",
+    "/v2/",
+    "/",
+    "= /x",
+    "~ ^/(a|b)/",
+    "~ x",
+    "@n",
+    "http://r",
+    "https://r:1",
+    "http://$a",
+    "http://unix:/s",
+    "$a b",
+    "off",
+    "on",
+    "all",
+    "10.0.0.0/8",
+    "::/0",
+    "any",
+    "404",
+    "301 https://x",
+    "X-A b always",
+    "Host $host",
+    "'a \"b\u{1}\u{7f}\\u'",
+    "GET",
+    "a.example",
+    "*.b.example",
+    "~re",
+    "_",
+    "10m",
+    "5s",
+    "($a = b)",
+    "1.2.3.4/99",
+    "é\u{2028}\u{202e}",
+    "/var/log/nginx/x",
+    "TLSv1.3",
+];

@@ -1,0 +1,9 @@
+//! Addresses, networks, hosts, listening sockets, and what the proxy decides by the network of a client.
+
+pub mod addr;
+pub mod cidr;
+pub mod conn_limit;
+pub mod host;
+pub mod listener;
+pub mod network_policy;
+pub mod proxy_protocol;
