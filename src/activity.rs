@@ -7,13 +7,14 @@
 //! address, or an IPv6 /48) has no more transfers listed than would remain free, and a new rejection takes the place of
 //! the oldest one of the group that has most in the list.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::metrics::counter::{THREADS, thread};
@@ -233,7 +234,7 @@ impl ActivityTracker {
     /// Notes the rejection of a request from `group`. A full list loses the oldest rejection of the group that has most.
     /// `refused` is called only when the rejection can be noted.
     pub fn refused(&self, group: ClientNetworkGroup, refused: impl FnOnce() -> Refused) {
-        let Ok(mut all) = self.refused.try_lock() else {
+        let Some(mut all) = self.refused.try_lock() else {
             return;
         };
         if all.len() >= MOST_REFUSED
@@ -285,7 +286,7 @@ fn oldest_of_largest(
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// As much of a text as is shown.

@@ -4,13 +4,14 @@
 //! the queue full is dropped and counted, and so is one that cannot be written; how many is said in the log itself as
 //! soon as it can be. The form of a line is [`LogLine`]'s; what the lines say is known to those who write them.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 mod batch;
@@ -59,8 +60,8 @@ pub fn finish_all() {
     wait_until_written(&queues);
 }
 
-fn queues() -> std::sync::MutexGuard<'static, Vec<Weak<Queue>>> {
-    QUEUES.lock().unwrap_or_else(PoisonError::into_inner)
+fn queues() -> MutexGuard<'static, Vec<Weak<Queue>>> {
+    QUEUES.lock()
 }
 
 fn wait_until_written(queues: &[Arc<Queue>]) {
@@ -215,9 +216,7 @@ impl Output {
     fn write(&mut self, text: &[u8]) -> usize {
         if self.destination == Destination::Stdout {
             // Two logs may share it, and neither must write into a line of the other.
-            let mut is_torn = STDOUT_IS_TORN
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut is_torn = STDOUT_IS_TORN.lock();
             write_lines(&mut self.file, &mut is_torn, text)
         } else {
             write_lines(&mut self.file, &mut self.is_torn, text)

@@ -3,9 +3,10 @@
 //!
 //! Made by `account` for each attempt; called by instant-acme alone, whose own client has none of the three.
 
+use parking_lot::Mutex;
 use std::error::Error as StdError;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,11 +35,11 @@ pub(super) struct RetryAfter(Arc<Mutex<Option<Duration>>>);
 
 impl RetryAfter {
     pub(super) fn wait(&self) -> Option<Duration> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     fn note(&self, wait: Option<Duration>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = wait;
+        *self.0.lock() = wait;
     }
 }
 

@@ -8,9 +8,10 @@
 //! a network may therefore use only logins that it has proved itself. What other networks have proved or are proving is
 //! used only after the limiter has agreed, and only for a bounded number of different credentials (`may_compare`).
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -262,7 +263,7 @@ impl VerifierState {
     }
 
     fn running(&self) -> MutexGuard<'_, InFlight> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

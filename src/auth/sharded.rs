@@ -2,7 +2,7 @@
 //!
 //! For `verified` and `throttle`, whose keys are spread by a byte of a MAC or of a keyed hash.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 /// The shards.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ impl<T> Sharded<T> {
     pub(super) fn of(&self, byte: u8) -> MutexGuard<'_, T> {
         let [zeroth, ..] = &self.0;
         let shard = self.0.get(usize::from(byte) % SHARDS).unwrap_or(zeroth);
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        shard.lock()
     }
 
     /// Each of them, locked one after the other.
     #[cfg(test)]
     pub(super) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
-        self.0.iter().map(|shard| shard.lock().unwrap())
+        self.0.iter().map(|shard| shard.lock())
     }
 }
 

@@ -15,10 +15,10 @@
 //! Of guesses that arrive at the same moment, as many more than allowed may be hashed as there are hash threads, less
 //! one: each guess is judged again when its turn comes. This module reads no clock.
 
+use parking_lot::MutexGuard;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::MutexGuard;
 use std::time::Duration;
 
 use tokio::time::Instant;

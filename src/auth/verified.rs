@@ -12,9 +12,9 @@
 //! Each login keeps the client networks that have sent it lately. Only those networks may use it without asking the guess
 //! limiter: a network that has used up its guesses must not learn from a remembered login which password is right.
 
+use parking_lot::MutexGuard;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::MutexGuard;
 use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;

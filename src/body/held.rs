@@ -16,9 +16,10 @@
 //! counted when they are read, and no body ever reports them as taken. This error does not accumulate, because the count is
 //! reset to zero whenever every open body waits for data.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crate::net::addr::ClientNetworkGroup;
@@ -266,7 +267,7 @@ fn shared(held: usize) -> usize {
 
 /// Locks a mutex and ignores poisoning: every change behind these locks is a single push or swap.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Bytes that every connection may hold whatever the others hold: about the initial window of HTTP/2 (RFC 9113 section

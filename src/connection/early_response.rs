@@ -13,9 +13,10 @@
 //! together [`MOST`], of which the clients of one network group (an IPv4 address, or an IPv6 /48) get less the fewer are
 //! left. A stream beyond the bound is reset at once.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::watch::ConnectionState;
@@ -131,7 +132,7 @@ impl EarlyResponses {
 
     /// Each change behind the lock is complete before anything can panic.
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 }
 

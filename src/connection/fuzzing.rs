@@ -5,10 +5,11 @@
 
 #![allow(clippy::panic, reason = "a finding is told by a panic")]
 
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -101,14 +102,14 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<Understood> {
     } else {
         run(connection.http1(Wire::new(pieces, End::Never)));
     }
-    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = seen.lock();
     std::mem::take(&mut seen)
 }
 
 async fn take(exchange: IncomingRequest, seen: &Mutex<Vec<Understood>>) -> Response<Body> {
     let method = exchange.request.method().to_string();
     let index = {
-        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = seen.lock();
         seen.push((method, None));
         seen.len() - 1
     };
@@ -128,7 +129,7 @@ async fn take(exchange: IncomingRequest, seen: &Mutex<Vec<Understood>>) -> Respo
             None => break,
         }
     }
-    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = seen.lock();
     if let Some((_, body)) = seen.get_mut(index) {
         *body = Some(bytes);
     }

@@ -4,8 +4,9 @@
 //! [`LiveUsers::look`] at intervals. A file is read only after two looks in a row saw it the same, so one that is
 //! being written is left alone until the writer has paused. Nothing here logs, waits, or has a thread.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
@@ -146,7 +147,7 @@ impl LiveUsers {
     }
 
     fn watched(&self) -> MutexGuard<'_, WatchState> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 }
 

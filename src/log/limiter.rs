@@ -2,7 +2,7 @@
 //!
 //! Used where a client can cause a line without proving anything, such as a failed TLS handshake.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// Admits `LINES` lines of one kind in each window of a minute, and counts those that it leaves out.
@@ -21,7 +21,7 @@ struct State {
 impl LogLimiter {
     /// Whether a line may be written now: then the number of lines that were left out since the last one.
     pub fn admit(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let is_over = |began| now.saturating_duration_since(began) >= WINDOW;
         if state.window_began.is_none_or(is_over) {
             state.window_began = Some(now);

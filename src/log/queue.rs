@@ -3,9 +3,9 @@
 //! A line costs its writer one copy: no memory of its own, and no wake of the thread while that is busy or naps. Nobody holds
 //! the lock while he writes to a file.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::batch::Batch;
 
@@ -86,10 +86,7 @@ impl Queue {
                 return false;
             }
             waiting.is_idle = true;
-            waiting = self
-                .came
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.came.wait(&mut waiting);
         }
         waiting.is_idle = false;
         mem::swap(&mut waiting.taken, taken);
@@ -130,7 +127,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {

@@ -3,7 +3,8 @@
 //! The accept loop takes a slot before anything costly happens. The slot is passed on when a balancer says who the client
 //! is, and given back when it is dropped.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -119,7 +120,7 @@ impl ConnectionPermit {
 
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, FairShare> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

@@ -4,7 +4,8 @@
 //! `service` enters before it does what an unauthenticated client can ask for and what costs more than a request that is
 //! passed on. No request waits here: one that is too many is answered with 503 and `Retry-After`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use crate::auth::Identity;
 use crate::fair_share::FairShare;
@@ -99,7 +100,7 @@ impl Drop for ConcurrencyPermit {
 }
 
 fn lock(inside: &Mutex<FairShare>) -> MutexGuard<'_, FairShare> {
-    inside.lock().unwrap_or_else(PoisonError::into_inner)
+    inside.lock()
 }
 
 #[cfg(test)]

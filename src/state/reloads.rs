@@ -2,7 +2,7 @@
 //!
 //! `server` notes it, `admin` shows it.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::SystemTime;
 
 use crate::metrics::Counter;
@@ -44,7 +44,7 @@ impl Reloads {
             Some(_) => &self.failed,
         };
         counter.count();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         match failure {
             None => {
                 *last = Outcome {
@@ -58,7 +58,7 @@ impl Reloads {
 
     /// How the last one ended.
     pub fn last(&self) -> Outcome {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last.lock();
         last.clone()
     }
 

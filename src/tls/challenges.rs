@@ -5,11 +5,12 @@
 //! memory and in a file, so that of several gates with one `state.dir` whichever is asked can answer. No answer is a
 //! secret: the authority shows it to whoever asks. Orders are not known here.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -174,7 +175,7 @@ impl Challenges {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, String>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -4,8 +4,9 @@
 //! are read only after two looks in a row saw both the same, and what is read is shown only if they still are and fit:
 //! until then the last good pair stays. Nothing here logs, waits, or has a thread.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
@@ -155,7 +156,7 @@ impl ReloadingCert {
     }
 
     fn watched(&self) -> MutexGuard<'_, ChangeDetector<PairWatch>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 }
 

@@ -3,9 +3,10 @@
 //! Made by `snapshot`, and given to [`super::Tls`]; [`super::live`] changes it when its files do, `acme` when a new one is
 //! issued, and a thread of `server` asks at intervals what has grown old. Nothing here logs.
 
+use parking_lot::Mutex;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -63,7 +64,7 @@ impl CertSlot {
     pub fn replace(&self, pair: CertifiedPair, now: OffsetDateTime) {
         let ages = ages(&pair, now);
         self.pair.store(Some(Arc::new(pair)));
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = ages;
+        *self.told.lock() = ages;
     }
 
     /// When the first certificate of the chain expires; `None` while there is none.
@@ -87,7 +88,7 @@ impl CertSlot {
         let Some(pair) = self.current() else {
             return Vec::new();
         };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         let mut warnings = Vec::new();
         for (term, told) in pair.terms().iter().zip(told.iter_mut()) {
             let age = term.age(now);

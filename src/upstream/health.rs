@@ -11,10 +11,10 @@
 //! every five seconds, to decide where requests go. An endpoint that is alone is checked at start, while something seems
 //! wrong, and when no request got a response for half a minute: traffic shows its health as well as a check does.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -221,7 +221,7 @@ impl Health {
     }
 
     fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
-        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outage.lock()
     }
 
     fn clock(&self, now: Instant) -> u64 {

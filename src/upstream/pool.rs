@@ -9,8 +9,9 @@
 //! themselves, each worker keeping its share of `connections`. Together with the requests that the limit has detached,
 //! there are at most three times as many sockets as `connections` (and one more a worker).
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -118,5 +119,5 @@ impl Pool {
 
 /// A list stays whole whatever panicked while holding it: each change is one push or one pop.
 fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
-    idle.lock().unwrap_or_else(PoisonError::into_inner)
+    idle.lock()
 }

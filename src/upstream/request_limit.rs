@@ -18,9 +18,10 @@
 //! of the group that has most is displaced: its upstream connection is closed. A group that has less than twice as many as
 //! those that wait loses a request only after [`LONG_STALLED`].
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -299,7 +300,7 @@ impl RequestLimit {
 
     /// Each change of the state is complete before anything in it can panic.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -591,7 +592,7 @@ impl Drop for Waiter<'_> {
 
 /// Each change to what is behind these locks is one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// A request that has waited for its own client for this long gives its place to others. A client that takes more than

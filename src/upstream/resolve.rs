@@ -5,10 +5,11 @@
 //! whose result all that wait for the name share, for [`FRESH`] after its end, too. A connect that gives up leaves nothing
 //! behind but the lookup itself.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -161,7 +162,7 @@ impl Resolver {
 
     /// Each change of the state is complete before anything in it can panic.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -247,7 +248,7 @@ mod tests {
         let resolver = Resolver::new(max_threads, move |host| {
             count.fetch_add(1, Ordering::SeqCst);
             if host != "quick" {
-                let held = held.lock().unwrap();
+                let held = held.lock();
                 assert!(held.recv().is_err());
             }
             match host {

@@ -1,8 +1,9 @@
 //! The password checks that wait for a hash thread, shared fairly by client network (see [`FairQueue`]).
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
@@ -28,11 +29,11 @@ pub(super) struct Turns(Mutex<Instant>);
 impl Turns {
     /// The time of the latest turn, or of the beginning of the wait if that is later.
     pub(super) fn latest(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 }
 
@@ -97,10 +98,7 @@ impl HashQueue {
                 }
                 Some(_unwanted) => {}
                 None => {
-                    state = self
-                        .ready
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    self.ready.wait(&mut state);
                 }
             }
         }
@@ -118,7 +116,7 @@ impl HashQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -161,7 +159,7 @@ mod tests {
         }
 
         fn run(self: Box<Self>) {
-            self.1.lock().unwrap().push(self.0);
+            self.1.lock().push(self.0);
         }
     }
 
@@ -187,7 +185,7 @@ mod tests {
             while queue.len() > 0 {
                 queue.next().unwrap().run();
             }
-            std::mem::take(&mut self.done.lock().unwrap())
+            std::mem::take(&mut self.done.lock())
         }
     }
 

@@ -3,9 +3,10 @@
 //! It is as strict as a parser can be: what it does not take for a well-formed request it reports, and closes.
 //! Used where hostile bytes are sent to the gate; what registries do otherwise is in `registry`.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use socket2::SockRef;
@@ -288,5 +289,5 @@ fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

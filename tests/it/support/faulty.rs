@@ -3,9 +3,10 @@
 //! Used by the tests of aborts and early answers. Unlike [`super::Registry`] it owns its sockets alone, so that it can
 //! reset them. Where nothing listens at all is [`super::registry::nowhere`].
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -118,7 +119,7 @@ impl Faulty {
         while !enough(&arrivals) {
             let left = until.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "not seen in time: {arrivals:?}");
-            arrivals = self.shared.changed.wait_timeout(arrivals, left).unwrap().0;
+            self.shared.changed.wait_for(&mut arrivals, left);
         }
         arrivals.clone()
     }
@@ -351,5 +352,5 @@ fn read_head(reader: &mut BufReader<&TcpStream>, connection: usize) -> Option<(A
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

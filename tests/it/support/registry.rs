@@ -1,11 +1,12 @@
 //! A registry that does what it is told, over real sockets, and remembers what it saw byte for byte.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -246,7 +247,7 @@ impl Registry {
                 "not seen in time; {} requests",
                 requests.len()
             );
-            requests = self.shared.changed.wait_timeout(requests, left).unwrap().0;
+            self.shared.changed.wait_for(&mut requests, left);
         }
         requests.clone()
     }
@@ -377,7 +378,7 @@ fn read_line(reader: &mut BufReader<Box<dyn Socket>>) -> io::Result<String> {
 
 /// A handler that panicked has left whole lists.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// A listener that is shut down accepts no more, and says so to who waits.
