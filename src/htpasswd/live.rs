@@ -67,10 +67,7 @@ impl LiveUsers {
 
     /// Reads the file anew, beside these users, if it is what was seen of it in quiet; else these stay, and a later look
     /// finds what has been written.
-    pub(crate) fn from_previous(
-        self: &Arc<Self>,
-        quiet: Option<Seen>,
-    ) -> Result<Arc<Self>, LoadError> {
+    pub(crate) fn reuse(self: &Arc<Self>, quiet: Option<Seen>) -> Result<Arc<Self>, LoadError> {
         let content = file::read(&self.path)?;
         match quiet {
             Some(seen) if content.is(seen) => {

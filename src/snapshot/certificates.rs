@@ -232,7 +232,7 @@ impl SnapshotBuilder<'_> {
     ) -> Option<Arc<ReloadingCert>> {
         let old = self.old.map_or(&[][..], Snapshot::certificates);
         let loaded = match find(old, cert, key) {
-            Some(old) => match old.from_previous(&self.quiet, self.now) {
+            Some(old) => match old.reuse(&self.quiet, self.now) {
                 Ok(Reuse::Busy) => {
                     problems.push(busy(cert));
                     return Some(old);

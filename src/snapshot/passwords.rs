@@ -59,7 +59,7 @@ fn load(
     problems: &mut Problems,
 ) -> Option<Arc<LiveUsers>> {
     let loaded = match old {
-        Some(old) => old.from_previous(quiet.seen(file)),
+        Some(old) => old.reuse(quiet.seen(file)),
         None => LiveUsers::load(file),
     };
     let error = match loaded {

@@ -74,11 +74,7 @@ impl ReloadingCert {
     ///
     /// # Errors
     /// As [`load`](Self::load), and only when nobody is writing.
-    pub(crate) fn from_previous(
-        &self,
-        quiet: &StableFiles,
-        now: OffsetDateTime,
-    ) -> Result<Reuse, Error> {
+    pub(crate) fn reuse(&self, quiet: &StableFiles, now: OffsetDateTime) -> Result<Reuse, Error> {
         let loaded = certs::load(&self.cert, &self.key, now);
         let seen = self.see();
         let known = (quiet.seen(&self.cert), quiet.seen(&self.key));

@@ -316,12 +316,12 @@ fn a_reload_takes_what_was_quiet_and_nothing_else() {
     // As a writer leaves it who empties a file first: still, but not for long enough.
     files.write("");
     for quiet in [None, quiet] {
-        let kept = old.from_previous(quiet).unwrap();
+        let kept = old.reuse(quiet).unwrap();
         assert!(Arc::ptr_eq(&kept, &old));
     }
     files.write(CAROL);
     let quiet = Some(file_watch::poll(&path));
-    let new = old.from_previous(quiet).unwrap();
+    let new = old.reuse(quiet).unwrap();
     assert_eq!(
         (names(&new), names(&old)),
         (vec!["carol".to_owned()], vec!["alice".to_owned()])
@@ -331,5 +331,5 @@ fn a_reload_takes_what_was_quiet_and_nothing_else() {
     assert!(is_silent(&new) && is_silent(&new));
     fs::remove_file(&path).unwrap();
     let gone = Some(file_watch::poll(&path));
-    assert!(old.from_previous(gone).is_err());
+    assert!(old.reuse(gone).is_err());
 }

@@ -211,12 +211,12 @@ fn a_reload_takes_a_quiet_pair_and_refuses_a_quiet_fault() {
     files.write("cert", &cert);
     // Half of a renewal is no fault while somebody is writing.
     for quiet in [quiet, StableFiles::default()] {
-        assert!(matches!(old.from_previous(&quiet, now()), Ok(Reuse::Busy)));
+        assert!(matches!(old.reuse(&quiet, now()), Ok(Reuse::Busy)));
     }
-    let fault = old.from_previous(&files.quiet(), now());
+    let fault = old.reuse(&files.quiet(), now());
     assert!(matches!(fault, Err(Error::Mismatch { .. })));
     files.write("key", &key);
-    let Ok(Reuse::Read(new, _)) = old.from_previous(&files.quiet(), now()) else {
+    let Ok(Reuse::Read(new, _)) = old.reuse(&files.quiet(), now()) else {
         panic!("not read");
     };
     assert!(leaf(&new) != leaf(&old) && fits(&new));
