@@ -1,85 +1,84 @@
-//! The main runtime's loop: obeys commands, and does what is due, until the gate is to end.
+//! The periodic work of the main runtime: health checks, ACME renewals, and the samples of the status page.
 //!
-//! Called by `server` once its sockets accept.
+//! `server` polls these futures while it serves. They contain only the timers: `upstream` decides when a check is due and what
+//! follows from its result, `acme` which certificate is due, and `state` what is recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 
-use super::reload::Reloading;
-use super::upgrade::{SuccessorProcess, UpgradeState};
-use super::{Command, Server, checks, orders};
+use crate::acme::Renewals;
+use crate::state::{History, ServerState};
 
-/// What is going on beside serving.
-#[derive(Default)]
-pub(super) struct BackgroundTasks {
-    pub(super) reloading: Reloading,
-    pub(super) upgrading: UpgradeState,
-    pub(super) watchdog: Option<JoinHandle<()>>,
+/// Runs the first health check of every endpoint, for at most [`FIRST_CHECKS_TIMEOUT`]. In an upgrade the new process calls this
+/// before it serves. The old process serves meanwhile, so the checks delay no request.
+pub(crate) async fn run_first_health_checks(state: &ServerState) {
+    let mut checks = JoinSet::new();
+    spawn_due_checks(state, &mut checks);
+    // An endpoint whose check has no result by then is checked again by `run_health_checks`.
+    let _ = timeout(FIRST_CHECKS_TIMEOUT, async {
+        while checks.join_next().await.is_some() {}
+    })
+    .await;
 }
 
-/// Why the gate no longer accepts.
-pub(super) enum End {
-    Stopped,
-    Succeeded(SuccessorProcess),
-}
-
-impl Server {
-    /// Returns when the gate is to accept no more.
-    pub(super) async fn run_commands(
-        &mut self,
-        commands: &mut mpsc::Receiver<Command>,
-        underway: &mut BackgroundTasks,
-    ) -> End {
-        let mut tick = tokio::time::interval(TICK);
-        let gate = Arc::clone(&self.gate);
-        let mut checks = Box::pin(checks::run(&gate));
-        let mut orders = Box::pin(orders::run(&gate));
-        loop {
-            tokio::select! {
-                command = commands.recv() => match command {
-                    Some(Command::Reload(asker)) => underway.reloading.ask(asker),
-                    Some(Command::ReopenLogs) => self.reopen_logs(),
-                    Some(Command::Upgrade) => self.upgrade(underway),
-                    Some(Command::Stop) | None => return End::Stopped,
-                },
-                (built, askers) = underway.reloading.built() => {
-                    let outcome = self.finish_reload(built);
-                    for asker in askers {
-                        // Whoever asked may have gone.
-                        let _ = asker.send(outcome.clone());
-                    }
-                }
-                outcome = underway.upgrading.outcome() => match outcome {
-                    Ok(successor) => return End::Succeeded(successor),
-                    Err(why) => self.not_upgraded(&why),
-                },
-                _ = tick.tick() => self.gate.snapshot().service.sites.close_idle(),
-                () = &mut checks => {}
-                () = &mut orders => {}
-            }
-            // A successor reads the configuration itself.
-            if underway.reloading.is_due() && !underway.upgrading.is_running() {
-                self.supervision.reload_begins();
-                let workers = self.workers.count();
-                let (file, old) = (self.file.clone(), self.gate.snapshot());
-                underway.reloading.begin(file, workers, old);
-            }
-        }
-    }
-
-    fn reopen_logs(&self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
-        if let Some(log) = self.gate.snapshot().access_log() {
-            log.reopen();
-        }
-        tracing::info!("log files reopened");
+/// Runs health checks when they are due. Never returns. Dropping the future aborts the checks in progress.
+pub(crate) async fn run_health_checks(state: &ServerState) {
+    let mut ticks = ticks_every(HEALTH_CHECK_TICK);
+    let mut checks = JoinSet::new();
+    loop {
+        ticks.tick().await;
+        spawn_due_checks(state, &mut checks);
+        // Reaps the finished checks. A panic in one was logged by the panic hook.
+        while checks.try_join_next().is_some() {}
     }
 }
 
-/// How often connections to upstreams that nobody uses any more are closed.
-const TICK: Duration = Duration::from_secs(15);
+fn spawn_due_checks(state: &ServerState, checks: &mut JoinSet<()>) {
+    for route in state.snapshot().service.sites.routes() {
+        for check in route.forward.upstream().due_checks(Instant::now()) {
+            checks.spawn(check.run());
+        }
+    }
+}
+
+/// Orders and renews ACME certificates when they are due. Never returns. Dropping the future, which happens when the server
+/// stops accepting connections, aborts the orders in progress.
+pub(crate) async fn run_acme_renewals(state: &ServerState) {
+    let mut ticks = ticks_every(ACME_TICK);
+    let mut renewals = Renewals::default();
+    loop {
+        ticks.tick().await;
+        let acme = state.snapshot().acme.clone();
+        renewals.tick(acme.as_ref(), OffsetDateTime::now_utc());
+    }
+}
+
+/// Records the history of the status page. Never returns.
+pub(crate) async fn record_history(state: Arc<ServerState>) {
+    let mut ticks = ticks_every(History::TICK);
+    loop {
+        ticks.tick().await;
+        let snapshot = state.snapshot();
+        state
+            .history()
+            .record(std::time::Instant::now(), &snapshot.service);
+    }
+}
+
+/// After a delay, the next tick is a full interval later: ticks that were missed are not made up for.
+fn ticks_every(interval: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The time limit of the checks before an upgrade. A registry that works responds within much less.
+const FIRST_CHECKS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Half of the shortest interval between two checks of an endpoint.
+const HEALTH_CHECK_TICK: Duration = Duration::from_millis(125);
+/// Bounds the delay until a certificate that another process stored in `state.dir` is used.
+const ACME_TICK: Duration = Duration::from_secs(1);

@@ -1,94 +1,100 @@
-//! A thread that looks at the live files of the snapshot in use, passwords and certificates, so that a change needs no
-//! reload.
+//! The thread that reloads password files and certificates when they change, without a reload of the configuration.
 //!
-//! Started by the server, and ended with it. The thread is its own, since a look at a stalled mount may take minutes:
-//! workers and listeners must not wait for it, and neither does the server's end.
+//! `server` starts one [`FileWatcher`]. It runs on a thread of its own, because a system call on a stalled network mount can
+//! block for minutes: neither the workers, nor the accept loops, nor the end of the server may wait for it. `htpasswd` and
+//! `tls` decide whether a file has changed and read it; this module polls them and logs the results.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::certificates;
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::{Change, Event, LiveUsers};
-use crate::snapshot::passwords::{KEPT, remarks};
+use crate::snapshot::SiteCertificate;
+use crate::snapshot::certificates::{KEEPS_LAST_CERTIFICATE, Source};
+use crate::snapshot::passwords::{KEEPS_LAST_USERS, file_warnings};
 use crate::state::ServerState;
+use crate::tls::certs::Warning;
+use crate::tls::live::{CertEvent, ReloadingCert};
+use crate::tls::shown::CertSlot;
 
-/// The thread, until dropped.
+/// The thread. It ends when this value is dropped.
 #[derive(Debug)]
-pub(super) struct Files {
-    /// Nothing is sent: the thread ends when this is gone.
-    _end: Sender<()>,
+pub(crate) struct FileWatcher {
+    /// Nothing is ever sent. The thread ends when this sender is dropped.
+    _stop: Sender<()>,
 }
 
-impl Files {
-    /// Fails when the system gives no thread.
-    pub(super) fn start(gate: &Arc<ServerState>) -> io::Result<Self> {
-        // A thread that is stuck must not keep a server alive that has ended.
-        let gate = Arc::downgrade(gate);
-        Self::every(INTERVAL, move || look_at_all(&gate))
+impl FileWatcher {
+    /// Starts the thread. It polls the files of the snapshot that is in use at that moment.
+    ///
+    /// # Errors
+    /// The system cannot create a thread.
+    pub(crate) fn start(state: &Arc<ServerState>) -> io::Result<Self> {
+        // A weak reference, so that a thread that is blocked in a system call does not keep a stopped server alive.
+        let state = Arc::downgrade(state);
+        Self::start_polling(POLL_INTERVAL, move || poll_files(&state))
     }
 
-    fn every(interval: Duration, look: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let (end, ended) = channel();
+    fn start_polling(interval: Duration, poll: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let (stop, stopped) = channel();
         std::thread::Builder::new()
             .name("tidegate-files".to_owned())
-            .spawn(move || run(&ended, interval, look))?;
-        Ok(Self { _end: end })
+            .spawn(move || run(&stopped, interval, poll))?;
+        Ok(Self { _stop: stop })
     }
 }
 
-fn run(ended: &Receiver<()>, interval: Duration, look: impl Fn()) {
-    while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-        // Nobody would notice that the files are live no more.
-        if catch_unwind(AssertUnwindSafe(&look)).is_err() {
-            tracing::error!("a look at the live files panicked");
+fn run(stopped: &Receiver<()>, interval: Duration, poll: impl Fn()) {
+    while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        // A panic must not end the thread: all later changes of the files would be missed.
+        if catch_unwind(AssertUnwindSafe(&poll)).is_err() {
+            tracing::error!("the check of password files and certificates for changes panicked");
         }
     }
 }
 
-fn look_at_all(gate: &Weak<ServerState>) {
-    let Some(gate) = gate.upgrade() else {
+fn poll_files(state: &Weak<ServerState>) {
+    let Some(state) = state.upgrade() else {
         return;
     };
-    let snapshot = gate.snapshot();
-    let (files, shown) = (
-        snapshot.passwords().to_vec(),
-        snapshot.certificates().to_vec(),
-    );
-    // The looks may take long, and what they replaced must not live on meanwhile.
-    drop((snapshot, gate));
-    for live in files {
-        tell(&live, live.poll());
+    let snapshot = state.snapshot();
+    let passwords = snapshot.passwords().to_vec();
+    let certificates = snapshot.certificates().to_vec();
+    // Polling may block for long. A snapshot that a reload replaces meanwhile must be freed.
+    drop((snapshot, state));
+    for users in passwords {
+        log_password_event(&users, users.poll());
     }
-    certificates::look_at_all(&shown, OffsetDateTime::now_utc());
+    poll_certificates(&certificates, OffsetDateTime::now_utc());
 }
 
-fn tell(live: &LiveUsers, event: Event) {
+fn log_password_event(users: &LiveUsers, event: Event) {
     match event {
         Event::Unchanged => {}
-        Event::Changed(change) => tell_change(live, &change),
+        Event::Changed(change) => log_password_change(users, &change),
         Event::Failed(error) => {
-            let problem = Problem::error(None, error.to_string()).because(KEPT);
-            tracing::error!("{}", Problems::new(live.path()).line(&problem));
+            let problem = Problem::error(None, error.to_string()).because(KEEPS_LAST_USERS);
+            tracing::error!("{}", Problems::new(users.path()).line(&problem));
         }
         Event::Recovered => {
-            tracing::info!(path = %live.path().display(), "password file can be read again");
+            tracing::info!(path = %users.path().display(), "password file can be read again");
         }
     }
 }
 
-fn tell_change(live: &LiveUsers, change: &Change) {
-    let words = Problems::new(live.path());
-    for remark in remarks(live.path(), &change.problems, &live.current()) {
-        tracing::warn!("{}", words.line(&remark));
+fn log_password_change(users: &LiveUsers, change: &Change) {
+    let problems = Problems::new(users.path());
+    for warning in file_warnings(users.path(), &change.problems, &users.current()) {
+        tracing::warn!("{}", problems.line(&warning));
     }
     tracing::info!(
-        path = %live.path().display(),
+        path = %users.path().display(),
         users = change.users,
         added = change.added,
         removed = change.removed,
@@ -97,46 +103,120 @@ fn tell_change(live: &LiveUsers, change: &Change) {
     );
 }
 
-/// A change is in use after two looks that see it: within a second, and within two when it changes again in between.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Polls each pair of certificate and key once, however many sites share it, and logs certificates that expire soon.
+fn poll_certificates(certificates: &[SiteCertificate], now: OffsetDateTime) {
+    let mut seen: Vec<&Arc<CertSlot>> = Vec::new();
+    for certificate in certificates {
+        let slot = certificate.shown();
+        if seen.iter().any(|known| Arc::ptr_eq(known, slot)) {
+            continue;
+        }
+        seen.push(slot);
+        if let Some(files) = certificate.files() {
+            let sites = certificates
+                .iter()
+                .filter(|site| Arc::ptr_eq(site.shown(), slot));
+            log_certificate_event(files, files.poll(now), sites);
+        }
+        log_expiry(certificate, now);
+    }
+}
+
+/// `sites` are the sites that share the certificate.
+fn log_certificate_event<'a>(
+    files: &ReloadingCert,
+    event: CertEvent,
+    sites: impl Iterator<Item = &'a SiteCertificate>,
+) {
+    match event {
+        CertEvent::Unchanged => {}
+        CertEvent::Renewed(warnings) => {
+            let pair = files.shown().current();
+            tracing::info!(
+                path = %files.cert().display(),
+                hosts = pair.as_ref().map(|pair| pair.names_in_short()),
+                until = pair.map(|pair| pair.not_after().date().to_string()),
+                "certificate renewed"
+            );
+            log_warnings(warnings);
+            sites.for_each(|site| log_warnings(site.uncovered_hosts()));
+        }
+        CertEvent::Failed(error) => {
+            tracing::error!("{error}; {KEEPS_LAST_CERTIFICATE}");
+        }
+        CertEvent::Recovered => {
+            tracing::info!(path = %files.cert().display(), "certificate and key can be used again");
+        }
+    }
+}
+
+fn log_expiry(certificate: &SiteCertificate, now: OffsetDateTime) {
+    let slot = certificate.shown();
+    let (warnings, remedy) = match certificate.source() {
+        Source::Files(files) => return log_warnings(slot.take_new_warnings(files.cert(), now)),
+        Source::SelfSigned => (
+            slot.take_new_warnings(Path::new("self-signed"), now),
+            "a reload of the proxy issues a new one",
+        ),
+        Source::Acme(file) => (
+            slot.take_new_warnings(file, now),
+            "a reload of the proxy orders a new one",
+        ),
+    };
+    for warning in warnings {
+        tracing::warn!("{warning}: {remedy}");
+    }
+}
+
+fn log_warnings(warnings: Vec<Warning>) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// A change takes effect when two polls in a row see the same new state of the file: within one second of the last write, and
+/// within two seconds if the file changes again in between.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
     use super::*;
 
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
     #[test]
     fn the_thread_survives_a_panic_and_ends_with_its_owner() {
-        let (tell, told) = channel();
-        let looks = std::sync::atomic::AtomicUsize::new(0);
-        let look = move || {
-            let number = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let _ = tell.send(number);
+        let (sender, receiver) = channel();
+        let polls = AtomicUsize::new(0);
+        let poll = move || {
+            let number = polls.fetch_add(1, Ordering::Relaxed);
+            let _ = sender.send(number);
             assert!(number > 0, "on purpose");
         };
-        let files = Files::every(Duration::from_millis(1), look).unwrap();
-        let patience = Duration::from_secs(30);
+        let watcher = FileWatcher::start_polling(Duration::from_millis(1), poll).unwrap();
         for number in 0..3 {
-            assert_eq!(told.recv_timeout(patience), Ok(number));
+            assert_eq!(receiver.recv_timeout(TIMEOUT), Ok(number));
         }
-        drop(files);
-        // The thread has dropped its end.
-        let until = Instant::now() + patience;
-        while told.recv_timeout(patience) != Err(RecvTimeoutError::Disconnected) {
-            assert!(Instant::now() < until, "the thread goes on");
+        drop(watcher);
+        // The channel is disconnected when the thread has dropped the sender.
+        let deadline = Instant::now() + TIMEOUT;
+        while receiver.recv_timeout(TIMEOUT) != Err(RecvTimeoutError::Disconnected) {
+            assert!(Instant::now() < deadline, "the thread still runs");
         }
     }
 
     #[test]
-    fn the_end_is_not_waited_for_until_the_next_look() {
-        let (tell, told) = channel::<()>();
-        let look = move || {
-            let _ = tell.send(());
+    fn dropping_the_watcher_ends_the_thread_without_waiting_for_the_next_poll() {
+        let (sender, receiver) = channel::<()>();
+        let poll = move || {
+            let _ = sender.send(());
         };
-        let files = Files::every(Duration::from_secs(3600), look).unwrap();
-        drop(files);
-        let ended = told.recv_timeout(Duration::from_secs(30));
+        let watcher = FileWatcher::start_polling(Duration::from_secs(3600), poll).unwrap();
+        drop(watcher);
+        let ended = receiver.recv_timeout(TIMEOUT);
         assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
     }
 }
