@@ -68,8 +68,10 @@ impl Setup {
                     return Ok((server, gate));
                 }
                 // A port that is taken, most likely.
-                Err(server::StartError::Unable(problems)) => refused = words(&problems),
-                Err(server::StartError::Refused(problems)) => return Err(words(&problems).into()),
+                Err(server::StartError::Runtime(problems)) => refused = words(&problems),
+                Err(server::StartError::InvalidConfig(problems)) => {
+                    return Err(words(&problems).into());
+                }
             }
         }
         Err(format!("the gate does not start: {refused}").into())

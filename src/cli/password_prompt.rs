@@ -1,23 +1,37 @@
-//! Where a password comes from: the terminal, without echo, or standard input.
+//! Reads a password from the terminal without echo, or from standard input. Used by `tidegate htpasswd` and `tidegate check`.
 //!
-//! For `htpasswd` and `check` of `cli`. Whether it is fit for a hash is `make`'s to say.
+//! The terminal code is our own, and not that of the crate `rpassword`, for three properties that the tests rely on:
+//!
+//! - Ctrl-C and Ctrl-\ during a prompt restore the terminal and end the command with an error. With the default handling of
+//!   SIGINT, the process would end with the echo still off.
+//! - The echo is off from before the first prompt until after the last one, so that a password that is typed ahead between two
+//!   prompts is not shown.
+//! - Every buffer that held a password is zeroed, and a line that is longer than the terminal's line buffer is an error instead
+//!   of a shortened password.
+//!
+//! Without a terminal the result is an error that names `--stdin`.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
 use zeroize::Zeroizing;
 
-use super::Failure;
-use super::terminal::Terminal;
-use crate::cli::warn;
+use super::output::warn;
 use crate::htpasswd::MAX_PASSWORD;
 use crate::htpasswd::make::HashParams;
 use crate::secret::Password;
 
-/// The first line, without its end.
-pub(in crate::cli) fn from_stdin() -> Result<Password, Failure> {
-    // Never grown, which would leave a copy behind.
-    let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
-    let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+/// A message for the operator.
+pub(crate) type Error = Box<dyn std::error::Error>;
+
+/// Reads the first line of standard input, without its line end.
+pub(crate) fn from_stdin() -> Result<Password, Error> {
+    // Allocated once: a buffer that grows would leave a copy of the password in freed memory.
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_STDIN_LINE));
+    let limit = u64::try_from(MAX_STDIN_LINE).unwrap_or(u64::MAX);
     io::stdin()
         .lock()
         .take(limit)
@@ -34,25 +48,25 @@ pub(in crate::cli) fn from_stdin() -> Result<Password, Failure> {
     Ok(Password::new(text.to_vec()))
 }
 
-/// Once, for one that exists.
-pub(in crate::cli) fn ask(prompt: &str) -> Result<Password, Failure> {
+/// Prompts once, for the password of an existing user.
+pub(crate) fn ask(prompt: &str) -> Result<Password, Error> {
     if !io::stdin().is_terminal() {
         return Err("there is no terminal to ask for the password; pipe it to --stdin".into());
     }
-    read(&mut terminal()?, prompt)
+    open_terminal()?.read_password(prompt)
 }
 
-/// Twice, for a new one; two that differ are asked for again.
-pub(super) fn ask_twice(user: &str, recipe: HashParams) -> Result<Password, Failure> {
+/// Prompts twice for a new password that suits the hash, and again if the two entries differ.
+pub(crate) fn ask_twice(user: &str, hash: HashParams) -> Result<Password, Error> {
     if !io::stdin().is_terminal() {
         return Err("there is no terminal to ask for the password; pipe it to --stdin, or let --generate make one".into());
     }
-    // Silent from before the first prompt to after the last answer: nothing typed early is shown either.
-    let mut terminal = terminal()?;
-    for _ in 0..TRIES {
-        let first = read(&mut terminal, &format!("New password for {user}: "))?;
-        recipe.check(&first)?;
-        let second = read(&mut terminal, "The same once more: ")?;
+    // One value for all prompts, so that the echo stays off in between.
+    let mut terminal = open_terminal()?;
+    for _ in 0..MAX_ATTEMPTS {
+        let first = terminal.read_password(&format!("New password for {user}: "))?;
+        hash.check(&first)?;
+        let second = terminal.read_password("The same once more: ")?;
         if first.as_bytes() == second.as_bytes() {
             return Ok(first);
         }
@@ -61,19 +75,84 @@ pub(super) fn ask_twice(user: &str, recipe: HashParams) -> Result<Password, Fail
     Err("nothing was changed".into())
 }
 
-fn terminal() -> Result<Terminal, Failure> {
+fn open_terminal() -> Result<Terminal, Error> {
     Terminal::open().map_err(|error| not_typed(&error))
 }
 
-fn read(terminal: &mut Terminal, prompt: &str) -> Result<Password, Failure> {
-    let typed = terminal.ask(prompt).map_err(|error| not_typed(&error))?;
-    Ok(Password::new(typed.to_vec()))
-}
-
-fn not_typed(error: &io::Error) -> Failure {
+fn not_typed(error: &io::Error) -> Error {
     format!("no password was typed: {error}; nothing was changed").into()
 }
 
-const TRIES: usize = 3;
-/// One byte more than the longest password and its line end, so that a longer one is noticed.
-const MAX_LINE: usize = MAX_PASSWORD + 3;
+/// The controlling terminal of the process, whatever standard input and output are, with the echo off. Dropping the value
+/// restores the settings. The kernel edits the lines (canonical mode).
+struct Terminal {
+    file: File,
+    original: Termios,
+}
+
+impl Terminal {
+    fn open() -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+        let original = tcgetattr(&file)?;
+        let mut silent = original.clone();
+        silent
+            .local_modes
+            .remove(LocalModes::ECHO | LocalModes::ECHONL);
+        silent.local_modes.insert(LocalModes::ICANON);
+        // A signal would end the process before the settings are restored. Without ISIG the two keys are ordinary bytes, and as
+        // end-of-line characters they end the read, so that `read_line` sees them.
+        silent.local_modes.remove(LocalModes::ISIG);
+        silent.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
+        silent.special_codes[SpecialCodeIndex::VEOL2] = CTRL_BACKSLASH;
+        tcsetattr(&file, OptionalActions::Now, &silent)?;
+        Ok(Self { file, original })
+    }
+
+    fn read_password(&mut self, prompt: &str) -> Result<Password, Error> {
+        let typed = self.prompt(prompt).map_err(|error| not_typed(&error))?;
+        Ok(Password::new(typed.to_vec()))
+    }
+
+    /// Writes the prompt, and reads a line without its end. The line feed that the operator types is not echoed, so it is
+    /// written here.
+    fn prompt(&mut self, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+        self.file.write_all(prompt.as_bytes())?;
+        let line = self.read_line();
+        self.file.write_all(b"\n")?;
+        line
+    }
+
+    fn read_line(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
+        // In canonical mode one read returns one line, and never more than the line buffer holds.
+        let mut line = Zeroizing::new(vec![0; MAX_TERMINAL_LINE]);
+        let length = self.file.read(&mut line)?;
+        line.truncate(length);
+        match line.last() {
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(&(CTRL_C | CTRL_BACKSLASH)) => Err(io::ErrorKind::Interrupted.into()),
+            // The kernel has dropped the bytes that did not fit.
+            Some(_) if length >= MAX_TERMINAL_LINE => Err(io::ErrorKind::FileTooLarge.into()),
+            Some(b'\n') => {
+                line.truncate(length - 1);
+                Ok(line)
+            }
+            Some(_) => Ok(line),
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Fails only if the terminal is gone.
+        let _ = tcsetattr(&self.file, OptionalActions::Now, &self.original);
+    }
+}
+
+const CTRL_C: u8 = 0x03;
+const CTRL_BACKSLASH: u8 = 0x1c;
+/// How often a new password is asked for if the two entries differ.
+const MAX_ATTEMPTS: usize = 3;
+/// The longest password, a CR and an LF, and one byte more, so that a longer password is noticed.
+const MAX_STDIN_LINE: usize = MAX_PASSWORD + 3;
+/// The line buffer of Linux: 4095 bytes and the line end.
+const MAX_TERMINAL_LINE: usize = 4096;

@@ -205,7 +205,7 @@ fn errors_stand_after_warnings_and_the_totals_last() {
             .unwrap_or_else(|| panic!("{words} in {said}"))
     };
     assert!(at(": warning: ") < at(": error: "), "{said}");
-    assert!(said.ends_with("refused: 1 error, 1 warning\n"), "{said}");
+    assert!(said.ends_with("rejected: 1 error, 1 warning\n"), "{said}");
 }
 
 /// Each warning about a password file or `state.dir` has a remedy that names the file and the user.
