@@ -372,7 +372,7 @@ impl Server {
     async fn hand_over(&mut self, successor: &SuccessorProcess) {
         tracing::info!(pid = successor.pid(), "the new process takes over");
         self.status.manager().main_pid(successor.pid());
-        // From now on this process notifies nobody: it is not the service any more. It closes its descriptor of the pid file,
+        // From now on this process sends no notifications: it is not the service any more. It closes its descriptor of the pid file,
         // and the lock stays with the duplicate that the successor holds.
         self.status = StatusReporter::default();
         if let Err(error) = successor.go() {

@@ -107,7 +107,7 @@ fn log_password_change(users: &LiveUsers, change: &Change) {
 fn poll_certificates(certificates: &[SiteCertificate], now: OffsetDateTime) {
     let mut seen: Vec<&Arc<CertSlot>> = Vec::new();
     for certificate in certificates {
-        let slot = certificate.shown();
+        let slot = certificate.slot();
         if seen.iter().any(|known| Arc::ptr_eq(known, slot)) {
             continue;
         }
@@ -115,7 +115,7 @@ fn poll_certificates(certificates: &[SiteCertificate], now: OffsetDateTime) {
         if let Some(files) = certificate.files() {
             let sites = certificates
                 .iter()
-                .filter(|site| Arc::ptr_eq(site.shown(), slot));
+                .filter(|site| Arc::ptr_eq(site.slot(), slot));
             log_certificate_event(files, files.poll(now), sites);
         }
         log_expiry(certificate, now);
@@ -151,7 +151,7 @@ fn log_certificate_event<'a>(
 }
 
 fn log_expiry(certificate: &SiteCertificate, now: OffsetDateTime) {
-    let slot = certificate.shown();
+    let slot = certificate.slot();
     let (warnings, remedy) = match certificate.source() {
         Source::Files(files) => return log_warnings(slot.take_new_warnings(files.cert(), now)),
         Source::SelfSigned => (

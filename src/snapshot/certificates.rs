@@ -58,7 +58,7 @@ impl SiteCertificate {
     }
 
     /// The slot with the certificate that new connections get.
-    pub fn shown(&self) -> &Arc<CertSlot> {
+    pub fn slot(&self) -> &Arc<CertSlot> {
         &self.slot
     }
 
@@ -358,9 +358,7 @@ impl CertificateLoader<'_> {
     /// The certificate that clients of the host get before the reload.
     fn current_certificate(&self, host: &String) -> Option<Arc<CertifiedPair>> {
         let mut old = self.old.iter();
-        old.find(|old| old.hosts().contains(host))?
-            .shown()
-            .current()
+        old.find(|old| old.hosts().contains(host))?.slot.current()
     }
 }
 

@@ -109,7 +109,7 @@ pub(crate) fn file_warnings(
     if users.is_empty() {
         warnings.push(
             Problem::warning(None, "there is no usable user")
-                .because("nobody can log in")
+                .because("no user can log in")
                 .fix(htpasswd::add_command(path, None)),
         );
     }
@@ -137,7 +137,7 @@ fn line_warning(path: &Path, group: &[&htpasswd::Problem]) -> Option<Problem> {
     };
     let warning = Problem::warning(None, what).fix(remedy);
     Some(match first.severity() {
-        Severity::UserDisabled => warning.because("nobody can log in with this line"),
+        Severity::UserDisabled => warning.because("no user can log in with this line"),
         Severity::Warning => warning,
     })
 }
