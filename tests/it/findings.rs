@@ -260,7 +260,7 @@ fn what_is_odd_about_files_is_warned_of() {
     assert_eq!(code, Some(0), "{said}");
     let remedy = format!("fix: chmod o-w {}", state.display());
     for word in [
-        "every user of this machine can make files in state.dir",
+        "every user of this machine can create files in state.dir",
         "mode 1777",
         &remedy,
     ] {
