@@ -1,7 +1,7 @@
 //! Reports the state of the server to systemd (sd_notify(3)), and the results of reloads to `tidegate reload`.
 //!
 //! `cli` creates the [`SystemdNotifier`] from the environment, and `server` reports every change of state through
-//! [`StatusReporter`]. Where `NOTIFY_SOCKET` is not set, no message is sent.
+//! `StatusReporter`. Where `NOTIFY_SOCKET` is not set, no message is sent.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
