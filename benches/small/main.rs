@@ -1,4 +1,4 @@
-//! Benchmarks of single steps of a request: `cargo bench`, or `cargo bench grants` for one group.
+//! Benchmarks of single steps of a request: `cargo bench --package tidegate-benches`, with the name of a group for one group.
 //!
 //! Only the public API is used. A private step is measured in the smallest public function around it, and the name of the
 //! benchmark says which. `benches/peers` measures what users get; these benchmarks show changes that are too small to be
