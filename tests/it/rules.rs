@@ -27,6 +27,7 @@ const LEVELS: [&[&str]; 15] = [
         "activity",
         "percent",
         "secret",
+        "stable_hash",
         "state_file",
         "text",
     ],
