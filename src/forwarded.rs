@@ -1,6 +1,6 @@
 //! The client of a request, the scheme that it used, and the fields that tell the upstream about both.
 //!
-//! `service` creates a [`ClientInfo`] for each request, before any header field is removed, and sets [`REQUEST_ID`] and the API
+//! `service` creates a [`ClientInfo`] for each request, before any header field is removed, and sets `REQUEST_ID` and the API
 //! version on every response. `forward` writes the fields of the upstream request from the [`ClientInfo`].
 //!
 //! `X-Forwarded-For` and `X-Forwarded-Proto` are read only if the other end of the connection is a trusted proxy.

@@ -9,7 +9,8 @@
 //!
 //! - While nothing was sent, other endpoints are tried, for any method.
 //! - A GET or HEAD without a body is sent once more if its connection died before the first byte of a response. It goes to
-//!   another endpoint if there is one, and otherwise over a new connection if the first one was reused.
+//!   another endpoint if there is one, and back to the first if the others refuse connections. Without another endpoint, it
+//!   is sent over a new connection if the first one was reused.
 //! - A GET or HEAD without a body is sent once more to the same endpoint, over a new connection, if the first bytes on a reused
 //!   connection are no status line.
 //! - Nothing else is sent twice.

@@ -3,10 +3,10 @@
 //!
 //! - [`Challenge`] is what a 401 of the proxy contains. `auth` creates it for each request and `rejection` writes it. The proxy
 //!   sends exactly one challenge, because clients disagree on what two challenges in one response mean.
-//! - [`rewrite_bearer_realms`] is called by `forward` for responses of the upstream.
-//! - [`BearerChallenge`] is what a registry client reads in a 401. `check --live` uses it.
+//! - `rewrite_bearer_realms` is called by `forward` for responses of the upstream.
+//! - `BearerChallenge` is what a registry client reads in a 401. `check --live` uses it.
 //!
-//! A field value may hold several challenges, each with its parameters, all separated by commas. [`ChallengeScanner`] is the
+//! A field value may hold several challenges, each with its parameters, all separated by commas. `ChallengeScanner` is the
 //! only code that splits them.
 
 use std::ops::Range;

@@ -165,6 +165,7 @@ impl EndpointClient {
                 }
                 Err(failure) => failure,
             };
+            // `mem::take` makes sure that a request is repeated only once.
             if failure.died_without_response && mem::take(&mut request.is_repeatable) {
                 if request.has_alternatives {
                     return Err(SendError {

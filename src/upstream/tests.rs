@@ -193,7 +193,7 @@ struct ChannelBody {
 }
 
 impl ChannelBody {
-    fn new() -> (mpsc::Sender<Result<Bytes, body::Error>>, Body) {
+    fn channel() -> (mpsc::Sender<Result<Bytes, body::Error>>, Body) {
         let (sender, frames) = mpsc::channel(1);
         (sender, Body::stream(Self { frames }))
     }

@@ -53,7 +53,7 @@ async fn an_early_response_ends_the_request_and_its_connection() {
     let mut script =
         ScriptedUpstream::start([vec![Head, reply(OK), Drain], vec![Head, reply(OK)]]).await;
     let upstream = script.upstream();
-    let (feed, body) = ChannelBody::new();
+    let (feed, body) = ChannelBody::channel();
     feed.send(Ok("abc".into())).await.unwrap();
     let response = upstream
         .send(0, client(), None, request(Method::PATCH, body))
@@ -75,7 +75,7 @@ async fn a_long_early_response_is_read_to_its_end_during_an_upload() {
     let script =
         ScriptedUpstream::start([vec![Head, reply(response)], vec![Head, reply(OK)]]).await;
     let upstream = script.upstream();
-    let (feed, body) = ChannelBody::new();
+    let (feed, body) = ChannelBody::channel();
     feed.send(Ok("abc".into())).await.unwrap();
     let response = upstream
         .send(0, client(), None, request(Method::PATCH, body))
@@ -105,7 +105,7 @@ async fn an_upstream_that_closes_during_an_upload_is_an_error() {
 async fn a_request_whose_body_fails_is_incomplete_for_the_upstream() {
     let mut script = ScriptedUpstream::start([vec![Head, Drain]]).await;
     let upstream = script.upstream();
-    let (feed, body) = ChannelBody::new();
+    let (feed, body) = ChannelBody::channel();
     let feeding = async {
         feed.send(Ok("abc".into())).await.unwrap();
         let limit = 3;
@@ -130,7 +130,7 @@ async fn a_request_whose_body_fails_is_incomplete_for_the_upstream() {
 async fn a_dropped_request_closes_its_connection() {
     let mut script = ScriptedUpstream::start([vec![Head, Drain]]).await;
     let upstream = script.upstream();
-    let (feed, body) = ChannelBody::new();
+    let (feed, body) = ChannelBody::channel();
     feed.send(Ok("abc".into())).await.unwrap();
     let mut sending = Box::pin(upstream.send(0, client(), None, request(Method::PATCH, body)));
     tokio::select! {

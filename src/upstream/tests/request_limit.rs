@@ -156,7 +156,7 @@ async fn an_upload_that_its_client_does_not_send_is_displaced() {
     settings.each.connections = 1;
     let upstream = Arc::new(Upstream::new(settings, 1, &[]));
     let upload = |client| {
-        let (feed, body) = ChannelBody::new();
+        let (feed, body) = ChannelBody::channel();
         let upstream = Arc::clone(&upstream);
         let request = request(Method::PATCH, body);
         let sending = async move { upstream.send(0, network(client), None, request).await.err() };
