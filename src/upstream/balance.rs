@@ -18,7 +18,7 @@ pub(crate) trait Candidate {
     fn url_hash(&self) -> u64;
 }
 
-/// The largest number of endpoints of one upstream: an [`EndpointSet`] has one bit for each.
+/// The largest number of endpoints of one upstream: an `EndpointSet` has one bit for each.
 pub const MAX_ENDPOINTS: usize = 64;
 
 /// A set of endpoints, as a bit map over their indices.
