@@ -1,7 +1,8 @@
-//! To the registry and back: the only way to an upstream, and it demands a [`Permit`].
+//! Forwards a request to the upstream and the response back. A request can be forwarded only with a [`Permit`].
 //!
-//! Called by `service` with a permitted request. It sends what was permitted, not what was written,
-//! and repairs in the answer what the registry says about its own address.
+//! `service` calls [`Forward::send`]. The request line is built from the permit, not from the bytes that the client sent. The
+//! header fields are filtered in both directions (`headers`), and URLs in the response that name the registry's own address
+//! are rewritten (`url_rewrite`).
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use http_body::Body as _;
 
 use crate::access::Permit;
 use crate::body::Body;
+use crate::forwarded::ClientInfo;
 use crate::registry::Operation;
 use crate::target::Target;
 use crate::upstream::{self, ResponseBody, Upstream};
@@ -18,131 +20,152 @@ use crate::upstream::{self, ResponseBody, Upstream};
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod headers;
-mod origin;
+mod url_rewrite;
 
-use crate::forwarded::ClientInfo;
+pub use url_rewrite::{ExternalOrigin, Origin};
+
 use headers::Edits;
-use origin::UrlRewriter;
-pub use origin::{ExternalOrigin, Origin};
+use url_rewrite::UrlRewriter;
 
-/// Where a route leads to, and what is changed on the way.
+/// The upstream of a route, and the changes to requests and responses on the way.
 #[derive(Debug)]
 pub struct Forward {
     upstream: Arc<Upstream>,
     keep_authorization: bool,
-    internal: Vec<Origin>,
+    internal_origins: Vec<Origin>,
     edits: HeaderEdits,
 }
 
-/// Fields that the operator sets or removes.
+/// The header fields that the operator sets or removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// On requests to the upstream.
+    /// The fields of requests to the upstream.
     pub request: Edits,
-    /// On answers of the upstream.
+    /// The fields of the upstream's responses.
     pub response: Edits,
 }
 
-/// What surrounds a request: who asks, where, and as what it is known.
+/// What `service` knows about a request, apart from the request itself.
 pub struct ForwardContext<'a> {
-    /// Who is asking.
-    pub asker: &'a ClientInfo,
-    /// What the client wrote.
+    /// The client and the scheme that it uses.
+    pub client_info: &'a ClientInfo,
+    /// The request target and the host that the client sent.
     pub target: &'a Target,
-    /// The origin that answers are to name.
-    pub outer: ExternalOrigin<'a>,
+    /// The origin that URLs in the response should have.
+    pub external: ExternalOrigin<'a>,
     /// Whether a host name is one of the site's.
     pub is_site: &'a (dyn Fn(&str) -> bool + Sync),
-    /// The request's id.
+    /// The id of the request.
     pub request_id: &'a str,
-    /// The worker that serves the connection.
+    /// The number of the worker that serves the connection.
     pub worker: usize,
 }
 
-/// Why there is no answer of the upstream.
+/// Why there is no response of the upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The upstream, or the client's body on its way there.
+    /// The upstream failed, or the client's body on its way there.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
-    /// A form on an upload route: registries obey fields in it before those of the query.
+    /// The request sends a form to an upload route, where a registry may prefer fields of the form to those of the query.
     #[error("a form is no upload; send application/octet-stream")]
     Form,
-    /// The target cannot be written as a request line.
+    /// The target cannot be written in a request line.
     #[error("the request target is malformed")]
     Target,
 }
 
 impl Forward {
-    /// `keep_authorization` where the upstream checks credentials itself; `internal` are further origins by which it
-    /// calls itself.
+    /// Creates the forwarding of a route. With `keep_authorization`, the upstream checks the credentials.
+    /// `internal_origins` are further origins that the upstream uses for itself in URLs.
     pub fn new(
         upstream: Arc<Upstream>,
         keep_authorization: bool,
-        internal: Vec<Origin>,
+        internal_origins: Vec<Origin>,
         edits: HeaderEdits,
     ) -> Self {
         Self {
             upstream,
             keep_authorization,
-            internal,
+            internal_origins,
             edits,
         }
     }
 
-    /// The connections it uses, for the next snapshot.
+    /// The upstream of the route.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
-    /// Whether a client that addressed `outer` is led to `outer` by this URL in a response: the URL names the upstream, or
-    /// the site itself, by one of the origins that are replaced.
-    pub fn rewrites(&self, url: &str, outer: &Origin, is_site: &dyn Fn(&str) -> bool) -> bool {
-        let repair = UrlRewriter {
-            outer: outer.to_external(),
-            host: &outer.authority,
-            upstream: self.upstream.authorities(),
-            internal: &self.internal,
+    /// Whether a `url` in a response is rewritten for a client that addressed `external`. `check --live` asks this about the
+    /// realm of a Bearer challenge.
+    pub fn rewrites(&self, url: &str, external: &Origin, is_site: &dyn Fn(&str) -> bool) -> bool {
+        let rewriter = UrlRewriter {
+            external: external.to_external(),
+            host: &external.authority,
+            endpoints: self.upstream.authorities(),
+            internal_origins: &self.internal_origins,
             is_site,
         };
-        repair.is_rewritten(url)
+        rewriter.rewrite_url(url).is_some()
     }
 
-    /// Sends a permitted request, and returns the upstream's answer as the client is to see it.
+    /// Sends a permitted request, and returns the response for the client.
     pub fn send<'a>(
         &'a self,
         permit: Permit,
         parts: request::Parts,
         body: Body,
-        around: &'a ForwardContext<'a>,
+        context: &'a ForwardContext<'a>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + 'a {
-        // Outside of the block, as in `upstream`.
-        let request = self.request(&permit, parts, body, around);
+        // Outside of the async block, which would reserve space for the parts and for the request built from them.
+        let request = self.upstream_request(&permit, parts, body, context);
         async move {
             let upload = permit.operation().and_then(Operation::upload);
-            let client = around.asker.client.network();
-            let sent = self.upstream.send(around.worker, client, upload, request?);
-            let answer = sent.await?;
-            Ok(self.rewrite_response(answer, around))
+            let client = context.client_info.client.network();
+            let sent = self.upstream.send(context.worker, client, upload, request?);
+            Ok(self.rewrite_response(sent.await?, context))
         }
     }
 
-    /// An answer as the client is to see it.
+    fn upstream_request(
+        &self,
+        permit: &Permit,
+        mut parts: request::Parts,
+        body: Body,
+        context: &ForwardContext<'_>,
+    ) -> Result<Request<Body>, Error> {
+        headers::strip_request(&mut parts.headers, self.keep_authorization);
+        if permit.operation().is_some_and(Operation::is_upload) {
+            force_media_type(&mut parts.headers, &parts.method, &body)?;
+        }
+        let host = context.target.host_header().clone();
+        let (client, id) = (context.client_info, context.request_id);
+        headers::add_request(&mut parts.headers, host, client, id);
+        headers::edit(&mut parts.headers, &self.edits.request);
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = Uri::try_from(permit.target()).map_err(|_| Error::Target)?;
+        *request.headers_mut() = parts.headers;
+        Ok(request)
+    }
+
+    /// Removes, rewrites and adds fields of a response for the client.
     fn rewrite_response(
         &self,
-        answer: Response<ResponseBody>,
-        around: &ForwardContext<'_>,
+        response: Response<ResponseBody>,
+        context: &ForwardContext<'_>,
     ) -> Response<Body> {
-        let (mut parts, body) = answer.into_parts();
+        let (mut parts, body) = response.into_parts();
         headers::strip_response(&mut parts.headers);
-        let repair = UrlRewriter {
-            outer: around.outer,
-            host: around.target.authority(),
-            upstream: self.upstream.authorities(),
-            internal: &self.internal,
-            is_site: around.is_site,
+        let rewriter = UrlRewriter {
+            external: context.external,
+            host: context.target.authority(),
+            endpoints: self.upstream.authorities(),
+            internal_origins: &self.internal_origins,
+            is_site: context.is_site,
         };
-        repair.headers(&mut parts.headers);
+        rewriter.rewrite_headers(&mut parts.headers);
         if self.keep_authorization {
             headers::secure_cookies(&mut parts.headers);
         }
@@ -157,36 +180,17 @@ impl Forward {
         *response.headers_mut() = parts.headers;
         response
     }
-
-    fn request(
-        &self,
-        permit: &Permit,
-        mut parts: request::Parts,
-        body: Body,
-        around: &ForwardContext<'_>,
-    ) -> Result<Request<Body>, Error> {
-        headers::strip_request(&mut parts.headers, self.keep_authorization);
-        if permit.operation().is_some_and(Operation::is_upload) {
-            force_media_type(&mut parts.headers, &parts.method, &body)?;
-        }
-        let host = around.target.host_header().clone();
-        headers::add_request(&mut parts.headers, host, around.asker, around.request_id);
-        headers::edit(&mut parts.headers, &self.edits.request);
-        let mut request = Request::new(body);
-        *request.method_mut() = parts.method;
-        *request.uri_mut() = Uri::try_from(permit.target()).map_err(|_| Error::Target)?;
-        *request.headers_mut() = parts.headers;
-        Ok(request)
-    }
 }
 
-/// A registry reads `mount`, `from`, `digest` and `_state` from a form body before it reads the query,
-/// so no upload reaches it under the media type of a form.
+/// Sets the media type of an upload to `application/octet-stream`, and rejects forms.
+///
+/// A registry reads `mount`, `from`, `digest` and `_state` from the body of a form before it reads the query, where the proxy
+/// has checked them.
 fn force_media_type(headers: &mut HeaderMap, method: &Method, body: &Body) -> Result<(), Error> {
     if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
         return Ok(());
     }
-    // Clients say it of a body of no bytes, too.
+    // Some clients declare an empty body as a form, which is harmless.
     let has_bytes = body.size_hint().exact() != Some(0);
     if has_bytes && headers.get_all(CONTENT_TYPE).iter().any(is_form) {
         return Err(Error::Form);
@@ -198,8 +202,9 @@ fn force_media_type(headers: &mut HeaderMap, method: &Method, body: &Body) -> Re
     Ok(())
 }
 
-fn is_form(value: &HeaderValue) -> bool {
-    let kind = value.as_bytes().to_ascii_lowercase();
-    let kind = kind.trim_ascii_start();
-    kind.starts_with(b"application/x-www-form-urlencoded") || kind.starts_with(b"multipart/")
+fn is_form(content_type: &HeaderValue) -> bool {
+    let media_type = content_type.as_bytes().to_ascii_lowercase();
+    let media_type = media_type.trim_ascii_start();
+    media_type.starts_with(b"application/x-www-form-urlencoded")
+        || media_type.starts_with(b"multipart/")
 }

@@ -1,7 +1,9 @@
-//! Who asks, and over what: the other end of the connection, or whoever a trusted proxy there speaks for.
+//! The client of a request, the scheme that it used, and the fields that tell the upstream about both.
 //!
-//! Made by `service` for each request, before any field is taken out. What a peer that is not trusted says about others
-//! is not read.
+//! `service` creates a [`ClientInfo`] for each request, before any header field is removed, and sets `REQUEST_ID` and the API
+//! version on every response. `forward` writes the fields of the upstream request from the [`ClientInfo`].
+//!
+//! `X-Forwarded-For` and `X-Forwarded-Proto` are read only if the other end of the connection is a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,24 +12,27 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::net::addr::ClientAddr;
 use crate::net::cidr::Networks;
 
-/// Who asks.
+/// The client of a request: the other end of the connection, or the client that a trusted proxy names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// Who we believe it is.
+    /// The address that the proxy takes for the client's.
     pub client: ClientAddr,
-    /// What the client speaks, `https` or `http`.
+    /// The scheme that the client uses, `https` or `http`.
     pub scheme: &'static str,
-    /// `X-Real-IP` for the upstream.
-    pub(crate) address: HeaderValue,
-    /// `X-Forwarded-For` for the upstream; `None` is the client alone.
-    pub(crate) chain: Option<HeaderValue>,
+    real_ip: HeaderValue,
+    /// `None` if the value equals `real_ip`.
+    forwarded_for: Option<HeaderValue>,
 }
 
 impl ClientInfo {
-    /// `peer` is who the connection is from, `address` the same as [a field's value](ClientAddr::field), and `scheme` what is spoken on it.
+    /// Determines the client of a request with `headers`.
+    ///
+    /// `peer` is the other end of the connection (or the client in its PROXY header), `peer_field` the [field
+    /// value](ClientAddr::field) of its address, which the connection has computed once, and `scheme` the scheme of the
+    /// connection. `trusted` are the networks of trusted proxies.
     pub fn new(
         peer: ClientAddr,
-        address: &HeaderValue,
+        peer_field: &HeaderValue,
         scheme: &'static str,
         headers: &HeaderMap,
         trusted: &Networks,
@@ -36,34 +41,48 @@ impl ClientInfo {
             return Self {
                 client: peer,
                 scheme,
-                address: address.clone(),
-                chain: None,
+                real_ip: peer_field.clone(),
+                forwarded_for: None,
             };
         }
-        let lines: Vec<_> = headers
+        let fields: Vec<_> = headers
             .get_all(FORWARDED_FOR)
             .iter()
             .map(HeaderValue::as_bytes)
-            .filter(|line| !line.trim_ascii().is_empty())
+            .filter(|field| !field.trim_ascii().is_empty())
             .collect();
-        let said = lines.join(b", ".as_slice());
-        let client = rightmost_untrusted(peer, &said, trusted);
+        let received = fields.join(b", ".as_slice());
+        let client = rightmost_untrusted(peer, &received, trusted);
         Self {
             client,
             scheme: forwarded_scheme(headers).unwrap_or(scheme),
-            address: client.field(),
-            chain: chain(said, peer),
+            real_ip: client.field(),
+            forwarded_for: append_peer(received, peer),
         }
+    }
+
+    /// The value of `X-Real-IP` for the upstream: the address of the client.
+    pub(crate) fn real_ip(&self) -> &HeaderValue {
+        &self.real_ip
+    }
+
+    /// The value of `X-Forwarded-For` for the upstream: the received value with the peer appended.
+    pub(crate) fn forwarded_for(&self) -> &HeaderValue {
+        self.forwarded_for.as_ref().unwrap_or(&self.real_ip)
     }
 }
 
-/// From the right, where each proxy appends whom it saw: the first one that is not trusted. What is further left is
-/// that one's own word. A word that is no address ends it: the proxy that wrote it is all that is known.
-fn rightmost_untrusted(peer: ClientAddr, said: &[u8], trusted: &Networks) -> ClientAddr {
+/// Returns the rightmost address in the received `X-Forwarded-For` that is not trusted.
+///
+/// Each proxy appends the address that it saw, so everything to the left of that address is only a claim of the client. If an
+/// element is no address, the search ends: the proxy that appended it is the last party that is known.
+fn rightmost_untrusted(peer: ClientAddr, received: &[u8], trusted: &Networks) -> ClientAddr {
     let mut client = peer;
-    let words = said.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    for word in words.filter(|word| !word.is_empty()) {
-        let Some(address) = address(word) else {
+    let elements = received
+        .rsplit(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii);
+    for element in elements.filter(|element| !element.is_empty()) {
+        let Some(address) = parse_element(element) else {
             break;
         };
         client = ClientAddr::vouched(address);
@@ -74,17 +93,20 @@ fn rightmost_untrusted(peer: ClientAddr, said: &[u8], trusted: &Networks) -> Cli
     client
 }
 
-/// Some proxies add the port, and brackets with it.
-fn address(word: &[u8]) -> Option<IpAddr> {
-    let word = std::str::from_utf8(word).ok()?;
-    let bare = word
+/// Parses an element of `X-Forwarded-For`. Some proxies write brackets around an IPv6 address, or append the port.
+fn parse_element(element: &[u8]) -> Option<IpAddr> {
+    let element = std::str::from_utf8(element).ok()?;
+    let inner = element
         .strip_prefix('[')
-        .and_then(|word| word.strip_suffix(']'));
-    let alone = bare.unwrap_or(word).parse().ok();
-    alone.or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .and_then(|inner| inner.strip_suffix(']'));
+    let address = inner.unwrap_or(element).parse().ok();
+    address.or_else(|| {
+        let with_port = element.parse::<SocketAddr>().ok()?;
+        Some(with_port.ip())
+    })
 }
 
-/// One word in one field, and no other than these two.
+/// The scheme in `X-Forwarded-Proto`. `None` if there is not exactly one field, or if its value is neither `http` nor `https`.
 fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
     let mut fields = headers.get_all(FORWARDED_PROTO).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else {
@@ -95,16 +117,35 @@ fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
         .find(|scheme| field.as_bytes().eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
-fn chain(mut said: Vec<u8>, peer: ClientAddr) -> Option<HeaderValue> {
-    if said.is_empty() {
+fn append_peer(mut received: Vec<u8>, peer: ClientAddr) -> Option<HeaderValue> {
+    if received.is_empty() {
         return None;
     }
-    said.extend_from_slice(format!(", {peer}").as_bytes());
-    HeaderValue::from_bytes(&said).ok()
+    received.extend_from_slice(format!(", {peer}").as_bytes());
+    HeaderValue::from_bytes(&received).ok()
 }
 
+/// Sets the API version of a response under `/v2/` to exactly one value: the first one that the upstream sent, or
+/// `registry/2.0`.
+pub(crate) fn set_api_version(headers: &mut HeaderMap) {
+    let received = headers
+        .get(API_VERSION)
+        .filter(|value| !value.is_empty())
+        .cloned();
+    headers.insert(API_VERSION, received.unwrap_or(REGISTRY_2_0));
+}
+
+/// The addresses of the client and of the proxies that forwarded the request.
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The scheme that the client uses.
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The address of the client alone.
+pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// The id of the request, which connects the logs of the proxy, the upstream and the client.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The version of the registry API. Old docker clients expect it in every response.
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const REGISTRY_2_0: HeaderValue = HeaderValue::from_static("registry/2.0");
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +158,7 @@ mod tests {
             .collect()
     }
 
-    fn asker(peer: &str, fields: &[(&str, &str)]) -> ClientInfo {
+    fn client_info(peer: &str, fields: &[(&str, &str)]) -> ClientInfo {
         let headers = fields
             .iter()
             .map(|(name, value)| {
@@ -130,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_rightmost_that_is_not_trusted() {
-        for (peer, said, client) in [
+    fn the_client_is_the_rightmost_untrusted_address() {
+        for (peer, forwarded_for, client) in [
             ("10.0.0.1", "192.0.2.7", "192.0.2.7"),
             ("10.0.0.1", "6.6.6.6, 192.0.2.7", "192.0.2.7"),
             (
@@ -155,43 +196,73 @@ mod tests {
             ("192.0.2.9", "192.0.2.7", "192.0.2.9"),
             ("192.0.2.9", "10.0.0.1", "192.0.2.9"),
         ] {
-            let asker = asker(peer, &[("x-forwarded-for", said)]);
-            assert_eq!(asker.client.to_string(), client, "{said} from {peer}");
+            let info = client_info(peer, &[("x-forwarded-for", forwarded_for)]);
+            assert_eq!(
+                info.client.to_string(),
+                client,
+                "{forwarded_for} from {peer}"
+            );
         }
     }
 
     #[test]
-    fn lines_are_joined_and_the_peer_is_appended() {
+    fn fields_are_joined_and_the_peer_is_appended() {
         let fields = [
             ("x-forwarded-for", "a, 192.0.2.7"),
             ("x-forwarded-for", "10.0.0.2"),
         ];
         let chain = |peer| {
-            asker(peer, &fields)
-                .chain
-                .map(|chain| chain.to_str().unwrap().to_owned())
+            client_info(peer, &fields)
+                .forwarded_for()
+                .to_str()
+                .unwrap()
+                .to_owned()
         };
-        assert_eq!(
-            chain("10.0.0.1").as_deref(),
-            Some("a, 192.0.2.7, 10.0.0.2, 10.0.0.1")
-        );
-        assert_eq!(chain("192.0.2.9"), None);
-        assert_eq!(asker("10.0.0.1", &[("x-forwarded-for", " ")]).chain, None);
+        assert_eq!(chain("10.0.0.1"), "a, 192.0.2.7, 10.0.0.2, 10.0.0.1");
+        assert_eq!(chain("192.0.2.9"), "192.0.2.9");
+        let blank = client_info("10.0.0.1", &[("x-forwarded-for", " ")]);
+        assert_eq!(blank.forwarded_for(), "10.0.0.1");
     }
 
     #[test]
-    fn the_scheme_is_one_word_of_a_trusted_peer() {
+    fn the_scheme_is_taken_from_one_field_of_a_trusted_peer() {
         let proto = |value| ("x-forwarded-proto", value);
-        assert_eq!(asker("10.0.0.1", &[proto("http")]).scheme, "http");
-        assert_eq!(asker("10.0.0.1", &[proto("HTTPS")]).scheme, "https");
-        for odd in [
+        assert_eq!(client_info("10.0.0.1", &[proto("http")]).scheme, "http");
+        assert_eq!(client_info("10.0.0.1", &[proto("HTTPS")]).scheme, "https");
+        for invalid in [
             &[proto("http, https")][..],
             &[proto("http"), proto("http")],
             &[proto("gopher")],
             &[proto("")],
         ] {
-            assert_eq!(asker("10.0.0.1", odd).scheme, "https", "{odd:?}");
+            assert_eq!(
+                client_info("10.0.0.1", invalid).scheme,
+                "https",
+                "{invalid:?}"
+            );
         }
-        assert_eq!(asker("192.0.2.9", &[proto("http")]).scheme, "https");
+        assert_eq!(client_info("192.0.2.9", &[proto("http")]).scheme, "https");
+    }
+
+    #[test]
+    fn the_api_version_is_there_exactly_once() {
+        let cases: [&[(&str, &'static str)]; 3] = [
+            &[],
+            &[("docker-distribution-api-version", "")],
+            &[
+                ("docker-distribution-api-version", "registry/2.0"),
+                ("Docker-Distribution-API-Version", "registry/2.0"),
+            ],
+        ];
+        for fields in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                let name: HeaderName = name.parse().unwrap();
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            set_api_version(&mut headers);
+            let values: Vec<_> = headers.get_all(API_VERSION).iter().collect();
+            assert_eq!(values, ["registry/2.0"]);
+        }
     }
 }

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod net;
 mod percent;
 pub mod secret;
+mod stable_hash;
 mod state_file;
 mod text;
 

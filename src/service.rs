@@ -241,9 +241,9 @@ impl Service {
         let client_body = (incoming, received);
         let body = self.body(route, &parts.headers, client_body, record)?;
         let around = ForwardContext {
-            asker: &asker,
+            client_info: &asker,
             target,
-            outer,
+            external: outer,
             is_site: &|host| site.is_named(host),
             request_id: id.as_str(),
             worker,
@@ -272,7 +272,7 @@ impl Service {
     ) -> Result<Response<Body>, Rejection> {
         let _entered = self
             .limiters
-            .acquire_catalog(identity, around.asker.client)?;
+            .acquire_catalog(identity, around.client_info.client)?;
         let is_here = |name: &str| site.may_list(route, name);
         catalog::answer(&route.forward, listing, parts, around, &is_here).await
     }

@@ -1,142 +1,98 @@
-//! What a route leads to: sends a request to one of its endpoints and streams the answer back.
+//! The client side of the proxy: sends a request to one of the endpoints of an upstream and streams the response back.
 //!
-//! Called by `forward`, which has made the header set, the Host field included. The codec below owns
-//! the framing alone: `content-length`, `transfer-encoding` and `connection` of the caller are never
-//! written, and lengths are enforced in both directions. There is no task and no channel between the
-//! caller and the socket: the future and the answer's body poll it themselves, which saves two to three
-//! wake-ups a request.
+//! `forward` calls [`Upstream::send`] with a complete header section, including Host. Only the message framing is decided
+//! here: `content-length`, `transfer-encoding` and `connection` of the caller are never written, and body lengths are enforced
+//! in both directions. There is no task and no channel between the caller and the socket: the future of the request and the
+//! response body poll the socket themselves, which saves two to three wake-ups per request.
 //!
-//! It decides nothing about a request and does not follow redirects. Another endpoint is tried only as long as nothing was
-//! sent; what was sent is never sent again, but for a bodiless GET or HEAD whose connection died before any byte: once, and
-//! over a fresh connection only where there is another endpoint. The same holds where the first bytes on a reused
-//! connection are no status line; then the same endpoint is asked over a fresh one.
+//! This module makes no decision about the content of a request, and it follows no redirects. Its retry rules are:
+//!
+//! - While nothing was sent, other endpoints are tried, for any method.
+//! - A GET or HEAD without a body is sent once more if its connection died before the first byte of a response. It goes to
+//!   another endpoint if there is one, and back to the first if the others refuse connections. Without another endpoint, it
+//!   is sent over a new connection if the first one was reused.
+//! - A GET or HEAD without a body is sent once more to the same endpoint, over a new connection, if the first bytes on a reused
+//!   connection are no status line.
+//! - Nothing else is sent twice.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Request, Response, response};
 use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::net::addr::ClientNetwork;
 
-mod answer;
 mod balance;
 mod client_wait;
 mod connect;
+mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
 mod http1;
-mod node;
 mod pool;
 mod request_limit;
 mod resolve;
-mod state;
-mod stream;
-mod trust;
+mod response_body;
+mod settings;
+mod tls;
 
-pub use answer::ResponseBody;
-pub use balance::MOST as MOST_ENDPOINTS;
-pub use connect::Endpoint;
+pub use balance::MAX_ENDPOINTS;
+pub use endpoint::HealthCheck;
 pub use error::Error;
 pub use health::{Outage, Status};
-pub use node::HealthCheck;
-pub use state::{State, probe};
-pub use trust::{HandshakeError, HandshakeFault, ServerRoots, TrustError};
+pub use response_body::ResponseBody;
+pub use settings::{Endpoint, EndpointSettings, Settings};
+pub use tls::{HandshakeError, HandshakeFault, ServerRoots, TrustError};
 
 use balance::EndpointSet;
-use error::Failure;
-use node::EndpointNode;
+use endpoint::{EndpointClient, OutboundRequest};
 
-/// What an upstream is made of; all durations are between two events, none is a total.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Where it listens: one at least, [`MOST_ENDPOINTS`] at most.
-    pub endpoints: Vec<Endpoint>,
-    /// How long a request waits for an upstream that refuses connections, counted from the first refusal: so a restart
-    /// costs no request, and an outage answers at once.
-    pub connect_retry: Duration,
-    /// What holds for each of them.
-    pub each: EndpointSettings,
-}
-
-/// What holds for one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointSettings {
-    /// Who vouches for one that speaks TLS; without it there is no connection to such a one.
-    pub trust: Option<ServerRoots>,
-    /// For the name's resolution, all its addresses and the handshake together.
-    pub connect_timeout: Duration,
-    /// Silence of the upstream while the gate waits for it: for a head once the request is out, for
-    /// bytes of a body, or for room to write. A client that is slow to send or to read does not count.
-    pub read_timeout: Duration,
-    /// Requests under way at once, all workers together, shared by client network. Idle connections do not count, see
-    /// `pool`, and neither do requests that only wait for their own clients while others wait, see `request_limit`.
-    pub connections: usize,
-    /// Requests that may wait for one of `connections`, in turn by client network.
-    pub queue: usize,
-    /// How long each of them may wait.
-    pub queue_wait: Duration,
-    /// A connection idle for longer is not used again.
-    pub idle: Duration,
-    /// Largest head of an answer in bytes; more than 256 KiB counts as 256 KiB.
-    pub head_size: usize,
-}
-
-/// Endpoints with their connections, shared by all workers.
+/// The endpoints of an upstream with their connections, shared by all workers.
 pub struct Upstream {
     settings: Settings,
-    nodes: Vec<Arc<EndpointNode>>,
+    endpoints: Vec<Arc<EndpointClient>>,
     authorities: Vec<String>,
 }
 
-/// The worker that serves a request, and the network of its client.
-type Origin = (usize, ClientNetwork);
-
-/// A request that is to be sent.
-struct OutboundRequest {
-    parts: Parts,
-    /// Taken at the moment it is sent.
-    body: Body,
-    may_repeat: bool,
-    /// Another endpoint would do as well, and has not been tried.
-    has_others: bool,
-}
-
-impl OutboundRequest {
-    fn new(request: Request<Body>) -> Self {
-        let (parts, body) = request.into_parts();
-        Self {
-            may_repeat: is_repeatable(&parts, &body),
-            parts,
-            body,
-            has_others: false,
-        }
-    }
+/// The state of an endpoint at one moment, for the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointStatus {
+    /// Identifies the endpoint in this process. Routes that share an endpoint report the same id.
+    pub id: usize,
+    /// The URL of the endpoint.
+    pub name: String,
+    /// Whether the endpoint responds.
+    pub status: Status,
+    /// The number of active and queued requests.
+    pub busy: usize,
 }
 
 impl Upstream {
-    /// Worker numbers are below `workers`; another one gets no pooling. An endpoint of one of the `known` upstreams is the
-    /// same endpoint: its state lives on, and its connections too when it is used in the same way.
+    /// Creates an upstream for workers with the numbers 0 to `workers - 1`. A worker with another number has no connection
+    /// pool.
+    ///
+    /// An endpoint that one of the `known` upstreams has as well keeps its health, and also its connections if its settings are
+    /// the same.
     pub fn new(settings: Settings, workers: usize, known: &[Arc<Self>]) -> Self {
-        let known = || known.iter().flat_map(|upstream| &upstream.nodes);
-        let node = |endpoint: &Endpoint| {
-            let same = || known().filter(|node| node.endpoint() == endpoint);
-            let alike = same().find(|node| *node.settings() == settings.each);
-            alike.cloned().unwrap_or_else(|| {
-                let health = same().next().map(|node| Arc::clone(node.health()));
+        let known = || known.iter().flat_map(|upstream| &upstream.endpoints);
+        let client = |endpoint: &Endpoint| {
+            let same_address = || known().filter(|client| client.endpoint() == endpoint);
+            let reusable = same_address().find(|client| *client.settings() == settings.each);
+            reusable.cloned().unwrap_or_else(|| {
+                let health = same_address().next();
+                let health = health.map(|client| Arc::clone(client.health()));
                 let each = settings.each.clone();
-                Arc::new(EndpointNode::new(endpoint.clone(), each, workers, health))
+                Arc::new(EndpointClient::new(endpoint.clone(), each, workers, health))
             })
         };
-        let nodes = settings.endpoints.iter().map(node).collect();
+        let endpoints = settings.endpoints.iter().map(client).collect();
         let authorities = settings.endpoints.iter().map(Endpoint::authority).collect();
         Self {
             settings,
-            nodes,
+            endpoints,
             authorities,
         }
     }
@@ -146,18 +102,22 @@ impl Upstream {
         &self.authorities
     }
 
-    /// What it was made of.
+    /// The settings that the upstream was created with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Sends `request` of `client` from `worker` and returns as soon as a final head has come, even if the request's
-    /// body has not ended: its rest is dropped then, and the connection closed after the answer.
+    /// Sends a request of `client` from `worker`, and returns as soon as a final response head has arrived.
     ///
-    /// The request's URI is in origin-form, its header map complete. Its body decides the framing: at its
-    /// end already (no body), an exact size hint (`content-length`), else chunked. The body is not polled
-    /// before there is a connection. Dropping the future closes the connection. `upload` is the repository of a request
-    /// that belongs to an upload: all of them meet one endpoint.
+    /// If the response arrives before the end of the request body, the rest of the request body is dropped, and the connection
+    /// is closed after the response.
+    ///
+    /// The URI of the request is in origin-form. The request body decides the framing: no body if it is at its end already,
+    /// `content-length` if its size hint is exact, and the chunked transfer coding otherwise. The body is not polled before
+    /// there is a connection. Dropping the future closes the connection.
+    ///
+    /// `upload` is the repository name if the request belongs to an upload: all requests of uploads to a repository go to one
+    /// endpoint.
     pub fn send<'a>(
         &'a self,
         worker: usize,
@@ -165,123 +125,148 @@ impl Upstream {
         upload: Option<&'a str>,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + 'a {
-        // Outside of the block, which would keep room for what it takes apart: this is within every request's future.
-        let mut request = OutboundRequest::new(request);
-        async move {
-            self.send_with_retry((worker, client), upload, &mut request)
-                .await
-        }
+        // Outside of the async block, which would reserve space for the request and for its parts. This future is part of the
+        // future of every request.
+        let mut request = OutboundRequest::new(worker, client, upload, request);
+        async move { self.send_with_retry(&mut request).await }
     }
 
     async fn send_with_retry(
         &self,
-        origin: Origin,
-        upload: Option<&str>,
-        request: &mut OutboundRequest,
+        request: &mut OutboundRequest<'_>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let (mut tried, mut until) = (EndpointSet::default(), None);
+        let (mut skip, mut deadline) = (EndpointSet::default(), None);
         loop {
-            let failure = match self.try_endpoints(origin, upload, tried, request).await {
-                Err(failure) if failure.is_transient() => failure,
+            let error = match self.try_endpoints(skip, request).await {
+                Err(error) if error.is_transient() => error,
                 done => return done,
             };
             let now = Instant::now();
-            let until = *until.get_or_insert(now + self.settings.connect_retry);
-            tried = Box::pin(self.wait(until)).await.ok_or(failure)?;
+            let deadline = *deadline.get_or_insert(now + self.settings.connect_retry);
+            skip = Box::pin(self.wait_for_retry(deadline)).await.ok_or(error)?;
         }
     }
 
-    /// One endpoint after another, until a request was sent; those in `tried` are left out. What may be sent twice goes
-    /// to another endpoint when the first one died on it: it may be on its way down.
+    /// Tries one endpoint after another until the request was sent, except those in `tried`.
+    ///
+    /// A repeatable request goes to another endpoint if the first connection died under it, because the first endpoint may be
+    /// shutting down.
     async fn try_endpoints(
         &self,
-        (worker, client): Origin,
-        upload: Option<&str>,
         mut tried: EndpointSet,
-        request: &mut OutboundRequest,
+        request: &mut OutboundRequest<'_>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let (mut failure, mut died) = (Error::Busy, None);
-        while let Some((number, node)) = self.choose(tried, upload) {
-            tried.add(number);
-            // Also one that was down a moment ago: where each is restarted as soon as the last one is ready, it is back.
-            request.has_others = upload.is_none() && tried != EndpointSet::first(self.nodes.len());
-            match node.send(worker, client, request).await {
-                Ok(answer) => return Ok(answer),
-                Err(failed) if failed.may_go_on => failure = failed.error,
-                Err(failed) => return Err(failed.error),
+        let (mut last_error, mut died) = (Error::Busy, None);
+        while let Some((index, endpoint)) = self.choose(tried, request.upload) {
+            tried.insert(index);
+            // An endpoint that was down a moment ago counts as an alternative. During a rolling restart, in which each
+            // endpoint is restarted as soon as the one before it is ready, it is up again.
+            request.has_alternatives =
+                request.upload.is_none() && tried != EndpointSet::first(self.endpoints.len());
+            match endpoint.send(request).await {
+                Ok(response) => return Ok(response),
+                Err(failure) if failure.may_try_another => last_error = failure.error,
+                Err(failure) => return Err(failure.error),
             }
-            if !failure.is_unsent() {
-                died = Some(node);
+            if !last_error.is_unsent() {
+                died = Some(endpoint);
             }
         }
-        let Some(node) = died else {
-            return Err(failure);
+        let Some(endpoint) = died else {
+            return Err(last_error);
         };
-        // The others refuse, and it may only have closed a connection.
-        request.has_others = false;
-        let sent = Box::pin(node.send(worker, client, request)).await;
-        sent.map_err(|failed| failed.error)
+        // All other endpoints refuse connections. The one whose connection died may only have closed that connection.
+        request.has_alternatives = false;
+        let sent = Box::pin(endpoint.send(request)).await;
+        sent.map_err(|failure| failure.error)
     }
 
     fn choose(
         &self,
         tried: EndpointSet,
         upload: Option<&str>,
-    ) -> Option<(usize, &Arc<EndpointNode>)> {
-        let number = balance::choose::<EndpointNode>(&self.nodes, tried, upload)?;
-        Some((number, self.nodes.get(number)?))
+    ) -> Option<(usize, &Arc<EndpointClient>)> {
+        let index = balance::choose::<EndpointClient>(&self.endpoints, tried, upload)?;
+        Some((index, self.endpoints.get(index)?))
     }
 
-    /// Waits until an endpoint may be tried again, all of which refuse; says which may not. `None` when that has lasted
-    /// for too long, or `until` has come.
-    async fn wait(&self, until: Instant) -> Option<EndpointSet> {
+    /// All endpoints refuse connections: waits until one of them may be retried, and returns the set of endpoints to skip.
+    ///
+    /// Returns `None` at `deadline`, or when all endpoints have been failing for `connect_retry`.
+    async fn wait_for_retry(&self, deadline: Instant) -> Option<EndpointSet> {
         loop {
             let now = Instant::now();
-            let failing = self
-                .nodes
+            let failing_since = self
+                .endpoints
                 .iter()
-                .filter_map(|node| node.health().failing_since());
-            let last = failing
+                .filter_map(|endpoint| endpoint.health().failing_since());
+            let outage_limit = failing_since
                 .max()
                 .map(|since| since + self.settings.connect_retry);
-            let until = last.map_or(until, |last| last.min(until));
-            if now >= until {
+            let deadline = outage_limit.map_or(deadline, |limit| limit.min(deadline));
+            if now >= deadline {
                 return None;
             }
-            tokio::time::sleep(until.duration_since(now).min(health::STEP / 2)).await;
+            let pause = health::RETRY_INTERVAL / 2;
+            tokio::time::sleep(deadline.duration_since(now).min(pause)).await;
             let now = Instant::now();
-            let all = EndpointSet::first(self.nodes.len());
-            let mut barred = all;
-            for (number, node) in self.nodes.iter().enumerate() {
-                if node.health().try_acquire_retry(now) {
-                    barred.remove(number);
+            let all = EndpointSet::first(self.endpoints.len());
+            let mut skip = all;
+            for (index, endpoint) in self.endpoints.iter().enumerate() {
+                if endpoint.health().try_acquire_retry(now) {
+                    skip.remove(index);
                 }
             }
-            if barred != all {
-                return Some(barred);
+            if skip != all {
+                return Some(skip);
             }
         }
     }
 
-    /// Closes pooled connections that were idle for too long at `now`. They are never used again
-    /// anyway; this gives their descriptors back on a worker without traffic.
+    /// Closes pooled connections that have been idle for too long at `now`.
+    ///
+    /// They are never used again in any case. This call frees their file descriptors on workers without traffic.
     pub fn close_idle(&self, now: Instant) {
-        for node in &self.nodes {
-            node.pool().trim(now);
+        for endpoint in &self.endpoints {
+            endpoint.pool().close_expired(now);
         }
     }
 
-    /// Checks of endpoints that are due at `now`. `health::Health` says when they are.
+    /// The health checks that are due at `now`. `health` describes when they are.
     pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = HealthCheck> {
-        let always = self.nodes.len() > 1;
-        let nodes = self.nodes.iter();
-        nodes.filter_map(move |node| node.due_check(now, always))
+        let has_alternatives = self.endpoints.len() > 1;
+        let endpoints = self.endpoints.iter();
+        endpoints.filter_map(move |endpoint| endpoint.due_check(now, has_alternatives))
     }
-}
 
-/// RFC 9110 9.2.2 would allow every idempotent method; an upload's PUT or DELETE is never worth the doubt.
-fn is_repeatable(parts: &Parts, body: &Body) -> bool {
-    matches!(parts.method, Method::GET | Method::HEAD) && http_body::Body::is_end_stream(body)
+    /// The status of each endpoint, in the order of the configuration.
+    pub fn states(&self) -> impl Iterator<Item = EndpointStatus> {
+        self.endpoints.iter().map(|endpoint| EndpointStatus {
+            id: Arc::as_ptr(endpoint) as usize,
+            name: endpoint.endpoint().to_string(),
+            status: endpoint.health().status(),
+            busy: endpoint.pool().busy(),
+        })
+    }
+
+    /// The names and outages of all endpoints if all of them are down, otherwise `None`.
+    ///
+    /// During such an outage requests fail, unless an endpoint comes up while they wait.
+    pub fn outage(&self) -> Option<Vec<(String, Outage)>> {
+        let outages = self.states().map(|endpoint| match endpoint.status {
+            Status::Down(outage) => Some((endpoint.name, outage)),
+            Status::Up | Status::Unchecked => None,
+        });
+        outages.collect()
+    }
+
+    /// Records a successful check of every endpoint. Tests of the admin listener have no registry that could respond.
+    #[cfg(test)]
+    pub fn assume_it_responds(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.health().record_check(Instant::now(), Ok(()));
+        }
+    }
 }
 
 impl std::fmt::Debug for Upstream {
@@ -290,6 +275,21 @@ impl std::fmt::Debug for Upstream {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
+}
+
+/// Sends `GET /v2/` without credentials to an endpoint and returns the response head, within a few seconds.
+///
+/// The connection is not pooled, and the result does not count as a health check. `check --live` uses this function.
+///
+/// # Errors
+/// The same errors that a request through the proxy would get.
+pub async fn probe(
+    endpoint: &Endpoint,
+    settings: &EndpointSettings,
+) -> Result<response::Parts, Error> {
+    EndpointClient::new(endpoint.clone(), settings.clone(), 0, None)
+        .probe()
+        .await
 }
 
 #[cfg(test)]

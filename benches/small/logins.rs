@@ -74,7 +74,7 @@ impl Gate {
         };
         let logins = PasswordVerifier::start(hashing, throttle).unwrap();
         let users = LiveUsers::load(&file).unwrap();
-        let challenge = www_authenticate::challenge("Registry").unwrap();
+        let challenge = www_authenticate::basic_challenge("Registry").unwrap();
         let basic = Authenticator::basic(users, logins.into(), 1024, challenge);
         let keys = SigningKeys::in_memory().unwrap();
         let tokens = TokenIssuer::new(keys, "registry.example.com", "/v2/", LIFETIME);

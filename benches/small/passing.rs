@@ -95,9 +95,9 @@ impl Passing {
             authority: self.target.authority(),
         };
         let around = ForwardContext {
-            asker: &asker,
+            client_info: &asker,
             target: &self.target,
-            outer,
+            external: outer,
             is_site: &|host| host == HOST,
             request_id: "0123456789abcdef",
             worker: 0,

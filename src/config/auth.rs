@@ -98,7 +98,7 @@ fn challenge(auth: &Table<'_>, realm: Option<Spanned<String>>) -> Option<HeaderV
     let text = realm
         .as_ref()
         .map_or("Registry realm", |realm| &realm.value);
-    let challenge = crate::www_authenticate::challenge(text);
+    let challenge = crate::www_authenticate::basic_challenge(text);
     if challenge.is_none() {
         let place = realm.map(|realm| realm.place);
         auth.report(

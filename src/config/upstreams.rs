@@ -11,7 +11,7 @@ use super::problem::{Position, Problem};
 use super::sites::SiteParser;
 use super::table::{List, Spanned, Table, Written};
 use super::units::{self, Host, UpstreamUrl};
-use crate::upstream::{Endpoint, EndpointSettings, MOST_ENDPOINTS, Settings};
+use crate::upstream::{Endpoint, EndpointSettings, MAX_ENDPOINTS, Settings};
 
 impl SiteParser<'_, '_> {
     pub(super) fn upstream(&self, route: &Table<'_>) -> Option<Upstream> {
@@ -136,10 +136,9 @@ fn check_count(table: &Table<'_>, urls: &UpstreamUrls) {
                 .fix("write urls = [\"http://127.0.0.1:5000\"]"),
         );
     }
-    if count > MOST_ENDPOINTS {
+    if count > MAX_ENDPOINTS {
         let what = format!("upstream.urls names {count} addresses");
-        table
-            .report(Problem::error(urls.place, what).fix(format!("name at most {MOST_ENDPOINTS}")));
+        table.report(Problem::error(urls.place, what).fix(format!("name at most {MAX_ENDPOINTS}")));
     }
 }
 

@@ -5,7 +5,7 @@
 use http::header::{self, HeaderMap, HeaderValue};
 
 use super::headers::secure_cookies;
-use super::origin::{Origin, UrlRewriter};
+use super::url_rewrite::{Origin, UrlRewriter};
 
 /// Repairs `value` in all three.
 ///
@@ -40,13 +40,13 @@ fn repaired(mut headers: HeaderMap) -> HeaderMap {
         authority: "outer.example:8443".to_owned(),
     };
     let repair = UrlRewriter {
-        outer: outer.to_external(),
+        external: outer.to_external(),
         host: "reg.example",
-        upstream: &["127.0.0.1:5000".to_owned()],
-        internal: &[],
+        endpoints: &["127.0.0.1:5000".to_owned()],
+        internal_origins: &[],
         is_site: |_: &str| false,
     };
-    repair.headers(&mut headers);
+    repair.rewrite_headers(&mut headers);
     secure_cookies(&mut headers);
     headers
 }

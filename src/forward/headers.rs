@@ -1,62 +1,62 @@
-//! Which fields cross the gate, in both directions: pure functions on header maps.
+//! Which header fields the proxy passes on, removes and adds, in both directions: functions on header maps.
 //!
-//! Called by `forward`. The order is the point: first everything that is not to cross is taken out of
-//! the sender's set, then ours is added, so that a sender cannot name our fields away
+//! `forward` calls them. The order is important: first all fields that must not pass are removed from the sender's header
+//! section, then the proxy adds its own. A sender can therefore not remove the proxy's fields by naming them in `Connection`
 //! (`Connection: X-Forwarded-For`).
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::forwarded::{ClientInfo, FORWARDED_FOR, FORWARDED_PROTO};
+use crate::forwarded::{ClientInfo, FORWARDED_FOR, FORWARDED_PROTO, REAL_IP, REQUEST_ID};
 
-/// Fields that an operator sets or removes; `None` removes.
+/// Fields that the operator sets, or removes if the value is `None`.
 pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
 
-/// Takes out of a request what must not reach the upstream; `Authorization` stays where the upstream
-/// checks it itself.
-pub(super) fn strip_request(headers: &mut HeaderMap, keep_authorization: bool) {
-    let mut gone = connection_options(headers);
-    let stripped = |name: &HeaderName| {
+/// Removes the fields of a request that must not reach the upstream.
+///
+/// `Authorization` is kept with `keep_authorization`, where the upstream checks the credentials.
+pub(crate) fn strip_request(headers: &mut HeaderMap, keep_authorization: bool) {
+    remove_connection_options_and(headers, |name| {
         is_hop_by_hop(name)
             || is_forwarding_header(name.as_str())
             || (name == header::AUTHORIZATION && !keep_authorization)
-    };
-    gone.extend(headers.keys().filter(|name| stripped(name)).cloned());
-    for name in gone {
-        headers.remove(name);
-    }
+    });
     join_cookies(headers);
 }
 
-/// Adds what the upstream is to know: whom it answers, over what, and under which id.
-pub(super) fn add_request(
+/// Adds the fields of the proxy to a request: Host, the client, the scheme, and the request id.
+pub(crate) fn add_request(
     headers: &mut HeaderMap,
     host: HeaderValue,
-    asker: &ClientInfo,
+    client: &ClientInfo,
     request_id: &str,
 ) {
     headers.insert(header::HOST, host);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(asker.scheme));
-    let chain = asker.chain.as_ref().unwrap_or(&asker.address);
-    headers.insert(FORWARDED_FOR, chain.clone());
-    headers.insert(REAL_IP, asker.address.clone());
-    // The gate's own ids are legal values.
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
+    headers.insert(FORWARDED_FOR, client.forwarded_for().clone());
+    headers.insert(REAL_IP, client.real_ip().clone());
+    // The ids that the proxy creates are legal field values.
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }
 }
 
-/// Takes out of an answer what concerns the upstream and the gate only.
-pub(super) fn strip_response(headers: &mut HeaderMap) {
-    let mut gone = connection_options(headers);
-    let stripped = |name: &HeaderName| is_hop_by_hop(name) || name.as_str().starts_with("x-accel-");
-    gone.extend(headers.keys().filter(|name| stripped(name)).cloned());
-    for name in gone {
+/// Removes the fields of a response that concern only the upstream and the proxy.
+pub(crate) fn strip_response(headers: &mut HeaderMap) {
+    remove_connection_options_and(headers, |name| {
+        is_hop_by_hop(name) || name.as_str().starts_with("x-accel-")
+    });
+}
+
+fn remove_connection_options_and(headers: &mut HeaderMap, filter: impl Fn(&HeaderName) -> bool) {
+    let mut removed = connection_options(headers);
+    removed.extend(headers.keys().filter(|name| filter(name)).cloned());
+    for name in removed {
         headers.remove(name);
     }
 }
 
-/// Marks cookies as for https only: an upstream behind a gate does not know that the outside is https.
-pub(super) fn secure_cookies(headers: &mut HeaderMap) {
+/// Adds the attribute `Secure` to cookies. An upstream behind the proxy does not know that clients use https.
+pub(crate) fn secure_cookies(headers: &mut HeaderMap) {
     if let header::Entry::Occupied(mut cookies) = headers.entry(header::SET_COOKIE) {
         for cookie in cookies.iter_mut() {
             let mut attributes = cookie.as_bytes().split(|byte| *byte == b';').skip(1);
@@ -70,17 +70,8 @@ pub(super) fn secure_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes sure that an answer under `/v2/` carries the API version exactly once, whatever came.
-pub fn set_api_version(headers: &mut HeaderMap) {
-    let first = headers
-        .get(API_VERSION)
-        .filter(|value| !value.is_empty())
-        .cloned();
-    headers.insert(API_VERSION, first.unwrap_or(REGISTRY_2));
-}
-
-/// Applies the operator's fields.
-pub(super) fn edit(headers: &mut HeaderMap, edits: &Edits) {
+/// Applies the fields of the operator.
+pub(crate) fn edit(headers: &mut HeaderMap, edits: &Edits) {
     for (name, value) in edits {
         match value {
             Some(value) => headers.insert(name, value.clone()),
@@ -89,7 +80,8 @@ pub(super) fn edit(headers: &mut HeaderMap, edits: &Edits) {
     }
 }
 
-/// True for a field that the operator cannot set: framing, the hop, and what the gate vouches for.
+/// Whether the operator must not set the field: it frames or routes a message, is hop-by-hop, or carries what the proxy states
+/// about the client.
 pub fn is_reserved(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || name == header::HOST
@@ -97,9 +89,8 @@ pub fn is_reserved(name: &HeaderName) -> bool {
         || is_forwarding_header(name.as_str())
 }
 
-/// Names in `Connection` fields, all lines of them (RFC 9110 section 7.6.1).
-///
-/// A sender cannot nominate away what frames, routes or authorises its message.
+/// The names in all `Connection` fields (RFC 9110 section 7.6.1), without the fields that frame, route, describe or authorise a
+/// message: a sender must not be able to remove those.
 fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for field in headers.get_all(header::CONNECTION) {
@@ -116,7 +107,8 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
-/// Fields of one connection (RFC 9110 section 7.6.1), and those whose meaning ends at the gate.
+/// Whether the field applies to one connection (RFC 9110 section 7.6.1), or has no meaning after the proxy (`Expect`,
+/// `HTTP2-Settings`, proxy authentication).
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -134,9 +126,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Fields that say who the client is or where it wanted to go. From a client they are forgeries; a
-/// registry builds its URLs from them, `Forwarded` before all others. A name with `_` is read as one
-/// with `-` by CGI-like upstreams.
+/// Whether the field states who the client is or what it requested.
+///
+/// Such a field from a client is a forgery, and a registry builds its URLs from these fields, with `Forwarded` before all
+/// others. Upstreams that map fields to CGI variables read `_` in a name as `-`, so every name with `_` counts as well.
 fn is_forwarding_header(name: &str) -> bool {
     name.contains('_')
         || name.starts_with("x-forwarded-")
@@ -156,26 +149,168 @@ fn is_forwarding_header(name: &str) -> bool {
         )
 }
 
-/// HTTP/2 clients may send one field a cookie; HTTP/1 wants one line (RFC 9113 section 8.2.3).
+/// Joins the `Cookie` fields. A client may send one field per cookie over HTTP/2, but HTTP/1 needs a single field (RFC 9113
+/// section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<_> = headers
+    let cookies: Vec<_> = headers
         .get_all(header::COOKIE)
         .iter()
         .map(HeaderValue::as_bytes)
         .collect();
-    if crumbs.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice()))
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(b"; ".as_slice()))
     {
         headers.insert(header::COOKIE, joined);
     }
 }
 
-/// The version of the registry API, which old docker clients look for on every answer.
-pub const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
-/// Names a request in the logs of both sides.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::net::addr::PeerAddr;
+    use crate::net::cidr::Networks;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        map
+    }
+
+    /// The names in sorted order: a map keeps only the order of the values of one name.
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn forged_and_hop_by_hop_fields_of_a_request_are_removed() {
+        let mut headers = map(&[
+            ("accept", "a"),
+            ("accept", "b"),
+            ("authorization", "Basic eDp5"),
+            ("connection", "close, X-Private"),
+            ("connection", "x-other"),
+            ("x-private", "1"),
+            ("x-other", "1"),
+            ("forwarded", "host=evil"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-prefix", "/evil"),
+            ("x_forwarded_proto", "gopher"),
+            ("x-real-ip", "6.6.6.6"),
+            ("x-original-url", "/"),
+            ("proxy", "http://evil"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("x-request-id", "mine"),
+        ]);
+        strip_request(&mut headers, false);
+        assert_eq!(names(&headers), ["accept"]);
+        assert_eq!(headers.get_all("accept").iter().count(), 2);
+    }
+
+    #[test]
+    fn authorization_is_kept_for_the_upstream_even_if_connection_names_it() {
+        let mut headers = map(&[
+            ("authorization", "Bearer x"),
+            ("connection", "Authorization, Content-Length"),
+        ]);
+        headers.insert("content-length", HeaderValue::from(5));
+        strip_request(&mut headers, true);
+        assert_eq!(headers["authorization"], "Bearer x");
+        assert_eq!(headers["content-length"], "5");
+    }
+
+    #[test]
+    fn the_fields_of_the_proxy_are_added_after_the_removal() {
+        let mut headers = map(&[
+            ("connection", "x-forwarded-proto, host"),
+            ("x-forwarded-proto", "http"),
+            ("host", "a"),
+        ]);
+        strip_request(&mut headers, false);
+        let client = PeerAddr::new("[2001:db8::1]:5".parse().unwrap()).client();
+        let (no_fields, no_networks) = (HeaderMap::new(), Networks::default());
+        add_request(
+            &mut headers,
+            HeaderValue::from_static("Reg:8443"),
+            &ClientInfo::new(client, &client.field(), "https", &no_fields, &no_networks),
+            "id",
+        );
+        assert_eq!(headers["host"], "Reg:8443");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-for"], "2001:db8::1");
+        assert_eq!(headers["x-real-ip"], "2001:db8::1");
+        assert_eq!(headers["x-request-id"], "id");
+    }
+
+    #[test]
+    fn cookie_fields_are_joined() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        strip_request(&mut headers, true);
+        let fields: Vec<_> = headers.get_all("cookie").iter().collect();
+        assert_eq!(fields, ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_of_a_response_are_removed() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("x-accel-redirect", "/etc"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("range", "0-5"),
+        ]);
+        strip_response(&mut headers);
+        assert_eq!(names(&headers), ["range", "set-cookie"]);
+        assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn the_operator_sets_and_removes_fields() {
+        let mut headers = map(&[("server", "x"), ("x-a", "1")]);
+        let edits = vec![
+            (HeaderName::from_static("server"), None),
+            (
+                HeaderName::from_static("strict-transport-security"),
+                Some(HeaderValue::from_static("max-age=1")),
+            ),
+        ];
+        edit(&mut headers, &edits);
+        assert_eq!(names(&headers), ["strict-transport-security", "x-a"]);
+        assert!(
+            is_reserved(&header::HOST)
+                && is_reserved(&FORWARDED_FOR)
+                && is_reserved(&header::TRANSFER_ENCODING)
+        );
+        assert!(!is_reserved(&header::SERVER));
+    }
+
+    #[test]
+    fn cookies_get_the_attribute_secure_once() {
+        let mut headers = map(&[
+            ("set-cookie", "sid=1; Path=/; HttpOnly"),
+            ("set-cookie", "csrf=2; secure"),
+            ("set-cookie", "secure=3"),
+        ]);
+        secure_cookies(&mut headers);
+        let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
+        assert_eq!(
+            cookies,
+            [
+                "sid=1; Path=/; HttpOnly; Secure",
+                "csrf=2; secure",
+                "secure=3; Secure"
+            ]
+        );
+    }
+}

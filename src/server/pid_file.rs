@@ -23,6 +23,7 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 
 use crate::bounded_file::RegularFile;
+use crate::stable_hash;
 
 /// The pid file of this process. The lock is held until the value is dropped.
 #[derive(Debug)]
@@ -543,8 +544,9 @@ pub fn path_in(directory: &Path, config: &Path) -> PathBuf {
     directory.join(file_name(&absolute(config)))
 }
 
+/// A collision of the hash is harmless, because the file also records the path.
 fn file_name(config: &Path) -> String {
-    let hash = fnv(config.as_os_str().as_bytes());
+    let hash = stable_hash::fnv1a(config.as_os_str().as_bytes());
     format!("{PREFIX}{hash:016x}{SUFFIX}")
 }
 
@@ -596,14 +598,6 @@ fn lock(file: &File) -> io::Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// FNV-1a with 64 bits. The result is the same in every version and process. A collision is harmless, because the file also
-/// records the path.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 const PREFIX: &str = "tidegate-";

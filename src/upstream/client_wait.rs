@@ -1,7 +1,8 @@
 //! How long a request has been waiting for its own client.
 //!
-//! The codec reports it for a request body that the client does not send, and `answer` for a response body that the client
-//! does not take; the request limit reads it from any thread. Time in which the proxy waits for the upstream does not count.
+//! The `http1` codec reports the wait for a request body that the client does not send, and `response_body` the wait for a
+//! client that does not read the response. `request_limit` reads the duration from any thread. Time in which the proxy waits
+//! for the upstream does not count.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,77 +10,84 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The wait of one request. Only the task of the request changes it.
+/// The time that one request has waited for its client. Only the task of the request changes it.
 #[derive(Debug)]
-pub(super) struct ClientWait {
-    start: Instant,
-    /// Milliseconds from `start` to the beginning of the current wait, plus one; 0 while the client is not waited for.
-    since: AtomicU64,
-    /// Milliseconds of earlier waits, since the client last moved [`PROGRESS`] bytes.
-    waited: AtomicU64,
-    /// Bytes that the client has moved since then.
-    moved: AtomicU64,
+pub(crate) struct ClientWait {
+    created: Instant,
+    /// Milliseconds from `created` to the beginning of the current wait, plus one; 0 if the request does not wait for the
+    /// client.
+    waiting_since: AtomicU64,
+    /// Milliseconds of earlier waits since the client last transferred [`PROGRESS_BYTES`].
+    earlier_waits: AtomicU64,
+    /// The bytes that the client has transferred since then.
+    transferred: AtomicU64,
 }
 
-/// A client that moves less than this within a wait still counts as waiting, so a byte now and then changes nothing.
-const PROGRESS: u64 = 64 * 1024;
+/// The number of bytes that a client must send or read before its earlier waits are forgotten. A client that transfers a
+/// byte now and then still counts as waiting.
+const PROGRESS_BYTES: u64 = 64 * 1024;
 
 impl ClientWait {
-    /// Of a request that does not wait for its client.
-    pub(super) fn new(now: Instant) -> Self {
+    /// Creates the state of a request that does not wait for its client.
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
-            start: now,
-            since: AtomicU64::new(0),
-            waited: AtomicU64::new(0),
-            moved: AtomicU64::new(0),
+            created: now,
+            waiting_since: AtomicU64::new(0),
+            earlier_waits: AtomicU64::new(0),
+            transferred: AtomicU64::new(0),
         }
     }
 
-    /// The client has the next move. A wait that has begun already goes on.
-    pub(super) fn begin(&self) {
+    /// Records that the request waits for the client. A wait that has begun already continues.
+    pub(crate) fn begin(&self) {
         if !self.is_waiting() {
-            self.since.store(self.clock(Instant::now()) + 1, Relaxed);
+            self.restart();
         }
     }
 
-    /// The upstream has the next move.
-    pub(super) fn end(&self) {
-        let since = self.since.load(Relaxed);
+    /// Records that the request waits for the upstream.
+    pub(crate) fn end(&self) {
+        let since = self.waiting_since.load(Relaxed);
         if since > 0 {
             let waited = (self.clock(Instant::now()) + 1).saturating_sub(since);
-            self.waited.fetch_add(waited, Relaxed);
-            self.since.store(0, Relaxed);
+            self.earlier_waits.fetch_add(waited, Relaxed);
+            self.waiting_since.store(0, Relaxed);
         }
     }
 
-    /// The client sent or took so many bytes.
-    pub(super) fn moved(&self, bytes: u64) {
-        let moved = self.moved.load(Relaxed).saturating_add(bytes);
-        if moved < PROGRESS {
-            self.moved.store(moved, Relaxed);
+    /// Records that the client sent or read `bytes`.
+    pub(crate) fn record_transfer(&self, bytes: u64) {
+        let transferred = self.transferred.load(Relaxed).saturating_add(bytes);
+        if transferred < PROGRESS_BYTES {
+            self.transferred.store(transferred, Relaxed);
             return;
         }
-        self.moved.store(0, Relaxed);
-        self.waited.store(0, Relaxed);
+        self.transferred.store(0, Relaxed);
+        self.earlier_waits.store(0, Relaxed);
         if self.is_waiting() {
-            self.since.store(self.clock(Instant::now()) + 1, Relaxed);
+            self.restart();
         }
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
-        self.since.load(Relaxed) > 0
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting_since.load(Relaxed) > 0
     }
 
-    /// How long the request has waited for its client; `None` when it does not wait for the client now.
-    pub(super) fn duration(&self, now: Instant) -> Option<Duration> {
-        let since = self.since.load(Relaxed).checked_sub(1)?;
+    /// How long the request has waited for its client. `None` if it does not wait for the client now.
+    pub(crate) fn duration(&self, now: Instant) -> Option<Duration> {
+        let since = self.waiting_since.load(Relaxed).checked_sub(1)?;
         let current = self.clock(now).saturating_sub(since);
-        let total = current.saturating_add(self.waited.load(Relaxed));
+        let total = current.saturating_add(self.earlier_waits.load(Relaxed));
         Some(Duration::from_millis(total))
     }
 
+    fn restart(&self) {
+        self.waiting_since
+            .store(self.clock(Instant::now()) + 1, Relaxed);
+    }
+
     fn clock(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.start).as_millis();
+        let elapsed = now.saturating_duration_since(self.created).as_millis();
         u64::try_from(elapsed).unwrap_or(u64::MAX - 1)
     }
 }
@@ -88,7 +96,7 @@ impl ClientWait {
 mod tests {
     use super::*;
 
-    async fn pass(millis: u64) {
+    async fn advance(millis: u64) {
         tokio::time::advance(Duration::from_millis(millis)).await;
     }
 
@@ -100,17 +108,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_the_time_of_the_client_counts() {
         let wait = ClientWait::new(Instant::now());
-        pass(500).await;
+        advance(500).await;
         assert_eq!(waited(&wait), None);
         wait.begin();
-        pass(300).await;
+        advance(300).await;
         wait.begin();
         assert_eq!(waited(&wait), Some(300));
         wait.end();
-        pass(9000).await;
+        advance(9000).await;
         assert_eq!(waited(&wait), None);
         wait.begin();
-        pass(200).await;
+        advance(200).await;
         assert_eq!(waited(&wait), Some(500));
     }
 
@@ -119,15 +127,15 @@ mod tests {
         let wait = ClientWait::new(Instant::now());
         wait.begin();
         for _ in 0..10 {
-            pass(100).await;
-            wait.moved(1);
+            advance(100).await;
+            wait.record_transfer(1);
             wait.end();
             wait.begin();
         }
         assert_eq!(waited(&wait), Some(1000));
-        wait.moved(PROGRESS);
+        wait.record_transfer(PROGRESS_BYTES);
         assert_eq!(waited(&wait), Some(0));
-        pass(100).await;
+        advance(100).await;
         assert_eq!(waited(&wait), Some(100));
     }
 }

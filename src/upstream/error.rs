@@ -1,52 +1,59 @@
-//! Why there is no answer, and whether the request may still go elsewhere.
+//! Why a request got no response from the upstream.
 //!
-//! Told by `node` and the codec below it; `upstream` decides by it whether another endpoint is asked.
+//! `connect`, `tls`, `request_limit` and the `http1` codec create the errors. `upstream` and `endpoint` decide by
+//! [`Error::is_unsent`] whether another endpoint is tried; `rejection` maps an error to a response.
 
 use std::io;
 use std::time::Duration;
 
-use super::HandshakeError;
+use super::tls::HandshakeError;
 use crate::body;
 
-/// Why there is no answer, or no more of it.
+/// The reason why there is no response, or why the response body ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing listens there, or its name has no address. Nothing was sent.
+    /// The connection was refused, or the host name has no address. Nothing was sent.
     #[error("cannot connect to the upstream")]
     Connect(#[source] io::Error),
-    /// The process has no descriptor for one more connection. Nothing was sent.
-    #[error("no connection to the upstream can be opened")]
+    /// The process or the system has no file descriptor for another connection (EMFILE, ENFILE). Nothing was sent.
+    #[error("no file descriptor is free for a connection to the upstream")]
     Exhausted(#[source] io::Error),
-    /// No address took the connection in time. Nothing was sent.
-    #[error("the upstream took no connection for {0:?}")]
+    /// No connection was established within `connect_timeout`. Nothing was sent.
+    #[error("no connection to the upstream was established within {0:?}")]
     ConnectTimeout(Duration),
-    /// What listens there could not be verified. Nothing was sent.
-    #[error("cannot trust the upstream")]
+    /// The TLS handshake failed, in most cases because the certificate cannot be verified. Nothing was sent.
+    #[error("the TLS handshake with the upstream failed")]
     Tls(#[source] HandshakeError),
-    /// All connections are in use, and the queue is full or the wait in it was too long. Nothing was sent.
+    /// All connections are in use, and the queue is full or the request was queued for too long. Nothing was sent.
+    ///
+    /// The same error ends a request whose connection was closed because its client did not send the body while other
+    /// requests were queued.
     #[error("all connections to the upstream are in use")]
     Busy,
-    /// The upstream neither sent nor took a byte for `read_timeout`.
+    /// For `read_timeout`, the upstream neither sent a byte nor read one.
     #[error("the upstream was silent for {0:?}")]
     Silent(Duration),
-    /// The connection ended before a complete head, or before the end of the body.
-    #[error("the upstream broke off")]
+    /// The connection ended before the response head or the response body was complete.
+    #[error("the upstream closed the connection before the end of the response")]
     Closed(#[source] io::Error),
-    /// The upstream's framing breaks HTTP (or, as a last line of defence, the request's would).
+    /// The response violates HTTP. As a last line of defence, also a request that the proxy would send malformed.
     #[error("malformed HTTP: {0}")]
     Malformed(&'static str),
-    /// The client's body broke off; the upstream sees a cut request, never a shorter one.
-    #[error("the request's body broke off: {0}")]
+    /// The request body could not be read from the client. The upstream sees an incomplete request, never a shorter one.
+    #[error("the request body ended early: {0}")]
     Body(#[source] body::Error),
-    /// The upstream stopped reading the request and left no answer behind.
+    /// The upstream stopped reading the request and sent no response.
     #[error("the upstream stopped reading the request")]
     Write(#[source] io::Error),
 }
 
 impl Error {
-    /// True when there was no connection, so that the request may go elsewhere, whatever it is; and when the endpoint is to
-    /// blame for that, not what the gate itself lacks.
-    pub(super) fn is_unsent(&self) -> bool {
+    /// Whether the endpoint is the reason that there was no connection.
+    ///
+    /// Nothing was sent then, so that a request of any method may go to another endpoint. The result is false where the
+    /// proxy itself lacks a resource (`connect` marks this with `ResourceBusy`): another endpoint would not help, and the
+    /// failure says nothing about the health of this one.
+    pub(crate) fn is_unsent(&self) -> bool {
         match self {
             Self::Connect(cause) => cause.kind() != io::ErrorKind::ResourceBusy,
             Self::ConnectTimeout(_) | Self::Tls(_) => true,
@@ -54,42 +61,16 @@ impl Error {
         }
     }
 
-    /// True for what a restart looks like.
-    pub(super) fn is_transient(&self) -> bool {
+    /// Whether the error is typical of an upstream that is restarting: a connect that was refused or timed out.
+    pub(crate) fn is_transient(&self) -> bool {
         self.is_unsent() && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
     }
 
-    /// With its cause.
-    pub(super) fn with_source(&self) -> String {
+    /// The text of the error and of its source.
+    pub(crate) fn with_source(&self) -> String {
         match std::error::Error::source(self) {
             Some(cause) => format!("{self}: {cause}"),
             None => self.to_string(),
-        }
-    }
-}
-
-/// Why one endpoint gave no answer.
-pub(super) struct Failure {
-    pub(super) error: Error,
-    /// Another one may be asked: nothing was sent, or what was sent may be sent once more.
-    pub(super) may_go_on: bool,
-}
-
-impl Failure {
-    /// Of a request that may be sent once more.
-    pub(super) fn to_be_repeated(error: Error) -> Self {
-        Self {
-            error,
-            may_go_on: true,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            may_go_on: error.is_unsent(),
-            error,
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::client_wait::ClientWait;
-use super::http1::Connection;
+use super::http1::{Connection, exchange};
 use crate::body::Body;
 
 /// The request, and how the upstream's stream ends.
@@ -162,7 +162,7 @@ fn read<'a>(asked: Asked, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome
     };
     let connection = Connection::new(wire, Duration::from_secs(1), 64 * 1024);
     let wait = ClientWait::new(Instant::now());
-    let Ok((head, mut incoming)) = now(connection.exchange(&parts, body, &wait)) else {
+    let Ok((head, mut incoming)) = now(exchange(connection, &parts, body, &wait)) else {
         return Outcome::Broken(Vec::new());
     };
     assert!(matches!(head.version, Version::HTTP_10 | Version::HTTP_11));
@@ -170,20 +170,20 @@ fn read<'a>(asked: Asked, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome
     loop {
         match now(std::future::poll_fn(|cx| incoming.poll_data(cx))) {
             Some(Ok(data)) => {
-                assert!(!data.is_empty() && !incoming.is_ended() || incoming.is_read());
+                assert!(!data.is_empty() && !incoming.is_end_stream() || incoming.is_received());
                 body.extend_from_slice(&data);
             }
             Some(Err(_)) => {
-                assert!(!incoming.is_ended() && incoming.reclaim().is_none());
+                assert!(!incoming.is_end_stream() && incoming.take_connection().is_none());
                 return Outcome::Broken(body);
             }
             None => break,
         }
     }
-    assert!(incoming.is_ended());
+    assert!(incoming.is_end_stream());
     // The pool looks whether there are bytes that nobody asked for.
     let is_kept = incoming
-        .reclaim()
+        .take_connection()
         .is_some_and(|it| it.io().pieces.is_empty());
     Outcome::Whole { body, is_kept }
 }

@@ -1,200 +1,213 @@
-//! Whether an endpoint is up: what connects, responses and checks have shown, by atomics, for the whole process.
+//! The health of one endpoint: whether it is up, when its next check is due, and when waiting requests may retry it.
 //!
-//! `node` reports here, `balance` and `state` read. Nothing here opens a connection or waits.
+//! `endpoint` reports connects, responses and checks here. `balance` and the status functions of `upstream` read the result.
+//! Nothing here opens a connection or waits. All workers of the process share the state through atomics.
 //!
-//! An endpoint is not checked yet until its first check has ended or a request got a response. Three refused connects in a
-//! row mark an endpoint as down, and so do three checks in a row without a response; a first check that fails does so at
-//! once, since nothing speaks for the endpoint. Only a check brings an endpoint back. The status of a response does not
-//! matter: a registry that responds with 500 or 401 is alive.
+//! An endpoint counts as unchecked until its first check has ended or a request got a response. Three refused connects in a
+//! row mark the endpoint down, and so do three failed checks in a row. A first check that fails marks it down immediately,
+//! because nothing indicates yet that the endpoint works. Only a successful check marks an endpoint up again. The status of a
+//! response does not matter: a registry that responds with 500 or 401 is alive.
 //!
-//! Checks are rare, so that they do not fill a registry's log. An endpoint that another one can stand in for is checked
-//! every five seconds, to decide where requests go. An endpoint that is alone is checked at start, while something seems
-//! wrong, and when no request got a response for half a minute: traffic shows its health as well as a check does.
+//! Checks are rare, so that they do not fill the log of a registry. If the upstream has several endpoints, each is checked
+//! every five seconds, because the result decides where requests go. A single endpoint is checked at start, while something
+//! seems wrong, and after half a minute without a response to a request: traffic shows its health as well as a check does.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The state of one endpoint. Times are milliseconds of its own clock, 0 is never.
-pub(super) struct Health {
+/// The health of one endpoint.
+///
+/// Points in time are milliseconds since `created`, plus one; 0 means never.
+pub(crate) struct Health {
+    /// The URL of the endpoint, for the log.
     endpoint: String,
-    born: Instant,
-    /// A check has ended, or a request got a response.
+    created: Instant,
+    /// Whether a check has ended or a request got a response.
     is_known: AtomicBool,
     is_down: AtomicBool,
-    /// While it is down.
+    /// `Some` while the endpoint is down.
     outage: Mutex<Option<Outage>>,
-    /// When a request got a response, to the second.
-    answered: AtomicU64,
+    /// When a request last got a response, with a resolution of one second.
+    last_response: AtomicU64,
     down_since: AtomicU64,
-    /// Refused connects in a row.
-    refused: AtomicU32,
-    /// Failed checks in a row.
-    unanswered: AtomicU32,
-    /// When connects began to fail.
+    /// The number of failed connects since the last successful one.
+    connect_failures: AtomicU32,
+    /// The number of failed checks since the last successful one.
+    check_failures: AtomicU32,
+    /// When connects began to fail; 0 while they succeed.
     failing_since: AtomicU64,
-    /// The next moment for one of the waiting requests to try.
-    next_try: AtomicU64,
+    /// When one of the waiting requests may retry the endpoint.
+    next_retry: AtomicU64,
     next_check: AtomicU64,
     is_being_checked: AtomicBool,
 }
 
-/// Since when an endpoint is down, and why.
+/// The start and the cause of an outage of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// When the endpoint was marked as down.
+    /// When the endpoint was marked down.
     pub since: SystemTime,
-    /// The failure that led to it, in words.
+    /// The error of the connect or check that led to it.
     pub cause: String,
 }
 
-/// What is known of an endpoint.
+/// What is known about an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// The first check has not ended, and no request got a response. Requests go there nevertheless.
+    /// The first check has not ended, and no request got a response. Requests are sent to the endpoint nevertheless.
     Unchecked,
-    /// The endpoint takes connections and responds to checks, as far as is known.
+    /// The endpoint accepts connections and responds to checks, as far as is known.
     Up,
-    /// The endpoint is out of rotation, unless all endpoints of its upstream are.
+    /// The endpoint is out of rotation, unless all endpoints of its upstream are down.
     Down(Outage),
 }
 
 impl Health {
-    /// Of an endpoint that is not checked yet; `endpoint` is for the log.
-    pub(super) fn new(endpoint: String, now: Instant) -> Self {
+    /// Creates the state of an unchecked endpoint. `endpoint` is its URL, for the log.
+    pub(crate) fn new(endpoint: String, now: Instant) -> Self {
         Self {
             endpoint,
-            born: now,
+            created: now,
             is_known: AtomicBool::new(false),
             is_down: AtomicBool::new(false),
             outage: Mutex::new(None),
-            answered: AtomicU64::new(0),
+            last_response: AtomicU64::new(0),
             down_since: AtomicU64::new(0),
-            refused: AtomicU32::new(0),
-            unanswered: AtomicU32::new(0),
+            connect_failures: AtomicU32::new(0),
+            check_failures: AtomicU32::new(0),
             failing_since: AtomicU64::new(0),
-            next_try: AtomicU64::new(0),
+            next_retry: AtomicU64::new(0),
             next_check: AtomicU64::new(0),
             is_being_checked: AtomicBool::new(false),
         }
     }
 
-    /// Whether requests should go there: also to an endpoint that is not checked yet.
-    pub(super) fn is_up(&self) -> bool {
+    /// Whether requests should be sent to the endpoint. True also for an endpoint that was not checked yet.
+    pub(crate) fn is_up(&self) -> bool {
         !self.is_down.load(Relaxed)
     }
 
-    /// What is known, for people and programs that watch the proxy.
-    pub(super) fn status(&self) -> Status {
-        match self.outage().clone() {
+    /// What is known about the endpoint, for the status page, the readiness check and the metrics.
+    pub(crate) fn status(&self) -> Status {
+        match self.outage.lock().clone() {
             Some(outage) => Status::Down(outage),
             None if self.is_known.load(Relaxed) => Status::Up,
             None => Status::Unchecked,
         }
     }
 
-    /// A request got a response.
-    pub(super) fn answered(&self, now: Instant) {
+    /// Records that a request got a response.
+    pub(crate) fn record_response(&self, now: Instant) {
         let now = self.clock(now);
-        // Not for every request: all workers share the cache line.
-        if now.saturating_sub(self.answered.load(Relaxed)) >= ANSWERED_GRAIN {
-            self.answered.store(now, Relaxed);
+        // Stores once a second, not for every request: all workers share the cache line.
+        if now.saturating_sub(self.last_response.load(Relaxed)) >= RESPONSE_RESOLUTION_MILLIS {
+            self.last_response.store(now, Relaxed);
             self.is_known.store(true, Relaxed);
         }
     }
 
-    /// A connect worked. That alone brings nothing back, since one that hangs may accept, but it asks for a check.
-    pub(super) fn connected(&self, now: Instant) {
+    /// Records a successful connect.
+    ///
+    /// A connect alone does not mark the endpoint up, because a process that hangs still accepts connections in its backlog.
+    /// It makes the next check due immediately.
+    pub(crate) fn record_connect(&self, now: Instant) {
         if self.failing_since.load(Relaxed) == 0 {
             return;
         }
         self.failing_since.store(0, Relaxed);
-        self.refused.store(0, Relaxed);
+        self.connect_failures.store(0, Relaxed);
         self.next_check.fetch_min(self.clock(now), Relaxed);
     }
 
-    /// A connect failed.
-    pub(super) fn refused(&self, now: Instant, cause: &dyn fmt::Display) {
+    /// Records a failed connect.
+    pub(crate) fn record_connect_failure(&self, now: Instant, cause: &dyn fmt::Display) {
         let now = self.clock(now);
-        // Fails when it is set: the first failure counts.
+        // Fails if a time is stored already: the first failure counts.
         let _ = self
             .failing_since
             .compare_exchange(0, now, Relaxed, Relaxed);
         if self.is_up() {
-            self.next_check.fetch_min(now + millis(SOON), Relaxed);
+            self.next_check
+                .fetch_min(now + millis(MIN_RECHECK_DELAY), Relaxed);
         }
-        if self.refused.fetch_add(1, Relaxed) >= TOLERATED {
+        if self.connect_failures.fetch_add(1, Relaxed) >= TOLERATED_FAILURES {
             self.mark_down(now, cause);
         }
     }
 
-    /// A check has ended.
-    pub(super) fn checked(&self, now: Instant, outcome: Result<(), String>) {
+    /// Records the result of a check.
+    pub(crate) fn record_check(&self, now: Instant, result: Result<(), String>) {
         let now = self.clock(now);
         let was_known = self.is_known.swap(true, Relaxed);
-        match outcome {
+        match result {
             Ok(()) => {
                 self.failing_since.store(0, Relaxed);
-                self.refused.store(0, Relaxed);
-                self.unanswered.store(0, Relaxed);
-                self.next_check.store(now + millis(INTERVAL), Relaxed);
+                self.connect_failures.store(0, Relaxed);
+                self.check_failures.store(0, Relaxed);
+                self.next_check.store(now + millis(CHECK_INTERVAL), Relaxed);
                 self.mark_up(now);
             }
             Err(cause) => {
-                let before = self.unanswered.fetch_add(1, Relaxed);
-                self.next_check.store(now + millis(pause(before)), Relaxed);
-                if before >= TOLERATED || !was_known {
+                let earlier_failures = self.check_failures.fetch_add(1, Relaxed);
+                let delay = recheck_delay(earlier_failures);
+                self.next_check.store(now + millis(delay), Relaxed);
+                if earlier_failures >= TOLERATED_FAILURES || !was_known {
                     self.mark_down(now, &cause);
                 }
             }
         }
     }
 
-    /// Claims the next check when it is due. `always` is false for an endpoint that no other one could stand in for: while
-    /// it seems well it is checked only after a pause in its traffic.
-    pub(super) fn try_start_check(&self, now: Instant, always: bool) -> bool {
+    /// Returns true if a check is due, and marks the check as running until [`Self::end_check`].
+    ///
+    /// `has_alternatives` is false for the only endpoint of an upstream: while it seems healthy, it is checked only after a
+    /// pause in its traffic.
+    pub(crate) fn try_start_check(&self, now: Instant, has_alternatives: bool) -> bool {
         let now = self.clock(now);
-        let seems_well = self.is_known.load(Relaxed) && self.is_up() && !self.is_failing();
+        let seems_healthy = self.is_known.load(Relaxed) && self.is_up() && !self.is_failing();
         let mut due = self.next_check.load(Relaxed);
-        if seems_well && !always {
-            let checked = due.saturating_sub(millis(INTERVAL));
-            due = checked.max(self.answered.load(Relaxed)) + millis(PAUSE);
+        if seems_healthy && !has_alternatives {
+            let last_check = due.saturating_sub(millis(CHECK_INTERVAL));
+            due = last_check.max(self.last_response.load(Relaxed)) + millis(MAX_TRAFFIC_PAUSE);
         }
         due <= now && !self.is_being_checked.swap(true, Relaxed)
     }
 
-    /// Gives a claimed check back, whatever became of it.
-    pub(super) fn end_check(&self) {
+    /// Ends the check that [`Self::try_start_check`] started, whether it succeeded, failed or was cancelled.
+    pub(crate) fn end_check(&self) {
         self.is_being_checked.store(false, Relaxed);
     }
 
     fn is_failing(&self) -> bool {
-        self.failing_since.load(Relaxed) > 0 || self.unanswered.load(Relaxed) > 0
+        self.failing_since.load(Relaxed) > 0 || self.check_failures.load(Relaxed) > 0
     }
 
-    /// When connects began to fail; nothing when they do not.
-    pub(super) fn failing_since(&self) -> Option<Instant> {
+    /// When connects began to fail. `None` while they succeed.
+    pub(crate) fn failing_since(&self) -> Option<Instant> {
         let since = self.failing_since.load(Relaxed);
-        (since > 0).then(|| self.born + Duration::from_millis(since))
+        (since > 0).then(|| self.created + Duration::from_millis(since))
     }
 
-    /// Whether one of the requests that wait for the endpoint may try it now: one at a time while it fails, so that many
-    /// that wait make no storm, and all of them when it is back.
-    pub(super) fn try_acquire_retry(&self, now: Instant) -> bool {
+    /// Whether one of the requests that wait for the endpoint may try it now.
+    ///
+    /// While connects fail, the result is true once per [`RETRY_INTERVAL`], so that many waiting requests do not flood the
+    /// endpoint with connects. When connects succeed again, all waiting requests may go.
+    pub(crate) fn try_acquire_retry(&self, now: Instant) -> bool {
         if self.failing_since.load(Relaxed) == 0 {
             return true;
         }
         let now = self.clock(now);
-        let next = self.next_try.load(Relaxed);
-        let after = now + millis(STEP);
-        next <= now
+        let next_retry = self.next_retry.load(Relaxed);
+        let after_that = now + millis(RETRY_INTERVAL);
+        next_retry <= now
             && self
-                .next_try
-                .compare_exchange(next, after, Relaxed, Relaxed)
+                .next_retry
+                .compare_exchange(next_retry, after_that, Relaxed, Relaxed)
                 .is_ok()
     }
 
@@ -202,9 +215,9 @@ impl Health {
         if !self.is_down.swap(true, Relaxed) {
             self.down_since.store(now, Relaxed);
             let cause = cause.to_string();
-            *self.outage() = Some(Outage {
+            *self.outage.lock() = Some(Outage {
                 since: SystemTime::now(),
-                cause: cause.chars().take(CAUSE_LENGTH).collect(),
+                cause: cause.chars().take(MAX_CAUSE_CHARS).collect(),
             });
             tracing::warn!(endpoint = self.endpoint, %cause, "endpoint is down");
         }
@@ -212,20 +225,16 @@ impl Health {
 
     fn mark_up(&self, now: u64) {
         if self.is_down.swap(false, Relaxed) {
-            *self.outage() = None;
-            let down = now.saturating_sub(self.down_since.load(Relaxed));
-            let after = Duration::from_millis(down);
-            let down_for = format!("{after:?}");
+            *self.outage.lock() = None;
+            let down_millis = now.saturating_sub(self.down_since.load(Relaxed));
+            let down_for = format!("{:?}", Duration::from_millis(down_millis));
             tracing::info!(endpoint = self.endpoint, down_for, "endpoint is back");
         }
     }
 
-    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
-        self.outage.lock()
-    }
-
+    /// Milliseconds since `created`, plus one, so that the result is never 0.
     fn clock(&self, now: Instant) -> u64 {
-        millis(now.saturating_duration_since(self.born)).saturating_add(1)
+        millis(now.saturating_duration_since(self.created)).saturating_add(1)
     }
 }
 
@@ -233,29 +242,36 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Until the check after the one that failed as the `before`-th, counted from 0: soon while the endpoint counts as up, then
-/// each time twice as long.
-fn pause(before: u32) -> Duration {
-    let doubled = before.saturating_sub(TOLERATED).min(16);
-    (SOON * (1 << doubled)).min(LONGEST)
+/// The time until the next check after a failed one. The delay is short while the endpoint counts as up, and then doubles with
+/// each failure.
+fn recheck_delay(earlier_failures: u32) -> Duration {
+    let doublings = earlier_failures.saturating_sub(TOLERATED_FAILURES).min(16);
+    (MIN_RECHECK_DELAY * (1 << doublings)).min(MAX_RECHECK_DELAY)
 }
 
-/// Failures in a row that change nothing yet.
-const TOLERATED: u32 = 2;
-/// Between two checks of an endpoint that is well, where another one can stand in for it.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// Without a response to a request, before an endpoint that is alone and seems well is checked.
-const PAUSE: Duration = Duration::from_secs(30);
-/// Milliseconds between two notes that an endpoint responds.
-const ANSWERED_GRAIN: u64 = 1000;
-/// Characters of a cause that are kept.
-const CAUSE_LENGTH: usize = 500;
-/// Before the next check of one that is not.
-const SOON: Duration = Duration::from_millis(250);
-/// Before the next check of one that has been down for long.
-const LONGEST: Duration = Duration::from_secs(10);
-/// Between two attempts of those who wait for an endpoint, all of them together; they look twice as often.
-pub(super) const STEP: Duration = Duration::from_millis(100);
+/// The number of failures in a row that do not mark an endpoint down yet.
+const TOLERATED_FAILURES: u32 = 2;
+
+/// The time between two checks of a healthy endpoint that has alternatives.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The time without a response to a request after which a healthy endpoint without alternatives is checked.
+const MAX_TRAFFIC_PAUSE: Duration = Duration::from_secs(30);
+
+/// The time from a failure to the first check after it.
+const MIN_RECHECK_DELAY: Duration = Duration::from_millis(250);
+
+/// The time between two checks of an endpoint that has been down for long.
+const MAX_RECHECK_DELAY: Duration = Duration::from_secs(10);
+
+/// The time between two retries by waiting requests, all of them together. Each waiting request polls twice as often.
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The resolution of the time of the last response.
+const RESPONSE_RESOLUTION_MILLIS: u64 = 1000;
+
+/// The number of characters of a cause that the status shows.
+const MAX_CAUSE_CHARS: usize = 500;
 
 #[cfg(test)]
 mod tests {
@@ -269,45 +285,45 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn three_refusals_in_a_row_put_it_down_and_a_check_brings_it_back() {
+    fn three_refused_connects_mark_it_down_and_a_check_marks_it_up() {
         let (health, now) = health();
         for _ in 0..2 {
-            health.refused(now, &"no");
-            health.refused(now, &"no");
+            health.record_connect_failure(now, &"no");
+            health.record_connect_failure(now, &"no");
             assert!(health.is_up());
-            health.connected(now);
+            health.record_connect(now);
         }
         for _ in 0..3 {
-            health.refused(now, &"no");
+            health.record_connect_failure(now, &"no");
         }
         assert!(!health.is_up());
-        health.connected(now);
-        assert!(!health.is_up(), "to accept is not to answer");
-        health.checked(now, Ok(()));
+        health.record_connect(now);
+        assert!(!health.is_up(), "a connect alone is no response");
+        health.record_check(now, Ok(()));
         assert!(health.is_up());
     }
 
     #[test]
-    fn three_checks_without_an_answer_put_it_down_whatever_it_accepts() {
+    fn three_failed_checks_mark_it_down_although_it_accepts_connections() {
         let (health, now) = health();
-        health.checked(now, Ok(()));
+        health.record_check(now, Ok(()));
         for _ in 0..3 {
             assert!(health.is_up());
-            health.connected(now);
-            health.checked(now, Err("silence".to_owned()));
+            health.record_connect(now);
+            health.record_check(now, Err("silence".to_owned()));
         }
         assert!(!health.is_up());
     }
 
     #[test]
-    fn checks_come_at_once_then_rarely_then_soon_then_ever_more_rarely() {
+    fn checks_are_immediate_then_rare_then_frequent_then_back_off() {
         let (health, mut now) = health();
         assert!(health.try_start_check(now, true));
-        assert!(!health.try_start_check(now, true), "one at a time");
+        assert!(!health.try_start_check(now, true), "one check at a time");
         health.end_check();
-        health.checked(now, Ok(()));
-        assert!(!health.try_start_check(now + INTERVAL - SECOND, true));
-        now += INTERVAL;
+        health.record_check(now, Ok(()));
+        assert!(!health.try_start_check(now + CHECK_INTERVAL - SECOND, true));
+        now += CHECK_INTERVAL;
         let mut waited = Vec::new();
         for _ in 0..12 {
             let from = now;
@@ -316,7 +332,7 @@ mod tests {
             }
             waited.push((now - from).as_millis());
             health.end_check();
-            health.checked(now, Err(String::new()));
+            health.record_check(now, Err(String::new()));
         }
         assert_eq!(
             waited,
@@ -327,81 +343,85 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_alone_is_checked_at_start_while_it_fails_and_when_no_request_tells() {
+    fn a_single_endpoint_is_checked_at_start_while_failing_and_without_traffic() {
         let (health, start) = health();
         let check = |now, outcome: Result<(), &str>| {
-            assert!(health.try_start_check(now, false), "it is due");
-            health.checked(now, outcome.map_err(str::to_owned));
+            assert!(health.try_start_check(now, false), "the check is due");
+            health.record_check(now, outcome.map_err(str::to_owned));
             health.end_check();
         };
-        let claims = |now| {
-            let claims = health.try_start_check(now, false);
+        let is_due = |now| {
+            let is_due = health.try_start_check(now, false);
             health.end_check();
-            claims
+            is_due
         };
         check(start, Ok(()));
-        assert!(!claims(start + PAUSE - SECOND));
-        check(start + PAUSE, Ok(()));
-        // Requests that get responses tell as much.
-        let mut now = start + PAUSE;
+        assert!(!is_due(start + MAX_TRAFFIC_PAUSE - SECOND));
+        check(start + MAX_TRAFFIC_PAUSE, Ok(()));
+        // Requests that get responses show the health as well as a check does.
+        let mut now = start + MAX_TRAFFIC_PAUSE;
         for _ in 0..100 {
             now += SECOND;
-            health.answered(now);
-            assert!(!claims(now));
+            health.record_response(now);
+            assert!(!is_due(now));
         }
-        assert!(!claims(now + PAUSE - 2 * SECOND));
-        check(now + PAUSE, Ok(()));
-        // While something seems wrong they are not waited for.
-        health.refused(now + PAUSE, &"no");
-        check(now + PAUSE + INTERVAL, Ok(()));
-        assert!(!claims(now + PAUSE + INTERVAL + SECOND));
+        assert!(!is_due(now + MAX_TRAFFIC_PAUSE - 2 * SECOND));
+        check(now + MAX_TRAFFIC_PAUSE, Ok(()));
+        // While something seems wrong, checks do not wait for a pause in the traffic.
+        health.record_connect_failure(now + MAX_TRAFFIC_PAUSE, &"no");
+        check(now + MAX_TRAFFIC_PAUSE + CHECK_INTERVAL, Ok(()));
+        assert!(!is_due(now + MAX_TRAFFIC_PAUSE + CHECK_INTERVAL + SECOND));
     }
 
     #[test]
-    fn an_endpoint_is_neither_up_nor_down_before_its_first_check() {
+    fn an_endpoint_is_unchecked_before_its_first_check() {
         let (health, now) = health();
         assert_eq!(health.status(), Status::Unchecked);
-        assert!(health.is_up(), "requests go there");
-        health.connected(now);
+        assert!(health.is_up(), "requests are sent to it");
+        health.record_connect(now);
         assert_eq!(
             health.status(),
             Status::Unchecked,
-            "to accept is not to respond"
+            "a connect alone is no response"
         );
-        health.checked(now, Ok(()));
+        health.record_check(now, Ok(()));
         assert_eq!(health.status(), Status::Up);
 
         let (health, now) = self::health();
-        health.checked(now, Err("connection refused".to_owned()));
+        health.record_check(now, Err("connection refused".to_owned()));
         let Status::Down(outage) = health.status() else {
-            panic!("nothing speaks for it");
+            panic!("a first check that fails marks the endpoint down");
         };
         assert_eq!(outage.cause, "connection refused");
         assert!(outage.since.elapsed().unwrap() < 60 * SECOND);
-        health.checked(now, Ok(()));
+        health.record_check(now, Ok(()));
         assert_eq!(health.status(), Status::Up);
 
         let (health, now) = self::health();
-        health.answered(now + SECOND);
+        health.record_response(now + SECOND);
         assert_eq!(
             health.status(),
             Status::Up,
             "a response is as good as a check"
         );
-        health.checked(now + SECOND, Err("silence".to_owned()));
-        assert_eq!(health.status(), Status::Up, "one failure is tolerated then");
+        health.record_check(now + SECOND, Err("silence".to_owned()));
+        assert_eq!(
+            health.status(),
+            Status::Up,
+            "one failure is tolerated after a response"
+        );
     }
 
     #[test]
-    fn those_who_wait_try_one_at_a_time() {
+    fn waiting_requests_retry_one_at_a_time() {
         let (health, now) = health();
         assert!(health.try_acquire_retry(now) && health.try_acquire_retry(now));
-        health.refused(now, &"no");
+        health.record_connect_failure(now, &"no");
         assert_eq!(health.failing_since(), Some(now + Duration::from_millis(1)));
         assert!(health.try_acquire_retry(now));
         assert!(!health.try_acquire_retry(now));
-        assert!(health.try_acquire_retry(now + STEP));
-        health.connected(now);
+        assert!(health.try_acquire_retry(now + RETRY_INTERVAL));
+        health.record_connect(now);
         assert_eq!(health.failing_since(), None);
         assert!(health.try_acquire_retry(now) && health.try_acquire_retry(now));
     }

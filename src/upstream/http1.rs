@@ -1,141 +1,113 @@
-//! The HTTP/1.1 codec of the client's side: one request out, one answer in, on one connection.
+//! An HTTP/1.1 client codec: sends one request and receives its response on one connection.
 //!
-//! Called by `upstream`. It is generic over the socket, and knows neither pools nor endpoints. Both
-//! directions run at once: while the request is written the answer is watched for, because an upstream
-//! may refuse an upload long before its end (RFC 9112 9.3). What it does not do: pipelining, upgrades,
-//! trailers, compression.
+//! `endpoint` calls [`exchange`]. The codec is generic over the socket, and it knows neither pools nor endpoints. It does not
+//! implement pipelining, upgrades, trailers or content codings.
+//!
+//! hyper has an HTTP/1 client as well. This codec is used in its place for three reasons:
+//!
+//! - hyper's client needs a task for each connection, and a channel between it and the request. Here, the future of the request
+//!   and the response body poll the socket themselves.
+//! - The codec reports whether a connection died before the first byte of a response, and whether its first bytes were no
+//!   status line. The retry rules of `upstream` depend on both.
+//! - A response is received while the request is still being sent. An upstream may reject an upload long before its end
+//!   (RFC 9112 section 9.3) and close the connection; the client must get that response.
+//!
+//! The codec accepts less than hyper's does: it rejects every response whose framing could be read in two ways.
 
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Error;
 use super::client_wait::ClientWait;
+use super::error::Error;
 use crate::body::Body;
-use crate::buffer_pool;
 
-mod chunked;
-mod deadline;
-mod encoder;
-mod framing;
-mod head;
-mod inbox;
-mod incoming;
-mod outgoing;
+mod connection;
+mod read_body;
+mod read_head;
+mod write;
 
-pub(super) use incoming::BodyReader;
+pub(crate) use connection::Connection;
+pub(crate) use read_body::BodyReader;
 
-use deadline::Deadline;
-use head::Head;
-use inbox::HeadBuffer;
-use outgoing::RequestWriter;
+use read_head::{HeadBuffer, ResponseHead};
+use write::RequestWriter;
 
-/// A connection with nothing under way. Dropped, it is closed.
-pub(super) struct Connection<S> {
-    io: S,
-    deadline: Deadline,
-    head_size: usize,
-    /// The buffer that request heads are written into, kept for its capacity.
-    lead: Vec<u8>,
+/// Why an exchange ended without a response. Its connection is closed.
+pub(crate) struct ExchangeError {
+    pub(crate) error: Error,
+    /// Whether the connection died before the first byte of a response. On a reused connection, this most likely has nothing to
+    /// do with the request: the upstream closed an idle connection at that moment.
+    pub(crate) died_without_response: bool,
+    /// Whether the first bytes that were received are no status line. On a reused connection, they most likely belong to the
+    /// response before, for example the body of an upstream that sends one in response to HEAD. They say nothing about this
+    /// request then.
+    pub(crate) is_out_of_step: bool,
 }
 
-/// An exchange without an answer; its connection is closed.
-pub(super) struct Failure {
-    pub(super) error: Error,
-    /// The connection died before a single byte of an answer. If it had been idle before, its death
-    /// has most likely nothing to do with this request.
-    pub(super) is_unanswered: bool,
-    /// The first bytes that came are no status line. If the connection was used before, they most likely belong to the
-    /// answer before: an upstream that sends a body in response to HEAD, say. Then nothing is known of this request.
-    pub(super) is_out_of_step: bool,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Over a fresh stream. `read_timeout` and `head_size` as in the settings.
-    pub(super) fn new(io: S, read_timeout: Duration, head_size: usize) -> Self {
-        Self {
-            io,
-            deadline: Deadline::new(read_timeout),
-            head_size: head_size.min(buffer_pool::LARGE),
-            lead: Vec::new(),
-        }
-    }
-
-    /// The stream, for a look at it.
-    pub(super) fn io(&self) -> &S {
-        &self.io
-    }
-
-    /// The stream, to be asked what it has.
-    pub(super) fn io_mut(&mut self) -> &mut S {
-        &mut self.io
-    }
-
-    /// Sends a request and waits for the final head of its answer. `client_wait` learns when the rest of the request body
-    /// is waited for.
-    pub(super) async fn exchange(
-        mut self,
-        parts: &Parts,
-        body: Body,
-        client_wait: &ClientWait,
-    ) -> Result<(response::Parts, BodyReader<S>), Failure> {
-        let lead = std::mem::take(&mut self.lead);
-        let outgoing = RequestWriter::new(lead, parts, body).map_err(Failure::of)?;
-        let mut exchange = Exchange {
-            inbox: HeadBuffer::new(self.head_size, parts.method == Method::HEAD),
-            connection: self,
-            outgoing,
-            client_wait,
-            refused: None,
-        };
-        match poll_fn(|cx| exchange.poll(cx)).await {
-            Ok((head, rest)) => exchange.finish(head, rest).map_err(Failure::of),
-            Err(error) => Err(Failure {
-                is_unanswered: exchange.inbox.received() == 0
-                    && matches!(error, Error::Closed(_) | Error::Write(_)),
-                is_out_of_step: exchange.inbox.began_without_status_line(),
-                error,
-            }),
-        }
-    }
-}
-
-impl Failure {
-    fn of(error: Error) -> Self {
+impl From<Error> for ExchangeError {
+    fn from(error: Error) -> Self {
         Self {
             error,
-            is_unanswered: false,
+            died_without_response: false,
             is_out_of_step: false,
         }
     }
 }
 
-/// Both directions until the answer's head is there.
+/// Sends a request over `connection` and waits for the final response head.
+///
+/// The exchange reports to `client_wait` when it waits for the rest of the request body.
+pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut connection: Connection<S>,
+    parts: &Parts,
+    body: Body,
+    client_wait: &ClientWait,
+) -> Result<(response::Parts, BodyReader<S>), ExchangeError> {
+    let writer = RequestWriter::new(connection.take_head_buffer(), parts, body)?;
+    let mut exchange = Exchange {
+        head_buffer: HeadBuffer::new(connection.max_head_size(), parts.method == Method::HEAD),
+        connection,
+        writer,
+        client_wait,
+        write_error: None,
+    };
+    match poll_fn(|cx| exchange.poll(cx)).await {
+        Ok((head, rest)) => Ok(exchange.finish(head, rest)?),
+        Err(error) => Err(ExchangeError {
+            died_without_response: exchange.head_buffer.received() == 0
+                && matches!(error, Error::Closed(_) | Error::Write(_)),
+            is_out_of_step: exchange.head_buffer.begins_without_status_line(),
+            error,
+        }),
+    }
+}
+
+/// Both directions of a connection until the response head is complete.
 struct Exchange<'a, S> {
     connection: Connection<S>,
-    outgoing: RequestWriter,
+    writer: RequestWriter,
     client_wait: &'a ClientWait,
-    inbox: HeadBuffer,
-    /// Why the upstream takes no more bytes. Its answer may lie in the receive buffer all the same.
-    refused: Option<io::Error>,
+    head_buffer: HeadBuffer,
+    /// The error of a failed write. The response may nevertheless be in the receive buffer of the socket.
+    write_error: Option<io::Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Head, Bytes), Error>> {
-        let before = self.moved();
-        let written = self.outgoing.written();
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(ResponseHead, Bytes), Error>> {
+        let transferred_before = self.transferred();
+        let written_before = self.writer.written();
         self.write(cx)?;
-        self.report_wait(self.outgoing.written().wrapping_sub(written));
-        if let Poll::Ready(found) = self.inbox.poll_head(&mut self.connection.io, cx) {
-            return Poll::Ready(found.map_err(|error| self.explain(error)));
+        self.report_client_wait(self.writer.written().wrapping_sub(written_before));
+        if let Poll::Ready(head) = self.head_buffer.poll_head(self.connection.io_mut(), cx) {
+            return Poll::Ready(head.map_err(|error| self.prefer_write_error(error)));
         }
-        if self.moved() != before || self.waits_for_client() {
+        if self.transferred() != transferred_before || self.waits_for_client() {
             self.connection.deadline.stop();
         }
         if self.waits_for_client() {
@@ -145,23 +117,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
         Poll::Ready(Err(self.connection.deadline.error()))
     }
 
-    /// Writes what can be written. A broken client is an error at once; a socket that refuses bytes
-    /// only ends the writing, since an early answer (413, say) followed by a close looks like that.
+    /// Writes as much of the request as the client has sent and the socket accepts.
+    ///
+    /// An error of the client's body is returned. An error of the socket only ends the writing: an upstream that sends an early
+    /// response (413, for example) and closes looks like this.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        if self.refused.is_some() {
+        if self.write_error.is_some() {
             return Ok(());
         }
-        match self.outgoing.poll(&mut self.connection.io, cx) {
-            Poll::Ready(Err(Error::Write(error))) => self.refused = Some(error),
+        match self.writer.poll(self.connection.io_mut(), cx) {
+            Poll::Ready(Err(Error::Write(error))) => self.write_error = Some(error),
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         Ok(())
     }
 
-    fn report_wait(&self, sent: u64) {
-        if sent > 0 {
-            self.client_wait.moved(sent);
+    fn report_client_wait(&self, written: u64) {
+        if written > 0 {
+            self.client_wait.record_transfer(written);
         }
         if self.waits_for_client() {
             self.client_wait.begin();
@@ -171,40 +145,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     }
 
     fn waits_for_client(&self) -> bool {
-        self.refused.is_none() && self.outgoing.waits_for_body()
+        self.write_error.is_none() && self.writer.waits_for_body()
     }
 
-    /// Bytes moved in either direction.
-    fn moved(&self) -> u64 {
-        self.outgoing.written().wrapping_add(self.inbox.received())
+    /// The number of bytes transferred in both directions.
+    fn transferred(&self) -> u64 {
+        self.writer
+            .written()
+            .wrapping_add(self.head_buffer.received())
     }
 
-    /// After a refused write the refusal says more than the end of the stream that follows it.
-    fn explain(&mut self, error: Error) -> Error {
-        match (error, self.refused.take()) {
-            (Error::Closed(_), Some(refusal)) => Error::Write(refusal),
+    /// After a failed write, its error says more than the end of the stream that follows it.
+    fn prefer_write_error(&mut self, error: Error) -> Error {
+        match (error, self.write_error.take()) {
+            (Error::Closed(_), Some(write_error)) => Error::Write(write_error),
             (error, _) => error,
         }
     }
 
-    /// A request that has not been sent to its end spoils the connection (pool poisoning).
+    /// Joins the head with a reader for the body.
+    ///
+    /// A connection whose request was not sent completely is not reused: the upstream would take the next request for the rest
+    /// of the body.
     fn finish(
         mut self,
-        head: Head,
+        head: ResponseHead,
         rest: Bytes,
     ) -> Result<(response::Parts, BodyReader<S>), Error> {
-        let is_whole = self.refused.is_none() && self.outgoing.is_complete();
-        // The rest of the request body is not waited for any more.
+        let is_request_complete = self.write_error.is_none() && self.writer.is_complete();
+        // The rest of the request body is not expected any more.
         self.client_wait.end();
-        self.connection.lead = self.outgoing.into_lead();
+        self.connection
+            .return_head_buffer(self.writer.into_head_buffer());
         self.connection.deadline.stop();
-        let is_reusable = head.is_reusable && is_whole;
-        let mut incoming = BodyReader::new(self.connection, head.framing, is_reusable);
-        if self.refused.is_some() {
-            incoming.distrust_end();
+        let is_reusable = head.is_reusable && is_request_complete;
+        let mut reader = BodyReader::new(self.connection, head.framing, is_reusable);
+        if self.write_error.is_some() {
+            reader.require_explicit_end();
         }
-        incoming.begin(rest);
-        Ok((head.parts, incoming.check()?))
+        reader.begin(rest);
+        Ok((head.parts, reader.check()?))
     }
 }
 

@@ -1,123 +1,168 @@
-//! Idle connections of one endpoint, and how many requests may use the endpoint at once.
+//! The connections of one endpoint: the idle ones, and the active requests.
 //!
-//! Called by `node` around each request. A socket belongs to the reactor of the worker that opened
-//! it, so each worker has a list of its own; its lock is rarely contended and never held across an
-//! await. Nothing is opened here.
+//! `endpoint` begins each request here and takes a pooled connection; `response_body` ends the request and returns the
+//! connection. Nothing is opened here.
 //!
-//! Only requests under way have a place in the limit, from the connect to the answer's last byte. Idle connections
-//! have none: otherwise those of one worker would starve the others. They are bounded by
-//! themselves, each worker keeping its share of `connections`. Together with the requests that the limit has detached,
-//! there are at most three times as many sockets as `connections` (and one more a worker).
+//! A socket belongs to the reactor of the worker that opened it, so each worker has its own list of idle connections. The
+//! lock of a list is rarely contended and never held across an `.await`.
+//!
+//! Only active requests count against the limit of `connections`, from the connect to the last byte of the response. Idle
+//! connections do not count, because those of one worker would otherwise starve the other workers. Instead, each worker keeps
+//! at most its share of `connections` idle. Together with the requests that the limit has detached (see `request_limit`), an
+//! endpoint has at most three times `connections` sockets, and one more per worker.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::connect::Stream;
+use super::error::Error;
 use super::http1::Connection;
-use super::request_limit::{RequestLimit, RequestPermit};
-use super::stream::Stream;
-use super::{EndpointSettings, Error};
+use super::request_limit::{OpenRequest, RequestLimit, RequestPermit};
+use super::settings::EndpointSettings;
 use crate::net::addr::ClientNetwork;
 
-/// Shared by all workers and by every answer that is still coming.
-pub(super) struct Pool {
+/// The pool of one endpoint, shared by all workers and by the responses that are still being received.
+pub(crate) struct Pool {
     limit: Arc<RequestLimit>,
-    workers: Vec<Mutex<Idle>>,
-    /// Connections a worker keeps.
-    share: usize,
-    idle: Duration,
+    /// The idle connections of each worker.
+    workers: Vec<Mutex<IdleConnections>>,
+    /// The number of idle connections that one worker keeps.
+    max_idle_per_worker: usize,
+    /// A connection that was idle for longer is closed.
+    idle_timeout: Duration,
+    /// A connection that was opened before this time is closed after its request.
+    max_age: Option<Duration>,
 }
 
-/// Oldest first.
-type Idle = VecDeque<(Instant, Connection<Stream>)>;
+/// Idle connections and since when each is idle, the longest idle one first.
+type IdleConnections = VecDeque<(Instant, Connection<Stream>)>;
+
+/// A request that counts against the limit of its endpoint until it is dropped.
+pub(crate) struct ActiveRequest {
+    pool: Arc<Pool>,
+    worker: usize,
+    permit: RequestPermit,
+}
 
 impl Pool {
-    pub(super) fn new(settings: &EndpointSettings, workers: usize) -> Self {
+    /// Creates an empty pool. A connection that is older than `max_age` is not reused.
+    pub(crate) fn new(
+        settings: &EndpointSettings,
+        workers: usize,
+        max_age: Option<Duration>,
+    ) -> Self {
         let limit = RequestLimit::new(settings.connections, settings.queue, settings.queue_wait);
         Self {
             limit: Arc::new(limit),
             workers: (0..workers).map(|_| Mutex::default()).collect(),
-            share: settings.connections.div_ceil(workers.max(1)),
-            idle: settings.idle,
+            max_idle_per_worker: settings.connections.div_ceil(workers.max(1)),
+            idle_timeout: settings.idle,
+            max_age,
         }
     }
 
-    /// A place for one request, which lasts until the permit is dropped.
+    /// Begins a request of `client` on `worker`, after a wait in the queue if the limit is reached.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full or the wait in it was too long.
-    pub(super) async fn acquire(&self, client: ClientNetwork) -> Result<RequestPermit, Error> {
-        self.limit.acquire(client).await
+    /// [`Error::Busy`] if the queue is full or the request was queued for too long.
+    pub(crate) async fn begin_request(
+        self: &Arc<Self>,
+        worker: usize,
+        client: ClientNetwork,
+    ) -> Result<ActiveRequest, Error> {
+        let permit = self.limit.acquire(client).await?;
+        Ok(ActiveRequest {
+            pool: Arc::clone(self),
+            worker,
+            permit,
+        })
     }
 
-    /// Requests under way and waiting.
-    pub(super) fn busy(&self) -> usize {
+    /// The number of active and queued requests.
+    pub(crate) fn busy(&self) -> usize {
         self.limit.busy()
     }
 
-    /// Closes what can be spared when the process has no descriptor left: all idle connections of all workers, else that of
-    /// the request that has waited longest for its own client. Returns whether there was any.
-    pub(super) fn spare_descriptor(&self) -> bool {
+    /// Closes connections because the process has no file descriptor left: all idle connections of all workers, or, if there
+    /// are none, the connection of the request that has waited longest for its own client. Returns whether any was closed.
+    pub(crate) fn free_descriptor(&self) -> bool {
         let mut closed = 0;
         for idle in &self.workers {
-            let idle = std::mem::take(&mut *lock(idle));
+            let idle = std::mem::take(&mut *idle.lock());
             closed += idle.len();
         }
         closed > 0 || self.limit.displace_stalled()
     }
 
-    /// The newest idle connection of `worker` that is still alive. `certain`: see [`Stream::is_quiet`].
-    pub(super) fn take(
+    /// Takes the most recently used idle connection of `worker` that the upstream has not closed.
+    ///
+    /// `ask_kernel` is explained at [`Stream::is_reusable`].
+    pub(crate) fn take(
         &self,
         worker: usize,
         now: Instant,
-        certain: bool,
+        ask_kernel: bool,
     ) -> Option<Connection<Stream>> {
         let idle = self.workers.get(worker)?;
         loop {
             let (_, mut connection) = {
-                let mut idle = lock(idle);
-                self.drop_old(&mut idle, now);
+                let mut idle = idle.lock();
+                self.remove_expired(&mut idle, now);
                 idle.pop_back()?
             };
-            if connection.io_mut().is_quiet(certain) {
+            if connection.io_mut().is_reusable(ask_kernel) {
                 return Some(connection);
             }
         }
     }
 
-    /// Keeps `connection`, which has been idle since `now`, unless its worker has its share already.
-    pub(super) fn put(&self, worker: usize, connection: Connection<Stream>, now: Instant) {
+    /// Keeps `connection` for another request on `worker`, unless it is too old or the worker has its share already.
+    fn recycle(&self, worker: usize, connection: Connection<Stream>, now: Instant) {
+        let age = now.saturating_duration_since(connection.io().opened());
+        if self.max_age.is_some_and(|max_age| age >= max_age) {
+            return;
+        }
         let Some(idle) = self.workers.get(worker) else {
             return;
         };
-        let mut idle = lock(idle);
-        self.drop_old(&mut idle, now);
-        if idle.len() < self.share {
+        let mut idle = idle.lock();
+        self.remove_expired(&mut idle, now);
+        if idle.len() < self.max_idle_per_worker {
             idle.push_back((now, connection));
         }
     }
 
-    /// Closes what is too old, on every worker.
-    pub(super) fn trim(&self, now: Instant) {
+    /// Closes the connections of all workers that were idle for too long at `now`.
+    pub(crate) fn close_expired(&self, now: Instant) {
         for idle in &self.workers {
-            self.drop_old(&mut lock(idle), now);
+            self.remove_expired(&mut idle.lock(), now);
         }
     }
 
-    fn drop_old(&self, idle: &mut Idle, now: Instant) {
+    fn remove_expired(&self, idle: &mut IdleConnections, now: Instant) {
         while let Some((since, _)) = idle.front()
-            && now.duration_since(*since) > self.idle
+            && now.duration_since(*since) > self.idle_timeout
         {
             idle.pop_front();
         }
     }
 }
 
-/// A list stays whole whatever panicked while holding it: each change is one push or one pop.
-fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
-    idle.lock()
+impl ActiveRequest {
+    /// The part of the request that the limit can read and close.
+    pub(crate) fn request(&self) -> &OpenRequest {
+        self.permit.request()
+    }
+
+    /// Ends the request, and keeps its connection if it can be used again.
+    pub(crate) fn release(self, connection: Option<Connection<Stream>>) {
+        // Returned before the permit is dropped, so that the next queued request finds the connection.
+        if let Some(connection) = connection {
+            self.pool.recycle(self.worker, connection, Instant::now());
+        }
+    }
 }

@@ -1,84 +1,85 @@
-//! How many requests may be under way at one endpoint, and which client network gets the next place.
+//! The limit on active requests of one endpoint, shared fairly between client networks.
 //!
-//! Called by `node` before each request. The limit is shared by all workers: one short lock for each request that begins and
-//! for each that ends. Nothing is opened, read or closed under the lock.
+//! `pool` acquires a [`RequestPermit`] for each request. All workers share the limit: one short lock when a request begins and
+//! one when it ends. Nothing is opened, read or closed under the lock.
 //!
-//! **Shares.** A client network gets another place only while it has fewer places than are free, and the client networks of
+//! **Shares.** A client network gets another permit only while it has fewer permits than are free, and the client networks of
 //! one IPv6 /48 together only while they have fewer than twice the free ones (a "dynamic threshold", Choudhury and Hahne,
-//! 1998). One client network alone thus has half of all places, two have a third each, three a quarter each: whatever the
-//! networks do that came first, places stay free for the next one. One /48 alone has two thirds. Half for it, too, would
-//! let one of its networks use up what its neighbours may have.
+//! 1998). One client network alone can therefore use half of all permits, two can use a third each, three a quarter each.
+//! Whatever the first networks do, permits stay free for the next one. One /48 alone can use two thirds. If it could use only
+//! half, one of its networks could use up what its neighbours may have.
 //!
-//! **The queue.** A request without a place waits in a [`FairQueue`]. No request in the queue may have a place at the moment:
-//! each change that frees places hands them out at once, in the order of turns.
+//! **The queue.** A request without a permit waits in a [`FairQueue`]. Every change that frees permits grants them immediately,
+//! in the order of turns, so that no request in the queue could have a permit.
 //!
-//! **Clients that do not read or send.** A request that has waited for its own client for [`STALLED`] takes nothing from the
-//! upstream but a connection. While others wait, such a request is detached: it goes on, but it no longer has one of the
-//! places. There may be as many detached requests as places, with the same shares. Beyond that, the longest-waiting request
-//! of the group that has most is displaced: its upstream connection is closed. A group that has less than twice as many as
-//! those that wait loses a request only after [`LONG_STALLED`].
+//! **Clients that do not read or send.** A request that has waited for its own client for [`STALLED`] uses nothing of the
+//! upstream but a connection. While other requests are queued, such a request is *detached*: it continues, but it no longer
+//! holds a permit. There can be as many detached requests as permits, with the same shares. Beyond that, a request is
+//! *displaced*: its upstream connection is closed. The victim is the longest-waiting request of the client network group that
+//! has the most requests. A group that has less than twice as many requests as the group of a queued request loses a request
+//! only after [`LONG_STALLED`].
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::Error;
 use super::client_wait::ClientWait;
+use super::connect::Stream;
+use super::error::Error;
 use super::http1::BodyReader;
-use super::stream::Stream;
 use crate::fair_queue::FairQueue;
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
 
-/// The places of one endpoint, and the requests that wait for one.
-pub(super) struct RequestLimit {
-    places: usize,
+/// The permits of one endpoint, and the queue of requests that wait for one.
+pub(crate) struct RequestLimit {
+    max_active: usize,
     max_wait: Duration,
     state: Mutex<State>,
 }
 
-/// A place, given back on drop.
-pub(super) struct RequestPermit {
+/// The right to have an active request. It is released on drop.
+pub(crate) struct RequestPermit {
     limit: Arc<RequestLimit>,
     key: usize,
     request: Arc<OpenRequest>,
 }
 
-/// What a request under way shares with the limit.
-pub(super) struct OpenRequest {
+/// The part of a request that the limit can read and close from any thread.
+pub(crate) struct OpenRequest {
     client_wait: ClientWait,
-    /// Set under the lock of the limit, when the request loses its place.
+    /// Whether the request was displaced. Set under the lock of the limit.
     is_displaced: AtomicBool,
     /// Wakes the task that sends the request, so that it sees `is_displaced`.
     waker: Mutex<Option<Waker>>,
-    /// The response body, together with its connection, from the head to its last byte.
+    /// The response body with its connection, from the response head to its last byte.
     response: Mutex<Option<BodyReader<Stream>>>,
 }
 
 struct State {
-    /// Requests with a place.
-    placed: Shares,
-    /// Requests that had a place and go on without one.
+    /// The requests that hold a permit.
+    active: Shares,
+    /// The requests that held a permit and continue without one.
     detached: Shares,
     requests: Requests,
-    queue: FairQueue<Waiting>,
+    queue: FairQueue<QueuedRequest>,
     next_id: u64,
-    /// When the requests are next searched for stalled ones.
+    /// The earliest time of the next search for stalled requests.
     next_search: Instant,
 }
 
 /// A request in the queue.
-struct Waiting {
+struct QueuedRequest {
     id: u64,
     grant: oneshot::Sender<RequestPermit>,
 }
 
-/// Requests under way by their key.
+/// The active and detached requests by their key. Keys are reused.
 #[derive(Default)]
 struct Requests {
     entries: Vec<Option<Entry>>,
@@ -92,22 +93,22 @@ struct Entry {
     request: Arc<OpenRequest>,
 }
 
-/// How many of `max` requests each client network has, and each group.
+/// The number of requests of each client network and of each group, up to `max` in total.
 struct Shares {
     max: usize,
     total: usize,
-    /// Groups that have nothing at the moment stay for a while: the next request needs no new entry.
+    /// Groups without requests stay in the map for a while, so that the next request needs no new entry.
     groups: HashMap<ClientNetworkGroup, GroupShare>,
 }
 
 #[derive(Default)]
 struct GroupShare {
     total: usize,
-    /// The client networks of the group that have any.
+    /// The client networks of the group that have requests, with their number.
     networks: Vec<(ClientNetwork, usize)>,
 }
 
-/// What is done after the lock was released.
+/// What to do after the lock is released.
 #[derive(Default)]
 struct Outcome {
     granted: Vec<(oneshot::Sender<RequestPermit>, RequestPermit)>,
@@ -115,88 +116,95 @@ struct Outcome {
 }
 
 impl RequestLimit {
-    /// `places` requests at once; `max_waiting` may wait for a place, each for `max_wait`.
-    pub(super) fn new(places: usize, max_waiting: usize, max_wait: Duration) -> Self {
+    /// Creates a limit of `max_active` requests at the same time. Up to `max_queued` further requests can be queued, each for
+    /// at most `max_wait`.
+    pub(crate) fn new(max_active: usize, max_queued: usize, max_wait: Duration) -> Self {
         Self {
-            places,
+            max_active,
             max_wait,
             state: Mutex::new(State {
-                placed: Shares::new(places),
-                detached: Shares::new(places),
+                active: Shares::new(max_active),
+                detached: Shares::new(max_active),
                 requests: Requests::default(),
-                queue: FairQueue::new(max_waiting),
+                queue: FairQueue::new(max_queued),
                 next_id: 0,
                 next_search: Instant::now(),
             }),
         }
     }
 
-    /// Requests under way and waiting.
-    pub(super) fn busy(&self) -> usize {
-        let state = self.lock();
-        state.placed.total + state.detached.total + state.queue.len()
+    /// The number of active, detached and queued requests.
+    pub(crate) fn busy(&self) -> usize {
+        let state = self.state.lock();
+        state.active.total + state.detached.total + state.queue.len()
     }
 
-    /// A place at once, or after a wait in the queue.
+    /// Returns a permit, after a wait in the queue if there is none for `network` now.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full or the wait was too long.
-    pub(super) async fn acquire(
+    /// [`Error::Busy`] if the queue is full or the wait was too long.
+    pub(crate) async fn acquire(
         self: &Arc<Self>,
         network: ClientNetwork,
     ) -> Result<RequestPermit, Error> {
         match self.try_acquire(network) {
             Some(permit) => Ok(permit),
-            None => Box::pin(self.wait(network)).await,
+            None => Box::pin(self.wait_in_queue(network)).await,
         }
     }
 
     fn try_acquire(self: &Arc<Self>, network: ClientNetwork) -> Option<RequestPermit> {
         let request = Arc::new(OpenRequest::new());
-        let mut state = self.lock();
-        let is_admitted = state.placed.try_add(network);
-        is_admitted.then(|| self.admit(&mut state, network, request))
+        let mut state = self.state.lock();
+        let is_admitted = state.active.try_add(network);
+        is_admitted.then(|| self.permit(&mut state, network, request))
     }
 
-    async fn wait(self: &Arc<Self>, network: ClientNetwork) -> Result<RequestPermit, Error> {
+    async fn wait_in_queue(
+        self: &Arc<Self>,
+        network: ClientNetwork,
+    ) -> Result<RequestPermit, Error> {
         let (grant, mut granted) = oneshot::channel();
-        let mut waiter = self.enqueue(network, grant).ok_or(Error::Busy)?;
+        let mut guard = self.enqueue(network, grant).ok_or(Error::Busy)?;
         let waiting = async {
             loop {
-                self.search(Instant::now());
-                match timeout(SEARCH_AGAIN, &mut granted).await {
+                self.make_room(Instant::now());
+                match timeout(SEARCH_INTERVAL, &mut granted).await {
                     Ok(outcome) => return outcome,
                     Err(_elapsed) => {}
                 }
             }
         };
         match timeout(self.max_wait, waiting).await {
-            // Granted, or evicted from the queue.
+            // A permit was granted, or the request was evicted from the queue, which drops the sender.
             Ok(outcome) => {
-                waiter.is_queued = false;
+                guard.is_queued = false;
                 outcome.map_err(|_evicted| Error::Busy)
             }
-            // A place that is granted at this very moment is given back with the receiver.
+            // A permit that is granted at this moment is released together with the receiver.
             Err(_elapsed) => Err(Error::Busy),
         }
     }
 
-    /// Puts a request into the queue, or gives it a place that became free meanwhile. `None` when the queue is full.
+    /// Adds a request to the queue, and grants it a permit if one became free meanwhile. `None` if the queue is full.
     fn enqueue(
         self: &Arc<Self>,
         network: ClientNetwork,
         grant: oneshot::Sender<RequestPermit>,
-    ) -> Option<Waiter<'_>> {
-        let mut state = self.lock();
+    ) -> Option<QueueGuard<'_>> {
+        let mut state = self.state.lock();
         let id = state.next_id;
         state.next_id += 1;
-        let evicted = state.queue.push(network, Waiting { id, grant }).ok()?;
-        let outcome = self.grant(&mut state);
+        let evicted = state
+            .queue
+            .push(network, QueuedRequest { id, grant })
+            .ok()?;
+        let outcome = self.grant_free_permits(&mut state);
         drop(state);
-        // The evicted request learns of it by the end of its channel.
+        // The task of the evicted request sees its channel close.
         drop(evicted);
         outcome.finish();
-        Some(Waiter {
+        Some(QueueGuard {
             limit: self,
             network,
             id,
@@ -204,8 +212,8 @@ impl RequestLimit {
         })
     }
 
-    /// Makes a permit for a request that has been counted.
-    fn admit(
+    /// Makes a permit for a request that is counted in `state.active` already.
+    fn permit(
         self: &Arc<Self>,
         state: &mut State,
         network: ClientNetwork,
@@ -223,51 +231,51 @@ impl RequestLimit {
         }
     }
 
-    /// Hands out the free places to those in the queue that may have them.
-    fn grant(self: &Arc<Self>, state: &mut State) -> Outcome {
+    /// Grants the free permits to the queued requests whose networks may have another one.
+    fn grant_free_permits(self: &Arc<Self>, state: &mut State) -> Outcome {
         let mut outcome = Outcome::default();
-        while state.queue.len() > 0 && state.placed.total < self.places {
-            let placed = &state.placed;
-            let next = state.queue.pop_where(|network| placed.may_add(network));
-            let Some((network, waiting)) = next else {
+        while state.queue.len() > 0 && state.active.total < self.max_active {
+            let active = &state.active;
+            let next = state.queue.pop_where(|network| active.may_add(network));
+            let Some((network, queued)) = next else {
                 break;
             };
-            // The network may have one, as was just asked.
-            if state.placed.try_add(network) {
+            // Succeeds, because `may_add` was true for the network.
+            if state.active.try_add(network) {
                 let request = Arc::new(OpenRequest::new());
-                let permit = self.admit(state, network, request);
-                outcome.granted.push((waiting.grant, permit));
+                let permit = self.permit(state, network, request);
+                outcome.granted.push((queued.grant, permit));
             }
         }
         outcome
     }
 
     fn release(self: &Arc<Self>, permit: &RequestPermit) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if permit.request.is_displaced() {
             return;
         }
         state.remove(permit.key);
-        let outcome = self.grant(&mut state);
+        let outcome = self.grant_free_permits(&mut state);
         drop(state);
         outcome.finish();
     }
 
-    /// Makes room for the requests in the queue at the cost of those that wait for their own clients.
-    fn search(self: &Arc<Self>, now: Instant) {
-        let mut state = self.lock();
+    /// Detaches and displaces requests that wait for their own clients, until the queue is empty or no such request is left.
+    fn make_room(self: &Arc<Self>, now: Instant) {
+        let mut state = self.state.lock();
         if now < state.next_search || state.queue.len() == 0 {
             return;
         }
-        state.next_search = now + SEARCH_PAUSE;
+        state.next_search = now + MIN_SEARCH_PAUSE;
         let mut outcome = Outcome::default();
-        let mut may_displace = DISPLACED_AT_ONCE;
+        let mut may_displace = MAX_DISPLACED_PER_SEARCH;
         for (_, key) in state.stalled(now, |entry| !entry.is_detached) {
             if state.queue.len() == 0 {
                 break;
             }
             if !state.detach(key) {
-                // Once no request may be displaced, others may still be detached, without another walk through all.
+                // Once no request can be displaced, others can still be detached, without another pass over all requests.
                 let victim = (may_displace > 0).then(|| state.victim(now)).flatten();
                 let Some(victim) = victim else {
                     may_displace = 0;
@@ -277,47 +285,44 @@ impl RequestLimit {
                 outcome.displaced.extend(state.displace(victim));
                 state.detach(key);
             }
-            outcome.granted.extend(self.grant(&mut state).granted);
+            outcome
+                .granted
+                .extend(self.grant_free_permits(&mut state).granted);
         }
         drop(state);
         outcome.finish();
     }
 
-    /// Closes the upstream connection of the request that waits most for its client, so that its descriptor can be used.
-    /// Returns whether there was one.
-    pub(super) fn displace_stalled(self: &Arc<Self>) -> bool {
-        let mut state = self.lock();
+    /// Closes the upstream connection of the request that has waited longest for its client, so that its file descriptor can
+    /// be used. Returns whether there was such a request.
+    pub(crate) fn displace_stalled(self: &Arc<Self>) -> bool {
+        let mut state = self.state.lock();
         let stalled = state.stalled(Instant::now(), |_| true);
         let key = stalled.first().map(|(_, key)| *key);
         let displaced = key.and_then(|key| state.displace(key));
-        let mut outcome = self.grant(&mut state);
+        let mut outcome = self.grant_free_permits(&mut state);
         drop(state);
         outcome.displaced.extend(displaced);
         let is_displaced = !outcome.displaced.is_empty();
         outcome.finish();
         is_displaced
     }
-
-    /// Each change of the state is complete before anything in it can panic.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
 }
 
 impl State {
-    /// Requests that have been waiting for their clients for [`STALLED`] and that `is_meant` accepts, the longest first.
-    fn stalled(&self, now: Instant, is_meant: impl Fn(&Entry) -> bool) -> Vec<(Duration, usize)> {
+    /// The requests that have waited for their clients for [`STALLED`] and that match `filter`, the longest wait first.
+    fn stalled(&self, now: Instant, filter: impl Fn(&Entry) -> bool) -> Vec<(Duration, usize)> {
         let mut stalled: Vec<_> = self
             .requests
             .iter()
-            .filter(|(_, entry)| is_meant(entry))
+            .filter(|(_, entry)| filter(entry))
             .filter_map(|(key, entry)| Some((entry.request.stalled(now)?, key)))
             .collect();
         stalled.sort_unstable_by(|one, other| other.cmp(one));
         stalled
     }
 
-    /// Takes its place from a request that has one, if its network may have another detached request.
+    /// Frees the permit of a request, if its network may have another detached request.
     fn detach(&mut self, key: usize) -> bool {
         let Some(entry) = self.requests.get_mut(key) else {
             return false;
@@ -326,31 +331,33 @@ impl State {
             return false;
         }
         entry.is_detached = true;
-        self.placed.remove(entry.network);
+        self.active.remove(entry.network);
         true
     }
 
-    /// The request to displace for those in the queue, if one of them may ask for that.
+    /// The request to displace in favour of the queued requests. `None` if none of them justifies it.
     fn victim(&self, now: Instant) -> Option<usize> {
         let stalled = self.stalled(now, |_| true);
-        let groups = stalled.iter().filter_map(|(waited, key)| {
+        let candidates = stalled.iter().filter_map(|(waited, key)| {
             let group = self.requests.get(*key)?.network.group();
             Some((self.requests_of(group), *waited, group, *key))
         });
-        // The longest-waiting request of the group that has most.
-        let (most, waited, group, key) =
-            groups.max_by_key(|(most, waited, ..)| (*most, *waited))?;
-        let others = self.queue.networks().map(ClientNetwork::group);
-        // With one request more, the other group still has no more than half of what this one has.
-        let is_due = others.filter(|other| *other != group).any(|other| {
-            let others_share = self.requests_of(other).saturating_add(1);
-            waited >= LONG_STALLED || others_share.saturating_mul(2) <= most
-        });
-        is_due.then_some(key)
+        // The longest-waiting request of the group that has the most requests.
+        let (requests, waited, group, key) =
+            candidates.max_by_key(|(requests, waited, ..)| (*requests, *waited))?;
+        let queued_groups = self.queue.networks().map(ClientNetwork::group);
+        // With one more request, the group of a queued request would still have at most half as many as this one.
+        let is_justified = queued_groups
+            .filter(|queued| *queued != group)
+            .any(|queued| {
+                let with_one_more = self.requests_of(queued).saturating_add(1);
+                waited >= LONG_STALLED || with_one_more.saturating_mul(2) <= requests
+            });
+        is_justified.then_some(key)
     }
 
     fn requests_of(&self, group: ClientNetworkGroup) -> usize {
-        self.placed.of_group(group) + self.detached.of_group(group)
+        self.active.of_group(group) + self.detached.of_group(group)
     }
 
     fn displace(&mut self, key: usize) -> Option<Arc<OpenRequest>> {
@@ -364,7 +371,7 @@ impl State {
         let shares = if entry.is_detached {
             &mut self.detached
         } else {
-            &mut self.placed
+            &mut self.active
         };
         shares.remove(entry.network);
         Some(entry)
@@ -416,7 +423,7 @@ impl Shares {
         self.max.saturating_sub(self.total)
     }
 
-    /// Whether `network` may have another request: see the module.
+    /// Whether `network` may have another request, by the thresholds in the description of the module.
     fn may_add(&self, network: ClientNetwork) -> bool {
         let free = self.free();
         let group = self.groups.get(&network.group());
@@ -429,7 +436,7 @@ impl Shares {
         if free == 0 {
             return false;
         }
-        if self.groups.len() >= self.max.saturating_mul(2).saturating_add(UNUSED_GROUPS) {
+        if self.groups.len() >= self.max.saturating_mul(2).saturating_add(MAX_UNUSED_GROUPS) {
             self.groups.retain(|_, group| group.total > 0);
         }
         let group = self.groups.entry(network.group()).or_default();
@@ -455,8 +462,8 @@ impl Shares {
 
 impl GroupShare {
     fn may_add(&self, network: ClientNetwork, free: usize) -> bool {
-        let own = self.networks.iter().find(|(own, _)| *own == network);
-        let of_network = own.map_or(0, |(_, count)| *count);
+        let entry = self.networks.iter().find(|(own, _)| *own == network);
+        let of_network = entry.map_or(0, |(_, count)| *count);
         of_network < free && self.total < free.saturating_mul(2)
     }
 
@@ -471,24 +478,25 @@ impl GroupShare {
     fn remove(&mut self, network: ClientNetwork) {
         self.total = self.total.saturating_sub(1);
         let mut networks = self.networks.iter_mut();
-        let Some(at) = networks.position(|(own, _)| *own == network) else {
+        let Some(index) = networks.position(|(own, _)| *own == network) else {
             return;
         };
-        if let Some((_, count)) = self.networks.get_mut(at) {
+        if let Some((_, count)) = self.networks.get_mut(index) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.networks.swap_remove(at);
+                self.networks.swap_remove(index);
             }
         }
     }
 }
 
 impl Outcome {
-    /// Wakes up those who have a place now, and closes what was displaced. Not under the lock: a permit whose receiver
-    /// has gone is given back here.
+    /// Sends the granted permits, and closes the displaced requests.
+    ///
+    /// Must not be called under the lock: a permit whose receiver is gone is dropped here, which takes the lock.
     fn finish(self) {
         for (grant, permit) in self.granted {
-            // The receiver has given up.
+            // An error returns the permit of a receiver that has given up.
             let _ = grant.send(permit);
         }
         for request in self.displaced {
@@ -507,26 +515,27 @@ impl OpenRequest {
         }
     }
 
-    /// The wait that the request reports.
-    pub(super) fn client_wait(&self) -> &ClientWait {
+    /// The time that the request has waited for its client, which its task reports.
+    pub(crate) fn client_wait(&self) -> &ClientWait {
         &self.client_wait
     }
 
-    /// How long the request has waited for its client, if that is too long.
+    /// How long the request has waited for its client, if that is at least [`STALLED`].
     fn stalled(&self, now: Instant) -> Option<Duration> {
         let waited = self.client_wait.duration(now)?;
         (waited >= STALLED).then_some(waited)
     }
 
-    /// Whether the request has lost its place and must end.
-    pub(super) fn is_displaced(&self) -> bool {
+    /// Whether the request was displaced and must end.
+    pub(crate) fn is_displaced(&self) -> bool {
         self.is_displaced.load(Ordering::Acquire)
     }
 
-    /// Ready when a request whose body is being sent has lost its place. A request that does not wait for its client cannot.
-    pub(super) fn poll_displaced(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready when a request whose body is being sent was displaced. A request that does not wait for its client is never
+    /// displaced, so its waker is not stored.
+    pub(crate) fn poll_displaced(&self, cx: &Context<'_>) -> Poll<()> {
         if !self.is_displaced() && self.client_wait.is_waiting() {
-            *lock(&self.waker) = Some(cx.waker().clone());
+            *self.waker.lock() = Some(cx.waker().clone());
         }
         if self.is_displaced() {
             Poll::Ready(())
@@ -535,22 +544,23 @@ impl OpenRequest {
         }
     }
 
-    /// Keeps the response body where the limit can close it. That of a displaced request is closed at once.
-    pub(super) fn keep_response(&self, incoming: BodyReader<Stream>) {
-        let mut response = lock(&self.response);
+    /// Stores the response body where the limit can close it. If the request was displaced already, the body is closed
+    /// immediately.
+    pub(crate) fn store_response(&self, reader: BodyReader<Stream>) {
+        let mut response = self.response.lock();
         if !self.is_displaced() {
-            *response = Some(incoming);
+            *response = Some(reader);
         }
     }
 
-    /// The response body; `None` once it was taken, or closed.
-    pub(super) fn response(&self) -> MutexGuard<'_, Option<BodyReader<Stream>>> {
-        lock(&self.response)
+    /// The stored response body. `None` after it was taken or closed.
+    pub(crate) fn response(&self) -> MutexGuard<'_, Option<BodyReader<Stream>>> {
+        self.response.lock()
     }
 
     fn close(&self) {
-        let waker = lock(&self.waker).take();
-        let response = lock(&self.response).take();
+        let waker = self.waker.lock().take();
+        let response = self.response.lock().take();
         drop(response);
         if let Some(waker) = waker {
             waker.wake();
@@ -559,8 +569,8 @@ impl OpenRequest {
 }
 
 impl RequestPermit {
-    /// The request that has the place.
-    pub(super) fn request(&self) -> &OpenRequest {
+    /// The request that holds the permit.
+    pub(crate) fn request(&self) -> &OpenRequest {
         &self.request
     }
 }
@@ -571,49 +581,47 @@ impl Drop for RequestPermit {
     }
 }
 
-/// A request in the queue, which it leaves when its future is dropped.
-struct Waiter<'a> {
+/// Removes a request from the queue when its future is dropped.
+struct QueueGuard<'a> {
     limit: &'a RequestLimit,
     network: ClientNetwork,
     id: u64,
     is_queued: bool,
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         if self.is_queued {
-            let mut state = self.limit.lock();
-            let left = state.queue.remove(self.network, |own| own.id == self.id);
+            let mut state = self.limit.state.lock();
+            let removed = state
+                .queue
+                .remove(self.network, |queued| queued.id == self.id);
             drop(state);
-            drop(left);
+            // Dropped after the lock is released, because dropping the sender wakes the receiver.
+            drop(removed);
         }
     }
 }
 
-/// Each change to what is behind these locks is one assignment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
-/// A request that has waited for its own client for this long gives its place to others. A client that takes more than
-/// 64 KiB a second is never there.
+/// The wait for its own client after which a request can be detached. A client that transfers more than 64 KiB per second
+/// never reaches it.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// After this long such a request may be displaced by a client network that has as many requests. Less than the default of
-/// `limits.upstream_wait`, so that the one that waits still gets its place.
+/// The wait after which a request can be displaced in favour of a client network group that has as many requests. It is
+/// shorter than the default of `limits.upstream_wait`, so that the queued request still gets a permit.
 const LONG_STALLED: Duration = Duration::from_secs(3);
 
-/// How often a waiting request asks for a search.
-const SEARCH_AGAIN: Duration = Duration::from_millis(250);
+/// How often each queued request starts a search for stalled requests.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The shortest time between two searches, however many requests wait.
-const SEARCH_PAUSE: Duration = Duration::from_millis(100);
+/// The shortest time between two searches, however many requests are queued.
+const MIN_SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many requests one search may displace: each costs a walk through all requests.
-const DISPLACED_AT_ONCE: usize = 16;
+/// How many requests one search may displace. Each of them costs a pass over all requests.
+const MAX_DISPLACED_PER_SEARCH: usize = 16;
 
-/// How many groups without a request may be remembered beyond those that can have one.
-const UNUSED_GROUPS: usize = 64;
+/// How many groups without requests may stay in the map, in addition to those that can have one.
+const MAX_UNUSED_GROUPS: usize = 64;
 
 #[cfg(test)]
 mod tests;

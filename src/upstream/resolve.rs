@@ -1,11 +1,10 @@
-//! Host names of upstreams to addresses, by the system's resolver.
+//! Resolves the host names of endpoints by the resolver of the system.
 //!
-//! Called by `connect`. `getaddrinfo` blocks its thread for as long as the DNS servers are silent, and cannot be cancelled.
-//! So it runs on threads of its own, of which the whole process has few; there is one lookup at a time for each name,
-//! whose result all that wait for the name share, for [`FRESH`] after its end, too. A connect that gives up leaves nothing
-//! behind but the lookup itself.
+//! `connect` calls [`resolve`] for each new connection. `getaddrinfo` blocks its thread for as long as the DNS servers are
+//! silent, and it cannot be cancelled. It therefore runs on separate threads, of which the whole process has at most
+//! [`MAX_THREADS`]. Each name has at most one lookup at a time. All connects to the name share its result, also for
+//! [`MAX_RESULT_AGE`] after the end of the lookup. A connect that times out leaves nothing behind except the running lookup.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -13,46 +12,13 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Lookups of one process.
-pub(super) struct Resolver {
-    lookup: Box<LookUp>,
-    max_threads: usize,
-    state: Mutex<State>,
-}
-
-/// What asks the system for the addresses of a name, and blocks.
-type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
-
-#[derive(Default)]
-struct State {
-    names: HashMap<String, Lookup>,
-    /// Names whose lookup has not begun.
-    waiting: VecDeque<String>,
-    threads: usize,
-}
-
-/// The lookup of one name: under way, or the result of the last one.
-struct Lookup {
-    result: watch::Sender<Option<Found>>,
-    ended: Option<Instant>,
-}
-
-/// An `io::Error` cannot be cloned, so its parts are.
-type Found = Result<Arc<[SocketAddr]>, Failure>;
-
-#[derive(Clone, Debug)]
-struct Failure {
-    errno: Option<i32>,
-    kind: io::ErrorKind,
-    text: String,
-}
-
-/// The addresses of `host` with `port`, in the resolver's order. An IP literal needs no lookup.
-pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// Returns the addresses of `host` with `port`, in the order of the resolver. An IP literal needs no lookup.
+pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     static SYSTEM: LazyLock<Arc<Resolver>> =
-        LazyLock::new(|| Arc::new(Resolver::new(MAX_THREADS, look_up)));
+        LazyLock::new(|| Arc::new(Resolver::new(MAX_THREADS, getaddrinfo)));
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
@@ -63,8 +29,42 @@ pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     Ok(addresses)
 }
 
-fn look_up(host: &str) -> io::Result<Vec<SocketAddr>> {
+fn getaddrinfo(host: &str) -> io::Result<Vec<SocketAddr>> {
     Ok((host, 0).to_socket_addrs()?.collect())
+}
+
+/// The lookups of the process and their threads.
+struct Resolver {
+    lookup: Box<BlockingLookup>,
+    max_threads: usize,
+    state: Mutex<State>,
+}
+
+/// A function that returns the addresses of a name and may block.
+type BlockingLookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+#[derive(Default)]
+struct State {
+    lookups: HashMap<String, Lookup>,
+    /// The names whose lookup has not begun.
+    queue: VecDeque<String>,
+    threads: usize,
+}
+
+/// The lookup of one name: queued, running, or ended successfully.
+struct Lookup {
+    result: watch::Sender<Option<LookupResult>>,
+    ended: Option<Instant>,
+}
+
+type LookupResult = Result<Arc<[SocketAddr]>, LookupError>;
+
+/// The parts of an `io::Error`, which cannot be cloned for several receivers.
+#[derive(Clone, Debug)]
+struct LookupError {
+    errno: Option<i32>,
+    kind: io::ErrorKind,
+    text: String,
 }
 
 impl Resolver {
@@ -80,25 +80,28 @@ impl Resolver {
     }
 
     async fn resolve(self: &Arc<Self>, host: &str) -> io::Result<Vec<SocketAddr>> {
-        let mut result = self.begin(host)?;
-        let found = match result.wait_for(Option::is_some).await {
-            Ok(found) => found.clone(),
-            // The lookup was given up without a result.
+        let mut result = self.join_or_begin(host)?;
+        let result = match result.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            // The lookup was abandoned, which dropped the sender.
             Err(_) => None,
         };
-        match found {
+        match result {
             Some(Ok(addresses)) => Ok(addresses.to_vec()),
-            Some(Err(failure)) => Err(failure.into()),
+            Some(Err(error)) => Err(error.into()),
             None => Err(no_thread("the lookup did not end")),
         }
     }
 
     /// Joins the lookup of `host`, or begins one.
-    fn begin(self: &Arc<Self>, host: &str) -> io::Result<watch::Receiver<Option<Found>>> {
+    fn join_or_begin(
+        self: &Arc<Self>,
+        host: &str,
+    ) -> io::Result<watch::Receiver<Option<LookupResult>>> {
         let (result, needs_thread) = {
-            let mut state = self.lock();
-            state.names.retain(|_, lookup| lookup.is_usable());
-            if let Some(lookup) = state.names.get(host) {
+            let mut state = self.state.lock();
+            state.lookups.retain(|_, lookup| lookup.is_usable());
+            if let Some(lookup) = state.lookups.get(host) {
                 return Ok(lookup.result.subscribe());
             }
             let (sender, result) = watch::channel(None);
@@ -106,8 +109,8 @@ impl Resolver {
                 result: sender,
                 ended: None,
             };
-            state.names.insert(host.to_owned(), lookup);
-            state.waiting.push_back(host.to_owned());
+            state.lookups.insert(host.to_owned(), lookup);
+            state.queue.push_back(host.to_owned());
             let needs_thread = state.threads < self.max_threads;
             state.threads += usize::from(needs_thread);
             (result, needs_thread)
@@ -115,69 +118,68 @@ impl Resolver {
         if needs_thread {
             let resolver = Arc::clone(self);
             let thread = thread::Builder::new().name("resolve".to_owned());
-            if let Err(error) = thread.spawn(move || resolver.run()) {
-                self.give_up();
+            if let Err(error) = thread.spawn(move || resolver.run_thread()) {
+                self.thread_is_gone();
                 return Err(no_thread(error));
             }
         }
         Ok(result)
     }
 
-    /// Looks names up until none waits.
-    fn run(&self) {
-        let mut thread = Thread {
+    /// Performs lookups until the queue is empty.
+    fn run_thread(&self) {
+        let mut guard = ThreadGuard {
             resolver: self,
             is_counted: true,
         };
-        while let Some(host) = thread.next() {
-            let found = (self.lookup)(&host);
-            let found = found.map(Arc::from).map_err(|error| Failure::of(&error));
-            self.end(&host, found);
+        while let Some(host) = guard.next_name() {
+            let result = (self.lookup)(&host);
+            let result = result
+                .map(Arc::from)
+                .map_err(|error| LookupError::from(&error));
+            self.publish(&host, result);
         }
     }
 
-    /// A failure is told to those that wait for it, and to no one later.
-    fn end(&self, host: &str, found: Found) {
-        let mut state = self.lock();
-        if found.is_err() {
-            if let Some(lookup) = state.names.remove(host) {
-                lookup.result.send_replace(Some(found));
+    /// Sends a result to the connects that wait for it. A success is kept for later connects as well; a failure is not.
+    fn publish(&self, host: &str, result: LookupResult) {
+        let mut state = self.state.lock();
+        if result.is_err() {
+            if let Some(lookup) = state.lookups.remove(host) {
+                lookup.result.send_replace(Some(result));
             }
-        } else if let Some(lookup) = state.names.get_mut(host) {
+        } else if let Some(lookup) = state.lookups.get_mut(host) {
             lookup.ended = Some(Instant::now());
-            lookup.result.send_replace(Some(found));
+            lookup.result.send_replace(Some(result));
         }
     }
 
-    /// A thread could not be started, or has gone. If it was the last one, no waiting name has a chance.
-    fn give_up(&self) {
-        let mut state = self.lock();
+    /// Stops counting a thread that could not be started or that has panicked. If it was the last one, the queued lookups are
+    /// abandoned, because nothing would perform them.
+    fn thread_is_gone(&self) {
+        let mut state = self.state.lock();
         state.threads = state.threads.saturating_sub(1);
         if state.threads == 0 {
-            state.waiting.clear();
-            // The lookups that have no result; their receivers learn of it.
-            state.names.retain(|_, lookup| lookup.ended.is_some());
+            state.queue.clear();
+            // Dropping a sender without a result reports the failure to its receivers.
+            state.lookups.retain(|_, lookup| lookup.ended.is_some());
         }
-    }
-
-    /// Each change of the state is complete before anything in it can panic.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 
-/// A thread that looks names up, counted while it lives.
-struct Thread<'a> {
+/// Counts a lookup thread while it runs.
+struct ThreadGuard<'a> {
     resolver: &'a Resolver,
     is_counted: bool,
 }
 
-impl Thread<'_> {
-    /// The next name. When there is none, the thread does not count any more from the same moment, so that the next name
-    /// gets a thread.
-    fn next(&mut self) -> Option<String> {
-        let mut state = self.resolver.lock();
-        let next = state.waiting.pop_front();
+impl ThreadGuard<'_> {
+    /// Takes the next name from the queue.
+    ///
+    /// If there is none, the thread stops being counted under the same lock, so that the next queued name gets a thread.
+    fn next_name(&mut self) -> Option<String> {
+        let mut state = self.resolver.state.lock();
+        let next = state.queue.pop_front();
         if next.is_none() {
             state.threads = state.threads.saturating_sub(1);
             self.is_counted = false;
@@ -186,22 +188,23 @@ impl Thread<'_> {
     }
 }
 
-impl Drop for Thread<'_> {
+impl Drop for ThreadGuard<'_> {
     fn drop(&mut self) {
         if self.is_counted {
-            self.resolver.give_up();
+            self.resolver.thread_is_gone();
         }
     }
 }
 
 impl Lookup {
     fn is_usable(&self) -> bool {
-        self.ended.is_none_or(|ended| ended.elapsed() < FRESH)
+        self.ended
+            .is_none_or(|ended| ended.elapsed() < MAX_RESULT_AGE)
     }
 }
 
-impl Failure {
-    fn of(error: &io::Error) -> Self {
+impl From<&io::Error> for LookupError {
+    fn from(error: &io::Error) -> Self {
         Self {
             errno: error.raw_os_error(),
             kind: error.kind(),
@@ -210,27 +213,27 @@ impl Failure {
     }
 }
 
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
-        match failure.errno {
+impl From<LookupError> for io::Error {
+    fn from(error: LookupError) -> Self {
+        match error.errno {
             Some(errno) => Self::from_raw_os_error(errno),
-            None => Self::new(failure.kind, failure.text),
+            None => Self::new(error.kind, error.text),
         }
     }
 }
 
-/// The proxy lacks a thread: nothing is known of the endpoint then.
+/// The proxy has no thread for the lookup. The kind `ResourceBusy` says that the endpoint is not at fault.
 fn no_thread(cause: impl std::fmt::Display) -> io::Error {
     let text = format!("cannot look up the name: {cause}");
     io::Error::new(io::ErrorKind::ResourceBusy, text)
 }
 
-/// Lookups at once in the whole process, of as many names: more than most configurations have.
+/// The number of lookups at the same time in the whole process. Most configurations have fewer names.
 const MAX_THREADS: usize = 16;
 
-/// How long a result is used after its lookup has ended. A burst of connects needs one lookup, and a name that leads
-/// elsewhere is followed within the time of a retry.
-const FRESH: Duration = Duration::from_millis(500);
+/// How long a result is used after its lookup has ended. It is long enough that a burst of connects needs one lookup, and
+/// shorter than the default of `connect_retry`, so that a retry follows a name that has changed.
+const MAX_RESULT_AGE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -239,17 +242,16 @@ mod tests {
 
     use super::*;
 
-    /// A resolver whose lookups wait until the test lets go of the sender, but for those of "quick".
+    /// A resolver whose lookups block until the test drops the sender, except the lookup of "quick".
     fn blocked(max_threads: usize) -> (Arc<Resolver>, Sender<()>, Arc<AtomicUsize>) {
-        let (release, held) = channel::<()>();
-        let held = Arc::new(Mutex::new(held));
+        let (release, released) = channel::<()>();
+        let released = Arc::new(Mutex::new(released));
         let lookups = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&lookups);
         let resolver = Resolver::new(max_threads, move |host| {
             count.fetch_add(1, Ordering::SeqCst);
             if host != "quick" {
-                let held = held.lock();
-                assert!(held.recv().is_err());
+                assert!(released.lock().recv().is_err());
             }
             match host {
                 "unknown" => Err(io::Error::new(io::ErrorKind::NotFound, "no such name")),
@@ -267,19 +269,19 @@ mod tests {
         tokio::spawn(async move { resolver.resolve(&host).await })
     }
 
-    async fn turn() {
+    async fn yield_often() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test]
-    async fn a_hundred_connects_to_one_name_are_one_lookup() {
+    async fn a_hundred_connects_to_one_name_share_one_lookup() {
         let (resolver, release, lookups) = blocked(4);
         let waiting: Vec<_> = (0..100).map(|_| spawn(&resolver, "slow")).collect();
-        turn().await;
-        assert_eq!(resolver.lock().threads, 1);
-        // Those that give up leave nothing behind.
+        yield_often().await;
+        assert_eq!(resolver.state.lock().threads, 1);
+        // A connect that gives up leaves nothing behind.
         for waiting in waiting.iter().take(50) {
             waiting.abort();
         }
@@ -292,22 +294,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_resolver_takes_few_threads_and_leaves_other_names_alone() {
+    async fn a_silent_resolver_blocks_few_threads_and_no_other_names() {
         let (resolver, release, lookups) = blocked(3);
         let first = [spawn(&resolver, "a"), spawn(&resolver, "b")];
-        turn().await;
+        yield_often().await;
         assert!(resolver.resolve("quick").await.is_ok());
         let more: Vec<_> = ["c", "d", "e", "unknown"]
             .map(|host| spawn(&resolver, host))
             .into();
-        turn().await;
-        assert!(resolver.lock().threads <= 3);
+        yield_often().await;
+        assert!(resolver.state.lock().threads <= 3);
         let waited = tokio::time::timeout(Duration::from_millis(20), resolver.resolve("a"));
-        assert!(waited.await.is_err(), "a wait can be given up");
+        assert!(waited.await.is_err(), "a wait for a lookup can time out");
         drop(release);
         for waiting in first.into_iter().chain(more) {
-            let found = waiting.await.unwrap();
-            if let Err(error) = found {
+            if let Err(error) = waiting.await.unwrap() {
                 assert_eq!(error.to_string(), "no such name");
             }
         }
@@ -315,7 +316,7 @@ mod tests {
         // A failure is not kept.
         assert!(resolver.resolve("unknown").await.is_err());
         assert_eq!(lookups.load(Ordering::SeqCst), 8);
-        while resolver.lock().threads > 0 {
+        while resolver.state.lock().threads > 0 {
             thread::yield_now();
         }
     }

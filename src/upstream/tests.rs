@@ -1,12 +1,14 @@
-//! Whole requests over real sockets, against an upstream that follows a script.
+//! Complete requests over real sockets, against an upstream that follows a script.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,46 +21,46 @@ use crate::body;
 mod connecting;
 mod failing;
 mod pooling;
-mod secure;
+mod request_limit;
 mod several;
-mod slots;
 mod streaming;
+mod tls;
 
-/// What the upstream does on one connection, in order.
+/// An action of the upstream on a connection.
 #[derive(Clone)]
 enum Step {
-    /// Reads a request's head and reports it.
+    /// Reads a request head and reports it.
     Head,
-    /// Reads so many bytes.
+    /// Reads a number of bytes.
     Read(usize),
-    Say(Vec<u8>),
-    /// Reads to the end, which it reports with what came before it.
+    Reply(Vec<u8>),
+    /// Reads to the end of the stream and reports what was read.
     Drain,
-    /// Closes with whatever lies unread: the kernel sends a reset then.
+    /// Closes the socket. If bytes are unread, the kernel sends RST.
     Close,
-    /// Waits for the test.
+    /// Waits for a notification by the test.
     Wait(Arc<tokio::sync::Notify>),
 }
 
 use Step::{Close, Drain, Head, Read, Wait};
 
-fn say(bytes: impl Into<Vec<u8>>) -> Step {
-    Step::Say(bytes.into())
+fn reply(bytes: impl Into<Vec<u8>>) -> Step {
+    Step::Reply(bytes.into())
 }
 
-/// A listening upstream, and what it has seen.
-struct Script {
+/// A listening upstream, and the reports of its connections.
+struct ScriptedUpstream {
     address: SocketAddr,
-    seen: mpsc::UnboundedReceiver<String>,
+    reports: mpsc::UnboundedReceiver<String>,
     accepted: Arc<Mutex<usize>>,
 }
 
-impl Script {
-    /// Each connection follows the next script; a further one gets no answer.
+impl ScriptedUpstream {
+    /// Starts an upstream. Each accepted connection follows the next script; further connections get no response.
     async fn start(scripts: impl IntoIterator<Item = Vec<Step>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (sender, seen) = mpsc::unbounded_channel();
+        let (sender, reports) = mpsc::unbounded_channel();
         let accepted = Arc::new(Mutex::new(0));
         let count = Arc::clone(&accepted);
         let mut scripts: VecDeque<_> = scripts.into_iter().collect();
@@ -71,7 +73,7 @@ impl Script {
         });
         Self {
             address,
-            seen,
+            reports,
             accepted,
         }
     }
@@ -80,15 +82,15 @@ impl Script {
         *self.accepted.lock().unwrap()
     }
 
-    /// The next report: a head, or all that came before an end.
+    /// The next report: a request head, or what `Drain` has read.
     async fn next(&mut self) -> String {
-        let report = tokio::time::timeout(Duration::from_secs(10), self.seen.recv());
-        report.await.expect("nothing came").unwrap()
+        let report = tokio::time::timeout(Duration::from_secs(10), self.reports.recv());
+        report.await.expect("no report within 10 s").unwrap()
     }
 
-    /// Requests that have arrived and were not asked for by `next`.
+    /// The number of reports that `next` has not returned.
     fn pending(&mut self) -> usize {
-        std::iter::from_fn(|| self.seen.try_recv().ok()).count()
+        std::iter::from_fn(|| self.reports.try_recv().ok()).count()
     }
 
     fn settings(&self) -> Settings {
@@ -103,25 +105,25 @@ impl Script {
     }
 }
 
-async fn follow(mut stream: TcpStream, script: Vec<Step>, seen: mpsc::UnboundedSender<String>) {
+async fn follow(mut stream: TcpStream, script: Vec<Step>, reports: mpsc::UnboundedSender<String>) {
     for step in script {
         match step {
             Head => match read_head(&mut stream).await {
-                Some(head) => drop(seen.send(head)),
+                Some(head) => drop(reports.send(head)),
                 None => return,
             },
             Read(count) => drop(stream.read_exact(&mut vec![0; count]).await),
-            Step::Say(bytes) => drop(stream.write_all(&bytes).await),
+            Step::Reply(bytes) => drop(stream.write_all(&bytes).await),
             Drain => {
                 let mut rest = Vec::new();
                 drop(stream.read_to_end(&mut rest).await);
-                drop(seen.send(String::from_utf8_lossy(&rest).into_owned()));
+                drop(reports.send(String::from_utf8_lossy(&rest).into_owned()));
             }
             Close => return,
             Wait(notify) => notify.notified().await,
         }
     }
-    // Open until the client closes.
+    // Keeps the connection open until the proxy closes it.
     drop(stream.read_to_end(&mut Vec::new()).await);
 }
 
@@ -133,7 +135,7 @@ async fn read_head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<S
     Some(String::from_utf8(head).unwrap())
 }
 
-pub(super) fn settings(endpoint: Endpoint) -> Settings {
+pub(crate) fn settings(endpoint: Endpoint) -> Settings {
     let each = EndpointSettings {
         trust: None,
         connect_timeout: Duration::from_secs(5),
@@ -151,12 +153,12 @@ pub(super) fn settings(endpoint: Endpoint) -> Settings {
     }
 }
 
-/// The network of a client.
+/// The network of the client that most tests use.
 fn client() -> ClientNetwork {
     network("192.0.2.1")
 }
 
-pub(super) fn network(address: &str) -> ClientNetwork {
+pub(crate) fn network(address: &str) -> ClientNetwork {
     let address: std::net::IpAddr = address.parse().unwrap();
     crate::net::addr::ClientAddr::vouched(address).network()
 }
@@ -174,24 +176,30 @@ fn get() -> Request<Body> {
     request(Method::GET, Body::empty())
 }
 
-async fn text(answer: Response<ResponseBody>) -> String {
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+/// Sends a GET and expects the response [`OK`].
+async fn assert_get_ok(upstream: &Upstream) {
+    let response = upstream.send(0, client(), None, get()).await;
+    assert_eq!(text(response.unwrap()).await, "ok");
+}
+
+async fn text(response: Response<ResponseBody>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A client's body fed by the test; it ends when the sender goes.
-struct Fed {
+/// A request body whose frames the test sends. It ends when the sender is dropped.
+struct ChannelBody {
     frames: mpsc::Receiver<Result<Bytes, body::Error>>,
 }
 
-impl Fed {
-    fn body() -> (mpsc::Sender<Result<Bytes, body::Error>>, Body) {
+impl ChannelBody {
+    fn channel() -> (mpsc::Sender<Result<Bytes, body::Error>>, Body) {
         let (sender, frames) = mpsc::channel(1);
         (sender, Body::stream(Self { frames }))
     }
 }
 
-impl http_body::Body for Fed {
+impl http_body::Body for ChannelBody {
     type Data = Bytes;
     type Error = body::Error;
 

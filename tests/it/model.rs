@@ -450,7 +450,7 @@ impl Door {
             users,
             logins,
             1024,
-            www_authenticate::challenge("r").unwrap(),
+            www_authenticate::basic_challenge("r").unwrap(),
         );
         let keys = SigningKeys::in_memory().unwrap();
         let tokens = TokenIssuer::new(keys, "s", "/v2/", Duration::from_secs(600));

@@ -43,7 +43,7 @@ fn endpoints(snapshot: &Snapshot) -> (Vec<Sample>, Vec<Sample>) {
     let mut endpoints: BTreeMap<String, (bool, usize)> = BTreeMap::new();
     for route in snapshot.service.sites.routes() {
         for state in route.forward.upstream().states() {
-            if seen.insert(state.node) {
+            if seen.insert(state.id) {
                 let (is_up, busy) = endpoints.entry(state.name).or_insert((true, 0));
                 *is_up &= state.status == Status::Up;
                 *busy += state.busy;

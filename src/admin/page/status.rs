@@ -182,7 +182,7 @@ fn endpoints(snapshot: &Snapshot) -> Truncated<Endpoint> {
     let mut nodes = HashMap::new();
     for route in snapshot.service.sites.routes() {
         for state in route.forward.upstream().states() {
-            nodes.insert(state.node, state);
+            nodes.insert(state.id, state);
         }
     }
     let mut named: BTreeMap<String, Endpoint> = BTreeMap::new();

@@ -4,21 +4,18 @@
 
 use std::fmt;
 
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Uri};
 use zeroize::Zeroizing;
 
 use crate::check::live::endpoint::Subject;
 use crate::forward::Origin;
 use crate::registry::is_registry_path;
 use crate::site::RouteMatch;
+use crate::www_authenticate::BearerChallenge;
 
-/// A Bearer challenge (distribution's token specification).
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Challenge {
-    realm: String,
-    service: String,
-    scope: String,
-}
+/// The Bearer challenge of a response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Challenge(BearerChallenge);
 
 /// Why no client gets a token at a realm that leads to this proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,41 +35,24 @@ pub(super) enum RealmFault {
 impl Challenge {
     /// The first Bearer challenge with a realm.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let all = headers.get_all(header::WWW_AUTHENTICATE).iter();
-        let mut texts = all.filter_map(|value| {
-            let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(rest)
-        });
-        let mut challenge = Self::default();
-        let mut rest = texts.next()?;
-        while let Some((name, after)) = rest.split_once("=\"") {
-            let (value, after) = after.split_once('"')?;
-            match name.trim_matches([' ', ',']).to_ascii_lowercase().as_str() {
-                "realm" => value.clone_into(&mut challenge.realm),
-                "service" => value.clone_into(&mut challenge.service),
-                "scope" => value.clone_into(&mut challenge.scope),
-                _ => {}
-            }
-            rest = after;
-        }
-        (!challenge.realm.is_empty()).then_some(challenge)
+        BearerChallenge::find(headers).map(Self)
     }
 
     /// The URL of the token service.
     pub(super) fn realm(&self) -> &str {
-        &self.realm
+        &self.0.realm
     }
 
     /// The origin of the token service; `None` for a realm without scheme and authority.
     pub(super) fn origin(&self) -> Option<String> {
-        let realm: Uri = self.realm.parse().ok()?;
+        let realm: Uri = self.0.realm.parse().ok()?;
         Some(format!("{}://{}", realm.scheme_str()?, realm.authority()?))
     }
 
     /// The target of a token request in origin-form.
     pub(super) fn target(&self) -> Option<String> {
-        let realm: Uri = self.realm.parse().ok()?;
-        let (service, scope) = (Escaped(&self.service), Escaped(&self.scope));
+        let realm: Uri = self.0.realm.parse().ok()?;
+        let (service, scope) = (Escaped(&self.0.service), Escaped(&self.0.scope));
         Some(format!(
             "{}?service={service}&scope={scope}",
             realm.path_and_query()?
@@ -85,7 +65,7 @@ impl Challenge {
         if !self.leads_to_proxy(subject) {
             return None;
         }
-        let realm: Uri = self.realm.parse().ok()?;
+        let realm: Uri = self.0.realm.parse().ok()?;
         let path = realm.path();
         let route = match subject.built.lead(path) {
             None => return Some(RealmFault::NoRoute),
@@ -105,7 +85,7 @@ impl Challenge {
     /// proxy replaces by the site's.
     fn leads_to_proxy(&self, subject: &Subject<'_>) -> bool {
         let is_site = |host: &str| subject.built.is_named(host);
-        let leads = |outer: &Origin| subject.forward.rewrites(&self.realm, outer, &is_site);
+        let leads = |outer: &Origin| subject.forward.rewrites(&self.0.realm, outer, &is_site);
         if let Some(external) = &subject.site.external {
             return leads(external);
         }
@@ -157,6 +137,8 @@ pub(super) fn token(body: &[u8]) -> Option<Zeroizing<String>> {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     #[test]

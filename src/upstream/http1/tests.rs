@@ -1,4 +1,4 @@
-//! The codec over a scripted stream: no sockets, every split and every cut.
+//! The codec over a scripted stream in place of a socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,19 +12,21 @@ use http::{Method, Request, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{BodyReader, ClientWait, Connection, Error, Failure};
+use super::{BodyReader, Connection, ExchangeError, exchange as http1_exchange};
 use crate::body::{self, Body};
+use crate::upstream::client_wait::ClientWait;
+use crate::upstream::error::Error;
 
-mod answers;
 mod malformed;
 mod random;
 mod requests;
+mod responses;
 
 fn wait() -> ClientWait {
     ClientWait::new(tokio::time::Instant::now())
 }
 
-/// What the upstream does after its last byte.
+/// What the stream does after its last byte.
 #[derive(Clone, Copy, PartialEq)]
 enum After {
     End,
@@ -32,12 +34,12 @@ enum After {
     Silence,
 }
 
-/// A stream that reads from a script, one piece a read, and records what is written.
+/// A stream that returns one scripted piece per read, and records what is written.
 struct Wire {
     pieces: VecDeque<Vec<u8>>,
     after: After,
     written: Arc<Mutex<Vec<u8>>>,
-    /// Slices of each write.
+    /// The number of slices of each vectored write.
     writes: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -107,7 +109,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// A client's body from a list of frames, with any size hint.
+/// A request body from a list of frames, with an optional size hint.
 struct Frames {
     frames: VecDeque<Result<Bytes, body::Error>>,
     length: Option<u64>,
@@ -122,7 +124,7 @@ impl Frames {
         Body::stream(Self { frames, length })
     }
 
-    /// Two bytes, then the client is gone.
+    /// Two bytes, then an error.
     fn broken(length: Option<u64>) -> Body {
         let frames = [
             Ok(Bytes::from_static(b"ab")),
@@ -151,10 +153,10 @@ impl http_body::Body for Frames {
     }
 }
 
-type Begun = Result<(response::Parts, BodyReader<Wire>), Failure>;
+type ExchangeResult = Result<(response::Parts, BodyReader<Wire>), ExchangeError>;
 
-/// Only an upstream that is meant to be silent is ever waited for.
-const SILENCE: Duration = Duration::from_millis(20);
+/// The read timeout. Only tests of silent upstreams wait for it.
+const READ_TIMEOUT: Duration = Duration::from_millis(20);
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
@@ -164,17 +166,17 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-async fn exchange(wire: Wire, method: Method, body: Body) -> Begun {
+async fn exchange(wire: Wire, method: Method, body: Body) -> ExchangeResult {
     let request = Request::builder().method(method).uri("/v2/").body(body);
     let (parts, body) = request.unwrap().into_parts();
-    let connection = Connection::new(wire, SILENCE, 64 * 1024);
-    connection.exchange(&parts, body, &wait()).await
+    let connection = Connection::new(wire, READ_TIMEOUT, 64 * 1024);
+    http1_exchange(connection, &parts, body, &wait()).await
 }
 
-async fn collect(incoming: &mut BodyReader<Wire>) -> (Vec<u8>, Option<Error>) {
+async fn collect(reader: &mut BodyReader<Wire>) -> (Vec<u8>, Option<Error>) {
     let mut all = Vec::new();
     loop {
-        match std::future::poll_fn(|cx| incoming.poll_data(cx)).await {
+        match std::future::poll_fn(|cx| reader.poll_data(cx)).await {
             None => return (all, None),
             Some(Err(error)) => return (all, Some(error)),
             Some(Ok(data)) => {
@@ -185,31 +187,34 @@ async fn collect(incoming: &mut BodyReader<Wire>) -> (Vec<u8>, Option<Error>) {
     }
 }
 
-/// What a client of the codec learns of one answer.
-struct Seen {
+/// What the codec returns for one response.
+struct Received {
     parts: response::Parts,
     body: Vec<u8>,
     error: Option<Error>,
     is_pooled: bool,
 }
 
-fn get(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>, after: After) -> Result<Seen, Error> {
-    answer_to(Method::GET, Wire::new(pieces, after))
+fn get(
+    pieces: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    after: After,
+) -> Result<Received, Error> {
+    response_to(Method::GET, Wire::new(pieces, after))
 }
 
-fn answer_to(method: Method, wire: Wire) -> Result<Seen, Error> {
+fn response_to(method: Method, wire: Wire) -> Result<Received, Error> {
     run(async {
-        let (parts, mut incoming) = exchange(wire, method, Body::empty())
+        let (parts, mut reader) = exchange(wire, method, Body::empty())
             .await
             .map_err(|failure| failure.error)?;
-        let (body, error) = collect(&mut incoming).await;
-        assert!(incoming.is_read());
-        assert_eq!(incoming.is_ended(), error.is_none());
-        Ok(Seen {
+        let (body, error) = collect(&mut reader).await;
+        assert!(reader.is_received());
+        assert_eq!(reader.is_end_stream(), error.is_none());
+        Ok(Received {
             parts,
             body,
             error,
-            is_pooled: incoming.reclaim().is_some(),
+            is_pooled: reader.take_connection().is_some(),
         })
     })
 }

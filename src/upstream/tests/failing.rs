@@ -1,37 +1,37 @@
-//! Early answers, broken ends and abandoned requests.
+//! Early responses, incomplete responses and cancelled requests.
 
 use super::*;
 
-/// Larger than what two sockets buffer, so that the writing has to stop.
+/// Larger than the buffers of both sockets, so that the write blocks.
 const LARGE: usize = 64 * 1024 * 1024;
 
 #[tokio::test]
-async fn an_early_refusal_of_a_large_upload_is_relayed() {
+async fn an_early_rejection_of_a_large_upload_is_forwarded() {
     let reason = "x".repeat(40 * 1024);
     let head = format!(
         "HTTP/1.1 413 Too Large\r\nContent-Length: {}\r\n\r\n",
         reason.len()
     );
-    // With a length and chunked; closed at once, which resets the connection under our writing.
+    // With a length and chunked. The upstream closes immediately, which resets the connection during the write.
     for is_chunked in [false, true] {
-        let answer = say(format!("{head}{reason}"));
-        let script = Script::start([vec![Head, Read(65_536), answer, Close]]).await;
+        let response = reply(format!("{head}{reason}"));
+        let script = ScriptedUpstream::start([vec![Head, Read(65_536), response, Close]]).await;
         let upstream = script.upstream();
         let body = if is_chunked {
             endless()
         } else {
             Body::full(vec![b'a'; LARGE])
         };
-        let answer = upstream
+        let response = upstream
             .send(0, client(), None, request(Method::PATCH, body))
             .await;
-        let answer = answer.unwrap();
-        assert_eq!(answer.status(), 413, "chunked: {is_chunked}");
-        assert_eq!(text(answer).await, reason);
+        let response = response.unwrap();
+        assert_eq!(response.status(), 413, "chunked: {is_chunked}");
+        assert_eq!(text(response).await, reason);
     }
 }
 
-/// Never at its end, never without a frame.
+/// A body without an end that always has a frame ready.
 fn endless() -> Body {
     struct Endless;
     impl http_body::Body for Endless {
@@ -49,53 +49,49 @@ fn endless() -> Body {
 }
 
 #[tokio::test]
-async fn an_early_answer_ends_the_request_and_its_connection() {
-    let mut script = Script::start([vec![Head, say(OK), Drain], vec![Head, say(OK)]]).await;
+async fn an_early_response_ends_the_request_and_its_connection() {
+    let mut script =
+        ScriptedUpstream::start([vec![Head, reply(OK), Drain], vec![Head, reply(OK)]]).await;
     let upstream = script.upstream();
-    let (feed, body) = Fed::body();
+    let (feed, body) = ChannelBody::channel();
     feed.send(Ok("abc".into())).await.unwrap();
-    let answer = upstream
+    let response = upstream
         .send(0, client(), None, request(Method::PATCH, body))
         .await;
-    assert_eq!(text(answer.unwrap()).await, "ok");
+    assert_eq!(text(response.unwrap()).await, "ok");
     assert!(feed.is_closed(), "the rest of the body is dropped");
     assert!(script.next().await.contains("transfer-encoding: chunked"));
-    // Cut, not ended.
+    // Without the last chunk.
     assert_eq!(script.next().await, "3\r\nabc\r\n");
-    assert_eq!(
-        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
-        "ok"
-    );
+    assert_get_ok(&upstream).await;
     assert_eq!(script.accepted(), 2);
 }
 
 #[tokio::test]
-async fn a_long_early_answer_is_read_to_its_end_while_the_upload_stands_still() {
+async fn a_long_early_response_is_read_to_its_end_during_an_upload() {
     let reason = "x".repeat(1024 * 1024);
     let head = "HTTP/1.1 413 Too Large\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let answer = format!("{head}100000\r\n{reason}\r\n0\r\n\r\n");
-    let script = Script::start([vec![Head, say(answer)], vec![Head, say(OK)]]).await;
+    let response = format!("{head}100000\r\n{reason}\r\n0\r\n\r\n");
+    let script =
+        ScriptedUpstream::start([vec![Head, reply(response)], vec![Head, reply(OK)]]).await;
     let upstream = script.upstream();
-    let (feed, body) = Fed::body();
+    let (feed, body) = ChannelBody::channel();
     feed.send(Ok("abc".into())).await.unwrap();
-    let answer = upstream
+    let response = upstream
         .send(0, client(), None, request(Method::PATCH, body))
         .await;
-    let answer = answer.unwrap();
-    assert_eq!(answer.status(), 413);
-    assert_eq!(text(answer).await, reason);
+    let response = response.unwrap();
+    assert_eq!(response.status(), 413);
+    assert_eq!(text(response).await, reason);
     assert!(feed.is_closed());
-    // The half-sent request spoils the connection.
-    assert_eq!(
-        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
-        "ok"
-    );
+    // A connection with an incomplete request is not reused.
+    assert_get_ok(&upstream).await;
     assert_eq!(script.accepted(), 2);
 }
 
 #[tokio::test]
-async fn an_upstream_that_dies_under_an_upload_is_an_error_of_its_own() {
-    let script = Script::start([vec![Head, Read(65_536), Close]]).await;
+async fn an_upstream_that_closes_during_an_upload_is_an_error() {
+    let script = ScriptedUpstream::start([vec![Head, Read(65_536), Close]]).await;
     let upstream = script.upstream();
     let put = request(Method::PUT, Body::full(vec![b'a'; LARGE]));
     let error = upstream.send(0, client(), None, put).await.err();
@@ -106,10 +102,10 @@ async fn an_upstream_that_dies_under_an_upload_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_cuts_the_request() {
-    let mut script = Script::start([vec![Head, Drain]]).await;
+async fn a_request_whose_body_fails_is_incomplete_for_the_upstream() {
+    let mut script = ScriptedUpstream::start([vec![Head, Drain]]).await;
     let upstream = script.upstream();
-    let (feed, body) = Fed::body();
+    let (feed, body) = ChannelBody::channel();
     let feeding = async {
         feed.send(Ok("abc".into())).await.unwrap();
         let limit = 3;
@@ -132,13 +128,13 @@ async fn a_client_that_breaks_off_cuts_the_request() {
 
 #[tokio::test]
 async fn a_dropped_request_closes_its_connection() {
-    let mut script = Script::start([vec![Head, Drain]]).await;
+    let mut script = ScriptedUpstream::start([vec![Head, Drain]]).await;
     let upstream = script.upstream();
-    let (feed, body) = Fed::body();
+    let (feed, body) = ChannelBody::channel();
     feed.send(Ok("abc".into())).await.unwrap();
     let mut sending = Box::pin(upstream.send(0, client(), None, request(Method::PATCH, body)));
     tokio::select! {
-        _ = &mut sending => panic!("nobody answers"),
+        _ = &mut sending => panic!("the upstream does not respond"),
         _ = script.next() => {}
     }
     drop(sending);
@@ -146,27 +142,27 @@ async fn a_dropped_request_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn a_dropped_answer_closes_its_connection() {
+async fn a_dropped_response_closes_its_connection() {
     let partial = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok";
-    let mut script = Script::start([vec![Head, say(partial), Drain]]).await;
+    let mut script = ScriptedUpstream::start([vec![Head, reply(partial), Drain]]).await;
     let upstream = script.upstream();
-    let mut answer = upstream.send(0, client(), None, get()).await.unwrap();
-    let frame = answer.body_mut().frame().await.unwrap().unwrap();
+    let mut response = upstream.send(0, client(), None, get()).await.unwrap();
+    let frame = response.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "ok");
     script.next().await;
-    drop(answer);
+    drop(response);
     assert_eq!(script.next().await, "");
 }
 
 #[tokio::test]
-async fn a_cut_answer_breaks_the_transfer() {
-    let answers = [
+async fn an_incomplete_response_is_an_error() {
+    let responses = [
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
     ];
-    for cut in answers {
-        let script = Script::start([vec![Head, say(cut), Close]]).await;
+    for cut in responses {
+        let script = ScriptedUpstream::start([vec![Head, reply(cut), Close]]).await;
         let upstream = script.upstream();
         let mut body = upstream
             .send(0, client(), None, get())
@@ -183,15 +179,15 @@ async fn a_cut_answer_breaks_the_transfer() {
 }
 
 #[tokio::test]
-async fn a_reset_makes_the_end_of_a_body_without_framing_doubtful() {
-    // The upstream refuses an upload and closes; nothing tells how long the refusal was meant to be.
-    let refusal = "HTTP/1.1 400 Bad Request\r\n\r\nno";
-    let script = Script::start([vec![Head, Read(65_536), say(refusal), Close]]).await;
+async fn after_a_failed_write_the_end_of_an_unframed_body_is_an_error() {
+    // The upstream rejects an upload and closes. Nothing declares how long the response should be.
+    let rejection = "HTTP/1.1 400 Bad Request\r\n\r\nno";
+    let script = ScriptedUpstream::start([vec![Head, Read(65_536), reply(rejection), Close]]).await;
     let upstream = script.upstream();
-    let answer = upstream
+    let response = upstream
         .send(0, client(), None, request(Method::PATCH, endless()))
         .await;
-    let answer = answer.unwrap();
-    assert_eq!(answer.status(), 400);
-    assert!(answer.into_body().collect().await.is_err());
+    let response = response.unwrap();
+    assert_eq!(response.status(), 400);
+    assert!(response.into_body().collect().await.is_err());
 }

@@ -1,11 +1,11 @@
-//! Large bodies: whole, in order, and in bounded memory.
+//! Large bodies: they arrive completely, in order, and in bounded memory.
 
 use super::*;
 
 const SIZE: usize = 64 * 1024 * 1024;
 const PIECE: usize = 64 * 1024;
 
-/// Different in every piece, so that a lost or doubled one shows.
+/// The content differs in every piece, so that a lost or repeated piece is detected.
 fn piece(number: usize) -> Vec<u8> {
     let mut piece = vec![u8::try_from(number % 251).unwrap(); PIECE];
     piece[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -26,7 +26,7 @@ fn check(at: usize, data: &[u8]) {
     }
 }
 
-/// An upstream that sends 64 MiB, chunked or not, from a thread of its own.
+/// An upstream on a separate thread that sends 64 MiB, chunked or with a length.
 fn sender(is_chunked: bool) -> SocketAddr {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -54,7 +54,7 @@ fn sender(is_chunked: bool) -> SocketAddr {
         if is_chunked {
             stream.write_all(b"0\r\n\r\n").unwrap();
         }
-        // Open until the client closes, which it does when the test ends.
+        // Keeps the connection open until the test ends.
         drop(stream.read(&mut [0]));
     });
     address
@@ -82,21 +82,21 @@ async fn a_large_download_needs_two_buffers() {
             at += data.len();
         }
         assert_eq!(at, SIZE);
-        assert!(body.is_settled(), "the connection went back");
-        // This thread's list has every buffer that was ever lent.
+        assert!(body.is_received(), "the connection was released");
+        // The pool of this thread holds every buffer that was taken from it.
         let (small, large) = crate::buffer_pool::kept();
         assert!(small <= 2 && large <= 2, "{small} {large}");
     }
 }
 
-/// A client that sends 64 MiB as fast as it is asked to.
-struct Counted {
+/// A request body of 64 MiB that counts the bytes it has returned.
+struct CountedBody {
     next: usize,
-    asked: Arc<Mutex<usize>>,
+    polled: Arc<Mutex<usize>>,
     length: Option<u64>,
 }
 
-impl http_body::Body for Counted {
+impl http_body::Body for CountedBody {
     type Data = Bytes;
     type Error = body::Error;
 
@@ -109,7 +109,7 @@ impl http_body::Body for Counted {
         }
         let data = Bytes::from(piece(self.next));
         self.next += 1;
-        *self.asked.lock().unwrap() += PIECE;
+        *self.polled.lock().unwrap() += PIECE;
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
@@ -119,17 +119,17 @@ impl http_body::Body for Counted {
 }
 
 #[tokio::test]
-async fn a_large_upload_is_read_no_faster_than_it_is_taken() {
+async fn a_large_upload_is_read_no_faster_than_the_upstream_reads() {
     for length in [Some(SIZE as u64), None] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::Tcp {
             host: "127.0.0.1".to_owned(),
             port: listener.local_addr().unwrap().port(),
         };
-        let asked = Arc::new(Mutex::new(0));
-        let body = Body::stream(Counted {
+        let polled = Arc::new(Mutex::new(0));
+        let body = Body::stream(CountedBody {
             next: 0,
-            asked: Arc::clone(&asked),
+            polled: Arc::clone(&polled),
             length,
         });
         let taking = async {
@@ -143,8 +143,8 @@ async fn a_large_upload_is_read_no_faster_than_it_is_taken() {
                 };
                 check(taken, &data);
                 taken += data.len();
-                // What the two sockets can hold, and two batches.
-                let ahead = *asked.lock().unwrap() - taken;
+                // The buffers of both sockets, and two batches.
+                let ahead = *polled.lock().unwrap() - taken;
                 assert!(ahead <= 16 * 1024 * 1024, "{ahead} bytes ahead");
             }
             if length.is_none() {
@@ -155,8 +155,8 @@ async fn a_large_upload_is_read_no_faster_than_it_is_taken() {
         };
         let upstream = Upstream::new(settings(endpoint), 1, &[]);
         let put = request(Method::PUT, body);
-        let (answer, _stream) = tokio::join!(upstream.send(0, client(), None, put), taking);
-        assert_eq!(text(answer.unwrap()).await, "ok");
+        let (response, _stream) = tokio::join!(upstream.send(0, client(), None, put), taking);
+        assert_eq!(text(response.unwrap()).await, "ok");
     }
 }
 
@@ -178,14 +178,14 @@ async fn read_chunk(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_comes_as_it_is_sent() {
+async fn each_part_of_a_slow_body_is_returned_when_it_arrives() {
     let go = Arc::new(tokio::sync::Notify::new());
-    let head = say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = reply("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     let mut steps = vec![Head, head];
     for word in ["4\r\none \r\n", "4\r\ntwo \r\n", "5\r\nthree\r\n0\r\n\r\n"] {
-        steps.extend([Wait(Arc::clone(&go)), say(word)]);
+        steps.extend([Wait(Arc::clone(&go)), reply(word)]);
     }
-    let script = Script::start([steps]).await;
+    let script = ScriptedUpstream::start([steps]).await;
     let upstream = script.upstream();
     let mut body = upstream
         .send(0, client(), None, get())
@@ -201,13 +201,13 @@ async fn a_body_that_trickles_comes_as_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_small_body_is_over_when_its_head_is_there() {
-    let script = Script::start([vec![Head, say(OK), Head, say(OK)]]).await;
+async fn a_small_body_arrives_with_its_head() {
+    let script = ScriptedUpstream::start([vec![Head, reply(OK), Head, reply(OK)]]).await;
     let upstream = script.upstream();
     let first = upstream.send(0, client(), None, get()).await.unwrap();
-    assert!(first.body().is_settled(), "nothing more to read");
+    assert!(first.body().is_received(), "nothing more to read");
     assert!(!http_body::Body::is_end_stream(first.body()));
-    // Its connection serves the next request while its bytes are still to be handed on.
+    // The connection serves the next request although the body was not returned yet.
     let second = upstream.send(0, client(), None, get()).await.unwrap();
     assert_eq!(script.accepted(), 1);
     assert_eq!(

@@ -1,9 +1,9 @@
-//! Answers that are refused: malformed heads and chunks, and what is larger than its bound.
+//! Responses that are rejected: malformed heads and chunks, and parts that are too large.
 
 use super::*;
 
 #[test]
-fn malformed_heads_are_refused() {
+fn malformed_heads_are_rejected() {
     let cases = [
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
@@ -48,7 +48,7 @@ fn malformed_heads_are_refused() {
 }
 
 #[test]
-fn malformed_chunks_are_refused() {
+fn malformed_chunks_are_rejected() {
     let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(1025));
     let spaces = format!("1{};x\r\na\r\n0\r\n\r\n", " ".repeat(1026));
     let trailers = format!("0\r\nX: {}\r\n\r\n", "x".repeat(8 * 1024));
@@ -84,27 +84,27 @@ fn malformed_chunks_are_refused() {
     ];
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for case in cases {
-        // With the head it is a 502 still, behind it a broken transfer.
+        // An error that arrives with the head can still become a 502. After the head it breaks the transfer.
         let together = get([format!("{head}{case}")], After::End).err();
         assert!(
             matches!(together, Some(Error::Malformed(_))),
             "{case:?}: {together:?}"
         );
-        let behind = get([head, case], After::End).unwrap();
+        let separate = get([head, case], After::End).unwrap();
         assert!(
-            matches!(behind.error, Some(Error::Malformed(_))),
+            matches!(separate.error, Some(Error::Malformed(_))),
             "{case:?}"
         );
-        assert!(!behind.is_pooled);
+        assert!(!separate.is_pooled);
     }
 }
 
 #[test]
-fn the_largest_size_line_is_read_and_no_more() {
+fn the_largest_chunk_size_has_16_digits() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let seen = get([head, "ffffffffffffffff\r\nabc"], After::End).unwrap();
-    assert_eq!(seen.body, b"abc");
-    assert!(matches!(seen.error, Some(Error::Closed(_))));
+    let received = get([head, "ffffffffffffffff\r\nabc"], After::End).unwrap();
+    assert_eq!(received.body, b"abc");
+    assert!(matches!(received.error, Some(Error::Closed(_))));
     let padded = get([head, "0000000000000001\r\na\r\n0\r\n\r\n"], After::End).unwrap();
     assert_eq!(padded.body, b"a");
     assert!(padded.error.is_none());

@@ -1,12 +1,12 @@
-//! No bytes whatever panic, no cut looks whole, no split makes a difference.
+//! Properties for arbitrary bytes: no panic, no cut response that looks complete, no influence of the reads.
 
 use proptest::prelude::*;
 
-use super::super::chunked::Chunked;
+use super::super::read_body::ResponseFraming;
 use super::*;
 use crate::upstream::fuzzing::{Asked, check};
 
-/// Cuts `bytes` at `at`, taken modulo what is left.
+/// Splits `bytes` into pieces whose lengths are `at`, modulo the remaining length.
 fn split(bytes: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     let mut rest = bytes;
@@ -32,17 +32,17 @@ fn chunk(body: &[u8], sizes: &[usize]) -> Vec<u8> {
 }
 
 fn decode(pieces: &[Vec<u8>]) -> Result<(Vec<u8>, bool), String> {
-    let mut chunked = Chunked::new();
+    let mut chunked = ResponseFraming::chunked();
     let mut body = Vec::new();
     for piece in pieces {
         let mut bytes = piece.clone();
         let decoded = chunked.decode(&mut bytes).map_err(|it| it.to_string())?;
         body.extend_from_slice(&bytes[..decoded.payload]);
     }
-    Ok((body, chunked.is_done()))
+    Ok((body, chunked.is_complete()))
 }
 
-/// Bytes that look like an answer often enough to get beyond the head.
+/// Bytes that resemble a response often enough to get beyond the head.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
@@ -61,8 +61,8 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Answers of which each part is right, and the whole often is not.
-fn medley() -> impl Strategy<Value = Vec<u8>> {
+/// Responses whose parts are valid, but whose combination often is not.
+fn combinations() -> impl Strategy<Value = Vec<u8>> {
     let start = prop::sample::select(vec![
         "HTTP/1.1 200 OK\r\n",
         "HTTP/1.0 200 OK\r\n",
@@ -86,51 +86,51 @@ fn medley() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), at in prop::collection::vec(any::<usize>(), 0..4)) {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), at in prop::collection::vec(any::<usize>(), 0..4)) {
         let ended = get(split(&bytes, &at), After::End);
         prop_assert!(ended.is_err() || bytes.starts_with(b"HTTP/1."));
     }
 
     #[test]
-    fn no_noise_panics_and_its_body_is_no_longer_than_itself(bytes in noise(), at in prop::collection::vec(any::<usize>(), 0..4)) {
-        if let Ok(seen) = get(split(&bytes, &at), After::End) {
-            prop_assert!(seen.body.len() < bytes.len());
-            prop_assert!(seen.error.is_none() || !seen.is_pooled);
+    fn random_responses_do_not_panic_and_their_bodies_are_shorter(bytes in noise(), at in prop::collection::vec(any::<usize>(), 0..4)) {
+        if let Ok(received) = get(split(&bytes, &at), After::End) {
+            prop_assert!(received.body.len() < bytes.len());
+            prop_assert!(received.error.is_none() || !received.is_pooled);
         }
     }
 
     #[test]
-    fn what_the_fuzzer_looks_for_is_not_there(bytes in prop_oneof![noise(), medley(), medley()], cuts in prop::collection::vec(any::<u8>(), 3), how in any::<[bool; 3]>()) {
+    fn the_properties_of_the_fuzz_target_hold(bytes in prop_oneof![noise(), combinations(), combinations()], cuts in prop::collection::vec(any::<u8>(), 3), how in any::<[bool; 3]>()) {
         let [is_head, has_body, ends_in_reset] = how;
         check(Asked { is_head, has_body, ends_in_reset }, &bytes, &cuts);
     }
 
     #[test]
-    fn a_cut_never_looks_whole(
+    fn a_cut_response_never_looks_complete(
         body in prop::collection::vec(any::<u8>(), 1..400),
         sizes in prop::collection::vec(any::<usize>(), 0..5),
         at in prop::collection::vec(any::<usize>(), 0..4),
         is_chunked in any::<bool>(),
         cut in any::<usize>(),
     ) {
-        let mut answer = if is_chunked {
+        let mut response = if is_chunked {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec()
         } else {
             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes()
         };
-        answer.extend(if is_chunked { chunk(&body, &sizes) } else { body.clone() });
-        let whole = get(split(&answer, &at), After::Silence).unwrap();
+        response.extend(if is_chunked { chunk(&body, &sizes) } else { body.clone() });
+        let whole = get(split(&response, &at), After::Silence).unwrap();
         prop_assert!(whole.error.is_none() && whole.is_pooled);
         prop_assert_eq!(&whole.body, &body);
-        answer.truncate(cut % answer.len());
-        if let Ok(seen) = get(split(&answer, &at), After::End) {
-            prop_assert!(seen.error.is_some() && !seen.is_pooled);
-            prop_assert!(body.starts_with(&seen.body));
+        response.truncate(cut % response.len());
+        if let Ok(received) = get(split(&response, &at), After::End) {
+            prop_assert!(received.error.is_some() && !received.is_pooled);
+            prop_assert!(body.starts_with(&received.body));
         }
     }
 
     #[test]
-    fn chunks_in_any_split_are_the_same_as_in_one(
+    fn chunks_are_decoded_independently_of_the_reads(
         body in prop::collection::vec(any::<u8>(), 0..300),
         sizes in prop::collection::vec(any::<usize>(), 0..6),
         at in prop::collection::vec(any::<usize>(), 0..12),
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_encoder_writes_the_decoder_reads(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..100)) {
+    fn the_decoder_reads_what_the_writer_writes(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..100)) {
         let wire = Wire::new(["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], After::Silence);
         let written = Arc::clone(&wire.written);
         let slices: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();

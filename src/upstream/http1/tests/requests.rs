@@ -1,25 +1,25 @@
-//! What goes over the wire for a request.
+//! The bytes that are written for a request.
 
 use super::*;
 
-const ANSWER: &str = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
+const RESPONSE: &str = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
 
-/// Sends `body` and returns what was written, or why it broke off.
+/// Sends `body`. Returns the written bytes, and whether the connection is reusable or why the exchange failed.
 fn sent(method: Method, body: Body) -> (String, Result<bool, Error>) {
-    let wire = Wire::new([ANSWER], After::Silence);
+    let wire = Wire::new([RESPONSE], After::Silence);
     let written = Arc::clone(&wire.written);
     let ended = run(async {
-        let (_, mut incoming) = exchange(wire, method, body)
+        let (_, mut reader) = exchange(wire, method, body)
             .await
             .map_err(|failure| failure.error)?;
-        Ok(incoming.reclaim().is_some())
+        Ok(reader.take_connection().is_some())
     });
     let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
     (written, ended)
 }
 
-/// What stands behind the head.
-fn tail(written: &str) -> (&str, &str) {
+/// Splits the written bytes after the head.
+fn split_head(written: &str) -> (&str, &str) {
     written.split_at(written.find("\r\n\r\n").unwrap() + 4)
 }
 
@@ -58,7 +58,7 @@ fn the_framing_follows_from_the_body() {
     ];
     for (method, body, framing, expected) in cases {
         let (written, kept) = sent(method.clone(), body);
-        let (head, rest) = tail(&written);
+        let (head, rest) = split_head(&written);
         assert_eq!(head, format!("{method} /v2/ HTTP/1.1\r\n{framing}\r\n"));
         assert_eq!(rest, expected);
         assert!(kept.unwrap(), "the connection can be used again");
@@ -66,7 +66,7 @@ fn the_framing_follows_from_the_body() {
 }
 
 #[test]
-fn the_callers_fields_are_kept_but_for_the_framing() {
+fn the_fields_of_the_caller_are_kept_except_the_framing() {
     let request = Request::patch("/v2/a/blobs/uploads/x?_state=a%2Bb")
         .header("x-first", "1")
         .header("content-length", "99")
@@ -77,29 +77,29 @@ fn the_callers_fields_are_kept_but_for_the_framing() {
         .header("accept", "b")
         .body(Body::full("abc"));
     let (parts, body) = request.unwrap().into_parts();
-    let wire = Wire::new([ANSWER], After::Silence);
+    let wire = Wire::new([RESPONSE], After::Silence);
     let written = Arc::clone(&wire.written);
-    let connection = Connection::new(wire, SILENCE, 1024);
-    assert!(run(connection.exchange(&parts, body, &wait())).is_ok());
+    let connection = Connection::new(wire, READ_TIMEOUT, 1024);
+    assert!(run(http1_exchange(connection, &parts, body, &wait())).is_ok());
     let expected = "PATCH /v2/a/blobs/uploads/x?_state=a%2Bb HTTP/1.1\r\nhost: Reg.Example:8443\r\n\
         x-first: 1\r\naccept: a\r\naccept: b\r\ncontent-length: 3\r\n\r\nabc";
     assert_eq!(*written.lock().unwrap(), expected.as_bytes());
 }
 
 #[test]
-fn the_head_and_all_frames_that_are_ready_are_one_write() {
+fn the_head_and_all_ready_frames_are_one_write() {
     for (length, slices) in [(Some(6), 4), (None, 5)] {
-        let wire = Wire::new([ANSWER], After::Silence);
+        let wire = Wire::new([RESPONSE], After::Silence);
         let writes = Arc::clone(&wire.writes);
         let body = Frames::body(&[b"ab", b"cd", b"ef"], length);
         assert!(run(exchange(wire, Method::PATCH, body)).is_ok());
-        // The head with the chunk's size, three frames, and behind a chunk its end with the last one.
+        // The head (with the chunk-size line), three frames, and the end of the chunk with the last chunk.
         assert_eq!(*writes.lock().unwrap(), [slices]);
     }
 }
 
 #[test]
-fn a_body_of_another_length_is_an_error() {
+fn a_body_of_another_length_than_declared_is_an_error() {
     for frames in [&[&b"ab"[..]][..], &[&b"ab"[..], &b"cdef"[..]][..]] {
         let (_, ended) = sent(Method::PUT, Frames::body(frames, Some(5)));
         assert!(matches!(ended, Err(Error::Malformed(_))), "{frames:?}");
@@ -122,17 +122,21 @@ fn a_broken_body_never_ends_cleanly() {
 #[test]
 fn a_second_request_reuses_the_connection_and_its_buffer() {
     run(async {
-        let wire = Wire::new([ANSWER, ANSWER], After::Silence);
+        let wire = Wire::new([RESPONSE, RESPONSE], After::Silence);
         let written = Arc::clone(&wire.written);
-        let (_, mut incoming) = exchange(wire, Method::POST, Body::full("one"))
+        let (_, mut reader) = exchange(wire, Method::POST, Body::full("one"))
             .await
             .ok()
             .unwrap();
-        let connection = incoming.reclaim().unwrap();
-        assert!(connection.lead.capacity() > 0 && connection.lead.is_empty());
+        let connection = reader.take_connection().unwrap();
+        assert!(connection.head_buffer().capacity() > 0 && connection.head_buffer().is_empty());
         let (parts, ()) = Request::put("/two").body(()).unwrap().into_parts();
         let body = Frames::body(&[b"2"], None);
-        assert!(connection.exchange(&parts, body, &wait()).await.is_ok());
+        assert!(
+            http1_exchange(connection, &parts, body, &wait())
+                .await
+                .is_ok()
+        );
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert!(written.contains("\r\n\r\nonePUT /two HTTP/1.1\r\n"));
         assert!(written.ends_with("\r\n\r\n1\r\n2\r\n0\r\n\r\n"));
@@ -140,23 +144,22 @@ fn a_second_request_reuses_the_connection_and_its_buffer() {
 }
 
 #[test]
-fn an_upstream_that_takes_nothing_is_silent() {
+fn an_upstream_that_does_not_read_is_silent() {
     let (near, _far) = tokio::io::duplex(1000);
     let error = run(async {
         let request = Request::put("/").body(Body::full(vec![b'a'; 2000]));
         let (parts, body) = request.unwrap().into_parts();
-        let connection = Connection::new(near, SILENCE, 1024);
-        connection
-            .exchange(&parts, body, &wait())
+        let connection = Connection::new(near, READ_TIMEOUT, 1024);
+        http1_exchange(connection, &parts, body, &wait())
             .await
             .err()
             .unwrap()
             .error
     });
-    assert!(matches!(error, Error::Silent(after) if after == SILENCE));
+    assert!(matches!(error, Error::Silent(after) if after == READ_TIMEOUT));
 }
 
-/// A body that has nothing for `wait`, then ends.
+/// A body that is pending until the timer fires, and then ends.
 struct Slow(Pin<Box<tokio::time::Sleep>>);
 
 impl http_body::Body for Slow {
@@ -175,19 +178,18 @@ impl http_body::Body for Slow {
 fn a_slow_client_does_not_make_the_upstream_silent() {
     run(async {
         let (near, mut far) = tokio::io::duplex(4096);
-        let body = Body::stream(Slow(Box::pin(tokio::time::sleep(5 * SILENCE))));
+        let body = Body::stream(Slow(Box::pin(tokio::time::sleep(5 * READ_TIMEOUT))));
         let (parts, body) = Request::put("/").body(body).unwrap().into_parts();
-        let connection = Connection::new(near, SILENCE, 1024);
+        let connection = Connection::new(near, READ_TIMEOUT, 1024);
         let start = tokio::time::Instant::now();
-        let error = connection
-            .exchange(&parts, body, &wait())
+        let error = http1_exchange(connection, &parts, body, &wait())
             .await
             .err()
             .unwrap()
             .error;
-        // The clock runs once the request is out.
+        // The read timeout begins when the request is sent.
         assert!(matches!(error, Error::Silent(_)));
-        assert!(start.elapsed() >= 6 * SILENCE);
+        assert!(start.elapsed() >= 6 * READ_TIMEOUT);
         let mut written = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut far, &mut written)
             .await

@@ -1,7 +1,8 @@
-//! Whose certificates an https upstream may show, and the handshake that checks them.
+//! TLS to an upstream: the trusted CAs, the handshake, and its errors.
 //!
-//! Made by `snapshot` from a file or from the system's store, used by `connect`. There is no way to verify less: without a
-//! certificate for the very host, issued by a CA that is trusted here and valid now, there is no connection.
+//! `snapshot` and `acme` create [`ServerRoots`] from a file or from the CA store of the system; `connect` performs the
+//! handshake with them. Verification cannot be relaxed: there is no connection without a certificate that is valid now, is
+//! issued for the host by a trusted CA, and is proven by its key.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,33 +18,35 @@ use tokio_rustls::client::TlsStream;
 use crate::tls::alert_name;
 use crate::{bounded_file, crypto};
 
-/// CAs, and the TLS sessions with the servers that they vouch for, so that a handshake is short when it can be.
+/// The CAs that may issue the certificate of a server.
+///
+/// The value also holds the session cache of the connections that use it, so that later handshakes can resume a session.
 #[derive(Clone)]
 pub struct ServerRoots {
     roots: Arc<[CertificateDer<'static>]>,
     config: Arc<ClientConfig>,
 }
 
-/// Why nobody can be trusted.
+/// Why a set of trusted CAs could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file is not there, or not for us.
+    /// The file cannot be read.
     #[error("cannot read {path}: {cause}")]
     Unreadable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the read.
         cause: io::Error,
     },
-    /// The file is no list of CA certificates.
+    /// The file has no CA certificate, or one that cannot be used.
     #[error("{path} holds no CA certificate that can be used: {what}")]
     Unusable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its content.
         what: String,
     },
-    /// The system's store is empty.
+    /// The CA store of the system is empty.
     #[error("the system has no CA certificates{0}")]
     NoSystemRoots(String),
     /// The TLS library cannot be set up.
@@ -51,7 +54,7 @@ pub enum TrustError {
     Setup(#[from] rustls::Error),
 }
 
-/// What went wrong in a handshake, said to the operator.
+/// A failed TLS handshake with an upstream, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{host}: {what}")]
 pub struct HandshakeError {
@@ -60,10 +63,10 @@ pub struct HandshakeError {
     fault: HandshakeFault,
 }
 
-/// The kinds of failed handshakes that have a remedy of their own.
+/// The kinds of failed handshakes that have different remedies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeFault {
-    /// The first bytes of the server were no TLS record.
+    /// The first bytes from the server were not a TLS record.
     NotTls,
     /// The server closed the connection during the handshake.
     Closed,
@@ -88,17 +91,14 @@ impl HandshakeError {
     }
 }
 
-/// The largest accepted bundle of CA certificates, in bytes. A larger file is an error: of a bundle that is cut, some CAs
-/// would silently not be trusted.
-const MAX_FILE: u64 = 16 << 20;
-
 impl ServerRoots {
-    /// The CAs of a PEM file, and no others.
+    /// Loads the CAs of a PEM file. No other CA is trusted.
     pub fn of_file(path: &Path) -> Result<Self, TrustError> {
-        let text = bounded_file::read(path, MAX_FILE).map_err(|cause| TrustError::Unreadable {
-            path: path.into(),
-            cause: cause.into(),
-        })?;
+        let text =
+            bounded_file::read(path, MAX_FILE_SIZE).map_err(|cause| TrustError::Unreadable {
+                path: path.into(),
+                cause: cause.into(),
+            })?;
         let unusable = |what: String| TrustError::Unusable {
             path: path.into(),
             what,
@@ -118,7 +118,8 @@ impl ServerRoots {
         Self::new(roots, store)
     }
 
-    /// The CAs that the system trusts. Odd ones among them are left out, as everywhere.
+    /// Loads the CAs that the system trusts. Certificates of the store that cannot be parsed are skipped, as other programs
+    /// do.
     pub fn of_system() -> Result<Self, TrustError> {
         let loaded = rustls_native_certs::load_native_certs();
         let mut store = RootCertStore::empty();
@@ -131,7 +132,7 @@ impl ServerRoots {
         Self::new(loaded.certs, store)
     }
 
-    /// What a client of another kind is to verify with.
+    /// The rustls configuration that trusts these CAs, for another HTTP client (the one of ACME).
     pub fn client_config(&self) -> &ClientConfig {
         &self.config
     }
@@ -142,38 +143,16 @@ impl ServerRoots {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(store)
             .with_no_client_auth();
-        // The codec speaks nothing else.
+        // The codec to upstreams implements only HTTP/1.1.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             roots: roots.into(),
             config: Arc::new(config),
         })
     }
-
-    /// Makes TLS of a connection to `host`; without anyone to trust there is none.
-    pub(super) async fn connect_tls(
-        trust: Option<&Self>,
-        host: &str,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
-        let failed = |what: String| HandshakeError {
-            host: host.to_owned(),
-            what,
-            fault: HandshakeFault::Other,
-        };
-        let trust = trust.ok_or_else(|| failed("no CA is trusted here".to_owned()))?;
-        let name = ServerName::try_from(host.to_owned());
-        let name = name.map_err(|_| failed("no certificate can be for such a name".to_owned()))?;
-        let connector = TlsConnector::from(Arc::clone(&trust.config));
-        let secured = connector.connect(name, stream).await;
-        secured.map_err(|error| HandshakeError {
-            fault: fault(&error),
-            ..failed(explain(&error))
-        })
-    }
 }
 
-/// Those who trust the same are the same: connections and sessions of one serve the other.
+/// Two sets of the same CAs are equal, so that connections and TLS sessions of one can serve the other.
 impl PartialEq for ServerRoots {
     fn eq(&self, other: &Self) -> bool {
         self.roots == other.roots
@@ -184,21 +163,38 @@ impl Eq for ServerRoots {}
 
 impl fmt::Debug for ServerRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Trust({} CAs)", self.roots.len())
+        write!(f, "ServerRoots({} CAs)", self.roots.len())
     }
 }
 
-/// The error of rustls within an error of a handshake; `None` when the socket failed.
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref().and_then(|cause| cause.downcast_ref())
+/// Performs a TLS handshake with `host` over `stream`. Fails if there are no `roots`.
+pub(crate) async fn connect_tls(
+    roots: Option<&ServerRoots>,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    let failed = |what: String| HandshakeError {
+        host: host.to_owned(),
+        what,
+        fault: HandshakeFault::Other,
+    };
+    let roots = roots.ok_or_else(|| failed("no CA is trusted here".to_owned()))?;
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|_| failed("no certificate can be for such a name".to_owned()))?;
+    let connector = TlsConnector::from(Arc::clone(&roots.config));
+    let connected = connector.connect(name, stream).await;
+    connected.map_err(|error| HandshakeError {
+        fault: classify(&error),
+        ..failed(explain(&error))
+    })
 }
 
-fn fault(error: &io::Error) -> HandshakeFault {
+fn classify(error: &io::Error) -> HandshakeFault {
     use CertificateError as E;
     match tls_error(error) {
         Some(rustls::Error::InvalidMessage(_)) => HandshakeFault::NotTls,
         Some(rustls::Error::AlertReceived(_)) => HandshakeFault::Alert,
-        Some(rustls::Error::InvalidCertificate(wrong)) => match wrong {
+        Some(rustls::Error::InvalidCertificate(error)) => match error {
             E::UnknownIssuer | E::BadSignature => HandshakeFault::UnknownIssuer,
             E::NotValidForName | E::NotValidForNameContext { .. } => HandshakeFault::WrongName,
             E::Expired | E::ExpiredContext { .. } => HandshakeFault::Expired,
@@ -210,6 +206,48 @@ fn fault(error: &io::Error) -> HandshakeFault {
     }
 }
 
+fn explain(error: &io::Error) -> String {
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(error)) => explain_certificate(error),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            format!("the server does not speak TLS on this port ({error})")
+        }
+        Some(rustls::Error::AlertReceived(alert)) => {
+            format!(
+                "the server refused the TLS handshake ({})",
+                alert_name(*alert)
+            )
+        }
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the server closed the connection during the TLS handshake".to_owned()
+        }
+        _ => format!("the TLS handshake failed: {error}"),
+    }
+}
+
+fn explain_certificate(error: &CertificateError) -> String {
+    use CertificateError as E;
+    match error {
+        // rustls reports `BadSignature` for a CA that was created again under its old name.
+        E::UnknownIssuer | E::BadSignature => {
+            "its certificate was not issued by a CA that is trusted here; name the CA's file in upstream.ca".to_owned()
+        }
+        E::Expired | E::ExpiredContext { .. } => format!("its certificate has expired ({error})"),
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            format!("its certificate is not valid yet; check the clocks of both machines ({error})")
+        }
+        E::NotValidForName | E::NotValidForNameContext { .. } => {
+            format!("its certificate is for another name ({error})")
+        }
+        _ => format!("its certificate cannot be accepted ({error})"),
+    }
+}
+
+/// The error of rustls inside an error of the handshake. `None` if the socket failed.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|cause| cause.downcast_ref())
+}
+
 fn is_closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -217,37 +255,9 @@ fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-fn explain(error: &io::Error) -> String {
-    match tls_error(error) {
-        Some(rustls::Error::InvalidCertificate(wrong)) => explain_certificate(wrong),
-        Some(rustls::Error::InvalidMessage(_)) => format!("what answers there is no TLS ({error})"),
-        Some(rustls::Error::AlertReceived(alert)) => {
-            format!("it refused the TLS handshake ({})", alert_name(*alert))
-        }
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "it closed the connection during the TLS handshake".to_owned()
-        }
-        _ => format!("the TLS handshake failed: {error}"),
-    }
-}
-
-fn explain_certificate(wrong: &CertificateError) -> String {
-    use CertificateError as E;
-    match wrong {
-        // The second is what a CA looks like that was made anew under its old name.
-        E::UnknownIssuer | E::BadSignature => {
-            "its certificate was not issued by a CA that is trusted here; name the CA's file in upstream.ca".to_owned()
-        }
-        E::Expired | E::ExpiredContext { .. } => format!("its certificate has expired ({wrong})"),
-        E::NotValidYet | E::NotValidYetContext { .. } => {
-            format!("its certificate is not valid yet; look at the clocks ({wrong})")
-        }
-        E::NotValidForName | E::NotValidForNameContext { .. } => {
-            format!("its certificate is for another name ({wrong})")
-        }
-        _ => format!("its certificate cannot be accepted ({wrong})"),
-    }
-}
+/// The largest accepted file of CA certificates, in bytes. A larger file is an error: if it were cut, some of its CAs would
+/// silently not be trusted.
+const MAX_FILE_SIZE: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -255,44 +265,61 @@ mod tests {
 
     use super::*;
 
-    fn error_of(path: &Path) -> String {
+    fn load_error(path: &Path) -> String {
         ServerRoots::of_file(path).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_bundle_is_read_whole_or_not_at_all() {
+    fn a_file_is_read_completely_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         let key = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
         let pem = key.cert.pem();
         // Explanatory text outside of sections is legal (RFC 7468 section 5.2).
-        let filled = |size: usize| {
+        let padded = |size: usize| {
             let mut text = vec![b'\n'; size];
             text.splice(size - pem.len().., pem.bytes());
             text
         };
-        let most = usize::try_from(MAX_FILE).unwrap();
-        fs::write(&path, filled(most)).unwrap();
+        let max = usize::try_from(MAX_FILE_SIZE).unwrap();
+        fs::write(&path, padded(max)).unwrap();
         assert_eq!(
             format!("{:?}", ServerRoots::of_file(&path).unwrap()),
-            "Trust(1 CAs)"
+            "ServerRoots(1 CAs)"
         );
-        // A cut would lie behind the certificate, and go unnoticed.
+        // A cut after the certificate would go unnoticed.
         let mut text = pem.clone().into_bytes();
-        text.resize(most + 1, b'\n');
+        text.resize(max + 1, b'\n');
         fs::write(&path, text).unwrap();
-        let error = error_of(&path);
+        let error = load_error(&path);
         assert!(error.contains("ca.pem: larger than 16 MiB"), "{error}");
     }
 
     #[test]
-    fn what_is_no_file_is_not_waited_for() {
+    fn a_file_without_a_ca_certificate_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        assert!(load_error(&path).contains("cannot read"));
+        let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for text in ["", "no PEM", damaged] {
+            fs::write(&path, text).unwrap();
+            let error = load_error(&path);
+            assert!(
+                error.contains("holds no CA certificate"),
+                "{text:?}: {error}"
+            );
+        }
+    }
+
+    /// A read of a FIFO would block forever.
+    #[test]
+    fn only_a_regular_file_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         for path in [pipe.as_path(), dir.path()] {
-            let error = error_of(path);
+            let error = load_error(path);
             assert!(error.ends_with("not a regular file"), "{error}");
         }
     }

@@ -1,12 +1,12 @@
-//! Requests under way at once: their slots, and the queue for one.
+//! The limit on active requests and its queue, with real connections.
 
 use super::*;
 
 #[tokio::test]
-async fn more_requests_than_connections_wait_or_are_refused() {
+async fn more_requests_than_connections_are_queued_or_rejected() {
     let go = Arc::new(tokio::sync::Notify::new());
-    let first = vec![Head, Wait(Arc::clone(&go)), say(OK), Head, say(OK)];
-    let mut script = Script::start([first]).await;
+    let first = vec![Head, Wait(Arc::clone(&go)), reply(OK), Head, reply(OK)];
+    let mut script = ScriptedUpstream::start([first]).await;
     let mut settings = script.settings();
     (settings.each.connections, settings.each.queue) = (1, 1);
     let upstream = Arc::new(Upstream::new(settings, 1, &[]));
@@ -20,7 +20,7 @@ async fn more_requests_than_connections_wait_or_are_refused() {
     script.next().await;
     let queued = send();
     tokio::task::yield_now().await;
-    // The slot is taken and the queue is full.
+    // The only permit is in use and the queue is full.
     assert!(matches!(
         upstream.send(0, client(), None, get()).await.err(),
         Some(Error::Busy)
@@ -32,8 +32,8 @@ async fn more_requests_than_connections_wait_or_are_refused() {
 }
 
 #[tokio::test]
-async fn a_wait_in_the_queue_ends_and_a_dropped_one_leaves_its_place() {
-    let mut script = Script::start([vec![Head]]).await;
+async fn a_queued_request_times_out_and_a_dropped_one_leaves_the_queue() {
+    let mut script = ScriptedUpstream::start([vec![Head]]).await;
     let mut settings = script.settings();
     (settings.each.connections, settings.each.queue) = (1, 1);
     settings.each.queue_wait = Duration::from_millis(10);
@@ -53,13 +53,13 @@ async fn a_wait_in_the_queue_ends_and_a_dropped_one_leaves_its_place() {
 }
 
 #[tokio::test]
-async fn a_slot_comes_back_however_a_request_ends() {
+async fn a_permit_is_released_however_a_request_ends() {
     let partial = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok";
-    let mut script = Script::start([
+    let mut script = ScriptedUpstream::start([
         vec![Head, Close],
-        vec![Head, say("garbage"), Close],
-        vec![Head, say(partial), Drain],
-        vec![Head, say(OK)],
+        vec![Head, reply("garbage"), Close],
+        vec![Head, reply(partial), Drain],
+        vec![Head, reply(OK)],
     ])
     .await;
     let mut settings = script.settings();
@@ -74,10 +74,7 @@ async fn a_slot_comes_back_however_a_request_ends() {
         Some(Error::Malformed(_))
     ));
     drop(upstream.send(0, client(), None, get()).await.unwrap());
-    assert_eq!(
-        text(upstream.send(0, client(), None, get()).await.unwrap()).await,
-        "ok"
-    );
+    assert_get_ok(&upstream).await;
     assert_eq!(script.accepted(), 4);
     assert_eq!(script.next().await.lines().count(), 3);
 }
@@ -86,7 +83,7 @@ const FIRST: &str = "192.0.2.1";
 const SECOND: &str = "192.0.2.2";
 const THIRD: &str = "192.0.2.3";
 
-/// Lets time pass for the requests, not for the sockets.
+/// Advances the clock of tokio, but not the sockets.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -94,11 +91,11 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
-async fn a_response_that_its_client_does_not_read_gives_way_and_goes_on() {
+async fn an_unread_response_gives_up_its_permit_and_continues() {
     let go = Arc::new(tokio::sync::Notify::new());
     let part = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok";
-    let slow = vec![Head, say(part), Wait(Arc::clone(&go)), say("ok")];
-    let script = Script::start([slow, vec![Head, say(OK), Head, say(OK)]]).await;
+    let slow = vec![Head, reply(part), Wait(Arc::clone(&go)), reply("ok")];
+    let script = ScriptedUpstream::start([slow, vec![Head, reply(OK), Head, reply(OK)]]).await;
     let mut settings = script.settings();
     settings.each.connections = 1;
     let upstream = Upstream::new(settings, 1, &[]);
@@ -107,18 +104,18 @@ async fn a_response_that_its_client_does_not_read_gives_way_and_goes_on() {
     pass(Duration::from_secs(2)).await;
     assert_eq!(text(send(SECOND).await.unwrap()).await, "ok");
     go.notify_one();
-    assert_eq!(text(unread).await, "okok", "nothing of it is lost");
-    // One idle connection is kept, though two were open.
+    assert_eq!(text(unread).await, "okok", "the response is complete");
+    // One idle connection is kept, although two were open.
     assert_eq!(text(send(FIRST).await.unwrap()).await, "ok");
     assert_eq!(script.accepted(), 2);
     assert_eq!(upstream.states().next().unwrap().busy, 0);
 }
 
 #[tokio::test]
-async fn the_longest_unread_response_is_closed_when_too_many_are() {
+async fn the_longest_unread_response_is_closed_if_too_many_are_unread() {
     let part = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok";
-    let unread = || vec![Head, say(part), Drain];
-    let mut script = Script::start([unread(), unread(), vec![Head, say(OK)]]).await;
+    let unread = || vec![Head, reply(part), Drain];
+    let mut script = ScriptedUpstream::start([unread(), unread(), vec![Head, reply(OK)]]).await;
     let mut settings = script.settings();
     settings.each.connections = 1;
     let upstream = Upstream::new(settings, 1, &[]);
@@ -136,7 +133,7 @@ async fn the_longest_unread_response_is_closed_when_too_many_are() {
     assert_eq!(requests.count(), 3);
     assert!(
         seen.contains(&String::new()),
-        "the connection is closed at once"
+        "the connection is closed immediately"
     );
     let mut body = first.into_body();
     let error = body.frame().await.unwrap().unwrap_err();
@@ -147,19 +144,19 @@ async fn the_longest_unread_response_is_closed_when_too_many_are() {
 }
 
 #[tokio::test]
-async fn an_upload_that_its_client_does_not_send_gives_way_too() {
-    let mut script = Script::start([
+async fn an_upload_that_its_client_does_not_send_is_displaced() {
+    let mut script = ScriptedUpstream::start([
         vec![Head, Drain],
         vec![Head, Drain],
-        vec![Head, say(OK)],
-        vec![Head, say(OK)],
+        vec![Head, reply(OK)],
+        vec![Head, reply(OK)],
     ])
     .await;
     let mut settings = script.settings();
     settings.each.connections = 1;
     let upstream = Arc::new(Upstream::new(settings, 1, &[]));
     let upload = |client| {
-        let (feed, body) = Fed::body();
+        let (feed, body) = ChannelBody::channel();
         let upstream = Arc::clone(&upstream);
         let request = request(Method::PATCH, body);
         let sending = async move { upstream.send(0, network(client), None, request).await.err() };
@@ -185,8 +182,8 @@ async fn an_upload_that_its_client_does_not_send_gives_way_too() {
 }
 
 #[tokio::test]
-async fn one_network_leaves_others_half_of_the_connections() {
-    let mut script = Script::start((0..8).map(|_| vec![Head])).await;
+async fn one_network_leaves_half_of_the_connections_to_others() {
+    let mut script = ScriptedUpstream::start((0..8).map(|_| vec![Head])).await;
     let mut settings = script.settings();
     (settings.each.connections, settings.each.queue) = (4, 1);
     settings.each.queue_wait = Duration::from_millis(10);

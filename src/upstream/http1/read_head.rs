@@ -1,0 +1,347 @@
+//! The response head: receives it, parses it, and determines the framing of the body.
+//!
+//! The exchange polls the [`HeadBuffer`]. Interim responses (1xx) are discarded here: the proxy
+//! responds to `Expect: 100-continue` itself and forwards no early hints. The buffer is large enough for a small body to arrive in the same
+//! read as the head.
+//!
+//! A head that could be read in two ways is rejected, because the next response on the connection would be expected where the
+//! wrong reading ends (RFC 9112 sections 6.3 and 11.2). Field values are slices of the buffer that they were received in.
+//! `transfer-encoding` is removed; the caller removes the other hop-by-hop fields.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header, response};
+use tokio::io::AsyncRead;
+
+use super::read_body::ResponseFraming;
+use crate::buffer_pool::{Buffer, LARGE};
+use crate::text;
+use crate::upstream::error::Error;
+
+/// A final response head.
+pub(crate) struct ResponseHead {
+    pub(crate) parts: response::Parts,
+    pub(crate) framing: ResponseFraming,
+    /// Whether the upstream keeps the connection open after the response.
+    pub(crate) is_reusable: bool,
+}
+
+/// The bytes of a response until its head is complete.
+pub(crate) struct HeadBuffer {
+    /// `None` until the first byte arrives, so that a waiting request holds no buffer.
+    buffer: Option<Buffer>,
+    /// The number of bytes that are known not to contain the end of the head.
+    scanned: usize,
+    interim_responses: u8,
+    received: u64,
+    max_head_size: usize,
+    is_head_request: bool,
+}
+
+/// A parsed head.
+enum Parsed {
+    /// A 1xx response, which is skipped.
+    Interim,
+    Final(Box<ResponseHead>),
+}
+
+impl HeadBuffer {
+    /// Creates a buffer for the response to one request. `is_head_request` is true if its method is HEAD.
+    pub(crate) fn new(max_head_size: usize, is_head_request: bool) -> Self {
+        Self {
+            buffer: None,
+            scanned: 0,
+            interim_responses: 0,
+            received: 0,
+            max_head_size,
+            is_head_request,
+        }
+    }
+
+    /// The number of received bytes.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the first received bytes cannot be those of a response head.
+    pub(crate) fn begins_without_status_line(&self) -> bool {
+        let is_foreign = |buffer: &Buffer| !may_begin_head(buffer.filled());
+        self.interim_responses == 0 && self.buffer.as_ref().is_some_and(is_foreign)
+    }
+
+    /// Returns the final response head and the bytes after it.
+    pub(crate) fn poll_head<S: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(ResponseHead, Bytes), Error>> {
+        loop {
+            ready!(self.poll_read(io, cx))?;
+            while let Some(parsed) = self.split_head()? {
+                match parsed {
+                    (Parsed::Final(head), rest) => return Poll::Ready(Ok((*head, rest))),
+                    (Parsed::Interim, rest) => self.skip_interim(rest)?,
+                }
+            }
+        }
+    }
+
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        let mut buffer = self.buffer.take().unwrap_or_else(Buffer::small);
+        if buffer.is_full() {
+            buffer = enlarge(&buffer)?;
+        }
+        let read = buffer.poll_read(io, cx);
+        if let Poll::Ready(Ok(count)) = read {
+            buffer.grow(count);
+            self.received = self.received.wrapping_add(count as u64);
+        }
+        self.buffer = Some(buffer).filter(|buffer| !buffer.is_empty());
+        match ready!(read) {
+            Ok(0) => Poll::Ready(Err(Error::Closed(io::ErrorKind::UnexpectedEof.into()))),
+            Ok(_) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(Error::Closed(error))),
+        }
+    }
+
+    /// Removes and parses the next head if it is complete.
+    ///
+    /// Only new bytes are searched, and a head is parsed once, so that a head that arrives byte by byte does not cost more than
+    /// others.
+    fn split_head(&mut self) -> Result<Option<(Parsed, Bytes)>, Error> {
+        let Some(buffer) = &self.buffer else {
+            return Ok(None);
+        };
+        let end = find_end(buffer.filled(), self.scanned)?;
+        self.scanned = buffer.filled().len();
+        if end.unwrap_or(self.scanned) > self.max_head_size {
+            return Err(HEAD_TOO_LARGE);
+        }
+        let Some(end) = end else {
+            return Ok(None);
+        };
+        let mut head = self.buffer.take().map(Buffer::freeze).unwrap_or_default();
+        let rest = head.split_off(end);
+        Ok(Some((parse(&head, self.is_head_request)?, rest)))
+    }
+
+    fn skip_interim(&mut self, rest: Bytes) -> Result<(), Error> {
+        self.interim_responses += 1;
+        if self.interim_responses > MAX_INTERIM_RESPONSES {
+            return Err(Error::Malformed("too many interim responses"));
+        }
+        self.scanned = 0;
+        if !rest.is_empty() {
+            let mut buffer = Buffer::of(rest.len());
+            buffer.append(&rest);
+            self.buffer = Some(buffer);
+        }
+        Ok(())
+    }
+}
+
+/// Copies a full small buffer into a large one. Few heads need it.
+fn enlarge(buffer: &Buffer) -> Result<Buffer, Error> {
+    if buffer.filled().len() >= LARGE {
+        return Err(HEAD_TOO_LARGE);
+    }
+    let mut larger = Buffer::large();
+    larger.append(buffer.filled());
+    Ok(larger)
+}
+
+/// Returns the length of the head at the beginning of `bytes`, if its empty line was received. The first `scanned` bytes are
+/// known not to contain the end of the head.
+///
+/// # Errors
+/// [`Error::Malformed`] for bytes that cannot become a head, before they are complete: another protocol, or lines that end in
+/// a bare LF.
+fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Error> {
+    if !may_begin_head(bytes) {
+        return Err(Error::Malformed("the response is not HTTP/1"));
+    }
+    let mut from = scanned;
+    while let Some(line_feed) = find_line_feed(bytes, from) {
+        let line = bytes.get(..=line_feed).unwrap_or_default();
+        if !line.ends_with(b"\r\n") {
+            return Err(Error::Malformed("the response head has a bare line feed"));
+        }
+        if line.ends_with(b"\r\n\r\n") {
+            return Ok(Some(line_feed + 1));
+        }
+        from = line_feed + 1;
+    }
+    Ok(None)
+}
+
+/// Whether `bytes`, which may be incomplete, can be the beginning of a response head.
+fn may_begin_head(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .zip(b"HTTP/1.")
+        .all(|(received, expected)| received == expected)
+}
+
+fn find_line_feed(bytes: &[u8], from: usize) -> Option<usize> {
+    let rest = bytes.get(from..)?;
+    Some(from + rest.iter().position(|byte| *byte == b'\n')?)
+}
+
+/// Parses a complete `head`, including its empty line.
+fn parse(head: &Bytes, is_head_request: bool) -> Result<Parsed, Error> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut raw = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut raw,
+        head,
+        &mut fields,
+    );
+    match parsed {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(Error::Malformed("the response head is malformed")),
+        Err(error) => return Err(parse_error(error)),
+    }
+    let (status, version) = status_and_version(&raw)?;
+    if status.is_informational() {
+        return Ok(Parsed::Interim);
+    }
+    let mut headers = to_header_map(head, raw.headers)?;
+    let framing = determine_framing(&mut headers, status, version, is_head_request)?;
+    let is_reusable = version == Version::HTTP_11 && !has_connection_close(&headers);
+    let (mut parts, ()) = Response::new(()).into_parts();
+    (parts.status, parts.version, parts.headers) = (status, version, headers);
+    Ok(Parsed::Final(Box::new(ResponseHead {
+        parts,
+        framing,
+        is_reusable,
+    })))
+}
+
+fn status_and_version(raw: &httparse::Response<'_, '_>) -> Result<(StatusCode, Version), Error> {
+    let version = match raw.version {
+        Some(0) => Version::HTTP_10,
+        Some(1) => Version::HTTP_11,
+        _ => return Err(UNSUPPORTED_VERSION),
+    };
+    match raw.code.and_then(|code| StatusCode::from_u16(code).ok()) {
+        None => Err(INVALID_STATUS),
+        // The proxy sent no `Upgrade`, and the connection would change to an unknown protocol.
+        Some(StatusCode::SWITCHING_PROTOCOLS) => Err(Error::Malformed(
+            "the response switches protocols without an upgrade request",
+        )),
+        Some(status) => Ok((status, version)),
+    }
+}
+
+/// All fields in their order. The values are slices of `head`.
+fn to_header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(MALFORMED_FIELD);
+        };
+        if headers.try_append(name, value).is_err() {
+            return Err(MALFORMED_FIELD);
+        }
+    }
+    Ok(headers)
+}
+
+/// The framing of the body by RFC 9112 section 6.3, without the leniency that the RFC permits.
+///
+/// The fields of a response without a body are checked as well.
+fn determine_framing(
+    headers: &mut HeaderMap,
+    status: StatusCode,
+    version: Version,
+    is_head_request: bool,
+) -> Result<ResponseFraming, Error> {
+    let length = content_length(headers)?;
+    let is_chunked = is_chunked(headers)?;
+    if is_chunked && length.is_some() {
+        return Err(Error::Malformed(
+            "the response has both content-length and transfer-encoding",
+        ));
+    }
+    if is_chunked && version == Version::HTTP_10 {
+        return Err(Error::Malformed("an HTTP/1.0 response is chunked"));
+    }
+    headers.remove(header::TRANSFER_ENCODING);
+    // RFC 9110 section 8.6: a 204 has no content-length. In a response to HEAD and in a 304, content-length is the size of the
+    // body that a GET would get, so it stays.
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let has_body =
+        !is_head_request && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
+    Ok(match length {
+        _ if !has_body => ResponseFraming::Length(0),
+        _ if is_chunked => ResponseFraming::chunked(),
+        Some(length) => ResponseFraming::Length(length),
+        None => ResponseFraming::UntilClose,
+    })
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else {
+        return Ok(None);
+    };
+    if lengths.next().is_some() {
+        return Err(Error::Malformed("the response has two content-lengths"));
+    }
+    let length = length.to_str().ok().and_then(text::parse_decimal);
+    length
+        .map(Some)
+        .ok_or(Error::Malformed("the content-length is no valid number"))
+}
+
+fn is_chunked(headers: &HeaderMap) -> Result<bool, Error> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err(Error::Malformed(
+            "the response has an unsupported transfer coding",
+        )),
+    }
+}
+
+fn has_connection_close(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+fn parse_error(error: httparse::Error) -> Error {
+    match error {
+        httparse::Error::TooManyHeaders => Error::Malformed("the response has too many fields"),
+        httparse::Error::Status => INVALID_STATUS,
+        httparse::Error::Version => UNSUPPORTED_VERSION,
+        _ => MALFORMED_FIELD,
+    }
+}
+
+const HEAD_TOO_LARGE: Error = Error::Malformed("the response head is too large");
+const INVALID_STATUS: Error = Error::Malformed("the response has no valid status");
+const UNSUPPORTED_VERSION: Error =
+    Error::Malformed("the response is of an unsupported HTTP version");
+const MALFORMED_FIELD: Error = Error::Malformed("a field of the response is malformed");
+
+/// The number of fields that a response head may have. Registries send about ten.
+const MAX_FIELDS: usize = 128;
+
+/// The number of 1xx responses before the final one. RFC 9110 sets no limit. An upstream that processes a request for long may
+/// send a 102 from time to time.
+const MAX_INTERIM_RESPONSES: u8 = 16;
