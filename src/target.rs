@@ -8,12 +8,8 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use crate::percent;
-
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-
 use crate::net::host::HostName;
+use crate::percent;
 
 /// Where a request wants to go, checked once.
 #[derive(Clone, Debug)]
