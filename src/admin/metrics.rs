@@ -139,7 +139,7 @@ fn request_families(sites: &SiteTotals<'_>) -> [Family; 3] {
         ),
         family(
             Kind::Histogram,
-            "tidegate_upstream_time_to_head_seconds",
+            "tidegate_upstream_time_to_first_byte_seconds",
             "Time from when the request may be sent to the upstream to the head of the response, including the upload of the request body.",
             upstream,
         ),
@@ -181,7 +181,7 @@ fn failure_families(sites: &SiteTotals<'_>) -> [Family; 2] {
     });
     let aborted = for_each_site(sites, |totals| {
         let rows = totals.broken.iter().filter(|_| totals.all > 0);
-        rows.map(|(ended, count)| labelled("ended", *ended, Value::Whole(*count)))
+        rows.map(|(ended, count)| labelled("termination", *ended, Value::Whole(*count)))
             .collect()
     });
     [
@@ -194,7 +194,7 @@ fn failure_families(sites: &SiteTotals<'_>) -> [Family; 2] {
         family(
             Kind::Counter,
             "tidegate_aborted_responses",
-            "Responses that ended before they were complete, by the value of ended in the access log.",
+            "Responses that ended before they were complete, by the termination in the access log.",
             aborted,
         ),
     ]
@@ -232,7 +232,7 @@ fn upstream_families(snapshot: &Snapshot) -> [Family; 4] {
         ),
         family(
             Kind::Gauge,
-            "tidegate_upstream_endpoint_requests",
+            "tidegate_upstream_endpoint_active_requests",
             "Requests in progress at the endpoint or waiting for it.",
             requests,
         ),
@@ -317,7 +317,7 @@ fn proxy_families(state: &ServerState, snapshot: &Snapshot) -> [Family; 4] {
         ),
         single(
             Kind::Gauge,
-            "tidegate_transfers",
+            "tidegate_active_transfers",
             "Pushes and pulls in progress.",
             whole(snapshot.service.board.count()),
         ),
@@ -355,13 +355,13 @@ fn connection_families(state: &ServerState) -> [Family; 7] {
         ),
         single(
             Kind::Counter,
-            "tidegate_connections_refused",
+            "tidegate_connections_rejected",
             "Connections closed right after they were accepted, because their client had too many.",
             Value::Whole(limit.refused()),
         ),
         family(
             Kind::Counter,
-            "tidegate_handshake_failures",
+            "tidegate_tls_handshake_failures",
             "Failed TLS handshakes, by reason; closed is a client that disconnected, as health checks of load balancers do.",
             counters(
                 "reason",
@@ -387,9 +387,9 @@ fn connection_families(state: &ServerState) -> [Family; 7] {
                 "reason",
                 [
                     ("done", &counts.done),
-                    ("broken", &counts.broken),
+                    ("error", &counts.broken),
                     ("head_timeout", &counts.late_head),
-                    ("idle", &counts.idle),
+                    ("idle_timeout", &counts.idle),
                     ("write_timeout", &counts.late_write),
                     ("http2_abuse", &counts.abused),
                 ],
@@ -414,13 +414,13 @@ fn login_families(snapshot: &Snapshot) -> [Family; 3] {
         family(
             Kind::Counter,
             "tidegate_logins",
-            "Passwords sent with requests, by outcome; cached is a valid password from the login cache, which costs no hash.",
+            "Passwords sent with requests, by outcome; cached is a correct password that needed no hash.",
             counters(
                 "outcome",
                 [
                     ("cached", &counts.remembered),
-                    ("success", &counts.right),
-                    ("failure", &counts.wrong),
+                    ("verified", &counts.right),
+                    ("wrong_password", &counts.wrong),
                     ("throttled", &counts.throttled),
                     ("busy", &counts.busy),
                 ],

@@ -94,7 +94,7 @@
         showStatus("live", false);
       }
     } catch {
-      if (!isPaused) showStatus("no answer: what is shown is old", true);
+      if (!isPaused) showStatus("no response: this page is out of date", true);
     }
     isFetching = false;
     schedule();
