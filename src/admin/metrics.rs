@@ -188,7 +188,7 @@ fn failure_families(sites: &SiteTotals<'_>) -> [Family; 2] {
         family(
             Kind::Counter,
             "tidegate_rejections",
-            "Requests that the proxy answered with an error of its own, by reason; no_credentials is the first step of every login.",
+            "Requests that the proxy rejected, by reason; no_credentials is the first step of every login.",
             rejected,
         ),
         family(

@@ -1,4 +1,4 @@
-//! `check --who … --may …`: whether a user may perform an action, answered from the configuration instead of a running proxy.
+//! `check --who … --may …`: whether a user may perform an action, evaluated from the configuration, without a running proxy.
 //!
 //! The query is evaluated for each site, on the route that a request for the repository would match. The decision is that of
 //! [`Access`], which also decides requests; this module adds the position of the grants in the file.

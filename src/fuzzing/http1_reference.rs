@@ -4,10 +4,10 @@
 //! stay independent of the proxy's own validator and of hyper.
 
 /// A request as a recipient understands it: its method, and its body if the body is complete.
-pub(super) type ParsedRequest = (String, Option<Vec<u8>>);
+pub(crate) type ParsedRequest = (String, Option<Vec<u8>>);
 
 /// All requests up to the first byte that breaks the grammar.
-pub(super) fn parse(mut bytes: &[u8]) -> Vec<ParsedRequest> {
+pub(crate) fn parse(mut bytes: &[u8]) -> Vec<ParsedRequest> {
     let mut requests = Vec::new();
     loop {
         while let Some(rest) = bytes.strip_prefix(b"\r\n") {

@@ -133,7 +133,7 @@ fn last_reload(html: &mut Html, status: &Status) {
         Some((at, _)) => {
             html.tags("<span class=\"bad\">refused</span> <small>")
                 .text(ago(*at));
-            html.tags(" ago; in use is what was taken ");
+            html.tags(" ago; the configuration in use was taken ");
             html.text(ago(loaded)).tags(" ago</small>");
         }
         None if succeeded == 0 && failed == 0 => {
@@ -186,7 +186,7 @@ fn transfer_row(html: &mut Html, transfer: &TransferRow) {
         false => "<span class=\"pull\"><span aria-hidden=\"true\">↓</span> pull</span>",
     });
     html.tags("</td><td data-label=\"by\">");
-    user(html, &transfer.user, "nobody");
+    user(html, &transfer.user, "anonymous");
     html.tags("</td><td data-label=\"from\">")
         .name(&transfer.client);
     html.tags("</td><td data-label=\"to\">")
@@ -375,7 +375,7 @@ fn rejection_row(html: &mut Html, rejection: &Refused, status: &Status) {
 /// A user name, or `placeholder` in italics if there is none. The italics distinguish it from a user of that name.
 fn user(html: &mut Html, user: &str, placeholder: &'static str) {
     if user.is_empty() {
-        html.tags("<i class=\"nobody\">")
+        html.tags("<i class=\"placeholder\">")
             .tags(placeholder)
             .tags("</i>");
     } else {

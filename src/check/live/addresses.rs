@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The addresses of this machine, without loopback and link-local addresses, each once.
-pub(super) fn of_this_machine() -> Vec<IpAddr> {
+pub(crate) fn of_this_machine() -> Vec<IpAddr> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let mut all = ipv4(&read("/proc/net/fib_trie"));
     all.extend(ipv6(&read("/proc/net/if_inet6")));

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 /// A Bearer challenge: where a client gets a token, and for what.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Challenge {
+pub(crate) struct Challenge {
     realm: String,
     service: String,
     scope: String,
@@ -15,7 +15,7 @@ pub(super) struct Challenge {
 
 impl Challenge {
     /// Parses the first Bearer challenge. `None` if there is none, or if it has no realm.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let all = headers.get_all(header::WWW_AUTHENTICATE).iter();
         let mut texts = all.filter_map(|value| {
             let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
@@ -37,18 +37,18 @@ impl Challenge {
     }
 
     /// The URL of the token service.
-    pub(super) fn realm(&self) -> &str {
+    pub(crate) fn realm(&self) -> &str {
         &self.realm
     }
 
     /// The origin of the token service. `None` if the realm has no scheme or no authority.
-    pub(super) fn origin(&self) -> Option<String> {
+    pub(crate) fn origin(&self) -> Option<String> {
         let realm: Uri = self.realm.parse().ok()?;
         Some(format!("{}://{}", realm.scheme_str()?, realm.authority()?))
     }
 
     /// The request target of a token request, in origin-form.
-    pub(super) fn target(&self) -> Option<String> {
+    pub(crate) fn target(&self) -> Option<String> {
         let realm: Uri = self.realm.parse().ok()?;
         let (service, scope) = (Escaped(&self.service), Escaped(&self.scope));
         Some(format!(
@@ -82,7 +82,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// The `Authorization` value for the token in the response of a token endpoint.
-pub(super) fn bearer_credentials(body: &[u8]) -> Option<Zeroizing<String>> {
+pub(crate) fn bearer_credentials(body: &[u8]) -> Option<Zeroizing<String>> {
     let response: serde_json::Value = serde_json::from_slice(body).ok()?;
     let token = response
         .get("token")

@@ -35,18 +35,18 @@ use crate::config::problem::Problem;
 
 /// A client of one site at one address of `listen.https`.
 #[derive(Debug)]
-pub(super) struct ListenerClient {
-    pub(super) address: SocketAddr,
+pub(crate) struct ListenerClient {
+    pub(crate) address: SocketAddr,
     /// The name for SNI and for `Host`.
-    pub(super) host: String,
-    pub(super) tls: Arc<ClientConfig>,
+    pub(crate) host: String,
+    pub(crate) tls: Arc<ClientConfig>,
     /// The listener expects a PROXY header from this machine.
-    pub(super) sends_proxy_header: bool,
+    pub(crate) sends_proxy_header: bool,
 }
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     #[error("{0} is neither a DNS name nor an IP address")]
@@ -63,7 +63,7 @@ pub(super) enum ClientError {
 
 impl ListenerClient {
     /// The value of `Host`.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match self.address.port() {
             443 => self.host.clone(),
             port => format!("{}:{port}", self.host),
@@ -71,12 +71,12 @@ impl ListenerClient {
     }
 
     /// Performs a TLS handshake and closes the connection.
-    pub(super) async fn handshake(&self) -> Result<(), ClientError> {
+    pub(crate) async fn handshake(&self) -> Result<(), ClientError> {
         with_timeout(HANDSHAKE_TIMEOUT, async { self.connect().await.map(drop) }).await
     }
 
     /// Sends a request over a new connection and reads the whole response.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Bytes>, ClientError> {
@@ -101,7 +101,7 @@ impl ListenerClient {
     }
 
     /// The problem to report for an error: its meaning for the listener, and the remedy.
-    pub(super) fn problem(&self, error: &ClientError, file: &Path) -> Problem {
+    pub(crate) fn problem(&self, error: &ClientError, file: &Path) -> Problem {
         let (address, file) = (self.address, file.display());
         let port = address.port();
         let find_program = format!("ss -ltnp 'sport = :{port}' shows the program");
@@ -191,7 +191,7 @@ async fn exchange(
 }
 
 /// A TLS configuration that accepts this certificate and no other.
-pub(super) fn trust_certificate(
+pub(crate) fn trust_certificate(
     pinned: CertificateDer<'static>,
 ) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider();
@@ -208,7 +208,7 @@ pub(super) fn trust_certificate(
 }
 
 /// A TLS configuration that accepts the certificates of the CA in this file.
-pub(super) fn trust_ca(path: &Path) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn trust_ca(path: &Path) -> Result<Arc<ClientConfig>, String> {
     let pem = bounded_file::read(path, MAX_CA_FILE)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut roots = RootCertStore::empty();
@@ -222,7 +222,7 @@ pub(super) fn trust_ca(path: &Path) -> Result<Arc<ClientConfig>, String> {
 
 /// Whether a server at this address speaks TLS. The handshake trusts no CA, so it ends with the server's certificate, before
 /// any data is sent.
-pub(super) async fn speaks_tls(host: &str, port: u16) -> bool {
+pub(crate) async fn speaks_tls(host: &str, port: u16) -> bool {
     let host = host.trim_matches(['[', ']']);
     let (Ok(name), Ok(tls)) = (
         ServerName::try_from(host.to_owned()),

@@ -15,20 +15,20 @@ use crate::site::{self, RouteMatch};
 use crate::upstream::{self, Endpoint, EndpointSettings, Error, HandshakeError, HandshakeFault};
 
 /// An endpoint of a route, with the settings and the built parts of the route.
-pub(super) struct EndpointCheck<'a> {
+pub(crate) struct EndpointCheck<'a> {
     /// The position of `upstream` in the configuration file.
-    pub(super) position: Position,
-    pub(super) config: &'a Config,
-    pub(super) site: &'a Site,
-    pub(super) built_site: &'a site::Site,
-    pub(super) route: &'a Route,
-    pub(super) forward: &'a Forward,
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) settings: &'a EndpointSettings,
+    pub(crate) position: Position,
+    pub(crate) config: &'a Config,
+    pub(crate) site: &'a Site,
+    pub(crate) built_site: &'a site::Site,
+    pub(crate) route: &'a Route,
+    pub(crate) forward: &'a Forward,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) settings: &'a EndpointSettings,
 }
 
 /// The outcome of one `GET /v2/` without credentials.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     response: Result<response::Parts, Error>,
     /// The port speaks TLS where the URL says `http://`, or plain HTTP where the URL says `https://`.
     has_other_scheme: bool,
@@ -36,7 +36,7 @@ pub(super) struct Probe {
 
 impl Probe {
     /// Sends the request. If the result is typical of a wrong scheme, the other scheme is tried as well.
-    pub(super) async fn send(endpoint: &Endpoint, settings: &EndpointSettings) -> Self {
+    pub(crate) async fn send(endpoint: &Endpoint, settings: &EndpointSettings) -> Self {
         let response = upstream::probe(endpoint, settings).await;
         let has_other_scheme = match endpoint {
             Endpoint::Tcp { host, port } if may_be_tls(&response) => speaks_tls(host, *port).await,
@@ -54,7 +54,7 @@ impl Probe {
     }
 
     /// Whether the response is 200: the endpoint requires no password.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(&self.response, Ok(head) if head.status == StatusCode::OK)
     }
 }
@@ -104,7 +104,7 @@ enum RealmFault {
 
 impl EndpointCheck<'_> {
     /// Judges the probe: a fact if the route works with the response, else a problem.
-    pub(super) fn judge(&self, probe: &Probe) -> Result<String, Problem> {
+    pub(crate) fn judge(&self, probe: &Probe) -> Result<String, Problem> {
         if probe.has_other_scheme {
             return Err(self.wrong_scheme());
         }
@@ -116,7 +116,7 @@ impl EndpointCheck<'_> {
     }
 
     /// Whether only the proxy asks for passwords: the route requires one, and the endpoint does not.
-    pub(super) fn is_protected_by_proxy(&self, probe: &Probe) -> bool {
+    pub(crate) fn is_protected_by_proxy(&self, probe: &Probe) -> bool {
         !matches!(self.route.auth, Auth::Open | Auth::LeftToUpstream) && probe.is_open()
     }
 

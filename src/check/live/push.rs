@@ -35,7 +35,7 @@ pub struct Push {
 }
 
 /// Pushes and pulls the blob. Returns what was done and what remains in the registry, or the problem that ended the push.
-pub(super) async fn run(
+pub(crate) async fn run(
     push: &Push,
     config: &Config,
     snapshot: &Snapshot,
@@ -105,7 +105,7 @@ fn destination<'a>(
 }
 
 /// A client of this site at this address, which accepts only the certificate of the configuration.
-pub(super) fn client(
+pub(crate) fn client(
     site: &config::Site,
     config: &Config,
     snapshot: &Snapshot,

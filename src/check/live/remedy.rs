@@ -6,7 +6,7 @@ use std::io;
 use rustix::io::Errno;
 
 /// The meaning of a failed connect to `server` over TCP, and the remedy.
-pub(super) fn errno_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
+pub(crate) fn errno_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
     let explain = |what: &str, fix: String| (what.to_owned(), fix);
     match errno(error) {
         Some(Errno::CONNREFUSED) => explain(
@@ -58,7 +58,7 @@ pub(super) fn errno_remedy(error: &(dyn Error + 'static), server: &str) -> (Stri
 }
 
 /// The meaning of a failed connect to a socket in the file system, and the remedy.
-pub(super) fn unix_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
+pub(crate) fn unix_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
     let explain = |what: &str, fix: String| (what.to_owned(), fix);
     match errno(error) {
         Some(Errno::NOENT | Errno::NOTDIR) => explain(
