@@ -8,8 +8,8 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 
 use crate::auth::Identity;
-use crate::fair_share::FairShare;
 use crate::net::addr::{ClientAddr, ClientNetwork};
+use crate::net::fair_share::FairShare;
 use crate::rejection::Rejection;
 
 /// All that is limited. It outlives a reload, as what it counts does.

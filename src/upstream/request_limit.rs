@@ -32,8 +32,8 @@ use super::Error;
 use super::client_wait::ClientWait;
 use super::http1::BodyReader;
 use super::stream::Stream;
-use crate::fair_queue::FairQueue;
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
+use crate::net::fair_queue::FairQueue;
 
 /// The places of one endpoint, and the requests that wait for one.
 pub(super) struct RequestLimit {

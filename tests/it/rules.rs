@@ -14,21 +14,19 @@ use crate::support::proxy;
 /// `ARCHITECTURE.md` has the same table.
 const LEVELS: [&[&str]; 15] = [
     &[
-        "body",
         "bounded_file",
         "buffer_pool",
         "crypto",
-        "fair_queue",
-        "fair_share",
-        "file_watch",
-        "log",
-        "metrics",
-        "net",
-        "activity",
         "percent",
         "secret",
         "state_file",
         "text",
+        "log",
+        "metrics",
+        "net",
+        "activity",
+        "body",
+        "file_watch",
     ],
     &[
         "forwarded",
