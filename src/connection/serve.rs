@@ -275,11 +275,11 @@ fn note_end(
 ) {
     let counter = match end {
         CloseReason::Done => &counts.done,
-        CloseReason::Broken(_) => &counts.broken,
-        CloseReason::Late(TimeoutKind::Head) => &counts.late_head,
-        CloseReason::Late(TimeoutKind::Idle) => &counts.idle,
-        CloseReason::Late(TimeoutKind::Write) => &counts.late_write,
-        CloseReason::Abused => &counts.abused,
+        CloseReason::Broken(_) => &counts.error,
+        CloseReason::Late(TimeoutKind::Head) => &counts.head_timeout,
+        CloseReason::Late(TimeoutKind::Idle) => &counts.idle_timeout,
+        CloseReason::Late(TimeoutKind::Write) => &counts.write_timeout,
+        CloseReason::Abused => &counts.http2_abuse,
     };
     counter.count();
     let client = info.client;

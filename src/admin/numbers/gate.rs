@@ -27,9 +27,9 @@ pub(super) fn families(gate: &ServerState, snapshot: &Snapshot) -> Vec<Family> {
         ),
         single(
             Kind::Gauge,
-            "tidegate_transfers",
-            "Pushes and pulls that are under way.",
-            whole(snapshot.service.board.count()),
+            "tidegate_active_transfers",
+            "Pushes and pulls that are in progress.",
+            whole(snapshot.service.activity.transfer_count()),
         ),
         single(
             Kind::Gauge,
@@ -52,7 +52,7 @@ pub(super) fn families(gate: &ServerState, snapshot: &Snapshot) -> Vec<Family> {
 
 fn connections(gate: &ServerState) -> [Family; 7] {
     let (counts, slots) = (gate.connections(), gate.slots());
-    let open = counts.opened().into_iter();
+    let open = counts.open_counts().into_iter();
     let open = open.map(|(word, count)| (vec![("protocol", word.to_owned())], whole(count)));
     [
         family(
@@ -75,21 +75,21 @@ fn connections(gate: &ServerState) -> [Family; 7] {
         ),
         single(
             Kind::Counter,
-            "tidegate_connections_refused",
-            "Connections that were closed at once, since their client had too many.",
+            "tidegate_connections_rejected",
+            "Connections that were closed immediately, because their client had too many.",
             Value::Whole(slots.refused()),
         ),
         family(
             Kind::Counter,
-            "tidegate_handshake_failures",
-            "TLS handshakes that came to nothing, by reason; closed is a client that left, as health checks of balancers do.",
+            "tidegate_tls_handshake_failures",
+            "TLS handshakes that failed, by reason; closed is a client that disconnected, as health checks of load balancers do.",
             by(
                 "reason",
                 [
                     ("failed", &counts.handshake_failed),
                     ("closed", &counts.handshake_closed),
-                    ("late", &counts.handshake_late),
-                    ("plain_http", &counts.handshake_plain),
+                    ("timeout", &counts.handshake_timeout),
+                    ("plain_http", &counts.handshake_plain_http),
                 ],
             ),
         ),
@@ -107,11 +107,11 @@ fn connections(gate: &ServerState) -> [Family; 7] {
                 "reason",
                 [
                     ("done", &counts.done),
-                    ("broken", &counts.broken),
-                    ("head_timeout", &counts.late_head),
-                    ("idle", &counts.idle),
-                    ("write_timeout", &counts.late_write),
-                    ("http2_abuse", &counts.abused),
+                    ("error", &counts.error),
+                    ("head_timeout", &counts.head_timeout),
+                    ("idle_timeout", &counts.idle_timeout),
+                    ("write_timeout", &counts.write_timeout),
+                    ("http2_abuse", &counts.http2_abuse),
                 ],
             ),
         ),
@@ -134,13 +134,13 @@ fn logins(snapshot: &Snapshot) -> [Family; 3] {
         family(
             Kind::Counter,
             "tidegate_logins",
-            "Passwords that came with requests, by what came of them; remembered is a right one that cost no hash.",
+            "Logins with a password by outcome; cached is a correct password that needed no hash.",
             by(
                 "outcome",
                 [
-                    ("remembered", &counts.remembered),
-                    ("right", &counts.right),
-                    ("wrong", &counts.wrong),
+                    ("cached", &counts.cached),
+                    ("verified", &counts.verified),
+                    ("wrong_password", &counts.wrong_password),
                     ("throttled", &counts.throttled),
                     ("busy", &counts.busy),
                 ],

@@ -153,7 +153,7 @@ mod tests {
             let value = match value {
                 Value::Whole(value) => *value as f64,
                 Value::Real(value) => *value,
-                Value::Spread(_) => panic!("{}", family.name),
+                Value::Buckets(_) => panic!("{}", family.name),
             };
             assert!(value >= 0.0, "{}", family.name);
         }

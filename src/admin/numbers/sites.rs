@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{Sample, family};
-use crate::metrics::{Family, Kind, SiteCounts, Totals, Value};
+use crate::metrics::{Family, Kind, SiteCounts, SiteTotals, Value};
 use crate::snapshot::Snapshot;
 
 /// Of every site, and of requests of none, whose site is `-`; a site that nobody has asked anything says nothing.
 pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
     let mut sites: BTreeMap<&str, &SiteCounts> = BTreeMap::new();
-    for counts in snapshot.service.counts() {
+    for counts in snapshot.service.site_counts() {
         sites.insert(counts.name(), counts);
     }
     let totals: Vec<_> = sites
@@ -22,7 +22,7 @@ pub(super) fn families(snapshot: &Snapshot) -> Vec<Family> {
     families
 }
 
-type SiteMetrics<'a> = [(&'a str, Totals)];
+type SiteMetrics<'a> = [(&'a str, SiteTotals)];
 
 fn requests(all: &SiteMetrics<'_>) -> [Family; 3] {
     let requests = each(all, |totals| {
@@ -40,20 +40,21 @@ fn requests(all: &SiteMetrics<'_>) -> [Family; 3] {
     });
     let seconds = each(all, |totals| {
         let asked = totals
-            .seconds
+            .durations
             .iter()
-            .filter(|(_, spread)| spread.count() > 0);
+            .filter(|(_, buckets)| buckets.count() > 0);
         asked
-            .map(|(operation, spread)| {
+            .map(|(operation, buckets)| {
                 let labels = vec![("operation", operation.as_str().to_owned())];
-                (labels, Value::Spread(spread.clone()))
+                (labels, Value::Buckets(buckets.clone()))
             })
             .collect()
     });
     let upstream = each(all, |totals| {
-        let known = (totals.all > 0).then(|| Value::Spread(totals.upstream.clone()));
+        let known =
+            (totals.request_count > 0).then(|| Value::Buckets(totals.upstream_waits.clone()));
         known
-            .map(|spread| (Vec::new(), spread))
+            .map(|buckets| (Vec::new(), buckets))
             .into_iter()
             .collect()
     });
@@ -61,19 +62,19 @@ fn requests(all: &SiteMetrics<'_>) -> [Family; 3] {
         family(
             Kind::Counter,
             "tidegate_requests",
-            "Requests that have ended, by site, operation and status; 499 is a request without an answer.",
+            "Requests that have ended, by site, operation and status; 499 is a request without a response.",
             requests,
         ),
         family(
             Kind::Histogram,
             "tidegate_request_duration_seconds",
-            "From the request's head to the last byte of its answer.",
+            "Time from the head of the request to the last byte of its response.",
             seconds,
         ),
         family(
             Kind::Histogram,
-            "tidegate_upstream_head_duration_seconds",
-            "From the moment a request may be sent on to the head of the upstream's answer, the upload of its body included.",
+            "tidegate_upstream_time_to_first_byte_seconds",
+            "Time from the end of the request, its body included, to the head of the upstream's response; 0 if the upstream responded before the end of the request.",
             upstream,
         ),
     ]
@@ -82,7 +83,7 @@ fn requests(all: &SiteMetrics<'_>) -> [Family; 3] {
 fn bytes(all: &SiteMetrics<'_>) -> [Family; 2] {
     let moved = |which: fn((u64, u64)) -> u64| {
         each(all, |totals| {
-            let rows = totals.bytes.iter().filter(|_| totals.all > 0);
+            let rows = totals.bytes.iter().filter(|_| totals.request_count > 0);
             rows.map(|(operation, received, sent)| {
                 let labels = vec![("operation", operation.as_str().to_owned())];
                 (labels, Value::Whole(which((*received, *sent))))
@@ -108,7 +109,10 @@ fn bytes(all: &SiteMetrics<'_>) -> [Family; 2] {
 
 fn failures(all: &SiteMetrics<'_>) -> [Family; 2] {
     let refused = each(all, |totals| {
-        let rows = totals.refused.iter().filter(|_| totals.all > 0);
+        let rows = totals
+            .rejections
+            .iter()
+            .filter(|_| totals.request_count > 0);
         rows.map(|(reason, count)| {
             let labels = vec![("reason", reason.as_str().to_owned())];
             (labels, Value::Whole(*count))
@@ -116,29 +120,34 @@ fn failures(all: &SiteMetrics<'_>) -> [Family; 2] {
         .collect()
     });
     let broken = each(all, |totals| {
-        let rows = totals.broken.iter().filter(|_| totals.all > 0);
-        rows.map(|(end, count)| (vec![("ended", (*end).to_owned())], Value::Whole(*count)))
-            .collect()
+        let rows = totals.aborts.iter().filter(|_| totals.request_count > 0);
+        rows.map(|(end, count)| {
+            (
+                vec![("termination", (*end).to_owned())],
+                Value::Whole(*count),
+            )
+        })
+        .collect()
     });
     [
         family(
             Kind::Counter,
-            "tidegate_refusals",
-            "Requests that the gate answered itself, by reason; no_credentials is how every login begins.",
+            "tidegate_rejections",
+            "Requests that the proxy rejected, by reason; every login begins with no_credentials.",
             refused,
         ),
         family(
             Kind::Counter,
-            "tidegate_broken_responses",
-            "Answers that broke off, by the access log's word for who ended them.",
+            "tidegate_aborted_responses",
+            "Responses that were aborted, by the termination in the access log.",
             broken,
         ),
     ]
 }
 
 /// The samples of all sites, each with its site in front.
-fn each(all: &SiteMetrics<'_>, samples: impl Fn(&Totals) -> Vec<Sample>) -> Vec<Sample> {
-    let of_site = |(site, totals): &(&str, Totals)| -> Vec<Sample> {
+fn each(all: &SiteMetrics<'_>, samples: impl Fn(&SiteTotals) -> Vec<Sample>) -> Vec<Sample> {
+    let of_site = |(site, totals): &(&str, SiteTotals)| -> Vec<Sample> {
         let named = samples(totals).into_iter().map(|(labels, value)| {
             let mut all = vec![("site", (*site).to_owned())];
             all.extend(labels);

@@ -25,8 +25,8 @@ pub(super) fn families(snapshot: &Snapshot) -> [Family; 4] {
         ),
         family(
             Kind::Gauge,
-            "tidegate_upstream_endpoint_requests",
-            "Requests that are under way at the endpoint or wait for it.",
+            "tidegate_upstream_endpoint_active_requests",
+            "Requests that are in progress at the endpoint or wait for it.",
             busy,
         ),
         family(

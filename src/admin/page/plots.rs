@@ -146,7 +146,7 @@ const PLOTS: &[Chart] = &[
             ChartSeries {
                 class: "warn",
                 name: " refused",
-                of: |sample| sample.sums.refused,
+                of: |sample| sample.sums.rejections,
             },
             ChartSeries {
                 class: "bad",

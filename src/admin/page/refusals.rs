@@ -6,7 +6,7 @@ use super::figures;
 use super::html::Html;
 use super::moving::user;
 use super::status::Status;
-use crate::activity::Refused;
+use crate::activity::RejectedRequest;
 
 pub(super) fn write(html: &mut Html, status: &Status) {
     html.tags("<section id=\"refusals\" aria-labelledby=\"refusals-title\" data-live>\n<h2 id=\"refusals-title\">Refused lately</h2>\n");
@@ -23,7 +23,7 @@ pub(super) fn write(html: &mut Html, status: &Status) {
     html.tags("</tbody></table></div>\n</section>\n");
 }
 
-fn row(html: &mut Html, refused: &Refused, status: &Status) {
+fn row(html: &mut Html, refused: &RejectedRequest, status: &Status) {
     let ago = status.now.duration_since(refused.at).unwrap_or_default();
     html.tags("<tr><td class=\"when\"><time datetime=\"");
     html.text(figures::format_iso(refused.at)).tags("\">");
@@ -31,9 +31,9 @@ fn row(html: &mut Html, refused: &Refused, status: &Status) {
         .tags(" ago</time></td><td><code>");
     html.tags(refused.reason.as_str())
         .tags("</code> <span class=\"why\">");
-    html.name(&refused.why)
+    html.name(&refused.message)
         .tags("</span></td><td class=\"asked\"><code>");
-    html.name(&refused.asked)
+    html.name(&refused.request)
         .tags("</code></td><td data-label=\"by\">");
     user(html, &refused.user, "unknown");
     html.tags("</td><td data-label=\"from\">")

@@ -54,7 +54,7 @@ fn row(html: &mut Html, site: &Site) {
     html.tags("</td>");
     let sums = site.sums.as_ref();
     count(html, "requests", sums.map(|sums| sums.requests));
-    count(html, "refused", sums.map(|sums| sums.refused));
+    count(html, "refused", sums.map(|sums| sums.rejections));
     count(html, "errors", sums.map(|sums| sums.errors));
     html.tags("</tr>\n");
 }

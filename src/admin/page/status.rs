@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
 
 use super::super::ready::Readiness;
-use crate::activity::Refused;
+use crate::activity::RejectedRequest;
 use crate::metrics::{Operation, SiteSums};
 use crate::snapshot::{SiteCertificate, Snapshot};
 use crate::state::Outcome;
@@ -35,7 +35,7 @@ pub(super) struct Status {
     pub(super) samples: Vec<Sample>,
     pub(super) sites: Truncated<Site>,
     pub(super) endpoints: Truncated<Endpoint>,
-    pub(super) refusals: Vec<Refused>,
+    pub(super) refusals: Vec<RejectedRequest>,
 }
 
 /// The first of many, and how many there are.
@@ -93,7 +93,7 @@ impl Status {
     pub(super) fn of(gate: &ServerState) -> Self {
         let (now, clock) = (Instant::now(), SystemTime::now());
         let snapshot = gate.snapshot();
-        let opened = gate.connections().opened();
+        let opened = gate.connections().open_counts();
         Self {
             host: host(),
             now: clock,
@@ -110,7 +110,7 @@ impl Status {
             samples: gate.history().samples(),
             sites: sites(&snapshot, clock.into()),
             endpoints: endpoints(&snapshot),
-            refusals: snapshot.service.board.refusals(),
+            refusals: snapshot.service.activity.recent_rejections(),
         }
     }
 }
@@ -124,7 +124,7 @@ impl<T> Truncated<T> {
 }
 
 fn moving(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
-    let (largest, count) = snapshot.service.board.top_n(MOST);
+    let (largest, count) = snapshot.service.activity.largest_transfers(MOST);
     let shown = largest.into_iter().map(|(number, transfer)| {
         let is_push = transfer.operation == Operation::Push;
         let (received, sent) = transfer.bytes();
@@ -137,7 +137,7 @@ fn moving(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
             site: transfer.site.clone(),
             bytes: if is_push { received } else { sent },
             rate: transfer.rate(now),
-            age: now.saturating_duration_since(transfer.began),
+            age: now.saturating_duration_since(transfer.started),
         }
     });
     Truncated {
@@ -149,7 +149,7 @@ fn moving(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
 /// Those whose certificate ends first come first.
 fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Truncated<Site> {
     let mut counts = HashMap::new();
-    for of_site in snapshot.service.counts() {
+    for of_site in snapshot.service.site_counts() {
         counts.insert(of_site.name(), of_site);
     }
     let mut certificates: Vec<_> = snapshot

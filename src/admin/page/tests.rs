@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::tests::admin;
 use super::*;
-use crate::activity::{ActivityTracker, Refused, Transfer, TransferGuard};
-use crate::metrics::{Operation, Reason};
+use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
+use crate::metrics::{Operation, RejectionReason};
 use crate::net::addr::{ClientNetworkGroup, PeerAddr};
 use crate::state::{LifecyclePhase, ServerState};
 
@@ -17,7 +17,7 @@ fn page(
     fill: impl FnOnce(&Arc<ActivityTracker>) -> Vec<TransferGuard>,
 ) -> String {
     let gate: Arc<ServerState> = admin("", phase).gate;
-    let _running = fill(&gate.snapshot().service.board);
+    let _running = fill(&gate.snapshot().service.activity);
     let page = write(&gate);
     well_formed(&page);
     page
@@ -25,7 +25,7 @@ fn page(
 
 fn transfer(operation: Operation, text: &str, bytes: u64) -> Transfer {
     let transfer = Transfer::new(operation, [text; 4], Instant::now());
-    transfer.sent(bytes);
+    transfer.add_sent(bytes);
     transfer
 }
 
@@ -34,15 +34,15 @@ fn home() -> ClientNetworkGroup {
     PeerAddr::new(address).client().network().group()
 }
 
-fn refused(text: &str) -> Refused {
-    Refused {
+fn refused(text: &str) -> RejectedRequest {
+    RejectedRequest {
         at: SystemTime::now(),
         client: text.to_owned(),
         user: text.to_owned(),
         site: text.to_owned(),
-        asked: text.to_owned(),
-        reason: Reason::WrongPassword,
-        why: text.to_owned(),
+        request: text.to_owned(),
+        reason: RejectionReason::WrongPassword,
+        message: text.to_owned(),
     }
 }
 
@@ -120,7 +120,7 @@ fn an_idle_gate_says_so() {
 #[test]
 fn a_gate_that_drains_says_so_in_its_title() {
     let page = page(LifecyclePhase::Draining, |board| {
-        let running = board.show(home(), transfer(Operation::Push, "a", 0));
+        let running = board.start_transfer(home(), transfer(Operation::Push, "a", 0));
         running.into_iter().collect()
     });
     assert!(page.contains("<title>Draining, 1 moving – tidegate"));
@@ -132,8 +132,8 @@ fn what_moves_is_told_with_what_it_is() {
     let page = page(LifecyclePhase::Serving, |board| {
         let texts = ["alice", "192.0.2.7", "docker.example.com", "team/app"];
         let pull = Transfer::new(Operation::Pull, texts, Instant::now());
-        pull.sent(3 << 20);
-        board.show(home(), pull).into_iter().collect()
+        pull.add_sent(3 << 20);
+        board.start_transfer(home(), pull).into_iter().collect()
     });
     for words in ["team/app", "alice", "192.0.2.7", "↓", "3\u{a0}MiB"] {
         assert!(page.contains(words), "{words} in {page}");
@@ -143,9 +143,9 @@ fn what_moves_is_told_with_what_it_is() {
 #[test]
 fn names_that_are_tags_stay_names() {
     let page = page(LifecyclePhase::Serving, |board| {
-        board.refused(home(), || refused(HOSTILE));
+        board.record_rejection(home(), || refused(HOSTILE));
         let shown = [Operation::Push, Operation::Pull]
-            .map(|operation| board.show(home(), transfer(operation, HOSTILE, 1)));
+            .map(|operation| board.start_transfer(home(), transfer(operation, HOSTILE, 1)));
         shown.into_iter().flatten().collect()
     });
     assert!(!page.contains("<img src=x") && page.matches("<script").count() == 1);
@@ -159,10 +159,10 @@ fn of_many_transfers_the_largest_are_shown_and_all_are_counted() {
     let mut took = Duration::ZERO;
     let page = page(LifecyclePhase::Serving, |board| {
         let name = "r".repeat(160);
-        let shown =
-            (0..1000).map(|bytes| board.show(home(), transfer(Operation::Pull, &name, bytes)));
+        let shown = (0..1000)
+            .map(|bytes| board.start_transfer(home(), transfer(Operation::Pull, &name, bytes)));
         let shown = shown.flatten().collect();
-        (0..50).for_each(|_| board.refused(home(), || refused(HOSTILE)));
+        (0..50).for_each(|_| board.record_rejection(home(), || refused(HOSTILE)));
         took = began.elapsed();
         shown
     });

@@ -87,7 +87,7 @@ impl Challenge {
         }
         let realm: Uri = self.realm.parse().ok()?;
         let path = realm.path();
-        let route = match subject.built.lead(path) {
+        let route = match subject.built.match_route(path) {
             None => return Some(RealmFault::NoRoute),
             Some(RouteMatch::Response(_)) => return Some(RealmFault::Closed),
             Some(RouteMatch::Route(route)) => route,
