@@ -55,7 +55,7 @@ fn a_text_line_has_the_fields() {
         "{line}"
     );
     assert!(
-        !line.contains("refused=") && !line.contains("ended="),
+        !line.contains("rejection=") && !line.contains("termination="),
         "{line}"
     );
     assert!(
@@ -127,7 +127,7 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
         if top.is_empty() {
             assert_eq!(log.matches(" host=other.test ").count(), 4, "{log}");
             assert_eq!(
-                log.matches("refused=\"no such host here: other.test\"")
+                log.matches("rejection=\"no such host here: other.test\"")
                     .count(),
                 4,
                 "{log}"
@@ -290,7 +290,7 @@ fn json_lines_have_always_the_same_keys() {
     }
     for line in &lines {
         let refused = line["status"] != 200;
-        assert_eq!(line["refused"].is_string(), refused, "{line}");
+        assert_eq!(line["rejection"].is_string(), refused, "{line}");
         assert_eq!(line["upstream_ms"].is_null(), refused, "{line}");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
     }
@@ -351,7 +351,7 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
         .map(|line| {
             (
                 line["status"].as_u64().unwrap(),
-                line["ended"].as_str().unwrap(),
+                line["termination"].as_str().unwrap(),
             )
         })
         .collect();
@@ -367,12 +367,12 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
     );
 }
 
-/// The lines of `finish`, each as status, refused, ended.
+/// The lines of `finish`, each as status, rejection, termination.
 fn ends(proxy: Proxy) -> Vec<(u64, String, String)> {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let of = |line: &Value| {
         let status = line["status"].as_u64().unwrap();
-        (status, text(line, "refused"), text(line, "ended"))
+        (status, text(line, "rejection"), text(line, "termination"))
     };
     let mut ends: Vec<_> = json(&proxy.finish()).iter().map(of).collect();
     ends.sort();
