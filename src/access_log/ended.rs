@@ -29,7 +29,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         // Whose body is dropped has left, unless it was the gate that let go.
         if self.facts.ended == CLIENT_ABORT && !self.is_client_gone {
-            self.facts.ended = match self.received.cut() {
+            self.facts.ended = match self.received.abort_reason() {
                 Some(AbortReason::Drain) => "drain",
                 Some(AbortReason::Timeout) => TIMEOUT,
                 None if std::thread::panicking() => "panic",
