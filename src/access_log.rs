@@ -316,7 +316,7 @@ impl Drop for RequestRecord {
         // A response body that is dropped early means that the client has disconnected, unless the proxy itself aborted the
         // request.
         if self.fields.termination == CLIENT_ABORT && !self.is_client_gone {
-            self.fields.termination = match self.upload.cut() {
+            self.fields.termination = match self.upload.abort_reason() {
                 Some(AbortReason::Drain) => "drain",
                 Some(AbortReason::Timeout) => TIMEOUT,
                 None if std::thread::panicking() => "panic",

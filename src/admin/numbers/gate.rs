@@ -35,7 +35,7 @@ pub(super) fn families(gate: &ServerState, snapshot: &Snapshot) -> Vec<Family> {
             Kind::Gauge,
             "tidegate_http2_upload_memory_bytes",
             "What unread HTTP/2 uploads hold; limits.h2_memory bounds it.",
-            whole(gate.budget().held()),
+            whole(gate.budget().used()),
         ),
     ];
     families.extend(connections(gate));
