@@ -27,6 +27,10 @@ pub use request_body::{AbortReason, RequestBody, UploadState};
 /// A body of bytes: empty, complete in memory, or streamed.
 pub struct Body {
     kind: Kind,
+    /// `None` without an observer, and once the observer was told of the end.
+    observer: Option<Box<dyn Observer>>,
+    /// The number of bytes that the observer was told of.
+    observed_bytes: u64,
 }
 
 enum Kind {
@@ -94,14 +98,12 @@ impl Error {
 impl Body {
     /// Creates a body without bytes.
     pub const fn empty() -> Self {
-        Self { kind: Kind::Empty }
+        Self::new(Kind::Empty)
     }
 
     /// Creates a body that consists of `bytes`.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self {
-            kind: Kind::Full(bytes.into()),
-        }
+        Self::new(Kind::Full(bytes.into()))
     }
 
     /// Creates a body from a stream of frames. The size hint of the stream decides the framing of the message.
@@ -109,24 +111,59 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
     {
+        Self::new(Kind::Stream(Box::pin(body)))
+    }
+
+    const fn new(kind: Kind) -> Self {
         Self {
-            kind: Kind::Stream(Box::pin(body)),
+            kind,
+            observer: None,
+            observed_bytes: 0,
         }
     }
 
-    /// Returns this body with an observer, which is called for each data frame, and exactly once for the end of the body.
-    pub fn observed(self, observer: Box<dyn Observer>) -> Self {
-        Self::stream(ObservedBody {
-            body: self,
-            bytes: 0,
-            observer: Some(observer),
-        })
+    /// Returns this body with an observer, which is called for each data frame, and exactly once for the end of the body. A
+    /// body has at most one observer. It is part of the body, so that it costs no further allocation and no second layer of
+    /// polling.
+    pub fn observed(mut self, observer: Box<dyn Observer>) -> Self {
+        debug_assert!(self.observer.is_none(), "a body has at most one observer");
+        self.observer = Some(observer);
+        self
+    }
+
+    fn report_data(&mut self, bytes: usize) {
+        self.observed_bytes += bytes as u64;
+        if let Some(observer) = &mut self.observer {
+            observer.on_data(bytes);
+        }
+    }
+
+    fn report_end(&mut self, end: BodyEnd<'_>) {
+        if let Some(observer) = self.observer.take() {
+            observer.on_end(self.observed_bytes, end);
+        }
     }
 }
 
 impl Default for Body {
     fn default() -> Self {
         Self::empty()
+    }
+}
+
+impl Drop for Body {
+    /// Reports the end of a body that was not polled to its end.
+    ///
+    /// hyper drops a body of known length after its last byte, without the poll that would return `None`.
+    fn drop(&mut self) {
+        if self.observer.is_some() {
+            let end = if self.is_end_stream() {
+                BodyEnd::Whole
+            } else {
+                BodyEnd::Dropped
+            };
+            self.report_end(end);
+        }
     }
 }
 
@@ -138,19 +175,13 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match &mut self.kind {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.kind = Kind::Empty;
-                Poll::Ready(if bytes.is_empty() {
-                    None
-                } else {
-                    Some(Ok(Frame::data(bytes)))
-                })
-            }
-            Kind::Stream(stream) => stream.as_mut().poll_frame(cx),
+        let frame = ready!(self.kind.poll_frame(cx));
+        match &frame {
+            None => self.report_end(BodyEnd::Whole),
+            Some(Err(error)) => self.report_end(BodyEnd::Broken(error)),
+            Some(Ok(frame)) => self.report_data(frame.data_ref().map_or(0, Bytes::len)),
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -166,6 +197,24 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+impl Kind {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(if bytes.is_empty() {
+                    None
+                } else {
+                    Some(Ok(Frame::data(bytes)))
+                })
+            }
+            Self::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
 }
@@ -187,67 +236,4 @@ pub enum BodyEnd<'a> {
     Broken(&'a Error),
     /// The reader dropped the body before its end.
     Dropped,
-}
-
-/// A body that reports its bytes and its end to an observer.
-struct ObservedBody {
-    body: Body,
-    bytes: u64,
-    /// `None` once the end was reported.
-    observer: Option<Box<dyn Observer>>,
-}
-
-impl ObservedBody {
-    fn report_data(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-        if let Some(observer) = &mut self.observer {
-            observer.on_data(bytes);
-        }
-    }
-
-    fn report_end(&mut self, end: BodyEnd<'_>) {
-        if let Some(observer) = self.observer.take() {
-            observer.on_end(self.bytes, end);
-        }
-    }
-}
-
-impl http_body::Body for ObservedBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            None => self.report_end(BodyEnd::Whole),
-            Some(Err(error)) => self.report_end(BodyEnd::Broken(error)),
-            Some(Ok(frame)) => self.report_data(frame.data_ref().map_or(0, Bytes::len)),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for ObservedBody {
-    /// Reports the end of a body that was not polled to its end.
-    ///
-    /// hyper drops a body of known length after its last byte, without the poll that would return `None`.
-    fn drop(&mut self) {
-        let end = if self.body.is_end_stream() {
-            BodyEnd::Whole
-        } else {
-            BodyEnd::Dropped
-        };
-        self.report_end(end);
-    }
 }
