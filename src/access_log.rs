@@ -19,7 +19,7 @@ use http::{Method, StatusCode, Version, request};
 use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
 use crate::body::{self, AbortReason, BodyEnd, Observer, UploadState};
 use crate::log::{LogLine, LogWriter, with_line_buffer};
-use crate::metrics::{self, ByteCounter, RejectionReason, SiteCounts};
+use crate::metrics::{self, RejectionReason, SiteCounts};
 use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::registry::{Action, Operation};
 
@@ -192,7 +192,7 @@ impl RequestRecord {
     /// The counter of the bytes of the request body.
     pub fn byte_counter(&self) -> ByteCounter {
         ByteCounter {
-            site: Arc::clone(&self.counts),
+            counts: Arc::clone(&self.counts),
             operation: self.operation,
             transfer: self
                 .transfer
@@ -365,6 +365,25 @@ impl LogFields {
             rejection: String::new(),
             termination: CLIENT_ABORT,
             request_id: RequestId::new(),
+        }
+    }
+}
+
+/// Counts the bytes of one request body, for the site and for the list of active transfers.
+#[derive(Debug)]
+pub struct ByteCounter {
+    counts: Arc<SiteCounts>,
+    operation: metrics::Operation,
+    transfer: Option<Arc<Transfer>>,
+}
+
+impl ByteCounter {
+    /// Adds bytes that were received from the client.
+    pub fn add_received(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.counts.of_thread().add_received(self.operation, bytes);
+        if let Some(transfer) = &self.transfer {
+            transfer.add_received(bytes);
         }
     }
 }

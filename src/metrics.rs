@@ -19,4 +19,4 @@ pub use counter::Counter;
 pub use exposition::{ExpositionFormat, Family, Kind, Value, write};
 pub use labels::{Operation, RejectionReason};
 pub use process::{Connections, LoginCounts, Protocol};
-pub use site::{Buckets, ByteCounter, SiteCounts, SiteSums, SiteTotals, ThreadCounts};
+pub use site::{Buckets, SiteCounts, SiteSums, SiteTotals, ThreadCounts};

@@ -4,9 +4,9 @@
 //! thread. `admin` reads [`SiteTotals`] for a scrape and [`SiteSums`] for the charts of the status page.
 
 use std::ops::AddAssign;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::counter::{SHARDS, thread_shard};
@@ -14,7 +14,6 @@ use super::labels::{
     Operation, RejectionReason, STATUS_LABELS, TERMINATIONS, is_server_error, status_index,
     status_label,
 };
-use crate::activity::Transfer;
 
 /// The counters of one site.
 #[derive(Debug)]
@@ -42,17 +41,6 @@ pub struct ThreadCounts {
 struct DurationCounts {
     buckets: [AtomicU64; BUCKET_BOUNDS.len()],
     micros: AtomicU64,
-}
-
-/// Counts the bytes of one request body, for the site and for the list of active transfers.
-#[derive(Debug)]
-pub struct ByteCounter {
-    /// The counters of the site.
-    pub site: Arc<SiteCounts>,
-    /// The operation of the request.
-    pub operation: Operation,
-    /// The entry of the request among the active transfers.
-    pub transfer: Option<Arc<Transfer>>,
 }
 
 /// All counters of a site at one moment.
@@ -216,6 +204,11 @@ impl ThreadCounts {
         self.upstream_waits.record(waited);
     }
 
+    /// Adds bytes that were received from the client.
+    pub fn add_received(&self, operation: Operation, bytes: u64) {
+        add(self.received.get(operation as usize), bytes);
+    }
+
     /// Adds bytes that are sent to the client.
     pub fn add_sent(&self, operation: Operation, bytes: u64) {
         add(self.sent.get(operation as usize), bytes);
@@ -268,18 +261,6 @@ impl DurationCounts {
     }
 }
 
-impl ByteCounter {
-    /// Adds bytes that were received from the client.
-    pub fn add_received(&self, bytes: usize) {
-        let bytes = bytes as u64;
-        let counts = self.site.of_thread();
-        add(counts.received.get(self.operation as usize), bytes);
-        if let Some(transfer) = &self.transfer {
-            transfer.add_received(bytes);
-        }
-    }
-}
-
 impl Buckets {
     /// The number of all values.
     pub fn count(&self) -> u64 {
@@ -326,7 +307,7 @@ mod tests {
 
     #[test]
     fn totals_have_everything_that_was_counted() {
-        let site = Arc::new(SiteCounts::new("a"));
+        let site = SiteCounts::new("a");
         let counts = site.of_thread();
         counts.record_request(Operation::Pull, 200, Duration::from_millis(2));
         counts.record_request(Operation::Pull, 200, Duration::from_secs(3600));
@@ -335,12 +316,7 @@ mod tests {
         counts.record_abort("drain");
         counts.record_abort("an unknown value");
         counts.add_sent(Operation::Push, 5);
-        let bytes = ByteCounter {
-            site: Arc::clone(&site),
-            operation: Operation::Push,
-            transfer: None,
-        };
-        bytes.add_received(7);
+        counts.add_received(Operation::Push, 7);
         let totals = site.totals();
         let row = |operation, status: &str, count| (operation, status.to_owned(), count);
         assert_eq!(

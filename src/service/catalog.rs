@@ -156,8 +156,8 @@ impl CatalogWalk<'_> {
         Ok(CatalogPage { names, has_more })
     }
 
-    /// Sends one request to the upstream. Of the client's header fields only `User-Agent` is passed on: a condition or an
-    /// `Accept-Encoding` would change the response.
+    /// Sends one request to the upstream. Of the client's header fields, only the name of the client program is passed on: a
+    /// condition or an `Accept-Encoding` would change the response.
     async fn request_page(&self) -> Result<Response<Body>, Rejection> {
         let permit = self
             .filter

@@ -13,11 +13,10 @@ use http::{Method, Response, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::access_log::{RequestId, RequestRecord};
+use crate::access_log::{ByteCounter, RequestId, RequestRecord};
 use crate::activity::ActivityTracker;
 use crate::body::{Body, BodyEnd, MinRate, Observer, RequestBody, UploadState};
 use crate::forward::headers::{REQUEST_ID, set_api_version};
-use crate::metrics::ByteCounter;
 use crate::registry::is_registry_path;
 use crate::rejection::{Rejection, ResponseFormat};
 use crate::site::CorsResponse;

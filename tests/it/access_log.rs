@@ -1,7 +1,7 @@
 //! The access log: one line a request, with what an operator asks for, and nothing that is secret.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tidegate::server::Command;
@@ -12,7 +12,7 @@ use crate::support::certs;
 use crate::support::h2::{self, H2, block_on};
 use crate::support::proxy::{ALICE, directory};
 use crate::support::registry::Ended;
-use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, pattern};
+use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, pattern, pause};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const JSON: &str = "[log]\nformat = \"json\"\naccess_file = \"access.log\"\n";
@@ -294,6 +294,26 @@ fn json_lines_have_always_the_same_keys() {
         assert_eq!(line["upstream_ms"].is_null(), refused, "{line}");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
     }
+}
+
+/// `upstream_ms` is the time that the registry takes, not that of the client.
+#[test]
+fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
+    const PAUSE: Duration = Duration::from_millis(600);
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let mut client = Client::connect(&proxy);
+    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(chunk(b"slow"));
+    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"slow"));
+    pause(PAUSE);
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer("PATCH").status, 200);
+    drop(client);
+    let line = &json(&proxy.finish())[0];
+    let (all, upstream) = (line["ms"].as_u64().unwrap(), line["upstream_ms"].as_u64());
+    let upload = all - upstream.unwrap();
+    assert!(u128::from(upload) + 1 >= PAUSE.as_millis(), "{line}");
 }
 
 #[test]
