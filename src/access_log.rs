@@ -1,12 +1,13 @@
-//! The access log: one line for each request, and the request's part of the metrics. The line says who asked for what, how the
-//! proxy responded, and how long it took.
+//! The access log: one line for each request, and the request's part of the metrics. The line says who asked for
+//! what, how the proxy responded, and how long it took.
 //!
-//! `service` creates a [`RequestRecord`] when a request arrives, adds to it what it learns, and attaches it to the response
-//! body as an [`Observer`]. The line is written when the record is dropped: when the last byte of the response is sent, or
-//! when the transfer is aborted. `Drop` also counts the request in the metrics and ends its entry among the active transfers.
+//! `service` creates a [`RequestRecord`] when a request arrives, adds to it what it learns, and attaches it to the
+//! response body as an [`Observer`]. The line is written when the record is dropped: when the last byte of the
+//! response is sent, or when the transfer is aborted. `Drop` also counts the request in the metrics and ends its
+//! entry among the active transfers.
 //!
-//! A line never contains a query or credentials. Of the header fields it has only `User-Agent` and, if no site serves the
-//! request, `Host`; both are cut to a bounded length. [`LogLine`] escapes everything that is not plain text.
+//! A line never contains a query or credentials. Of the header fields it has only `User-Agent` and, if no site serves
+//! the request, `Host`; both are cut to a bounded length. [`LogLine`] escapes everything that is not plain text.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -86,9 +87,9 @@ struct LogFields {
 }
 
 impl RequestRecord {
-    /// Creates the record of a request that has just arrived. Until the site of the request is known, the record counts in
-    /// `unknown_site_counts`. The record is boxed, because it moves from `service` into the response body, and outlives the
-    /// future that decides on the request.
+    /// Creates the record of a request that has just arrived. Until the site of the request is known, the record
+    /// counts in `unknown_site_counts`. The record is boxed, because it moves from `service` into the response body,
+    /// and outlives the future that decides on the request.
     pub fn begin(
         log: Option<&AccessLog>,
         client: ClientAddr,
@@ -135,14 +136,14 @@ impl RequestRecord {
         name.unwrap_or_default().clone_into(&mut self.fields.user);
     }
 
-    /// Sets the user that the request names with a password that is wrong or was not checked. The user must exist. A name that
-    /// is in no password file must not be logged: it may be a password that was typed into the wrong field.
+    /// Sets the user that the request names with a password that is wrong or was not checked. The user must exist. A
+    /// name that is in no password file must not be logged: it may be a password that was typed into the wrong field.
     pub fn set_attempted_user(&mut self, name: Option<String>) {
         self.fields.attempted_user = name.unwrap_or_default();
     }
 
-    /// Sets the host that the request names. The line has it only if the site is unknown, since the name of the site says
-    /// enough otherwise.
+    /// Sets the host that the request names. The line has it only if the site is unknown, since the name of the site
+    /// says enough otherwise.
     pub fn set_requested_host(&mut self, host: &str) {
         if !self.is_site_known {
             host.clone_into(&mut self.fields.host);
@@ -207,8 +208,8 @@ impl RequestRecord {
         self.counts.of_thread().record_upstream_wait(waited);
     }
 
-    /// Records that the proxy responds itself, for this reason. The status page lists the rejection, unless it is the 401 with
-    /// which every login begins.
+    /// Records that the proxy responds itself, for this reason. The status page lists the rejection, unless it is the
+    /// 401 with which every login begins.
     pub fn set_rejection(
         &mut self,
         message: String,
@@ -313,8 +314,8 @@ impl Observer for RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        // A response body that is dropped early means that the client has disconnected, unless the proxy itself aborted the
-        // request.
+        // A response body that is dropped early means that the client has disconnected, unless the proxy itself
+        // aborted the request.
         if self.fields.termination == CLIENT_ABORT && !self.is_client_gone {
             self.fields.termination = match self.upload.abort_reason() {
                 Some(AbortReason::Drain) => "drain",
@@ -339,8 +340,8 @@ impl Drop for RequestRecord {
 }
 
 impl LogFields {
-    /// The fields that the request head has. `status` and `termination` say that the client disconnected, until the proxy
-    /// decides on a response.
+    /// The fields that the request head has. `status` and `termination` say that the client disconnected, until the
+    /// proxy decides on a response.
     fn new(client: ClientAddr, parts: &request::Parts) -> Self {
         Self {
             client,
@@ -416,7 +417,8 @@ fn millis(time: Duration) -> u64 {
 const CLIENT_ABORT: &str = "client_abort";
 const TIMEOUT: &str = "timeout";
 
-/// nginx's status for a request whose client disconnected before the response; here for every request without a response.
+/// nginx's status for a request whose client disconnected before the response; here for every request without a
+/// response.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The part of a `User-Agent` field that is logged. The longest one in use is that of docker with its build, kernel and

@@ -1,12 +1,12 @@
 //! The active transfers and the recent rejections: the part of the observations that contains names.
 //!
-//! `service` and `access_log` record both, and `admin` shows them on the status page. Both lists are bounded in their number
-//! of entries, and each text is bounded in its length. Recording never waits for a reader: a rejection is not recorded while
-//! another thread has the list locked, and a transfer is not recorded if there is no room.
+//! `service` and `access_log` record both, and `admin` shows them on the status page. Both lists are bounded in their
+//! number of entries, and each text is bounded in its length. Recording never waits for a reader: a rejection is not
+//! recorded while another thread has the list locked, and a transfer is not recorded if there is no room.
 //!
-//! All clients share both lists, so no client may displace the entries of others. A client network group (an IPv4 address,
-//! or an IPv6 /48) lists no more transfers than would remain free after that, and a new rejection replaces the oldest
-//! one of the group that has most entries.
+//! All clients share both lists, so no client may displace the entries of others. A client network group (an IPv4
+//! address, or an IPv6 /48) lists no more transfers than would remain free after that, and a new rejection replaces
+//! the oldest one of the group that has most entries.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
@@ -28,8 +28,9 @@ use crate::net::addr::ClientNetworkGroup;
 pub struct ActivityTracker {
     transfers: [Mutex<HashMap<u64, Arc<Transfer>>>; SHARDS],
     transfer_count: AtomicUsize,
-    /// The number of transfers of each client network group. The counter of a group is chosen by a hash of the group under a
-    /// key of this process: no map has to be locked for each transfer, and a client cannot choose whose counter it shares.
+    /// The number of transfers of each client network group. The counter of a group is chosen by a hash of the group
+    /// under a key of this process: no map has to be locked for each transfer, and a client cannot choose whose
+    /// counter it shares.
     group_counters: [AtomicUsize; GROUP_COUNTERS],
     hasher: RandomState,
     next_number: AtomicU64,
@@ -148,8 +149,8 @@ impl ActivityTracker {
         self.transfer_count.load(Relaxed)
     }
 
-    /// The `limit` transfers that have moved most bytes, in the order of their start, each with its unique number; and the number
-    /// of all transfers.
+    /// The `limit` transfers that have moved most bytes, in the order of their start, each with its unique number;
+    /// and the number of all transfers.
     pub fn largest_transfers(&self, limit: usize) -> (Vec<(u64, Arc<Transfer>)>, usize) {
         let mut all = Vec::new();
         for shard in &self.transfers {
@@ -187,8 +188,8 @@ impl ActivityTracker {
         }
     }
 
-    /// Records the rejection of a request from `group`. If the list is full, the oldest rejection of the group with the most
-    /// entries is dropped. `rejection` is called only if the rejection can be recorded.
+    /// Records the rejection of a request from `group`. If the list is full, the oldest rejection of the group with
+    /// the most entries is dropped. `rejection` is called only if the rejection can be recorded.
     pub fn record_rejection(
         &self,
         group: ClientNetworkGroup,
@@ -293,8 +294,8 @@ impl Transfer {
         }
     }
 
-    /// Updates the rate, an exponential moving average: the last interval has a weight of one half, the one before of one
-    /// quarter, and so on. The rate follows the transfer and stays readable.
+    /// Updates the rate, an exponential moving average: the last interval has a weight of one half, the one before of
+    /// one quarter, and so on. The rate follows the transfer and stays readable.
     fn sample_rate(&self, now: Instant, interval: Duration) {
         let total = self.total_bytes();
         let moved = total.saturating_sub(self.sampled_bytes.swap(total, Relaxed));

@@ -1,8 +1,9 @@
-//! Writes log lines: a queue, and one thread per log that writes to the file, so that no request ever waits for a disk or a pipe.
+//! Writes log lines: a queue, and one thread per log that writes to the file, so that no request ever waits for a
+//! disk or a pipe.
 //!
-//! `cli` opens a [`LogWriter`] for the log of the process, `snapshot` opens one for the access log. A line is dropped and
-//! counted if the queue is full or if it cannot be written; the number of dropped lines is reported in the log itself as soon as
-//! a line can be written again. [`LogLine`] formats lines; their content is up to the callers.
+//! `cli` opens a [`LogWriter`] for the log of the process, `snapshot` opens one for the access log. A line is dropped
+//! and counted if the queue is full or if it cannot be written; the number of dropped lines is reported in the log
+//! itself as soon as a line can be written again. [`LogLine`] formats lines; their content is up to the callers.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -34,9 +35,9 @@ pub enum Destination {
 
 /// The writer of a log; cheap to clone.
 ///
-/// After the last clone is dropped, the thread of the log writes the lines that are still queued, and ends. The drop does not wait
-/// for that, since a worker may drop the last clone with the last request of an old snapshot. Before the process exits,
-/// [`finish_all`] waits.
+/// After the last clone is dropped, the thread of the log writes the lines that are still queued, and ends. The drop
+/// does not wait for that, since a worker may drop the last clone with the last request of an old snapshot. Before
+/// the process exits, [`finish_all`] waits.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     shared: Arc<WriterShared>,
@@ -52,8 +53,9 @@ struct WriterShared {
 /// The queues of all logs whose threads run, for [`finish_all`].
 static QUEUES: Mutex<Vec<Weak<Queue>>> = Mutex::new(Vec::new());
 
-/// Waits until the queued lines of every log of the process are written, also of logs whose [`LogWriter`]s are dropped. Waits for at
-/// most one second, since a pipe may have no reader. Blocks the thread, so it may be called only when the process exits.
+/// Waits until the queued lines of every log of the process are written, also of logs whose [`LogWriter`]s are
+/// dropped. Waits for at most one second, since a pipe may have no reader. Blocks the thread, so it may be called
+/// only when the process exits.
 pub fn finish_all() {
     let queues: Vec<_> = QUEUES.lock().iter().filter_map(Weak::upgrade).collect();
     wait_until_written(&queues);
@@ -103,7 +105,8 @@ impl LogWriter {
         self.shared.queue.dropped()
     }
 
-    /// Waits until the queued lines are written, for at most one second, since a pipe may have no reader. Blocks the thread.
+    /// Waits until the queued lines are written, for at most one second, since a pipe may have no reader. Blocks the
+    /// thread.
     pub fn finish(&self) {
         wait_until_written(&[Arc::clone(&self.shared.queue)]);
     }
@@ -156,8 +159,8 @@ impl Output {
 
     /// Writes everything that is queued until the queue is closed.
     ///
-    /// The first line after a pause is written immediately. Then the thread sleeps for [`WRITE_INTERVAL`], so that on a busy log
-    /// callers do not have to wake it, and many lines are written by one system call.
+    /// The first line after a pause is written immediately. Then the thread sleeps for [`WRITE_INTERVAL`], so that on
+    /// a busy log callers do not have to wake it, and many lines are written by one system call.
     fn run(&mut self, queue: &Queue, lost_line: LostLine) {
         let mut drained = Drained::default();
         while queue.take(&mut drained) {
@@ -166,7 +169,8 @@ impl Output {
             for lines_before in reopens {
                 self.write_batch(batch, next..*lines_before, queue, lost_line);
                 next = *lines_before;
-                // If the file cannot be opened again, the old one stays in use: lines in a rotated file are better than none.
+                // If the file cannot be opened again, the old one stays in use: lines in a rotated file are better
+                // than none.
                 if let Ok(reopened) = Self::open(self.destination.clone()) {
                     *self = reopened;
                 }
@@ -226,8 +230,8 @@ impl Output {
     }
 }
 
-/// Writes whole lines, and returns the number of bytes of `text` that were written. If the write before ended within a line, that line
-/// is ended first.
+/// Writes whole lines, and returns the number of bytes of `text` that were written. If the write before ended within
+/// a line, that line is ended first.
 fn write_lines(file: &mut impl Write, has_partial_line: &mut bool, text: &[u8]) -> usize {
     if *has_partial_line {
         if file.write_all(b"\n").is_err() {
@@ -253,8 +257,8 @@ fn write_lines(file: &mut impl Write, has_partial_line: &mut bool, text: &[u8]) 
 }
 
 static STDOUT_HAS_PARTIAL_LINE: Mutex<bool> = Mutex::new(false);
-/// The maximum number of bytes of one write to a pipe, to which other processes may write as well. The kernel writes up to this
-/// number of bytes atomically (POSIX, `PIPE_BUF`).
+/// The maximum number of bytes of one write to a pipe, to which other processes may write as well. The kernel writes
+/// up to this number of bytes atomically (POSIX, `PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 /// How long the thread of a log sleeps after a write: the maximum delay of a line.
 const WRITE_INTERVAL: Duration = Duration::from_millis(5);

@@ -1,8 +1,8 @@
 //! All reasons for which the proxy responds in place of the upstream, and the response for each.
 //!
-//! `service` collects the errors of all stages as a [`Rejection`], and turns it into a response here. The matches over
-//! [`Rejection`] and over the errors in it have no wildcard, so that a new reason does not compile before it has a status, an
-//! error code, and a label for the metrics.
+//! `service` collects the errors of all stages as a [`Rejection`], and turns it into a response here. The matches
+//! over [`Rejection`] and over the errors in it have no wildcard, so that a new reason does not compile before it has
+//! a status, an error code, and a label for the metrics.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -126,9 +126,9 @@ impl Rejection {
         response
     }
 
-    /// The reason in words, for the access log and the status page. If something is wrong with the requested host, the message
-    /// names that host, so that an operator sees which name is missing in the configuration, or which client asks for a
-    /// wrong one.
+    /// The reason in words, for the access log and the status page. If something is wrong with the requested host,
+    /// the message names that host, so that an operator sees which name is missing in the configuration, or which
+    /// client asks for a wrong one.
     pub fn message(&self, format: &ResponseFormat) -> String {
         match &format.requested_host {
             Some(host) if self.reason() == RejectionReason::Host => format!("{self}: {host}"),
@@ -279,8 +279,8 @@ fn target_response(error: &target::Error) -> ErrorResponse {
     ErrorResponse::new(status, ErrorCode::Unsupported, error)
 }
 
-/// A path with `respond = 404` gets the same response as a path without a route, so that the response does not reveal the
-/// configuration.
+/// A path with `respond = 404` gets the same response as a path without a route, so that the response does not reveal
+/// the configuration.
 fn static_status_response(status: StatusCode) -> ErrorResponse {
     let code = match status.as_u16() {
         403 => ErrorCode::Denied,

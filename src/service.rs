@@ -1,9 +1,9 @@
 //! The life of a request. Read this file first.
 //!
-//! `server` calls [`Service::handle`] for each request that arrives over TLS, and [`Service::handle_plain_http`] for each
-//! request that arrives on a plain HTTP listener. The inner functions (`decide`, `proxy`, `redirect_to_https`) make the
-//! decisions and return a [`Rejection`] through `?`. The outer functions turn a rejection into a response, write the access
-//! log and count.
+//! `server` calls [`Service::handle`] for each request that arrives over TLS, and [`Service::handle_plain_http`] for
+//! each request that arrives on a plain HTTP listener. The inner functions (`decide`, `proxy`, `redirect_to_https`)
+//! make the decisions and return a [`Rejection`] through `?`. The outer functions turn a rejection into a response,
+//! write the access log and count.
 //!
 //! The order of the checks is the security argument: host, route, credentials, rights, then everything else. A client
 //! that has not authenticated learns nothing else.
@@ -106,11 +106,12 @@ impl Service {
         scope.finish(response)
     }
 
-    /// Responds to a request that arrived over plain HTTP, which is never forwarded to an upstream: an http-01 challenge
-    /// (RFC 8555 section 8.3) gets its key authorization, and everything else a redirect to https or an error.
+    /// Responds to a request that arrived over plain HTTP, which is never forwarded to an upstream: an http-01
+    /// challenge (RFC 8555 section 8.3) gets its key authorization, and everything else a redirect to https or an
+    /// error.
     ///
-    /// A registry client is not redirected: it has sent its password in the clear by then, and would do so again with the
-    /// next request. It gets an error with the reason instead.
+    /// A registry client is not redirected: it has sent its password in the clear by then, and would do so again with
+    /// the next request. It gets an error with the reason instead.
     pub async fn handle_plain_http(&self, request: IncomingRequest) -> Response<Body> {
         // The worker number only chooses a connection to an upstream.
         let request = self.receive(0, request);
@@ -223,9 +224,9 @@ impl Service {
         Ok((target, site))
     }
 
-    /// The site that the request addresses. An absolute request target takes precedence over the Host field. It may name
-    /// another host than the Host field does, but not another site (RFC 9112 section 3.2.2): a request that was smuggled
-    /// past a proxy in front looks like that.
+    /// The site that the request addresses. An absolute request target takes precedence over the Host field. It may
+    /// name another host than the Host field does, but not another site (RFC 9112 section 3.2.2): a request that was
+    /// smuggled past a proxy in front looks like that.
     fn site_of(&self, target: &Target) -> Result<&Site, Rejection> {
         let site = self
             .sites
@@ -284,8 +285,8 @@ impl Service {
             upload,
             ..
         } = *request;
-        // Parsed before authentication, so that the access log names the operation. `authorize` reports a parse error only
-        // to clients that may send requests here at all.
+        // Parsed before authentication, so that the access log names the operation. `authorize` reports a parse error
+        // only to clients that may send requests here at all.
         let classified = classify(site, route, &parts, target);
         let operation = classified
             .as_ref()
@@ -388,8 +389,8 @@ impl Service {
         let (target, site) = self
             .find_site(&request.parts, scope)
             .inspect_err(|_| scope.set_requested_host(&request.parts))?;
-        // A client that speaks https to a trusted proxy, which speaks plain HTTP to this one, would get the same redirect
-        // again and again.
+        // A client that speaks https to a trusted proxy, which speaks plain HTTP to this one, would get the same
+        // redirect again and again.
         if scope.format.is_registry || request.client_info.scheme == "https" {
             return Err(Rejection::PlainHttp);
         }
@@ -417,8 +418,8 @@ impl Service {
 /// The client of the connection, or the client that a trusted proxy names.
 ///
 /// If a PROXY header names no client, the other end of the connection is unknown. `X-Forwarded-For` and
-/// `X-Forwarded-Proto` may then have been written by anyone, and are not believed even if the load balancer itself is one
-/// of the trusted proxies.
+/// `X-Forwarded-Proto` may then have been written by anyone, and are not believed even if the load balancer itself is
+/// one of the trusted proxies.
 fn client_info(
     connection: &ConnectionInfo,
     parts: &request::Parts,
@@ -441,12 +442,12 @@ fn client_info(
 
 /// Checks that this connection may carry requests for `site`, if some sites ask for client certificates.
 ///
-/// The site follows from the Host field, but the client certificate that the proxy asked for followed from the SNI name in
-/// the ClientHello. A request may only go to a site that would have asked for the same. The 421 tells the client to open
-/// another connection (RFC 9110 section 15.5.20, RFC 9113 section 9.1.2).
+/// The site follows from the Host field, but the client certificate that the proxy asked for followed from the SNI
+/// name in the ClientHello. A request may only go to a site that would have asked for the same. The 421 tells the
+/// client to open another connection (RFC 9110 section 15.5.20, RFC 9113 section 9.1.2).
 ///
-/// The check uses the sites of the current snapshot: if a reload changes the certificate authorities of a site, the change
-/// applies to open connections, too.
+/// The check uses the sites of the current snapshot: if a reload changes the certificate authorities of a site, the
+/// change applies to open connections, too.
 fn check_client_certificate(
     sites: &Sites,
     site: &Site,
@@ -467,9 +468,9 @@ fn check_client_certificate(
     Err(Rejection::OtherClientCa)
 }
 
-/// The origin under which the client knows the proxy: the configured `external_url`, or else the origin that the client
-/// addressed. The colon of an empty port is dropped: a URL is the same without it (RFC 3986 section 6.2.3), and not every
-/// client accepts it.
+/// The origin under which the client knows the proxy: the configured `external_url`, or else the origin that the
+/// client addressed. The colon of an empty port is dropped: a URL is the same without it (RFC 3986 section 6.2.3),
+/// and not every client accepts it.
 fn external_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> ExternalOrigin<'a> {
     let authority = target.authority();
     let as_addressed = ExternalOrigin {
@@ -481,8 +482,8 @@ fn external_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> E
         .map_or(as_addressed, Origin::to_external)
 }
 
-/// The response of a route without an upstream, which does not depend on the client. An error status becomes a rejection,
-/// so that it gets an error body.
+/// The response of a route without an upstream, which does not depend on the client. An error status becomes a
+/// rejection, so that it gets an error body.
 fn static_response(status: StatusCode) -> Result<Response<Body>, Rejection> {
     if status.is_client_error() || status.is_server_error() {
         return Err(Rejection::StaticStatus(status));
@@ -498,8 +499,8 @@ fn static_response(status: StatusCode) -> Result<Response<Body>, Rejection> {
     Ok(response)
 }
 
-/// A redirect to the canonical spelling of the request target. `location` has no authority, so that the redirect is right
-/// under every name by which clients reach the proxy.
+/// A redirect to the canonical spelling of the request target. `location` has no authority, so that the redirect is
+/// right under every name by which clients reach the proxy.
 fn redirect_to_canonical(location: &str) -> Response<Body> {
     redirect(StatusCode::MOVED_PERMANENTLY, location)
 }

@@ -1,6 +1,7 @@
 //! Sites and routes: which site serves a host, and which route of the site matches a path.
 //!
-//! `snapshot` builds them, and `service` looks up each request. A host is looked up in a map, a path in a short list of prefixes.
+//! `snapshot` builds them, and `service` looks up each request. A host is looked up in a map, a path in a short list
+//! of prefixes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ pub struct Site {
     pub name: String,
     /// The hosts in lower case; `*.x` stands for exactly one label before `x`, and `*` for every other host.
     pub hosts: Vec<String>,
-    /// The authorities whose client certificates the site requires or accepts; `None` does not ask for client certificates.
+    /// The authorities whose client certificates the site requires or accepts; `None` does not ask for client
+    /// certificates.
     pub client_ca: Option<ClientCa>,
     /// The origin in every URL that clients receive, in place of the one that they addressed.
     pub external_url: Option<Origin>,
@@ -123,7 +125,8 @@ impl Sites {
             .map(Arc::as_ref)
     }
 
-    /// The site whose certificate a client gets for this SNI name. [`crate::tls::Tls::choose`] selects it in the same way.
+    /// The site whose certificate a client gets for this SNI name. [`crate::tls::Tls::choose`] selects it in the same
+    /// way.
     pub fn site_for_sni(&self, sni: Option<&str>) -> Option<&Site> {
         let named = sni.and_then(|name| {
             let name = name.strip_suffix('.').unwrap_or(name);
@@ -179,7 +182,8 @@ impl Site {
         self.is_matched_by(route, &format!("/v2/{repository}/"))
     }
 
-    /// Whether requests for this blob match this route. A route with a longer path may match the blobs of a repository alone.
+    /// Whether requests for this blob match this route. A route with a longer path may match the blobs of a
+    /// repository alone.
     pub fn can_contain_blob(&self, route: &Route, repository: &str, digest: &str) -> bool {
         self.is_matched_by(route, &format!("/v2/{repository}/blobs/{digest}"))
     }
@@ -189,14 +193,14 @@ impl Site {
             .is_some_and(|found| std::ptr::eq(found, route))
     }
 
-    /// Whether the catalog of this route may name this repository: the repositories of the route itself, and every repository if
-    /// the route can have none of its own, as `/v2/_catalog`. Such a route exists to serve the catalog.
+    /// Whether the catalog of this route may name this repository: the repositories of the route itself, and every
+    /// repository if the route can have none of its own, as `/v2/_catalog`. Such a route exists to serve the catalog.
     pub fn may_list(&self, route: &Route, repository: &str) -> bool {
         RouteScope::of(&route.path).is_none() || self.can_contain_repository(route, repository)
     }
 
-    /// Whether the catalog of this route may name every repository of the registry: all repositories can be under the path of the
-    /// route, and no other route can have one.
+    /// Whether the catalog of this route may name every repository of the registry: all repositories can be under the
+    /// path of the route, and no other route can have one.
     pub fn may_list_all(&self, route: &Route) -> bool {
         match RouteScope::of(&route.path) {
             None => true,
@@ -255,7 +259,8 @@ impl RouteMatch<'_> {
     }
 }
 
-/// Whether `prefix` is a prefix of `path` that ends on a segment boundary: `/v2/` is one of `/v2` and of `/v2/a`, but not of `/v20`.
+/// Whether `prefix` is a prefix of `path` that ends on a segment boundary: `/v2/` is one of `/v2` and of `/v2/a`, but
+/// not of `/v20`.
 fn is_path_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix.trim_end_matches('/'))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

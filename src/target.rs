@@ -1,8 +1,8 @@
 //! The request target: the host that a request addresses, and the path that it asks for.
 //!
-//! `service` creates a [`Target`] from every request head, before it selects the site and the route. All later code uses the `Target`
-//! and does not read the URI or the Host field again. This module knows nothing of sites, routes and registries, and it does not
-//! compare the host with the SNI name of the connection.
+//! `service` creates a [`Target`] from every request head, before it selects the site and the route. All later code
+//! uses the `Target` and does not read the URI or the Host field again. This module knows nothing of sites, routes
+//! and registries, and it does not compare the host with the SNI name of the connection.
 
 use http::header::HOST;
 use http::request::Parts;
@@ -42,8 +42,8 @@ pub enum Error {
     /// The host is not `name[:port]`.
     #[error("the host name is not valid")]
     Host,
-    /// In HTTP/1, the absolute request target and the Host field belong to different sites. The response is a 421. `service`
-    /// reports this error, since it knows the sites.
+    /// In HTTP/1, the absolute request target and the Host field belong to different sites. The response is a 421.
+    /// `service` reports this error, since it knows the sites.
     #[error("the request target names another host than the Host header")]
     ForeignAuthority,
     /// In HTTP/2, the Host field differs from `:authority`.
@@ -86,7 +86,8 @@ impl Target {
         })
     }
 
-    /// The authority, `name[:port]`, byte for byte as the client sent it in an absolute request target or in the Host field.
+    /// The authority, `name[:port]`, byte for byte as the client sent it in an absolute request target or in the Host
+    /// field.
     pub fn authority(&self) -> &str {
         // `parse` has read it as text.
         self.host_header.to_str().unwrap_or_default()
@@ -97,13 +98,14 @@ impl Target {
         &self.host_header
     }
 
-    /// The name without the port, in a form that can be compared: in lower case, without a trailing dot, and IPv6 addresses in their
-    /// shortest form without brackets.
+    /// The name without the port, in a form that can be compared: in lower case, without a trailing dot, and IPv6
+    /// addresses in their shortest form without brackets.
     pub fn host(&self) -> &str {
         &self.name.host
     }
 
-    /// The name in the Host field, in the form of [`host`](Self::host), if an absolute request target has another host or port.
+    /// The name in the Host field, in the form of [`host`](Self::host), if an absolute request target has another
+    /// host or port.
     ///
     /// The request target then takes precedence (RFC 9112 section 3.2.2), if both names belong to the same site.
     pub fn overridden_host(&self) -> Option<&str> {
@@ -125,8 +127,8 @@ impl Target {
         self.uri.query()
     }
 
-    /// The canonical path, by which the route is selected: decoded once, with repeated slashes merged, and without backslashes, `.`,
-    /// `..` and `;parameters`.
+    /// The canonical path, by which the route is selected: decoded once, with repeated slashes merged, and without
+    /// backslashes, `.`, `..` and `;parameters`.
     ///
     /// `%2F` becomes a slash, because servers behind the proxy decode it, too. Bytes that are not UTF-8 stay `%XX`. The
     /// canonical path is only compared; the upstream gets [`raw_path`](Self::raw_path).
@@ -135,8 +137,8 @@ impl Target {
     }
 }
 
-/// Accepts the origin-form, and the absolute-form with http and https: a reverse proxy cannot serve the other forms of a request
-/// target (RFC 9112 section 3.2).
+/// Accepts the origin-form, and the absolute-form with http and https: a reverse proxy cannot serve the other forms
+/// of a request target (RFC 9112 section 3.2).
 fn check_form(parts: &Parts) -> Result<(), Error> {
     let is_known = match parts.uri.scheme_str() {
         Some(scheme) => default_port(scheme).is_some(),
@@ -161,9 +163,9 @@ struct AddressedHost {
 
 /// Finds the host that a request addresses.
 ///
-/// In HTTP/1, it is in the Host field or in an absolute request target. The latter takes precedence, and replaces the Host field in the
-/// request to the upstream (RFC 9112 section 3.2.2). In HTTP/2, it is in `:authority`, and a Host field must agree with it (RFC 9113
-/// section 8.3.1). If both agree, the Host field of HTTP/1 is kept byte for byte.
+/// In HTTP/1, it is in the Host field or in an absolute request target. The latter takes precedence, and replaces the
+/// Host field in the request to the upstream (RFC 9112 section 3.2.2). In HTTP/2, it is in `:authority`, and a Host
+/// field must agree with it (RFC 9113 section 8.3.1). If both agree, the Host field of HTTP/1 is kept byte for byte.
 fn addressed_host(parts: &Parts) -> Result<AddressedHost, Error> {
     let is_http2 = parts.version == Version::HTTP_2;
     let as_header =
@@ -218,8 +220,8 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// A quick check that [`canonical`] would accept a path and leave it unchanged. It returns `false` for some paths that are
-/// canonical.
+/// A quick check that [`canonical`] would accept a path and leave it unchanged. It returns `false` for some paths
+/// that are canonical.
 fn is_canonical(raw: &str) -> bool {
     let mut previous = 0;
     raw.bytes().all(|byte| {
@@ -243,8 +245,9 @@ fn canonical(raw: &str) -> Result<String, Error> {
     if text.contains(char::is_control) {
         return Err(Error::Path("contains an escaped control character"));
     }
-    // Some servers behind the proxy treat a backslash as a slash, others as a character of a name. As a separator, it could lead to
-    // another resource than the route was selected for. It is therefore rejected in its percent-encoded form, too.
+    // Some servers behind the proxy treat a backslash as a slash, others as a character of a name. As a separator, it
+    // could lead to another resource than the route was selected for. It is therefore rejected in its percent-encoded
+    // form, too.
     if text.contains('\\') {
         return Err(Error::Path("contains an escaped backslash"));
     }
@@ -268,8 +271,8 @@ fn is_dot_segment(segment: &str) -> bool {
     matches!(without_parameters(segment), "." | "..")
 }
 
-/// Removes `;parameters` from a segment, as servlet containers do before they resolve a path: for them, `..;x` is `..`, and
-/// `/v2;x/` is `/v2/`.
+/// Removes `;parameters` from a segment, as servlet containers do before they resolve a path: for them, `..;x` is
+/// `..`, and `/v2;x/` is `/v2/`.
 fn without_parameters(segment: &str) -> &str {
     segment.split(';').next().unwrap_or_default()
 }

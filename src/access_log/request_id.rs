@@ -1,7 +1,8 @@
-//! The id of a request, which is the same in the access log, in the log of the upstream, and in `X-Request-Id` of the response.
+//! The id of a request, which is the same in the access log, in the log of the upstream, and in `X-Request-Id` of the
+//! response.
 //!
-//! [`RequestRecord`](super::RequestRecord) creates it. An id that the client sends is never used, since it could be the id of
-//! another request.
+//! [`RequestRecord`](super::RequestRecord) creates it. An id that the client sends is never used, since it could be
+//! the id of another request.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;

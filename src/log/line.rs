@@ -1,13 +1,15 @@
-//! Formats one log line, as text or as a JSON object. Both logs of the process use this type, so that one parser reads both.
+//! Formats one log line, as text or as a JSON object. Both logs of the process use this type, so that one parser
+//! reads both.
 //!
 //! - JSON: every line begins with the keys `time`, `level` and `message`, in this order; the fields follow.
-//! - Text: `TIME LEVEL message key=value …` (logfmt after the message). A text value is in double quotes if it is empty or has
-//!   a space, `"`, `\`, `=`, or a character that is not printable ASCII.
-//! - Quoted values use the escapes of JSON in both formats. Control characters and characters without a glyph of their own
-//!   (RIGHT-TO-LEFT OVERRIDE, ZERO WIDTH SPACE) are always escaped, so that a value can neither end a line nor send commands to a
-//!   terminal.
+//! - Text: `TIME LEVEL message key=value …` (logfmt after the message). A text value is in double quotes if it is
+//!   empty or has a space, `"`, `\`, `=`, or a character that is not printable ASCII.
+//! - Quoted values use the escapes of JSON in both formats. Control characters and characters without a glyph of
+//!   their own (RIGHT-TO-LEFT OVERRIDE, ZERO WIDTH SPACE) are always escaped, so that a value can neither end a line
+//!   nor send commands to a terminal.
 //!
-//! `access_log` writes a line for every request, so nothing here allocates while the buffer of the line is large enough.
+//! `access_log` writes a line for every request, so nothing here allocates while the buffer of the line is large
+//! enough.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -50,8 +52,8 @@ impl<'a> LogLine<'a> {
         }
     }
 
-    /// Adds a field with a text that may be unknown. Text lines omit an unknown field. JSON lines have `null`, so that every
-    /// line of a log has the same keys.
+    /// Adds a field with a text that may be unknown. Text lines omit an unknown field. JSON lines have `null`, so
+    /// that every line of a log has the same keys.
     pub fn optional_text(&mut self, key: &str, value: Option<&str>) {
         match value {
             Some(value) => self.text(key, value),
@@ -135,8 +137,8 @@ fn push_all(buffer: &mut String, parts: &[&str]) {
     }
 }
 
-/// Appends a decimal number. A loop over the digits does less work than `write!`: most numbers of a line have one digit, or
-/// three.
+/// Appends a decimal number. A loop over the digits does less work than `write!`: most numbers of a line have one
+/// digit, or three.
 fn push_number(buffer: &mut String, number: u64) {
     let mut digits = [0; 20];
     let (mut rest, mut from) = (number, digits.len());
@@ -190,7 +192,8 @@ fn push_escaped(buffer: &mut String, text: &str, is_quoted: bool) {
     }
 }
 
-/// Whether a character has a glyph of its own. `escape_debug` escapes exactly those that have none, and `"`, `'` and `\`.
+/// Whether a character has a glyph of its own. `escape_debug` escapes exactly those that have none, and `"`, `'` and
+/// `\`.
 fn is_visible(character: char) -> bool {
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
 }
@@ -201,8 +204,8 @@ fn since_1970() -> Duration {
         .unwrap_or_default()
 }
 
-/// Appends the time in the format of RFC 3339, in UTC with milliseconds, always of the same length. Date and time of day are
-/// formatted once per second and thread.
+/// Appends the time in the format of RFC 3339, in UTC with milliseconds, always of the same length. Date and time of
+/// day are formatted once per second and thread.
 fn push_time(buffer: &mut String, now: Duration) {
     thread_local! {
         static SECOND: RefCell<(u64, String)> = RefCell::default();

@@ -1,8 +1,8 @@
-//! The lines of a log that wait to be written: one buffer, to which callers append and which the thread of the log takes as a
-//! whole.
+//! The lines of a log that wait to be written: one buffer, to which callers append and which the thread of the log
+//! takes as a whole.
 //!
-//! A line costs its caller one copy, without an allocation of its own, and without a wake-up of the thread while that writes or
-//! sleeps. The lock is never held during a write to the file.
+//! A line costs its caller one copy, without an allocation of its own, and without a wake-up of the thread while that
+//! writes or sleeps. The lock is never held during a write to the file.
 
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,8 +81,8 @@ impl Queue {
         self.wake(pending);
     }
 
-    /// Waits until something is queued, and replaces the content of `drained` by all of it. Returns `false` if the queue is empty and
-    /// closed.
+    /// Waits until something is queued, and replaces the content of `drained` by all of it. Returns `false` if the
+    /// queue is empty and closed.
     pub(super) fn take(&self, drained: &mut Drained) -> bool {
         drained.batch.clear();
         drained.reopens.clear();
@@ -158,8 +158,8 @@ impl Batch {
         before.copied().unwrap_or(0)
     }
 
-    /// The number of lines that fit into a write of `max_bytes`, of the lines that end at `ends` and the first of which starts at `from`.
-    /// It is at least one, however long that line is.
+    /// The number of lines that fit into a write of `max_bytes`, of the lines that end at `ends` and the first of
+    /// which starts at `from`. It is at least one, however long that line is.
     pub(super) fn count_fitting(from: usize, ends: &[usize], max_bytes: usize) -> usize {
         ends.partition_point(|end| *end <= from + max_bytes).max(1)
     }

@@ -1,7 +1,7 @@
 //! The alerts with which TLS handshakes ended (RFC 8446 section 6), counted by alert and by sender.
 //!
-//! `tls` translates the alerts that rustls reports, `connection` counts them, `admin` reads the counters. The list of alerts is
-//! closed, so that neither a client nor a new version of rustls can add a label value.
+//! `tls` translates the alerts that rustls reports, `connection` counts them, `admin` reads the counters. The list of
+//! alerts is closed, so that neither a client nor a new version of rustls can add a label value.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,7 +1,7 @@
 //! A counter that many threads increment without contention.
 //!
-//! Each thread has a cell of its own, one cache line wide. A single atomic would move its cache line from core to core with
-//! each increment.
+//! Each thread has a cell of its own, one cache line wide. A single atomic would move its cache line from core to
+//! core with each increment.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
@@ -32,7 +32,8 @@ impl Counter {
     }
 }
 
-/// The number of the current thread's shard, below [`SHARDS`]. If there are more threads than shards, some threads share one.
+/// The number of the current thread's shard, below [`SHARDS`]. If there are more threads than shards, some threads
+/// share one.
 pub(crate) fn thread_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

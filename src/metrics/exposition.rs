@@ -1,8 +1,8 @@
 //! The text exposition of metrics, in OpenMetrics or in the older text format of Prometheus.
 //!
 //! Called by `admin`. `prometheus-client` writes OpenMetrics, which Prometheus asks for. Everything else that reads
-//! `/metrics` (curl, promtool, agents) understands the older format, which differs in the `# HELP` and `# TYPE` lines of
-//! counters, and has no `# EOF`.
+//! `/metrics` (curl, promtool, agents) understands the older format, which differs in the `# HELP` and `# TYPE` lines
+//! of counters, and has no `# EOF`.
 
 use std::fmt;
 
@@ -133,8 +133,8 @@ fn encode(sample: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Res
     }
 }
 
-/// Converts OpenMetrics to text 0.0.4, in which the name of a counter ends with `_total` like its samples, and which has no
-/// end mark.
+/// Converts OpenMetrics to text 0.0.4, in which the name of a counter ends with `_total` like its samples, and which
+/// has no end mark.
 fn text_0_0_4(text: &str) -> String {
     let counters: Vec<_> = text
         .lines()

@@ -1,6 +1,7 @@
 //! The values of metric labels. Each list is closed, so that clients and upstreams cannot add values.
 //!
-//! `access_log` and `rejection` map operations, statuses and rejections to these values. The alerts of TLS are in `alerts`.
+//! `access_log` and `rejection` map operations, statuses and rejections to these values. The alerts of TLS are in
+//! `alerts`.
 
 /// The operation of a request, for the label `operation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Counter, TlsAlerts};
+use super::alerts::TlsAlerts;
+use super::counter::Counter;
 use crate::log::LogLimiter;
 
 /// The outcomes of logins with a password.

@@ -1,7 +1,7 @@
 //! The counters of one site: requests, their durations, bytes, rejections.
 //!
-//! Each site of a snapshot has one [`SiteCounts`], which outlives reloads. A request counts in the [`ThreadCounts`] of its
-//! thread. `admin` reads [`SiteTotals`] for a scrape and [`SiteSums`] for the charts of the status page.
+//! Each site of a snapshot has one [`SiteCounts`], which outlives reloads. A request counts in the [`ThreadCounts`]
+//! of its thread. `admin` reads [`SiteTotals`] for a scrape and [`SiteSums`] for the charts of the status page.
 
 use std::ops::AddAssign;
 use std::sync::OnceLock;

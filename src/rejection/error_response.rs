@@ -29,8 +29,8 @@ pub struct ResponseFormat {
 pub(super) struct ErrorResponse {
     pub(super) status: StatusCode,
     pub(super) code: ErrorCode,
-    /// The message for the client. It never names the address of the upstream, and never reveals whether something exists
-    /// that the client may not see.
+    /// The message for the client. It never names the address of the upstream, and never reveals whether something
+    /// exists that the client may not see.
     pub(super) message: String,
     /// The value of `Retry-After` in seconds.
     pub(super) retry_after: Option<u32>,
@@ -79,9 +79,9 @@ impl ErrorResponse {
         }
     }
 
-    /// The `detail` of an OCI error. UNAUTHORIZED and DENIED need one if they have their usual messages: of an error without
-    /// a detail, dockerd 20.10 keeps only the code, prints `denied` and nothing else, and retries the push of each layer for
-    /// 50 seconds.
+    /// The `detail` of an OCI error. UNAUTHORIZED and DENIED need one if they have their usual messages: of an error
+    /// without a detail, dockerd 20.10 keeps only the code, prints `denied` and nothing else, and retries the push of
+    /// each layer for 50 seconds.
     fn detail(&self) -> Option<(&'static str, &'static str)> {
         let reason = match (self.status, self.token_error) {
             (StatusCode::UNAUTHORIZED, None) => "this takes a valid login",

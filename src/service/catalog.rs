@@ -1,15 +1,16 @@
 //! The list of repositories (`GET /v2/_catalog`) for a client that may see only some of it.
 //!
-//! `service` calls [`respond`] in place of [`Forward::send`]. It walks the pages of the upstream's catalog, keeps the names
-//! that the client may see, and responds with a page of its own. No hidden name appears in its body, its `Link` field, or an
-//! error.
+//! `service` calls [`respond`] in place of [`Forward::send`]. It walks the pages of the upstream's catalog, keeps the
+//! names that the client may see, and responds with a page of its own. No hidden name appears in its body, its `Link`
+//! field, or an error.
 //!
-//! The walk looks for one name more than the page holds. So a `Link` always leads to a visible name, and the end of the list
-//! looks the same whether or not hidden names follow. The `Link` continues after the last visible name: the next request
-//! reads the hidden names after that one again, and names none of them.
+//! The walk looks for one name more than the page holds. So a `Link` always leads to a visible name, and the end of
+//! the list looks the same whether or not hidden names follow. The `Link` continues after the last visible name: the
+//! next request reads the hidden names after that one again, and names none of them.
 //!
-//! The upstream is never asked to continue after a name that the client may not see, because some registries continue at
-//! another place if they do not have that name, which would reveal whether it exists. The walk then starts at the beginning of the list.
+//! The upstream is never asked to continue after a name that the client may not see, because some registries continue
+//! at another place if they do not have that name, which would reveal whether it exists. The walk then starts at the
+//! beginning of the list.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -92,8 +93,8 @@ struct CatalogPage {
 }
 
 impl CatalogWalk<'_> {
-    /// Walks until there is one visible name more than `wanted`, or until the list ends. Returns `false` if the limits on
-    /// pages and time ended the walk earlier.
+    /// Walks until there is one visible name more than `wanted`, or until the list ends. Returns `false` if the
+    /// limits on pages and time ended the walk earlier.
     async fn run(&mut self, wanted: usize) -> Result<bool, Rejection> {
         let deadline = Instant::now() + WALK_TIMEOUT;
         for _ in 0..MAX_PAGES {
@@ -156,8 +157,8 @@ impl CatalogWalk<'_> {
         Ok(CatalogPage { names, has_more })
     }
 
-    /// Sends one request to the upstream. Of the client's header fields, only the name of the client program is passed on: a
-    /// condition or an `Accept-Encoding` would change the response.
+    /// Sends one request to the upstream. Of the client's header fields, only the name of the client program is
+    /// passed on: a condition or an `Accept-Encoding` would change the response.
     async fn request_page(&self) -> Result<Response<Body>, Rejection> {
         let permit = self
             .filter

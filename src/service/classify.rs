@@ -1,8 +1,8 @@
-//! Finds out what a request asks for, before its client is authenticated; and decides, once the identity is known, whether the
-//! request goes on.
+//! Finds out what a request asks for, before its client is authenticated; and decides, once the identity is known,
+//! whether the request goes on.
 //!
-//! Called by `service`. A request that asks for nothing valid is an error of [`classify`], which [`authorize`] reports only
-//! to clients that may send requests on the route at all.
+//! Called by `service`. A request that asks for nothing valid is an error of [`classify`], which [`authorize`]
+//! reports only to clients that may send requests on the route at all.
 
 use http::{Method, request};
 
@@ -17,13 +17,14 @@ use crate::target::Target;
 pub(super) enum ClassifiedRequest {
     /// The request is forwarded if the client has this access.
     Forward(RequestedAccess),
-    /// The path has a slash too many or too few. The client is redirected to `location` if it may perform the operation.
+    /// The path has a slash too many or too few. The client is redirected to `location` if it may perform the
+    /// operation.
     Redirect {
         operation: Operation,
         location: String,
     },
-    /// The request reads something that cannot exist. The client gets the error `invalid` if it may perform the operation,
-    /// that is, if it may read the repository.
+    /// The request reads something that cannot exist. The client gets the error `invalid` if it may perform the
+    /// operation, that is, if it may read the repository.
     Missing {
         operation: Operation,
         invalid: RegistryError,
@@ -74,10 +75,10 @@ pub(super) fn classify(
 
 /// Restricts an operation to the repositories of its route.
 ///
-/// A cross-repository mount reads a blob of another repository. If that repository is on another route, the mount would
-/// read it under the conditions of that route, which this request has not met. The proxy then drops the mount, so that a
-/// plain upload starts instead, as the distribution specification asks of a registry that cannot mount. A mount without a
-/// source lets the registry choose one. It is dropped where some repositories are on another route.
+/// A cross-repository mount reads a blob of another repository. If that repository is on another route, the mount
+/// would read it under the conditions of that route, which this request has not met. The proxy then drops the mount,
+/// so that a plain upload starts instead, as the distribution specification asks of a registry that cannot mount. A
+/// mount without a source lets the registry choose one. It is dropped where some repositories are on another route.
 ///
 /// The catalog is filtered for the same reason where some repositories are on another route.
 fn restrict_to_route(operation: Operation, site: &Site, route: &Route) -> RequestedAccess {
@@ -110,8 +111,8 @@ pub(super) enum Authorized {
     Redirect(String),
 }
 
-/// Decides whether the client may send the request. If the request is invalid, the error is reported only to clients that
-/// may send requests on this route; other clients get the same rejection as for a valid request.
+/// Decides whether the client may send the request. If the request is invalid, the error is reported only to clients
+/// that may send requests on this route; other clients get the same rejection as for a valid request.
 pub(super) fn authorize(
     access: &Access,
     identity: &Identity,

@@ -1,8 +1,8 @@
-//! Limits the number of concurrent requests of an expensive kind: in total, for each client network, and for each client network
-//! group.
+//! Limits the number of concurrent requests of an expensive kind: in total, for each client network, and for each
+//! client network group.
 //!
-//! `service` acquires a permit before it does something that an unauthenticated client can ask for and that costs more than
-//! forwarding a request. No request waits here: a request over the limit gets 503 with `Retry-After`.
+//! `service` acquires a permit before it does something that an unauthenticated client can ask for and that costs
+//! more than forwarding a request. No request waits here: a request over the limit gets 503 with `Retry-After`.
 
 use std::sync::Arc;
 

@@ -31,8 +31,8 @@ pub(super) fn check_header_fields(
     Ok(())
 }
 
-/// Rejects CONNECT, which a reverse proxy never forwards, and a `Transfer-Encoding` that a server behind the proxy could
-/// read in another way than the proxy does (RFC 9112 section 6.1).
+/// Rejects CONNECT, which a reverse proxy never forwards, and a `Transfer-Encoding` that a server behind the proxy
+/// could read in another way than the proxy does (RFC 9112 section 6.1).
 pub(super) fn check_framing(parts: &request::Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
         return Err(Rejection::MethodNotAllowed);
@@ -45,7 +45,8 @@ pub(super) fn check_framing(parts: &request::Parts) -> Result<(), Rejection> {
     }
 }
 
-/// Rejects every expectation other than `100-continue`, which is the only one that is defined (RFC 9110 section 10.1.1).
+/// Rejects every expectation other than `100-continue`, which is the only one that is defined (RFC 9110 section
+/// 10.1.1).
 pub(super) fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
     let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if headers.get_all(header::EXPECT).iter().all(is_known) {

@@ -1,9 +1,9 @@
 //! What every request has from its first moment to its last: an id, a line in the access log, and the format of error
 //! responses.
 //!
-//! `service` creates a [`RequestScope`] when a request arrives, and finishes it with the response, over TLS and over plain
-//! HTTP. The [`RequestRecord`] in it then travels with the response body, and its `Drop` writes the access log line when the
-//! last byte is sent or the transfer is aborted.
+//! `service` creates a [`RequestScope`] when a request arrives, and finishes it with the response, over TLS and over
+//! plain HTTP. The [`RequestRecord`] in it then travels with the response body, and its `Drop` writes the access log
+//! line when the last byte is sent or the transfer is aborted.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -49,8 +49,8 @@ impl<'a> RequestScope<'a> {
         }
     }
 
-    /// Records that no site serves the request: the response, the access log and the status page then name the host that
-    /// the request asks for.
+    /// Records that no site serves the request: the response, the access log and the status page then name the host
+    /// that the request asks for.
     pub(super) fn set_requested_host(&mut self, parts: &request::Parts) {
         let host = requested_host(parts);
         self.record
@@ -63,8 +63,8 @@ impl<'a> RequestScope<'a> {
         self.record.start_transfer(self.activity);
     }
 
-    /// Wraps the request body so that it ends with an error if it has more than `max_body` bytes, if nothing arrives for
-    /// `idle`, or if it arrives more slowly than `min_rate`; and so that its bytes are counted.
+    /// Wraps the request body so that it ends with an error if it has more than `max_body` bytes, if nothing arrives
+    /// for `idle`, or if it arrives more slowly than `min_rate`; and so that its bytes are counted.
     pub(super) fn request_body(
         &mut self,
         body: Incoming,

@@ -1,8 +1,9 @@
-//! The token endpoint of a route in token mode: a client that presents a password, or none, gets a token for the part of the
-//! requested scope that it may have.
+//! The token endpoint of a route in token mode: a client that presents a password, or none, gets a token for the part
+//! of the requested scope that it may have.
 //!
-//! Called by `service` for the one path of the endpoint. A token with fewer rights than requested, or with none at all, is no
-//! error (distribution, "Token Authentication Specification"): the request that needs the rights is rejected later.
+//! Called by `service` for the one path of the endpoint. A token with fewer rights than requested, or with none at
+//! all, is no error (distribution, "Token Authentication Specification"): the request that needs the rights is
+//! rejected later.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -47,8 +48,8 @@ impl<'a> TokenEndpoint<'a> {
         }
     }
 
-    /// Responds to a request by GET with Basic credentials or none, as most clients send it, or by POST with a form, which
-    /// containerd tries first.
+    /// Responds to a request by GET with Basic credentials or none, as most clients send it, or by POST with a form,
+    /// which containerd tries first.
     pub(super) async fn handle(
         &self,
         parts: &request::Parts,
@@ -101,8 +102,8 @@ fn parse_request(text: &[u8]) -> Result<TokenRequest, Rejection> {
     TokenRequest::parse(text).map_err(|malformed| Rejection::Auth(malformed.into()))
 }
 
-/// Reads a form of bounded size within a bounded time. The form may contain a password, so the buffer is wiped when it is
-/// dropped.
+/// Reads a form of bounded size within a bounded time. The form may contain a password, so the buffer is wiped when
+/// it is dropped.
 async fn read_form(mut body: Body) -> Result<Zeroizing<Vec<u8>>, body::Error> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FORM_BYTES));
     let reading = async {

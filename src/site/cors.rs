@@ -1,8 +1,8 @@
-//! CORS: which origins may use a route from within a browser (Fetch standard, section 3.2).
+//! CORS: which origins may use a route from within a browser (Fetch standard, section 3.3).
 //!
 //! Called by `service`. A browser first sends a preflight request, an OPTIONS that never carries credentials;
-//! [`CorsResponse::preflight`] responds to it. The requests of the page itself are authenticated and authorized like all others,
-//! and [`CorsResponse::apply`] adds to their responses that the page may read them.
+//! [`CorsResponse::preflight`] responds to it. The requests of the page itself are authenticated and authorized like
+//! all others, and [`CorsResponse::apply`] adds to their responses that the page may read them.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -30,7 +30,8 @@ impl Cors {
         }
     }
 
-    /// The CORS header fields for a request with these header fields; `None` if the configuration names no origin for the route.
+    /// The CORS header fields for a request with these header fields; `None` if the configuration names no origin for
+    /// the route.
     pub fn response_for(&self, headers: &HeaderMap) -> Option<CorsResponse> {
         if self.origins.is_empty() {
             return None;
@@ -52,8 +53,8 @@ impl Cors {
 }
 
 impl CorsResponse {
-    /// The response to a preflight request of an origin that the configuration names. Returns `None` for any other request, also for
-    /// any other OPTIONS, which is handled like all other methods.
+    /// The response to a preflight request of an origin that the configuration names. Returns `None` for any other
+    /// request, also for any other OPTIONS, which is handled like all other methods.
     pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response<Body>> {
         let is_preflight = method == Method::OPTIONS
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
@@ -68,7 +69,8 @@ impl CorsResponse {
             header::ACCESS_CONTROL_MAX_AGE,
             HeaderValue::from_static("600"),
         );
-        // For a request with credentials, `*` is not a wildcard (Fetch, section 3.3.4), so the requested names are listed.
+        // For a request with credentials, `*` is not a wildcard (Fetch, section 3.3.4), so the requested names are
+        // listed.
         if let Some(requested) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
             allowed.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, requested.clone());
         }
@@ -81,7 +83,8 @@ impl CorsResponse {
         Some(response)
     }
 
-    /// Adds the CORS header fields to a response. If the configuration names the origin, they replace those of the upstream.
+    /// Adds the CORS header fields to a response. If the configuration names the origin, they replace those of the
+    /// upstream.
     pub fn apply(self, headers: &mut HeaderMap) {
         headers.append(header::VARY, header::ORIGIN.into());
         let Some(origin) = self.origin else { return };
@@ -94,8 +97,8 @@ impl CorsResponse {
 
 const ALLOWED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-/// The response header fields that a page which shows a registry reads, in addition to those that every page may read (Fetch,
-/// section 2.2.2).
+/// The response header fields that a page which shows a registry reads, in addition to those that every page may read
+/// (Fetch, section 2.2.2).
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "Docker-Content-Digest, Docker-Distribution-Api-Version, Link, Location, Range, WWW-Authenticate, X-Request-Id",
 );
