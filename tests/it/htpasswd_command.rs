@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tidegate::htpasswd::{self, Scheme};
 use tidegate::secret::Password;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, pause};
 
 #[test]
 fn a_user_comes_changes_and_goes() {
@@ -364,7 +364,7 @@ fn whoever_is_killed_leaves_the_old_text_or_the_new() {
     // Later and later, until it is done before it is killed.
     loop {
         let mut child = users.spawn("add", &["alice", "--generate", "--cost", "4"]);
-        thread::park_timeout(step);
+        pause(step);
         child.kill().unwrap();
         child.wait().unwrap();
         if whole(&users) {
