@@ -1,7 +1,7 @@
-//! A bounded queue that serves the client networks that wait in turn.
+//! A bounded queue that serves the waiting client networks in turn.
 //!
-//! `auth` keeps password checks in one, and `upstream` the requests that wait for a connection. The queue takes turns on
-//! two levels: first between client network groups (an IPv4 address, or an IPv6 /48), then between the client networks
+//! `auth` uses one for password checks, and `upstream` one for the requests that wait for a connection. The queue takes turns
+//! on two levels: first between client network groups (an IPv4 address, or an IPv6 /48), then between the client networks
 //! (an IPv4 address, or an IPv6 /64) of the group whose turn it is. A subscriber usually receives a whole IPv6 /48 or /56,
 //! so turns by /64 alone would let one subscriber have 65,536 of them.
 //!
@@ -50,9 +50,9 @@ impl<T> FairQueue<T> {
 
     /// Appends an entry to the entries of `network`.
     ///
-    /// A full queue first evicts the newest entry of the group that has most, and within that group of the network that has
-    /// most, if that group or network then still has at least as many entries as the newcomer's. An evicted entry is
-    /// dropped, or returned as `Ok(Some(_))`.
+    /// A full queue first evicts the newest entry of the largest network in the largest group, if that group or network then
+    /// still has at least as many entries as the group or network of the new entry. The evicted entry is returned as
+    /// `Ok(Some(_))`.
     ///
     /// # Errors
     /// Returns the new entry if the queue is full and no other network has a larger share.
@@ -148,6 +148,7 @@ impl<T> FairQueue<T> {
         self.groups.drop_empty(|networks| networks.len);
     }
 
+    /// Removes an entry to make room for one of `network`. See [`push`](Self::push).
     fn evict_for(&mut self, network: ClientNetwork) -> Option<T> {
         let own_group = network.group();
         let own_len = self.groups.members.get(&own_group).map_or(0, |own| own.len);
@@ -156,8 +157,8 @@ impl<T> FairQueue<T> {
             .members
             .iter_mut()
             .max_by_key(|(_, networks)| networks.len)?;
-        // In another group, the number of the whole group counts; in its own, the number of the single network.
-        let least = if *group == own_group {
+        // Entries of another group are compared by group, entries of the same group by network.
+        let min_len = if *group == own_group {
             networks.members.get(&network).map_or(0, VecDeque::len)
         } else if networks.len > own_len + 1 {
             0
@@ -165,7 +166,7 @@ impl<T> FairQueue<T> {
             return None;
         };
         let entries = networks.members.values_mut().max_by_key(|own| own.len())?;
-        if *group == own_group && entries.len() <= least + 1 {
+        if *group == own_group && entries.len() <= min_len + 1 {
             return None;
         }
         let evicted = entries.pop_back();

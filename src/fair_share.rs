@@ -1,13 +1,14 @@
-//! Counts what client networks hold of something of which only so many may be held at once, and leaves a part for others.
+//! Divides a limited number of permits between client networks, and keeps a part of the permits for other networks.
 //!
-//! Used where the holder does not wait in a queue: by `listen` for open connections and by `service` for requests that
-//! cost more than one that is passed on. Two rules apply beside the total:
+//! This is for permits that a client does not wait for: `net` limits open connections with it, and `service` limits
+//! requests that cost more than a forwarded request. Two rules apply in addition to the total:
 //!
-//! - A client network (an IPv4 address, or an IPv6 /64) holds at most a fixed number, and never more than half.
-//! - A client network group (an IPv4 address, or an IPv6 /48) may hold as many as one network. Beyond that, it takes a
-//!   further one only while it holds fewer than are free. A single group therefore never holds more than half.
+//! - A client network (an IPv4 address, or an IPv6 /64) holds at most a fixed number of permits, and never more than half of
+//!   the total.
+//! - A client network group (an IPv4 address, or an IPv6 /48) may hold as many permits as one network. Beyond that, it gets
+//!   another permit only while it holds fewer than are free. A single group therefore never holds more than half.
 //!
-//! Without the second rule a subscriber with an IPv6 /48 could hold everything from a few of its 65,536 networks. The
+//! Without the second rule, a subscriber with an IPv6 /48 could hold all permits from a few of its 65,536 networks. The
 //! structure is plain data: the caller locks it.
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::hash::Hash;
 
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
 
-/// How many of something are held, in all, by client network, and by client network group.
+/// The number of permits held: in total, by client network, and by client network group.
 #[derive(Debug)]
 pub(crate) struct FairShare {
     limit: usize,
@@ -26,7 +27,7 @@ pub(crate) struct FairShare {
 }
 
 impl FairShare {
-    /// At most `limit` in all and `network_limit` of one client network, or half of `limit` if that is less.
+    /// Creates `limit` permits, of which one client network may hold `network_limit`, or half of `limit` if that is less.
     pub(crate) fn new(limit: usize, network_limit: usize) -> Self {
         Self {
             limit,
@@ -37,8 +38,8 @@ impl FairShare {
         }
     }
 
-    /// Takes one for `network`. Returns `false` and changes nothing if all are held or the network or its group has its
-    /// share.
+    /// Takes a permit for `network`. Returns `false` and changes nothing if all permits are held, or if the network or its group
+    /// has its share.
     #[must_use]
     pub(crate) fn take(&mut self, network: ClientNetwork) -> bool {
         let free = self.limit.saturating_sub(self.held);
@@ -50,20 +51,19 @@ impl FairShare {
         true
     }
 
-    /// Gives back one that `network` holds.
+    /// Returns a permit of `network`.
     pub(crate) fn give_back(&mut self, network: ClientNetwork) {
         self.held = self.held.saturating_sub(1);
         self.remove(network);
     }
 
-    /// Counts one that `from` holds for `to` instead. Returns `false` and changes nothing if `to` or its group has its
-    /// share.
+    /// Passes a permit of `from` on to `to`. Returns `false` and changes nothing if `to` or its group has its share.
     #[must_use]
     pub(crate) fn pass(&mut self, from: ClientNetwork, to: ClientNetwork) -> bool {
         if from == to {
             return true;
         }
-        // The passed one counts as free while its new holder is looked at.
+        // While the shares of the new holder are checked, the permit counts as free.
         self.remove(from);
         let free = self.limit.saturating_sub(self.held).saturating_add(1);
         let has_room = self.has_room(to, free);
@@ -71,7 +71,7 @@ impl FairShare {
         has_room
     }
 
-    /// How many are held.
+    /// The number of permits held.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.held
@@ -95,7 +95,7 @@ impl FairShare {
     }
 }
 
-/// An entry is removed at zero, so that a map is never larger than what is held.
+/// Subtracts one from a count. A count of zero is removed, so that a map never has more entries than there are held permits.
 fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
     if let Some(count) = counts.get_mut(&key) {
         *count = count.saturating_sub(1);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_has_its_share_and_gives_it_back() {
+    fn a_network_has_its_share_and_returns_it() {
         let mut share = FairShare::new(10, 2);
         let (home, other) = (network("2001:db8::1"), network("192.0.2.1"));
         let neighbour = network("2001:db8::2");
@@ -139,21 +139,21 @@ mod tests {
     }
 
     #[test]
-    fn no_48_holds_more_than_half_and_a_newcomer_always_gets_one() {
+    fn no_48_holds_more_than_half_and_a_new_group_always_gets_one() {
         for limit in [1, 2, 3, 64, 10_000] {
             let mut share = FairShare::new(limit, 1024);
             let taken = (0..20_000).filter(|number| share.take(subnet(1, *number)));
             assert_eq!(taken.count(), limit.div_ceil(2), "of {limit}");
-            let mut newcomers = 0;
+            let mut new_groups = 0;
             for group in 2..100 {
-                newcomers += usize::from(share.take(subnet(group, 0)));
+                new_groups += usize::from(share.take(subnet(group, 0)));
             }
-            assert_eq!(newcomers, (limit / 2).min(98), "of {limit}");
+            assert_eq!(new_groups, (limit / 2).min(98), "of {limit}");
         }
     }
 
     #[test]
-    fn as_many_networks_as_have_their_share_use_all_of_it() {
+    fn several_networks_with_full_shares_hold_all_permits() {
         let mut share = FairShare::new(16, 4);
         for last in 1..=4 {
             let own = network(&format!("192.0.2.{last}"));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_passed_on_counts_for_its_new_holder() {
+    fn a_permit_that_is_passed_on_counts_for_its_new_holder() {
         let mut share = FairShare::new(4, 2);
         let (balancer, client) = (network("192.0.2.1"), network("192.0.2.2"));
         assert!(share.take(balancer) && share.pass(balancer, client));
@@ -173,7 +173,7 @@ mod tests {
         assert!(share.pass(balancer, balancer));
         assert_eq!(share.networks[&balancer], 1);
         assert_eq!((share.networks[&client], share.held()), (2, 3));
-        // The last one reaches a client that holds nothing.
+        // The last free permit can be passed on to a client that holds none.
         share.give_back(balancer);
         assert!(share.take(network("192.0.2.3")) && share.take(balancer));
         assert!(share.pass(balancer, network("192.0.2.4")));

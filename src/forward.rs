@@ -15,14 +15,12 @@ use crate::registry::Operation;
 use crate::target::Target;
 use crate::upstream::{self, ResponseBody, Upstream};
 
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 pub mod headers;
 mod origin;
 
 use crate::forwarded::ClientInfo;
 use headers::Edits;
-use origin::UrlRewriter;
+pub(crate) use origin::UrlRewriter;
 pub use origin::{ExternalOrigin, Origin};
 
 /// Where a route leads to, and what is changed on the way.

@@ -60,9 +60,11 @@ pub mod snapshot;
 // Level 9: the state that outlives a snapshot.
 pub mod state;
 
-// Level 10: observation and diagnosis.
+// Level 10: observation, diagnosis and fuzzing.
 pub mod admin;
 pub mod check;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 // Level 11: the running process.
 pub mod server;

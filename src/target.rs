@@ -12,9 +12,6 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use crate::net::host::HostName;
 use crate::percent;
 
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-
 /// The validated target of a request.
 #[derive(Clone, Debug)]
 pub struct Target {

@@ -26,8 +26,6 @@ mod balance;
 mod client_wait;
 mod connect;
 mod error;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 mod health;
 mod http1;
 mod node;
@@ -40,9 +38,13 @@ mod trust;
 
 pub use answer::ResponseBody;
 pub use balance::MOST as MOST_ENDPOINTS;
+#[cfg(any(test, fuzzing))]
+pub(crate) use client_wait::ClientWait;
 pub use connect::Endpoint;
 pub use error::Error;
 pub use health::{Outage, Status};
+#[cfg(any(test, fuzzing))]
+pub(crate) use http1::Connection as Http1Connection;
 pub use node::HealthCheck;
 pub use state::{State, probe};
 pub use trust::{HandshakeError, HandshakeFault, ServerRoots, TrustError};

@@ -82,7 +82,7 @@ pub(super) fn run(checking: &CheckArgs) -> ExitCode {
         return refuse(&problems);
     };
     if let Some(question) = question {
-        return match question.answer(&config, &snapshot, file) {
+        return match question.evaluate(&config, &snapshot, file) {
             Ok(answer) => report(&answer),
             Err(unclear) => misuse(&unclear),
         };
@@ -136,7 +136,7 @@ fn run_live_check(
 
 fn report(answer: &AccessReport) -> ExitCode {
     print_line(&answer.lines.join("\n"));
-    if answer.is_yes {
+    if answer.is_allowed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

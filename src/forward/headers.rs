@@ -56,7 +56,7 @@ pub(super) fn strip_response(headers: &mut HeaderMap) {
 }
 
 /// Marks cookies as for https only: an upstream behind a gate does not know that the outside is https.
-pub(super) fn secure_cookies(headers: &mut HeaderMap) {
+pub(crate) fn secure_cookies(headers: &mut HeaderMap) {
     if let header::Entry::Occupied(mut cookies) = headers.entry(header::SET_COOKIE) {
         for cookie in cookies.iter_mut() {
             let mut attributes = cookie.as_bytes().split(|byte| *byte == b';').skip(1);

@@ -38,22 +38,22 @@ pub struct ExternalOrigin<'a> {
 
 /// What counts as "the registry itself" in a URL, and what to say instead.
 #[derive(Debug)]
-pub(super) struct UrlRewriter<'a, F> {
+pub(crate) struct UrlRewriter<'a, F> {
     /// The origin that the client addressed, or `external_url`.
-    pub(super) outer: ExternalOrigin<'a>,
+    pub(crate) outer: ExternalOrigin<'a>,
     /// The `Host` that was sent upstream.
-    pub(super) host: &'a str,
+    pub(crate) host: &'a str,
     /// The authorities of the upstream's endpoints: one may name another.
-    pub(super) upstream: &'a [String],
+    pub(crate) upstream: &'a [String],
     /// Further origins by which the upstream calls itself.
-    pub(super) internal: &'a [Origin],
+    pub(crate) internal: &'a [Origin],
     /// Whether a host name (no port, lower case) is one of the site's.
-    pub(super) is_site: F,
+    pub(crate) is_site: F,
 }
 
 impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
     /// Repairs every field of an answer that holds the registry's own address.
-    pub(super) fn headers(&self, headers: &mut HeaderMap) {
+    pub(crate) fn headers(&self, headers: &mut HeaderMap) {
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             replace(headers, &name, |value| self.url(value));
         }
@@ -316,7 +316,7 @@ mod tests {
             with("reg.example", "reg.example", |repair| {
                 let _ = (repair.url(&value), repair.links(&value));
             });
-            crate::forward::fuzzing::check(value.as_bytes());
+            crate::fuzzing::parsers::check_response_headers(value.as_bytes());
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// The wait of one request. Only the task of the request changes it.
 #[derive(Debug)]
-pub(super) struct ClientWait {
+pub(crate) struct ClientWait {
     start: Instant,
     /// Milliseconds from `start` to the beginning of the current wait, plus one; 0 while the client is not waited for.
     since: AtomicU64,
@@ -26,7 +26,7 @@ const PROGRESS: u64 = 64 * 1024;
 
 impl ClientWait {
     /// Of a request that does not wait for its client.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             start: now,
             since: AtomicU64::new(0),

@@ -29,7 +29,7 @@ mod inbox;
 mod incoming;
 mod outgoing;
 
-pub(super) use incoming::BodyReader;
+pub(crate) use incoming::BodyReader;
 
 use deadline::Deadline;
 use head::Head;
@@ -37,7 +37,7 @@ use inbox::HeadBuffer;
 use outgoing::RequestWriter;
 
 /// A connection with nothing under way. Dropped, it is closed.
-pub(super) struct Connection<S> {
+pub(crate) struct Connection<S> {
     io: S,
     deadline: Deadline,
     head_size: usize,
@@ -46,7 +46,7 @@ pub(super) struct Connection<S> {
 }
 
 /// An exchange without an answer; its connection is closed.
-pub(super) struct Failure {
+pub(crate) struct Failure {
     pub(super) error: Error,
     /// The connection died before a single byte of an answer. If it had been idle before, its death
     /// has most likely nothing to do with this request.
@@ -58,7 +58,7 @@ pub(super) struct Failure {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Over a fresh stream. `read_timeout` and `head_size` as in the settings.
-    pub(super) fn new(io: S, read_timeout: Duration, head_size: usize) -> Self {
+    pub(crate) fn new(io: S, read_timeout: Duration, head_size: usize) -> Self {
         Self {
             io,
             deadline: Deadline::new(read_timeout),
@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The stream, for a look at it.
-    pub(super) fn io(&self) -> &S {
+    pub(crate) fn io(&self) -> &S {
         &self.io
     }
 
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends a request and waits for the final head of its answer. `client_wait` learns when the rest of the request body
     /// is waited for.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         mut self,
         parts: &Parts,
         body: Body,

@@ -47,7 +47,7 @@ const LEVELS: [&[&str]; 15] = [
     &["config"],
     &["snapshot"],
     &["state"],
-    &["admin", "check"],
+    &["admin", "check", "fuzzing"],
     &["server"],
     &["import"],
     &["cli"],

@@ -15,7 +15,7 @@ use super::{Connection, Error};
 use crate::buffer_pool::Buffer;
 
 /// A body of which some may have come with the head.
-pub(in crate::upstream) struct BodyReader<S> {
+pub(crate) struct BodyReader<S> {
     /// None once it was given back, or closed because it cannot be used again.
     connection: Option<Connection<S>>,
     framing: Framing,
@@ -79,10 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BodyReader<S> {
     }
 
     /// The next bytes, never empty.
-    pub(in crate::upstream) fn poll_data(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Error>>> {
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         if !self.ready.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.ready))));
         }
@@ -184,12 +181,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BodyReader<S> {
     }
 
     /// True when nothing more is read from the socket, for whatever reason.
-    pub(in crate::upstream) fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         !matches!(self.then, AfterBody::More)
     }
 
     /// The connection, once [`Self::is_read`], if another request can be sent over it.
-    pub(in crate::upstream) fn reclaim(&mut self) -> Option<Connection<S>> {
+    pub(crate) fn reclaim(&mut self) -> Option<Connection<S>> {
         match self.then {
             AfterBody::End => self.connection.take(),
             AfterBody::More | AfterBody::Failure(_) | AfterBody::Nothing => None,
@@ -197,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BodyReader<S> {
     }
 
     /// True after a clean end, once every byte was handed out.
-    pub(in crate::upstream) fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.ready.is_empty() && matches!(self.then, AfterBody::End)
     }
 

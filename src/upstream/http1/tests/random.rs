@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::chunked::Chunked;
 use super::*;
-use crate::upstream::fuzzing::{Asked, check};
+use crate::fuzzing::upstream::{Scenario, check};
 
 /// Cuts `bytes` at `at`, taken modulo what is left.
 fn split(bytes: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
@@ -100,9 +100,9 @@ proptest! {
     }
 
     #[test]
-    fn what_the_fuzzer_looks_for_is_not_there(bytes in prop_oneof![noise(), medley(), medley()], cuts in prop::collection::vec(any::<u8>(), 3), how in any::<[bool; 3]>()) {
+    fn the_properties_of_the_fuzz_target_hold(bytes in prop_oneof![noise(), medley(), medley()], cuts in prop::collection::vec(any::<u8>(), 3), how in any::<[bool; 3]>()) {
         let [is_head, has_body, ends_in_reset] = how;
-        check(Asked { is_head, has_body, ends_in_reset }, &bytes, &cuts);
+        check(Scenario { is_head, has_body, ends_in_reset }, &bytes, &cuts);
     }
 
     #[test]

@@ -1,35 +1,35 @@
-//! A short run of what `cargo fuzz run connection` does without end.
+//! A short run of the properties that `cargo fuzz run connection` checks without end.
 
 use proptest::prelude::*;
 
 use super::*;
 
 #[test]
-fn the_check_sees_requests() {
+fn the_reference_and_the_connection_see_the_same_requests() {
     let two = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n";
     let expected = vec![
         ("POST".to_owned(), Some(b"abc".to_vec())),
         ("GET".to_owned(), Some(Vec::new())),
     ];
-    assert_eq!(reference::requests(two), expected);
+    assert_eq!(http1_reference::parse(two), expected);
     assert_eq!(serve(false, vec![two.to_vec()]), expected);
     let cut = b"PUT / HTTP/1.1\r\nContent-Length: 4\r\n\r\nabc";
     assert_eq!(serve(false, vec![cut.to_vec()]), [("PUT".to_owned(), None)]);
-    // A trailer that is no field: the request is not whole, and none follows it.
+    // A malformed trailer field: the request is incomplete, and the connection sees no further request.
     let trailers = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nabc\r\n\r\nGET / HTTP/1.1\r\n\r\n";
     let expected = [("POST".to_owned(), None)];
-    assert_eq!(reference::requests(trailers), expected);
+    assert_eq!(http1_reference::parse(trailers), expected);
     assert_eq!(serve(false, vec![trailers.to_vec()]), expected);
-    let doubtful = b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na";
-    assert_eq!(serve(false, vec![doubtful.to_vec()]), []);
+    let ambiguous = b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na";
+    assert_eq!(serve(false, vec![ambiguous.to_vec()]), []);
     let get = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x87\x84\x41\x01a";
-    let hello = [HELLO, get].concat();
-    assert_eq!(serve(true, vec![hello]).len(), 1);
+    let input = [HTTP2_PREFACE, get].concat();
+    assert_eq!(serve(true, vec![input]).len(), 1);
 }
 
-/// Requests in and out of order.
-fn hostile() -> impl Strategy<Value = Vec<u8>> {
-    let words = [
+/// Sequences of fragments of requests, most of them malformed.
+fn request_fragments() -> impl Strategy<Value = Vec<u8>> {
+    let fragments = [
         "GET / HTTP/1.1\r\n",
         "POST /v2/ HTTP/1.1\r\n",
         "PUT /x HTTP/1.0\r\n",
@@ -66,12 +66,13 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
         "Expect: 100-continue\r\n",
         "Upgrade: x\r\nConnection: upgrade\r\n",
     ];
-    let word = prop::sample::select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec());
-    let any = prop_oneof![20 => word, 1 => prop::collection::vec(any::<u8>(), 0..4)];
+    let fragment =
+        prop::sample::select(fragments.to_vec()).prop_map(|text| text.as_bytes().to_vec());
+    let any = prop_oneof![20 => fragment, 1 => prop::collection::vec(any::<u8>(), 0..4)];
     prop::collection::vec(any, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-/// Frames in and out of order.
+/// Sequences of HTTP/2 frames, most of them malformed or out of order.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let block = prop::sample::select(vec![
         b"\x82\x87\x84\x41\x01a".to_vec(),
@@ -97,12 +98,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn http1(bytes in hostile(), cuts in prop::collection::vec(1..40_u8, 0..4)) {
+    fn http1_requests_are_those_of_the_reference(bytes in request_fragments(), cuts in prop::collection::vec(1..40_u8, 0..4)) {
         check_http1(&bytes, &cuts);
     }
 
     #[test]
-    fn http2(bytes in frames(), cuts in prop::collection::vec(1..40_u8, 0..4)) {
+    fn http2_frames_make_no_more_requests_than_bytes(bytes in frames(), cuts in prop::collection::vec(1..40_u8, 0..4)) {
         check_http2(&bytes, &cuts);
     }
 }

@@ -1,14 +1,14 @@
-//! The page as it is written: that it is well formed whatever it shows, bounded, and quick.
+//! The rendered page is well-formed for any content, bounded in size, and rendered quickly.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::super::tests::admin;
 use super::*;
 use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
+use crate::admin::routes::tests::server_state;
 use crate::metrics::{Operation, RejectionReason};
 use crate::net::addr::{ClientNetworkGroup, PeerAddr};
-use crate::state::{LifecyclePhase, ServerState};
+use crate::state::LifecyclePhase;
 
 const HOSTILE: &str = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&lt;\u{202e}\0{}";
 
@@ -16,10 +16,10 @@ fn page(
     phase: LifecyclePhase,
     fill: impl FnOnce(&Arc<ActivityTracker>) -> Vec<TransferGuard>,
 ) -> String {
-    let gate: Arc<ServerState> = admin("", phase).gate;
-    let _running = fill(&gate.snapshot().service.activity);
-    let page = write(&gate);
-    well_formed(&page);
+    let state = server_state("", phase);
+    let _transfers = fill(&state.snapshot().service.activity);
+    let page = render(&state);
+    assert_well_formed(&page);
     page
 }
 
@@ -29,7 +29,7 @@ fn transfer(operation: Operation, text: &str, bytes: u64) -> Transfer {
     transfer
 }
 
-fn home() -> ClientNetworkGroup {
+fn group() -> ClientNetworkGroup {
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
     PeerAddr::new(address).client().network().group()
 }
@@ -46,10 +46,11 @@ fn refused(text: &str) -> RejectedRequest {
     }
 }
 
-/// Every element that is opened is closed in its order, but for those that have no end; every id is there once; every
-/// landmark has a name of its own (WAI-ARIA 1.2 section 5.3.4), so that a screen reader lists each part of the page once.
+/// Asserts that elements are closed in the order in which they were opened (except void elements), that ids are unique, and
+/// that each landmark has a name of its own (WAI-ARIA 1.2 section 5.3.4), so that a screen reader lists each part of the
+/// page once.
 #[track_caller]
-fn well_formed(page: &str) {
+fn assert_well_formed(page: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut ids = std::collections::BTreeSet::new();
     let body = page.strip_prefix("<!DOCTYPE html>\n").expect("a doctype");
@@ -73,12 +74,12 @@ fn well_formed(page: &str) {
         }
     }
     assert!(open.is_empty(), "{open:?}");
-    has_named_landmarks(body);
+    assert_landmarks_are_named(body);
 }
 
-/// A `section` is a landmark where it has a name. `role="region"` would make another one of a part of it.
+/// A `section` with a name is a landmark. An element with `role="region"` inside of it would be a second one.
 #[track_caller]
-fn has_named_landmarks(body: &str) {
+fn assert_landmarks_are_named(body: &str) {
     assert!(!body.contains("role=\"region\""));
     for landmark in ["main", "header", "footer"] {
         let opened = body.split('<').filter(|tag| {
@@ -92,7 +93,7 @@ fn has_named_landmarks(body: &str) {
         let (tag, _) = section.split_once('>').expect("the end of a tag");
         let (_, name) = tag.split_once("aria-labelledby=\"").expect("a name");
         let (name, _) = name.split_once('"').expect("the end of a name");
-        assert!(names.insert(name), "two landmarks are called {name}");
+        assert!(names.insert(name), "two landmarks have the name {name}");
         let (_, title) = body
             .split_once(&format!(" id=\"{name}\">"))
             .expect("its title");
@@ -103,9 +104,9 @@ fn has_named_landmarks(body: &str) {
 }
 
 #[test]
-fn an_idle_gate_says_so() {
+fn an_idle_proxy_shows_empty_sections() {
     let page = page(LifecyclePhase::Serving, |_| Vec::new());
-    for words in [
+    for text in [
         "Nothing moves right now.",
         "Nothing was refused",
         "<title>Ready – tidegate on ",
@@ -113,39 +114,39 @@ fn an_idle_gate_says_so() {
         "http://127.0.0.1:1",
         env!("CARGO_PKG_VERSION"),
     ] {
-        assert!(page.contains(words), "{words} in {page}");
+        assert!(page.contains(text), "{text} in {page}");
     }
 }
 
 #[test]
-fn a_gate_that_drains_says_so_in_its_title() {
-    let page = page(LifecyclePhase::Draining, |board| {
-        let running = board.start_transfer(home(), transfer(Operation::Push, "a", 0));
-        running.into_iter().collect()
+fn the_title_has_the_state_and_the_number_of_transfers() {
+    let page = page(LifecyclePhase::Draining, |activity| {
+        let transfer = activity.start_transfer(group(), transfer(Operation::Push, "a", 0));
+        transfer.into_iter().collect()
     });
     assert!(page.contains("<title>Draining, 1 moving – tidegate"));
-    assert!(page.contains("it drains, and accepts no more"));
+    assert!(page.contains("the proxy drains and accepts no more connections"));
 }
 
 #[test]
-fn what_moves_is_told_with_what_it_is() {
-    let page = page(LifecyclePhase::Serving, |board| {
+fn a_transfer_is_shown_with_its_properties() {
+    let page = page(LifecyclePhase::Serving, |activity| {
         let texts = ["alice", "192.0.2.7", "docker.example.com", "team/app"];
         let pull = Transfer::new(Operation::Pull, texts, Instant::now());
         pull.add_sent(3 << 20);
-        board.start_transfer(home(), pull).into_iter().collect()
+        activity.start_transfer(group(), pull).into_iter().collect()
     });
-    for words in ["team/app", "alice", "192.0.2.7", "↓", "3\u{a0}MiB"] {
-        assert!(page.contains(words), "{words} in {page}");
+    for text in ["team/app", "alice", "192.0.2.7", "↓", "3\u{a0}MiB"] {
+        assert!(page.contains(text), "{text} in {page}");
     }
 }
 
 #[test]
-fn names_that_are_tags_stay_names() {
-    let page = page(LifecyclePhase::Serving, |board| {
-        board.record_rejection(home(), || refused(HOSTILE));
+fn markup_in_names_is_escaped() {
+    let page = page(LifecyclePhase::Serving, |activity| {
+        activity.record_rejection(group(), || refused(HOSTILE));
         let shown = [Operation::Push, Operation::Pull]
-            .map(|operation| board.start_transfer(home(), transfer(operation, HOSTILE, 1)));
+            .map(|operation| activity.start_transfer(group(), transfer(operation, HOSTILE, 1)));
         shown.into_iter().flatten().collect()
     });
     assert!(!page.contains("<img src=x") && page.matches("<script").count() == 1);
@@ -154,15 +155,15 @@ fn names_that_are_tags_stay_names() {
 }
 
 #[test]
-fn of_many_transfers_the_largest_are_shown_and_all_are_counted() {
+fn the_largest_transfers_are_shown_and_all_are_counted() {
     let began = Instant::now();
     let mut took = Duration::ZERO;
-    let page = page(LifecyclePhase::Serving, |board| {
+    let page = page(LifecyclePhase::Serving, |activity| {
         let name = "r".repeat(160);
         let shown = (0..1000)
-            .map(|bytes| board.start_transfer(home(), transfer(Operation::Pull, &name, bytes)));
+            .map(|bytes| activity.start_transfer(group(), transfer(Operation::Pull, &name, bytes)));
         let shown = shown.flatten().collect();
-        (0..50).for_each(|_| board.record_rejection(home(), || refused(HOSTILE)));
+        (0..50).for_each(|_| activity.record_rejection(group(), || refused(HOSTILE)));
         took = began.elapsed();
         shown
     });
@@ -171,17 +172,17 @@ fn of_many_transfers_the_largest_are_shown_and_all_are_counted() {
     assert!(page.contains("1\u{202f}000</span>"));
     assert!(page.contains(">999\u{a0}B<") && !page.contains(">899\u{a0}B<"));
     assert!(page.len() < 300_000, "{}", page.len());
-    // Without optimisation, beside other tests: a bound that only a mistake reaches.
+    // The bound is wide, because the test runs without optimisation and in parallel with other tests.
     assert!(began.elapsed() - took < Duration::from_secs(2));
 }
 
 #[test]
-fn every_part_that_is_named_is_there() {
+fn every_asset_that_the_page_names_exists() {
     let page = page(LifecyclePhase::Serving, |_| Vec::new());
     for name in ["status.css", "status.js", "status.svg"] {
         assert!(page.contains(&format!("=\"{name}\"")));
-        let (_, text) = part(&format!("/{name}")).unwrap();
+        let (_, text) = asset(&format!("/{name}")).unwrap();
         assert!(!text.is_empty() && !text.contains("://") || name == "status.svg");
     }
-    assert!(part("/status.html").is_none());
+    assert!(asset("/status.html").is_none());
 }

@@ -1,8 +1,8 @@
-//! The client that `check --live` uses towards the proxy's own listener: TLS to an address of the configuration, then one
-//! request per connection.
+//! The HTTPS client that `check --live` uses to connect to the running proxy: TLS to an address of the configuration, then
+//! one request per connection.
 //!
-//! The server must show the certificate of the configuration, or one of the proxy's own CA. Another program on the port
-//! gets no password.
+//! The server must present the certificate of the configuration, or a certificate of the proxy's own CA. Another program on
+//! the port therefore never gets a password.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,35 +35,35 @@ use crate::config::problem::Problem;
 
 /// A client of one site at one address of `listen.https`.
 #[derive(Debug)]
-pub(super) struct ListenerClient {
-    pub(super) address: SocketAddr,
-    /// The name for SNI and `Host`.
-    pub(super) host: String,
-    pub(super) tls: Arc<ClientConfig>,
+pub(crate) struct ListenerClient {
+    pub(crate) address: SocketAddr,
+    /// The name for SNI and for `Host`.
+    pub(crate) host: String,
+    pub(crate) tls: Arc<ClientConfig>,
     /// The listener expects a PROXY header from this machine.
-    pub(super) sends_proxy_header: bool,
+    pub(crate) sends_proxy_header: bool,
 }
 
-/// Why a listener gave no response.
+/// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ListenerError {
+pub(crate) enum ClientError {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
-    #[error("{0} is no name for which a certificate can be issued")]
+    #[error("{0} is neither a DNS name nor an IP address")]
     Name(String),
     #[error("the TLS handshake failed: {0}")]
     Handshake(#[source] io::Error),
-    #[error("the connection broke off: {0}")]
+    #[error("the connection failed: {0}")]
     Http(#[source] hyper::Error),
     #[error("the response cannot be read: {0}")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("no response within {0:?}")]
-    Silent(Duration),
+    Timeout(Duration),
 }
 
 impl ListenerClient {
     /// The value of `Host`.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match self.address.port() {
             443 => self.host.clone(),
             port => format!("{}:{port}", self.host),
@@ -71,127 +71,127 @@ impl ListenerClient {
     }
 
     /// Performs a TLS handshake and closes the connection.
-    pub(super) async fn greet(&self) -> Result<(), ListenerError> {
-        bounded(PROBE, async { self.connect().await.map(drop) }).await
+    pub(crate) async fn handshake(&self) -> Result<(), ClientError> {
+        with_timeout(HANDSHAKE_TIMEOUT, async { self.connect().await.map(drop) }).await
     }
 
     /// Sends a request over a new connection and reads the whole response.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Bytes>, ListenerError> {
-        bounded(PATIENCE, async {
+    ) -> Result<Response<Bytes>, ClientError> {
+        with_timeout(EXCHANGE_TIMEOUT, async {
             exchange(self.connect().await?, request).await
         })
         .await
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>, ListenerError> {
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, ClientError> {
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| ListenerError::Name(self.host.clone()))?;
+            .map_err(|_| ClientError::Name(self.host.clone()))?;
         let connected = TcpStream::connect(self.address).await;
-        let mut stream = connected.map_err(ListenerError::Connect)?;
+        let mut stream = connected.map_err(ClientError::Connect)?;
         if self.sends_proxy_header {
             let sent = stream.write_all(b"PROXY UNKNOWN\r\n").await;
-            sent.map_err(ListenerError::Connect)?;
+            sent.map_err(ClientError::Connect)?;
         }
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let secured = connector.connect(name, stream).await;
-        secured.map_err(ListenerError::Handshake)
+        secured.map_err(ClientError::Handshake)
     }
 
-    /// What a failure says about the listener, and what to do.
-    pub(super) fn problem(&self, error: &ListenerError, file: &Path) -> Problem {
+    /// The problem to report for an error: its meaning for the listener, and the remedy.
+    pub(crate) fn problem(&self, error: &ClientError, file: &Path) -> Problem {
         let (address, file) = (self.address, file.display());
         let port = address.port();
-        let who = format!("ss -ltnp 'sport = :{port}' shows the program");
+        let find_program = format!("ss -ltnp 'sport = :{port}' shows the program");
         match error {
-            ListenerError::Connect(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
+            ClientError::Connect(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
                 Problem::error(None, format!("nothing listens on {address}; is the proxy running?"))
                     .fix(format!("start it (systemctl start tidegate, or tidegate serve -c {file}), then check again"))
             }
-            ListenerError::Connect(cause) => {
+            ClientError::Connect(cause) => {
                 let (what, fix) = errno_remedy(cause, "the proxy");
                 Problem::error(None, format!("cannot connect to {address}: {what}")).fix(fix)
             }
-            ListenerError::Name(_) => Problem::error(None, error.to_string())
+            ClientError::Name(_) => Problem::error(None, error.to_string())
                 .fix("write a DNS name or an IP address in site.hosts"),
-            ListenerError::Handshake(cause) => self.handshake_problem(cause, &who, &file.to_string()),
-            ListenerError::Silent(_) => {
-                Problem::error(None, format!("{address} accepts connections and does not answer ({error})"))
+            ClientError::Handshake(cause) => self.handshake_problem(cause, &find_program, &file.to_string()),
+            ClientError::Timeout(_) => {
+                Problem::error(None, format!("{address} accepts connections and does not respond ({error})"))
                     .because("the proxy waits for the registry, or another program has the port")
-                    .fix(format!("look at the log of the proxy; {who}"))
+                    .fix(format!("look at the log of the proxy; {find_program}"))
             }
-            ListenerError::Http(_) | ListenerError::Body(_) => {
+            ClientError::Http(_) | ClientError::Body(_) => {
                 Problem::error(None, format!("{address}: {error}"))
                     .fix("look at the log of the proxy at this moment")
             }
         }
     }
 
-    fn handshake_problem(&self, cause: &io::Error, who: &str, file: &str) -> Problem {
+    fn handshake_problem(&self, cause: &io::Error, find_program: &str, file: &str) -> Problem {
         let (address, host) = (self.address, &self.host);
         let tls = cause
             .get_ref()
             .and_then(|cause| cause.downcast_ref::<Error>());
         match tls {
-            Some(Error::InvalidCertificate(wrong)) => {
-                let what = match wrong {
+            Some(Error::InvalidCertificate(fault)) => {
+                let what = match fault {
                     CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                        format!("{address} shows a certificate that has expired")
+                        format!("{address} serves a certificate that has expired")
                     }
-                    _ => format!("{address} shows another certificate for {host} than the configuration names"),
+                    _ => format!("{address} serves another certificate for {host} than the one in the configuration"),
                 };
                 Problem::error(None, what)
                     .because("the running proxy still has an older configuration, or another program has the port; \
                               nothing was sent")
-                    .fix(format!("tidegate reload -c {file}; {who}"))
+                    .fix(format!("tidegate reload -c {file}; {find_program}"))
             }
             Some(Error::InvalidMessage(_)) => {
-                Problem::error(None, format!("what listens on {address} does not speak TLS"))
+                Problem::error(None, format!("the program that listens on {address} does not speak TLS"))
                     .because("listen.https names the address, so another program has the port; nothing was sent")
-                    .fix(format!("stop the other program or write another port in listen.https; {who}"))
+                    .fix(format!("stop the other program or write another port in listen.https; {find_program}"))
             }
             Some(Error::AlertReceived(alert)) => {
-                Problem::error(None, format!("{address} refused the TLS handshake for {host} (alert {alert:?})"))
+                Problem::error(None, format!("{address} rejected the TLS handshake for {host} (alert {alert:?})"))
                     .because("the running proxy has no certificate for this host: it has an older configuration, or waits \
                               for its first certificate")
-                    .fix(format!("tidegate reload -c {file}; the log of the proxy says more"))
+                    .fix(format!("tidegate reload -c {file}; the log of the proxy has the cause"))
             }
             _ => Problem::error(None, format!("{address} ended the TLS handshake for {host}: {cause}"))
-                .because("another program has the port, or listen.proxy_protocol of the running proxy differs from the file's")
-                .fix(format!("tidegate reload -c {file}; {who}")),
+                .because("another program has the port, or listen.proxy_protocol of the running proxy differs from the file")
+                .fix(format!("tidegate reload -c {file}; {find_program}")),
         }
     }
 }
 
-async fn bounded<T>(
-    time: Duration,
-    work: impl Future<Output = Result<T, ListenerError>>,
-) -> Result<T, ListenerError> {
-    let done = timeout(time, work).await;
-    done.unwrap_or(Err(ListenerError::Silent(time)))
+async fn with_timeout<T>(
+    duration: Duration,
+    work: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    let finished = timeout(duration, work).await;
+    finished.unwrap_or(Err(ClientError::Timeout(duration)))
 }
 
 /// One request and its whole response over an open connection.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<Response<Bytes>, ListenerError> {
+) -> Result<Response<Bytes>, ClientError> {
     let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(ListenerError::Http)?;
-    // The set aborts the task when it is dropped.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
+    let (mut sender, connection) = handshake.map_err(ClientError::Http)?;
+    // Dropping the set aborts the task.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
     let response = sender.send_request(request).await;
-    let (head, body) = response.map_err(ListenerError::Http)?.into_parts();
+    let (head, body) = response.map_err(ClientError::Http)?.into_parts();
     let collected = Limited::new(body, MAX_BODY).collect().await;
-    let body = collected.map_err(ListenerError::Body)?.to_bytes();
+    let body = collected.map_err(ClientError::Body)?.to_bytes();
     Ok(Response::from_parts(head, body))
 }
 
-/// TLS that accepts this certificate and no other.
-pub(super) fn with_certificate(
+/// A TLS configuration that accepts this certificate and no other.
+pub(crate) fn trust_certificate(
     pinned: CertificateDer<'static>,
 ) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider();
@@ -207,22 +207,22 @@ pub(super) fn with_certificate(
     Ok(Arc::new(config))
 }
 
-/// TLS that accepts the certificates of the CA in this file.
-pub(super) fn of_authority(path: &Path) -> Result<Arc<ClientConfig>, String> {
-    let text = bounded_file::read(path, MAX_CA)
+/// A TLS configuration that accepts the certificates of the CA in this file.
+pub(crate) fn trust_ca(path: &Path) -> Result<Arc<ClientConfig>, String> {
+    let pem = bounded_file::read(path, MAX_CA_FILE)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut roots = RootCertStore::empty();
     let (added, _) =
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).flatten());
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
     if added == 0 {
-        return Err(format!("{} holds no CA certificate", path.display()));
+        return Err(format!("{} contains no CA certificate", path.display()));
     }
     with_roots(roots).map_err(|error| error.to_string())
 }
 
-/// Whether a server at this address speaks TLS. The handshake trusts no CA, so it ends at the server's certificate, before
-/// any data.
-pub(super) async fn speaks_tls(host: &str, port: u16) -> bool {
+/// Whether a server at this address speaks TLS. The handshake trusts no CA, so it ends with the server's certificate, before
+/// any data is sent.
+pub(crate) async fn speaks_tls(host: &str, port: u16) -> bool {
     let host = host.trim_matches(['[', ']']);
     let (Ok(name), Ok(tls)) = (
         ServerName::try_from(host.to_owned()),
@@ -234,7 +234,7 @@ pub(super) async fn speaks_tls(host: &str, port: u16) -> bool {
         let stream = TcpStream::connect((host, port)).await?;
         TlsConnector::from(tls).connect(name, stream).await
     };
-    match timeout(PROBE, handshake).await {
+    match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => {
             let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
@@ -260,7 +260,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Accepts the one certificate that the configuration names, whoever issued it.
+/// Accepts one certificate, whatever its issuer, names and dates are.
 #[derive(Debug)]
 struct PinnedCertificate {
     pinned: CertificateDer<'static>,
@@ -308,14 +308,14 @@ impl ServerCertVerifier for PinnedCertificate {
     }
 }
 
-/// For one connection with its response: longer than the proxy waits for an upstream connection.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// For a handshake alone.
-const PROBE: Duration = Duration::from_secs(5);
-/// More than any response to these requests has.
+/// For a connection and its response: longer than the proxy waits for a free upstream connection.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a TCP connection and its TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// More than the body of any response to these requests.
 const MAX_BODY: usize = 1 << 20;
-/// The largest accepted file of CA certificates, in bytes.
-const MAX_CA: u64 = 1 << 20;
+/// In bytes.
+const MAX_CA_FILE: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -323,7 +323,7 @@ mod tests {
 
     use super::*;
 
-    async fn response_to(bytes: &'static [u8]) -> Result<Response<Bytes>, ListenerError> {
+    async fn response_to(bytes: &'static [u8]) -> Result<Response<Bytes>, ClientError> {
         let (near, mut far) = tokio::io::duplex(1 << 16);
         tokio::spawn(async move {
             let _ = far.read(&mut [0; 4096]).await;
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_response_is_whole_or_an_error() {
+    async fn a_truncated_response_is_an_error() {
         let sized = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
         let response = response_to(sized).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -349,6 +349,6 @@ mod tests {
         for cut in 0..chunked.len() - 4 {
             assert!(response_to(&chunked[..cut]).await.is_err(), "{cut}");
         }
-        assert!(response_to(b"what is this\r\n\r\n").await.is_err());
+        assert!(response_to(b"not a status line\r\n\r\n").await.is_err());
     }
 }

@@ -1,47 +1,47 @@
-//! Numbers as people read them: three digits and a unit, times in words.
+//! Formats numbers, durations and times for the status page.
 //!
-//! Called by all that writes the page. A number and its unit stay on one line.
+//! Numbers have at most three significant digits where a unit follows. No-break spaces keep a number and its unit on one line.
 
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// `0 B`, `1.5 KiB`, `34.2 MiB`.
-pub(super) fn bytes(bytes: u64) -> String {
+/// Formats a size: `0 B`, `1.5 KiB`, `34.2 MiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64, 0);
-    // 1023.9 would be written as 1024.
+    // From 999.5 on, the value would have four digits.
     while value >= 999.5 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
     }
-    let word = UNITS.get(unit).copied().unwrap_or_default();
+    let unit_name = UNITS.get(unit).copied().unwrap_or_default();
     let value = if unit == 0 {
         bytes.to_string()
     } else {
-        digits(value)
+        three_digits(value)
     };
-    format!("{value}\u{a0}{word}")
+    format!("{value}\u{a0}{unit_name}")
 }
 
-/// The same, a second.
-pub(super) fn rate(each_second: u64) -> String {
-    format!("{}/s", bytes(each_second))
+/// Formats a number of bytes per second.
+pub(crate) fn rate(bytes_per_second: u64) -> String {
+    format!("{}/s", bytes(bytes_per_second))
 }
 
-/// Events a second.
-pub(super) fn frequency(each_second: f64) -> String {
-    if each_second > 0.0 && each_second < 0.01 {
+/// Formats a number of events per second.
+pub(crate) fn frequency(per_second: f64) -> String {
+    if per_second > 0.0 && per_second < 0.01 {
         return "<\u{a0}0.01/s".to_owned();
     }
-    if each_second >= 1000.0 {
-        return format!("{}/s", count(each_second as u64));
+    if per_second >= 1000.0 {
+        return format!("{}/s", count(per_second as u64));
     }
-    format!("{}/s", digits(each_second))
+    format!("{}/s", three_digits(per_second))
 }
 
-/// `12 345`, as ISO 80000-1 has it.
-pub(super) fn count(count: u64) -> String {
+/// Formats a count with groups of three digits, separated by narrow spaces as in ISO 80000-1: `12 345`.
+pub(crate) fn count(count: u64) -> String {
     let plain = count.to_string();
     let mut grouped = String::new();
     for (at, digit) in plain.chars().enumerate() {
@@ -53,38 +53,38 @@ pub(super) fn count(count: u64) -> String {
     grouped
 }
 
-/// `4 s`, `3 min`, `2 h 5 min`, `3 d 4 h`.
-pub(super) fn duration(time: Duration) -> String {
-    let seconds = time.as_secs();
+/// Formats a duration with at most two units: `4 s`, `3 min`, `2 h 5 min`, `3 d 4 h`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    let two = |first: u64, unit, second: u64, smaller| match second {
+    let two_units = |first: u64, unit, second: u64, smaller_unit| match second {
         0 => format!("{first}\u{a0}{unit}"),
-        second => format!("{first}\u{a0}{unit} {second}\u{a0}{smaller}"),
+        second => format!("{first}\u{a0}{unit} {second}\u{a0}{smaller_unit}"),
     };
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}\u{a0}s"),
         (0, 0, minutes) => format!("{minutes}\u{a0}min"),
-        (0, hours, minutes) => two(hours, "h", minutes % 60, "min"),
-        (days, hours, _) => two(days, "d", hours % 24, "h"),
+        (0, hours, minutes) => two_units(hours, "h", minutes % 60, "min"),
+        (days, hours, _) => two_units(days, "d", hours % 24, "h"),
     }
 }
 
-/// `2026-07-31 18:23:49`.
-pub(super) fn format_time(time: SystemTime) -> String {
+/// Formats a time in UTC for people: `2026-07-31 18:23:49`.
+pub(crate) fn time(time: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
     let time = OffsetDateTime::from(time);
     time.format(format).unwrap_or_default()
 }
 
-/// The same for programs.
-pub(super) fn format_iso(time: SystemTime) -> String {
+/// Formats a time in UTC for the `datetime` attribute: `2026-07-31T18:23:49Z`.
+pub(crate) fn iso_time(time: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let time = OffsetDateTime::from(time);
     time.format(format).unwrap_or_default()
 }
 
-/// Three of them.
-fn digits(value: f64) -> String {
+/// Formats a number with at most three significant digits, without zeros at the end of the fraction.
+fn three_digits(value: f64) -> String {
     let decimals = match value {
         value if value >= 99.95 || value == 0.0 => 0,
         value if value >= 9.995 => 1,
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short_and_have_units() {
+    fn numbers_have_three_digits_and_a_unit() {
         for (value, expected) in [
             (0, "0 B"),
             (999, "999 B"),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_words() {
+    fn durations_have_two_units_and_times_are_in_utc() {
         for (seconds, expected) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -149,13 +149,13 @@ mod tests {
             assert_eq!(shown.replace('\u{a0}', " "), expected);
         }
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_999);
-        assert_eq!(format_time(at), "2001-09-09 01:46:40");
-        assert_eq!(format_iso(at), "2001-09-09T01:46:40Z");
+        assert_eq!(time(at), "2001-09-09 01:46:40");
+        assert_eq!(iso_time(at), "2001-09-09T01:46:40Z");
     }
 
     proptest! {
         #[test]
-        fn a_number_of_bytes_is_never_long(value: u64) {
+        fn a_size_has_at_most_four_characters_and_a_unit(value: u64) {
             let shown = bytes(value);
             prop_assert!(shown.chars().count() <= "99.9\u{a0}MiB".len(), "{}", shown);
         }

@@ -1,57 +1,63 @@
-//! The requests in a stream of HTTP/1, as the RFCs write them and as simply as can be.
+//! A reference parser for HTTP/1 requests (RFC 9112), which is as simple and as strict as possible.
 //!
-//! Called by `fuzzing`, to be held against what the gate understood.
+//! [`super::connection`] compares the requests that reach the handler with the result of this parser. It must therefore
+//! stay independent of the proxy's own validator and of hyper.
 
-use super::Understood;
+/// A request as a recipient understands it: its method, and its body if the body is complete.
+pub(crate) type ParsedRequest = (String, Option<Vec<u8>>);
 
-/// All requests up to the first thing that is not exactly as it should be.
-pub(super) fn requests(mut bytes: &[u8]) -> Vec<Understood> {
-    let mut found = Vec::new();
+/// All requests up to the first byte that breaks the grammar.
+pub(crate) fn parse(mut bytes: &[u8]) -> Vec<ParsedRequest> {
+    let mut requests = Vec::new();
     loop {
         while let Some(rest) = bytes.strip_prefix(b"\r\n") {
             bytes = rest;
         }
         let Some((head, rest)) = split_once(bytes, b"\r\n\r\n") else {
-            return found;
+            return requests;
         };
-        let Some((method, framing)) = read(head) else {
-            return found;
+        let Some((method, framing)) = parse_head(head) else {
+            return requests;
         };
         let body = match framing {
             Framing::Tunnel => {
-                found.push((method, Some(Vec::new())));
-                return found;
+                requests.push((method, Some(Vec::new())));
+                return requests;
             }
             Framing::Unknown => None,
             Framing::Length(length) => rest
                 .split_at_checked(length)
                 .map(|(body, rest)| (body.to_vec(), rest)),
-            Framing::Chunked => unchunk(rest),
+            Framing::Chunked => decode_chunks(rest),
         };
         let Some((body, rest)) = body else {
-            found.push((method, None));
-            return found;
+            requests.push((method, None));
+            return requests;
         };
-        found.push((method, Some(body)));
+        requests.push((method, Some(body)));
         bytes = rest;
     }
 }
 
+/// What follows a request head.
 enum Framing {
+    /// A body of this length.
     Length(usize),
+    /// A body with the transfer coding `chunked`.
     Chunked,
-    /// Whatever follows is no body, and no request.
+    /// The bytes of a tunnel: neither a body nor another request.
     Tunnel,
-    /// Whatever follows cannot be read.
+    /// Bytes whose meaning is unknown.
     Unknown,
 }
 
-fn read(head: &[u8]) -> Option<(String, Framing)> {
+/// The method and the framing of a request whose head is `head`, without its last empty line.
+fn parse_head(head: &[u8]) -> Option<(String, Framing)> {
     let text: String = head.iter().map(|byte| char::from(*byte)).collect();
     let mut lines = text.split("\r\n");
-    let line = lines.next()?;
-    let method = line.split(' ').next()?.to_owned();
-    if line.contains('#') || text.replace("\r\n", "").contains(['\r', '\n', '\0']) {
+    let request_line = lines.next()?;
+    let method = request_line.split(' ').next()?.to_owned();
+    if request_line.contains('#') || text.replace("\r\n", "").contains(['\r', '\n', '\0']) {
         return None;
     }
     let (mut lengths, mut codings) = (Vec::new(), Vec::new());
@@ -77,7 +83,7 @@ fn read(head: &[u8]) -> Option<(String, Framing)> {
         ([], _) => Framing::Unknown,
         _ => return None,
     };
-    // Of a tunnel's body nothing is read.
+    // A CONNECT request has no body (RFC 9110 section 9.3.6): what a framing field announces is not read.
     let framing = match framing {
         Framing::Length(0) if method == "CONNECT" => Framing::Tunnel,
         Framing::Length(_) | Framing::Chunked if method == "CONNECT" => Framing::Unknown,
@@ -86,7 +92,8 @@ fn read(head: &[u8]) -> Option<(String, Framing)> {
     Some((method, framing))
 }
 
-fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+/// Decodes a chunked body and returns it with the bytes that follow its trailer section.
+fn decode_chunks(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
         let (line, rest) = split_once(bytes, b"\r\n")?;
@@ -94,8 +101,9 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             return None;
         }
         let digits = match split_once(line, b";") {
-            // White space may stand before an extension, as much as the gate keeps of a line.
-            Some((size, _)) if size.len() < KEPT => {
+            // White space before a chunk extension is accepted (RFC 9112 section 7.1.1), as far as the proxy's validator
+            // buffers the line.
+            Some((size, _)) if size.len() < MAX_SIZE_FIELD => {
                 str::from_utf8(size).ok()?.trim_end_matches([' ', '\t'])
             }
             Some(_) => return None,
@@ -108,7 +116,7 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         }
         let size = usize::from_str_radix(digits, 16).ok()?;
         if size == 0 {
-            return Some((body, trailers(rest)?));
+            return Some((body, skip_trailers(rest)?));
         }
         let (data, rest) = rest.split_at_checked(size)?;
         body.extend_from_slice(data);
@@ -116,9 +124,9 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// What follows them.
-fn trailers(mut bytes: &[u8]) -> Option<&[u8]> {
-    for _ in 0..=TRAILERS {
+/// The bytes that follow the trailer section and its empty line.
+fn skip_trailers(mut bytes: &[u8]) -> Option<&[u8]> {
+    for _ in 0..=MAX_TRAILERS {
         let (line, rest) = split_once(bytes, b"\r\n")?;
         if line.is_empty() {
             return Some(rest);
@@ -131,7 +139,7 @@ fn trailers(mut bytes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// A name, which is a token, and a value without controls (RFC 9110 sections 5.1 and 5.5).
+/// Whether `line` is a field: a name that is a token, and a value without control characters (RFC 9110 sections 5.1 and 5.5).
 fn is_field(line: &[u8]) -> bool {
     let mut parts = line.splitn(2, |byte| *byte == b':');
     let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
@@ -142,13 +150,15 @@ fn is_field(line: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(is_token) && !value.iter().any(is_control)
 }
 
-/// Bytes of a chunk's first line in which its size must have ended.
-const KEPT: usize = 64;
+/// The size of a chunk, with white space, has fewer bytes than this.
+const MAX_SIZE_FIELD: usize = 64;
 
-/// As many as hyper takes.
-const TRAILERS: usize = 100;
+/// The number of trailer fields that hyper accepts.
+const MAX_TRAILERS: usize = 100;
 
-fn split_once<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = bytes.windows(mark.len()).position(|part| part == mark)?;
-    Some((bytes.get(..at)?, bytes.get(at + mark.len()..)?))
+fn split_once<'a>(bytes: &'a [u8], delimiter: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = bytes
+        .windows(delimiter.len())
+        .position(|window| window == delimiter)?;
+    Some((bytes.get(..at)?, bytes.get(at + delimiter.len()..)?))
 }

@@ -1,37 +1,38 @@
-//! Writes HTML: tags are the program's own words, and every value is escaped.
+//! A writer for HTML that escapes every value.
 //!
-//! Called by all that writes the page. Tags are `&'static str`, so that nothing which comes from outside can be one.
+//! Markup has the type `&'static str`, so a value from outside cannot become markup.
 
 use std::fmt::{self, Display, Write as _};
 
-/// A document in the making.
+/// A document that is being written.
 #[derive(Debug, Default)]
-pub(super) struct Html(String);
+pub(crate) struct Html(String);
 
 impl Html {
-    /// As it stands.
-    pub(super) fn tags(&mut self, tags: &'static str) -> &mut Self {
+    /// Appends markup unchanged.
+    pub(crate) fn tags(&mut self, tags: &'static str) -> &mut Self {
         self.0.push_str(tags);
         self
     }
 
-    /// As text, or as the value of an attribute in quotation marks.
-    pub(super) fn text(&mut self, value: impl Display) -> &mut Self {
-        // Writing to a string does not fail, and what a value's own Display leaves out is only missing.
+    /// Appends a value as text, or as the value of an attribute in quotation marks.
+    pub(crate) fn text(&mut self, value: impl Display) -> &mut Self {
+        // Writing to a string does not fail. If the value's own Display fails, the rest of the value is missing.
         let _ = write!(Escaped(&mut self.0), "{value}");
         self
     }
 
-    /// What somebody outside has chosen: it does not change the direction of what stands around it.
-    pub(super) fn name(&mut self, value: impl Display) -> &mut Self {
+    /// Appends a value that a client or an upstream chose. `bdi` isolates its text direction from the text around it.
+    pub(crate) fn name(&mut self, value: impl Display) -> &mut Self {
         self.tags("<bdi>").text(value).tags("</bdi>")
     }
 
-    pub(super) fn done(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.0
     }
 }
 
+/// Escapes what is written to it.
 struct Escaped<'a>(&'a mut String);
 
 impl fmt::Write for Escaped<'_> {
@@ -51,7 +52,8 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// Controls and noncharacters are errors in HTML; what has no width or turns the direction makes a name look like another.
+/// Whether a character may appear in the page. Control characters and noncharacters are errors in HTML. Characters without
+/// width and those that change the text direction can make a name look like another name.
 fn is_visible(char: char) -> bool {
     !char.is_control()
         && !matches!(char,
@@ -70,11 +72,11 @@ mod tests {
     fn escaped(value: &str) -> String {
         let mut html = Html::default();
         html.text(value);
-        html.done()
+        html.finish()
     }
 
-    /// What a browser makes of it.
-    fn read(html: &str) -> String {
+    /// The text that a browser shows.
+    fn unescaped(html: &str) -> String {
         let mut text = html.to_owned();
         for (entity, char) in [
             ("&lt;", "<"),
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_tags_is_text() {
+    fn markup_in_a_value_is_escaped() {
         let hostile = "<script>alert(\"1\")</script>&amp;'";
         let expected = "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;amp;&#39;";
         assert_eq!(escaped(hostile), expected);
@@ -97,12 +99,12 @@ mod tests {
         assert_eq!(escaped("größe 3\u{a0}MiB"), "größe 3\u{a0}MiB");
         let mut html = Html::default();
         html.tags("<b>").name("<i>").tags("</b>");
-        assert_eq!(html.done(), "<b><bdi>&lt;i&gt;</bdi></b>");
+        assert_eq!(html.finish(), "<b><bdi>&lt;i&gt;</bdi></b>");
     }
 
     proptest! {
         #[test]
-        fn nothing_that_is_written_as_text_ends_being_it(value in "\\PC*|(?s).*|[&<>'\"a-z;#0-9]*") {
+        fn no_value_becomes_markup(value in "\\PC*|(?s).*|[&<>'\"a-z;#0-9]*") {
             let html = escaped(&value);
             prop_assert!(!html.contains(['<', '>', '"', '\'']));
             let known = ["&amp;", "&lt;", "&gt;", "&quot;", "&#39;"];
@@ -114,7 +116,7 @@ mod tests {
                 .chars()
                 .map(|char| if is_visible(char) { char } else { char::REPLACEMENT_CHARACTER })
                 .collect();
-            prop_assert_eq!(read(&html), shown);
+            prop_assert_eq!(unescaped(&html), shown);
             prop_assert!(!html.contains(char::is_control));
         }
     }
