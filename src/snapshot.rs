@@ -206,13 +206,14 @@ impl SnapshotBuilder<'_> {
             sites,
             settings: self.config.service.clone(),
             access_log: access.map(|(_, sink)| AccessLog {
-                sink: sink.clone(),
+                writer: sink.clone(),
                 json: self.config.log.json,
             }),
             challenges: acme.map(|acme| Arc::clone(acme.challenges())),
-            limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.limiters)),
-            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.board)),
-            elsewhere: self.counts(NO_SITE),
+            concurrency_limits: old
+                .map_or_else(Arc::default, |old| Arc::clone(&old.concurrency_limits)),
+            activity: old.map_or_else(Arc::default, |old| Arc::clone(&old.activity)),
+            unknown_site_counts: self.counts(NO_SITE),
         }
     }
 
@@ -220,7 +221,7 @@ impl SnapshotBuilder<'_> {
     fn counts(&self, name: &str) -> Arc<SiteCounts> {
         let old = self.old.map(|old| &old.service);
         let known = old.and_then(|old| {
-            let mut all = old.counts();
+            let mut all = old.site_counts();
             all.find(|counts| counts.name() == name)
         });
         known.map_or_else(|| Arc::new(SiteCounts::new(name)), Arc::clone)
@@ -254,8 +255,8 @@ impl SnapshotBuilder<'_> {
             sites.push(Site {
                 name,
                 hosts: site.hosts.clone(),
-                trust: trust.clone(),
-                external: site.external.clone(),
+                client_ca: trust.clone(),
+                external_url: site.external.clone(),
                 counts,
                 routes,
                 responses: site.responses.clone(),

@@ -11,7 +11,7 @@ use super::ready::Readiness;
 use crate::log::LogWriter;
 use crate::metrics::{
     AlertSender, Connections, Counter, ExpositionFormat, Family, Kind, Operation, SiteCounts,
-    TlsAlert, Totals, Value, write,
+    SiteTotals, TlsAlert, Value, write,
 };
 use crate::snapshot::Snapshot;
 use crate::state::ServerState;
@@ -74,11 +74,11 @@ fn counters<const N: usize>(label: &'static str, counters: [(&str, &Counter); N]
 // ===== sites =====
 
 /// The totals of every site by its name. Requests that match no site have the name `-`.
-type SiteTotals<'a> = [(&'a str, Totals)];
+type AllSites<'a> = [(&'a str, SiteTotals)];
 
 fn site_families(snapshot: &Snapshot) -> Vec<Family> {
     let mut sites: BTreeMap<&str, &SiteCounts> = BTreeMap::new();
-    for counts in snapshot.service.counts() {
+    for counts in snapshot.service.site_counts() {
         sites.insert(counts.name(), counts);
     }
     let sites: Vec<_> = sites
@@ -91,7 +91,7 @@ fn site_families(snapshot: &Snapshot) -> Vec<Family> {
     families
 }
 
-fn request_families(sites: &SiteTotals<'_>) -> [Family; 3] {
+fn request_families(sites: &AllSites<'_>) -> [Family; 3] {
     let requests = for_each_site(sites, |totals| {
         let sample = |(operation, status, count): &(Operation, String, u64)| {
             let labels = vec![
@@ -104,21 +104,22 @@ fn request_families(sites: &SiteTotals<'_>) -> [Family; 3] {
     });
     let seconds = for_each_site(sites, |totals| {
         let seen = totals
-            .seconds
+            .durations
             .iter()
             .filter(|(_, buckets)| buckets.count() > 0);
         seen.map(|(operation, buckets)| {
             labelled(
                 "operation",
                 operation.as_str(),
-                Value::Spread(buckets.clone()),
+                Value::Buckets(buckets.clone()),
             )
         })
         .collect()
     });
     // A site without requests has no series, here and below.
     let upstream = for_each_site(sites, |totals| {
-        let buckets = (totals.all > 0).then(|| Value::Spread(totals.upstream.clone()));
+        let buckets =
+            (totals.request_count > 0).then(|| Value::Buckets(totals.upstream_waits.clone()));
         buckets
             .map(|buckets| (Vec::new(), buckets))
             .into_iter()
@@ -140,16 +141,16 @@ fn request_families(sites: &SiteTotals<'_>) -> [Family; 3] {
         family(
             Kind::Histogram,
             "tidegate_upstream_time_to_first_byte_seconds",
-            "Time from when the request may be sent to the upstream to the head of the response, including the upload of the request body.",
+            "Time from the end of the request, its body included, to the head of the upstream's response; 0 if the upstream responded before the end of the request.",
             upstream,
         ),
     ]
 }
 
-fn byte_families(sites: &SiteTotals<'_>) -> [Family; 2] {
+fn byte_families(sites: &AllSites<'_>) -> [Family; 2] {
     let samples = |direction: fn((u64, u64)) -> u64| {
         for_each_site(sites, |totals| {
-            let rows = totals.bytes.iter().filter(|_| totals.all > 0);
+            let rows = totals.bytes.iter().filter(|_| totals.request_count > 0);
             rows.map(|(operation, received, sent)| {
                 let bytes = direction((*received, *sent));
                 labelled("operation", operation.as_str(), Value::Whole(bytes))
@@ -173,15 +174,18 @@ fn byte_families(sites: &SiteTotals<'_>) -> [Family; 2] {
     ]
 }
 
-fn failure_families(sites: &SiteTotals<'_>) -> [Family; 2] {
+fn failure_families(sites: &AllSites<'_>) -> [Family; 2] {
     let rejected = for_each_site(sites, |totals| {
-        let rows = totals.refused.iter().filter(|_| totals.all > 0);
+        let rows = totals
+            .rejections
+            .iter()
+            .filter(|_| totals.request_count > 0);
         rows.map(|(reason, count)| labelled("reason", reason.as_str(), Value::Whole(*count)))
             .collect()
     });
     let aborted = for_each_site(sites, |totals| {
-        let rows = totals.broken.iter().filter(|_| totals.all > 0);
-        rows.map(|(ended, count)| labelled("termination", *ended, Value::Whole(*count)))
+        let rows = totals.aborts.iter().filter(|_| totals.request_count > 0);
+        rows.map(|(termination, count)| labelled("termination", *termination, Value::Whole(*count)))
             .collect()
     });
     [
@@ -201,8 +205,11 @@ fn failure_families(sites: &SiteTotals<'_>) -> [Family; 2] {
 }
 
 /// The samples of all sites, with the name of the site as the first label.
-fn for_each_site(sites: &SiteTotals<'_>, samples: impl Fn(&Totals) -> Vec<Sample>) -> Vec<Sample> {
-    let of_site = |(site, totals): &(&str, Totals)| -> Vec<Sample> {
+fn for_each_site(
+    sites: &AllSites<'_>,
+    samples: impl Fn(&SiteTotals) -> Vec<Sample>,
+) -> Vec<Sample> {
+    let of_site = |(site, totals): &(&str, SiteTotals)| -> Vec<Sample> {
         let with_site = samples(totals).into_iter().map(|(labels, value)| {
             let mut all = vec![("site", (*site).to_owned())];
             all.extend(labels);
@@ -319,20 +326,20 @@ fn proxy_families(state: &ServerState, snapshot: &Snapshot) -> [Family; 4] {
             Kind::Gauge,
             "tidegate_active_transfers",
             "Pushes and pulls in progress.",
-            whole(snapshot.service.board.count()),
+            whole(snapshot.service.activity.transfer_count()),
         ),
         single(
             Kind::Gauge,
             "tidegate_http2_upload_memory_bytes",
             "Memory held by HTTP/2 uploads that were received and not yet read; limits.h2_memory bounds it.",
-            whole(state.budget().held()),
+            whole(state.budget().used()),
         ),
     ]
 }
 
 fn connection_families(state: &ServerState) -> [Family; 7] {
     let (counts, limit) = (state.connections(), state.slots());
-    let open = counts.opened().into_iter();
+    let open = counts.open_counts().into_iter();
     let open = open.map(|(protocol, count)| labelled("protocol", protocol, whole(count)));
     [
         family(
@@ -368,8 +375,8 @@ fn connection_families(state: &ServerState) -> [Family; 7] {
                 [
                     ("failed", &counts.handshake_failed),
                     ("closed", &counts.handshake_closed),
-                    ("timeout", &counts.handshake_late),
-                    ("plain_http", &counts.handshake_plain),
+                    ("timeout", &counts.handshake_timeout),
+                    ("plain_http", &counts.handshake_plain_http),
                 ],
             ),
         ),
@@ -387,11 +394,11 @@ fn connection_families(state: &ServerState) -> [Family; 7] {
                 "reason",
                 [
                     ("done", &counts.done),
-                    ("error", &counts.broken),
-                    ("head_timeout", &counts.late_head),
-                    ("idle_timeout", &counts.idle),
-                    ("write_timeout", &counts.late_write),
-                    ("http2_abuse", &counts.abused),
+                    ("error", &counts.error),
+                    ("head_timeout", &counts.head_timeout),
+                    ("idle_timeout", &counts.idle_timeout),
+                    ("write_timeout", &counts.write_timeout),
+                    ("http2_abuse", &counts.http2_abuse),
                 ],
             ),
         ),
@@ -418,9 +425,9 @@ fn login_families(snapshot: &Snapshot) -> [Family; 3] {
             counters(
                 "outcome",
                 [
-                    ("cached", &counts.remembered),
-                    ("verified", &counts.right),
-                    ("wrong_password", &counts.wrong),
+                    ("cached", &counts.cached),
+                    ("verified", &counts.verified),
+                    ("wrong_password", &counts.wrong_password),
                     ("throttled", &counts.throttled),
                     ("busy", &counts.busy),
                 ],
@@ -553,7 +560,7 @@ mod tests {
             let value = match value {
                 Value::Whole(value) => *value as f64,
                 Value::Real(value) => *value,
-                Value::Spread(_) => panic!("{}", family.name),
+                Value::Buckets(_) => panic!("{}", family.name),
             };
             assert!(value >= 0.0, "{}", family.name);
         }

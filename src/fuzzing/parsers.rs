@@ -170,7 +170,7 @@ pub fn check_target(bytes: &[u8]) {
             head = head.header(header::HOST, host);
         }
         let Ok(request) = head.body(()) else { return };
-        let Ok(target) = Target::of(&request.into_parts().0) else {
+        let Ok(target) = Target::parse(&request.into_parts().0) else {
             continue;
         };
         let path = target.path();

@@ -267,14 +267,14 @@ impl WorkerContext {
     fn handle_tls(self) -> impl connection::Handler {
         move |exchange: IncomingRequest| -> ResponseFuture {
             let (snapshot, number) = (self.gate.snapshot(), self.number);
-            Box::pin(async move { Ok(snapshot.service.answer(number, exchange).await) })
+            Box::pin(async move { Ok(snapshot.service.handle(number, exchange).await) })
         }
     }
 
     fn over_http(self) -> impl connection::Handler {
         move |exchange: IncomingRequest| -> ResponseFuture {
             let snapshot = self.gate.snapshot();
-            Box::pin(async move { Ok(snapshot.service.answer_plain(exchange).await) })
+            Box::pin(async move { Ok(snapshot.service.handle_plain_http(exchange).await) })
         }
     }
 }

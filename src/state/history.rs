@@ -53,7 +53,7 @@ impl History {
     pub fn note(&self, now: Instant, service: &Service) {
         let mut ring = self.ring();
         let passed = now.saturating_duration_since(ring.ticked);
-        service.board.measure(now, passed);
+        service.activity.sample_rates(now, passed);
         ring.ticked = now;
         let took = now.saturating_duration_since(ring.sampled);
         if took + Self::TICK / 2 >= EVERY {
@@ -90,7 +90,7 @@ impl Ring {
             sums: SiteSums {
                 requests: more(|sums| sums.requests),
                 errors: more(|sums| sums.errors),
-                refused: more(|sums| sums.refused),
+                rejections: more(|sums| sums.rejections),
                 received: more(|sums| sums.received),
                 sent: more(|sums| sums.sent),
             },
@@ -101,7 +101,7 @@ impl Ring {
 /// Of all sites, each once however many names it has, and of requests of none.
 fn sums(service: &Service) -> SiteSums {
     let (mut seen, mut sums) = (HashSet::new(), SiteSums::default());
-    for counts in service.counts() {
+    for counts in service.site_counts() {
         if seen.insert(Arc::as_ptr(counts)) {
             sums += counts.sums();
         }

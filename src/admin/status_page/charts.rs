@@ -157,7 +157,7 @@ const CHARTS: &[Chart] = &[
             Series {
                 class: "warn",
                 name: " refused",
-                value: |sample| sample.sums.refused,
+                value: |sample| sample.sums.rejections,
             },
             Series {
                 class: "bad",

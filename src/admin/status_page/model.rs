@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 
-use crate::activity::Refused;
+use crate::activity::RejectedRequest;
 use crate::admin::ready::Readiness;
 use crate::metrics::{Operation, SiteSums};
 use crate::snapshot::{SiteCertificate, Snapshot};
@@ -38,7 +38,7 @@ pub(crate) struct Status {
     pub(crate) sites: Truncated<SiteRow>,
     pub(crate) endpoints: Truncated<EndpointRow>,
     /// The last rejections, the latest first.
-    pub(crate) rejections: Vec<Refused>,
+    pub(crate) rejections: Vec<RejectedRequest>,
 }
 
 /// The first rows of a list, and the length of the whole list.
@@ -102,7 +102,7 @@ impl Status {
     pub(crate) fn of(state: &ServerState) -> Self {
         let (now, clock) = (Instant::now(), SystemTime::now());
         let snapshot = state.snapshot();
-        let open = state.connections().opened();
+        let open = state.connections().open_counts();
         Self {
             host: hostname(),
             now: clock,
@@ -117,7 +117,7 @@ impl Status {
             samples: state.history().samples(),
             sites: sites(&snapshot, clock.into()),
             endpoints: endpoints(&snapshot),
-            rejections: snapshot.service.board.refusals(),
+            rejections: snapshot.service.activity.recent_rejections(),
         }
     }
 }
@@ -137,7 +137,7 @@ impl<T> Truncated<T> {
 
 /// The transfers with the most bytes.
 fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
-    let (largest, count) = snapshot.service.board.top_n(MAX_ROWS);
+    let (largest, count) = snapshot.service.activity.largest_transfers(MAX_ROWS);
     let rows = largest.into_iter().map(|(number, transfer)| {
         let is_push = transfer.operation == Operation::Push;
         let (received, sent) = transfer.bytes();
@@ -150,7 +150,7 @@ fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
             site: transfer.site.clone(),
             bytes: if is_push { received } else { sent },
             rate: transfer.rate(now),
-            age: now.saturating_duration_since(transfer.began),
+            age: now.saturating_duration_since(transfer.started),
         }
     });
     Truncated {
@@ -162,7 +162,7 @@ fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
 /// The sites, in the order in which their certificates expire.
 fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Truncated<SiteRow> {
     let mut counts = HashMap::new();
-    for site in snapshot.service.counts() {
+    for site in snapshot.service.site_counts() {
         counts.insert(site.name(), site);
     }
     let mut certificates: Vec<_> = snapshot

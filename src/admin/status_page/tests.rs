@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::activity::{ActivityTracker, Refused, Transfer, TransferGuard};
+use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
 use crate::admin::routes::tests::server_state;
-use crate::metrics::{Operation, Reason};
+use crate::metrics::{Operation, RejectionReason};
 use crate::net::addr::{ClientNetworkGroup, PeerAddr};
 use crate::state::LifecyclePhase;
 
@@ -17,7 +17,7 @@ fn page(
     fill: impl FnOnce(&Arc<ActivityTracker>) -> Vec<TransferGuard>,
 ) -> String {
     let state = server_state("", phase);
-    let _transfers = fill(&state.snapshot().service.board);
+    let _transfers = fill(&state.snapshot().service.activity);
     let page = render(&state);
     assert_well_formed(&page);
     page
@@ -25,7 +25,7 @@ fn page(
 
 fn transfer(operation: Operation, text: &str, bytes: u64) -> Transfer {
     let transfer = Transfer::new(operation, [text; 4], Instant::now());
-    transfer.sent(bytes);
+    transfer.add_sent(bytes);
     transfer
 }
 
@@ -34,15 +34,15 @@ fn group() -> ClientNetworkGroup {
     PeerAddr::new(address).client().network().group()
 }
 
-fn refused(text: &str) -> Refused {
-    Refused {
+fn refused(text: &str) -> RejectedRequest {
+    RejectedRequest {
         at: SystemTime::now(),
         client: text.to_owned(),
         user: text.to_owned(),
         site: text.to_owned(),
-        asked: text.to_owned(),
-        reason: Reason::WrongPassword,
-        why: text.to_owned(),
+        request: text.to_owned(),
+        reason: RejectionReason::WrongPassword,
+        message: text.to_owned(),
     }
 }
 
@@ -120,8 +120,8 @@ fn an_idle_proxy_shows_empty_sections() {
 
 #[test]
 fn the_title_has_the_state_and_the_number_of_transfers() {
-    let page = page(LifecyclePhase::Draining, |board| {
-        let transfer = board.show(group(), transfer(Operation::Push, "a", 0));
+    let page = page(LifecyclePhase::Draining, |activity| {
+        let transfer = activity.start_transfer(group(), transfer(Operation::Push, "a", 0));
         transfer.into_iter().collect()
     });
     assert!(page.contains("<title>Draining, 1 moving – tidegate"));
@@ -130,11 +130,11 @@ fn the_title_has_the_state_and_the_number_of_transfers() {
 
 #[test]
 fn a_transfer_is_shown_with_its_properties() {
-    let page = page(LifecyclePhase::Serving, |board| {
+    let page = page(LifecyclePhase::Serving, |activity| {
         let texts = ["alice", "192.0.2.7", "docker.example.com", "team/app"];
         let pull = Transfer::new(Operation::Pull, texts, Instant::now());
-        pull.sent(3 << 20);
-        board.show(group(), pull).into_iter().collect()
+        pull.add_sent(3 << 20);
+        activity.start_transfer(group(), pull).into_iter().collect()
     });
     for text in ["team/app", "alice", "192.0.2.7", "↓", "3\u{a0}MiB"] {
         assert!(page.contains(text), "{text} in {page}");
@@ -143,10 +143,10 @@ fn a_transfer_is_shown_with_its_properties() {
 
 #[test]
 fn markup_in_names_is_escaped() {
-    let page = page(LifecyclePhase::Serving, |board| {
-        board.refused(group(), || refused(HOSTILE));
+    let page = page(LifecyclePhase::Serving, |activity| {
+        activity.record_rejection(group(), || refused(HOSTILE));
         let shown = [Operation::Push, Operation::Pull]
-            .map(|operation| board.show(group(), transfer(operation, HOSTILE, 1)));
+            .map(|operation| activity.start_transfer(group(), transfer(operation, HOSTILE, 1)));
         shown.into_iter().flatten().collect()
     });
     assert!(!page.contains("<img src=x") && page.matches("<script").count() == 1);
@@ -158,12 +158,12 @@ fn markup_in_names_is_escaped() {
 fn the_largest_transfers_are_shown_and_all_are_counted() {
     let began = Instant::now();
     let mut took = Duration::ZERO;
-    let page = page(LifecyclePhase::Serving, |board| {
+    let page = page(LifecyclePhase::Serving, |activity| {
         let name = "r".repeat(160);
-        let shown =
-            (0..1000).map(|bytes| board.show(group(), transfer(Operation::Pull, &name, bytes)));
+        let shown = (0..1000)
+            .map(|bytes| activity.start_transfer(group(), transfer(Operation::Pull, &name, bytes)));
         let shown = shown.flatten().collect();
-        (0..50).for_each(|_| board.refused(group(), || refused(HOSTILE)));
+        (0..50).for_each(|_| activity.record_rejection(group(), || refused(HOSTILE)));
         took = began.elapsed();
         shown
     });

@@ -7,7 +7,7 @@ use super::charts;
 use super::format;
 use super::html::Html;
 use super::model::{EndpointRow, SiteRow, Status, TransferRow};
-use crate::activity::Refused;
+use crate::activity::RejectedRequest;
 use crate::state::LifecyclePhase;
 use crate::upstream;
 
@@ -291,7 +291,7 @@ fn site_row(html: &mut Html, site: &SiteRow) {
     html.tags("</td>");
     let sums = site.sums.as_ref();
     site_count(html, "requests", sums.map(|sums| sums.requests));
-    site_count(html, "refused", sums.map(|sums| sums.refused));
+    site_count(html, "refused", sums.map(|sums| sums.rejections));
     site_count(html, "errors", sums.map(|sums| sums.errors));
     html.tags("</tr>\n");
 }
@@ -346,7 +346,7 @@ fn rejections(html: &mut Html, status: &Status) {
     html.tags("</tbody></table></div>\n</section>\n");
 }
 
-fn rejection_row(html: &mut Html, rejection: &Refused, status: &Status) {
+fn rejection_row(html: &mut Html, rejection: &RejectedRequest, status: &Status) {
     let ago = status.now.duration_since(rejection.at).unwrap_or_default();
     html.tags("<tr><td class=\"when\"><time datetime=\"");
     html.text(format::iso_time(rejection.at)).tags("\">");
@@ -354,9 +354,9 @@ fn rejection_row(html: &mut Html, rejection: &Refused, status: &Status) {
         .tags(" ago</time></td><td><code>");
     html.tags(rejection.reason.as_str())
         .tags("</code> <span class=\"why\">");
-    html.name(&rejection.why)
+    html.name(&rejection.message)
         .tags("</span></td><td class=\"asked\"><code>");
-    html.name(&rejection.asked)
+    html.name(&rejection.request)
         .tags("</code></td><td data-label=\"by\">");
     user(html, &rejection.user, "unknown");
     html.tags("</td><td data-label=\"from\">")

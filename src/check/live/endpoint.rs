@@ -329,7 +329,7 @@ impl EndpointCheck<'_> {
         }
         let uri: Uri = realm.parse().ok()?;
         let path = uri.path();
-        let fault = match self.built_site.lead(path) {
+        let fault = match self.built_site.match_route(path) {
             None => RealmFault::NoRoute,
             Some(RouteMatch::Response(_)) => RealmFault::StaticResponse,
             Some(RouteMatch::Route(route)) => {

@@ -1,7 +1,8 @@
-//! The exposition: families of numbers as text, in OpenMetrics or in Prometheus's own older form.
+//! The text exposition of metrics, in OpenMetrics or in the older text format of Prometheus.
 //!
-//! Called by `admin`. `prometheus-client` writes OpenMetrics, which Prometheus asks for; everything else that reads
-//! `/metrics` (curl, promtool, agents) is sure to know the older form, which differs in four kinds of lines.
+//! Called by `admin`. `prometheus-client` writes OpenMetrics, which Prometheus asks for. Everything else that reads
+//! `/metrics` (curl, promtool, agents) understands the older format, which differs in the `# HELP` and `# TYPE` lines
+//! of counters, and has no `# EOF`.
 
 use std::fmt;
 
@@ -12,42 +13,42 @@ use prometheus_client::registry::Registry;
 
 use super::site::Buckets;
 
-/// Numbers with one name.
+/// The samples with one metric name.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// Without the `_total` of a counter.
+    /// The metric name, without the `_total` of a counter.
     pub name: &'static str,
-    /// What it says, in a sentence.
+    /// The help text, one sentence.
     pub help: &'static str,
-    /// What kind of numbers they are.
+    /// The type of the metric.
     pub kind: Kind,
-    /// Labels and values.
+    /// The labels and the value of each sample.
     pub samples: Vec<(Vec<(&'static str, String)>, Value)>,
 }
 
-/// What may be done with the numbers of a family.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// They only grow.
+    /// A number that only grows.
     Counter,
-    /// They rise and fall.
+    /// A number that rises and falls.
     Gauge,
-    /// They are spread over buckets.
+    /// Values counted in buckets.
     Histogram,
 }
 
-/// One number.
+/// The value of a sample.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Whole.
+    /// An integer.
     Whole(u64),
-    /// With a fraction.
+    /// A number with a fraction.
     Real(f64),
-    /// Of a histogram.
-    Spread(Buckets),
+    /// The buckets of a histogram.
+    Buckets(Buckets),
 }
 
-/// How it is written.
+/// The text format of an exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpositionFormat {
     /// OpenMetrics 1.0.
@@ -57,7 +58,7 @@ pub enum ExpositionFormat {
 }
 
 impl ExpositionFormat {
-    /// The one for a client that accepts this.
+    /// The format for a client with this `Accept` field.
     pub fn of(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
@@ -66,7 +67,7 @@ impl ExpositionFormat {
         }
     }
 
-    /// Its media type.
+    /// The media type of the format.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -75,16 +76,16 @@ impl ExpositionFormat {
     }
 }
 
-/// All families as text.
+/// Writes all families as text.
 ///
 /// # Errors
-/// Never for a string, whose writing does not fail.
-pub fn write(families: Vec<Family>, form: ExpositionFormat) -> Result<String, fmt::Error> {
+/// The encoder reports an error of the writer. Writing to a string does not fail.
+pub fn write(families: Vec<Family>, format: ExpositionFormat) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
-    Ok(match form {
+    Ok(match format {
         ExpositionFormat::OpenMetrics => text,
         ExpositionFormat::Prometheus => text_0_0_4(&text),
     })
@@ -103,7 +104,7 @@ impl Collector for Families {
             };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for (labels, value) in &family.samples {
-                // Without labels a family of none would be written as `name{}`.
+                // `encode_family` would write a sample without labels as `name{}`.
                 if labels.is_empty() {
                     encode(&mut metric, family.kind, value)?;
                 } else {
@@ -117,9 +118,9 @@ impl Collector for Families {
 
 fn encode(sample: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Result {
     match (value, kind) {
-        (Value::Spread(spread), _) => {
-            let (sum, count) = (spread.sum, spread.count());
-            sample.encode_histogram::<NoLabelSet>(sum, count, &spread.counts, None)
+        (Value::Buckets(buckets), _) => {
+            let (sum, count) = (buckets.sum, buckets.count());
+            sample.encode_histogram::<NoLabelSet>(sum, count, &buckets.counts, None)
         }
         (Value::Whole(value), Kind::Counter) => {
             sample.encode_counter::<NoLabelSet, _, u64>(value, None)
@@ -132,26 +133,27 @@ fn encode(sample: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Res
     }
 }
 
-/// A counter is called as its samples are, there are no units, and the end is not marked.
+/// Converts OpenMetrics to text 0.0.4, in which the name of a counter ends with `_total` like its samples, and which
+/// has no end mark.
 fn text_0_0_4(text: &str) -> String {
     let counters: Vec<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
         .collect();
-    let mut older = String::with_capacity(text.len());
+    let mut converted = String::with_capacity(text.len());
     for line in text.lines() {
         let described = ["# HELP ", "# TYPE "]
             .into_iter()
             .find_map(|start| Some((start, line.strip_prefix(start)?.split_once(' ')?)));
         match described {
             Some((start, (name, rest))) if counters.contains(&name) => {
-                older.extend([start, name, "_total ", rest, "\n"]);
+                converted.extend([start, name, "_total ", rest, "\n"]);
             }
             _ if line == "# EOF" => {}
-            _ => older.extend([line, "\n"]),
+            _ => converted.extend([line, "\n"]),
         }
     }
-    older
+    converted
 }
 
 #[cfg(test)]
@@ -159,13 +161,13 @@ mod tests {
     use super::*;
 
     fn families() -> Vec<Family> {
-        let spread = Buckets {
+        let buckets = Buckets {
             counts: vec![(0.5, 2), (f64::INFINITY, 1)],
             sum: 9.5,
         };
         let family = |name, kind, labels, value| Family {
             name,
-            help: "What it says.",
+            help: "The help text.",
             kind,
             samples: vec![(labels, value)],
         };
@@ -177,26 +179,26 @@ mod tests {
                 "z_seconds",
                 Kind::Histogram,
                 Vec::new(),
-                Value::Spread(spread),
+                Value::Buckets(buckets),
             ),
         ]
     }
 
     #[test]
-    fn both_forms_are_as_their_specifications_have_them() {
+    fn write_follows_the_specification_of_each_format() {
         let sample = "x_total{site=\"a\\\"b\\\\c\\nd\"} 3\n";
-        let rest = "# HELP y What it says.\n# TYPE y gauge\ny 0.5\n\
-                    # HELP z_seconds What it says.\n# TYPE z_seconds histogram\nz_seconds_sum 9.5\nz_seconds_count 3\n\
+        let rest = "# HELP y The help text.\n# TYPE y gauge\ny 0.5\n\
+                    # HELP z_seconds The help text.\n# TYPE z_seconds histogram\nz_seconds_sum 9.5\nz_seconds_count 3\n\
                     z_seconds_bucket{le=\"0.5\"} 2\nz_seconds_bucket{le=\"+Inf\"} 3\n";
         let open = write(
             families(),
             ExpositionFormat::of("application/openmetrics-text;q=0.5"),
         )
         .unwrap();
-        let head = "# HELP x What it says.\n# TYPE x counter\n";
+        let head = "# HELP x The help text.\n# TYPE x counter\n";
         assert_eq!(open, format!("{head}{sample}{rest}# EOF\n"));
-        let older = write(families(), ExpositionFormat::of("*/*")).unwrap();
-        let head = "# HELP x_total What it says.\n# TYPE x_total counter\n";
-        assert_eq!(older, format!("{head}{sample}{rest}"));
+        let prometheus = write(families(), ExpositionFormat::of("*/*")).unwrap();
+        let head = "# HELP x_total The help text.\n# TYPE x_total counter\n";
+        assert_eq!(prometheus, format!("{head}{sample}{rest}"));
     }
 }
