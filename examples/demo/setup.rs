@@ -68,8 +68,10 @@ impl Setup {
                     return Ok((server, proxy));
                 }
                 // Most likely the port is in use.
-                Err(server::StartError::Unable(errors)) => problems = message(&errors),
-                Err(server::StartError::Refused(errors)) => return Err(message(&errors).into()),
+                Err(server::StartError::Runtime(errors)) => problems = message(&errors),
+                Err(server::StartError::InvalidConfig(errors)) => {
+                    return Err(message(&errors).into());
+                }
             }
         }
         Err(format!("the server does not start: {problems}").into())

@@ -240,7 +240,7 @@ fn a_password_file_that_changes_is_told() {
     std::fs::write(&users, format!("carol:{hash}\nplain:secretword\n")).unwrap();
     let shown = path(&users);
     let warning = gate.line("line 2");
-    for word in [&shown, "WARN", "plain", "nobody can log in with this line"] {
+    for word in [&shown, "WARN", "plain", "no user can log in with this line"] {
         assert!(warning.contains(word), "{word} in {warning}");
     }
     let told = gate.line("password file reloaded");

@@ -60,7 +60,7 @@ fn a_user_comes_changes_and_goes() {
     let removed = users.run("remove", &["alice"], b"");
     assert_eq!(removed.code, 0);
     assert!(
-        removed.out.contains("removed alice") && removed.err.contains("nobody can sign in"),
+        removed.out.contains("removed alice") && removed.err.contains("no user can log in"),
         "{removed:?}"
     );
     assert_eq!(users.text(), "");

@@ -236,8 +236,8 @@ fn those_who_cannot_log_in_are_named() {
     assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for word in [
-        "proxy.toml:4:7: warning: \"bot\" stands in no usable line of htpasswd",
-        "proxy.toml:25:7: warning: \"alcie\" stands in no usable line",
+        "proxy.toml:4:7: warning: \"bot\" is in no usable line of htpasswd",
+        "proxy.toml:25:7: warning: \"alcie\" is in no usable line",
         "2 warnings",
     ] {
         assert!(said.contains(word), "{word} in {said}");

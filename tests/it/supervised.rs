@@ -483,7 +483,7 @@ fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
     std::fs::write(&file, "nonsense").unwrap();
     gate.signal(Signal::USR2);
     let line = gate.line("not upgraded");
-    assert!(line.contains("the configuration is refused"), "{line}");
+    assert!(line.contains("the configuration is rejected"), "{line}");
     let status = manager.told();
     assert!(status.contains("the last upgrade failed"), "{status}");
     assert!(!status.contains("MAINPID"), "{status}");
@@ -587,7 +587,7 @@ fn a_check_outside_of_the_service_does_not_miss_its_credentials() {
         let output = check.output().unwrap();
         let said = text(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert!(said.contains("tokens was not looked at"), "{said}");
+        assert!(said.contains("tokens was not checked"), "{said}");
     }
     let secret = dir.path().join("credentials/tokens");
     private(&secret, "short");

@@ -13,7 +13,7 @@ use crate::activity::RejectedRequest;
 use crate::admin::ready::Readiness;
 use crate::metrics::{Operation, SiteSums};
 use crate::snapshot::{SiteCertificate, Snapshot};
-use crate::state::{LifecyclePhase, Outcome, Sample, ServerState};
+use crate::state::{LifecyclePhase, ReloadOutcome, Sample, ServerState};
 use crate::upstream;
 
 /// The state of the proxy at one moment.
@@ -26,7 +26,7 @@ pub(crate) struct Status {
     pub(crate) uptime: Duration,
     pub(crate) phase: LifecyclePhase,
     pub(crate) readiness: Readiness,
-    pub(crate) last_reload: Outcome,
+    pub(crate) last_reload: ReloadOutcome,
     /// Number of reloads that succeeded, and that failed.
     pub(crate) reloads: (u64, u64),
     pub(crate) open_connections: usize,

@@ -132,7 +132,7 @@ pub(crate) fn client(
             let certificate = all.find(|certificate| {
                 Some(certificate.site()) == site.hosts.first().map(String::as_str)
             });
-            let pair = certificate.and_then(|certificate| certificate.shown().current());
+            let pair = certificate.and_then(|certificate| certificate.slot().current());
             let leaf = pair.and_then(|pair| pair.chain().first().cloned());
             let leaf = leaf.ok_or_else(|| {
                 error(format!("{host} has no certificate yet"))
