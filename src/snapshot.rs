@@ -260,7 +260,8 @@ impl SnapshotBuilder<'_> {
                 json: self.config.log.json,
             }),
             challenges: acme.map(|acme| Arc::clone(acme.challenges())),
-            concurrency_limits: old.map_or_else(Arc::default, |old| Arc::clone(&old.concurrency_limits)),
+            concurrency_limits: old
+                .map_or_else(Arc::default, |old| Arc::clone(&old.concurrency_limits)),
             activity: old.map_or_else(Arc::default, |old| Arc::clone(&old.activity)),
             unknown_site_counts: self.site_counts(NO_SITE),
         }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::auth::Identity;
-use crate::net::fair_share::FairShare;
 use crate::net::addr::{ClientAddr, ClientNetwork};
+use crate::net::fair_share::FairShare;
 use crate::rejection::Rejection;
 
 /// The concurrency limits of the process. They outlive a reload, as the requests that they count do.
