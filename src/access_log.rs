@@ -1,9 +1,13 @@
-//! One line for each request, and its part of the metrics: who asked for what, what came of it, and how long it took.
+//! The access log: one line for each request, and the request's part of the metrics. The line says who asked for
+//! what, how the proxy responded, and how long it took.
 //!
-//! `service` opens a [`Record`] when a request begins; the line is written when the record is dropped,
-//! which is when the last byte of the answer is out, or when nobody waits for it any more. A line never holds a query or a
-//! credential, and of the header fields only `User-Agent` and, where no site serves the request, `Host`, both cut to a
-//! bounded length. [`LogLine`] escapes what is not plain text.
+//! `service` creates a [`RequestRecord`] when a request arrives, adds to it what it learns, and attaches it to the
+//! response body as an [`Observer`]. The line is written when the record is dropped: when the last byte of the
+//! response is sent, or when the transfer is aborted. `Drop` also counts the request in the metrics and ends its
+//! entry among the active transfers.
+//!
+//! A line never contains a query or credentials. Of the header fields it has only `User-Agent` and, if no site serves
+//! the request, `Host`; both are cut to a bounded length. [`LogLine`] escapes everything that is not plain text.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,142 +15,147 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HeaderValue, USER_AGENT};
-use http::{Method, Version, request};
+use http::{Method, StatusCode, Version, request};
 
-use crate::activity::{ActivityTracker, Refused, TransferGuard};
-use crate::body::UploadState;
-use crate::log::{LogLine, LogWriter};
-use crate::metrics;
-use crate::metrics::{Reason, SiteCounts};
+use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
+use crate::body::{self, AbortReason, BodyEnd, Observer, UploadState};
+use crate::log::{LogLine, LogWriter, with_line_buffer};
+use crate::metrics::{self, RejectionReason, SiteCounts};
 use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::registry::{Action, Operation};
 
-mod ended;
 mod request_id;
-mod shown;
 
-use ended::{CLIENT_ABORT, CLIENT_GONE};
 pub use request_id::RequestId;
 
-/// Where and how the lines are written.
+/// Where the lines of an access log are written, and in which format.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    /// The log's writing end.
-    pub sink: LogWriter,
-    /// One JSON object a line, else words.
+    /// The writer of the log.
+    pub writer: LogWriter,
+    /// Whether each line is a JSON object instead of `key=value` text.
     pub json: bool,
 }
 
 /// What is known of one request so far.
 #[derive(Debug)]
-pub struct Record {
+pub struct RequestRecord {
     log: Option<AccessLog>,
-    began: Instant,
-    received: Arc<UploadState>,
+    started: Instant,
+    upload: Arc<UploadState>,
+    /// The client disconnected before the proxy decided on a response.
     is_client_gone: bool,
-    /// Of its site, or of none.
+    /// The counters of the site; until the site is known, those of requests that match no site.
     counts: Arc<SiteCounts>,
     is_site_known: bool,
     operation: metrics::Operation,
-    /// While it is on the board of what moves.
-    running: Option<TransferGuard>,
-    facts: Facts,
+    /// The entry of the request among the active transfers.
+    transfer: Option<TransferGuard>,
+    fields: LogFields,
 }
 
-/// What a line says. Kept as it is and put into words at the end, if there is a line at all: every request has facts.
+/// The fields of a line. They are kept as typed values and formatted at the end, if there is an access log at all.
 #[derive(Debug)]
-struct Facts {
+struct LogFields {
     client: ClientAddr,
+    /// The address of the peer, if the peer is not the client.
     peer: Option<IpAddr>,
+    /// The subject of the client's certificate.
     certificate: String,
     /// The verified user.
     user: String,
-    /// A user of the password file whose password was wrong or not looked at.
+    /// A user of the password file whose password was wrong or was not checked.
     attempted_user: String,
     action: &'static str,
     repository: String,
     method: Method,
+    /// The path without its query.
     path: String,
     protocol: &'static str,
     user_agent: Option<HeaderValue>,
-    /// The host that the request names, where no site serves it.
+    /// The host that the request names, if no site serves it.
     host: String,
     status: u16,
     bytes_out: u64,
-    upstream: Option<Duration>,
-    refused: String,
-    ended: &'static str,
+    /// How long the upstream took for the head of its response.
+    upstream_wait: Option<Duration>,
+    /// Why the proxy rejected the request.
+    rejection: String,
+    /// Which side ended the request before it was complete; empty for a complete request.
+    termination: &'static str,
     request_id: RequestId,
 }
 
-impl Record {
-    /// A request begins; until its site is known, it is counted in `elsewhere`. In a box, since it outlives the future
-    /// that answers the request and is handed on three times.
+impl RequestRecord {
+    /// Creates the record of a request that has just arrived. Until the site of the request is known, the record
+    /// counts in `unknown_site_counts`. The record is boxed, because it moves from `service` into the response body,
+    /// and outlives the future that decides on the request.
     pub fn begin(
         log: Option<&AccessLog>,
         client: ClientAddr,
-        received: Arc<UploadState>,
-        elsewhere: &Arc<SiteCounts>,
+        upload: Arc<UploadState>,
+        unknown_site_counts: &Arc<SiteCounts>,
         parts: &request::Parts,
     ) -> Box<Self> {
         Box::new(Self {
             log: log.cloned(),
-            began: Instant::now(),
-            received,
+            started: Instant::now(),
+            upload,
             is_client_gone: false,
-            counts: Arc::clone(elsewhere),
+            counts: Arc::clone(unknown_site_counts),
             is_site_known: false,
             operation: metrics::Operation::default(),
-            running: None,
-            facts: Facts::new(client, parts),
+            transfer: None,
+            fields: LogFields::new(client, parts),
         })
     }
 
-    /// The request's name, here and in the upstream's log.
+    /// The id of the request, which also appears in the log of the upstream.
     pub fn id(&self) -> RequestId {
-        self.facts.request_id
+        self.fields.request_id
     }
 
-    /// Whom the socket leads to, when that is not the client.
-    pub fn peer(&mut self, peer: PeerAddr, client: ClientAddr) {
-        self.facts.peer = Some(peer.ip()).filter(|peer| *peer != client.ip());
+    /// Sets the peer of the connection, which the line names only if it is not the client.
+    pub fn set_peer(&mut self, peer: PeerAddr, client: ClientAddr) {
+        self.fields.peer = Some(peer.ip()).filter(|peer| *peer != client.ip());
     }
 
-    /// The subject of the client's certificate.
-    pub fn certificate(&mut self, subject: &str) {
-        subject.clone_into(&mut self.facts.certificate);
+    /// Sets the subject of the client's certificate.
+    pub fn set_certificate(&mut self, subject: &str) {
+        subject.clone_into(&mut self.fields.certificate);
     }
 
-    /// The site is known, and counts from here on.
-    pub fn site(&mut self, counts: &Arc<SiteCounts>) {
+    /// Sets the site, whose counters the request uses from here on.
+    pub fn set_site(&mut self, counts: &Arc<SiteCounts>) {
         self.counts = Arc::clone(counts);
         self.is_site_known = true;
     }
 
-    /// The user is verified.
-    pub fn user(&mut self, name: Option<&str>) {
-        name.unwrap_or_default().clone_into(&mut self.facts.user);
+    /// Sets the verified user.
+    pub fn set_user(&mut self, name: Option<&str>) {
+        name.unwrap_or_default().clone_into(&mut self.fields.user);
     }
 
-    /// The request names this user, who exists, with a password that is wrong or was not looked at. A name that no password
-    /// file has must not come here: it may be a password that was typed into the wrong field.
-    pub fn attempted_user(&mut self, name: Option<String>) {
-        self.facts.attempted_user = name.unwrap_or_default();
+    /// Sets the user that the request names with a password that is wrong or was not checked. The user must exist. A
+    /// name that is in no password file must not be logged: it may be a password that was typed into the wrong field.
+    pub fn set_attempted_user(&mut self, name: Option<String>) {
+        self.fields.attempted_user = name.unwrap_or_default();
     }
 
-    /// The request names this host. It is a field of its own only where there is no site's name.
-    pub fn requested_host(&mut self, host: &str) {
+    /// Sets the host that the request names. The line has it only if the site is unknown, since the name of the site
+    /// says enough otherwise.
+    pub fn set_requested_host(&mut self, host: &str) {
         if !self.is_site_known {
-            host.clone_into(&mut self.facts.host);
+            host.clone_into(&mut self.fields.host);
         }
     }
 
-    /// The operation is known.
-    pub fn operation(&mut self, operation: Option<&Operation>) {
+    /// Sets the operation of the registry API, if the request is one.
+    pub fn set_operation(&mut self, operation: Option<&Operation>) {
         let Some(operation) = operation else { return };
-        self.facts.action = operation.action().as_str();
+        self.fields.action = operation.action().as_str();
         let repository = operation.repository().unwrap_or_default();
-        repository.clone_into(&mut self.facts.repository);
+        repository.clone_into(&mut self.fields.repository);
         self.operation = match operation.action() {
             Action::Ping => metrics::Operation::Ping,
             Action::Pull => metrics::Operation::Pull,
@@ -156,51 +165,90 @@ impl Record {
         };
     }
 
-    /// A token is asked for.
-    pub fn token(&mut self) {
+    /// Records that the request asks for a token.
+    pub fn set_token_request(&mut self) {
         self.operation = metrics::Operation::Token;
     }
 
-    /// The upstream's head came after `waited`.
-    pub fn upstream(&mut self, waited: Duration) {
-        self.facts.upstream = Some(waited);
-        self.counts.shard().upstream(waited);
+    /// Lists the request among the active transfers until it ends, if it moves content of a repository.
+    pub fn start_transfer(&mut self, activity: &Arc<ActivityTracker>) {
+        let fields = &self.fields;
+        if matches!(
+            self.operation,
+            metrics::Operation::Pull | metrics::Operation::Push
+        ) {
+            let client = fields.client.to_string();
+            let texts = [
+                &*fields.user,
+                &*client,
+                self.site_name(),
+                &*fields.repository,
+            ];
+            let group = fields.client.network().group();
+            let transfer = Transfer::new(self.operation, texts, self.started);
+            self.transfer = activity.start_transfer(group, transfer);
+        }
     }
 
-    /// The proxy answers itself, for this reason. The board shows it, unless it is the 401 with which every login begins.
-    pub fn refused(&mut self, why: String, reason: Reason, board: &ActivityTracker) {
-        self.counts.shard().refused(reason);
-        if reason == Reason::ClientGone {
-            // What is answered now nobody reads.
+    /// The counter of the bytes of the request body.
+    pub fn byte_counter(&self) -> ByteCounter {
+        ByteCounter {
+            counts: Arc::clone(&self.counts),
+            operation: self.operation,
+            transfer: self
+                .transfer
+                .as_ref()
+                .map(|guard| Arc::clone(&guard.transfer)),
+        }
+    }
+
+    /// Sets how long the upstream took for the head of its response.
+    pub fn set_upstream_wait(&mut self, waited: Duration) {
+        self.fields.upstream_wait = Some(waited);
+        self.counts.of_thread().record_upstream_wait(waited);
+    }
+
+    /// Records that the proxy responds itself, for this reason. The status page lists the rejection, unless it is the
+    /// 401 with which every login begins.
+    pub fn set_rejection(
+        &mut self,
+        message: String,
+        reason: RejectionReason,
+        activity: &ActivityTracker,
+    ) {
+        self.counts.of_thread().record_rejection(reason);
+        if reason == RejectionReason::ClientGone {
+            // No client receives this response.
             self.is_client_gone = true;
             return;
         }
-        self.facts.refused = why;
-        if reason != Reason::NoCredentials {
-            let facts = &self.facts;
-            board.refused(facts.client.network().group(), || Refused {
+        self.fields.rejection = message;
+        if reason != RejectionReason::NoCredentials {
+            let fields = &self.fields;
+            let group = fields.client.network().group();
+            activity.record_rejection(group, || RejectedRequest {
                 at: SystemTime::now(),
-                client: facts.client.to_string(),
-                user: match facts.user.is_empty() {
-                    true => facts.attempted_user.clone(),
-                    false => facts.user.clone(),
+                client: fields.client.to_string(),
+                user: match fields.user.is_empty() {
+                    true => fields.attempted_user.clone(),
+                    false => fields.user.clone(),
                 },
                 site: self.site_name().to_owned(),
-                asked: format!("{} {}", facts.method, facts.path),
+                request: format!("{} {}", fields.method, fields.path),
                 reason,
-                why: facts.refused.clone(),
+                message: fields.rejection.clone(),
             });
         }
     }
 
-    /// The head of the answer is decided; the body may still break off.
-    pub fn status(&mut self, status: http::StatusCode) {
+    /// Sets the status of the response. The transfer of its body may still fail.
+    pub fn set_status(&mut self, status: StatusCode) {
         if !self.is_client_gone {
-            self.facts.status = status.as_u16();
+            self.fields.status = status.as_u16();
         }
     }
 
-    /// Empty while it is not known.
+    /// The name of the site; empty while the site is unknown.
     fn site_name(&self) -> &str {
         if self.is_site_known {
             self.counts.name()
@@ -209,43 +257,91 @@ impl Record {
         }
     }
 
-    /// Writes the line. `log.access_file` in `proxy.toml` lists the fields.
-    fn write(&self, buffer: &mut String, is_json: bool, took: Duration) {
-        let facts = &self.facts;
-        let peer = facts.peer.map(|peer| peer.to_string()).unwrap_or_default();
-        let user_agent = facts.user_agent.as_ref().map(user_agent);
+    /// Writes the line to `buffer`. The comment of `log.access_file` in `proxy.toml` lists the fields.
+    fn write(&self, buffer: &mut String, is_json: bool, duration: Duration) {
+        let fields = &self.fields;
+        let peer = fields.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let user_agent = fields.user_agent.as_ref().map(user_agent_text);
         let mut line = LogLine::begin(buffer, is_json, "INFO", "access");
-        line.display("client", facts.client);
+        line.display("client", fields.client);
         for (key, value) in [
             ("peer", &*peer),
             ("site", self.site_name()),
-            ("host", &*facts.host),
-            ("certificate", &*facts.certificate),
-            ("user", &*facts.user),
-            ("attempted_user", &*facts.attempted_user),
-            ("action", facts.action),
-            ("repository", &*facts.repository),
-            ("method", facts.method.as_str()),
-            ("path", &*facts.path),
-            ("protocol", facts.protocol),
+            ("host", &*fields.host),
+            ("certificate", &*fields.certificate),
+            ("user", &*fields.user),
+            ("attempted_user", &*fields.attempted_user),
+            ("action", fields.action),
+            ("repository", &*fields.repository),
+            ("method", fields.method.as_str()),
+            ("path", &*fields.path),
+            ("protocol", fields.protocol),
             ("user_agent", user_agent.as_deref().unwrap_or_default()),
-            ("refused", &*facts.refused),
-            ("ended", facts.ended),
-            ("request_id", facts.request_id.as_str()),
+            ("rejection", &*fields.rejection),
+            ("termination", fields.termination),
+            ("request_id", fields.request_id.as_str()),
         ] {
             line.optional_text(key, Some(value).filter(|value| !value.is_empty()));
         }
-        line.number("status", u64::from(facts.status));
-        line.number("bytes_in", self.received.bytes());
-        line.number("bytes_out", facts.bytes_out);
-        line.number("ms", millis(took));
-        line.optional_number("upstream_ms", facts.upstream.map(millis));
+        line.number("status", u64::from(fields.status));
+        line.number("bytes_in", self.upload.bytes());
+        line.number("bytes_out", fields.bytes_out);
+        line.number("ms", millis(duration));
+        line.optional_number("upstream_ms", fields.upstream_wait.map(millis));
         line.end();
     }
 }
 
-impl Facts {
-    /// What is known at once; the path without its query.
+impl Observer for RequestRecord {
+    fn on_data(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.counts.of_thread().add_sent(self.operation, bytes);
+        if let Some(guard) = &self.transfer {
+            guard.transfer.add_sent(bytes);
+        }
+    }
+
+    fn on_end(mut self: Box<Self>, bytes: u64, end: BodyEnd<'_>) {
+        self.fields.bytes_out = bytes;
+        self.fields.termination = match end {
+            BodyEnd::Whole if self.is_client_gone => CLIENT_ABORT,
+            BodyEnd::Whole => "",
+            BodyEnd::Broken(error) => termination_of(error),
+            BodyEnd::Dropped => CLIENT_ABORT,
+        };
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        // A response body that is dropped early means that the client has disconnected, unless the proxy itself
+        // aborted the request.
+        if self.fields.termination == CLIENT_ABORT && !self.is_client_gone {
+            self.fields.termination = match self.upload.abort_reason() {
+                Some(AbortReason::Drain) => "drain",
+                Some(AbortReason::Timeout) => TIMEOUT,
+                None if std::thread::panicking() => "panic",
+                None => CLIENT_ABORT,
+            };
+        }
+        let duration = self.started.elapsed();
+        let (counts, fields) = (self.counts.of_thread(), &self.fields);
+        counts.record_request(self.operation, fields.status, duration);
+        if !fields.termination.is_empty() {
+            counts.record_abort(fields.termination);
+        }
+        if let Some(log) = &self.log {
+            with_line_buffer(|line| {
+                self.write(line, log.json, duration);
+                log.writer.write(line.as_bytes());
+            });
+        }
+    }
+}
+
+impl LogFields {
+    /// The fields that the request head has. `status` and `termination` say that the client disconnected, until the
+    /// proxy decides on a response.
     fn new(client: ClientAddr, parts: &request::Parts) -> Self {
         Self {
             client,
@@ -264,20 +360,49 @@ impl Facts {
             },
             user_agent: parts.headers.get(USER_AGENT).cloned(),
             host: String::new(),
-            status: CLIENT_GONE,
+            status: CLIENT_CLOSED_REQUEST,
             bytes_out: 0,
-            upstream: None,
-            refused: String::new(),
-            ended: CLIENT_ABORT,
+            upstream_wait: None,
+            rejection: String::new(),
+            termination: CLIENT_ABORT,
             request_id: RequestId::new(),
         }
     }
 }
 
-/// As text of a bounded length; bytes that are not UTF-8 are shown as U+FFFD.
-fn user_agent(value: &HeaderValue) -> Cow<'_, str> {
+/// Counts the bytes of one request body, for the site and for the list of active transfers.
+#[derive(Debug)]
+pub struct ByteCounter {
+    counts: Arc<SiteCounts>,
+    operation: metrics::Operation,
+    transfer: Option<Arc<Transfer>>,
+}
+
+impl ByteCounter {
+    /// Adds bytes that were received from the client.
+    pub fn add_received(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.counts.of_thread().add_received(self.operation, bytes);
+        if let Some(transfer) = &self.transfer {
+            transfer.add_received(bytes);
+        }
+    }
+}
+
+/// Which side aborted a response whose body failed with `error`.
+fn termination_of(error: &body::Error) -> &'static str {
+    use body::Error as E;
+    match error {
+        E::Client(_) | E::Reset => CLIENT_ABORT,
+        E::Idle(_) | E::Slow(_) | E::Silent(_) | E::Displaced => TIMEOUT,
+        E::Upstream(_) | E::TooLarge { .. } => "upstream_abort",
+    }
+}
+
+/// The value of a `User-Agent` field as text of a bounded length. Bytes that are not UTF-8 become U+FFFD.
+fn user_agent_text(value: &HeaderValue) -> Cow<'_, str> {
     let bytes = value.as_bytes();
-    let kept = bytes.get(..USER_AGENT_BYTES).unwrap_or(bytes);
+    let kept = bytes.get(..MAX_USER_AGENT_BYTES).unwrap_or(bytes);
     let text = String::from_utf8_lossy(kept);
     match kept.len() < bytes.len() {
         true => Cow::Owned(format!("{}…", text.trim_end_matches('\u{fffd}'))),
@@ -285,13 +410,20 @@ fn user_agent(value: &HeaderValue) -> Cow<'_, str> {
     }
 }
 
-/// What is kept of a `User-Agent` field. The longest one in use is docker's with its build, kernel and architecture: 170
-/// bytes.
-const USER_AGENT_BYTES: usize = 256;
-
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+const CLIENT_ABORT: &str = "client_abort";
+const TIMEOUT: &str = "timeout";
+
+/// nginx's status for a request whose client disconnected before the response; here for every request without a
+/// response.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The part of a `User-Agent` field that is logged. The longest one in use is that of docker with its build, kernel and
+/// architecture: 170 bytes.
+const MAX_USER_AGENT_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -302,43 +434,43 @@ mod tests {
     use crate::log::Destination;
     use crate::net::addr::PeerAddr;
 
-    /// How a request ended that was under way when `end` was done.
-    fn ended(end: impl FnOnce(&UploadState)) -> String {
+    /// The `termination` of a request whose record is dropped after `end` ran.
+    fn termination(end: impl FnOnce(&UploadState)) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let lost = |_| String::new();
+        let lost_line = |_| String::new();
         let log = AccessLog {
-            sink: LogWriter::open(Destination::File(path.clone()), lost).unwrap(),
+            writer: LogWriter::open(Destination::File(path.clone()), lost_line).unwrap(),
             json: false,
         };
-        let received = Arc::<UploadState>::default();
+        let upload = Arc::<UploadState>::default();
         let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
         let (parts, ()) = http::Request::new(()).into_parts();
-        let elsewhere = Arc::new(SiteCounts::new(""));
+        let counts = Arc::new(SiteCounts::new(""));
         let log_to = Some(&log);
-        let record = Record::begin(log_to, client, Arc::clone(&received), &elsewhere, &parts);
+        let record = RequestRecord::begin(log_to, client, Arc::clone(&upload), &counts, &parts);
         let _caught = catch_unwind(AssertUnwindSafe(|| {
             let _record = record;
-            end(&received);
+            end(&upload);
         }));
-        log.sink.finish();
+        log.writer.finish();
         let line = std::fs::read_to_string(path).unwrap();
-        let mut words = line.split(' ');
-        let word = words.find_map(|word| word.strip_prefix("ended="));
-        word.unwrap_or_default().to_owned()
+        let mut fields = line.split(' ');
+        let value = fields.find_map(|field| field.strip_prefix("termination="));
+        value.unwrap_or_default().to_owned()
     }
 
     #[test]
-    fn who_ended_a_request_is_told() {
-        assert_eq!(ended(|_| ()), "client_abort");
+    fn termination_names_the_side_that_ended_the_request() {
+        assert_eq!(termination(|_| ()), "client_abort");
         assert_eq!(
-            ended(|received| received.record_abort(AbortReason::Drain)),
+            termination(|upload| upload.record_abort(AbortReason::Drain)),
             "drain"
         );
         assert_eq!(
-            ended(|received| received.record_abort(AbortReason::Timeout)),
+            termination(|upload| upload.record_abort(AbortReason::Timeout)),
             "timeout"
         );
-        assert_eq!(ended(|_| panic!("as it was told to")), "panic");
+        assert_eq!(termination(|_| panic!("as the test wants it")), "panic");
     }
 }

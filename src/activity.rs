@@ -1,13 +1,13 @@
-//! What moves right now, and what was refused lately: the part of the numbers that has names in it.
+//! The active transfers and the recent rejections: the part of the observations that contains names.
 //!
-//! `service` and `access_log` note it, `admin` takes down rates and shows it. It is bounded in number and in the length of every
-//! text, and whoever notes something never waits: where a lock is taken, or there is no room, it is not noted.
+//! `service` and `access_log` record both, and `admin` shows them on the status page. Both lists are bounded in their
+//! number of entries, and each text is bounded in its length. Recording never waits for a reader: a rejection is not
+//! recorded while another thread has the list locked, and a transfer is not recorded if there is no room.
 //!
-//! Both lists are shared by all clients, so that no client may hide what others do: a client network group (an IPv4
-//! address, or an IPv6 /48) has no more transfers listed than would remain free, and a new rejection takes the place of
-//! the oldest one of the group that has most in the list.
+//! All clients share both lists, so no client may displace the entries of others. A client network group (an IPv4
+//! address, or an IPv6 /48) lists no more transfers than would remain free after that, and a new rejection replaces
+//! the oldest one of the group that has most entries.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -17,174 +17,119 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::metrics::counter::{THREADS, thread};
-use crate::metrics::{Operation, Reason};
+use parking_lot::Mutex;
+
+use crate::metrics::counter::{SHARDS, thread_shard};
+use crate::metrics::{Operation, RejectionReason};
 use crate::net::addr::ClientNetworkGroup;
 
-/// One for the process; it outlives reloads.
+/// Tracks the active transfers and the recent rejections of the process. It outlives reloads.
 #[derive(Debug)]
 pub struct ActivityTracker {
-    running: [Mutex<HashMap<u64, Arc<Transfer>>>; THREADS],
-    count: AtomicUsize,
-    /// The transfers of each client network group. A group has the counter that a hash of it under a key of this process
-    /// says: no map has to be locked for each transfer, and a client cannot choose whose counter it shares.
-    of_groups: [AtomicUsize; GROUP_COUNTERS],
+    transfers: [Mutex<HashMap<u64, Arc<Transfer>>>; SHARDS],
+    transfer_count: AtomicUsize,
+    /// The number of transfers of each client network group. The counter of a group is chosen by a hash of the group
+    /// under a key of this process: no map has to be locked for each transfer, and a client cannot choose whose
+    /// counter it shares.
+    group_counters: [AtomicUsize; GROUP_COUNTERS],
     hasher: RandomState,
-    next: AtomicU64,
-    refused: Mutex<VecDeque<(ClientNetworkGroup, Refused)>>,
+    next_number: AtomicU64,
+    rejections: Mutex<VecDeque<(ClientNetworkGroup, RejectedRequest)>>,
+}
+
+/// A request that moves content of a repository.
+#[derive(Debug)]
+pub struct Transfer {
+    /// Push or pull.
+    pub operation: Operation,
+    /// The user; empty for an anonymous client.
+    pub user: String,
+    /// The address of the client.
+    pub client: String,
+    /// The name of the site.
+    pub site: String,
+    /// The repository.
+    pub repository: String,
+    /// When the request arrived.
+    pub started: Instant,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// The sum of received and sent bytes when the rate was sampled last.
+    sampled_bytes: AtomicU64,
+    rate: AtomicU64,
+}
+
+/// A request that the proxy rejected.
+#[derive(Clone, Debug)]
+pub struct RejectedRequest {
+    /// When the request was rejected.
+    pub at: SystemTime,
+    /// The address of the client.
+    pub client: String,
+    /// The user, as far as it is known.
+    pub user: String,
+    /// The name of the site, as far as it is known.
+    pub site: String,
+    /// Method and path.
+    pub request: String,
+    /// The kind of rejection.
+    pub reason: RejectionReason,
+    /// The reason in words, as in the access log.
+    pub message: String,
+}
+
+/// Lists a transfer until the guard is dropped.
+#[derive(Debug)]
+pub struct TransferGuard {
+    tracker: Arc<ActivityTracker>,
+    shard: usize,
+    group_counter: usize,
+    number: u64,
+    /// The transfer that is listed.
+    pub transfer: Arc<Transfer>,
 }
 
 impl Default for ActivityTracker {
     fn default() -> Self {
         Self {
-            running: std::array::from_fn(|_| Mutex::default()),
-            count: AtomicUsize::new(0),
-            of_groups: std::array::from_fn(|_| AtomicUsize::new(0)),
+            transfers: std::array::from_fn(|_| Mutex::default()),
+            transfer_count: AtomicUsize::new(0),
+            group_counters: std::array::from_fn(|_| AtomicUsize::new(0)),
             hasher: RandomState::new(),
-            next: AtomicU64::new(0),
-            refused: Mutex::default(),
+            next_number: AtomicU64::new(0),
+            rejections: Mutex::default(),
         }
-    }
-}
-
-/// A request that moves bytes of a repository.
-#[derive(Debug)]
-pub struct Transfer {
-    /// Push or pull.
-    pub operation: Operation,
-    /// Who; empty for nobody in particular.
-    pub user: String,
-    /// From where.
-    pub client: String,
-    /// To which site.
-    pub site: String,
-    /// Of which repository.
-    pub repository: String,
-    /// Since when.
-    pub began: Instant,
-    received: AtomicU64,
-    sent: AtomicU64,
-    /// Bytes in both directions when its rate was measured last.
-    seen: AtomicU64,
-    rate: AtomicU64,
-}
-
-/// A request that the gate answered itself.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    /// When.
-    pub at: SystemTime,
-    /// From where.
-    pub client: String,
-    /// Who, as far as is known.
-    pub user: String,
-    /// To which site, as far as is known.
-    pub site: String,
-    /// Method and path.
-    pub asked: String,
-    /// Of what kind.
-    pub reason: Reason,
-    /// In the words of the access log.
-    pub why: String,
-}
-
-/// A transfer is on the board as long as this lives.
-#[derive(Debug)]
-pub struct TransferGuard {
-    board: Arc<ActivityTracker>,
-    shard: usize,
-    group: usize,
-    number: u64,
-    /// What is shown.
-    pub transfer: Arc<Transfer>,
-}
-
-impl Transfer {
-    /// Nothing has moved yet.
-    pub fn new(operation: Operation, texts: [&str; 4], began: Instant) -> Self {
-        let [user, client, site, repository] = texts.map(truncate);
-        Self {
-            operation,
-            user,
-            client,
-            site,
-            repository,
-            began,
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
-            rate: AtomicU64::new(UNMEASURED),
-        }
-    }
-
-    /// Bytes that came from the client, and that went to it.
-    pub fn bytes(&self) -> (u64, u64) {
-        (self.received.load(Relaxed), self.sent.load(Relaxed))
-    }
-
-    pub(crate) fn received(&self, more: u64) {
-        self.received.fetch_add(more, Relaxed);
-    }
-
-    /// Notes bytes that go to the client.
-    pub fn sent(&self, more: u64) {
-        self.sent.fetch_add(more, Relaxed);
-    }
-
-    /// Bytes a second, of late; before it was measured, since it began.
-    pub fn rate(&self, now: Instant) -> u64 {
-        match self.rate.load(Relaxed) {
-            UNMEASURED => each_second(self.both(), now.saturating_duration_since(self.began)),
-            rate => rate,
-        }
-    }
-
-    /// Half of a rate is that of the last interval, a quarter that of the one before, and so on: it follows what happens,
-    /// and can be read.
-    fn measure(&self, now: Instant, interval: Duration) {
-        let both = self.both();
-        let moved = both.saturating_sub(self.seen.swap(both, Relaxed));
-        let lived = now.saturating_duration_since(self.began);
-        let latest = each_second(moved, interval.min(lived));
-        let rate = match self.rate.load(Relaxed) {
-            UNMEASURED => latest,
-            before => before.midpoint(latest),
-        };
-        self.rate.store(rate, Relaxed);
-    }
-
-    fn both(&self) -> u64 {
-        let (received, sent) = self.bytes();
-        received.saturating_add(sent)
     }
 }
 
 impl ActivityTracker {
-    /// Lists a transfer of a client of `group`, if there is room and the group has room.
-    pub fn show(
+    /// Lists a transfer of a client of `group`. Returns `None` if the list is full or the group has its share.
+    pub fn start_transfer(
         self: &Arc<Self>,
         group: ClientNetworkGroup,
         transfer: Transfer,
     ) -> Option<TransferGuard> {
-        let group = self.counter_of(group);
-        let free = MOST_RUNNING.checked_sub(self.count.fetch_add(1, Relaxed));
-        let of_group = self.of_groups.get(group);
-        let before = of_group.map_or(0, |count| count.fetch_add(1, Relaxed));
-        if free.is_none_or(|free| before >= free) {
-            self.uncount(group);
+        let group_counter = self.counter_of(group);
+        let free = MAX_TRANSFERS.checked_sub(self.transfer_count.fetch_add(1, Relaxed));
+        let counter = self.group_counters.get(group_counter);
+        let of_group = counter.map_or(0, |count| count.fetch_add(1, Relaxed));
+        if free.is_none_or(|free| of_group >= free) {
+            self.uncount(group_counter);
             return None;
         }
-        let running = TransferGuard {
-            board: Arc::clone(self),
-            shard: thread(),
-            group,
-            number: self.next.fetch_add(1, Relaxed),
+        let guard = TransferGuard {
+            tracker: Arc::clone(self),
+            shard: thread_shard(),
+            group_counter,
+            number: self.next_number.fetch_add(1, Relaxed),
             transfer: Arc::new(transfer),
         };
-        if let Some(shard) = self.running.get(running.shard) {
-            lock(shard).insert(running.number, Arc::clone(&running.transfer));
+        if let Some(shard) = self.transfers.get(guard.shard) {
+            shard
+                .lock()
+                .insert(guard.number, Arc::clone(&guard.transfer));
         }
-        Some(running)
+        Some(guard)
     }
 
     fn counter_of(&self, group: ClientNetworkGroup) -> usize {
@@ -192,107 +137,187 @@ impl ActivityTracker {
         usize::try_from(hash).unwrap_or_default()
     }
 
-    fn uncount(&self, group: usize) {
-        self.count.fetch_sub(1, Relaxed);
-        if let Some(count) = self.of_groups.get(group) {
+    fn uncount(&self, group_counter: usize) {
+        self.transfer_count.fetch_sub(1, Relaxed);
+        if let Some(count) = self.group_counters.get(group_counter) {
             count.fetch_sub(1, Relaxed);
         }
     }
 
-    /// How many run.
-    pub fn count(&self) -> usize {
-        self.count.load(Relaxed)
+    /// The number of active transfers.
+    pub fn transfer_count(&self) -> usize {
+        self.transfer_count.load(Relaxed)
     }
 
-    /// The `most` that moved most, the oldest first, each with a number of its own; and how many there are in all.
-    pub fn top_n(&self, most: usize) -> (Vec<(u64, Arc<Transfer>)>, usize) {
+    /// The `limit` transfers that have moved most bytes, in the order of their start, each with its unique number;
+    /// and the number of all transfers.
+    pub fn largest_transfers(&self, limit: usize) -> (Vec<(u64, Arc<Transfer>)>, usize) {
         let mut all = Vec::new();
-        for shard in &self.running {
-            let shard = lock(shard);
-            all.extend(shard.iter().map(|(number, one)| (*number, Arc::clone(one))));
+        for shard in &self.transfers {
+            let shard = shard.lock();
+            all.extend(
+                shard
+                    .iter()
+                    .map(|(number, transfer)| (*number, Arc::clone(transfer))),
+            );
         }
         let count = all.len();
-        if count > most {
-            // They go on moving: what is compared must not change.
-            let mut sized: Vec<_> = all.into_iter().map(|one| (one.1.both(), one)).collect();
+        if count > limit {
+            // The transfers go on while they are sorted, so each is sorted by one reading of its bytes.
+            let mut sized: Vec<_> = all
+                .into_iter()
+                .map(|entry| (entry.1.total_bytes(), entry))
+                .collect();
             sized.sort_unstable_by_key(|(bytes, (number, _))| (Reverse(*bytes), Reverse(*number)));
-            all = sized.into_iter().take(most).map(|(_, one)| one).collect();
+            all = sized
+                .into_iter()
+                .take(limit)
+                .map(|(_, entry)| entry)
+                .collect();
         }
-        all.sort_unstable_by_key(|(number, transfer)| (transfer.began, *number));
+        all.sort_unstable_by_key(|(number, transfer)| (transfer.started, *number));
         (all, count)
     }
 
-    /// Takes down the rate of everything that runs, `interval` after the last time.
-    pub fn measure(&self, now: Instant, interval: Duration) {
-        for shard in &self.running {
-            for transfer in lock(shard).values() {
-                transfer.measure(now, interval);
+    /// Samples the rate of each active transfer, `interval` after the sample before.
+    pub fn sample_rates(&self, now: Instant, interval: Duration) {
+        for shard in &self.transfers {
+            for transfer in shard.lock().values() {
+                transfer.sample_rate(now, interval);
             }
         }
     }
 
-    /// Notes the rejection of a request from `group`. A full list loses the oldest rejection of the group that has most.
-    /// `refused` is called only when the rejection can be noted.
-    pub fn refused(&self, group: ClientNetworkGroup, refused: impl FnOnce() -> Refused) {
-        let Some(mut all) = self.refused.try_lock() else {
+    /// Records the rejection of a request from `group`. If the list is full, the oldest rejection of the group with
+    /// the most entries is dropped. `rejection` is called only if the rejection can be recorded.
+    pub fn record_rejection(
+        &self,
+        group: ClientNetworkGroup,
+        rejection: impl FnOnce() -> RejectedRequest,
+    ) {
+        let Some(mut all) = self.rejections.try_lock() else {
             return;
         };
-        if all.len() >= MOST_REFUSED
-            && let Some(oldest) = oldest_of_largest(&all, group)
+        if all.len() >= MAX_REJECTIONS
+            && let Some(oldest) = oldest_of_largest_group(&all, group)
         {
             all.remove(oldest);
         }
-        let refused = refused();
-        let refused = Refused {
-            client: truncate(&refused.client),
-            user: truncate(&refused.user),
-            site: truncate(&refused.site),
-            asked: truncate(&refused.asked),
-            why: truncate(&refused.why),
-            ..refused
+        let rejection = rejection();
+        let rejection = RejectedRequest {
+            client: truncate(&rejection.client),
+            user: truncate(&rejection.user),
+            site: truncate(&rejection.site),
+            request: truncate(&rejection.request),
+            message: truncate(&rejection.message),
+            ..rejection
         };
-        all.push_back((group, refused));
+        all.push_back((group, rejection));
     }
 
-    /// What was refused lately, the latest first.
-    pub fn refusals(&self) -> Vec<Refused> {
-        let all = lock(&self.refused);
-        all.iter().rev().map(|(_, one)| one.clone()).collect()
+    /// The recent rejections, the latest first.
+    pub fn recent_rejections(&self) -> Vec<RejectedRequest> {
+        let all = self.rejections.lock();
+        let latest_first = all.iter().rev();
+        latest_first
+            .map(|(_, rejection)| rejection.clone())
+            .collect()
     }
 }
 
 impl Drop for TransferGuard {
     fn drop(&mut self) {
-        if let Some(shard) = self.board.running.get(self.shard) {
-            lock(shard).remove(&self.number);
+        if let Some(shard) = self.tracker.transfers.get(self.shard) {
+            shard.lock().remove(&self.number);
         }
-        self.board.uncount(self.group);
+        self.tracker.uncount(self.group_counter);
     }
 }
 
-/// The position of the oldest rejection of the group that has most of them, with the one that `newcomer` is about to add.
-fn oldest_of_largest(
-    all: &VecDeque<(ClientNetworkGroup, Refused)>,
+/// The position of the oldest rejection of the group that will have most entries once `newcomer` has one more.
+fn oldest_of_largest_group(
+    all: &VecDeque<(ClientNetworkGroup, RejectedRequest)>,
     newcomer: ClientNetworkGroup,
 ) -> Option<usize> {
     let mut counts = HashMap::from([(newcomer, 1)]);
     for (group, _) in all {
         *counts.entry(*group).or_insert(0) += 1;
     }
-    let most = counts.values().max().copied()?;
-    let is_largest = |(group, _): &(ClientNetworkGroup, Refused)| counts.get(group) == Some(&most);
-    // The newcomer's group may be the largest one without having any in the list only where all have one each.
+    let largest = counts.values().max().copied()?;
+    let is_largest =
+        |(group, _): &(ClientNetworkGroup, RejectedRequest)| counts.get(group) == Some(&largest);
+    // The newcomer's group can be the largest one without an entry in the list only if every group has one entry.
     all.iter().position(is_largest).or(Some(0))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
+impl Transfer {
+    /// Creates a transfer without any bytes. `texts` are the user, the client, the site and the repository.
+    pub fn new(operation: Operation, texts: [&str; 4], started: Instant) -> Self {
+        let [user, client, site, repository] = texts.map(truncate);
+        Self {
+            operation,
+            user,
+            client,
+            site,
+            repository,
+            started,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            sampled_bytes: AtomicU64::new(0),
+            rate: AtomicU64::new(NO_RATE),
+        }
+    }
+
+    /// The number of bytes received from the client, and the number of bytes sent to it.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.received.load(Relaxed), self.sent.load(Relaxed))
+    }
+
+    /// Adds bytes that were received from the client.
+    pub(crate) fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Relaxed);
+    }
+
+    /// Adds bytes that were sent to the client.
+    pub fn add_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Relaxed);
+    }
+
+    /// The recent rate in bytes per second; before the first sample, the average rate since the start.
+    pub fn rate(&self, now: Instant) -> u64 {
+        match self.rate.load(Relaxed) {
+            NO_RATE => bytes_per_second(
+                self.total_bytes(),
+                now.saturating_duration_since(self.started),
+            ),
+            rate => rate,
+        }
+    }
+
+    /// Updates the rate, an exponential moving average: the last interval has a weight of one half, the one before of
+    /// one quarter, and so on. The rate follows the transfer and stays readable.
+    fn sample_rate(&self, now: Instant, interval: Duration) {
+        let total = self.total_bytes();
+        let moved = total.saturating_sub(self.sampled_bytes.swap(total, Relaxed));
+        let age = now.saturating_duration_since(self.started);
+        let latest = bytes_per_second(moved, interval.min(age));
+        let rate = match self.rate.load(Relaxed) {
+            NO_RATE => latest,
+            before => before.midpoint(latest),
+        };
+        self.rate.store(rate, Relaxed);
+    }
+
+    fn total_bytes(&self) -> u64 {
+        let (received, sent) = self.bytes();
+        received.saturating_add(sent)
+    }
 }
 
-/// As much of a text as is shown.
+/// Cuts a text to the length that is shown.
 fn truncate(text: &str) -> String {
     let mut short = text
-        .get(..text.floor_char_boundary(LONGEST))
+        .get(..text.floor_char_boundary(MAX_TEXT_BYTES))
         .unwrap_or_default()
         .to_owned();
     if short.len() < text.len() {
@@ -301,20 +326,22 @@ fn truncate(text: &str) -> String {
     short
 }
 
-fn each_second(bytes: u64, time: Duration) -> u64 {
+fn bytes_per_second(bytes: u64, time: Duration) -> u64 {
     let nanos = u128::from(bytes) * 1_000_000_000;
     let rate = nanos.checked_div(time.as_nanos()).unwrap_or_default();
-    // The last number says that there is none.
-    u64::try_from(rate).map_or(UNMEASURED - 1, |rate| rate.min(UNMEASURED - 1))
+    // The largest number is `NO_RATE`.
+    u64::try_from(rate).map_or(NO_RATE - 1, |rate| rate.min(NO_RATE - 1))
 }
 
-const UNMEASURED: u64 = u64::MAX;
-/// As many as there are connections by default.
-const MOST_RUNNING: usize = 10_000;
-const MOST_REFUSED: usize = 50;
+/// The rate of a transfer that was not sampled yet.
+const NO_RATE: u64 = u64::MAX;
+/// The maximum number of listed transfers: the default of `limits.connections`.
+const MAX_TRANSFERS: usize = 10_000;
+/// The maximum number of listed rejections.
+const MAX_REJECTIONS: usize = 50;
 const GROUP_COUNTERS: usize = 1024;
-/// Longer than a repository's name usually is.
-const LONGEST: usize = 160;
+/// The maximum length of a text: more than the usual length of a repository name.
+const MAX_TEXT_BYTES: usize = 160;
 
 #[cfg(test)]
 mod tests {
@@ -342,38 +369,38 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_is_shown_as_long_as_it_runs() {
-        let board = Arc::<ActivityTracker>::default();
+    fn a_transfer_is_listed_until_its_guard_is_dropped() {
+        let activity = Arc::<ActivityTracker>::default();
         let (first, second) = (
-            board.show(home(), transfer("one")),
-            board.show(home(), transfer("two")),
+            activity.start_transfer(home(), transfer("one")),
+            activity.start_transfer(home(), transfer("two")),
         );
-        let names = || -> Vec<_> {
-            let (running, _) = board.top_n(10);
+        let repositories = || -> Vec<_> {
+            let (running, _) = activity.largest_transfers(10);
             running
                 .iter()
                 .map(|(_, one)| one.repository.clone())
                 .collect()
         };
-        assert_eq!(names(), ["one", "two"]);
-        let (largest, count) = board.top_n(1);
+        assert_eq!(repositories(), ["one", "two"]);
+        let (largest, count) = activity.largest_transfers(1);
         assert_eq!((largest.len(), count), (1, 2));
         drop(first);
-        assert_eq!(names(), ["two"]);
+        assert_eq!(repositories(), ["two"]);
         drop(second);
-        assert!(names().is_empty());
+        assert!(repositories().is_empty());
     }
 
     #[test]
-    fn what_moved_most_is_shown_in_the_order_it_began() {
-        let board = Arc::<ActivityTracker>::default();
+    fn the_largest_transfers_are_listed_in_the_order_of_their_start() {
+        let activity = Arc::<ActivityTracker>::default();
         let running: Vec<_> = (0..5)
-            .filter_map(|number| board.show(home(), transfer(&number.to_string())))
+            .filter_map(|number| activity.start_transfer(home(), transfer(&number.to_string())))
             .collect();
         for (number, bytes) in [(1, 7), (3, 9), (4, 8)] {
-            running[number].transfer.sent(bytes);
+            running[number].transfer.add_sent(bytes);
         }
-        let (largest, count) = board.top_n(3);
+        let (largest, count) = activity.largest_transfers(3);
         let names: Vec<_> = largest
             .iter()
             .map(|(_, one)| one.repository.as_str())
@@ -382,77 +409,84 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_follows_what_moves() {
+    fn the_rate_is_a_moving_average() {
         let second = Duration::from_secs(1);
         let one = transfer("a");
-        let mut now = one.began + second;
-        one.sent(1000);
+        let mut now = one.started + second;
+        one.add_sent(1000);
         assert_eq!(one.rate(now), 1000);
-        one.received(1000);
-        one.measure(now, second);
+        one.add_received(1000);
+        one.sample_rate(now, second);
         assert_eq!(one.rate(now), 2000);
         for _ in 0..12 {
             now += second;
-            one.measure(now, second);
+            one.sample_rate(now, second);
         }
         assert_eq!(one.rate(now), 0);
-        // It was there for a part of the interval only.
+        // A transfer that started within the interval.
         let late = transfer("b");
-        late.sent(1000);
-        late.measure(late.began + second / 2, second);
+        late.add_sent(1000);
+        late.sample_rate(late.started + second / 2, second);
         assert_eq!(late.rate(now), 2000);
-        late.measure(late.began, Duration::ZERO);
+        late.sample_rate(late.started, Duration::ZERO);
     }
 
-    fn rejection(group: ClientNetworkGroup, why: String) -> Refused {
-        Refused {
+    fn rejection(group: ClientNetworkGroup, message: String) -> RejectedRequest {
+        RejectedRequest {
             at: SystemTime::UNIX_EPOCH,
             client: group.to_string(),
             user: "é".repeat(1000),
             site: String::new(),
-            asked: String::new(),
-            reason: Reason::Path,
-            why,
+            request: String::new(),
+            reason: RejectionReason::Path,
+            message,
         }
     }
 
     #[test]
-    fn the_lists_are_bounded_and_a_48_leaves_room_for_others() {
-        let board = Arc::<ActivityTracker>::default();
+    fn transfers_are_bounded_and_one_48_lists_at_most_half() {
+        let activity = Arc::<ActivityTracker>::default();
         let flood = |number: usize| group(&format!("2001:db8:0:{number:x}::1"));
-        let mut shown: Vec<_> = (0..MOST_RUNNING)
-            .filter_map(|number| board.show(flood(number), transfer("a")))
+        let mut shown: Vec<_> = (0..MAX_TRANSFERS)
+            .filter_map(|number| activity.start_transfer(flood(number), transfer("a")))
             .collect();
-        assert_eq!(shown.len(), MOST_RUNNING / 2);
-        let other = board.show(home(), transfer("b"));
+        assert_eq!(shown.len(), MAX_TRANSFERS / 2);
+        let other = activity.start_transfer(home(), transfer("b"));
         assert!(other.is_some());
-        assert!(board.show(flood(0), transfer("a")).is_none());
+        assert!(activity.start_transfer(flood(0), transfer("a")).is_none());
         shown.truncate(shown.len() - 2);
-        assert!(board.show(flood(0), transfer("a")).is_some());
+        assert!(activity.start_transfer(flood(0), transfer("a")).is_some());
         drop((shown, other));
-        assert_eq!(board.count(), 0);
-        let all = board.of_groups.iter();
+        assert_eq!(activity.transfer_count(), 0);
+        let all = activity.group_counters.iter();
         assert_eq!(all.map(|count| count.load(Relaxed)).sum::<usize>(), 0);
     }
 
     #[test]
-    fn rejections_of_one_48_displace_their_own() {
-        let board = ActivityTracker::default();
-        board.refused(home(), || rejection(home(), "mine".to_owned()));
-        for number in 0..2 * MOST_REFUSED {
+    fn rejections_of_one_48_displace_rejections_of_the_same_48() {
+        let activity = ActivityTracker::default();
+        activity.record_rejection(home(), || rejection(home(), "mine".to_owned()));
+        for number in 0..2 * MAX_REJECTIONS {
             let own = group(&format!("2001:db8:0:{number:x}::1"));
-            board.refused(own, || rejection(own, number.to_string()));
+            activity.record_rejection(own, || rejection(own, number.to_string()));
         }
-        let refusals = board.refusals();
-        assert_eq!(refusals.len(), MOST_REFUSED);
-        assert_eq!(refusals[0].why, (2 * MOST_REFUSED - 1).to_string());
-        assert!(refusals.iter().any(|one| one.why == "mine"));
-        assert!(refusals[0].user.len() <= LONGEST + '…'.len_utf8());
-        // Where every group has one, the oldest goes.
-        for number in 0..2 * MOST_REFUSED {
+        let rejections = activity.recent_rejections();
+        assert_eq!(rejections.len(), MAX_REJECTIONS);
+        assert_eq!(rejections[0].message, (2 * MAX_REJECTIONS - 1).to_string());
+        assert!(
+            rejections
+                .iter()
+                .any(|rejection| rejection.message == "mine")
+        );
+        assert!(rejections[0].user.len() <= MAX_TEXT_BYTES + '…'.len_utf8());
+        // If each group has one rejection, the oldest one is displaced.
+        for number in 0..2 * MAX_REJECTIONS {
             let own = group(&format!("192.0.2.{}", number + 10));
-            board.refused(own, || rejection(own, number.to_string()));
+            activity.record_rejection(own, || rejection(own, number.to_string()));
         }
-        assert_eq!(board.refusals()[0].why, (2 * MOST_REFUSED - 1).to_string());
+        assert_eq!(
+            activity.recent_rejections()[0].message,
+            (2 * MAX_REJECTIONS - 1).to_string()
+        );
     }
 }

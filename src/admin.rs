@@ -1,12 +1,12 @@
-//! The admin listener: whether the gate is well, its numbers, and a page for people, for whoever watches over it.
+//! The admin listener: liveness, readiness, metrics and the status page, for operators and their monitoring.
 //!
-//! `server` hands over what it has accepted at `listen.admin`, and is asked for all that is shown. There is no TLS and no
-//! password here: the address, the networks of `listen.admin_allow`, or the rights of the socket's file say who may ask.
-//! Each connection is for one request and has few seconds; their slots are their own, so that a flood of the gate leaves
-//! room to look at it, and a flood here costs the gate nothing.
+//! `server` accepts the connections at `listen.admin` and passes them here; everything that the responses show comes from the
+//! [`ServerState`]. The listener has neither TLS nor passwords: the address that it is bound to, the networks in
+//! `listen.admin_allow`, or the file mode of the socket decide which clients may use it. A connection carries one request and
+//! has a deadline. Admin connections have a limit of their own, so that a flood of client connections leaves room for
+//! monitoring, and a flood of admin connections takes nothing from the clients.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,128 +21,100 @@ use tokio::time::timeout;
 
 use crate::net::addr::PeerAddr;
 use crate::net::conn_limit::{Capacity, ConnectionLimit, ConnectionPermit};
-
-mod answer;
-mod host;
-mod numbers;
-mod page;
-mod ready;
-
 use crate::state::ServerState;
 
-/// What answers on the admin listener, whatever its address; a copy is the same one.
+mod metrics;
+mod ready;
+mod routes;
+mod status_page;
+
+use routes::AdminPeer;
+
+/// The server of all admin listeners. Clones share their limits.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    gate: Arc<ServerState>,
-    slots: ConnectionLimit,
-    strangers: Arc<Semaphore>,
-}
-
-/// Who is asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AdminPeer {
-    /// Who may open the socket's file.
-    Local,
-    Peer(PeerAddr),
-}
-
-impl fmt::Display for AdminPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Local => f.write_str("unix"),
-            Self::Peer(peer) => peer.ip().fmt(f),
-        }
-    }
+    state: Arc<ServerState>,
+    connection_limit: ConnectionLimit,
+    /// Limits the connections of peers that get nothing but the 403.
+    unauthorized: Arc<Semaphore>,
 }
 
 impl Admin {
-    /// Shows this gate.
-    pub fn new(gate: Arc<ServerState>) -> Self {
+    /// Creates the server that shows this state.
+    pub fn new(state: Arc<ServerState>) -> Self {
         Self {
-            gate,
-            slots: ConnectionLimit::new(CONNECTIONS, OF_ONE_CLIENT),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            state,
+            connection_limit: ConnectionLimit::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT),
+            unauthorized: Arc::new(Semaphore::new(MAX_UNAUTHORIZED)),
         }
     }
 
-    /// The slots of its connections.
+    /// The limit that the accept loop applies to the admin connections.
     pub fn slots(&self) -> ConnectionLimit {
-        self.slots.clone()
+        self.connection_limit.clone()
     }
 
-    /// Serves a connection on a task of its own; needs a runtime.
-    pub fn serve_tcp(&self, stream: StdStream, peer: PeerAddr, slot: ConnectionPermit) {
-        let stranger = if self.is_authorized(AdminPeer::Peer(peer)) {
+    /// Serves a TCP connection in a task of its own. The caller must be in a tokio runtime.
+    pub fn serve_tcp(&self, stream: StdStream, peer: PeerAddr, permit: ConnectionPermit) {
+        let peer = AdminPeer::Tcp(peer);
+        let unauthorized = if peer.is_authorized(&self.state) {
             None
         } else {
-            // He is told why, unless there are many of him.
-            match Arc::clone(&self.strangers).try_acquire_owned() {
+            // The response tells the peer which setting would admit it. Beyond the limit, the connection is just closed.
+            match Arc::clone(&self.unauthorized).try_acquire_owned() {
                 Ok(permit) => Some(permit),
                 Err(_) => return,
             }
         };
         let admin = self.clone();
         tokio::spawn(async move {
-            // What the system does not let this runtime watch is closed.
+            // If the runtime cannot register the socket (epoll_ctl), the connection is closed.
             if let Ok(stream) = TcpStream::from_std(stream) {
-                admin.serve(stream, AdminPeer::Peer(peer)).await;
+                admin.serve(stream, peer).await;
             }
-            drop((slot, stranger));
+            drop((permit, unauthorized));
         });
     }
 
-    /// The same for one that came over a socket in the file system.
-    pub fn serve_unix(&self, stream: UnixStream, room: Capacity) {
+    /// Serves a connection to a Unix socket in a task of its own. The caller must be in a tokio runtime.
+    pub fn serve_unix(&self, stream: UnixStream, capacity: Capacity) {
         let admin = self.clone();
         tokio::spawn(async move {
-            admin.serve(stream, AdminPeer::Local).await;
-            drop(room);
+            admin.serve(stream, AdminPeer::Unix).await;
+            drop(capacity);
         });
     }
 
-    async fn serve<IO>(self, stream: IO, asker: AdminPeer)
+    async fn serve<IO>(self, stream: IO, peer: AdminPeer)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let answer = service_fn(move |request| {
-            let admin = self.clone();
-            async move { Ok::<_, Infallible>(admin.answer(asker, &request).await) }
+        let handler = service_fn(move |request| {
+            let state = Arc::clone(&self.state);
+            async move { Ok::<_, Infallible>(routes::respond(&state, peer, &request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .max_header_size(HEAD_SIZE)
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_header_size(MAX_HEAD_SIZE)
             .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), answer);
-        match timeout(WHOLE, connection).await {
+            .serve_connection(TokioIo::new(stream), handler);
+        match timeout(CONNECTION_TIMEOUT, connection).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%asker, %error, "admin connection broken"),
-            Err(_elapsed) => tracing::debug!(%asker, "admin connection closed: too slow"),
-        }
-    }
-
-    fn is_authorized(&self, asker: AdminPeer) -> bool {
-        match asker {
-            AdminPeer::Local => true,
-            AdminPeer::Peer(peer) => {
-                let address = peer.ip().to_canonical();
-                address.is_loopback() || self.gate.snapshot().admin.allow.contains(address)
-            }
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "an admin connection failed"),
+            Err(_elapsed) => tracing::debug!(%peer, "an admin connection timed out"),
         }
     }
 }
 
-/// Some that scrape, some that look, and those who were slow.
-const CONNECTIONS: usize = 64;
-/// Behind one address there may be several who watch.
-const OF_ONE_CLIENT: usize = 16;
-/// Of those who may not ask.
-const STRANGERS: usize = 8;
-/// A request without a body.
-const HEAD: Duration = Duration::from_secs(5);
-const HEAD_SIZE: usize = 16 * 1024;
-/// A connection from its first byte to its last.
-const WHOLE: Duration = Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests;
+/// Enough for several scrapers, several open status pages, and some connections that wait for their timeout.
+const MAX_CONNECTIONS: usize = 64;
+/// Several monitoring systems may share one address (NAT).
+const MAX_CONNECTIONS_PER_CLIENT: usize = 16;
+/// Connections of peers that may not use the listener.
+const MAX_UNAUTHORIZED: usize = 8;
+/// For the head of the request; a request here has no body.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_HEAD_SIZE: usize = 16 * 1024;
+/// For a connection from its first byte to its last.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);

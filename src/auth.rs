@@ -15,8 +15,6 @@ use crate::net::addr::ClientAddr;
 use crate::registry::{Operation, Scope};
 
 mod basic;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 mod hashing;
 mod identity;
 mod logins;
@@ -28,7 +26,7 @@ mod verified;
 use crate::net::network_policy::Decision;
 use crate::net::network_policy::NetworkPolicy;
 use crate::www_authenticate::Challenge;
-use basic::{Credentials, is_basic};
+pub(crate) use basic::{Credentials, is_basic};
 pub use hashing::Settings as HashingSettings;
 pub use identity::Identity;
 use identity::IdentityKind;

@@ -1,34 +1,36 @@
-//! The one body type that moves through the gate, in both directions.
+//! The one body type for requests and responses.
 //!
-//! `service` and `refusal` make small ones, `upstream` makes streamed ones out of a socket, and
-//! `inbound` makes them out of what a client sends, `held` counts what of that is still unread, `pace` what of it comes
-//! in a time. A body carries data frames only:
-//! trailers are dropped where a body is made, so nothing behind this type has to think of them.
-//! Nothing here collects or spools: a frame is handed on before the next one is read.
+//! `service` and `rejection` create small bodies, `upstream` creates streamed bodies from the socket of an upstream, and
+//! [`RequestBody`] turns what a client sends into a body. A body carries data frames only: trailers are dropped where a body is
+//! created, so no user of this type has to consider them. Nothing here collects a body or writes it to disk: each frame is
+//! passed on before the next one is read.
+//!
+//! The submodules bound what a client can do with a body: [`MinRate`] is the slowest rate that is tolerated, and
+//! [`RecvBudget`] bounds the memory of unread HTTP/2 request bodies.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
-mod held;
-mod inbound;
-mod observed;
-mod pace;
-mod received;
+mod min_rate;
+mod recv_budget;
+mod request_body;
 
-pub use held::{ConnectionShare, MIN_UNTHROTTLED, RecvBudget};
-pub use inbound::RequestBody;
-pub use observed::{BodyEnd, Observer};
-pub use pace::{MinRate, RateMonitor};
-pub use received::{AbortReason, UploadState};
+pub use min_rate::{MinRate, RateMonitor};
+pub use recv_budget::{ConnectionShare, MIN_UNTHROTTLED, RecvBudget};
+pub use request_body::{AbortReason, RequestBody, UploadState};
 
-/// A body of bytes: empty, whole, or streamed.
+/// A body of bytes: empty, complete in memory, or streamed.
 pub struct Body {
     kind: Kind,
+    /// `None` without an observer, and once the observer was told of the end.
+    observer: Option<Box<dyn Observer>>,
+    /// The number of bytes that the observer was told of.
+    observed_bytes: u64,
 }
 
 enum Kind {
@@ -37,40 +39,44 @@ enum Kind {
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>>),
 }
 
-/// Why a body ended before its end. The head may be out by then, so this breaks the transfer.
+/// Why a body ended before it was complete.
+///
+/// The header section may have been sent by then, so the error aborts the transfer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The client went away, or its framing was wrong.
+    /// The client closed or broke the connection, or the framing of the request is malformed.
     #[error("the client's transfer broke off")]
     Client(#[source] hyper::Error),
-    /// The client reset its HTTP/2 stream before the end of the body.
+    /// The client sent RST_STREAM before the end of the body.
     #[error("the client reset the stream before the end of the body")]
     Reset,
-    /// The client sent more than the route's `max_body`.
+    /// The client sent more than the `max_body` of the route.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
-        /// The route's limit in bytes.
+        /// The limit of the route in bytes.
         limit: u64,
     },
     /// The client sent nothing for `limits.body_idle`.
     #[error("nothing came from the client for {0:?}")]
     Idle(Duration),
-    /// The client sent less than `limits.min_rate` over a minute of waiting for it.
+    /// The client sent less than `limits.min_rate` over a minute in which the proxy waited for it.
     #[error("less than {0} bytes a second came from the client")]
     Slow(u64),
-    /// The upstream fell silent within its answer.
+    /// The upstream sent nothing for `read_timeout` within a response.
     #[error("nothing came from the upstream for {0:?}")]
     Silent(Duration),
-    /// The client took too little of the answer for too long while others waited for its upstream connection.
+    /// The client read the response too slowly for too long while other requests waited for its upstream connection.
     #[error("the client did not read while others waited for its upstream connection")]
     Displaced,
-    /// The upstream broke off its answer.
-    #[error("the upstream's answer broke off")]
+    /// The upstream broke off its response.
+    #[error("the upstream's response broke off")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// True when there is nobody left to answer. Wrong framing of a client that is still there is told.
+    /// Whether no client is left that could read a response.
+    ///
+    /// A client that sent malformed framing is still there, and gets a response that reports it.
     pub fn is_client_gone(&self) -> bool {
         let error = match self {
             Self::Client(error) => error,
@@ -79,7 +85,7 @@ impl Error {
         };
         let source = std::error::Error::source(error);
         let io = source.and_then(|source| source.downcast_ref::<io::Error>());
-        // On HTTP/2 a stream whose body breaks off is reset, whichever side does it.
+        // An HTTP/2 stream whose request body breaks off is reset, by whichever side, and then carries no response.
         io.is_none_or(|io| {
             !matches!(
                 io.kind(),
@@ -90,37 +96,74 @@ impl Error {
 }
 
 impl Body {
-    /// No bytes at all.
+    /// Creates a body without bytes.
     pub const fn empty() -> Self {
-        Self { kind: Kind::Empty }
+        Self::new(Kind::Empty)
     }
 
-    /// These bytes and no more.
+    /// Creates a body that consists of `bytes`.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self {
-            kind: Kind::Full(bytes.into()),
-        }
+        Self::new(Kind::Full(bytes.into()))
     }
 
-    /// A stream of frames; its size hint decides the framing on the other side.
+    /// Creates a body from a stream of frames. The size hint of the stream decides the framing of the message.
     pub fn stream<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
     {
+        Self::new(Kind::Stream(Box::pin(body)))
+    }
+
+    const fn new(kind: Kind) -> Self {
         Self {
-            kind: Kind::Stream(Box::pin(body)),
+            kind,
+            observer: None,
+            observed_bytes: 0,
         }
     }
 
-    /// The same body, whose end, whole or broken, is told to `observer` exactly once.
-    pub fn observed(self, observer: Box<dyn Observer>) -> Self {
-        Self::stream(observed::ObservedBody::new(self, observer))
+    /// Returns this body with an observer, which is called for each data frame, and exactly once for the end of the body. A
+    /// body has at most one observer. It is part of the body, so that it costs no further allocation and no second layer of
+    /// polling.
+    pub fn observed(mut self, observer: Box<dyn Observer>) -> Self {
+        debug_assert!(self.observer.is_none(), "a body has at most one observer");
+        self.observer = Some(observer);
+        self
+    }
+
+    fn report_data(&mut self, bytes: usize) {
+        self.observed_bytes += bytes as u64;
+        if let Some(observer) = &mut self.observer {
+            observer.on_data(bytes);
+        }
+    }
+
+    fn report_end(&mut self, end: BodyEnd<'_>) {
+        if let Some(observer) = self.observer.take() {
+            observer.on_end(self.observed_bytes, end);
+        }
     }
 }
 
 impl Default for Body {
     fn default() -> Self {
         Self::empty()
+    }
+}
+
+impl Drop for Body {
+    /// Reports the end of a body that was not polled to its end.
+    ///
+    /// hyper drops a body of known length after its last byte, without the poll that would return `None`.
+    fn drop(&mut self) {
+        if self.observer.is_some() {
+            let end = if self.is_end_stream() {
+                BodyEnd::Whole
+            } else {
+                BodyEnd::Dropped
+            };
+            self.report_end(end);
+        }
     }
 }
 
@@ -132,19 +175,13 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match &mut self.kind {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.kind = Kind::Empty;
-                Poll::Ready(if bytes.is_empty() {
-                    None
-                } else {
-                    Some(Ok(Frame::data(bytes)))
-                })
-            }
-            Kind::Stream(stream) => stream.as_mut().poll_frame(cx),
+        let frame = ready!(self.kind.poll_frame(cx));
+        match &frame {
+            None => self.report_end(BodyEnd::Whole),
+            Some(Err(error)) => self.report_end(BodyEnd::Broken(error)),
+            Some(Ok(frame)) => self.report_data(frame.data_ref().map_or(0, Bytes::len)),
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -162,4 +199,41 @@ impl http_body::Body for Body {
             Kind::Stream(stream) => stream.size_hint(),
         }
     }
+}
+
+impl Kind {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(if bytes.is_empty() {
+                    None
+                } else {
+                    Some(Ok(Frame::data(bytes)))
+                })
+            }
+            Self::Stream(stream) => stream.as_mut().poll_frame(cx),
+        }
+    }
+}
+
+/// Receives the progress and the end of a body, for the access log and the metrics.
+pub trait Observer: Send {
+    /// Called after `bytes` more bytes were passed on.
+    fn on_data(&mut self, bytes: usize);
+    /// Called once, when the body ended after `bytes` bytes.
+    fn on_end(self: Box<Self>, bytes: u64, end: BodyEnd<'_>);
+}
+
+/// How a body ended.
+#[derive(Debug)]
+pub enum BodyEnd<'a> {
+    /// Every byte was passed on.
+    Whole,
+    /// The source of the body failed.
+    Broken(&'a Error),
+    /// The reader dropped the body before its end.
+    Dropped,
 }

@@ -26,8 +26,6 @@ mod drive;
 mod early_response;
 mod frames;
 mod framing;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 mod handshake_log;
 mod heard;
 mod linger;
@@ -221,4 +219,25 @@ pub async fn serve_plain(
     serve::Connection::new(info, terms, watch, service)
         .http1(stream)
         .await;
+}
+
+/// Serves a stream in memory as the plaintext of a connection, until the stream ends. This is the entry of the fuzz targets:
+/// it does everything that follows the PROXY header and the TLS handshake.
+#[cfg(any(test, fuzzing))]
+pub(crate) async fn serve_stream<IO>(
+    info: ConnectionInfo,
+    terms: ConnectionContext<'_>,
+    is_http2: bool,
+    stream: IO,
+    service: impl Handler,
+) where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let watch = Arc::new(ConnectionState::new(terms.settings, terms.drain.clone()));
+    let connection = serve::Connection::new(info, terms, watch, service);
+    if is_http2 {
+        connection.http2(stream).await;
+    } else {
+        connection.http1(stream).await;
+    }
 }

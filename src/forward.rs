@@ -17,15 +17,13 @@ use crate::registry::Operation;
 use crate::target::Target;
 use crate::upstream::{self, ResponseBody, Upstream};
 
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 pub mod headers;
 mod url_rewrite;
 
 pub use url_rewrite::{ExternalOrigin, Origin};
 
 use headers::Edits;
-use url_rewrite::UrlRewriter;
+pub(crate) use url_rewrite::UrlRewriter;
 
 /// The upstream of a route, and the changes to requests and responses on the way.
 #[derive(Debug)]

@@ -16,8 +16,6 @@ mod bcrypt_hash;
 mod des_crypt;
 pub mod edit;
 mod file;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 mod hash;
 mod live;
 pub mod make;

@@ -6,23 +6,24 @@
 //! span modules. Read [`service`] first: it has the whole life of a request. The modules below are in the order of their
 //! levels; a module imports only modules that stand before it.
 
-// Level 0: basics.
-pub mod activity;
-pub mod body;
+// Level 0: basics. The blank lines keep rustfmt from sorting a module before those that it imports.
 mod bounded_file;
 mod buffer_pool;
 mod crypto;
-mod fair_queue;
-mod fair_share;
-mod file_watch;
-pub mod log;
-pub mod metrics;
-pub mod net;
 mod percent;
 pub mod secret;
 mod stable_hash;
 mod state_file;
 mod text;
+
+pub mod log;
+pub mod metrics;
+
+pub mod net;
+
+pub mod activity;
+pub mod body;
+mod file_watch;
 
 // Level 1: parts that do not know each other.
 pub mod forwarded;
@@ -61,9 +62,11 @@ pub mod snapshot;
 // Level 9: the state that outlives a snapshot.
 pub mod state;
 
-// Level 10: observation and diagnosis.
+// Level 10: observation, diagnosis and fuzzing.
 pub mod admin;
 pub mod check;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 // Level 11: the running process.
 pub mod server;

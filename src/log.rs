@@ -1,10 +1,10 @@
-//! Where log lines go: a queue and one thread that writes, so that no request ever waits for a disk or a pipe.
+//! Writes log lines: a queue, and one thread per log that writes to the file, so that no request ever waits for a
+//! disk or a pipe.
 //!
-//! `cli` opens a [`LogWriter`] for the process's own log, `snapshot` one for the access log. A line that finds
-//! the queue full is dropped and counted, and so is one that cannot be written; how many is said in the log itself as
-//! soon as it can be. The form of a line is [`LogLine`]'s; what the lines say is known to those who write them.
+//! `cli` opens a [`LogWriter`] for the log of the process, `snapshot` opens one for the access log. A line is dropped
+//! and counted if the queue is full or if it cannot be written; the number of dropped lines is reported in the log
+//! itself as soon as a line can be written again. [`LogLine`] formats lines; their content is up to the callers.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,80 +14,80 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-mod batch;
+use parking_lot::Mutex;
+
 mod limiter;
 mod line;
 mod queue;
 
-use batch::{BATCH, Batch, write_lines};
 pub use limiter::LogLimiter;
 pub use line::{LogLine, lost_lines, with_line_buffer};
-use queue::{Drained, Queue};
+use queue::{Batch, Drained, MAX_BATCH_BYTES, Queue};
 
-/// Where the lines end up.
+/// Where the lines of a log are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// The process's standard output, as journald and containers want it.
+    /// Standard output of the process, as journald and containers expect.
     Stdout,
-    /// A file that is appended to and can be reopened after a rotation.
+    /// A file, to which lines are appended, and which can be reopened after a rotation.
     File(PathBuf),
 }
 
-/// The writing end of a log; cheap to clone.
+/// The writer of a log; cheap to clone.
 ///
-/// When the last clone is dropped, the thread writes what is still queued and then ends. Nothing waits for that, since the
-/// last clone may be dropped by a worker with the last request of an old snapshot. Before the process ends, [`finish_all`]
-/// waits.
+/// After the last clone is dropped, the thread of the log writes the lines that are still queued, and ends. The drop
+/// does not wait for that, since a worker may drop the last clone with the last request of an old snapshot. Before
+/// the process exits, [`finish_all`] waits.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     shared: Arc<WriterShared>,
 }
 
-/// The line that says how many were lost, in the log's own form.
+/// Formats the line that reports the number of lost lines.
 pub type LostLine = fn(u64) -> String;
 
 struct WriterShared {
     queue: Arc<Queue>,
 }
 
-/// The queues of all logs whose threads run, for the end of the process.
+/// The queues of all logs whose threads run, for [`finish_all`].
 static QUEUES: Mutex<Vec<Weak<Queue>>> = Mutex::new(Vec::new());
 
-/// Waits until the lines so far are written in every log of the process, also in the logs that no [`LogWriter`] leads to any more.
-/// Never waits longer than a second: a pipe may have no reader. Blocks, so that only the end of the process may call it.
+/// Waits until the queued lines of every log of the process are written, also of logs whose [`LogWriter`]s are
+/// dropped. Waits for at most one second, since a pipe may have no reader. Blocks the thread, so it may be called
+/// only when the process exits.
 pub fn finish_all() {
-    let queues: Vec<_> = queues().iter().filter_map(Weak::upgrade).collect();
+    let queues: Vec<_> = QUEUES.lock().iter().filter_map(Weak::upgrade).collect();
     wait_until_written(&queues);
 }
 
-fn queues() -> MutexGuard<'static, Vec<Weak<Queue>>> {
-    QUEUES.lock()
-}
-
 fn wait_until_written(queues: &[Arc<Queue>]) {
-    let until = Instant::now() + LAST_LINES;
-    while queues.iter().any(|queue| queue.bytes() > 0) && Instant::now() < until {
+    let deadline = Instant::now() + FLUSH_TIMEOUT;
+    while queues.iter().any(|queue| queue.bytes() > 0) && Instant::now() < deadline {
         std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 
-/// By hand: the lines are no matter of a debug print.
+/// Written by hand, so that queued log lines do not appear in debug output.
 impl fmt::Debug for WriterShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sink(..)")
+        f.write_str("LogWriter(..)")
     }
 }
 
 impl LogWriter {
-    /// Opens `destination` and starts its thread; fails when the file cannot be opened for appending.
+    /// Opens `destination` and starts the thread of the log.
+    ///
+    /// # Errors
+    /// The file cannot be opened for appending, or the thread cannot be started.
     pub fn open(destination: Destination, lost_line: LostLine) -> io::Result<Self> {
         let mut output = Output::open(destination)?;
         let queue = Arc::<Queue>::default();
-        let lines = Arc::clone(&queue);
+        let output_queue = Arc::clone(&queue);
         std::thread::Builder::new()
             .name("tidegate-log".to_owned())
-            .spawn(move || output.write_all_of(&lines, lost_line))?;
-        let mut queues = queues();
+            .spawn(move || output.run(&output_queue, lost_line))?;
+        let mut queues = QUEUES.lock();
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(&queue));
         Ok(Self {
@@ -95,22 +95,23 @@ impl LogWriter {
         })
     }
 
-    /// Queues a line that ends in a line feed; drops and counts it when the queue is full.
+    /// Queues a line, which must end with a line feed. The line is dropped and counted if the queue is full.
     pub fn write(&self, line: &[u8]) {
         self.shared.queue.push(line);
     }
 
-    /// Lines that were lost so far.
+    /// The number of lines that were lost so far.
     pub fn dropped(&self) -> u64 {
         self.shared.queue.dropped()
     }
 
-    /// Waits until the lines so far are written, but for a second at most: a pipe may have no reader. Blocks.
+    /// Waits until the queued lines are written, for at most one second, since a pipe may have no reader. Blocks the
+    /// thread.
     pub fn finish(&self) {
         wait_until_written(&[Arc::clone(&self.shared.queue)]);
     }
 
-    /// Opens the file anew, behind the lines already queued: what logrotate asks for.
+    /// Reopens the file after the lines that are already queued are written, as logrotate asks for.
     pub fn reopen(&self) {
         self.shared.queue.reopen();
     }
@@ -128,113 +129,145 @@ impl Write for LogWriter {
 }
 
 impl Drop for WriterShared {
-    /// The thread ends when it has written what is queued.
+    /// Makes the thread end after it has written the queued lines.
     fn drop(&mut self) {
         self.queue.close();
     }
 }
 
+/// The file of a log, which only the thread of the log uses.
 struct Output {
     destination: Destination,
     file: File,
-    is_torn: bool,
+    /// The last write ended within a line.
+    has_partial_line: bool,
 }
 
 impl Output {
     fn open(destination: Destination) -> io::Result<Self> {
         let file = match &destination {
-            // Not through std's, whose lock a stuck write would hold for ever.
+            // A descriptor of our own: a write to `io::stdout()` that blocks would hold its lock for ever.
             Destination::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
             Destination::File(path) => OpenOptions::new().create(true).append(true).open(path)?,
         };
         Ok(Self {
             destination,
             file,
-            is_torn: false,
+            has_partial_line: false,
         })
     }
 
-    /// A busy log is written in pieces: whoever writes a line need not wake this thread within its [`NAP`], and many
-    /// lines are one system call. The first line after a pause is written at once.
-    fn write_all_of(&mut self, queue: &Queue, lost_line: LostLine) {
-        let mut taken = Drained::default();
-        while queue.take(&mut taken) {
-            let Drained { batch, reopens } = &taken;
+    /// Writes everything that is queued until the queue is closed.
+    ///
+    /// The first line after a pause is written immediately. Then the thread sleeps for [`WRITE_INTERVAL`], so that on
+    /// a busy log callers do not have to wake it, and many lines are written by one system call.
+    fn run(&mut self, queue: &Queue, lost_line: LostLine) {
+        let mut drained = Drained::default();
+        while queue.take(&mut drained) {
+            let Drained { batch, reopens } = &drained;
             let mut next = 0;
-            for behind in reopens {
-                self.write_pieces(batch, next..*behind, queue, lost_line);
-                next = *behind;
-                // A file that cannot be opened anew leaves the old one in use: better than silence.
-                if let Ok(fresh) = Self::open(self.destination.clone()) {
-                    *self = fresh;
+            for lines_before in reopens {
+                self.write_batch(batch, next..*lines_before, queue, lost_line);
+                next = *lines_before;
+                // If the file cannot be opened again, the old one stays in use: lines in a rotated file are better
+                // than none.
+                if let Ok(reopened) = Self::open(self.destination.clone()) {
+                    *self = reopened;
                 }
             }
-            self.write_pieces(batch, next..batch.ends.len(), queue, lost_line);
-            std::thread::park_timeout(NAP);
+            self.write_batch(batch, next..batch.ends.len(), queue, lost_line);
+            std::thread::park_timeout(WRITE_INTERVAL);
         }
-        self.tell_lost(queue, lost_line);
+        self.report_lost_lines(queue, lost_line);
     }
 
-    /// Writes some lines of a batch, as many at once as one write may hold.
-    fn write_pieces(
+    /// Writes some lines of a batch, with as many lines in one `write` as it may have bytes.
+    fn write_batch(
         &mut self,
         batch: &Batch,
         lines: Range<usize>,
         queue: &Queue,
         lost_line: LostLine,
     ) {
-        let most = match self.destination {
-            Destination::Stdout => PIPE,
-            Destination::File(_) => BATCH,
+        let max_bytes = match self.destination {
+            Destination::Stdout => PIPE_BUF,
+            Destination::File(_) => MAX_BATCH_BYTES,
         };
-        let mut from = batch.begin(lines.start);
+        let mut from = batch.start_of(lines.start);
         let mut ends = batch.ends.get(lines).unwrap_or_default();
         while !ends.is_empty() {
-            let (piece, rest) = ends.split_at(Batch::fitting(from, ends, most));
+            let (piece, rest) = ends.split_at(Batch::count_fitting(from, ends, max_bytes));
             let to = piece.last().copied().unwrap_or(from);
             let text = batch.text.get(from..to).unwrap_or_default();
-            self.tell_lost(queue, lost_line);
+            self.report_lost_lines(queue, lost_line);
             let written = from + self.write(text);
             let lost = piece.iter().filter(|end| **end > written).count();
-            queue.drop_line(lost as u64);
-            queue.done(piece.len(), text.len());
+            queue.count_lost(lost as u64);
+            queue.finish(piece.len(), text.len());
             (from, ends) = (to, rest);
         }
     }
 
-    fn tell_lost(&mut self, queue: &Queue, lost_line: LostLine) {
-        let lost = queue.lost();
+    fn report_lost_lines(&mut self, queue: &Queue, lost_line: LostLine) {
+        let lost = queue.unreported();
         if lost > 0 {
             let line = lost_line(lost);
             if self.write(line.as_bytes()) == line.len() {
-                queue.told(lost);
+                queue.mark_reported(lost);
             }
         }
     }
 
-    /// How many bytes went out.
+    /// Returns the number of bytes that were written.
     fn write(&mut self, text: &[u8]) -> usize {
         if self.destination == Destination::Stdout {
-            // Two logs may share it, and neither must write into a line of the other.
-            let mut is_torn = STDOUT_IS_TORN.lock();
-            write_lines(&mut self.file, &mut is_torn, text)
+            // Two logs may share standard output, and neither must write into a line of the other.
+            let mut has_partial_line = STDOUT_HAS_PARTIAL_LINE.lock();
+            write_lines(&mut self.file, &mut has_partial_line, text)
         } else {
-            write_lines(&mut self.file, &mut self.is_torn, text)
+            write_lines(&mut self.file, &mut self.has_partial_line, text)
         }
     }
 }
 
-static STDOUT_IS_TORN: Mutex<bool> = Mutex::new(false);
-/// Most of one write to a pipe, which other processes may write to: so much is not torn (POSIX, `PIPE_BUF`).
-const PIPE: usize = 4096;
-/// How late a line of a busy log may be.
-const NAP: Duration = Duration::from_millis(5);
-/// The longest time that the end of the process waits for the last lines.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Writes whole lines, and returns the number of bytes of `text` that were written. If the write before ended within
+/// a line, that line is ended first.
+fn write_lines(file: &mut impl Write, has_partial_line: &mut bool, text: &[u8]) -> usize {
+    if *has_partial_line {
+        if file.write_all(b"\n").is_err() {
+            return 0;
+        }
+        *has_partial_line = false;
+    }
+    let mut written = 0;
+    while let Some(rest) = text.get(written..)
+        && !rest.is_empty()
+    {
+        match file.write(rest) {
+            Ok(count) if count > 0 => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => {
+                let sent = text.get(..written).unwrap_or_default();
+                *has_partial_line = !sent.is_empty() && !sent.ends_with(b"\n");
+                break;
+            }
+        }
+    }
+    written
+}
+
+static STDOUT_HAS_PARTIAL_LINE: Mutex<bool> = Mutex::new(false);
+/// The maximum number of bytes of one write to a pipe, to which other processes may write as well. The kernel writes
+/// up to this number of bytes atomically (POSIX, `PIPE_BUF`).
+const PIPE_BUF: usize = 4096;
+/// How long the thread of a log sleeps after a write: the maximum delay of a line.
+const WRITE_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the exit of the process waits for the queued lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use super::queue::{QUEUE, QUEUE_BYTES};
+    use super::queue::{MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
     use super::*;
 
     fn lost_line(lost: u64) -> String {
@@ -242,23 +275,23 @@ mod tests {
     }
 
     #[test]
-    fn lines_arrive_in_order_and_a_reopened_file_is_a_new_one() {
+    fn lines_are_written_in_order_and_reopen_creates_a_new_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let sink = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
-        sink.write(b"one\n");
-        sink.write(b"two\n");
-        sink.finish();
-        drop(sink);
+        let writer = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
+        writer.write(b"one\n");
+        writer.write(b"two\n");
+        writer.finish();
+        drop(writer);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
 
-        let sink = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
         let rotated = dir.path().join("access.log.1");
         std::fs::rename(&path, &rotated).unwrap();
-        sink.reopen();
-        sink.write(b"three\n");
-        let queue = Arc::clone(&sink.shared.queue);
-        drop(sink);
+        writer.reopen();
+        writer.write(b"three\n");
+        let queue = Arc::clone(&writer.shared.queue);
+        drop(writer);
         wait_until_written(&[queue]);
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
         assert_eq!(std::fs::read(&rotated).unwrap(), b"one\ntwo\n");
@@ -272,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_stalls_no_writer_and_what_is_lost_is_said() {
+    fn a_pipe_without_a_reader_stalls_no_writer_and_lost_lines_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pipe");
         rustix::fs::mknodat(
@@ -283,18 +316,18 @@ mod tests {
             0,
         )
         .unwrap();
-        // Opened for both, so that neither end waits for the other.
+        // Opened for reading and writing, so that `open` does not wait for the other end.
         let mut reader = OpenOptions::new()
             .read(true)
             .write(true)
             .open(&path)
             .unwrap();
-        let sink = LogWriter::open(Destination::File(path), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path), lost_line).unwrap();
         let (began, mut longest) = (Instant::now(), Duration::ZERO);
         let line = |number: usize| format!("{number:099}\n").into_bytes();
-        for number in 0..2 * QUEUE {
+        for number in 0..2 * MAX_QUEUED_LINES {
             let before = Instant::now();
-            sink.write(&line(number));
+            writer.write(&line(number));
             longest = longest.max(before.elapsed());
         }
         let took = began.elapsed();
@@ -302,80 +335,80 @@ mod tests {
             took < Duration::from_secs(10),
             "{took:?}, {longest:?} at most"
         );
-        let large = vec![b'x'; QUEUE_BYTES];
-        sink.write(&large);
-        let lost = sink.shared.queue.lost();
+        let large = vec![b'x'; MAX_QUEUED_BYTES];
+        writer.write(&large);
+        let lost = writer.shared.queue.unreported();
         assert!(lost > 1000, "{lost}");
         let reading = std::thread::spawn(move || {
-            let (mut said, mut space) = (Vec::new(), vec![0; 1 << 16]);
-            while !said.ends_with(b"the last\n") {
-                let count = io::Read::read(&mut reader, &mut space).unwrap();
-                said.extend(space.get(..count).unwrap());
+            let (mut text, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+            while !text.ends_with(b"the last\n") {
+                let count = io::Read::read(&mut reader, &mut buffer).unwrap();
+                text.extend(buffer.get(..count).unwrap());
             }
-            String::from_utf8(said).unwrap()
+            String::from_utf8(text).unwrap()
         });
-        while sink.shared.queue.bytes() > 0 {
+        while writer.shared.queue.bytes() > 0 {
             assert!(
                 began.elapsed() < Duration::from_secs(30),
                 "not read in time"
             );
             std::thread::yield_now();
         }
-        sink.write(b"the last\n");
-        let said = reading.join().unwrap();
-        assert_eq!(said.matches("lost ").count(), 1);
-        assert!(said.contains(&format!("\nlost {lost}\n")));
-        let whole = said.lines().filter(|line| line.len() == 99).count();
-        assert_eq!(whole as u64 + lost, 2 * QUEUE as u64 + 1);
+        writer.write(b"the last\n");
+        let text = reading.join().unwrap();
+        assert_eq!(text.matches("lost ").count(), 1);
+        assert!(text.contains(&format!("\nlost {lost}\n")));
+        let whole = text.lines().filter(|line| line.len() == 99).count();
+        assert_eq!(whole as u64 + lost, 2 * MAX_QUEUED_LINES as u64 + 1);
     }
 
     /// A worker drops the last [`LogWriter`] of an access log with the last request of an old snapshot.
     #[test]
-    fn dropping_a_sink_waits_for_no_reader() {
+    fn dropping_a_writer_does_not_wait_for_a_reader() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        // Opened for both, so that neither end waits for the other.
+        // Opened for reading and writing, so that `open` does not wait for the other end.
         let mut reader = OpenOptions::new()
             .read(true)
             .write(true)
             .open(&path)
             .unwrap();
-        let sink = LogWriter::open(Destination::File(path), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path), lost_line).unwrap();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
-        // More than a pipe holds.
+        // More than the buffer of a pipe.
         for _ in 0..1000 {
-            sink.write(&line);
+            writer.write(&line);
         }
         let began = Instant::now();
-        drop(sink);
+        drop(writer);
         let took = began.elapsed();
-        assert!(took < LAST_LINES / 2, "{took:?}");
-        // What was queued is written nevertheless.
+        assert!(took < FLUSH_TIMEOUT / 2, "{took:?}");
+        // The queued lines are written nevertheless.
         let mut text = vec![0; 1000 * 1024];
         io::Read::read_exact(&mut reader, &mut text).unwrap();
         assert!(text.ends_with(&line));
     }
 
     #[test]
-    fn a_full_disk_loses_lines_and_stalls_nobody() {
-        let sink = LogWriter::open(Destination::File("/dev/full".into()), lost_line).unwrap();
+    fn a_full_disk_loses_lines_and_stalls_no_writer() {
+        let writer = LogWriter::open(Destination::File("/dev/full".into()), lost_line).unwrap();
         for _ in 0..1000 {
-            sink.write(b"line\n");
+            writer.write(b"line\n");
         }
         let until = Instant::now() + Duration::from_secs(10);
-        while sink.shared.queue.lost() < 1000 {
+        while writer.shared.queue.unreported() < 1000 {
             assert!(Instant::now() < until, "not written in time");
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn a_line_behind_a_torn_one_begins_anew() {
-        /// Takes so many bytes.
-        struct Small(Vec<u8>, usize);
-        impl Write for Small {
+    fn a_partial_line_is_ended_before_the_next_line() {
+        /// A writer with room for a number of bytes.
+        struct BoundedWriter(Vec<u8>, usize);
+        impl Write for BoundedWriter {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 let room = self.1 - self.0.len();
                 if room == 0 {
@@ -389,8 +422,9 @@ mod tests {
                 Ok(())
             }
         }
-        let (mut file, mut is_torn) = (Small(Vec::new(), 6), false);
-        let mut write = |file: &mut Small, text: &[u8]| write_lines(file, &mut is_torn, text);
+        let (mut file, mut has_partial_line) = (BoundedWriter(Vec::new(), 6), false);
+        let mut write =
+            |file: &mut BoundedWriter, text: &[u8]| write_lines(file, &mut has_partial_line, text);
         assert_eq!(write(&mut file, b"one\n"), 4);
         assert_eq!(write(&mut file, b"two\nand\n"), 2);
         assert_eq!(write(&mut file, b"three\n"), 0);
@@ -401,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_wait_go_out_together_and_each_is_lost_or_whole() {
+    fn queued_lines_are_written_in_batches_around_a_reopen() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let queue = Queue::default();
@@ -409,32 +443,38 @@ mod tests {
         for number in 0..200 {
             queue.push(&text(number));
         }
-        queue.push(&vec![b'x'; 2 * BATCH]);
+        queue.push(&vec![b'x'; 2 * MAX_BATCH_BYTES]);
         queue.reopen();
         queue.push(&text(200));
         queue.close();
         let mut output = Output::open(Destination::File(path.clone())).unwrap();
         std::fs::rename(&path, dir.path().join("rotated")).unwrap();
-        output.write_all_of(&queue, lost_line);
-        assert_eq!((queue.bytes(), queue.lost()), (0, 0));
+        output.run(&queue, lost_line);
+        assert_eq!((queue.bytes(), queue.unreported()), (0, 0));
         assert_eq!(std::fs::read(&path).unwrap(), text(200));
         let path = dir.path().join("rotated");
         let written = std::fs::read(&path).unwrap();
-        assert_eq!(written.len(), 200 * 1024 + 2 * BATCH);
+        assert_eq!(written.len(), 200 * 1024 + 2 * MAX_BATCH_BYTES);
         assert!(written.starts_with(&text(0)));
     }
 
     #[test]
-    fn a_write_holds_as_many_lines_as_fit_and_one_at_least() {
+    fn a_batch_has_the_lines_that_fit_and_at_least_one() {
         let mut batch = Batch::default();
         for _ in 0..200 {
             batch.push(&[b'x'; 1024]);
         }
-        batch.push(&[b'x'; 2 * BATCH]);
-        assert_eq!(Batch::fitting(0, &batch.ends, BATCH), BATCH / 1024);
-        assert_eq!(Batch::fitting(0, &batch.ends, PIPE), 4);
-        let from = batch.begin(200);
+        batch.push(&[b'x'; 2 * MAX_BATCH_BYTES]);
+        assert_eq!(
+            Batch::count_fitting(0, &batch.ends, MAX_BATCH_BYTES),
+            MAX_BATCH_BYTES / 1024
+        );
+        assert_eq!(Batch::count_fitting(0, &batch.ends, PIPE_BUF), 4);
+        let from = batch.start_of(200);
         assert_eq!(from, 200 * 1024);
-        assert_eq!(Batch::fitting(from, &batch.ends[200..], BATCH), 1);
+        assert_eq!(
+            Batch::count_fitting(from, &batch.ends[200..], MAX_BATCH_BYTES),
+            1
+        );
     }
 }

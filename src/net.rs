@@ -3,6 +3,8 @@
 pub mod addr;
 pub mod cidr;
 pub mod conn_limit;
+pub(crate) mod fair_queue;
+pub(crate) mod fair_share;
 pub mod host;
 pub mod listener;
 pub mod network_policy;

@@ -9,8 +9,6 @@ use std::fmt;
 
 pub mod catalog;
 pub mod errors;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 mod grammar;
 mod operation;
 mod query;

@@ -1,7 +1,8 @@
-//! Every reason for which the gate answers in the upstream's place, and the answer to each.
+//! All reasons for which the proxy responds in place of the upstream, and the response for each.
 //!
-//! `service` collects the errors of all stages as a [`Rejection`] and turns it into an answer here. The
-//! table of answers is in `table`.
+//! `service` collects the errors of all stages as a [`Rejection`], and turns it into a response here. The matches
+//! over [`Rejection`] and over the errors in it have no wildcard, so that a new reason does not compile before it has
+//! a status, an error code, and a label for the metrics.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -10,161 +11,132 @@ use crate::access::Denied;
 use crate::auth;
 use crate::body::{self, Body};
 use crate::forward;
-use crate::metrics::Reason;
+use crate::metrics::RejectionReason;
 use crate::registry::RegistryError;
 use crate::registry::catalog::Fault;
 use crate::registry::errors::ErrorCode;
 use crate::target;
 use crate::upstream;
-use crate::www_authenticate::Challenge;
 
-mod error_body;
-mod reason;
-mod table;
+mod error_response;
 
-/// Why the gate answers itself.
+use error_response::ErrorResponse;
+pub use error_response::ResponseFormat;
+
+/// Why the proxy responds itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
-    /// The request line or the host is malformed, or names a foreign authority.
+    /// The request target or the host is malformed, or they name different sites.
     #[error(transparent)]
     Target(#[from] target::Error),
     /// No site has this host.
     #[error("no such host here")]
-    NoSite,
-    /// The connection was made under other conditions than the site has.
+    UnknownSite,
+    /// The TLS handshake of the connection asked for a client certificate of other authorities than the site does.
     #[error(
-        "this connection was made for a site that takes other client certificates; make a new one for this name"
+        "this connection was opened for a site that takes other client certificates; open a new one for this name"
     )]
-    OtherTrust,
-    /// No route of the site has this path.
+    OtherClientCa,
+    /// No route of the site matches the path.
     #[error("nothing here")]
     NoRoute,
-    /// The configuration closes this path with a status.
+    /// The configuration has this status for the path (`route.respond`).
     #[error("the path is closed with {0}")]
-    Closed(StatusCode),
-    /// The path and query are longer than `limits.target_size`.
+    StaticStatus(StatusCode),
+    /// Path and query are longer than `limits.target_size`.
     #[error("the request target is too long")]
     TargetTooLong,
-    /// There are more fields than `limits.head_fields`.
+    /// There are more header fields than `limits.head_fields`.
     #[error("too many header fields")]
-    TooManyFields,
-    /// There is no identity.
+    TooManyHeaderFields,
+    /// The client is not authenticated.
     #[error(transparent)]
     Auth(#[from] auth::Error),
-    /// The identity may not.
+    /// The identity may not perform the operation.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// It is no operation of the registry API.
+    /// The request is no operation of the registry API.
     #[error(transparent)]
     Invalid(#[from] RegistryError),
-    /// There is no list of repositories to show.
+    /// The proxy cannot read the catalog of the upstream.
     #[error(transparent)]
     Catalog(#[from] Fault),
-    /// A method that no gate forwards.
+    /// A reverse proxy does not forward this method.
     #[error("method not allowed")]
-    Method,
-    /// A method by which nobody asks for a token.
-    #[error("tokens are asked for by GET or POST")]
+    MethodNotAllowed,
+    /// The token endpoint does not have this method.
+    #[error("tokens are requested by GET or POST")]
     TokenMethod,
-    /// A request for a token whose form did not come, or is too long for one.
+    /// The form of a token request did not arrive, or is too large.
     #[error(transparent)]
-    Form(#[from] body::Error),
-    /// Too many are at the same thing, in all or of one client network.
-    #[error("too many such requests are being answered; try again later")]
-    Crowded,
-    /// A transfer coding other than exactly one `chunked`.
+    TokenForm(#[from] body::Error),
+    /// The concurrency limit for this kind of request is reached, in total or for the client network.
+    #[error("too many such requests are in progress; try again later")]
+    ConcurrencyLimit,
+    /// `Transfer-Encoding` is not exactly one `chunked`.
     #[error("unknown transfer coding")]
     TransferCoding,
-    /// An expectation other than `100-continue`.
+    /// `Expect` is not `100-continue`.
     #[error("unknown expectation")]
     Expectation,
-    /// The body is announced as larger than the route's `max_body`.
+    /// `Content-Length` is larger than the route's `max_body`.
     #[error("the body is larger than {0} bytes")]
-    TooLarge(u64),
-    /// Plain HTTP where a registry is served over https only.
+    BodyTooLarge(u64),
+    /// A request for a registry arrived over plain HTTP.
     #[error("this registry is served over https only")]
     PlainHttp,
-    /// The upstream gave no answer.
+    /// The upstream did not respond.
     #[error(transparent)]
     Forward(#[from] forward::Error),
 }
 
-/// How a refusal is to be worded.
-#[derive(Debug, Default)]
-pub struct ResponseFormat {
-    /// Under a registry's `/v2/`: OCI errors.
-    pub registry: bool,
-    /// The client asked by HEAD: no body.
-    pub head: bool,
-    /// It asked in HTTP/1, where a field can say that the connection ends.
-    pub http1: bool,
-    /// The client likes a page better than a line.
-    pub html: bool,
-    /// The route's challenge.
-    pub challenge: Option<Challenge>,
-    /// The host that the request names, where no site serves it: ASCII text of a bounded length.
-    pub requested_host: Option<String>,
-}
-
-/// What a refusal comes to.
-#[derive(Debug)]
-struct ErrorResponse {
-    status: StatusCode,
-    code: ErrorCode,
-    /// What the client reads; never the upstream's address, nor whether something hidden exists.
-    message: String,
-    retry_after: Option<u32>,
-    allow: Option<&'static str>,
-    /// What is wrong with the token that was shown (RFC 6750 section 3.1).
-    token_error: Option<&'static str>,
-}
-
 impl Rejection {
-    /// The answer to the client.
-    pub fn answer(&self, manner: &ResponseFormat) -> Response<Body> {
-        let mut verdict = self.verdict();
-        if verdict.status == StatusCode::MISDIRECTED_REQUEST {
-            verdict.message = self.in_words(manner);
+    /// The response to the client.
+    pub fn to_response(&self, format: &ResponseFormat) -> Response<Body> {
+        let mut error = self.error_response();
+        if error.status == StatusCode::MISDIRECTED_REQUEST {
+            error.message = self.message(format);
         }
         let mut headers = HeaderMap::new();
-        if let Some(seconds) = verdict.retry_after {
+        if let Some(seconds) = error.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(allow) = verdict.allow {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        if let Some(methods) = error.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
-        if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (verdict.status, &manner.challenge)
-            && let Some(challenge) = challenge.value(verdict.token_error)
+        if let (StatusCode::UNAUTHORIZED, Some(challenge)) = (error.status, &format.challenge)
+            && let Some(challenge) = challenge.value(error.token_error)
         {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        // On this connection it would be the same again; HTTP/2 has nothing but the status to say so.
-        if matches!(self, Self::OtherTrust) && manner.http1 {
+        // A retry on this connection would fail again. HTTP/2 has only the status to say so.
+        if matches!(self, Self::OtherClientCa) && format.is_http1 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let (kind, body) = verdict.body(manner);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        let (media_type, body) = error.body(format);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let mut response = Response::new(if manner.head {
+        let mut response = Response::new(if format.is_head {
             Body::empty()
         } else {
             Body::full(body)
         });
-        *response.status_mut() = verdict.status;
+        *response.status_mut() = error.status;
         *response.headers_mut() = headers;
         response
     }
 
-    /// The reason in words, as the log and the status page have it. What is wrong with the requested host names that host,
-    /// so that an operator sees which name is missing in the configuration, or which client asks for a wrong one.
-    pub fn in_words(&self, manner: &ResponseFormat) -> String {
-        match &manner.requested_host {
-            Some(host) if self.reason() == Reason::Host => format!("{self}: {host}"),
+    /// The reason in words, for the access log and the status page. If something is wrong with the requested host,
+    /// the message names that host, so that an operator sees which name is missing in the configuration, or which
+    /// client asks for a wrong one.
+    pub fn message(&self, format: &ResponseFormat) -> String {
+        match &format.requested_host {
+            Some(host) if self.reason() == RejectionReason::Host => format!("{self}: {host}"),
             _ => self.to_string(),
         }
     }
 
-    /// True when the upstream is to blame, which an operator should hear of.
+    /// Whether the upstream caused the rejection. An operator has to know of such a fault.
     pub fn is_upstream_fault(&self) -> bool {
         match self {
             Self::Forward(forward::Error::Upstream(error)) => {
@@ -173,5 +145,239 @@ impl Rejection {
             Self::Catalog(Fault::Unreadable) => true,
             _ => false,
         }
+    }
+
+    /// The label under which the metrics count the rejection.
+    pub fn reason(&self) -> RejectionReason {
+        use RejectionReason as Reason;
+        match self {
+            Self::Target(target::Error::ForeignAuthority)
+            | Self::UnknownSite
+            | Self::OtherClientCa => Reason::Host,
+            Self::NoRoute | Self::StaticStatus(_) | Self::Catalog(Fault::Missing) => Reason::Path,
+            Self::Target(
+                target::Error::Form
+                | target::Error::NoHost
+                | target::Error::SeveralHosts
+                | target::Error::Host
+                | target::Error::Contradiction
+                | target::Error::Path(_)
+                | target::Error::Query(_),
+            )
+            | Self::Invalid(_)
+            | Self::MethodNotAllowed
+            | Self::TokenMethod
+            | Self::TransferCoding
+            | Self::Expectation
+            | Self::Forward(forward::Error::Form | forward::Error::Target) => Reason::Malformed,
+            Self::TargetTooLong | Self::TooManyHeaderFields | Self::BodyTooLarge(_) => {
+                Reason::TooLarge
+            }
+            Self::Auth(error) => auth_reason(error),
+            Self::Denied(Denied::Anonymous) => Reason::NoCredentials,
+            Self::Denied(Denied::Scope | Denied::Forbidden) => Reason::Forbidden,
+            Self::Catalog(Fault::Unreadable) => Reason::UpstreamBroken,
+            Self::Catalog(Fault::TooLong) | Self::ConcurrencyLimit => Reason::Busy,
+            Self::PlainHttp => Reason::PlainHttp,
+            Self::TokenForm(error) => body_reason(error),
+            Self::Forward(forward::Error::Upstream(error)) => upstream_reason(error),
+        }
+    }
+
+    /// The status, the error code and the message of the response.
+    fn error_response(&self) -> ErrorResponse {
+        match self {
+            Self::Target(error) => target_response(error),
+            Self::UnknownSite => ErrorResponse::new(421, ErrorCode::Unsupported, self),
+            Self::OtherClientCa => ErrorResponse::new(421, ErrorCode::Unsupported, self),
+            Self::NoRoute => ErrorResponse::new(404, ErrorCode::Unsupported, self),
+            Self::StaticStatus(status) => static_status_response(*status),
+            Self::TargetTooLong => ErrorResponse::new(414, ErrorCode::Unsupported, self),
+            Self::TooManyHeaderFields => ErrorResponse::new(431, ErrorCode::Unsupported, self),
+            Self::Auth(error) => auth_response(error),
+            Self::Denied(Denied::Anonymous) => ErrorResponse::unauthorized(),
+            Self::Denied(Denied::Scope) => {
+                ErrorResponse::unauthorized().token_error("insufficient_scope")
+            }
+            Self::Denied(error @ Denied::Forbidden) => {
+                ErrorResponse::new(403, ErrorCode::Denied, error)
+            }
+            Self::Invalid(error) => registry_response(error),
+            Self::Catalog(error) => catalog_response(*error),
+            Self::MethodNotAllowed => ErrorResponse::new(405, ErrorCode::Unsupported, self)
+                .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Self::TokenMethod => {
+                ErrorResponse::new(405, ErrorCode::Unsupported, self).allow("GET, POST")
+            }
+            Self::TokenForm(error) => body_response(error),
+            Self::ConcurrencyLimit => {
+                ErrorResponse::new(503, ErrorCode::Unavailable, self).retry_after(2)
+            }
+            Self::TransferCoding => ErrorResponse::new(501, ErrorCode::Unsupported, self),
+            Self::Expectation => ErrorResponse::new(417, ErrorCode::Unsupported, self),
+            Self::BodyTooLarge(_) => ErrorResponse::new(413, ErrorCode::SizeInvalid, self),
+            Self::PlainHttp => ErrorResponse::new(400, ErrorCode::Unsupported, self),
+            Self::Forward(forward::Error::Upstream(error)) => upstream_response(error),
+            Self::Forward(error @ forward::Error::Form) => {
+                ErrorResponse::new(415, ErrorCode::Unsupported, error)
+            }
+            Self::Forward(error @ forward::Error::Target) => {
+                ErrorResponse::new(400, ErrorCode::Unsupported, error)
+            }
+        }
+    }
+}
+
+fn auth_reason(error: &auth::Error) -> RejectionReason {
+    match error {
+        auth::Error::Wrong
+        | auth::Error::Login
+        | auth::Error::Unusable
+        | auth::Error::UnusableLogin => RejectionReason::WrongPassword,
+        auth::Error::Token => RejectionReason::InvalidToken,
+        auth::Error::Network => RejectionReason::Network,
+        auth::Error::Malformed(_) | auth::Error::Twice => RejectionReason::Malformed,
+        auth::Error::TooMany { .. } => RejectionReason::Throttled,
+        auth::Error::Busy => RejectionReason::Busy,
+    }
+}
+
+fn upstream_reason(error: &upstream::Error) -> RejectionReason {
+    use upstream::Error as E;
+    match error {
+        E::Connect(_) | E::ConnectTimeout(_) | E::Tls(_) => RejectionReason::UpstreamUnreachable,
+        E::Closed(_) | E::Malformed(_) | E::Write(_) => RejectionReason::UpstreamBroken,
+        E::Silent(_) => RejectionReason::UpstreamTimeout,
+        E::Busy | E::Exhausted(_) => RejectionReason::UpstreamBusy,
+        E::Body(error) => body_reason(error),
+    }
+}
+
+fn body_reason(error: &body::Error) -> RejectionReason {
+    match error {
+        _ if error.is_client_gone() => RejectionReason::ClientGone,
+        body::Error::TooLarge { .. } => RejectionReason::TooLarge,
+        body::Error::Idle(_) | body::Error::Slow(_) | body::Error::Displaced => {
+            RejectionReason::Slow
+        }
+        body::Error::Client(_) | body::Error::Reset => RejectionReason::Malformed,
+        body::Error::Upstream(_) | body::Error::Silent(_) => RejectionReason::UpstreamBroken,
+    }
+}
+
+fn target_response(error: &target::Error) -> ErrorResponse {
+    let status = match error {
+        target::Error::ForeignAuthority => 421,
+        target::Error::Form
+        | target::Error::NoHost
+        | target::Error::SeveralHosts
+        | target::Error::Host
+        | target::Error::Contradiction
+        | target::Error::Path(_)
+        | target::Error::Query(_) => 400,
+    };
+    ErrorResponse::new(status, ErrorCode::Unsupported, error)
+}
+
+/// A path with `respond = 404` gets the same response as a path without a route, so that the response does not reveal
+/// the configuration.
+fn static_status_response(status: StatusCode) -> ErrorResponse {
+    let code = match status.as_u16() {
+        403 => ErrorCode::Denied,
+        413 => ErrorCode::SizeInvalid,
+        429 => ErrorCode::TooManyRequests,
+        500.. => ErrorCode::Unavailable,
+        _ => ErrorCode::Unsupported,
+    };
+    let message = match status {
+        StatusCode::NOT_FOUND => Rejection::NoRoute.to_string(),
+        _ => status.canonical_reason().unwrap_or("closed").to_lowercase(),
+    };
+    ErrorResponse::new(status.as_u16(), code, message)
+}
+
+fn auth_response(error: &auth::Error) -> ErrorResponse {
+    match error {
+        auth::Error::Wrong | auth::Error::Unusable => ErrorResponse::unauthorized(),
+        auth::Error::Login | auth::Error::UnusableLogin => {
+            ErrorResponse::new(401, ErrorCode::Unauthorized, auth::Error::Login)
+        }
+        auth::Error::Token => ErrorResponse::unauthorized().token_error("invalid_token"),
+        auth::Error::Network => ErrorResponse::new(403, ErrorCode::Denied, error),
+        auth::Error::Malformed(_) => ErrorResponse::new(400, ErrorCode::Unsupported, error),
+        auth::Error::Twice => ErrorResponse::new(400, ErrorCode::Unauthorized, error),
+        auth::Error::TooMany { after } => {
+            let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
+            ErrorResponse::new(429, ErrorCode::TooManyRequests, error)
+                .retry_after(seconds.saturating_add(1))
+        }
+        auth::Error::Busy => ErrorResponse::new(503, ErrorCode::Unavailable, error).retry_after(2),
+    }
+}
+
+fn registry_response(error: &RegistryError) -> ErrorResponse {
+    let response = ErrorResponse::new(error.status().as_u16(), error.code(), error);
+    match error {
+        RegistryError::Method { allow } => response.allow(allow),
+        RegistryError::Name(_)
+        | RegistryError::Tag
+        | RegistryError::Digest
+        | RegistryError::Query(_)
+        | RegistryError::UnknownManifest
+        | RegistryError::TooManyTags
+        | RegistryError::PageSize
+        | RegistryError::Path(_)
+        | RegistryError::NotFound => response,
+    }
+}
+
+fn catalog_response(error: Fault) -> ErrorResponse {
+    match error {
+        Fault::Missing => ErrorResponse::new(404, ErrorCode::Unsupported, error),
+        Fault::Unreadable => ErrorResponse::new(502, ErrorCode::Unavailable, error),
+        Fault::TooLong => ErrorResponse::new(503, ErrorCode::Unavailable, error).retry_after(60),
+    }
+}
+
+/// The messages name no address of the upstream, and no cause: both are in the log.
+fn upstream_response(error: &upstream::Error) -> ErrorResponse {
+    use upstream::Error as E;
+    match error {
+        E::Connect(_)
+        | E::ConnectTimeout(_)
+        | E::Tls(_)
+        | E::Closed(_)
+        | E::Malformed(_)
+        | E::Write(_) => ErrorResponse::new(
+            502,
+            ErrorCode::Unavailable,
+            "the registry behind this proxy is not available; try again later",
+        ),
+        E::Silent(_) => ErrorResponse::new(
+            504,
+            ErrorCode::Unavailable,
+            "the registry behind this proxy did not respond in time",
+        ),
+        E::Busy | E::Exhausted(_) => ErrorResponse::new(
+            503,
+            ErrorCode::Unavailable,
+            "the registry behind this proxy is busy; try again later",
+        )
+        .retry_after(1),
+        E::Body(error) => body_response(error),
+    }
+}
+
+fn body_response(error: &body::Error) -> ErrorResponse {
+    match error {
+        body::Error::TooLarge { .. } => ErrorResponse::new(413, ErrorCode::SizeInvalid, error),
+        body::Error::Idle(_) | body::Error::Slow(_) => {
+            ErrorResponse::new(408, ErrorCode::Unsupported, error)
+        }
+        body::Error::Client(_)
+        | body::Error::Reset
+        | body::Error::Upstream(_)
+        | body::Error::Silent(_)
+        | body::Error::Displaced => ErrorResponse::new(400, ErrorCode::Unsupported, error),
     }
 }

@@ -1,26 +1,28 @@
 //! The life of a request. Read this file first.
 //!
-//! `server` calls [`Service::answer`] for every request of every connection. The inner function, `decide`, makes the decisions
-//! and returns a [`Rejection`] through `?`. The outer function logs and counts, and turns a rejection into a response.
+//! `server` calls [`Service::handle`] for each request that arrives over TLS, and [`Service::handle_plain_http`] for
+//! each request that arrives on a plain HTTP listener. The inner functions (`decide`, `proxy`, `redirect_to_https`)
+//! make the decisions and return a [`Rejection`] through `?`. The outer functions turn a rejection into a response,
+//! write the access log and count.
 //!
-//! The order of the checks is the security argument: host, route, credentials, rights, then everything else. A client that has
-//! not authenticated learns nothing else.
+//! The order of the checks is the security argument: host, route, credentials, rights, then everything else. A client
+//! that has not authenticated learns nothing else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Response, request};
+use http::header::{self, HeaderValue};
+use http::{Method, Response, StatusCode, request};
 use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
 use crate::access::{Authorization, CatalogFilter};
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, RequestRecord};
 use crate::activity::ActivityTracker;
 use crate::auth::{Identity, TokenService};
 use crate::body::{Body, MinRate, UploadState};
 use crate::connection::{ConnectionInfo, IncomingRequest};
-use crate::forward::ForwardContext;
+use crate::forward::{ExternalOrigin, ForwardContext, Origin};
 use crate::forwarded::ClientInfo;
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
@@ -28,307 +30,502 @@ use crate::registry::is_registry_path;
 use crate::rejection::Rejection;
 use crate::site::{Route, RouteMatch, Site, Sites};
 use crate::target::{self, Target};
+use crate::tls::challenges::Challenges;
+use crate::tls::trust::ClientCa;
 
-mod bare;
 mod catalog;
-mod inflow;
-mod limiter;
-mod opened;
-mod outer;
-mod plain;
-mod tokens;
-mod trust;
-mod wanted;
+mod classify;
+mod concurrency;
+mod head_checks;
+mod request_scope;
+mod token_endpoint;
 
-use bare::{redirect, static_response};
-pub use limiter::ConcurrencyLimits;
-use opened::RequestScope;
-use outer::{challenge, external_origin};
-use wanted::{Authorized, Wanted, authorize, classify};
+use classify::{Authorized, ClassifiedRequest, authorize, classify, path_and_query};
+pub use concurrency::ConcurrencyLimits;
+use head_checks::{
+    check_content_length, check_expectation, check_framing, check_header_fields,
+    check_target_length,
+};
+use request_scope::RequestScope;
+use token_endpoint::TokenEndpoint;
 
-/// What bounds a single request.
+/// The limits and addresses that apply to each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Most header fields.
+    /// The maximum number of header fields.
     pub head_fields: usize,
-    /// Longest path and query in bytes.
+    /// The maximum length of path and query in bytes.
     pub target_size: usize,
-    /// Longest silence within a request body.
+    /// How long the client may send nothing within a request body.
     pub body_idle: Duration,
-    /// The least of a request body that comes while it is waited for.
-    pub floor: MinRate,
-    /// Where plain HTTP is sent to.
+    /// The minimum rate of a request body while the proxy waits for the client.
+    pub min_rate: MinRate,
+    /// The port to which plain HTTP requests are redirected.
     pub https_port: u16,
-    /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
+    /// The peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Networks,
 }
 
-/// Everything a request is answered from; one for each snapshot.
+/// Everything that is needed to respond to a request. Each snapshot has one.
 #[derive(Debug)]
 pub struct Service {
-    /// The sites.
+    /// The sites of the configuration.
     pub sites: Sites,
-    /// The bounds.
+    /// The limits and addresses that apply to each request.
     pub settings: Settings,
-    /// The access log; `None` when it is off.
+    /// The access log; `None` if it is off.
     pub access_log: Option<AccessLog>,
-    /// What certificate authorities are answered over plain HTTP.
-    pub challenges: Option<Arc<crate::tls::challenges::Challenges>>,
-    /// What only so many may be at.
-    pub limiters: Arc<ConcurrencyLimits>,
-    /// What moves, and what was refused.
-    pub board: Arc<ActivityTracker>,
-    /// Requests of no site.
-    pub elsewhere: Arc<SiteCounts>,
+    /// The responses to http-01 challenges of certificate authorities; `None` without ACME.
+    pub challenges: Option<Arc<Challenges>>,
+    /// The concurrency limits of catalog walks and token requests. They outlive a reload.
+    pub concurrency_limits: Arc<ConcurrencyLimits>,
+    /// The active transfers and the recent rejections. They outlive a reload.
+    pub activity: Arc<ActivityTracker>,
+    /// The counters of requests that match no site.
+    pub unknown_site_counts: Arc<SiteCounts>,
+}
+
+/// A request, taken apart. It is boxed, because it moves from one future into the next.
+struct ReceivedRequest {
+    /// The number of the worker that serves the connection.
+    worker: usize,
+    connection: Arc<ConnectionInfo>,
+    client_info: ClientInfo,
+    parts: request::Parts,
+    body: Incoming,
+    upload: Arc<UploadState>,
 }
 
 impl Service {
-    /// Answers a request that came over TLS, on the worker of this number.
-    pub async fn answer(&self, worker: usize, exchange: IncomingRequest) -> Response<Body> {
+    /// Responds to a request that arrived over TLS, on the worker with the number `worker`.
+    pub async fn handle(&self, worker: usize, request: IncomingRequest) -> Response<Body> {
+        let request = Box::new(self.receive(worker, request));
+        let mut scope = self.open_scope(&request);
+        let result = self.decide(request, &mut scope).await;
+        let response = result.unwrap_or_else(|rejection| scope.reject(&rejection));
+        scope.finish(response)
+    }
+
+    /// Responds to a request that arrived over plain HTTP, which is never forwarded to an upstream: an http-01
+    /// challenge (RFC 8555 section 8.3) gets its key authorization, and everything else a redirect to https or an
+    /// error.
+    ///
+    /// A registry client is not redirected: it has sent its password in the clear by then, and would do so again with
+    /// the next request. It gets an error with the reason instead.
+    pub async fn handle_plain_http(&self, request: IncomingRequest) -> Response<Body> {
+        // The worker number only chooses a connection to an upstream.
+        let request = self.receive(0, request);
+        let mut scope = self.open_scope(&request);
+        let result = match self.key_authorization(&request.parts).await {
+            Some(key_authorization) => Ok(key_authorization_response(key_authorization)),
+            None => self.redirect_to_https(&request, &mut scope),
+        };
+        let response = result.unwrap_or_else(|rejection| scope.reject(&rejection));
+        scope.finish(response)
+    }
+
+    /// The counters of each site, some more than once, and those of requests that match no site.
+    pub fn site_counts(&self) -> impl Iterator<Item = &Arc<SiteCounts>> {
+        let sites = self.sites.all().map(|site| &site.counts);
+        sites.chain([&self.unknown_site_counts])
+    }
+
+    fn receive(&self, worker: usize, request: IncomingRequest) -> ReceivedRequest {
         let IncomingRequest {
             request,
             connection,
             received,
-        } = exchange;
-        let (parts, incoming) = request.into_parts();
-        let asker = opened::asker(&connection, &parts, &self.settings.trusted_proxies);
-        let mut opened = RequestScope::new(self, &connection, asker.client, &received, &parts);
-        let asking = Box::new(ReceivedRequest {
+        } = request;
+        let (parts, body) = request.into_parts();
+        let client_info = client_info(&connection, &parts, &self.settings.trusted_proxies);
+        ReceivedRequest {
             worker,
             connection,
-            asker,
+            client_info,
             parts,
-            incoming,
-            received,
-        });
-        let result = self.decide(asking, &mut opened).await;
-        let response = result.unwrap_or_else(|refusal| opened.refuse(&refusal, &self.board));
-        opened.close(response)
+            body,
+            upload: received,
+        }
     }
 
-    /// The counters of every site, one or more times, and of requests of none.
-    pub fn counts(&self) -> impl Iterator<Item = &Arc<SiteCounts>> {
-        let sites = self.sites.all().map(|site| &site.counts);
-        sites.chain([&self.elsewhere])
+    fn open_scope(&self, request: &ReceivedRequest) -> RequestScope<'_> {
+        let client = request.client_info.client;
+        let mut record = RequestRecord::begin(
+            self.access_log.as_ref(),
+            client,
+            Arc::clone(&request.upload),
+            &self.unknown_site_counts,
+            &request.parts,
+        );
+        record.set_peer(request.connection.peer, client);
+        let tls = request.connection.tls.as_ref();
+        if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
+            record.set_certificate(certificate.subject());
+        }
+        RequestScope::new(record, &self.activity, &request.parts)
     }
 
-    /// The site that the request addresses. An absolute target counts, and may name another host than the Host field does,
-    /// but not another site (RFC 9112 section 3.2.2): a request smuggled past a proxy in front looks like that.
+    /// Decides on a request that arrived over TLS.
+    async fn decide(
+        &self,
+        request: Box<ReceivedRequest>,
+        scope: &mut RequestScope<'_>,
+    ) -> Result<Response<Body>, Rejection> {
+        check_target_length(&request.parts, self.settings.target_size)?;
+        check_header_fields(&request.parts, self.settings.head_fields)?;
+        check_framing(&request.parts)?;
+        let (target, site) = self
+            .find_trusted_site(&request, scope)
+            .inspect_err(|_| scope.set_requested_host(&request.parts))?;
+        let route = match site.match_route(target.path()).ok_or(Rejection::NoRoute)? {
+            RouteMatch::Response(response) => return static_response(response.status),
+            RouteMatch::Route(route) => route,
+        };
+        scope.format.is_registry &= route.registry;
+        let headers = &request.parts.headers;
+        scope.cors = route.cors.response_for(headers);
+        if let Some(cors) = &scope.cors
+            && let Some(response) = cors.preflight(&request.parts.method, headers)
+        {
+            route
+                .authenticator
+                .check_network(request.client_info.client)?;
+            return Ok(response);
+        }
+        match route.authenticator.token_service(target.path()) {
+            // Boxed, so that the future of every other request does not have room for this rare case.
+            Some(tokens) => {
+                Box::pin(self.issue_token(tokens, route, &target, request, scope)).await
+            }
+            None => self.proxy(site, route, &target, request, scope).await,
+        }
+    }
+
+    /// Finds the site that the request addresses, and checks that this connection may carry requests for it.
+    fn find_trusted_site(
+        &self,
+        request: &ReceivedRequest,
+        scope: &mut RequestScope<'_>,
+    ) -> Result<(Target, &Site), Rejection> {
+        let (target, site) = self.find_site(&request.parts, scope)?;
+        check_client_certificate(&self.sites, site, &request.connection, UnixTime::now())?;
+        Ok((target, site))
+    }
+
+    fn find_site(
+        &self,
+        parts: &request::Parts,
+        scope: &mut RequestScope<'_>,
+    ) -> Result<(Target, &Site), Rejection> {
+        let target = Target::parse(parts)?;
+        scope.format.is_registry = is_registry_path(target.path());
+        let site = self.site_of(&target)?;
+        scope.record.set_site(&site.counts);
+        Ok((target, site))
+    }
+
+    /// The site that the request addresses. An absolute request target takes precedence over the Host field. It may
+    /// name another host than the Host field does, but not another site (RFC 9112 section 3.2.2): a request that was
+    /// smuggled past a proxy in front looks like that.
     fn site_of(&self, target: &Target) -> Result<&Site, Rejection> {
-        let site = self.sites.find(target.host()).ok_or(Rejection::NoSite)?;
-        let is_same = |host| {
+        let site = self
+            .sites
+            .find(target.host())
+            .ok_or(Rejection::UnknownSite)?;
+        let is_same_site = |host| {
             self.sites
                 .find(host)
                 .is_some_and(|other| std::ptr::eq(site, other))
         };
-        if target.overridden_host().is_none_or(is_same) {
+        if target.overridden_host().is_none_or(is_same_site) {
             Ok(site)
         } else {
             Err(target::Error::ForeignAuthority.into())
         }
     }
 
-    async fn decide(
-        &self,
-        asking: Box<ReceivedRequest>,
-        opened: &mut RequestScope,
-    ) -> Result<Response<Body>, Rejection> {
-        self.check_size(&asking.parts)?;
-        check_message(&asking.parts)?;
-        let found = self.find_site(&asking, opened);
-        let (target, site) = found.inspect_err(|_| opened.no_site(&asking.parts))?;
-        let route = match site.lead(target.path()).ok_or(Rejection::NoRoute)? {
-            RouteMatch::Response(response) => return static_response(response.status),
-            RouteMatch::Route(route) => route,
-        };
-        opened.manner.registry &= route.registry;
-        let headers = &asking.parts.headers;
-        opened.sharing = route.cors.sharing(headers);
-        if let Some(sharing) = &opened.sharing
-            && let Some(answer) = sharing.preflight(&asking.parts.method, headers)
-        {
-            route.authenticator.check_network(asking.asker.client)?;
-            return Ok(answer);
-        }
-        let addressed = MatchedRoute {
-            site,
-            route,
-            target: &target,
-        };
-        match route.authenticator.token_service(target.path()) {
-            // In a box: what is rarely done is not to be carried by every request's future.
-            Some(tokens) => Box::pin(self.token(tokens, &addressed, asking, opened)).await,
-            None => self.pass(&addressed, asking, opened).await,
-        }
-    }
-
-    /// The site that the request addresses, where this connection may carry requests for it.
-    fn find_site(
-        &self,
-        asking: &ReceivedRequest,
-        opened: &mut RequestScope,
-    ) -> Result<(Target, &Site), Rejection> {
-        let target = Target::of(&asking.parts)?;
-        opened.manner.registry = is_registry_path(target.path());
-        let site = self.site_of(&target)?;
-        opened.record.site(&site.counts);
-        trust::check(&self.sites, site, &asking.connection, UnixTime::now())?;
-        Ok((target, site))
-    }
-
-    /// Answers at the token endpoint.
-    async fn token(
+    /// Responds to a request to the token endpoint of a route.
+    async fn issue_token(
         &self,
         tokens: TokenService<'_>,
-        addressed: &MatchedRoute<'_>,
-        asking: Box<ReceivedRequest>,
-        opened: &mut RequestScope,
+        route: &Route,
+        target: &Target,
+        request: Box<ReceivedRequest>,
+        scope: &mut RequestScope<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let MatchedRoute { route, target, .. } = *addressed;
-        opened.record.token();
-        let parts = &asking.parts;
-        let client_body = (asking.incoming, asking.received);
-        let body = self.body(route, &parts.headers, client_body, &opened.record)?;
-        let client = asking.asker.client;
-        let asked = tokens::TokenEndpointRequest::new(parts, target, client, body, &self.limiters);
-        let RequestScope { record, manner, .. } = opened;
-        tokens::answer(tokens, &route.access, asked, record, manner).await
+        let ReceivedRequest {
+            client_info,
+            parts,
+            body,
+            upload,
+            ..
+        } = *request;
+        scope.record.set_token_request();
+        let body = self.request_body(route, &parts, body, upload, scope)?;
+        let endpoint = TokenEndpoint::new(tokens, &route.access, &self.concurrency_limits);
+        endpoint
+            .handle(&parts, target.query(), body, client_info.client, scope)
+            .await
     }
 
-    /// Passes a request on to the upstream, when whoever asks may have what is asked for.
-    async fn pass(
+    /// Forwards a request to the upstream if the client may perform the operation.
+    async fn proxy(
         &self,
-        addressed: &MatchedRoute<'_>,
-        asking: Box<ReceivedRequest>,
-        opened: &mut RequestScope,
+        site: &Site,
+        route: &Route,
+        target: &Target,
+        request: Box<ReceivedRequest>,
+        scope: &mut RequestScope<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let MatchedRoute {
-            site,
-            route,
-            target,
-        } = *addressed;
         let ReceivedRequest {
             worker,
-            asker,
+            client_info,
             parts,
-            incoming,
-            received,
+            body,
+            upload,
             ..
-        } = *asking;
-        let RequestScope {
-            id, record, manner, ..
-        } = opened;
-        // Parsed first, so that the log says what was wanted; told only to those who may ask here.
-        let wanted = classify(site, route, &parts, target);
-        let operation = wanted.as_ref().ok().and_then(Wanted::operation);
-        record.operation(operation);
-        let outer = external_origin(site, target, asker.scheme);
-        manner.challenge = challenge(route, outer, operation);
+        } = *request;
+        // Parsed before authentication, so that the access log names the operation. `authorize` reports a parse error
+        // only to clients that may send requests here at all.
+        let classified = classify(site, route, &parts, target);
+        let operation = classified
+            .as_ref()
+            .ok()
+            .and_then(ClassifiedRequest::operation);
+        scope.record.set_operation(operation);
+        let external = external_origin(site, target, client_info.scheme);
         let authenticator = &route.authenticator;
-        let proved = authenticator
-            .authenticate(&parts.headers, asker.client)
-            .await;
-        let identity = proved.inspect_err(|_| {
-            record.attempted_user(authenticator.known_user(&parts.headers));
-        })?;
-        record.user(identity.name());
-        let permitted = match authorize(&route.access, &identity, wanted)? {
-            Authorized::Forward(permitted) => permitted,
-            Authorized::Redirect(location) => return Ok(redirect(&location)),
+        scope.format.challenge =
+            authenticator.challenge(external.scheme, external.authority, operation);
+        let identity = authenticator
+            .authenticate(&parts.headers, client_info.client)
+            .await
+            .inspect_err(|_| {
+                let user = authenticator.known_user(&parts.headers);
+                scope.record.set_attempted_user(user);
+            })?;
+        scope.record.set_user(identity.name());
+        let authorization = match authorize(&route.access, &identity, classified)? {
+            Authorized::Forward(authorization) => authorization,
+            Authorized::Redirect(location) => return Ok(redirect_to_canonical(&location)),
         };
         check_expectation(&parts.headers)?;
-        record.show(&self.board);
-        let client_body = (incoming, received);
-        let body = self.body(route, &parts.headers, client_body, record)?;
-        let around = ForwardContext {
-            client_info: &asker,
+        scope.start_transfer();
+        let body = self.request_body(route, &parts, body, upload, scope)?;
+        let context = ForwardContext {
+            client_info: &client_info,
             target,
-            external: outer,
+            external,
             is_site: &|host| site.is_named(host),
-            request_id: id.as_str(),
+            request_id: scope.id.as_str(),
             worker,
         };
-        let began = Instant::now();
-        let answer = match permitted {
+        let started = Instant::now();
+        let response = match authorization {
             Authorization::Whole(permit) => {
-                route.forward.send(permit, parts, body, &around).await?
+                route.forward.send(permit, parts, body, &context).await?
             }
-            Authorization::Part(listing) => {
-                let asked = (site, route, &listing);
-                Box::pin(self.list(asked, &identity, &parts, &around)).await?
+            Authorization::Part(filter) => {
+                Box::pin(self.list_repositories(site, route, &filter, &identity, &parts, &context))
+                    .await?
             }
         };
-        record.upstream(began.elapsed());
-        Ok(answer)
+        scope.record_response_head(started);
+        Ok(response)
     }
 
-    /// The part of the list of repositories that the identity may see.
-    async fn list(
+    /// Responds with the part of the catalog that the identity may see.
+    async fn list_repositories(
         &self,
-        (site, route, listing): (&Site, &Route, &CatalogFilter),
+        site: &Site,
+        route: &Route,
+        filter: &CatalogFilter,
         identity: &Identity,
         parts: &request::Parts,
-        around: &ForwardContext<'_>,
+        context: &ForwardContext<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let _entered = self
-            .limiters
-            .acquire_catalog(identity, around.client_info.client)?;
-        let is_here = |name: &str| site.may_list(route, name);
-        catalog::answer(&route.forward, listing, parts, around, &is_here).await
+        let _permit = self
+            .concurrency_limits
+            .acquire_catalog(identity, context.client_info.client)?;
+        let is_on_route = |name: &str| site.may_list(route, name);
+        catalog::respond(&route.forward, filter, parts, context, &is_on_route).await
     }
 
-    fn check_size(&self, parts: &request::Parts) -> Result<(), Rejection> {
-        let target = parts
-            .uri
-            .path_and_query()
-            .map_or(0, |target| target.as_str().len());
-        if target > self.settings.target_size {
-            return Err(Rejection::TargetTooLong);
+    /// The request body, bounded and counted. Nothing of it is read here, so that no `100 Continue` has been sent.
+    fn request_body(
+        &self,
+        route: &Route,
+        parts: &request::Parts,
+        body: Incoming,
+        upload: Arc<UploadState>,
+        scope: &mut RequestScope<'_>,
+    ) -> Result<Body, Rejection> {
+        if let Some(max_body) = route.max_body {
+            check_content_length(&parts.headers, max_body)?;
         }
-        if parts.headers.len() > self.settings.head_fields {
-            return Err(Rejection::TooManyFields);
+        let Settings {
+            body_idle,
+            min_rate,
+            ..
+        } = self.settings;
+        Ok(scope.request_body(body, upload, route.max_body, body_idle, min_rate))
+    }
+
+    /// The key authorization for the http-01 challenge that the request asks for, if this proxy has published one.
+    async fn key_authorization(&self, parts: &request::Parts) -> Option<String> {
+        let challenges = self.challenges.as_ref()?;
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return None;
         }
-        Ok(())
+        let token = parts.uri.path().strip_prefix(ACME_CHALLENGE_PATH)?;
+        challenges.of_token(token).await
+    }
+
+    fn redirect_to_https(
+        &self,
+        request: &ReceivedRequest,
+        scope: &mut RequestScope<'_>,
+    ) -> Result<Response<Body>, Rejection> {
+        let (target, site) = self
+            .find_site(&request.parts, scope)
+            .inspect_err(|_| scope.set_requested_host(&request.parts))?;
+        // A client that speaks https to a trusted proxy, which speaks plain HTTP to this one, would get the same
+        // redirect again and again.
+        if scope.format.is_registry || request.client_info.scheme == "https" {
+            return Err(Rejection::PlainHttp);
+        }
+        let authority = match &site.external_url {
+            Some(origin) => origin.authority.clone(),
+            None => self.https_authority(target.host()),
+        };
+        let location = format!("https://{authority}{}", path_and_query(&target));
+        Ok(redirect(StatusCode::PERMANENT_REDIRECT, &location))
+    }
+
+    fn https_authority(&self, host: &str) -> String {
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
+        match self.settings.https_port {
+            443 => host,
+            port => format!("{host}:{port}"),
+        }
     }
 }
 
-/// A request, taken apart. Boxed, since it is handed on from one future into the next.
-struct ReceivedRequest {
-    worker: usize,
-    connection: Arc<ConnectionInfo>,
-    asker: ClientInfo,
-    parts: request::Parts,
-    incoming: Incoming,
-    received: Arc<UploadState>,
-}
-
-/// Where a request leads.
-#[derive(Clone, Copy)]
-struct MatchedRoute<'a> {
-    site: &'a Site,
-    route: &'a Route,
-    target: &'a Target,
-}
-
-/// What no gate forwards, and framing that could be read in two ways (RFC 9112 section 6.1).
-fn check_message(parts: &request::Parts) -> Result<(), Rejection> {
-    if parts.method == Method::CONNECT {
-        return Err(Rejection::Method);
-    }
-    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Rejection::TransferCoding),
-    }
-}
-
-/// The only expectation there is (RFC 9110 section 10.1.1).
-fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
-    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if headers.get_all(header::EXPECT).iter().all(known) {
-        Ok(())
+/// The client of the connection, or the client that a trusted proxy names.
+///
+/// If a PROXY header names no client, the other end of the connection is unknown. `X-Forwarded-For` and
+/// `X-Forwarded-Proto` may then have been written by anyone, and are not believed even if the load balancer itself is
+/// one of the trusted proxies.
+fn client_info(
+    connection: &ConnectionInfo,
+    parts: &request::Parts,
+    trusted_proxies: &Networks,
+) -> ClientInfo {
+    let scheme = if connection.tls.is_some() {
+        "https"
     } else {
-        Err(Rejection::Expectation)
-    }
+        "http"
+    };
+    let none = Networks::default();
+    let trusted = if connection.is_client_named {
+        trusted_proxies
+    } else {
+        &none
+    };
+    let (client, field) = (connection.client, &connection.client_field);
+    ClientInfo::new(client, field, scheme, &parts.headers, trusted)
 }
+
+/// Checks that this connection may carry requests for `site`, if some sites ask for client certificates.
+///
+/// The site follows from the Host field, but the client certificate that the proxy asked for followed from the SNI
+/// name in the ClientHello. A request may only go to a site that would have asked for the same. The 421 tells the
+/// client to open another connection (RFC 9110 section 15.5.20, RFC 9113 section 9.1.2).
+///
+/// The check uses the sites of the current snapshot: if a reload changes the certificate authorities of a site, the
+/// change applies to open connections, too.
+fn check_client_certificate(
+    sites: &Sites,
+    site: &Site,
+    connection: &ConnectionInfo,
+    now: UnixTime,
+) -> Result<(), Rejection> {
+    if !sites.any_client_ca() {
+        return Ok(());
+    }
+    let tls = connection.tls.as_ref();
+    let handshake_site = sites.site_for_sni(tls.and_then(|tls| tls.sni.as_deref()));
+    let is_same_ca = handshake_site.is_some_and(|handshake| handshake.client_ca == site.client_ca);
+    let certificate = tls.and_then(|tls| tls.certificate.as_deref());
+    let admits = |client_ca: &ClientCa| client_ca.admits(certificate, now);
+    if is_same_ca && site.client_ca.as_ref().is_none_or(admits) {
+        return Ok(());
+    }
+    Err(Rejection::OtherClientCa)
+}
+
+/// The origin under which the client knows the proxy: the configured `external_url`, or else the origin that the
+/// client addressed. The colon of an empty port is dropped: a URL is the same without it (RFC 3986 section 6.2.3),
+/// and not every client accepts it.
+fn external_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> ExternalOrigin<'a> {
+    let authority = target.authority();
+    let as_addressed = ExternalOrigin {
+        scheme,
+        authority: authority.strip_suffix(':').unwrap_or(authority),
+    };
+    site.external_url
+        .as_ref()
+        .map_or(as_addressed, Origin::to_external)
+}
+
+/// The response of a route without an upstream, which does not depend on the client. An error status becomes a
+/// rejection, so that it gets an error body.
+fn static_response(status: StatusCode) -> Result<Response<Body>, Rejection> {
+    if status.is_client_error() || status.is_server_error() {
+        return Err(Rejection::StaticStatus(status));
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    // A 204 has no Content-Length (RFC 9110 section 8.6).
+    if status != StatusCode::NO_CONTENT {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    Ok(response)
+}
+
+/// A redirect to the canonical spelling of the request target. `location` has no authority, so that the redirect is
+/// right under every name by which clients reach the proxy.
+fn redirect_to_canonical(location: &str) -> Response<Body> {
+    redirect(StatusCode::MOVED_PERMANENTLY, location)
+}
+
+fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // The location is made of a parsed target, whose bytes are legal in a header field.
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(header::LOCATION, location);
+    }
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}
+
+fn key_authorization_response(key_authorization: String) -> Response<Body> {
+    let length = HeaderValue::from(key_authorization.len());
+    let mut response = Response::new(Body::full(key_authorization));
+    let headers = response.headers_mut();
+    let octets = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, octets);
+    headers.insert(header::CONTENT_LENGTH, length);
+    response
+}
+
+/// Where certificate authorities fetch key authorizations (RFC 8555 section 8.3).
+const ACME_CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";

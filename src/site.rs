@@ -1,6 +1,7 @@
-//! Sites and routes: which host is meant, and where a path of it leads.
+//! Sites and routes: which site serves a host, and which route of the site matches a path.
 //!
-//! Built by `snapshot`, asked by `service`. A host is looked up in a map, a path among a few prefixes.
+//! `snapshot` builds them, and `service` looks up each request. A host is looked up in a map, a path in a short list
+//! of prefixes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,82 +19,84 @@ mod cors;
 
 pub use cors::{Cors, CorsResponse};
 
-/// All sites of a config.
+/// All sites of a configuration.
 #[derive(Debug, Default)]
 pub struct Sites {
     exact: HashMap<String, Arc<Site>>,
-    /// By what follows `*.`.
+    /// The sites with a host `*.x`, by `x`.
     wildcard: HashMap<String, Arc<Site>>,
+    /// The site with the host `*`.
     any: Option<Arc<Site>>,
-    /// Whose certificate is shown to clients that ask for no name, or for one that no site has.
+    /// The site whose certificate clients get if their ClientHello has no SNI name, or one that no site has.
     first: Option<Arc<Site>>,
-    /// Some site asks for client certificates.
-    divided: bool,
+    /// Whether some site asks for client certificates.
+    any_client_ca: bool,
 }
 
 /// A set of host names with its routes.
 #[derive(Debug)]
 pub struct Site {
-    /// Its first host, for the log.
+    /// The first host, for logs and metrics.
     pub name: String,
-    /// Lower-case names, `*.x` for exactly one label, `*` for every other name.
+    /// The hosts in lower case; `*.x` stands for exactly one label before `x`, and `*` for every other host.
     pub hosts: Vec<String>,
-    /// Whose certificates clients must show; `None` asks for none.
-    pub trust: Option<ClientCa>,
-    /// What clients are to be told instead of what they addressed.
-    pub external: Option<Origin>,
-    /// What is counted of it.
+    /// The authorities whose client certificates the site requires or accepts; `None` does not ask for client
+    /// certificates.
+    pub client_ca: Option<ClientCa>,
+    /// The origin in every URL that clients receive, in place of the one that they addressed.
+    pub external_url: Option<Origin>,
+    /// The counters of the site.
     pub counts: Arc<SiteCounts>,
-    /// In any order; the longest matching path wins.
+    /// The routes that lead to an upstream, in any order. The longest matching path of routes and responses wins.
     pub routes: Vec<Route>,
-    /// Paths that lead nowhere, among which the longest wins as well.
+    /// The routes that lead to a response of the proxy.
     pub responses: Vec<StaticResponse>,
 }
 
-/// A path prefix that the gate answers itself, whoever asks.
+/// A path prefix with a fixed response, which does not depend on the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticResponse {
-    /// The prefix, on a segment boundary.
+    /// The prefix, which ends on a segment boundary.
     pub path: String,
-    /// What it says.
+    /// The status of the response.
     pub status: StatusCode,
 }
 
-/// What a path comes to.
+/// The result of matching a path against the routes of a site.
 #[derive(Clone, Copy, Debug)]
 pub enum RouteMatch<'a> {
-    /// To an upstream.
+    /// The path leads to an upstream.
     Route(&'a Route),
-    /// To an answer of the gate's own.
+    /// The path leads to a response of the proxy.
     Response(&'a StaticResponse),
 }
 
-/// A path prefix and what happens below it.
+/// A path prefix that leads to an upstream.
 #[derive(Debug)]
 pub struct Route {
-    /// The prefix, on a segment boundary.
+    /// The prefix, which ends on a segment boundary.
     pub path: String,
-    /// Whether `/v2/` below it is a registry's.
+    /// Whether `/v2/` under the prefix is a registry API.
     pub registry: bool,
-    /// Who asks.
+    /// Authenticates the client.
     pub authenticator: Authenticator,
-    /// What they may do.
+    /// Decides what the client may do.
     pub access: Access,
-    /// Where it leads.
+    /// Forwards to the upstream.
     pub forward: Forward,
-    /// Pages of which origins may use it from within a browser.
+    /// The origins whose pages may use the route from within a browser.
     pub cors: Cors,
-    /// Largest request body in bytes; `None` is no limit.
+    /// The maximum size of a request body in bytes; `None` is unlimited.
     pub max_body: Option<u64>,
 }
 
 impl Sites {
-    /// Makes the lookup tables; of two sites that name the same host, the earlier one has it.
+    /// Creates the lookup tables. If two sites name the same host, the first one serves it.
     pub fn new(sites: impl IntoIterator<Item = Site>) -> Self {
         let mut all = Self::default();
         for site in sites {
             let site = Arc::new(site);
-            all.divided |= site.trust.is_some();
+            all.any_client_ca |= site.client_ca.is_some();
             all.first.get_or_insert_with(|| Arc::clone(&site));
             for host in &site.hosts {
                 let site = Arc::clone(&site);
@@ -109,40 +112,41 @@ impl Sites {
         all
     }
 
-    /// The site of a host: lower case, no port.
+    /// The site that serves a host, which must be in lower case and without a port.
     pub fn find(&self, host: &str) -> Option<&Site> {
-        let below = || {
+        let by_wildcard = || {
             host.split_once('.')
                 .and_then(|(_, parent)| self.wildcard.get(parent))
         };
         self.exact
             .get(host)
-            .or_else(below)
+            .or_else(by_wildcard)
             .or(self.any.as_ref())
             .map(Arc::as_ref)
     }
 
-    /// The site whose certificate a client of this name is shown, as [`crate::tls::Tls::choose`] has it.
+    /// The site whose certificate a client gets for this SNI name. [`crate::tls::Tls::choose`] selects it in the same
+    /// way.
     pub fn site_for_sni(&self, sni: Option<&str>) -> Option<&Site> {
-        let asked = sni.and_then(|name| {
+        let named = sni.and_then(|name| {
             let name = name.strip_suffix('.').unwrap_or(name);
             self.find(&name.to_ascii_lowercase())
         });
-        asked.or(self.first.as_deref())
+        named.or(self.first.as_deref())
     }
 
-    /// True where sites differ in whose client certificates they take.
-    pub fn requires_trust_check(&self) -> bool {
-        self.divided
+    /// Whether some site asks for client certificates.
+    pub fn any_client_ca(&self) -> bool {
+        self.any_client_ca
     }
 
-    /// Every site, once or more.
+    /// Every site. A site with several hosts appears several times.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Site>> {
         let sites = self.exact.values().chain(self.wildcard.values());
         sites.chain(&self.any)
     }
 
-    /// Closes connections to upstreams that have been idle for long.
+    /// Closes the connections to upstreams that have been idle for too long.
     pub fn close_idle(&self) {
         let now = tokio::time::Instant::now();
         for route in self.routes() {
@@ -150,60 +154,61 @@ impl Sites {
         }
     }
 
-    /// Every route of every site, for the next snapshot.
+    /// Every route of every site. The routes of a site with several hosts appear several times.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.all().flat_map(|site| &site.routes)
     }
 }
 
 impl Site {
-    /// What has the longest prefix of a canonical path.
-    pub fn lead(&self, path: &str) -> Option<RouteMatch<'_>> {
+    /// The route or response with the longest prefix of a canonical path.
+    pub fn match_route(&self, path: &str) -> Option<RouteMatch<'_>> {
         let routes = self.routes.iter().map(RouteMatch::Route);
-        let leads = routes.chain(self.responses.iter().map(RouteMatch::Response));
-        let matching = leads.filter(|lead| is_path_prefix(path, lead.path()));
-        matching.max_by_key(|lead| lead.path().trim_end_matches('/').len())
+        let all = routes.chain(self.responses.iter().map(RouteMatch::Response));
+        let matching = all.filter(|candidate| is_path_prefix(path, candidate.path()));
+        matching.max_by_key(|candidate| candidate.path().trim_end_matches('/').len())
     }
 
-    /// The route of a path, if it leads to an upstream.
+    /// The route that matches a path, if the path leads to an upstream.
     pub fn route(&self, path: &str) -> Option<&Route> {
-        match self.lead(path)? {
+        match self.match_route(path)? {
             RouteMatch::Route(route) => Some(route),
             RouteMatch::Response(_) => None,
         }
     }
 
-    /// Whether requests for this repository take this route.
+    /// Whether requests for this repository match this route.
     pub fn can_contain_repository(&self, route: &Route, repository: &str) -> bool {
-        self.matches(route, &format!("/v2/{repository}/"))
+        self.is_matched_by(route, &format!("/v2/{repository}/"))
     }
 
-    /// Whether this blob is read by way of this route: a longer one may take the blobs of a repository alone.
+    /// Whether requests for this blob match this route. A route with a longer path may match the blobs of a
+    /// repository alone.
     pub fn can_contain_blob(&self, route: &Route, repository: &str, digest: &str) -> bool {
-        self.matches(route, &format!("/v2/{repository}/blobs/{digest}"))
+        self.is_matched_by(route, &format!("/v2/{repository}/blobs/{digest}"))
     }
 
-    fn matches(&self, route: &Route, path: &str) -> bool {
+    fn is_matched_by(&self, route: &Route, path: &str) -> bool {
         self.route(path)
             .is_some_and(|found| std::ptr::eq(found, route))
     }
 
-    /// Whether this route's list may name this repository: its own, and any where it can hold none itself, as at
-    /// `/v2/_catalog`. Such a route is there to give the list.
+    /// Whether the catalog of this route may name this repository: the repositories of the route itself, and every
+    /// repository if the route can have none of its own, as `/v2/_catalog`. Such a route exists to serve the catalog.
     pub fn may_list(&self, route: &Route, repository: &str) -> bool {
         RouteScope::of(&route.path).is_none() || self.can_contain_repository(route, repository)
     }
 
-    /// Whether this route's list may name all that the registry has: every repository can lie below it, and no other
-    /// route can hold one.
-    pub fn lists_all(&self, route: &Route) -> bool {
+    /// Whether the catalog of this route may name every repository of the registry: all repositories can be under the
+    /// path of the route, and no other route can have one.
+    pub fn may_list_all(&self, route: &Route) -> bool {
         match RouteScope::of(&route.path) {
             None => true,
             Some(RouteScope::Some) => false,
             Some(RouteScope::All) => {
                 let routes = self.routes.iter().map(RouteMatch::Route);
                 let mut others = routes.chain(self.responses.iter().map(RouteMatch::Response));
-                // What holds all of them leaves nothing to a shorter path.
+                // A shorter path that covers all repositories gets none, since the longest path wins.
                 others.all(|other| match RouteScope::of(other.path()) {
                     None => true,
                     Some(RouteScope::All) => is_path_prefix(&route.path, other.path()),
@@ -213,19 +218,19 @@ impl Site {
         }
     }
 
-    /// True for one of the site's names.
+    /// Whether the host is one of the names that the site lists.
     pub fn is_named(&self, host: &str) -> bool {
         self.hosts
             .iter()
             .any(|pattern| match pattern.strip_prefix("*.") {
                 Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),
-                // `*` is "any other name": it says nothing about which names are ours.
+                // `*` stands for every other name, so it does not list a name.
                 None => pattern == host && pattern != "*",
             })
     }
 }
 
-/// Which repositories can lie below a path.
+/// Which repositories can be under a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RouteScope {
     All,
@@ -233,7 +238,7 @@ enum RouteScope {
 }
 
 impl RouteScope {
-    /// Nothing for a path below which there can be none.
+    /// Returns `None` for a path under which there can be no repository.
     fn of(path: &str) -> Option<Self> {
         match path.trim_end_matches('/') {
             "" | "/v2" => Some(Self::All),
@@ -254,7 +259,8 @@ impl RouteMatch<'_> {
     }
 }
 
-/// `/v2/` holds `/v2` and all below it, but not `/v20`.
+/// Whether `prefix` is a prefix of `path` that ends on a segment boundary: `/v2/` is one of `/v2` and of `/v2/a`, but
+/// not of `/v20`.
 fn is_path_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix.trim_end_matches('/'))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -265,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_ends_on_a_segment() {
+    fn a_prefix_ends_on_a_segment_boundary() {
         for (path, prefix, below) in [
             ("/v2/", "/v2/", true),
             ("/v2", "/v2/", true),
@@ -285,8 +291,8 @@ mod tests {
         Site {
             name: hosts[0].clone(),
             hosts,
-            trust: None,
-            external: None,
+            client_ca: None,
+            external_url: None,
             counts: Arc::new(SiteCounts::new("a")),
             routes: Vec::new(),
             responses: Vec::new(),
@@ -305,7 +311,7 @@ mod tests {
             response("/", 410),
             response("/api/internal", 403),
         ];
-        let status = |path| match site.lead(path) {
+        let status = |path| match site.match_route(path) {
             Some(RouteMatch::Response(response)) => response.status.as_u16(),
             other => panic!("{other:?}"),
         };

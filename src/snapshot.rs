@@ -235,8 +235,8 @@ impl SnapshotBuilder<'_> {
             sites.push(Site {
                 name,
                 hosts: site.hosts.clone(),
-                trust: client_ca.clone(),
-                external: site.external.clone(),
+                client_ca: client_ca.clone(),
+                external_url: site.external.clone(),
                 counts,
                 routes,
                 responses: site.responses.clone(),
@@ -256,20 +256,21 @@ impl SnapshotBuilder<'_> {
             sites,
             settings: self.config.service.clone(),
             access_log: access_log.map(|(_, writer)| AccessLog {
-                sink: writer.clone(),
+                writer: writer.clone(),
                 json: self.config.log.json,
             }),
             challenges: acme.map(|acme| Arc::clone(acme.challenges())),
-            limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.limiters)),
-            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.board)),
-            elsewhere: self.site_counts(NO_SITE),
+            concurrency_limits: old
+                .map_or_else(Arc::default, |old| Arc::clone(&old.concurrency_limits)),
+            activity: old.map_or_else(Arc::default, |old| Arc::clone(&old.activity)),
+            unknown_site_counts: self.site_counts(NO_SITE),
         }
     }
 
     /// The counters of the site with this name in the old snapshot, whatever its position was; otherwise new ones.
     fn site_counts(&self, name: &str) -> Arc<SiteCounts> {
         let old = self.old.and_then(|old| {
-            let mut all = old.service.counts();
+            let mut all = old.service.site_counts();
             all.find(|counts| counts.name() == name)
         });
         old.map_or_else(|| Arc::new(SiteCounts::new(name)), Arc::clone)

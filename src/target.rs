@@ -1,72 +1,73 @@
-//! What a request's target and Host say: whom it addresses, and which path it asks for.
+//! The request target: the host that a request addresses, and the path that it asks for.
 //!
-//! `service` makes a [`Target`] of every parsed head, before site and route are chosen; nothing behind it reads the
-//! URI or the Host again. Knows no site, no route and no registry, and reads neither the connection nor its TLS name.
+//! `service` creates a [`Target`] from every request head, before it selects the site and the route. All later code
+//! uses the `Target` and does not read the URI or the Host field again. This module knows nothing of sites, routes
+//! and registries, and it does not compare the host with the SNI name of the connection.
 
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
+use crate::net::host::HostName;
 use crate::percent;
 
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-
-use crate::net::host::HostName;
-
-/// Where a request wants to go, checked once.
+/// The validated target of a request.
 #[derive(Clone, Debug)]
 pub struct Target {
     uri: Uri,
-    header: HeaderValue,
+    host_header: HeaderValue,
     name: HostName,
-    /// The name in a Host field that the target overrides.
+    /// The name in the Host field, if an absolute request target overrides it.
     overridden: Option<HostName>,
-    /// Where it is not the path as sent.
+    /// The canonical path, if it differs from the path in `uri`.
     path: Option<String>,
 }
 
-/// Why a head's target or Host cannot be served.
+/// Why the target or the host of a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// `*`, `host:port`, CONNECT, or a scheme other than http and https.
+    /// The target is `*` or `host:port`, the method is CONNECT, or the scheme is neither http nor https.
     #[error("the request target is not a path")]
     Form,
-    /// Neither Host nor `:authority`.
+    /// There is neither a Host field nor `:authority`.
     #[error("the request names no host")]
     NoHost,
-    /// More than one Host line, equal or not.
+    /// There is more than one Host field, with equal values or not.
     #[error("the request names its host more than once")]
     SeveralHosts,
-    /// Not `name[:port]`.
+    /// The host is not `name[:port]`.
     #[error("the host name is not valid")]
     Host,
-    /// HTTP/1: an absolute target of another site than Host's; answered 421. Told by `service`, which knows the sites.
+    /// In HTTP/1, the absolute request target and the Host field belong to different sites. The response is a 421.
+    /// `service` reports this error, since it knows the sites.
     #[error("the request target names another host than the Host header")]
     ForeignAuthority,
-    /// HTTP/2: Host is there and differs from `:authority`.
+    /// In HTTP/2, the Host field differs from `:authority`.
     #[error("the Host header contradicts the request's authority")]
     Contradiction,
-    /// What is wrong with the path.
+    /// The path is invalid, for this reason.
     #[error("the path {0}")]
     Path(&'static str),
-    /// What is wrong with the query.
+    /// The query is invalid, for this reason.
     #[error("the query {0}")]
     Query(&'static str),
 }
 
 impl Target {
-    /// Reads URI and Host of one head.
+    /// Parses the URI and the Host field of a request head.
     ///
-    /// A fragment is not seen here: [`Uri`] has cut it off, so neither routing nor the upstream ever meets it.
-    pub fn of(parts: &Parts) -> Result<Self, Error> {
+    /// There is never a fragment: [`Uri`] removes it, so that neither the route nor the upstream depends on it.
+    pub fn parse(parts: &Parts) -> Result<Self, Error> {
         check_form(parts)?;
-        let Addressed { header, overridden } = authority(parts)?;
-        let authority = header.to_str().map_err(|_| Error::Host)?;
+        let AddressedHost {
+            host_header,
+            overridden,
+        } = addressed_host(parts)?;
+        let authority = host_header.to_str().map_err(|_| Error::Host)?;
         let name = HostName::parse(authority).ok_or(Error::Host)?;
         let sent = parts.uri.path();
-        // Nearly every path: three copies less.
+        // Nearly every path is canonical already. This saves three copies.
         let path = if is_canonical(sent) {
             None
         } else {
@@ -75,65 +76,70 @@ impl Target {
         check_query(parts.uri.query().unwrap_or_default())?;
         Ok(Self {
             uri: parts.uri.clone(),
-            header,
+            host_header,
             name,
             overridden,
             path,
         })
     }
 
-    /// `name[:port]`, byte for byte as the client sent it: of an absolute target its authority, else the Host field.
+    /// The authority, `name[:port]`, byte for byte as the client sent it in an absolute request target or in the Host
+    /// field.
     pub fn authority(&self) -> &str {
-        // It was text when the name was read from it.
-        self.header.to_str().unwrap_or_default()
+        // `parse` has read it as text.
+        self.host_header.to_str().unwrap_or_default()
     }
 
-    /// The same bytes as [`authority`](Self::authority), ready to be sent as a Host header.
+    /// The [`authority`](Self::authority) as the value of a Host field.
     pub fn host_header(&self) -> &HeaderValue {
-        &self.header
+        &self.host_header
     }
 
-    /// The name alone, for comparing: lower case, no trailing dot, IPv6 in its shortest form without brackets.
+    /// The name without the port, in a form that can be compared: in lower case, without a trailing dot, and IPv6
+    /// addresses in their shortest form without brackets.
     pub fn host(&self) -> &str {
         &self.name.host
     }
 
-    /// The name in the Host field, in the form of [`host`](Self::host), where an absolute target says another host or port.
+    /// The name in the Host field, in the form of [`host`](Self::host), if an absolute request target has another
+    /// host or port.
     ///
-    /// The target counts then (RFC 9112 section 3.2.2), as long as both are names of one site.
+    /// The request target then takes precedence (RFC 9112 section 3.2.2), if both names belong to the same site.
     pub fn overridden_host(&self) -> Option<&str> {
         self.overridden.as_ref().map(|name| name.host.as_str())
     }
 
-    /// The port the client wrote, if it wrote one.
+    /// The port in the authority, if there is one.
     pub fn port(&self) -> Option<u16> {
         self.name.port
     }
 
-    /// The path as sent, escapes and all.
+    /// The path as the client sent it, with its percent-encoding.
     pub fn raw_path(&self) -> &str {
         self.uri.path()
     }
 
-    /// The query as sent, without the `?`.
+    /// The query as the client sent it, without the `?`.
     pub fn query(&self) -> Option<&str> {
         self.uri.query()
     }
 
-    /// The path for choosing a route: decoded once, slashes merged, free of backslashes, `.`, `..` and `;parameters`.
+    /// The canonical path, by which the route is selected: decoded once, with repeated slashes merged, and without
+    /// backslashes, `.`, `..` and `;parameters`.
     ///
-    /// `%2F` becomes a slash, because routers behind the gate decode it too. Bytes that are not UTF-8 stay `%XX`.
-    /// For comparing only; what is sent on is [`raw_path`](Self::raw_path).
+    /// `%2F` becomes a slash, because servers behind the proxy decode it, too. Bytes that are not UTF-8 stay `%XX`. The
+    /// canonical path is only compared; the upstream gets [`raw_path`](Self::raw_path).
     pub fn path(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.uri.path())
     }
 }
 
-/// Only origin-form, and absolute-form over http and https, address something a gate can serve (RFC 9112 section 3.2).
+/// Accepts the origin-form, and the absolute-form with http and https: a reverse proxy cannot serve the other forms
+/// of a request target (RFC 9112 section 3.2).
 fn check_form(parts: &Parts) -> Result<(), Error> {
     let is_known = match parts.uri.scheme_str() {
         Some(scheme) => default_port(scheme).is_some(),
-        // HTTP/1 without scheme but with authority is authority-form; HTTP/2 may lack either.
+        // In HTTP/1, an authority without a scheme is the authority-form. In HTTP/2, either may be absent.
         None => parts.version == Version::HTTP_2 || parts.uri.authority().is_none(),
     };
     let is_path = parts.uri.path().starts_with('/');
@@ -144,40 +150,47 @@ fn check_form(parts: &Parts) -> Result<(), Error> {
     }
 }
 
-/// What the client addressed.
-struct Addressed {
-    /// The authority, as the upstream gets it.
-    header: HeaderValue,
-    /// The Host field of HTTP/1, where an absolute target says something else.
+/// The host that a request addresses.
+struct AddressedHost {
+    /// The authority, as the upstream gets it in the Host field.
+    host_header: HeaderValue,
+    /// The name in the Host field of HTTP/1, if the absolute request target differs from it.
     overridden: Option<HostName>,
 }
 
-/// The authority the client addressed. HTTP/1 says it in Host, or in an absolute target, which then counts and replaces
-/// Host on the way to the upstream (RFC 9112 section 3.2.2). HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1); a
-/// Host beside it must agree. Where both agree, the client's Host field is kept byte for byte.
-fn authority(parts: &Parts) -> Result<Addressed, Error> {
+/// Finds the host that a request addresses.
+///
+/// In HTTP/1, it is in the Host field or in an absolute request target. The latter takes precedence, and replaces the
+/// Host field in the request to the upstream (RFC 9112 section 3.2.2). In HTTP/2, it is in `:authority`, and a Host
+/// field must agree with it (RFC 9113 section 8.3.1). If both agree, the Host field of HTTP/1 is kept byte for byte.
+fn addressed_host(parts: &Parts) -> Result<AddressedHost, Error> {
     let is_http2 = parts.version == Version::HTTP_2;
     let as_header =
-        |named: &Authority| HeaderValue::from_str(named.as_str()).map_err(|_| Error::Host);
-    let (header, overridden) = match (parts.uri.authority(), exactly_one_host(&parts.headers)?) {
+        |authority: &Authority| HeaderValue::from_str(authority.as_str()).map_err(|_| Error::Host);
+    let (host_header, overridden) = match (parts.uri.authority(), exactly_one_host(&parts.headers)?)
+    {
         (None, Some(host)) => (host.clone(), None),
-        (Some(named), None) if is_http2 => (as_header(named)?, None),
+        (Some(authority), None) if is_http2 => (as_header(authority)?, None),
         (_, None) => return Err(Error::NoHost),
-        (Some(named), Some(host)) => {
-            let (named_name, host_name) = (parse_name(named.as_str())?, parse_host(host)?);
+        (Some(authority), Some(host)) => {
+            let authority_name = parse_name(authority.as_str())?;
+            let host_name = parse_host(host)?;
             let port = parts.uri.scheme_str().and_then(default_port);
-            match (named_name.addresses(&host_name, port), is_http2) {
-                (true, true) => (as_header(named)?, None),
+            match (authority_name.addresses(&host_name, port), is_http2) {
+                (true, true) => (as_header(authority)?, None),
                 (true, false) => (host.clone(), None),
                 (false, true) => return Err(Error::Contradiction),
-                (false, false) => (as_header(named)?, Some(host_name)),
+                (false, false) => (as_header(authority)?, Some(host_name)),
             }
         }
     };
-    Ok(Addressed { header, overridden })
+    Ok(AddressedHost {
+        host_header,
+        overridden,
+    })
 }
 
-/// `HeaderMap::get` would hide a second line.
+/// The Host field, of which there may be only one. (`HeaderMap::get` would return the first of several.)
 fn exactly_one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     let mut hosts = headers.get_all(HOST).iter();
     let first = hosts.next();
@@ -204,7 +217,8 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Whether [`canonical`] would change nothing and find nothing wrong, as far as can be said without looking closely.
+/// A quick check that [`canonical`] would accept a path and leave it unchanged. It returns `false` for some paths
+/// that are canonical.
 fn is_canonical(raw: &str) -> bool {
     let mut previous = 0;
     raw.bytes().all(|byte| {
@@ -214,6 +228,7 @@ fn is_canonical(raw: &str) -> bool {
     })
 }
 
+/// Returns the canonical form of a path, as [`Target::path`] describes it.
 fn canonical(raw: &str) -> Result<String, Error> {
     if !raw
         .bytes()
@@ -221,25 +236,26 @@ fn canonical(raw: &str) -> Result<String, Error> {
     {
         return Err(Error::Path("contains a character that must be escaped"));
     }
-    let text = readable(
+    let text = to_text(
         &percent::decode(raw, |_| true).map_err(|_| Error::Path("contains a malformed escape"))?,
     );
     if text.contains(char::is_control) {
         return Err(Error::Path("contains an escaped control character"));
     }
-    // Some servers behind the proxy take a backslash for a slash, others for a character of a name. As a separator it
-    // could lead to another route than the one chosen here, so it is no more acceptable escaped than it is plain.
+    // Some servers behind the proxy treat a backslash as a slash, others as a character of a name. As a separator, it
+    // could lead to another resource than the route was selected for. It is therefore rejected in its percent-encoded
+    // form, too.
     if text.contains('\\') {
         return Err(Error::Path("contains an escaped backslash"));
     }
-    if text.split('/').any(is_dots) {
+    if text.split('/').any(is_dot_segment) {
         return Err(Error::Path("contains a dot segment"));
     }
     Ok(merge_slashes(&text))
 }
 
-/// As text, with every byte that belongs to no character as its escape.
-fn readable(bytes: &[u8]) -> String {
+/// Converts bytes to text, with every byte that is not UTF-8 percent-encoded.
+fn to_text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -248,12 +264,12 @@ fn readable(bytes: &[u8]) -> String {
     text
 }
 
-fn is_dots(segment: &str) -> bool {
+fn is_dot_segment(segment: &str) -> bool {
     matches!(without_parameters(segment), "." | "..")
 }
 
-/// Servlet containers cut `;parameters` off a segment before they resolve it: to them `..;x` is `..`, and `/v2;x/` is
-/// `/v2/`.
+/// Removes `;parameters` from a segment, as servlet containers do before they resolve a path: for them, `..;x` is
+/// `..`, and `/v2;x/` is `/v2/`.
 fn without_parameters(segment: &str) -> &str {
     segment.split(';').next().unwrap_or_default()
 }

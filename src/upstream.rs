@@ -28,8 +28,6 @@ mod client_wait;
 mod connect;
 mod endpoint;
 mod error;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
 mod health;
 mod http1;
 mod pool;
@@ -40,9 +38,13 @@ mod settings;
 mod tls;
 
 pub use balance::MAX_ENDPOINTS;
+#[cfg(any(test, fuzzing))]
+pub(crate) use client_wait::ClientWait;
 pub use endpoint::HealthCheck;
 pub use error::Error;
 pub use health::{Outage, Status};
+#[cfg(any(test, fuzzing))]
+pub(crate) use http1::{Connection as Http1Connection, exchange};
 pub use response_body::ResponseBody;
 pub use settings::{Endpoint, EndpointSettings, Settings};
 pub use tls::{HandshakeError, HandshakeFault, ServerRoots, TrustError};

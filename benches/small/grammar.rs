@@ -44,9 +44,9 @@ fn targets(criterion: &mut Criterion) {
     for (name, path) in cases {
         let request = Request::get(path).header("host", "registry.example.com:443");
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        assert!(Target::of(&parts).is_ok(), "{name}");
+        assert!(Target::parse(&parts).is_ok(), "{name}");
         group.bench_function(name, |bencher| {
-            bencher.iter(|| Target::of(black_box(&parts)));
+            bencher.iter(|| Target::parse(black_box(&parts)));
         });
     }
     group.finish();

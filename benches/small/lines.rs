@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use http::{Method, Request, StatusCode};
-use tidegate::access_log::{AccessLog, Record};
+use tidegate::access_log::{AccessLog, RequestRecord};
 use tidegate::body::{BodyEnd, Observer, UploadState};
 use tidegate::log::lost_lines;
 use tidegate::log::{Destination, LogWriter};
@@ -30,7 +30,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         };
         let null = Destination::File("/dev/null".into());
         let log = AccessLog {
-            sink: LogWriter::open(null, lost).unwrap(),
+            writer: LogWriter::open(null, lost).unwrap(),
             json,
         };
         let write = || record(Some(&log), black_box(&parts), &operation, &site);
@@ -53,12 +53,12 @@ fn record(
 ) {
     let client = ClientAddr::vouched([192, 0, 2, 1].into());
     let received = Arc::<UploadState>::default();
-    let mut record = Record::begin(log, client, received, site, parts);
-    record.site(site);
-    record.operation(Some(operation));
-    record.user(Some("alice"));
-    record.upstream(Duration::from_millis(3));
-    record.status(StatusCode::OK);
+    let mut record = RequestRecord::begin(log, client, received, site, parts);
+    record.set_site(site);
+    record.set_operation(Some(operation));
+    record.set_user(Some("alice"));
+    record.set_upstream_wait(Duration::from_millis(3));
+    record.set_status(StatusCode::OK);
     record.on_data(16 * 1024);
     record.on_end(16 * 1024, BodyEnd::Whole);
 }

@@ -77,7 +77,7 @@ impl Passing {
         Self {
             runtime,
             forward: Forward::new(Arc::new(upstream), false, Vec::new(), edits),
-            target: Target::of(parts).unwrap(),
+            target: Target::parse(parts).unwrap(),
             parts: parts.clone(),
             identity,
             operation,

@@ -1,20 +1,19 @@
-//! Arbitrary bytes for the parsers of the gate's own: run by `cargo fuzz run parsers`.
+//! Feeds arbitrary bytes to one of the proxy's own parsers: `cargo fuzz run parsers`.
 //!
-//! The first byte says which of them; lines are what it is given. What must hold is asserted beside the code, in the
-//! `fuzzing` of each module.
+//! The first byte selects the parser. The properties are in `tidegate::fuzzing::parsers`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::{auth, forward, htpasswd, registry, target};
+use tidegate::fuzzing::parsers;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((which, bytes)) = input.split_first() else { return };
-    match which % 5 {
-        0 => htpasswd::fuzzing::check(bytes),
-        1 => auth::fuzzing::check(bytes),
-        2 => forward::fuzzing::check(bytes),
-        3 => registry::fuzzing::check(bytes),
-        _ => target::fuzzing::check(bytes),
+    let Some((parser, bytes)) = input.split_first() else { return };
+    match parser % 5 {
+        0 => parsers::check_htpasswd(bytes),
+        1 => parsers::check_authorization(bytes),
+        2 => parsers::check_response_headers(bytes),
+        3 => parsers::check_registry_request(bytes),
+        _ => parsers::check_target(bytes),
     }
 });

@@ -1,4 +1,7 @@
-//! Any bytes before TLS: a PROXY header is whole, a part, or none, and never more than what came.
+//! Feeds arbitrary bytes to the parser of PROXY headers: `cargo fuzz run proxy_protocol`.
+//!
+//! A header that the parser finds complete is never longer than the input, is parsed the same without the bytes that follow
+//! it, and is incomplete by exactly one byte without its last byte.
 
 #![no_main]
 
@@ -7,8 +10,8 @@ use tidegate::net::proxy_protocol::{Header, parse};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(Header::Whole { length, client }) = parse(bytes) {
-        let header = bytes.get(..length).expect("no longer than what came");
-        assert_eq!(parse(header).expect("the same"), Header::Whole { length, client });
+        let header = bytes.get(..length).expect("a header within the input");
+        assert_eq!(parse(header).expect("the same header"), Header::Whole { length, client });
         assert!(matches!(parse(&header[..length - 1]), Ok(Header::Part { missing: 1 })));
     }
 });

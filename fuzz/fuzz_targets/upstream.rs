@@ -1,22 +1,22 @@
-//! Arbitrary bytes of an upstream, cut at arbitrary points: run by `cargo fuzz run upstream`.
+//! Feeds arbitrary bytes of an upstream, in arbitrary segments, to the HTTP/1 client codec: `cargo fuzz run upstream`.
 //!
-//! The first byte says what is asked and how the stream ends, the next three where it is cut. What must hold is asserted
-//! beside the codec, in `upstream::fuzzing`.
+//! The first byte selects the request and how the stream ends, the next three are the lengths of the first segments. The
+//! properties are in `tidegate::fuzzing::upstream`.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::upstream::fuzzing::{Asked, check};
+use tidegate::fuzzing::upstream::{Scenario, check};
 
 fuzz_target!(|input: &[u8]| {
-    let [how, cuts @ ..] = input else { return };
+    let [flags, cuts @ ..] = input else { return };
     let Some((cuts, bytes)) = cuts.split_at_checked(3) else {
         return;
     };
-    let asked = Asked {
-        is_head: how & 1 == 1,
-        has_body: how & 2 == 2,
-        ends_in_reset: how & 4 == 4,
+    let scenario = Scenario {
+        is_head: flags & 1 == 1,
+        has_body: flags & 2 == 2,
+        ends_in_reset: flags & 4 == 4,
     };
-    check(asked, bytes, cuts);
+    check(scenario, bytes, cuts);
 });

@@ -1,6 +1,8 @@
-//! The id of a request, the same in the gate's log, in the upstream's and in the answer.
+//! The id of a request, which is the same in the access log, in the log of the upstream, and in `X-Request-Id` of the
+//! response.
 //!
-//! Made by `service`; a client's own id is never taken over, since it could repeat another's.
+//! [`RequestRecord`](super::RequestRecord) creates it. An id that the client sends is never used, since it could be
+//! the id of another request.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -8,35 +10,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 
-/// Names one request in the logs of the gate and of the upstream: 16 hexadecimal digits.
+/// The id of one request: 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestId([u8; 16]);
 
 impl RequestId {
-    /// Unique in this process, and not to be guessed from another one.
-    #[expect(clippy::new_without_default, reason = "each is another one")]
+    /// Creates an id that is unique in this process and cannot be guessed from another id: a keyed hash of a counter.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default value suggests that two ids can be equal"
+    )]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let number = KEY.hash_one(NEXT.fetch_add(1, Ordering::Relaxed));
-        Self(std::array::from_fn(|place| {
-            digit(number >> (60 - 4 * place))
+        Self(std::array::from_fn(|index| {
+            hex_digit(number >> (60 - 4 * index))
         }))
     }
 
-    /// As it is written.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// As it is sent.
-    pub fn value(&self) -> HeaderValue {
+    /// The id as the value of a header field.
+    pub fn header_value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
 
-/// The lowest four bits.
-fn digit(number: u64) -> u8 {
+/// The lowest four bits of `number` as a hexadecimal digit.
+fn hex_digit(number: u64) -> u8 {
     let low = (number & 15) as u8;
     if low < 10 {
         b'0' + low
@@ -50,19 +55,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_sixteen_hexadecimal_digits_and_no_two_are_the_same() {
+    fn an_id_has_sixteen_hexadecimal_digits_and_is_unique() {
         let ids = [RequestId::new(), RequestId::new()];
         for id in &ids {
             let is_digit = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
             assert!(id.as_str().len() == 16 && id.as_str().bytes().all(is_digit));
-            assert_eq!(id.value(), id.as_str());
+            assert_eq!(id.header_value(), id.as_str());
         }
         assert_ne!(ids[0].as_str(), ids[1].as_str());
     }
 
     #[test]
-    fn digits_are_those_of_the_number() {
-        let text: Vec<u8> = (0..16).map(digit).collect();
+    fn hex_digit_formats_the_lowest_four_bits() {
+        let text: Vec<u8> = (0..16).map(hex_digit).collect();
         assert_eq!(text, b"0123456789abcdef");
     }
 }

@@ -1,9 +1,11 @@
-//! Whether clients should be sent to this gate, and what somebody should look at meanwhile.
+//! Readiness: whether a load balancer should send clients to this proxy, and what needs the attention of an operator.
 //!
-//! Called by `answer`, `numbers` and `page`. Only what another proxy would do better makes this one not ready: a reload that
-//! failed or a certificate near its end are the same everywhere, and to take all proxies out of a balancer would help no
-//! client. A proxy is not ready before an endpoint of any upstream has responded once, which takes as long as a check; it
-//! listens meanwhile, and requests are sent on.
+//! `/readyz`, the metrics and the status page show it. Only a condition that another instance of the proxy may not have
+//! makes this instance not ready. A failed reload and an expiring certificate are the same on all instances, so they are
+//! warnings: to take all instances out of the load balancer would help no client.
+//!
+//! A proxy is not ready before an endpoint of any upstream has responded once, which takes as long as one health check. It
+//! accepts connections and forwards requests meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,73 +18,79 @@ use crate::snapshot::Snapshot;
 use crate::state::{LifecyclePhase, ServerState};
 use crate::upstream::{Outage, Status};
 
-/// Whether a gate is ready.
+/// The readiness of the proxy at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Readiness {
-    /// Why it is not; empty when it is.
+pub(crate) struct Readiness {
+    /// Why the proxy is not ready; empty if it is.
     reasons: Vec<&'static str>,
-    /// Sites that cannot be served, which does not change that: the others are.
+    /// Sites that cannot be served. They do not make the proxy not ready, because it serves the other sites.
     errors: Vec<String>,
-    /// What else somebody should look at.
+    /// Further conditions that an operator should look at.
     warnings: Vec<String>,
 }
 
 impl Readiness {
-    /// At this moment.
-    pub(super) fn of(gate: &ServerState) -> Self {
+    /// Judges the state of this moment.
+    pub(crate) fn of(state: &ServerState) -> Self {
         let mut readiness = Self {
             reasons: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
         };
-        match gate.phase() {
+        match state.phase() {
             LifecyclePhase::Starting => {
-                readiness.reasons.push("it does not accept connections yet")
+                let reason = "the proxy does not accept connections yet";
+                readiness.reasons.push(reason);
             }
             LifecyclePhase::Serving => {}
-            LifecyclePhase::Draining => readiness.reasons.push("it drains, and accepts no more"),
+            LifecyclePhase::Draining => {
+                let reason = "the proxy drains and accepts no more connections";
+                readiness.reasons.push(reason);
+            }
         }
-        if let Some((at, why)) = gate.reloads().last().failed {
-            let at = moment(at);
+        if let Some((at, cause)) = state.reloads().last().failed {
+            let at = format_rfc3339(at);
             readiness.warnings.push(format!(
-                "the reload at {at} failed, the configuration before it stays in use: {why}"
+                "the reload at {at} failed, and the previous configuration stays in use: {cause}"
             ));
         }
-        let snapshot = gate.snapshot();
-        readiness.look_at_upstreams(&snapshot);
-        readiness.look_at_certificates(&snapshot, OffsetDateTime::now_utc());
+        let snapshot = state.snapshot();
+        readiness.check_upstreams(&snapshot);
+        readiness.check_sites(&snapshot);
+        readiness.check_certificates(&snapshot, OffsetDateTime::now_utc());
         readiness
     }
 
-    /// Whether clients should be sent here.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether a load balancer should send clients to this proxy.
+    pub(crate) fn is_ready(&self) -> bool {
         self.reasons.is_empty()
     }
 
-    /// Why not.
-    pub(super) fn reasons(&self) -> &[&'static str] {
+    /// Why the proxy is not ready; empty if it is.
+    pub(crate) fn reasons(&self) -> &[&'static str] {
         &self.reasons
     }
 
-    /// Sites that cannot be served, with cause and time.
-    pub(super) fn errors(&self) -> &[String] {
+    /// The sites that cannot be served, each with the cause and the time.
+    pub(crate) fn errors(&self) -> &[String] {
         &self.errors
     }
 
-    /// What else somebody should look at.
-    pub(super) fn warnings(&self) -> &[String] {
+    /// Further conditions that an operator should look at.
+    pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    fn look_at_upstreams(&mut self, snapshot: &Snapshot) {
+    /// Adds a reason if no endpoint of any upstream is known to work, and a warning for each endpoint that is down.
+    fn check_upstreams(&mut self, snapshot: &Snapshot) {
         let (mut down, mut is_any_up, mut is_any_unchecked) = (BTreeMap::new(), false, false);
         for route in snapshot.service.sites.routes() {
-            for state in route.forward.upstream().states() {
-                match state.status {
+            for endpoint in route.forward.upstream().states() {
+                match endpoint.status {
                     Status::Up => is_any_up = true,
                     Status::Unchecked => is_any_unchecked = true,
                     Status::Down(outage) => {
-                        down.insert(state.name, outage);
+                        down.insert(endpoint.name, outage);
                     }
                 }
             }
@@ -93,20 +101,19 @@ impl Readiness {
         } else if !is_any_up && !down.is_empty() {
             self.reasons.push("no endpoint of any upstream is up");
         }
-        self.look_at_sites(snapshot);
-        let told = down.iter().map(|(name, outage)| is_down(name, outage));
-        self.warnings.extend(told);
+        let warnings = down.iter().map(|(name, outage)| describe(name, outage));
+        self.warnings.extend(warnings);
     }
 
-    /// A site without an endpoint is an error. Its endpoints' outages follow as warnings, once for all sites.
-    fn look_at_sites(&mut self, snapshot: &Snapshot) {
+    /// Adds an error for each route whose endpoints are all down. Sites with several names are listed once.
+    fn check_sites(&mut self, snapshot: &Snapshot) {
         let mut errors = BTreeSet::new();
         for site in snapshot.service.sites.all() {
             for route in &site.routes {
                 if let Some(outage) = route.forward.upstream().outage() {
                     let down: Vec<_> = outage
                         .iter()
-                        .map(|(name, why)| is_down(name, why))
+                        .map(|(name, outage)| describe(name, outage))
                         .collect();
                     errors.insert(format!(
                         "site {} cannot serve {}: {}",
@@ -120,16 +127,18 @@ impl Readiness {
         self.errors.extend(errors);
     }
 
-    fn look_at_certificates(&mut self, snapshot: &Snapshot, now: OffsetDateTime) {
+    /// Adds a warning for each site without a certificate, and for each certificate that expires soon.
+    fn check_certificates(&mut self, snapshot: &Snapshot, now: OffsetDateTime) {
         for certificate in snapshot.certificates() {
             if certificate.until().is_none() {
                 let site = certificate.site();
-                self.warnings
-                    .push(format!("{site} has no certificate yet; the log says why"));
+                self.warnings.push(format!(
+                    "{site} has no certificate yet; the log has the reason"
+                ));
             }
             for warning in certificate.aged(now) {
                 let warning = warning.to_string();
-                // Sites share certificates.
+                // Sites that share a certificate have the same warning.
                 if !self.warnings.contains(&warning) {
                     self.warnings.push(warning);
                 }
@@ -138,13 +147,16 @@ impl Readiness {
     }
 }
 
-fn is_down(endpoint: &str, outage: &Outage) -> String {
+fn describe(endpoint: &str, outage: &Outage) -> String {
     let Outage { since, cause } = outage;
-    format!("{endpoint} is down since {}: {cause}", moment(*since))
+    format!(
+        "{endpoint} is down since {}: {cause}",
+        format_rfc3339(*since)
+    )
 }
 
-/// RFC 3339 in UTC, to the second.
-fn moment(time: SystemTime) -> String {
+/// Formats a time as in RFC 3339, in UTC and to the second.
+fn format_rfc3339(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time).replace_nanosecond(0);
     let text = time.ok().and_then(|time| time.format(&Rfc3339).ok());
     text.unwrap_or_default()

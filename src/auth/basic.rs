@@ -9,20 +9,20 @@ use crate::secret::Password;
 
 /// A user name and a password, not checked yet.
 #[derive(Debug)]
-pub(super) struct Credentials {
-    pub(super) user: Vec<u8>,
-    pub(super) password: Password,
+pub(crate) struct Credentials {
+    pub(crate) user: Vec<u8>,
+    pub(crate) password: Password,
 }
 
 /// The header holds no credentials that could be right.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct InvalidCredentials;
+pub(crate) struct InvalidCredentials;
 
 impl Credentials {
     /// Reads a header value; `None` for an empty user name, which clients send to mean "nobody".
     ///
     /// Decoded text of more than `most` bytes is refused before it is looked at.
-    pub(super) fn parse(header: &[u8], most: usize) -> Result<Option<Self>, InvalidCredentials> {
+    pub(crate) fn parse(header: &[u8], most: usize) -> Result<Option<Self>, InvalidCredentials> {
         let token = after_scheme(header, SCHEME).ok_or(InvalidCredentials)?;
         let decoded = decode(token, most)?;
         let colon = decoded
@@ -43,13 +43,13 @@ impl Credentials {
 
 impl Credentials {
     /// Bytes, as they are counted when a header is decoded.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.user.len() + 1 + self.password.as_bytes().len()
     }
 }
 
 /// Whether these are Basic credentials, however malformed.
-pub(super) fn is_basic(header: &[u8]) -> bool {
+pub(crate) fn is_basic(header: &[u8]) -> bool {
     let scheme = header.split(|byte| *byte == b' ').next();
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
 }
@@ -140,13 +140,13 @@ mod tests {
         #[test]
         fn whatever_decodes_has_a_name_before_a_colon(decoded: Vec<u8>, scheme in "[Bb]asic {1,3}") {
             let header = format!("{scheme}{}", Base64Unpadded::encode_string(&decoded));
-            crate::auth::fuzzing::check(header.as_bytes());
+            crate::fuzzing::parsers::check_authorization(header.as_bytes());
         }
 
         #[test]
         fn no_header_panics(header: Vec<u8>) {
-            crate::auth::fuzzing::check(&header);
-            crate::auth::fuzzing::check(&[b"Basic ".as_slice(), &header].concat());
+            crate::fuzzing::parsers::check_authorization(&header);
+            crate::fuzzing::parsers::check_authorization(&[b"Basic ".as_slice(), &header].concat());
         }
     }
 }

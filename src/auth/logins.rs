@@ -22,7 +22,7 @@ use super::hashing::{self, Busy, HashPool};
 use super::throttle::{self, Attempt, AttemptStatus, GuessLimiter};
 use super::verified::{CacheKey, Known, LoginCache};
 use crate::htpasswd::{Entry, Users};
-use crate::metrics::Logins as Counts;
+use crate::metrics::LoginCounts as Counts;
 use crate::net::addr::ClientNetwork;
 
 /// The hash threads, and what they found lately.
@@ -128,9 +128,9 @@ impl PasswordVerifier {
         let found = self.lookup(users, credentials, network).await;
         let counts = self.counts();
         let counter = match found {
-            Ok(CacheLookup::Remembered) => &counts.remembered,
-            Ok(CacheLookup::Right) => &counts.right,
-            Ok(CacheLookup::Wrong) => &counts.wrong,
+            Ok(CacheLookup::Remembered) => &counts.cached,
+            Ok(CacheLookup::Right) => &counts.verified,
+            Ok(CacheLookup::Wrong) => &counts.wrong_password,
             Err(VerifyError::Busy) => &counts.busy,
             Err(VerifyError::TooMany(_)) => &counts.throttled,
         };

@@ -1,9 +1,10 @@
-//! `check --live`: the parts of a setup that the configuration file cannot show, asked of the registries, the certificates,
-//! this machine and the running proxy.
+//! `check --live`: finds the faults of a setup that the configuration file cannot show. It probes the upstreams, this
+//! machine's addresses and the running proxy, and reports how long the certificates last.
 //!
-//! Called by `cli`. Nothing is changed anywhere, unless a push is asked for, and every question ends within seconds; all
-//! endpoints are asked at once. Whether the files are readable and fit has been found when the snapshot was built.
-//! `endpoint` judges what a registry answers, `listener` is the client of the proxy itself, `push` the round trip of a blob.
+//! Called by `cli`. The check changes nothing, unless a push is requested. Every probe has a timeout of seconds, and all
+//! endpoints are probed concurrently. The snapshot that the caller has built already shows that the files are readable and
+//! that keys fit their certificates. `endpoint` judges the response of a registry, `client` talks to the proxy itself, and
+//! `push` sends a blob through the proxy into the registry and back.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,50 +21,49 @@ use crate::upstream::{Endpoint, EndpointSettings, Upstream};
 
 mod addresses;
 mod bearer;
+mod client;
 mod endpoint;
-mod listener;
 mod push;
 mod remedy;
 
-use endpoint::{Probe, Subject};
-use listener::ListenerError;
+use client::ClientError;
+use endpoint::{EndpointCheck, Probe};
 pub use push::Push;
 
-/// The answers of endpoints, each asked once.
+/// The probes of the endpoints. Each endpoint is probed once, however many routes use it.
 type Probes = HashMap<Endpoint, Probe>;
 
-/// Returns what is in order, and adds to the problems what is not.
+/// Probes everything. Returns what works, one sentence each, and adds a problem for everything that does not.
 pub async fn run(config: &Config, snapshot: &Snapshot, problems: &mut Problems) -> Vec<String> {
     let mut facts = certificates(snapshot, OffsetDateTime::now_utc());
-    let subjects = subjects(config, snapshot);
-    let asked = subjects
+    let checks = endpoint_checks(config, snapshot);
+    let endpoints = checks
         .iter()
-        .map(|subject| (subject.endpoint.clone(), subject.settings.clone()));
-    let probes = probe_all(asked).await;
+        .map(|check| (check.endpoint.clone(), check.settings.clone()));
+    let probes = probe_all(endpoints).await;
     let mut exposed = Vec::new();
-    for subject in &subjects {
-        let Some(probe) = probes.get(subject.endpoint) else {
+    for check in &checks {
+        let Some(probe) = probes.get(check.endpoint) else {
             continue;
         };
-        match subject.judge(probe) {
-            // Routes share endpoints.
+        match check.judge(probe) {
+            // Routes that share an endpoint have the same fact.
             Ok(fact) if !facts.contains(&fact) => facts.push(fact),
             Ok(_) => {}
             Err(problem) => problems.push(problem),
         }
-        if subject.guards(probe) && !exposed.contains(&subject.endpoint) {
-            exposed.push(subject.endpoint);
-            for problem in exposures(subject, &addresses::own()).await {
+        if check.is_protected_by_proxy(probe) && !exposed.contains(&check.endpoint) {
+            exposed.push(check.endpoint);
+            for problem in exposures(check, &addresses::of_this_machine()).await {
                 problems.push(problem);
             }
         }
     }
-    greet_listeners(config, snapshot, problems, &mut facts).await;
+    check_listeners(config, snapshot, problems, &mut facts).await;
     facts
 }
 
-/// Pushes a blob through the proxy that serves with this configuration and pulls it; returns what was done, or adds what
-/// is wrong.
+/// Pushes a blob through the running proxy and pulls it. Returns what was done, or adds the problem that ended it.
 pub async fn try_push(
     push: &Push,
     config: &Config,
@@ -78,9 +78,9 @@ pub async fn try_push(
     })
 }
 
-/// Performs a TLS handshake with each address of `listen.https`, to find a proxy with an older configuration and other
-/// programs on the port. A proxy that does not run is no problem: the check may come before the start.
-async fn greet_listeners(
+/// Performs a TLS handshake with each address of `listen.https`, to detect a proxy that serves an older configuration, and
+/// another program on the port. A proxy that does not run is no problem, because the check may precede the start.
+async fn check_listeners(
     config: &Config,
     snapshot: &Snapshot,
     problems: &mut Problems,
@@ -96,14 +96,14 @@ async fn greet_listeners(
         if address.port() == 0 {
             continue;
         }
-        // Without a certificate to expect there is nothing to compare.
+        // Without an expected certificate there is nothing to compare.
         let Ok(client) = push::client(site, config, snapshot, *address) else {
             continue;
         };
         let (host, address) = (&client.host, client.address);
-        match client.greet().await {
+        match client.handshake().await {
             Ok(()) => facts.push(format!("{address}: serves {host} with its certificate")),
-            Err(ListenerError::Connect(cause))
+            Err(ClientError::Connect(cause))
                 if cause.kind() == std::io::ErrorKind::ConnectionRefused =>
             {
                 facts.push(format!(
@@ -119,6 +119,7 @@ async fn greet_listeners(
     }
 }
 
+/// How long the certificate of each site is valid.
 fn certificates(snapshot: &Snapshot, now: OffsetDateTime) -> Vec<String> {
     let all = snapshot.certificates().iter().map(|certificate| {
         let site = certificate.site();
@@ -134,69 +135,73 @@ fn certificates(snapshot: &Snapshot, now: OffsetDateTime) -> Vec<String> {
     all.collect()
 }
 
-fn subjects<'a>(config: &'a Config, snapshot: &'a Snapshot) -> Vec<Subject<'a>> {
-    let mut subjects = Vec::new();
+/// A check for each endpoint of each route.
+fn endpoint_checks<'a>(config: &'a Config, snapshot: &'a Snapshot) -> Vec<EndpointCheck<'a>> {
+    let mut checks = Vec::new();
     for site in &config.sites {
-        let hosts = site.hosts.first();
+        let name = site.hosts.first();
         let mut all = snapshot.service.sites.all();
-        let Some(built) = hosts.and_then(|host| all.find(|built| built.name == *host)) else {
+        let Some(built_site) = name.and_then(|name| all.find(|built| built.name == *name)) else {
             continue;
         };
         for route in &site.routes {
-            let Some(found) = built.routes.iter().find(|built| built.path == route.path) else {
+            let mut built_routes = built_site.routes.iter();
+            let Some(built_route) = built_routes.find(|built| built.path == route.path) else {
                 continue;
             };
-            let upstream: &Upstream = found.forward.upstream();
+            let upstream: &Upstream = built_route.forward.upstream();
             let settings = upstream.settings();
-            subjects.extend(settings.endpoints.iter().map(|endpoint| Subject {
-                place: route.upstream.place,
+            checks.extend(settings.endpoints.iter().map(|endpoint| EndpointCheck {
+                position: route.upstream.place,
                 config,
                 site,
-                built,
+                built_site,
                 route,
-                forward: &found.forward,
+                forward: &built_route.forward,
                 endpoint,
                 settings: &settings.each,
             }));
         }
     }
-    subjects
+    checks
 }
 
-async fn probe_all(subjects: impl Iterator<Item = (Endpoint, EndpointSettings)>) -> Probes {
-    let mut asking = JoinSet::new();
-    let mut asked = Vec::new();
-    for (endpoint, settings) in subjects {
-        if !asked.contains(&endpoint) {
-            asked.push(endpoint.clone());
-            asking.spawn(async move {
+/// Probes all endpoints concurrently, each once.
+async fn probe_all(endpoints: impl Iterator<Item = (Endpoint, EndpointSettings)>) -> Probes {
+    let mut tasks = JoinSet::new();
+    let mut started = Vec::new();
+    for (endpoint, settings) in endpoints {
+        if !started.contains(&endpoint) {
+            started.push(endpoint.clone());
+            tasks.spawn(async move {
                 let probe = Probe::send(&endpoint, &settings).await;
                 (endpoint, probe)
             });
         }
     }
     let mut probes = Probes::new();
-    while let Some(done) = asking.join_next().await {
-        probes.extend(done.ok());
+    while let Some(finished) = tasks.join_next().await {
+        probes.extend(finished.ok());
     }
     probes
 }
 
-/// An error for each of `own`, the addresses at which others reach this machine, where the same port lets everyone in.
-async fn exposures(subject: &Subject<'_>, own: &[IpAddr]) -> Vec<Problem> {
-    let Endpoint::Tcp { host, port } = subject.endpoint else {
+/// Looks for the registry of this endpoint on the other addresses of this machine, `own`. Returns an error for each address
+/// at which it responds without a password, since other machines can reach it there.
+async fn exposures(check: &EndpointCheck<'_>, own: &[IpAddr]) -> Vec<Problem> {
+    let Endpoint::Tcp { host, port } = check.endpoint else {
         return Vec::new();
     };
-    let bare = host.trim_matches(['[', ']']);
-    let found = lookup_host((bare, *port)).await;
+    let host = host.trim_matches(['[', ']']);
+    let found = lookup_host((host, *port)).await;
     let mut addresses = found.into_iter().flatten().map(|address| address.ip());
-    // An address of another machine says nothing about this one.
+    // A registry on another machine is not behind this machine's addresses.
     if !addresses.any(|address| address.is_loopback() || own.contains(&address)) {
         return Vec::new();
     }
     let others = own.iter().map(|address| {
         let (host, port) = (address.to_string(), *port);
-        (Endpoint::Tcp { host, port }, subject.settings.clone())
+        (Endpoint::Tcp { host, port }, check.settings.clone())
     });
     let probes = probe_all(others).await;
     let mut open: Vec<_> = probes
@@ -206,10 +211,10 @@ async fn exposures(subject: &Subject<'_>, own: &[IpAddr]) -> Vec<Problem> {
         .collect();
     open.sort();
     let problem = |exposed: String| {
-        Problem::error(subject.place, format!("{exposed} answers without a password"))
+        Problem::error(check.position, format!("{exposed} responds without a password"))
             .because(format!(
-                "clients that reach it go past the gate to what {} holds",
-                subject.endpoint
+                "clients that can reach this address bypass the proxy and its passwords; it is the registry of {}",
+                check.endpoint
             ))
             .fix(format!(
                 "let the registry listen on 127.0.0.1 alone (addr: 127.0.0.1:{port}, or docker run -p 127.0.0.1:{port}:5000)"

@@ -1,9 +1,9 @@
-//! Who may do what, asked of a configuration instead of a running gate: `check --who … --may …`.
+//! `check --who … --may …`: whether a user may perform an action, evaluated from the configuration, without a running proxy.
 //!
-//! Called by `cli`. Each site is asked, at the route that a request for the repository would take; the judgement is
-//! the one of [`Access`], and the place of the grant is said along with it.
+//! The query is evaluated for each site, on the route that a request for the repository would match. The decision is that of
+//! [`Access`], which also decides requests; this module adds the position of the grants in the file.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use crate::access::{Access, Grants, Principal};
@@ -14,47 +14,90 @@ use crate::registry::{Action, is_name};
 use crate::site::{self, Site};
 use crate::snapshot::Snapshot;
 
-/// What is asked.
+/// A query: may this client perform this action on this repository?
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessQuery {
-    /// Nothing for someone who has not logged in.
+    /// `None` for an anonymous client.
     user: Option<String>,
-    /// From a network that is enough alone.
-    network: bool,
+    /// The client is in a network that needs no password (`satisfy = "any"`).
+    is_in_network: bool,
     action: Action,
     repository: String,
-    /// Of one site only.
+    /// Restricts the query to the site of this host.
     host: Option<String>,
 }
 
-/// Why it cannot be answered.
+/// Why a query cannot be evaluated.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// A group, or nothing.
+    /// The name of a group, or an empty name.
     #[error("{} is neither a user's name nor @anonymous or @network", quote(.0))]
     Who(String),
-    /// No word for an action.
+    /// An unknown action.
     #[error("there is no action {}; the actions are pull, push, delete and catalog", quote(.0))]
     Action(String),
-    /// Not in the registry's grammar.
-    #[error("no repository can be called {}", quote(.0))]
+    /// Not a repository name of the registry's grammar.
+    #[error("no repository can have the name {}", quote(.0))]
     Repository(String),
-    /// No site has it.
+    /// A host of no site.
     #[error("no site has the host {}", quote(.0))]
     Host(String),
 }
 
-/// What came out, for a person and for a script.
+/// The result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessReport {
-    /// One a site.
+    /// One line per site, for people.
     pub lines: Vec<String>,
-    /// Every site that decides itself says yes, and there is one.
-    pub is_yes: bool,
+    /// Whether every site that decides itself allows the action, and at least one site does.
+    pub is_allowed: bool,
+}
+
+/// The result of a query for one site.
+struct SiteVerdict {
+    decision: Decision,
+    reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Allowed,
+    Denied,
+    /// `mode = "upstream"`: the proxy does not decide.
+    LeftToUpstream,
+}
+
+impl SiteVerdict {
+    fn allowed(reason: impl Into<String>) -> Self {
+        Self {
+            decision: Decision::Allowed,
+            reason: reason.into(),
+        }
+    }
+
+    fn denied(reason: impl Into<String>) -> Self {
+        Self {
+            decision: Decision::Denied,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for SiteVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.decision {
+            Decision::Allowed => write!(f, "yes, {}", self.reason),
+            Decision::Denied => write!(f, "no, {}", self.reason),
+            Decision::LeftToUpstream => f.write_str(&self.reason),
+        }
+    }
 }
 
 impl AccessQuery {
-    /// From the words of the command line.
+    /// Parses the arguments of the command line.
+    ///
+    /// # Errors
+    /// Returns an error for an argument that names nothing.
     pub fn new(
         who: &str,
         action: &str,
@@ -69,28 +112,32 @@ impl AccessQuery {
             _ => Some(who.to_owned()),
         };
         let actions = [Action::Pull, Action::Push, Action::Delete, Action::Catalog];
-        let meant = actions.into_iter().find(|known| known.as_str() == action);
+        let known_action = actions.into_iter().find(|known| known.as_str() == action);
         if !is_name(repository) {
             return Err(QueryError::Repository(repository.to_owned()));
         }
         Ok(Self {
             user,
-            network: who == "@network",
-            action: meant.ok_or_else(|| QueryError::Action(action.to_owned()))?,
+            is_in_network: who == "@network",
+            action: known_action.ok_or_else(|| QueryError::Action(action.to_owned()))?,
             repository: repository.to_owned(),
             host: host.map(str::to_ascii_lowercase),
         })
     }
 
-    /// Answers for every site, or for the one of the host; `file` is where the configuration stands.
-    pub fn answer(
+    /// Evaluates the query for every site, or for the site of the host. `file` is the path of the configuration, for the
+    /// positions of grants.
+    ///
+    /// # Errors
+    /// Returns an error if no site has the host.
+    pub fn evaluate(
         &self,
         config: &Config,
         snapshot: &Snapshot,
         file: &Path,
     ) -> Result<AccessReport, QueryError> {
         let sites = &snapshot.service.sites;
-        let wanted = match &self.host {
+        let only = match &self.host {
             Some(host) => Some(
                 &sites
                     .find(host)
@@ -100,135 +147,146 @@ impl AccessQuery {
             None => None,
         };
         let names = config.sites.iter().filter_map(|site| site.hosts.first());
-        let asked = names.filter(|name| wanted.is_none_or(|wanted| wanted == *name));
-        let mut answer = AccessReport {
-            lines: Vec::new(),
-            is_yes: true,
-        };
-        let mut decided = false;
-        for (name, site) in asked.filter_map(|name| Some((name, sites.find(name)?))) {
-            let (verdict, words) = self.of_site(config, site, file);
-            answer.lines.push(format!("{name}: {words}"));
-            decided |= verdict.is_some();
-            answer.is_yes &= verdict != Some(false);
+        let names = names.filter(|name| only.is_none_or(|only| only == *name));
+        let mut lines = Vec::new();
+        let mut decisions = Vec::new();
+        for (name, site) in names.filter_map(|name| Some((name, sites.find(name)?))) {
+            let verdict = self.evaluate_site(config, site, file);
+            lines.push(format!("{name}: {verdict}"));
+            decisions.push(verdict.decision);
         }
-        answer.is_yes &= decided;
-        Ok(answer)
+        Ok(AccessReport {
+            lines,
+            is_allowed: decisions.contains(&Decision::Allowed)
+                && !decisions.contains(&Decision::Denied),
+        })
     }
 
-    /// Nothing where the upstream decides.
-    fn of_site(&self, config: &Config, site: &Site, file: &Path) -> (Option<bool>, String) {
+    fn evaluate_site(&self, config: &Config, site: &Site, file: &Path) -> SiteVerdict {
         let path = match self.action {
             Action::Catalog => "/v2/_catalog".to_owned(),
             _ => format!("/v2/{}/", self.repository),
         };
-        let Some(route) = site.route(&path).filter(|route| route.registry) else {
-            return no("no route of a registry leads there");
+        let route = site.route(&path).filter(|route| route.registry);
+        let Some((route, settings)) =
+            route.and_then(|route| Some((route, route_settings(config, site, route)?)))
+        else {
+            return SiteVerdict::denied("no route to a registry matches");
         };
-        let Some(written) = written(config, site, route) else {
-            return no("no route of a registry leads there");
-        };
-        if self.network && !written.admission.suffices {
-            return no("no network is enough there without a password");
+        if self.is_in_network && !settings.admission.suffices {
+            return SiteVerdict::denied("the route requires a password from every network");
         }
-        let (verdict, mut words) = self.of_route(written, &route.access, file);
-        if verdict == Some(true) && !written.admission.allows_all() {
-            words.push_str("; from a network that is let in there");
+        let mut verdict = self.evaluate_route(settings, &route.access, file);
+        if verdict.decision == Decision::Allowed && !settings.admission.allows_all() {
+            verdict
+                .reason
+                .push_str("; only from the networks that the route allows");
         }
-        (verdict, words)
+        verdict
     }
 
-    fn of_route(
+    fn evaluate_route(
         &self,
-        written: &config::Route,
+        settings: &config::Route,
         access: &Access,
         file: &Path,
-    ) -> (Option<bool>, String) {
-        let given = self.given(access, file);
-        let (passwords, who) = match (&written.auth, &self.user) {
-            (Auth::LeftToUpstream, _) => return (None, "the upstream decides".to_owned()),
-            (Auth::Open, _) => return yes("nobody is asked who he is"),
-            (Auth::Basic { .. }, None) if !self.network => {
-                return no("nobody comes in without a password");
+    ) -> SiteVerdict {
+        let (htpasswd, user) = match (&settings.auth, &self.user) {
+            (Auth::LeftToUpstream, _) => {
+                return SiteVerdict {
+                    decision: Decision::LeftToUpstream,
+                    reason: "the upstream decides".to_owned(),
+                };
             }
-            (Auth::Basic { .. } | Auth::Token { .. }, None) => return given,
-            (Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. }, Some(who)) => {
-                (htpasswd, who)
+            (Auth::Open, _) => return SiteVerdict::allowed(NO_PASSWORD),
+            (Auth::Basic { .. }, None) if !self.is_in_network => {
+                return SiteVerdict::denied(PASSWORD_REQUIRED);
+            }
+            (Auth::Basic { .. } | Auth::Token { .. }, None) => {
+                return self.evaluate_access(access, file);
+            }
+            (Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. }, Some(user)) => {
+                (htpasswd, user)
             }
         };
-        let users = htpasswd::load(passwords).map(|loaded| loaded.users);
-        if users.is_ok_and(|users| users.find(who.as_bytes()).is_some()) {
-            return given;
+        let by_grants = self.evaluate_access(access, file);
+        let users = htpasswd::load(htpasswd).map(|loaded| loaded.users);
+        if users.is_ok_and(|users| users.find(user.as_bytes()).is_some()) {
+            return by_grants;
         }
-        let mut words = format!("{who} stands in no usable line of {}", passwords.display());
-        if let (Some(true), reason) = given {
-            let _ = write!(words, "; with a password there it would be {reason}");
+        let mut reason = format!("{user} has no usable line in {}", htpasswd.display());
+        if by_grants.decision == Decision::Allowed {
+            let _ = write!(reason, "; with a line there, the result is: {by_grants}");
         }
-        no(&words)
+        SiteVerdict::denied(reason)
     }
 
-    fn given(&self, access: &Access, file: &Path) -> (Option<bool>, String) {
-        let who = self.who();
+    /// Evaluates the grants of a route, as if the login had succeeded.
+    fn evaluate_access(&self, access: &Access, file: &Path) -> SiteVerdict {
+        let principal = self.principal();
         match access {
-            Access::Everyone => yes("nobody is asked who he is"),
-            Access::Verified if !who.is_known() => no("nobody comes in without a password"),
-            Access::Verified if who.user.is_none() => {
-                yes("there are no grants, and its networks are enough")
+            Access::Everyone => SiteVerdict::allowed(NO_PASSWORD),
+            Access::Verified if !principal.is_known() => SiteVerdict::denied(PASSWORD_REQUIRED),
+            Access::Verified if principal.user.is_none() => {
+                SiteVerdict::allowed("the route has no grants, and its networks need no password")
             }
-            Access::Verified => yes("there are no grants, and every user may do everything"),
+            Access::Verified => {
+                SiteVerdict::allowed("the route has no grants, so every user may do everything")
+            }
             Access::Granted(grants) => {
-                if grants.allows(who, self.action, Some(&self.repository)) {
-                    return yes(&format!("by the grant in {}", self.places(grants, file)));
+                if grants.allows(principal, self.action, Some(&self.repository)) {
+                    let positions = self.positions(grants, file);
+                    return SiteVerdict::allowed(format!("by the grant in {positions}"));
                 }
-                let mut words = "no grant gives it".to_owned();
-                let others = grants.effective(who, &self.repository);
-                if !others.is_empty() {
-                    let _ = write!(words, "; given there is {others}");
+                let mut reason = "no grant allows it".to_owned();
+                let allowed = grants.effective(principal, &self.repository);
+                if !allowed.is_empty() {
+                    let _ = write!(reason, "; the grants allow {allowed} there");
                 }
-                no(&words)
+                SiteVerdict::denied(reason)
             }
         }
     }
 
-    fn who(&self) -> Principal<'_> {
+    fn principal(&self) -> Principal<'_> {
         Principal {
             user: self.user.as_deref(),
-            network: self.network,
+            network: self.is_in_network,
         }
     }
 
-    /// `proxy.toml:12, proxy.toml:20`
-    fn places(&self, grants: &Grants, file: &Path) -> String {
-        let who = self.who();
+    /// The positions of the grants that allow the action: `proxy.toml:12, proxy.toml:20`.
+    fn positions(&self, grants: &Grants, file: &Path) -> String {
+        let principal = self.principal();
         let lines: Vec<_> = match self.action {
             Action::Catalog => grants
-                .of(who)
+                .of(principal)
                 .filter(|grant| grant.actions.contains(Action::Catalog))
                 .map(|grant| grant.line)
                 .collect(),
             _ => grants
-                .matching(who, self.action, &self.repository)
+                .matching(principal, self.action, &self.repository)
                 .map(|grant| grant.line)
                 .collect(),
         };
-        let places = lines
+        let positions = lines
             .iter()
             .map(|line| format!("{}:{line}", file.display()));
-        places.collect::<Vec<_>>().join(", ")
+        positions.collect::<Vec<_>>().join(", ")
     }
 }
 
-fn written<'a>(config: &'a Config, site: &Site, route: &site::Route) -> Option<&'a config::Route> {
+/// The settings from which this route of this site was built.
+fn route_settings<'a>(
+    config: &'a Config,
+    site: &Site,
+    route: &site::Route,
+) -> Option<&'a config::Route> {
     let mut sites = config.sites.iter();
     let site = sites.find(|known| known.hosts.first() == Some(&site.name))?;
     let mut routes = site.routes.iter();
     routes.find(|known| known.path == route.path)
 }
 
-fn yes(reason: &str) -> (Option<bool>, String) {
-    (Some(true), format!("yes, {reason}"))
-}
-
-fn no(reason: &str) -> (Option<bool>, String) {
-    (Some(false), format!("no, {reason}"))
-}
+const NO_PASSWORD: &str = "the route requires no password";
+const PASSWORD_REQUIRED: &str = "the route requires a password";

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG_REJECTED);
     };
     if let Some(query) = query {
-        return match query.answer(&config, &snapshot, file) {
+        return match query.evaluate(&config, &snapshot, file) {
             Ok(report) => print_access_report(&report),
             Err(error) => usage_error(&error),
         };
@@ -138,7 +138,7 @@ fn run_live_check(
 
 fn print_access_report(report: &AccessReport) -> ExitCode {
     print_line(&report.lines.join("\n"));
-    if report.is_yes {
+    if report.is_allowed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -154,7 +154,7 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
 fn service(
     limits: Option<&Table<'_>>,
     listen: Option<&Listen>,
-    floor: MinRate,
+    min_rate: MinRate,
 ) -> service::Settings {
     service::Settings {
         head_fields: limits.map_or(100, |limits| {
@@ -162,7 +162,7 @@ fn service(
         }),
         target_size: bytes(limits, "target_size", 256..=60 * KIB, 16 * 1024),
         body_idle: wait(limits, "body_idle", 60),
-        floor,
+        min_rate,
         https_port: listen
             .and_then(|listen| listen.https.first())
             .and_then(ListenAddr::port)

@@ -12,8 +12,8 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 
 /// The handshake was not done in time.
 pub(super) fn late(counts: &Connections, client: ClientAddr) {
-    counts.handshake_late.count();
-    if let Some(left_out) = counts.late_lines.admit(Instant::now()) {
+    counts.handshake_timeout.count();
+    if let Some(left_out) = counts.handshake_timeout_lines.admit(Instant::now()) {
         let left_out = unless_zero(left_out);
         tracing::info!(%client, left_out, "no TLS handshake within limits.handshake");
     }
@@ -26,8 +26,8 @@ pub(super) fn failed<IO>(counts: &Connections, client: ClientAddr, error: &Hands
             tracing::info!(%client, "answered a certificate authority (tls-alpn-01)");
         }
         HandshakeError::PlainHttp(_) => {
-            counts.handshake_plain.count();
-            if let Some(left_out) = counts.plain_lines.admit(Instant::now()) {
+            counts.handshake_plain_http.count();
+            if let Some(left_out) = counts.plain_http_lines.admit(Instant::now()) {
                 let left_out = unless_zero(left_out);
                 tracing::info!(%client, left_out, "plain HTTP on a TLS port");
             }

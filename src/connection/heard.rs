@@ -102,7 +102,7 @@ impl ByteInspector for Http2Inspector {
         if self.watch.is_abusive() {
             return Poll::Pending;
         }
-        let may = self.holding.poll_read_on(cx);
+        let may = self.holding.poll_may_read(cx);
         if may.is_pending() {
             // Who is not read from is not slow.
             self.watch.record_head_progress(false, false);
@@ -111,7 +111,7 @@ impl ByteInspector for Http2Inspector {
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> usize {
-        self.holding.read(bytes.len());
+        self.holding.record_read(bytes.len());
         let passed = self.frames.read(bytes, Instant::now());
         self.watch
             .record_head_progress(passed.has_ended_head, passed.is_in_head);

@@ -167,7 +167,7 @@ fn received(request: &Request<Incoming>, holding: Option<&Arc<ConnectionShare>>)
         received.end();
         return received;
     }
-    holding.map_or_else(UploadState::default, UploadState::held_in)
+    holding.map_or_else(UploadState::default, UploadState::with_share)
 }
 
 /// The future of an answer that carries its request's guard on into the body.
@@ -248,7 +248,7 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.holding.begin_turn();
+        self.holding.begin_poll();
         Pin::new(&mut self.connection).poll(cx)
     }
 
@@ -275,11 +275,11 @@ fn note_end(
 ) {
     let counter = match end {
         CloseReason::Done => &counts.done,
-        CloseReason::Broken(_) => &counts.broken,
-        CloseReason::Late(TimeoutKind::Head) => &counts.late_head,
-        CloseReason::Late(TimeoutKind::Idle) => &counts.idle,
-        CloseReason::Late(TimeoutKind::Write) => &counts.late_write,
-        CloseReason::Abused => &counts.abused,
+        CloseReason::Broken(_) => &counts.error,
+        CloseReason::Late(TimeoutKind::Head) => &counts.head_timeout,
+        CloseReason::Late(TimeoutKind::Idle) => &counts.idle_timeout,
+        CloseReason::Late(TimeoutKind::Write) => &counts.write_timeout,
+        CloseReason::Abused => &counts.http2_abuse,
     };
     counter.count();
     let client = info.client;

@@ -84,7 +84,7 @@ where
                 }
                 ready!(taken.poll_late(&mut timer, limit, cx));
                 // A window that the client opened in the meantime may not have been read.
-                if holding.has_paused(&mut pauses) {
+                if holding.paused_since(&mut pauses) {
                     taken.begin();
                     ready!(taken.poll_late(&mut timer, limit, cx));
                 }
@@ -131,13 +131,13 @@ impl SendProgress {
     pub(super) fn moved(&self, bytes: usize) {
         let since = self.since.load(Ordering::Relaxed);
         if since == 0 {
-            self.pace.moved(bytes, Duration::ZERO);
+            self.pace.record(bytes, Duration::ZERO);
             return;
         }
         let now = self.now() + 1;
         self.since.store(now, Ordering::Relaxed);
         let waited = Duration::from_millis(now.saturating_sub(since));
-        self.pace.moved(bytes, waited);
+        self.pace.record(bytes, waited);
     }
 
     /// The client took what there was.

@@ -176,7 +176,7 @@ impl ConnectionState {
                     since => Duration::from_millis((self.now() + 1).saturating_sub(since)),
                 };
                 self.blocked.store(0, Ordering::Relaxed);
-                self.pace.moved(count, waited);
+                self.pace.record(count, waited);
                 // hyper had the end of an answer that its client is still reading.
                 if blocked > 0 && self.is_idle() {
                     self.begin_state();

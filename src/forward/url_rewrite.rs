@@ -329,7 +329,7 @@ mod tests {
             with_rewriter("reg.example", "reg.example", |rewriter| {
                 let _ = (rewriter.rewrite_url(&value), rewriter.rewrite_links(&value));
             });
-            crate::forward::fuzzing::check(value.as_bytes());
+            crate::fuzzing::parsers::check_response_headers(value.as_bytes());
         }
     }
 }

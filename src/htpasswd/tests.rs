@@ -368,12 +368,12 @@ fn a_file_has_a_largest_size() {
 proptest! {
     #[test]
     fn any_bytes_parse(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        fuzzing::check(&bytes);
+        crate::fuzzing::parsers::check_htpasswd(&bytes);
     }
 
     #[test]
     fn any_lines_parse_and_report_their_own_numbers(text in "([a-c \r\0#]{0,3}:?(\\$2y\\$04\\$|\\$apr1\\$|[./0-9A-Z]{12}\\.)?[:\r ]?\n){0,20}") {
-        fuzzing::check(text.as_bytes());
+        crate::fuzzing::parsers::check_htpasswd(text.as_bytes());
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! How often one kind of line is written: clients decide how often it is caused, and must not fill the log.
+//! Limits how often one kind of log line is written, so that clients cannot fill the log.
 //!
-//! Used where a client can cause a line without proving anything, such as a failed TLS handshake.
+//! Used for lines that a client can cause without authentication, such as the line about a failed TLS handshake.
 
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// Admits `LINES` lines of one kind in each window of a minute, and counts those that it leaves out.
+use parking_lot::Mutex;
+
+/// Admits [`MAX_LINES`] lines of one kind in each [`WINDOW`], and counts the lines that it suppresses.
 #[derive(Debug, Default)]
 pub struct LogLimiter {
     state: Mutex<State>,
@@ -13,32 +14,32 @@ pub struct LogLimiter {
 
 #[derive(Debug, Default)]
 struct State {
-    window_began: Option<Instant>,
+    window_start: Option<Instant>,
     admitted: u32,
-    left_out: u64,
+    suppressed: u64,
 }
 
 impl LogLimiter {
-    /// Whether a line may be written now: then the number of lines that were left out since the last one.
+    /// Returns `Some` if a line may be written now, with the number of lines that were suppressed since the last one.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock();
-        let is_over = |began| now.saturating_duration_since(began) >= WINDOW;
-        if state.window_began.is_none_or(is_over) {
-            state.window_began = Some(now);
+        let has_ended = |start| now.saturating_duration_since(start) >= WINDOW;
+        if state.window_start.is_none_or(has_ended) {
+            state.window_start = Some(now);
             state.admitted = 0;
         }
-        if state.admitted < LINES {
+        if state.admitted < MAX_LINES {
             state.admitted += 1;
-            Some(std::mem::take(&mut state.left_out))
+            Some(std::mem::take(&mut state.suppressed))
         } else {
-            state.left_out += 1;
+            state.suppressed += 1;
             None
         }
     }
 }
 
-/// Lines of one kind in one window. Enough to see that several clients are concerned, and which.
-const LINES: u32 = 10;
+/// The maximum number of lines in one window: enough to see that several clients are affected, and which.
+const MAX_LINES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_ten_lines_a_minute_and_a_count() {
+    fn a_flood_causes_ten_lines_per_minute_and_a_count() {
         let (limiter, start) = (LogLimiter::default(), Instant::now());
         let mut admitted = Vec::new();
         for second in 0..150 {

@@ -1,13 +1,15 @@
-//! One log line, as text or as a JSON object. Both logs of the process are written with this type, so that one parser
+//! Formats one log line, as text or as a JSON object. Both logs of the process use this type, so that one parser
 //! reads both.
 //!
 //! - JSON: every line begins with the keys `time`, `level` and `message`, in this order; the fields follow.
-//! - Text: `TIME LEVEL message key=value …` (logfmt behind the message). A text value stands in double quotes when it is
-//!   empty or has anything but printable ASCII without space, `"`, `\` and `=`.
-//! - Quoted values use the escapes of JSON in both forms. Control characters and characters without a glyph of their own
-//!   (RIGHT-TO-LEFT OVERRIDE, ZERO WIDTH SPACE) are always escaped: a value neither ends a line nor commands a terminal.
+//! - Text: `TIME LEVEL message key=value …` (logfmt after the message). A text value is in double quotes if it is
+//!   empty or has a space, `"`, `\`, `=`, or a character that is not printable ASCII.
+//! - Quoted values use the escapes of JSON in both formats. Control characters and characters without a glyph of
+//!   their own (RIGHT-TO-LEFT OVERRIDE, ZERO WIDTH SPACE) are always escaped, so that a value can neither end a line
+//!   nor send commands to a terminal.
 //!
-//! `access_log` writes a line for every request, so nothing here allocates while the line's buffer is large enough.
+//! `access_log` writes a line for every request, so nothing here allocates while the buffer of the line is large
+//! enough.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -17,7 +19,7 @@ use time::OffsetDateTime;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
-/// A line that is being written to a buffer.
+/// Writes one line to a buffer.
 #[derive(Debug)]
 pub struct LogLine<'a> {
     buffer: &'a mut String,
@@ -40,7 +42,7 @@ impl<'a> LogLine<'a> {
         Self { buffer, is_json }
     }
 
-    /// A field with a text.
+    /// Adds a field with a text.
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         if self.is_json || !is_bare(value) {
@@ -50,8 +52,8 @@ impl<'a> LogLine<'a> {
         }
     }
 
-    /// A field with a text that may be unknown. Text lines leave an unknown field out; JSON lines have `null`, so that
-    /// every line of a log has the same keys.
+    /// Adds a field with a text that may be unknown. Text lines omit an unknown field. JSON lines have `null`, so
+    /// that every line of a log has the same keys.
     pub fn optional_text(&mut self, key: &str, value: Option<&str>) {
         match value {
             Some(value) => self.text(key, value),
@@ -59,18 +61,18 @@ impl<'a> LogLine<'a> {
         }
     }
 
-    /// A field with what a value displays.
+    /// Adds a field with the `Display` text of a value.
     pub fn display(&mut self, key: &str, value: impl fmt::Display) {
         self.text(key, &value.to_string());
     }
 
-    /// A field with a number.
+    /// Adds a field with a number.
     pub fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         push_number(self.buffer, value);
     }
 
-    /// A field with a number that may be unknown.
+    /// Adds a field with a number that may be unknown, as [`optional_text`](Self::optional_text) does.
     pub fn optional_number(&mut self, key: &str, value: Option<u64>) {
         match value {
             Some(value) => self.number(key, value),
@@ -78,7 +80,7 @@ impl<'a> LogLine<'a> {
         }
     }
 
-    /// A field with a value that JSON and text write alike: a signed number, `true` or `false`.
+    /// Adds a field with a value whose text is the same in JSON and in text lines: a signed number, `true` or `false`.
     pub fn literal(&mut self, key: &str, value: impl fmt::Display) {
         self.key(key);
         // Writing to a string does not fail.
@@ -106,7 +108,7 @@ impl<'a> LogLine<'a> {
     }
 }
 
-/// Lends a buffer for a line: the same one for all lines of a thread.
+/// Calls `write` with an empty buffer, which all lines of a thread share.
 pub fn with_line_buffer(write: impl FnOnce(&mut String)) {
     thread_local! {
         static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
@@ -114,13 +116,13 @@ pub fn with_line_buffer(write: impl FnOnce(&mut String)) {
     let mut buffer = BUFFER.try_with(RefCell::take).unwrap_or_default();
     buffer.clear();
     write(&mut buffer);
-    // A buffer of unusual length is freed; a thread that ends has no memory any more.
-    if buffer.capacity() <= UNUSUAL_LENGTH {
+    // A buffer that a long line has made large is freed. While a thread ends, its thread-local values are gone.
+    if buffer.capacity() <= MAX_KEPT_CAPACITY {
         let _ = BUFFER.try_with(|kept| kept.replace(buffer));
     }
 }
 
-/// The line in place of lines that were lost.
+/// The line that reports the number of lost lines.
 pub fn lost_lines(is_json: bool, lost: u64) -> String {
     let mut buffer = String::new();
     let mut line = LogLine::begin(&mut buffer, is_json, "WARN", "log lines were lost");
@@ -135,7 +137,8 @@ fn push_all(buffer: &mut String, parts: &[&str]) {
     }
 }
 
-/// Most numbers of a line have one digit, or three.
+/// Appends a decimal number. A loop over the digits does less work than `write!`: most numbers of a line have one
+/// digit, or three.
 fn push_number(buffer: &mut String, number: u64) {
     let mut digits = [0; 20];
     let (mut rest, mut from) = (number, digits.len());
@@ -163,11 +166,11 @@ fn push_quoted(buffer: &mut String, text: &str) {
     buffer.push('"');
 }
 
-/// `is_quoted` says whether quotation marks and backslashes have to be escaped as well.
+/// If `is_quoted`, quotation marks and backslashes are escaped as well.
 fn push_escaped(buffer: &mut String, text: &str, is_quoted: bool) {
     let is_plain =
         |byte: u8| matches!(byte, b' '..=b'~') && !(is_quoted && matches!(byte, b'"' | b'\\'));
-    // Nearly every text.
+    // Nearly every text is plain.
     if text.bytes().all(is_plain) {
         buffer.push_str(text);
         return;
@@ -189,8 +192,8 @@ fn push_escaped(buffer: &mut String, text: &str, is_quoted: bool) {
     }
 }
 
-/// Rust escapes in its Debug form exactly what has no glyph of its own, besides the four that JSON escapes or that need no
-/// escape.
+/// Whether a character has a glyph of its own. `escape_debug` escapes exactly those that have none, and `"`, `'` and
+/// `\`.
 fn is_visible(character: char) -> bool {
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
 }
@@ -201,7 +204,8 @@ fn since_1970() -> Duration {
         .unwrap_or_default()
 }
 
-/// RFC 3339 in UTC with milliseconds, always of the same length. The calendar is computed once a second.
+/// Appends the time in the format of RFC 3339, in UTC with milliseconds, always of the same length. Date and time of
+/// day are formatted once per second and thread.
 fn push_time(buffer: &mut String, now: Duration) {
     thread_local! {
         static SECOND: RefCell<(u64, String)> = RefCell::default();
@@ -210,13 +214,13 @@ fn push_time(buffer: &mut String, now: Duration) {
     let kept = SECOND.try_with(|second| {
         let mut second = second.borrow_mut();
         if second.1.is_empty() || second.0 != seconds {
-            *second = (seconds, calendar(seconds));
+            *second = (seconds, format_seconds(seconds));
         }
         buffer.push_str(&second.1);
     });
-    // A thread that ends has no memory any more.
+    // While a thread ends, its thread-local values are gone.
     if kept.is_err() {
-        buffer.push_str(&calendar(seconds));
+        buffer.push_str(&format_seconds(seconds));
     }
     let millis = now.subsec_millis();
     buffer.push('.');
@@ -226,15 +230,15 @@ fn push_time(buffer: &mut String, now: Duration) {
     buffer.push('Z');
 }
 
-fn calendar(seconds: u64) -> String {
+fn format_seconds(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let time = OffsetDateTime::from_unix_timestamp(seconds);
     let text = time.map(|time| time.format(SECONDS));
     text.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Longer than a line usually is.
-const UNUSUAL_LENGTH: usize = 4096;
+/// The capacity up to which a buffer is kept: more than the length of a usual line.
+const MAX_KEPT_CAPACITY: usize = 4096;
 const SECONDS: StaticFormatDescription =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
 
@@ -252,15 +256,15 @@ mod tests {
         buffer
     }
 
-    /// What stands behind the time.
-    fn behind_time(line: &str) -> &str {
+    /// The line without its time.
+    fn after_time(line: &str) -> &str {
         let (time, rest) = line.split_once(' ').unwrap();
         assert_eq!(time.len(), "2023-11-14T22:13:20.007Z".len());
         rest
     }
 
     #[test]
-    fn numbers_are_written_as_usual() {
+    fn numbers_are_written_in_decimal() {
         for number in [0, 7, 10, 200, 4_294_967_296, u64::MAX] {
             let mut line = String::new();
             push_number(&mut line, number);
@@ -285,7 +289,7 @@ mod tests {
         ] {
             let text = line(false, |line| line.text("key", value));
             assert_eq!(
-                behind_time(&text),
+                after_time(&text),
                 format!("INFO it happened key={expected}\n")
             );
         }
@@ -297,11 +301,11 @@ mod tests {
         let message = "cannot read \"x\"\n2026 INFO \u{1b}[2J";
         LogLine::begin(&mut buffer, false, "WARN", message).end();
         let expected = "WARN cannot read \"x\"\\n2026 INFO \\u001b[2J\n";
-        assert_eq!(behind_time(&buffer), expected);
+        assert_eq!(after_time(&buffer), expected);
     }
 
     #[test]
-    fn unknown_fields_are_null_in_json_and_left_out_in_text() {
+    fn unknown_fields_are_null_in_json_and_omitted_in_text() {
         let write = |line: &mut LogLine<'_>| {
             line.optional_text("user", None);
             line.optional_number("upstream_ms", None);
@@ -310,7 +314,7 @@ mod tests {
         };
         let text = line(false, write);
         assert_eq!(
-            behind_time(&text),
+            after_time(&text),
             "INFO it happened status=200 is_up=true\n"
         );
         let json: serde_json::Value = serde_json::from_str(&line(true, write)).unwrap();
@@ -323,16 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn lost_lines_are_told_in_the_form_of_the_log() {
+    fn lost_lines_are_reported_in_the_format_of_the_log() {
         let text = lost_lines(false, 7);
-        assert_eq!(behind_time(&text), "WARN log lines were lost lost=7\n");
+        assert_eq!(after_time(&text), "WARN log lines were lost lost=7\n");
         let json: serde_json::Value = serde_json::from_str(&lost_lines(true, 7)).unwrap();
         assert_eq!((&json["level"], &json["lost"]), (&"WARN".into(), &7.into()));
         assert!(json["time"].is_string());
     }
 
     #[test]
-    fn a_moment_is_written_to_the_millisecond() {
+    fn time_is_written_with_milliseconds() {
         let written = |millis| {
             let mut line = String::new();
             push_time(&mut line, Duration::from_millis(millis));
@@ -346,7 +350,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_forges_a_line_and_json_gives_it_back(value in "(?s).*|[\"\\\\\\x00-\\x20\\x7f-\\u{a0}=]*") {
+        fn no_value_forges_a_line_and_json_round_trips(value in "(?s).*|[\"\\\\\\x00-\\x20\\x7f-\\u{a0}=]*") {
             let json = line(true, |line| line.text("key", &value));
             let read: serde_json::Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(read["key"].as_str(), Some(value.as_str()));
@@ -355,7 +359,7 @@ mod tests {
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 prop_assert!(line.trim_end_matches('\n').chars().all(|c| !c.is_control()));
             }
-            // What stands in quotes is a JSON string, so that any logfmt parser reads it.
+            // A quoted value is a JSON string, so that every logfmt parser reads it.
             let (_, written) = text.trim_end_matches('\n').split_once("key=").unwrap();
             if written.starts_with('"') {
                 let read: String = serde_json::from_str(written).unwrap();

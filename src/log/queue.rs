@@ -1,42 +1,143 @@
-//! What waits to be written: lines in one buffer, which its writers append to and the log's thread takes as a whole.
+//! The lines of a log that wait to be written: one buffer, to which callers append and which the thread of the log
+//! takes as a whole.
 //!
-//! A line costs its writer one copy: no memory of its own, and no wake of the thread while that is busy or naps. Nobody holds
-//! the lock while he writes to a file.
+//! A line costs its caller one copy, without an allocation of its own, and without a wake-up of the thread while that
+//! writes or sleeps. The lock is never held during a write to the file.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::batch::Batch;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// Both ends of a log.
+/// The queue between the callers of a log and its thread.
 #[derive(Default)]
 pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    came: Condvar,
-    /// Lines that nobody was told of yet.
-    lost: AtomicU64,
-    /// All lines that were lost so far.
+    pending: Mutex<Pending>,
+    has_lines: Condvar,
+    /// The number of lost lines that were not yet reported in the log.
+    unreported: AtomicU64,
+    /// The number of all lines that were lost.
     dropped: AtomicU64,
 }
 
 #[derive(Default)]
-struct Waiting {
-    taken: Drained,
-    /// Lines and bytes that are not written yet, those that the thread has taken among them.
+struct Pending {
+    drained: Drained,
+    /// The number of lines that are not written yet, including those that the thread has taken.
     lines: usize,
+    /// The bytes of these lines.
     bytes: usize,
     is_closed: bool,
-    /// The thread waits to be told.
-    is_idle: bool,
+    /// The thread waits for `has_lines`.
+    is_thread_waiting: bool,
 }
 
-/// What the thread takes at once.
+/// What the thread takes from the queue.
 #[derive(Default)]
 pub(super) struct Drained {
     pub(super) batch: Batch,
-    /// Where the file is to be opened anew: behind so many lines.
+    /// When to reopen the file: after each of these numbers of lines.
     pub(super) reopens: Vec<usize>,
+}
+
+/// Lines in one buffer.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) text: Vec<u8>,
+    /// The end of each line in `text`.
+    pub(super) ends: Vec<usize>,
+}
+
+impl Queue {
+    /// Appends a line. Drops and counts it if the queue is full.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut pending = self.pending.lock();
+        if pending.lines >= MAX_QUEUED_LINES
+            || pending.bytes.saturating_add(line.len()) > MAX_QUEUED_BYTES
+        {
+            drop(pending);
+            self.count_lost(1);
+            return;
+        }
+        pending.lines += 1;
+        pending.bytes += line.len();
+        pending.drained.batch.push(line);
+        self.wake(pending);
+    }
+
+    /// Makes the thread reopen the file after the lines that are queued now.
+    pub(super) fn reopen(&self) {
+        let mut pending = self.pending.lock();
+        let lines = pending.drained.batch.ends.len();
+        pending.drained.reopens.push(lines);
+        pending.drained.reopens.dedup();
+        self.wake(pending);
+    }
+
+    /// Makes [`take`](Self::take) return `false` once the queue is empty.
+    pub(super) fn close(&self) {
+        let mut pending = self.pending.lock();
+        pending.is_closed = true;
+        self.wake(pending);
+    }
+
+    /// Waits until something is queued, and replaces the content of `drained` by all of it. Returns `false` if the
+    /// queue is empty and closed.
+    pub(super) fn take(&self, drained: &mut Drained) -> bool {
+        drained.batch.clear();
+        drained.reopens.clear();
+        let mut pending = self.pending.lock();
+        while pending.drained.is_empty() {
+            if pending.is_closed {
+                return false;
+            }
+            pending.is_thread_waiting = true;
+            self.has_lines.wait(&mut pending);
+        }
+        pending.is_thread_waiting = false;
+        mem::swap(&mut pending.drained, drained);
+        true
+    }
+
+    /// Records that lines which the thread has taken are written, or lost.
+    pub(super) fn finish(&self, lines: usize, bytes: usize) {
+        let mut pending = self.pending.lock();
+        pending.lines = pending.lines.saturating_sub(lines);
+        pending.bytes = pending.bytes.saturating_sub(bytes);
+    }
+
+    /// The number of bytes that are not written yet.
+    pub(super) fn bytes(&self) -> usize {
+        self.pending.lock().bytes
+    }
+
+    /// Counts lost lines.
+    pub(super) fn count_lost(&self, lines: u64) {
+        self.unreported.fetch_add(lines, Ordering::Relaxed);
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// The number of lost lines that were not yet reported in the log.
+    pub(super) fn unreported(&self) -> u64 {
+        self.unreported.load(Ordering::Relaxed)
+    }
+
+    /// Records that the log has a line about this number of lost lines.
+    pub(super) fn mark_reported(&self, lines: u64) {
+        self.unreported.fetch_sub(lines, Ordering::Relaxed);
+    }
+
+    /// The number of all lines that were lost.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn wake(&self, mut pending: MutexGuard<'_, Pending>) {
+        if mem::take(&mut pending.is_thread_waiting) {
+            drop(pending);
+            self.has_lines.notify_one();
+        }
+    }
 }
 
 impl Drained {
@@ -45,100 +146,35 @@ impl Drained {
     }
 }
 
-impl Queue {
-    /// Appends a line; drops and counts it when too much waits.
-    pub(super) fn push(&self, line: &[u8]) {
-        let mut waiting = self.lock();
-        if waiting.lines >= QUEUE || waiting.bytes.saturating_add(line.len()) > QUEUE_BYTES {
-            drop(waiting);
-            self.drop_line(1);
-            return;
-        }
-        waiting.lines += 1;
-        waiting.bytes += line.len();
-        waiting.taken.batch.push(line);
-        self.wake(waiting);
+impl Batch {
+    pub(super) fn push(&mut self, line: &[u8]) {
+        self.text.extend_from_slice(line);
+        self.ends.push(self.text.len());
     }
 
-    /// Has the file opened anew behind the lines so far.
-    pub(super) fn reopen(&self) {
-        let mut waiting = self.lock();
-        let lines = waiting.taken.batch.ends.len();
-        waiting.taken.reopens.push(lines);
-        waiting.taken.reopens.dedup();
-        self.wake(waiting);
+    /// Where the line with this index starts.
+    pub(super) fn start_of(&self, line: usize) -> usize {
+        let before = line.checked_sub(1).and_then(|before| self.ends.get(before));
+        before.copied().unwrap_or(0)
     }
 
-    /// Nothing more comes.
-    pub(super) fn close(&self) {
-        let mut waiting = self.lock();
-        waiting.is_closed = true;
-        self.wake(waiting);
+    /// The number of lines that fit into a write of `max_bytes`, of the lines that end at `ends` and the first of
+    /// which starts at `from`. It is at least one, however long that line is.
+    pub(super) fn count_fitting(from: usize, ends: &[usize], max_bytes: usize) -> usize {
+        ends.partition_point(|end| *end <= from + max_bytes).max(1)
     }
 
-    /// Waits for something and takes it all, in place of what `taken` held; false when there is nothing and nothing more comes.
-    pub(super) fn take(&self, taken: &mut Drained) -> bool {
-        taken.batch = mem::take(&mut taken.batch).emptied();
-        taken.reopens.clear();
-        let mut waiting = self.lock();
-        while waiting.taken.is_empty() {
-            if waiting.is_closed {
-                return false;
-            }
-            waiting.is_idle = true;
-            self.came.wait(&mut waiting);
-        }
-        waiting.is_idle = false;
-        mem::swap(&mut waiting.taken, taken);
-        true
-    }
-
-    /// Lines are written, or lost for good.
-    pub(super) fn done(&self, lines: usize, bytes: usize) {
-        let mut waiting = self.lock();
-        waiting.lines = waiting.lines.saturating_sub(lines);
-        waiting.bytes = waiting.bytes.saturating_sub(bytes);
-    }
-
-    /// Bytes that are not written yet.
-    pub(super) fn bytes(&self) -> usize {
-        self.lock().bytes
-    }
-
-    /// So many lines are lost.
-    pub(super) fn drop_line(&self, lines: u64) {
-        self.lost.fetch_add(lines, Ordering::Relaxed);
-        self.dropped.fetch_add(lines, Ordering::Relaxed);
-    }
-
-    /// Lines that were lost and not told of.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    /// So many of them were told of.
-    pub(super) fn told(&self, lines: u64) {
-        self.lost.fetch_sub(lines, Ordering::Relaxed);
-    }
-
-    /// All lines that were lost so far.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
-    }
-
-    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
-        if mem::take(&mut waiting.is_idle) {
-            drop(waiting);
-            self.came.notify_one();
-        }
+    /// Removes all lines and keeps the allocation, unless a line of unusual length has made it large.
+    fn clear(&mut self) {
+        self.text.clear();
+        self.text.shrink_to(MAX_BATCH_BYTES);
+        self.ends.clear();
     }
 }
 
-/// Lines that may wait: some seconds of a busy gate.
-pub(super) const QUEUE: usize = 32 * 1024;
-/// What they may hold: a line may be as long as a path.
-pub(super) const QUEUE_BYTES: usize = 8 << 20;
+/// The maximum number of bytes of one write to a file.
+pub(super) const MAX_BATCH_BYTES: usize = 64 * 1024;
+/// The maximum number of queued lines: a few seconds of a busy proxy.
+pub(super) const MAX_QUEUED_LINES: usize = 32 * 1024;
+/// The maximum number of queued bytes. A line may be as long as a request target.
+pub(super) const MAX_QUEUED_BYTES: usize = 8 << 20;

@@ -1,7 +1,7 @@
 //! The alerts with which TLS handshakes ended (RFC 8446 section 6), counted by alert and by sender.
 //!
-//! `tls` translates what rustls reports, `connection` counts, `admin` reads. The alerts are a list with an end, so that
-//! neither a client nor a new version of rustls can invent a label.
+//! `tls` translates the alerts that rustls reports, `connection` counts them, `admin` reads the counters. The list of
+//! alerts is closed, so that neither a client nor a new version of rustls can add a label value.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,34 +35,34 @@ pub enum TlsAlert {
     UnrecognizedName,
     CertificateRequired,
     NoApplicationProtocol,
-    /// Any other number.
+    /// An alert with any other number.
     Other,
 }
 
 /// The side that sent an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertSender {
-    /// The client gave up.
+    /// The client rejected the handshake.
     Client,
-    /// The proxy gave up.
+    /// The proxy rejected the handshake.
     Proxy,
 }
 
-/// How often each alert ended a handshake, and how often that was logged.
+/// How often each alert ended a handshake, and how many of these were logged.
 #[derive(Debug, Default)]
 pub struct TlsAlerts {
-    from_client: [Seen; TlsAlert::ALL.len()],
-    from_proxy: [Seen; TlsAlert::ALL.len()],
+    from_client: [AlertCount; TlsAlert::ALL.len()],
+    from_proxy: [AlertCount; TlsAlert::ALL.len()],
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct AlertCount {
     count: AtomicU64,
     lines: LogLimiter,
 }
 
 impl TlsAlert {
-    /// All of them, in the order of their numbers in this program.
+    /// All alerts, in the order of their discriminants.
     pub const ALL: [Self; 24] = [
         Self::UnexpectedMessage,
         Self::BadRecordMac,
@@ -122,7 +122,7 @@ impl TlsAlert {
 }
 
 impl AlertSender {
-    /// As it stands in a label and in the log.
+    /// The value of the label `sent_by`, and of the log field.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -132,23 +132,23 @@ impl AlertSender {
 }
 
 impl TlsAlerts {
-    /// Counts a handshake that ended with this alert, and says what limits its lines in the log.
+    /// Counts a handshake that ended with this alert. Returns the limiter of the log lines about it.
     pub fn count(&self, sender: AlertSender, alert: TlsAlert) -> Option<&LogLimiter> {
-        let seen = self.from(sender).get(alert as usize)?;
-        seen.count.fetch_add(1, Relaxed);
-        Some(&seen.lines)
+        let entry = self.from(sender).get(alert as usize)?;
+        entry.count.fetch_add(1, Relaxed);
+        Some(&entry.lines)
     }
 
-    /// How often each alert came from each side.
+    /// The number of handshakes that each alert of each side has ended.
     pub fn counts(&self) -> impl Iterator<Item = (AlertSender, TlsAlert, u64)> {
         let of = |sender| {
-            let seen = TlsAlert::ALL.into_iter().zip(self.from(sender));
-            seen.map(move |(alert, seen)| (sender, alert, seen.count.load(Relaxed)))
+            let entries = TlsAlert::ALL.into_iter().zip(self.from(sender));
+            entries.map(move |(alert, entry)| (sender, alert, entry.count.load(Relaxed)))
         };
         of(AlertSender::Client).chain(of(AlertSender::Proxy))
     }
 
-    fn from(&self, sender: AlertSender) -> &[Seen; TlsAlert::ALL.len()] {
+    fn from(&self, sender: AlertSender) -> &[AlertCount; TlsAlert::ALL.len()] {
         match sender {
             AlertSender::Client => &self.from_client,
             AlertSender::Proxy => &self.from_proxy,
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_alert_has_its_own_number_and_name() {
+    fn every_alert_has_its_own_index_and_label() {
         for (number, alert) in TlsAlert::ALL.into_iter().enumerate() {
             assert_eq!(alert as usize, number);
         }

@@ -1,69 +1,70 @@
-//! What is counted once for the process: logins and connections.
+//! Counters that exist once for the process: logins and connections.
 //!
 //! `auth` and `connection` count, `admin` reads.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Counter, TlsAlerts};
+use super::alerts::TlsAlerts;
+use super::counter::Counter;
 use crate::log::LogLimiter;
 
-/// What came of passwords.
+/// The outcomes of logins with a password.
 #[derive(Debug, Default)]
-pub struct Logins {
-    /// Right, and remembered from before.
-    pub remembered: Counter,
-    /// Right.
-    pub right: Counter,
-    /// Wrong.
-    pub wrong: Counter,
-    /// Not looked at, after too many that were wrong.
+pub struct LoginCounts {
+    /// Correct passwords that the login cache had, without a hash.
+    pub cached: Counter,
+    /// Correct passwords that were verified by a hash.
+    pub verified: Counter,
+    /// Wrong passwords.
+    pub wrong_password: Counter,
+    /// Passwords that were not checked, because the client network has sent too many wrong ones.
     pub throttled: Counter,
-    /// Not looked at, for want of a thread.
+    /// Passwords that were not checked, because the queue of the hash threads is full.
     pub busy: Counter,
-    /// Hashes computed.
+    /// Password hashes that were computed.
     pub hashes: Counter,
 }
 
-/// Connections of clients.
+/// The counters of client connections.
 #[derive(Debug, Default)]
 pub struct Connections {
     handshake: AtomicUsize,
     http1: AtomicUsize,
     http2: AtomicUsize,
     plain: AtomicUsize,
-    /// Handshakes that did not end in time.
-    pub handshake_late: Counter,
-    /// Handshakes that ended with an alert, or with an error of the network.
+    /// TLS handshakes that did not end within `limits.handshake`.
+    pub handshake_timeout: Counter,
+    /// TLS handshakes that ended with an alert, or with a network error.
     pub handshake_failed: Counter,
-    /// Connections that the client closed before the handshake was done, as health checks of balancers do.
+    /// Connections that the client closed before the end of the TLS handshake, as health checks of load balancers do.
     pub handshake_closed: Counter,
-    /// Plain HTTP on a TLS port.
-    pub handshake_plain: Counter,
-    /// The alerts with which handshakes ended.
+    /// Plain HTTP requests on a TLS port.
+    pub handshake_plain_http: Counter,
+    /// The alerts with which TLS handshakes ended.
     pub alerts: TlsAlerts,
-    /// Limits the lines about late handshakes.
-    pub late_lines: LogLimiter,
-    /// Limits the lines about plain HTTP on a TLS port.
-    pub plain_lines: LogLimiter,
-    /// Ended by the client, or after its last answer.
+    /// Limits the log lines about TLS handshakes that time out.
+    pub handshake_timeout_lines: LogLimiter,
+    /// Limits the log lines about plain HTTP on a TLS port.
+    pub plain_http_lines: LogLimiter,
+    /// Connections that the client closed, or that the proxy closed after the last response.
     pub done: Counter,
-    /// Broken.
-    pub broken: Counter,
-    /// Cut after a head that did not end.
-    pub late_head: Counter,
-    /// Closed without a request for too long.
-    pub idle: Counter,
-    /// Cut since the client took nothing, or too little.
-    pub late_write: Counter,
-    /// Cut for what it did with HTTP/2.
-    pub abused: Counter,
+    /// Connections that ended with a network error or a protocol error.
+    pub error: Counter,
+    /// Connections that were aborted because a request head did not end within `limits.head`.
+    pub head_timeout: Counter,
+    /// Connections that were closed because no request arrived within `limits.idle`.
+    pub idle_timeout: Counter,
+    /// Connections that were aborted because the client read nothing, or too little, of a response.
+    pub write_timeout: Counter,
+    /// Connections that were aborted for abuse of HTTP/2 (stream resets, frames without effect).
+    pub http2_abuse: Counter,
 }
 
-/// What is spoken on a connection.
+/// The protocol that is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Nothing yet: TLS is being agreed on.
+    /// The TLS handshake is in progress.
     Handshake,
     /// HTTP/1 over TLS.
     Http1,
@@ -73,21 +74,21 @@ pub enum Protocol {
     Plain,
 }
 
-/// A connection counts as open as long as this lives.
+/// Counts one connection as open until it is dropped.
 #[derive(Debug)]
-pub struct Open<'a>(&'a AtomicUsize);
+pub struct OpenConnection<'a>(&'a AtomicUsize);
 
 impl Connections {
-    /// One more is open.
-    pub fn open(&self, protocol: Protocol) -> Open<'_> {
-        let open = self.of(protocol);
-        open.fetch_add(1, Relaxed);
-        Open(open)
+    /// Counts one more open connection of this protocol until the guard is dropped.
+    pub fn open(&self, protocol: Protocol) -> OpenConnection<'_> {
+        let count = self.count_of(protocol);
+        count.fetch_add(1, Relaxed);
+        OpenConnection(count)
     }
 
-    /// How many are open, by the label's word.
-    pub fn opened(&self) -> [(&'static str, usize); 4] {
-        let row = |word, protocol| (word, self.of(protocol).load(Relaxed));
+    /// The number of open connections by the value of the label `protocol`.
+    pub fn open_counts(&self) -> [(&'static str, usize); 4] {
+        let row = |label, protocol| (label, self.count_of(protocol).load(Relaxed));
         [
             row("handshake", Protocol::Handshake),
             row("h1", Protocol::Http1),
@@ -96,7 +97,7 @@ impl Connections {
         ]
     }
 
-    fn of(&self, protocol: Protocol) -> &AtomicUsize {
+    fn count_of(&self, protocol: Protocol) -> &AtomicUsize {
         match protocol {
             Protocol::Handshake => &self.handshake,
             Protocol::Http1 => &self.http1,
@@ -106,7 +107,7 @@ impl Connections {
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -1,166 +1,170 @@
-//! What is counted for each site: requests, their time, bytes, refusals.
+//! The counters of one site: requests, their durations, bytes, rejections.
 //!
-//! A site of the snapshot holds one [`SiteCounts`], which outlives reloads; a request counts in the [`Shard`] of its
-//! thread.
+//! Each site of a snapshot has one [`SiteCounts`], which outlives reloads. A request counts in the [`ThreadCounts`]
+//! of its thread. `admin` reads [`SiteTotals`] for a scrape and [`SiteSums`] for the charts of the status page.
 
+use std::ops::AddAssign;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::counter::{THREADS, thread};
-use super::words::{STATUSES, is_server_error, status_number, status_word};
-use super::{Operation, Reason};
-use crate::activity::Transfer;
-
-mod sums;
-
-pub use sums::SiteSums;
+use super::counter::{SHARDS, thread_shard};
+use super::labels::{
+    Operation, RejectionReason, STATUS_LABELS, TERMINATIONS, is_server_error, status_index,
+    status_label,
+};
 
 /// The counters of one site.
 #[derive(Debug)]
 pub struct SiteCounts {
     name: String,
-    /// Made for a thread when it first counts here: there may be thousands of sites.
-    shards: [OnceLock<Box<Shard>>; THREADS],
+    /// The part of a thread is allocated when the thread first counts here, since there may be thousands of sites.
+    threads: [OnceLock<Box<ThreadCounts>>; SHARDS],
 }
 
-/// The part of one thread.
+/// The part of a site's counters in which one thread counts.
 #[derive(Debug)]
 #[repr(align(64))]
-pub struct Shard {
-    requests: [[AtomicU64; STATUSES]; OPERATIONS],
-    seconds: [Times; OPERATIONS],
-    upstream: Times,
+pub struct ThreadCounts {
+    requests: [[AtomicU64; STATUS_LABELS]; OPERATIONS],
+    durations: [DurationCounts; OPERATIONS],
+    upstream_waits: DurationCounts,
     received: [AtomicU64; OPERATIONS],
     sent: [AtomicU64; OPERATIONS],
-    refused: [AtomicU64; Reason::ALL.len()],
-    broken: [AtomicU64; ENDS.len()],
+    rejections: [AtomicU64; RejectionReason::ALL.len()],
+    aborts: [AtomicU64; TERMINATIONS.len()],
 }
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Debug, Default)]
-struct Times {
-    buckets: [AtomicU64; BOUNDS.len()],
+struct DurationCounts {
+    buckets: [AtomicU64; BUCKET_BOUNDS.len()],
     micros: AtomicU64,
 }
 
-/// Where the bytes of a client's body are counted.
-#[derive(Debug)]
-pub struct ByteCounter {
-    /// The site's counters.
-    pub site: Arc<SiteCounts>,
-    /// What the request is.
-    pub operation: Operation,
-    /// What is shown of it while it runs.
-    pub transfer: Option<Arc<Transfer>>,
-}
-
-/// All of a site's numbers at one moment.
+/// All counters of a site at one moment.
 #[derive(Debug, Default)]
-pub struct Totals {
-    /// By operation and status, those that happened.
+pub struct SiteTotals {
+    /// The number of requests by operation and status, without those that are zero.
     pub requests: Vec<(Operation, String, u64)>,
-    /// How many requests there were in all.
-    pub all: u64,
-    /// Those with a status of 500 and above.
+    /// The number of all requests.
+    pub request_count: u64,
+    /// The number of requests with a status of 500 or more.
     pub errors: u64,
-    /// By operation: bounds and counts, and the sum in seconds.
-    pub seconds: Vec<(Operation, Buckets)>,
-    /// The wait for the upstream's head.
-    pub upstream: Buckets,
-    /// Bytes from clients and to clients, by operation.
+    /// The durations of requests by operation.
+    pub durations: Vec<(Operation, Buckets)>,
+    /// How long the upstream took for the head of its response.
+    pub upstream_waits: Buckets,
+    /// The bytes received from clients and the bytes sent to clients, by operation.
     pub bytes: Vec<(Operation, u64, u64)>,
-    /// By reason, those that happened.
-    pub refused: Vec<(Reason, u64)>,
-    /// By what broke the answer off, those that happened.
-    pub broken: Vec<(&'static str, u64)>,
+    /// The number of rejections by reason.
+    pub rejections: Vec<(RejectionReason, u64)>,
+    /// The number of aborted responses by their `termination`.
+    pub aborts: Vec<(&'static str, u64)>,
 }
 
-/// A histogram as it is written.
+/// A histogram as it is exported.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Buckets {
-    /// Upper bound in seconds, and how many are in this bucket alone.
+    /// The upper bound of each bucket in seconds, and the number of values in this bucket alone.
     pub counts: Vec<(f64, u64)>,
-    /// The sum of all, in seconds.
+    /// The sum of all values in seconds.
     pub sum: f64,
 }
 
-impl Buckets {
-    /// How many in all.
-    pub fn count(&self) -> u64 {
-        self.counts.iter().map(|(_, count)| count).sum()
-    }
+/// The counters of a site in five sums, which are quick to add up every few seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SiteSums {
+    /// The number of requests that have ended.
+    pub requests: u64,
+    /// The number of requests that have ended with a status of 500 or more.
+    pub errors: u64,
+    /// The number of rejections, without the 401 with which every login begins and without requests whose client had
+    /// disconnected.
+    pub rejections: u64,
+    /// Bytes received from clients.
+    pub received: u64,
+    /// Bytes sent to clients.
+    pub sent: u64,
 }
 
 impl SiteCounts {
-    /// Of the site with this name, which stands in the configuration.
+    /// Creates the counters of the site with this name, which the configuration has.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            shards: Default::default(),
+            threads: Default::default(),
         }
     }
 
-    /// The site's name.
+    /// The name of the site.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The counters of this thread.
-    pub fn shard(&self) -> &Shard {
-        let [first, ..] = &self.shards;
-        let own = self.shards.get(thread()).unwrap_or(first);
+    /// The part in which the current thread counts.
+    pub fn of_thread(&self) -> &ThreadCounts {
+        let [first, ..] = &self.threads;
+        let own = self.threads.get(thread_shard()).unwrap_or(first);
         own.get_or_init(Box::default)
     }
 
-    /// All numbers, added up.
-    pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
+    /// All counters, added up over the threads.
+    pub fn totals(&self) -> SiteTotals {
+        let mut totals = SiteTotals::default();
         for operation in Operation::ALL {
-            for status in 0..STATUSES {
-                let count = self.sum(|shard| shard.requests.get(operation as usize)?.get(status));
-                totals.all += count;
+            for status in 0..STATUS_LABELS {
+                let count = self.sum(|thread| thread.requests.get(operation as usize)?.get(status));
+                totals.request_count += count;
                 if is_server_error(status) {
                     totals.errors += count;
                 }
                 if count > 0 {
                     totals
                         .requests
-                        .push((operation, status_word(status), count));
+                        .push((operation, status_label(status), count));
                 }
             }
-            let received = self.sum(|shard| shard.received.get(operation as usize));
-            let sent = self.sum(|shard| shard.sent.get(operation as usize));
+            let received = self.sum(|thread| thread.received.get(operation as usize));
+            let sent = self.sum(|thread| thread.sent.get(operation as usize));
             totals.bytes.push((operation, received, sent));
-            let seconds = self.times(|shard| shard.seconds.get(operation as usize));
-            totals.seconds.push((operation, seconds));
+            let durations = self.histogram(|thread| thread.durations.get(operation as usize));
+            totals.durations.push((operation, durations));
         }
-        totals.upstream = self.times(|shard| Some(&shard.upstream));
-        for reason in Reason::ALL {
-            let count = self.sum(|shard| shard.refused.get(reason as usize));
-            totals.refused.push((reason, count));
+        totals.upstream_waits = self.histogram(|thread| Some(&thread.upstream_waits));
+        for reason in RejectionReason::ALL {
+            let count = self.sum(|thread| thread.rejections.get(reason as usize));
+            totals.rejections.push((reason, count));
         }
-        for (number, end) in ENDS.into_iter().enumerate() {
-            totals
-                .broken
-                .push((end, self.sum(|shard| shard.broken.get(number))));
+        for (index, termination) in TERMINATIONS.into_iter().enumerate() {
+            let count = self.sum(|thread| thread.aborts.get(index));
+            totals.aborts.push((termination, count));
         }
         totals
     }
 
-    fn sum(&self, of: impl Fn(&Shard) -> Option<&AtomicU64>) -> u64 {
-        let shards = self.shards.iter().filter_map(OnceLock::get);
-        let counts = shards.filter_map(|shard| of(shard));
+    /// The sums at this moment.
+    pub fn sums(&self) -> SiteSums {
+        let mut sums = SiteSums::default();
+        for thread in self.threads.iter().filter_map(OnceLock::get) {
+            sums += thread.sums();
+        }
+        sums
+    }
+
+    fn sum(&self, counter: impl Fn(&ThreadCounts) -> Option<&AtomicU64>) -> u64 {
+        let threads = self.threads.iter().filter_map(OnceLock::get);
+        let counts = threads.filter_map(|thread| counter(thread));
         counts.map(|count| count.load(Relaxed)).sum()
     }
 
-    fn times(&self, of: impl Fn(&Shard) -> Option<&Times>) -> Buckets {
-        let counts = BOUNDS.into_iter().enumerate().map(|(number, bound)| {
-            let count = self.sum(|shard| of(shard)?.buckets.get(number));
+    fn histogram(&self, of: impl Fn(&ThreadCounts) -> Option<&DurationCounts>) -> Buckets {
+        let counts = BUCKET_BOUNDS.into_iter().enumerate().map(|(index, bound)| {
+            let count = self.sum(|thread| of(thread)?.buckets.get(index));
             (bound, count)
         });
-        let micros = self.sum(|shard| Some(&of(shard)?.micros));
+        let micros = self.sum(|thread| Some(&of(thread)?.micros));
         Buckets {
             counts: counts.collect(),
             sum: Duration::from_micros(micros).as_secs_f64(),
@@ -168,75 +172,109 @@ impl SiteCounts {
     }
 }
 
-impl Default for Shard {
+impl Default for ThreadCounts {
     fn default() -> Self {
         Self {
             requests: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
-            seconds: Default::default(),
-            upstream: Times::default(),
+            durations: Default::default(),
+            upstream_waits: DurationCounts::default(),
             received: Default::default(),
             sent: Default::default(),
-            refused: Default::default(),
-            broken: Default::default(),
+            rejections: Default::default(),
+            aborts: Default::default(),
         }
     }
 }
 
-impl Shard {
-    /// A request has ended, its answer with it.
-    pub fn request(&self, operation: Operation, status: u16, took: Duration) {
+impl ThreadCounts {
+    /// Counts a request whose response has ended.
+    pub fn record_request(&self, operation: Operation, status: u16, duration: Duration) {
         let statuses = self.requests.get(operation as usize);
         add(
-            statuses.and_then(|statuses| statuses.get(status_number(status))),
+            statuses.and_then(|statuses| statuses.get(status_index(status))),
             1,
         );
-        if let Some(times) = self.seconds.get(operation as usize) {
-            times.note(took);
+        if let Some(durations) = self.durations.get(operation as usize) {
+            durations.record(duration);
         }
     }
 
-    /// The upstream's head came after `waited`.
-    pub fn upstream(&self, waited: Duration) {
-        self.upstream.note(waited);
+    /// Counts how long the upstream took for the head of its response.
+    pub fn record_upstream_wait(&self, waited: Duration) {
+        self.upstream_waits.record(waited);
     }
 
-    /// Bytes that go to the client.
-    pub fn sent(&self, operation: Operation, bytes: u64) {
+    /// Adds bytes that were received from the client.
+    pub fn add_received(&self, operation: Operation, bytes: u64) {
+        add(self.received.get(operation as usize), bytes);
+    }
+
+    /// Adds bytes that are sent to the client.
+    pub fn add_sent(&self, operation: Operation, bytes: u64) {
         add(self.sent.get(operation as usize), bytes);
     }
 
-    /// The gate answered itself.
-    pub fn refused(&self, reason: Reason) {
-        add(self.refused.get(reason as usize), 1);
+    /// Counts a request that the proxy rejected.
+    pub fn record_rejection(&self, reason: RejectionReason) {
+        add(self.rejections.get(reason as usize), 1);
     }
 
-    /// An answer broke off; `end` is the access log's word for it.
-    pub fn broken(&self, end: &str) {
-        let number = ENDS.iter().position(|known| *known == end);
-        add(number.and_then(|number| self.broken.get(number)), 1);
+    /// Counts a response that was aborted; `termination` is one of [`TERMINATIONS`].
+    pub fn record_abort(&self, termination: &str) {
+        let index = TERMINATIONS.iter().position(|known| *known == termination);
+        add(index.and_then(|index| self.aborts.get(index)), 1);
     }
-}
 
-impl ByteCounter {
-    /// Bytes that came from the client.
-    pub fn received(&self, bytes: usize) {
-        add(
-            self.site.shard().received.get(self.operation as usize),
-            bytes as u64,
-        );
-        if let Some(transfer) = &self.transfer {
-            transfer.received(bytes as u64);
+    fn sums(&self) -> SiteSums {
+        let mut sums = SiteSums::default();
+        for statuses in &self.requests {
+            for (index, count) in statuses.iter().enumerate() {
+                let count = count.load(Relaxed);
+                sums.requests += count;
+                if is_server_error(index) {
+                    sums.errors += count;
+                }
+            }
         }
+        for (reason, count) in RejectionReason::ALL.into_iter().zip(&self.rejections) {
+            if !matches!(
+                reason,
+                RejectionReason::NoCredentials | RejectionReason::ClientGone
+            ) {
+                sums.rejections += count.load(Relaxed);
+            }
+        }
+        let sum = |counts: &[AtomicU64]| counts.iter().map(|count| count.load(Relaxed)).sum();
+        sums.received = sum(&self.received);
+        sums.sent = sum(&self.sent);
+        sums
     }
 }
 
-impl Times {
-    fn note(&self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let number = BOUNDS.iter().position(|bound| seconds <= *bound);
-        add(number.and_then(|number| self.buckets.get(number)), 1);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+impl DurationCounts {
+    fn record(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let index = BUCKET_BOUNDS.iter().position(|bound| seconds <= *bound);
+        add(index.and_then(|index| self.buckets.get(index)), 1);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.micros.fetch_add(micros, Relaxed);
+    }
+}
+
+impl Buckets {
+    /// The number of all values.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl AddAssign for SiteSums {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.rejections += other.rejections;
+        self.received += other.received;
+        self.sent += other.sent;
     }
 }
 
@@ -247,8 +285,8 @@ fn add(counter: Option<&AtomicU64>, more: u64) {
 }
 
 const OPERATIONS: usize = Operation::ALL.len();
-/// From a ping to the push of a large layer.
-const BOUNDS: [f64; 12] = [
+/// The upper bounds of the buckets in seconds, from the duration of a ping to that of the push of a large layer.
+const BUCKET_BOUNDS: [f64; 12] = [
     0.001,
     0.005,
     0.025,
@@ -262,36 +300,23 @@ const BOUNDS: [f64; 12] = [
     900.0,
     f64::INFINITY,
 ];
-/// The access log's words for an answer that broke off.
-const ENDS: [&str; 5] = [
-    "client_abort",
-    "upstream_abort",
-    "timeout",
-    "drain",
-    "panic",
-];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_counted_is_told_with_its_sums() {
-        let site = Arc::new(SiteCounts::new("a"));
-        let shard = site.shard();
-        shard.request(Operation::Pull, 200, Duration::from_millis(2));
-        shard.request(Operation::Pull, 200, Duration::from_secs(3600));
-        shard.request(Operation::Push, 502, Duration::ZERO);
-        shard.refused(Reason::UpstreamBroken);
-        shard.broken("drain");
-        shard.broken("a word nobody knows");
-        shard.sent(Operation::Push, 5);
-        let flow = ByteCounter {
-            site: Arc::clone(&site),
-            operation: Operation::Push,
-            transfer: None,
-        };
-        flow.received(7);
+    fn totals_have_everything_that_was_counted() {
+        let site = SiteCounts::new("a");
+        let counts = site.of_thread();
+        counts.record_request(Operation::Pull, 200, Duration::from_millis(2));
+        counts.record_request(Operation::Pull, 200, Duration::from_secs(3600));
+        counts.record_request(Operation::Push, 502, Duration::ZERO);
+        counts.record_rejection(RejectionReason::UpstreamBroken);
+        counts.record_abort("drain");
+        counts.record_abort("an unknown value");
+        counts.add_sent(Operation::Push, 5);
+        counts.add_received(Operation::Push, 7);
         let totals = site.totals();
         let row = |operation, status: &str, count| (operation, status.to_owned(), count);
         assert_eq!(
@@ -301,14 +326,44 @@ mod tests {
                 row(Operation::Push, "502", 1)
             ]
         );
-        assert_eq!((totals.all, totals.errors), (3, 1));
-        let (_, pulls) = &totals.seconds[Operation::Pull as usize];
+        assert_eq!((totals.request_count, totals.errors), (3, 1));
+        let (_, pulls) = &totals.durations[Operation::Pull as usize];
         assert_eq!(pulls.count(), 2);
         assert_eq!((pulls.counts[1], pulls.counts[11].1), ((0.005, 1), 1));
         assert!((pulls.sum - 3600.002).abs() < 1e-6);
         assert!(totals.bytes.contains(&(Operation::Push, 7, 5)));
-        assert!(totals.refused.contains(&(Reason::UpstreamBroken, 1)));
-        assert!(totals.broken.contains(&("drain", 1)));
-        assert_eq!(totals.broken.iter().map(|(_, count)| count).sum::<u64>(), 1);
+        assert!(
+            totals
+                .rejections
+                .contains(&(RejectionReason::UpstreamBroken, 1))
+        );
+        assert!(totals.aborts.contains(&("drain", 1)));
+        assert_eq!(totals.aborts.iter().map(|(_, count)| count).sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn sums_add_all_threads_and_leave_out_the_401_of_each_login() {
+        let site = SiteCounts::new("a");
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let counts = site.of_thread();
+                    counts.record_request(Operation::Pull, 200, Duration::ZERO);
+                    counts.record_request(Operation::Push, 502, Duration::ZERO);
+                    counts.record_rejection(RejectionReason::UpstreamBroken);
+                    counts.record_rejection(RejectionReason::NoCredentials);
+                    counts.record_rejection(RejectionReason::ClientGone);
+                    counts.add_sent(Operation::Pull, 5);
+                });
+            }
+        });
+        let expected = SiteSums {
+            requests: 6,
+            errors: 3,
+            rejections: 3,
+            received: 0,
+            sent: 15,
+        };
+        assert_eq!(site.sums(), expected);
     }
 }

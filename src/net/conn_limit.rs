@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::fair_share::FairShare;
 use crate::metrics::Counter;
 use crate::net::addr::{ClientAddr, ClientNetwork};
+use crate::net::fair_share::FairShare;
 
 /// The connections that may be open at once, shared by all listeners.
 #[derive(Clone, Debug)]

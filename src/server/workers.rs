@@ -297,7 +297,7 @@ impl Worker {
     fn https_handler(self) -> impl connection::Handler {
         move |request: IncomingRequest| -> ResponseFuture {
             let (snapshot, number) = (self.state.snapshot(), self.number);
-            Box::pin(async move { Ok(snapshot.service.answer(number, request).await) })
+            Box::pin(async move { Ok(snapshot.service.handle(number, request).await) })
         }
     }
 
@@ -305,7 +305,7 @@ impl Worker {
     fn http_handler(self) -> impl connection::Handler {
         move |request: IncomingRequest| -> ResponseFuture {
             let snapshot = self.state.snapshot();
-            Box::pin(async move { Ok(snapshot.service.answer_plain(request).await) })
+            Box::pin(async move { Ok(snapshot.service.handle_plain_http(request).await) })
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The list of repositories for someone who may see some of it.
+//! The list of repositories (`GET /v2/_catalog`) for a client that may see only some of it.
 //!
-//! Called by `service` in place of `forward`. It walks the upstream's pages, keeps what may be shown, and answers with
-//! a page of its own: nothing of what is hidden stands in its body, its `Link`, or an error.
+//! `service` calls [`respond`] in place of [`Forward::send`]. It walks the pages of the upstream's catalog, keeps the
+//! names that the client may see, and responds with a page of its own. No hidden name appears in its body, its `Link`
+//! field, or an error.
 //!
-//! One name more than the page holds is looked for, so that a `Link` leads to something that may be seen, and so that
-//! a page of hidden names at the end is not told by one. The `Link` goes on after the last name that is shown: it
-//! costs another look at the hidden ones behind it, and names none of them.
+//! The walk looks for one name more than the page holds. So a `Link` always leads to a visible name, and the end of
+//! the list looks the same whether or not hidden names follow. The `Link` continues after the last visible name: the
+//! next request reads the hidden names after that one again, and names none of them.
 //!
-//! The upstream is never asked to go on after a name that may not be seen: some registries go on elsewhere when they
-//! do not have it, which would tell. The list is then walked from its beginning.
+//! The upstream is never asked to continue after a name that the client may not see, because some registries continue
+//! at another place if they do not have that name, which would reveal whether it exists. The walk then starts at the
+//! beginning of the list.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -26,91 +28,93 @@ use crate::registry::RegistryError;
 use crate::registry::catalog::{self, Fault};
 use crate::rejection::Rejection;
 
-/// Reads as much of the list as it takes, and answers; `is_here` says which repositories the route that is asked may
-/// name.
-pub(super) async fn answer(
+/// Reads as many pages of the upstream's catalog as the response needs, and responds. `is_on_route` returns whether the
+/// requested route may list a repository.
+pub(super) async fn respond(
     forward: &Forward,
-    listing: &CatalogFilter,
+    filter: &CatalogFilter,
     parts: &request::Parts,
-    around: &ForwardContext<'_>,
-    is_here: &(dyn Fn(&str) -> bool + Sync),
+    context: &ForwardContext<'_>,
+    is_on_route: &(dyn Fn(&str) -> bool + Sync),
 ) -> Result<Response<Body>, Rejection> {
     if parts.method != Method::GET {
         return Err(RegistryError::Method { allow: "GET" }.into());
     }
-    let size = catalog::page_size(listing.operation().page_size())?;
+    let size = catalog::page_size(filter.operation().page_size())?;
     if size == 0 {
-        return Ok(page(&[], None));
+        return Ok(page_response(&[], None));
     }
-    let shows = |name: &str| listing.is_visible(name) && is_here(name);
-    let place = listing.operation().last().filter(|last| !last.is_empty());
-    let (last, after) = match place {
-        Some(last) if !shows(last) => (None, Some(last)),
+    let is_visible = |name: &str| filter.is_visible(name) && is_on_route(name);
+    let requested_last = filter.operation().last().filter(|last| !last.is_empty());
+    let (last, after) = match requested_last {
+        Some(last) if !is_visible(last) => (None, Some(last)),
         last => (last.map(str::to_owned), None),
     };
     let mut walk = CatalogWalk {
         forward,
-        listing,
-        shows: &shows,
+        filter,
+        is_visible: &is_visible,
         after,
-        around,
+        context,
         agent: parts.headers.get(header::USER_AGENT),
-        size: Some(catalog::MAX_SIZE),
+        upstream_page_size: Some(catalog::MAX_SIZE),
         last,
-        shown: Vec::new(),
+        visible: Vec::new(),
     };
-    let is_whole = walk.run(size).await?;
-    let mut shown = walk.shown;
-    let goes_on = !is_whole || shown.len() > size;
-    shown.truncate(size);
-    let link = shown.last().filter(|_| goes_on);
+    let reached_end = walk.run(size).await?;
+    let mut visible = walk.visible;
+    let has_more = !reached_end || visible.len() > size;
+    visible.truncate(size);
+    let link = visible.last().filter(|_| has_more);
     let link = link.map(|last| catalog::link(size, last));
-    Ok(page(&shown, link))
+    Ok(page_response(&visible, link))
 }
 
 struct CatalogWalk<'a> {
     forward: &'a Forward,
-    listing: &'a CatalogFilter,
+    filter: &'a CatalogFilter,
     /// Whether the identity may see a repository in the list of this route.
-    shows: &'a (dyn Fn(&str) -> bool + Sync),
-    /// A place between the names that may be seen.
+    is_visible: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Only names after this one are listed. The client may not see this name, so the upstream is not asked to continue
+    /// after it.
     after: Option<&'a str>,
-    around: &'a ForwardContext<'a>,
+    context: &'a ForwardContext<'a>,
     agent: Option<&'a HeaderValue>,
-    /// Entries asked for at once; nothing leaves it to the upstream.
-    size: Option<usize>,
-    /// The last name that was looked at.
+    /// The page size that the upstream is asked for; `None` leaves it to the upstream.
+    upstream_page_size: Option<usize>,
+    /// The last name that was read.
     last: Option<String>,
-    shown: Vec<String>,
+    visible: Vec<String>,
 }
 
 struct CatalogPage {
     names: Vec<String>,
-    goes_on: bool,
+    has_more: bool,
 }
 
 impl CatalogWalk<'_> {
-    /// False when there may be more that the bounds did not let it see.
+    /// Walks until there is one visible name more than `wanted`, or until the list ends. Returns `false` if the
+    /// limits on pages and time ended the walk earlier.
     async fn run(&mut self, wanted: usize) -> Result<bool, Rejection> {
-        let until = Instant::now() + TIME;
-        for _ in 0..PAGES {
-            let Ok(page) = timeout_at(until, self.next()).await else {
+        let deadline = Instant::now() + WALK_TIMEOUT;
+        for _ in 0..MAX_PAGES {
+            let Ok(page) = timeout_at(deadline, self.next_page()).await else {
                 break;
             };
             let page = page?;
-            if self.take(page, wanted) {
+            if self.add_page(page, wanted) {
                 return Ok(true);
             }
         }
-        // Without a name to go on from, a list that ends here would pass for the whole.
-        if self.shown.is_empty() {
+        // Without a visible name there is no `Link`, and the empty page would look like the whole list.
+        if self.visible.is_empty() {
             return Err(Fault::TooLong.into());
         }
         Ok(false)
     }
 
-    /// True when there is no need to go on. A page that ends where the last one did is that one again.
-    fn take(&mut self, page: CatalogPage, wanted: usize) -> bool {
+    /// Returns whether the walk is complete. A page with the same last name as the page before it is that page again.
+    fn add_page(&mut self, page: CatalogPage, wanted: usize) -> bool {
         let last = page.names.last().cloned();
         if last.is_none() || last == self.last {
             return true;
@@ -119,51 +123,58 @@ impl CatalogWalk<'_> {
         let visible = page
             .names
             .into_iter()
-            .filter(|name| (self.shows)(name))
+            .filter(|name| (self.is_visible)(name))
             .filter(|name| {
                 self.after
                     .is_none_or(|after| catalog::is_after(name, after))
             });
-        let missing = (wanted + 1).saturating_sub(self.shown.len());
-        self.shown.extend(visible.take(missing));
-        self.shown.len() > wanted || !page.goes_on
+        let missing = (wanted + 1).saturating_sub(self.visible.len());
+        self.visible.extend(visible.take(missing));
+        self.visible.len() > wanted || !page.has_more
     }
 
-    /// An upstream with a lower `catalog.maxentries` refuses a large page; its own size it never refuses.
-    async fn next(&mut self) -> Result<CatalogPage, Rejection> {
-        let mut answer = self.ask().await?;
-        if answer.status() == StatusCode::BAD_REQUEST && self.size.take().is_some() {
-            answer = self.ask().await?;
+    /// Fetches the next page. A registry with a lower `catalog.maxentries` rejects a large page size with 400; the walk
+    /// then asks without a page size, which the registry never rejects.
+    async fn next_page(&mut self) -> Result<CatalogPage, Rejection> {
+        let mut response = self.request_page().await?;
+        if response.status() == StatusCode::BAD_REQUEST && self.upstream_page_size.take().is_some()
+        {
+            response = self.request_page().await?;
         }
-        match answer.status() {
+        match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                 return Err(Fault::Missing.into());
             }
             _ => return Err(Fault::Unreadable.into()),
         }
-        let links = answer.headers().get_all(header::LINK);
-        let goes_on = links
+        let links = response.headers().get_all(header::LINK);
+        let has_more = links
             .iter()
             .any(|link| link.to_str().is_ok_and(catalog::goes_on));
-        let body = collect(answer.into_body()).await?;
+        let body = read_body(response.into_body()).await?;
         let names = catalog::parse(&body)?;
-        Ok(CatalogPage { names, goes_on })
+        Ok(CatalogPage { names, has_more })
     }
 
-    /// Of the client's fields only its name goes along: a condition or a coding would change the answer.
-    async fn ask(&self) -> Result<Response<Body>, Rejection> {
-        let permit = self.listing.catalog_page(self.size, self.last.as_deref());
+    /// Sends one request to the upstream. Of the client's header fields, only the name of the client program is
+    /// passed on: a condition or an `Accept-Encoding` would change the response.
+    async fn request_page(&self) -> Result<Response<Body>, Rejection> {
+        let permit = self
+            .filter
+            .catalog_page(self.upstream_page_size, self.last.as_deref());
         let (mut parts, ()) = Request::new(()).into_parts();
         if let Some(agent) = self.agent {
             parts.headers.insert(header::USER_AGENT, agent.clone());
         }
-        let sent = self.forward.send(permit, parts, Body::empty(), self.around);
-        Ok(sent.await?)
+        let response = self
+            .forward
+            .send(permit, parts, Body::empty(), self.context);
+        Ok(response.await?)
     }
 }
 
-async fn collect(body: Body) -> Result<Vec<u8>, Fault> {
+async fn read_body(body: Body) -> Result<Vec<u8>, Fault> {
     let mut body = pin!(body);
     let mut bytes = Vec::new();
     while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
@@ -177,13 +188,13 @@ async fn collect(body: Body) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-fn page(names: &[String], link: Option<String>) -> Response<Body> {
+fn page_response(names: &[String], link: Option<String>) -> Response<Body> {
     let body = catalog::body(names);
     let mut headers = header::HeaderMap::new();
     let json = HeaderValue::from_static("application/json");
     headers.insert(header::CONTENT_TYPE, json);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    // An encoded name is legal in a header by construction.
+    // The name in the link is percent-encoded, so that its bytes are legal in a header field.
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         headers.insert(header::LINK, link);
     }
@@ -192,7 +203,7 @@ fn page(names: &[String], link: Option<String>) -> Response<Body> {
     response
 }
 
-/// Pages of the upstream's that one request may cost: 100 000 names.
-const PAGES: usize = 100;
-/// All of them together; clients wait for a minute at least.
-const TIME: Duration = Duration::from_secs(30);
+/// The maximum number of upstream pages that one request may cost: 100 000 names.
+const MAX_PAGES: usize = 100;
+/// The maximum time for all pages of one request. Clients wait for at least one minute.
+const WALK_TIMEOUT: Duration = Duration::from_secs(30);

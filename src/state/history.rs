@@ -58,7 +58,7 @@ impl History {
     pub fn record(&self, now: Instant, service: &Service) {
         let mut ring = self.ring.lock();
         let since_tick = now.saturating_duration_since(ring.last_tick);
-        service.board.measure(now, since_tick);
+        service.activity.sample_rates(now, since_tick);
         ring.last_tick = now;
         let since_sample = now.saturating_duration_since(ring.last_sample);
         // Half a tick early, because the next tick may be a few milliseconds late.
@@ -92,7 +92,7 @@ impl SampleRing {
             sums: SiteSums {
                 requests: increase(|sums| sums.requests),
                 errors: increase(|sums| sums.errors),
-                refused: increase(|sums| sums.refused),
+                rejections: increase(|sums| sums.rejections),
                 received: increase(|sums| sums.received),
                 sent: increase(|sums| sums.sent),
             },
@@ -103,7 +103,7 @@ impl SampleRing {
 /// The sums over all sites and over the requests that matched no site. A site with several names is counted once.
 fn sums_of_all_sites(service: &Service) -> SiteSums {
     let (mut seen, mut sums) = (HashSet::new(), SiteSums::default());
-    for counts in service.counts() {
+    for counts in service.site_counts() {
         if seen.insert(Arc::as_ptr(counts)) {
             sums += counts.sums();
         }

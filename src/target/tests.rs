@@ -1,3 +1,5 @@
+//! Tests of request targets: hosts, forms of the target, canonical paths, queries.
+
 use http::Request;
 use proptest::prelude::*;
 
@@ -12,11 +14,11 @@ fn parts(version: Version, method: &str, uri: &str, hosts: &[&str]) -> Parts {
 }
 
 fn http1(uri: &str, hosts: &[&str]) -> Result<Target, Error> {
-    Target::of(&parts(Version::HTTP_11, "GET", uri, hosts))
+    Target::parse(&parts(Version::HTTP_11, "GET", uri, hosts))
 }
 
 fn http2(uri: &str, hosts: &[&str]) -> Result<Target, Error> {
-    Target::of(&parts(Version::HTTP_2, "GET", uri, hosts))
+    Target::parse(&parts(Version::HTTP_2, "GET", uri, hosts))
 }
 
 #[test]
@@ -29,7 +31,7 @@ fn host_is_normalised_and_authority_is_not() {
         ("localhost:65535", "localhost", Some(65535)),
         ("127.0.0.1:443", "127.0.0.1", Some(443)),
         ("[::1]", "::1", None),
-        // An empty port is none, and stays where it is.
+        // An empty port means no port. The authority keeps the colon.
         ("localhost:", "localhost", None),
         ("my.lan.:", "my.lan", None),
         ("[::1]:", "::1", None),
@@ -47,7 +49,7 @@ fn host_is_normalised_and_authority_is_not() {
 }
 
 #[test]
-fn host_outside_the_grammar_is_refused() {
+fn host_outside_the_grammar_is_rejected() {
     let cases = [
         "",
         ".",
@@ -97,19 +99,19 @@ fn host_outside_the_grammar_is_refused() {
 fn exactly_one_host_in_http1() {
     for version in [Version::HTTP_10, Version::HTTP_11] {
         assert_eq!(
-            Target::of(&parts(version, "GET", "/", &[])).unwrap_err(),
+            Target::parse(&parts(version, "GET", "/", &[])).unwrap_err(),
             Error::NoHost
         );
         assert_eq!(
-            Target::of(&parts(version, "GET", "http://a/", &[])).unwrap_err(),
+            Target::parse(&parts(version, "GET", "http://a/", &[])).unwrap_err(),
             Error::NoHost
         );
         assert_eq!(
-            Target::of(&parts(version, "GET", "/", &["a", "a"])).unwrap_err(),
+            Target::parse(&parts(version, "GET", "/", &["a", "a"])).unwrap_err(),
             Error::SeveralHosts
         );
         assert_eq!(
-            Target::of(&parts(version, "GET", "/", &["a", "b"])).unwrap_err(),
+            Target::parse(&parts(version, "GET", "/", &["a", "b"])).unwrap_err(),
             Error::SeveralHosts
         );
     }
@@ -140,7 +142,7 @@ fn absolute_target_must_agree_with_host() {
     for (uri, host) in good {
         assert_eq!(http1(uri, &[host]).unwrap().overridden_host(), None);
     }
-    // What disagrees is for `service` to judge: the target counts where both are names of one site.
+    // `service` decides whether both names belong to one site; the request target takes precedence then.
     let overriding = [
         ("http://b/", "a", "b", "a"),
         ("http://a:81/", "a", "a:81", "a"),
@@ -171,7 +173,7 @@ fn absolute_target_without_a_path_is_the_root() {
 fn only_paths_are_targets() {
     assert_eq!(http1("*", &["a"]).unwrap_err(), Error::Form);
     assert_eq!(
-        Target::of(&parts(Version::HTTP_11, "OPTIONS", "*", &["a"])).unwrap_err(),
+        Target::parse(&parts(Version::HTTP_11, "OPTIONS", "*", &["a"])).unwrap_err(),
         Error::Form
     );
     assert_eq!(http1("a:443", &["a:443"]).unwrap_err(), Error::Form);
@@ -182,7 +184,7 @@ fn only_paths_are_targets() {
         (Version::HTTP_2, "a:443"),
     ] {
         assert_eq!(
-            Target::of(&parts(version, "CONNECT", uri, &["a:443"])).unwrap_err(),
+            Target::parse(&parts(version, "CONNECT", uri, &["a:443"])).unwrap_err(),
             Error::Form
         );
     }
@@ -250,7 +252,7 @@ fn canonical_path_is_decoded_once_and_merged() {
 }
 
 #[test]
-fn path_outside_the_grammar_is_refused() {
+fn path_outside_the_grammar_is_rejected() {
     let cases = [
         "/.",
         "/..",
@@ -292,7 +294,7 @@ fn path_outside_the_grammar_is_refused() {
             "{raw}"
         );
     }
-    // Not every parser of URIs lets these through to the function.
+    // `Uri` rejects these before the function is called.
     for raw in ["/a b", "/a#b", "/a\x7f", "/a\tb"] {
         assert!(
             matches!(canonical(raw).unwrap_err(), Error::Path(_)),
@@ -302,7 +304,7 @@ fn path_outside_the_grammar_is_refused() {
 }
 
 #[test]
-fn query_is_kept_as_sent_or_refused() {
+fn query_is_kept_as_sent_or_rejected() {
     let target = http1("/x?a=%zz&b=;c//..\\", &["a"]).unwrap();
     assert_eq!(target.query(), Some("a=%zz&b=;c//..\\"));
     assert_eq!(http1("/x?", &["a"]).unwrap().query(), Some(""));
@@ -337,11 +339,11 @@ proptest! {
     }
 
     #[test]
-    fn any_head_is_read_or_refused(uri in "\\PC{0,24}", host in "\\PC{0,12}") {
-        fuzzing::check(format!("{uri}\n{host}").as_bytes());
+    fn every_head_is_parsed_or_rejected(uri in "\\PC{0,24}", host in "\\PC{0,12}") {
+        crate::fuzzing::parsers::check_target(format!("{uri}\n{host}").as_bytes());
         let request = Request::builder().uri(uri.as_str()).header(HOST, host.as_str()).body(());
         if let Ok(request) = request
-            && let Ok(target) = Target::of(&request.into_parts().0)
+            && let Ok(target) = Target::parse(&request.into_parts().0)
         {
             prop_assert_eq!(target.authority(), host.as_str());
             prop_assert!(target.path().starts_with('/'));

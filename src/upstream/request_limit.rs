@@ -33,8 +33,8 @@ use super::client_wait::ClientWait;
 use super::connect::Stream;
 use super::error::Error;
 use super::http1::BodyReader;
-use crate::fair_queue::FairQueue;
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
+use crate::net::fair_queue::FairQueue;
 
 /// The permits of one endpoint, and the queue of requests that wait for one.
 pub(crate) struct RequestLimit {

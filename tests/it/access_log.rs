@@ -1,7 +1,7 @@
 //! The access log: one line a request, with what an operator asks for, and nothing that is secret.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tidegate::server::Command;
@@ -12,7 +12,7 @@ use crate::support::certs;
 use crate::support::h2::{self, H2, block_on};
 use crate::support::proxy::{ALICE, directory};
 use crate::support::registry::Ended;
-use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, pattern};
+use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, pattern, pause};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const JSON: &str = "[log]\nformat = \"json\"\naccess_file = \"access.log\"\n";
@@ -55,7 +55,7 @@ fn a_text_line_has_the_fields() {
         "{line}"
     );
     assert!(
-        !line.contains("refused=") && !line.contains("ended="),
+        !line.contains("rejection=") && !line.contains("termination="),
         "{line}"
     );
     assert!(
@@ -127,7 +127,7 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
         if top.is_empty() {
             assert_eq!(log.matches(" host=other.test ").count(), 4, "{log}");
             assert_eq!(
-                log.matches("refused=\"no such host here: other.test\"")
+                log.matches("rejection=\"no such host here: other.test\"")
                     .count(),
                 4,
                 "{log}"
@@ -290,10 +290,30 @@ fn json_lines_have_always_the_same_keys() {
     }
     for line in &lines {
         let refused = line["status"] != 200;
-        assert_eq!(line["refused"].is_string(), refused, "{line}");
+        assert_eq!(line["rejection"].is_string(), refused, "{line}");
         assert_eq!(line["upstream_ms"].is_null(), refused, "{line}");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
     }
+}
+
+/// `upstream_ms` is the time that the registry takes, not that of the client.
+#[test]
+fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
+    const PAUSE: Duration = Duration::from_millis(600);
+    let registry = Registry::obliging();
+    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let mut client = Client::connect(&proxy);
+    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(chunk(b"slow"));
+    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"slow"));
+    pause(PAUSE);
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer("PATCH").status, 200);
+    drop(client);
+    let line = &json(&proxy.finish())[0];
+    let (all, upstream) = (line["ms"].as_u64().unwrap(), line["upstream_ms"].as_u64());
+    let upload = all - upstream.unwrap();
+    assert!(u128::from(upload) + 1 >= PAUSE.as_millis(), "{line}");
 }
 
 #[test]
@@ -351,7 +371,7 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
         .map(|line| {
             (
                 line["status"].as_u64().unwrap(),
-                line["ended"].as_str().unwrap(),
+                line["termination"].as_str().unwrap(),
             )
         })
         .collect();
@@ -367,12 +387,12 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
     );
 }
 
-/// The lines of `finish`, each as status, refused, ended.
+/// The lines of `finish`, each as status, rejection, termination.
 fn ends(proxy: Proxy) -> Vec<(u64, String, String)> {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let of = |line: &Value| {
         let status = line["status"].as_u64().unwrap();
-        (status, text(line, "refused"), text(line, "ended"))
+        (status, text(line, "rejection"), text(line, "termination"))
     };
     let mut ends: Vec<_> = json(&proxy.finish()).iter().map(of).collect();
     ends.sort();

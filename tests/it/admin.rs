@@ -324,7 +324,10 @@ fn a_gate_that_drains_says_so_to_its_end() {
     client.send(chunk(b"first"));
     registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
     let metrics = get(admin(&proxy), "/metrics");
-    assert_eq!(number(&metrics, "tidegate_transfers").to_string(), "1");
+    assert_eq!(
+        number(&metrics, "tidegate_active_transfers").to_string(),
+        "1"
+    );
     proxy.tell(Command::Stop);
     eventually("it drains", || get(admin(&proxy), "/readyz").status == 503);
     assert!(get(admin(&proxy), "/readyz").text().contains("drains"));

@@ -18,7 +18,7 @@ fn all_is_well_or_it_is_said_what_is_not() {
     let said = text(&output.stdout);
     for words in [
         "localhost: the certificate fits its key and is valid until ",
-        &format!("{} answers as a registry does", registry.url()),
+        &format!("{} responds as a registry does", registry.url()),
         "the configuration is good",
     ] {
         assert!(said.contains(words), "{words} in {said}");
@@ -36,7 +36,7 @@ fn all_is_well_or_it_is_said_what_is_not() {
     let said = text(&output.stderr);
     for words in [
         "proxy.toml:12:",
-        "no answer",
+        "no response",
         &away,
         "nothing listens there",
         "the live check found problems",
@@ -129,11 +129,11 @@ fn a_blob_goes_through_the_gate_and_back() {
         for words in [&there, "was pushed and pulled", "left in team/app: sha256:"] {
             assert!(said.contains(words), "{words} in {said}");
         }
-        assert!(said.contains("answers as a registry does"), "{said}");
+        assert!(said.contains("responds as a registry does"), "{said}");
         // No password, and a wrong one.
         let verify = format!("tidegate htpasswd verify {folder}/htpasswd alice");
         for (user, password, words) in [
-            (&[][..], "", ["asks for a password", "--user NAME"]),
+            (&[][..], "", ["requires a password", "--user NAME"]),
             (&AS_ALICE[..], "a-wrong-one", ["wrong password", &verify]),
         ] {
             let output = push(&file, user, password);
@@ -224,7 +224,7 @@ fn a_missing_right_is_no_fault_of_the_registry() {
             &output,
             &[
                 "alice may not push to team/app",
-                "the password is right",
+                "the password is correct",
                 &asked,
             ],
         );
@@ -259,7 +259,7 @@ fn a_registry_with_passwords_of_its_own_is_told_as_such() {
     let output = push(&file, &AS_ALICE, "pw");
     fails(
         &output,
-        &["wrong password", "the registry does not let alice in"],
+        &["wrong password", "the registry rejects the login of alice"],
     );
 }
 

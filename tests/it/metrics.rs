@@ -93,21 +93,21 @@ fn what_happens_is_counted() {
             2.0,
         ),
         (
-            "tidegate_upstream_head_duration_seconds_count{site=\"localhost\"}",
+            "tidegate_upstream_time_to_first_byte_seconds_count{site=\"localhost\"}",
             2.0,
         ),
         (
-            "tidegate_refusals_total{site=\"localhost\",reason=\"no_credentials\"}",
+            "tidegate_rejections_total{site=\"localhost\",reason=\"no_credentials\"}",
             2.0,
         ),
         (
-            "tidegate_refusals_total{site=\"localhost\",reason=\"wrong_password\"}",
+            "tidegate_rejections_total{site=\"localhost\",reason=\"wrong_password\"}",
             2.0,
         ),
-        ("tidegate_refusals_total{site=\"-\",reason=\"host\"}", 2.0),
-        ("tidegate_logins_total{outcome=\"right\"}", 1.0),
-        ("tidegate_logins_total{outcome=\"remembered\"}", 1.0),
-        ("tidegate_logins_total{outcome=\"wrong\"}", 2.0),
+        ("tidegate_rejections_total{site=\"-\",reason=\"host\"}", 2.0),
+        ("tidegate_logins_total{outcome=\"verified\"}", 1.0),
+        ("tidegate_logins_total{outcome=\"cached\"}", 1.0),
+        ("tidegate_logins_total{outcome=\"wrong_password\"}", 2.0),
         ("tidegate_password_hashes_total", 2.0),
         ("tidegate_password_hashes_waiting", 0.0),
         ("tidegate_connections_accepted_total", 8.0),
@@ -138,7 +138,7 @@ fn connections_are_counted_while_they_are_open() {
     assert!(third.is_err());
     let text = metrics(&proxy);
     is(&text, "tidegate_connections{protocol=\"h1\"}", 2.0);
-    is(&text, "tidegate_connections_refused_total", 1.0);
+    is(&text, "tidegate_connections_rejected_total", 1.0);
     drop((one, two));
     until(&proxy, "tidegate_connections{protocol=\"h1\"}", 0.0);
 }

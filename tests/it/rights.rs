@@ -87,13 +87,13 @@ fn a_right_is_answered_with_its_grant() {
             "alice pull home/bob/x",
             "localhost",
             1,
-            "localhost: no, no grant gives it\n",
+            "localhost: no, no grant allows it\n",
         ),
         (
             "alice pull pub/x",
             "localhost",
             1,
-            "localhost: no, no grant gives it; given there is delete, catalog\n",
+            "localhost: no, no grant allows it; the grants allow delete, catalog there\n",
         ),
         (
             "alice catalog pub/x",
@@ -105,26 +105,26 @@ fn a_right_is_answered_with_its_grant() {
             "bot push team/a",
             "localhost",
             1,
-            "localhost: no, bot stands in no usable line of htpasswd; with a password there it would be yes, by the \
+            "localhost: no, bot has no usable line in htpasswd; with a line there, the result is: yes, by the \
              grant in proxy.toml:16\n",
         ),
         (
             "eve push team/a",
             "localhost",
             1,
-            "localhost: no, eve stands in no usable line of htpasswd\n",
+            "localhost: no, eve has no usable line in htpasswd\n",
         ),
         (
             "@anonymous pull pub/x",
             "localhost",
             1,
-            "localhost: no, nobody comes in without a password\n",
+            "localhost: no, the route requires a password\n",
         ),
         (
             "alice push x",
             "PLAIN",
             0,
-            "plain: yes, there are no grants, and every user may do everything\n",
+            "plain: yes, the route has no grants, so every user may do everything\n",
         ),
         (
             "alice push x",
@@ -166,13 +166,13 @@ fn a_network_has_rights_where_it_is_enough() {
             &enough,
             "@network",
             "a",
-            "yes, there are no grants, and its networks are enough",
+            "yes, the route has no grants, and its networks need no password",
         ),
         (
             &enough,
             "@anonymous",
             "a",
-            "no, nobody comes in without a password",
+            "no, the route requires a password",
         ),
         (
             &granted,
@@ -180,19 +180,19 @@ fn a_network_has_rights_where_it_is_enough() {
             "lan/a",
             "yes, by the grant in proxy.toml:",
         ),
-        (&granted, "@network", "a", "no, no grant gives it"),
-        (&granted, "@anonymous", "lan/a", "no, no grant gives it"),
+        (&granted, "@network", "a", "no, no grant allows it"),
+        (&granted, "@anonymous", "lan/a", "no, no grant allows it"),
         (
             &not,
             "alice",
             "a",
-            "yes, there are no grants, and every user may do everything; from a network that is let in there",
+            "yes, the route has no grants, so every user may do everything; only from the networks that the route allows",
         ),
         (
             &not,
             "@network",
             "a",
-            "no, no network is enough there without a password",
+            "no, the route requires a password from every network",
         ),
     ] {
         let output = written.check(&["--who", who, "--may", "pull", repository]);

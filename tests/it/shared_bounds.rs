@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use rustls::ClientConnection;
-use tidegate::activity::{ActivityTracker, Refused, Transfer};
-use tidegate::metrics::{Operation, Reason};
+use tidegate::activity::{ActivityTracker, RejectedRequest, Transfer};
+use tidegate::metrics::{Operation, RejectionReason};
 use tidegate::net::addr::{ClientNetworkGroup, PeerAddr};
 use tidegate::server::Scheme;
 
@@ -433,11 +433,11 @@ fn group(client: &str) -> ClientNetworkGroup {
 }
 
 fn transfers() {
-    let board = Arc::<ActivityTracker>::default();
+    let activity = Arc::<ActivityTracker>::default();
     let show = |client: &str| {
         let texts = ["alice", client, "localhost", "team/app"];
         let transfer = Transfer::new(Operation::Pull, texts, Instant::now());
-        board.show(group(client), transfer)
+        activity.start_transfer(group(client), transfer)
     };
     let mut shown = Vec::new();
     for number in 0..20_000 {
@@ -457,16 +457,16 @@ fn transfers() {
 }
 
 fn rejections() {
-    let board = ActivityTracker::default();
+    let activity = ActivityTracker::default();
     let reject = |client: &str| {
-        board.refused(group(client), || Refused {
+        activity.record_rejection(group(client), || RejectedRequest {
             at: SystemTime::now(),
             client: client.to_owned(),
             user: String::new(),
             site: String::new(),
-            asked: "GET /v2/".to_owned(),
-            reason: Reason::WrongPassword,
-            why: String::new(),
+            request: "GET /v2/".to_owned(),
+            reason: RejectionReason::WrongPassword,
+            message: String::new(),
         });
     };
     for client in OTHERS {
@@ -476,7 +476,7 @@ fn rejections() {
         reject(HOME[number % 2]);
         reject(&neighbour(number));
     }
-    let listed = board.refusals();
+    let listed = activity.recent_rejections();
     for client in OTHERS {
         assert!(listed.iter().any(|one| one.client == client), "{client}");
     }

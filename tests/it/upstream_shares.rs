@@ -339,7 +339,9 @@ pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
         }
     });
     let log = proxy.finish();
-    let broken = log.lines().filter(|line| line.contains(" ended=timeout"));
+    let broken = log
+        .lines()
+        .filter(|line| line.contains(" termination=timeout"));
     assert_eq!(broken.count(), 1, "{log}");
 }
 

@@ -16,7 +16,7 @@ fn push(mode: &'static str) {
     for _ in 0..2 {
         let said = run_with_input(&check, File::open(&word).unwrap().into()).succeeds();
         for words in [
-            "answers as a registry does",
+            "responds as a registry does",
             "pushed and pulled",
             "left in team/app",
         ] {
@@ -68,7 +68,7 @@ fn a_login_that_the_registry_judges_is_told_from_a_fault_of_the_registry() {
     ]);
     check.arg(lab.path("proxy.toml"));
     let said = run_with_input(&check, File::open(&word).unwrap().into()).succeeds();
-    for words in ["a registry does that knows its users", "pushed and pulled"] {
+    for words in ["a registry with its own users does", "pushed and pulled"] {
         assert!(said.contains(words), "{words} in {said}");
     }
     let said = refused(&lab, &config, Some((USER, "wrong")));
@@ -134,7 +134,7 @@ fn registries_that_do_not_fit_the_route_are_told_with_their_remedy() {
     let mut check = lab.command(env!("CARGO_BIN_EXE_tidegate"));
     let said = run(check.args(["check", "--live", "-c"]).arg(&file)).succeeds();
     assert!(
-        said.contains(&format!("{url} answers as a registry does")),
+        said.contains(&format!("{url} responds as a registry does")),
         "{said}"
     );
 

@@ -198,7 +198,9 @@ fn it_pauses_goes_on_and_says_when_nobody_answers() {
     // A process that stands still accepts, and says nothing.
     let gate = Pid::from_raw(i32::try_from(lab.gate()).unwrap()).unwrap();
     kill_process(gate, Signal::STOP).unwrap();
-    wait_until("it says so", || live("no answer: what is shown is old"));
+    wait_until("it says so", || {
+        live("no response: this page is out of date")
+    });
     kill_process(gate, Signal::CONT).unwrap();
     wait_until("it is back", || live("live"));
 }

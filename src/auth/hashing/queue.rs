@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 use super::Busy;
-use crate::fair_queue::FairQueue;
 use crate::net::addr::ClientNetwork;
+use crate::net::fair_queue::FairQueue;
 
 /// A password check.
 pub(super) trait HashJob: Send {

@@ -1,20 +1,20 @@
-//! The addresses of this machine at which others may reach it.
+//! The IP addresses of this machine that other machines can reach.
 //!
-//! Called by `inspect`. As the kernel lists them in its routing table and of its interfaces (proc(5)): the system's call for
-//! it has no safe form among our dependencies.
+//! They are read from the kernel's routing table and interface list in `/proc/net` (proc(5)), because none of the
+//! dependencies has a safe interface for getifaddrs(3).
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// None of the loopback, none that is good on one link only, each once.
-pub(super) fn own() -> Vec<IpAddr> {
+/// The addresses of this machine, without loopback and link-local addresses, each once.
+pub(crate) fn of_this_machine() -> Vec<IpAddr> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let mut all = ipv4(&read("/proc/net/fib_trie"));
     all.extend(ipv6(&read("/proc/net/if_inet6")));
     all
 }
 
-/// A leaf of the trie is an address, with what it is in the lines that follow.
+/// Parses `/proc/net/fib_trie`. A leaf of the trie is an address; the lines below it have its types.
 fn ipv4(text: &str) -> Vec<IpAddr> {
     let mut all = Vec::new();
     let mut last: Option<Ipv4Addr> = None;
@@ -32,7 +32,7 @@ fn ipv4(text: &str) -> Vec<IpAddr> {
     all
 }
 
-/// 32 digits, and what the interface is called at the end.
+/// Parses `/proc/net/if_inet6`. A line begins with an address of 32 hexadecimal digits.
 fn ipv6(text: &str) -> Vec<IpAddr> {
     let addresses = text.lines().filter_map(|line| {
         let digits = line.split(' ').next()?;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_lists_are_read() {
+    fn addresses_are_found_in_the_lists_of_the_kernel() {
         let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 192.0.2.0\n        \
                     /24 link UNICAST\n     |-- 192.0.2.2\n        /32 host LOCAL\nLocal:\n     |-- 192.0.2.2\n        \
                     /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n";
@@ -62,7 +62,11 @@ mod tests {
     }
 
     #[test]
-    fn none_of_this_machines_is_a_loopback() {
-        assert!(own().iter().all(|address| !address.is_loopback()));
+    fn no_loopback_address_is_returned() {
+        assert!(
+            of_this_machine()
+                .iter()
+                .all(|address| !address.is_loopback())
+        );
     }
 }

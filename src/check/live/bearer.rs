@@ -1,56 +1,35 @@
-//! Bearer challenges as a client of a registry reads them: where it fetches a token, and whether it can get there.
-//!
-//! Called by `endpoint` and `push`.
+//! Bearer challenges and token responses, as a registry client reads them (distribution's token specification).
 
 use std::fmt;
 
 use http::{HeaderMap, Uri};
 use zeroize::Zeroizing;
 
-use crate::check::live::endpoint::Subject;
-use crate::forward::Origin;
-use crate::registry::is_registry_path;
-use crate::site::RouteMatch;
 use crate::www_authenticate::BearerChallenge;
 
 /// The Bearer challenge of a response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Challenge(BearerChallenge);
-
-/// Why no client gets a token at a realm that leads to this proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RealmFault {
-    /// The site has no route for the path.
-    NoRoute,
-    /// The path belongs to a route with `respond`.
-    Closed,
-    /// The path lies in the registry API, where the proxy passes only the operations of the API.
-    Registry,
-    /// The proxy itself answers at the path, with tokens that the registry does not accept.
-    OwnTokens,
-    /// The route of the path checks the proxy's passwords and passes no `Authorization` on.
-    Password,
-}
+pub(crate) struct Challenge(BearerChallenge);
 
 impl Challenge {
     /// The first Bearer challenge with a realm.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         BearerChallenge::find(headers).map(Self)
     }
 
     /// The URL of the token service.
-    pub(super) fn realm(&self) -> &str {
+    pub(crate) fn realm(&self) -> &str {
         &self.0.realm
     }
 
-    /// The origin of the token service; `None` for a realm without scheme and authority.
-    pub(super) fn origin(&self) -> Option<String> {
+    /// The origin of the token service. `None` if the realm has no scheme or no authority.
+    pub(crate) fn origin(&self) -> Option<String> {
         let realm: Uri = self.0.realm.parse().ok()?;
         Some(format!("{}://{}", realm.scheme_str()?, realm.authority()?))
     }
 
-    /// The target of a token request in origin-form.
-    pub(super) fn target(&self) -> Option<String> {
+    /// The request target of a token request, in origin-form.
+    pub(crate) fn target(&self) -> Option<String> {
         let realm: Uri = self.0.realm.parse().ok()?;
         let (service, scope) = (Escaped(&self.0.service), Escaped(&self.0.scope));
         Some(format!(
@@ -58,51 +37,9 @@ impl Challenge {
             realm.path_and_query()?
         ))
     }
-
-    /// Why a client cannot get a token at the realm of this endpoint; `None` where it can, and where the realm leads to
-    /// another server.
-    pub(super) fn fault(&self, subject: &Subject<'_>) -> Option<RealmFault> {
-        if !self.leads_to_proxy(subject) {
-            return None;
-        }
-        let realm: Uri = self.0.realm.parse().ok()?;
-        let path = realm.path();
-        let route = match subject.built.lead(path) {
-            None => return Some(RealmFault::NoRoute),
-            Some(RouteMatch::Response(_)) => return Some(RealmFault::Closed),
-            Some(RouteMatch::Route(route)) => route,
-        };
-        if route.authenticator.token_service(path).is_some() {
-            return Some(RealmFault::OwnTokens);
-        }
-        if route.registry && is_registry_path(path) {
-            return Some(RealmFault::Registry);
-        }
-        (!route.authenticator.is_open()).then_some(RealmFault::Password)
-    }
-
-    /// Whether clients of this site fetch their tokens through the proxy: the realm names the site, or an origin that the
-    /// proxy replaces by the site's.
-    fn leads_to_proxy(&self, subject: &Subject<'_>) -> bool {
-        let is_site = |host: &str| subject.built.is_named(host);
-        let leads = |outer: &Origin| subject.forward.rewrites(&self.0.realm, outer, &is_site);
-        if let Some(external) = &subject.site.external {
-            return leads(external);
-        }
-        let port = subject.config.service.https_port;
-        let named = subject.site.hosts.iter().filter(|host| !host.contains('*'));
-        let mut outer = named.map(|host| Origin {
-            scheme: "https".to_owned(),
-            authority: match port {
-                443 => host.clone(),
-                _ => format!("{host}:{port}"),
-            },
-        });
-        outer.any(|outer| leads(&outer))
-    }
 }
 
-/// A value of a query.
+/// Displays the value of a query parameter with percent-encoding.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -125,10 +62,12 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// What the endpoint gave, as it is shown.
-pub(super) fn token(body: &[u8]) -> Option<Zeroizing<String>> {
-    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let token = answer.get("token").or_else(|| answer.get("access_token"))?;
+/// The `Authorization` value for the token in the response of a token endpoint.
+pub(crate) fn bearer_credentials(body: &[u8]) -> Option<Zeroizing<String>> {
+    let response: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let token = response
+        .get("token")
+        .or_else(|| response.get("access_token"))?;
     let token = token
         .as_str()
         .filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()))?;
@@ -142,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_is_taken_apart() {
+    fn the_bearer_challenge_is_found_and_parsed() {
         let mut headers = HeaderMap::new();
         let value = "Bearer realm=\"https://a.example/v2/_token\",service=\"a b\",scope=\"repository:x/y:pull,push\"";
         headers.append(
@@ -151,24 +90,30 @@ mod tests {
         );
         assert_eq!(Challenge::of(&headers), None);
         headers.append(header::WWW_AUTHENTICATE, value.parse().unwrap());
-        let asked = Challenge::of(&headers).unwrap();
+        let challenge = Challenge::of(&headers).unwrap();
         assert_eq!(
-            asked.target().unwrap(),
+            challenge.target().unwrap(),
             "/v2/_token?service=a%20b&scope=repository:x/y:pull,push"
         );
     }
 
     #[test]
-    fn a_token_that_would_break_a_head_is_none() {
-        assert_eq!(*token(b"{\"token\":\"abc\"}").unwrap(), "Bearer abc");
-        assert_eq!(*token(b"{\"access_token\":\"d\"}").unwrap(), "Bearer d");
+    fn a_token_that_is_no_field_value_is_rejected() {
+        assert_eq!(
+            *bearer_credentials(b"{\"token\":\"abc\"}").unwrap(),
+            "Bearer abc"
+        );
+        assert_eq!(
+            *bearer_credentials(b"{\"access_token\":\"d\"}").unwrap(),
+            "Bearer d"
+        );
         for body in [
             &b"{}"[..],
             b"{\"token\":\"a\\r\\nb\"}",
             b"{\"token\":1}",
             b"",
         ] {
-            assert!(token(body).is_none());
+            assert!(bearer_credentials(body).is_none());
         }
     }
 }

@@ -1,44 +1,46 @@
-//! What one endpoint of a route answers to `GET /v2/`, and whether the route can work with that answer.
+//! Probes an endpoint of a route with `GET /v2/`, and judges whether the route can work with the response.
 //!
-//! Called by `inspect`. Every outcome is a fact, or a problem with its cause and its remedy.
+//! The result is a fact (a sentence that says what works), or a problem with its cause and its remedy.
 
-use http::{StatusCode, header, response};
+use http::{StatusCode, Uri, header, response};
 
-use crate::check::live::bearer::{Challenge, RealmFault};
-use crate::check::live::listener::speaks_tls;
+use crate::check::live::bearer::Challenge;
+use crate::check::live::client::speaks_tls;
 use crate::check::live::remedy::{errno_remedy, unix_remedy};
 use crate::config::problem::{Position, Problem};
 use crate::config::{Auth, Config, Route, Site};
-use crate::forward::Forward;
-use crate::site;
+use crate::forward::{Forward, Origin};
+use crate::registry::is_registry_path;
+use crate::site::{self, RouteMatch};
 use crate::upstream::{self, Endpoint, EndpointSettings, Error, HandshakeError, HandshakeFault};
 
-/// One endpoint of one route.
-pub(super) struct Subject<'a> {
-    pub(super) place: Position,
-    pub(super) config: &'a Config,
-    pub(super) site: &'a Site,
-    pub(super) built: &'a site::Site,
-    pub(super) route: &'a Route,
-    pub(super) forward: &'a Forward,
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) settings: &'a EndpointSettings,
+/// An endpoint of a route, with the settings and the built parts of the route.
+pub(crate) struct EndpointCheck<'a> {
+    /// The position of `upstream` in the configuration file.
+    pub(crate) position: Position,
+    pub(crate) config: &'a Config,
+    pub(crate) site: &'a Site,
+    pub(crate) built_site: &'a site::Site,
+    pub(crate) route: &'a Route,
+    pub(crate) forward: &'a Forward,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) settings: &'a EndpointSettings,
 }
 
 /// The outcome of one `GET /v2/` without credentials.
-pub(super) struct Probe {
-    answer: Result<response::Parts, Error>,
+pub(crate) struct Probe {
+    response: Result<response::Parts, Error>,
     /// The port speaks TLS where the URL says `http://`, or plain HTTP where the URL says `https://`.
     has_other_scheme: bool,
 }
 
 impl Probe {
-    /// Asks the endpoint. Where the answer looks like that of the other protocol, the other protocol is tried as well.
-    pub(super) async fn send(endpoint: &Endpoint, settings: &EndpointSettings) -> Self {
-        let answer = upstream::probe(endpoint, settings).await;
+    /// Sends the request. If the result is typical of a wrong scheme, the other scheme is tried as well.
+    pub(crate) async fn send(endpoint: &Endpoint, settings: &EndpointSettings) -> Self {
+        let response = upstream::probe(endpoint, settings).await;
         let has_other_scheme = match endpoint {
-            Endpoint::Tcp { host, port } if may_be_tls(&answer) => speaks_tls(host, *port).await,
-            Endpoint::Tls { host, port } if may_be_plain(&answer) => {
+            Endpoint::Tcp { host, port } if may_be_tls(&response) => speaks_tls(host, *port).await,
+            Endpoint::Tls { host, port } if may_be_plain_http(&response) => {
                 let (host, port) = (host.clone(), *port);
                 let plain = Endpoint::Tcp { host, port };
                 upstream::probe(&plain, settings).await.is_ok()
@@ -46,20 +48,21 @@ impl Probe {
             _ => false,
         };
         Self {
-            answer,
+            response,
             has_other_scheme,
         }
     }
 
-    /// True for 200: the endpoint lets everyone in.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(&self.answer, Ok(head) if head.status == StatusCode::OK)
+    /// Whether the response is 200: the endpoint requires no password.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(&self.response, Ok(head) if head.status == StatusCode::OK)
     }
 }
 
-/// Servers answer a plain request on a TLS port with 400 (Go, nginx, tidegate), with an alert, or by closing.
-fn may_be_tls(answer: &Result<response::Parts, Error>) -> bool {
-    match answer {
+/// Whether this may be the response of a TLS port to a request without TLS: 400 (Go, nginx, tidegate), a TLS alert, or a
+/// closed connection.
+fn may_be_tls(response: &Result<response::Parts, Error>) -> bool {
+    match response {
         Ok(head) => matches!(
             head.status,
             StatusCode::BAD_REQUEST | StatusCode::UPGRADE_REQUIRED
@@ -71,9 +74,10 @@ fn may_be_tls(answer: &Result<response::Parts, Error>) -> bool {
     }
 }
 
-/// A server of plain HTTP answers a ClientHello with 400, by closing, or waits for the end of a line.
-fn may_be_plain(answer: &Result<response::Parts, Error>) -> bool {
-    match answer {
+/// Whether this may be the reaction of a plain HTTP port to a ClientHello: 400, a closed connection, or silence, because the
+/// server waits for the end of a line.
+fn may_be_plain_http(response: &Result<response::Parts, Error>) -> bool {
+    match response {
         Err(Error::Tls(error)) => matches!(
             error.fault(),
             HandshakeFault::NotTls | HandshakeFault::Closed
@@ -83,46 +87,61 @@ fn may_be_plain(answer: &Result<response::Parts, Error>) -> bool {
     }
 }
 
-impl Subject<'_> {
-    /// A fact where the route works with the answer, a problem where it does not.
-    pub(super) fn judge(&self, probe: &Probe) -> Result<String, Problem> {
+/// Why no client can get a token at a token realm that leads to this proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RealmFault {
+    /// The site has no route for the path.
+    NoRoute,
+    /// The path belongs to a route with `respond`.
+    StaticResponse,
+    /// The path lies in the registry API, where the proxy passes only the operations of the API.
+    RegistryApi,
+    /// The path is the proxy's own token endpoint, whose tokens the registry does not accept.
+    OwnTokens,
+    /// The route of the path checks the proxy's passwords and passes no `Authorization` on.
+    OwnPasswords,
+}
+
+impl EndpointCheck<'_> {
+    /// Judges the probe: a fact if the route works with the response, else a problem.
+    pub(crate) fn judge(&self, probe: &Probe) -> Result<String, Problem> {
         if probe.has_other_scheme {
-            return Err(self.other_scheme());
+            return Err(self.wrong_scheme());
         }
-        match &probe.answer {
-            Err(error) => Err(self.unanswered(error)),
+        match &probe.response {
+            Err(error) => Err(self.no_response(error)),
             Ok(head) if self.route.registry => self.judge_registry(head),
-            Ok(head) => Ok(format!("{} answers ({})", self.endpoint, head.status)),
+            Ok(head) => Ok(format!("{} responds ({})", self.endpoint, head.status)),
         }
     }
 
-    /// True where the proxy asks for passwords in front of an endpoint that lets everyone in.
-    pub(super) fn guards(&self, probe: &Probe) -> bool {
+    /// Whether only the proxy asks for passwords: the route requires one, and the endpoint does not.
+    pub(crate) fn is_protected_by_proxy(&self, probe: &Probe) -> bool {
         !matches!(self.route.auth, Auth::Open | Auth::LeftToUpstream) && probe.is_open()
     }
 
     fn error(&self, what: String) -> Problem {
-        Problem::error(self.place, what)
+        Problem::error(self.position, what)
     }
 
-    fn other_scheme(&self) -> Problem {
+    fn wrong_scheme(&self) -> Problem {
         let (endpoint, authority) = (self.endpoint, self.endpoint.authority());
         if matches!(endpoint, Endpoint::Tls { .. }) {
             return self
                 .error(format!("{endpoint} speaks plain HTTP, not TLS"))
                 .because("the TLS handshake fails, so every request gets 502")
                 .fix(format!(
-                    "write \"http://{authority}\", or let the registry speak TLS where others can listen on the network between"
+                    "write \"http://{authority}\", or enable TLS in the registry if the network in between is not private"
                 ));
         }
         self.error(format!("{endpoint} speaks TLS, not plain HTTP"))
-            .because("it refuses every request that comes without TLS")
+            .because("it rejects every request without TLS")
             .fix(format!(
-                "write \"https://{authority}\", and the file of its CA in upstream.ca where this system does not trust that CA"
+                "write \"https://{authority}\", and the file of its CA in upstream.ca if this system does not trust that CA"
             ))
     }
 
-    fn unanswered(&self, error: &Error) -> Problem {
+    fn no_response(&self, error: &Error) -> Problem {
         let endpoint = self.endpoint;
         let (what, fix) = match error {
             Error::Connect(cause) => {
@@ -139,28 +158,28 @@ impl Subject<'_> {
                 (format!("cannot connect to {endpoint}: {what}"), fix)
             }
             Error::ConnectTimeout(time) => (
-                format!("{endpoint} took no connection within {time:?}"),
+                format!("{endpoint} accepted no connection within {time:?}"),
                 "correct the address, start that machine, or open the port in the firewalls between".to_owned(),
             ),
             Error::Tls(error) => self.handshake_failure(error),
             Error::Silent(time) => (
-                format!("{endpoint} takes connections and was silent for {time:?}"),
+                format!("{endpoint} accepts connections and sent nothing for {time:?}"),
                 "look at the log of the registry: it is overloaded, or another kind of server listens there".to_owned(),
             ),
             Error::Closed(_) | Error::Write(_) => (
                 format!("{endpoint} closed the connection without a response"),
-                "look at the log of what listens there: it may be no HTTP server, or want a PROXY header".to_owned(),
+                "look at the log of the program that listens there: it may be no HTTP server, or expect a PROXY header".to_owned(),
             ),
             Error::Malformed(reason) => (
-                format!("what listens at {endpoint} does not speak HTTP/1.1 ({reason})"),
+                format!("the program that listens at {endpoint} does not speak HTTP/1.1 ({reason})"),
                 "write the address of the registry; ss -ltnp shows which programs listen on this machine".to_owned(),
             ),
             Error::Busy | Error::Body(_) => (
                 format!("{endpoint}: {error}"),
-                "check again".to_owned(),
+                "run the check again".to_owned(),
             ),
         };
-        self.error(format!("no answer: {what}"))
+        self.error(format!("no response: {what}"))
             .because(format!("every request for {endpoint} fails"))
             .fix(fix)
     }
@@ -169,10 +188,10 @@ impl Subject<'_> {
         let endpoint = self.endpoint;
         let fix = match error.fault() {
             HandshakeFault::NotTls => {
-                "write the address of the registry, or http:// where it speaks no TLS".to_owned()
+                "write the address of the registry, or http:// if it does not speak TLS".to_owned()
             }
             HandshakeFault::Closed | HandshakeFault::Alert => {
-                "look at the log of what listens there: it may want a client certificate, another name or another version of TLS"
+                "look at the log of the program that listens there: it may require a client certificate, another name or another version of TLS"
                     .to_owned()
             }
             HandshakeFault::UnknownIssuer => format!(
@@ -183,28 +202,28 @@ impl Subject<'_> {
             }
             HandshakeFault::Expired => "renew the certificate of the registry".to_owned(),
             HandshakeFault::NotValidYet => {
-                "set the clocks of both machines: timedatectl shows this one's".to_owned()
+                "set the clocks of both machines: timedatectl shows the clock of this machine".to_owned()
             }
-            HandshakeFault::Other => "look at the log of what listens there".to_owned(),
+            HandshakeFault::Other => "look at the log of the program that listens there".to_owned(),
         };
         (format!("cannot trust {endpoint}: {error}"), fix)
     }
 
     fn judge_registry(&self, head: &response::Parts) -> Result<String, Problem> {
         let endpoint = self.endpoint;
-        let is_left = matches!(self.route.auth, Auth::LeftToUpstream);
+        let is_left_to_upstream = matches!(self.route.auth, Auth::LeftToUpstream);
         let status = head.status;
         match status {
             StatusCode::OK if is_web_page(head) => Err(self
-                .error(format!("{endpoint} answers /v2/ with a web page: it is no registry"))
-                .because("a registry answers with JSON or with an empty body, so clients cannot use this server")
-                .fix("write the address of the registry itself, not that of its web interface")),
-            StatusCode::OK if is_left => Err(self
-                .error(format!("{endpoint} asks nobody for a password, and neither does the gate"))
-                .because("mode = \"upstream\" leaves the login to the registry: anyone may push")
-                .fix("write mode = \"basic\" with a password file, or give the registry its own users")),
-            StatusCode::OK => Ok(format!("{endpoint} answers as a registry does")),
-            StatusCode::UNAUTHORIZED if is_left => self.judge_challenge(head),
+                .error(format!("{endpoint} responds to /v2/ with a web page: it is no registry"))
+                .because("a registry responds with JSON or with an empty body, so clients cannot use this server")
+                .fix("write the address of the registry itself, not the address of its web interface")),
+            StatusCode::OK if is_left_to_upstream => Err(self
+                .error(format!("neither {endpoint} nor the proxy requires a password"))
+                .because("mode = \"upstream\" leaves the login to the registry, so anyone may push")
+                .fix("write mode = \"basic\" with a password file, or configure users in the registry")),
+            StatusCode::OK => Ok(format!("{endpoint} responds as a registry does")),
+            StatusCode::UNAUTHORIZED if is_left_to_upstream => self.judge_challenge(head),
             StatusCode::UNAUTHORIZED => Err(self.own_password(head)),
             _ if status.is_redirection() => Err(self.redirects(head)),
             StatusCode::NOT_FOUND => Err(self
@@ -213,65 +232,66 @@ impl Subject<'_> {
                 .fix("write the address and port of the registry; a registry below a path (http.prefix) must be moved to /")),
             StatusCode::FORBIDDEN => Err(self
                 .error(format!("{endpoint} forbids /v2/ ({status})"))
-                .because("a registry answers 200, or 401, so every request fails")
-                .fix("allow the address of this machine in the registry, or in the proxy before it")),
+                .because("a registry responds with 200 or 401, so every request fails")
+                .fix("allow the address of this machine in the registry, or in the proxy in front of it")),
             StatusCode::BAD_REQUEST => Err(self
-                .error(format!("{endpoint} refuses GET /v2/ as a bad request ({status})"))
-                .because("a registry answers 200, or 401, so every request fails")
-                .fix("look at the log of what listens there: it may want another Host, or a PROXY header")),
+                .error(format!("{endpoint} rejects GET /v2/ as a bad request ({status})"))
+                .because("a registry responds with 200 or 401, so every request fails")
+                .fix("look at the log of the program that listens there: it may expect another Host, or a PROXY header")),
             _ if status.is_server_error() => Err(self
-                .error(format!("{endpoint} is out of order: it answers {status} to /v2/"))
-                .because("every request gets the same answer")
-                .fix("look at the log of the registry: its storage, or what it depends on, does not work")),
+                .error(format!("{endpoint} fails: it responds to /v2/ with {status}"))
+                .because("every request gets this response")
+                .fix("look at the log of the registry: its storage, or a service that it needs, does not work")),
             _ => Err(Problem::warning(
-                self.place,
-                format!("{endpoint} answers {status} to /v2/"),
+                self.position,
+                format!("{endpoint} responds to /v2/ with {status}"),
             )
-            .because("a registry answers 200, or 401")
-            .fix("see whether another server listens there")),
+            .because("a registry responds with 200 or 401")
+            .fix("check which server listens there")),
         }
     }
 
-    /// The registry asks for credentials on a route where the proxy checks them and passes none on.
+    /// The problem of a registry that requires a password on a route whose passwords the proxy checks.
     fn own_password(&self, head: &response::Parts) -> Problem {
         let endpoint = self.endpoint;
         let schemes = head.headers.get_all(header::WWW_AUTHENTICATE);
         let schemes = schemes.iter().filter_map(|value| value.to_str().ok());
-        let asked: Vec<_> = schemes.map(shortened).collect();
+        let challenges: Vec<_> = schemes.map(shortened).collect();
         let leads_here = self.realm_fault(head).is_some();
         let realm = if leads_here {
-            "; its token realm leads back to this site, whose tokens it does not know"
+            "; its token realm leads back to this site, whose tokens the registry does not accept"
         } else {
             ""
         };
         self.error(format!(
-            "{endpoint} asks for a password of its own ({})",
-            match asked.as_slice() {
+            "{endpoint} requires a password of its own ({})",
+            match challenges.as_slice() {
                 [] => "401 without a challenge".to_owned(),
-                some => some.join(", "),
+                challenges => challenges.join(", "),
             }
         ))
         .because(format!(
-            "the gate passes no Authorization on in this mode, so every client is refused{realm}"
+            "the proxy does not forward Authorization in this mode, so every client is rejected{realm}"
         ))
         .fix(
             "remove the auth section from the registry's configuration and let it listen on 127.0.0.1 alone, or write \
-             mode = \"upstream\" where the registry is to check the passwords (Harbor)",
+             mode = \"upstream\" if the registry is to check the passwords (Harbor)",
         )
     }
 
-    /// The registry has users of its own, which is what mode "upstream" is for, if clients can get at its token service.
+    /// Judges the challenge of a registry that has its own users, on a route with `mode = "upstream"`: clients must be able to
+    /// reach its token service.
     fn judge_challenge(&self, head: &response::Parts) -> Result<String, Problem> {
         let endpoint = self.endpoint;
         if !head.headers.contains_key(header::WWW_AUTHENTICATE) {
             return Err(self
-                .error(format!("{endpoint} answers 401 without WWW-Authenticate"))
+                .error(format!("{endpoint} responds with 401 without WWW-Authenticate"))
                 .because("clients do not know how to log in, so every login fails")
-                .fix("see whether another server listens there, and correct the authentication of the registry"));
+                .fix("check which server listens there, and correct the authentication of the registry"));
         }
         let Some((realm, fault)) = self.realm_fault(head) else {
             return Ok(format!(
-                "{endpoint} answers as a registry does that knows its users"
+                "{endpoint} responds as a registry with its own users does"
             ));
         };
         let problem = self.error(format!(
@@ -279,32 +299,72 @@ impl Subject<'_> {
             shortened(&realm),
             match fault {
                 RealmFault::NoRoute => "for which this site has no route",
-                RealmFault::Closed => "which a route with respond closes",
-                RealmFault::Registry => "which lies below the gate's own /v2/",
-                RealmFault::OwnTokens => "which is the gate's own token endpoint",
-                RealmFault::Password =>
-                    "which is on a route that asks for a password of the gate's own",
+                RealmFault::StaticResponse => "which belongs to a route with respond",
+                RealmFault::RegistryApi => "which lies below /v2/ of the proxy itself",
+                RealmFault::OwnTokens => "which is the proxy's own token endpoint",
+                RealmFault::OwnPasswords => "which is on a route whose passwords the proxy checks",
             }
         ));
         let host = self.site.hosts.first().map_or("HOST", String::as_str);
         Err(problem
             .because("clients fetch their tokens there, so every docker login, pull and push fails")
             .fix(match fault {
-                RealmFault::NoRoute | RealmFault::Closed | RealmFault::Password => {
-                    "add a [[site.route]] with that path, the upstream of the token service and auth = { mode = \"upstream\" } (Harbor: path = \"/service/\"; one route with path = \"/\" does as well)".to_owned()
+                RealmFault::NoRoute | RealmFault::StaticResponse | RealmFault::OwnPasswords => {
+                    "add a [[site.route]] with that path, the upstream of the token service and auth = { mode = \"upstream\" } (Harbor: path = \"/service/\"; a single route with path = \"/\" works as well)".to_owned()
                 }
-                RealmFault::Registry | RealmFault::OwnTokens => format!(
+                RealmFault::RegistryApi | RealmFault::OwnTokens => format!(
                     "write the URL of the token service itself into the registry's auth.token.realm, such as https://{host}/service/token; \
                      or remove the auth section from the registry and write mode = \"token\" here"
                 ),
             }))
     }
 
-    /// The Bearer realm with what is wrong with it, where it leads to this site and cannot work there.
+    /// The Bearer realm in the response and why no client can get a token there. `None` if a client can, and if the realm
+    /// leads to another server.
     fn realm_fault(&self, head: &response::Parts) -> Option<(String, RealmFault)> {
         let challenge = Challenge::of(&head.headers)?;
-        let fault = challenge.fault(self)?;
-        Some((challenge.realm().to_owned(), fault))
+        let realm = challenge.realm();
+        if !self.leads_to_proxy(realm) {
+            return None;
+        }
+        let uri: Uri = realm.parse().ok()?;
+        let path = uri.path();
+        let fault = match self.built_site.match_route(path) {
+            None => RealmFault::NoRoute,
+            Some(RouteMatch::Response(_)) => RealmFault::StaticResponse,
+            Some(RouteMatch::Route(route)) => {
+                if route.authenticator.token_service(path).is_some() {
+                    RealmFault::OwnTokens
+                } else if route.registry && is_registry_path(path) {
+                    RealmFault::RegistryApi
+                } else if !route.authenticator.is_open() {
+                    RealmFault::OwnPasswords
+                } else {
+                    return None;
+                }
+            }
+        };
+        Some((realm.to_owned(), fault))
+    }
+
+    /// Whether clients of this site fetch their tokens through the proxy: the realm names the site, or an origin that the
+    /// proxy replaces by the site's.
+    fn leads_to_proxy(&self, realm: &str) -> bool {
+        let is_site = |host: &str| self.built_site.is_named(host);
+        let leads = |external: &Origin| self.forward.rewrites(realm, external, &is_site);
+        if let Some(external) = &self.site.external {
+            return leads(external);
+        }
+        let port = self.config.service.https_port;
+        let names = self.site.hosts.iter().filter(|host| !host.contains('*'));
+        let mut origins = names.map(|host| Origin {
+            scheme: "https".to_owned(),
+            authority: match port {
+                443 => host.clone(),
+                _ => format!("{host}:{port}"),
+            },
+        });
+        origins.any(|origin| leads(&origin))
     }
 
     fn redirects(&self, head: &response::Parts) -> Problem {
@@ -320,11 +380,11 @@ impl Subject<'_> {
         };
         let problem = self
             .error(what)
-            .because("a registry answers 200, or 401; the gate follows no redirect, and clients are led past it");
+            .because("a registry responds with 200 or 401; the proxy does not follow redirects, and clients that do bypass it");
         let is_to_tls = matches!(endpoint, Endpoint::Tcp { .. })
             && location.is_some_and(|location| location.starts_with("https://"));
         if is_to_tls {
-            return problem.fix("write the https:// address of the registry, or one at which it speaks plain HTTP without a redirect");
+            return problem.fix("write the https:// address of the registry, or an address at which it speaks plain HTTP without a redirect");
         }
         problem.fix("write the address of the registry itself")
     }
@@ -335,16 +395,17 @@ fn shortened(text: &str) -> String {
     text.chars().take(MAX_SHOWN).collect()
 }
 
-/// True for HTML, which no registry answers `/v2/` with.
+/// Whether the response is HTML, which no registry sends for `/v2/`.
 fn is_web_page(head: &response::Parts) -> bool {
-    let kind = head.headers.get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| {
-        kind.trim_start()
+    let media_type = head.headers.get(header::CONTENT_TYPE);
+    let media_type = media_type.and_then(|value| value.to_str().ok());
+    media_type.is_some_and(|media_type| {
+        media_type
+            .trim_start()
             .to_ascii_lowercase()
             .starts_with("text/html")
     })
 }
 
-/// Characters of a field value that are shown.
+/// Maximum number of characters of a field value in a message.
 const MAX_SHOWN: usize = 200;

@@ -1,8 +1,8 @@
-//! `check --live --push`: a blob of a few bytes goes through the proxy's own listener into a registry and comes back, as a
-//! client's blob does.
+//! `check --live --push`: pushes a blob of a few bytes through the running proxy into the registry and pulls it again, as a
+//! client does.
 //!
-//! Called by `inspect`. The bytes are always the same, so that one blob is left behind however often the check runs. A
-//! response that stops the push is told by its cause: a wrong password and a missing right are no faults of the registry.
+//! The bytes are always the same, so that at most one blob remains in the registry, however often the check runs. A failure
+//! is reported with its cause: a wrong password and a missing right are not faults of the registry.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -15,8 +15,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
-use crate::check::live::bearer::{Challenge, token};
-use crate::check::live::listener::{ListenerClient, of_authority, with_certificate};
+use crate::check::live::bearer::{Challenge, bearer_credentials};
+use crate::check::live::client::{ListenerClient, trust_ca, trust_certificate};
 use crate::config::problem::Problem;
 use crate::config::{self, Auth, Certificate, Config};
 use crate::net::listener::ListenAddr;
@@ -25,17 +25,17 @@ use crate::secret::Password;
 use crate::snapshot::Snapshot;
 use crate::tls::trust::ClientAuthMode;
 
-/// What is pushed where.
+/// The repository to push to, and the login.
 #[derive(Debug)]
 pub struct Push {
     /// The repository.
     pub repository: String,
-    /// The user; `None` pushes without a login.
+    /// User and password; `None` pushes without a login.
     pub login: Option<(String, Password)>,
 }
 
-/// Pushes and pulls; returns what was done and what is left behind, or the problem that ended it.
-pub(super) async fn run(
+/// Pushes and pulls the blob. Returns what was done and what remains in the registry, or the problem that ended the push.
+pub(crate) async fn run(
     push: &Push,
     config: &Config,
     snapshot: &Snapshot,
@@ -44,7 +44,7 @@ pub(super) async fn run(
     let repository = &push.repository;
     if !is_name(repository) {
         return Err(
-            error(format!("no repository can be called {repository:?}")).fix(
+            error(format!("no repository can have the name {repository:?}")).fix(
                 "write a name such as team/app: lower-case letters, digits, and . _ - between them",
             ),
         );
@@ -57,7 +57,7 @@ pub(super) async fn run(
     });
     let address = address.ok_or_else(|| {
         error("listen.https names no address with a port, so there is nothing to connect to")
-            .because("the addresses of sockets that systemd passes are not in the file")
+            .because("the file does not have the addresses of the sockets that systemd passes")
             .fix("check with a client: docker push, or curl")
     })?;
     if let Some(clients) = &site.clients
@@ -65,13 +65,13 @@ pub(super) async fn run(
     {
         return Err(Problem::error(
             clients.ca.place,
-            "the site demands a client certificate, and the check has none",
+            "the site requires a client certificate, and the check has none",
         )
         .fix("check with a client that has one: curl --cert FILE --key FILE"));
     }
     let round_trip = RoundTrip {
         client: client(site, config, snapshot, address)?,
-        outer: site.external.as_ref().map(|origin| {
+        external_origin: site.external.as_ref().map(|origin| {
             let (scheme, authority) = (&origin.scheme, &origin.authority);
             format!("{scheme}://{authority}")
         }),
@@ -81,10 +81,10 @@ pub(super) async fn run(
         route,
         file,
     };
-    round_trip.make().await
+    round_trip.run().await
 }
 
-/// The first site whose registry can hold the repository, with the route of the repository.
+/// The first site with a registry route for the repository, and that route.
 fn destination<'a>(
     push: &Push,
     config: &'a Config,
@@ -94,18 +94,18 @@ fn destination<'a>(
     let found = config.sites.iter().find_map(|site| {
         let mut all = snapshot.service.sites.all();
         let built = all.find(|built| Some(&built.name) == site.hosts.first())?;
-        let leads_to = built.route(&path).filter(|route| route.registry)?;
+        let matched = built.route(&path).filter(|route| route.registry)?;
         let mut routes = site.routes.iter();
-        Some((site, routes.find(|route| route.path == leads_to.path)?))
+        Some((site, routes.find(|route| route.path == matched.path)?))
     });
     found.ok_or_else(|| {
-        error(format!("no route of any site leads from {path} to a registry"))
+        error(format!("no site has a registry route for {path}"))
             .fix("name a repository that a [[site.route]] with an upstream covers, or correct route.path")
     })
 }
 
-/// A client of this site at this address, which accepts the certificate of the configuration alone.
-pub(super) fn client(
+/// A client of this site at this address, which accepts only the certificate of the configuration.
+pub(crate) fn client(
     site: &config::Site,
     config: &Config,
     snapshot: &Snapshot,
@@ -113,33 +113,35 @@ pub(super) fn client(
 ) -> Result<ListenerClient, Problem> {
     let mut hosts = site.hosts.iter().filter(|host| !host.contains('*'));
     let host = hosts.next().ok_or_else(|| {
-        error("the site has only patterns in site.hosts, and no name to ask for")
+        error("site.hosts has only patterns, and no name to connect to")
             .fix("add a name of the site to site.hosts")
     })?;
     let tls = match &site.certificate {
         Certificate::SelfSigned(place) => {
-            of_authority(&config.state_dir.join("ca.pem")).map_err(|cause| {
+            trust_ca(&config.state_dir.join("ca.pem")).map_err(|cause| {
                 Problem::error(
                     *place,
-                    format!("the CA of the self-signed certificate is unknown: {cause}"),
+                    format!("cannot load the CA of the self-signed certificate: {cause}"),
                 )
-                .because("the proxy makes it at its first start, in state.dir")
+                .because("the proxy creates the CA at its first start, in state.dir")
                 .fix("start the proxy, and run the check as the same user (sudo -u tidegate)")
             })?
         }
         Certificate::Files { .. } | Certificate::Acme(_) => {
             let mut all = snapshot.certificates().iter();
-            let own = all.find(|one| Some(one.site()) == site.hosts.first().map(String::as_str));
-            let pair = own.and_then(|own| own.slot().current());
+            let certificate = all.find(|certificate| {
+                Some(certificate.site()) == site.hosts.first().map(String::as_str)
+            });
+            let pair = certificate.and_then(|certificate| certificate.slot().current());
             let leaf = pair.and_then(|pair| pair.chain().first().cloned());
             let leaf = leaf.ok_or_else(|| {
                 error(format!("{host} has no certificate yet"))
-                    .fix("start the proxy, which orders one, and wait for it: the log tells")
+                    .fix("start the proxy, which orders a certificate, and wait until the log reports it")
             })?;
-            with_certificate(leaf).map_err(|cause| error(format!("cannot set up TLS: {cause}")))?
+            trust_certificate(leaf).map_err(|cause| error(format!("cannot set up TLS: {cause}")))?
         }
     };
-    let address = reachable(address);
+    let address = connectable(address);
     Ok(ListenerClient {
         address,
         host: host.clone(),
@@ -148,8 +150,8 @@ pub(super) fn client(
     })
 }
 
-/// A listener on all addresses is asked on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// The address to connect to: loopback for a listener on all addresses.
+fn connectable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -163,26 +165,27 @@ fn error(what: impl Into<String>) -> Problem {
 }
 
 fn basic((user, password): &(String, Password)) -> Result<HeaderValue, Problem> {
-    let mut pair = Zeroizing::new(format!("{user}:").into_bytes());
-    pair.extend_from_slice(password.as_bytes());
-    let encoded = Zeroizing::new(Base64::encode_string(&pair));
+    let mut credentials = Zeroizing::new(format!("{user}:").into_bytes());
+    credentials.extend_from_slice(password.as_bytes());
+    let encoded = Zeroizing::new(Base64::encode_string(&credentials));
     authorization(&format!("Basic {}", *encoded))
 }
 
-/// A field value that is not printed and is overwritten in memory after its use.
+/// An `Authorization` value that is not printed, and whose memory is overwritten after its use.
 fn authorization(value: &str) -> Result<HeaderValue, Problem> {
     let bytes = Bytes::from_owner(Zeroizing::new(value.as_bytes().to_vec()));
     let value = HeaderValue::from_maybe_shared(bytes);
-    let mut value = value.map_err(|_| error("the credentials cannot be written into a header"))?;
+    let mut value = value
+        .map_err(|_| error("the credentials have characters that a header field cannot have"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// A blob's way into the registry and back.
+/// The push and the pull of the blob.
 struct RoundTrip<'a> {
     client: ListenerClient,
-    /// `external_url`: what clients are told instead of what they asked for.
-    outer: Option<String>,
+    /// `external_url`: the origin in URLs for clients, if it is not the origin that a client addressed.
+    external_origin: Option<String>,
     user: Option<&'a str>,
     basic: Option<HeaderValue>,
     repository: &'a str,
@@ -191,24 +194,26 @@ struct RoundTrip<'a> {
 }
 
 impl RoundTrip<'_> {
-    async fn make(&self) -> Result<Vec<String>, Problem> {
+    async fn run(&self) -> Result<Vec<String>, Problem> {
         let repository = self.repository;
         let start = format!("/v2/{repository}/blobs/uploads/");
-        let begun = self
-            .ask(Method::POST, &start, b"", StatusCode::ACCEPTED)
+        let started = self
+            .request(Method::POST, &start, b"", StatusCode::ACCEPTED)
             .await?;
-        let upload = self.location(begun.headers())?;
+        let upload = self.location(started.headers())?;
         let sum = hex(digest(&SHA256, BLOB).as_ref());
-        let joint = if upload.contains('?') { '&' } else { '?' };
-        let end = format!("{upload}{joint}digest=sha256:{sum}");
-        self.ask(Method::PUT, &end, BLOB, StatusCode::CREATED)
+        let separator = if upload.contains('?') { '&' } else { '?' };
+        let end = format!("{upload}{separator}digest=sha256:{sum}");
+        self.request(Method::PUT, &end, BLOB, StatusCode::CREATED)
             .await?;
         let blob = format!("/v2/{repository}/blobs/sha256:{sum}");
-        let pulled = self.ask(Method::GET, &blob, b"", StatusCode::OK).await?;
+        let pulled = self
+            .request(Method::GET, &blob, b"", StatusCode::OK)
+            .await?;
         if pulled.body() != BLOB {
-            return Err(error(format!("{blob} came back with other bytes than were sent"))
-                .because("something between the check and the registry's storage changes contents")
-                .fix("look for a cache or a filter before or behind the proxy, and at the registry's storage"));
+            return Err(error(format!("{blob} has other bytes than those that were pushed"))
+                .because("a program between the check and the registry's storage changes contents")
+                .fix("look for a cache or a filter in front of or behind the proxy, and check the registry's storage"));
         }
         let (host, address) = (self.client.authority(), self.client.address);
         Ok(vec![
@@ -222,8 +227,9 @@ impl RoundTrip<'_> {
         ])
     }
 
-    /// Sends a request, with a token where the response asks for one, and expects this status.
-    async fn ask(
+    /// Sends a request and expects this status. If the response has a Bearer challenge, fetches a token and repeats the
+    /// request with it.
+    async fn request(
         &self,
         method: Method,
         target: &str,
@@ -256,25 +262,25 @@ impl RoundTrip<'_> {
             return Err(error(format!("the token realm {realm} is no URL"))
                 .fix("correct auth.token.realm in the registry's configuration"));
         };
-        if origin != self.told_origin() {
-            return Err(error(format!("tokens are fetched at {realm}, which is not this proxy"))
-                .because("the check sends the password to the proxy alone")
-                .fix("check with docker login and docker push; where the URL is the registry's own, add its origin to internal_origins"));
+        if origin != self.origin() {
+            return Err(error(format!("the token service is {realm}, which is not this proxy"))
+                .because("the check sends the password only to the proxy")
+                .fix("check with docker login and docker push; if the URL belongs to the registry, add its origin to internal_origins"));
         }
-        let reply = self
+        let response = self
             .send(&Method::GET, &target, b"", self.basic.as_ref())
             .await?;
-        if reply.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.unauthorized(&reply));
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Err(self.unauthorized(&response));
         }
-        let reply = self.expect(reply, StatusCode::OK, &Method::GET, &target)?;
-        let token = token(reply.body()).ok_or_else(|| {
+        let response = self.expect(response, StatusCode::OK, &Method::GET, &target)?;
+        let credentials = bearer_credentials(response.body()).ok_or_else(|| {
             error(format!(
-                "the token endpoint {realm} answered without a token"
+                "the response of the token endpoint {realm} has no token"
             ))
-            .fix("look at the log of the token service, and at what listens there")
+            .fix("look at the log of the token service, and check which program listens there")
         })?;
-        authorization(&token)
+        authorization(&credentials)
     }
 
     async fn send(
@@ -297,37 +303,39 @@ impl RoundTrip<'_> {
         }
         let request = request
             .body(Full::new(Bytes::from_static(body)))
-            .map_err(|cause| error(format!("{} is no request target: {cause}", path(target))))?;
+            .map_err(|cause| error(format!("{} is not a request target: {cause}", path(target))))?;
         let sent = self.client.send(request).await;
         sent.map_err(|cause| self.client.problem(&cause, self.file))
     }
 
-    /// The origin that clients are told.
-    fn told_origin(&self) -> String {
-        let own = || format!("https://{}", self.client.authority());
-        self.outer.clone().unwrap_or_else(own)
+    /// The origin of this site in URLs for clients.
+    fn origin(&self) -> String {
+        let addressed = || format!("https://{}", self.client.authority());
+        self.external_origin.clone().unwrap_or_else(addressed)
     }
 
-    /// Where the upload goes on. A client follows `Location` to the letter, so it must lead to this site.
+    /// The target of the upload that was started. A client follows `Location` exactly, so it must lead to this site.
     fn location(&self, headers: &HeaderMap) -> Result<String, Problem> {
         let value = headers.get(header::LOCATION);
         let text = value.and_then(|value| value.to_str().ok());
         let text = text.ok_or_else(|| {
-            error("the upload was begun, and no Location says where it goes on")
-                .fix("see whether the server behind the proxy is a registry")
+            error("the response to the start of the upload has no Location")
+                .fix("check whether the server behind the proxy is a registry")
         })?;
         let uri: Uri = text.parse().map_err(|_| {
-            error(format!("the upload goes on at {text:?}, which is no URL"))
-                .fix("look at the registry's configuration (http.host, http.relativeurls)")
+            error(format!(
+                "the Location of the upload is {text:?}, which is no URL"
+            ))
+            .fix("look at the registry's configuration (http.host, http.relativeurls)")
         })?;
         if let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) {
-            let told = format!("{scheme}://{authority}");
-            let expected = self.told_origin();
-            if told != expected {
-                return Err(error(format!("the upload goes on at {told}, not at {expected}"))
-                    .because("a client follows it to the letter, and may not get there")
+            let named = format!("{scheme}://{authority}");
+            let expected = self.origin();
+            if named != expected {
+                return Err(error(format!("the Location of the upload leads to {named}, not to {expected}"))
+                    .because("clients follow it exactly, and may not reach that address")
                     .fix(format!(
-                        "where {told} is the registry, write internal_origins = [\"{told}\"]; where it is this proxy as clients see it, write external_url = \"{told}\""
+                        "if {named} is the registry, write internal_origins = [\"{named}\"]; if it is this proxy as clients see it, write external_url = \"{named}\""
                     )));
             }
         }
@@ -335,25 +343,26 @@ impl RoundTrip<'_> {
         Ok(target.unwrap_or_default().to_owned())
     }
 
+    /// Returns a response with the expected status; any other status is a problem.
     fn expect(
         &self,
-        reply: Response<Bytes>,
+        response: Response<Bytes>,
         expected: StatusCode,
         method: &Method,
         target: &str,
     ) -> Result<Response<Bytes>, Problem> {
-        let status = reply.status();
+        let status = response.status();
         if status == expected {
-            return Ok(reply);
+            return Ok(response);
         }
         if status == StatusCode::FORBIDDEN {
-            return Err(self.denied(Some(&reply)));
+            return Err(self.denied(Some(&response)));
         }
         let (address, file) = (self.client.address, self.file.display());
         let what = format!(
-            "{method} {} at {address} answered {status}, not {expected}{}",
+            "{method} {} at {address} got {status}, not {expected}{}",
             path(target),
-            said(&reply)
+            excerpt(&response)
         );
         Err(match status {
             StatusCode::MISDIRECTED_REQUEST => error(what)
@@ -364,32 +373,32 @@ impl RoundTrip<'_> {
                 .fix(format!("tidegate reload -c {file}")),
             StatusCode::TOO_MANY_REQUESTS => error(what)
                 .because("there were too many wrong passwords from this machine, so the password was not checked")
-                .fix(format!("wait {}, then check again", waiting(&reply))),
+                .fix(format!("wait {}, then check again", retry_after(&response))),
             StatusCode::NOT_FOUND => error(what)
                 .because("the running proxy has no such route (an older configuration), or the registry does not know the repository")
                 .fix(format!(
-                    "tidegate reload -c {file}; a registry with projects (Harbor) wants {} to begin with an existing one",
+                    "tidegate reload -c {file}; in a registry with projects (Harbor), {} must begin with an existing project",
                     self.repository
                 )),
             StatusCode::METHOD_NOT_ALLOWED => error(what)
-                .because("the registry takes no pushes")
+                .because("the registry does not allow pushes")
                 .fix("look for storage.maintenance.readonly or a proxy.remoteurl (a pull-through cache) in its configuration"),
             StatusCode::SERVICE_UNAVAILABLE => error(what)
                 .because("the proxy or the registry is at capacity, or the registry's storage does not work")
                 .fix("check again, and look at the logs of both"),
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => error(what)
                 .because("the proxy got no valid response from the registry")
-                .fix("look at what this check says about the endpoint, and at the logs of both"),
+                .fix("look at the result of this check for the endpoint, and at the logs of both"),
             _ if status.is_server_error() => error(what)
-                .fix("look at the log of the registry: it may not write to its storage"),
+                .fix("look at the log of the registry: it may be unable to write to its storage"),
             _ => error(what).fix("look at the access log of the proxy and at the log of the registry"),
         })
     }
 
-    /// A 401 to a request without credentials, or to a password.
-    fn unauthorized(&self, reply: &Response<Bytes>) -> Problem {
+    /// The problem for a 401 without a Bearer challenge: the password is missing or wrong, or the registry requires its own.
+    fn unauthorized(&self, response: &Response<Bytes>) -> Problem {
         let host = self.client.authority();
-        let shown = reply.headers().get(header::WWW_AUTHENTICATE);
+        let received = response.headers().get(header::WWW_AUTHENTICATE);
         let htpasswd = match &self.route.auth {
             Auth::Basic {
                 htpasswd,
@@ -399,13 +408,13 @@ impl RoundTrip<'_> {
                 htpasswd,
                 challenge,
                 ..
-            } if shown == Some(challenge) => Some(htpasswd.value.display()),
+            } if received == Some(challenge) => Some(htpasswd.value.display()),
             Auth::Basic { .. } | Auth::Token { .. } | Auth::Open => {
                 return Problem::error(
                     self.route.upstream.place,
-                    "the registry behind the proxy asks for a password of its own (401 Unauthorized)",
+                    "the registry behind the proxy requires a password of its own (401 Unauthorized)",
                 )
-                .because("the proxy passes no Authorization on in this mode, so every client is refused")
+                .because("the proxy does not forward Authorization in this mode, so every client is rejected")
                 .fix("remove the auth section from the registry's configuration, or write mode = \"upstream\"");
             }
             Auth::LeftToUpstream => None,
@@ -415,48 +424,49 @@ impl RoundTrip<'_> {
         };
         let Some(htpasswd) = htpasswd else {
             return error(format!(
-                "wrong password: the registry does not let {user} in (401 Unauthorized)"
+                "wrong password: the registry rejects the login of {user} (401 Unauthorized)"
             ))
             .because("mode = \"upstream\" leaves the login to the registry; the registry itself works")
             .fix("give the name and password of a user of the registry (of Harbor, with a login by OIDC: the CLI secret)");
         };
         error(format!(
-            "wrong password: {host} does not let {user} in (401 Unauthorized)"
+            "wrong password: {host} rejects the login of {user} (401 Unauthorized)"
         ))
         .because(format!(
-            "the password does not match the line of {user} in {htpasswd}, or there is no such line; the registry was not asked"
+            "the password does not match the line of {user} in {htpasswd}, or there is no such line; the registry did not get the request"
         ))
         .fix(format!("tidegate htpasswd verify {htpasswd} {user} tries a password, tidegate htpasswd add {htpasswd} {user} sets a new one"))
     }
 
     fn login_required(&self) -> Problem {
         let host = self.client.authority();
-        error(format!("{host} asks for a password (401 Unauthorized)"))
+        error(format!("{host} requires a password (401 Unauthorized)"))
             .fix("name a user with --user NAME; the check then asks for the password")
     }
 
-    /// The problem to report when the proxy accepted the login and rejected the push with 403.
-    fn denied(&self, reply: Option<&Response<Bytes>>) -> Problem {
+    /// The problem for a login that was accepted without the right to push: a 403, or a token that does not suffice.
+    fn denied(&self, response: Option<&Response<Bytes>>) -> Problem {
         let (repository, file) = (self.repository, self.file.display());
         let subject = self.user.unwrap_or("a client without a login");
-        let said = reply.map(said).unwrap_or_default();
-        let problem = error(format!("{subject} may not push to {repository}{said}"));
+        let excerpt = response.map(excerpt).unwrap_or_default();
+        let problem = error(format!("{subject} may not push to {repository}{excerpt}"));
         let Some(user) = self.user else {
             return problem
                 .because("no password was sent")
                 .fix("name a user with --user NAME; the check then asks for the password");
         };
-        let problem = problem
-            .because("the password is right, and the right to push is missing; the registry works");
+        let problem = problem.because(
+            "the password is correct, and the right to push is missing; the registry works",
+        );
         match &self.route.auth {
             Auth::LeftToUpstream | Auth::Open => problem.fix(format!(
                 "give {subject} the right to push in the registry (in Harbor: a role in the project that may push)"
             )),
             Auth::Basic { .. } | Auth::Token { .. } if self.route.granted.is_some() => problem.fix(format!(
-                "tidegate check -c {file} --who {user} --may push {repository} says what the grants give; add a [[site.route.grant]]"
+                "tidegate check -c {file} --who {user} --may push {repository} reports what the grants allow; add a [[site.route.grant]]"
             )),
             Auth::Basic { .. } | Auth::Token { .. } => problem.fix(
-                "look at route.allow and route.deny, which may leave this machine out, and at what the registry itself forbids",
+                "look at route.allow and route.deny, which may exclude this machine, and at the rules of the registry itself",
             ),
         }
     }
@@ -467,18 +477,19 @@ fn path(target: &str) -> &str {
     target.split('?').next().unwrap_or_default()
 }
 
-/// The beginning of a response's body, for a message.
-fn said(reply: &Response<Bytes>) -> String {
-    let text = String::from_utf8_lossy(reply.body());
-    let text: String = text.trim().chars().take(MAX_SAID).collect();
+/// The beginning of a response's body, for a message; empty if the body is empty.
+fn excerpt(response: &Response<Bytes>) -> String {
+    let text = String::from_utf8_lossy(response.body());
+    let text: String = text.trim().chars().take(MAX_EXCERPT).collect();
     if text.is_empty() {
         return String::new();
     }
     format!(": {text}")
 }
 
-fn waiting(reply: &Response<Bytes>) -> String {
-    let seconds = reply.headers().get(header::RETRY_AFTER);
+/// The time in `Retry-After`, for a message.
+fn retry_after(response: &Response<Bytes>) -> String {
+    let seconds = response.headers().get(header::RETRY_AFTER);
     let seconds = seconds.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     seconds.map_or_else(
         || "some minutes".to_owned(),
@@ -491,5 +502,5 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 const BLOB: &[u8] = b"tidegate check --live --push\n";
-/// Characters of a response's body that are shown.
-const MAX_SAID: usize = 300;
+/// Maximum number of characters of a response's body in a message.
+const MAX_EXCERPT: usize = 300;

@@ -1,4 +1,4 @@
-//! What the error number of a failed connect means, and what the operator can do about it: one sentence each.
+//! The meaning of the errno of a failed connect(2), and the remedy for the operator: one sentence each.
 
 use std::error::Error;
 use std::io;
@@ -6,51 +6,51 @@ use std::io;
 use rustix::io::Errno;
 
 /// The meaning of a failed connect to `server` over TCP, and the remedy.
-pub(super) fn errno_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
-    let words = |what: &str, fix: String| (what.to_owned(), fix);
+pub(crate) fn errno_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
+    let explain = |what: &str, fix: String| (what.to_owned(), fix);
     match errno(error) {
-        Some(Errno::CONNREFUSED) => words(
+        Some(Errno::CONNREFUSED) => explain(
             "nothing listens there (connection refused)",
             format!("start {server}, or correct the address: ss -ltnp shows what listens on this machine"),
         ),
-        Some(Errno::CONNRESET | Errno::PIPE) => words(
+        Some(Errno::CONNRESET | Errno::PIPE) => explain(
             "the connection was reset",
             format!("look at the log of {server}: it, or a firewall before it, ended the connection"),
         ),
-        Some(Errno::TIMEDOUT) => words(
-            "no answer to the connection attempt (timed out)",
+        Some(Errno::TIMEDOUT) => explain(
+            "the connection attempt got no response (timed out)",
             "correct the address, start that machine, or open the port in the firewalls between".to_owned(),
         ),
-        Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => words(
+        Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => explain(
             "that machine cannot be reached (no route to host)",
             "correct the address, start that machine, or open the port in its firewall".to_owned(),
         ),
-        Some(Errno::NETUNREACH | Errno::NETDOWN) => words(
+        Some(Errno::NETUNREACH | Errno::NETDOWN) => explain(
             "this machine has no route to that network (network is unreachable)",
-            "correct the address, or add the route: ip route shows those that there are".to_owned(),
+            "correct the address, or add the route: ip route lists the routes".to_owned(),
         ),
-        Some(Errno::ACCESS | Errno::PERM) => words(
+        Some(Errno::ACCESS | Errno::PERM) => explain(
             "this machine forbids the connection (permission denied)",
             "allow it in the firewall for outgoing connections, or in IPAddressDeny= and RestrictAddressFamilies= of the unit".to_owned(),
         ),
-        Some(Errno::ADDRNOTAVAIL) => words(
+        Some(Errno::ADDRNOTAVAIL) => explain(
             "this machine has no address from which it could connect (address not available)",
             "write an IPv4 address where this machine has no IPv6, or free local ports: ss -s counts them".to_owned(),
         ),
-        Some(Errno::AFNOSUPPORT) => words(
+        Some(Errno::AFNOSUPPORT) => explain(
             "the kernel of this machine has no such address family (IPv6 is disabled)",
             "write an IPv4 address, or enable IPv6 in the kernel".to_owned(),
         ),
-        Some(Errno::MFILE | Errno::NFILE) => words(
+        Some(Errno::MFILE | Errno::NFILE) => explain(
             "this process has no descriptor left (too many open files)",
             "raise the limit: ulimit -n shows it".to_owned(),
         ),
-        Some(other) => words(
+        Some(other) => explain(
             &io::Error::from(other).to_string(),
             format!("see whether {server} runs and whether its address is correct"),
         ),
-        // getaddrinfo reports no errno.
-        None => words(
+        // An error of getaddrinfo has no errno.
+        None => explain(
             &format!("the name has no address ({})", innermost(error)),
             "correct the name, or its entry in the DNS or in /etc/hosts: getent hosts NAME shows what this machine finds".to_owned(),
         ),
@@ -58,22 +58,22 @@ pub(super) fn errno_remedy(error: &(dyn Error + 'static), server: &str) -> (Stri
 }
 
 /// The meaning of a failed connect to a socket in the file system, and the remedy.
-pub(super) fn unix_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
-    let words = |what: &str, fix: String| (what.to_owned(), fix);
+pub(crate) fn unix_remedy(error: &(dyn Error + 'static), server: &str) -> (String, String) {
+    let explain = |what: &str, fix: String| (what.to_owned(), fix);
     match errno(error) {
-        Some(Errno::NOENT | Errno::NOTDIR) => words(
+        Some(Errno::NOENT | Errno::NOTDIR) => explain(
             "there is no such socket file",
             format!("start {server}, or correct the path"),
         ),
-        Some(Errno::CONNREFUSED) => words(
+        Some(Errno::CONNREFUSED) => explain(
             "no process listens on this file (connection refused)",
             format!("start {server}; it may want the file removed first"),
         ),
-        Some(Errno::ACCESS | Errno::PERM) => words(
+        Some(Errno::ACCESS | Errno::PERM) => explain(
             "this user may not connect to the socket (permission denied)",
             "run the check as the user that serves (sudo -u tidegate), and let that user enter the folders and write to the socket file".to_owned(),
         ),
-        Some(Errno::PROTOTYPE) => words(
+        Some(Errno::PROTOTYPE) => explain(
             "the socket is of another type than a stream (protocol wrong type for socket)",
             format!("correct the path, or let {server} listen on a stream socket"),
         ),
@@ -81,16 +81,18 @@ pub(super) fn unix_remedy(error: &(dyn Error + 'static), server: &str) -> (Strin
     }
 }
 
-/// The errno of an error or of one of its sources.
+/// The errno of the error, or of the first of its sources that has one.
 fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
     chain(error).find_map(|cause| Errno::from_io_error(cause.downcast_ref()?))
 }
 
+/// The text of the last source of an error.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let last = chain(error).last();
     last.map(ToString::to_string).unwrap_or_default()
 }
 
+/// The error and its sources.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! What `check --live` says about servers of all kinds behind the proxy.
+//! The facts and problems that `check --live` reports for upstreams of all kinds.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -14,22 +14,22 @@ use crate::check::live::*;
 use crate::config;
 use crate::snapshot::BuildMode;
 
-/// Answers every connection with these bytes, at this address.
-fn server(address: &str, answer: impl Into<Vec<u8>>) -> u16 {
-    let answer = answer.into();
+/// Starts a server at this address that sends these bytes on every connection. Returns its port.
+fn server(address: &str, response: impl Into<Vec<u8>>) -> u16 {
+    let response = response.into();
     let socket = TcpListener::bind(address).unwrap();
     let port = socket.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in socket.incoming() {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(&answer);
+            let _ = stream.write_all(&response);
         }
     });
     port
 }
 
-/// A server of HTTP; the status may have header fields behind it.
+/// Starts an HTTP server with this status; header fields may follow the status.
 fn registry(address: &str, status: &str) -> u16 {
     server(
         address,
@@ -37,8 +37,8 @@ fn registry(address: &str, status: &str) -> u16 {
     )
 }
 
-/// A server of TLS with a certificate of its own; returns its port and the certificate. A client without TLS gets this
-/// answer, or an alert where there is none.
+/// Starts a TLS server with a certificate of its own. Returns its port and the certificate. A client without TLS gets the
+/// response `to_plain`, or an alert if there is none.
 async fn tls_server(params: CertificateParams, to_plain: Option<&'static str>) -> (u16, String) {
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
@@ -62,15 +62,15 @@ async fn tls_server(params: CertificateParams, to_plain: Option<&'static str>) -
                 let mut first = [0];
                 let _ = stream.peek(&mut first).await;
                 match to_plain {
-                    Some(answer) if first != [22] => {
-                        let _ = stream.write_all(answer.as_bytes()).await;
+                    Some(response) if first != [22] => {
+                        let _ = stream.write_all(response.as_bytes()).await;
                     }
                     _ => {
                         let Ok(mut stream) = acceptor.accept(stream).await else {
                             return;
                         };
-                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-                        let _ = stream.write_all(answer).await;
+                        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                        let _ = stream.write_all(response).await;
                         let _ = stream.shutdown().await;
                     }
                 }
@@ -80,7 +80,7 @@ async fn tls_server(params: CertificateParams, to_plain: Option<&'static str>) -
     (port, certificate.pem())
 }
 
-/// The upstream as TOML; its `ca.pem` holds this text.
+/// Builds a configuration with one route to `upstream`, which is TOML. The file `ca.pem` has the text `ca`.
 fn built_with(upstream: &str, auth: &str, ca: &str) -> (tempfile::TempDir, Config, Snapshot) {
     let dir = tempfile::tempdir().unwrap();
     let line = "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
@@ -99,7 +99,7 @@ fn built_with(upstream: &str, auth: &str, ca: &str) -> (tempfile::TempDir, Confi
     let mut config = config.unwrap_or_else(|| panic!("{problems}"));
     let snapshot = Snapshot::build(&config, None, BuildMode::Check, &mut problems);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
-    // The other routes are there for the paths that they take, and are not asked.
+    // The other routes matter only for their paths, so their endpoints are not probed.
     config.sites[0].routes.truncate(1);
     (dir, config, snapshot)
 }
@@ -112,50 +112,50 @@ const BASIC: &str = "mode = \"basic\", htpasswd = \"htpasswd\", realm = \"r\"";
 const UPSTREAM: &str = "mode = \"upstream\"";
 const OPEN: &str = "mode = \"none\"";
 
-async fn judged(upstream: &str, auth: &str) -> (Vec<String>, Problems) {
+async fn check(upstream: &str, auth: &str) -> (Vec<String>, Problems) {
     let (_dir, config, snapshot) = built(upstream, auth);
-    look(&config, &snapshot).await
+    check_built(&config, &snapshot).await
 }
 
-async fn look(config: &Config, snapshot: &Snapshot) -> (Vec<String>, Problems) {
+async fn check_built(config: &Config, snapshot: &Snapshot) -> (Vec<String>, Problems) {
     let mut problems = Problems::new(Path::new("proxy.toml"));
     let facts = run(config, snapshot, &mut problems).await;
     (facts, problems)
 }
 
-/// What one of the problems says, why, and what to do: all three are there, at the place of the upstream.
+/// Asserts that a problem has these texts, a reason and a remedy, and the position of the upstream.
 #[track_caller]
-fn told(problems: &Problems, words: &[&str]) {
-    let said = problems.to_string();
-    for word in words {
-        assert!(said.contains(word), "{word} in {said}");
+fn assert_reported(problems: &Problems, texts: &[&str]) {
+    let report = problems.to_string();
+    for text in texts {
+        assert!(report.contains(text), "{text} in {report}");
     }
     for part in ["proxy.toml:11:", "why: ", "fix: "] {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(report.contains(part), "{part} in {report}");
     }
 }
 
 #[tokio::test]
-async fn what_a_registry_says_is_held_against_the_mode() {
+async fn the_response_of_a_registry_is_compared_with_the_mode() {
     let basic = "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"";
     for (status, auth) in [
         ("200 OK", BASIC),
         ("200 OK", OPEN),
         (basic, UPSTREAM),
-        // Another server, also when it has the site's name.
+        // A realm at another server, also one with the name of the site.
         (&bearer("https://sso.example/token"), UPSTREAM),
         (&bearer("https://docker.example.com:5001/auth"), UPSTREAM),
     ] {
         let port = registry("127.0.0.1:0", status);
-        let (facts, problems) = judged(&format!("http://127.0.0.1:{port}"), auth).await;
+        let (facts, problems) = check(&format!("http://127.0.0.1:{port}"), auth).await;
         assert!(problems.is_empty(), "{status}: {problems}");
         assert!(facts[0].contains("days"), "{facts:?}");
-        assert!(facts[1].contains("as a registry does"), "{facts:?}");
+        assert!(facts[1].contains("as a registry"), "{facts:?}");
         assert_eq!(facts.len(), 2, "{facts:?}");
     }
     for (status, auth, words) in [
         (basic, BASIC, "password of its own (Basic realm"),
-        (basic, OPEN, "every client is refused"),
+        (basic, OPEN, "every client is rejected"),
         ("401 Unauthorized", BASIC, "401 without a challenge"),
         (
             &bearer("https://docker.example.com/v2/_token"),
@@ -186,15 +186,15 @@ async fn what_a_registry_says_is_held_against_the_mode() {
         ),
     ] {
         let port = registry("127.0.0.1:0", status);
-        let (facts, problems) = judged(&format!("http://127.0.0.1:{port}"), auth).await;
+        let (facts, problems) = check(&format!("http://127.0.0.1:{port}"), auth).await;
         assert!(problems.has_errors(), "{status}: {facts:?}");
-        told(&problems, &[words]);
+        assert_reported(&problems, &[words]);
         assert_eq!(facts.len(), 1, "{facts:?}");
     }
     let port = registry("127.0.0.1:0", "418 Teapot");
-    let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
+    let (_, problems) = check(&format!("http://127.0.0.1:{port}"), BASIC).await;
     assert!(!problems.has_errors(), "{problems}");
-    told(&problems, &["warning", "418"]);
+    assert_reported(&problems, &["warning", "418"]);
 }
 
 fn bearer(realm: &str) -> String {
@@ -206,12 +206,12 @@ async fn a_token_realm_that_leads_to_this_site_and_does_not_work_there_is_an_err
     for (realm, words) in [
         (
             "https://docker.example.com/v2/token",
-            "below the gate's own /v2/",
+            "below /v2/ of the proxy itself",
         ),
         // The proxy replaces the origins of the upstream by the site's.
         (
             "http://docker.example.com:5000/v2/auth",
-            "below the gate's own /v2/",
+            "below /v2/ of the proxy itself",
         ),
         (
             "https://docker.example.com/service/token",
@@ -220,44 +220,44 @@ async fn a_token_realm_that_leads_to_this_site_and_does_not_work_there_is_an_err
         ("https://docker.example.com/closed/token", "respond"),
         (
             "https://docker.example.com/guarded/token",
-            "asks for a password",
+            "whose passwords the proxy checks",
         ),
     ] {
         let port = registry("127.0.0.1:0", &bearer(realm));
-        let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), UPSTREAM).await;
+        let (_, problems) = check(&format!("http://127.0.0.1:{port}"), UPSTREAM).await;
         assert!(problems.has_errors(), "{realm}: {problems}");
         let words = words.replace("\\\"", "\"");
-        told(&problems, &[realm, &words]);
+        assert_reported(&problems, &[realm, &words]);
     }
 }
 
 #[tokio::test]
-async fn a_url_with_the_wrong_scheme_is_told_with_the_right_one() {
-    let refusal =
+async fn the_remedy_for_a_wrong_scheme_is_the_right_url() {
+    let rejection =
         "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-    for to_plain in [None, Some(""), Some(refusal)] {
+    for to_plain in [None, Some(""), Some(rejection)] {
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         let (port, _) = tls_server(params, to_plain).await;
-        let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
+        let (_, problems) = check(&format!("http://127.0.0.1:{port}"), BASIC).await;
         assert!(problems.has_errors(), "{problems}");
         let right = format!("write \"https://127.0.0.1:{port}\"");
-        told(&problems, &["speaks TLS", &right]);
+        assert_reported(&problems, &["speaks TLS", &right]);
     }
     let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
     let (_, ca) = tls_server(params, None).await;
-    for answer in ["200 OK", "401 Unauthorized", "400 Bad Request"] {
-        let port = registry("127.0.0.1:0", answer);
+    for status in ["200 OK", "401 Unauthorized", "400 Bad Request"] {
+        let port = registry("127.0.0.1:0", status);
         let upstream = format!("{{ urls = [\"https://127.0.0.1:{port}\"], ca = \"ca.pem\" }}");
         let (_dir, config, snapshot) = built_with(&upstream, BASIC, &ca);
-        let (_, problems) = look(&config, &snapshot).await;
+        let (_, problems) = check_built(&config, &snapshot).await;
         assert!(problems.has_errors(), "{problems}");
         let right = format!("write \"http://127.0.0.1:{port}\"");
-        told(&problems, &["speaks plain HTTP", &right]);
+        assert_reported(&problems, &["speaks plain HTTP", &right]);
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_is_told_with_its_remedy() {
+async fn an_untrusted_certificate_has_a_remedy_for_its_fault() {
     let params = |name: &str| CertificateParams::new([name.to_owned()]).unwrap();
     let mut expired = params("127.0.0.1");
     expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
@@ -274,22 +274,22 @@ async fn a_certificate_that_is_not_trusted_is_told_with_its_remedy() {
         let (port, own) = tls_server(params, None).await;
         let upstream = format!("{{ urls = [\"https://127.0.0.1:{port}\"], ca = \"ca.pem\" }}");
         let (_dir, config, snapshot) = built_with(&upstream, BASIC, ca.unwrap_or(&own));
-        let (_, problems) = look(&config, &snapshot).await;
+        let (_, problems) = check_built(&config, &snapshot).await;
         assert!(problems.has_errors(), "{problems}");
-        told(&problems, &["no answer", "cannot trust", words]);
+        assert_reported(&problems, &["no response", "cannot trust", words]);
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_http_server_is_told_as_such() {
-    for (answer, words) in [
+async fn a_server_without_http_and_a_socket_without_a_server_are_reported() {
+    for (response, words) in [
         ("", "closed the connection without a response"),
         ("SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP/1.1"),
     ] {
-        let port = server("127.0.0.1:0", answer);
-        let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
+        let port = server("127.0.0.1:0", response);
+        let (_, problems) = check(&format!("http://127.0.0.1:{port}"), BASIC).await;
         assert!(problems.has_errors(), "{problems}");
-        told(&problems, &["no answer", words]);
+        assert_reported(&problems, &["no response", words]);
     }
     let dir = tempfile::tempdir().unwrap();
     let stale = dir.path().join("stale");
@@ -299,34 +299,34 @@ async fn a_server_that_is_no_http_server_is_told_as_such() {
         (missing, "there is no such socket file"),
         (stale, "no process listens on this file"),
     ] {
-        let (_, problems) = judged(&format!("unix:{}", path.display()), BASIC).await;
+        let (_, problems) = check(&format!("unix:{}", path.display()), BASIC).await;
         assert!(problems.has_errors(), "{problems}");
-        told(&problems, &["no answer", words]);
+        assert_reported(&problems, &["no response", words]);
     }
 }
 
 #[tokio::test]
-async fn one_that_does_not_answer_is_an_error_at_its_place() {
-    // Bound and not listening: no other test's listener gets this port.
-    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
-    deaf.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let port = deaf.local_addr().unwrap().port();
-    let (_, problems) = judged(&format!("http://127.0.0.1:{port}"), BASIC).await;
-    let said = problems.to_string();
-    assert!(problems.has_errors(), "{said}");
+async fn an_unreachable_endpoint_is_an_error_at_its_position() {
+    // The socket is bound and does not listen, so that no other test's listener gets the port.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let port = bound.local_addr().unwrap().port();
+    let (_, problems) = check(&format!("http://127.0.0.1:{port}"), BASIC).await;
+    let report = problems.to_string();
+    assert!(problems.has_errors(), "{report}");
     for words in [
         "proxy.toml:11",
         "cannot connect",
         "nothing listens there",
         "correct the address",
     ] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(report.contains(words), "{words} in {report}");
     }
 }
 
 #[tokio::test]
-async fn a_registry_that_others_reach_past_the_gate_is_an_error() {
-    // 127.0.0.2 stands for an address that others reach: it is one of its own, and needs no network here.
+async fn a_registry_that_clients_can_reach_directly_is_an_error() {
+    // 127.0.0.2 represents an address that other machines can reach, and needs no network.
     let other = ["127.0.0.2".parse().unwrap()];
     for (address, status, count) in [
         ("0.0.0.0:0", "200 OK", 1),
@@ -335,18 +335,18 @@ async fn a_registry_that_others_reach_past_the_gate_is_an_error() {
     ] {
         let port = registry(address, status);
         let (_dir, config, snapshot) = built(&format!("http://127.0.0.1:{port}"), BASIC);
-        let subjects = subjects(&config, &snapshot);
-        let found = exposures(&subjects[0], &other).await;
+        let checks = endpoint_checks(&config, &snapshot);
+        let found = exposures(&checks[0], &other).await;
         assert_eq!(found.len(), count, "{address} {status}: {found:?}");
         if count > 0 {
             let mut problems = Problems::new(Path::new("proxy.toml"));
             problems.push(found.into_iter().next().unwrap());
-            let said = problems.to_string();
+            let report = problems.to_string();
             assert!(
-                problems.has_errors() && said.contains("127.0.0.2"),
-                "{said}"
+                problems.has_errors() && report.contains("127.0.0.2"),
+                "{report}"
             );
-            assert!(said.contains("past the gate"), "{said}");
+            assert!(report.contains("bypass the proxy"), "{report}");
         }
     }
 }

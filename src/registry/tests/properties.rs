@@ -3,8 +3,8 @@
 use http::Method;
 use proptest::prelude::*;
 
+use super::super::grammar;
 use super::super::{Operation, Parsed, Resource, is_name};
-use super::super::{fuzzing, grammar};
 use super::{digest, method};
 
 /// The name grammar again, as the automaton of its regular expression; one state a letter.
@@ -139,7 +139,7 @@ proptest! {
     #[test]
     fn accepted_operations_are_fixed_points(method in any_method(), path in any_path(), query in any_query()) {
         let said = format!("{method}\n{path}\n{}", query.as_deref().unwrap_or_default());
-        fuzzing::check(said.as_bytes());
+        crate::fuzzing::parsers::check_registry_request(said.as_bytes());
         let parsed = Operation::parse(&method, &path, query.as_deref());
         let Ok(Parsed::Operation(operation) | Parsed::Redirect { operation, .. }) = parsed else {
             return Ok(());

@@ -67,9 +67,9 @@ truncate --size=0 $log
 ping --user alice:wrong
 ping
 ping --user alice:pw
-ping --user 'alice" client=192.0.2.1 refused="wrong credentials":x'
+ping --user 'alice" client=192.0.2.1 rejection="wrong credentials":x'
 ping --header 'Authorization: Basic unusable'
-ask --http1.1 --user alice:pw 'https://docker.example.com/v2/a/refused="wrong' || true
+ask --http1.1 --user alice:pw 'https://docker.example.com/v2/a/rejection="wrong' || true
 ask https://docker.example.com/v2/a/tags/list
 until_true grep -q 'path=/v2/a/tags/list' $log
 cat $log
@@ -80,7 +80,7 @@ truncate --size=0 $log
 ping --user alice:wrong
 ping
 ping --user alice:pw
-ping --user 'alice","client":"192.0.2.1","refused":"wrong credentials":x'
+ping --user 'alice","client":"192.0.2.1","rejection":"wrong credentials":x'
 ask https://docker.example.com/v2/a/tags/list
 until_true grep -q '"path":"/v2/a/tags/list"' $log
 cat $log

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::read_body::ResponseFraming;
 use super::*;
-use crate::upstream::fuzzing::{Asked, check};
+use crate::fuzzing::upstream::{Scenario, check};
 
 /// Splits `bytes` into pieces whose lengths are `at`, modulo the remaining length.
 fn split(bytes: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
@@ -102,7 +102,7 @@ proptest! {
     #[test]
     fn the_properties_of_the_fuzz_target_hold(bytes in prop_oneof![noise(), combinations(), combinations()], cuts in prop::collection::vec(any::<u8>(), 3), how in any::<[bool; 3]>()) {
         let [is_head, has_body, ends_in_reset] = how;
-        check(Asked { is_head, has_body, ends_in_reset }, &bytes, &cuts);
+        check(Scenario { is_head, has_body, ends_in_reset }, &bytes, &cuts);
     }
 
     #[test]

@@ -1,0 +1,225 @@
+//! The model of the status page: everything that the page shows, collected at one moment.
+//!
+//! Every list has a maximum length. The values come from atomics, or from under locks that are held only while a value is
+//! copied.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::time::{Duration, Instant, SystemTime};
+
+use time::OffsetDateTime;
+
+use crate::activity::RejectedRequest;
+use crate::admin::ready::Readiness;
+use crate::metrics::{Operation, SiteSums};
+use crate::snapshot::{SiteCertificate, Snapshot};
+use crate::state::{LifecyclePhase, ReloadOutcome, Sample, ServerState};
+use crate::upstream;
+
+/// The state of the proxy at one moment.
+#[derive(Debug)]
+pub(crate) struct Status {
+    /// The host name of the machine.
+    pub(crate) host: String,
+    pub(crate) now: SystemTime,
+    /// Time since the start of the process.
+    pub(crate) uptime: Duration,
+    pub(crate) phase: LifecyclePhase,
+    pub(crate) readiness: Readiness,
+    pub(crate) last_reload: ReloadOutcome,
+    /// Number of reloads that succeeded, and that failed.
+    pub(crate) reloads: (u64, u64),
+    pub(crate) open_connections: usize,
+    pub(crate) max_connections: usize,
+    /// Pushes and pulls in progress.
+    pub(crate) transfers: Truncated<TransferRow>,
+    /// The last ten minutes, the oldest sample first.
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) sites: Truncated<SiteRow>,
+    pub(crate) endpoints: Truncated<EndpointRow>,
+    /// The last rejections, the latest first.
+    pub(crate) rejections: Vec<RejectedRequest>,
+}
+
+/// The first rows of a list, and the length of the whole list.
+#[derive(Debug)]
+pub(crate) struct Truncated<T> {
+    pub(crate) shown: Vec<T>,
+    pub(crate) count: usize,
+}
+
+/// A transfer in progress.
+#[derive(Debug)]
+pub(crate) struct TransferRow {
+    /// Identifies the transfer across refreshes of the page.
+    pub(crate) number: u64,
+    pub(crate) is_push: bool,
+    pub(crate) repository: String,
+    /// Empty for an anonymous client.
+    pub(crate) user: String,
+    pub(crate) client: String,
+    pub(crate) site: String,
+    /// Bytes transferred in the direction of the transfer.
+    pub(crate) bytes: u64,
+    /// Bytes per second.
+    pub(crate) rate: u64,
+    pub(crate) age: Duration,
+}
+
+/// A site with its certificate.
+#[derive(Debug)]
+pub(crate) struct SiteRow {
+    pub(crate) name: String,
+    /// Number of the further names of the site.
+    pub(crate) other_names: usize,
+    /// `None` while the site has no certificate yet.
+    pub(crate) validity: Option<CertValidity>,
+    /// The certificate has a warning about its expiry.
+    pub(crate) is_expiring: bool,
+    /// `None` if the requests are counted under another name of the site.
+    pub(crate) sums: Option<SiteSums>,
+}
+
+/// The remaining validity of a certificate.
+#[derive(Debug)]
+pub(crate) struct CertValidity {
+    pub(crate) until: SystemTime,
+    /// Whole days left; negative after the expiry.
+    pub(crate) days_left: i64,
+}
+
+/// An endpoint of an upstream.
+#[derive(Debug)]
+pub(crate) struct EndpointRow {
+    pub(crate) name: String,
+    pub(crate) status: upstream::Status,
+    /// Number of requests in progress or waiting for the endpoint.
+    pub(crate) requests: usize,
+}
+
+impl Status {
+    /// Collects the state of this moment.
+    pub(crate) fn of(state: &ServerState) -> Self {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let snapshot = state.snapshot();
+        let open = state.connections().open_counts();
+        Self {
+            host: hostname(),
+            now: clock,
+            uptime: state.history().age(now),
+            phase: state.phase(),
+            readiness: Readiness::of(state),
+            last_reload: state.reloads().last(),
+            reloads: state.reloads().counts(),
+            open_connections: open.iter().map(|(_, count)| count).sum(),
+            max_connections: state.slots().most(),
+            transfers: transfers(&snapshot, now),
+            samples: state.history().samples(),
+            sites: sites(&snapshot, clock.into()),
+            endpoints: endpoints(&snapshot),
+            rejections: snapshot.service.activity.recent_rejections(),
+        }
+    }
+}
+
+impl<T> Truncated<T> {
+    fn of(mut all: Vec<T>) -> Self {
+        let count = all.len();
+        all.truncate(MAX_ROWS);
+        Self { shown: all, count }
+    }
+
+    /// Number of the rows that are not shown.
+    pub(crate) fn hidden(&self) -> usize {
+        self.count.saturating_sub(self.shown.len())
+    }
+}
+
+/// The transfers with the most bytes.
+fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
+    let (largest, count) = snapshot.service.activity.largest_transfers(MAX_ROWS);
+    let rows = largest.into_iter().map(|(number, transfer)| {
+        let is_push = transfer.operation == Operation::Push;
+        let (received, sent) = transfer.bytes();
+        TransferRow {
+            number,
+            is_push,
+            repository: transfer.repository.clone(),
+            user: transfer.user.clone(),
+            client: transfer.client.clone(),
+            site: transfer.site.clone(),
+            bytes: if is_push { received } else { sent },
+            rate: transfer.rate(now),
+            age: now.saturating_duration_since(transfer.started),
+        }
+    });
+    Truncated {
+        shown: rows.collect(),
+        count,
+    }
+}
+
+/// The sites, in the order in which their certificates expire.
+fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Truncated<SiteRow> {
+    let mut counts = HashMap::new();
+    for site in snapshot.service.site_counts() {
+        counts.insert(site.name(), site);
+    }
+    let mut certificates: Vec<_> = snapshot
+        .certificates()
+        .iter()
+        .map(|certificate| (certificate.until(), certificate))
+        .collect();
+    certificates.sort_by_key(|(until, certificate)| (*until, certificate.site()));
+    let certificates = Truncated::of(certificates);
+    let validity = |until: OffsetDateTime| CertValidity {
+        until: until.into(),
+        days_left: (until - now).whole_seconds().div_euclid(86_400),
+    };
+    let row = |(until, certificate): (Option<OffsetDateTime>, &SiteCertificate)| SiteRow {
+        name: certificate.site().to_owned(),
+        other_names: certificate.hosts().len().saturating_sub(1),
+        validity: until.map(validity),
+        is_expiring: !certificate.aged(now).is_empty(),
+        sums: counts.get(certificate.site()).map(|counts| counts.sums()),
+    };
+    Truncated {
+        shown: certificates.shown.into_iter().map(row).collect(),
+        count: certificates.count,
+    }
+}
+
+/// The endpoints: first those that are down, then those without a health check so far. An address that several upstreams
+/// use has one row, because its health is the same for all of them.
+fn endpoints(snapshot: &Snapshot) -> Truncated<EndpointRow> {
+    let mut states = HashMap::new();
+    for route in snapshot.service.sites.routes() {
+        for state in route.forward.upstream().states() {
+            states.insert(state.id, state);
+        }
+    }
+    let mut rows: BTreeMap<String, EndpointRow> = BTreeMap::new();
+    for state in states.into_values() {
+        let row = rows.entry(state.name.clone()).or_insert(EndpointRow {
+            name: state.name,
+            status: state.status,
+            requests: 0,
+        });
+        row.requests += state.busy;
+    }
+    let mut rows: Vec<_> = rows.into_values().collect();
+    rows.sort_by_key(|row| match row.status {
+        upstream::Status::Down(_) => 0,
+        upstream::Status::Unchecked => 1,
+        upstream::Status::Up => 2,
+    });
+    Truncated::of(rows)
+}
+
+fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// Longest list on the page: more rows than a person reads.
+const MAX_ROWS: usize = 100;
