@@ -11,7 +11,6 @@ pub mod activity;
 pub mod body;
 mod bounded_file;
 mod buffer_pool;
-mod crypto;
 mod fair_queue;
 mod fair_share;
 mod file_watch;

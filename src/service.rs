@@ -73,7 +73,7 @@ pub struct Service {
     /// The access log; `None` when it is off.
     pub access_log: Option<AccessLog>,
     /// What certificate authorities are answered over plain HTTP.
-    pub challenges: Option<Arc<crate::tls::challenges::Challenges>>,
+    pub challenges: Option<Arc<crate::acme::Challenges>>,
     /// What only so many may be at.
     pub limiters: Arc<ConcurrencyLimits>,
     /// What moves, and what was refused.

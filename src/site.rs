@@ -12,7 +12,7 @@ use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
 use crate::metrics::SiteCounts;
 use crate::registry::is_name;
-use crate::tls::trust::ClientCa;
+use crate::tls::ClientCa;
 
 mod cors;
 
@@ -122,7 +122,7 @@ impl Sites {
             .map(Arc::as_ref)
     }
 
-    /// The site whose certificate a client of this name is shown, as [`crate::tls::Tls::choose`] has it.
+    /// The site whose certificate a client of this name is shown, as [`crate::tls::TlsConfigs::choose`] has it.
     pub fn site_for_sni(&self, sni: Option<&str>) -> Option<&Site> {
         let asked = sni.and_then(|name| {
             let name = name.strip_suffix('.').unwrap_or(name);

@@ -26,8 +26,7 @@ use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
-use crate::tls::trust::ClientCa;
-use crate::tls::{TicketKeys, Tls};
+use crate::tls::{ClientCa, TicketKeys, TlsConfigs};
 use crate::upstream::Upstream;
 
 mod access_logs;
@@ -44,7 +43,7 @@ pub use certificates::SiteCertificate;
 #[derive(Debug)]
 pub struct Snapshot {
     /// What handshakes use.
-    pub tls: Arc<Tls>,
+    pub tls: Arc<TlsConfigs>,
     /// What requests use.
     pub service: Service,
     /// What bounds connections.
@@ -116,8 +115,8 @@ impl Snapshot {
         }
         let acme = acme.map(Arc::new);
         let shown = certificates::shown(&certificates);
-        let tls = report(problems, Tls::new(&config.tls, shown, &tickets))?;
-        let tls = Arc::new(tls.answering(acme.as_deref().map(Acme::answering)));
+        let tls = report(problems, TlsConfigs::new(&config.tls, shown, &tickets))?;
+        let tls = Arc::new(tls.with_alpn_challenges(acme.as_deref().map(Acme::alpn_challenges)));
         let service = builder.service(sites, access.as_ref(), acme.as_deref());
         Some(Self {
             tls,

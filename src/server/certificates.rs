@@ -9,9 +9,7 @@ use time::OffsetDateTime;
 
 use crate::snapshot::SiteCertificate;
 use crate::snapshot::certificates::{KEPT, Source};
-use crate::tls::certs::Warning;
-use crate::tls::live::{CertEvent, ReloadingCert};
-use crate::tls::shown::CertSlot;
+use crate::tls::{CertEvent, CertSlot, CertWarning, ReloadingCert};
 
 /// Looks at each pair of files once, however many sites share it, and at the age of what is shown.
 pub(super) fn look_at_all(all: &[SiteCertificate], now: OffsetDateTime) {
@@ -38,7 +36,7 @@ fn tell<'a>(
     match event {
         CertEvent::Unchanged => {}
         CertEvent::Renewed(warnings) => {
-            let pair = live.shown().current();
+            let pair = live.slot().current();
             tracing::info!(
                 path = %live.cert().display(),
                 hosts = pair.as_ref().map(|pair| pair.names_in_short()),
@@ -60,19 +58,19 @@ fn tell<'a>(
 fn tell_age(certificate: &SiteCertificate, now: OffsetDateTime) {
     let shown = certificate.shown();
     let (warnings, how) = match certificate.source() {
-        Source::Files(live) => return warn(shown.take_new_warnings(live.cert(), now)),
+        Source::Files(live) => return warn(shown.take_new_expiry_warnings(live.cert(), now)),
         Source::SelfSigned => (
-            shown.take_new_warnings(Path::new("self-signed"), now),
+            shown.take_new_expiry_warnings(Path::new("self-signed"), now),
             "does",
         ),
-        Source::Acme(file) => (shown.take_new_warnings(file, now), "tries"),
+        Source::Acme(file) => (shown.take_new_expiry_warnings(file, now), "tries"),
     };
     for warning in warnings {
         tracing::warn!("{warning}: a reload of the gate {how}");
     }
 }
 
-fn warn(warnings: Vec<Warning>) {
+fn warn(warnings: Vec<CertWarning>) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }

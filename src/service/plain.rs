@@ -41,7 +41,7 @@ impl Service {
             return None;
         }
         let token = parts.uri.path().strip_prefix(CHALLENGES)?;
-        challenges.of_token(token).await
+        challenges.http01_response(token).await
     }
 
     fn redirect_to_https(

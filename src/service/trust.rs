@@ -24,7 +24,7 @@ pub(super) fn check(
     let greeting = sites.site_for_sni(tls.and_then(|tls| tls.sni.as_deref()));
     let is_same = greeting.is_some_and(|greeting| greeting.trust == site.trust);
     let shown = tls.and_then(|tls| tls.certificate.as_deref());
-    let admits = |trust: &crate::tls::trust::ClientCa| trust.admits(shown, now);
+    let admits = |trust: &crate::tls::ClientCa| trust.admits(shown, now);
     if is_same && site.trust.as_ref().is_none_or(admits) {
         return Ok(());
     }

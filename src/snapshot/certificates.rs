@@ -16,11 +16,8 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::table::Spanned;
 use crate::config::{self, Certificate};
 use crate::tls;
-use crate::tls::certs::Warning;
-use crate::tls::live::{ReloadingCert, Reuse};
 use crate::tls::self_signed::{self, LocalCa};
-use crate::tls::shown::CertSlot;
-use crate::tls::trust::ClientCa;
+use crate::tls::{CertSlot, CertWarning, ClientCa, ReloadingCert, Reuse};
 
 /// What a site shows its clients; where an authority issues them, there is one for each of its hosts.
 #[derive(Clone, Debug)]
@@ -79,21 +76,21 @@ impl SiteCertificate {
 
     /// When clients begin to refuse what is shown; `None` while nothing is.
     pub fn until(&self) -> Option<OffsetDateTime> {
-        self.shown.until()
+        self.shown.earliest_expiry()
     }
 
     /// What is wrong with the age of what is shown.
-    pub fn aged(&self, now: OffsetDateTime) -> Vec<Warning> {
+    pub fn aged(&self, now: OffsetDateTime) -> Vec<CertWarning> {
         let path = match &self.source {
             Source::Files(live) => live.cert(),
             Source::SelfSigned => Path::new("self-signed"),
             Source::Acme(path) => path,
         };
-        self.shown.aged(path, now)
+        self.shown.expiry_warnings(path, now)
     }
 
     /// A warning for each host of the site that the certificate in its files does not cover.
-    pub fn uncovered_hosts(&self) -> Vec<Warning> {
+    pub fn uncovered_hosts(&self) -> Vec<CertWarning> {
         let of_files = |live: &Arc<ReloadingCert>| {
             let pair = self.shown.current()?;
             Some(pair.uncovered(live.cert(), &self.hosts))
@@ -106,8 +103,8 @@ impl SiteCertificate {
 pub(super) fn shown(certificates: &[SiteCertificate]) -> Vec<tls::TlsSite> {
     let site = |certificate: &SiteCertificate| tls::TlsSite {
         hosts: certificate.hosts.clone(),
-        shown: Arc::clone(&certificate.shown),
-        trust: certificate.trust.clone(),
+        slot: Arc::clone(&certificate.shown),
+        client_ca: certificate.trust.clone(),
     };
     certificates.iter().map(site).collect()
 }
@@ -168,7 +165,7 @@ impl SnapshotBuilder<'_> {
             match &site.certificate {
                 Certificate::Files { cert, key } => {
                     if let Some(live) = self.shared(cert, key, &all, problems) {
-                        let certificate = one(Arc::clone(live.shown()), Source::Files(live));
+                        let certificate = one(Arc::clone(live.slot()), Source::Files(live));
                         for warning in certificate.uncovered_hosts() {
                             problems.push(Problem::warning(cert.place, warning.to_string()));
                         }

@@ -10,8 +10,7 @@ use crate::acme::{Acme, Settings};
 use crate::config::Certificate;
 use crate::config::problem::{Position, Problem, Problems};
 use crate::state_file;
-use crate::tls::certs::CertifiedPair;
-use crate::tls::shown::CertSlot;
+use crate::tls::{CertSlot, CertifiedPair};
 use crate::upstream::ServerRoots;
 
 impl SnapshotBuilder<'_> {
@@ -36,8 +35,8 @@ impl SnapshotBuilder<'_> {
         let settings = Settings {
             directory: wanted.directory.clone(),
             email: wanted.email.clone(),
-            trust: trust.ok()?,
-            http: !self.config.listen.http.is_empty(),
+            roots: trust.ok()?,
+            has_http_listener: !self.config.listen.http.is_empty(),
         };
         let acme = Acme::new(settings, &self.config.state_dir, self.old_acme());
         let dir = self.config.state_dir.join("acme");
@@ -69,7 +68,7 @@ impl SnapshotBuilder<'_> {
                 let what = format!("{error}; meanwhile a new one is ordered");
                 problems.push(Problem::warning(place, what));
             }
-            all.push((host.clone(), Arc::clone(kept.shown()), acme.file(&kept)));
+            all.push((host.clone(), Arc::clone(kept.slot()), acme.certificate_file(&kept)));
         }
         all
     }

@@ -17,7 +17,6 @@ const LEVELS: [&[&str]; 15] = [
         "body",
         "bounded_file",
         "buffer_pool",
-        "crypto",
         "fair_queue",
         "fair_share",
         "file_watch",
