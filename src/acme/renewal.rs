@@ -116,7 +116,10 @@ impl Renewals {
             Err(join_error) => {
                 let error = Error::Panicked(format!("the order panicked: {join_error}"));
                 let retry_after = None;
-                (join_error.id(), RenewalOutcome::Failed { error, retry_after })
+                (
+                    join_error.id(),
+                    RenewalOutcome::Failed { error, retry_after },
+                )
             }
         };
         let acme = self.acme.as_ref();
@@ -185,7 +188,10 @@ impl HostState {
         let serving = match self.managed.slot().current() {
             None => "there is no certificate: handshakes are refused".to_owned(),
             Some(pair) if pair.not_after() <= now => "the certificate has expired".to_owned(),
-            Some(pair) => format!("the current certificate is valid until {}", pair.not_after()),
+            Some(pair) => format!(
+                "the current certificate is valid until {}",
+                pair.not_after()
+            ),
         };
         let retry_in_seconds = delay.as_secs();
         tracing::error!(%host, %error, serving, retry_in_seconds, "no new certificate");
@@ -493,9 +499,7 @@ fn retry_delay(
     };
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
     // The factor is between 0.8 and 1.2.
-    let delay = doubled
-        .min(max)
-        .mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0));
+    let delay = doubled.min(max).mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0));
     let retry_after = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
     delay.max(retry_after)
 }
@@ -561,12 +565,7 @@ mod tests {
     #[test]
     fn the_other_challenge_follows_without_delay_and_then_comes_a_delay() {
         let mut host = host();
-        let rejected = || {
-            failed(
-                Error::ChallengeNotOffered(ChallengeType::TlsAlpn01),
-                None,
-            )
-        };
+        let rejected = || failed(Error::ChallengeNotOffered(ChallengeType::TlsAlpn01), None);
         host.record_outcome(rejected(), true, NOW);
         assert_eq!(host.retry_at, NOW);
         host.record_outcome(rejected(), true, NOW);
@@ -632,10 +631,7 @@ mod tests {
             RetryClass::Rejected,
             RetryClass::TryOtherChallenge,
         ] {
-            assert_eq!(
-                retry_delay(class, 1, 0.0, hour),
-                Duration::from_secs(3600)
-            );
+            assert_eq!(retry_delay(class, 1, 0.0, hour), Duration::from_secs(3600));
         }
         let year = Some(Duration::from_secs(365 * 24 * 3600));
         assert_eq!(

@@ -68,7 +68,11 @@ impl SnapshotBuilder<'_> {
                 let what = format!("{error}; meanwhile a new one is ordered");
                 problems.push(Problem::warning(place, what));
             }
-            all.push((host.clone(), Arc::clone(kept.slot()), acme.certificate_file(&kept)));
+            all.push((
+                host.clone(),
+                Arc::clone(kept.slot()),
+                acme.certificate_file(&kept),
+            ));
         }
         all
     }

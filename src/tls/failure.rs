@@ -72,7 +72,9 @@ fn client_reason(alert: TlsAlert) -> &'static str {
         }
         TlsAlert::CertificateRevoked => "the client takes the certificate for revoked",
         TlsAlert::UnsupportedCertificate => "the client does not support certificates of this kind",
-        TlsAlert::ProtocolVersion => "the client does not support the TLS version that was selected",
+        TlsAlert::ProtocolVersion => {
+            "the client does not support the TLS version that was selected"
+        }
         _ => "the client ended the handshake",
     }
 }

@@ -85,7 +85,11 @@ impl PemFile {
             return "nothing in PEM form (DER and PKCS#12 files must be converted with openssl)"
                 .into();
         }
-        let mut kinds: Vec<String> = self.labels.iter().map(|label| describe_label(label)).collect();
+        let mut kinds: Vec<String> = self
+            .labels
+            .iter()
+            .map(|label| describe_label(label))
+            .collect();
         kinds.dedup();
         kinds.join(", ")
     }

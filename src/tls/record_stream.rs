@@ -531,11 +531,7 @@ impl CiphertextOut {
     }
 
     /// Encrypts as much of `slices` as fits, and returns the number of plaintext bytes.
-    fn encrypt(
-        &mut self,
-        traffic: &mut Traffic<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> io::Result<usize> {
+    fn encrypt(&mut self, traffic: &mut Traffic<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let total = slices.iter().map(|slice| slice.len()).sum();
         let mut left = max_plaintext(self.room(max_ciphertext(total)).len());
         let mut written = 0;

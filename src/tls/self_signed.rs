@@ -137,7 +137,10 @@ fn create(key_pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<Local
 fn load(key_pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (mut ca, _pem) = LocalCa::new(key_pair, now)?;
     let stored = read_certificates(&cert).map_err(|cause| Error::Damaged { cause })?;
-    let stored = stored.into_iter().next().filter(|stored| ca.is_same_ca(stored));
+    let stored = stored
+        .into_iter()
+        .next()
+        .filter(|stored| ca.is_same_ca(stored));
     let Some(stored) = stored else {
         return Err(Error::Foreign { path: cert });
     };

@@ -106,7 +106,10 @@ mod tests {
         assert!(!dns("127.0.0.1").covers("127.0.0.1"));
         let six = SubjectAltName::Ip("2001:db8::1".parse().unwrap());
         assert!(six.covers("[2001:DB8:0::1]") && six.covers("2001:db8::1"));
-        assert_eq!(SubjectAltName::parse(&GeneralName::IPAddress(&[1, 2, 3])), None);
+        assert_eq!(
+            SubjectAltName::parse(&GeneralName::IPAddress(&[1, 2, 3])),
+            None
+        );
     }
 
     #[test]

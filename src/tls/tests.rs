@@ -493,7 +493,11 @@ async fn a_first_record_without_client_hello_gets_an_alert_and_an_early_close_is
         };
         assert_eq!(response, [21, 3, 3, 0, 2, 2, number], "{what}: {failure:?}");
         let alert_sent = (failure.sender, failure.alert);
-        assert_eq!(alert_sent, (AlertSender::Proxy, alert), "{what}: {failure:?}");
+        assert_eq!(
+            alert_sent,
+            (AlertSender::Proxy, alert),
+            "{what}: {failure:?}"
+        );
     }
     // There is no response to an alert.
     let (info, response) = response_to(&tls, b"\x15\x03\x03\x00\x02\x02\x30").await;
@@ -632,7 +636,9 @@ async fn no_corrupted_client_hello_causes_a_panic_or_a_connection() {
         near.shutdown().await.unwrap();
         let accepted = timeout(Duration::from_secs(5), accept(far, &tls)).await;
         // No client key is involved, so no ClientHello can lead to a connection.
-        let result = accepted.expect("the handshake ends").map(|accepted| accepted.info);
+        let result = accepted
+            .expect("the handshake ends")
+            .map(|accepted| accepted.info);
         assert!(result.is_err(), "{result:?} of {bytes:02x?}");
     }
     let (client, _) = handshake(&tls, &world.any_client(), "a.test").await;
@@ -679,8 +685,14 @@ async fn sessions_are_resumed_after_a_reload_but_not_after_a_restart() {
     for versions in [rustls::ALL_VERSIONS, &[&version::TLS12]] {
         let config = world.client(versions, &["h2"]);
         let tls = world.tls(&[&["a.test"], &["b.test"]]);
-        assert_ne!(handshake_kind(&tls, &config, "a.test").await, HandshakeKind::Resumed);
-        assert_eq!(handshake_kind(&tls, &config, "a.test").await, HandshakeKind::Resumed);
+        assert_ne!(
+            handshake_kind(&tls, &config, "a.test").await,
+            HandshakeKind::Resumed
+        );
+        assert_eq!(
+            handshake_kind(&tls, &config, "a.test").await,
+            HandshakeKind::Resumed
+        );
         let reloaded = world.tls(&[&["a.test"]]);
         assert_eq!(
             handshake_kind(&reloaded, &config, "a.test").await,
@@ -745,9 +757,18 @@ async fn a_ticket_is_accepted_for_its_own_server_name_only() {
         let mut config = world.client(versions, &[]);
         let store = SharedSessionStore(ClientSessionMemoryCache::new(8));
         config.resumption = Resumption::store(Arc::new(store));
-        assert_ne!(handshake_kind(&tls, &config, "a.test").await, HandshakeKind::Resumed);
-        assert_ne!(handshake_kind(&tls, &config, "b.test").await, HandshakeKind::Resumed);
-        assert_eq!(handshake_kind(&tls, &config, "b.test").await, HandshakeKind::Resumed);
+        assert_ne!(
+            handshake_kind(&tls, &config, "a.test").await,
+            HandshakeKind::Resumed
+        );
+        assert_ne!(
+            handshake_kind(&tls, &config, "b.test").await,
+            HandshakeKind::Resumed
+        );
+        assert_eq!(
+            handshake_kind(&tls, &config, "b.test").await,
+            HandshakeKind::Resumed
+        );
     }
 }
 

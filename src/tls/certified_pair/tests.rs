@@ -70,7 +70,9 @@ impl Files {
     fn load_error(&self, cert: &str, key: &str, faulty: &str) -> String {
         let message = self.load(cert, key).unwrap_err().to_string();
         let path = self.path(faulty).display().to_string();
-        let rest = message.strip_prefix(&path).unwrap_or_else(|| panic!("{message}"));
+        let rest = message
+            .strip_prefix(&path)
+            .unwrap_or_else(|| panic!("{message}"));
         assert!(rest.contains("; "), "no remedy: {message}");
         rest.to_owned()
     }
@@ -256,8 +258,14 @@ fn the_error_says_what_a_wrong_file_contains() {
         ("empty", "nothing in PEM form"),
         ("public", "a public key"),
     ] {
-        assert!(files.load_error(file, "key", file).contains(holds), "{file}");
-        assert!(files.load_error("cert", file, file).contains(holds), "{file}");
+        assert!(
+            files.load_error(file, "key", file).contains(holds),
+            "{file}"
+        );
+        assert!(
+            files.load_error("cert", file, file).contains(holds),
+            "{file}"
+        );
     }
     let none = files.load_error("cert", "cert", "cert");
     assert!(
@@ -302,7 +310,10 @@ fn unsupported_keys_are_rejected() {
     ] {
         let message = files.certify(key, "cert").load_error("cert", key, key);
         assert!(message.contains(kind), "{message}");
-        assert!(message.contains("use RSA with 2048 to 8192 bits"), "{message}");
+        assert!(
+            message.contains("use RSA with 2048 to 8192 bits"),
+            "{message}"
+        );
     }
 }
 
@@ -422,9 +433,13 @@ impl TestChain {
         let (root_params, root_key) = (params("root", true, now), KeyPair::generate().unwrap());
         let root = root_params.self_signed(&root_key).unwrap();
         let root_issuer = Issuer::new(root_params, root_key);
-        let (intermediate_params, intermediate_key) =
-            (params("intermediate", true, now), KeyPair::generate().unwrap());
-        let intermediate = intermediate_params.signed_by(&intermediate_key, &root_issuer).unwrap();
+        let (intermediate_params, intermediate_key) = (
+            params("intermediate", true, now),
+            KeyPair::generate().unwrap(),
+        );
+        let intermediate = intermediate_params
+            .signed_by(&intermediate_key, &root_issuer)
+            .unwrap();
         let intermediate_issuer = Issuer::new(intermediate_params, intermediate_key);
         let key = KeyPair::generate().unwrap();
         let leaf = params("leaf", false, now)
@@ -485,10 +500,22 @@ fn chains_are_sent_in_order() {
     );
     let cases: [(&[&str], &[&str], bool); 7] = [
         (&[leaf, intermediate], &["leaf", "intermediate"], true),
-        (&[leaf, intermediate, root], &["leaf", "intermediate", "root"], true),
+        (
+            &[leaf, intermediate, root],
+            &["leaf", "intermediate", "root"],
+            true,
+        ),
         (&[intermediate, leaf], &["leaf", "intermediate"], false),
-        (&[root, intermediate, leaf], &["leaf", "intermediate", "root"], false),
-        (&[leaf, root, intermediate], &["leaf", "intermediate", "root"], false),
+        (
+            &[root, intermediate, leaf],
+            &["leaf", "intermediate", "root"],
+            false,
+        ),
+        (
+            &[leaf, root, intermediate],
+            &["leaf", "intermediate", "root"],
+            false,
+        ),
         (
             &[leaf, intermediate, &other.root],
             &["leaf", "intermediate", "other"],
@@ -515,7 +542,10 @@ fn chains_are_sent_in_order() {
 #[test]
 fn a_missing_intermediate_causes_a_warning() {
     let chain_files = TestChain::new();
-    for file in [vec![chain_files.leaf.as_str()], vec![&chain_files.leaf, &chain_files.root]] {
+    for file in [
+        vec![chain_files.leaf.as_str()],
+        vec![&chain_files.leaf, &chain_files.root],
+    ] {
         let (_, warnings) = chain_files.load(&file, chain_files.now);
         let [CertWarning::Incomplete { issuer, .. }] = &warnings[..] else {
             panic!("{warnings:?}");
@@ -533,7 +563,10 @@ fn a_missing_intermediate_causes_a_warning() {
 fn dates_are_compared_with_the_given_time() {
     let chain_files = TestChain::new();
     let message = |after: Duration| {
-        let (_, warnings) = chain_files.load(&[&chain_files.leaf, &chain_files.intermediate], chain_files.now + after);
+        let (_, warnings) = chain_files.load(
+            &[&chain_files.leaf, &chain_files.intermediate],
+            chain_files.now + after,
+        );
         warnings
             .iter()
             .map(CertWarning::to_string)

@@ -68,10 +68,7 @@ impl World {
     fn tls(&mut self, client_ca: Option<&ClientCa>) -> TlsConfigs {
         self.tickets = self.tickets.with(client_ca.cloned()).unwrap();
         let hosts = vec!["a.test".to_owned()];
-        let pair = self
-            .ca
-            .issue(&hosts, OffsetDateTime::now_utc())
-            .unwrap();
+        let pair = self.ca.issue(&hosts, OffsetDateTime::now_utc()).unwrap();
         let site = TlsSite {
             hosts,
             slot: CertSlot::new(pair, OffsetDateTime::now_utc()),
@@ -172,7 +169,10 @@ async fn a_ticket_is_accepted_for_its_own_client_ca_only() {
         let no_cert = world.client(versions);
         let open = world.tls(None);
         handshake(&open, &no_cert).await.unwrap();
-        assert_eq!(handshake(&open, &no_cert).await.unwrap().1, HandshakeKind::Resumed);
+        assert_eq!(
+            handshake(&open, &no_cert).await.unwrap().1,
+            HandshakeKind::Resumed
+        );
         let with_required = world.tls(Some(&required));
         assert!(handshake(&with_required, &no_cert).await.is_none());
         // Nor is a ticket from a time when the certificate was optional.
@@ -211,7 +211,12 @@ async fn an_open_connection_is_checked_against_the_current_client_ca() {
     let tls = world.tls(Some(&client_ca));
     let certificate = own_ca.issue("CI robot", later());
     let config = world.client_with(BOTH[0], &certificate);
-    let presented = handshake(&tls, &config).await.unwrap().0.certificate.unwrap();
+    let presented = handshake(&tls, &config)
+        .await
+        .unwrap()
+        .0
+        .certificate
+        .unwrap();
     let both = [&*other_ca.pem, &*own_ca.pem].concat();
     for (pem, admitted) in [(&own_ca.pem, true), (&both, true), (&other_ca.pem, false)] {
         for mode in [ClientAuthMode::Required, ClientAuthMode::Optional] {

@@ -38,10 +38,7 @@ fn load_error(dir: &Path, at: OffsetDateTime) -> String {
         .map(|f| fs::read(dir.join(f)).ok())
         .into();
     assert!(before == after, "changed: {message}");
-    assert!(
-        message.starts_with(&dir.display().to_string()),
-        "{message}"
-    );
+    assert!(message.starts_with(&dir.display().to_string()), "{message}");
     message
 }
 
@@ -198,8 +195,14 @@ fn a_damaged_ca_is_rejected_and_not_changed() {
             restore();
             fs::write(path, damaged).unwrap();
             let message = load_error(dir.path(), now());
-            assert!(message.starts_with(&path.display().to_string()), "{message}");
-            assert!(message.contains("every client must then trust"), "{message}");
+            assert!(
+                message.starts_with(&path.display().to_string()),
+                "{message}"
+            );
+            assert!(
+                message.contains("every client must then trust"),
+                "{message}"
+            );
         }
     }
     restore();
