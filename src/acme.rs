@@ -7,12 +7,12 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | [`managed_hosts`] | the settings, and the hosts of one snapshot |
-//! | [`renewal`] | when a host is renewed, and one attempt to renew it |
-//! | [`account`], [`order`] | the account at the CA, and one order |
-//! | [`challenges`] | the responses by which the CA validates a host |
-//! | [`store`] | the files in `state.dir/acme` |
-//! | [`http_client`], [`error`] | HTTPS requests to the CA, and the errors of an attempt |
+//! | `managed_hosts` | the settings, and the hosts of one snapshot |
+//! | `renewal` | when a host is renewed, and one attempt to renew it |
+//! | `account`, `order` | the account at the CA, and one order |
+//! | `challenges` | the responses by which the CA validates a host |
+//! | `store` | the files in `state.dir/acme` |
+//! | `http_client`, `error` | HTTPS requests to the CA, and the errors of an attempt |
 
 mod account;
 mod challenges;

@@ -6,13 +6,13 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | [`config`] | the rustls configuration of every site, and the selection by SNI |
-//! | [`handshake`], [`client_hello`], [`failure`] | one handshake, and the reason when it fails |
-//! | [`record_stream`] | the encrypted stream after the handshake |
-//! | [`pem`], [`certificate`], [`certified_pair`], [`cert_warning`] | PEM files, X.509 certificates, and what is wrong with them |
-//! | [`cert_slot`], [`cert_reload`] | replacing a certificate while the proxy serves |
-//! | [`self_signed`] | the proxy's own CA |
-//! | [`client_auth`] | client certificates |
+//! | `config` | the rustls configuration of every site, and the selection by SNI |
+//! | `handshake`, `client_hello`, `failure` | one handshake, and the reason when it fails |
+//! | `record_stream` | the encrypted stream after the handshake |
+//! | `pem`, `certificate`, `certified_pair`, `cert_warning` | PEM files, X.509 certificates, and what is wrong with them |
+//! | `cert_slot`, `cert_reload` | replacing a certificate while the proxy serves |
+//! | `self_signed` | the proxy's own CA |
+//! | `client_auth` | client certificates |
 //!
 //! `acme` depends on this module, not the other way round: it fills a [`CertSlot`], and implements [`AlpnChallenges`].
 

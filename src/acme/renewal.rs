@@ -381,7 +381,7 @@ impl RenewalTask {
         tracing::info!(%host, until = %pair.not_after().date(), seconds, "certificate issued");
         let renew_at = renewal_time(&pair, None);
         if renew_at <= self.now {
-            // Without this error, the host would be due at once, and the proxy would order one certificate per second.
+            // Without this error, the host would be due immediately, and the proxy would order one certificate per second.
             return Err(Error::AlreadyDue);
         }
         Ok(RenewalOutcome::Valid {

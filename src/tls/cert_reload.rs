@@ -62,13 +62,13 @@ impl ReloadingCert {
         now: OffsetDateTime,
     ) -> Result<(Arc<Self>, Vec<CertWarning>), Error> {
         let (pair, warnings) = load_pair(cert, key, now)?;
-        let live = Self {
+        let reloading = Self {
             cert: cert.to_owned(),
             key: key.to_owned(),
             slot: CertSlot::new(pair, now),
             detector: Mutex::new(ChangeDetector::new(None)),
         };
-        Ok((Arc::new(live), warnings))
+        Ok((Arc::new(reloading), warnings))
     }
 
     /// Reads both files again into a new `ReloadingCert`, if their stamps are those in `stable_files`. `self` does not change.
@@ -87,13 +87,13 @@ impl ReloadingCert {
             return Ok(Reuse::Busy);
         }
         let (pair, warnings) = loaded?;
-        let live = Self {
+        let reloading = Self {
             cert: self.cert.clone(),
             key: self.key.clone(),
             slot: CertSlot::new(pair, now),
             detector: Mutex::new(ChangeDetector::new(Some(stamps))),
         };
-        Ok(Reuse::Read(Arc::new(live), warnings))
+        Ok(Reuse::Read(Arc::new(reloading), warnings))
     }
 
     /// The path of the certificate's file.

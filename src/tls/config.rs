@@ -142,13 +142,14 @@ impl TlsConfigs {
         }
     }
 
-    /// Returns the rustls configuration for a client that sends this server name. See [`Self::select`].
+    /// Returns the rustls configuration for a client that sends this server name: of the site with exactly this host, else with
+    /// the wildcard `*.x` that matches, else with `*`, else of the first site. Without a server name, it is the first site's.
+    /// Case and a trailing dot are ignored.
     pub fn choose(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
         Arc::clone(&self.select(server_name).config)
     }
 
-    /// Selects the site with exactly this host, else the one with the wildcard `*.x` that matches, else the one with `*`, else
-    /// the first. Without a server name, it selects the first site. Case and a trailing dot are ignored.
+    /// As [`Self::choose`], with the certificate and the client CA of the site.
     pub(super) fn select(&self, server_name: Option<&str>) -> &SelectedConfig {
         let Some(name) = server_name.map(normalize_host) else {
             return &self.first;

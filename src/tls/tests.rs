@@ -37,12 +37,12 @@ pub(in crate::tls) type Client = client::TlsStream<DuplexStream>;
 type Failed = HandshakeError<DuplexStream>;
 
 /// A CA, from which sites get their certificates and which clients trust, and the ticket keys of one process.
-pub(in crate::tls) struct World {
+pub(in crate::tls) struct TestPki {
     ca: LocalCa,
     tickets: TicketKeys,
 }
 
-impl World {
+impl TestPki {
     pub(in crate::tls) fn new() -> Self {
         Self {
             ca: in_memory(now()).unwrap(),
@@ -163,8 +163,8 @@ async fn response_to(tls: &TlsConfigs, bytes: &[u8]) -> (Result<TlsInfo, Failed>
 
 #[tokio::test]
 async fn alpn_prefers_http2_and_may_be_absent() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let cases: [(&[&str], bool); 4] = [
         (&["http/1.1", "h2"], true),
         (&["h2"], true),
@@ -172,7 +172,7 @@ async fn alpn_prefers_http2_and_may_be_absent() {
         (&[], false),
     ];
     for (offered, http2) in cases {
-        let config = world.client(rustls::ALL_VERSIONS, offered);
+        let config = pki.client(rustls::ALL_VERSIONS, offered);
         let (client, info) = handshake(&tls, &config, "a.test").await;
         let expected = TlsInfo {
             sni: Some("a.test".into()),
@@ -193,9 +193,9 @@ async fn alpn_prefers_http2_and_may_be_absent() {
 
 #[tokio::test]
 async fn unknown_alpn_protocols_are_rejected() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
-    let config = world.client(rustls::ALL_VERSIONS, &["spdy/3", "acme-tls/1"]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
+    let config = pki.client(rustls::ALL_VERSIONS, &["spdy/3", "acme-tls/1"]);
     let (client, info) = handshake_over(duplex(4096), &tls, &config, "a.test").await;
     assert!(matches!(
         info,
@@ -208,18 +208,18 @@ async fn unknown_alpn_protocols_are_rejected() {
 
 #[tokio::test]
 async fn each_name_gets_its_certificate() {
-    let world = World::new();
+    let pki = TestPki::new();
     let sites = vec![
-        world.site(&["First.test", "10.0.0.1"]),
-        world.site(&["b.test", "*.b.test"]),
-        world.site(&["special.b.test", "b.test"]),
-        world.site(&["*"]),
+        pki.site(&["First.test", "10.0.0.1"]),
+        pki.site(&["b.test", "*.b.test"]),
+        pki.site(&["special.b.test", "b.test"]),
+        pki.site(&["*"]),
     ];
     let leaves: Vec<_> = sites
         .iter()
         .map(|s| s.slot.current().unwrap().chain()[0].clone())
         .collect();
-    let tls = TlsConfigs::new(&Settings::default(), sites, &world.tickets).unwrap();
+    let tls = TlsConfigs::new(&Settings::default(), sites, &pki.tickets).unwrap();
     for (name, site) in [
         ("FIRST.test", 0),
         ("b.test", 1),
@@ -227,7 +227,7 @@ async fn each_name_gets_its_certificate() {
         ("special.b.test", 2),
         ("10.0.0.1", 0),
     ] {
-        let (client, _) = handshake(&tls, &world.any_client(), name).await;
+        let (client, _) = handshake(&tls, &pki.any_client(), name).await;
         assert_eq!(server_certificate(&client), leaves[site], "{name}");
     }
     let index = |name: Option<&str>| {
@@ -245,8 +245,8 @@ async fn each_name_gets_its_certificate() {
 
 #[tokio::test]
 async fn without_a_catch_all_site_unknown_names_get_the_first_site() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"], &["*.b.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"], &["*.b.test"]]);
     let first = tls.choose(None);
     for name in ["unknown", "b.test", "x.y.b.test"] {
         assert!(Arc::ptr_eq(&first, &tls.choose(Some(name))), "{name}");
@@ -307,9 +307,9 @@ impl AsyncWrite for OneByteAtATime {
 
 #[tokio::test]
 async fn a_client_hello_in_single_bytes_is_accepted() {
-    let world = World::new();
-    let tls = world.tls(&[&["first.test"], &["b.test"]]);
-    let config = world.client(rustls::ALL_VERSIONS, &["h2"]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["first.test"], &["b.test"]]);
+    let config = pki.client(rustls::ALL_VERSIONS, &["h2"]);
     let (near, far) = duplex(4096);
     let pipe = (
         near,
@@ -325,30 +325,30 @@ async fn a_client_hello_in_single_bytes_is_accepted() {
 
 #[tokio::test]
 async fn a_client_hello_in_small_records_is_accepted() {
-    let world = World::new();
-    let tls = world.tls(&[&["first.test"], &["b.test"]]);
-    let mut config = world.any_client();
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["first.test"], &["b.test"]]);
+    let mut config = pki.any_client();
     config.max_fragment_size = Some(64);
     let (client, info) = handshake(&tls, &config, "b.test").await;
     assert_eq!(info.sni.as_deref(), Some("b.test"));
-    let (other, _) = handshake(&tls, &world.any_client(), "b.test").await;
+    let (other, _) = handshake(&tls, &pki.any_client(), "b.test").await;
     assert_eq!(server_certificate(&client), server_certificate(&other));
 }
 
 #[tokio::test]
 async fn min_version_is_enforced() {
-    let world = World::new();
-    let old = world.client(&[&version::TLS12], &["h2"]);
-    let (_, info) = handshake(&world.tls(&[&["a.test"]]), &old, "a.test").await;
+    let pki = TestPki::new();
+    let old = pki.client(&[&version::TLS12], &["h2"]);
+    let (_, info) = handshake(&pki.tls(&[&["a.test"]]), &old, "a.test").await;
     assert_eq!((info.version, info.http2), ("TLSv1.2", true));
 
-    let strict = world.tls_from(MinVersion::V1_3, &[&["a.test"]]);
+    let strict = pki.tls_from(MinVersion::V1_3, &[&["a.test"]]);
     let (client, info) = handshake_over(duplex(4096), &strict, &old, "a.test").await;
     assert!(matches!(info, Err(HandshakeError::Tls(_))), "{info:?}");
     let received = client.unwrap_err().downcast::<rustls::Error>().unwrap();
     let alert = AlertDescription::ProtocolVersion;
     assert_eq!(received, rustls::Error::AlertReceived(alert));
-    let (_, info) = handshake(&strict, &world.any_client(), "a.test").await;
+    let (_, info) = handshake(&strict, &pki.any_client(), "a.test").await;
     assert_eq!(info.version, "TLSv1.3");
 }
 
@@ -375,8 +375,8 @@ fn old_hello(version: u16, suite: u16) -> Vec<u8> {
 
 #[tokio::test]
 async fn old_versions_and_weak_cipher_suites_are_rejected() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let good = 0xc02b; // ECDHE-ECDSA-AES128-GCM-SHA256
     for (what, hello, alert) in [
         ("TLS 1.1", old_hello(0x0302, good), 70),
@@ -410,8 +410,8 @@ async fn old_versions_and_weak_cipher_suites_are_rejected() {
 
 #[tokio::test]
 async fn plain_http_is_recognized_and_can_still_get_a_response() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     for start in [
         "G",
         "GET /v2/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -432,8 +432,8 @@ async fn plain_http_is_recognized_and_can_still_get_a_response() {
 
 #[tokio::test]
 async fn a_first_record_without_client_hello_gets_an_alert_and_an_early_close_is_no_failure() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let unexpected = TlsAlert::UnexpectedMessage;
     let decode = TlsAlert::DecodeError;
     let endless = [&b"\x16\x03\x01\x40\x00\x01\xff\xff\xff"[..], &[0; 16_380]].concat();
@@ -525,8 +525,8 @@ async fn a_first_record_without_client_hello_gets_an_alert_and_an_early_close_is
 }
 
 /// Returns a ClientHello with the server name `name`, which may be invalid.
-fn client_hello_for(world: &World, name: &[u8]) -> Vec<u8> {
-    let config = Arc::new(world.any_client());
+fn client_hello_for(pki: &TestPki, name: &[u8]) -> Vec<u8> {
+    let config = Arc::new(pki.any_client());
     let placeholder = "x".repeat(name.len());
     let server_name = ServerName::try_from(placeholder.clone()).unwrap();
     let mut client = rustls::ClientConnection::new(config, server_name).unwrap();
@@ -543,8 +543,8 @@ fn client_hello_for(world: &World, name: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn an_invalid_server_name_is_reported() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     for name in [
         &b"localhost:8443"[..],
         b"a b.test",
@@ -552,7 +552,7 @@ async fn an_invalid_server_name_is_reported() {
         b"\xff.test",
         b"-.test-",
     ] {
-        let (info, response) = response_to(&tls, &client_hello_for(&world, name)).await;
+        let (info, response) = response_to(&tls, &client_hello_for(&pki, name)).await;
         let Err(HandshakeError::Tls(failure)) = info else {
             panic!("{name:?}: {info:?}");
         };
@@ -565,7 +565,7 @@ async fn an_invalid_server_name_is_reported() {
     let (near, far) = duplex(1 << 16);
     let (mut reading, mut writing) = tokio::io::split(near);
     writing
-        .write_all(&client_hello_for(&world, b"127.0.0.1"))
+        .write_all(&client_hello_for(&pki, b"127.0.0.1"))
         .await
         .unwrap();
     let serve = async { accept(far, &tls).await.map(|accepted| accepted.info) };
@@ -581,8 +581,8 @@ async fn an_invalid_server_name_is_reported() {
 
 #[tokio::test]
 async fn the_alert_of_a_client_that_does_not_trust_the_certificate_is_reported() {
-    let (world, other) = (World::new(), World::new());
-    let tls = world.tls(&[&["a.test"]]);
+    let (pki, other) = (TestPki::new(), TestPki::new());
+    let tls = pki.tls(&[&["a.test"]]);
     for versions in [&[&version::TLS12][..], &[&version::TLS13]] {
         let config = other.client(versions, &[]);
         let (_, info) = handshake_over(duplex(4096), &tls, &config, "a.test").await;
@@ -600,8 +600,8 @@ async fn the_alert_of_a_client_that_does_not_trust_the_certificate_is_reported()
 }
 
 /// Returns the ClientHello of a current client, with a hybrid key share, and that of an old client.
-fn client_hellos(world: &World) -> [Vec<u8>; 2] {
-    let config = Arc::new(world.client(rustls::ALL_VERSIONS, &["h2", "http/1.1"]));
+fn client_hellos(pki: &TestPki) -> [Vec<u8>; 2] {
+    let config = Arc::new(pki.client(rustls::ALL_VERSIONS, &["h2", "http/1.1"]));
     let name = ServerName::try_from("a.test").unwrap();
     let mut client = rustls::ClientConnection::new(config, name).unwrap();
     let mut hello = Vec::new();
@@ -611,9 +611,9 @@ fn client_hellos(world: &World) -> [Vec<u8>; 2] {
 
 #[tokio::test]
 async fn no_corrupted_client_hello_causes_a_panic_or_a_connection() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
-    let hellos = client_hellos(&world);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
+    let hellos = client_hellos(&pki);
     let mut runner = TestRunner::new(ProptestConfig::with_cases(1));
     let change = (any::<Index>(), any::<u8>(), 0..3_u8);
     let changes = (any::<bool>(), vec(change, 1..6), any::<Index>());
@@ -641,16 +641,16 @@ async fn no_corrupted_client_hello_causes_a_panic_or_a_connection() {
             .map(|accepted| accepted.info);
         assert!(result.is_err(), "{result:?} of {bytes:02x?}");
     }
-    let (client, _) = handshake(&tls, &world.any_client(), "a.test").await;
+    let (client, _) = handshake(&tls, &pki.any_client(), "a.test").await;
     assert!(client.get_ref().1.protocol_version().is_some());
 }
 
 #[tokio::test]
 async fn traffic_keys_can_be_updated_repeatedly() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let (near, far) = duplex(1 << 17);
-    let connector = TlsConnector::from(Arc::new(world.client(&[&version::TLS13], &[])));
+    let connector = TlsConnector::from(Arc::new(pki.client(&[&version::TLS13], &[])));
     let name = ServerName::try_from("a.test").unwrap();
     let (client, server) = tokio::join!(connector.connect(name, near), accept(far, &tls));
     let (mut client, mut server) = (client.unwrap(), server.unwrap().stream);
@@ -667,10 +667,10 @@ async fn traffic_keys_can_be_updated_repeatedly() {
 
 #[tokio::test]
 async fn aes_128_and_the_clients_first_group_are_selected() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     for versions in [rustls::ALL_VERSIONS, &[&version::TLS12]] {
-        let (client, _) = handshake(&tls, &world.client(versions, &[]), "a.test").await;
+        let (client, _) = handshake(&tls, &pki.client(versions, &[]), "a.test").await;
         let connection = client.get_ref().1;
         assert!(is_aes_128(&connection.negotiated_cipher_suite().unwrap()));
         let hybrid = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
@@ -681,10 +681,10 @@ async fn aes_128_and_the_clients_first_group_are_selected() {
 
 #[tokio::test]
 async fn sessions_are_resumed_after_a_reload_but_not_after_a_restart() {
-    let world = World::new();
+    let pki = TestPki::new();
     for versions in [rustls::ALL_VERSIONS, &[&version::TLS12]] {
-        let config = world.client(versions, &["h2"]);
-        let tls = world.tls(&[&["a.test"], &["b.test"]]);
+        let config = pki.client(versions, &["h2"]);
+        let tls = pki.tls(&[&["a.test"], &["b.test"]]);
         assert_ne!(
             handshake_kind(&tls, &config, "a.test").await,
             HandshakeKind::Resumed
@@ -693,16 +693,16 @@ async fn sessions_are_resumed_after_a_reload_but_not_after_a_restart() {
             handshake_kind(&tls, &config, "a.test").await,
             HandshakeKind::Resumed
         );
-        let reloaded = world.tls(&[&["a.test"]]);
+        let reloaded = pki.tls(&[&["a.test"]]);
         assert_eq!(
             handshake_kind(&reloaded, &config, "a.test").await,
             HandshakeKind::Resumed
         );
-        let restarted = World {
+        let restarted = TestPki {
             tickets: TicketKeys::new().unwrap(),
-            ca: World::new().ca,
+            ca: TestPki::new().ca,
         };
-        let sites = vec![world.site(&["a.test"])];
+        let sites = vec![pki.site(&["a.test"])];
         let other = TlsConfigs::new(&Settings::default(), sites, &restarted.tickets).unwrap();
         assert_ne!(
             handshake_kind(&other, &config, "a.test").await,
@@ -751,10 +751,10 @@ mod client_session {
 
 #[tokio::test]
 async fn a_ticket_is_accepted_for_its_own_server_name_only() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"], &["b.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"], &["b.test"]]);
     for versions in [rustls::ALL_VERSIONS, &[&version::TLS12]] {
-        let mut config = world.client(versions, &[]);
+        let mut config = pki.client(versions, &[]);
         let store = SharedSessionStore(ClientSessionMemoryCache::new(8));
         config.resumption = Resumption::store(Arc::new(store));
         assert_ne!(
@@ -814,12 +814,12 @@ pub(in crate::tls) async fn s_client(
 #[tokio::test]
 async fn openssl_verifies_the_self_signed_site() {
     let dir = tempfile::tempdir().unwrap();
-    let world = World {
+    let pki = TestPki {
         // Writes ca.pem, as an operator gets it.
         ca: load_or_create(dir.path(), now()).unwrap(),
         tickets: TicketKeys::new().unwrap(),
     };
-    let tls = world.tls(&[&["a.test", "*.b.test", "[::1]", "10.0.0.1"]]);
+    let tls = pki.tls(&[&["a.test", "*.b.test", "[::1]", "10.0.0.1"]]);
     let trust = "-CAfile ca.pem -verify_return_error -x509_strict";
     for (arguments, accepted) in [
         ("-servername a.test -verify_hostname a.test -alpn h2", true),
@@ -840,9 +840,9 @@ async fn openssl_verifies_the_self_signed_site() {
 
 #[test]
 fn early_data_is_never_offered() {
-    let world = World::new();
+    let pki = TestPki::new();
     for min_version in [MinVersion::V1_2, MinVersion::V1_3] {
-        let config = world.tls_from(min_version, &[&["a.test"]]).choose(None);
+        let config = pki.tls_from(min_version, &[&["a.test"]]).choose(None);
         assert_eq!(config.max_early_data_size, 0);
         assert_eq!(config.send_tls13_tickets, 1);
     }

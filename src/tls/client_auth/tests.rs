@@ -40,13 +40,13 @@ impl TestCa {
 }
 
 /// A proxy with the single site `a.test`. It can be reloaded any number of times.
-struct World {
+struct TestProxy {
     dir: TempDir,
     ca: LocalCa,
     tickets: TicketKeys,
 }
 
-impl World {
+impl TestProxy {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -120,7 +120,7 @@ const BOTH: [&[&SupportedProtocolVersion]; 2] = [&[&version::TLS13], &[&version:
 
 #[tokio::test]
 async fn a_required_certificate_must_be_presented_and_valid() {
-    let mut world = World::new();
+    let mut proxy = TestProxy::new();
     let (own_ca, other_ca) = (TestCa::new("ours"), TestCa::new("theirs"));
     let good = own_ca.issue("CI robot", later());
     let expired = own_ca.issue("late", OffsetDateTime::now_utc() - time::Duration::days(1));
@@ -128,20 +128,20 @@ async fn a_required_certificate_must_be_presented_and_valid() {
     // A certificate of another CA with the same name.
     let forged = TestCa::new("ours").issue("CI robot", later());
     for mode in [ClientAuthMode::Required, ClientAuthMode::Optional] {
-        let client_ca = world.client_ca(&own_ca, mode);
-        let tls = world.tls(Some(&client_ca));
+        let client_ca = proxy.client_ca(&own_ca, mode);
+        let tls = proxy.tls(Some(&client_ca));
         for versions in BOTH {
-            let (info, _) = handshake(&tls, &world.client_with(versions, &good))
+            let (info, _) = handshake(&tls, &proxy.client_with(versions, &good))
                 .await
                 .unwrap();
             let presented = info.certificate.unwrap();
             assert!(presented.subject().contains("CN=CI robot"), "{presented:?}");
             assert!(client_ca.admits(Some(&presented), now()));
             for bad in [&expired, &foreign, &forged] {
-                let result = handshake(&tls, &world.client_with(versions, bad)).await;
+                let result = handshake(&tls, &proxy.client_with(versions, bad)).await;
                 assert!(result.is_none(), "{result:?}");
             }
-            let without = handshake(&tls, &world.client(versions)).await;
+            let without = handshake(&tls, &proxy.client(versions)).await;
             assert_eq!(
                 without.is_some(),
                 mode == ClientAuthMode::Optional,
@@ -161,41 +161,41 @@ async fn a_ticket_is_accepted_for_its_own_client_ca_only() {
     let own_ca = TestCa::new("ours");
     let certificate = own_ca.issue("CI robot", later());
     for versions in BOTH {
-        let mut world = World::new();
-        let required = world.client_ca(&own_ca, ClientAuthMode::Required);
-        let optional = world.client_ca(&own_ca, ClientAuthMode::Optional);
-        let other = world.client_ca(&TestCa::new("theirs"), ClientAuthMode::Required);
+        let mut proxy = TestProxy::new();
+        let required = proxy.client_ca(&own_ca, ClientAuthMode::Required);
+        let optional = proxy.client_ca(&own_ca, ClientAuthMode::Optional);
+        let other = proxy.client_ca(&TestCa::new("theirs"), ClientAuthMode::Required);
         // A ticket from a time when the site requested no certificate is not accepted.
-        let no_cert = world.client(versions);
-        let open = world.tls(None);
+        let no_cert = proxy.client(versions);
+        let open = proxy.tls(None);
         handshake(&open, &no_cert).await.unwrap();
         assert_eq!(
             handshake(&open, &no_cert).await.unwrap().1,
             HandshakeKind::Resumed
         );
-        let with_required = world.tls(Some(&required));
+        let with_required = proxy.tls(Some(&required));
         assert!(handshake(&with_required, &no_cert).await.is_none());
         // Nor is a ticket from a time when the certificate was optional.
-        let with_optional = world.tls(Some(&optional));
+        let with_optional = proxy.tls(Some(&optional));
         handshake(&with_optional, &no_cert).await.unwrap();
         assert_eq!(
             handshake(&with_optional, &no_cert).await.unwrap().1,
             HandshakeKind::Resumed
         );
-        let with_required = world.tls(Some(&required));
+        let with_required = proxy.tls(Some(&required));
         assert!(handshake(&with_required, &no_cert).await.is_none());
         // The session of a client with a certificate is resumed after a reload with the same CA, with its certificate.
-        let config = world.client_with(versions, &certificate);
+        let config = proxy.client_with(versions, &certificate);
         handshake(&with_required, &config).await.unwrap();
-        let reread = world.client_ca(&own_ca, ClientAuthMode::Required);
-        let with_required = world.tls(Some(&reread));
+        let reread = proxy.client_ca(&own_ca, ClientAuthMode::Required);
+        let with_required = proxy.tls(Some(&reread));
         let (info, kind) = handshake(&with_required, &config).await.unwrap();
         assert_eq!(kind, HandshakeKind::Resumed);
         assert!(required.admits(info.certificate.as_deref(), now()));
         // It is not resumed with another CA, nor when the old CA is back, which has new ticket keys.
-        let changed = world.tls(Some(&other));
+        let changed = proxy.tls(Some(&other));
         assert!(handshake(&changed, &config).await.is_none());
-        let back = world.tls(Some(&required));
+        let back = proxy.tls(Some(&required));
         assert_ne!(
             handshake(&back, &config).await.unwrap().1,
             HandshakeKind::Resumed
@@ -205,12 +205,12 @@ async fn a_ticket_is_accepted_for_its_own_client_ca_only() {
 
 #[tokio::test]
 async fn an_open_connection_is_checked_against_the_current_client_ca() {
-    let mut world = World::new();
+    let mut proxy = TestProxy::new();
     let (own_ca, other_ca) = (TestCa::new("ours"), TestCa::new("theirs"));
-    let client_ca = world.client_ca(&own_ca, ClientAuthMode::Required);
-    let tls = world.tls(Some(&client_ca));
+    let client_ca = proxy.client_ca(&own_ca, ClientAuthMode::Required);
+    let tls = proxy.tls(Some(&client_ca));
     let certificate = own_ca.issue("CI robot", later());
-    let config = world.client_with(BOTH[0], &certificate);
+    let config = proxy.client_with(BOTH[0], &certificate);
     let presented = handshake(&tls, &config)
         .await
         .unwrap()
@@ -220,7 +220,7 @@ async fn an_open_connection_is_checked_against_the_current_client_ca() {
     let both = [&*other_ca.pem, &*own_ca.pem].concat();
     for (pem, admitted) in [(&own_ca.pem, true), (&both, true), (&other_ca.pem, false)] {
         for mode in [ClientAuthMode::Required, ClientAuthMode::Optional] {
-            let after = world.try_client_ca(pem, mode).unwrap();
+            let after = proxy.try_client_ca(pem, mode).unwrap();
             assert_eq!(after.admits(Some(&presented), now()), admitted);
         }
     }
@@ -231,9 +231,9 @@ async fn an_open_connection_is_checked_against_the_current_client_ca() {
 
 #[test]
 fn client_cas_are_compared_by_their_certificates_and_mode() {
-    let world = World::new();
+    let proxy = TestProxy::new();
     let (own_ca, other_ca) = (TestCa::new("ours"), TestCa::new("theirs"));
-    let load = |parts: &[&str], mode| world.try_client_ca(&parts.concat(), mode).unwrap();
+    let load = |parts: &[&str], mode| proxy.try_client_ca(&parts.concat(), mode).unwrap();
     let (one, two) = (own_ca.pem.as_str(), other_ca.pem.as_str());
     let both = load(&[one, two], ClientAuthMode::Required);
     assert!(both == load(&["# all\n", two, one, two], ClientAuthMode::Required));
@@ -244,7 +244,7 @@ fn client_cas_are_compared_by_their_certificates_and_mode() {
 
 #[test]
 fn the_error_says_what_a_file_without_ca_contains() {
-    let world = World::new();
+    let proxy = TestProxy::new();
     let key = KeyPair::generate().unwrap().serialize_pem();
     let damaged = "-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n";
     for (pem, message) in [
@@ -252,7 +252,7 @@ fn the_error_says_what_a_file_without_ca_contains() {
         (key.as_str(), "it holds a private key"),
         (damaged, "certificate 1 cannot be trusted"),
     ] {
-        let error = world
+        let error = proxy
             .try_client_ca(pem, ClientAuthMode::Required)
             .unwrap_err()
             .to_string();
@@ -262,7 +262,7 @@ fn the_error_says_what_a_file_without_ca_contains() {
         );
     }
     let missing = ClientCa::load(
-        &world.dir.path().join("absent.pem"),
+        &proxy.dir.path().join("absent.pem"),
         ClientAuthMode::Required,
     );
     assert!(missing.unwrap_err().to_string().contains("absent.pem"));
@@ -270,10 +270,10 @@ fn the_error_says_what_a_file_without_ca_contains() {
 
 #[test]
 fn a_long_subject_is_truncated() {
-    let world = World::new();
+    let proxy = TestProxy::new();
     let own_ca = TestCa::new("ours");
     let (pem, _) = own_ca.issue(&"\u{e9}\n".repeat(3000), later());
-    let client_ca = world.client_ca(&own_ca, ClientAuthMode::Required);
+    let client_ca = proxy.client_ca(&own_ca, ClientAuthMode::Required);
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
     let parsed = ClientCertificate::parse(&client_ca, &[der]).unwrap();
     assert_eq!(parsed.subject().chars().count(), MAX_SUBJECT_CHARS);

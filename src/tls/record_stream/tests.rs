@@ -20,17 +20,17 @@ use tokio::io::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 use super::super::accept;
-use super::super::tests::{Client, World};
+use super::super::tests::{Client, TestPki};
 use super::*;
 
 async fn connect(
     version: &'static SupportedProtocolVersion,
     pipe_size: usize,
 ) -> (Client, TlsStream<DuplexStream>) {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let (near, far) = duplex(pipe_size);
-    let mut config = world.client(&[version], &[]);
+    let mut config = pki.client(&[version], &[]);
     config.enable_secret_extraction = true;
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("a.test").unwrap();
@@ -407,9 +407,9 @@ impl BothServers {
         version: &'static SupportedProtocolVersion,
         (to_server, to_client): (usize, usize),
     ) -> Self {
-        let world = World::new();
-        let configs = world.tls(&[&["a.test"]]);
-        let mut config = world.client(&[version], &[]);
+        let pki = TestPki::new();
+        let configs = pki.tls(&[&["a.test"]]);
+        let mut config = pki.client(&[version], &[]);
         config.enable_secret_extraction = true;
         let connector = TlsConnector::from(Arc::new(config));
         let name = ServerName::try_from("a.test").unwrap();
@@ -807,6 +807,9 @@ async fn violations_and_ends_are_the_same_as_with_tokio_rustls() {
     }
 }
 
+/// The content type and the content of a record.
+type RawRecord<'a> = (u8, &'a [u8]);
+
 #[tokio::test]
 async fn unusual_records_are_handled_as_with_tokio_rustls() {
     const CHANGE_CIPHER_SPEC: u8 = 20;
@@ -814,7 +817,7 @@ async fn unusual_records_are_handled_as_with_tokio_rustls() {
     let data = (APPLICATION_DATA, &b"data"[..]);
     let empty = (APPLICATION_DATA, &b""[..]);
     let long = bytes(MAX_RECORD_PLAINTEXT + 1);
-    let cases: &[(&str, Vec<(u8, &[u8])>)] = &[
+    let cases: &[(&str, Vec<RawRecord<'_>>)] = &[
         ("data", vec![data, data]),
         ("empty records", vec![empty, data, empty, empty, data]),
         (
@@ -875,7 +878,7 @@ async fn unusual_records_are_handled_as_with_tokio_rustls() {
 
 /// Sends these records and ends the connection. Returns what the server has read, and the records that it has sent.
 async fn send_raw<S: AsyncRead + AsyncWrite + Unpin>(
-    records: &[(u8, &[u8])],
+    records: &[RawRecord<'_>],
     piece_size: usize,
     (client, mut server): (client::TlsStream<Pipe>, S),
 ) -> (Read, Vec<(u8, Vec<u8>)>) {
