@@ -19,7 +19,7 @@ use crate::forward::{HeaderEdits, Origin};
 use crate::log::Destination;
 use crate::net::network_policy::NetworkPolicy;
 use crate::site::{Cors, StaticResponse};
-use crate::tls::trust::ClientAuthMode;
+use crate::tls::ClientAuthMode;
 use crate::{bounded_file, connection, service, tls, upstream};
 
 use document::Document;

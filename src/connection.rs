@@ -17,7 +17,7 @@ use tokio::time::{timeout, timeout_at};
 use crate::body::{Body, MinRate, RecvBudget, UploadState};
 use crate::metrics::{Connections, Protocol};
 use crate::net::addr::{ClientAddr, PeerAddr};
-use crate::tls::{self, HandshakeError, Tls};
+use crate::tls::{self, HandshakeError, TlsConfigs};
 
 mod arrival;
 mod closing;
@@ -150,7 +150,7 @@ where
 pub async fn serve_tls(
     arrival: AcceptedConnection,
     terms: ConnectionContext<'_>,
-    tls: Arc<Tls>,
+    tls: Arc<TlsConfigs>,
     service: impl Handler,
 ) {
     // The room for the handshake goes with the handshake: what an idle connection keeps is what serves it.
@@ -167,7 +167,7 @@ type Handlers<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 async fn open<S: Handler>(
     arrival: AcceptedConnection,
     terms: ConnectionContext<'_>,
-    tls: Arc<Tls>,
+    tls: Arc<TlsConfigs>,
     service: S,
 ) -> Option<Handlers<'_>> {
     let watch = Arc::new(ConnectionState::new(terms.settings, terms.drain.clone()));

@@ -9,7 +9,6 @@
 // Level 0: basics. The blank lines keep rustfmt from sorting a module before those that it imports.
 mod bounded_file;
 mod buffer_pool;
-mod crypto;
 mod percent;
 pub mod secret;
 mod stable_hash;

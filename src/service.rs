@@ -18,6 +18,7 @@ use rustls_pki_types::UnixTime;
 
 use crate::access::{Authorization, CatalogFilter};
 use crate::access_log::{AccessLog, RequestRecord};
+use crate::acme::Challenges;
 use crate::activity::ActivityTracker;
 use crate::auth::{Identity, TokenService};
 use crate::body::{Body, MinRate, UploadState};
@@ -30,8 +31,7 @@ use crate::registry::is_registry_path;
 use crate::rejection::Rejection;
 use crate::site::{Route, RouteMatch, Site, Sites};
 use crate::target::{self, Target};
-use crate::tls::challenges::Challenges;
-use crate::tls::trust::ClientCa;
+use crate::tls::ClientCa;
 
 mod catalog;
 mod classify;
@@ -378,7 +378,7 @@ impl Service {
             return None;
         }
         let token = parts.uri.path().strip_prefix(ACME_CHALLENGE_PATH)?;
-        challenges.of_token(token).await
+        challenges.http01_response(token).await
     }
 
     fn redirect_to_https(

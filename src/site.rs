@@ -13,7 +13,7 @@ use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
 use crate::metrics::SiteCounts;
 use crate::registry::is_name;
-use crate::tls::trust::ClientCa;
+use crate::tls::ClientCa;
 
 mod cors;
 

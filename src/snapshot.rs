@@ -25,8 +25,7 @@ use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
-use crate::tls::trust::ClientCa;
-use crate::tls::{TicketKeys, Tls};
+use crate::tls::{ClientCa, TicketKeys, TlsConfigs};
 use crate::upstream::Upstream;
 
 mod authenticators;
@@ -46,7 +45,7 @@ use upstreams::UpstreamSet;
 #[derive(Debug)]
 pub struct Snapshot {
     /// The TLS settings of handshakes.
-    pub tls: Arc<Tls>,
+    pub tls: Arc<TlsConfigs>,
     /// The handler of requests.
     pub service: Service,
     /// The timeouts and limits of connections.
@@ -120,8 +119,8 @@ impl Snapshot {
         }
         let acme = acme.map(Arc::new);
         let tls_sites = certificates::tls_sites(&certificates);
-        let tls = ok_or_report(Tls::new(&config.tls, tls_sites, &tickets), problems)?;
-        let tls = Arc::new(tls.answering(acme.as_deref().map(Acme::answering)));
+        let tls = ok_or_report(TlsConfigs::new(&config.tls, tls_sites, &tickets), problems)?;
+        let tls = Arc::new(tls.with_alpn_challenges(acme.as_deref().map(Acme::alpn_challenges)));
         let service = builder.service(sites, access_log.as_ref(), acme.as_deref());
         Some(Self {
             tls,

@@ -1,84 +1,83 @@
-//! One order, from the names to a chain and its key (RFC 8555, section 7.4).
+//! One order at a certificate authority (CA), from the host name to the chain and its key (RFC 8555 section 7.4).
 //!
-//! Called by `attempt`, which holds the host's lock.
+//! Called by `renewal`, which holds the host's lock.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier,
-    NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, NewOrder,
+    Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use zeroize::Zeroizing;
 
-use super::account::blocking;
-use super::failure::Failure;
-use crate::tls::challenges::{ChallengeKey, Challenges};
+use super::challenges::{ChallengeKey, Challenges};
+use super::error::{Error, run_blocking};
 
-/// What is ordered.
+/// The parameters of an order.
 pub(super) struct OrderRequest<'a> {
     pub(super) host: &'a str,
-    /// How the authority is to look whether the host is ours.
-    pub(super) way: ChallengeType,
-    /// The certificate that this one is to replace.
+    /// The type of challenge by which the CA validates the host.
+    pub(super) challenge_type: ChallengeType,
+    /// The certificate that the new one replaces (RFC 9773 section 5).
     pub(super) replaces: Option<CertificateIdentifier<'static>>,
 }
 
-/// PEM.
+/// The result of an order, in PEM form.
 pub(super) struct IssuedCertificate {
     pub(super) chain: String,
     pub(super) key: Zeroizing<String>,
 }
 
-/// Orders, answers the challenges, and fetches what was issued.
+/// Places an order, responds to its challenges, and downloads the certificate. The responses are withdrawn afterwards.
 pub(super) async fn run(
     account: &Account,
-    wanted: OrderRequest<'_>,
+    request: OrderRequest<'_>,
     challenges: &Arc<Challenges>,
-) -> Result<IssuedCertificate, Failure> {
-    let mut answered = PublishedChallenges {
+) -> Result<IssuedCertificate, Error> {
+    let mut published = PublishedChallenges {
         challenges,
-        given: Vec::new(),
+        keys: Vec::new(),
     };
-    let issued = go(account, wanted, &mut answered).await;
-    answered.take_back().await;
+    let issued = run_with(account, request, &mut published).await;
+    published.unpublish().await;
     issued
 }
 
-async fn go(
+async fn run_with(
     account: &Account,
-    wanted: OrderRequest<'_>,
-    answered: &mut PublishedChallenges<'_>,
-) -> Result<IssuedCertificate, Failure> {
-    let names = [Identifier::Dns(wanted.host.to_owned())];
-    let mut order = begin(account, &names, wanted.replaces).await?;
-    authorize(&mut order, &wanted.way, wanted.host, answered).await?;
-    // What was authorized lately needs no wait.
+    request: OrderRequest<'_>,
+    published: &mut PublishedChallenges<'_>,
+) -> Result<IssuedCertificate, Error> {
+    let names = [Identifier::Dns(request.host.to_owned())];
+    let mut order = create(account, &names, request.replaces).await?;
+    authorize(&mut order, &request.challenge_type, request.host, published).await?;
+    // If the CA has validated the host for a recent order, this order is ready already.
     if order.state().status == OrderStatus::Pending {
         let ready = order.poll_ready(&POLLING).await;
         if !matches!(ready, Ok(OrderStatus::Ready)) {
-            return Err(why(&mut order, &wanted.way, ready).await);
+            return Err(validation_error(&mut order, &request.challenge_type, ready).await);
         }
     }
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new([wanted.host.to_owned()])?;
+    let key_pair = KeyPair::generate()?;
+    let mut params = CertificateParams::new([request.host.to_owned()])?;
     params.distinguished_name = DistinguishedName::new();
-    let request = params.serialize_request(&key)?;
-    order.finalize_csr(request.der()).await?;
+    let signing_request = params.serialize_request(&key_pair)?;
+    order.finalize_csr(signing_request.der()).await?;
     let chain = order.poll_certificate(&POLLING).await?;
     Ok(IssuedCertificate {
         chain,
-        key: Zeroizing::new(key.serialize_pem()),
+        key: Zeroizing::new(key_pair.serialize_pem()),
     })
 }
 
-/// A replacement that the authority does not take for one is an order like any other.
-async fn begin(
+/// Creates an order. If the CA does not accept it as a replacement, creates an ordinary one.
+async fn create(
     account: &Account,
     names: &[Identifier],
     replaces: Option<CertificateIdentifier<'static>>,
-) -> Result<Order, Failure> {
+) -> Result<Order, Error> {
     if let Some(replaces) = replaces {
         match account
             .new_order(&NewOrder::new(names).replaces(replaces))
@@ -86,66 +85,68 @@ async fn begin(
         {
             Ok(order) => return Ok(order),
             Err(error) => {
-                let error = Failure::from(error);
-                if error.is("rateLimited") || error.is("accountDoesNotExist") {
+                let error = Error::from(error);
+                if error.is_problem("rateLimited") || error.is_problem("accountDoesNotExist") {
                     return Err(error);
                 }
-                tracing::debug!(%error, "the order cannot be a replacement");
+                tracing::debug!(%error, "the certificate authority does not accept the order as a replacement");
             }
         }
     }
     Ok(account.new_order(&NewOrder::new(names)).await?)
 }
 
+/// Publishes the response to each open challenge of the order, and asks the CA to check it.
 async fn authorize(
     order: &mut Order,
-    way: &ChallengeType,
+    challenge_type: &ChallengeType,
     host: &str,
-    answered: &mut PublishedChallenges<'_>,
-) -> Result<(), Failure> {
+    published: &mut PublishedChallenges<'_>,
+) -> Result<(), Error> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
         match authorization.status {
             AuthorizationStatus::Valid => continue,
             AuthorizationStatus::Pending => {}
-            // Another order's failure, perhaps; the next order begins anew.
-            other => return Err(Failure::Ended(format!("{other:?}").to_lowercase())),
+            // The authorization may have failed in another order. The next order gets a new authorization.
+            other => return Err(Error::OrderEnded(format!("{other:?}").to_lowercase())),
         }
-        let challenge = authorization.challenge(way.clone());
-        let mut challenge = challenge.ok_or_else(|| Failure::NotOffered(way.clone()))?;
-        let subject = match way {
-            ChallengeType::Http01 => PublishedChallenge::Token(challenge.token.clone()),
-            _ => PublishedChallenge::Host(host.to_owned()),
+        let challenge = authorization.challenge(challenge_type.clone());
+        let mut challenge =
+            challenge.ok_or_else(|| Error::ChallengeNotOffered(challenge_type.clone()))?;
+        let key = match challenge_type {
+            ChallengeType::Http01 => PublishedKey::Token(challenge.token.clone()),
+            _ => PublishedKey::Host(host.to_owned()),
         };
-        let text = challenge.key_authorization().as_str().to_owned();
-        answered.give(subject, text).await?;
+        let key_authorization = challenge.key_authorization().as_str().to_owned();
+        published.publish(key, key_authorization).await?;
         challenge.set_ready().await.map_err(|error| match error {
-            Error::Api(problem) => Failure::Challenge(way.clone(), problem),
+            instant_acme::Error::Api(problem) => Error::Challenge(challenge_type.clone(), problem),
             other => other.into(),
         })?;
     }
     Ok(())
 }
 
-/// What the authority did not like is written at the challenge, not at the order.
-async fn why(order: &mut Order, way: &ChallengeType, ready: Result<OrderStatus, Error>) -> Failure {
-    if let Err(error) = &ready
-        && !matches!(error, Error::Api(_))
-    {
-        return match ready {
-            Err(error) => error.into(),
-            Ok(_) => Failure::Ended("not ready".to_owned()),
-        };
-    }
-    match (problem(order).await, ready) {
-        (Some(problem), _) => Failure::Challenge(way.clone(), problem),
-        (None, Err(error)) => error.into(),
-        (None, Ok(status)) => Failure::Ended(format!("{status:?}").to_lowercase()),
+/// Returns the reason why an order did not become ready. The CA reports the problem in the challenge, not in the order.
+async fn validation_error(
+    order: &mut Order,
+    challenge_type: &ChallengeType,
+    ready: Result<OrderStatus, instant_acme::Error>,
+) -> Error {
+    match ready {
+        // The CA could not be asked, so it cannot be asked for the problem either.
+        Err(error) if !matches!(error, instant_acme::Error::Api(_)) => error.into(),
+        ready => match (challenge_problem(order).await, ready) {
+            (Some(problem), _) => Error::Challenge(challenge_type.clone(), problem),
+            (None, Err(error)) => error.into(),
+            (None, Ok(status)) => Error::OrderEnded(format!("{status:?}").to_lowercase()),
+        },
     }
 }
 
-async fn problem(order: &mut Order) -> Option<Problem> {
+async fn challenge_problem(order: &mut Order) -> Option<Problem> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.ok()?;
@@ -158,20 +159,21 @@ async fn problem(order: &mut Order) -> Option<Problem> {
     None
 }
 
-/// What is answered while an order runs. What stays behind when it is cut off is swept up later.
+/// The responses that are published while an order runs. If the order is dropped, its files are removed later as stale.
 struct PublishedChallenges<'a> {
     challenges: &'a Arc<Challenges>,
-    given: Vec<PublishedChallenge>,
+    keys: Vec<PublishedKey>,
 }
 
+/// An owned [`ChallengeKey`].
 #[derive(Clone)]
-enum PublishedChallenge {
+enum PublishedKey {
     Token(String),
     Host(String),
 }
 
-impl PublishedChallenge {
-    fn subject(&self) -> ChallengeKey<'_> {
+impl PublishedKey {
+    fn as_key(&self) -> ChallengeKey<'_> {
         match self {
             Self::Token(token) => ChallengeKey::Token(token),
             Self::Host(host) => ChallengeKey::Host(host),
@@ -180,30 +182,30 @@ impl PublishedChallenge {
 }
 
 impl PublishedChallenges<'_> {
-    async fn give(&mut self, given: PublishedChallenge, text: String) -> Result<(), Failure> {
-        self.given.push(given.clone());
+    async fn publish(&mut self, key: PublishedKey, key_authorization: String) -> Result<(), Error> {
+        self.keys.push(key.clone());
         let challenges = Arc::clone(self.challenges);
         let what = challenges.dir().display().to_string();
-        blocking(move || {
-            let put = challenges.put(given.subject(), &text);
-            put.map_err(Failure::file(what))
+        run_blocking(move || {
+            let published = challenges.publish(key.as_key(), &key_authorization);
+            published.map_err(Error::file(what))
         })
         .await
     }
 
-    async fn take_back(self) {
-        let (challenges, given) = (Arc::clone(self.challenges), self.given);
-        let done = blocking(move || {
-            for given in &given {
-                challenges.take_back(given.subject());
+    async fn unpublish(self) {
+        let (challenges, keys) = (Arc::clone(self.challenges), self.keys);
+        let done = run_blocking(move || {
+            for key in &keys {
+                challenges.unpublish(key.as_key());
             }
             Ok(())
         });
         if let Err(error) = done.await {
-            tracing::warn!(%error, "an answer to the certificate authority was not taken back");
+            tracing::warn!(%error, "a response to a challenge was not withdrawn");
         }
     }
 }
 
-/// For each of the two waits; authorities answer within seconds.
+/// The limit for each of the two waits for the CA, which usually takes seconds.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(90));

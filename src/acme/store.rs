@@ -1,8 +1,7 @@
-//! What is kept between two runs, in `state.dir/acme`: an account for each directory, a file with certificate and key for
-//! each host, and locks.
+//! The files in `state.dir/acme`: one account per ACME directory, one file with certificate and key per host, and locks.
 //!
-//! Called by the rest of `acme`, always where blocking is allowed. Several gates may share the folder: who holds a host's
-//! lock alone orders for it, and everyone reads what came of it.
+//! The other files of `acme` call it, always on a thread that may block. Several instances of the proxy may share the
+//! directory: only the instance that holds a host's lock orders a certificate for it, and all instances read the result.
 
 use std::fs;
 use std::io;
@@ -13,39 +12,40 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::state_file::Lock;
-use crate::tls::certs::{self, CertifiedPair};
+use crate::tls::{CertificateError, CertifiedPair, PemError, load_pair};
 use crate::{bounded_file, state_file};
 
-/// The folder, as one directory's certificates see it.
+/// The files of one ACME directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Store {
     dir: PathBuf,
-    /// Stands for the directory in file names: what a test directory issued is never taken for the real one's.
-    mark: String,
+    /// A hash of the ACME directory's URL, which is part of every file name. It separates the certificates of a test directory
+    /// from those of the production directory.
+    directory_id: String,
 }
 
-/// Why what was issued is not in use.
+/// The reason why an issued certificate is not in use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SaveError {
     #[error("{}: {cause}", path.display())]
     Write { path: PathBuf, cause: io::Error },
-    #[error("what was issued cannot be used: {0}")]
-    Unusable(#[from] certs::Error),
-    #[error("what was issued is not for {0}")]
-    Foreign(String),
+    #[error("the issued certificate cannot be used: {0}")]
+    Unusable(#[from] CertificateError),
+    #[error("the issued certificate does not name {0}")]
+    WrongHost(String),
 }
 
 impl Store {
-    pub(super) fn new(state_dir: &Path, directory: &str) -> Self {
-        let hash = digest(&SHA256, directory.as_bytes());
-        let mark = hash.as_ref().iter().take(4);
+    pub(super) fn new(state_dir: &Path, directory_url: &str) -> Self {
+        let hash = digest(&SHA256, directory_url.as_bytes());
+        let prefix = hash.as_ref().iter().take(4);
         Self {
             dir: state_dir.join("acme"),
-            mark: mark.map(|byte| format!("{byte:02x}")).collect(),
+            directory_id: prefix.map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 
-    /// 0700, where they are missing.
+    /// Creates missing directories with mode 0700.
     pub(super) fn prepare(&self) -> io::Result<()> {
         for dir in ["certificates", "locks", "challenges"] {
             state_file::make_dir(&self.dir.join(dir))?;
@@ -53,20 +53,20 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn challenges(&self) -> PathBuf {
+    pub(super) fn challenges_dir(&self) -> PathBuf {
         self.dir.join("challenges")
     }
 
-    /// The certificate of a host, when there is one.
+    /// Loads the certificate of a host, if there is one.
     pub(super) fn load(
         &self,
         host: &str,
         now: OffsetDateTime,
-    ) -> Result<Option<CertifiedPair>, certs::Error> {
-        let path = self.certificate(host);
-        match certs::load(&path, &path, now) {
+    ) -> Result<Option<CertifiedPair>, CertificateError> {
+        let path = self.certificate_path(host);
+        match load_pair(&path, &path, now) {
             Ok((pair, _warnings)) => Ok(Some(pair)),
-            Err(certs::Error::Unreadable { cause, .. })
+            Err(CertificateError::Pem(PemError::Unreadable { cause, .. }))
                 if cause.kind() == io::ErrorKind::NotFound =>
             {
                 Ok(None)
@@ -75,8 +75,8 @@ impl Store {
         }
     }
 
-    /// Certificate and key are one file, so that no reader sees one without the other; a good one is never replaced by
-    /// one that cannot be served.
+    /// Stores an issued certificate. Certificate and key are in one file, so that no reader finds one without the other. The
+    /// file is checked before it replaces the stored one, so a valid certificate is never replaced by one that cannot be served.
     pub(super) fn save(
         &self,
         host: &str,
@@ -85,28 +85,28 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<CertifiedPair, SaveError> {
         let content = Zeroizing::new(format!("{chain}\n{key}"));
-        let path = self.certificate(host);
-        let new = path.with_extension("new");
-        write(&new, content.as_bytes())?;
-        let loaded = certs::load(&new, &new, now);
-        // Replaced by the next one, should it stay.
-        let _ = fs::remove_file(&new);
+        let path = self.certificate_path(host);
+        let unchecked = path.with_extension("new");
+        write(&unchecked, content.as_bytes())?;
+        let loaded = load_pair(&unchecked, &unchecked, now);
+        // If the file cannot be removed, the next order replaces it.
+        let _ = fs::remove_file(&unchecked);
         let (pair, _warnings) = loaded?;
         if !pair.covers(host) {
-            return Err(SaveError::Foreign(host.to_owned()));
+            return Err(SaveError::WrongHost(host.to_owned()));
         }
         write(&path, content.as_bytes())?;
         Ok(pair)
     }
 
-    /// `None` while another process orders for the host.
+    /// Takes the lock under which a certificate is ordered. Returns `None` if another process holds it.
     pub(super) fn lock_host(&self, host: &str) -> io::Result<Option<Lock>> {
-        self.lock(&format!("{host}-{}.lock", self.mark))
+        self.lock(&format!("{host}-{}.lock", self.directory_id))
     }
 
-    /// `None` while another process makes the account.
+    /// Takes the lock under which the account is created. Returns `None` if another task or process holds it.
     pub(super) fn lock_account(&self) -> io::Result<Option<Lock>> {
-        self.lock(&format!("account-{}.lock", self.mark))
+        self.lock(&format!("account-{}.lock", self.directory_id))
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<Lock>> {
@@ -114,10 +114,10 @@ impl Store {
         state_file::try_lock(&self.dir.join("locks").join(name))
     }
 
-    /// The account's file, when there is one.
+    /// Reads the file of the account, if there is one.
     pub(super) fn account(&self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        let read = bounded_file::read(&self.account_path(), MAX_ACCOUNT).map_err(io::Error::from);
-        match read {
+        let read = bounded_file::read(&self.account_path(), MAX_ACCOUNT_BYTES);
+        match read.map_err(io::Error::from) {
             Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -128,18 +128,18 @@ impl Store {
         state_file::replace(&self.account_path(), content)
     }
 
-    /// For an account that the authority does not know any more; the file is laid aside.
-    pub(super) fn forget_account(&self) -> io::Result<()> {
+    /// Renames the file of an account that the certificate authority does not know any more.
+    pub(super) fn set_account_aside(&self) -> io::Result<()> {
         let path = self.account_path();
         fs::rename(&path, path.with_extension("lost"))
     }
 
     pub(super) fn account_path(&self) -> PathBuf {
-        self.dir.join(format!("account-{}.json", self.mark))
+        self.dir.join(format!("account-{}.json", self.directory_id))
     }
 
-    pub(super) fn certificate(&self, host: &str) -> PathBuf {
-        let name = format!("{host}-{}.pem", self.mark);
+    pub(super) fn certificate_path(&self, host: &str) -> PathBuf {
+        let name = format!("{host}-{}.pem", self.directory_id);
         self.dir.join("certificates").join(name)
     }
 }
@@ -152,7 +152,70 @@ fn write(path: &Path, content: &[u8]) -> Result<(), SaveError> {
 }
 
 /// The largest accepted account file in bytes; an account has less than 1 KiB.
-const MAX_ACCOUNT: u64 = 1 << 20;
+const MAX_ACCOUNT_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
+
+    fn store(dir: &TempDir, directory_url: &str) -> Store {
+        let store = Store::new(dir.path(), directory_url);
+        store.prepare().unwrap();
+        store
+    }
+
+    fn issue(host: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new([host.to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn the_lock_is_per_host_and_acme_directory() {
+        let dir = TempDir::new().unwrap();
+        let (one, same, other) = (store(&dir, "a"), store(&dir, "a"), store(&dir, "b"));
+        let lock = one.lock_host("a.test").unwrap().unwrap();
+        assert!(same.lock_host("a.test").unwrap().is_none());
+        assert!(same.lock_host("b.test").unwrap().is_some());
+        assert!(other.lock_host("a.test").unwrap().is_some());
+        drop(lock);
+        assert!(same.lock_host("a.test").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_served_replaces_nothing() {
+        let dir = TempDir::new().unwrap();
+        let store = store(&dir, "a");
+        assert!(store.load("a.test", now()).unwrap().is_none());
+        let (chain, key) = issue("a.test");
+        store.save("a.test", &chain, &key, now()).unwrap();
+        let (foreign, foreign_key) = issue("b.test");
+        for (chain, key) in [
+            (&chain, &foreign_key),
+            (&foreign, &foreign_key),
+            (&String::new(), &key),
+        ] {
+            assert!(store.save("a.test", chain, key, now()).is_err());
+        }
+        let stored = store.load("a.test", now()).unwrap().unwrap();
+        assert!(stored.covers("a.test"));
+    }
+
+    #[test]
+    fn an_unknown_account_is_set_aside() {
+        let dir = TempDir::new().unwrap();
+        let store = store(&dir, "a");
+        assert!(store.account().unwrap().is_none());
+        store.save_account(b"{}").unwrap();
+        assert_eq!(store.account().unwrap().unwrap().as_slice(), b"{}");
+        store.set_account_aside().unwrap();
+        assert!(store.account().unwrap().is_none());
+        assert!(store.account_path().with_extension("lost").exists());
+    }
+}

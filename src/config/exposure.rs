@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::table::Table;
 use super::{Auth, Certificate, Listen, Route, Site};
 use crate::net::listener::ListenAddr;
-use crate::tls::trust::ClientAuthMode;
+use crate::tls::ClientAuthMode;
 use crate::upstream::Endpoint;
 
 /// Reports every such warning.

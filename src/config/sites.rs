@@ -14,7 +14,7 @@ use super::units::{self, Host, HostPattern};
 use super::{Certificate, ClientAuth, Site, acme};
 use crate::forward::Origin;
 use crate::registry::is_registry_path;
-use crate::tls::trust::ClientAuthMode;
+use crate::tls::ClientAuthMode;
 
 /// Reads every site.
 pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {

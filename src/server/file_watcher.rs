@@ -19,9 +19,7 @@ use crate::snapshot::SiteCertificate;
 use crate::snapshot::certificates::{KEEPS_LAST_CERTIFICATE, Source};
 use crate::snapshot::passwords::{KEEPS_LAST_USERS, file_warnings};
 use crate::state::ServerState;
-use crate::tls::certs::Warning;
-use crate::tls::live::{CertEvent, ReloadingCert};
-use crate::tls::shown::CertSlot;
+use crate::tls::{CertEvent, CertSlot, CertWarning, ReloadingCert};
 
 /// The thread. It ends when this value is dropped.
 #[derive(Debug)]
@@ -131,7 +129,7 @@ fn log_certificate_event<'a>(
     match event {
         CertEvent::Unchanged => {}
         CertEvent::Renewed(warnings) => {
-            let pair = files.shown().current();
+            let pair = files.slot().current();
             tracing::info!(
                 path = %files.cert().display(),
                 hosts = pair.as_ref().map(|pair| pair.names_in_short()),
@@ -153,13 +151,15 @@ fn log_certificate_event<'a>(
 fn log_expiry(certificate: &SiteCertificate, now: OffsetDateTime) {
     let slot = certificate.slot();
     let (warnings, remedy) = match certificate.source() {
-        Source::Files(files) => return log_warnings(slot.take_new_warnings(files.cert(), now)),
+        Source::Files(files) => {
+            return log_warnings(slot.take_new_expiry_warnings(files.cert(), now));
+        }
         Source::SelfSigned => (
-            slot.take_new_warnings(Path::new("self-signed"), now),
+            slot.take_new_expiry_warnings(Path::new("self-signed"), now),
             "a reload of the proxy issues a new one",
         ),
         Source::Acme(file) => (
-            slot.take_new_warnings(file, now),
+            slot.take_new_expiry_warnings(file, now),
             "a reload of the proxy orders a new one",
         ),
     };
@@ -168,7 +168,7 @@ fn log_expiry(certificate: &SiteCertificate, now: OffsetDateTime) {
     }
 }
 
-fn log_warnings(warnings: Vec<Warning>) {
+fn log_warnings(warnings: Vec<CertWarning>) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }

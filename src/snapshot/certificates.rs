@@ -19,11 +19,8 @@ use crate::config::{self, Certificate, Config};
 use crate::file_watch::StableFiles;
 use crate::state_file;
 use crate::tls;
-use crate::tls::certs::{CertifiedPair, Warning};
-use crate::tls::live::{ReloadingCert, Reuse};
 use crate::tls::self_signed::{self, LocalCa};
-use crate::tls::shown::CertSlot;
-use crate::tls::trust::ClientCa;
+use crate::tls::{CertSlot, CertWarning, CertifiedPair, ClientCa, ReloadingCert, Reuse};
 use crate::upstream::ServerRoots;
 
 /// A certificate of a site. A site with ACME has one for each of its hosts, any other site has one.
@@ -83,21 +80,21 @@ impl SiteCertificate {
 
     /// The time from which clients reject the current certificate. `None` if there is none yet.
     pub fn until(&self) -> Option<OffsetDateTime> {
-        self.slot.until()
+        self.slot.earliest_expiry()
     }
 
     /// Warnings about the validity period of the current certificate.
-    pub fn aged(&self, now: OffsetDateTime) -> Vec<Warning> {
+    pub fn aged(&self, now: OffsetDateTime) -> Vec<CertWarning> {
         let path = match &self.source {
             Source::Files(files) => files.cert(),
             Source::SelfSigned => Path::new("self-signed"),
             Source::Acme(path) => path,
         };
-        self.slot.aged(path, now)
+        self.slot.expiry_warnings(path, now)
     }
 
     /// A warning for each host of the site that a certificate from files does not cover.
-    pub fn uncovered_hosts(&self) -> Vec<Warning> {
+    pub fn uncovered_hosts(&self) -> Vec<CertWarning> {
         let uncovered = |files: &Arc<ReloadingCert>| {
             let pair = self.slot.current()?;
             Some(pair.uncovered(files.cert(), &self.hosts))
@@ -110,8 +107,8 @@ impl SiteCertificate {
 pub(crate) fn tls_sites(certificates: &[SiteCertificate]) -> Vec<tls::TlsSite> {
     let tls_site = |certificate: &SiteCertificate| tls::TlsSite {
         hosts: certificate.hosts.clone(),
-        shown: Arc::clone(&certificate.slot),
-        trust: certificate.client_ca.clone(),
+        slot: Arc::clone(&certificate.slot),
+        client_ca: certificate.client_ca.clone(),
     };
     certificates.iter().map(tls_site).collect()
 }
@@ -193,7 +190,7 @@ impl CertificateLoader<'_> {
                 Certificate::Files { cert, key } => {
                     let shared = find_files(&all, cert, key);
                     if let Some(files) = shared.or_else(|| self.load_files(cert, key, problems)) {
-                        let slot = Arc::clone(files.shown());
+                        let slot = Arc::clone(files.slot());
                         let certificate = certificate(slot, Source::Files(files));
                         for warning in certificate.uncovered_hosts() {
                             problems.push(Problem::warning(cert.place, warning.to_string()));
@@ -320,8 +317,8 @@ impl CertificateLoader<'_> {
         let settings = acme::Settings {
             directory: config.directory.clone(),
             email: config.email.clone(),
-            trust: roots.ok()?,
-            http: !self.config.listen.http.is_empty(),
+            roots: roots.ok()?,
+            has_http_listener: !self.config.listen.http.is_empty(),
         };
         let acme = Acme::new(settings, &self.config.state_dir, self.old_acme);
         let dir = self.config.state_dir.join("acme");
@@ -352,7 +349,7 @@ impl CertificateLoader<'_> {
             let what = format!("{error}; a new certificate is ordered meanwhile");
             problems.push(Problem::warning(place, what));
         }
-        (Arc::clone(kept.shown()), acme.file(&kept))
+        (Arc::clone(kept.slot()), acme.certificate_file(&kept))
     }
 
     /// The certificate that clients of the host get before the reload.

@@ -1,6 +1,6 @@
-//! Why a handshake failed, in the words of TLS and in words for an operator.
+//! The reason of a failed handshake: as an alert for the metrics, and as a sentence for an operator.
 //!
-//! Made by `handshake`, logged and counted by `connection`.
+//! `handshake` creates it; `connection` logs and counts it. `upstream` uses [`alert_name`] for the handshakes with upstreams.
 
 use std::fmt;
 
@@ -11,13 +11,14 @@ use crate::metrics::{AlertSender, TlsAlert};
 /// A handshake that ended with an alert.
 #[derive(Debug)]
 pub struct HandshakeFailure {
-    /// What rustls reports.
+    /// The error of rustls.
     pub error: Error,
     /// The side that sent the alert.
     pub sender: AlertSender,
-    /// The alert.
+    /// The alert that was sent or received.
     pub alert: TlsAlert,
-    /// The name that the client asked for, if it came so far: ASCII text of a bounded length, not checked.
+    /// The server name (SNI) of the client, if it was received: ASCII text with a bounded length, but not a valid host name in
+    /// every case.
     pub server_name: Option<String>,
 }
 
@@ -30,12 +31,12 @@ impl HandshakeFailure {
         Self {
             error,
             sender,
-            alert: known(description),
+            alert: classify_alert(description),
             server_name,
         }
     }
 
-    /// What an operator can make of it.
+    /// Describes the failure for an operator, with the setting or the client that is likely to be wrong.
     pub fn reason(&self) -> &'static str {
         match self.sender {
             AlertSender::Client => client_reason(self.alert),
@@ -56,37 +57,41 @@ impl std::error::Error for HandshakeFailure {
     }
 }
 
+/// Describes an alert that the client has sent.
 fn client_reason(alert: TlsAlert) -> &'static str {
     match alert {
         TlsAlert::UnknownCa => "the client does not trust the certificate",
         TlsAlert::BadCertificate => {
-            "the client rejects the certificate; docker and other Go programs say so when they do not trust it"
+            "the client rejects the certificate; docker and other Go programs send this alert when they do not trust it"
         }
         TlsAlert::CertificateUnknown => {
-            "the client rejects the certificate; browsers and Java say so when they do not trust it"
+            "the client rejects the certificate; browsers and Java send this alert when they do not trust it"
         }
         TlsAlert::CertificateExpired => {
-            "to the client the certificate is expired or not valid yet; compare its dates and both clocks"
+            "the client takes the certificate for expired or not valid yet; compare its dates and both clocks"
         }
-        TlsAlert::CertificateRevoked => "to the client the certificate is revoked",
+        TlsAlert::CertificateRevoked => "the client takes the certificate for revoked",
         TlsAlert::UnsupportedCertificate => "the client does not support certificates of this kind",
-        TlsAlert::ProtocolVersion => "the client does not speak the TLS version that was chosen",
+        TlsAlert::ProtocolVersion => {
+            "the client does not support the TLS version that was selected"
+        }
         _ => "the client ended the handshake",
     }
 }
 
+/// Describes an alert that the proxy has sent.
 fn proxy_reason(error: &Error, alert: TlsAlert) -> &'static str {
     match error {
         Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
-            return "the server name that the client asks for is no host name; it must have no port (RFC 6066 section 3)";
+            return "the server name (SNI) of the client is no host name; it must have no port (RFC 6066 section 3)";
         }
         Error::NoCertificatesPresented => {
-            return "the client showed no certificate, and site.client_auth requires one";
+            return "the client presented no certificate, and site.client_auth requires one";
         }
         Error::InvalidCertificate(_) => {
             return match alert {
                 TlsAlert::UnknownCa => {
-                    "the client's certificate was not issued by an authority of site.client_ca"
+                    "the client's certificate was not issued by a CA of site.client_ca"
                 }
                 TlsAlert::CertificateExpired => {
                     "the client's certificate is expired or not valid yet"
@@ -98,7 +103,7 @@ fn proxy_reason(error: &Error, alert: TlsAlert) -> &'static str {
     }
     match alert {
         TlsAlert::ProtocolVersion => {
-            "the client speaks no TLS version that the proxy allows (tls.min_version)"
+            "the client supports no TLS version that the proxy allows (tls.min_version)"
         }
         TlsAlert::HandshakeFailure => {
             "the client and the proxy have no cipher suite, group or signature scheme in common"
@@ -107,15 +112,15 @@ fn proxy_reason(error: &Error, alert: TlsAlert) -> &'static str {
             "the client offers neither http/1.1 nor h2 as its application protocol (ALPN)"
         }
         TlsAlert::UnexpectedMessage => {
-            "the client sent something else than the next message of a TLS handshake"
+            "the client sent something other than the next message of a TLS handshake"
         }
-        TlsAlert::InternalError => "the proxy failed",
-        _ => "the client broke the TLS protocol",
+        TlsAlert::InternalError => "the proxy had an internal error",
+        _ => "the client violated the TLS protocol",
     }
 }
 
-/// The alert that tells a client of this error. rustls sends it for most errors by itself and does not say which one it
-/// was; this is the same choice, from the sections of RFC 8446 that the error names.
+/// Returns the alert that the proxy sends for an error. rustls sends the alert itself for most errors, but does not report
+/// which one; this function makes the same choice, from the sections of RFC 8446 about each error.
 pub(super) fn alert_for(error: &Error) -> AlertDescription {
     match error {
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
@@ -156,12 +161,12 @@ fn alert_for_incompatible(cause: &PeerIncompatible) -> AlertDescription {
     }
 }
 
-/// The name of an alert in the RFC.
+/// Returns the name of an alert as in RFC 8446 section 6.
 pub(crate) fn alert_name(description: AlertDescription) -> &'static str {
-    known(description).as_str()
+    classify_alert(description).as_str()
 }
 
-fn known(description: AlertDescription) -> TlsAlert {
+fn classify_alert(description: AlertDescription) -> TlsAlert {
     use AlertDescription as D;
     match description {
         D::UnexpectedMessage => TlsAlert::UnexpectedMessage,

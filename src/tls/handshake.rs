@@ -1,130 +1,143 @@
-//! One handshake, from the first byte to an encrypted stream.
+//! The TLS handshake of one connection, from the first byte to the encrypted stream.
 //!
-//! Called by `connection` for each stream on a TLS port. There is no deadline in here: the caller puts one over
-//! the whole of [`accept`].
+//! `connection` calls [`accept`] for each connection to a TLS listener, and puts a deadline over the whole call; there is none
+//! in this file.
 
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
-use rustls::server::{Acceptor, ServerConfig};
+use rustls::server::{Acceptor, ClientHello, ServerConfig};
 use rustls::{AlertDescription, CommonState, ProtocolVersion, server};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::Tls;
+use super::client_auth::{ClientCa, ClientCertificate};
+use super::client_hello::rejected_server_name;
+use super::config::{ACME_TLS_ALPN, TlsConfigs};
 use super::failure::{HandshakeFailure, alert_for};
-use super::names::normal;
-use super::sealed::CiphertextIn;
-use super::server_name::requested_name;
-use super::stream::Stream;
-use super::trust::{ClientCa, ClientCertificate};
+use super::record_stream::{CiphertextIn, TlsStream};
+use super::subject_alt_name::normalize_host;
 
-/// A connection whose handshake is done.
+/// A connection whose handshake is complete.
 #[derive(Debug)]
 pub struct Accepted<IO> {
-    /// What the client sends and reads, decrypted.
-    pub stream: Stream<IO>,
-    /// What was agreed.
+    /// The decrypted stream.
+    pub stream: TlsStream<IO>,
+    /// The negotiated parameters.
     pub info: TlsInfo,
 }
 
-/// What client and gate agreed on.
+/// The parameters that client and proxy have negotiated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsInfo {
-    /// The name the client asked for, lower case; `None` when it named an address or nothing.
+    /// The server name (SNI) in lower case; `None` if the client connected to an IP address or sent no name.
     pub sni: Option<String>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
-    /// The client will speak HTTP/2; without ALPN (docker) it is HTTP/1.1.
+    /// The client negotiated HTTP/2. Without ALPN (docker), the protocol is HTTP/1.1.
     pub http2: bool,
-    /// What the client has shown, where its site asks for it.
+    /// The certificate of the client, if the site requests one.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// Why there is no encrypted stream.
+/// The reason why there is no encrypted stream.
 #[derive(thiserror::Error)]
 pub enum HandshakeError<IO> {
-    /// The client speaks plain HTTP. Nothing has been written: the stream can still carry an answer that says so.
+    /// The client sent plain HTTP. Nothing was written, so the caller can still send a plain HTTP response.
     #[error("plain HTTP on a TLS port")]
     PlainHttp(IO),
-    /// The client left, as port scanners and health checks do.
-    #[error("the client left during the handshake")]
+    /// The client closed the connection, as port scanners and health checks do.
+    #[error("the client closed the connection during the handshake")]
     Closed,
-    /// The network failed.
+    /// Reading from or writing to the socket failed.
     #[error("the connection failed during the handshake")]
     Io(#[source] io::Error),
-    /// A certificate authority has been answered (RFC 8737), which is all that was asked.
-    #[error("a challenge of tls-alpn-01 was answered")]
+    /// The handshake was the response to a challenge of a certificate authority (RFC 8737), so there is nothing more to serve.
+    #[error("the handshake answered a tls-alpn-01 challenge")]
     Challenge,
-    /// The site's certificate has not been issued yet; the client has been told that its name is not known.
+    /// The site's certificate has not been issued yet. The client has received the alert unrecognized_name.
     #[error("there is no certificate for this name yet")]
     NoCertificate {
-        /// The name that the client asked for.
+        /// The server name (SNI) of the client.
         server_name: Option<String>,
     },
-    /// The two found no agreement, or the client broke the protocol; it has been told by an alert.
+    /// Client and proxy have no parameters in common, or the client violated the protocol. An alert was sent or received.
     #[error("the TLS handshake failed")]
     Tls(#[source] Box<HandshakeFailure>),
 }
 
-/// Reads the client's hello, picks the certificate by its name and finishes the handshake.
+/// Reads the ClientHello, selects the configuration by its server name, and completes the handshake.
 ///
 /// # Errors
-/// When the client speaks no TLS, or none that the settings allow, or the connection ends.
-pub async fn accept<IO>(mut io: IO, tls: &Tls) -> Result<Accepted<IO>, HandshakeError<IO>>
+/// If the client does not use TLS, or no parameters that the settings allow, or the connection ends.
+pub async fn accept<IO>(
+    mut io: IO,
+    configs: &TlsConfigs,
+) -> Result<Accepted<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut incoming = CiphertextIn::default();
-    let Some(hello) = read_hello(&mut io, &mut incoming).await? else {
+    let Some(accepted) = read_client_hello(&mut io, &mut incoming).await? else {
         return Err(HandshakeError::PlainHttp(io));
     };
-    let name = hello.client_hello().server_name().map(normal);
-    let chosen = tls.chosen(name.as_deref());
-    if let Some(answering) = &tls.answering
-        && let Some(config) = answering.to(&hello, name.as_deref()).await
+    let sni = accepted.client_hello().server_name().map(str::to_owned);
+    let host = sni.as_deref().map(normalize_host);
+    let is_challenge = offers_only_acme(&accepted.client_hello());
+    // `TlsStream` parses the ClientHello again; this copy is not kept while the proxy waits for the client.
+    drop(accepted);
+    if let Some(challenges) = &configs.alpn_challenges
+        && let Some(host) = host.as_deref().filter(|_| is_challenge)
+        && let Some(config) = challenges.config_for(host).await
     {
-        return Err(answer(io, incoming, config).await);
+        return Err(complete_challenge(io, incoming, config).await);
     }
-    if chosen.shown.is_empty() {
-        // The client may be gone already.
+    let selected = configs.select(host.as_deref());
+    if selected.slot.is_empty() {
+        // The client may have closed the connection already.
         let _ = io.write_all(&UNRECOGNIZED_NAME).await;
-        let server_name = hello.client_hello().server_name().map(str::to_owned);
-        return Err(HandshakeError::NoCertificate { server_name });
+        return Err(HandshakeError::NoCertificate { server_name: sni });
     }
-    let config = Arc::clone(&chosen.config);
-    let sni = hello.client_hello().server_name().map(str::to_owned);
-    // The stream reads it again; it is not kept while the client is waited for.
-    drop(hello);
-    let shaken = handshake(io, incoming, config).await;
-    let stream = shaken.map_err(|error| error.for_name(sni.as_deref()))?;
-    let info = TlsInfo::new(stream.negotiated(), sni, chosen.trust.as_ref());
+    let handshaken = handshake(io, incoming, Arc::clone(&selected.config)).await;
+    let stream = handshaken.map_err(|error| error.with_server_name(sni.as_deref()))?;
+    let info = TlsInfo::new(stream.negotiated(), sni, selected.client_ca.as_ref());
     Ok(Accepted { stream, info })
 }
 
-/// The whole handshake again from its first byte, which the acceptor read only to know the name.
+/// Whether the client is a certificate authority that validates a host: it offers acme-tls/1 and no other protocol.
+fn offers_only_acme(client_hello: &ClientHello<'_>) -> bool {
+    let offered = client_hello.alpn();
+    offered.is_some_and(|offered| offered.eq([ACME_TLS_ALPN]))
+}
+
+/// Performs the whole handshake from its first byte, which the acceptor has read only for the server name.
 async fn handshake<IO>(
     io: IO,
     incoming: CiphertextIn,
     config: Arc<ServerConfig>,
-) -> Result<Stream<IO>, HandshakeError<IO>>
+) -> Result<TlsStream<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stream = Stream::new(io, incoming, config).map_err(HandshakeError::failed)?;
+    let mut stream = TlsStream::new(io, incoming, config).map_err(HandshakeError::from_rustls)?;
     let done = poll_fn(|cx| stream.poll_handshake(cx)).await;
     done.map(|()| stream).map_err(classify_error)
 }
 
-/// The handshake is the answer: nothing is said over the stream (RFC 8737, section 3).
-async fn answer<IO>(io: IO, incoming: CiphertextIn, config: Arc<ServerConfig>) -> HandshakeError<IO>
+/// Performs the handshake with a certificate authority. The certificate in it is the whole response; no application data
+/// follows (RFC 8737 section 3).
+async fn complete_challenge<IO>(
+    io: IO,
+    incoming: CiphertextIn,
+    config: Arc<ServerConfig>,
+) -> HandshakeError<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     match handshake(io, incoming, config).await {
         Ok(mut stream) => {
-            // Who has what it wanted may be gone.
+            // The certificate authority has the certificate and may have closed the connection already.
             let _ = stream.shutdown().await;
             HandshakeError::Challenge
         }
@@ -133,12 +146,11 @@ where
 }
 
 impl<IO> HandshakeError<IO> {
-    fn failed(error: rustls::Error) -> Self {
+    fn from_rustls(error: rustls::Error) -> Self {
         Self::Tls(Box::new(HandshakeFailure::new(error, None)))
     }
 
-    /// The same for a client that asked for this name.
-    fn for_name(mut self, name: Option<&str>) -> Self {
+    fn with_server_name(mut self, name: Option<&str>) -> Self {
         if let Self::Tls(failure) = &mut self {
             failure.server_name = name.map(str::to_owned);
         }
@@ -146,7 +158,7 @@ impl<IO> HandshakeError<IO> {
     }
 }
 
-/// By hand, so that it asks nothing of the stream.
+/// A manual implementation, so that `IO` need not implement `Debug`.
 impl<IO> fmt::Debug for HandshakeError<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -161,9 +173,9 @@ impl<IO> fmt::Debug for HandshakeError<IO> {
 }
 
 impl TlsInfo {
-    fn new(connection: &CommonState, sni: Option<String>, trust: Option<&ClientCa>) -> Self {
-        let shown = trust.zip(connection.peer_certificates());
-        let certificate = shown.and_then(|(trust, chain)| ClientCertificate::read(trust, chain));
+    fn new(connection: &CommonState, sni: Option<String>, client_ca: Option<&ClientCa>) -> Self {
+        let presented = client_ca.zip(connection.peer_certificates());
+        let certificate = presented.and_then(|(ca, chain)| ClientCertificate::parse(ca, chain));
         Self {
             sni,
             version: match connection.protocol_version() {
@@ -176,11 +188,12 @@ impl TlsInfo {
     }
 }
 
-/// The whole hello, in however many pieces it comes; rustls bounds its size. `None` when it is plain HTTP.
+/// Reads the whole ClientHello, in however many records and packets it arrives; rustls bounds its size. Returns `None` if the
+/// client sent plain HTTP.
 ///
-/// tokio-rustls' own acceptor does not say what it has read and answers everything with an alert, which a plain
-/// HTTP client would get to see in front of the answer meant for it.
-async fn read_hello<IO>(
+/// The acceptor of tokio-rustls is not used, because it does not return the bytes that it has read and sends an alert after
+/// every error. A plain HTTP client would receive the alert in front of the HTTP response.
+async fn read_client_hello<IO>(
     io: &mut IO,
     incoming: &mut CiphertextIn,
 ) -> Result<Option<server::Accepted>, HandshakeError<IO>>
@@ -188,19 +201,19 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut acceptor = Acceptor::default();
-    let mut seen = 0;
+    let mut parsed = 0;
     loop {
         let read = poll_fn(|cx| incoming.poll_fill(io, cx));
         if read.await.map_err(classify_error)? == 0 {
             return Err(HandshakeError::Closed);
         }
         let bytes = incoming.bytes();
-        // TLS records begin with 20 to 23, methods with a letter.
+        // A TLS record begins with a byte from 20 to 23, an HTTP method with an upper-case letter.
         if bytes.first().is_some_and(u8::is_ascii_uppercase) {
             return Ok(None);
         }
-        let mut fresh = bytes.get(seen..).unwrap_or_default();
-        seen = bytes.len();
+        let mut fresh = bytes.get(parsed..).unwrap_or_default();
+        parsed = bytes.len();
         while !fresh.is_empty() {
             acceptor.read_tls(&mut fresh).map_err(classify_error)?;
             match acceptor.accept() {
@@ -208,16 +221,16 @@ where
                 Ok(None) => {}
                 Err((error, alert)) => {
                     let received = incoming.bytes();
-                    // After a fatal alert nothing more is sent (RFC 8446 section 6.2).
+                    // After a fatal alert of the client, nothing more is sent (RFC 8446 section 6.2).
                     let error = match received_alert(received) {
                         Some(description) => rustls::Error::AlertReceived(description),
                         None => {
-                            reject(io, &error, alert).await;
+                            send_alert(io, &error, alert).await;
                             error
                         }
                     };
-                    let name = requested_name(received);
-                    let failure = HandshakeFailure::new(error, name);
+                    let server_name = rejected_server_name(received);
+                    let failure = HandshakeFailure::new(error, server_name);
                     return Err(HandshakeError::Tls(Box::new(failure)));
                 }
             }
@@ -225,7 +238,7 @@ where
     }
 }
 
-/// The alert that the client sent in place of a hello, as one that found no certificate of its own may do.
+/// Returns the alert that the client sent in place of a ClientHello. A client that found no certificate of its own may do so.
 fn received_alert(bytes: &[u8]) -> Option<AlertDescription> {
     match bytes {
         &[ALERT, _, _, 0, 2, _level, description, ..] => Some(description.into()),
@@ -233,15 +246,16 @@ fn received_alert(bytes: &[u8]) -> Option<AlertDescription> {
     }
 }
 
-/// Sends a fatal alert. rustls' acceptor has none for a first message that is no ClientHello (application data, a change of
-/// cipher, another message of a handshake); then it is made here. Best effort: the connection ends in any case.
-async fn reject<IO: AsyncWrite + Unpin>(
+/// Sends a fatal alert. rustls' acceptor encodes none if the first message is not a ClientHello (application data, a
+/// ChangeCipherSpec, another handshake message); the alert is then built here. A failure to send it does not matter, because
+/// the connection ends in any case.
+async fn send_alert<IO: AsyncWrite + Unpin>(
     io: &mut IO,
     error: &rustls::Error,
     mut alert: server::AcceptedAlert,
 ) {
     let mut bytes = Vec::new();
-    // Writing to memory does not fail.
+    // Writing to a vector does not fail.
     let _ = alert.write_all(&mut bytes);
     if bytes.is_empty() {
         bytes.extend([ALERT, 3, 3, 0, 2, FATAL, u8::from(alert_for(error))]);
@@ -251,27 +265,29 @@ async fn reject<IO: AsyncWrite + Unpin>(
     }
 }
 
-/// tokio-rustls wraps what rustls says; a peer that went away is no fault worth a log line.
+/// Separates errors of rustls, which [`TlsStream`] wraps in an `io::Error`, from errors of the socket. A client that closed or
+/// reset the connection is not worth a log line above level debug.
 fn classify_error<IO>(error: io::Error) -> HandshakeError<IO> {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let left = [
+    let closed = [
         BrokenPipe,
         ConnectionAborted,
         ConnectionReset,
         UnexpectedEof,
     ];
-    if left.contains(&error.kind()) {
+    if closed.contains(&error.kind()) {
         return HandshakeError::Closed;
     }
     match error.downcast::<rustls::Error>() {
-        Ok(error) => HandshakeError::failed(error),
+        Ok(error) => HandshakeError::from_rustls(error),
         Err(other) => HandshakeError::Io(other),
     }
 }
 
-/// A fatal alert, unrecognized_name (RFC 6066, section 3), as a record of its own. What rustls sends when it has no
-/// certificate is access_denied, which docker's user would take for a missing right.
+/// A record with the fatal alert unrecognized_name (RFC 6066 section 3). Without a certificate, rustls would send
+/// access_denied, which a docker user would take for a missing permission.
 const UNRECOGNIZED_NAME: [u8; 7] = [ALERT, 3, 3, 0, 2, FATAL, 112];
-/// The type of a record that holds an alert, and the level of an alert (RFC 8446 sections 5.1 and 6).
+/// The content type of a record with an alert (RFC 8446 section 5.1).
 const ALERT: u8 = 21;
+/// The level of a fatal alert (RFC 8446 section 6).
 const FATAL: u8 = 2;

@@ -1,81 +1,75 @@
-//! PEM files: what certificates and keys they hold, and what else.
+//! Reading PEM files with certificates and private keys.
 //!
-//! Called by `certs` and `self_signed`. It decodes sections; what is inside them is judged by the callers.
+//! Called by `certified_pair`, `client_auth` and `self_signed`. This file decodes the sections; their contents are checked by
+//! the callers. It also records what else is in a file, so that an error message can say what an operator named by mistake.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::certs::Error;
 use crate::bounded_file::{ReadError, RegularFile};
 
-/// What a PEM file holds.
+/// The contents of a PEM file.
 pub(super) struct PemFile {
-    /// In the file's order.
+    /// The certificates in the order of the file.
     pub(super) certificates: Vec<CertificateDer<'static>>,
-    /// The first unencrypted key: PKCS#8, PKCS#1 or SEC1.
+    /// The first unencrypted private key: PKCS#8, PKCS#1 or SEC1.
     pub(super) key: Option<Zeroizing<PrivateKeyDer<'static>>>,
-    /// Every label between `-----BEGIN` and the dashes, known or not.
+    /// The labels of the sections (`-----BEGIN label-----`), known or not.
     labels: Vec<String>,
-    encrypted: bool,
+    has_encrypted_key: bool,
     /// The file's permission bits.
     pub(super) mode: u32,
 }
 
-/// Reads a file of certificates, of a key, or of both. Text around the sections is ignored.
-///
-/// # Errors
-/// When the file cannot be read or a section cannot be decoded.
-pub(super) fn read(path: &Path) -> Result<PemFile, Error> {
-    let (text, mode) = read_file(path).map_err(|cause| Error::Unreadable {
-        path: path.into(),
-        cause: cause.into(),
-    })?;
-    let mut sections = PemFile {
-        certificates: Vec::new(),
-        key: None,
-        labels: labels(&text),
-        encrypted: is_encrypted(&text),
-        mode,
-    };
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
-    for item in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
-        match item {
-            Ok((kind, der)) => sections.keep(kind, der),
-            // The header lines of an old encrypted key are no base64: that is said by `encrypted`.
-            Err(_) if sections.encrypted => {}
-            Err(cause) => {
-                return Err(Error::Malformed {
-                    path: path.into(),
-                    what: format!("a PEM section is damaged ({})", describe(&cause)),
-                });
-            }
-        }
-    }
-    Ok(sections)
+/// The reason why a PEM file cannot be used. Each message names the file, the problem and a remedy.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
+pub enum Error {
+    /// The file is missing, may not be read, or is not a regular file.
+    #[error("{path}: {cause}; {}", remedy(cause), path = path.display())]
+    Unreadable { path: PathBuf, cause: io::Error },
+    /// A section is damaged, or does not contain what its label says.
+    #[error("{path}: {what}; copy the file again from where it was issued", path = path.display())]
+    Malformed { path: PathBuf, what: String },
 }
 
 impl PemFile {
-    /// What the file holds, for the sentence that says what it lacks.
-    pub(super) fn describe(&self) -> String {
-        if self.labels.is_empty() {
-            return "nothing in PEM form (DER and PKCS#12 files must be converted with openssl)"
-                .into();
+    /// Reads a file. Text around the PEM sections is ignored.
+    pub(super) fn read(path: &Path) -> Result<Self, Error> {
+        let (text, mode) = read_file(path).map_err(|cause| Error::Unreadable {
+            path: path.into(),
+            cause: cause.into(),
+        })?;
+        let mut file = Self {
+            certificates: Vec::new(),
+            key: None,
+            labels: labels(&text),
+            has_encrypted_key: has_encrypted_key(&text),
+            mode,
+        };
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
+            match section {
+                Ok((kind, der)) => file.add_section(kind, der),
+                // The header lines of a key in the traditional encrypted form are not base64. `has_encrypted_key` reports it.
+                Err(_) if file.has_encrypted_key => {}
+                Err(cause) => {
+                    return Err(Error::Malformed {
+                        path: path.into(),
+                        what: format!("a PEM section is damaged ({})", describe_error(&cause)),
+                    });
+                }
+            }
         }
-        let mut kinds: Vec<String> = self.labels.iter().map(|label| article(label)).collect();
-        kinds.dedup();
-        kinds.join(", ")
+        Ok(file)
     }
 
-    /// Whether a key stands in the file, but under a password.
-    pub(super) fn is_encrypted(&self) -> bool {
-        self.key.is_none() && self.encrypted
-    }
-
-    fn keep(&mut self, kind: SectionKind, der: Vec<u8>) {
+    fn add_section(&mut self, kind: SectionKind, der: Vec<u8>) {
         if kind == SectionKind::Certificate {
             return self.certificates.push(der.into());
         }
@@ -84,17 +78,37 @@ impl PemFile {
             self.key = key;
         }
     }
+
+    /// Lists the contents of the file, for a message about what is missing in it.
+    pub(super) fn describe(&self) -> String {
+        if self.labels.is_empty() {
+            return "nothing in PEM form (DER and PKCS#12 files must be converted with openssl)"
+                .into();
+        }
+        let mut kinds: Vec<String> = self
+            .labels
+            .iter()
+            .map(|label| describe_label(label))
+            .collect();
+        kinds.dedup();
+        kinds.join(", ")
+    }
+
+    /// Whether the only private key in the file is encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.key.is_none() && self.has_encrypted_key
+    }
 }
 
-/// The whole file, which may hold a private key, and its permission bits.
+/// Returns the whole file, which may contain a private key, and its permission bits.
 fn read_file(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), ReadError> {
     let file = RegularFile::open(path)?;
-    let text = Zeroizing::new(file.read(MAX_FILE)?);
+    let text = Zeroizing::new(file.read(MAX_FILE_BYTES)?);
     Ok((text, file.metadata().mode() & 0o7777))
 }
 
 fn labels(text: &[u8]) -> Vec<String> {
-    let begins = lines(text).filter_map(|line| line.strip_prefix("-----BEGIN "));
+    let begins = text_lines(text).filter_map(|line| line.strip_prefix("-----BEGIN "));
     begins
         .filter_map(|rest| rest.trim_end().strip_suffix("-----"))
         .take(MAX_LABELS)
@@ -102,22 +116,22 @@ fn labels(text: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// PKCS#8 says so in its label; the older forms in a header line (RFC 1421 §4.6.1.1).
-fn is_encrypted(text: &[u8]) -> bool {
-    lines(text).any(|line| {
+/// An encrypted PKCS#8 key has a label of its own; the traditional forms have a header line (RFC 1421 section 4.6.1.1).
+fn has_encrypted_key(text: &[u8]) -> bool {
+    text_lines(text).any(|line| {
         line.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----")
             || line.starts_with("Proc-Type: 4,ENCRYPTED")
     })
 }
 
-/// Lines that are text; binary ones hold no label.
-fn lines(text: &[u8]) -> impl Iterator<Item = &str> {
+/// Returns the lines that are UTF-8. A binary line contains no label.
+fn text_lines(text: &[u8]) -> impl Iterator<Item = &str> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     text.split(|byte| matches!(byte, b'\n' | b'\r'))
         .filter_map(|line| std::str::from_utf8(line).ok())
 }
 
-fn article(label: &str) -> String {
+fn describe_label(label: &str) -> String {
     match label {
         "CERTIFICATE" => "a certificate".into(),
         "PUBLIC KEY" => "a public key".into(),
@@ -129,20 +143,41 @@ fn article(label: &str) -> String {
     }
 }
 
-/// Never the section itself: it may be a key.
-fn describe(cause: &rustls_pki_types::pem::Error) -> &'static str {
-    use rustls_pki_types::pem::Error as Pem;
+/// Describes an error without the text of the section, which may be a private key.
+fn describe_error(cause: &rustls_pki_types::pem::Error) -> &'static str {
+    use rustls_pki_types::pem::Error as PemError;
     match cause {
-        Pem::MissingSectionEnd { .. } => "its END line is missing",
-        Pem::IllegalSectionStart { .. } => "its BEGIN line is cut",
-        Pem::Base64Decode(_) => "it is not base64",
+        PemError::MissingSectionEnd { .. } => "its END line is missing",
+        PemError::IllegalSectionStart { .. } => "its BEGIN line is cut",
+        PemError::Base64Decode(_) => "it is not base64",
         _ => "it cannot be decoded",
     }
 }
 
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "correct the path, or put the file there",
+        io::ErrorKind::PermissionDenied => {
+            "let the proxy's user read the file (chgrp, chmod 0640; for files of certbot, examples/certbot-deploy-hook does this)"
+        }
+        _ => "name a readable PEM file",
+    }
+}
+
 /// The largest accepted file in bytes; a certificate chain has a few KiB.
-const MAX_FILE: u64 = 1 << 20;
-/// Enough to recognise a file by.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The number of labels that a message lists.
 const MAX_LABELS: usize = 4;
-/// Some editors begin a file with it.
+/// The UTF-8 byte order mark, which some editors put in front of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_has_its_own_remedy() {
+        let forbidden = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(remedy(&forbidden).contains("chmod 0640"));
+    }
+}

@@ -1,7 +1,8 @@
-//! `tls = "self-signed"`: the gate's own CA, kept in a directory, and the certificates it issues.
+//! The proxy's own CA for sites with `tls = "self-signed"`, and the certificates that it issues.
 //!
-//! Called by `snapshot` for sites that have no certificate, and with [`in_memory`] by `check`, which writes
-//! nothing. A CA is never replaced: clients trust it by name, so a damaged one is the operator's to decide about.
+//! `snapshot` calls [`load_or_create`], which keeps the CA in `state.dir`; `tidegate check` calls [`inspect`], which writes
+//! nothing. A CA is never replaced automatically, because clients have been configured to trust it: the operator decides what
+//! happens to a damaged or expired CA.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,73 +12,75 @@ use rcgen::{
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls_pki_types::{DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::certs::{self, CertifiedPair};
-use super::chain::{Certificate, order_chain};
-use super::names::{normal, read_literal};
+use super::certificate::{Certificate, order_chain};
+use super::certified_pair::{
+    CertifiedPair, Error as CertificateError, read_certificates, read_private_key,
+};
+use super::pem;
+use super::subject_alt_name::{normalize_host, parse_ip_literal};
+use crate::state_file;
 
-mod files;
-
-use self::files::{lock, make_dir, to_pem, write_private};
-
-/// A CA that can issue.
+/// A CA that issues certificates for the proxy's sites.
 pub struct LocalCa {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    certificate: CertificateDer<'static>,
     not_after: OffsetDateTime,
     path: Option<PathBuf>,
 }
 
-/// Why there is no CA, or no certificate from it.
+/// The reason why there is no CA, or no certificate from it.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each sentence names its fields")]
+#[expect(missing_docs, reason = "each message names its fields")]
 pub enum Error {
-    /// A file or the directory could not be made.
-    #[error("{path}: {cause}; let the gate's user write there", path = path.display())]
+    /// A file or the directory could not be created.
+    #[error("{path}: {cause}; let the proxy's user write there", path = path.display())]
     Write { path: PathBuf, cause: io::Error },
-    /// A file that is there cannot be used.
+    /// An existing file cannot be used.
     #[error(
-        "{cause}; or, if the CA is lost, remove ca.pem and ca-key.pem: a new one is made, which every client must then trust"
+        "{cause}; or, if the CA is lost, remove ca.pem and ca-key.pem: a new one is created, which every client must then trust"
     )]
-    Damaged { cause: certs::Error },
-    /// The certificate is not the one made for this key here.
-    #[error("{path}: not the CA certificate that belongs to ca-key.pem; restore it, or remove it: it is made again from the key", path = path.display())]
+    Damaged { cause: CertificateError },
+    /// The certificate was not created from the key.
+    #[error("{path}: not the CA certificate that belongs to ca-key.pem; restore it, or remove it: it is created again from the key", path = path.display())]
     Foreign { path: PathBuf },
-    /// Ten years are over.
-    #[error("{path}: the CA expired on {}; remove ca.pem and ca-key.pem: a new one is made, which every client must then trust", since.date(), path = path.display())]
+    /// The CA has reached its age of ten years.
+    #[error("{path}: the CA expired on {}; remove ca.pem and ca-key.pem: a new one is created, which every client must then trust", since.date(), path = path.display())]
     Expired {
         path: PathBuf,
         since: OffsetDateTime,
     },
-    /// A host that no certificate can name.
+    /// A site has a host that no certificate can name.
     #[error("{host:?} is neither a host name nor an address, so no certificate can name it")]
     Host { host: String },
-    /// The library failed, for want of random bytes or by its own fault.
-    #[error("no certificate could be made")]
+    /// The system returned no random bytes, or rcgen failed.
+    #[error("no certificate could be created")]
     Issue(#[source] rcgen::Error),
 }
 
-/// The CA kept as `ca.pem` and `ca-key.pem` in `dir`, made when there is none. Files are 0600, a new directory 0700.
+/// Loads the CA from `ca.pem` and `ca-key.pem` in `dir`, or creates it. The files have mode 0600, a new directory 0700.
 ///
-/// When only the key is there, the certificate is made again: name and key stay, so clients go on trusting it.
+/// If only the key exists, the certificate is created again from it: name and key stay the same, so clients continue to trust
+/// the CA.
 ///
-/// Several processes may share the directory. What is missing is created under a lock, so that all of them end with the same
-/// CA: the CA of a process whose key another one replaced would be lost with that process, after clients have trusted it.
+/// Several processes may share the directory. Missing files are created under a lock, so that all processes end with the same
+/// CA: the CA of a process whose key another process replaced would be lost with that process, after clients have trusted it.
 ///
 /// # Errors
-/// When the files cannot be used or made.
+/// If the files cannot be used or created.
 pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
-    // A file that cannot be examined is not missing: reading it reports why.
+    // A file that cannot be examined does not count as missing; reading it reports the reason.
     let is_missing = |path: &Path| matches!(path.try_exists(), Ok(false));
     if !is_missing(&cert) {
         return load(read_key_pair(&key)?, cert, now);
     }
-    make_dir(dir)?;
-    let _lock = lock(&dir.join("ca.lock"))?;
+    state_file::make_dir(dir).map_err(write_error(dir))?;
+    let lock = dir.join("ca.lock");
+    let _lock = state_file::lock(&lock, LOCK_TIMEOUT).map_err(write_error(&lock))?;
     if !is_missing(&cert) {
         // Another process has created the CA in the meantime.
         return load(read_key_pair(&key)?, cert, now);
@@ -85,92 +88,151 @@ pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error>
     if !is_missing(&key) {
         return create(read_key_pair(&key)?, cert, now);
     }
-    let pair = KeyPair::generate().map_err(Error::Issue)?;
-    // The key is written first: after a crash between the two, the certificate can be made again from the key.
-    write_private(&key, Zeroizing::new(pair.serialize_pem()).as_bytes())?;
-    create(pair, cert, now)
+    let key_pair = KeyPair::generate().map_err(Error::Issue)?;
+    // The key is written first: after a crash between the two files, the certificate can be created again from the key.
+    let pem = Zeroizing::new(key_pair.serialize_pem());
+    state_file::replace(&key, pem.as_bytes()).map_err(write_error(&key))?;
+    create(key_pair, cert, now)
 }
 
-/// The CA that [`load_or_create`] would give, without writing anything: one that is kept is read, and one that would be
-/// made is made in memory, if this process could write it to `dir`.
+/// Returns the CA that [`load_or_create`] would return, without writing anything. A missing CA is created in memory, if this
+/// process could write it to `dir`.
 ///
 /// # Errors
 /// As [`load_or_create`].
 pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
     let found = (cert.try_exists(), key.try_exists());
-    let may_make = || {
-        crate::state_file::may_make(dir).map_err(|cause| Error::Write {
-            path: dir.into(),
-            cause,
-        })
-    };
+    let check_writable = || state_file::may_make(dir).map_err(write_error(dir));
     if let (Ok(false), Ok(false)) = found {
-        may_make()?;
+        check_writable()?;
         return in_memory(now);
     }
-    let pair = read_key_pair(&key)?;
+    let key_pair = read_key_pair(&key)?;
     if let Ok(false) = found.0 {
-        may_make()?;
-        return LocalCa::new(pair, now);
+        check_writable()?;
+        return Ok(LocalCa::new(key_pair, now)?.0);
     }
-    load(pair, cert, now)
+    load(key_pair, cert, now)
 }
 
-/// A CA that ends with the process.
+/// Creates a CA that exists as long as the process.
 ///
 /// # Errors
-/// When the system has no random bytes.
+/// If the system returns no random bytes.
 pub fn in_memory(now: OffsetDateTime) -> Result<LocalCa, Error> {
-    let pair = KeyPair::generate().map_err(Error::Issue)?;
-    LocalCa::new(pair, now)
+    let key_pair = KeyPair::generate().map_err(Error::Issue)?;
+    Ok(LocalCa::new(key_pair, now)?.0)
+}
+
+fn create(key_pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
+    let (mut ca, pem) = LocalCa::new(key_pair, now)?;
+    state_file::replace(&cert, pem.as_bytes()).map_err(write_error(&cert))?;
+    ca.path = Some(cert);
+    Ok(ca)
+}
+
+/// Loads the certificate of the CA. It must be the one that this key would create again, apart from the dates; otherwise the
+/// certificates that are issued with the key would not lead to it.
+fn load(key_pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
+    let (mut ca, _pem) = LocalCa::new(key_pair, now)?;
+    let stored = read_certificates(&cert).map_err(|cause| Error::Damaged { cause })?;
+    let stored = stored
+        .into_iter()
+        .next()
+        .filter(|stored| ca.is_same_ca(stored));
+    let Some(stored) = stored else {
+        return Err(Error::Foreign { path: cert });
+    };
+    if stored.not_after <= now {
+        let (path, since) = (cert, stored.not_after);
+        return Err(Error::Expired { path, since });
+    }
+    ca.not_after = stored.not_after;
+    ca.certificate = stored.der;
+    ca.path = Some(cert);
+    Ok(ca)
+}
+
+fn read_key_pair(path: &Path) -> Result<KeyPair, Error> {
+    let (key, _mode) = read_private_key(path).map_err(|cause| Error::Damaged { cause })?;
+    KeyPair::try_from(&*key).map_err(|_| Error::Damaged {
+        cause: CertificateError::Pem(pem::Error::Malformed {
+            path: path.into(),
+            what: "the private key in it cannot be read".into(),
+        }),
+    })
+}
+
+fn write_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |cause| Error::Write {
+        path: path.into(),
+        cause,
+    }
 }
 
 impl LocalCa {
-    fn new(pair: KeyPair, now: OffsetDateTime) -> Result<Self, Error> {
-        let params = authority_params(&pair, now);
-        let certificate = params.self_signed(&pair).map_err(Error::Issue)?;
-        Ok(Self {
-            pem: certificate.pem(),
+    /// Creates the certificate of a CA in memory, and returns it in PEM form as well.
+    fn new(key_pair: KeyPair, now: OffsetDateTime) -> Result<(Self, String), Error> {
+        let params = ca_params(&key_pair, now);
+        let certificate = params.self_signed(&key_pair).map_err(Error::Issue)?;
+        let pem = certificate.pem();
+        let ca = Self {
             not_after: params.not_after,
-            issuer: Issuer::new(params, pair),
+            issuer: Issuer::new(params, key_pair),
+            certificate: certificate.into(),
             path: None,
-        })
+        };
+        Ok((ca, pem))
     }
 
-    /// A certificate for these hosts, good for 397 days: names, addresses, `*.x`; `*` alone stands for `localhost`.
+    /// Issues a certificate for these hosts, valid for 397 days. A host is a name, an address or `*.x`; `*` stands for
+    /// `localhost`.
     ///
     /// # Errors
-    /// When a host is no name.
+    /// If a certificate cannot name a host.
     pub fn issue(&self, hosts: &[String], now: OffsetDateTime) -> Result<CertifiedPair, Error> {
-        let key = KeyPair::generate().map_err(Error::Issue)?;
-        let params = self.leaf_params(subject_names(hosts)?, now);
-        let signed = params.signed_by(&key, &self.issuer).map_err(Error::Issue)?;
-        let private = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let private = Zeroizing::new(PrivateKeyDer::Pkcs8(private));
+        let key_pair = KeyPair::generate().map_err(Error::Issue)?;
+        let params = self.leaf_params(subject_alt_names(hosts)?, now);
+        let signed = params
+            .signed_by(&key_pair, &self.issuer)
+            .map_err(Error::Issue)?;
+        let private_key = PrivatePkcs8KeyDer::from(key_pair.serialize_der());
+        let private_key = Zeroizing::new(PrivateKeyDer::Pkcs8(private_key));
         let failed = || Error::Issue(rcgen::Error::CouldNotParseKeyPair);
-        let signer = any_supported_type(&private).map_err(|_| failed())?;
-        let leaf = Certificate::read(signed.der().clone()).ok_or_else(failed)?;
-        let chain = order_chain(vec![leaf], signer.public_key().as_deref()).ok_or_else(failed)?;
-        Ok(CertifiedPair::new(chain, signer))
+        let signing_key = any_supported_type(&private_key).map_err(|_| failed())?;
+        let leaf = Certificate::parse(signed.der().clone()).ok_or_else(failed)?;
+        let chain =
+            order_chain(vec![leaf], signing_key.public_key().as_deref()).ok_or_else(failed)?;
+        Ok(CertifiedPair::new(chain, signing_key))
     }
 
-    /// The CA's certificate, for clients to trust.
-    pub fn certificate_pem(&self) -> &str {
-        &self.pem
+    /// The certificate of the CA in DER.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 
-    /// Where that certificate stands, unless it is in memory only.
+    /// The file with the certificate of the CA; `None` if it exists in memory only.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    fn is_same_ca(&self, stored: &Certificate) -> bool {
+        let created = Certificate::parse(self.certificate.clone());
+        created.is_some_and(|created| {
+            stored.is_ca
+                && stored.subject == created.subject
+                && stored.public_key == created.public_key
+                && stored.key_id == created.key_id
+        })
     }
 
     fn leaf_params(&self, names: Vec<SanType>, now: OffsetDateTime) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = with_common_name("tidegate self-signed".into());
         params.subject_alt_names = names;
-        params.not_before = now - BACKDATED;
-        params.not_after = (now + LEAF_LIFE).min(self.not_after);
+        params.not_before = now - BACKDATING;
+        params.not_after = (now + LEAF_LIFETIME).min(self.not_after);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -179,20 +241,21 @@ impl LocalCa {
     }
 }
 
-/// Everything but the dates follows from the key, so that the certificate can be made again from it.
-fn authority_params(pair: &KeyPair, now: OffsetDateTime) -> CertificateParams {
+/// Returns the parameters of the CA's certificate. All but the dates follow from the key, so that the certificate can be
+/// created again from the key.
+fn ca_params(key_pair: &KeyPair, now: OffsetDateTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.key_identifier_method = KeyIdMethod::Sha256;
-    let id = params.key_identifier(pair);
-    // Two CAs of one name would confuse clients that trust both.
-    let mark: String = id
+    let key_id = params.key_identifier(key_pair);
+    // The name has a part of the key identifier, because two CAs with the same name confuse clients that trust both.
+    let suffix: String = key_id
         .iter()
         .take(4)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    params.distinguished_name = with_common_name(format!("tidegate CA {mark}"));
-    params.not_before = now - BACKDATED;
-    params.not_after = now + AUTHORITY_LIFE;
+    params.distinguished_name = with_common_name(format!("tidegate CA {suffix}"));
+    params.not_before = now - BACKDATING;
+    params.not_after = now + CA_LIFETIME;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -204,59 +267,10 @@ fn with_common_name(common_name: String) -> DistinguishedName {
     name
 }
 
-fn create(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
-    let mut authority = LocalCa::new(pair, now)?;
-    write_private(&cert, authority.pem.as_bytes())?;
-    authority.path = Some(cert);
-    Ok(authority)
-}
-
-/// The stored certificate must be the one this key would make again, dates aside: else what is issued from the
-/// key would not lead to it.
-fn load(pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
-    let mut authority = LocalCa::new(pair, now)?;
-    let stored = certs::read_certificates(&cert).map_err(|cause| Error::Damaged { cause })?;
-    let path = cert.clone();
-    let stored = stored
-        .into_iter()
-        .next()
-        .filter(|c| is_made_by(&authority, c));
-    let stored = stored.ok_or(Error::Foreign { path })?;
-    if stored.not_after <= now {
-        let (path, since) = (cert, stored.not_after);
-        return Err(Error::Expired { path, since });
-    }
-    authority.pem = to_pem(&stored.der);
-    authority.not_after = stored.not_after;
-    authority.path = Some(cert);
-    Ok(authority)
-}
-
-fn is_made_by(authority: &LocalCa, stored: &Certificate) -> bool {
-    let made = rustls_pki_types::pem::PemObject::from_pem_slice(authority.pem.as_bytes());
-    let made = made.ok().and_then(Certificate::read);
-    made.is_some_and(|made| {
-        stored.is_authority
-            && stored.subject == made.subject
-            && stored.public_key == made.public_key
-            && stored.key_id == made.key_id
-    })
-}
-
-fn read_key_pair(path: &Path) -> Result<KeyPair, Error> {
-    let (key, _) = certs::read_key(path).map_err(|cause| Error::Damaged { cause })?;
-    KeyPair::try_from(&*key).map_err(|_| Error::Damaged {
-        cause: certs::Error::Malformed {
-            path: path.into(),
-            what: "the private key in it cannot be read".into(),
-        },
-    })
-}
-
-fn subject_names(hosts: &[String]) -> Result<Vec<SanType>, Error> {
+fn subject_alt_names(hosts: &[String]) -> Result<Vec<SanType>, Error> {
     let mut names = Vec::with_capacity(hosts.len());
     for host in hosts {
-        let name = subject_name(host).ok_or_else(|| Error::Host { host: host.clone() })?;
+        let name = subject_alt_name(host).ok_or_else(|| Error::Host { host: host.clone() })?;
         if !names.contains(&name) {
             names.push(name);
         }
@@ -264,20 +278,22 @@ fn subject_names(hosts: &[String]) -> Result<Vec<SanType>, Error> {
     Ok(names)
 }
 
-fn subject_name(host: &str) -> Option<SanType> {
-    if let Some(address) = read_literal(host) {
+fn subject_alt_name(host: &str) -> Option<SanType> {
+    if let Some(address) = parse_ip_literal(host) {
         return Some(SanType::IpAddress(address));
     }
-    let host = normal(if host == "*" { "localhost" } else { host });
+    let host = normalize_host(if host == "*" { "localhost" } else { host });
     DnsName::try_from(host.strip_prefix("*.").unwrap_or(&host)).ok()?;
     Some(SanType::DnsName(host.as_str().try_into().ok()?))
 }
 
-const AUTHORITY_LIFE: Duration = Duration::days(3650);
-/// Apple's clients refuse more than 398 days; docker and Go do not care.
-const LEAF_LIFE: Duration = Duration::days(397);
-/// For clients whose clock is behind.
-const BACKDATED: Duration = Duration::days(1);
+const CA_LIFETIME: Duration = Duration::days(3650);
+/// Clients of Apple reject certificates that are valid for more than 398 days. docker and Go have no such limit.
+const LEAF_LIFETIME: Duration = Duration::days(397);
+/// The time by which the validity begins before `now`, for clients whose clock is slow.
+const BACKDATING: Duration = Duration::days(1);
+/// The longest wait for another process that creates the CA, which takes some milliseconds.
+const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests;

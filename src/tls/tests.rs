@@ -1,4 +1,6 @@
-//! Handshakes with a rustls client over memory, and with openssl over a socket.
+//! Handshakes with a rustls client over an in-memory pipe, and with openssl over a socket.
+
+use std::sync::Arc;
 
 use std::io;
 use std::path::Path;
@@ -13,8 +15,11 @@ use proptest::sample::Index;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use rustls::client::{ClientConfig, ClientSessionMemoryCache, ClientSessionStore, Resumption};
-use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore};
-use rustls_pki_types::pem::PemObject;
+use rustls::crypto::aws_lc_rs;
+use rustls::{
+    AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
+    SupportedProtocolVersion, version,
+};
 use rustls_pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
 use tokio::io::{
@@ -23,44 +28,45 @@ use tokio::io::{
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client};
 
-use super::self_signed::{LocalCa, in_memory};
+use super::crypto_provider::is_aes_128;
+use super::self_signed::{LocalCa, in_memory, load_or_create};
 use super::*;
 use crate::metrics::{AlertSender, TlsAlert};
 
 pub(in crate::tls) type Client = client::TlsStream<DuplexStream>;
-type Refused = HandshakeError<DuplexStream>;
+type Failed = HandshakeError<DuplexStream>;
 
-/// Sites of one CA, and clients that trust it.
-pub(in crate::tls) struct World {
-    authority: LocalCa,
+/// A CA, from which sites get their certificates and which clients trust, and the ticket keys of one process.
+pub(in crate::tls) struct TestPki {
+    ca: LocalCa,
     tickets: TicketKeys,
 }
 
-impl World {
+impl TestPki {
     pub(in crate::tls) fn new() -> Self {
         Self {
-            authority: in_memory(now()).unwrap(),
+            ca: in_memory(now()).unwrap(),
             tickets: TicketKeys::new().unwrap(),
         }
     }
 
     fn site(&self, hosts: &[&str]) -> TlsSite {
         let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
-        let pair = self.authority.issue(&hosts, now()).unwrap();
+        let pair = self.ca.issue(&hosts, now()).unwrap();
         TlsSite {
             hosts,
-            shown: CertSlot::new(pair, now()),
-            trust: None,
+            slot: CertSlot::new(pair, now()),
+            client_ca: None,
         }
     }
 
-    pub(in crate::tls) fn tls(&self, sites: &[&[&str]]) -> Tls {
+    pub(in crate::tls) fn tls(&self, sites: &[&[&str]]) -> TlsConfigs {
         self.tls_from(MinVersion::V1_2, sites)
     }
 
-    fn tls_from(&self, min_version: MinVersion, sites: &[&[&str]]) -> Tls {
+    fn tls_from(&self, min_version: MinVersion, sites: &[&[&str]]) -> TlsConfigs {
         let sites = sites.iter().map(|hosts| self.site(hosts)).collect();
-        Tls::new(&Settings { min_version }, sites, &self.tickets).unwrap()
+        TlsConfigs::new(&Settings { min_version }, sites, &self.tickets).unwrap()
     }
 
     pub(in crate::tls) fn client(
@@ -68,23 +74,22 @@ impl World {
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[&str],
     ) -> ClientConfig {
-        client_of(self.authority.certificate_pem(), versions, alpn)
+        client_of(self.ca.certificate(), versions, alpn)
     }
 
     fn any_client(&self) -> ClientConfig {
-        self.client(&FROM_1_2, &[])
+        self.client(rustls::ALL_VERSIONS, &[])
     }
 }
 
-/// A client that trusts this certificate alone.
+/// A client that trusts only this root certificate.
 pub(in crate::tls) fn client_of(
-    root: &str,
+    root: &CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&str],
 ) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(root.as_bytes()).unwrap();
-    roots.add(root).unwrap();
+    roots.add(root.clone()).unwrap();
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
@@ -99,13 +104,13 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// Changed hellos of one run.
-const HELLOS: usize = 2000;
+/// The number of corrupted ClientHellos in one run.
+const CORRUPTED_HELLOS: usize = 2000;
 
-/// A handshake, then one byte to the client: tickets travel before it.
-pub(in crate::tls) async fn shake_over<IO: AsyncRead + AsyncWrite + Unpin>(
+/// Performs a handshake, then sends one byte to the client, so that the client has processed the session tickets before it.
+pub(in crate::tls) async fn handshake_over<IO: AsyncRead + AsyncWrite + Unpin>(
     (near, far): (DuplexStream, IO),
-    tls: &Tls,
+    tls: &TlsConfigs,
     config: &ClientConfig,
     name: &str,
 ) -> (io::Result<Client>, Result<TlsInfo, HandshakeError<IO>>) {
@@ -129,37 +134,37 @@ pub(in crate::tls) async fn shake_over<IO: AsyncRead + AsyncWrite + Unpin>(
     tokio::join!(client, server)
 }
 
-async fn shake(tls: &Tls, config: &ClientConfig, name: &str) -> (Client, TlsInfo) {
-    let (client, info) = shake_over(duplex(4096), tls, config, name).await;
+async fn handshake(tls: &TlsConfigs, config: &ClientConfig, name: &str) -> (Client, TlsInfo) {
+    let (client, info) = handshake_over(duplex(4096), tls, config, name).await;
     (client.unwrap(), info.unwrap())
 }
 
-/// The kind of the client's next handshake.
-async fn kind(tls: &Tls, config: &ClientConfig, name: &str) -> HandshakeKind {
-    let (client, _) = shake(tls, config, name).await;
+/// Performs a handshake, and returns whether it was resumed.
+async fn handshake_kind(tls: &TlsConfigs, config: &ClientConfig, name: &str) -> HandshakeKind {
+    let (client, _) = handshake(tls, config, name).await;
     client.get_ref().1.handshake_kind().unwrap()
 }
 
-fn shown(client: &Client) -> CertificateDer<'static> {
+fn server_certificate(client: &Client) -> CertificateDer<'static> {
     client.get_ref().1.peer_certificates().unwrap()[0].clone()
 }
 
-/// What the gate answers to bytes that no rustls client would send.
-async fn answer_to(tls: &Tls, bytes: &[u8]) -> (Result<TlsInfo, Refused>, Vec<u8>) {
+/// Sends raw bytes, and returns the result of the handshake and the bytes of the response.
+async fn response_to(tls: &TlsConfigs, bytes: &[u8]) -> (Result<TlsInfo, Failed>, Vec<u8>) {
     let (mut near, far) = duplex(1 << 17);
     near.write_all(bytes).await.unwrap();
     let accepted = accept(far, tls).await.map(|accepted| accepted.info);
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     if !matches!(accepted, Err(HandshakeError::PlainHttp(_))) {
-        near.read_to_end(&mut answer).await.unwrap();
+        near.read_to_end(&mut response).await.unwrap();
     }
-    (accepted, answer)
+    (accepted, response)
 }
 
 #[tokio::test]
-async fn alpn_picks_http2_first_and_may_be_absent() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+async fn alpn_prefers_http2_and_may_be_absent() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let cases: [(&[&str], bool); 4] = [
         (&["http/1.1", "h2"], true),
         (&["h2"], true),
@@ -167,8 +172,8 @@ async fn alpn_picks_http2_first_and_may_be_absent() {
         (&[], false),
     ];
     for (offered, http2) in cases {
-        let config = world.client(&FROM_1_2, offered);
-        let (client, info) = shake(&tls, &config, "a.test").await;
+        let config = pki.client(rustls::ALL_VERSIONS, offered);
+        let (client, info) = handshake(&tls, &config, "a.test").await;
         let expected = TlsInfo {
             sni: Some("a.test".into()),
             version: "TLSv1.3",
@@ -176,45 +181,45 @@ async fn alpn_picks_http2_first_and_may_be_absent() {
             certificate: None,
         };
         assert_eq!(info, expected, "{offered:?}");
-        let agreed = client.get_ref().1.alpn_protocol();
+        let negotiated = client.get_ref().1.alpn_protocol();
         let expected: Option<&[u8]> = match (offered.is_empty(), http2) {
             (true, _) => None,
             (_, true) => Some(b"h2"),
             (_, false) => Some(b"http/1.1"),
         };
-        assert_eq!(agreed, expected);
+        assert_eq!(negotiated, expected);
     }
 }
 
 #[tokio::test]
-async fn unknown_protocols_are_refused() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
-    let config = world.client(&FROM_1_2, &["spdy/3", "acme-tls/1"]);
-    let (client, info) = shake_over(duplex(4096), &tls, &config, "a.test").await;
+async fn unknown_alpn_protocols_are_rejected() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
+    let config = pki.client(rustls::ALL_VERSIONS, &["spdy/3", "acme-tls/1"]);
+    let (client, info) = handshake_over(duplex(4096), &tls, &config, "a.test").await;
     assert!(matches!(
         info,
         Err(HandshakeError::Tls(failure)) if failure.error == rustls::Error::NoApplicationProtocol
     ));
-    let heard = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+    let received = client.unwrap_err().downcast::<rustls::Error>().unwrap();
     let alert = AlertDescription::NoApplicationProtocol;
-    assert_eq!(heard, rustls::Error::AlertReceived(alert));
+    assert_eq!(received, rustls::Error::AlertReceived(alert));
 }
 
 #[tokio::test]
 async fn each_name_gets_its_certificate() {
-    let world = World::new();
+    let pki = TestPki::new();
     let sites = vec![
-        world.site(&["First.test", "10.0.0.1"]),
-        world.site(&["b.test", "*.b.test"]),
-        world.site(&["special.b.test", "b.test"]),
-        world.site(&["*"]),
+        pki.site(&["First.test", "10.0.0.1"]),
+        pki.site(&["b.test", "*.b.test"]),
+        pki.site(&["special.b.test", "b.test"]),
+        pki.site(&["*"]),
     ];
     let leaves: Vec<_> = sites
         .iter()
-        .map(|s| s.shown.current().unwrap().chain()[0].clone())
+        .map(|s| s.slot.current().unwrap().chain()[0].clone())
         .collect();
-    let tls = Tls::new(&Settings::default(), sites, &world.tickets).unwrap();
+    let tls = TlsConfigs::new(&Settings::default(), sites, &pki.tickets).unwrap();
     for (name, site) in [
         ("FIRST.test", 0),
         ("b.test", 1),
@@ -222,8 +227,8 @@ async fn each_name_gets_its_certificate() {
         ("special.b.test", 2),
         ("10.0.0.1", 0),
     ] {
-        let (client, _) = shake(&tls, &world.any_client(), name).await;
-        assert_eq!(shown(&client), leaves[site], "{name}");
+        let (client, _) = handshake(&tls, &pki.any_client(), name).await;
+        assert_eq!(server_certificate(&client), leaves[site], "{name}");
     }
     let index = |name: Option<&str>| {
         let chosen = tls.choose(name);
@@ -239,9 +244,9 @@ async fn each_name_gets_its_certificate() {
 }
 
 #[tokio::test]
-async fn without_a_star_unknown_names_get_the_first_site() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"], &["*.b.test"]]);
+async fn without_a_catch_all_site_unknown_names_get_the_first_site() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"], &["*.b.test"]]);
     let first = tls.choose(None);
     for name in ["unknown", "b.test", "x.y.b.test"] {
         assert!(Arc::ptr_eq(&first, &tls.choose(Some(name))), "{name}");
@@ -251,7 +256,7 @@ async fn without_a_star_unknown_names_get_the_first_site() {
 
 #[test]
 fn no_site_is_an_error() {
-    let tls = Tls::new(
+    let tls = TlsConfigs::new(
         &Settings::default(),
         Vec::new(),
         &TicketKeys::new().unwrap(),
@@ -259,13 +264,13 @@ fn no_site_is_an_error() {
     assert!(matches!(tls.err(), Some(Error::NoSites)));
 }
 
-/// Gives one byte at a time, and makes its reader wait for each.
-struct Trickle {
+/// A stream that returns one byte per read, and `Poll::Pending` before each.
+struct OneByteAtATime {
     io: DuplexStream,
     ready: bool,
 }
 
-impl AsyncRead for Trickle {
+impl AsyncRead for OneByteAtATime {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -284,7 +289,7 @@ impl AsyncRead for Trickle {
     }
 }
 
-impl AsyncWrite for Trickle {
+impl AsyncWrite for OneByteAtATime {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -301,53 +306,53 @@ impl AsyncWrite for Trickle {
 }
 
 #[tokio::test]
-async fn a_hello_in_single_bytes_is_understood() {
-    let world = World::new();
-    let tls = world.tls(&[&["first.test"], &["b.test"]]);
-    let config = world.client(&FROM_1_2, &["h2"]);
+async fn a_client_hello_in_single_bytes_is_accepted() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["first.test"], &["b.test"]]);
+    let config = pki.client(rustls::ALL_VERSIONS, &["h2"]);
     let (near, far) = duplex(4096);
     let pipe = (
         near,
-        Trickle {
+        OneByteAtATime {
             io: far,
             ready: false,
         },
     );
-    let (client, info) = shake_over(pipe, &tls, &config, "b.test").await;
+    let (client, info) = handshake_over(pipe, &tls, &config, "b.test").await;
     client.unwrap();
     assert_eq!(info.unwrap().sni.as_deref(), Some("b.test"));
 }
 
 #[tokio::test]
-async fn a_hello_in_small_records_is_understood() {
-    let world = World::new();
-    let tls = world.tls(&[&["first.test"], &["b.test"]]);
-    let mut config = world.any_client();
+async fn a_client_hello_in_small_records_is_accepted() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["first.test"], &["b.test"]]);
+    let mut config = pki.any_client();
     config.max_fragment_size = Some(64);
-    let (client, info) = shake(&tls, &config, "b.test").await;
+    let (client, info) = handshake(&tls, &config, "b.test").await;
     assert_eq!(info.sni.as_deref(), Some("b.test"));
-    let (other, _) = shake(&tls, &world.any_client(), "b.test").await;
-    assert_eq!(shown(&client), shown(&other));
+    let (other, _) = handshake(&tls, &pki.any_client(), "b.test").await;
+    assert_eq!(server_certificate(&client), server_certificate(&other));
 }
 
 #[tokio::test]
-async fn versions_follow_the_settings() {
-    let world = World::new();
-    let old = world.client(&[&version::TLS12], &["h2"]);
-    let (_, info) = shake(&world.tls(&[&["a.test"]]), &old, "a.test").await;
+async fn min_version_is_enforced() {
+    let pki = TestPki::new();
+    let old = pki.client(&[&version::TLS12], &["h2"]);
+    let (_, info) = handshake(&pki.tls(&[&["a.test"]]), &old, "a.test").await;
     assert_eq!((info.version, info.http2), ("TLSv1.2", true));
 
-    let strict = world.tls_from(MinVersion::V1_3, &[&["a.test"]]);
-    let (client, info) = shake_over(duplex(4096), &strict, &old, "a.test").await;
+    let strict = pki.tls_from(MinVersion::V1_3, &[&["a.test"]]);
+    let (client, info) = handshake_over(duplex(4096), &strict, &old, "a.test").await;
     assert!(matches!(info, Err(HandshakeError::Tls(_))), "{info:?}");
-    let heard = client.unwrap_err().downcast::<rustls::Error>().unwrap();
+    let received = client.unwrap_err().downcast::<rustls::Error>().unwrap();
     let alert = AlertDescription::ProtocolVersion;
-    assert_eq!(heard, rustls::Error::AlertReceived(alert));
-    let (_, info) = shake(&strict, &world.any_client(), "a.test").await;
+    assert_eq!(received, rustls::Error::AlertReceived(alert));
+    let (_, info) = handshake(&strict, &pki.any_client(), "a.test").await;
     assert_eq!(info.version, "TLSv1.3");
 }
 
-/// A hello of one cipher suite, as an old client sends it.
+/// Returns the ClientHello of an old client, with this version and this cipher suite.
 fn old_hello(version: u16, suite: u16) -> Vec<u8> {
     let extensions: &[u8] = &[
         0, 10, 0, 4, 0, 2, 0, 23, // supported_groups: secp256r1
@@ -369,9 +374,9 @@ fn old_hello(version: u16, suite: u16) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn old_versions_and_weak_suites_are_refused() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+async fn old_versions_and_weak_cipher_suites_are_rejected() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let good = 0xc02b; // ECDHE-ECDSA-AES128-GCM-SHA256
     for (what, hello, alert) in [
         ("TLS 1.1", old_hello(0x0302, good), 70),
@@ -382,31 +387,31 @@ async fn old_versions_and_weak_suites_are_refused() {
         ("RC4", old_hello(0x0303, 0x0005), 40),
         ("null", old_hello(0x0303, 0x0002), 40),
     ] {
-        let (info, answer) = answer_to(&tls, &hello).await;
+        let (info, response) = response_to(&tls, &hello).await;
         assert!(
             matches!(info, Err(HandshakeError::Tls(_))),
             "{what}: {info:?}"
         );
-        assert_eq!(answer[..], [21, 3, 3, 0, 2, 2, alert], "{what}");
+        assert_eq!(response[..], [21, 3, 3, 0, 2, 2, alert], "{what}");
     }
-    // The same hello with a suite we know gets an answer: the refusals above have the reasons they claim.
+    // The same ClientHello with a supported suite gets a ServerHello, so the rejections above have the claimed reasons.
     let (mut near, far) = duplex(1 << 16);
     near.write_all(&old_hello(0x0303, good)).await.unwrap();
     let serve = async { accept(far, &tls).await.map(|accepted| accepted.info) };
-    let look = async {
+    let client = async {
         let first = near.read_u8().await.unwrap();
         drop(near);
         first
     };
-    let (info, first) = tokio::join!(serve, look);
+    let (info, first) = tokio::join!(serve, client);
     assert_eq!(first, 22);
     assert!(matches!(info, Err(HandshakeError::Closed)), "{info:?}");
 }
 
 #[tokio::test]
-async fn plain_http_is_told_apart_and_can_still_be_answered() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+async fn plain_http_is_recognized_and_can_still_get_a_response() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     for start in [
         "G",
         "GET /v2/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
@@ -419,16 +424,16 @@ async fn plain_http_is_told_apart_and_can_still_be_answered() {
         };
         io.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
         drop(io);
-        let mut answer = String::new();
-        near.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(answer, "HTTP/1.1 400 Bad Request\r\n");
+        let mut response = String::new();
+        near.read_to_string(&mut response).await.unwrap();
+        assert_eq!(response, "HTTP/1.1 400 Bad Request\r\n");
     }
 }
 
 #[tokio::test]
-async fn a_first_record_that_is_no_hello_gets_an_alert_and_silence_is_no_fault() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+async fn a_first_record_without_client_hello_gets_an_alert_and_an_early_close_is_no_failure() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let unexpected = TlsAlert::UnexpectedMessage;
     let decode = TlsAlert::DecodeError;
     let endless = [&b"\x16\x03\x01\x40\x00\x01\xff\xff\xff"[..], &[0; 16_380]].concat();
@@ -441,7 +446,7 @@ async fn a_first_record_that_is_no_hello_gets_an_alert_and_silence_is_no_fault()
             10,
         ),
         (
-            "a change of cipher",
+            "ChangeCipherSpec",
             b"\x14\x03\x03\x00\x01\x01",
             unexpected,
             10,
@@ -460,13 +465,13 @@ async fn a_first_record_that_is_no_hello_gets_an_alert_and_silence_is_no_fault()
         ),
         ("empty records", &empty, decode, 50),
         (
-            "no type of a record",
+            "an unknown content type",
             b"\x00\x01\x02\x03\x04\x05",
             decode,
             50,
         ),
         (
-            "no hello",
+            "a ServerHello as the first message",
             b"\x16\x03\x01\x00\x05\x02\x00\x00\x00\x00",
             decode,
             50,
@@ -478,26 +483,30 @@ async fn a_first_record_that_is_no_hello_gets_an_alert_and_silence_is_no_fault()
             decode,
             50,
         ),
-        ("an oversized hello", &endless, decode, 50),
+        ("an oversized ClientHello", &endless, decode, 50),
         ("text", b"get / http/1.0\r\n\r\n", decode, 50),
         ("zeros", &[0; 4096], decode, 50),
     ] {
-        let (info, answer) = answer_to(&tls, garbage).await;
+        let (info, response) = response_to(&tls, garbage).await;
         let Err(HandshakeError::Tls(failure)) = info else {
             panic!("{what}: {info:?}");
         };
-        assert_eq!(answer, [21, 3, 3, 0, 2, 2, number], "{what}: {failure:?}");
-        let told = (failure.sender, failure.alert);
-        assert_eq!(told, (AlertSender::Proxy, alert), "{what}: {failure:?}");
+        assert_eq!(response, [21, 3, 3, 0, 2, 2, number], "{what}: {failure:?}");
+        let alert_sent = (failure.sender, failure.alert);
+        assert_eq!(
+            alert_sent,
+            (AlertSender::Proxy, alert),
+            "{what}: {failure:?}"
+        );
     }
-    // An alert is not answered.
-    let (info, answer) = answer_to(&tls, b"\x15\x03\x03\x00\x02\x02\x30").await;
+    // There is no response to an alert.
+    let (info, response) = response_to(&tls, b"\x15\x03\x03\x00\x02\x02\x30").await;
     let Err(HandshakeError::Tls(failure)) = info else {
         panic!("{info:?}");
     };
-    let told = (failure.sender, failure.alert);
-    assert_eq!(told, (AlertSender::Client, TlsAlert::UnknownCa));
-    assert!(answer.is_empty(), "{answer:?}");
+    let alert_sent = (failure.sender, failure.alert);
+    assert_eq!(alert_sent, (AlertSender::Client, TlsAlert::UnknownCa));
+    assert!(response.is_empty(), "{response:?}");
     for cut in [&b""[..], b"\x16\x03\x01", &old_hello(0x0303, 0xc02b)[..20]] {
         let (near, far) = duplex(4096);
         let (_, ()) = tokio::join!(
@@ -515,27 +524,27 @@ async fn a_first_record_that_is_no_hello_gets_an_alert_and_silence_is_no_fault()
     }
 }
 
-/// A hello that asks for `name`, whatever it is.
-fn hello_for(world: &World, name: &[u8]) -> Vec<u8> {
-    let config = Arc::new(world.any_client());
-    let stand_in = "x".repeat(name.len());
-    let server_name = ServerName::try_from(stand_in.clone()).unwrap();
+/// Returns a ClientHello with the server name `name`, which may be invalid.
+fn client_hello_for(pki: &TestPki, name: &[u8]) -> Vec<u8> {
+    let config = Arc::new(pki.any_client());
+    let placeholder = "x".repeat(name.len());
+    let server_name = ServerName::try_from(placeholder.clone()).unwrap();
     let mut client = rustls::ClientConnection::new(config, server_name).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
     let windows = hello.windows(name.len());
     let at = windows
         .clone()
-        .position(|bytes| bytes == stand_in.as_bytes());
+        .position(|bytes| bytes == placeholder.as_bytes());
     let at = at.unwrap();
     hello[at..at + name.len()].copy_from_slice(name);
     hello
 }
 
 #[tokio::test]
-async fn a_server_name_that_is_rejected_is_told() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+async fn an_invalid_server_name_is_reported() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     for name in [
         &b"localhost:8443"[..],
         b"a b.test",
@@ -543,45 +552,45 @@ async fn a_server_name_that_is_rejected_is_told() {
         b"\xff.test",
         b"-.test-",
     ] {
-        let (info, answer) = answer_to(&tls, &hello_for(&world, name)).await;
+        let (info, response) = response_to(&tls, &client_hello_for(&pki, name)).await;
         let Err(HandshakeError::Tls(failure)) = info else {
             panic!("{name:?}: {info:?}");
         };
-        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 47], "{failure:?}");
+        assert_eq!(response, [21, 3, 3, 0, 2, 2, 47], "{failure:?}");
         assert_eq!(failure.alert, TlsAlert::IllegalParameter);
         assert!(failure.reason().contains("no host name"), "{failure}");
         assert_eq!(failure.server_name, Some(name.escape_ascii().to_string()));
     }
-    // An address in place of a name breaks RFC 6066, and is read as no name at all.
+    // An IP address as the server name violates RFC 6066. rustls treats it as no name.
     let (near, far) = duplex(1 << 16);
     let (mut reading, mut writing) = tokio::io::split(near);
     writing
-        .write_all(&hello_for(&world, b"127.0.0.1"))
+        .write_all(&client_hello_for(&pki, b"127.0.0.1"))
         .await
         .unwrap();
     let serve = async { accept(far, &tls).await.map(|accepted| accepted.info) };
-    let look = async {
+    let client = async {
         let first = reading.read_u8().await.unwrap();
         drop((reading, writing));
         first
     };
-    let (info, first) = tokio::join!(serve, look);
+    let (info, first) = tokio::join!(serve, client);
     assert_eq!(first, 22);
     assert!(matches!(info, Err(HandshakeError::Closed)), "{info:?}");
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_trust_the_certificate_says_so() {
-    let (world, other) = (World::new(), World::new());
-    let tls = world.tls(&[&["a.test"]]);
+async fn the_alert_of_a_client_that_does_not_trust_the_certificate_is_reported() {
+    let (pki, other) = (TestPki::new(), TestPki::new());
+    let tls = pki.tls(&[&["a.test"]]);
     for versions in [&[&version::TLS12][..], &[&version::TLS13]] {
         let config = other.client(versions, &[]);
-        let (_, info) = shake_over(duplex(4096), &tls, &config, "a.test").await;
+        let (_, info) = handshake_over(duplex(4096), &tls, &config, "a.test").await;
         let Err(HandshakeError::Tls(failure)) = info else {
             panic!("{info:?}");
         };
-        let told = (failure.sender, failure.alert);
-        assert_eq!(told, (AlertSender::Client, TlsAlert::UnknownCa));
+        let alert_sent = (failure.sender, failure.alert);
+        assert_eq!(alert_sent, (AlertSender::Client, TlsAlert::UnknownCa));
         assert_eq!(failure.server_name.as_deref(), Some("a.test"));
         assert_eq!(
             failure.reason(),
@@ -590,9 +599,9 @@ async fn a_client_that_does_not_trust_the_certificate_says_so() {
     }
 }
 
-/// Of a client as it is, hybrid key share and all, and of an old one.
-fn hellos(world: &World) -> [Vec<u8>; 2] {
-    let config = Arc::new(world.client(&FROM_1_2, &["h2", "http/1.1"]));
+/// Returns the ClientHello of a current client, with a hybrid key share, and that of an old client.
+fn client_hellos(pki: &TestPki) -> [Vec<u8>; 2] {
+    let config = Arc::new(pki.client(rustls::ALL_VERSIONS, &["h2", "http/1.1"]));
     let name = ServerName::try_from("a.test").unwrap();
     let mut client = rustls::ClientConnection::new(config, name).unwrap();
     let mut hello = Vec::new();
@@ -601,14 +610,14 @@ fn hellos(world: &World) -> [Vec<u8>; 2] {
 }
 
 #[tokio::test]
-async fn no_hello_makes_it_stumble() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
-    let hellos = hellos(&world);
+async fn no_corrupted_client_hello_causes_a_panic_or_a_connection() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
+    let hellos = client_hellos(&pki);
     let mut runner = TestRunner::new(ProptestConfig::with_cases(1));
     let change = (any::<Index>(), any::<u8>(), 0..3_u8);
     let changes = (any::<bool>(), vec(change, 1..6), any::<Index>());
-    for _ in 0..HELLOS {
+    for _ in 0..CORRUPTED_HELLOS {
         let (is_old, changes, end) = changes.new_tree(&mut runner).unwrap().current();
         let mut bytes = hellos[usize::from(is_old)].clone();
         for (at, byte, how) in changes {
@@ -626,20 +635,22 @@ async fn no_hello_makes_it_stumble() {
         near.write_all(&bytes).await.unwrap();
         near.shutdown().await.unwrap();
         let accepted = timeout(Duration::from_secs(5), accept(far, &tls)).await;
-        // Nobody has shown a key: whatever the hello said, there is no connection.
-        let refused = accepted.expect("an end").map(|accepted| accepted.info);
-        assert!(refused.is_err(), "{refused:?} of {bytes:02x?}");
+        // No client key is involved, so no ClientHello can lead to a connection.
+        let result = accepted
+            .expect("the handshake ends")
+            .map(|accepted| accepted.info);
+        assert!(result.is_err(), "{result:?} of {bytes:02x?}");
     }
-    let (client, _) = shake(&tls, &world.any_client(), "a.test").await;
+    let (client, _) = handshake(&tls, &pki.any_client(), "a.test").await;
     assert!(client.get_ref().1.protocol_version().is_some());
 }
 
 #[tokio::test]
-async fn keys_may_be_renewed_again_and_again() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
+async fn traffic_keys_can_be_updated_repeatedly() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
     let (near, far) = duplex(1 << 17);
-    let connector = TlsConnector::from(Arc::new(world.client(&[&version::TLS13], &[])));
+    let connector = TlsConnector::from(Arc::new(pki.client(&[&version::TLS13], &[])));
     let name = ServerName::try_from("a.test").unwrap();
     let (client, server) = tokio::join!(connector.connect(name, near), accept(far, &tls));
     let (mut client, mut server) = (client.unwrap(), server.unwrap().stream);
@@ -655,11 +666,11 @@ async fn keys_may_be_renewed_again_and_again() {
 }
 
 #[tokio::test]
-async fn the_gate_prefers_aes_128_and_follows_the_clients_groups() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"]]);
-    for versions in [&FROM_1_2[..], &[&version::TLS12]] {
-        let (client, _) = shake(&tls, &world.client(versions, &[]), "a.test").await;
+async fn aes_128_and_the_clients_first_group_are_selected() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"]]);
+    for versions in [rustls::ALL_VERSIONS, &[&version::TLS12]] {
+        let (client, _) = handshake(&tls, &pki.client(versions, &[]), "a.test").await;
         let connection = client.get_ref().1;
         assert!(is_aes_128(&connection.negotiated_cipher_suite().unwrap()));
         let hybrid = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
@@ -669,40 +680,46 @@ async fn the_gate_prefers_aes_128_and_follows_the_clients_groups() {
 }
 
 #[tokio::test]
-async fn tickets_resume_and_survive_a_reload() {
-    let world = World::new();
-    for versions in [&FROM_1_2[..], &[&version::TLS12]] {
-        let config = world.client(versions, &["h2"]);
-        let tls = world.tls(&[&["a.test"], &["b.test"]]);
-        assert_ne!(kind(&tls, &config, "a.test").await, HandshakeKind::Resumed);
-        assert_eq!(kind(&tls, &config, "a.test").await, HandshakeKind::Resumed);
-        let reloaded = world.tls(&[&["a.test"]]);
-        assert_eq!(
-            kind(&reloaded, &config, "a.test").await,
+async fn sessions_are_resumed_after_a_reload_but_not_after_a_restart() {
+    let pki = TestPki::new();
+    for versions in [rustls::ALL_VERSIONS, &[&version::TLS12]] {
+        let config = pki.client(versions, &["h2"]);
+        let tls = pki.tls(&[&["a.test"], &["b.test"]]);
+        assert_ne!(
+            handshake_kind(&tls, &config, "a.test").await,
             HandshakeKind::Resumed
         );
-        let restarted = World {
+        assert_eq!(
+            handshake_kind(&tls, &config, "a.test").await,
+            HandshakeKind::Resumed
+        );
+        let reloaded = pki.tls(&[&["a.test"]]);
+        assert_eq!(
+            handshake_kind(&reloaded, &config, "a.test").await,
+            HandshakeKind::Resumed
+        );
+        let restarted = TestPki {
             tickets: TicketKeys::new().unwrap(),
-            authority: World::new().authority,
+            ca: TestPki::new().ca,
         };
-        let sites = vec![world.site(&["a.test"])];
-        let other = Tls::new(&Settings::default(), sites, &restarted.tickets).unwrap();
+        let sites = vec![pki.site(&["a.test"])];
+        let other = TlsConfigs::new(&Settings::default(), sites, &restarted.tickets).unwrap();
         assert_ne!(
-            kind(&other, &config, "a.test").await,
+            handshake_kind(&other, &config, "a.test").await,
             HandshakeKind::Resumed
         );
     }
 }
 
-/// Offers what it was given for one name to every other.
+/// A session store that offers the ticket of one name to every other name.
 #[derive(Debug)]
-struct Confused(ClientSessionMemoryCache);
+struct SharedSessionStore(ClientSessionMemoryCache);
 
 fn one_name() -> ServerName<'static> {
     ServerName::try_from("any.test").unwrap()
 }
 
-impl ClientSessionStore for Confused {
+impl ClientSessionStore for SharedSessionStore {
     fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
         self.0.set_kx_hint(one_name(), group);
     }
@@ -733,20 +750,29 @@ mod client_session {
 }
 
 #[tokio::test]
-async fn a_ticket_of_one_name_is_worth_nothing_at_another() {
-    let world = World::new();
-    let tls = world.tls(&[&["a.test"], &["b.test"]]);
-    for versions in [&FROM_1_2[..], &[&version::TLS12]] {
-        let mut config = world.client(versions, &[]);
-        let store = Confused(ClientSessionMemoryCache::new(8));
+async fn a_ticket_is_accepted_for_its_own_server_name_only() {
+    let pki = TestPki::new();
+    let tls = pki.tls(&[&["a.test"], &["b.test"]]);
+    for versions in [rustls::ALL_VERSIONS, &[&version::TLS12]] {
+        let mut config = pki.client(versions, &[]);
+        let store = SharedSessionStore(ClientSessionMemoryCache::new(8));
         config.resumption = Resumption::store(Arc::new(store));
-        assert_ne!(kind(&tls, &config, "a.test").await, HandshakeKind::Resumed);
-        assert_ne!(kind(&tls, &config, "b.test").await, HandshakeKind::Resumed);
-        assert_eq!(kind(&tls, &config, "b.test").await, HandshakeKind::Resumed);
+        assert_ne!(
+            handshake_kind(&tls, &config, "a.test").await,
+            HandshakeKind::Resumed
+        );
+        assert_ne!(
+            handshake_kind(&tls, &config, "b.test").await,
+            HandshakeKind::Resumed
+        );
+        assert_eq!(
+            handshake_kind(&tls, &config, "b.test").await,
+            HandshakeKind::Resumed
+        );
     }
 }
 
-/// Runs the openssl tool in a directory; what it prints is returned.
+/// Runs the openssl tool in a directory, and returns its standard output.
 pub(in crate::tls) fn openssl(dir: &Path, line: &str) -> String {
     let done = std::process::Command::new("openssl")
         .args(line.split_whitespace())
@@ -754,14 +780,14 @@ pub(in crate::tls) fn openssl(dir: &Path, line: &str) -> String {
         .stdin(std::process::Stdio::null())
         .output()
         .expect("these tests need the openssl tool: install the package openssl");
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "openssl {line}: {said}");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "openssl {line}: {stderr}");
     String::from_utf8(done.stdout).unwrap()
 }
 
-/// Serves one connection on a socket to `openssl s_client` with these arguments.
+/// Runs `openssl s_client` with these arguments, and serves its connection.
 pub(in crate::tls) async fn s_client(
-    tls: &Tls,
+    tls: &TlsConfigs,
     dir: &Path,
     line: &str,
 ) -> (Option<TlsInfo>, Output) {
@@ -777,7 +803,7 @@ pub(in crate::tls) async fn s_client(
         let (io, _) = listener.accept().await.unwrap();
         let mut accepted = accept(io, tls).await.ok()?;
         let mut rest = Vec::new();
-        // Until the client closes; how it does so is openssl's affair.
+        // Read until the client closes the connection. openssl may close it without close_notify.
         let _ = accepted.stream.read_to_end(&mut rest).await;
         Some(accepted.info)
     };
@@ -787,10 +813,13 @@ pub(in crate::tls) async fn s_client(
 
 #[tokio::test]
 async fn openssl_verifies_the_self_signed_site() {
-    let world = World::new();
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("ca.pem"), world.authority.certificate_pem()).unwrap();
-    let tls = world.tls(&[&["a.test", "*.b.test", "[::1]", "10.0.0.1"]]);
+    let pki = TestPki {
+        // Writes ca.pem, as an operator gets it.
+        ca: load_or_create(dir.path(), now()).unwrap(),
+        tickets: TicketKeys::new().unwrap(),
+    };
+    let tls = pki.tls(&[&["a.test", "*.b.test", "[::1]", "10.0.0.1"]]);
     let trust = "-CAfile ca.pem -verify_return_error -x509_strict";
     for (arguments, accepted) in [
         ("-servername a.test -verify_hostname a.test -alpn h2", true),
@@ -803,17 +832,17 @@ async fn openssl_verifies_the_self_signed_site() {
         ("-servername a.test -verify_hostname c.test", false),
     ] {
         let (info, done) = s_client(&tls, dir.path(), &format!("{trust} {arguments}")).await;
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert_eq!(done.status.success(), accepted, "{arguments}: {said}");
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.success(), accepted, "{arguments}: {stderr}");
         assert_eq!(info.is_some(), accepted, "{arguments}");
     }
 }
 
 #[test]
-fn early_data_is_never_invited() {
-    let world = World::new();
+fn early_data_is_never_offered() {
+    let pki = TestPki::new();
     for min_version in [MinVersion::V1_2, MinVersion::V1_3] {
-        let config = world.tls_from(min_version, &[&["a.test"]]).choose(None);
+        let config = pki.tls_from(min_version, &[&["a.test"]]).choose(None);
         assert_eq!(config.max_early_data_size, 0);
         assert_eq!(config.send_tls13_tickets, 1);
     }

@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::tls::alert_name;
-use crate::{bounded_file, crypto};
+use crate::bounded_file;
+use crate::tls::{self, alert_name};
 
 /// The CAs that may issue the certificate of a server.
 ///
@@ -138,7 +138,7 @@ impl ServerRoots {
     }
 
     fn new(roots: Vec<CertificateDer<'static>>, store: RootCertStore) -> Result<Self, TrustError> {
-        let provider = Arc::new(crypto::provider());
+        let provider = Arc::new(tls::provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(store)

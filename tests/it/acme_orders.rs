@@ -97,7 +97,7 @@ impl World {
     }
 
     fn has(&self, host: usize) -> bool {
-        self.hosts[host].shown().current().is_some()
+        self.hosts[host].slot().current().is_some()
     }
 
     fn orders(&self) -> usize {
@@ -114,8 +114,8 @@ fn acme(
     let settings = Settings {
         directory: directory.url(),
         email: None,
-        trust: ServerRoots::of_file(&dir.path().join("ca.pem")).unwrap(),
-        http: false,
+        roots: ServerRoots::of_file(&dir.path().join("ca.pem")).unwrap(),
+        has_http_listener: false,
     };
     let mut acme = Acme::new(settings, &dir.path().join("state"), old);
     let now = OffsetDateTime::now_utc();
@@ -224,7 +224,7 @@ fn a_certificate_is_renewed_when_the_authority_wants_it() {
     };
     world.directory.state().window = window(world.start + 30 * day);
     world.until(0, |world| world.has(0));
-    let first = world.hosts[0].shown().current().unwrap();
+    let first = world.hosts[0].slot().current().unwrap();
     world.settle(0);
     world.until(61, |world| world.directory.state().asked.len() == 1);
     // Not asked again before the hour that the authority set is over.
@@ -235,7 +235,7 @@ fn a_certificate_is_renewed_when_the_authority_wants_it() {
     );
     world.directory.state().window = window(world.start - 2 * day);
     world.until(HOUR + 120, |world| {
-        world.hosts[0].shown().current().unwrap().chain() != first.chain()
+        world.hosts[0].slot().current().unwrap().chain() != first.chain()
     });
     let state = world.directory.state();
     assert_eq!(state.orders.len(), 2);

@@ -16,7 +16,6 @@ const LEVELS: [&[&str]; 15] = [
     &[
         "bounded_file",
         "buffer_pool",
-        "crypto",
         "percent",
         "secret",
         "stable_hash",

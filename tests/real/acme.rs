@@ -378,19 +378,19 @@ fn renew(world: &World) {
     let settings = Settings {
         directory: world.directory(),
         email: Some("admin@example.com".to_owned()),
-        trust: ServerRoots::of_file(&world.certs.ca()).unwrap(),
-        http: false,
+        roots: ServerRoots::of_file(&world.certs.ca()).unwrap(),
+        has_http_listener: false,
     };
     let now = OffsetDateTime::now_utc();
     let mut acme = Acme::new(settings, &world.path("state"), None);
     let (kept, _) = acme.add("gate.test", None, None, now);
-    let first = kept.shown().current().unwrap();
+    let first = kept.slot().current().unwrap();
     let (acme, mut renewals) = (Arc::new(acme), Renewals::default());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.unwrap().block_on(async {
-        let is_old = || kept.shown().current().unwrap().chain() == first.chain();
+        let is_old = || kept.slot().current().unwrap().chain() == first.chain();
         let life = first.not_after() - now;
         renewals.tick(Some(&acme), now + life / 2);
         tokio::time::sleep(Duration::from_secs(2)).await;

@@ -23,7 +23,7 @@ use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
 use crate::secret::Password;
 use crate::snapshot::Snapshot;
-use crate::tls::trust::ClientAuthMode;
+use crate::tls::ClientAuthMode;
 
 /// The repository to push to, and the login.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! A CA's life in a directory. That clients accept what it issues is shown in `tls::tests`.
+//! The CA in a directory: created, loaded, damaged, expired. `tls::tests` checks that clients accept its certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,36 +17,34 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// The leaf that this CA issues for `a.test`.
-fn leaf(authority: &LocalCa, at: OffsetDateTime) -> Certificate {
-    let pair = authority.issue(&hosts(&["a.test"]), at).unwrap();
-    Certificate::read(pair.chain()[0].clone()).unwrap()
+/// Issues a certificate for `a.test` at the time `at`.
+fn leaf(ca: &LocalCa, at: OffsetDateTime) -> Certificate {
+    let pair = ca.issue(&hosts(&["a.test"]), at).unwrap();
+    Certificate::parse(pair.chain()[0].clone()).unwrap()
 }
 
-fn own(authority: &LocalCa) -> Certificate {
-    use rustls_pki_types::pem::PemObject;
-    let der =
-        rustls_pki_types::CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes());
-    Certificate::read(der.unwrap()).unwrap()
+/// The certificate of the CA itself.
+fn own(ca: &LocalCa) -> Certificate {
+    Certificate::parse(ca.certificate().clone()).unwrap()
 }
 
-/// The sentence of the error for what stands in the directory, by what it begins with.
-fn refusal(dir: &Path, at: OffsetDateTime) -> String {
+/// Fails to load the CA in `dir`, and returns the error message, which begins with the path of a file in `dir`.
+fn load_error(dir: &Path, at: OffsetDateTime) -> String {
     let before: Vec<_> = ["ca.pem", "ca-key.pem"]
         .map(|f| fs::read(dir.join(f)).ok())
         .into();
-    let said = load_or_create(dir, at).err().unwrap().to_string();
+    let message = load_or_create(dir, at).err().unwrap().to_string();
     let after: Vec<_> = ["ca.pem", "ca-key.pem"]
         .map(|f| fs::read(dir.join(f)).ok())
         .into();
-    assert!(before == after, "changed: {said}");
-    assert!(said.starts_with(&dir.display().to_string()), "{said}");
-    said
+    assert!(before == after, "changed: {message}");
+    assert!(message.starts_with(&dir.display().to_string()), "{message}");
+    message
 }
 
-/// Also where only the certificate has to be made again.
+/// In every second round, only the certificate is missing.
 #[test]
-fn of_several_processes_that_create_the_ca_at_the_same_time_all_get_the_same() {
+fn processes_that_create_the_ca_at_the_same_time_get_the_same_ca() {
     for round in 0..20 {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("state");
@@ -57,9 +55,9 @@ fn of_several_processes_that_create_the_ca_at_the_same_time_all_get_the_same() {
         let start = std::sync::Barrier::new(4);
         let create = || {
             start.wait();
-            let authority = load_or_create(&dir, now()).unwrap();
-            let key = authority.issuer.key().serialize_pem();
-            (authority.certificate_pem().to_owned(), key)
+            let ca = load_or_create(&dir, now()).unwrap();
+            let key = ca.issuer.key().serialize_pem();
+            (ca.certificate().clone(), key)
         };
         let made = std::thread::scope(|scope| {
             let threads = [(); 4].map(|()| scope.spawn(create));
@@ -67,14 +65,14 @@ fn of_several_processes_that_create_the_ca_at_the_same_time_all_get_the_same() {
         });
         let kept = load_or_create(&dir, now()).unwrap();
         for (certificate, key) in made {
-            assert_eq!(certificate, kept.certificate_pem(), "round {round}");
+            assert_eq!(certificate, *kept.certificate(), "round {round}");
             assert_eq!(key, kept.issuer.key().serialize_pem(), "round {round}");
         }
     }
 }
 
 #[test]
-fn a_ca_is_made_once_and_kept() {
+fn a_ca_is_created_once_and_then_loaded() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("new/ca");
     let made = load_or_create(&dir, now()).unwrap();
@@ -90,10 +88,11 @@ fn a_ca_is_made_once_and_kept() {
     }
     let path = dir.join("ca.pem");
     assert_eq!(made.path(), Some(path.as_path()));
-    assert_eq!(fs::read_to_string(&path).unwrap(), made.certificate_pem());
+    let stored = read_certificates(&path).unwrap().remove(0);
+    assert_eq!(stored.der, *made.certificate());
 
     let again = load_or_create(&dir, now() + Duration::days(100)).unwrap();
-    assert_eq!(again.certificate_pem(), made.certificate_pem());
+    assert_eq!(again.certificate(), made.certificate());
     assert_eq!(again.path(), made.path());
     let (old, new) = (leaf(&made, now()), leaf(&again, now()));
     assert_eq!(old.issuer, new.issuer);
@@ -101,67 +100,70 @@ fn a_ca_is_made_once_and_kept() {
 }
 
 #[test]
-fn what_is_issued_is_as_clients_want_it() {
-    let authority = in_memory(now()).unwrap();
-    let ca = own(&authority);
-    assert!(ca.is_authority && ca.is_self_issued());
+fn issued_certificates_meet_the_requirements_of_clients() {
+    let ca = in_memory(now()).unwrap();
+    let root = own(&ca);
+    assert!(root.is_ca && root.is_self_issued());
     assert!(
-        ca.subject.text.starts_with("CN=tidegate CA "),
+        root.subject.text.starts_with("CN=tidegate CA "),
         "{}",
-        ca.subject.text
+        root.subject.text
     );
     let names = ["A.test", "a.test.", "*.b.test", "[::1]", "10.0.0.1", "*"];
-    let pair = authority.issue(&hosts(&names), now()).unwrap();
+    let pair = ca.issue(&hosts(&names), now()).unwrap();
     let issued: Vec<String> = pair.names().iter().map(ToString::to_string).collect();
     assert_eq!(
         issued,
         ["a.test", "*.b.test", "::1", "10.0.0.1", "localhost"]
     );
     assert_eq!(pair.uncovered(Path::new("c"), &hosts(&names)), []);
-    let leaf = Certificate::read(pair.chain()[0].clone()).unwrap();
-    assert!(!leaf.is_authority && leaf.key_kind == "EC on P-256");
+    let leaf = Certificate::parse(pair.chain()[0].clone()).unwrap();
+    assert!(!leaf.is_ca && leaf.key_kind == "EC on P-256");
     assert!(leaf.key_id.is_some());
-    let chain = order_chain(vec![leaf, ca], None).unwrap();
+    let chain = order_chain(vec![leaf, root], None).unwrap();
     assert_eq!(chain.issuers, 1);
     let (from, until) = (chain.leaf.not_before, pair.not_after());
     assert_eq!((until - from).whole_days(), 398);
     assert!(from < now() - Duration::hours(23));
-    assert_eq!(authority.path(), None);
+    assert_eq!(ca.path(), None);
 }
 
 #[test]
 fn a_leaf_does_not_outlive_its_ca() {
-    let authority = in_memory(now()).unwrap();
+    let ca = in_memory(now()).unwrap();
     let late = now() + Duration::days(3600);
-    assert_eq!(leaf(&authority, late).not_after, own(&authority).not_after);
+    assert_eq!(leaf(&ca, late).not_after, own(&ca).not_after);
 }
 
 #[test]
-fn hosts_that_are_no_names_are_refused() {
-    let authority = in_memory(now()).unwrap();
+fn invalid_host_names_are_rejected() {
+    let ca = in_memory(now()).unwrap();
     for host in [
         "", "a b", "*.*.x", "a.*", "ä.test", "a..b", "*.", "a:443", "a\nb",
     ] {
-        let said = authority
+        let message = ca
             .issue(&hosts(&["ok.test", host]), now())
             .unwrap_err()
             .to_string();
-        assert!(said.starts_with(&format!("{host:?} is neither")), "{said}");
+        assert!(
+            message.starts_with(&format!("{host:?} is neither")),
+            "{message}"
+        );
     }
 }
 
 #[test]
-fn two_cas_differ_in_name() {
+fn two_cas_have_different_names() {
     let (one, other) = (in_memory(now()).unwrap(), in_memory(now()).unwrap());
     assert_ne!(own(&one).subject, own(&other).subject);
 }
 
 #[test]
-fn a_lost_certificate_is_made_again_under_the_same_name() {
+fn a_lost_ca_certificate_is_created_again_with_the_same_name_and_key() {
     let dir = tempfile::tempdir().unwrap();
     let made = load_or_create(dir.path(), now()).unwrap();
     fs::remove_file(dir.path().join("ca.pem")).unwrap();
-    // As a crash leaves it.
+    // A draft that a crash has left behind.
     fs::write(dir.path().join("ca.draft"), "half").unwrap();
     let again = load_or_create(dir.path(), now() + Duration::days(5)).unwrap();
     let (old, new) = (own(&made), own(&again));
@@ -174,7 +176,7 @@ fn a_lost_certificate_is_made_again_under_the_same_name() {
 }
 
 #[test]
-fn a_damaged_ca_is_refused_and_left_alone() {
+fn a_damaged_ca_is_rejected_and_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = (dir.path().join("ca.pem"), dir.path().join("ca-key.pem"));
     load_or_create(dir.path(), now()).unwrap();
@@ -192,47 +194,54 @@ fn a_damaged_ca_is_refused_and_left_alone() {
         for path in [&cert, &key] {
             restore();
             fs::write(path, damaged).unwrap();
-            let said = refusal(dir.path(), now());
-            assert!(said.starts_with(&path.display().to_string()), "{said}");
-            assert!(said.contains("every client must then trust"), "{said}");
+            let message = load_error(dir.path(), now());
+            assert!(
+                message.starts_with(&path.display().to_string()),
+                "{message}"
+            );
+            assert!(
+                message.contains("every client must then trust"),
+                "{message}"
+            );
         }
     }
     restore();
     fs::remove_file(&key).unwrap();
-    let said = refusal(dir.path(), now());
-    assert!(said.starts_with(&key.display().to_string()), "{said}");
+    let message = load_error(dir.path(), now());
+    assert!(message.starts_with(&key.display().to_string()), "{message}");
     restore();
     load_or_create(dir.path(), now()).unwrap();
 }
 
 #[test]
-fn a_foreign_certificate_is_refused() {
+fn the_certificate_of_another_ca_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     load_or_create(dir.path(), now()).unwrap();
-    let other = in_memory(now()).unwrap();
-    fs::write(dir.path().join("ca.pem"), other.certificate_pem()).unwrap();
-    let said = refusal(dir.path(), now());
+    let other = tempfile::tempdir().unwrap();
+    load_or_create(other.path(), now()).unwrap();
+    fs::copy(other.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
+    let message = load_error(dir.path(), now());
     assert!(
-        said.contains("not the CA certificate that belongs to ca-key.pem"),
-        "{said}"
+        message.contains("not the CA certificate that belongs to ca-key.pem"),
+        "{message}"
     );
 }
 
 #[test]
-fn an_expired_ca_is_refused() {
+fn an_expired_ca_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     load_or_create(dir.path(), now()).unwrap();
-    let said = refusal(dir.path(), now() + Duration::days(3651));
-    assert!(said.contains("the CA expired on "), "{said}");
+    let message = load_error(dir.path(), now() + Duration::days(3651));
+    assert!(message.contains("the CA expired on "), "{message}");
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_named() {
+fn the_error_names_a_directory_that_cannot_be_created() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
-    let said = load_or_create(&dir.path().join("file/ca"), now())
+    let message = load_or_create(&dir.path().join("file/ca"), now())
         .err()
         .unwrap()
         .to_string();
-    assert!(said.contains("file/ca"), "{said}");
+    assert!(message.contains("file/ca"), "{message}");
 }

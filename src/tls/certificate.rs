@@ -1,7 +1,7 @@
-//! Certificates as the gate needs them: a few facts each, and the order in which a chain is sent.
+//! One X.509 certificate with the fields that the proxy uses, and the order of a certificate chain.
 //!
-//! Called by `certs` and `self_signed`. Issuers are found by name and key identifier; signatures are the
-//! client's business.
+//! Used by `certified_pair`, `cert_warning`, `client_auth` and `self_signed`. Issuers are found by name and key identifier.
+//! Signatures are not verified here: the clients do that.
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -14,22 +14,22 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::names::Name;
+use super::subject_alt_name::SubjectAltName;
 
-/// One certificate and what is asked about it.
+/// The fields of one certificate.
 pub(super) struct Certificate {
     pub(super) der: CertificateDer<'static>,
-    /// SubjectPublicKeyInfo, DER.
+    /// SubjectPublicKeyInfo in DER.
     pub(super) public_key: Vec<u8>,
-    /// The public key's kind, for messages: `RSA with 2048 bits`.
+    /// The kind of the public key for messages, such as `RSA with 2048 bits`.
     pub(super) key_kind: String,
     pub(super) subject: DistinguishedName,
     pub(super) issuer: DistinguishedName,
     pub(super) not_before: OffsetDateTime,
     pub(super) not_after: OffsetDateTime,
-    pub(super) names: Vec<Name>,
-    /// basicConstraints say CA:TRUE.
-    pub(super) is_authority: bool,
+    pub(super) names: Vec<SubjectAltName>,
+    /// Whether basicConstraints has CA:TRUE.
+    pub(super) is_ca: bool,
     /// subjectKeyIdentifier.
     pub(super) key_id: Option<Vec<u8>>,
     /// authorityKeyIdentifier.
@@ -40,13 +40,13 @@ pub(super) struct Certificate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DistinguishedName {
     der: Vec<u8>,
-    /// As openssl writes it.
+    /// The name in the notation of openssl.
     pub(super) text: String,
 }
 
 impl Certificate {
-    /// `None` when it is no X.509 certificate.
-    pub(super) fn read(der: CertificateDer<'static>) -> Option<Self> {
+    /// Returns `None` if the bytes are not an X.509 certificate.
+    pub(super) fn parse(der: CertificateDer<'static>) -> Option<Self> {
         let (rest, parsed) = X509Certificate::from_der(&der).ok()?;
         if !rest.is_empty() {
             return None;
@@ -59,23 +59,23 @@ impl Certificate {
             issuer: DistinguishedName::new(parsed.issuer()),
             not_before: parsed.validity().not_before.to_datetime(),
             not_after: parsed.validity().not_after.to_datetime(),
-            names: names(&parsed),
-            is_authority: parsed.is_ca(),
+            names: subject_alt_names(&parsed),
+            is_ca: parsed.is_ca(),
             key_id,
             issuer_key_id,
             der,
         })
     }
 
-    /// Nobody stands above it.
+    /// Whether the certificate names itself as its issuer, as a root does.
     pub(super) fn is_self_issued(&self) -> bool {
         self.subject.der == self.issuer.der
     }
 
-    /// By name, and by key identifier where both sides have one: a CA that changed its key keeps its name.
+    /// Compares the names, and the key identifiers if both certificates have one: a CA that changes its key keeps its name.
     fn is_issued_by(&self, other: &Self) -> bool {
         let same_key = match (&self.issuer_key_id, &other.key_id) {
-            (Some(wanted), Some(has)) => wanted == has,
+            (Some(issuer_key_id), Some(key_id)) => issuer_key_id == key_id,
             _ => true,
         };
         self.issuer.der == other.subject.der && same_key
@@ -91,25 +91,27 @@ impl DistinguishedName {
     }
 }
 
-/// A chain as it is sent: the leaf first, each certificate followed by its issuer (RFC 8446 §4.4.2).
+/// A chain in the order in which it is sent: the leaf first, each certificate followed by its issuer (RFC 8446 section 4.4.2).
 pub(super) struct Chain {
     pub(super) leaf: Certificate,
-    /// The issuers in order, then whatever else the file held.
+    /// The issuers in order, then the other certificates of the file.
     pub(super) others: Vec<Certificate>,
-    /// How many of the others stand above the leaf.
+    /// The number of issuers at the front of `others`.
     pub(super) issuers: usize,
-    /// Whether the file had this order.
+    /// Whether the file had this order already.
     pub(super) was_in_order: bool,
 }
 
-/// Puts the certificate that has this public key first, and the rest in order; `None` when no certificate has it.
+/// Orders the certificates of a file. The leaf is the certificate with this public key, or the first one if there is no key to
+/// compare. Returns `None` if no certificate has the key.
 pub(super) fn order_chain(mut file: Vec<Certificate>, public_key: Option<&[u8]>) -> Option<Chain> {
     let is_leaf = |c: &Certificate| public_key.is_none_or(|key| c.public_key == key);
     let position = file.iter().position(is_leaf)?;
     let mut was_in_order = position == 0;
     let leaf = file.remove(position);
     let mut issuers: Vec<Certificate> = Vec::new();
-    while let Some(next) = issuer_in(&file, issuers.last().unwrap_or(&leaf)) {
+    // The loop ends at a root, or when the file has no more certificates.
+    while let Some(next) = issuer_position(&file, issuers.last().unwrap_or(&leaf)) {
         was_in_order &= next == 0;
         issuers.push(file.remove(next));
     }
@@ -121,23 +123,25 @@ pub(super) fn order_chain(mut file: Vec<Certificate>, public_key: Option<&[u8]>)
     })
 }
 
-/// Ends at a root, and in any case because every step takes one certificate out of the file.
-fn issuer_in(file: &[Certificate], child: &Certificate) -> Option<usize> {
+fn issuer_position(file: &[Certificate], child: &Certificate) -> Option<usize> {
     if child.is_self_issued() {
         return None;
     }
     file.iter().position(|other| child.is_issued_by(other))
 }
 
-fn names(parsed: &X509Certificate<'_>) -> Vec<Name> {
+fn subject_alt_names(parsed: &X509Certificate<'_>) -> Vec<SubjectAltName> {
     let Ok(Some(extension)) = parsed.subject_alternative_name() else {
         return Vec::new();
     };
-    let general = &extension.value.general_names;
-    general.iter().filter_map(Name::read).collect()
+    let general_names = &extension.value.general_names;
+    general_names
+        .iter()
+        .filter_map(SubjectAltName::parse)
+        .collect()
 }
 
-/// subjectKeyIdentifier and authorityKeyIdentifier.
+/// Returns subjectKeyIdentifier and authorityKeyIdentifier.
 fn key_ids(parsed: &X509Certificate<'_>) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let (mut own, mut issuer) = (None, None);
     for extension in parsed.iter_extensions() {

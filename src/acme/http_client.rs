@@ -1,9 +1,8 @@
-//! HTTPS to a directory: every request has a deadline, every answer a bound, and a wait that the authority asks for is not
-//! lost.
+//! The HTTPS client for requests to a certificate authority.
 //!
-//! Made by `account` for each attempt; called by instant-acme alone, whose own client has none of the three.
+//! `account` creates one for each attempt, and instant-acme sends all its requests through it. instant-acme's own client has
+//! no deadline and no bound for the response, and drops the `Retry-After` of an error response; this client has all three.
 
-use parking_lot::Mutex;
 use std::error::Error as StdError;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,39 +18,40 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::upstream::ServerRoots;
 
-/// A client of one directory.
+/// An HTTPS client for one attempt.
 pub(super) struct AcmeHttpClient {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
-    asked: RetryAfter,
+    retry_after: RetryAfter,
 }
 
-/// The last wait that came with a refusal.
+/// The `Retry-After` of the last response, if it was an error response that had one. Clones share the value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RetryAfter(Arc<Mutex<Option<Duration>>>);
 
 impl RetryAfter {
-    pub(super) fn wait(&self) -> Option<Duration> {
+    pub(super) fn get(&self) -> Option<Duration> {
         *self.0.lock()
     }
 
-    fn note(&self, wait: Option<Duration>) {
-        *self.0.lock() = wait;
+    fn set(&self, retry_after: Option<Duration>) {
+        *self.0.lock() = retry_after;
     }
 }
 
-/// Why there is no answer, with everything that lies below it.
+/// The reason why there is no usable response, with all causes in one text.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct TransportError(String);
 
 impl AcmeHttpClient {
-    pub(super) fn new(trust: &ServerRoots, asked: RetryAfter) -> Self {
-        let mut config = trust.client_config().clone();
-        // The connector sets its own.
+    pub(super) fn new(roots: &ServerRoots, retry_after: RetryAfter) -> Self {
+        let mut config = roots.client_config().clone();
+        // The connector requires an empty list, and sets the protocols itself.
         config.alpn_protocols = Vec::new();
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
@@ -60,7 +60,7 @@ impl AcmeHttpClient {
             .build();
         Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
-            asked,
+            retry_after,
         }
     }
 }
@@ -71,38 +71,40 @@ impl HttpClient for AcmeHttpClient {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let (sent, asked) = (self.client.request(request), self.asked.clone());
+        let (sent, retry_after) = (self.client.request(request), self.retry_after.clone());
         Box::pin(async move {
-            let answer = timeout(DEADLINE, async {
-                let response = sent.await.map_err(|error| chain(&error))?;
-                collect(response, &asked).await
+            let response = timeout(REQUEST_TIMEOUT, async {
+                let response = sent.await.map_err(|error| error_chain(&error))?;
+                collect(response, &retry_after).await
             });
-            let answer = match answer.await {
-                Ok(answer) => answer,
-                Err(_elapsed) => Err(format!("no answer within {DEADLINE:?}")),
+            let response = match response.await {
+                Ok(response) => response,
+                Err(_elapsed) => Err(format!("no response within {REQUEST_TIMEOUT:?}")),
             };
-            answer.map_err(|why| Error::Other(Box::new(TransportError(format!("{host}: {why}")))))
+            response.map_err(|why| Error::Other(Box::new(TransportError(format!("{host}: {why}")))))
         })
     }
 }
 
+/// Reads the whole response, and records its `Retry-After`.
 async fn collect(
     response: Response<Incoming>,
-    asked: &RetryAfter,
+    retry_after: &RetryAfter,
 ) -> Result<BytesResponse, String> {
     let (parts, body) = response.into_parts();
-    let is_refused = parts.status.is_client_error() || parts.status.is_server_error();
-    asked.note(if is_refused {
-        wait(&parts.headers, SystemTime::now())
+    let is_error = parts.status.is_client_error() || parts.status.is_server_error();
+    retry_after.set(if is_error {
+        parse_retry_after(&parts.headers, SystemTime::now())
     } else {
         None
     });
-    let body = Limited::new(body, LONGEST).collect().await;
-    let body = body.map_err(|error| chain(&*error))?.to_bytes();
-    // What is no problem document says at least its status: a proxy or a portal in between answers like this.
+    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    let body = body.map_err(|error| error_chain(&*error))?.to_bytes();
+    // An error response that is no problem document comes from a proxy or a portal in between. Report its status, because
+    // instant-acme would only report that the body is not JSON.
     let is_json = |value: &HeaderValue| value.as_bytes().windows(4).any(|part| part == b"json");
-    if is_refused && !parts.headers.get(CONTENT_TYPE).is_some_and(is_json) {
-        return Err(format!("answered {}", parts.status));
+    if is_error && !parts.headers.get(CONTENT_TYPE).is_some_and(is_json) {
+        return Err(format!("responded {}", parts.status));
     }
     Ok(BytesResponse {
         parts,
@@ -110,8 +112,8 @@ async fn collect(
     })
 }
 
-/// Seconds, or a date (RFC 9110, section 10.2.3).
-fn wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// Parses `Retry-After`, which is a number of seconds or a date (RFC 9110 section 10.2.3).
+fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
@@ -120,7 +122,7 @@ fn wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-fn chain(error: &(dyn StdError + 'static)) -> String {
+fn error_chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -130,16 +132,17 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-const DEADLINE: Duration = Duration::from_secs(30);
-/// Chains have some 10 KiB.
-const LONGEST: usize = 1024 * 1024;
+/// The longest wait for the whole response to one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest accepted response body in bytes; a certificate chain has about 10 KiB.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_seconds_or_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         let now = httpdate::parse_http_date("Fri, 31 Dec 1999 23:59:00 GMT").unwrap();
         for (value, seconds) in [
             ("120", Some(120)),
@@ -151,11 +154,11 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
             assert_eq!(
-                wait(&headers, now),
+                parse_retry_after(&headers, now),
                 seconds.map(Duration::from_secs),
                 "{value}"
             );
         }
-        assert_eq!(wait(&HeaderMap::new(), now), None);
+        assert_eq!(parse_retry_after(&HeaderMap::new(), now), None);
     }
 }

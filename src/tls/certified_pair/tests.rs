@@ -1,4 +1,4 @@
-//! Files as openssl makes them, chains as rcgen makes them, and bytes that nobody made.
+//! Pairs of files that openssl creates, chains that rcgen creates, and random bytes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,11 +10,10 @@ use tempfile::TempDir;
 use time::Duration;
 
 use super::*;
-use crate::tls::shown::CertSlot;
-use crate::tls::tests::{client_of, openssl, s_client, shake_over};
-use crate::tls::{Settings, TicketKeys, Tls, TlsSite};
+use crate::tls::tests::{client_of, handshake_over, openssl, s_client};
+use crate::tls::{CertSlot, Settings, TicketKeys, TlsConfigs, TlsSite};
 
-/// A directory with files in it.
+/// A temporary directory with test files.
 struct Files(TempDir);
 
 impl Files {
@@ -45,7 +44,7 @@ impl Files {
         self
     }
 
-    /// `cert` for `a.test`, no CA, for the key in `key`.
+    /// Writes a self-signed certificate for `a.test`, which is no CA, for the private key in the file `key`.
     fn certify(&self, key: &str, cert: &str) -> &Self {
         self.openssl(&format!(
             "req -x509 -new -key {key} -out {cert} -days 30 -subj /CN=a.test \
@@ -59,31 +58,33 @@ impl Files {
         cert: &str,
         key: &str,
         now: OffsetDateTime,
-    ) -> Result<(CertifiedPair, Vec<Warning>), Error> {
-        load(&self.path(cert), &self.path(key), now)
+    ) -> Result<(CertifiedPair, Vec<CertWarning>), Error> {
+        load_pair(&self.path(cert), &self.path(key), now)
     }
 
-    fn load(&self, cert: &str, key: &str) -> Result<(CertifiedPair, Vec<Warning>), Error> {
+    fn load(&self, cert: &str, key: &str) -> Result<(CertifiedPair, Vec<CertWarning>), Error> {
         self.load_at(cert, key, OffsetDateTime::now_utc())
     }
 
-    /// The sentence of the error, which names the file at fault.
-    fn refusal(&self, cert: &str, key: &str, at_fault: &str) -> String {
-        let said = self.load(cert, key).unwrap_err().to_string();
-        let path = self.path(at_fault).display().to_string();
-        let rest = said.strip_prefix(&path).unwrap_or_else(|| panic!("{said}"));
-        assert!(rest.contains("; "), "no remedy: {said}");
+    /// Fails to load the pair, and returns the error message without the path of the faulty file, with which it begins.
+    fn load_error(&self, cert: &str, key: &str, faulty: &str) -> String {
+        let message = self.load(cert, key).unwrap_err().to_string();
+        let path = self.path(faulty).display().to_string();
+        let rest = message
+            .strip_prefix(&path)
+            .unwrap_or_else(|| panic!("{message}"));
+        assert!(rest.contains("; "), "no remedy: {message}");
         rest.to_owned()
     }
 
-    fn tls(&self, pair: CertifiedPair) -> Tls {
+    fn tls(&self, pair: CertifiedPair) -> TlsConfigs {
         let hosts = vec!["a.test".into()];
         let site = TlsSite {
             hosts,
-            shown: CertSlot::new(pair, OffsetDateTime::now_utc()),
-            trust: None,
+            slot: CertSlot::new(pair, OffsetDateTime::now_utc()),
+            client_ca: None,
         };
-        Tls::new(
+        TlsConfigs::new(
             &Settings::default(),
             vec![site],
             &TicketKeys::new().unwrap(),
@@ -95,7 +96,7 @@ impl Files {
 const P256: &str = "ecparam -name prime256v1 -genkey -noout -out";
 
 #[tokio::test]
-async fn every_form_of_key_serves_openssl() {
+async fn every_kind_and_form_of_key_works_with_openssl() {
     let files = Files::new();
     files
         .openssl("genrsa -traditional -out pkcs1 2048")
@@ -124,24 +125,24 @@ async fn every_form_of_key_serves_openssl() {
             let line =
                 format!("{version} -CAfile cert -verify_return_error -verify_hostname a.test");
             let (info, done) = s_client(&files.tls(pair.clone()), files.0.path(), &line).await;
-            let said = String::from_utf8_lossy(&done.stderr);
+            let message = String::from_utf8_lossy(&done.stderr);
             assert!(
                 done.status.success() && info.is_some(),
-                "{key} {version}: {said}"
+                "{key} {version}: {message}"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn the_bare_openssl_certificate_works_and_warns() {
+async fn a_certificate_with_ca_true_is_served_with_a_warning() {
     let files = Files::new();
     files
         .openssl("req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 30 -subj /CN=a.test -addext subjectAltName=DNS:a.test")
         .protect("key", 0o600);
     let (pair, warnings) = files.load("cert", "key").unwrap();
     let path = files.path("cert");
-    assert_eq!(warnings, [Warning::AuthorityAsLeaf { path }]);
+    assert_eq!(warnings, [CertWarning::CaAsLeaf { path }]);
     let line = "-servername a.test -CAfile cert -verify_return_error -verify_hostname a.test";
     let (info, done) = s_client(&files.tls(pair), files.0.path(), line).await;
     assert!(
@@ -151,17 +152,17 @@ async fn the_bare_openssl_certificate_works_and_warns() {
     );
     assert_eq!(info.unwrap().sni.as_deref(), Some("a.test"));
 
-    // What the warning says of rustls clients.
+    // rustls clients reject it, as the warning says.
     let (pair, _) = files.load("cert", "key").unwrap();
-    let client = client_of(&files.read("cert"), rustls::ALL_VERSIONS, &[]);
+    let client = client_of(&pair.chain()[0], rustls::ALL_VERSIONS, &[]);
     let tls = files.tls(pair);
-    let (refused, _) = shake_over(tokio::io::duplex(4096), &tls, &client, "a.test").await;
-    let said = refused.unwrap_err().to_string();
-    assert!(said.contains("CaUsedAsEndEntity"), "{said}");
+    let (result, _) = handshake_over(tokio::io::duplex(4096), &tls, &client, "a.test").await;
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("CaUsedAsEndEntity"), "{message}");
 }
 
 #[test]
-fn one_file_may_hold_both_in_any_order() {
+fn one_file_may_contain_certificate_and_key_in_any_order() {
     let files = Files::new();
     files.openssl(&format!("{P256} key")).certify("key", "cert");
     let (cert, key) = (files.read("cert"), files.read("key"));
@@ -177,11 +178,11 @@ fn one_file_may_hold_both_in_any_order() {
 }
 
 #[test]
-fn names_and_dates_are_known() {
+fn names_and_dates_are_parsed() {
     let files = Files::new();
     files.openssl(&format!("{P256} key")).certify("key", "cert");
     let (pair, _) = files.load("cert", "key").unwrap();
-    let names: Vec<String> = pair.names().iter().map(Name::to_string).collect();
+    let names: Vec<String> = pair.names().iter().map(SubjectAltName::to_string).collect();
     assert_eq!(names, ["a.test", "*.b.test", "10.0.0.1"]);
     let left = pair.not_after() - OffsetDateTime::now_utc();
     assert!(
@@ -193,53 +194,51 @@ fn names_and_dates_are_known() {
     }
     let path = Path::new("c.pem");
     let hosts = ["a.test", "*", "b.test", "10.0.0.2"].map(String::from);
-    let said: Vec<String> = pair
+    let message: Vec<String> = pair
         .uncovered(path, &hosts)
         .iter()
-        .map(Warning::to_string)
+        .map(CertWarning::to_string)
         .collect();
-    assert_eq!(said.len(), 2);
+    assert_eq!(message.len(), 2);
     assert!(
-        said[0].starts_with(
+        message[0].starts_with(
             "c.pem: the certificate does not cover \"b.test\", only a.test, *.b.test, 10.0.0.1:"
         ),
-        "{said:?}"
+        "{message:?}"
     );
-    assert!(said[1].contains("\"10.0.0.2\""));
-    assert!(format!("{pair:?}").starts_with("Pair(a.test, *.b.test, 10.0.0.1, until "));
+    assert!(message[1].contains("\"10.0.0.2\""));
+    assert!(format!("{pair:?}").starts_with("CertifiedPair(a.test, *.b.test, 10.0.0.1, until "));
 }
 
 #[test]
-fn missing_and_forbidden_files_are_named() {
+fn the_error_names_a_file_that_cannot_be_read() {
     let files = Files::new();
     files.openssl(&format!("{P256} key")).certify("key", "cert");
     assert!(
         files
-            .refusal("no", "key", "no")
+            .load_error("no", "key", "no")
             .contains("correct the path")
     );
     assert!(
         files
-            .refusal("cert", "no", "no")
+            .load_error("cert", "no", "no")
             .contains("correct the path")
     );
     assert!(
         files
-            .refusal(".", "key", ".")
+            .load_error(".", "key", ".")
             .contains("name a readable PEM file")
     );
     files.write("huge", vec![b'-'; (1 << 20) + 1]);
     assert!(
         files
-            .refusal("huge", "key", "huge")
+            .load_error("huge", "key", "huge")
             .contains("larger than 1 MiB")
     );
-    let forbidden = io::Error::from(io::ErrorKind::PermissionDenied);
-    assert!(remedy(&forbidden).contains("chmod 0640"));
 }
 
 #[test]
-fn wrong_files_are_named_for_what_they_are() {
+fn the_error_says_what_a_wrong_file_contains() {
     let files = Files::new();
     files
         .openssl(&format!("{P256} key"))
@@ -248,7 +247,7 @@ fn wrong_files_are_named_for_what_they_are() {
         .openssl("x509 -in cert -outform der -out cert.der")
         .openssl("pkey -in key -pubout -out public")
         .write("empty", "");
-    let swapped = files.refusal("key", "cert", "key");
+    let swapped = files.load_error("key", "cert", "key");
     assert!(
         swapped.contains("no certificate in it, it holds a private key"),
         "{swapped}"
@@ -259,10 +258,16 @@ fn wrong_files_are_named_for_what_they_are() {
         ("empty", "nothing in PEM form"),
         ("public", "a public key"),
     ] {
-        assert!(files.refusal(file, "key", file).contains(holds), "{file}");
-        assert!(files.refusal("cert", file, file).contains(holds), "{file}");
+        assert!(
+            files.load_error(file, "key", file).contains(holds),
+            "{file}"
+        );
+        assert!(
+            files.load_error("cert", file, file).contains(holds),
+            "{file}"
+        );
     }
-    let none = files.refusal("cert", "cert", "cert");
+    let none = files.load_error("cert", "cert", "cert");
     assert!(
         none.contains("no private key in it, it holds a certificate;"),
         "{none}"
@@ -270,7 +275,7 @@ fn wrong_files_are_named_for_what_they_are() {
 }
 
 #[test]
-fn encrypted_keys_are_told_from_broken_ones() {
+fn encrypted_keys_have_an_error_of_their_own() {
     let files = Files::new();
     files
         .openssl(&format!("{P256} key"))
@@ -281,18 +286,18 @@ fn encrypted_keys_are_told_from_broken_ones() {
     files.write("all", all);
     assert!(files.read("sec1").contains("Proc-Type: 4,ENCRYPTED"));
     for name in ["pkcs8", "sec1", "all"] {
-        let said = files.refusal("cert", name, name);
+        let message = files.load_error("cert", name, name);
         assert!(
-            said.contains("is encrypted; decrypt it with: openssl pkey -in "),
-            "{said}"
+            message.contains("is encrypted; decrypt it with: openssl pkey -in "),
+            "{message}"
         );
     }
-    // Beside a key that can be used it is no matter.
+    // An encrypted key in the certificate's file does not matter, because the key comes from the other file.
     assert!(files.load("all", "key").is_ok());
 }
 
 #[test]
-fn keys_that_cannot_sign_are_refused() {
+fn unsupported_keys_are_rejected() {
     let files = Files::new();
     files
         .openssl("genrsa -out rsa1024 1024")
@@ -303,14 +308,17 @@ fn keys_that_cannot_sign_are_refused() {
         ("bitcoin", "EC on the curve 1.3.132.0.10"),
         ("ed448", "of type 1.3.101.113"),
     ] {
-        let said = files.certify(key, "cert").refusal("cert", key, key);
-        assert!(said.contains(kind), "{said}");
-        assert!(said.contains("use RSA with 2048 to 8192 bits"), "{said}");
+        let message = files.certify(key, "cert").load_error("cert", key, key);
+        assert!(message.contains(kind), "{message}");
+        assert!(
+            message.contains("use RSA with 2048 to 8192 bits"),
+            "{message}"
+        );
     }
 }
 
 #[test]
-fn a_foreign_key_is_refused() {
+fn a_key_of_another_certificate_is_rejected() {
     let files = Files::new();
     files
         .openssl(&format!("{P256} key"))
@@ -318,17 +326,17 @@ fn a_foreign_key_is_refused() {
         .openssl("genrsa -out rsa 2048")
         .certify("key", "cert");
     for key in ["other", "rsa"] {
-        let said = files.refusal("cert", key, key);
+        let message = files.load_error("cert", key, key);
         assert!(
-            said.contains("does not belong to the certificate in "),
-            "{said}"
+            message.contains("does not belong to the certificate in "),
+            "{message}"
         );
-        assert!(said.contains(&files.path("cert").display().to_string()));
+        assert!(message.contains(&files.path("cert").display().to_string()));
     }
 }
 
 #[test]
-fn damaged_sections_are_refused_without_quoting_them() {
+fn damaged_sections_are_rejected_without_quoting_them() {
     let files = Files::new();
     files.openssl(&format!("{P256} key")).certify("key", "cert");
     let (cert, key) = (files.read("cert"), files.read("key"));
@@ -347,31 +355,31 @@ fn damaged_sections_are_refused_without_quoting_them() {
         .write("cut-key", &key.as_bytes()[..key.len() / 2]);
     assert!(
         files
-            .refusal("cut", "key", "cut")
+            .load_error("cut", "key", "cut")
             .contains("its END line is missing")
     );
     assert!(
         files
-            .refusal("not-base64", "key", "not-base64")
+            .load_error("not-base64", "key", "not-base64")
             .contains("damaged")
     );
     assert!(
         files
-            .refusal("not-x509", "key", "not-x509")
+            .load_error("not-x509", "key", "not-x509")
             .contains("certificate 1 is not in X.509 form")
     );
     assert!(
         files
-            .refusal("second", "key", "second")
+            .load_error("second", "key", "second")
             .contains("certificate 2 ")
     );
-    let said = files.refusal("cert", "cut-key", "cut-key");
-    assert!(said.contains("its END line is missing"), "{said}");
-    assert!(!said.contains(key.lines().nth(1).unwrap()));
+    let message = files.load_error("cert", "cut-key", "cut-key");
+    assert!(message.contains("its END line is missing"), "{message}");
+    assert!(!message.contains(key.lines().nth(1).unwrap()));
 }
 
 #[test]
-fn a_key_for_everyone_is_warned_of_but_a_group_is_not() {
+fn a_key_file_that_all_users_can_access_causes_a_warning() {
     let files = Files::new();
     files.openssl(&format!("{P256} key")).certify("key", "cert");
     for (mode, exposed) in [
@@ -383,18 +391,18 @@ fn a_key_for_everyone_is_warned_of_but_a_group_is_not() {
     ] {
         let (_, warnings) = files.protect("key", mode).load("cert", "key").unwrap();
         let path = files.path("key");
-        let expected = exposed.then_some(Warning::KeyExposed { path, mode });
+        let expected = exposed.then_some(CertWarning::KeyExposed { path, mode });
         assert_eq!(warnings, Vec::from_iter(expected), "{mode:o}");
     }
-    let said = warning::exposed(Path::new("k"), 0o644).unwrap().to_string();
+    let message = check_key_mode(Path::new("k"), 0o644).unwrap().to_string();
     assert!(
-        said.starts_with("k: ") && said.contains("(mode 0644)"),
-        "{said}"
+        message.starts_with("k: ") && message.contains("(mode 0644)"),
+        "{message}"
     );
 }
 
 #[test]
-fn a_common_name_alone_is_warned_of() {
+fn a_common_name_without_subject_alt_name_causes_a_warning() {
     let files = Files::new();
     files
         .openssl("req -x509 -newkey ed25519 -nodes -keyout key -out cert -days 30 -subj /CN=a.test -addext basicConstraints=critical,CA:FALSE")
@@ -402,7 +410,7 @@ fn a_common_name_alone_is_warned_of() {
     let (pair, warnings) = files.load("cert", "key").unwrap();
     assert_eq!(
         warnings,
-        [Warning::NoNames {
+        [CertWarning::NoNames {
             path: files.path("cert")
         }]
     );
@@ -410,40 +418,44 @@ fn a_common_name_alone_is_warned_of() {
     assert_eq!(pair.uncovered(Path::new("c"), &["a.test".into()]), []);
 }
 
-/// A root, an intermediate and a leaf for `a.test`, each as PEM, and the leaf's key.
-struct Family {
+/// A root, an intermediate and a leaf for `a.test`, in PEM form, and the private key of the leaf.
+struct TestChain {
     root: String,
-    middle: String,
+    intermediate: String,
     leaf: String,
     key: String,
     now: OffsetDateTime,
 }
 
-impl Family {
+impl TestChain {
     fn new() -> Self {
         let now = OffsetDateTime::now_utc();
         let (root_params, root_key) = (params("root", true, now), KeyPair::generate().unwrap());
         let root = root_params.self_signed(&root_key).unwrap();
         let root_issuer = Issuer::new(root_params, root_key);
-        let (middle_params, middle_key) =
-            (params("middle", true, now), KeyPair::generate().unwrap());
-        let middle = middle_params.signed_by(&middle_key, &root_issuer).unwrap();
-        let middle_issuer = Issuer::new(middle_params, middle_key);
+        let (intermediate_params, intermediate_key) = (
+            params("intermediate", true, now),
+            KeyPair::generate().unwrap(),
+        );
+        let intermediate = intermediate_params
+            .signed_by(&intermediate_key, &root_issuer)
+            .unwrap();
+        let intermediate_issuer = Issuer::new(intermediate_params, intermediate_key);
         let key = KeyPair::generate().unwrap();
         let leaf = params("leaf", false, now)
-            .signed_by(&key, &middle_issuer)
+            .signed_by(&key, &intermediate_issuer)
             .unwrap();
         Self {
             root: root.pem(),
-            middle: middle.pem(),
+            intermediate: intermediate.pem(),
             leaf: leaf.pem(),
             key: key.serialize_pem(),
             now,
         }
     }
 
-    /// What is sent, by name, and what is said about the file.
-    fn load(&self, parts: &[&str], now: OffsetDateTime) -> (Vec<&'static str>, Vec<Warning>) {
+    /// Loads a file with these parts, and returns the names of the certificates that are sent, and the warnings.
+    fn load(&self, parts: &[&str], now: OffsetDateTime) -> (Vec<&'static str>, Vec<CertWarning>) {
         let files = Files::new();
         files.write("cert", parts.concat()).write("key", &self.key);
         let (pair, warnings) = files.load_at("cert", "key", now).unwrap();
@@ -458,9 +470,9 @@ impl Family {
         let is = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap() == *der;
         match () {
             () if is(&self.leaf) => "leaf",
-            () if is(&self.middle) => "middle",
+            () if is(&self.intermediate) => "intermediate",
             () if is(&self.root) => "root",
-            () => "stranger",
+            () => "other",
         }
     }
 }
@@ -479,35 +491,47 @@ fn params(name: &str, is_authority: bool, now: OffsetDateTime) -> CertificatePar
 
 #[test]
 fn chains_are_sent_in_order() {
-    let family = Family::new();
-    let stranger = Family::new();
-    let (root, middle, leaf) = (
-        family.root.as_str(),
-        family.middle.as_str(),
-        family.leaf.as_str(),
+    let chain_files = TestChain::new();
+    let other = TestChain::new();
+    let (root, intermediate, leaf) = (
+        chain_files.root.as_str(),
+        chain_files.intermediate.as_str(),
+        chain_files.leaf.as_str(),
     );
     let cases: [(&[&str], &[&str], bool); 7] = [
-        (&[leaf, middle], &["leaf", "middle"], true),
-        (&[leaf, middle, root], &["leaf", "middle", "root"], true),
-        (&[middle, leaf], &["leaf", "middle"], false),
-        (&[root, middle, leaf], &["leaf", "middle", "root"], false),
-        (&[leaf, root, middle], &["leaf", "middle", "root"], false),
+        (&[leaf, intermediate], &["leaf", "intermediate"], true),
         (
-            &[leaf, middle, &stranger.root],
-            &["leaf", "middle", "stranger"],
+            &[leaf, intermediate, root],
+            &["leaf", "intermediate", "root"],
             true,
         ),
-        // The same names with other keys are another family.
+        (&[intermediate, leaf], &["leaf", "intermediate"], false),
         (
-            &[leaf, &stranger.middle, middle],
-            &["leaf", "middle", "stranger"],
+            &[root, intermediate, leaf],
+            &["leaf", "intermediate", "root"],
+            false,
+        ),
+        (
+            &[leaf, root, intermediate],
+            &["leaf", "intermediate", "root"],
+            false,
+        ),
+        (
+            &[leaf, intermediate, &other.root],
+            &["leaf", "intermediate", "other"],
+            true,
+        ),
+        // A certificate with the same name but another key is not the issuer.
+        (
+            &[leaf, &other.intermediate, intermediate],
+            &["leaf", "intermediate", "other"],
             false,
         ),
     ];
     for (file, sent, in_order) in cases {
-        let (chain, warnings) = family.load(file, family.now);
+        let (chain, warnings) = chain_files.load(file, chain_files.now);
         assert_eq!(chain, sent);
-        let expected = matches!(warnings[..], [Warning::OutOfOrder { .. }]);
+        let expected = matches!(warnings[..], [CertWarning::OutOfOrder { .. }]);
         assert!(
             expected != in_order && warnings.len() < 2,
             "{sent:?}: {warnings:?}"
@@ -516,55 +540,61 @@ fn chains_are_sent_in_order() {
 }
 
 #[test]
-fn a_missing_issuer_is_warned_of() {
-    let family = Family::new();
-    for file in [vec![family.leaf.as_str()], vec![&family.leaf, &family.root]] {
-        let (_, warnings) = family.load(&file, family.now);
-        let [Warning::Incomplete { issuer, .. }] = &warnings[..] else {
+fn a_missing_intermediate_causes_a_warning() {
+    let chain_files = TestChain::new();
+    for file in [
+        vec![chain_files.leaf.as_str()],
+        vec![&chain_files.leaf, &chain_files.root],
+    ] {
+        let (_, warnings) = chain_files.load(&file, chain_files.now);
+        let [CertWarning::Incomplete { issuer, .. }] = &warnings[..] else {
             panic!("{warnings:?}");
         };
-        assert_eq!(issuer, "CN=middle");
+        assert_eq!(issuer, "CN=intermediate");
         assert!(
             warnings[0]
                 .to_string()
-                .contains("\"CN=middle\" is missing: append it")
+                .contains("\"CN=intermediate\" is missing: append it")
         );
     }
 }
 
 #[test]
-fn dates_are_judged_by_the_time_given() {
-    let family = Family::new();
-    let said = |after: Duration| {
-        let (_, warnings) = family.load(&[&family.leaf, &family.middle], family.now + after);
+fn dates_are_compared_with_the_given_time() {
+    let chain_files = TestChain::new();
+    let message = |after: Duration| {
+        let (_, warnings) = chain_files.load(
+            &[&chain_files.leaf, &chain_files.intermediate],
+            chain_files.now + after,
+        );
         warnings
             .iter()
-            .map(Warning::to_string)
+            .map(CertWarning::to_string)
             .collect::<Vec<_>>()
             .join("\n")
     };
-    assert_eq!(said(Duration::ZERO), "");
-    // A quarter of its 51 days.
-    assert_eq!(said(Duration::days(37)), "");
-    assert!(said(Duration::days(38)).contains("of \"CN=leaf\" expires on "));
-    assert!(said(Duration::days(51)).contains("of \"CN=leaf\" expired on "));
-    let both = said(Duration::days(101));
+    assert_eq!(message(Duration::ZERO), "");
+    // The warning begins when a quarter of the lifetime of 51 days is left.
+    assert_eq!(message(Duration::days(37)), "");
+    assert!(message(Duration::days(38)).contains("of \"CN=leaf\" expires on "));
+    assert!(message(Duration::days(51)).contains("of \"CN=leaf\" expired on "));
+    let both = message(Duration::days(101));
     assert!(
-        both.contains("\"CN=leaf\" expired") && both.contains("\"CN=middle\" expired"),
+        both.contains("\"CN=leaf\" expired") && both.contains("\"CN=intermediate\" expired"),
         "{both}"
     );
-    assert!(said(Duration::days(-2)).contains("of \"CN=leaf\" is not valid before "));
+    assert!(message(Duration::days(-2)).contains("of \"CN=leaf\" is not valid before "));
 }
 
 #[test]
-fn a_pair_fits_a_server() {
-    let family = Family::new();
+fn a_pair_can_be_used_by_a_server() {
+    let chain_files = TestChain::new();
     let files = Files::new();
     files
-        .write("cert", family.leaf.clone() + &family.middle)
-        .write("key", &family.key);
+        .write("cert", chain_files.leaf.clone() + &chain_files.intermediate)
+        .write("key", &chain_files.key);
     let (pair, _) = files.load("cert", "key").unwrap();
-    assert!(pair.certified().keys_match().is_ok());
+    assert!(pair.certified_key().keys_match().is_ok());
     let config: Arc<ServerConfig> = files.tls(pair).choose(Some("a.test"));
     assert_eq!(
         config.alpn_protocols,
@@ -572,8 +602,8 @@ fn a_pair_fits_a_server() {
     );
 }
 
-/// Pieces from which files are made that look right from afar.
-fn piece() -> impl Strategy<Value = Vec<u8>> {
+/// Generates parts of files that resemble PEM files.
+fn pem_part() -> impl Strategy<Value = Vec<u8>> {
     let label = prop_oneof![
         Just("CERTIFICATE"),
         Just("PRIVATE KEY"),
@@ -599,18 +629,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn no_file_panics(cert in prop::collection::vec(piece(), 0..4), key in prop::collection::vec(piece(), 0..4)) {
+    fn no_file_causes_a_panic(cert in prop::collection::vec(pem_part(), 0..4), key in prop::collection::vec(pem_part(), 0..4)) {
         let files = Files::new();
         files.write("cert", cert.concat()).write("key", key.concat());
         let error = files.load("cert", "key").unwrap_err();
-        let said = error.to_string();
-        prop_assert!(said.starts_with(&files.0.path().display().to_string()), "{said}");
-        prop_assert!(!said.contains('\n'), "{said}");
+        let message = error.to_string();
+        prop_assert!(message.starts_with(&files.0.path().display().to_string()), "{message}");
+        prop_assert!(!message.contains('\n'), "{message}");
     }
 
-    /// A certificate with some bytes changed is refused or served, and what is said stays on one line.
+    /// A certificate with some changed bytes is rejected or served, and each warning is one line.
     #[test]
-    fn no_certificate_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn no_certificate_causes_a_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
         let pair = crate::tls::self_signed::in_memory(OffsetDateTime::UNIX_EPOCH).unwrap();
         let pair = pair.issue(&["a.test".into()], OffsetDateTime::UNIX_EPOCH).unwrap();
         let mut der = pair.chain()[0].to_vec();
@@ -618,9 +648,9 @@ proptest! {
             let place = place.index(der.len());
             der[place] = byte;
         }
-        if let Some(leaf) = Certificate::read(der.into()) {
+        if let Some(leaf) = Certificate::parse(der.into()) {
             let chain = order_chain(vec![leaf], None).unwrap();
-            for warning in warning::judge(Path::new("c"), &chain, OffsetDateTime::now_utc()) {
+            for warning in check_chain(Path::new("c"), &chain, OffsetDateTime::now_utc()) {
                 prop_assert!(!warning.to_string().contains('\n'));
             }
         }

@@ -1,4 +1,4 @@
-//! Looks at real files, one after the other: what counts is their number, so no test waits.
+//! Polls real files. A change is detected by the number of polls, not by time, so no test waits.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use time::Duration;
 
 use super::*;
 
-/// A certificate that lasts 90 days from now, and its key.
+/// Issues a certificate that is valid for 90 days from `now()`, and returns it with its key.
 fn issue() -> (String, String) {
     let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
     params.not_before = now();
@@ -19,7 +19,7 @@ fn issue() -> (String, String) {
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
-/// The same for all of a run.
+/// A fixed time.
 fn now() -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + Duration::days(20_000)
 }
@@ -27,7 +27,7 @@ fn now() -> OffsetDateTime {
 struct Files(TempDir);
 
 impl Files {
-    /// `cert` and `key`.
+    /// Creates the files `cert` and `key`.
     fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         let (cert, key) = issue();
@@ -45,16 +45,16 @@ impl Files {
         loaded.unwrap().0
     }
 
-    /// Past the confirmation of what was read at the start.
+    /// Loads the files, and polls until the state of the files at the start is confirmed.
     fn settled(&self) -> Arc<ReloadingCert> {
         let live = self.load();
         for _ in 0..3 {
-            assert!(is_silent(&live));
+            assert!(is_unchanged(&live));
         }
         live
     }
 
-    /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
+    /// Writes a file in place until its stamp differs: the clock of the file system is coarse. Real polls are seconds apart.
     fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.path(name);
         let before = file_watch::poll(&path);
@@ -64,7 +64,7 @@ impl Files {
         } {}
     }
 
-    fn quiet(&self) -> StableFiles {
+    fn stable_files(&self) -> StableFiles {
         let known = ["cert", "key"].map(|name| {
             let path = self.path(name);
             let read = Some(file_watch::poll(&path));
@@ -74,7 +74,7 @@ impl Files {
     }
 }
 
-fn is_silent(live: &ReloadingCert) -> bool {
+fn is_unchanged(live: &ReloadingCert) -> bool {
     matches!(live.poll(now()), CertEvent::Unchanged)
 }
 
@@ -83,46 +83,46 @@ fn is_renewed(live: &ReloadingCert) -> bool {
 }
 
 fn leaf(live: &ReloadingCert) -> CertificateDer<'static> {
-    live.shown().current().unwrap().chain()[0].clone()
+    live.slot().current().unwrap().chain()[0].clone()
 }
 
-fn fits(live: &ReloadingCert) -> bool {
-    live.shown()
+fn key_matches(live: &ReloadingCert) -> bool {
+    live.slot()
         .current()
         .unwrap()
-        .certified()
+        .certified_key()
         .keys_match()
         .is_ok()
 }
 
 #[test]
-fn a_renewal_written_in_steps_is_shown_when_both_are_there() {
+fn a_renewal_written_in_steps_is_used_when_both_files_are_complete() {
     let files = Files::new();
     let live = files.settled();
     let before = leaf(&live);
     let (cert, key) = issue();
     for length in (0..cert.len()).step_by(7) {
         files.write("cert", &cert.as_bytes()[..length]);
-        assert!(is_silent(&live));
+        assert!(is_unchanged(&live));
     }
     files.write("cert", &cert);
-    assert!(is_silent(&live));
-    // The writer is slow: meanwhile certificate and key are of different origin.
+    assert!(is_unchanged(&live));
+    // The writer is slow, so for two polls the key does not belong to the certificate.
     assert!(matches!(
         live.poll(now()),
         CertEvent::Failed(Error::Mismatch { .. })
     ));
-    assert!(is_silent(&live) && is_silent(&live));
+    assert!(is_unchanged(&live) && is_unchanged(&live));
     files.write("key", &key);
-    assert!(is_silent(&live));
-    assert!(leaf(&live) == before && fits(&live));
+    assert!(is_unchanged(&live));
+    assert!(leaf(&live) == before && key_matches(&live));
     assert!(is_renewed(&live));
-    assert!(leaf(&live) != before && fits(&live));
-    assert!(is_silent(&live));
+    assert!(leaf(&live) != before && key_matches(&live));
+    assert!(is_unchanged(&live));
 }
 
 #[test]
-fn a_folder_swapped_amid_the_looks_is_never_mixed() {
+fn a_directory_that_is_swapped_between_polls_gives_no_mixed_pair() {
     let files = Files::new();
     for folder in ["1", "2"] {
         let (cert, key) = issue();
@@ -134,16 +134,16 @@ fn a_folder_swapped_amid_the_looks_is_never_mixed() {
     let (cert, key) = (files.path("now/cert"), files.path("now/key"));
     let (live, _) = ReloadingCert::load(&cert, &key, now()).unwrap();
     let first = leaf(&live);
-    assert!(is_silent(&live) && is_silent(&live));
+    assert!(is_unchanged(&live) && is_unchanged(&live));
     symlink("2", files.path("next")).unwrap();
     fs::rename(files.path("next"), files.path("now")).unwrap();
-    assert!(is_silent(&live));
+    assert!(is_unchanged(&live));
     assert!(is_renewed(&live));
-    assert!(leaf(&live) != first && fits(&live));
+    assert!(leaf(&live) != first && key_matches(&live));
 }
 
 #[test]
-fn every_look_amid_swaps_finds_a_pair_that_fits() {
+fn a_poll_during_a_swap_never_uses_a_pair_that_does_not_match() {
     let files = Files::new();
     let live = files.settled();
     let pairs = [issue(), issue()];
@@ -153,15 +153,15 @@ fn every_look_amid_swaps_finds_a_pair_that_fits() {
             live.poll(now());
         }
         live.poll(now());
-        assert!(fits(&live));
+        assert!(key_matches(&live));
         files.write("key", key);
         live.poll(now());
-        assert!(fits(&live));
+        assert!(key_matches(&live));
     }
     live.poll(now());
     assert_eq!(
         leaf(&live),
-        certs::load(&files.path("cert"), &files.path("key"), now())
+        load_pair(&files.path("cert"), &files.path("key"), now())
             .unwrap()
             .0
             .chain()[0]
@@ -169,7 +169,7 @@ fn every_look_amid_swaps_finds_a_pair_that_fits() {
 }
 
 #[test]
-fn what_cannot_be_used_is_told_once_and_so_is_its_end() {
+fn a_failure_is_reported_once_and_so_is_the_recovery() {
     let files = Files::new();
     let live = files.settled();
     let before = leaf(&live);
@@ -189,50 +189,50 @@ fn what_cannot_be_used_is_told_once_and_so_is_its_end() {
     ];
     for fault in faults {
         fault();
-        assert!(is_silent(&live));
+        assert!(is_unchanged(&live));
         assert!(matches!(live.poll(now()), CertEvent::Failed(_)));
-        assert!(is_silent(&live) && is_silent(&live));
-        assert!(leaf(&live) == before && fits(&live));
+        assert!(is_unchanged(&live) && is_unchanged(&live));
+        assert!(leaf(&live) == before && key_matches(&live));
         let _ = fs::remove_dir(&cert);
         files.write("cert", &good.0);
         files.write("key", &good.1);
-        assert!(is_silent(&live));
+        assert!(is_unchanged(&live));
         assert!(matches!(live.poll(now()), CertEvent::Recovered));
-        assert!(is_silent(&live) && is_silent(&live));
+        assert!(is_unchanged(&live) && is_unchanged(&live));
     }
 }
 
 #[test]
-fn a_reload_takes_a_quiet_pair_and_refuses_a_quiet_fault() {
+fn a_reload_reads_stable_files_and_reports_their_failure() {
     let files = Files::new();
     let old = files.settled();
-    let quiet = files.quiet();
+    let stable = files.stable_files();
     let (cert, key) = issue();
     files.write("cert", &cert);
-    // Half of a renewal is no fault while somebody is writing.
-    for quiet in [quiet, StableFiles::default()] {
-        assert!(matches!(old.reuse(&quiet, now()), Ok(Reuse::Busy)));
+    // While a file is being written, a key that does not match is no failure.
+    for stable in [stable, StableFiles::default()] {
+        assert!(matches!(old.reuse(&stable, now()), Ok(Reuse::Busy)));
     }
-    let fault = old.reuse(&files.quiet(), now());
-    assert!(matches!(fault, Err(Error::Mismatch { .. })));
+    let failure = old.reuse(&files.stable_files(), now());
+    assert!(matches!(failure, Err(Error::Mismatch { .. })));
     files.write("key", &key);
-    let Ok(Reuse::Read(new, _)) = old.reuse(&files.quiet(), now()) else {
+    let Ok(Reuse::Read(new, _)) = old.reuse(&files.stable_files(), now()) else {
         panic!("not read");
     };
-    assert!(leaf(&new) != leaf(&old) && fits(&new));
-    assert!(is_silent(&new) && is_silent(&new));
+    assert!(leaf(&new) != leaf(&old) && key_matches(&new));
+    assert!(is_unchanged(&new) && is_unchanged(&new));
 }
 
 #[test]
-fn the_end_is_announced_three_times_and_a_renewal_begins_anew() {
+fn the_expiry_is_reported_three_times_and_again_after_a_renewal() {
     let files = Files::new();
     let live = files.settled();
-    let told = |days: i64| {
+    let warnings = |days: i64| {
         let warnings = live
-            .shown()
-            .take_new_warnings(Path::new("c.pem"), now() + Duration::days(days));
-        let words: Vec<_> = warnings.iter().map(Warning::to_string).collect();
-        words.join("\n")
+            .slot()
+            .take_new_expiry_warnings(Path::new("c.pem"), now() + Duration::days(days));
+        let messages: Vec<_> = warnings.iter().map(CertWarning::to_string).collect();
+        messages.join("\n")
     };
     let expiry = "expires on 2025-01-02: renew it";
     let steps = [
@@ -246,16 +246,16 @@ fn the_end_is_announced_three_times_and_a_renewal_begins_anew() {
         (91, "expired on 2025-01-02"),
         (400, ""),
     ];
-    for (days, words) in steps {
-        let said = told(days);
+    for (days, expected) in steps {
+        let message = warnings(days);
         assert!(
-            said.contains(words) && said.is_empty() == words.is_empty(),
-            "{days}: {said}"
+            message.contains(expected) && message.is_empty() == expected.is_empty(),
+            "{days}: {message}"
         );
     }
     let (cert, key) = issue();
     files.write("cert", cert);
     files.write("key", key);
-    assert!(is_silent(&live) && is_renewed(&live));
-    assert!(told(0).is_empty() && told(70).contains(expiry));
+    assert!(is_unchanged(&live) && is_renewed(&live));
+    assert!(warnings(0).is_empty() && warnings(70).contains(expiry));
 }

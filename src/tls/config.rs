@@ -1,0 +1,275 @@
+//! The rustls configuration of every site, the selection of one by SNI, and the session ticket keys.
+//!
+//! `snapshot` builds one [`TlsConfigs`] per configuration from the sites, and keeps one [`TicketKeys`] for the life of the
+//! process. `handshake` selects a configuration for each connection.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
+
+use super::cert_slot::CertSlot;
+use super::client_auth::ClientCa;
+use super::crypto_provider::server_provider;
+use super::subject_alt_name::normalize_host;
+
+/// The settings of the `[tls]` table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The oldest TLS version that a client may use.
+    pub min_version: MinVersion,
+}
+
+/// The oldest TLS version that the proxy accepts. rustls implements none before 1.2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinVersion {
+    /// TLS 1.2 and 1.3.
+    #[default]
+    V1_2,
+    /// TLS 1.3 only.
+    V1_3,
+}
+
+/// The host names of one site and its certificate.
+pub struct TlsSite {
+    /// Host names; `*.x` stands for exactly one label before `x`, `*` for every other name.
+    pub hosts: Vec<String>,
+    /// The certificate for clients that ask for one of the names.
+    pub slot: Arc<CertSlot>,
+    /// The CA whose certificates the clients must present; `None` requests none.
+    pub client_ca: Option<ClientCa>,
+}
+
+/// The TLS configurations of all sites, ready for handshakes.
+///
+/// A renewed certificate appears in the [`CertSlot`] of its site, so the configurations stay. A reload builds new ones.
+pub struct TlsConfigs {
+    exact: HashMap<String, SelectedConfig>,
+    /// The key is the part after `*.`.
+    wildcard: HashMap<String, SelectedConfig>,
+    /// The site with the host `*`, or the first site.
+    fallback: SelectedConfig,
+    /// For clients that send no server name.
+    first: SelectedConfig,
+    pub(super) alpn_challenges: Option<Arc<dyn AlpnChallenges>>,
+}
+
+/// The ALPN protocol of an ACME certificate authority that validates a host over TLS (tls-alpn-01, RFC 8737).
+pub(crate) const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
+
+/// The source of configurations for tls-alpn-01 challenges (RFC 8737), which `acme` implements.
+pub trait AlpnChallenges: Send + Sync {
+    /// Returns the configuration for the handshake of a certificate authority that validates `host`; `None` if no challenge
+    /// for this host is open. `host` is in lower case, without a trailing dot.
+    fn config_for<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Option<Arc<ServerConfig>>> + Send + 'a>>;
+}
+
+/// The configuration of one site.
+#[derive(Clone)]
+pub(super) struct SelectedConfig {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) slot: Arc<CertSlot>,
+    pub(super) client_ca: Option<ClientCa>,
+}
+
+/// The reason why no [`TlsConfigs`] or [`TicketKeys`] could be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no certificate for any client.
+    #[error("no site has a certificate")]
+    NoSites,
+    /// The system returned no random bytes for the ticket keys.
+    #[error("no keys for session tickets could be created")]
+    Tickets(#[source] rustls::Error),
+    /// rustls rejected its own versions and cipher suites.
+    #[error("the TLS library rejected its settings")]
+    Settings(#[source] rustls::Error),
+}
+
+impl TlsConfigs {
+    /// Builds one rustls configuration per site. If two sites have the same host, the earlier site serves it.
+    ///
+    /// # Errors
+    /// If there is no site, or rustls rejects a configuration.
+    pub fn new(
+        settings: &Settings,
+        sites: Vec<TlsSite>,
+        tickets: &TicketKeys,
+    ) -> Result<Self, Error> {
+        let provider = Arc::new(server_provider());
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        let (mut any_host, mut first) = (None, None);
+        for site in sites {
+            let selected = SelectedConfig {
+                config: Arc::new(server_config(settings, &site, &provider, tickets)?),
+                slot: Arc::clone(&site.slot),
+                client_ca: site.client_ca.clone(),
+            };
+            first.get_or_insert_with(|| selected.clone());
+            for host in site.hosts.iter().map(|host| normalize_host(host)) {
+                match host.strip_prefix("*.") {
+                    _ if host == "*" => any_host.get_or_insert_with(|| selected.clone()),
+                    Some(parent) => wildcard
+                        .entry(parent.into())
+                        .or_insert_with(|| selected.clone()),
+                    None => exact.entry(host).or_insert_with(|| selected.clone()),
+                };
+            }
+        }
+        let first = first.ok_or(Error::NoSites)?;
+        Ok(Self {
+            exact,
+            wildcard,
+            fallback: any_host.unwrap_or_else(|| first.clone()),
+            first,
+            alpn_challenges: None,
+        })
+    }
+
+    /// Adds the challenges of an ACME certificate authority to the configurations.
+    #[must_use]
+    pub fn with_alpn_challenges(self, alpn_challenges: Option<Arc<dyn AlpnChallenges>>) -> Self {
+        Self {
+            alpn_challenges,
+            ..self
+        }
+    }
+
+    /// Returns the rustls configuration for a client that sends this server name: of the site with exactly this host, else with
+    /// the wildcard `*.x` that matches, else with `*`, else of the first site. Without a server name, it is the first site's.
+    /// Case and a trailing dot are ignored.
+    pub fn choose(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
+        Arc::clone(&self.select(server_name).config)
+    }
+
+    /// As [`Self::choose`], with the certificate and the client CA of the site.
+    pub(super) fn select(&self, server_name: Option<&str>) -> &SelectedConfig {
+        let Some(name) = server_name.map(normalize_host) else {
+            return &self.first;
+        };
+        let by_wildcard = || self.wildcard.get(name.split_once('.')?.1);
+        self.exact
+            .get(&name)
+            .or_else(by_wildcard)
+            .unwrap_or(&self.fallback)
+    }
+}
+
+impl fmt::Debug for TlsConfigs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.exact.keys().chain(self.wildcard.keys());
+        f.debug_set().entries(names).finish()
+    }
+}
+
+fn server_config(
+    settings: &Settings,
+    site: &TlsSite,
+    provider: &Arc<CryptoProvider>,
+    tickets: &TicketKeys,
+) -> Result<ServerConfig, Error> {
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(protocol_versions(settings.min_version))
+        .map_err(Error::Settings)?;
+    let builder = match &site.client_ca {
+        Some(client_ca) => builder.with_client_cert_verifier(client_ca.verifier()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(site.slot.clone());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
+    // A session exists only in the client's ticket, so there is no session store here that could fill up, and no lock that
+    // the workers would share. One ticket per handshake, because a second one costs 5 µs and registry clients do not use it.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Without ticket keys, the sessions of a site are not resumed.
+    if let Some(keys) = tickets.keys_for(site.client_ca.as_ref()) {
+        config.ticketer = keys;
+    }
+    config.send_tls13_tickets = 1;
+    // Early data can be replayed by anyone who has recorded it (RFC 8446 section 8).
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+fn protocol_versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_1_2: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    static FROM_1_3: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    match min {
+        MinVersion::V1_2 => &FROM_1_2,
+        MinVersion::V1_3 => &FROM_1_3,
+    }
+}
+
+/// The keys that encrypt session tickets. They exist in memory only; rustls creates new ones every six hours and accepts a
+/// ticket for up to twelve.
+///
+/// The keys are created once per process and shared by every [`TlsConfigs`], so that sessions survive a reload. A ticket
+/// contains the server name it was issued for, and rustls accepts it for no other name (RFC 6066 section 3). It also contains
+/// the client's certificate, which is not verified again on resumption. Therefore each client CA has its own keys, and a site
+/// whose CA changes gets new keys.
+#[derive(Clone)]
+pub struct TicketKeys {
+    /// For sites that request no client certificate.
+    default: Arc<dyn ProducesTickets>,
+    per_client_ca: Vec<(ClientCa, Arc<dyn ProducesTickets>)>,
+}
+
+impl TicketKeys {
+    /// Creates keys for sites that request no client certificate.
+    ///
+    /// # Errors
+    /// If the system returns no random bytes.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self {
+            default: new_ticketer()?,
+            per_client_ca: Vec::new(),
+        })
+    }
+
+    /// Returns the same default keys with keys for exactly these client CAs. A CA that has keys already keeps them.
+    ///
+    /// # Errors
+    /// If the system returns no random bytes.
+    pub fn with(&self, client_cas: impl IntoIterator<Item = ClientCa>) -> Result<Self, Error> {
+        let mut tickets = Self {
+            default: Arc::clone(&self.default),
+            per_client_ca: Vec::new(),
+        };
+        for client_ca in client_cas {
+            if tickets.keys_for(Some(&client_ca)).is_none() {
+                let keys = self
+                    .keys_for(Some(&client_ca))
+                    .map_or_else(new_ticketer, Ok)?;
+                tickets.per_client_ca.push((client_ca, keys));
+            }
+        }
+        Ok(tickets)
+    }
+
+    fn keys_for(&self, client_ca: Option<&ClientCa>) -> Option<Arc<dyn ProducesTickets>> {
+        let Some(client_ca) = client_ca else {
+            return Some(Arc::clone(&self.default));
+        };
+        let mut per_client_ca = self.per_client_ca.iter();
+        let (_, keys) = per_client_ca.find(|(known, _)| known == client_ca)?;
+        Some(Arc::clone(keys))
+    }
+}
+
+fn new_ticketer() -> Result<Arc<dyn ProducesTickets>, Error> {
+    aws_lc_rs::Ticketer::new().map_err(Error::Tickets)
+}
+
+/// A manual implementation, so that no key appears in debug output.
+impl fmt::Debug for TicketKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketKeys(..)")
+    }
+}
