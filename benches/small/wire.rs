@@ -92,10 +92,10 @@ async fn serve(arrival: AcceptedConnection) {
     let (settings, drainer) = (settings(), ShutdownTrigger::new());
     let terms = ConnectionContext {
         settings: &settings,
-        budget: &Arc::new(RecvBudget::new(1 << 20)),
+        recv_budget: &Arc::new(RecvBudget::new(1 << 20)),
         early_responses: &Default::default(),
-        drain: drainer.listen(),
-        counts: &Default::default(),
+        shutdown: drainer.subscribe(),
+        metrics: &Default::default(),
     };
     let service = |exchange: IncomingRequest| -> ResponseFuture {
         Box::pin(async move { Ok::<_, Infallible>(take(exchange).await) })
@@ -125,7 +125,7 @@ fn settings() -> connection::Settings {
         head_size: 32 * 1024,
         idle: PATIENCE,
         write_idle: PATIENCE,
-        floor: FLOOR,
+        min_rate: FLOOR,
         h2_streams: 100,
         h2_resets: 200,
         h2_window: 4 << 20,

@@ -1,7 +1,7 @@
-//! Arbitrary bytes of a client, cut at arbitrary points: run by `cargo fuzz run connection`.
+//! Arbitrary bytes of a client, split at arbitrary points: run by `cargo fuzz run connection`.
 //!
-//! The first byte says which HTTP version, the next three where the stream is cut. What must hold is asserted beside the
-//! code, in `connection::fuzzing`.
+//! The first byte selects the HTTP version, the next three say where the stream is split. The properties are asserted in
+//! `connection::fuzzing`.
 
 #![no_main]
 

@@ -77,7 +77,7 @@ impl Workers {
             let serving = WorkerContext {
                 number,
                 gate: Arc::clone(gate),
-                drain: drainer.listen(),
+                drain: drainer.subscribe(),
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -245,10 +245,10 @@ impl WorkerContext {
         }
         let terms = ConnectionContext {
             settings: &settings,
-            budget: gate.budget(),
+            recv_budget: gate.budget(),
             early_responses: gate.early_responses(),
-            drain,
-            counts: gate.connections(),
+            shutdown: drain,
+            metrics: gate.connections(),
         };
         match scheme {
             Scheme::Https => {

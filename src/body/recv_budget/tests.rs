@@ -129,7 +129,11 @@ fn a_connection_whose_bodies_all_wait_uses_nothing() {
     reader.share.record_read(5 * MIN_UNTHROTTLED);
     assert!(!reader.may_read());
     first.record_waiting();
-    assert_eq!(reader.wakeups(), 0, "all bytes may belong to the other body");
+    assert_eq!(
+        reader.wakeups(),
+        0,
+        "all bytes may belong to the other body"
+    );
     second.record_waiting();
     assert_eq!((reader.wakeups(), budget.used()), (1, 0));
     // Data for a body that waits wakes its task, and counts until it is taken.

@@ -1,11 +1,10 @@
-//! The requests in a stream of HTTP/1, as the RFCs write them and as simply as can be.
+//! A reference parser for the requests in an HTTP/1 stream, written from the RFCs and as simple as possible.
 //!
-//! Called by `fuzzing`, to be held against what the gate understood.
+//! `fuzzing` compares its result with the requests that the proxy served.
 
-use super::Understood;
-
-/// All requests up to the first thing that is not exactly as it should be.
-pub(super) fn requests(mut bytes: &[u8]) -> Vec<Understood> {
+/// Returns each request as its method and its body, up to the first malformed or incomplete one. A body that is malformed or
+/// incomplete is `None`.
+pub(super) fn requests(mut bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     let mut found = Vec::new();
     loop {
         while let Some(rest) = bytes.strip_prefix(b"\r\n") {
@@ -14,7 +13,7 @@ pub(super) fn requests(mut bytes: &[u8]) -> Vec<Understood> {
         let Some((head, rest)) = split_once(bytes, b"\r\n\r\n") else {
             return found;
         };
-        let Some((method, framing)) = read(head) else {
+        let Some((method, framing)) = parse_head(head) else {
             return found;
         };
         let body = match framing {
@@ -26,7 +25,7 @@ pub(super) fn requests(mut bytes: &[u8]) -> Vec<Understood> {
             Framing::Length(length) => rest
                 .split_at_checked(length)
                 .map(|(body, rest)| (body.to_vec(), rest)),
-            Framing::Chunked => unchunk(rest),
+            Framing::Chunked => decode_chunked(rest),
         };
         let Some((body, rest)) = body else {
             found.push((method, None));
@@ -40,13 +39,14 @@ pub(super) fn requests(mut bytes: &[u8]) -> Vec<Understood> {
 enum Framing {
     Length(usize),
     Chunked,
-    /// Whatever follows is no body, and no request.
+    /// CONNECT: the bytes that follow are neither a body nor a request.
     Tunnel,
-    /// Whatever follows cannot be read.
+    /// The end of the body is not known.
     Unknown,
 }
 
-fn read(head: &[u8]) -> Option<(String, Framing)> {
+/// Parses a header section without its final empty line. Returns the method and the framing of the body.
+fn parse_head(head: &[u8]) -> Option<(String, Framing)> {
     let text: String = head.iter().map(|byte| char::from(*byte)).collect();
     let mut lines = text.split("\r\n");
     let line = lines.next()?;
@@ -77,7 +77,7 @@ fn read(head: &[u8]) -> Option<(String, Framing)> {
         ([], _) => Framing::Unknown,
         _ => return None,
     };
-    // Of a tunnel's body nothing is read.
+    // The proxy does not read the body of CONNECT.
     let framing = match framing {
         Framing::Length(0) if method == "CONNECT" => Framing::Tunnel,
         Framing::Length(_) | Framing::Chunked if method == "CONNECT" => Framing::Unknown,
@@ -86,7 +86,8 @@ fn read(head: &[u8]) -> Option<(String, Framing)> {
     Some((method, framing))
 }
 
-fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+/// Decodes a chunked body with its trailers. Returns the data, and the bytes that follow.
+fn decode_chunked(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
         let (line, rest) = split_once(bytes, b"\r\n")?;
@@ -94,8 +95,8 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             return None;
         }
         let digits = match split_once(line, b";") {
-            // White space may stand before an extension, as much as the gate keeps of a line.
-            Some((size, _)) if size.len() < KEPT => {
+            // White space may precede an extension, as much as the proxy keeps of a line.
+            Some((size, _)) if size.len() < MAX_CHUNK_SIZE_FIELD => {
                 str::from_utf8(size).ok()?.trim_end_matches([' ', '\t'])
             }
             Some(_) => return None,
@@ -108,7 +109,7 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         }
         let size = usize::from_str_radix(digits, 16).ok()?;
         if size == 0 {
-            return Some((body, trailers(rest)?));
+            return Some((body, skip_trailers(rest)?));
         }
         let (data, rest) = rest.split_at_checked(size)?;
         body.extend_from_slice(data);
@@ -116,9 +117,9 @@ fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// What follows them.
-fn trailers(mut bytes: &[u8]) -> Option<&[u8]> {
-    for _ in 0..=TRAILERS {
+/// Skips the trailers. Returns the bytes that follow.
+fn skip_trailers(mut bytes: &[u8]) -> Option<&[u8]> {
+    for _ in 0..=MAX_TRAILERS {
         let (line, rest) = split_once(bytes, b"\r\n")?;
         if line.is_empty() {
             return Some(rest);
@@ -131,7 +132,8 @@ fn trailers(mut bytes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// A name, which is a token, and a value without controls (RFC 9110 sections 5.1 and 5.5).
+/// Whether the line is a field: a name, which is a token, and a value without control characters (RFC 9110 sections 5.1 and
+/// 5.5).
 fn is_field(line: &[u8]) -> bool {
     let mut parts = line.splitn(2, |byte| *byte == b':');
     let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
@@ -142,13 +144,15 @@ fn is_field(line: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(is_token) && !value.iter().any(is_control)
 }
 
-/// Bytes of a chunk's first line in which its size must have ended.
-const KEPT: usize = 64;
+/// The number of bytes of a chunk's first line within which its size must end.
+const MAX_CHUNK_SIZE_FIELD: usize = 64;
 
-/// As many as hyper takes.
-const TRAILERS: usize = 100;
+/// The number of trailers that hyper accepts.
+const MAX_TRAILERS: usize = 100;
 
-fn split_once<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = bytes.windows(mark.len()).position(|part| part == mark)?;
-    Some((bytes.get(..at)?, bytes.get(at + mark.len()..)?))
+fn split_once<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = bytes
+        .windows(separator.len())
+        .position(|window| window == separator)?;
+    Some((bytes.get(..at)?, bytes.get(at + separator.len()..)?))
 }

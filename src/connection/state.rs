@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::{Settings, ShutdownSignal};
+use super::settings::Settings;
+use super::shutdown::ShutdownSignal;
 use crate::body::{AbortReason, RateMonitor};
 
 /// The state of one connection.
@@ -30,7 +31,7 @@ pub(super) struct ConnectionState {
     /// HTTP/2 streams whose request the client has neither ended nor reset.
     open_requests: AtomicUsize,
     /// Notified when `open_requests` becomes zero.
-    requests_end: Notify,
+    requests_ended: Notify,
     /// When the head began whose end has not come: milliseconds from `start`, plus one; 0 without one.
     head: AtomicU64,
     /// Milliseconds from `start` to the moment at which the connection became idle or busy.
@@ -50,7 +51,7 @@ pub(super) struct ConnectionState {
     wants_more: AtomicBool,
     /// The next frame of a response is withheld until the previous one was written to the socket.
     held_back: AtomicBool,
-    drain: ShutdownSignal,
+    shutdown: ShutdownSignal,
 }
 
 #[derive(Debug)]
@@ -73,7 +74,7 @@ pub(super) enum TimeoutKind {
 }
 
 impl ConnectionState {
-    pub(super) fn new(settings: &Settings, drain: ShutdownSignal) -> Self {
+    pub(super) fn new(settings: &Settings, shutdown: ShutdownSignal) -> Self {
         let limits = Timeouts {
             head: settings.head,
             idle: settings.idle,
@@ -89,18 +90,18 @@ impl ConnectionState {
             resets: AtomicUsize::new(0),
             is_flooded: AtomicBool::new(false),
             open_requests: AtomicUsize::new(0),
-            requests_end: Notify::new(),
+            requests_ended: Notify::new(),
             head: AtomicU64::new(0),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
-            pace: RateMonitor::new(settings.floor),
+            pace: RateMonitor::new(settings.min_rate),
             late: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             has_moved: AtomicBool::new(true),
             wants_more: AtomicBool::new(true),
             held_back: AtomicBool::new(false),
-            drain,
+            shutdown,
         }
     }
 
@@ -138,7 +139,7 @@ impl ConnectionState {
         }
         self.open_requests.store(count, Ordering::Relaxed);
         if count == 0 {
-            self.requests_end.notify_waiters();
+            self.requests_ended.notify_waiters();
         }
     }
 
@@ -148,8 +149,8 @@ impl ConnectionState {
     }
 
     /// Ready when the client has ended all its requests on HTTP/2, counted from this call.
-    pub(super) fn requests_end(&self) -> Notified<'_> {
-        self.requests_end.notified()
+    pub(super) fn requests_ended(&self) -> Notified<'_> {
+        self.requests_ended.notified()
     }
 
     /// True when so many streams were reset that the connection is to have no more of them.
@@ -246,8 +247,13 @@ impl ConnectionState {
         if self.late.load(Ordering::Relaxed) {
             Some(AbortReason::Timeout)
         } else {
-            self.drain.is_over().then_some(AbortReason::Drain)
+            self.shutdown.is_forced().then_some(AbortReason::Drain)
         }
+    }
+
+    /// Whether the graceful shutdown has started.
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.shutdown.has_started()
     }
 
     /// A head is complete: a request begins.
@@ -345,12 +351,13 @@ mod tests {
             h2_resets: 3,
             h2_window: 1,
             h2_connection_window: 1,
-            floor: MinRate {
+            min_rate: MinRate {
                 rate: 1000,
                 window: WRITE,
             },
         };
-        let watch = ConnectionState::new(&settings, super::super::ShutdownTrigger::new().listen());
+        let watch =
+            ConnectionState::new(&settings, super::super::ShutdownTrigger::new().subscribe());
         watch.set_protocol(is_http2);
         watch
     }
