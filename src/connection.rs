@@ -17,6 +17,9 @@
 //! response     ResponseBody       returns the response to hyper, and ends the request when it is dropped
 //! ```
 //!
+//! A connection is served on one thread, whose runtime must be a `LocalRuntime` of tokio: the parts of a connection share its state
+//! without atomics, and the tasks of its streams are spawned with `spawn_local`.
+//!
 //! On HTTP/2, `h2_executor` runs the task of each stream, and `early_response` decides how long a stream is kept whose response
 //! is complete before its request is.
 
@@ -24,6 +27,7 @@ use std::future::Future;
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,7 +153,7 @@ pub async fn serve_tls(
 }
 
 /// The future that serves HTTP on a connection until it is closed.
-type HttpFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+type HttpFuture<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Performs the TLS handshake. Returns `None` if it failed; the connection is closed then.
 async fn perform_handshake<H: Handler>(
@@ -158,7 +162,7 @@ async fn perform_handshake<H: Handler>(
     tls: Arc<Tls>,
     handler: H,
 ) -> Option<HttpFuture<'_>> {
-    let state = Arc::new(ConnectionState::new(
+    let state = Rc::new(ConnectionState::new(
         context.settings,
         context.shutdown.clone(),
     ));
@@ -206,7 +210,7 @@ pub async fn serve_plain(
     handler: impl Handler,
 ) {
     let info = accepted.info(None);
-    let state = Arc::new(ConnectionState::new(
+    let state = Rc::new(ConnectionState::new(
         context.settings,
         context.shutdown.clone(),
     ));

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use criterion::Criterion;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 mod grammar;
 mod grants;
@@ -34,8 +34,11 @@ fn main() {
 }
 
 /// A runtime as a worker has it: one thread.
-fn worker() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
+fn worker() -> LocalRuntime {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .unwrap()
 }
 
 /// The result of a future that has nothing to wait for, without a runtime's turn in the figure.

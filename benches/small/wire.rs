@@ -19,7 +19,7 @@ use tidegate::connection::{
 use tidegate::net::addr::PeerAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::runtime::Runtime;
+use tokio::runtime::LocalRuntime;
 
 use crate::worker;
 
@@ -56,7 +56,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
 
 /// Both ends of one.
 struct Connection {
-    runtime: Runtime,
+    runtime: LocalRuntime,
     client: TcpStream,
 }
 
@@ -68,7 +68,7 @@ impl Connection {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await;
             let (accepted, peer) = listener.accept().unwrap();
             let arrival = AcceptedConnection::new(accepted, PeerAddr::new(peer), PATIENCE).unwrap();
-            tokio::spawn(serve(arrival));
+            tokio::task::spawn_local(serve(arrival));
             client.unwrap()
         });
         client.set_nodelay(true).unwrap();

@@ -50,7 +50,7 @@ pub(super) struct ConnectionDriver<'a, H> {
 /// The graceful shutdown from the view of one connection.
 enum ShutdownPhase {
     /// Waits for the signal.
-    NotStarted(Pin<Box<dyn Future<Output = ()> + Send>>),
+    NotStarted(Pin<Box<dyn Future<Output = ()>>>),
     /// Accepts the requests that are in flight, for [`GracefulConnection::drain_timeout`].
     Grace(Pin<Box<Sleep>>),
     /// [`GracefulConnection::shut_down`] was called.

@@ -13,9 +13,10 @@
 //! [`MAX_KEPT_STREAMS`]. Of these, the clients of one network group (an IPv4 address, or an IPv6 /48) may have a quarter of what
 //! is free. A stream beyond the bound is reset immediately.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -71,9 +72,9 @@ impl EarlyResponses {
 pub(super) struct EarlyStreams {
     all: Arc<EarlyResponses>,
     group: ClientNetworkGroup,
-    kept: AtomicUsize,
+    kept: Cell<usize>,
     max_kept: usize,
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     shutdown: ShutdownSignal,
 }
 
@@ -83,16 +84,16 @@ impl EarlyStreams {
         all: &Arc<EarlyResponses>,
         group: ClientNetworkGroup,
         max_streams: u32,
-        state: &Arc<ConnectionState>,
+        state: &Rc<ConnectionState>,
         shutdown: ShutdownSignal,
     ) -> Self {
         let max_streams = usize::try_from(max_streams).unwrap_or(usize::MAX);
         Self {
             all: Arc::clone(all),
             group,
-            kept: AtomicUsize::new(0),
+            kept: Cell::new(0),
             max_kept: (max_streams / 2).max(1),
-            state: Arc::clone(state),
+            state: Rc::clone(state),
             shutdown,
         }
     }
@@ -115,11 +116,11 @@ impl EarlyStreams {
     }
 
     fn try_acquire(&self) -> Option<KeptStream<'_>> {
-        let kept = self.kept.load(Ordering::Relaxed);
+        let kept = self.kept.get();
         if kept >= self.max_kept || !self.all.try_acquire(self.group) {
             return None;
         }
-        self.kept.store(kept + 1, Ordering::Relaxed);
+        self.kept.set(kept + 1);
         Some(KeptStream(self))
     }
 }
@@ -129,7 +130,7 @@ struct KeptStream<'a>(&'a EarlyStreams);
 
 impl Drop for KeptStream<'_> {
     fn drop(&mut self) {
-        self.0.kept.fetch_sub(1, Ordering::Relaxed);
+        self.0.kept.set(self.0.kept.get().saturating_sub(1));
         self.0.all.release(self.0.group);
     }
 }

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use http::Response;
 use http_body::Body as _;
 use parking_lot::Mutex;
+use tokio::runtime::LocalOptions;
 
 use super::request::{ConnectionInfo, IncomingRequest, ResponseFuture};
 use super::serve::{ConnectionContext, HttpConnection};
@@ -74,7 +76,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<ParsedRequest> {
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_time()
-        .build()
+        .build_local(LocalOptions::default())
     else {
         panic!("the runtime cannot be created");
     };
@@ -89,7 +91,7 @@ fn serve(is_http2: bool, pieces: Vec<Vec<u8>>) -> Vec<ParsedRequest> {
     };
     let peer = PeerAddr::new(([127, 0, 0, 1], 1).into());
     let info = ConnectionInfo::new(peer, peer.client(), None);
-    let state = Arc::new(ConnectionState::new(&settings, shutdown.subscribe()));
+    let state = Rc::new(ConnectionState::new(&settings, shutdown.subscribe()));
     let connection = HttpConnection::new(info, context, state, handler);
     // The client never closes the connection: the close would race with the responses. The pieces end in silence instead.
     if is_http2 {

@@ -11,11 +11,11 @@
 //! them no reference to that task. The body therefore finds its `SendProgress` in a thread-local variable, which is set only
 //! while the task is being polled: see [`SendProgress::current`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::early_response::EarlyStreams;
 use crate::body::{ConnectionShare, MinRate, RateMonitor};
 
-/// Spawns the tasks of the streams of one connection on the runtime of this thread.
+/// Spawns the tasks of the streams of one connection on the `LocalRuntime` of this thread, so that they can share the connection
+/// state without atomics.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor {
     write_timeout: Duration,
@@ -33,7 +34,7 @@ pub(super) struct StreamExecutor {
     share: Arc<ConnectionShare>,
     /// One allocation for all streams of the connection: cloning the value for each stream would increment several reference
     /// counts, some of which other threads use.
-    early: Arc<EarlyStreams>,
+    early: Rc<EarlyStreams>,
 }
 
 impl StreamExecutor {
@@ -49,15 +50,14 @@ impl StreamExecutor {
             write_timeout,
             min_rate,
             share: Arc::clone(share),
-            early: Arc::new(early),
+            early: Rc::new(early),
         }
     }
 }
 
 impl<F> Executor<F> for StreamExecutor
 where
-    F: Future + Send + 'static,
-    F::Output: Send,
+    F: Future + 'static,
 {
     fn execute(&self, stream: F) {
         let Self {
@@ -66,8 +66,8 @@ where
             share,
             early,
         } = self.clone();
-        tokio::spawn(async move {
-            let progress = Arc::new(SendProgress::new(min_rate));
+        tokio::task::spawn_local(async move {
+            let progress = Rc::new(SendProgress::new(min_rate));
             let mut stream = pin!(stream);
             let (mut timer, mut seen_pauses) = (None, 0);
             poll_fn(|cx| {
@@ -81,13 +81,13 @@ where
                     progress.start_wait();
                     ready!(progress.poll_timeout(&mut timer, write_timeout, cx));
                 }
-                progress.is_timed_out.store(true, Ordering::Relaxed);
+                progress.is_timed_out.set(true);
                 Poll::Ready(())
             })
             .await;
             // hyper's future is dropped at the end of this block. Until then the stream is open; then h2 resets it, if the client
             // has not ended it.
-            if progress.is_early_response.load(Ordering::Relaxed) {
+            if progress.is_early_response.get() {
                 early.keep_stream().await;
             }
         });
@@ -97,76 +97,67 @@ where
 /// How long the response of one stream has been waiting for its client to take bytes.
 #[derive(Debug)]
 pub(super) struct SendProgress {
-    start: Instant,
-    /// Milliseconds from `start`, plus one, to the time since which the client has taken nothing; 0 while there is nothing to
-    /// take.
-    waiting_since: AtomicU64,
+    /// Since when the client has taken nothing; `None` while there is nothing to take.
+    waiting_since: Cell<Option<Instant>>,
     rate: RateMonitor,
     /// The stream is dropped because the client took too long.
-    is_timed_out: AtomicBool,
+    is_timed_out: Cell<bool>,
     /// The response is complete, and the request is not.
-    is_early_response: AtomicBool,
+    is_early_response: Cell<bool>,
 }
 
 impl SendProgress {
     fn new(min_rate: MinRate) -> Self {
         Self {
-            start: Instant::now(),
-            waiting_since: AtomicU64::new(0),
+            waiting_since: Cell::new(None),
             rate: RateMonitor::new(min_rate),
-            is_timed_out: AtomicBool::new(false),
-            is_early_response: AtomicBool::new(false),
+            is_timed_out: Cell::new(false),
+            is_early_response: Cell::new(false),
         }
     }
 
     /// Returns the progress of the stream whose task is being polled on this thread; `None` on HTTP/1.
-    pub(super) fn current() -> Option<Arc<Self>> {
+    pub(super) fn current() -> Option<Rc<Self>> {
         CURRENT.with_borrow(Clone::clone)
     }
 
     /// Runs `poll` while this stream is the current one.
-    fn with_current<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
-        CURRENT.set(Some(Arc::clone(self)));
+    fn with_current<T>(self: &Rc<Self>, poll: impl FnOnce() -> T) -> T {
+        CURRENT.set(Some(Rc::clone(self)));
         let _reset = ResetCurrent;
         poll()
     }
 
     /// Records that there are bytes for the client from now on: a header section, or data.
     pub(super) fn start_wait(&self) {
-        self.waiting_since.store(self.now() + 1, Ordering::Relaxed);
+        self.waiting_since.set(Some(Instant::now()));
     }
 
     /// Records that h2 sent `bytes`. If there are more, the wait for the client starts again.
     pub(super) fn record_sent(&self, bytes: usize) {
-        let since = self.waiting_since.load(Ordering::Relaxed);
-        if since == 0 {
-            self.rate.record(bytes, Duration::ZERO);
-            return;
+        let mut waited = Duration::ZERO;
+        if let Some(since) = self.waiting_since.get() {
+            let now = Instant::now();
+            waited = now.duration_since(since);
+            self.waiting_since.set(Some(now));
         }
-        let now = self.now() + 1;
-        self.waiting_since.store(now, Ordering::Relaxed);
-        let waited = Duration::from_millis(now.saturating_sub(since));
         self.rate.record(bytes, waited);
     }
 
     /// Records that the client took all bytes that there were.
     pub(super) fn end_wait(&self) {
         self.record_sent(0);
-        self.waiting_since.store(0, Ordering::Relaxed);
+        self.waiting_since.set(None);
     }
 
     /// Records that the response is complete while the client may still be sending the request.
     pub(super) fn record_early_response(&self) {
-        self.is_early_response.store(true, Ordering::Relaxed);
+        self.is_early_response.set(true);
     }
 
     /// Whether the stream is dropped because its client took too long.
     pub(super) fn is_timed_out(&self) -> bool {
-        self.is_timed_out.load(Ordering::Relaxed)
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+        self.is_timed_out.get()
     }
 
     /// Ready when the client has taken nothing for `timeout`, or has been slower than the minimum rate. The timer is set only
@@ -177,12 +168,10 @@ impl SendProgress {
         timeout: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let since = self.waiting_since.load(Ordering::Relaxed);
-        if since == 0 {
+        let Some(since) = self.waiting_since.get() else {
             return Poll::Pending;
-        }
-        let limit = timeout.min(self.rate.time_left());
-        let at = self.start + Duration::from_millis(since - 1) + limit;
+        };
+        let at = since + timeout.min(self.rate.time_left());
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         loop {
             if timer.as_mut().poll(cx).is_pending() {
@@ -198,7 +187,7 @@ impl SendProgress {
 
 thread_local! {
     /// The progress of the stream whose task is being polled on this thread.
-    static CURRENT: RefCell<Option<Arc<SendProgress>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Rc<SendProgress>>> = const { RefCell::new(None) };
 }
 
 /// Clears the thread-local current stream on drop, also when the poll panics.

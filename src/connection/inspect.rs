@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -31,16 +32,16 @@ pub(super) trait ByteInspector {
 
 /// Reports where HTTP/1 header sections begin and end, and hides bytes with ambiguous framing from hyper.
 pub(super) struct Http1Inspector {
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     framing: RequestFramingValidator,
     /// Where the framing was violated, if it was.
     violation: Option<Region>,
 }
 
 impl Http1Inspector {
-    pub(super) fn new(state: &Arc<ConnectionState>) -> Self {
+    pub(super) fn new(state: &Rc<ConnectionState>) -> Self {
         Self {
-            state: Arc::clone(state),
+            state: Rc::clone(state),
             framing: RequestFramingValidator::default(),
             violation: None,
         }
@@ -83,16 +84,16 @@ impl ByteInspector for Http1Inspector {
 
 /// Counts HTTP/2 frames of both directions for the abuse limits, and counts received bytes in the receive budget.
 pub(super) struct Http2Inspector {
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     share: Arc<ConnectionShare>,
     received: ClientFrames,
     sent: FrameScanner,
 }
 
 impl Http2Inspector {
-    pub(super) fn new(state: &Arc<ConnectionState>, share: &Arc<ConnectionShare>) -> Self {
+    pub(super) fn new(state: &Rc<ConnectionState>, share: &Arc<ConnectionShare>) -> Self {
         Self {
-            state: Arc::clone(state),
+            state: Rc::clone(state),
             share: Arc::clone(share),
             received: ClientFrames::new(Instant::now()),
             sent: FrameScanner::new(0),

@@ -57,14 +57,14 @@ pub struct IncomingRequest {
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Responds to the requests of a connection.
-pub trait Handler: Clone + Send + Unpin + 'static {
+pub trait Handler: Clone + Unpin + 'static {
     /// Responds to one request. A rejection is a response, too.
     fn handle(&self, request: IncomingRequest) -> ResponseFuture;
 }
 
 impl<F> Handler for F
 where
-    F: Fn(IncomingRequest) -> ResponseFuture + Clone + Send + Unpin + 'static,
+    F: Fn(IncomingRequest) -> ResponseFuture + Clone + Unpin + 'static,
 {
     fn handle(&self, request: IncomingRequest) -> ResponseFuture {
         self(request)

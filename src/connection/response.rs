@@ -16,6 +16,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -30,15 +31,15 @@ use crate::body::{self, AbortReason, Body, UploadState};
 
 /// One active request. The request is over when this value is dropped.
 pub(super) struct RequestGuard {
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     upload: Arc<UploadState>,
 }
 
 impl RequestGuard {
-    pub(super) fn new(state: &Arc<ConnectionState>, upload: &Arc<UploadState>) -> Self {
+    pub(super) fn new(state: &Rc<ConnectionState>, upload: &Arc<UploadState>) -> Self {
         state.begin_request();
         Self {
-            state: Arc::clone(state),
+            state: Rc::clone(state),
             upload: Arc::clone(upload),
         }
     }
@@ -119,7 +120,7 @@ const CONNECTION_CLOSE: HeaderValue = HeaderValue::from_static("close");
 pub(super) struct ResponseBody {
     body: Body,
     /// The progress of the stream; HTTP/2 only.
-    stream: Option<Arc<SendProgress>>,
+    stream: Option<Rc<SendProgress>>,
     /// The stream has data for the client, whose progress is therefore watched.
     is_watched: bool,
     /// The end of the last data frame, which is sent separately; HTTP/2 only.
@@ -152,7 +153,7 @@ impl ResponseBody {
     }
 
     /// The progress of the stream, if it is watched.
-    fn watched(&self) -> Option<&Arc<SendProgress>> {
+    fn watched(&self) -> Option<&Rc<SendProgress>> {
         self.stream.as_ref().filter(|_| self.is_watched)
     }
 
@@ -269,7 +270,7 @@ impl Drop for ResponseBody {
 /// and a client may open the window by a few bytes at a time.
 pub(super) struct TrackedChunk {
     data: Bytes,
-    progress: Option<Arc<SendProgress>>,
+    progress: Option<Rc<SendProgress>>,
 }
 
 impl Buf for TrackedChunk {

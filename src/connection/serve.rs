@@ -4,6 +4,7 @@
 //! `connection` calls it once the HTTP version is known. `driver` then polls the connection to its end, and `close` closes it.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub struct ConnectionContext<'a> {
 pub(super) struct HttpConnection<'a, H> {
     info: Arc<ConnectionInfo>,
     context: ConnectionContext<'a>,
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     handler: H,
 }
 
@@ -57,7 +58,7 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
     pub(super) fn new(
         info: ConnectionInfo,
         context: ConnectionContext<'a>,
-        state: Arc<ConnectionState>,
+        state: Rc<ConnectionState>,
         handler: H,
     ) -> Self {
         Self {
@@ -72,11 +73,11 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
     ///
     /// Neither this function nor [`Self::http2`] is an `async fn`: the future of an `async fn` would keep room for the stream
     /// in addition to hyper's connection, into which the stream is moved, and there may be thousands of idle connections.
-    pub(super) fn http1<IO>(self, stream: IO) -> impl Future<Output = ()> + Send + use<'a, IO, H>
+    pub(super) fn http1<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
     where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let state = Arc::clone(&self.state);
+        let state = Rc::clone(&self.state);
         state.set_protocol(false);
         let metrics = self.context.metrics;
         let protocol = match self.info.tls {
@@ -107,11 +108,11 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
     }
 
     /// Serves HTTP/2 until the connection is closed.
-    pub(super) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + Send + use<'a, IO, H>
+    pub(super) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
     where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let state = Arc::clone(&self.state);
+        let state = Rc::clone(&self.state);
         state.set_protocol(true);
         let metrics = self.context.metrics;
         let open_connection = metrics.open(Protocol::Http2);
@@ -161,7 +162,7 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
     ) -> impl Fn(Request<Incoming>) -> GuardedResponseFuture + use<H> {
         let handler = self.handler.clone();
         let info = Arc::clone(&self.info);
-        let state = Arc::clone(&self.state);
+        let state = Rc::clone(&self.state);
         move |request| {
             let upload = Arc::new(upload_state(&request, share.as_ref()));
             let guard = RequestGuard::new(&state, &upload);
@@ -224,7 +225,7 @@ impl<I, S> GracefulConnection for Http2Connection<http2::Connection<I, S, Stream
 where
     S: hyper::service::HttpService<Incoming, ResBody = ResponseBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send + 'static,
+    S::Future: 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ impl Socket for TcpStream {
 /// large pieces, and directly. The buffer is in use only while it has bytes.
 pub(super) struct MonitoredSocket<IO: Socket> {
     stream: IO,
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     read_ahead: Option<ReadAhead>,
 }
 
@@ -64,10 +64,10 @@ struct ReadAhead {
 }
 
 impl<IO: Socket> MonitoredSocket<IO> {
-    pub(super) fn new(stream: IO, state: &Arc<ConnectionState>) -> Self {
+    pub(super) fn new(stream: IO, state: &Rc<ConnectionState>) -> Self {
         Self {
             stream,
-            state: Arc::clone(state),
+            state: Rc::clone(state),
             read_ahead: None,
         }
     }

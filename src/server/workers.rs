@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -79,15 +80,23 @@ impl Workers {
                 gate: Arc::clone(gate),
                 drain: drainer.subscribe(),
             };
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
             let (mut told, finished) = (cut.subscribe(), finished.clone());
             let pulse = Heartbeat::default();
             let beating = watchdog.map(|within| pulse.clone().tick(beat_interval(within)));
+            let (started, start_result) = std::sync::mpsc::channel();
             std::thread::Builder::new()
                 .name(format!("tidegate-{number}"))
                 .spawn(move || {
+                    // A `LocalRuntime` cannot move to another thread, so the worker creates it.
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build_local(LocalOptions::default());
+                    let runtime = match runtime {
+                        Ok(runtime) => runtime,
+                        Err(error) => return drop(started.send(error)),
+                    };
+                    // Dropping the sender reports that the worker has started.
+                    drop(started);
                     runtime.block_on(async {
                         beating.map(tokio::spawn);
                         tokio::select! {
@@ -99,6 +108,9 @@ impl Workers {
                     drop(runtime);
                     finished.send_modify(|running| *running = running.saturating_sub(1));
                 })?;
+            if let Ok(error) = start_result.recv() {
+                return Err(error);
+            }
             workers.push(Worker {
                 queue,
                 open: Arc::default(),
@@ -202,7 +214,7 @@ impl WorkerContext {
         loop {
             tokio::select! {
                 Some(next) = accepted.recv() => {
-                    connections.spawn(self.clone().serve(next));
+                    connections.spawn_local(self.clone().serve(next));
                 }
                 Some(ended) = connections.join_next() => log_accept_error(ended),
                 () = &mut draining => break,
@@ -211,7 +223,7 @@ impl WorkerContext {
         accepted.close();
         // What was accepted is served: its client has a connection.
         while let Some(next) = accepted.recv().await {
-            connections.spawn(self.clone().serve(next));
+            connections.spawn_local(self.clone().serve(next));
         }
         while let Some(ended) = connections.join_next().await {
             log_accept_error(ended);

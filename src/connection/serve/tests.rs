@@ -76,8 +76,8 @@ impl Shared {
         }
     }
 
-    fn state(&self) -> Arc<ConnectionState> {
-        Arc::new(ConnectionState::new(
+    fn state(&self) -> Rc<ConnectionState> {
+        Rc::new(ConnectionState::new(
             &self.settings,
             self.shutdown.subscribe(),
         ))
@@ -88,10 +88,10 @@ impl Shared {
         &self,
         stream: IO,
         is_http2: bool,
-        state: Arc<ConnectionState>,
+        state: Rc<ConnectionState>,
         handler: impl Handler,
     ) where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
         let info = ConnectionInfo::new(peer, peer.client(), None);
@@ -171,7 +171,7 @@ impl Proxy {
             read: Arc::clone(&self.read),
         };
         let shared = Shared::new(settings(), &self.budget);
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             shared.serve(stream, true, shared.state(), handler).await;
         });
         client
@@ -234,7 +234,7 @@ async fn until_no_progress() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn uploads_that_no_upstream_takes_use_the_budget_and_no_more() {
     for limit in [usize::MAX, 1024 * 1024] {
         let proxy = Proxy::new(limit);
@@ -264,7 +264,7 @@ async fn uploads_that_no_upstream_takes_use_the_budget_and_no_more() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn uploads_may_transfer_more_than_the_budget() {
     // The uploads are many times the budget, and their bodies are taken frame by frame.
     let proxy = Proxy::new(MIN_UNTHROTTLED);
@@ -283,7 +283,7 @@ async fn uploads_may_transfer_more_than_the_budget() {
     assert_eq!(proxy.budget.used(), 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_client_is_not_too_slow_while_the_proxy_does_not_read() {
     let proxy = Proxy::new(0);
     let sender = connect(&proxy).await;
@@ -304,7 +304,7 @@ async fn a_client_is_not_too_slow_while_the_proxy_does_not_read() {
     assert_eq!(stuck.await.unwrap(), SIZE.to_string());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_client_that_disconnects_releases_its_memory() {
     let proxy = Proxy::new(usize::MAX);
     let sender = connect(&proxy).await;

@@ -10,13 +10,13 @@ use crate::connection::{AcceptedConnection, serve_plain};
 const DETECTION_TIME: Duration = Duration::from_secs(1);
 
 /// Serves one connection with `handler`. Returns the client and the task that serves the connection.
-async fn connect(settings: Settings, handler: impl Handler + Sync) -> (TcpStream, JoinHandle<()>) {
+async fn connect(settings: Settings, handler: impl Handler) -> (TcpStream, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
     let (socket, peer) = listener.accept().await.unwrap();
-    let serving = tokio::spawn(async move {
+    let serving = tokio::task::spawn_local(async move {
         let (socket, peer) = (socket.into_std().unwrap(), PeerAddr::new(peer));
         let accepted = AcceptedConnection::new(socket, peer, settings.handshake).unwrap();
         let shared = Shared::new(settings, &Arc::new(RecvBudget::new(1 << 20)));
@@ -27,7 +27,7 @@ async fn connect(settings: Settings, handler: impl Handler + Sync) -> (TcpStream
 
 /// Returns a handler whose requests run until they are dropped, and a channel that gets a message when a request starts and
 /// that is closed when no request is left.
-fn endless_handler() -> (impl Handler + Sync, tokio::sync::mpsc::Receiver<()>) {
+fn endless_handler() -> (impl Handler, tokio::sync::mpsc::Receiver<()>) {
     let (sender, receiver) = tokio::sync::mpsc::channel::<()>(9);
     let handler = move |request: IncomingRequest| -> ResponseFuture {
         let sender = sender.clone();
@@ -44,7 +44,7 @@ const UPLOAD: &[u8] = b"PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000
 const CHUNKED: &[u8] = b"PATCH / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_reset_ends_a_request_whose_body_is_not_read() {
     let (handler, mut requests) = endless_handler();
     let (mut client, _serving) = connect(settings(), handler).await;
@@ -60,7 +60,7 @@ async fn a_reset_ends_a_request_whose_body_is_not_read() {
     assert_eq!(ended, Ok(None), "the request is still active");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_fin_after_unread_bytes_ends_the_request() {
     let chunk = [b"100000\r\n".as_slice(), &[b'x'; 30_000]].concat();
     for (head, unread) in [
@@ -84,7 +84,7 @@ async fn a_fin_after_unread_bytes_ends_the_request() {
 
 /// The last of the pipelined requests gets no response: once the FIN is read, a client that has closed one direction cannot be
 /// told from a client that has closed both.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_fin_after_pipelined_requests_does_not_abort_the_first() {
     let upload: &[u8] = b"PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nsome";
     for first in [GET, upload] {
@@ -116,7 +116,7 @@ async fn a_fin_after_pipelined_requests_does_not_abort_the_first() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_client_that_does_not_read_gets_a_reset_after_the_write_timeout() {
     let large = Bytes::from(vec![0; 64 << 20]);
     let handler = move |_: IncomingRequest| -> ResponseFuture {

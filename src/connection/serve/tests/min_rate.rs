@@ -41,8 +41,8 @@ impl Socket for DuplexStream {
     fn set_linger_zero(&self) {}
 }
 
-fn serve(stream: DuplexStream, is_http2: bool, handler: impl Handler + Sync) -> JoinHandle<()> {
-    tokio::spawn(async move {
+fn serve(stream: DuplexStream, is_http2: bool, handler: impl Handler) -> JoinHandle<()> {
+    tokio::task::spawn_local(async move {
         let budget = Arc::new(RecvBudget::new(1 << 30));
         let shared = Shared::new(settings_with_min_rate(), &budget);
         let state = shared.state();
@@ -52,7 +52,7 @@ fn serve(stream: DuplexStream, is_http2: bool, handler: impl Handler + Sync) -> 
 }
 
 /// Returns a handler that pauses after each frame of the request body, and responds with the length of the body or the error.
-fn reading_handler(pause: Duration) -> impl Handler + Sync {
+fn reading_handler(pause: Duration) -> impl Handler {
     move |request: IncomingRequest| -> ResponseFuture {
         Box::pin(async move {
             let incoming = request.request.into_body();
@@ -127,7 +127,7 @@ async fn upload(
     (String::from_utf8(data.to_vec()).unwrap(), began.elapsed())
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn an_upload_below_the_minimum_rate_ends_after_one_window() {
     for is_http2 in [false, true] {
         let (body, took) = upload(is_http2, BYTES_PER_STEP / 2, STEP, 100, Duration::ZERO).await;
@@ -136,7 +136,7 @@ async fn an_upload_below_the_minimum_rate_ends_after_one_window() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn an_upload_above_the_minimum_rate_continues_and_so_does_one_that_waits_for_the_upstream() {
     for is_http2 in [false, true] {
         let (body, took) = upload(
@@ -181,7 +181,7 @@ impl http_body::Body for EndlessBody {
 }
 
 /// Returns a handler that responds with an endless body.
-fn sending_handler(piece: usize, pause: Duration) -> impl Handler + Sync {
+fn sending_handler(piece: usize, pause: Duration) -> impl Handler {
     move |_: IncomingRequest| -> ResponseFuture {
         let body = EndlessBody {
             piece,
@@ -243,7 +243,7 @@ async fn download(is_http2: bool, bytes: usize, piece: usize, pause: Duration) -
     None
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_download_below_the_minimum_rate_ends_after_one_window() {
     for is_http2 in [false, true] {
         let took = download(is_http2, BYTES_PER_STEP / 2, 1 << 20, Duration::ZERO).await;
@@ -253,7 +253,7 @@ async fn a_download_below_the_minimum_rate_ends_after_one_window() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_download_above_the_minimum_rate_continues_and_so_does_one_that_waits_for_the_upstream() {
     for is_http2 in [false, true] {
         let ended = download(is_http2, BYTES_PER_STEP * 14 / 10, 1 << 20, Duration::ZERO).await;

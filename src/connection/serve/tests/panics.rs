@@ -25,11 +25,11 @@ async fn serve(stream: DuplexStream, permits: Arc<Semaphore>, is_http2: bool) {
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_stream_that_panics_does_not_affect_other_streams() {
     let permits = Arc::new(Semaphore::new(0));
     let (client, server) = tokio::io::duplex(PIPE_SIZE);
-    tokio::spawn(serve(server, Arc::clone(&permits), true));
+    tokio::task::spawn_local(serve(server, Arc::clone(&permits), true));
     let (mut sender, connection) = h2::client::handshake(client).await.unwrap();
     tokio::spawn(connection);
     let mut get = |path: &str| {
@@ -46,12 +46,12 @@ async fn a_stream_that_panics_does_not_affect_other_streams() {
     assert!(SendProgress::current().is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_connection_that_panics_is_closed_and_another_is_served() {
     let permits = Arc::new(Semaphore::new(1));
     for (path, is_served) in [("/panic", false), ("/", true)] {
         let (mut client, server) = tokio::io::duplex(PIPE_SIZE);
-        let serving = tokio::spawn(serve(server, Arc::clone(&permits), false));
+        let serving = tokio::task::spawn_local(serve(server, Arc::clone(&permits), false));
         let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
         let mut response = String::new();
