@@ -17,8 +17,8 @@
 //! response     ResponseBody       returns the response to hyper, and ends the request when it is dropped
 //! ```
 //!
-//! A connection is served on one thread, whose runtime must be a `LocalRuntime` of tokio: the parts of a connection share its state
-//! without atomics, and the tasks of its streams are spawned with `spawn_local`.
+//! A connection is served on one thread, whose runtime must be a `LocalRuntime` of tokio: the parts of a connection share its
+//! state without atomics, and the tasks of its streams are spawned with `spawn_local`.
 //!
 //! On HTTP/2, `h2_executor` runs the task of each stream, and `early_response` decides how long a stream is kept whose response
 //! is complete before its request is.

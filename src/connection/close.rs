@@ -89,8 +89,8 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 /// The same as nginx's `lingering_time`.
 const LINGER_TOTAL: Duration = Duration::from_secs(30);
-/// More than 1 Gbit/s transfers in [`LINGER_TOTAL`], so that the time ends a close of a slower client first. This limit bounds the
-/// cost of a faster one.
+/// More than 1 Gbit/s transfers in [`LINGER_TOTAL`], so that the time ends the close of a slower client first. This limit bounds
+/// the cost of a faster one.
 const MAX_LINGER_BYTES: u64 = 4 << 30;
 const REQUEST_TIMEOUT_RESPONSE: &str =
     "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";

@@ -1,7 +1,7 @@
 //! Runs the tasks of HTTP/2 streams, and resets a stream whose client does not read its response, or reads it too slowly.
 //!
 //! hyper polls a response body for a frame only once the client has opened the flow-control window of the stream. A client that
-//! never does this holds the stream, and the upstream connection of its request, while the connection itself is alive.
+//! never does this occupies the stream, and the upstream connection of its request, while the connection itself is alive.
 //! `ConnectionState` does not see that, because writes of other streams succeed. Each stream's task is therefore watched here:
 //! the response body reports to [`SendProgress`] when it has bytes for the client, and its chunks report when h2 sends some of
 //! them. A task that waits too long for that is dropped, which makes h2 send RST_STREAM. The stream of an early response is kept
@@ -29,12 +29,16 @@ use crate::body::{ConnectionShare, MinRate, RateMonitor};
 /// state without atomics.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor {
+    context: Rc<StreamContext>,
+}
+
+/// What the streams of one connection share. A stream clones one `Rc` instead of values with atomic reference counts.
+#[derive(Debug)]
+struct StreamContext {
     write_timeout: Duration,
     min_rate: MinRate,
     share: Arc<ConnectionShare>,
-    /// One allocation for all streams of the connection: cloning the value for each stream would increment several reference
-    /// counts, some of which other threads use.
-    early: Rc<EarlyStreams>,
+    early: EarlyStreams,
 }
 
 impl StreamExecutor {
@@ -47,10 +51,12 @@ impl StreamExecutor {
         early: EarlyStreams,
     ) -> Self {
         Self {
-            write_timeout,
-            min_rate,
-            share: Arc::clone(share),
-            early: Rc::new(early),
+            context: Rc::new(StreamContext {
+                write_timeout,
+                min_rate,
+                share: Arc::clone(share),
+                early,
+            }),
         }
     }
 }
@@ -60,14 +66,10 @@ where
     F: Future + 'static,
 {
     fn execute(&self, stream: F) {
-        let Self {
-            write_timeout,
-            min_rate,
-            share,
-            early,
-        } = self.clone();
+        let context = Rc::clone(&self.context);
         tokio::task::spawn_local(async move {
-            let progress = Rc::new(SendProgress::new(min_rate));
+            let write_timeout = context.write_timeout;
+            let progress = Rc::new(SendProgress::new(context.min_rate));
             let mut stream = pin!(stream);
             let (mut timer, mut seen_pauses) = (None, 0);
             poll_fn(|cx| {
@@ -77,7 +79,7 @@ where
                 }
                 ready!(progress.poll_timeout(&mut timer, write_timeout, cx));
                 // While the proxy paused reading, a WINDOW_UPDATE of the client may have waited in the socket. Wait once more.
-                if share.paused_since(&mut seen_pauses) {
+                if context.share.paused_since(&mut seen_pauses) {
                     progress.start_wait();
                     ready!(progress.poll_timeout(&mut timer, write_timeout, cx));
                 }
@@ -88,7 +90,7 @@ where
             // hyper's future is dropped at the end of this block. Until then the stream is open; then h2 resets it, if the client
             // has not ended it.
             if progress.is_early_response.get() {
-                early.keep_stream().await;
+                context.early.keep_stream().await;
             }
         });
     }

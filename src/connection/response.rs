@@ -6,8 +6,8 @@
 //!
 //! The end of a request consists of three steps, in this order:
 //!
-//! 1. The reason for which the proxy aborts the request, if it does, is recorded in the `UploadState`: by the `Drop` impls of this
-//!    file, which run before the fields are dropped.
+//! 1. The reason for which the proxy aborts the request, if it does, is recorded in the `UploadState`: by the `Drop` impls of
+//!    this file, which run before the fields are dropped.
 //! 2. The handler's future or body is dropped. The drop of the access log record in it reads the reason, writes the log line,
 //!    and updates the metrics and the list of active transfers.
 //! 3. The guard is dropped: the connection state counts one request less.

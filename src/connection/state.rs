@@ -236,7 +236,8 @@ impl ConnectionState {
 
     // Header sections.
 
-    /// Records that bytes arrived. `has_ended` says that a header section ended in them, `is_open` that they leave one incomplete.
+    /// Records that bytes arrived. `has_ended` says that a header section ended in them, `is_open` that they leave one
+    /// incomplete.
     pub(super) fn record_head_progress(&self, has_ended: bool, is_open: bool) {
         if !is_open {
             self.head_since.set(None);

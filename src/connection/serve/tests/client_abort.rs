@@ -82,8 +82,8 @@ async fn a_fin_after_unread_bytes_ends_the_request() {
     }
 }
 
-/// The last of the pipelined requests gets no response: once the FIN is read, a client that has closed one direction cannot be
-/// told from a client that has closed both.
+/// The last of the pipelined requests gets no response: once the FIN is read, a client that has closed one direction looks like
+/// a client that has closed both.
 #[tokio::test(flavor = "local")]
 async fn a_fin_after_pipelined_requests_does_not_abort_the_first() {
     let upload: &[u8] = b"PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nsome";
