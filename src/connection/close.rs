@@ -20,7 +20,7 @@ use super::state::{ConnectionState, TimeoutKind};
 
 /// Closes the connection: sends 408 after an incomplete header section, then close_notify and FIN, and lingers if the client
 /// may still be sending.
-pub(super) async fn close<IO>(
+pub(crate) async fn close<IO>(
     mut stream: IO,
     reason: CloseReason,
     state: &ConnectionState,
@@ -58,7 +58,7 @@ pub(super) async fn close<IO>(
 }
 
 /// Reads and discards until the client closes, sends nothing for [`LINGER_SILENCE`], or [`LINGER_TOTAL`] has elapsed.
-pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let until = Instant::now() + LINGER_TOTAL;
     let mut bytes_left = MAX_LINGER_BYTES;
     while bytes_left > 0 && Instant::now() < until {
@@ -84,7 +84,7 @@ async fn read_once(stream: &mut (impl AsyncRead + Unpin)) -> Option<usize> {
 }
 
 /// How long the last bytes of a connection may take: a 408 response, close_notify, or GOAWAY.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same as nginx's `lingering_timeout`.
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 /// The same as nginx's `lingering_time`.

@@ -15,7 +15,7 @@ use super::shutdown::ShutdownSignal;
 use super::state::{ConnectionState, TimeoutKind};
 
 /// A hyper connection of either HTTP version that can be shut down gracefully.
-pub(super) trait GracefulConnection {
+pub(crate) trait GracefulConnection {
     /// Makes progress. Ready when the connection is done; an HTTP/1 connection leaves its socket open then.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
     /// Closes the connection after the active requests.
@@ -28,7 +28,7 @@ pub(super) trait GracefulConnection {
 
 /// Why a connection is closed.
 #[derive(Debug)]
-pub(super) enum CloseReason {
+pub(crate) enum CloseReason {
     /// The client closed the connection, or the proxy closed it after its last response.
     Done,
     /// The client broke the connection, sent malformed HTTP, or the handler's response body failed.
@@ -40,7 +40,7 @@ pub(super) enum CloseReason {
 }
 
 /// The future that drives a connection until it is to be closed.
-pub(super) struct ConnectionDriver<'a, H> {
+pub(crate) struct ConnectionDriver<'a, H> {
     http: &'a mut H,
     state: &'a ConnectionState,
     timer: Pin<Box<Sleep>>,
@@ -58,7 +58,7 @@ enum ShutdownPhase {
 }
 
 impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
-    pub(super) fn new(
+    pub(crate) fn new(
         http: &'a mut H,
         state: &'a ConnectionState,
         shutdown: ShutdownSignal,

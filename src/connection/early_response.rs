@@ -69,7 +69,7 @@ impl EarlyResponses {
 
 /// The streams of one connection that are kept after an early response.
 #[derive(Debug)]
-pub(super) struct EarlyStreams {
+pub(crate) struct EarlyStreams {
     all: Arc<EarlyResponses>,
     group: ClientNetworkGroup,
     kept: Cell<usize>,
@@ -80,7 +80,7 @@ pub(super) struct EarlyStreams {
 
 impl EarlyStreams {
     /// Creates the account of a connection that may have `max_streams` concurrent streams, of a client of `group`.
-    pub(super) fn new(
+    pub(crate) fn new(
         all: &Arc<EarlyResponses>,
         group: ClientNetworkGroup,
         max_streams: u32,
@@ -100,7 +100,7 @@ impl EarlyStreams {
 
     /// Returns when a stream whose response is complete may be dropped: after the grace period, or as soon as the client has
     /// ended the requests of all its streams, or when the graceful shutdown has lasted for its own grace period.
-    pub(super) async fn keep_stream(&self) {
+    pub(crate) async fn keep_stream(&self) {
         let requests_ended = self.state.requests_ended();
         if !self.state.has_open_requests() {
             return;

@@ -10,7 +10,7 @@ use memchr::{memchr, memchr3};
 
 /// Follows the requests of a connection, byte by byte where the framing depends on it.
 #[derive(Debug, Default)]
-pub(super) struct RequestFramingValidator {
+pub(crate) struct RequestFramingValidator {
     position: Position,
     line: Line,
     body: BodyFraming,
@@ -40,15 +40,15 @@ enum Position {
 
 /// A byte that hyper must not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FramingViolation {
+pub(crate) struct FramingViolation {
     /// The index of the byte in the slice that was read.
-    pub(super) at: usize,
-    pub(super) region: Region,
+    pub(crate) at: usize,
+    pub(crate) region: Region,
 }
 
 /// The part of a request in which a violation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Region {
+pub(crate) enum Region {
     /// A malformed header section.
     Head,
     /// A malformed body.
@@ -59,7 +59,7 @@ pub(super) enum Region {
 
 impl RequestFramingValidator {
     /// Follows more bytes of the stream.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), FramingViolation> {
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<(), FramingViolation> {
         self.has_ended_head = false;
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
@@ -80,17 +80,17 @@ impl RequestFramingValidator {
     }
 
     /// Whether a part of a header section has arrived, but not all of it.
-    pub(super) fn is_in_head(&self) -> bool {
+    pub(crate) fn is_in_head(&self) -> bool {
         self.is_in_head
     }
 
     /// Whether the bytes so far are complete requests.
-    pub(super) fn is_between_requests(&self) -> bool {
+    pub(crate) fn is_between_requests(&self) -> bool {
         self.position == Position::RequestLine && !self.is_in_head
     }
 
     /// Whether the last read contained the end of a header section.
-    pub(super) fn has_ended_head(&self) -> bool {
+    pub(crate) fn has_ended_head(&self) -> bool {
         self.has_ended_head
     }
 

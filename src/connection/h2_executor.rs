@@ -28,7 +28,7 @@ use crate::body::{ConnectionShare, MinRate, RateMonitor};
 /// Spawns the tasks of the streams of one connection on the `LocalRuntime` of this thread, so that they can share the connection
 /// state without atomics.
 #[derive(Clone, Debug)]
-pub(super) struct StreamExecutor {
+pub(crate) struct StreamExecutor {
     context: Rc<StreamContext>,
 }
 
@@ -44,7 +44,7 @@ struct StreamContext {
 impl StreamExecutor {
     /// Creates the executor of a connection. A stream may wait `write_timeout` for its client to take bytes, and the client must
     /// not be slower than `min_rate` either.
-    pub(super) fn new(
+    pub(crate) fn new(
         write_timeout: Duration,
         min_rate: MinRate,
         share: &Arc<ConnectionShare>,
@@ -98,7 +98,7 @@ where
 
 /// How long the response of one stream has been waiting for its client to take bytes.
 #[derive(Debug)]
-pub(super) struct SendProgress {
+pub(crate) struct SendProgress {
     /// Since when the client has taken nothing; `None` while there is nothing to take.
     waiting_since: Cell<Option<Instant>>,
     rate: RateMonitor,
@@ -119,7 +119,7 @@ impl SendProgress {
     }
 
     /// Returns the progress of the stream whose task is being polled on this thread; `None` on HTTP/1.
-    pub(super) fn current() -> Option<Rc<Self>> {
+    pub(crate) fn current() -> Option<Rc<Self>> {
         CURRENT.with_borrow(Clone::clone)
     }
 
@@ -131,12 +131,12 @@ impl SendProgress {
     }
 
     /// Records that there are bytes for the client from now on: a header section, or data.
-    pub(super) fn start_wait(&self) {
+    pub(crate) fn start_wait(&self) {
         self.waiting_since.set(Some(Instant::now()));
     }
 
     /// Records that h2 sent `bytes`. If there are more, the wait for the client starts again.
-    pub(super) fn record_sent(&self, bytes: usize) {
+    pub(crate) fn record_sent(&self, bytes: usize) {
         let mut waited = Duration::ZERO;
         if let Some(since) = self.waiting_since.get() {
             let now = Instant::now();
@@ -147,18 +147,18 @@ impl SendProgress {
     }
 
     /// Records that the client took all bytes that there were.
-    pub(super) fn end_wait(&self) {
+    pub(crate) fn end_wait(&self) {
         self.record_sent(0);
         self.waiting_since.set(None);
     }
 
     /// Records that the response is complete while the client may still be sending the request.
-    pub(super) fn record_early_response(&self) {
+    pub(crate) fn record_early_response(&self) {
         self.is_early_response.set(true);
     }
 
     /// Whether the stream is dropped because its client took too long.
-    pub(super) fn is_timed_out(&self) -> bool {
+    pub(crate) fn is_timed_out(&self) -> bool {
         self.is_timed_out.get()
     }
 

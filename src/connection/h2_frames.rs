@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Finds the frame headers in one direction of a connection.
 #[derive(Debug)]
-pub(super) struct FrameScanner {
+pub(crate) struct FrameScanner {
     /// The number of bytes to skip: the rest of a payload, or of the client's connection preface.
     skip: usize,
     /// The beginning of a frame, as far as it has arrived.
@@ -20,7 +20,7 @@ pub(super) struct FrameScanner {
 
 /// A frame whose beginning has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     length: usize,
     frame_type: u8,
     flags: u8,
@@ -33,7 +33,7 @@ pub(super) struct Frame {
 
 impl FrameScanner {
     /// Creates the scanner of the side that sends `preface` bytes before its first frame.
-    pub(super) fn new(preface: usize) -> Self {
+    pub(crate) fn new(preface: usize) -> Self {
         Self {
             skip: preface,
             start: Vec::new(),
@@ -41,7 +41,7 @@ impl FrameScanner {
     }
 
     /// Scans more bytes, and calls `on_frame` for each frame whose header ends in them.
-    pub(super) fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Frame)) {
+    pub(crate) fn scan(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Frame)) {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -68,7 +68,7 @@ impl FrameScanner {
     }
 
     /// Whether a frame has arrived in part.
-    pub(super) fn is_mid_frame(&self) -> bool {
+    pub(crate) fn is_mid_frame(&self) -> bool {
         self.skip > 0 || !self.start.is_empty()
     }
 
@@ -119,7 +119,7 @@ impl Frame {
 
     /// Whether a frame of the proxy resets a stream because of an error. RST_STREAM with NO_ERROR follows a complete response to
     /// a request whose body the proxy does not need (RFC 9113 section 8.1): nothing was cancelled there.
-    pub(super) fn is_error_reset(self) -> bool {
+    pub(crate) fn is_error_reset(self) -> bool {
         self.is_reset() && self.error_code != NO_ERROR
     }
 
@@ -167,7 +167,7 @@ enum RequestChange {
 
 /// The counts of the frames that a client sends.
 #[derive(Debug)]
-pub(super) struct ClientFrames {
+pub(crate) struct ClientFrames {
     scanner: FrameScanner,
     /// A field section has begun and its last frame has not ended. The connection preface counts as the beginning of one.
     is_in_head: bool,
@@ -185,19 +185,19 @@ pub(super) struct ClientFrames {
 
 /// What the bytes of one read contained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FrameSummary {
+pub(crate) struct FrameSummary {
     /// The number of RST_STREAM frames.
-    pub(super) resets: usize,
+    pub(crate) resets: usize,
     /// Whether a field section or the connection preface ended.
-    pub(super) has_ended_head: bool,
+    pub(crate) has_ended_head: bool,
     /// Whether a field section or the connection preface is incomplete.
-    pub(super) is_in_head: bool,
+    pub(crate) is_in_head: bool,
     /// Whether the client has sent more overhead frames than the limit.
-    pub(super) is_flood: bool,
+    pub(crate) is_flood: bool,
 }
 
 impl ClientFrames {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             scanner: FrameScanner::new(PREFACE_LENGTH),
             is_in_head: true,
@@ -210,12 +210,12 @@ impl ClientFrames {
     }
 
     /// The number of streams whose request the client has not ended.
-    pub(super) fn open_requests(&self) -> usize {
+    pub(crate) fn open_requests(&self) -> usize {
         self.open_requests.len()
     }
 
     /// Records that the proxy sent a frame.
-    pub(super) fn record_sent(&mut self, frame: Frame) {
+    pub(crate) fn record_sent(&mut self, frame: Frame) {
         self.allow_window_updates(frame.data_length());
         if frame.is_reset() {
             self.open_requests.remove(&frame.stream);
@@ -230,7 +230,7 @@ impl ClientFrames {
     }
 
     /// Scans more bytes of the client.
-    pub(super) fn read(&mut self, bytes: &[u8], now: Instant) -> FrameSummary {
+    pub(crate) fn read(&mut self, bytes: &[u8], now: Instant) -> FrameSummary {
         let mut summary = FrameSummary::default();
         let (mut is_in_head, mut has_continuation) = (self.is_in_head, self.has_continuation);
         let mut window_updates_allowed = self.window_updates_allowed;

@@ -12,7 +12,7 @@ use crate::net::addr::ClientAddr;
 use crate::tls::{HandshakeError, HandshakeFailure};
 
 /// Reports a handshake that was not complete within `limits.handshake`.
-pub(super) fn timed_out(metrics: &Connections, client: ClientAddr) {
+pub(crate) fn timed_out(metrics: &Connections, client: ClientAddr) {
     metrics.handshake_late.count();
     if let Some(left_out) = metrics.late_lines.admit(Instant::now()) {
         let left_out = nonzero(left_out);
@@ -22,7 +22,7 @@ pub(super) fn timed_out(metrics: &Connections, client: ClientAddr) {
 
 /// Reports a handshake that ended with an error. A handshake of a certificate authority that validates a tls-alpn-01 challenge
 /// ends in this way, too, and is no failure.
-pub(super) fn failed<IO>(metrics: &Connections, client: ClientAddr, error: &HandshakeError<IO>) {
+pub(crate) fn failed<IO>(metrics: &Connections, client: ClientAddr, error: &HandshakeError<IO>) {
     match error {
         HandshakeError::Challenge => {
             tracing::info!(%client, "answered a certificate authority (tls-alpn-01)");

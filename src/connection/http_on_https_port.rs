@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use super::close;
 
 /// Responds with 400 and an OCI error body that names the mistake, and closes the connection.
-pub(super) async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+pub(crate) async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     stream.write_all(RESPONSE.as_bytes()).await?;
     stream.shutdown().await?;
     close::linger(&mut stream).await;

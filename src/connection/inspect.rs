@@ -19,7 +19,7 @@ use super::state::ConnectionState;
 use crate::body::ConnectionShare;
 
 /// Sees the bytes that hyper reads and writes.
-pub(super) trait ByteInspector {
+pub(crate) trait ByteInspector {
     /// Ready if hyper may read, with an error if the next read is to fail.
     fn poll_may_read(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>>;
 
@@ -31,7 +31,7 @@ pub(super) trait ByteInspector {
 }
 
 /// Reports where HTTP/1 header sections begin and end, and hides bytes with ambiguous framing from hyper.
-pub(super) struct Http1Inspector {
+pub(crate) struct Http1Inspector {
     state: Rc<ConnectionState>,
     framing: RequestFramingValidator,
     /// Where the framing was violated, if it was.
@@ -39,7 +39,7 @@ pub(super) struct Http1Inspector {
 }
 
 impl Http1Inspector {
-    pub(super) fn new(state: &Rc<ConnectionState>) -> Self {
+    pub(crate) fn new(state: &Rc<ConnectionState>) -> Self {
         Self {
             state: Rc::clone(state),
             framing: RequestFramingValidator::default(),
@@ -83,7 +83,7 @@ impl ByteInspector for Http1Inspector {
 }
 
 /// Counts HTTP/2 frames of both directions for the abuse limits, and counts received bytes in the receive budget.
-pub(super) struct Http2Inspector {
+pub(crate) struct Http2Inspector {
     state: Rc<ConnectionState>,
     share: Arc<ConnectionShare>,
     received: ClientFrames,
@@ -91,7 +91,7 @@ pub(super) struct Http2Inspector {
 }
 
 impl Http2Inspector {
-    pub(super) fn new(state: &Rc<ConnectionState>, share: &Arc<ConnectionShare>) -> Self {
+    pub(crate) fn new(state: &Rc<ConnectionState>, share: &Arc<ConnectionShare>) -> Self {
         Self {
             state: Rc::clone(state),
             share: Arc::clone(share),
@@ -144,18 +144,18 @@ impl ByteInspector for Http2Inspector {
 }
 
 /// A stream whose bytes an inspector sees.
-pub(super) struct InspectedStream<IO, I> {
+pub(crate) struct InspectedStream<IO, I> {
     stream: IO,
     inspector: I,
 }
 
 impl<IO, I> InspectedStream<IO, I> {
-    pub(super) fn new(stream: IO, inspector: I) -> Self {
+    pub(crate) fn new(stream: IO, inspector: I) -> Self {
         Self { stream, inspector }
     }
 
     /// Returns the inner stream, for the close of the connection, when the bytes are no HTTP any more.
-    pub(super) fn into_inner(self) -> IO {
+    pub(crate) fn into_inner(self) -> IO {
         self.stream
     }
 }

@@ -30,13 +30,13 @@ use super::state::ConnectionState;
 use crate::body::{self, AbortReason, Body, UploadState};
 
 /// One active request. The request is over when this value is dropped.
-pub(super) struct RequestGuard {
+pub(crate) struct RequestGuard {
     state: Rc<ConnectionState>,
     upload: Arc<UploadState>,
 }
 
 impl RequestGuard {
-    pub(super) fn new(state: &Rc<ConnectionState>, upload: &Arc<UploadState>) -> Self {
+    pub(crate) fn new(state: &Rc<ConnectionState>, upload: &Arc<UploadState>) -> Self {
         state.begin_request();
         Self {
             state: Rc::clone(state),
@@ -66,7 +66,7 @@ impl Drop for RequestGuard {
 }
 
 /// The future of a response, which passes the guard of its request to the body.
-pub(super) struct GuardedResponseFuture {
+pub(crate) struct GuardedResponseFuture {
     future: ResponseFuture,
     /// On HTTP/1 the response says whether the connection is closed after it.
     is_http1: bool,
@@ -75,7 +75,7 @@ pub(super) struct GuardedResponseFuture {
 }
 
 impl GuardedResponseFuture {
-    pub(super) fn new(future: ResponseFuture, is_http1: bool, guard: RequestGuard) -> Self {
+    pub(crate) fn new(future: ResponseFuture, is_http1: bool, guard: RequestGuard) -> Self {
         Self {
             future,
             is_http1,
@@ -117,7 +117,7 @@ impl Drop for GuardedResponseFuture {
 const CONNECTION_CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// The body of a response, with the guard of its request.
-pub(super) struct ResponseBody {
+pub(crate) struct ResponseBody {
     body: Body,
     /// The progress of the stream; HTTP/2 only.
     stream: Option<Rc<SendProgress>>,
@@ -268,7 +268,7 @@ impl Drop for ResponseBody {
 
 /// Data of a response. On HTTP/2 it reports how much of it h2 has sent: h2 buffers what the flow-control window does not admit,
 /// and a client may open the window by a few bytes at a time.
-pub(super) struct TrackedChunk {
+pub(crate) struct TrackedChunk {
     data: Bytes,
     progress: Option<Rc<SendProgress>>,
 }

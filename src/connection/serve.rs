@@ -47,7 +47,7 @@ pub struct ConnectionContext<'a> {
 }
 
 /// A connection whose stream is open and whose HTTP version is known.
-pub(super) struct HttpConnection<'a, H> {
+pub(crate) struct HttpConnection<'a, H> {
     info: Arc<ConnectionInfo>,
     context: ConnectionContext<'a>,
     state: Rc<ConnectionState>,
@@ -55,7 +55,7 @@ pub(super) struct HttpConnection<'a, H> {
 }
 
 impl<'a, H: Handler> HttpConnection<'a, H> {
-    pub(super) fn new(
+    pub(crate) fn new(
         info: ConnectionInfo,
         context: ConnectionContext<'a>,
         state: Rc<ConnectionState>,
@@ -73,7 +73,7 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
     ///
     /// Neither this function nor [`Self::http2`] is an `async fn`: the future of an `async fn` would keep room for the stream
     /// in addition to hyper's connection, into which the stream is moved, and there may be thousands of idle connections.
-    pub(super) fn http1<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
+    pub(crate) fn http1<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
     where
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -108,7 +108,7 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
     }
 
     /// Serves HTTP/2 until the connection is closed.
-    pub(super) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
+    pub(crate) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
     where
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {

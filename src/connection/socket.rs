@@ -18,7 +18,7 @@ use super::state::ConnectionState;
 use crate::buffer_pool::{Buffer, SMALL};
 
 /// A stream that can report, without a read, whether its peer has closed it. Tests use one in memory.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// Returns the pending error of the socket (SO_ERROR), such as a reset.
     fn take_error(&self) -> io::Result<()>;
 
@@ -51,7 +51,7 @@ impl Socket for TcpStream {
 ///
 /// hyper reads little at a time, and each read would be a system call, so that small reads are served from a buffer. TLS reads in
 /// large pieces, and directly. The buffer is in use only while it has bytes.
-pub(super) struct MonitoredSocket<IO: Socket> {
+pub(crate) struct MonitoredSocket<IO: Socket> {
     stream: IO,
     state: Rc<ConnectionState>,
     read_ahead: Option<ReadAhead>,
@@ -64,7 +64,7 @@ struct ReadAhead {
 }
 
 impl<IO: Socket> MonitoredSocket<IO> {
-    pub(super) fn new(stream: IO, state: &Rc<ConnectionState>) -> Self {
+    pub(crate) fn new(stream: IO, state: &Rc<ConnectionState>) -> Self {
         Self {
             stream,
             state: Rc::clone(state),

@@ -48,7 +48,7 @@ use crate::body::{AbortReason, RateMonitor};
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(super) struct ConnectionState {
+pub(crate) struct ConnectionState {
     timeouts: Timeouts,
     shutdown: ShutdownSignal,
     /// On HTTP/2, requests overlap. On HTTP/1, a pipelined request waits for the response before it.
@@ -94,7 +94,7 @@ struct Timeouts {
 
 /// A wait that can take too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TimeoutKind {
+pub(crate) enum TimeoutKind {
     /// A header section is not complete.
     Head,
     /// No request arrives.
@@ -128,7 +128,7 @@ struct AbuseCounters {
 }
 
 impl ConnectionState {
-    pub(super) fn new(settings: &Settings, shutdown: ShutdownSignal) -> Self {
+    pub(crate) fn new(settings: &Settings, shutdown: ShutdownSignal) -> Self {
         Self {
             timeouts: Timeouts {
                 head: settings.head,
@@ -162,7 +162,7 @@ impl ConnectionState {
     // Phase and requests.
 
     /// Records that the connection is open and which HTTP version is read from now on.
-    pub(super) fn set_protocol(&self, is_http2: bool) {
+    pub(crate) fn set_protocol(&self, is_http2: bool) {
         let now = Instant::now();
         self.is_http2.set(is_http2);
         self.phase.set(Phase::Idle { since: now });
@@ -171,7 +171,7 @@ impl ConnectionState {
     }
 
     /// Records that a header section is complete, so that a request is active.
-    pub(super) fn begin_request(&self) {
+    pub(crate) fn begin_request(&self) {
         self.phase.set(Phase::Active {
             requests: self.active_requests() + 1,
         });
@@ -179,7 +179,7 @@ impl ConnectionState {
 
     /// Records that the last byte of a response was passed to hyper, or that its request was aborted. `has_unread_body` says that
     /// the request was not read completely.
-    pub(super) fn end_request(&self, has_unread_body: bool) {
+    pub(crate) fn end_request(&self, has_unread_body: bool) {
         if has_unread_body {
             self.has_unread_body.set(true);
         }
@@ -208,29 +208,29 @@ impl ConnectionState {
     }
 
     /// Whether no request is active and the kernel has accepted every byte of the responses.
-    pub(super) fn is_flushed(&self) -> bool {
+    pub(crate) fn is_flushed(&self) -> bool {
         self.is_idle() && self.blocked_since.get().is_none()
     }
 
     /// Whether a response was sent before its request was read completely, so that the close must linger.
-    pub(super) fn has_unread_body(&self) -> bool {
+    pub(crate) fn has_unread_body(&self) -> bool {
         self.has_unread_body.get()
     }
 
     /// Records on how many HTTP/2 streams the client has not ended its request.
-    pub(super) fn set_open_requests(&self, count: usize) {
+    pub(crate) fn set_open_requests(&self, count: usize) {
         if count != self.open_requests.replace(count) && count == 0 {
             self.requests_ended.notify_waiters();
         }
     }
 
     /// Whether the client has not ended its request on some HTTP/2 stream.
-    pub(super) fn has_open_requests(&self) -> bool {
+    pub(crate) fn has_open_requests(&self) -> bool {
         self.open_requests.get() > 0
     }
 
     /// Ready when the client has ended the requests of all HTTP/2 streams, if that happens after this call.
-    pub(super) fn requests_ended(&self) -> Notified<'_> {
+    pub(crate) fn requests_ended(&self) -> Notified<'_> {
         self.requests_ended.notified()
     }
 
@@ -238,7 +238,7 @@ impl ConnectionState {
 
     /// Records that bytes arrived. `has_ended` says that a header section ended in them, `is_open` that they leave one
     /// incomplete.
-    pub(super) fn record_head_progress(&self, has_ended: bool, is_open: bool) {
+    pub(crate) fn record_head_progress(&self, has_ended: bool, is_open: bool) {
         if !is_open {
             self.head_since.set(None);
         } else if has_ended || self.head_since.get().is_none() {
@@ -249,7 +249,7 @@ impl ConnectionState {
     // Writes.
 
     /// Records the result of a write or a flush: the number of bytes that the socket accepted, or that it is blocked.
-    pub(super) fn record_write(&self, result: Poll<usize>) {
+    pub(crate) fn record_write(&self, result: Poll<usize>) {
         match (result, self.blocked_since.get()) {
             (Poll::Ready(count), None) => self.record_written(count, Duration::ZERO),
             (Poll::Ready(count), Some(since)) => {
@@ -275,41 +275,41 @@ impl ConnectionState {
 
     /// Whether the next frame of an HTTP/1 response must be withheld, because the client has not taken the one before it: a
     /// client that does not read gets one frame into memory, and no more.
-    pub(super) fn apply_backpressure(&self) -> bool {
+    pub(crate) fn apply_backpressure(&self) -> bool {
         let is_blocked = self.blocked_since.get().is_some();
         self.is_frame_withheld.set(is_blocked);
         is_blocked
     }
 
     /// Whether a withheld frame may be sent now, so that the connection must be polled again. Returns true once.
-    pub(super) fn take_resume(&self) -> bool {
+    pub(crate) fn take_resume(&self) -> bool {
         self.blocked_since.get().is_none() && self.is_frame_withheld.replace(false)
     }
 
     // Liveness probe.
 
     /// Requests a liveness probe with the next flush.
-    pub(super) fn request_probe(&self) {
+    pub(crate) fn request_probe(&self) {
         self.probe.is_requested.set(true);
     }
 
     /// Whether a probe was requested. Returns true once for each request.
-    pub(super) fn take_probe(&self) -> bool {
+    pub(crate) fn take_probe(&self) -> bool {
         self.probe.is_requested.replace(false)
     }
 
     /// Records that bytes arrived from the client, or that the socket accepted some.
-    pub(super) fn record_progress(&self) {
+    pub(crate) fn record_progress(&self) {
         self.probe.has_progress.set(true);
     }
 
     /// Records whether the bytes that arrived over HTTP/1 leave a request incomplete.
-    pub(super) fn set_request_incomplete(&self, is_incomplete: bool) {
+    pub(crate) fn set_request_incomplete(&self, is_incomplete: bool) {
         self.probe.is_request_incomplete.set(is_incomplete);
     }
 
     /// Whether a request is active and incomplete, and no bytes moved since the last call.
-    pub(super) fn is_stalled(&self) -> bool {
+    pub(crate) fn is_stalled(&self) -> bool {
         !self.probe.has_progress.replace(false)
             && !self.is_idle()
             && self.probe.is_request_incomplete.get()
@@ -318,23 +318,23 @@ impl ConnectionState {
     // Abuse.
 
     /// Adds to the number of streams that were reset.
-    pub(super) fn record_resets(&self, count: usize) {
+    pub(crate) fn record_resets(&self, count: usize) {
         let resets = &self.abuse.resets;
         resets.set(resets.get().saturating_add(count));
     }
 
     /// Records that the client sends more control frames than any client needs to.
-    pub(super) fn record_flood(&self) {
+    pub(crate) fn record_flood(&self) {
         self.abuse.is_flooding.set(true);
     }
 
     /// Whether `limits.h2_resets` is reached. The connection then gets GOAWAY.
-    pub(super) fn reset_limit_reached(&self) -> bool {
+    pub(crate) fn reset_limit_reached(&self) -> bool {
         self.abuse.resets.get() >= self.abuse.max_resets
     }
 
     /// Whether the client floods, or continued to cause resets after GOAWAY. The connection is then closed.
-    pub(super) fn is_abusive(&self) -> bool {
+    pub(crate) fn is_abusive(&self) -> bool {
         self.abuse.is_flooding.get()
             || self.abuse.resets.get() >= self.abuse.max_resets.saturating_mul(2)
     }
@@ -342,7 +342,7 @@ impl ConnectionState {
     // The end of the connection.
 
     /// The earliest time at which a wait takes too long, and which wait; `None` if no deadline applies.
-    pub(super) fn deadline(&self) -> Option<(Instant, TimeoutKind)> {
+    pub(crate) fn deadline(&self) -> Option<(Instant, TimeoutKind)> {
         let head = self
             .head_since
             .get()
@@ -363,22 +363,22 @@ impl ConnectionState {
     }
 
     /// Records that the connection is closed because of a timeout. The requests that are dropped from now on were too slow.
-    pub(super) fn record_timeout(&self, kind: TimeoutKind) {
+    pub(crate) fn record_timeout(&self, kind: TimeoutKind) {
         self.timeout.set(Some(kind));
     }
 
     /// Whether the connection is closed because the client does not read.
-    pub(super) fn is_write_stuck(&self) -> bool {
+    pub(crate) fn is_write_stuck(&self) -> bool {
         self.timeout.get() == Some(TimeoutKind::Write)
     }
 
     /// Whether the graceful shutdown has started.
-    pub(super) fn is_shutting_down(&self) -> bool {
+    pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutdown.has_started()
     }
 
     /// Why the proxy aborts a request that is dropped now; `None` if the client has left.
-    pub(super) fn abort_reason(&self) -> Option<AbortReason> {
+    pub(crate) fn abort_reason(&self) -> Option<AbortReason> {
         if self.timeout.get().is_some() {
             Some(AbortReason::Timeout)
         } else {

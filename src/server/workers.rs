@@ -83,7 +83,7 @@ impl Workers {
             let (mut told, finished) = (cut.subscribe(), finished.clone());
             let pulse = Heartbeat::default();
             let beating = watchdog.map(|within| pulse.clone().tick(beat_interval(within)));
-            let (started, start_result) = std::sync::mpsc::channel();
+            let (report_error, start_error) = std::sync::mpsc::channel();
             std::thread::Builder::new()
                 .name(format!("tidegate-{number}"))
                 .spawn(move || {
@@ -93,10 +93,13 @@ impl Workers {
                         .build_local(LocalOptions::default());
                     let runtime = match runtime {
                         Ok(runtime) => runtime,
-                        Err(error) => return drop(started.send(error)),
+                        Err(error) => {
+                            // `start` waits for this message, or for the drop of the sender.
+                            let _ = report_error.send(error);
+                            return;
+                        }
                     };
-                    // Dropping the sender reports that the worker has started.
-                    drop(started);
+                    drop(report_error);
                     runtime.block_on(async {
                         beating.map(tokio::spawn);
                         tokio::select! {
@@ -108,7 +111,7 @@ impl Workers {
                     drop(runtime);
                     finished.send_modify(|running| *running = running.saturating_sub(1));
                 })?;
-            if let Ok(error) = start_result.recv() {
+            if let Ok(error) = start_error.recv() {
                 return Err(error);
             }
             workers.push(Worker {

@@ -4,7 +4,7 @@
 
 /// Returns each request as its method and its body, up to the first malformed or incomplete one. A body that is malformed or
 /// incomplete is `None`.
-pub(super) fn requests(mut bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
+pub(crate) fn requests(mut bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     let mut found = Vec::new();
     loop {
         while let Some(rest) = bytes.strip_prefix(b"\r\n") {
