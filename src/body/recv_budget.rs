@@ -131,8 +131,8 @@ impl RecvBudget {
 
 /// What one connection uses of the budget.
 ///
-/// All calls except [`Self::wake`] come from the thread of the connection. [`RecvBudget::wake_groups`] calls that one from any
-/// thread, which is why the fields are atomics and a lock.
+/// All calls come from the thread of the connection, except the one with which the budget wakes a paused connection: that one
+/// comes from any thread, which is why the fields are atomics and a lock.
 #[derive(Debug)]
 pub struct ConnectionShare {
     budget: Arc<RecvBudget>,

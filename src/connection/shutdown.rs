@@ -87,12 +87,12 @@ impl ShutdownSignal {
         }
     }
 
-    /// Returns [`GRACE`] after the graceful shutdown started.
+    /// Returns one second after the graceful shutdown started: the time for which something that is no request, such as a TLS
+    /// handshake or a lingering close, may delay the shutdown.
     pub async fn grace_elapsed(self) {
         self.started().await;
         tokio::time::sleep(GRACE).await;
     }
 }
 
-/// How long something that is no request, such as a TLS handshake or a lingering close, may delay the graceful shutdown.
 const GRACE: Duration = Duration::from_secs(1);
