@@ -1,9 +1,9 @@
-//! The product at work with nothing else installed: a registry in memory, and the gate in front of it with a
-//! certificate of its own and a fresh password.
+//! Shows the product with nothing else installed: a registry in memory, and tidegate in front of it with a self-signed
+//! certificate and a generated password.
 //!
-//! `cargo run --example demo` prints the lines to try and serves until Ctrl-C; with `-- --check` it pushes and pulls
-//! through the gate itself and says what happened. What it writes lies in a temporary directory that ends with it.
-//! Not a registry to work with: everything in it is gone at the end.
+//! `cargo run --example demo` prints the commands to try and serves until Ctrl-C. With `-- --check` the demo pushes and pulls
+//! through the proxy itself and prints the result. All files are in a temporary directory that is removed at the end.
+//! This registry is not for work: its content is lost when the demo ends.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -38,9 +38,9 @@ mod store;
 #[path = "demo/uploads.rs"]
 mod uploads;
 
-use setup::{Gate, Setup};
+use setup::{RunningProxy, Setup};
 
-/// Why the demo ends, in words for whoever runs it.
+/// The error that ends the demo, as text for the user.
 type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Clone, Copy)]
@@ -90,31 +90,34 @@ fn run(task: Task) -> Result<(), Failure> {
 
 async fn serve(setup: &Setup) -> Result<(), Failure> {
     let commands = signals::commands()?;
-    let (server, gate) = setup.open(&[USUAL_PORT, ANY_PORT], "access = true")?;
-    say(&setup.lines_to_try(&gate));
+    let (server, proxy) = setup.open(&[DEFAULT_PORT, ANY_PORT], "access = true")?;
+    say(&setup.commands_to_try(&proxy));
     server.run(commands).await;
     Ok(())
 }
 
 async fn check(setup: &Setup) -> Result<(), Failure> {
-    let (server, gate) = setup.open(&[ANY_PORT], "access = false")?;
-    let (commands, obeyed) = mpsc::channel(1);
-    let (checked, _cut) = tokio::join!(check_and_stop(setup, &gate, commands), server.run(obeyed));
+    let (server, proxy) = setup.open(&[ANY_PORT], "access = false")?;
+    let (commands, command_receiver) = mpsc::channel(1);
+    let (checked, _cut) = tokio::join!(
+        check_and_stop(setup, &proxy, commands),
+        server.run(command_receiver)
+    );
     checked
 }
 
 async fn check_and_stop(
     setup: &Setup,
-    gate: &Gate,
+    proxy: &RunningProxy,
     commands: mpsc::Sender<Command>,
 ) -> Result<(), Failure> {
-    let checked = timeout(CHECKED_WITHIN, check::run(setup, gate)).await;
-    // A server that has stopped already needs no telling.
+    let checked = timeout(CHECK_TIMEOUT, check::run(setup, proxy)).await;
+    // The server may have stopped already; then the command has no receiver.
     let _ = commands.send(Command::Stop).await;
-    checked.unwrap_or_else(|_| Err(format!("not done after {CHECKED_WITHIN:?}").into()))
+    checked.unwrap_or_else(|_| Err(format!("not done after {CHECK_TIMEOUT:?}").into()))
 }
 
-/// Libraries keep the cause of an error out of its own words.
+/// Joins the messages of an error and of its sources, because many libraries leave the cause out of their own message.
 fn with_sources(failure: &(dyn Error + 'static)) -> String {
     let mut words = failure.to_string();
     let mut source = failure.source();
@@ -125,7 +128,7 @@ fn with_sources(failure: &(dyn Error + 'static)) -> String {
     words
 }
 
-/// To standard output; a reader that left is no reason to fail.
+/// Prints a line on standard output. A reader that closed its end of the pipe is no error.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
@@ -136,13 +139,13 @@ fn complain(text: &str) {
 
 const USAGE: &str = "Usage: cargo run --example demo [-- --check]
   without --check   serve until Ctrl-C, and print the lines to try
-  --check           push and pull through the gate, say what happened, and end";
-/// What scripts expect of a command line that makes no sense.
+  --check           push and pull through the proxy, say what happened, and end";
+/// The exit code of a wrong command line.
 const WRONG_USAGE: u8 = 2;
-const USUAL_PORT: u16 = 8443;
-/// The system chooses one.
+const DEFAULT_PORT: u16 = 8443;
+/// Port 0: the system chooses a free port.
 const ANY_PORT: u16 = 0;
-/// What the registry holds at most, in bytes.
+/// The largest number of bytes that the registry keeps.
 const MOST: u64 = 512 * 1024 * 1024;
-/// Takes about a second; a machine under load gets its chance.
-const CHECKED_WITHIN: Duration = Duration::from_secs(60);
+/// The time limit of `--check`, which takes about one second on an idle machine.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(60);

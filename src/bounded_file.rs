@@ -29,7 +29,7 @@ pub(crate) enum ReadError {
     Io(#[from] io::Error),
 }
 
-/// Keeps the words of the error, with the kind that the standard library uses for the same failure.
+/// Keeps the message of the error, with the kind that the standard library uses for the same failure.
 impl From<ReadError> for io::Error {
     fn from(error: ReadError) -> Self {
         match error {
@@ -48,8 +48,8 @@ pub(crate) struct RegularFile {
 }
 
 impl RegularFile {
-    /// Opens a file for reading, and follows symbolic links. The call never waits: opening a named pipe would otherwise wait
-    /// for a process that writes to it.
+    /// Opens a file for reading, and follows symbolic links. The call never blocks: with O_NONBLOCK, opening a named pipe does not
+    /// wait for a process that writes to it.
     pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
         // Checked before opening as well, because opening a device can have effects (a tape rewinds).
         require_regular(&fs::metadata(path)?)?;
@@ -75,8 +75,8 @@ impl RegularFile {
 
     /// Reads from the current position to the end. A file of more than `limit` bytes is an error.
     ///
-    /// The buffer is allocated once with room for the whole file, so that a secret leaves no copy behind in memory that a
-    /// growing buffer would have freed.
+    /// The buffer is allocated once with room for the whole file. A buffer that grows would leave copies of a secret in the memory
+    /// that it frees.
     pub(crate) fn read(&self, limit: u64) -> Result<Vec<u8>, ReadError> {
         if self.metadata.len() > limit {
             return Err(ReadError::TooLarge { limit });
@@ -112,7 +112,7 @@ fn flag_bits(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
 
-/// A bound as an operator would write it.
+/// A size limit in the unit in which it is a whole number.
 fn size(bytes: u64) -> String {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
@@ -173,9 +173,9 @@ mod tests {
         );
     }
 
-    /// None of these may block: the test would never end.
+    /// If one of these calls blocked, the test would never end.
     #[test]
-    fn what_is_no_regular_file_is_refused_without_waiting() {
+    fn a_path_without_a_regular_file_is_an_error_without_blocking() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();

@@ -1,24 +1,26 @@
-//! The command line: words in, calls out, and an exit code.
+//! The command line: parses the arguments, calls one module for each command, and returns the exit code.
 //!
-//! The only module that prints, with those below it. What the words mean is done elsewhere.
+//! The modules below this one are the only ones that write to standard output and standard error. The work itself is done
+//! elsewhere: by `server`, `snapshot`, `check`, `import` and `htpasswd`.
 
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::problem::Problems;
-
+mod args;
 mod check;
 mod htpasswd;
 mod import;
-mod log;
+mod logging;
+mod output;
+mod password_prompt;
 mod reload;
 mod serve;
 
+use args::ConfigArgs;
+
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about = "The gate in front of a container registry", after_help = EXAMPLES)]
+#[command(name = "tidegate", version, about = "A reverse proxy in front of a container registry", after_help = EXAMPLES)]
 struct CliArgs {
     #[command(subcommand)]
     command: CliCommand,
@@ -26,79 +28,38 @@ struct CliArgs {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    /// Serve until told to stop (HUP reloads, USR1 reopens logs, USR2 upgrades, TERM drains)
+    /// Run the proxy until TERM or INT (HUP reloads, USR1 reopens the logs, USR2 upgrades the executable)
     Serve(ConfigArgs),
-    /// Make the gate that serves with this configuration read it again, and say what came of it (as nginx -s reload)
+    /// Make the running proxy read its configuration again, and report the result (as nginx -s reload)
     Reload(ConfigArgs),
-    /// Say whether a configuration would start, and everything that is odd about it (as nginx -t)
+    /// Check whether a configuration would start, and report every problem (as nginx -t)
     Check(check::CheckArgs),
-    /// Add, remove, try and list the users of a password file
+    /// Add, remove, verify and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
     Htpasswd(htpasswd::HtpasswdCommand),
-    /// Make a proxy.toml out of the files of another proxy
+    /// Create a proxy.toml from the configuration of another proxy
     #[command(subcommand)]
-    Import(import::Verb),
+    Import(import::ImportCommand),
 }
 
-#[derive(Debug, clap::Args)]
-struct ConfigArgs {
-    /// The configuration
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = DEFAULT)]
-    file: PathBuf,
-}
-
-/// Reads the command line and does what it says.
+/// Parses the command line of this process and runs the command.
 pub fn run() -> ExitCode {
     match CliArgs::parse().command {
-        CliCommand::Serve(which) => serve::run(&which.file),
-        CliCommand::Reload(which) => reload::run(&which.file),
-        CliCommand::Check(checking) => check::run(&checking),
-        CliCommand::Htpasswd(verb) => htpasswd::run(&verb),
-        CliCommand::Import(verb) => import::run(&verb),
+        CliCommand::Serve(args) => serve::run(&args.file),
+        CliCommand::Reload(args) => reload::run(&args.file),
+        CliCommand::Check(args) => check::run(&args),
+        CliCommand::Htpasswd(command) => htpasswd::run(&command),
+        CliCommand::Import(command) => import::run(&command),
     }
 }
 
-fn refuse(problems: &Problems) -> ExitCode {
-    warn(&format!(
-        "{problems}\n{}: the configuration is refused: {}",
-        problems.file().display(),
-        problems.summary()
-    ));
-    ExitCode::from(REFUSED)
-}
-
-fn fail(what: &str) -> ExitCode {
-    warn(what);
-    ExitCode::FAILURE
-}
-
-/// To standard output, as it is; a file cut short must not pass for a whole one.
-fn print(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush())
-}
-
-/// To standard output; a reader that left is no reason to fail.
-fn print_line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-fn warn(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// `EX_CONFIG` of sysexits.h.
-const REFUSED: u8 = 78;
-/// As clap's own.
-const MISUSED: u8 = 2;
-const DEFAULT: &str = "/etc/tidegate/proxy.toml";
 const EXAMPLES: &str = "Examples:
-  tidegate check -c proxy.toml     is this file good?
-  tidegate check --live            and is all well around it: registries, certificates?
-  tidegate serve -c proxy.toml     serve with it
-  tidegate htpasswd add users al   a user, or a new password for one
+  tidegate check -c proxy.toml     would this configuration start?
+  tidegate check --live            do the registries and certificates work as well?
+  tidegate serve -c proxy.toml     run the proxy with it
+  tidegate htpasswd add users al   add a user, or give a user a new password
   tidegate import nginx /etc/nginx/nginx.conf > proxy.toml
-                                   the way over from nginx
+                                   translate a configuration of nginx
   tidegate check --who alice --may push team/app
-                                   may she, and by which grant?
+                                   may alice push there, and by which grant?
   tidegate reload -c proxy.toml    read it again, without losing a transfer";

@@ -1,7 +1,9 @@
-//! Files that may change at any time: what the system notes of one, and whether it is quiet enough to be read.
+//! Files that another program may write at any time: detects changes, and whether a file is being written right now.
 //!
-//! `htpasswd` and `tls` keep a [`ChangeDetector`] for each of theirs, which a thread of `server` asks at intervals; `snapshot`
-//! waits with [`StableFiles`] before a reload reads them. Nothing here reads a file, and nothing logs.
+//! A file is read only after two polls in a row have seen the same metadata, so that a file that is being written is not read
+//! half-way. `htpasswd` and `tls` keep a [`ChangeDetector`] for each password file and certificate, which `server::file_watcher`
+//! polls at intervals. `snapshot` waits with [`StableFiles`] before a reload reads such files. This module reads only metadata,
+//! and logs nothing.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -10,15 +12,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What the system notes of a file, and changes with it.
+/// The metadata that changes when a file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileStamp {
     device: u64,
-    number: u64,
+    inode: u64,
     size: u64,
-    /// Seconds and nanoseconds.
+    /// The modification time in seconds and nanoseconds.
     modified: (i64, i64),
-    /// Cannot be set back, as the other time can.
+    /// The time of the last status change. Unlike the modification time, no program can set it back.
     changed: (i64, i64),
 }
 
@@ -26,7 +28,7 @@ impl From<&Metadata> for FileStamp {
     fn from(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
-            number: metadata.ino(),
+            inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -34,23 +36,26 @@ impl From<&Metadata> for FileStamp {
     }
 }
 
-/// What a look at a path saw: the stamp of what it leads to, or why there is none.
+/// The result of polling a path: the stamp of the file, or the kind of the error.
 pub(crate) type Seen = Result<FileStamp, io::ErrorKind>;
 
-/// Symbolic links are followed, so that another target is another stamp.
+/// Reads the metadata of a file. Symbolic links are followed, so another target gives another stamp.
 pub(crate) fn poll(path: &Path) -> Seen {
     let metadata = fs::metadata(path).map_err(|error| error.kind())?;
     Ok(FileStamp::from(&metadata))
 }
 
-/// What is known of a file, or of several that belong together, from one look to the next.
+/// Decides when a file, or several files that belong together, must be read again. `S` is the result of one poll.
 #[derive(Debug)]
 pub(crate) struct ChangeDetector<S> {
+    /// The result of the last poll.
     last: Option<S>,
-    /// What was read. None while that was not after two equal looks, as at the start: a write just before or after that
-    /// reading may have left no trace in the stamp, whose clock ticks in milliseconds.
+    /// The result of the poll before the file was read. `None` if the file was read without two equal polls before, as at the
+    /// start: a write just before or after that reading may be invisible in the stamp, because the clock of the file system
+    /// ticks in milliseconds.
     read: Option<S>,
-    trouble: Option<String>,
+    /// The reason why the last reading failed.
+    failure: Option<String>,
 }
 
 impl<S: Copy + PartialEq> ChangeDetector<S> {
@@ -58,86 +63,89 @@ impl<S: Copy + PartialEq> ChangeDetector<S> {
         Self {
             last: None,
             read,
-            trouble: None,
+            failure: None,
         }
     }
 
-    /// Whether it has to be read: other than what was read, and the same at this look as at the one before. What could
-    /// not be read is tried again, since not all that helps shows in the stamp.
+    /// Takes the result of a poll. Returns whether the file must be read: it differs from what was read, and is the same as at
+    /// the poll before. After a failure the file is read at every poll, because the cause may be gone without a change of the
+    /// stamp.
     pub(crate) fn is_due(&mut self, seen: S) -> bool {
-        let is_quiet = self.last.replace(seen) == Some(seen);
-        is_quiet && (self.trouble.is_some() || self.read != Some(seen))
+        let is_stable = self.last.replace(seen) == Some(seen);
+        is_stable && (self.failure.is_some() || self.read != Some(seen))
     }
 
-    /// It has been read under this stamp; whether it could not be before.
+    /// Records that the file was read. Returns whether the reading before had failed.
     pub(crate) fn succeeded(&mut self, seen: S) -> bool {
         self.read = Some(seen);
-        self.trouble.take().is_some()
+        self.failure.take().is_some()
     }
 
-    /// It cannot be read; whether that is news.
-    pub(crate) fn failed(&mut self, why: String) -> bool {
-        let is_news = self.trouble.as_ref() != Some(&why);
-        self.trouble = Some(why);
-        is_news
+    /// Records that the file could not be read. Returns whether the reason is another one than before, so that it is logged
+    /// once.
+    pub(crate) fn failed(&mut self, reason: String) -> bool {
+        let is_new = self.failure.as_ref() != Some(&reason);
+        self.failure = Some(reason);
+        is_new
     }
 
-    /// What was read after two equal looks.
+    /// The result of the poll after which the file was read, if it was read after two equal polls.
     pub(crate) fn read(&self) -> Option<S> {
         self.read
     }
 }
 
-/// A file, and what is in use of it: what [`ChangeDetector::read`] says.
+/// A file, and its version in use: the value of [`ChangeDetector::read`].
 #[derive(Debug)]
 pub(crate) struct LoadedVersion {
     pub(crate) path: PathBuf,
     pub(crate) read: Option<Seen>,
 }
 
-/// The files that nobody is writing, as far as two looks can tell.
+/// The files that no program is writing, judged by two equal polls.
 #[derive(Debug, Default)]
 pub(crate) struct StableFiles(HashMap<PathBuf, Seen>);
 
 impl StableFiles {
-    /// Waits while one of them changes, for two seconds at most; not at all when each is as it was read.
+    /// Waits while one of the files changes, for at most two seconds. Returns without waiting if every file is unchanged since it
+    /// was read.
     #[expect(
         clippy::disallowed_methods,
         reason = "a reload is built on a thread of its own"
     )]
     pub(crate) fn wait(files: &[LoadedVersion]) -> Self {
-        Self::wait_with(files, LOOKS, || std::thread::sleep(PAUSE))
+        Self::wait_with(files, || std::thread::sleep(POLL_INTERVAL))
     }
 
-    fn wait_with(files: &[LoadedVersion], looks: usize, mut pause: impl FnMut()) -> Self {
-        let mut last: Vec<(&LoadedVersion, Option<Seen>)> =
+    fn wait_with(files: &[LoadedVersion], mut sleep: impl FnMut()) -> Self {
+        let mut pending: Vec<(&LoadedVersion, Option<Seen>)> =
             files.iter().map(|file| (file, file.read)).collect();
-        let mut quiet = HashMap::new();
-        for number in 0..looks {
-            if number > 0 && !last.is_empty() {
-                pause();
+        let mut stable = HashMap::new();
+        for number in 0..MAX_POLLS {
+            if number > 0 && !pending.is_empty() {
+                sleep();
             }
-            last.retain_mut(|(file, before)| {
+            pending.retain_mut(|(file, before)| {
                 let seen = poll(&file.path);
                 let is_same = before.replace(seen) == Some(seen);
                 if is_same {
-                    quiet.insert(file.path.clone(), seen);
+                    stable.insert(file.path.clone(), seen);
                 }
                 !is_same
             });
         }
-        Self(quiet)
+        Self(stable)
     }
 
-    /// What was seen of it twice; none when it was changing all the time, or is none of them.
+    /// The result of two equal polls of a file. `None` if the file was changing all the time, or was not polled.
     pub(crate) fn seen(&self, path: &Path) -> Option<Seen> {
         self.0.get(path).copied()
     }
 }
 
-/// As long as between two looks of the watching thread.
-const PAUSE: Duration = Duration::from_millis(500);
-const LOOKS: usize = 5;
+/// The same interval as in `server::file_watcher`.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_POLLS: usize = 5;
 
 #[cfg(test)]
 mod tests {
@@ -149,47 +157,47 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_it_was_read_is_not_waited_for() {
+    fn a_file_that_is_unchanged_since_it_was_read_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), "1").unwrap();
         let seen = poll(&dir.path().join("a"));
         let gone = poll(&dir.path().join("b"));
         let files = [file(&dir, "a", Some(seen)), file(&dir, "b", Some(gone))];
-        let quiet = StableFiles::wait_with(&files, LOOKS, || panic!("a pause"));
-        assert_eq!(quiet.seen(&files[0].path), Some(seen));
+        let stable = StableFiles::wait_with(&files, || panic!("it waits"));
+        assert_eq!(stable.seen(&files[0].path), Some(seen));
         assert_eq!(
-            quiet.seen(&files[1].path),
+            stable.seen(&files[1].path),
             Some(Err(io::ErrorKind::NotFound))
         );
-        assert_eq!(quiet.seen(Path::new("c")), None);
+        assert_eq!(stable.seen(Path::new("c")), None);
     }
 
     #[test]
-    fn a_change_is_quiet_when_it_is_seen_twice() {
+    fn a_file_is_stable_when_two_polls_are_equal() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         fs::write(&path, "1").unwrap();
         let files = [file(&dir, "a", None)];
-        let mut pauses = 0;
-        let quiet = StableFiles::wait_with(&files, LOOKS, || {
-            pauses += 1;
-            if pauses < 3 {
-                fs::write(&path, "1".repeat(pauses + 1)).unwrap();
+        let mut sleeps = 0;
+        let stable = StableFiles::wait_with(&files, || {
+            sleeps += 1;
+            if sleeps < 3 {
+                fs::write(&path, "1".repeat(sleeps + 1)).unwrap();
             }
         });
-        assert_eq!((pauses, quiet.seen(&path)), (3, Some(poll(&path))));
+        assert_eq!((sleeps, stable.seen(&path)), (3, Some(poll(&path))));
     }
 
     #[test]
-    fn what_changes_all_the_time_is_given_up() {
+    fn a_file_that_changes_all_the_time_is_not_stable() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         fs::write(&path, "").unwrap();
-        let mut pauses = 0;
-        let quiet = StableFiles::wait_with(&[file(&dir, "a", None)], LOOKS, || {
-            pauses += 1;
-            fs::write(&path, "1".repeat(pauses)).unwrap();
+        let mut sleeps = 0;
+        let stable = StableFiles::wait_with(&[file(&dir, "a", None)], || {
+            sleeps += 1;
+            fs::write(&path, "1".repeat(sleeps)).unwrap();
         });
-        assert_eq!((pauses, quiet.seen(&path)), (LOOKS - 1, None));
+        assert_eq!((sleeps, stable.seen(&path)), (MAX_POLLS - 1, None));
     }
 }

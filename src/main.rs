@@ -1,4 +1,4 @@
-//! The program: decides nothing but the exit code and the allocator.
+//! The executable: sets the allocator, runs the command line, and returns its exit code.
 
 use std::process::ExitCode;
 

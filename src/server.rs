@@ -1,12 +1,18 @@
-//! The running gate: listeners, workers, the snapshot in use, and the commands that change them.
+//! The running server: listening sockets, worker threads, the snapshot in use, and the commands that change them.
 //!
-//! `cli` starts one and runs it until it is told to stop; a test starts one on port 0. Everything that
-//! outlives a reload is held here.
+//! `cli` starts a [`Server`] and runs it until a signal stops it; a test or the demo starts one on port 0. Everything that
+//! outlives a reload belongs to this module or to `state`.
+//!
+//! The main runtime runs [`Server::run`]: the accept loops (`acceptors`), the commands of signals, reloads, upgrades, health
+//! checks, ACME, and the admin listener. Each worker thread (`workers`) serves the connections that the accept loops pass to it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::config::problem::{Problem, Problems};
@@ -14,233 +20,436 @@ use crate::config::{self, Config};
 use crate::connection::ShutdownTrigger;
 use crate::log::LogWriter;
 use crate::net::conn_limit::ConnectionLimit;
-use crate::server::pid_file::PidFile;
-use crate::server::service_manager::SystemdNotifier;
 use crate::snapshot::{BuildMode, Snapshot};
 use crate::state::{LifecyclePhase, ServerState};
 
-mod admin_socket;
-mod certificates;
-mod checks;
-mod commands;
-mod descriptors;
-mod drain;
-mod files;
-mod fixed;
-mod history;
-mod inherited;
-mod listeners;
-mod orders;
+mod acceptors;
+mod background;
+mod file_watcher;
 pub mod pid_file;
 mod reload;
 pub mod service_manager;
 pub mod signals;
 mod sockets;
-mod succession;
-mod supervision;
 pub mod upgrade;
 mod watchdog;
 mod workers;
 
-use commands::{BackgroundTasks, End};
-use files::Files;
-use fixed::StartupSettings;
-pub use inherited::InheritedSockets;
-use listeners::Listeners;
-pub use sockets::{Address, Scheme};
-use supervision::Supervision;
-use upgrade::LaunchCommand;
+use acceptors::Acceptors;
+use file_watcher::FileWatcher;
+use pid_file::PidFile;
+use reload::{BuiltConfig, ReloadQueue, StartupSettings};
+use service_manager::{StatusReporter, SystemdNotifier};
+pub use sockets::{Address, InheritedSockets, Scheme};
+use upgrade::{HandoverPayload, LaunchCommand, SuccessorProcess, UpgradeState};
 use workers::Workers;
 
-/// What a running gate can be told.
+/// A command to a running server. Signals become commands in [`signals`].
 #[derive(Debug)]
 pub enum Command {
-    /// Read the configuration again; the verdict is sent back when somebody wants it.
+    /// Reload the configuration. The result is sent back if a sender is given.
     Reload(Option<oneshot::Sender<Result<(), Problems>>>),
-    /// Open the log files anew.
+    /// Close and reopen the log files, so that a rotated file is released.
     ReopenLogs,
-    /// Start the program anew, and leave the service to it.
+    /// Start the executable again, and hand the listening sockets to the new process.
     Upgrade,
-    /// Stop accepting, let transfers finish, and end; a second one ends at once.
+    /// Stop accepting connections, let requests finish, and return. A second `Stop` closes all connections immediately.
     Stop,
 }
 
-/// What the process brings along.
+/// What the process provides to its server. The default is enough for a test.
 #[derive(Debug, Default)]
-pub struct Process {
-    /// Its own log, to be reopened.
+pub struct ProcessContext {
+    /// The log of the process, which [`Command::ReopenLogs`] reopens.
     pub log: Option<LogWriter>,
-    /// Who is told how it is.
+    /// The service manager, which is notified of start, reload and stop.
     pub manager: SystemdNotifier,
-    /// Sockets that were there before it.
+    /// The listening sockets that the process inherited.
     pub inherited: InheritedSockets,
-    /// How to start it once more.
-    pub start: Option<LaunchCommand>,
+    /// How the process was started. An upgrade runs this command again; without it an upgrade fails.
+    pub launch_command: Option<LaunchCommand>,
 }
 
-/// A gate whose sockets listen.
+/// A server whose sockets listen.
 #[derive(Debug)]
 pub struct Server {
-    file: PathBuf,
-    gate: Arc<ServerState>,
-    listeners: Listeners,
+    config_file: PathBuf,
+    state: Arc<ServerState>,
+    acceptors: Acceptors,
     workers: Workers,
-    drainer: ShutdownTrigger,
+    shutdown: ShutdownTrigger,
     log: Option<LogWriter>,
-    fixed: StartupSettings,
-    supervision: Supervision,
-    start: Option<LaunchCommand>,
-    _files: Files,
+    startup_settings: StartupSettings,
+    status: StatusReporter,
+    launch_command: Option<LaunchCommand>,
+    _file_watcher: FileWatcher,
 }
 
-/// Why there is no gate.
+/// The reason why a server did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The configuration would never start.
-    Refused(Problems),
-    /// It would, but not now and here: an address is taken, or the system gave no thread.
-    Unable(Problems),
+    /// The configuration is invalid, and would not start on another machine or at another time either.
+    InvalidConfig(Problems),
+    /// The configuration is valid, but the system did not provide what it needs: an address is in use, or no thread could be
+    /// created.
+    Runtime(Problems),
 }
 
 impl From<StartError> for Problems {
-    fn from(failure: StartError) -> Self {
-        match failure {
-            StartError::Refused(problems) | StartError::Unable(problems) => problems,
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::InvalidConfig(problems) | StartError::Runtime(problems) => problems,
         }
     }
 }
 
+/// Work of the main loop that can be in progress while the server serves.
+#[derive(Default)]
+struct BackgroundTasks {
+    reloads: ReloadQueue,
+    upgrade: UpgradeState,
+    watchdog: Option<JoinHandle<()>>,
+}
+
+/// The reason why the main loop ended.
+enum LoopEnd {
+    Stop,
+    Upgraded(SuccessorProcess),
+}
+
 impl Server {
-    /// Builds everything, binds every address and starts the workers; connections wait in the kernel
-    /// until [`run`](Self::run). The problems hold warnings when it worked, and errors when it did not.
+    /// Builds the snapshot, binds every address and starts the workers. Connections wait in the kernel's backlog until
+    /// [`run`](Self::run) accepts them. On success the problems hold the warnings.
+    ///
+    /// # Errors
+    /// The configuration is invalid, or the system did not provide a socket or a thread; the problems hold the errors.
     pub fn start(
-        file: &Path,
+        config_file: &Path,
         config: &Config,
         mut problems: Problems,
-        process: Process,
+        process: ProcessContext,
     ) -> Result<(Self, Problems), StartError> {
-        // First, as the rest opens files.
-        let slots = slots(config);
+        // First, because it raises the limit on open files, and everything below opens files.
+        let connection_limit = connection_limit(config);
         let Some(snapshot) = Snapshot::build(config, None, BuildMode::Serve, &mut problems) else {
-            return Err(StartError::Refused(problems));
+            return Err(StartError::InvalidConfig(problems));
         };
-        let log = process.log.clone();
-        let gate = Arc::new(ServerState::new(
+        let state = Arc::new(ServerState::new(
             snapshot,
             config.h2_memory,
-            slots.clone(),
-            log,
+            connection_limit.clone(),
+            process.log.clone(),
         ));
-        let drainer = ShutdownTrigger::new();
-        let inherited = process.inherited;
-        let Some(listeners) = Listeners::bind(&config.listen, inherited, &mut problems) else {
-            return Err(StartError::Unable(problems));
+        let shutdown = ShutdownTrigger::new();
+        let bound = Acceptors::bind(&config.listen, process.inherited, &mut problems);
+        let Some(bound) = bound else {
+            return Err(StartError::Runtime(problems));
         };
         let watchdog = process.manager.watchdog();
-        let started = Workers::start(config.listen.workers, &gate, &drainer, watchdog)
-            .and_then(|workers| Ok((workers, Files::start(&gate)?)));
-        let (workers, files) = match started {
+        let started = Workers::start(config.listen.workers, &state, &shutdown, watchdog)
+            .and_then(|workers| Ok((workers, FileWatcher::start(&state)?)));
+        let (workers, file_watcher) = match started {
             Ok(started) => started,
             Err(error) => {
                 let what = format!("cannot start the threads: {error}");
                 problems.push(Problem::error(None, what));
-                return Err(StartError::Unable(problems));
+                return Err(StartError::Runtime(problems));
             }
         };
-        let admin = Admin::new(Arc::clone(&gate));
-        let listeners = listeners.with(slots, workers.dispatcher(), admin);
+        let admin = Admin::new(Arc::clone(&state));
+        let acceptors = bound.into_acceptors(connection_limit, workers.dispatcher(), admin);
         let server = Self {
-            file: file.to_owned(),
-            gate,
-            listeners,
+            config_file: config_file.to_owned(),
+            state,
+            acceptors,
             workers,
-            drainer,
+            shutdown,
             log: process.log,
-            fixed: StartupSettings::of(config),
-            supervision: Supervision {
-                manager: process.manager,
-                pid_file: None,
-            },
-            start: process.start,
-            _files: files,
+            startup_settings: StartupSettings::new(config),
+            status: StatusReporter::new(process.manager),
+            launch_command: process.launch_command,
+            _file_watcher: file_watcher,
         };
         Ok((server, problems))
     }
 
-    /// Reads a file and starts: what a test and the demo need.
-    pub fn open(file: &Path) -> Result<(Self, Problems), StartError> {
-        match config::load(file) {
-            (Some(config), problems) => Self::start(file, &config, problems, Process::default()),
-            (None, problems) => Err(StartError::Refused(problems)),
+    /// Loads a configuration file and starts a server without a service manager, a pid file and a log, as tests and the demo
+    /// need it.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn open(config_file: &Path) -> Result<(Self, Problems), StartError> {
+        match config::load(config_file) {
+            (Some(config), problems) => {
+                Self::start(config_file, &config, problems, ProcessContext::default())
+            }
+            (None, problems) => Err(StartError::InvalidConfig(problems)),
         }
     }
 
-    /// The addresses in use.
+    /// The addresses on which the server listens.
     pub fn addresses(&self) -> Vec<Address> {
-        self.listeners.addresses()
+        self.acceptors.addresses()
     }
 
-    /// What an operator should be told once.
+    /// Hints for the operator, to be logged once at start.
     pub fn notes(&self) -> Vec<String> {
-        self.gate.snapshot().notes.clone()
+        self.state.snapshot().notes.clone()
     }
 
-    /// Runs the first health checks, for two seconds at most: for a process that takes over from another one, so that
-    /// `/readyz` does not say between the two that nothing is known of the registry.
+    /// Runs the first health check of every endpoint, for at most two seconds. A process that takes over from another one calls
+    /// this before it serves, so that `/readyz` knows the state of the registry from its first response on.
     pub async fn check_upstreams(&self) {
-        checks::first(&self.gate).await;
+        background::run_first_health_checks(&self.state).await;
     }
 
-    /// The locked file that leads to this process, held until the end.
-    pub fn serve_until_stopped(&mut self, pid_file: PidFile) {
-        self.supervision.pid_file = Some(pid_file);
+    /// Makes the server keep the locked pid file until it ends, and record the results of reloads next to it.
+    pub fn set_pid_file(&mut self, pid_file: PidFile) {
+        self.status.set_pid_file(pid_file);
     }
 
-    /// Accepts connections and obeys commands until told to stop; when nobody can command any more, it
-    /// stops as well. Returns how many connections were cut at the end.
+    /// Accepts connections and executes commands until [`Command::Stop`], until the sender of the commands is dropped, or until
+    /// an upgrade succeeds; then drains. Returns the number of connections that were still open at the end of the drain.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
-        self.gate.set_phase(LifecyclePhase::Serving);
-        self.listeners.accept();
-        self.supervision.ready(&self.serving());
-        // To the end: what drains may move for long.
-        let history = tokio::spawn(history::run(Arc::clone(&self.gate)));
-        let mut underway = BackgroundTasks {
-            watchdog: watchdog::start(self.supervision.manager, &self.workers),
+        self.state.set_phase(LifecyclePhase::Serving);
+        self.acceptors.accept();
+        self.status.ready(&self.serving_summary());
+        // Recorded until the end, because transfers can go on for a long time while the server drains.
+        let history = tokio::spawn(background::record_history(Arc::clone(&self.state)));
+        let mut tasks = BackgroundTasks {
+            watchdog: watchdog::start(self.status.manager(), self.workers.heartbeats()),
             ..BackgroundTasks::default()
         };
-        let end = self.run_commands(&mut commands, &mut underway).await;
-        if let End::Succeeded(successor) = end {
-            // Whoever still asks this process how the gate is means its successor.
-            self.hand_over(&successor).await;
-            if let Some(watchdog) = underway.watchdog.take() {
-                watchdog.abort();
+        match self.run_commands(&mut commands, &mut tasks).await {
+            LoopEnd::Upgraded(successor) => {
+                // The phase stays `Serving`: a request to the admin listener of this process means the successor by now.
+                self.hand_over(&successor).await;
+                if let Some(watchdog) = tasks.watchdog.take() {
+                    watchdog.abort();
+                }
             }
-        } else {
-            self.gate.set_phase(LifecyclePhase::Draining);
-            self.supervision.drains(self.gate.snapshot().drain);
-            self.listeners.close().await;
+            LoopEnd::Stop => {
+                self.state.set_phase(LifecyclePhase::Draining);
+                self.status.draining(self.state.snapshot().drain);
+                self.acceptors.close().await;
+            }
         }
-        let cut = self.stop(commands).await;
+        let cut = self.drain(commands).await;
         history.abort();
         cut
     }
 
-    fn serving(&self) -> String {
+    /// The main loop: executes commands and periodic work until the server is to accept no more connections.
+    async fn run_commands(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        tasks: &mut BackgroundTasks,
+    ) -> LoopEnd {
+        let mut close_idle = tokio::time::interval(CLOSE_IDLE_INTERVAL);
+        let state = Arc::clone(&self.state);
+        let mut health_checks = Box::pin(background::run_health_checks(&state));
+        let mut renewals = Box::pin(background::run_acme_renewals(&state));
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Reload(reply)) => tasks.reloads.request(reply),
+                    Some(Command::ReopenLogs) => self.reopen_logs(),
+                    Some(Command::Upgrade) => self.start_upgrade(&mut tasks.upgrade),
+                    Some(Command::Stop) | None => return LoopEnd::Stop,
+                },
+                (built, replies) = tasks.reloads.built() => {
+                    let result = self.finish_reload(built);
+                    for reply in replies {
+                        // The receiver is gone if its caller gave up.
+                        let _ = reply.send(result.clone());
+                    }
+                }
+                outcome = tasks.upgrade.outcome() => match outcome {
+                    Ok(successor) => return LoopEnd::Upgraded(successor),
+                    Err(reason) => self.report_upgrade_failure(&reason),
+                },
+                _ = close_idle.tick() => self.state.snapshot().service.sites.close_idle(),
+                () = &mut health_checks => {}
+                () = &mut renewals => {}
+            }
+            // No reload during an upgrade: the new process reads the configuration itself.
+            if tasks.reloads.is_due() && !tasks.upgrade.is_running() {
+                self.status.reload_started();
+                let (file, old) = (self.config_file.clone(), self.state.snapshot());
+                tasks.reloads.start(file, self.workers.count(), old);
+            }
+        }
+    }
+
+    fn reopen_logs(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+        if let Some(log) = self.state.snapshot().access_log() {
+            log.reopen();
+        }
+        tracing::info!("log files reopened");
+    }
+
+    /// Puts a built configuration into use, and reports the result to the log, `state`, the service manager and the pid file.
+    fn finish_reload(&mut self, built: Result<BuiltConfig, Problems>) -> Result<(), Problems> {
+        let outcome = built.and_then(|built| self.apply(built));
+        match &outcome {
+            Ok(problems) => {
+                for problem in problems.warnings() {
+                    tracing::warn!("{}", problems.line(problem));
+                }
+                tracing::info!("reloaded");
+            }
+            Err(problems) => {
+                for problem in problems.errors() {
+                    tracing::error!("{}", problems.line(problem));
+                }
+                tracing::error!(
+                    "not reloaded: {}; the old configuration stays in use",
+                    problems.summary()
+                );
+            }
+        }
+        let failure = outcome.as_ref().err().map(one_line_summary);
+        self.state
+            .reloads()
+            .record(SystemTime::now(), failure.clone());
+        let serving = self.serving_summary();
+        self.status.reload_finished(failure, &serving);
+        outcome.map(|_warnings| ())
+    }
+
+    fn apply(&mut self, built: BuiltConfig) -> Result<Problems, Problems> {
+        let BuiltConfig {
+            config,
+            snapshot,
+            mut problems,
+        } = built;
+        for key in self.startup_settings.changed_keys(&config) {
+            let what = format!("{key} takes effect at the next start");
+            problems.push(Problem::warning(None, what));
+        }
+        // Binding is the last step that can fail: after it everything is replaced.
+        if !self.acceptors.reconfigure(&config.listen, &mut problems) {
+            return Err(problems);
+        }
+        self.state.publish(snapshot, config.h2_memory);
+        Ok(problems)
+    }
+
+    fn start_upgrade(&self, upgrade: &mut UpgradeState) {
+        if upgrade.is_running() {
+            return tracing::info!("an upgrade is in progress already");
+        }
+        let Some(command) = self.launch_command.clone() else {
+            return self.report_upgrade_failure("this process does not know how it was started");
+        };
+        tracing::info!("upgrade: starting the new process");
+        let started = self
+            .handover_payload()
+            .and_then(|payload| upgrade.start(command, payload));
+        if let Err(error) = started {
+            self.report_upgrade_failure(&error.to_string());
+        }
+    }
+
+    fn handover_payload(&self) -> std::io::Result<HandoverPayload> {
+        Ok(HandoverPayload {
+            sockets: self.acceptors.duplicates()?,
+            pid_file: self.status.duplicate_pid_file()?,
+        })
+    }
+
+    fn report_upgrade_failure(&self, reason: &str) {
+        tracing::error!("not upgraded: {reason}; this process continues to serve");
+        let serving = self.serving_summary();
+        let manager = self.status.manager();
+        manager.status(&format!("{serving}; the last upgrade failed: {reason}"));
+    }
+
+    /// Makes the successor the main process of the service, and stops accepting connections here.
+    async fn hand_over(&mut self, successor: &SuccessorProcess) {
+        tracing::info!(pid = successor.pid(), "the new process takes over");
+        self.status.manager().main_pid(successor.pid());
+        // From now on this process sends no notifications: it is not the service any more. It closes its descriptor of the pid file,
+        // and the lock stays with the duplicate that the successor holds.
+        self.status = StatusReporter::default();
+        if let Err(error) = successor.go() {
+            tracing::warn!(%error, "the new process has closed the upgrade channel");
+        }
+        self.acceptors.hand_over().await;
+    }
+
+    /// Waits until the workers have finished their connections, at most for `limits.drain`, and closes the rest. Returns how
+    /// many connections were closed that way.
+    async fn drain(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
+        let limit = self.state.snapshot().drain;
+        tracing::info!(
+            connections = self.workers.open_connections(),
+            "draining for at most {limit:?}"
+        );
+        self.shutdown.begin();
+        tokio::select! {
+            _ = timeout(limit, self.workers.finished()) => {}
+            () = wait_second_stop(&mut commands) => {
+                tracing::info!("second signal to stop: closing all connections immediately");
+            }
+        }
+        let cut = self.workers.open_connections();
+        self.shutdown.force_close();
+        self.workers.abort();
+        // A worker that is blocked in a system call ends with the process.
+        let _ = timeout(ABORT_TIMEOUT, self.workers.finished()).await;
+        tracing::info!(cut, "stopped");
+        if let Some(log) = self.state.snapshot().access_log().cloned() {
+            // Flushed here, because the caller may read the log after this returns. A panic of the task is logged by its hook.
+            let _ = spawn_blocking(move || log.finish()).await;
+        }
+        cut
+    }
+
+    /// The status line for the service manager.
+    fn serving_summary(&self) -> String {
         let addresses: Vec<_> = self.addresses().iter().map(ToString::to_string).collect();
         format!("serving on {}", addresses.join(", "))
     }
 }
 
-/// For as many clients as the configuration allows, and the descriptors: a client takes another one for its registry.
-fn slots(config: &Config) -> ConnectionLimit {
-    let descriptors = descriptors::raise();
-    let most = config.connections.min((descriptors / 2).max(1));
-    if most < config.connections {
+/// The limit on client connections: `limits.connections`, and at most half of the descriptors that the process may open,
+/// because each connection may need a second descriptor for its upstream.
+fn connection_limit(config: &Config) -> ConnectionLimit {
+    let descriptors = sockets::raise_descriptor_limit();
+    let connections = config.connections.min((descriptors / 2).max(1));
+    if connections < config.connections {
         tracing::debug!(
-            most,
+            connections,
             descriptors,
-            "fewer connections than limits.connections: half the descriptors"
+            "limits.connections is lowered to half of the limit on open files"
         );
     }
-    ConnectionLimit::new(most, config.connections_per_client)
+    ConnectionLimit::new(connections, config.connections_per_client)
 }
+
+/// The first error, and how many problems there are.
+fn one_line_summary(problems: &Problems) -> String {
+    let first = problems.errors().next();
+    let first = first.map_or_else(String::new, |problem| problems.line(problem));
+    format!("{first} ({})", problems.summary())
+}
+
+/// Returns at the next [`Command::Stop`]. Stays pending when the sender of the commands is dropped.
+async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>) {
+    loop {
+        match commands.recv().await {
+            Some(Command::Stop) => return,
+            Some(Command::Reload(_) | Command::ReopenLogs | Command::Upgrade) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The interval at which idle connections to upstreams are closed.
+const CLOSE_IDLE_INTERVAL: Duration = Duration::from_secs(15);
+/// The time for the workers to end after their connections were aborted.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,10 +1,9 @@
-//! Everything that is built from one config: what a request, a handshake and a connection use.
+//! Everything that is built from one configuration: what a request, a handshake and a connection use.
 //!
-//! Start, reload and `check` all build one here. `check` differs in two things: it makes no files, and
-//! opens no log; instead it asks whether this process could. A reload builds
-//! the new one beside the old, takes over what must live on (connections to upstreams, remembered logins,
-//! ticket keys, an open log), and nothing changes before all of it is good. Of live files it takes only what nobody is
-//! writing.
+//! Start, reload and `tidegate check` all call [`Snapshot::build`]. A check creates no files and opens no log, but examines
+//! whether this process could. A reload builds the new snapshot while the old one serves, and takes over what must survive:
+//! connections to upstreams, the login cache, the TLS ticket keys, the counters, the open access log. Nothing changes until
+//! the whole snapshot is built. A reload reads a password file or certificate only while no other process is writing it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,95 +29,100 @@ use crate::tls::trust::ClientCa;
 use crate::tls::{TicketKeys, Tls};
 use crate::upstream::Upstream;
 
-mod access_logs;
 mod authenticators;
+mod build_mode;
 pub(crate) mod certificates;
-mod issued;
 pub(crate) mod passwords;
 mod paths;
 mod upstreams;
 
+use authenticators::AuthenticatorBuilder;
+pub use build_mode::BuildMode;
+use certificates::CertificateLoader;
 pub use certificates::SiteCertificate;
+use upstreams::UpstreamSet;
 
-/// What one config comes to.
+/// Everything that is built from one configuration.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// What handshakes use.
+    /// The TLS settings of handshakes.
     pub tls: Arc<Tls>,
-    /// What requests use.
+    /// The handler of requests.
     pub service: Service,
-    /// What bounds connections.
+    /// The timeouts and limits of connections.
     pub connection: connection::Settings,
-    /// Peers whose connections begin with a PROXY header.
+    /// The peers whose connections begin with a PROXY header.
     pub proxy_protocol: Networks,
-    /// Who may ask how the gate is.
+    /// The admin listener and the peers that may use it.
     pub admin: config::Admin,
-    /// How long transfers may go on after TERM.
+    /// The time limit of a graceful shutdown.
     pub drain: Duration,
-    /// The hosts whose certificates an authority issues, where there are any.
+    /// The hosts whose certificates come from an ACME server. `None` if there are none.
     pub acme: Option<Arc<Acme>>,
-    /// What an operator should be told once, such as where the CA is.
+    /// Hints for the operator, such as the path of the CA of self-signed certificates.
     pub notes: Vec<String>,
     logins: Arc<PasswordVerifier>,
     passwords: Vec<Arc<LiveUsers>>,
     certificates: Vec<SiteCertificate>,
     tickets: TicketKeys,
-    access: Option<(Destination, LogWriter)>,
-}
-
-/// Why it is built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BuildMode {
-    /// To serve: files of the gate's own are made where they are missing.
-    Serve,
-    /// To look: nothing is written.
-    Check,
+    access_log: Option<(Destination, LogWriter)>,
 }
 
 impl Snapshot {
-    /// Builds all of it, or reports why not. `old` is what serves now.
+    /// Builds a snapshot, or reports why that is not possible. `old` is the snapshot in use, if there is one.
     pub fn build(
         config: &Config,
         old: Option<&Self>,
-        purpose: BuildMode,
+        mode: BuildMode,
         problems: &mut Problems,
     ) -> Option<Self> {
-        // What will be refused anyway makes no files.
-        let purpose = if problems.has_errors() {
+        // A configuration that is rejected anyway creates no files.
+        let mode = if problems.has_errors() {
             BuildMode::Check
         } else {
-            purpose
+            mode
         };
-        let quiet = old.map(Self::quiet).unwrap_or_default();
-        let builder = SnapshotBuilder {
+        let stable_files = old.map(Self::wait_for_stable_files).unwrap_or_default();
+        let now = OffsetDateTime::now_utc();
+        let builder = SnapshotBuilder { config, old };
+        let loader = CertificateLoader {
             config,
-            old,
-            purpose,
-            passwords: passwords::load_all(config, old, &quiet, problems),
-            quiet,
-            now: OffsetDateTime::now_utc(),
+            old: old.map_or(&[][..], Self::certificates),
+            old_acme: old.and_then(|old| old.acme.as_deref()),
+            stable_files: &stable_files,
+            mode,
+            now,
         };
-        if purpose == BuildMode::Check {
+        let old_passwords = old.map_or(&[][..], Self::passwords);
+        let passwords = passwords::load_all(config, old_passwords, &stable_files, problems);
+        if mode == BuildMode::Check {
             paths::check_logs(config, problems);
         }
         paths::check_state_dir(config, problems);
         let mut notes = Vec::new();
-        let logins = builder.logins(problems);
-        let access = builder.access(problems);
-        let trusts = builder.trusts(problems);
-        let tickets = builder.tickets(&trusts, problems);
-        let mut acme = builder.acme(problems);
-        let certificates = builder.certificates(&trusts, acme.as_mut(), problems, &mut notes);
-        let sites = builder.sites(&trusts, logins.as_ref(), problems);
+        let logins = builder.password_verifier(problems);
+        let old_log = old.and_then(|old| old.access_log.as_ref());
+        let access_log = paths::open_access_log(config, old_log, mode, problems);
+        let client_cas = certificates::load_client_cas(config, problems);
+        let tickets = builder.ticket_keys(&client_cas, problems);
+        let mut acme = loader.load_acme(problems);
+        let certificates = loader.load_all(&client_cas, acme.as_mut(), problems, &mut notes);
+        let authenticators = AuthenticatorBuilder {
+            config,
+            passwords: &passwords,
+            verifier: logins.as_ref(),
+            mode,
+        };
+        let sites = builder.sites(&client_cas, &authenticators, problems);
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
         }
         let acme = acme.map(Arc::new);
-        let shown = certificates::shown(&certificates);
-        let tls = report(problems, Tls::new(&config.tls, shown, &tickets))?;
+        let tls_sites = certificates::tls_sites(&certificates);
+        let tls = ok_or_report(Tls::new(&config.tls, tls_sites, &tickets), problems)?;
         let tls = Arc::new(tls.answering(acme.as_deref().map(Acme::answering)));
-        let service = builder.service(sites, access.as_ref(), acme.as_deref());
+        let service = builder.service(sites, access_log.as_ref(), acme.as_deref());
         Some(Self {
             tls,
             acme,
@@ -129,113 +133,90 @@ impl Snapshot {
             drain: config.drain,
             notes,
             logins,
-            passwords: builder.passwords,
+            passwords,
             certificates,
             tickets,
-            access,
+            access_log,
         })
     }
 
-    /// The password files, one for each path; whoever looks after them needs no more of the snapshot.
+    /// The password files, one for each path. The file watcher keeps clones of these and no reference to the snapshot.
     pub fn passwords(&self) -> &[Arc<LiveUsers>] {
         &self.passwords
     }
 
-    /// What each site shows; whoever looks after the files needs no more of the snapshot.
+    /// The certificates of all sites. The file watcher keeps clones of these and no reference to the snapshot.
     pub fn certificates(&self) -> &[SiteCertificate] {
         &self.certificates
     }
 
-    /// What came of passwords, and how many wait.
+    /// The password verifier, for its counters.
     pub fn logins(&self) -> &PasswordVerifier {
         &self.logins
     }
 
-    /// Waits while somebody is writing one of the live files.
-    fn quiet(&self) -> StableFiles {
-        let passwords = self.passwords.iter().map(|live| live.file_state());
-        let pairs = self.certificates.iter().filter_map(SiteCertificate::live);
-        let pairs = pairs.flat_map(|live| live.file_state());
-        StableFiles::wait(&passwords.chain(pairs).collect::<Vec<_>>())
+    /// The access log, to be reopened. `None` if it is off.
+    pub fn access_log(&self) -> Option<&LogWriter> {
+        self.access_log.as_ref().map(|(_, writer)| writer)
     }
 
-    /// The access log, to be reopened.
-    pub fn access_log(&self) -> Option<&LogWriter> {
-        self.access.as_ref().map(|(_, sink)| sink)
+    /// Waits while another process writes one of the password files or certificates of this snapshot.
+    fn wait_for_stable_files(&self) -> StableFiles {
+        let passwords = self.passwords.iter().map(|users| users.file_state());
+        let pairs = self.certificates.iter().filter_map(SiteCertificate::files);
+        let pairs = pairs.flat_map(|pair| pair.file_state());
+        StableFiles::wait(&passwords.chain(pairs).collect::<Vec<_>>())
     }
 }
 
+/// The parts of [`Snapshot::build`] that combine the configuration with the old snapshot.
 struct SnapshotBuilder<'a> {
     config: &'a Config,
     old: Option<&'a Snapshot>,
-    purpose: BuildMode,
-    passwords: Vec<Arc<LiveUsers>>,
-    /// The live files of the old snapshot that may be read.
-    quiet: StableFiles,
-    now: OffsetDateTime,
 }
 
 impl SnapshotBuilder<'_> {
-    /// The old keys, those of trust domains that are gone or changed aside.
-    fn tickets(&self, trusts: &[Option<ClientCa>], problems: &mut Problems) -> Option<TicketKeys> {
+    fn password_verifier(&self, problems: &mut Problems) -> Option<Arc<PasswordVerifier>> {
+        let (hashing, throttle) = (&self.config.hashing, self.config.throttle);
+        let verifier = match self.old {
+            Some(old) => old.logins.with(hashing, throttle),
+            None => PasswordVerifier::start(hashing.clone(), throttle),
+        };
+        ok_or_report(verifier, problems).map(Arc::new)
+    }
+
+    /// The ticket keys of the old snapshot, except those of client CAs that are gone or have changed.
+    fn ticket_keys(
+        &self,
+        client_cas: &[Option<ClientCa>],
+        problems: &mut Problems,
+    ) -> Option<TicketKeys> {
         let tickets = match self.old {
             Some(old) => Ok(old.tickets.clone()),
             None => TicketKeys::new(),
         };
-        let trusts = trusts.iter().flatten().cloned();
-        report(problems, tickets.and_then(|tickets| tickets.with(trusts)))
-    }
-
-    fn logins(&self, problems: &mut Problems) -> Option<Arc<PasswordVerifier>> {
-        let (hashing, throttle) = (&self.config.hashing, self.config.throttle);
-        let logins = match self.old {
-            Some(old) => old.logins.with(hashing, throttle),
-            None => PasswordVerifier::start(hashing.clone(), throttle),
-        };
-        report(problems, logins).map(Arc::new)
-    }
-
-    fn service(
-        &self,
-        sites: Sites,
-        access: Option<&(Destination, LogWriter)>,
-        acme: Option<&Acme>,
-    ) -> Service {
-        let old = self.old.map(|old| &old.service);
-        Service {
-            sites,
-            settings: self.config.service.clone(),
-            access_log: access.map(|(_, sink)| AccessLog {
-                sink: sink.clone(),
-                json: self.config.log.json,
-            }),
-            challenges: acme.map(|acme| Arc::clone(acme.challenges())),
-            limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.limiters)),
-            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.board)),
-            elsewhere: self.counts(NO_SITE),
-        }
-    }
-
-    /// Those of the site with this name, wherever it stood in the old config.
-    fn counts(&self, name: &str) -> Arc<SiteCounts> {
-        let old = self.old.map(|old| &old.service);
-        let known = old.and_then(|old| {
-            let mut all = old.counts();
-            all.find(|counts| counts.name() == name)
-        });
-        known.map_or_else(|| Arc::new(SiteCounts::new(name)), Arc::clone)
+        let client_cas = client_cas.iter().flatten().cloned();
+        ok_or_report(
+            tickets.and_then(|tickets| tickets.with(client_cas)),
+            problems,
+        )
     }
 
     fn sites(
         &self,
-        trusts: &[Option<ClientCa>],
-        logins: Option<&Arc<PasswordVerifier>>,
+        client_cas: &[Option<ClientCa>],
+        authenticators: &AuthenticatorBuilder<'_>,
         problems: &mut Problems,
     ) -> Sites {
-        let mut upstreams = self.upstreams();
+        let old_routes = self
+            .old
+            .into_iter()
+            .flat_map(|old| old.service.sites.routes());
+        let old_upstreams = old_routes.map(|route| Arc::clone(route.forward.upstream()));
+        let mut upstreams = UpstreamSet::new(old_upstreams.collect(), self.config.listen.workers);
         let mut sites = Vec::new();
-        for (site, trust) in self.config.sites.iter().zip(trusts) {
-            // The name is part of what a token is bound to, so that two sites must never share one.
+        for (site, client_ca) in self.config.sites.iter().zip(client_cas) {
+            // A token is bound to the name of its site, so two sites must never have the same name.
             let Some(name) = site.hosts.first().cloned() else {
                 problems.push(Problem::error(None, "a site has no hosts"));
                 continue;
@@ -244,17 +225,17 @@ impl SnapshotBuilder<'_> {
                 .routes
                 .iter()
                 .filter_map(|route| {
-                    let authenticator = self.authenticator(&name, route, logins, problems);
-                    let upstream = self.upstream(&route.upstream, &mut upstreams, problems);
+                    let authenticator = authenticators.build(&name, route, problems);
+                    let upstream = upstreams.find_or_create(&route.upstream, problems);
                     let authenticator = authenticator?.with_network_policy(route.admission.clone());
-                    Some(route_of(route, authenticator, upstream?))
+                    Some(build_route(route, authenticator, upstream?))
                 })
                 .collect();
-            let counts = self.counts(&name);
+            let counts = self.site_counts(&name);
             sites.push(Site {
                 name,
                 hosts: site.hosts.clone(),
-                trust: trust.clone(),
+                trust: client_ca.clone(),
                 external: site.external.clone(),
                 counts,
                 routes,
@@ -263,9 +244,43 @@ impl SnapshotBuilder<'_> {
         }
         Sites::new(sites)
     }
+
+    fn service(
+        &self,
+        sites: Sites,
+        access_log: Option<&(Destination, LogWriter)>,
+        acme: Option<&Acme>,
+    ) -> Service {
+        let old = self.old.map(|old| &old.service);
+        Service {
+            sites,
+            settings: self.config.service.clone(),
+            access_log: access_log.map(|(_, writer)| AccessLog {
+                sink: writer.clone(),
+                json: self.config.log.json,
+            }),
+            challenges: acme.map(|acme| Arc::clone(acme.challenges())),
+            limiters: old.map_or_else(Arc::default, |old| Arc::clone(&old.limiters)),
+            board: old.map_or_else(Arc::default, |old| Arc::clone(&old.board)),
+            elsewhere: self.site_counts(NO_SITE),
+        }
+    }
+
+    /// The counters of the site with this name in the old snapshot, whatever its position was; otherwise new ones.
+    fn site_counts(&self, name: &str) -> Arc<SiteCounts> {
+        let old = self.old.and_then(|old| {
+            let mut all = old.service.counts();
+            all.find(|counts| counts.name() == name)
+        });
+        old.map_or_else(|| Arc::new(SiteCounts::new(name)), Arc::clone)
+    }
 }
 
-fn route_of(route: &config::Route, authenticator: Authenticator, upstream: Arc<Upstream>) -> Route {
+fn build_route(
+    route: &config::Route,
+    authenticator: Authenticator,
+    upstream: Arc<Upstream>,
+) -> Route {
     let access = match &route.granted {
         Some(granted) => Access::Granted(Arc::clone(&granted.grants)),
         None if authenticator.is_open() => Access::Everyone,
@@ -284,11 +299,12 @@ fn route_of(route: &config::Route, authenticator: Authenticator, upstream: Arc<U
     }
 }
 
-/// No host is called so.
-const NO_SITE: &str = "-";
-
-fn report<T, E: ToString>(problems: &mut Problems, result: Result<T, E>) -> Option<T> {
+/// The value, or `None` after the error was reported without a position in the configuration.
+fn ok_or_report<T, E: ToString>(result: Result<T, E>, problems: &mut Problems) -> Option<T> {
     result
         .map_err(|error| problems.push(Problem::error(None, error.to_string())))
         .ok()
 }
+
+/// The name of the counters of requests that match no site. No host can have this name.
+const NO_SITE: &str = "-";

@@ -1,8 +1,8 @@
-//! Files that the proxy itself keeps in `state.dir`: readable by their owner alone, written completely or not at all, and
-//! locks, since several processes may share the directory.
+//! The files that the proxy keeps in `state.dir`: mode 0600, written completely or not at all; and locks, because several
+//! processes may share the directory.
 //!
-//! `tls` keeps its CA in them, `auth` the secret of its tokens, `acme` its account and certificates. What they mean is known
-//! there.
+//! `tls` stores its CA with this module, `auth` the secret of its tokens, `acme` its account, certificates and challenges. This
+//! module does not know the content.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -12,23 +12,22 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
-
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-/// 0700, unless it is there already.
+/// Creates a directory and its parents with mode 0700, unless it exists.
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Whether [`make_dir`] would succeed and files could be made in `dir`, judged by the rights of this process; nothing is
-/// made. A directory that is missing directly below `/var/lib` counts as there: systemd makes it for a service with
-/// `StateDirectory=`, and `check` runs outside of the service.
+/// Whether [`make_dir`] would succeed and files could be created in `dir`, judged by the rights of this process. Nothing is
+/// created. A missing directory directly below `/var/lib` counts as existing, because systemd creates it for a service with
+/// `StateDirectory=`, and `tidegate check` runs outside the service.
 pub(crate) fn may_make(dir: &Path) -> io::Result<()> {
     let mut existing = dir;
     loop {
         match fs::metadata(existing) {
-            Ok(found) if !found.is_dir() => return Err(Errno::NOTDIR.into()),
+            Ok(metadata) if !metadata.is_dir() => return Err(Errno::NOTDIR.into()),
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -64,18 +63,18 @@ pub(crate) fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
     }
 }
 
-/// As [`try_lock`], but waits until the lock is free. After `patience` the result is an error of the kind `TimedOut`.
-pub(crate) fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
-    let until = Instant::now() + patience;
+/// As [`try_lock`], but waits until the lock is free. After `timeout` the result is an error of the kind `TimedOut`.
+pub(crate) fn lock(path: &Path, timeout: Duration) -> io::Result<Lock> {
+    let deadline = Instant::now() + timeout;
     loop {
         if let Some(lock) = try_lock(path)? {
             return Ok(lock);
         }
-        if Instant::now() >= until {
+        if Instant::now() >= deadline {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!(
-                    "another process holds the lock, and did not release it within {patience:?}"
+                    "another process holds the lock, and did not release it within {timeout:?}"
                 ),
             ));
         }
@@ -86,8 +85,8 @@ pub(crate) fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
 /// The time between two attempts to take a lock. A CA or an account is created within some milliseconds.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Writes a file, or replaces it: after a crash either the old content or the new content is there. Two processes must not
-/// write the same file at the same time; callers hold a lock, or use a name that no other process uses.
+/// Creates or replaces a file: after a crash it has either the old content or the new content. Two processes must not write the
+/// same file at the same time; callers hold a lock, or use a name that no other process uses.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("draft");
     write_draft(&draft, content)?;
@@ -95,8 +94,8 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Creates a file, unless it exists: of several processes that do so at the same time, one succeeds, and all of them find the
-/// same content.
+/// Creates a file, unless it exists. If several processes do this at the same time, one of them creates the file, and all of
+/// them find the same content afterwards.
 pub(crate) fn make(path: &Path, content: &[u8]) -> io::Result<()> {
     // A random name, because a process id is not unique: each container that shares the directory may have a process 1.
     let mut suffix = [0; 8];
@@ -105,7 +104,7 @@ pub(crate) fn make(path: &Path, content: &[u8]) -> io::Result<()> {
     let suffix = u64::from_be_bytes(suffix);
     let draft = path.with_extension(format!("draft-{suffix:016x}"));
     write_draft(&draft, content)?;
-    // Unlike a rename, a link takes no name that is taken.
+    // Unlike a rename, a hard link fails if the name exists.
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
     match linked {
@@ -115,9 +114,9 @@ pub(crate) fn make(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// 0600 from the first moment.
+/// Writes and syncs a file that has mode 0600 from its creation on.
 fn write_draft(draft: &Path, content: &[u8]) -> io::Result<()> {
-    // What a crash left behind may have another mode or owner.
+    // A file that a crash left behind may have another mode or owner.
     match fs::remove_file(draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -131,7 +130,7 @@ fn write_draft(draft: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The new name itself must be on the disk (fsync(2)).
+/// Writes the directory entry of a new name to the disk, which syncing the file does not do (fsync(2)).
 fn sync_dir(path: &Path) -> io::Result<()> {
     path.parent()
         .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_excludes_others_until_it_is_dropped_and_waiting_has_an_end() {
+    fn a_lock_excludes_others_until_it_is_dropped_and_waiting_times_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.lock");
         let held = lock(&path, Duration::ZERO).unwrap();

@@ -1,4 +1,4 @@
-//! Reading: the request target into its canonical path, and the path into an operation.
+//! Parsing: the request target to its canonical path, and the path to an operation.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! Whether somebody may: the grant that says yes comes last, so all of them are looked at.
+//! The decision whether a user may perform an operation. The matching grant is the last, so that all grants are compared.
 
 use std::hint::black_box;
 
@@ -36,7 +36,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A grant to a user of its own.
+/// A grant to a user with a name of its own.
 fn grant(number: usize) -> Grant {
     let users = [format!("user{number}")].into();
     Grant {
@@ -48,7 +48,7 @@ fn grant(number: usize) -> Grant {
     }
 }
 
-/// One whose patterns are held against every request.
+/// A grant whose patterns are compared with every request.
 fn for_everyone(number: usize) -> Grant {
     Grant {
         subjects: Subjects {

@@ -1,4 +1,4 @@
-//! A line of the access log and its part of the metrics, from the request's begin to the queue; another thread takes it from there to `/dev/null`.
+//! One request's part of the access log and the metrics, from the start of the request to the log's queue. Another thread writes the line to `/dev/null`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What `service` notes of a request that is answered.
+/// What `service` records about a request that gets a response.
 fn record(
     log: Option<&AccessLog>,
     parts: &http::request::Parts,

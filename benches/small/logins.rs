@@ -1,7 +1,7 @@
-//! Knowing who is asking: a login that is remembered, and a token.
+//! Authentication: a remembered login, and a token.
 //!
-//! `Authenticator::authenticate` is what `service` asks for every request; hashing a password is not in it, as that
-//! takes the time for which its scheme was made.
+//! `service` calls `Authenticator::authenticate` for every request. Hashing a password is not part of the figure, because each
+//! scheme is slow by design.
 
 use std::fs;
 use std::hint::black_box;
@@ -59,7 +59,7 @@ impl Gate {
     fn new(users: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("htpasswd");
-        // The least cost there is: the first login is not measured.
+        // The lowest cost of bcrypt; the first login is not measured.
         let hash = bcrypt::hash(PASSWORD, 4).unwrap();
         let lines: String = (0..users).map(|n| format!("user{n}:{hash}\n")).collect();
         fs::write(&file, lines).unwrap();
@@ -84,7 +84,7 @@ impl Gate {
         }
     }
 
-    /// The headers of a user who has logged in.
+    /// The header section of a user who has logged in.
     fn password(&self) -> HeaderMap {
         let login = Base64::encode_string(format!("user0:{PASSWORD}").as_bytes());
         let headers = authorization(&format!("Basic {login}"));
@@ -93,7 +93,7 @@ impl Gate {
         headers
     }
 
-    /// The headers of a client that has a token.
+    /// The header section of a client with a token.
     fn token(&self) -> HeaderMap {
         let service = self.authenticator.token_service("/v2/_token").unwrap();
         let password = self.password();

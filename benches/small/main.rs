@@ -1,8 +1,8 @@
-//! What a request meets on its way through the gate, each thing alone: `cargo bench`, or `cargo bench grants` for some.
+//! Benchmarks of single steps of a request: `cargo bench`, or `cargo bench grants` for one group.
 //!
-//! Only the public API is used, so what is private is measured in the smallest public thing around it, and the name of
-//! the measurement says which. None of this replaces `benches/peers`, which measures what users get: here a change shows
-//! that is too small to be seen there.
+//! Only the public API is used. A private step is measured in the smallest public function around it, and the name of the
+//! benchmark says which. `benches/peers` measures what users get; these benchmarks show changes that are too small to be
+//! seen there.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -33,7 +33,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A runtime as a worker has it: one thread.
+/// A current-thread runtime, as a worker has it.
 fn worker() -> LocalRuntime {
     Builder::new_current_thread()
         .enable_all()
@@ -41,7 +41,7 @@ fn worker() -> LocalRuntime {
         .unwrap()
 }
 
-/// The result of a future that has nothing to wait for, without a runtime's turn in the figure.
+/// Polls a future that is ready at its first poll, so that the figure contains no runtime.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,

@@ -1,7 +1,7 @@
-//! Headers on their way there and back, in `Forward::send`: with it come the request line, the upstream's connection and
-//! the answer's head, over a Unix socket to an upstream in the same thread.
+//! Rewriting of header sections in both directions, in `Forward::send`. The figure includes the request line, the upstream
+//! connection and the response head, over a Unix socket to an upstream in the same thread.
 //!
-//! Two heads are sent, so that their difference is what fields cost.
+//! Two sizes of header sections are sent; their difference is the cost of the fields.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A request that is sent again and again, and the upstream that answers it.
+/// A request that is sent repeatedly, and the upstream that responds to it.
 struct Passing {
     runtime: LocalRuntime,
     forward: Forward,
@@ -120,7 +120,7 @@ impl Passing {
     }
 }
 
-/// Answers whatever comes in one piece.
+/// Responds to each read with a fixed response.
 async fn answer_all(mut stream: UnixStream, answer: &str) {
     let mut head = [0; 4096];
     while let Ok(1..) = stream.read(&mut head).await {
@@ -159,7 +159,7 @@ fn settings(endpoint: Endpoint) -> Settings {
 
 const HOST: &str = "registry.example.com";
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What docker sends, and what a client should not.
+/// Fields that docker sends, and fields that the proxy removes.
 const MANY: &[(&str, &str)] = &[
     (
         "user-agent",

@@ -1,7 +1,7 @@
-//! A connection of HTTP/1 without TLS, in `connection::serve_plain`: the framing that is followed before hyper, hyper,
-//! and a loopback socket to a client in the same thread.
+//! An HTTP/1 connection without TLS, in `connection::serve_plain`: the framing validator before hyper, hyper itself, and a
+//! loopback socket to a client in the same thread.
 //!
-//! A body that is chunked and one of a known length are sent, so that their difference is what following chunks costs.
+//! A chunked body and one with Content-Length are sent; their difference is the cost of validating chunks.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, TcpListener};
@@ -54,7 +54,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Both ends of one.
+/// Both ends of a connection.
 struct Connection {
     runtime: LocalRuntime,
     client: TcpStream,
@@ -75,7 +75,7 @@ impl Connection {
         Self { runtime, client }
     }
 
-    /// Sends a request, and reads the answer, which comes in one piece.
+    /// Sends a request and reads the response, which arrives in one read.
     fn ask(&mut self, request: &[u8]) {
         let client = &mut self.client;
         self.runtime.block_on(async {
@@ -138,7 +138,7 @@ fn head(framing: &str) -> Vec<u8> {
 }
 
 const MIB: usize = 1 << 20;
-/// Longer than a measurement.
+/// A timeout that exceeds any measurement.
 const PATIENCE: Duration = Duration::from_secs(3600);
 const FLOOR: MinRate = MinRate {
     rate: 1,

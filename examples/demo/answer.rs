@@ -1,6 +1,6 @@
-//! Answers of the registry, and what they take from a request: its query, and the address its client knows.
+//! Responses of the registry, and what they need from a request: its query, and the origin that its client addressed.
 //!
-//! All handlers use it.
+//! All handlers use this module.
 
 use http::header::{self, HeaderName};
 use http::request::Parts;
@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::content::{Full, Pieces};
 
-/// What every handler returns.
+/// The result of every handler.
 pub(crate) type Answer = Response<Pieces>;
 
 /// An error of the distribution specification.
-pub(crate) struct Refused {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
 }
 
-impl Refused {
+impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
@@ -44,27 +44,27 @@ impl Refused {
     }
 }
 
-impl From<Full> for Refused {
-    /// Not a 5xx: clients would try again.
+impl From<Full> for ApiError {
+    /// The store is full. The status is not 5xx, because clients would retry.
     fn from(full: Full) -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         Self::new(status, "SIZE_INVALID", full.to_string())
     }
 }
 
-impl From<Failure> for Refused {
+impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self::new(status, "UNKNOWN", failure.to_string())
     }
 }
 
-/// An answer without a body.
+/// A response without a body.
 pub(crate) fn empty(status: StatusCode) -> Answer {
     bytes(status, Pieces::default())
 }
 
-/// An answer with bytes, and their number.
+/// A response with a body and its `Content-Length`.
 pub(crate) fn bytes(status: StatusCode, body: Pieces) -> Answer {
     let length = body.length();
     let mut answer = Response::new(body);
@@ -82,20 +82,20 @@ pub(crate) fn json(status: StatusCode, value: &Value) -> Answer {
     answer
 }
 
-/// Sets a field; a value that no field can have comes from no request that hyper lets in, and is left out.
+/// Sets a header field. A value that no header field can have is left out; none comes from a request that hyper accepted.
 pub(crate) fn set(answer: &mut Answer, name: HeaderName, value: impl Into<String>) {
     if let Ok(value) = HeaderValue::try_from(value.into()) {
         answer.headers_mut().insert(name, value);
     }
 }
 
-/// The digest of what the answer is about, also as the validator that caches use.
+/// Sets the digest of the content, and the same as `ETag` for caches.
 pub(crate) fn set_digest(answer: &mut Answer, digest: &str) {
     set(answer, DIGEST, digest);
     set(answer, header::ETAG, format!("\"{digest}\""));
 }
 
-/// A URL of the kind the CNCF registry makes: absolute, of what it was asked by and what the gate says about it.
+/// An absolute URL, as the CNCF registry writes it, from the Host of the request and the forwarded scheme.
 pub(crate) fn url(head: &Parts, path: &str) -> String {
     let text = |name: HeaderName| head.headers.get(name)?.to_str().ok();
     let scheme = text(FORWARDED_PROTO).unwrap_or("http");
@@ -105,7 +105,7 @@ pub(crate) fn url(head: &Parts, path: &str) -> String {
     }
 }
 
-/// The value of a parameter, without its escapes.
+/// The decoded value of a query parameter.
 pub(crate) fn parameter(head: &Parts, key: &str) -> Option<String> {
     let mut pairs = head
         .uri
@@ -116,7 +116,7 @@ pub(crate) fn parameter(head: &Parts, key: &str) -> Option<String> {
     unescape(value)
 }
 
-/// The page of a list that `n` and `last` ask for, under `key`; a Link leads to the next one.
+/// The page of a list that `n` and `last` ask for, under the JSON key `key`. A Link field leads to the next page.
 pub(crate) fn page(head: &Parts, names: Vec<String>, mut rest: Value, key: &str) -> Answer {
     let last = parameter(head, "last").unwrap_or_default();
     let most = parameter(head, "n").and_then(|number| number.parse().ok());
@@ -136,7 +136,7 @@ pub(crate) fn page(head: &Parts, names: Vec<String>, mut rest: Value, key: &str)
     answer
 }
 
-/// Whether only the head is wanted.
+/// Whether the method is HEAD.
 pub(crate) fn is_head(head: &Parts) -> bool {
     head.method == Method::HEAD
 }
@@ -156,6 +156,6 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(plain).ok()
 }
 
-/// What clients compare their own digest with.
+/// Clients compare the value of this field with the digest that they computed.
 pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -1,25 +1,25 @@
-//! Blobs that are complete: read whole or in part, and removed.
+//! Complete blobs: reading a whole blob or a range, and deleting.
 //!
-//! `registry` calls it; how blobs come into being is in `uploads`.
+//! `registry` calls this module; `uploads` creates blobs.
 
 use std::ops::Range;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::answer::{Answer, Refused, bytes, empty, is_head, set, set_digest};
+use crate::answer::{Answer, ApiError, bytes, empty, is_head, set, set_digest};
 use crate::content::Blob;
 use crate::registry::{Call, wrong_method};
 
-/// What a `Range` field asks of so many bytes.
+/// What a `Range` field asks of content of a given length.
 enum Wanted {
     Whole,
     Part(Range<u64>),
     Nothing,
 }
 
-/// Everything under `/v2/NAME/blobs/DIGEST`.
-pub(crate) fn answer(call: &Call<'_>, digest: &str) -> Result<Answer, Refused> {
+/// Handles every request under `/v2/NAME/blobs/DIGEST`.
+pub(crate) fn answer(call: &Call<'_>, digest: &str) -> Result<Answer, ApiError> {
     match call.head.method {
         Method::GET | Method::HEAD => {
             let blob = call.store.blob(&call.repository, digest);
@@ -68,7 +68,7 @@ fn read(call: &Call<'_>, blob: &Blob) -> Answer {
     answer
 }
 
-/// One range of RFC 9110 section 14.1.2; several, or what is no range at all, may be ignored (section 14.2).
+/// Parses a single range (RFC 9110 section 14.1.2). A server may ignore several ranges and invalid ones (section 14.2).
 fn wanted(range: &HeaderValue, length: u64) -> Wanted {
     let Some((first, last)) = range
         .to_str()
@@ -91,6 +91,6 @@ fn wanted(range: &HeaderValue, length: u64) -> Wanted {
     }
 }
 
-fn unknown() -> Refused {
-    Refused::unknown("BLOB_UNKNOWN", "blob unknown to registry")
+fn unknown() -> ApiError {
+    ApiError::unknown("BLOB_UNKNOWN", "blob unknown to registry")
 }

@@ -1,6 +1,6 @@
-//! The gate at work, step by step: refused without a password, then a blob and a manifest pushed and pulled.
+//! The check of the demo, step by step: a request without a password is rejected, then a blob and a manifest are pushed and pulled.
 //!
-//! `main` runs it for `--check`. Says a line for each step, and stops at the first that fails.
+//! `main` runs it for `--check`. It prints a line per step and stops at the first step that fails.
 
 use std::fmt::Debug;
 
@@ -12,24 +12,26 @@ use serde_json::{Value, json};
 use crate::client::{Client, Reply};
 use crate::content::Pieces;
 use crate::crypto::{digest, random};
-use crate::setup::{Gate, REALM, Setup};
+use crate::setup::{REALM, RunningProxy, Setup};
 use crate::{Failure, say};
 
-/// A client with a password, and the origin that every URL handed to it must have.
+/// A client with a password, and the origin that every URL in a response must have.
 struct Push {
     client: Client,
     origin: String,
 }
 
 /// Runs all steps.
-pub(crate) async fn run(setup: &Setup, gate: &Gate) -> Result<(), Failure> {
-    let origin = format!("https://{}", gate.host());
+pub(crate) async fn run(setup: &Setup, proxy: &RunningProxy) -> Result<(), Failure> {
+    let origin = format!("https://{}", proxy.host());
     let registry = setup.registry();
     say(&format!(
-        "gate at {origin}, registry in memory at {registry}"
+        "proxy at {origin}, registry in memory at {registry}"
     ));
-    let client = Client::named(gate, setup.user(), setup.password())?;
-    be_refused(setup, gate).await.map_err(at("login"))?;
+    let client = Client::named(proxy, setup.user(), setup.password())?;
+    reject_bad_credentials(setup, proxy)
+        .await
+        .map_err(at("login"))?;
     be_let_in(&client).await.map_err(at("login"))?;
     let push = Push { client, origin };
     let blob = Bytes::from(random(FIRST_CHUNK + SECOND_CHUNK)?);
@@ -44,11 +46,11 @@ pub(crate) async fn run(setup: &Setup, gate: &Gate) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn be_refused(setup: &Setup, gate: &Gate) -> Result<(), Failure> {
-    let anonymous = Client::anonymous(gate)?;
+async fn reject_bad_credentials(setup: &Setup, proxy: &RunningProxy) -> Result<(), Failure> {
+    let anonymous = Client::anonymous(proxy)?;
     let challenge = be_challenged(&anonymous).await?;
     say(&format!("login    without a password: 401, {challenge}"));
-    let wrong = Client::named(gate, setup.user(), "guess")?;
+    let wrong = Client::named(proxy, setup.user(), "guess")?;
     be_challenged(&wrong).await?;
     say("login    with a wrong password: 401");
     Ok(())
@@ -72,7 +74,7 @@ async fn be_let_in(client: &Client) -> Result<(), Failure> {
 }
 
 impl Push {
-    /// A first chunk of unknown length, a second one that says where it belongs, and the digest.
+    /// Uploads a first chunk of unknown length, then a second chunk with its range, then the digest.
     async fn blob_in_chunks(&self, blob: &Bytes) -> Result<(), Failure> {
         let begin = self.client.ask(Method::POST, UPLOADS).await?;
         let mut location = self.location(&begin.expect_status(StatusCode::ACCEPTED)?)?;
@@ -140,7 +142,7 @@ impl Push {
         Ok(())
     }
 
-    /// Pushes a configuration in one piece, and the manifest that needs both.
+    /// Pushes a configuration blob in one request, and the manifest that refers to both blobs.
     async fn config_and_manifest(&self, blob: &Bytes) -> Result<Bytes, Failure> {
         let config = Bytes::from_static(b"{}");
         let begin = self.client.ask(Method::POST, UPLOADS).await?;
@@ -214,7 +216,7 @@ impl Push {
         same("Docker-Content-Digest", stored, digest)
     }
 
-    /// Where an answer leads: a client keeps its password from any other origin.
+    /// The target of a Location. Clients do not send their password to another origin.
     fn location(&self, reply: &Reply) -> Result<String, Failure> {
         let location = reply.field(header::LOCATION)?;
         let is_ours = location
@@ -235,7 +237,7 @@ fn same<T: PartialEq + Debug>(what: &str, got: T, expected: T) -> Result<(), Fai
     Err(format!("{what} is {got:?} instead of {expected:?}").into())
 }
 
-/// Says in which step an error came up.
+/// Adds the name of the step to its error.
 fn at(step: &'static str) -> impl Fn(Failure) -> Failure {
     move |failure| format!("{step}: {}", crate::with_sources(failure.as_ref())).into()
 }
@@ -245,6 +247,6 @@ const UPLOADS: &str = "/v2/team/app/blobs/uploads/";
 const OTHER: &str = "team/copy";
 const TAG: &str = "v1";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// More than any buffer on the way.
+/// More bytes than any buffer between client and registry holds.
 const FIRST_CHUNK: usize = 5 * 1024 * 1024;
 const SECOND_CHUNK: usize = 3 * 1024 * 1024;

@@ -1,6 +1,6 @@
-//! A client of a registry behind TLS: one connection for each request, and no answer is an error.
+//! A client of a registry behind TLS: one connection per request; a request without a response is an error.
 //!
-//! `check` uses it. Trusts one CA alone; follows nothing and repeats nothing.
+//! `check` uses it. The client trusts a single CA, follows no redirect and repeats no request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::Failure;
 use crate::content::Pieces;
-use crate::setup::Gate;
+use crate::setup::RunningProxy;
 
-/// A client of one gate, with a password or without.
+/// A client of one proxy, with or without a password.
 pub(crate) struct Client {
     address: SocketAddr,
     host: String,
@@ -33,7 +33,7 @@ pub(crate) struct Client {
     authorization: Option<HeaderValue>,
 }
 
-/// A complete answer.
+/// A complete response.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -41,34 +41,34 @@ pub(crate) struct Reply {
 }
 
 impl Client {
-    /// One that says nothing about itself.
-    pub(crate) fn anonymous(gate: &Gate) -> Result<Self, Failure> {
+    /// A client without credentials.
+    pub(crate) fn anonymous(proxy: &RunningProxy) -> Result<Self, Failure> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&gate.ca)?)?;
+        roots.add(CertificateDer::from_pem_file(&proxy.ca)?)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self {
-            address: gate.address,
-            host: gate.host(),
+            address: proxy.address,
+            host: proxy.host(),
             connector: TlsConnector::from(Arc::new(config)),
             authorization: None,
         })
     }
 
-    /// One with a name and a password.
-    pub(crate) fn named(gate: &Gate, user: &str, password: &str) -> Result<Self, Failure> {
+    /// A client with a user name and a password.
+    pub(crate) fn named(proxy: &RunningProxy, user: &str, password: &str) -> Result<Self, Failure> {
         let credentials = Base64::encode_string(format!("{user}:{password}").as_bytes());
         let authorization = HeaderValue::try_from(format!("Basic {credentials}"))?;
         Ok(Self {
             authorization: Some(authorization),
-            ..Self::anonymous(gate)?
+            ..Self::anonymous(proxy)?
         })
     }
 
-    /// A request to be completed, and sent with [`Self::send`]; `target` is a path, or a URL of which only the path counts.
+    /// Begins a request, for [`Self::send`]. `target` is a path, or a URL of which only path and query are used.
     pub(crate) fn request(&self, method: Method, target: &str) -> Result<Builder, Failure> {
         let uri: Uri = target.parse()?;
         let path = uri.path_and_query().ok_or("a request needs a path")?;
@@ -87,7 +87,7 @@ impl Client {
         let name = ServerName::try_from("localhost")?;
         let stream = TokioIo::new(self.connector.connect(name, stream).await?);
         let (mut sender, connection) = http1::handshake(stream).await?;
-        // Its errors arrive with the answer as well.
+        // An error of the connection also ends the response, where it is reported.
         let connection = tokio::spawn(connection);
         let answer = sender.send_request(request.body(body)?).await?;
         let (head, body) = answer.into_parts();
@@ -100,7 +100,7 @@ impl Client {
         })
     }
 
-    /// A request that is complete as it is.
+    /// Sends a request without a body.
     pub(crate) async fn ask(&self, method: Method, target: &str) -> Result<Reply, Failure> {
         let request = self.request(method, target)?;
         self.send(request, Pieces::default()).await
@@ -108,7 +108,7 @@ impl Client {
 }
 
 impl Reply {
-    /// The one value of a field that must be there exactly once.
+    /// The value of a field that must be present exactly once.
     pub(crate) fn field(&self, name: impl Into<HeaderName>) -> Result<&str, Failure> {
         let name = name.into();
         let mut values = self.headers.get_all(&name).iter();
@@ -119,7 +119,7 @@ impl Reply {
         }
     }
 
-    /// An error unless the status is this one, with what the answer says about it.
+    /// Returns an error with the content of the response unless its status is `expected`.
     pub(crate) fn expect_status(self, status: StatusCode) -> Result<Self, Failure> {
         if self.status == status {
             return Ok(self);
@@ -128,7 +128,7 @@ impl Reply {
         Err(format!("expected {status}, got {}: {said}", self.status).into())
     }
 
-    /// The code of the error that the answer reports.
+    /// The code of the OCI error body.
     pub(crate) fn code(&self) -> Result<String, Failure> {
         let body: Value = serde_json::from_slice(&self.body)?;
         let code = body.pointer("/errors/0/code").and_then(Value::as_str);

@@ -1,6 +1,6 @@
-//! Bytes in memory: a draft grows while it is uploaded, a blob is complete, pieces are what a body sends of it.
+//! Bytes in memory: a draft grows during an upload, a blob is complete, and a body sends the pieces of a blob.
 //!
-//! The store keeps these. All of them together take no more room than one limit allows.
+//! The store keeps these. One limit bounds the memory of all of them together.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,13 +16,13 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::crypto::Digester;
 
-/// The room for everything a store holds.
+/// The memory limit of a store.
 pub(crate) struct Space {
     most: u64,
     used: AtomicU64,
 }
 
-/// There is no room left.
+/// The memory limit is reached.
 #[derive(Debug)]
 pub(crate) struct Full {
     most: u64,
@@ -36,20 +36,20 @@ pub(crate) struct Draft {
     room: Room,
 }
 
-/// Content that is complete.
+/// Complete content.
 pub(crate) struct Blob {
     pieces: Vec<Bytes>,
     digest: String,
     room: Room,
 }
 
-/// Room taken, and given back when dropped.
+/// Reserved memory, released on drop.
 struct Room {
     space: Arc<Space>,
     taken: u64,
 }
 
-/// A body made of bytes that are there already.
+/// A response body of bytes in memory.
 #[derive(Default)]
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
@@ -69,7 +69,7 @@ impl fmt::Display for Full {
         let most = self.most / MEBIBYTE;
         write!(
             f,
-            "the demo keeps at most {most} MiB in memory: delete something, or start it anew"
+            "the demo keeps at most {most} MiB in memory: delete something, or restart it"
         )
     }
 }
@@ -88,7 +88,7 @@ impl Draft {
         self.room.taken
     }
 
-    /// Copies `data`: what hyper hands out holds on to a larger buffer.
+    /// Appends a copy of `data`: a slice from hyper would keep a larger buffer alive.
     pub(crate) fn append(&mut self, data: &[u8]) -> Result<(), Full> {
         self.room.take(data.len())?;
         self.digester.update(data);
@@ -118,7 +118,7 @@ impl Blob {
         &self.digest
     }
 
-    /// A body with the bytes of `range`, as far as there are any.
+    /// A body with the bytes of `range`, cut at the end of the content.
     pub(crate) fn body(&self, range: Range<u64>) -> Pieces {
         let mut body = Pieces::default();
         let mut from = 0;
@@ -158,13 +158,13 @@ impl Drop for Room {
 }
 
 impl Pieces {
-    /// Hides its length, so that HTTP/1.1 sends it chunked.
+    /// Reports no exact length, so that hyper sends the body with chunked transfer coding in HTTP/1.1.
     pub(crate) fn chunked(mut self) -> Self {
         self.is_length_hidden = true;
         self
     }
 
-    /// Bytes still to be sent.
+    /// The number of bytes that are not sent yet.
     pub(crate) fn length(&self) -> u64 {
         self.left
     }
@@ -218,5 +218,5 @@ fn length_of(piece: &Bytes) -> u64 {
 }
 
 const MEBIBYTE: u64 = 1024 * 1024;
-/// Large enough to be few, small enough that a growing one is copied cheaply.
+/// Large enough for few pieces per blob, and small enough that growing a piece copies little.
 const PIECE: usize = 1024 * 1024;

@@ -1,6 +1,6 @@
 //! Manifests by tag and by digest, the tags of a repository, and the catalog.
 //!
-//! `registry` calls it. Of a manifest only what it refers to is understood: that must be there already.
+//! `registry` calls this module. A manifest's content is checked only for its references, which must be in the repository.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, Refused, bytes, empty, page, set, set_digest, url};
+use crate::answer::{Answer, ApiError, bytes, empty, page, set, set_digest, url};
 use crate::registry::{Call, wrong_method};
 use crate::store::{Manifest, Store};
 
-/// Everything under `/v2/NAME/manifests/REFERENCE`.
+/// Handles every request under `/v2/NAME/manifests/REFERENCE`.
 pub(crate) async fn answer(
     call: &Call<'_>,
     reference: &str,
     body: &mut Incoming,
-) -> Result<Answer, Refused> {
+) -> Result<Answer, ApiError> {
     match call.head.method {
         Method::GET | Method::HEAD => {
             let manifest = call.store.manifest(&call.repository, reference);
@@ -30,7 +30,7 @@ pub(crate) async fn answer(
         Method::PUT => {
             let collected = Limited::new(body, LARGEST).collect().await;
             let text = collected
-                .map_err(|_| Refused::bad("MANIFEST_INVALID", "a manifest has at most 4 MiB"))?;
+                .map_err(|_| ApiError::bad("MANIFEST_INVALID", "a manifest has at most 4 MiB"))?;
             write(call, reference, &text.to_bytes())
         }
         Method::DELETE => call
@@ -42,16 +42,17 @@ pub(crate) async fn answer(
     }
 }
 
-/// `/v2/NAME/tags/list`.
-pub(crate) fn tags(call: &Call<'_>) -> Result<Answer, Refused> {
+/// Handles `/v2/NAME/tags/list`.
+pub(crate) fn tags(call: &Call<'_>) -> Result<Answer, ApiError> {
     let tags = call.store.tags(&call.repository);
-    let tags = tags
-        .ok_or_else(|| Refused::unknown("NAME_UNKNOWN", "repository name not known to registry"))?;
+    let tags = tags.ok_or_else(|| {
+        ApiError::unknown("NAME_UNKNOWN", "repository name not known to registry")
+    })?;
     let rest = json!({ "name": call.repository });
     Ok(page(call.head, tags, rest, "tags"))
 }
 
-/// `/v2/_catalog`.
+/// Handles `/v2/_catalog`.
 pub(crate) fn catalog(store: &Arc<Store>, head: &Parts) -> Answer {
     page(head, store.repositories(), json!({}), "repositories")
 }
@@ -67,17 +68,17 @@ fn read(manifest: &Manifest) -> Answer {
     answer
 }
 
-fn write(call: &Call<'_>, reference: &str, text: &Bytes) -> Result<Answer, Refused> {
+fn write(call: &Call<'_>, reference: &str, text: &Bytes) -> Result<Answer, ApiError> {
     let media_type = read_type(call.head.headers.get(header::CONTENT_TYPE), text, call)?;
     let mut draft = call.store.draft();
     draft.append(text)?;
     let content = draft.finish();
     let digest = content.digest().to_owned();
-    // A tag has no colon, a digest always has.
+    // A digest contains a colon, a tag never does.
     let tag = (!reference.contains(':')).then_some(reference);
     if tag.is_none() && reference != digest {
         let message = "provided digest did not match uploaded content";
-        return Err(Refused::bad("DIGEST_INVALID", message));
+        return Err(ApiError::bad("DIGEST_INVALID", message));
     }
     let manifest = Manifest {
         media_type,
@@ -91,13 +92,13 @@ fn write(call: &Call<'_>, reference: &str, text: &Bytes) -> Result<Answer, Refus
     Ok(answer)
 }
 
-/// The type of a manifest that makes sense here.
+/// The media type of a manifest whose fields are consistent.
 fn read_type(
     media_type: Option<&HeaderValue>,
     text: &[u8],
     call: &Call<'_>,
-) -> Result<HeaderValue, Refused> {
-    let invalid = |message: &str| Refused::bad("MANIFEST_INVALID", message);
+) -> Result<HeaderValue, ApiError> {
+    let invalid = |message: &str| ApiError::bad("MANIFEST_INVALID", message);
     let media_type = media_type.ok_or_else(|| invalid("a manifest needs a Content-Type"))?;
     let manifest: Value =
         serde_json::from_slice(text).map_err(|_| invalid("a manifest is a JSON object"))?;
@@ -112,7 +113,7 @@ fn read_type(
     Ok(media_type.clone())
 }
 
-fn check_references(call: &Call<'_>, manifest: &Value) -> Result<(), Refused> {
+fn check_references(call: &Call<'_>, manifest: &Value) -> Result<(), ApiError> {
     let list = |key| {
         manifest
             .get(key)
@@ -120,7 +121,7 @@ fn check_references(call: &Call<'_>, manifest: &Value) -> Result<(), Refused> {
             .into_iter()
             .flatten()
     };
-    // Layers with URLs of their own are kept elsewhere.
+    // A layer with URLs is stored at these URLs.
     let layers = list("layers").filter(|layer| layer.get("urls").is_none());
     let blobs = manifest.get("config").into_iter().chain(layers);
     let has_blob = |digest: &str| call.store.blob(&call.repository, digest).is_some();
@@ -131,12 +132,12 @@ fn check_references(call: &Call<'_>, manifest: &Value) -> Result<(), Refused> {
         None => Ok(()),
         Some(digest) => {
             let message = format!("{digest} is not in this repository");
-            Err(Refused::bad("MANIFEST_BLOB_UNKNOWN", message))
+            Err(ApiError::bad("MANIFEST_BLOB_UNKNOWN", message))
         }
     }
 }
 
-/// The digest of the first descriptor that leads nowhere.
+/// The digest of the first descriptor that refers to missing content.
 fn find_missing<'a>(
     mut descriptors: impl Iterator<Item = &'a Value>,
     is_there: impl Fn(&str) -> bool,
@@ -151,9 +152,9 @@ fn find_missing<'a>(
         })
 }
 
-fn unknown() -> Refused {
-    Refused::unknown("MANIFEST_UNKNOWN", "manifest unknown")
+fn unknown() -> ApiError {
+    ApiError::unknown("MANIFEST_UNKNOWN", "manifest unknown")
 }
 
-/// As the CNCF registry has it.
+/// The limit of the CNCF registry.
 const LARGEST: usize = 4 * 1024 * 1024;

@@ -1,6 +1,6 @@
-//! What the gate is given: a directory with its configuration and one user, made anew each time.
+//! The files of the demo: a temporary directory with a configuration and one user, created at each start.
 //!
-//! `main` makes one and opens the gate with it.
+//! `main` creates it and starts the server with it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,22 +14,22 @@ use tidegate::server::{self, Server};
 use crate::Failure;
 use crate::crypto::random;
 
-/// The directory, and who may pass the gate. Dropped, the directory goes.
+/// The directory and the credentials of its user. Dropping it removes the directory.
 pub(crate) struct Setup {
     directory: TempDir,
     registry: SocketAddr,
     password: String,
 }
 
-/// Where an open gate is.
-pub(crate) struct Gate {
+/// The addresses of a running server.
+pub(crate) struct RunningProxy {
     pub(crate) address: SocketAddr,
-    /// The CA of its certificate, where clients that want a directory of `*.crt` find it too.
+    /// The directory that holds the CA certificate as `*.crt`, the form that docker and skopeo read.
     pub(crate) ca: PathBuf,
 }
 
 impl Setup {
-    /// For a gate in front of `registry`.
+    /// Creates the configuration for a proxy in front of `registry`.
     pub(crate) fn new(registry: SocketAddr) -> Result<Self, Failure> {
         let directory = tempfile::Builder::new()
             .prefix("tidegate-demo-")
@@ -56,33 +56,35 @@ impl Setup {
         self.registry
     }
 
-    /// Opens the gate on the first of these ports that is free; `log` is a line for the section of that name.
-    pub(crate) fn open(&self, ports: &[u16], log: &str) -> Result<(Server, Gate), Failure> {
-        let mut refused = String::new();
+    /// Starts the server on the first free port of `ports`; `log` is a line for the table `[log]`.
+    pub(crate) fn open(&self, ports: &[u16], log: &str) -> Result<(Server, RunningProxy), Failure> {
+        let mut problems = String::new();
         for port in ports {
             let file = self.directory.path().join("proxy.toml");
             fs::write(&file, self.configuration(*port, log))?;
             match Server::open(&file) {
                 Ok((server, _warnings)) => {
-                    let gate = self.gate(&server)?;
-                    return Ok((server, gate));
+                    let proxy = self.proxy(&server)?;
+                    return Ok((server, proxy));
                 }
-                // A port that is taken, most likely.
-                Err(server::StartError::Unable(problems)) => refused = words(&problems),
-                Err(server::StartError::Refused(problems)) => return Err(words(&problems).into()),
+                // Most likely the port is in use.
+                Err(server::StartError::Runtime(errors)) => problems = message(&errors),
+                Err(server::StartError::InvalidConfig(errors)) => {
+                    return Err(message(&errors).into());
+                }
             }
         }
-        Err(format!("the gate does not start: {refused}").into())
+        Err(format!("the server does not start: {problems}").into())
     }
 
-    fn gate(&self, server: &Server) -> Result<Gate, Failure> {
+    fn proxy(&self, server: &Server) -> Result<RunningProxy, Failure> {
         let addresses = server.addresses();
-        let address = addresses.first().ok_or("the gate has no address")?.address;
+        let address = addresses.first().ok_or("the proxy has no address")?.address;
         let certificates = self.directory.path().join("certs");
         fs::create_dir_all(&certificates)?;
         let ca = certificates.join("ca.crt");
         fs::copy(self.directory.path().join("state/ca.pem"), &ca)?;
-        Ok(Gate { address, ca })
+        Ok(RunningProxy { address, ca })
     }
 
     fn configuration(&self, port: u16, log: &str) -> String {
@@ -112,15 +114,15 @@ auth = {{ mode = "basic", htpasswd = "htpasswd", realm = "{REALM}" }}
         )
     }
 
-    /// For a person with a terminal.
-    pub(crate) fn lines_to_try(&self, gate: &Gate) -> String {
+    /// The commands to try, for a user at a terminal.
+    pub(crate) fn commands_to_try(&self, proxy: &RunningProxy) -> String {
         let (registry, password) = (self.registry, &self.password);
-        let host = gate.host();
+        let host = proxy.host();
         let directory = self.directory.path().display();
-        let ca = gate.ca.display();
+        let ca = proxy.ca.display();
         format!(
             "\
-The gate is open at https://{host}, in front of a registry in memory at {registry}.
+The proxy is open at https://{host}, in front of a registry in memory at {registry}.
 
   user            {USER}
   password        {password}
@@ -146,14 +148,14 @@ Ctrl-C ends it, and everything above is gone. The access log:
     }
 }
 
-impl Gate {
-    /// As clients write it.
+impl RunningProxy {
+    /// The host as clients write it.
     pub(crate) fn host(&self) -> String {
         format!("localhost:{}", self.address.port())
     }
 }
 
-/// 100 bits, in letters and digits that can neither be mistaken nor mean anything to a shell.
+/// A password of 100 random bits, in letters and digits that are neither confusable nor special to a shell.
 fn new_password() -> Result<String, Failure> {
     let symbol = |byte: u8| SYMBOLS.get(usize::from(byte) % SYMBOLS.len());
     let symbols = random(20)?.into_iter().filter_map(symbol);
@@ -166,15 +168,15 @@ fn hash(password: &str) -> Result<String, Failure> {
     Ok(bcrypt::hash_with_salt(password, COST, salt)?.format_for_version(Version::TwoY))
 }
 
-fn words(problems: &Problems) -> String {
+fn message(problems: &Problems) -> String {
     let errors: Vec<_> = problems.errors().map(ToString::to_string).collect();
     errors.join("; ")
 }
 
 const USER: &str = "demo";
-/// What the challenge names.
+/// The realm of the challenge.
 pub(crate) const REALM: &str = "tidegate demo";
-/// 32 of them, so that each is as likely as any other.
+/// A power of two, so that every symbol is equally likely.
 const SYMBOLS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// Some 50 ms for each check.
+/// A bcrypt cost that takes about 50 ms per check.
 const COST: u32 = 10;

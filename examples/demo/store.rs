@@ -1,7 +1,7 @@
-//! What the registry remembers: repositories with blobs, manifests and tags, and the uploads under way.
+//! The state of the registry: repositories with blobs, manifests and tags, and the uploads in progress.
 //!
-//! The handlers in `blobs`, `uploads` and `manifests` call it; it knows nothing of HTTP. One lock, held for
-//! look-ups only, never while bytes move.
+//! The handlers in `blobs`, `uploads` and `manifests` call this module, which does not know HTTP. It has one lock, which is held
+//! for lookups only and never while bytes are copied.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -13,20 +13,20 @@ use crate::Failure;
 use crate::content::{Blob, Draft, Full, Space};
 use crate::crypto::{hex, random};
 
-/// A registry's memory.
+/// The state of a registry.
 pub(crate) struct Store {
     space: Arc<Space>,
     state: Mutex<State>,
 }
 
-/// A manifest, and the type it was pushed with.
+/// A manifest and its media type.
 pub(crate) struct Manifest {
     pub(crate) media_type: HeaderValue,
     pub(crate) content: Blob,
 }
 
-/// An upload in one request's hands: nobody else finds it, and unless it is finished or dismissed, it goes back
-/// when dropped, with all that has come, so that a client that was cut off can go on.
+/// An upload that one request owns. No other request finds it meanwhile. Unless it is finished or dismissed, dropping it puts it back
+/// with all bytes received, so that a client whose connection broke can resume.
 pub(crate) struct Upload {
     store: Arc<Store>,
     id: String,
@@ -37,20 +37,20 @@ pub(crate) struct Upload {
 #[derive(Default)]
 struct State {
     repositories: BTreeMap<String, Repository>,
-    /// By id, with the repository each belongs to.
+    /// Uploads by id, each with its repository.
     uploads: HashMap<String, (String, Draft)>,
 }
 
 #[derive(Default)]
 struct Repository {
-    /// All three by digest or name; content in several repositories is there once.
+    /// Blobs by digest, manifests by digest, tags by name. Content of several repositories is stored once.
     blobs: HashMap<String, Arc<Blob>>,
     manifests: HashMap<String, Arc<Manifest>>,
     tags: BTreeMap<String, String>,
 }
 
 impl Store {
-    /// An empty one that never holds more than `most` bytes.
+    /// Creates an empty store that keeps at most `most` bytes.
     pub(crate) fn new(most: u64) -> Arc<Self> {
         Arc::new(Self {
             space: Space::new(most),
@@ -58,7 +58,7 @@ impl Store {
         })
     }
 
-    /// Content that is not in any repository yet.
+    /// Starts content that belongs to no repository yet.
     pub(crate) fn draft(&self) -> Draft {
         Draft::new(Arc::clone(&self.space))
     }
@@ -69,7 +69,7 @@ impl Store {
         blobs.get(digest).cloned()
     }
 
-    /// Adds a blob to a repository; when another one has it already, that one is used.
+    /// Adds a blob to a repository. If another repository has the same blob, that copy is shared.
     pub(crate) fn add_blob(&self, repository: &str, blob: Blob) {
         let mut state = self.lock();
         let digest = blob.digest().to_owned();
@@ -81,7 +81,7 @@ impl Store {
         state.repository(repository).blobs.insert(digest, blob);
     }
 
-    /// Whether `from` had the blob, which `repository` now has too.
+    /// Mounts a blob; returns whether `from` had it.
     pub(crate) fn mount(&self, from: &str, repository: &str, digest: &str) -> bool {
         let Some(blob) = self.blob(from, digest) else {
             return false;
@@ -98,7 +98,7 @@ impl Store {
         found.is_some_and(|repository| repository.blobs.remove(digest).is_some())
     }
 
-    /// By tag or digest.
+    /// Finds a manifest by tag or digest.
     pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<Arc<Manifest>> {
         let state = self.lock();
         let repository = state.repositories.get(repository)?;
@@ -107,7 +107,7 @@ impl Store {
         manifest.cloned()
     }
 
-    /// Adds a manifest, and lets `tag` name it.
+    /// Adds a manifest and points `tag` to it.
     pub(crate) fn add_manifest(&self, repository: &str, tag: Option<&str>, manifest: Manifest) {
         let mut state = self.lock();
         let repository = state.repository(repository);
@@ -118,7 +118,7 @@ impl Store {
         repository.manifests.insert(digest, Arc::new(manifest));
     }
 
-    /// Removes a tag, or a manifest with all tags that name it.
+    /// Deletes a tag, or a manifest with all tags that point to it.
     pub(crate) fn remove_manifest(&self, repository: &str, reference: &str) -> bool {
         let mut state = self.lock();
         let Some(repository) = state.repositories.get_mut(repository) else {
@@ -131,14 +131,14 @@ impl Store {
         repository.manifests.remove(reference).is_some()
     }
 
-    /// In order; `None` when the repository has never been pushed to.
+    /// The tags in order; `None` for a repository that was never pushed to.
     pub(crate) fn tags(&self, repository: &str) -> Option<Vec<String>> {
         let state = self.lock();
         let repository = state.repositories.get(repository)?;
         Some(repository.tags.keys().cloned().collect())
     }
 
-    /// In order, those that hold a manifest.
+    /// The names of the repositories that hold a manifest, in order.
     pub(crate) fn repositories(&self) -> Vec<String> {
         let state = self.lock();
         let all = state.repositories.iter();
@@ -147,7 +147,7 @@ impl Store {
             .collect()
     }
 
-    /// Begins an upload. Fails only when the system has no random bytes.
+    /// Starts an upload. Fails only if the system has no random bytes.
     pub(crate) fn begin_upload(self: &Arc<Self>, repository: &str) -> Result<Upload, Failure> {
         Ok(Upload {
             store: Arc::clone(self),
@@ -157,7 +157,7 @@ impl Store {
         })
     }
 
-    /// Takes an upload of this repository, unless another request has it.
+    /// Takes an upload of this repository out of the store, unless another request has taken it.
     pub(crate) fn take_upload(self: &Arc<Self>, repository: &str, id: &str) -> Option<Upload> {
         let mut state = self.lock();
         let (owner, _) = state.uploads.get(id)?;
@@ -173,7 +173,7 @@ impl Store {
         })
     }
 
-    /// A panic while it is held is a bug, and leaves nothing half done that matters here.
+    /// Locks the state. A panic of another holder leaves no half-done change that matters in the demo.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,12 +190,12 @@ impl Upload {
         &self.id
     }
 
-    /// Bytes that have come.
+    /// The number of bytes received.
     pub(crate) fn length(&self) -> u64 {
         self.draft.as_ref().map_or(0, Draft::length)
     }
 
-    /// Adds `data`; when there is no room for it, the upload is over and gives its own back.
+    /// Appends `data`. At the memory limit the upload ends and releases its own memory.
     pub(crate) fn append(&mut self, data: &[u8]) -> Result<(), Full> {
         let appended = self
             .draft
@@ -207,12 +207,12 @@ impl Upload {
         appended
     }
 
-    /// What has come, as a blob that is in no repository yet.
+    /// Turns the bytes received into a blob that is in no repository yet.
     pub(crate) fn finish(mut self) -> Option<Blob> {
         self.draft.take().map(Draft::finish)
     }
 
-    /// Forgets it.
+    /// Discards the upload.
     pub(crate) fn dismiss(mut self) {
         self.draft = None;
     }

@@ -1,23 +1,23 @@
-//! Uploads: begun, sent in one piece or in several, asked about, finished under a digest, given up; and the mount,
-//! which makes one needless.
+//! Uploads: start, one or several chunks, status, completion with a digest, cancellation; and the mount of a blob from another
+//! repository.
 //!
-//! `registry` calls it. Bytes go to memory as they come, whatever the length.
+//! `registry` calls this module. Bytes are stored in memory as they arrive, also for a body of unknown length.
 
 use http::header::{self, HeaderName};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use crate::answer::{Answer, DIGEST, Refused, empty, parameter, set, url};
+use crate::answer::{Answer, ApiError, DIGEST, empty, parameter, set, url};
 use crate::registry::{Call, wrong_method};
 use crate::store::Upload;
 
-/// Everything under `/v2/NAME/blobs/uploads/ID`; without an id, one begins.
+/// Handles every request under `/v2/NAME/blobs/uploads/ID`; without an id, an upload starts.
 pub(crate) async fn answer(
     call: &Call<'_>,
     id: &str,
     body: &mut Incoming,
-) -> Result<Answer, Refused> {
+) -> Result<Answer, ApiError> {
     if id.is_empty() {
         return match call.head.method {
             Method::POST => begin(call),
@@ -47,8 +47,8 @@ pub(crate) async fn answer(
     }
 }
 
-/// A mount that does not work out is an upload like any other.
-fn begin(call: &Call<'_>) -> Result<Answer, Refused> {
+/// Mounts a blob, or starts a plain upload if the source does not have it.
+fn begin(call: &Call<'_>) -> Result<Answer, ApiError> {
     let source = (parameter(call.head, "mount"), parameter(call.head, "from"));
     if let (Some(digest), Some(from)) = source
         && call.store.mount(&from, &call.repository, &digest)
@@ -59,10 +59,10 @@ fn begin(call: &Call<'_>) -> Result<Answer, Refused> {
     Ok(state(call, &upload, StatusCode::ACCEPTED))
 }
 
-async fn receive(upload: &mut Upload, body: &mut Incoming) -> Result<(), Refused> {
+async fn receive(upload: &mut Upload, body: &mut Incoming) -> Result<(), ApiError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            Refused::bad(
+            ApiError::bad(
                 "BLOB_UPLOAD_INVALID",
                 "the upload ended before it was complete",
             )
@@ -74,7 +74,7 @@ async fn receive(upload: &mut Upload, body: &mut Incoming) -> Result<(), Refused
     Ok(())
 }
 
-/// Whether a chunk says that it begins anywhere but where the last one ended.
+/// Whether a chunk has a Content-Range that does not continue at the end of the bytes received.
 fn is_elsewhere(call: &Call<'_>, upload: &Upload) -> bool {
     let range = call.head.headers.get(header::CONTENT_RANGE);
     range.is_some_and(|range| {
@@ -85,14 +85,14 @@ fn is_elsewhere(call: &Call<'_>, upload: &Upload) -> bool {
     })
 }
 
-fn finish(call: &Call<'_>, upload: Upload) -> Result<Answer, Refused> {
+fn finish(call: &Call<'_>, upload: Upload) -> Result<Answer, ApiError> {
     let Some(digest) = parameter(call.head, "digest") else {
-        return Err(Refused::bad("DIGEST_INVALID", "a digest is needed"));
+        return Err(ApiError::bad("DIGEST_INVALID", "a digest is needed"));
     };
     let blob = upload.finish().ok_or_else(unknown)?;
     if blob.digest() != digest {
         let message = "provided digest did not match uploaded content";
-        return Err(Refused::bad("DIGEST_INVALID", message));
+        return Err(ApiError::bad("DIGEST_INVALID", message));
     }
     call.store.add_blob(&call.repository, blob);
     Ok(created(call, &digest))
@@ -106,7 +106,7 @@ fn created(call: &Call<'_>, digest: &str) -> Answer {
     answer
 }
 
-/// Where the upload is, and how far it has come.
+/// The response with the location of the upload and the range received.
 fn state(call: &Call<'_>, upload: &Upload, status: StatusCode) -> Answer {
     let mut answer = empty(status);
     if status == StatusCode::NO_CONTENT {
@@ -114,15 +114,15 @@ fn state(call: &Call<'_>, upload: &Upload, status: StatusCode) -> Answer {
     }
     let location = url(call.head, &call.path("blobs/uploads", upload.id()));
     set(&mut answer, header::LOCATION, location);
-    // There is no way to write an empty range; clients know this one.
+    // HTTP cannot express an empty range; clients know this value.
     let last = upload.length().saturating_sub(1);
     set(&mut answer, header::RANGE, format!("0-{last}"));
     set(&mut answer, UPLOAD_ID, upload.id());
     answer
 }
 
-fn unknown() -> Refused {
-    Refused::unknown("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+fn unknown() -> ApiError {
+    ApiError::unknown("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
 }
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");

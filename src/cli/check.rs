@@ -1,27 +1,28 @@
-//! `tidegate check`: whether a configuration would start, what is around it, and who may do what by it.
+//! `tidegate check`: reports whether a configuration would start; with `--live` whether its surroundings work; with `--who`
+//! whether a user may perform an action.
 //!
-//! Called by `cli`.
+//! The checks themselves are in `config`, `snapshot` and `check`; this module has the arguments, the output and the exit codes.
 
 use std::process::ExitCode;
 
-use super::htpasswd::password;
-use super::{ConfigArgs, MISUSED, fail, print_line, refuse, warn};
-use crate::check::live;
-use crate::check::live::Push;
+use super::args::ConfigArgs;
+use super::output::{EXIT_CONFIG_REJECTED, EXIT_USAGE, fail, print_line, rejection_message, warn};
+use super::password_prompt;
+use crate::check::live::{self, Push};
 use crate::check::rights::{AccessQuery, AccessReport, QueryError};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::snapshot::{BuildMode, Snapshot};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct CheckArgs {
+pub(crate) struct CheckArgs {
     #[command(flatten)]
-    which: ConfigArgs,
-    /// Look around as well: ask every upstream, look at certificates, and whether a registry can be reached past the gate.
-    /// Exit code 1 when something is wrong
+    config: ConfigArgs,
+    /// Check the surroundings as well: every upstream, the served certificates, and whether a registry can be reached past the
+    /// proxy. Exit code 1 if there is a problem
     #[arg(long, conflicts_with = "who")]
     live: bool,
-    /// Push a tiny blob into this repository through the running proxy, pull it, and say what is left of it; implies --live
+    /// Push a tiny blob into this repository through the running proxy, pull it, and report what is left of it; implies --live
     #[arg(long, value_name = "REPOSITORY", conflicts_with = "who")]
     push: Option<String>,
     /// Log in as this user for the push
@@ -30,48 +31,48 @@ pub(super) struct CheckArgs {
     /// Take the password from the first line of standard input
     #[arg(long, requires = "user")]
     stdin: bool,
-    /// Ask for the rights of this user, or of @anonymous or @network
+    /// Report the rights of this user, or of @anonymous or @network
     #[arg(long, value_name = "USER", requires = "may")]
     who: Option<String>,
-    /// What is asked for: pull, push, delete or catalog, and where. Exit code 0 is yes, 1 is no
+    /// The action (pull, push, delete or catalog) and the repository. Exit code 0 means yes, 1 means no
     #[arg(long, num_args = 2, value_names = ["ACTION", "REPOSITORY"], requires = "who")]
     may: Option<Vec<String>>,
-    /// Ask the site of this host only
+    /// Report the rights at the site of this host only
     #[arg(long, value_name = "HOST", requires = "who")]
     host: Option<String>,
 }
 
 impl CheckArgs {
-    /// Asks for the password, where one is needed.
-    fn push(&self) -> Result<Option<Push>, Box<dyn std::error::Error>> {
-        let Some(repository) = self.push.clone() else {
-            return Ok(None);
-        };
-        let login = match self.user.clone() {
-            None => None,
-            Some(user) if self.stdin => Some((user, password::from_stdin()?)),
-            Some(user) => {
-                let prompt = format!("Password of {}: ", user.escape_debug());
-                let password = password::ask(&prompt)?;
-                Some((user, password))
-            }
-        };
-        Ok(Some(Push { repository, login }))
-    }
-
-    fn question(&self) -> Result<Option<AccessQuery>, QueryError> {
+    fn access_query(&self) -> Result<Option<AccessQuery>, QueryError> {
         let (Some(who), Some([action, repository])) = (&self.who, self.may.as_deref()) else {
             return Ok(None);
         };
         AccessQuery::new(who, action, repository, self.host.as_deref()).map(Some)
     }
+
+    /// The push to try, if one is wanted. Prompts for the password if a user is given.
+    fn push(&self) -> Result<Option<Push>, password_prompt::Error> {
+        let Some(repository) = self.push.clone() else {
+            return Ok(None);
+        };
+        let login = match self.user.clone() {
+            None => None,
+            Some(user) if self.stdin => Some((user, password_prompt::from_stdin()?)),
+            Some(user) => {
+                let prompt = format!("Password of {}: ", user.escape_debug());
+                let password = password_prompt::ask(&prompt)?;
+                Some((user, password))
+            }
+        };
+        Ok(Some(Push { repository, login }))
+    }
 }
 
-pub(super) fn run(checking: &CheckArgs) -> ExitCode {
-    let file = &checking.which.file;
-    let question = match checking.question() {
-        Ok(question) => question,
-        Err(unclear) => return misuse(&unclear),
+pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    let file = &args.config.file;
+    let query = match args.access_query() {
+        Ok(query) => query,
+        Err(error) => return usage_error(&error),
     };
     let (config, mut problems) = config::load(file);
     let built = config.and_then(|config| {
@@ -79,27 +80,28 @@ pub(super) fn run(checking: &CheckArgs) -> ExitCode {
         Some((config, snapshot))
     });
     let Some((config, snapshot)) = built else {
-        return refuse(&problems);
+        warn(&rejection_message(&problems));
+        return ExitCode::from(EXIT_CONFIG_REJECTED);
     };
-    if let Some(question) = question {
-        return match question.answer(&config, &snapshot, file) {
-            Ok(answer) => report(&answer),
-            Err(unclear) => misuse(&unclear),
+    if let Some(query) = query {
+        return match query.answer(&config, &snapshot, file) {
+            Ok(report) => print_access_report(&report),
+            Err(error) => usage_error(&error),
         };
     }
-    if checking.live || checking.push.is_some() {
-        let push = match checking.push() {
+    if args.live || args.push.is_some() {
+        let push = match args.push() {
             Ok(push) => push,
-            Err(why) => return fail(&why.to_string()),
+            Err(error) => return fail(&error.to_string()),
         };
         match run_live_check(&config, &snapshot, push.as_ref(), &mut problems) {
             Ok(facts) => print_line(&facts.join("\n")),
-            Err(error) => return fail(&format!("cannot look around: {error}")),
+            Err(error) => return fail(&format!("cannot run the live check: {error}")),
         }
         if problems.has_errors() {
             let file = file.display();
             return fail(&format!(
-                "{problems}\n{file}: not all is well: {}",
+                "{problems}\n{file}: the live check found problems: {}",
                 problems.summary()
             ));
         }
@@ -134,16 +136,16 @@ fn run_live_check(
     }))
 }
 
-fn report(answer: &AccessReport) -> ExitCode {
-    print_line(&answer.lines.join("\n"));
-    if answer.is_yes {
+fn print_access_report(report: &AccessReport) -> ExitCode {
+    print_line(&report.lines.join("\n"));
+    if report.is_yes {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
 }
 
-fn misuse(unclear: &QueryError) -> ExitCode {
-    warn(&unclear.to_string());
-    ExitCode::from(MISUSED)
+fn usage_error(error: &QueryError) -> ExitCode {
+    warn(&error.to_string());
+    ExitCode::from(EXIT_USAGE)
 }

@@ -1,39 +1,39 @@
-//! `tidegate import nginx`: a proxy.toml on standard output, what needs a look on standard error.
+//! `tidegate import nginx`: writes a proxy.toml to standard output, and what needs a review to standard error.
 //!
-//! Called by `cli`. The translation is `import::nginx`'s; here are the words and the exit codes.
+//! The translation is in `import::nginx`; this module has the arguments, the output and the exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{fail, print, warn};
-use crate::import::nginx;
-use crate::import::nginx::FsSource;
+use super::output::{fail, print, warn};
+use crate::import::nginx::{self, FsSource};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
-    /// From nginx: all server blocks that lead somewhere, with a remark for what changed or fell away. Review each route
-    /// before it serves: the translation may let in requests that nginx refused
+pub(crate) enum ImportCommand {
+    /// Translate nginx configurations: all server blocks with an upstream, with a comment for each directive that has no exact
+    /// equivalent. Review each route before it serves: the translation may permit requests that nginx rejected
     #[command(after_help = EXAMPLES)]
-    Nginx(Nginx),
+    Nginx(NginxArgs),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Nginx {
-    /// The folder that relative paths are relative to, as nginx -V says it
+pub(crate) struct NginxArgs {
+    /// The directory that relative paths are relative to, as nginx -V reports it
     #[arg(long, value_name = "DIR", default_value = "/etc/nginx")]
     prefix: PathBuf,
-    /// nginx.conf, or files with server blocks; what they include is read, too
+    /// nginx.conf, or files with server blocks; included files are read as well
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
-pub(super) fn run(verb: &Verb) -> ExitCode {
-    let Verb::Nginx(words) = verb;
-    // The paths in the file would else be relative to the file.
-    let prefix = std::path::absolute(&words.prefix).unwrap_or_else(|_| words.prefix.clone());
-    let import = match nginx::import(&FsSource, &words.files, &prefix) {
+pub(crate) fn run(command: &ImportCommand) -> ExitCode {
+    let ImportCommand::Nginx(args) = command;
+    // With a relative prefix, the paths in the result would be relative to the proxy.toml. If the prefix cannot be made
+    // absolute, the working directory is gone, and reading the files fails.
+    let prefix = std::path::absolute(&args.prefix).unwrap_or_else(|_| args.prefix.clone());
+    let import = match nginx::import(&FsSource, &args.files, &prefix) {
         Ok(import) => import,
         Err(error) => return fail(&error.to_string()),
     };
@@ -44,21 +44,21 @@ pub(super) fn run(verb: &Verb) -> ExitCode {
         warn(warning);
     }
     warn(&format!(
-        "{} to look at, {} without a line of their own; both stand in the file as comments",
+        "{} to look at, {} without an equivalent; all of them are in the file as comments",
         pluralize(import.warnings.len(), "warning"),
         pluralize(import.fallen, "directive"),
     ));
     warn(
-        "review each route against the nginx configuration before it serves: the top of the file says what to compare",
+        "review each route against the nginx configuration before it serves: the top of the file lists what to compare",
     );
     ExitCode::SUCCESS
 }
 
-fn pluralize(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+fn pluralize(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-const EXAMPLES: &str = "Exit code 0: a proxy.toml is on standard output. 1: there is none, and standard error says why.
+const EXAMPLES: &str = "Exit code 0: a proxy.toml was written to standard output. 1: none was written, and standard error has the reason.
 
 Examples:
   tidegate import nginx /etc/nginx/nginx.conf > proxy.toml

@@ -1,39 +1,39 @@
 //! `tidegate reload`: checks the configuration, signals the process that serves with it, and waits for the result.
 //!
-//! The process is found by its locked pid file, and never by its name. It is signalled even when the command's own check finds
-//! errors: the process judges what it reads, keeps the old configuration, and reports the failure in its log, its metrics and
-//! its status page, just as after HUP. Otherwise a failed `systemctl reload` would leave no trace where operators look. No
-//! transfer is waited for: transfers go on.
+//! The process is found by its locked pid file, and never by its name. It is signalled even if the command's own check finds
+//! errors: the process checks what it reads, keeps the old configuration, and reports the failure in its log, its metrics and
+//! its status page, just as after HUP. Otherwise a failed `systemctl reload` would leave no trace where operators look. The
+//! command does not wait for transfers, because a reload does not interrupt them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{fail, print_line, serve, warn};
+use super::output::{fail, print_line, warn};
+use super::serve;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
-use crate::server::pid_file;
-use crate::server::pid_file::{ReloadStatus, Running};
+use crate::server::pid_file::{self, ReloadStatus, RunningProcess};
 use crate::snapshot::{BuildMode, Snapshot};
 
-pub(super) fn run(file: &Path) -> ExitCode {
+pub(crate) fn run(file: &Path) -> ExitCode {
     let (config, problems) = check(file);
-    let running = match pid_file::find(&directories(config.as_ref()), file) {
-        Ok(running) => running,
+    let process = match pid_file::find(&pid_file_directories(config.as_ref()), file) {
+        Ok(process) => process,
         Err(error) => {
-            print_errors(&problems);
+            warn_errors(&problems);
             return fail(&format!(
                 "{error}; start one with tidegate serve, or see whether it was started with another path or as another user"
             ));
         }
     };
-    let pid = running.pid();
-    let before = running.verdict().unwrap_or_default();
-    if let Err(error) = running.signal_reload() {
-        print_errors(&problems);
+    let pid = process.pid();
+    let before = process.reload_status().unwrap_or_default();
+    if let Err(error) = process.signal_reload() {
+        warn_errors(&problems);
         return fail(&format!("cannot signal process {pid}: {error}"));
     }
-    match wait(&running, &before) {
+    match wait_for_result(&process, &before) {
         Ok(None) => {
             if problems.has_errors() {
                 warn(&format!(
@@ -46,20 +46,20 @@ pub(super) fn run(file: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Some(failure)) => {
-            // Every error with its place; the process reports one line.
-            print_errors(&problems);
+            // The process reports only one line. The own check has every error with its position.
+            warn_errors(&problems);
             fail(&format!(
-                "process {pid} has not reloaded, and serves on with the old configuration: {failure}"
+                "process {pid} has not reloaded, and continues to serve with the old configuration: {failure}"
             ))
         }
-        Err(why) => {
-            print_errors(&problems);
-            fail(&format!("process {pid} {why}"))
+        Err(reason) => {
+            warn_errors(&problems);
+            fail(&format!("process {pid} {reason}"))
         }
     }
 }
 
-/// As `tidegate check` does it. With errors among the problems there may still be a configuration.
+/// Checks the configuration as `tidegate check` does. There may be a configuration even if the problems have errors.
 fn check(file: &Path) -> (Option<Config>, Problems) {
     let (config, mut problems) = config::load(file);
     if let Some(config) = &config {
@@ -68,20 +68,20 @@ fn check(file: &Path) -> (Option<Config>, Problems) {
     (config, problems)
 }
 
-fn print_errors(problems: &Problems) {
+fn warn_errors(problems: &Problems) {
     if problems.has_errors() {
         warn(&problems.to_string());
     }
 }
 
-/// Where the pid file may be, the likeliest first: a shell does not have the environment of the service, and a configuration
-/// that cannot be read does not say its `state.dir`.
-fn directories(config: Option<&Config>) -> Vec<PathBuf> {
+/// The directories where the pid file may be, the likeliest first. `/run/tidegate` is among them, because a shell does not have
+/// the environment of the service, and because the `state.dir` of a configuration that cannot be read is unknown.
+fn pid_file_directories(config: Option<&Config>) -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = Vec::new();
     let runtime = serve::runtime_directory();
     let state = config.map(|config| config.state_dir.clone());
-    let likely = runtime.into_iter().chain([PathBuf::from("/run/tidegate")]);
-    for directory in likely.chain(state) {
+    let candidates = runtime.into_iter().chain([PathBuf::from("/run/tidegate")]);
+    for directory in candidates.chain(state) {
         if !directories.contains(&directory) {
             directories.push(directory);
         }
@@ -89,23 +89,29 @@ fn directories(config: Option<&Config>) -> Vec<PathBuf> {
     directories
 }
 
-/// The result of the first reload that began after the signal.
-fn wait(running: &Running, before: &ReloadStatus) -> Result<Option<String>, String> {
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        if let Some(now) = running.verdict()
-            && now.ended > before.begun
+/// Waits for the end of a reload that started after the signal, and returns the reason if it failed. A reload that was in
+/// progress at the time of the signal may have read the old file, so its result does not count.
+fn wait_for_result(
+    process: &RunningProcess,
+    before: &ReloadStatus,
+) -> Result<Option<String>, String> {
+    let deadline = Instant::now() + RELOAD_TIMEOUT;
+    while Instant::now() < deadline {
+        if let Some(now) = process.reload_status()
+            && now.ended > before.started
         {
             return Ok(now.failure);
         }
-        if !running.is_running() {
+        if !process.is_running() {
             return Err("ended before it reported the result; see its log".to_owned());
         }
-        std::thread::park_timeout(INTERVAL);
+        std::thread::park_timeout(POLL_INTERVAL);
     }
-    Err(format!("has not answered within {PATIENCE:?}; see its log"))
+    Err(format!(
+        "has not reported a result within {RELOAD_TIMEOUT:?}; see its log"
+    ))
 }
 
-/// A reload takes as long as reading the files does.
-const PATIENCE: Duration = Duration::from_secs(60);
-const INTERVAL: Duration = Duration::from_millis(10);
+/// A reload takes as long as reading its files. They may be many, and on a slow disk.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);

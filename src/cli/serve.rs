@@ -1,158 +1,167 @@
-//! `tidegate serve`: from a file to a gate that runs, and to the exit code when it has ended.
+//! `tidegate serve`: starts a server from a configuration file, runs it, and turns its end into an exit code.
+//!
+//! A process that an upgrade has started takes the listening sockets and the pid file over from the old process.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
 
-use super::{REFUSED, warn};
+use super::logging;
+use super::output::{EXIT_CONFIG_REJECTED, fail, rejection_message, warn};
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
-use crate::server::InheritedSockets;
-use crate::server::pid_file;
-use crate::server::pid_file::PidFile;
+use crate::server::pid_file::{self, PidFile};
 use crate::server::service_manager::SystemdNotifier;
 use crate::server::signals;
 use crate::server::upgrade::{HandoverReceiver, LaunchCommand};
-use crate::server::{Process, Server, StartError};
+use crate::server::{InheritedSockets, ProcessContext, Server, StartError};
 use crate::snapshot::{BuildMode, Snapshot};
 use crate::{log, state_file};
 
-/// A gate whose sockets listen, and what it runs on.
-struct Started {
-    server: Server,
-    runtime: Runtime,
-}
-
-/// Why the gate does not serve.
-struct Ended {
-    why: String,
-    code: u8,
-}
-
-impl Ended {
-    fn unable(why: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            code: 1,
-        }
-    }
-
-    fn refused(problems: &Problems) -> Self {
-        let file = problems.file().display();
-        let summary = problems.summary();
-        Self {
-            why: format!("{problems}\n{file}: the configuration is refused: {summary}"),
-            code: REFUSED,
-        }
-    }
-}
-
-pub(super) fn run(file: &Path) -> ExitCode {
+pub(crate) fn run(file: &Path) -> ExitCode {
     let handover = match HandoverReceiver::receive() {
         Ok(handover) => handover,
-        Err(error) => {
-            warn(&format!("cannot take over from another process: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(&format!("cannot take over from the old process: {error}")),
     };
-    let (inherited, succession) = match handover {
+    let (inherited, handover) = match handover {
         Some(mut handover) => (Ok(std::mem::take(&mut handover.inherited)), Some(handover)),
         None => (InheritedSockets::from_env(), None),
     };
     let started = match inherited {
-        Ok(inherited) => start(file, inherited, succession.as_ref()),
-        Err(error) => Err(Ended::unable(format!(
-            "cannot use the sockets of systemd: {error}"
-        ))),
+        Ok(inherited) => start(file, inherited, handover.as_ref()),
+        Err(error) => {
+            let reason = format!("cannot use the sockets that systemd passed: {error}");
+            Err(ServeError::runtime(reason))
+        }
     };
-    let ended = started.and_then(|started| serve(started, succession, file));
+    let ended = started.and_then(|started| serve(started, handover, file));
     log::finish_all();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Ended { why, code }) => {
-            warn(&why);
-            ExitCode::from(code)
+        Err(error) => {
+            warn(&error.message);
+            ExitCode::from(error.exit_code)
         }
     }
+}
+
+/// The reason why the server did not start or serve.
+struct ServeError {
+    message: String,
+    exit_code: u8,
+}
+
+impl ServeError {
+    fn runtime(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            exit_code: 1,
+        }
+    }
+
+    fn invalid_config(problems: &Problems) -> Self {
+        Self {
+            message: rejection_message(problems),
+            exit_code: EXIT_CONFIG_REJECTED,
+        }
+    }
+}
+
+/// A server whose sockets listen, and the runtime of its main thread.
+struct StartedServer {
+    server: Server,
+    runtime: Runtime,
 }
 
 fn start(
     file: &Path,
     inherited: InheritedSockets,
-    succession: Option<&HandoverReceiver>,
-) -> Result<Started, Ended> {
-    let started = build(file, inherited, succession.is_some());
-    if let (Err(ended), Some(handover)) = (&started, succession) {
-        // The other process shows one line of it; the rest is on standard error.
-        handover.failed(ended.why.lines().last().unwrap_or_default());
+    handover: Option<&HandoverReceiver>,
+) -> Result<StartedServer, ServeError> {
+    let started = build(file, inherited, handover.is_some());
+    if let (Err(error), Some(handover)) = (&started, handover) {
+        // The old process logs the last line only. All lines are on standard error.
+        handover.failed(error.message.lines().last().unwrap_or_default());
     }
     started
 }
 
-fn build(file: &Path, inherited: InheritedSockets, succeeds: bool) -> Result<Started, Ended> {
+/// `is_successor` is set in a process that an upgrade has started. It takes over the pid file later, when it is ready.
+fn build(
+    file: &Path,
+    inherited: InheritedSockets,
+    is_successor: bool,
+) -> Result<StartedServer, ServeError> {
     let (config, mut problems) = config::load(file);
     let Some(config) = config else {
-        return Err(Ended::refused(&problems));
+        return Err(ServeError::invalid_config(&problems));
     };
     if problems.has_errors() {
-        // For what is wrong with the files it names.
+        // Adds the problems of the files that the configuration names, so that all are reported in one run.
         Snapshot::build(&config, None, BuildMode::Check, &mut problems);
-        return Err(Ended::refused(&problems));
+        return Err(ServeError::invalid_config(&problems));
     }
-    let log = match super::log::start(&config.log) {
+    let log = match logging::start(&config.log) {
         Ok(log) => log,
         Err(error) => {
-            // In the words of `check`, and with everything else that is wrong.
+            // Reports the log file in the same way as `tidegate check`, and all other problems as well.
             Snapshot::build(&config, None, BuildMode::Check, &mut problems);
             return Err(if problems.has_errors() {
-                Ended::refused(&problems)
+                ServeError::invalid_config(&problems)
             } else {
-                Ended::unable(format!("cannot write log.file: {error}"))
+                ServeError::runtime(format!("cannot write log.file: {error}"))
             });
         }
     };
-    let pid_file = if succeeds {
+    let pid_file = if is_successor {
         None
     } else {
         take_pid_file(file, &config)?
     };
-    let process = Process {
+    let process = ProcessContext {
         log: Some(log),
         manager: SystemdNotifier::from_env(),
         inherited,
-        start: LaunchCommand::of_this_process().ok(),
+        launch_command: LaunchCommand::of_this_process().ok(),
     };
     let (mut server, problems) =
-        Server::start(file, &config, problems, process).map_err(|failure| match failure {
-            StartError::Refused(problems) => Ended::refused(&problems),
-            StartError::Unable(problems) => Ended::unable(format!("{problems}\nnot started")),
+        Server::start(file, &config, problems, process).map_err(|error| match error {
+            StartError::InvalidConfig(problems) => ServeError::invalid_config(&problems),
+            StartError::Runtime(problems) => {
+                ServeError::runtime(format!("{problems}\nnot started"))
+            }
         })?;
     for problem in problems.warnings() {
         tracing::warn!("{}", problems.line(problem));
     }
     if let Some(pid_file) = pid_file {
-        server.serve_until_stopped(pid_file);
+        server.set_pid_file(pid_file);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Ended::unable(format!("cannot start: {error}")))?;
-    Ok(Started { server, runtime })
+        .map_err(|error| ServeError::runtime(format!("cannot start: {error}")))?;
+    Ok(StartedServer { server, runtime })
 }
 
-fn serve(started: Started, succession: Option<HandoverReceiver>, file: &Path) -> Result<(), Ended> {
-    let Started {
+fn serve(
+    started: StartedServer,
+    handover: Option<HandoverReceiver>,
+    file: &Path,
+) -> Result<(), ServeError> {
+    let StartedServer {
         mut server,
         runtime,
     } = started;
     runtime.block_on(async {
-        // Before anybody is told that the gate is there.
+        // The handlers are installed before READY=1 is sent and before the log names the addresses: from then on a signal may
+        // come, and must not end the process.
         let commands = signals::commands()
-            .map_err(|error| Ended::unable(format!("cannot listen for signals: {error}")))?;
-        if let Some(handover) = succession {
+            .map_err(|error| ServeError::runtime(format!("cannot listen for signals: {error}")))?;
+        if let Some(handover) = handover {
             server.check_upstreams().await;
-            succeed(&mut server, handover, file)?;
+            take_over(&mut server, handover, file)?;
         }
         for note in server.notes() {
             tracing::info!("{note}");
@@ -165,29 +174,34 @@ fn serve(started: Started, succession: Option<HandoverReceiver>, file: &Path) ->
     })
 }
 
-fn succeed(server: &mut Server, handover: HandoverReceiver, config: &Path) -> Result<(), Ended> {
-    handover
-        .ready()
-        .map_err(|error| Ended::unable(format!("the old process goes on: {error}")))?;
+/// Waits until the old process lets this one serve, and takes over its pid file.
+fn take_over(
+    server: &mut Server,
+    handover: HandoverReceiver,
+    config: &Path,
+) -> Result<(), ServeError> {
+    handover.ready().map_err(|error| {
+        ServeError::runtime(format!("the old process continues to serve: {error}"))
+    })?;
     if let Some((path, file)) = handover.pid_file {
         match PidFile::adopt(file, path, config) {
-            Ok(pid_file) => server.serve_until_stopped(pid_file),
+            Ok(pid_file) => server.set_pid_file(pid_file),
             Err(error) => tracing::warn!(%error, "cannot write the pid file"),
         }
     }
     Ok(())
 }
 
-/// A second gate with the same configuration is refused; a folder that cannot be written to is only told, since the
-/// gate can serve.
-fn take_pid_file(file: &Path, config: &Config) -> Result<Option<PidFile>, Ended> {
-    let dir = own_directory(config);
-    // Why it cannot be made is seen when the file cannot.
+/// Creates and locks the pid file. A second process with the same configuration is an error. A directory that cannot be written
+/// to is only logged, because the server works without a pid file.
+fn take_pid_file(file: &Path, config: &Config) -> Result<Option<PidFile>, ServeError> {
+    let dir = runtime_directory().unwrap_or_else(|| config.state_dir.clone());
+    // If this fails, creating the file fails as well, and that error is reported.
     let _ = state_file::make_dir(&dir);
     match PidFile::take(&dir, file) {
         Ok(pid_file) => Ok(Some(pid_file)),
         Err(error @ pid_file::Error::Running { .. }) => {
-            Err(Ended::unable(format!("{error}\nnot started")))
+            Err(ServeError::runtime(format!("{error}\nnot started")))
         }
         Err(error @ pid_file::Error::Write { .. }) => {
             tracing::warn!("{error}; tidegate reload will not find this process");
@@ -196,12 +210,8 @@ fn take_pid_file(file: &Path, config: &Config) -> Result<Option<PidFile>, Ended>
     }
 }
 
-fn own_directory(config: &Config) -> PathBuf {
-    runtime_directory().unwrap_or_else(|| config.state_dir.clone())
-}
-
-/// Where systemd has made a folder for the service; the first, when there are several.
-pub(super) fn runtime_directory() -> Option<PathBuf> {
+/// The directory that systemd has created for the service (`RuntimeDirectory=`); the first one if there are several.
+pub(crate) fn runtime_directory() -> Option<PathBuf> {
     let all = std::env::var_os("RUNTIME_DIRECTORY")?;
     std::env::split_paths(&all).next()
 }

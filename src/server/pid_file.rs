@@ -1,13 +1,13 @@
-//! The locked pid file of a running process, and the result of its last reload.
+//! The locked pid file of a running process, and the status file with the result of its last reload.
 //!
 //! `server` holds a [`PidFile`]; `tidegate reload` finds the process with [`find`]. The lock (flock(2)), not the process id in
-//! the file, says that the process runs: the kernel releases the lock however the process ends. Several processes may keep
+//! the file, shows that the process runs: the kernel releases the lock however the process ends. Several processes may keep
 //! their files in one directory.
 //!
-//! The file records the path of the configuration as the command line gave it, without resolving symbolic links, because that
-//! path is what the process reads again on a reload. So the process is still found after a link on the way has changed
-//! (release directories, a ConfigMap's `..data`), and two configurations are never confused: a process matches if it was
-//! started with the same path, or if the path it was started with leads to the same file now.
+//! The file records the path of the configuration as the command line gave it, without resolving symbolic links, because the
+//! process reads that path again on a reload. So the process is still found after a link in the path has changed (release
+//! directories, a ConfigMap's `..data`), and two configurations are never confused: a process matches if it was started with
+//! the same path, or if the path it was started with leads to the same file now.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -29,7 +29,8 @@ use crate::bounded_file::RegularFile;
 pub struct PidFile {
     file: File,
     path: PathBuf,
-    begun: u64,
+    /// The number of reloads that have started.
+    reloads_started: u64,
 }
 
 /// The reason why this process has no pid file.
@@ -53,11 +54,11 @@ pub enum Error {
     },
 }
 
-/// How many reloads of a process began and ended.
+/// The content of the status file next to the pid file: how many reloads have started and ended, and how the last one ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadStatus {
-    /// The number of reloads that began since the process started.
-    pub begun: u64,
+    /// The number of reloads that have started since the process started.
+    pub started: u64,
     /// The number of the reload that ended last.
     pub ended: u64,
     /// The reason why that reload failed.
@@ -76,14 +77,14 @@ impl PidFile {
             path: path.clone(),
             cause,
         };
-        // The other process may have been started with another path to the same file.
+        // A process that was started with another path to the same file has another pid file in this directory.
         let mut search = Search::new(&config);
         search.add_directory(dir);
-        if let Some((_, running)) = search.found.into_iter().next() {
-            let (pid, path) = (running.pid.to_string(), running.path);
+        if let Some((_, other)) = search.found.into_iter().next() {
+            let (pid, path) = (other.pid.to_string(), other.path);
             return Err(Error::Running { pid, path });
         }
-        // A link would let whoever may write to the directory choose the file that is overwritten here.
+        // Through a symbolic link, any user who may write to the directory could choose the file that is overwritten here.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = OpenOptions::new()
             .read(true)
@@ -102,30 +103,30 @@ impl PidFile {
             let pid = record.map_or_else(|| "?".to_owned(), |record| record.pid.to_string());
             return Err(Error::Running { pid, path });
         }
-        Self::own(file, path.clone(), &config).map_err(failed)
+        Self::initialize(file, path.clone(), &config).map_err(failed)
     }
 
-    /// Continues with the file of the process that this one succeeds. The lock belongs to the descriptor that was passed.
+    /// Takes over the file of the process that this one succeeds in an upgrade. The lock came with the descriptor.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn adopt(file: OwnedFd, path: PathBuf, config: &Path) -> io::Result<Self> {
-        Self::own(File::from(file), path, &absolute(config))
+        Self::initialize(File::from(file), path, &absolute(config))
     }
 
-    fn own(file: File, path: PathBuf, config: &Path) -> io::Result<Self> {
+    fn initialize(file: File, path: PathBuf, config: &Path) -> io::Result<Self> {
         let mut record = format!("{}\n", std::process::id()).into_bytes();
         record.extend_from_slice(config.as_os_str().as_bytes());
         record.push(b'\n');
         file.set_len(0)?;
         file.write_all_at(&record, 0)?;
-        let own = Self {
+        let pid_file = Self {
             file,
             path,
-            begun: 0,
+            reloads_started: 0,
         };
-        own.write(&ReloadStatus::default())?;
-        Ok(own)
+        pid_file.replace_status(&ReloadStatus::default())?;
+        Ok(pid_file)
     }
 
     /// The path of the file.
@@ -133,37 +134,37 @@ impl PidFile {
         &self.path
     }
 
-    /// Records that a reload begins.
-    pub fn begin(&mut self) {
-        self.begun += 1;
-        self.write_status(None, self.begun - 1);
+    /// Writes to the status file that a reload has started.
+    pub fn record_reload_start(&mut self) {
+        self.reloads_started += 1;
+        self.write_status(None, self.reloads_started - 1);
     }
 
-    /// Records that the reload has ended.
-    pub fn end(&self, failure: Option<String>) {
-        self.write_status(failure, self.begun);
+    /// Writes to the status file that the reload has ended. `failure` is the reason of a failed one.
+    pub fn record_reload_end(&self, failure: Option<String>) {
+        self.write_status(failure, self.reloads_started);
     }
 
     fn write_status(&self, failure: Option<String>, ended: u64) {
-        let verdict = ReloadStatus {
-            begun: self.begun,
+        let status = ReloadStatus {
+            started: self.reloads_started,
             ended,
             failure,
         };
-        if let Err(error) = self.write(&verdict) {
-            tracing::warn!(%error, "cannot write the result of a reload beside the pid file");
+        if let Err(error) = self.replace_status(&status) {
+            tracing::warn!(%error, "cannot write the result of a reload next to the pid file");
         }
     }
 
-    /// Replaces the file at once, because another process may be reading it.
-    fn write(&self, verdict: &ReloadStatus) -> io::Result<()> {
-        let path = verdict_path(&self.path);
+    /// Replaces the status file by a rename, because `tidegate reload` may be reading it.
+    fn replace_status(&self, status: &ReloadStatus) -> io::Result<()> {
+        let path = status_path(&self.path);
         let draft = path.with_extension("draft");
-        let mut text = format!("{} {}\n", verdict.begun, verdict.ended);
-        if let Some(failure) = &verdict.failure {
+        let mut text = format!("{} {}\n", status.started, status.ended);
+        if let Some(failure) = &status.failure {
             text.push_str(failure);
         }
-        // A draft that a crash left behind, or a link of somebody else, is never written to.
+        // Never write to a file that exists: it may be the rest of a crash, or a link that another user created.
         match fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -186,7 +187,7 @@ impl AsFd for PidFile {
 
 /// A process that holds the lock on its pid file.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningProcess {
     pid: u32,
     path: PathBuf,
     file: RegularFile,
@@ -202,7 +203,7 @@ pub enum FindError {
         config: PathBuf,
         /// The directories that were searched.
         directories: Vec<PathBuf>,
-        /// Pid files that were not trusted, in words.
+        /// A description of the pid files that were not trusted.
         ignored: String,
     },
     /// Several processes match, and only one of them can be meant.
@@ -240,7 +241,7 @@ pub enum SignalError {
 ///
 /// # Errors
 /// No process was found, or several.
-pub fn find(directories: &[PathBuf], config: &Path) -> Result<Running, FindError> {
+pub fn find(directories: &[PathBuf], config: &Path) -> Result<RunningProcess, FindError> {
     let config = absolute(config);
     let mut search = Search::new(&config);
     for directory in directories {
@@ -254,7 +255,7 @@ pub fn find(directories: &[PathBuf], config: &Path) -> Result<Running, FindError
     search.finish(directories)
 }
 
-/// How surely a process is the one that serves with a configuration.
+/// How a process matches a configuration, the best match first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Match {
     /// The process was started with the same path.
@@ -263,12 +264,14 @@ enum Match {
     SameFile,
 }
 
+/// A search for the processes that serve with one configuration.
 struct Search<'a> {
     config: &'a Path,
     /// The file that the path leads to now.
     resolved: Option<PathBuf>,
+    /// Device and inode numbers of the pid files that were examined.
     seen: BTreeSet<(u64, u64)>,
-    found: Vec<(Match, Running)>,
+    found: Vec<(Match, RunningProcess)>,
     ignored: String,
 }
 
@@ -285,7 +288,7 @@ impl<'a> Search<'a> {
     }
 
     fn add_directory(&mut self, directory: &Path) {
-        // A directory that is missing or not readable holds nothing for this command.
+        // A directory that is missing or not readable contributes nothing.
         let Ok(entries) = fs::read_dir(directory) else {
             return;
         };
@@ -298,7 +301,7 @@ impl<'a> Search<'a> {
     }
 
     fn add(&mut self, path: &Path) {
-        // Never through a link: whoever may create one in a shared directory would choose the file.
+        // Never through a link: any user who may create one in a shared directory could choose the file.
         if fs::symlink_metadata(path).map_or(true, |metadata| !metadata.is_file()) {
             return;
         }
@@ -317,7 +320,7 @@ impl<'a> Search<'a> {
         };
         let owner = file.metadata().uid();
         if !is_trusted(owner, path) {
-            // A string takes everything.
+            // Writing to a string cannot fail.
             let _ = write!(
                 self.ignored,
                 "; {} is ignored, because it belongs to user {owner}, who is neither root, nor this user, nor the owner of \
@@ -326,17 +329,17 @@ impl<'a> Search<'a> {
             );
             return;
         }
-        let running = Running {
+        let process = RunningProcess {
             pid: record.pid,
             path: path.to_owned(),
             file,
         };
-        self.found.push((rank, running));
+        self.found.push((rank, process));
     }
 
     fn rank(&self, path: &Path, record: &Record) -> Option<Match> {
         let Some(config) = &record.config else {
-            // An older version wrote no path, and named the file by the resolved one.
+            // An older version wrote no path, and derived the file name from the resolved path.
             let resolved = self.resolved.as_deref()?;
             return (path.file_name() == Some(file_name(resolved).as_ref()))
                 .then_some(Match::SameFile);
@@ -348,7 +351,8 @@ impl<'a> Search<'a> {
         (fs::canonicalize(config).ok().as_ref() == Some(resolved)).then_some(Match::SameFile)
     }
 
-    fn finish(mut self, directories: &[PathBuf]) -> Result<Running, FindError> {
+    /// Returns the process with the best match, which must be the only one with this match.
+    fn finish(mut self, directories: &[PathBuf]) -> Result<RunningProcess, FindError> {
         let config = self.config.to_owned();
         let Some(best) = self.found.iter().map(|(rank, _)| *rank).min() else {
             return Err(FindError::Missing {
@@ -358,9 +362,9 @@ impl<'a> Search<'a> {
             });
         };
         self.found.retain(|(rank, _)| *rank == best);
-        let pids: BTreeSet<u32> = self.found.iter().map(|(_, running)| running.pid).collect();
+        let pids: BTreeSet<u32> = self.found.iter().map(|(_, process)| process.pid).collect();
         match self.found.pop() {
-            Some((_, running)) if pids.len() == 1 => Ok(running),
+            Some((_, process)) if pids.len() == 1 => Ok(process),
             _ => Err(FindError::Several {
                 config,
                 pids: pids.into_iter().collect(),
@@ -369,7 +373,7 @@ impl<'a> Search<'a> {
     }
 }
 
-impl Running {
+impl RunningProcess {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -381,31 +385,31 @@ impl Running {
         is_locked(self.file.file()) && record.is_some_and(|record| record.pid == self.pid)
     }
 
-    /// How many reloads began and ended. `None` if the process has not written that, or if somebody else has.
-    pub fn verdict(&self) -> Option<ReloadStatus> {
-        let file = RegularFile::open(&verdict_path(&self.path)).ok()?;
+    /// The content of the status file. `None` if there is none, or if it belongs to another user than the pid file does.
+    pub fn reload_status(&self) -> Option<ReloadStatus> {
+        let file = RegularFile::open(&status_path(&self.path)).ok()?;
         if file.metadata().uid() != self.file.metadata().uid() {
             return None;
         }
-        let text = String::from_utf8(file.read(MAX_VERDICT).ok()?).ok()?;
+        let text = String::from_utf8(file.read(MAX_STATUS_SIZE).ok()?).ok()?;
         let (numbers, failure) = text.split_once('\n')?;
-        let (begun, ended) = numbers.split_once(' ')?;
+        let (started, ended) = numbers.split_once(' ')?;
         Some(ReloadStatus {
-            begun: begun.parse().ok()?,
+            started: started.parse().ok()?,
             ended: ended.parse().ok()?,
-            failure: Some(failure.to_owned()).filter(|words| !words.is_empty()),
+            failure: Some(failure.to_owned()).filter(|failure| !failure.is_empty()),
         })
     }
 
-    /// Signals the process to reload, after verifying that it is the process that holds the lock: whoever may write to the
-    /// directory could put another process id into the file.
+    /// Sends HUP to the process, after verifying that it is the process that holds the lock: any user who may write to the
+    /// directory could have put another process id into the file.
     ///
     /// # Errors
     /// The process has ended or is not the holder, or this user may not signal it.
     pub fn signal_reload(&self) -> Result<(), SignalError> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(SignalError::Ended)?;
-        // From here on the descriptor means this process, also if the id is used again.
+        // From here on the descriptor refers to this process, even if it ends and its id is used again.
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
             Err(rustix::io::Errno::SRCH) => return Err(SignalError::Ended),
             opened => opened.map_err(io::Error::from)?,
@@ -420,8 +424,8 @@ impl Running {
                     path: self.path.clone(),
                 });
             }
-            // A process with capabilities hides its descriptors from its own user. This user can only signal processes of
-            // its own, so that the kernel bounds what a wrong id could do. Root could signal every process.
+            // The kernel hides the descriptors of a process with capabilities from its own user. That user can only signal its
+            // own processes, which bounds the damage of a wrong id. Root could signal every process, so root needs the proof.
             Err(error)
                 if error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() => {}
             Err(error) => return Err(error.into()),
@@ -431,7 +435,7 @@ impl Running {
     }
 }
 
-/// What a pid file says.
+/// The content of a pid file.
 #[derive(Debug, PartialEq, Eq)]
 struct Record {
     pid: u32,
@@ -440,9 +444,9 @@ struct Record {
 }
 
 impl Record {
-    /// `None` while the process is writing the file, and for a file that is no pid file.
+    /// Reads the record. `None` while the process is writing the file, and if the file is not a pid file.
     fn read(file: &File) -> Option<Self> {
-        let mut bytes = [0; MAX_RECORD];
+        let mut bytes = [0; MAX_RECORD_SIZE];
         let mut length = 0;
         while let Some(space) = bytes.get_mut(length..).filter(|space| !space.is_empty()) {
             match file.read_at(space, u64::try_from(length).ok()?) {
@@ -473,12 +477,12 @@ impl Record {
 }
 
 /// Whether the process has the file open with an exclusive flock(2) on it, as `/proc` shows it (proc_pid_fdinfo(5)). After an
-/// upgrade in place the lock is that of the descriptor that the old process passed on, and is shown for both processes.
+/// upgrade the lock belongs to the descriptor that the old process passed on, and `/proc` shows it for both processes.
 fn holds_lock(pid: u32, file: &Metadata) -> io::Result<bool> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     for entry in fs::read_dir(process.join("fd"))? {
         let entry = entry?;
-        // The process may close a descriptor meanwhile.
+        // Fails if the process has closed the descriptor meanwhile.
         let Ok(open) = fs::metadata(entry.path()) else {
             continue;
         };
@@ -496,7 +500,7 @@ fn holds_lock(pid: u32, file: &Metadata) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The paths of the pid files that processes have open, as far as this user may see that.
+/// The paths of the pid files that processes have open, as far as `/proc` shows them to this user.
 fn open_pid_files() -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::new();
     let Ok(processes) = fs::read_dir("/proc") else {
@@ -511,7 +515,7 @@ fn open_pid_files() -> BTreeSet<PathBuf> {
         {
             continue;
         }
-        // Only root and the process's own user may look.
+        // Only root and the user of the process may read this directory.
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else {
             continue;
         };
@@ -523,7 +527,8 @@ fn open_pid_files() -> BTreeSet<PathBuf> {
     paths
 }
 
-/// Whether a user may vouch for a process: any other user could lead the command to a process of its own.
+/// Whether a pid file of this owner is trusted: root, this user, or the owner of the directory. Any other user could lead the
+/// command to a process of its own.
 fn is_trusted(owner: u32, path: &Path) -> bool {
     let directory = path
         .parent()
@@ -549,11 +554,11 @@ fn is_pid_file(path: &Path) -> bool {
     name.is_some_and(|name| name.ends_with(SUFFIX.as_bytes()))
 }
 
-fn verdict_path(pid_file: &Path) -> PathBuf {
-    pid_file.with_extension("verdict")
+fn status_path(pid_file: &Path) -> PathBuf {
+    pid_file.with_extension("reload")
 }
 
-/// Links are not resolved: the path is meant to stay the same when a link changes.
+/// Makes a path absolute without resolving symbolic links, so that it stays the same when a link changes.
 fn absolute(path: &Path) -> PathBuf {
     // An error means that the path is empty or that there is no working directory; then nothing can be read by it either.
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
@@ -572,7 +577,7 @@ fn is_locked(file: &File) -> bool {
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => true,
         Ok(()) => {
-            // Released at the latest when the file is closed.
+            // If this fails, closing the file releases the lock.
             let _ = file.unlock();
             false
         }
@@ -580,7 +585,8 @@ fn is_locked(file: &File) -> bool {
     }
 }
 
-/// Takes the lock. A command that checks whether a process runs holds the lock for a moment, so that some attempts are made.
+/// Takes the lock; `false` if another process holds it. Several attempts are made, because [`is_locked`] in another process
+/// holds the lock for a moment.
 fn lock(file: &File) -> io::Result<bool> {
     for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {
@@ -592,8 +598,8 @@ fn lock(file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// FNV-1a of 64 bits, which is the same in every version and process. A collision would gain nothing: the file also records the
-/// path.
+/// FNV-1a with 64 bits. The result is the same in every version and process. A collision is harmless, because the file also
+/// records the path.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -604,10 +610,10 @@ const PREFIX: &str = "tidegate-";
 const SUFFIX: &str = ".pid";
 const LOCK_ATTEMPTS: u32 = 10;
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
-/// The largest pid file that is read, in bytes: a process id and a path (PATH_MAX is 4096).
-const MAX_RECORD: usize = 8192;
-/// The largest result of a reload that is read, in bytes.
-const MAX_VERDICT: u64 = 1 << 20;
+/// The largest pid file in bytes: a process id and a path (PATH_MAX is 4096).
+const MAX_RECORD_SIZE: usize = 8192;
+/// The largest status file in bytes.
+const MAX_STATUS_SIZE: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests;

@@ -1,70 +1,71 @@
-//! A reload: everything new is built on a thread of its own, so that accepting and signals go on, and is swapped in at
-//! once, or not at all.
+//! The building half of a reload: loads the configuration and builds a snapshot on a thread of the blocking pool, so that
+//! accepting and signals continue meanwhile.
 //!
-//! Called by `server`, which runs one at a time.
+//! `server` owns one [`ReloadQueue`] and puts the result into use, all of it or nothing. One reload is built at a time.
 
 use std::future::pending;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::Server;
-use super::supervision::summary;
 use crate::config::problem::{Problem, Problems};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Log};
 use crate::snapshot::{BuildMode, Snapshot};
 
-/// Who waits for a verdict.
-pub(super) type ReplySender = oneshot::Sender<Result<(), Problems>>;
+/// Receives the result of a reload.
+pub(crate) type ReplySender = oneshot::Sender<Result<(), Problems>>;
 
-/// What a reload comes to when nothing is wrong.
-#[derive(Debug)]
-pub(super) struct Built {
-    pub(super) config: Config,
-    pub(super) snapshot: Snapshot,
-    pub(super) problems: Problems,
-}
-
-/// What is asked for, and what is being built.
+/// The reload that is being built, and the requests for the next one.
 #[derive(Debug, Default)]
-pub(super) struct Reloading {
-    is_asked: bool,
-    askers: Vec<ReplySender>,
+pub(crate) struct ReloadQueue {
+    is_requested: bool,
+    replies: Vec<ReplySender>,
     building: Option<Building>,
 }
 
 #[derive(Debug)]
 struct Building {
-    task: JoinHandle<Result<Built, Problems>>,
-    askers: Vec<ReplySender>,
+    task: JoinHandle<Result<BuiltConfig, Problems>>,
+    replies: Vec<ReplySender>,
 }
 
-impl Reloading {
-    /// Whoever asks while one is being built gets the next one: his change may have come too late for it.
-    pub(super) fn ask(&mut self, asker: Option<ReplySender>) {
-        self.is_asked = true;
-        self.askers.extend(asker);
+/// A valid configuration, and the snapshot that was built from it.
+#[derive(Debug)]
+pub(crate) struct BuiltConfig {
+    pub(crate) config: Config,
+    pub(crate) snapshot: Snapshot,
+    /// Warnings.
+    pub(crate) problems: Problems,
+}
+
+impl ReloadQueue {
+    /// Requests a reload. A request that arrives while one is being built leads to another reload, because the change that the
+    /// caller made may have come too late for the current one. All requests that wait share the next reload.
+    pub(crate) fn request(&mut self, reply: Option<ReplySender>) {
+        self.is_requested = true;
+        self.replies.extend(reply);
     }
 
-    /// Whether one is asked for, and none is being built.
-    pub(super) fn is_due(&self) -> bool {
-        self.is_asked && self.building.is_none()
+    /// Whether a reload is requested and none is being built.
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_requested && self.building.is_none()
     }
 
-    /// Starts building, on a thread of its own; needs a runtime.
-    pub(super) fn begin(&mut self, file: PathBuf, workers: usize, old: Arc<Snapshot>) {
-        self.is_asked = false;
+    /// Starts to build the requested reload. `workers` is the number of running workers, and `old` the snapshot in use. Must be
+    /// called within a runtime.
+    pub(crate) fn start(&mut self, file: PathBuf, workers: usize, old: Arc<Snapshot>) {
+        self.is_requested = false;
         self.building = Some(Building {
             task: spawn_blocking(move || build(&file, workers, &old)),
-            askers: std::mem::take(&mut self.askers),
+            replies: std::mem::take(&mut self.replies),
         });
     }
 
-    /// What was built, and who waits for the verdict; never when nothing is being built.
-    pub(super) async fn built(&mut self) -> (Result<Built, Problems>, Vec<ReplySender>) {
+    /// Waits for the build in progress, and returns its result and the callers that wait for it. Stays pending while nothing is
+    /// being built.
+    pub(crate) async fn built(&mut self) -> (Result<BuiltConfig, Problems>, Vec<ReplySender>) {
         let Some(building) = &mut self.building else {
             return pending().await;
         };
@@ -74,74 +75,66 @@ impl Reloading {
             problems.push(Problem::error(None, what));
             Err(problems)
         });
-        let askers = self.building.take().map(|building| building.askers);
-        (built, askers.unwrap_or_default())
+        let replies = self.building.take().map(|building| building.replies);
+        (built, replies.unwrap_or_default())
     }
 }
 
-impl Server {
-    /// Swaps in what was built, and tells everyone who wants to know.
-    pub(super) fn finish_reload(&mut self, built: Result<Built, Problems>) -> Result<(), Problems> {
-        let outcome = built.and_then(|built| self.swap(built));
-        match &outcome {
-            Ok(problems) => {
-                for problem in problems.warnings() {
-                    tracing::warn!("{}", problems.line(problem));
-                }
-                tracing::info!("reloaded");
-            }
-            Err(problems) => {
-                for problem in problems.errors() {
-                    tracing::error!("{}", problems.line(problem));
-                }
-                tracing::error!(
-                    "not reloaded: {}; the old configuration stays in use",
-                    problems.summary()
-                );
-            }
-        }
-        let failure = outcome.as_ref().err().map(summary);
-        self.gate.reloads().note(SystemTime::now(), failure);
-        let serving = self.serving();
-        self.supervision
-            .reload_ended(outcome.as_ref().err(), &serving);
-        outcome.map(|_warnings| ())
-    }
-
-    fn swap(&mut self, built: Built) -> Result<Problems, Problems> {
-        let Built {
-            config,
-            snapshot,
-            mut problems,
-        } = built;
-        for key in self.fixed.diff(&config) {
-            let what = format!("{key} takes effect at the next start");
-            problems.push(Problem::warning(None, what));
-        }
-        // The last thing that can fail: from here on everything is swapped.
-        if !self.listeners.change(&config.listen, &mut problems) {
-            return Err(problems);
-        }
-        self.gate.publish(snapshot, config.h2_memory);
-        Ok(problems)
-    }
-}
-
-fn build(file: &std::path::Path, workers: usize, old: &Snapshot) -> Result<Built, Problems> {
+fn build(file: &Path, workers: usize, old: &Snapshot) -> Result<BuiltConfig, Problems> {
     let (config, mut problems) = config::load(file);
     let Some(mut config) = config else {
         return Err(problems);
     };
-    let written = config.listen.workers;
-    config.listen.workers = workers;
+    // The snapshot is built for the workers that run: `listen.workers` takes effect at the next start only.
+    let configured = std::mem::replace(&mut config.listen.workers, workers);
     let snapshot = Snapshot::build(&config, Some(old), BuildMode::Serve, &mut problems);
-    config.listen.workers = written;
+    config.listen.workers = configured;
     match snapshot {
-        Some(snapshot) => Ok(Built {
+        Some(snapshot) => Ok(BuiltConfig {
             config,
             snapshot,
             problems,
         }),
         None => Err(problems),
+    }
+}
+
+/// The settings that take effect at a start only, as they were at the start. A reload warns when they have changed.
+#[derive(Debug)]
+pub(crate) struct StartupSettings {
+    workers: usize,
+    connections: usize,
+    connections_per_client: usize,
+    log: Log,
+}
+
+impl StartupSettings {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            workers: config.listen.workers,
+            connections: config.connections,
+            connections_per_client: config.connections_per_client,
+            log: config.log.clone(),
+        }
+    }
+
+    /// The keys whose value differs in `config`.
+    pub(crate) fn changed_keys(&self, config: &Config) -> Vec<&'static str> {
+        let log = &config.log;
+        let keys = [
+            ("listen.workers", self.workers != config.listen.workers),
+            ("limits.connections", self.connections != config.connections),
+            (
+                "limits.connections_per_client",
+                self.connections_per_client != config.connections_per_client,
+            ),
+            ("log.level", self.log.level != log.level),
+            ("log.file", self.log.destination != log.destination),
+            ("log.format", self.log.json != log.json),
+        ];
+        keys.into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
     }
 }

@@ -1,105 +1,41 @@
-//! One listening socket of the configuration: bound or inherited, and how it ends.
+//! The listening TCP sockets: bound to an address of the configuration, or inherited from systemd or from the process that this
+//! one succeeds; and the limit on open files.
 //!
-//! Called by `listeners`.
+//! `acceptors` binds the sockets with [`bind_all`] and runs their accept loops. `cli` receives the [`InheritedSockets`].
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::Listen;
 use crate::config::problem::{Problem, Problems};
-use crate::net::listener::{ListenAddr, Listener, OnClose};
-use crate::server::InheritedSockets;
+use crate::net::listener::{ListenAddr, Listener, OnClose, SYSTEMD};
 
-/// What is spoken on a socket.
+/// The protocol of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// TLS.
+    /// HTTP over TLS (`listen.https`).
     Https,
-    /// Plain, for the redirect only.
+    /// Plain HTTP for redirects to https and for ACME challenges (`listen.http`).
     Http,
-    /// Plain, for whoever watches over the gate.
+    /// Plain HTTP for metrics, health and the status page (`listen.admin`).
     Admin,
 }
 
-/// A socket in use.
+/// An address on which the server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// What is spoken there.
+    /// The protocol.
     pub scheme: Scheme,
-    /// Where, with the port that the system chose.
+    /// The address, with the port that the kernel chose if the configuration has port 0.
     pub address: SocketAddr,
-}
-
-/// One entry of the configuration: a reload compares these.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ListenerSpec {
-    pub(super) scheme: Scheme,
-    pub(super) binding: ListenAddr,
-}
-
-#[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) wanted: ListenerSpec,
-    pub(super) address: Address,
-    /// The same socket once more: what a successor gets, and what stays of an inherited one.
-    pub(super) duplicate: TcpListener,
-    pub(super) state: ListenerState,
-}
-
-#[derive(Debug)]
-pub(super) enum ListenerState {
-    Bound(Listener),
-    Accepting {
-        stop: oneshot::Sender<OnClose>,
-        end: oneshot::Receiver<()>,
-    },
-}
-
-impl Socket {
-    fn new(wanted: &ListenerSpec, listener: Listener) -> io::Result<Self> {
-        let address = Address {
-            scheme: wanted.scheme,
-            address: listener.address()?,
-        };
-        Ok(Self {
-            wanted: wanted.clone(),
-            address,
-            duplicate: listener.duplicate()?,
-            state: ListenerState::Bound(listener),
-        })
-    }
-
-    pub(super) fn ending(&self) -> OnClose {
-        match self.wanted.binding {
-            ListenAddr::Address(_) => OnClose::Empty,
-            ListenAddr::Named(_) => OnClose::Leave,
-        }
-    }
-}
-
-impl ListenerState {
-    pub(super) fn end(self, ending: OnClose) -> Option<oneshot::Receiver<()>> {
-        let Self::Accepting { stop, end } = self else {
-            return None;
-        };
-        // A listener that failed has said so, and is gone.
-        let _ = stop.send(ending);
-        Some(end)
-    }
-
-    /// Ends, and waits for it: a connection that is handed to a worker which drains would be lost.
-    pub(super) async fn finish(self, ending: OnClose) {
-        if let Some(end) = self.end(ending) {
-            // Only a listener that is stuck needs the limit, and one that failed has no end to tell.
-            let _ = timeout(LAST_ONES, end).await;
-        }
-    }
 }
 
 impl fmt::Display for Address {
@@ -112,49 +48,144 @@ impl fmt::Display for Address {
     }
 }
 
-pub(super) fn listener_specs(listen: &Listen) -> Vec<ListenerSpec> {
-    let all = |scheme, bindings: &[ListenAddr]| -> Vec<ListenerSpec> {
-        bindings
-            .iter()
-            .map(|binding| ListenerSpec {
-                scheme,
-                binding: binding.clone(),
-            })
-            .collect()
-    };
-    let mut wanted = all(Scheme::Https, &listen.https);
-    wanted.extend(all(Scheme::Http, &listen.http));
-    wanted.extend(all(
-        Scheme::Admin,
-        listen.admin.binding().cloned().as_slice(),
-    ));
-    wanted
+/// One listener of the configuration. A reload keeps the sockets whose spec is still in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListenerSpec {
+    pub(crate) scheme: Scheme,
+    pub(crate) address: ListenAddr,
 }
 
-/// `own` is what the gate holds already.
-pub(super) fn bind_all(
-    wanted: &[ListenerSpec],
-    own: &[ListenerSpec],
+impl ListenerSpec {
+    /// All TCP listeners of a configuration.
+    pub(crate) fn all(listen: &Listen) -> Vec<Self> {
+        let https = listen.https.iter().map(|address| (Scheme::Https, address));
+        let http = listen.http.iter().map(|address| (Scheme::Http, address));
+        let admin = listen.admin.binding().into_iter();
+        let admin = admin.map(|address| (Scheme::Admin, address));
+        https
+            .chain(http)
+            .chain(admin)
+            .map(|(scheme, address)| Self {
+                scheme,
+                address: address.clone(),
+            })
+            .collect()
+    }
+}
+
+/// A listening socket of the configuration in use.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) spec: ListenerSpec,
+    address: Address,
+    /// A second descriptor of the socket: for the successor in an upgrade, and to keep an inherited socket open.
+    pub(crate) duplicate: TcpListener,
+    pub(crate) state: ListenerState,
+}
+
+#[derive(Debug)]
+pub(crate) enum ListenerState {
+    Bound(Listener),
+    Accepting {
+        stop: oneshot::Sender<OnClose>,
+        ended: oneshot::Receiver<()>,
+    },
+}
+
+impl Socket {
+    fn new(spec: &ListenerSpec, listener: Listener) -> io::Result<Self> {
+        let address = Address {
+            scheme: spec.scheme,
+            address: listener.address()?,
+        };
+        Ok(Self {
+            spec: spec.clone(),
+            address,
+            duplicate: listener.duplicate()?,
+            state: ListenerState::Bound(listener),
+        })
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
+
+    /// A duplicate for the successor in an upgrade, with the configuration value that names the socket.
+    pub(crate) fn named_duplicate(&self) -> io::Result<(String, TcpListener)> {
+        Ok((self.spec.address.to_string(), self.duplicate.try_clone()?))
+    }
+
+    /// Takes the listener, the stop signal and the sender for its end out for an accept loop. `None` if there is a loop already.
+    pub(crate) fn start_accepting(
+        &mut self,
+    ) -> Option<(Listener, oneshot::Receiver<OnClose>, oneshot::Sender<()>)> {
+        if !matches!(self.state, ListenerState::Bound(_)) {
+            return None;
+        }
+        let (stop, stopped) = oneshot::channel();
+        let (ended_sender, ended) = oneshot::channel();
+        let accepting = ListenerState::Accepting { stop, ended };
+        match std::mem::replace(&mut self.state, accepting) {
+            ListenerState::Bound(listener) => Some((listener, stopped, ended_sender)),
+            ListenerState::Accepting { .. } => None,
+        }
+    }
+
+    /// What to do with the backlog when the socket is closed: another process holds an inherited socket as well, so its backlog
+    /// stays. A socket of this process alone takes its backlog with it, so the backlog is accepted first.
+    pub(crate) fn on_close(&self) -> OnClose {
+        match self.spec.address {
+            ListenAddr::Address(_) => OnClose::Empty,
+            ListenAddr::Named(_) => OnClose::Leave,
+        }
+    }
+}
+
+impl ListenerState {
+    /// Ends the accept loop. The result resolves when the loop has ended; it is `None` if there is no loop.
+    pub(crate) fn stop(self, on_close: OnClose) -> Option<oneshot::Receiver<()>> {
+        let Self::Accepting { stop, ended } = self else {
+            return None;
+        };
+        // Sending fails if the accept loop has failed, which was logged.
+        let _ = stop.send(on_close);
+        Some(ended)
+    }
+
+    /// Ends the accept loop, and waits for its end: a connection that is passed to a worker after that has drained would be
+    /// lost.
+    pub(crate) async fn finish(self, on_close: OnClose) {
+        if let Some(ended) = self.stop(on_close) {
+            // Neither an accept loop that is blocked nor one that has failed may block the shutdown.
+            let _ = timeout(LAST_ACCEPTS_TIMEOUT, ended).await;
+        }
+    }
+}
+
+/// Binds all sockets of `specs`, or takes the inherited ones. `current` are the listeners that the server has already. `None` if
+/// one cannot be bound; each one is reported, and the inherited sockets stay available to the next configuration.
+pub(crate) fn bind_all(
+    specs: &[ListenerSpec],
+    current: &[ListenerSpec],
     listen: &Listen,
     inherited: &mut InheritedSockets,
     problems: &mut Problems,
 ) -> Option<Vec<Socket>> {
     let mut sockets = Vec::new();
-    let mut complete = true;
-    for wanted in wanted {
-        match bind(wanted, listen, inherited) {
+    let mut is_complete = true;
+    for spec in specs {
+        match bind(spec, listen, inherited) {
             Ok(bound) => sockets.extend(bound),
             Err(error) => {
-                complete = false;
-                problems.push(bind_error(wanted, &error, own, inherited));
+                is_complete = false;
+                problems.push(bind_error(spec, &error, current, inherited));
             }
         }
     }
-    if !complete {
-        // What was passed to the process is still there for the next configuration.
+    if !is_complete {
         for socket in sockets {
-            if let ListenAddr::Named(_) = socket.wanted.binding {
-                inherited.add(socket.wanted.binding.to_string(), socket.duplicate);
+            if let ListenAddr::Named(_) = socket.spec.address {
+                inherited.add(socket.spec.address.to_string(), socket.duplicate);
             }
         }
         return None;
@@ -162,39 +193,63 @@ pub(super) fn bind_all(
     Some(sockets)
 }
 
-fn bind_error(
-    wanted: &ListenerSpec,
-    error: &io::Error,
-    own: &[ListenerSpec],
-    inherited: &InheritedSockets,
-) -> Problem {
-    let problem = Problem::error(
-        None,
-        format!("cannot listen on {}: {error}", wanted.binding),
-    );
-    if let ListenAddr::Named(_) = wanted.binding {
-        let names: Vec<_> = inherited.names().collect();
-        let passed = match names.as_slice() {
-            [] => "none that is free was passed".to_owned(),
-            names => format!("passed were {}", names.join(", ")),
-        };
-        return problem
-            .because(passed)
-            .fix("name it with FileDescriptorName= in a socket unit of this service");
+/// `[::]:443` alone also accepts IPv4. If an IPv4 address with the same port is configured as well, it must not.
+fn bind(
+    spec: &ListenerSpec,
+    listen: &Listen,
+    inherited: &mut InheritedSockets,
+) -> io::Result<Vec<Socket>> {
+    let claimed = inherited.take(&spec.address);
+    if !claimed.is_empty() {
+        let sockets = claimed
+            .into_iter()
+            .map(|socket| Socket::new(spec, Listener::inherit(socket)?));
+        return sockets.collect();
     }
-    let port = wanted.binding.port();
-    if own.iter().any(|held| held.binding.port() == port) {
-        return problem
-            .because("the gate itself holds this port under another address or scheme")
-            .fix("restart the gate");
-    }
-    match wanted.binding {
-        ListenAddr::Address(address) => problem.fix(bind_remedy(address, error)),
-        ListenAddr::Named(_) => problem,
-    }
+    let ListenAddr::Address(address) = spec.address else {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no such socket",
+        ));
+    };
+    let only_v6 = listen
+        .bindings()
+        .any(|other| other.is_ipv4() && other.port() == Some(address.port()));
+    let listener = Listener::bind(address, only_v6)?;
+    Ok(vec![Socket::new(spec, listener)?])
 }
 
-/// What to do about an address that cannot be bound, by the error of socket(2), bind(2) or listen(2).
+fn bind_error(
+    spec: &ListenerSpec,
+    error: &io::Error,
+    current: &[ListenerSpec],
+    inherited: &InheritedSockets,
+) -> Problem {
+    let what = format!("cannot listen on {}: {error}", spec.address);
+    let problem = Problem::error(None, what);
+    let address = match spec.address {
+        ListenAddr::Address(address) => address,
+        ListenAddr::Named(_) => {
+            let names: Vec<_> = inherited.names().collect();
+            let reason = match names.as_slice() {
+                [] => "no socket was passed, or each one is in use".to_owned(),
+                names => format!("passed were {}", names.join(", ")),
+            };
+            return problem
+                .because(reason)
+                .fix("name it with FileDescriptorName= in a socket unit of this service");
+        }
+    };
+    let port = Some(address.port());
+    if current.iter().any(|own| own.address.port() == port) {
+        return problem
+            .because("the proxy itself listens on this port with another address or scheme")
+            .fix("restart the proxy");
+    }
+    problem.fix(bind_remedy(address, error))
+}
+
+/// The remedy for an address that cannot be bound, by the error of socket(2), bind(2) or listen(2).
 fn bind_remedy(address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -234,49 +289,124 @@ fn unspecified(address: SocketAddr) -> IpAddr {
     }
 }
 
-/// `[::]:443` alone takes IPv4 as well; beside an IPv4 address with the same port it must not.
-fn bind(
-    wanted: &ListenerSpec,
-    listen: &Listen,
-    inherited: &mut InheritedSockets,
-) -> io::Result<Vec<Socket>> {
-    let passed = inherited.take(&wanted.binding);
-    if !passed.is_empty() {
-        let sockets = passed
-            .into_iter()
-            .map(|socket| Socket::new(wanted, Listener::inherit(socket)?));
-        return sockets.collect();
-    }
-    let ListenAddr::Address(address) = wanted.binding else {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "there is no such socket",
-        ));
-    };
-    let only_v6 = listen
-        .bindings()
-        .any(|other| other.is_ipv4() && other.port() == Some(address.port()));
-    let listener = Listener::bind(address, only_v6)?;
-    Ok(vec![Socket::new(wanted, listener)?])
+/// Listening sockets that the process inherited: from systemd, or from the process that this one succeeds. A listener of the
+/// configuration takes its socket by the value that names it. A socket that no listener takes stays open, so that connections
+/// wait in its backlog until a reload or a successor takes it.
+#[derive(Debug, Default)]
+pub struct InheritedSockets {
+    /// Each socket with the configuration value that names it.
+    sockets: Vec<(String, TcpListener)>,
 }
 
-/// Accepting what waits takes no time to speak of.
-const LAST_ONES: Duration = Duration::from_secs(2);
+impl InheritedSockets {
+    /// Takes the sockets that systemd passed to this process (sd_listen_fds(3)).
+    ///
+    /// # Errors
+    /// A descriptor is not a listening TCP socket.
+    pub fn from_env() -> io::Result<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        // Without LISTEN_PID the descriptors may be meant for another process.
+        if std::env::var_os("LISTEN_PID").is_none() {
+            return Ok(Self::default());
+        }
+        let mut passed = ListenFd::from_env();
+        let mut inherited = Self::default();
+        let mut names = names.split(':');
+        for index in 0..passed.len() {
+            let name = names.next().filter(|name| !name.is_empty());
+            let name = name.unwrap_or("unknown");
+            if let Some(socket) = passed.take_tcp_listener(index)? {
+                inherited.add(format!("{SYSTEMD}{name}"), socket);
+            }
+        }
+        Ok(inherited)
+    }
+
+    /// Adds a socket under the configuration value that names it.
+    pub fn add(&mut self, name: String, socket: TcpListener) {
+        self.sockets.push((name, socket));
+    }
+
+    /// Removes and returns the sockets that a listener of the configuration means: at most one with an address, and all with a
+    /// name, because a socket unit can pass several sockets under one name.
+    pub fn take(&mut self, address: &ListenAddr) -> Vec<TcpListener> {
+        let wanted = address.to_string();
+        let limit = match address {
+            ListenAddr::Address(_) => 1,
+            ListenAddr::Named(_) => usize::MAX,
+        };
+        let mut taken = Vec::new();
+        let mut left = Vec::new();
+        for (name, socket) in self.sockets.drain(..) {
+            if name == wanted && taken.len() < limit {
+                taken.push(socket);
+            } else {
+                left.push((name, socket));
+            }
+        }
+        self.sockets = left;
+        taken
+    }
+
+    /// The configuration values that name the sockets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.sockets.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Each socket with the configuration value that names it.
+    pub fn iter(&self) -> impl Iterator<Item = &(String, TcpListener)> {
+        self.sockets.iter()
+    }
+}
+
+/// Raises the soft limit on open files (RLIMIT_NOFILE) to the hard limit, if the system permits it, and returns the limit in
+/// force. A proxied request needs two descriptors.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => before.maximum,
+        Err(_) => before.current,
+    };
+    // `None` is RLIM_INFINITY.
+    current
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX)
+}
+
+/// The time to accept the backlog of a socket. Accepting a full backlog takes milliseconds.
+const LAST_ACCEPTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Each error of binding an address has a remedy of its own.
     #[test]
-    fn an_address_that_cannot_be_bound_has_one_remedy_for_its_cause() {
-        let said = |address: &str, errno: Errno| {
-            let wanted = ListenerSpec {
+    fn a_name_takes_all_its_sockets_and_an_address_one() {
+        let mut inherited = InheritedSockets::default();
+        for name in ["systemd:a", "127.0.0.1:0", "systemd:a", "127.0.0.1:0"] {
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            inherited.add(name.to_owned(), socket);
+        }
+        let address = ListenAddr::Address("127.0.0.1:0".parse().unwrap());
+        assert_eq!(inherited.take(&ListenAddr::Named("b".to_owned())).len(), 0);
+        assert_eq!(inherited.take(&ListenAddr::Named("a".to_owned())).len(), 2);
+        assert_eq!(inherited.take(&address).len(), 1);
+        assert_eq!(inherited.names().collect::<Vec<_>>(), ["127.0.0.1:0"]);
+    }
+
+    #[test]
+    fn each_bind_error_has_the_remedy_for_its_cause_and_no_other() {
+        let remedy = |address: &str, errno: Errno| {
+            let spec = ListenerSpec {
                 scheme: Scheme::Https,
-                binding: ListenAddr::Address(address.parse().unwrap()),
+                address: ListenAddr::Address(address.parse().unwrap()),
             };
             let error = io::Error::from(errno);
-            let problem = bind_error(&wanted, &error, &[], &InheritedSockets::default());
+            let problem = bind_error(&spec, &error, &[], &InheritedSockets::default());
             problem.remedy.unwrap()
         };
         let cases = [
@@ -300,13 +430,13 @@ mod tests {
             ("[::1]:443", Errno::AFNOSUPPORT, "write \"127.0.0.1:443\""),
             ("[::]:443", Errno::MFILE, "LimitNOFILE="),
         ];
-        for (address, errno, words) in cases {
-            let remedy = said(address, errno);
-            assert!(remedy.contains(words), "{words} in {remedy}");
-            for (_, other, foreign) in cases {
+        for (address, errno, expected) in cases {
+            let remedy = remedy(address, errno);
+            assert!(remedy.contains(expected), "{expected} in {remedy}");
+            for (_, other_errno, other) in cases {
                 assert!(
-                    other == errno || !remedy.contains(foreign),
-                    "{foreign} in {remedy}"
+                    other_errno == errno || !remedy.contains(other),
+                    "{other} in {remedy}"
                 );
             }
         }

@@ -1,9 +1,21 @@
-//! An upgrade in place: the program is started anew and gets the listening sockets; the old process drains when the new
-//! one serves, and goes on when it does not.
+//! An upgrade of the executable in place (USR2): the process starts its executable again and passes the listening sockets to
+//! the new process. The old process drains when the new one is ready, and continues to serve if the new one fails.
 //!
-//! `server` hands over, `cli` receives. The two talk over a pair of sockets, of which the new process finds one as its
-//! standard input: one message for each descriptor, then `end`; `ready` or `failed` comes back, and `go` ends it. No
-//! connection is lost: the sockets are the same, and whoever waits in them waits for either process.
+//! `server` is the old side, `cli` the new one. They talk over a SOCK_SEQPACKET socket pair, one end of which is the standard
+//! input of the new process:
+//!
+//! ```text
+//! old process                           new process
+//!   socket 0.0.0.0:443  + descriptor →
+//!   pid-file /run/…     + descriptor →
+//!   end                              →  loads the configuration, starts everything
+//!                                    ←  ready, or failed: REASON
+//!   go                               →  serves
+//! ```
+//!
+//! No connection is lost, because both processes hold the same sockets: a connection in a backlog is accepted by one of them.
+//! A restart of the service would have to wait for the transfers in progress, or cut them; here the new process accepts
+//! connections while the old one drains.
 
 use std::ffi::OsString;
 use std::future::pending;
@@ -22,7 +34,7 @@ use rustix::net::{
 };
 use tokio::sync::oneshot;
 
-use crate::server::InheritedSockets;
+use super::sockets::InheritedSockets;
 
 /// How this process was started.
 #[derive(Clone, Debug)]
@@ -31,62 +43,33 @@ pub struct LaunchCommand {
     arguments: Vec<OsString>,
 }
 
-/// What is handed over.
-#[derive(Debug)]
-pub(super) struct HandoverPayload {
-    pub(super) sockets: Vec<(String, TcpListener)>,
-    /// The locked pid file, and where it is.
-    pub(super) pid_file: Option<(PathBuf, OwnedFd)>,
-}
-
-/// An upgrade that runs, if one does.
-#[derive(Debug, Default)]
-pub(super) struct UpgradeState {
-    outcome: Option<oneshot::Receiver<Result<SuccessorProcess, String>>>,
-}
-
-/// A process that is ready to go on.
-#[derive(Debug)]
-pub(super) struct SuccessorProcess {
-    pub(super) pid: u32,
-    channel: OwnedFd,
-}
-
-/// What a successor got.
-#[derive(Debug)]
-pub struct HandoverReceiver {
-    channel: OwnedFd,
-    /// The sockets.
-    pub inherited: InheritedSockets,
-    /// The locked pid file, and where it is.
-    pub pid_file: Option<(PathBuf, OwnedFd)>,
-}
-
 impl LaunchCommand {
-    /// By the path that was used, not by the file behind it: a package replaces the file, a link may lead elsewhere
-    /// by then.
+    /// Reads the command line of this process. The program is the path that was used to start it, not the file that this path
+    /// led to: a package upgrade replaces the file, and a symbolic link may lead to another version by the time of the upgrade.
     ///
     /// # Errors
-    /// The system does not tell the path.
+    /// The path of the executable cannot be determined.
     pub fn of_this_process() -> io::Result<Self> {
-        let mut words = std::env::args_os();
-        let called = words.next().map(PathBuf::from);
-        let program = match called.filter(|path| path.components().count() > 1) {
+        let mut arguments = std::env::args_os();
+        let called_as = arguments.next().map(PathBuf::from);
+        // A name without a directory was found in $PATH.
+        let program = match called_as.filter(|path| path.components().count() > 1) {
             Some(path) => std::path::absolute(path)?,
             None => std::env::current_exe()?,
         };
         Ok(Self {
             program,
-            arguments: words.collect(),
+            arguments: arguments.collect(),
         })
     }
 
-    /// Without what the service manager meant for this process alone.
+    /// The command for the new process, without the variables by which systemd passes sockets and a watchdog to this process
+    /// only.
     fn command(&self, channel: OwnedFd) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
-            .env(HANDOVER, "1")
+            .env(HANDOVER_VARIABLE, "1")
             .stdin(Stdio::from(channel));
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
             command.env_remove(name);
@@ -95,94 +78,132 @@ impl LaunchCommand {
     }
 }
 
+/// What the old process passes to the new one.
+#[derive(Debug)]
+pub(crate) struct HandoverPayload {
+    /// Each listening socket with the configuration value that names it.
+    pub(crate) sockets: Vec<(String, TcpListener)>,
+    /// The path and the locked descriptor of the pid file.
+    pub(crate) pid_file: Option<(PathBuf, OwnedFd)>,
+}
+
+/// The upgrade in progress, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct UpgradeState {
+    outcome: Option<oneshot::Receiver<Result<SuccessorProcess, String>>>,
+}
+
 impl UpgradeState {
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.outcome.is_some()
     }
 
-    /// Starts the successor and talks to it, on a thread of its own.
-    pub(super) fn begin(
+    /// Starts the new process and talks to it, on a thread of its own.
+    ///
+    /// # Errors
+    /// The system cannot create a thread.
+    pub(crate) fn start(
         &mut self,
-        start: LaunchCommand,
-        estate: HandoverPayload,
+        command: LaunchCommand,
+        payload: HandoverPayload,
     ) -> io::Result<()> {
-        let (tell, outcome) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         std::thread::Builder::new()
             .name("tidegate-upgrade".to_owned())
             .spawn(move || {
-                // Nobody listens when the gate has been told to stop meanwhile: the successor then sees no `go`.
-                let _ = tell.send(succeed(&start, &estate));
+                // The receiver is gone if this process was stopped meanwhile. The channel is then closed without `go`, and the
+                // new process ends.
+                let _ = sender.send(start_successor(&command, &payload));
             })?;
         self.outcome = Some(outcome);
         Ok(())
     }
 
-    /// Who succeeds, or why nobody does; never when no upgrade runs.
-    pub(super) async fn outcome(&mut self) -> Result<SuccessorProcess, String> {
+    /// Waits for the upgrade in progress, and returns the new process or the reason of the failure. Stays pending while no
+    /// upgrade is in progress.
+    pub(crate) async fn outcome(&mut self) -> Result<SuccessorProcess, String> {
         let Some(outcome) = &mut self.outcome else {
             return pending().await;
         };
-        let ended = outcome.await;
+        let received = outcome.await;
         self.outcome = None;
-        ended.unwrap_or_else(|_gone| Err("the upgrade's thread panicked".to_owned()))
+        received.unwrap_or_else(|_closed| Err("the thread of the upgrade panicked".to_owned()))
     }
+}
+
+/// A new process that is ready, and waits for the permission to serve.
+#[derive(Debug)]
+pub(crate) struct SuccessorProcess {
+    pid: u32,
+    channel: OwnedFd,
 }
 
 impl SuccessorProcess {
-    /// It is the service from now on.
-    pub(super) fn go(&self) -> io::Result<()> {
-        send(&self.channel, "go", None)
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Lets the new process serve.
+    pub(crate) fn go(&self) -> io::Result<()> {
+        send(&self.channel, GO, None)
     }
 }
 
-fn succeed(start: &LaunchCommand, estate: &HandoverPayload) -> Result<SuccessorProcess, String> {
-    let (channel, theirs) = socketpair(
+fn start_successor(
+    command: &LaunchCommand,
+    payload: &HandoverPayload,
+) -> Result<SuccessorProcess, String> {
+    let (channel, successors_end) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
     )
-    .map_err(|error| format!("no pair of sockets: {error}"))?;
-    let mut child = start
-        .command(theirs)
+    .map_err(|error| format!("cannot create a socket pair: {error}"))?;
+    let mut child = command
+        .command(successors_end)
         .spawn()
-        .map_err(|error| format!("cannot start {}: {error}", start.program.display()))?;
-    match introduce(&channel, estate) {
+        .map_err(|error| format!("cannot start {}: {error}", command.program.display()))?;
+    match send_handover(&channel, payload) {
         Ok(()) => Ok(SuccessorProcess {
             pid: child.id(),
             channel,
         }),
-        Err(why) => Err(format!("{why}{}", end(&mut child))),
+        Err(reason) => Err(format!("{reason}{}", kill(&mut child))),
     }
 }
 
-/// Gives everything, and waits until the successor has made something of it.
-fn introduce(channel: &OwnedFd, estate: &HandoverPayload) -> Result<(), String> {
-    let give = || -> io::Result<String> {
-        set_socket_timeout(channel, Timeout::Recv, Some(PATIENCE))?;
-        for (words, socket) in &estate.sockets {
-            send(channel, &format!("{SOCKET}{words}"), Some(socket.as_fd()))?;
+/// Sends everything, and waits until the new process is ready or has failed.
+fn send_handover(channel: &OwnedFd, payload: &HandoverPayload) -> Result<(), String> {
+    let send_all = || -> io::Result<String> {
+        set_socket_timeout(channel, Timeout::Recv, Some(START_TIMEOUT))?;
+        for (name, socket) in &payload.sockets {
+            let message = format!("{SOCKET_PREFIX}{name}");
+            send(channel, &message, Some(socket.as_fd()))?;
         }
-        if let Some((path, file)) = &estate.pid_file {
-            let words = format!("{PID_FILE}{}", path.display());
-            send(channel, &words, Some(file.as_fd()))?;
+        if let Some((path, file)) = &payload.pid_file {
+            let message = format!("{PID_FILE_PREFIX}{}", path.display());
+            send(channel, &message, Some(file.as_fd()))?;
         }
-        send(channel, "end", None)?;
+        send(channel, END, None)?;
         Ok(receive(channel)?.0)
     };
-    match give() {
-        Ok(words) if words == "ready" => Ok(()),
-        Ok(words) => Err(words.strip_prefix(FAILED).unwrap_or(&words).to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(format!("the new process was not ready within {PATIENCE:?}"))
-        }
-        Err(error) => Err(format!("the new process does not answer: {error}")),
+    match send_all() {
+        Ok(message) if message == READY => Ok(()),
+        Ok(message) => Err(message
+            .strip_prefix(FAILED_PREFIX)
+            .unwrap_or(&message)
+            .to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(format!(
+            "the new process was not ready within {START_TIMEOUT:?}"
+        )),
+        Err(error) => Err(format!("the new process does not respond: {error}")),
     }
 }
 
-/// It must not run beside this process.
-fn end(child: &mut Child) -> String {
-    // It may have ended already.
+/// Ends a new process that has failed, because two processes must not serve, and returns its exit status for the message.
+fn kill(child: &mut Child) -> String {
+    // Fails if the process has ended already.
     let _ = child.kill();
     match child.wait() {
         Ok(status) => format!(" ({status})"),
@@ -190,17 +211,27 @@ fn end(child: &mut Child) -> String {
     }
 }
 
+/// The new side of an upgrade: the channel to the old process, and what came over it.
+#[derive(Debug)]
+pub struct HandoverReceiver {
+    channel: OwnedFd,
+    /// The listening sockets.
+    pub inherited: InheritedSockets,
+    /// The path and the locked descriptor of the pid file.
+    pub pid_file: Option<(PathBuf, OwnedFd)>,
+}
+
 impl HandoverReceiver {
-    /// What the process that started this one hands over; nothing when it was started otherwise.
+    /// Receives the sockets and the pid file from the old process. `None` if this process was not started by an upgrade.
     ///
     /// # Errors
-    /// The other process ended, or is none of ours.
+    /// The old process has ended, or sends something else.
     pub fn receive() -> io::Result<Option<Self>> {
-        if std::env::var_os(HANDOVER).is_none() {
+        if std::env::var_os(HANDOVER_VARIABLE).is_none() {
             return Ok(None);
         }
         let channel = io::stdin().as_fd().try_clone_to_owned()?;
-        set_socket_timeout(&channel, Timeout::Recv, Some(PATIENCE))?;
+        set_socket_timeout(&channel, Timeout::Recv, Some(START_TIMEOUT))?;
         let mut handover = Self {
             channel,
             inherited: InheritedSockets::default(),
@@ -208,54 +239,57 @@ impl HandoverReceiver {
         };
         loop {
             match receive(&handover.channel)? {
-                (words, None) if words == "end" => return Ok(Some(handover)),
-                (words, Some(descriptor)) => handover.keep(&words, descriptor)?,
-                (words, None) => return Err(unknown(&words)),
+                (message, None) if message == END => return Ok(Some(handover)),
+                (message, Some(descriptor)) => handover.add(&message, descriptor)?,
+                (message, None) => return Err(unexpected(&message)),
             }
         }
     }
 
-    fn keep(&mut self, words: &str, descriptor: OwnedFd) -> io::Result<()> {
-        if let Some(words) = words.strip_prefix(SOCKET) {
+    fn add(&mut self, message: &str, descriptor: OwnedFd) -> io::Result<()> {
+        if let Some(name) = message.strip_prefix(SOCKET_PREFIX) {
             let socket = TcpListener::from(descriptor);
-            self.inherited.add(words.to_owned(), socket);
-        } else if let Some(path) = words.strip_prefix(PID_FILE) {
+            self.inherited.add(name.to_owned(), socket);
+        } else if let Some(path) = message.strip_prefix(PID_FILE_PREFIX) {
             self.pid_file = Some((Path::new(path).to_owned(), descriptor));
         } else {
-            return Err(unknown(words));
+            return Err(unexpected(message));
         }
         Ok(())
     }
 
-    /// Says that this process is ready, and returns when it is the service.
+    /// Reports to the old process that this one is ready, and returns when this one is to serve.
     ///
     /// # Errors
-    /// The other process does not say so: then it serves, and this one must not.
+    /// The old process does not agree. It then continues to serve, and this process must end.
     pub fn ready(&self) -> io::Result<()> {
-        send(&self.channel, "ready", None)?;
-        match receive(&self.channel)?.0.as_str() {
-            "go" => Ok(()),
-            words => Err(unknown(words)),
+        send(&self.channel, READY, None)?;
+        let message = receive(&self.channel)?.0;
+        if message == GO {
+            Ok(())
+        } else {
+            Err(unexpected(&message))
         }
     }
 
-    /// Says why this process ends.
-    pub fn failed(&self, why: &str) {
-        let mut words = format!("{FAILED}{why}");
-        words.truncate(words.floor_char_boundary(LONGEST));
-        // Its end tells as well.
-        let _ = send(&self.channel, &words, None);
+    /// Reports to the old process why this one does not start.
+    pub fn failed(&self, reason: &str) {
+        let mut message = format!("{FAILED_PREFIX}{reason}");
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        // If the message is not delivered, the old process notices the closed channel when this process ends.
+        let _ = send(&self.channel, &message, None);
     }
 }
 
-fn unknown(words: &str) -> io::Error {
+fn unexpected(message: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("an upgrade does not begin with {words:?}"),
+        format!("unexpected message in the upgrade channel: {message:?}"),
     )
 }
 
-fn send(channel: &OwnedFd, words: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+/// Sends one message, with a descriptor as SCM_RIGHTS if there is one.
+fn send(channel: &OwnedFd, message: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors: Vec<_> = descriptor.into_iter().collect();
@@ -264,41 +298,49 @@ fn send(channel: &OwnedFd, words: &str, descriptor: Option<BorrowedFd<'_>>) -> i
     }
     sendmsg(
         channel,
-        &[IoSlice::new(words.as_bytes())],
+        &[IoSlice::new(message.as_bytes())],
         &mut control,
         SendFlags::NOSIGNAL,
     )?;
     Ok(())
 }
 
+/// Receives one message, and its descriptor if it has one.
 fn receive(channel: &OwnedFd) -> io::Result<(String, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut words = vec![0; LONGEST];
-    let message = recvmsg(
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let received = recvmsg(
         channel,
-        &mut [IoSliceMut::new(&mut words)],
+        &mut [IoSliceMut::new(&mut buffer)],
         &mut control,
         RecvFlags::CMSG_CLOEXEC,
     )?;
-    words.truncate(message.bytes);
-    if words.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
+    buffer.truncate(received.bytes);
+    if buffer.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the process has ended",
+        ));
     }
     let descriptor = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     });
-    let words = String::from_utf8(words)
+    let message = String::from_utf8(buffer)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok((words, descriptor))
+    Ok((message, descriptor))
 }
 
-const HANDOVER: &str = "TIDEGATE_HANDOVER";
-const SOCKET: &str = "socket ";
-const PID_FILE: &str = "pid-file ";
-const FAILED: &str = "failed: ";
-/// A path and some words.
-const LONGEST: usize = 8192;
-/// For reading the configuration, password files and certificates, perhaps of a slow disk.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The environment variable that tells the new process about the channel at its standard input.
+const HANDOVER_VARIABLE: &str = "TIDEGATE_HANDOVER";
+const SOCKET_PREFIX: &str = "socket ";
+const PID_FILE_PREFIX: &str = "pid-file ";
+const END: &str = "end";
+const READY: &str = "ready";
+const FAILED_PREFIX: &str = "failed: ";
+const GO: &str = "go";
+/// The largest message in bytes. The longest one has a path (PATH_MAX is 4096) or the reason of a failure.
+const MAX_MESSAGE: usize = 8192;
+/// The time for the new process to load the configuration, password files and certificates, possibly from a slow disk.
+const START_TIMEOUT: Duration = Duration::from_secs(60);

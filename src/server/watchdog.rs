@@ -1,34 +1,35 @@
-//! Tells the service manager that the gate is alive, as long as every runtime of it makes progress.
+//! Sends WATCHDOG=1 to the service manager as long as every runtime of the process makes progress.
 //!
-//! `server` starts one where a watchdog is asked for. Each worker counts up; the main runtime, which sends the message,
-//! does so only when all of them have counted since the last one.
+//! Each worker increments a [`Heartbeat`] on its own runtime. A task on the main runtime sends the message, and only if every
+//! worker has incremented its heartbeat since the last message. So a runtime that is blocked, the main one included, makes the
+//! service manager end the process. `server` starts the task if the unit has `WatchdogSec=`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::workers::Workers;
-use crate::server::service_manager::SystemdNotifier;
+use super::service_manager::SystemdNotifier;
 
-/// A worker's count; dropped with the worker, which then is no longer waited for.
+/// The counter of one worker. Clones share the counter. The worker's clone is dropped when the worker ends, after which no
+/// progress is expected of it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heartbeat(Arc<AtomicU64>);
+pub(crate) struct Heartbeat(Arc<AtomicU64>);
 
 impl Heartbeat {
-    /// Counts until dropped; needs the worker's runtime.
-    pub(super) async fn tick(self, every: Duration) {
-        let mut ticks = ticks(every);
+    /// Increments the counter at an interval that suits the watchdog timeout. Never returns. Runs on the worker's runtime.
+    pub(crate) async fn beat(self, watchdog_timeout: Duration) {
+        let mut ticks = ticks_every(watchdog_timeout / BEATS_PER_TIMEOUT);
         loop {
             ticks.tick().await;
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn is_over(&self) -> bool {
-        Arc::strong_count(&self.0) < HOLDERS
+    fn has_ended(&self) -> bool {
+        Arc::strong_count(&self.0) < LIVE_CLONES
     }
 
     fn count(&self) -> u64 {
@@ -36,75 +37,75 @@ impl Heartbeat {
     }
 }
 
-/// Starts watching, where the manager asks for it; needs a runtime.
-pub(super) fn start(manager: SystemdNotifier, workers: &Workers) -> Option<JoinHandle<()>> {
-    let within = manager.watchdog()?;
-    Some(tokio::spawn(watch(manager, within, workers.pulses())))
+/// Starts the task if the service manager has a watchdog. Must be called within the main runtime.
+pub(crate) fn start(
+    manager: SystemdNotifier,
+    heartbeats: Vec<Heartbeat>,
+) -> Option<JoinHandle<()>> {
+    let timeout = manager.watchdog()?;
+    Some(tokio::spawn(watch(manager, timeout, heartbeats)))
 }
 
-/// Runs until dropped. Two messages within `within`, as sd_watchdog_enabled(3) asks for.
-async fn watch(manager: SystemdNotifier, within: Duration, pulses: Vec<Heartbeat>) {
-    let mut ticks = ticks(within / 2);
-    let mut seen = vec![None; pulses.len()];
+/// Sends two messages within each `timeout`, as sd_watchdog_enabled(3) recommends. Never returns.
+async fn watch(manager: SystemdNotifier, timeout: Duration, heartbeats: Vec<Heartbeat>) {
+    let mut ticks = ticks_every(timeout / 2);
+    let mut last_counts = vec![None; heartbeats.len()];
     loop {
         ticks.tick().await;
-        if all_alive(&pulses, &mut seen) {
+        if all_alive(&heartbeats, &mut last_counts) {
             manager.alive();
         } else {
             tracing::error!(
-                "a worker makes no progress; the watchdog is not told that all is well"
+                "a worker thread makes no progress; no watchdog message is sent to the service manager"
             );
         }
     }
 }
 
-/// Often enough that a worker that runs has counted between two messages.
-pub(super) fn beat_interval(within: Duration) -> Duration {
-    within / 8
-}
-
-fn all_alive(pulses: &[Heartbeat], seen: &mut [Option<u64>]) -> bool {
+fn all_alive(heartbeats: &[Heartbeat], last_counts: &mut [Option<u64>]) -> bool {
     let mut all = true;
-    for (pulse, seen) in pulses.iter().zip(seen) {
-        let now = Some(pulse.count());
-        all &= pulse.is_over() || *seen != now;
-        *seen = now;
+    for (heartbeat, last_count) in heartbeats.iter().zip(last_counts) {
+        let count = Some(heartbeat.count());
+        all &= heartbeat.has_ended() || *last_count != count;
+        *last_count = count;
     }
     all
 }
 
-fn ticks(every: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(every.max(Duration::from_millis(1)));
+fn ticks_every(period: Duration) -> Interval {
+    let mut ticks = interval(period.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-/// Who asks, who made it, and the worker's own task.
-const HOLDERS: usize = 3;
+/// Four beats between two messages, so that a worker that makes progress is never missed.
+const BEATS_PER_TIMEOUT: u32 = 8;
+/// The clones that exist while the worker runs: one in `Workers`, one in the watchdog task, one in the worker's own task.
+const LIVE_CLONES: usize = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn one_that_stands_still_is_seen_and_one_that_ended_is_not_missed() {
+    fn a_worker_without_progress_is_noticed_and_one_that_ended_is_ignored() {
         let (running, stuck, ended) = (
             Heartbeat::default(),
             Heartbeat::default(),
             Heartbeat::default(),
         );
         let _tasks = (running.clone(), stuck.clone());
-        let _made = ended.clone();
-        let pulses = [running.clone(), stuck.clone(), ended];
-        let mut seen = [None; 3];
+        let _in_workers = ended.clone();
+        let heartbeats = [running.clone(), stuck.clone(), ended];
+        let mut last_counts = [None; 3];
         assert!(
-            all_alive(&pulses, &mut seen),
-            "the first look knows nothing"
+            all_alive(&heartbeats, &mut last_counts),
+            "there are no counts to compare with yet"
         );
         running.0.fetch_add(1, Ordering::Relaxed);
-        assert!(!all_alive(&pulses, &mut seen));
+        assert!(!all_alive(&heartbeats, &mut last_counts));
         running.0.fetch_add(1, Ordering::Relaxed);
         stuck.0.fetch_add(1, Ordering::Relaxed);
-        assert!(all_alive(&pulses, &mut seen));
+        assert!(all_alive(&heartbeats, &mut last_counts));
     }
 }

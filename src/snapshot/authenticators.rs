@@ -1,43 +1,55 @@
-//! Who is asked for what on each of a config's routes: password files and token secrets, opened.
+//! The authenticator of each route: combines the route's `auth` with the loaded password files and the token secret.
 //!
-//! Called while a snapshot is built.
+//! Used while a snapshot is built. The token secret comes from a file, from a systemd credential, or from `state.dir`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::{BuildMode, SnapshotBuilder, passwords};
+use super::build_mode::BuildMode;
+use super::passwords;
 use crate::auth::token::TokenIssuer;
 use crate::auth::token::secret::{self, LoadedSecret, SigningKeys};
 use crate::auth::{Authenticator, PasswordVerifier};
 use crate::config::problem::{Position, Problem, Problems};
 use crate::config::table::Spanned;
 use crate::config::units::Secret;
-use crate::config::{self, Auth};
+use crate::config::{self, Auth, Config};
+use crate::htpasswd::LiveUsers;
 
-impl SnapshotBuilder<'_> {
-    pub(super) fn authenticator(
+/// What all authenticators of a snapshot share.
+pub(crate) struct AuthenticatorBuilder<'a> {
+    pub(crate) config: &'a Config,
+    /// The password files that could be loaded.
+    pub(crate) passwords: &'a [Arc<LiveUsers>],
+    /// `None` if the verifier could not be started, which was reported.
+    pub(crate) verifier: Option<&'a Arc<PasswordVerifier>>,
+    pub(crate) mode: BuildMode,
+}
+
+impl AuthenticatorBuilder<'_> {
+    /// The authenticator of a route. `None` if a part of it is missing, which was reported.
+    pub(crate) fn build(
         &self,
         site: &str,
         route: &config::Route,
-        logins: Option<&Arc<PasswordVerifier>>,
         problems: &mut Problems,
     ) -> Option<Authenticator> {
-        self.check_named(route, problems);
+        self.check_granted_users(route, problems);
         match &route.auth {
             Auth::Basic {
                 htpasswd,
                 challenge,
-            } => self.basic(htpasswd, challenge, logins),
+            } => self.basic(htpasswd, challenge),
             Auth::Token {
                 htpasswd,
                 challenge,
                 secret,
                 lifetime,
             } => {
-                let basic = self.basic(htpasswd, challenge, logins);
-                let keys = self.keys(secret.as_ref(), problems)?;
+                let basic = self.basic(htpasswd, challenge);
+                let keys = self.signing_keys(secret.as_ref(), problems)?;
                 let tokens = TokenIssuer::new(keys, site, &route.path, *lifetime);
                 Some(basic?.with_tokens(tokens))
             }
@@ -46,73 +58,68 @@ impl SnapshotBuilder<'_> {
         }
     }
 
-    fn check_named(&self, route: &config::Route, problems: &mut Problems) {
+    fn check_granted_users(&self, route: &config::Route, problems: &mut Problems) {
         if let (Some(granted), Some(file)) = (&route.granted, passwords::file_of(&route.auth))
-            && let Some(users) = passwords::find(&self.passwords, file)
+            && let Some(users) = passwords::find(self.passwords, file)
         {
             let users = users.current();
-            passwords::check_named(&granted.named, &users, file, problems);
-            passwords::check_homes(&granted.homes, &users, file, problems);
+            passwords::check_named_users(&granted.named, &users, file, problems);
+            passwords::check_user_patterns(&granted.homes, &users, file, problems);
         }
     }
 
-    fn basic(
-        &self,
-        htpasswd: &Spanned<PathBuf>,
-        challenge: &HeaderValue,
-        logins: Option<&Arc<PasswordVerifier>>,
-    ) -> Option<Authenticator> {
-        let users = passwords::find(&self.passwords, htpasswd)?;
+    fn basic(&self, htpasswd: &Spanned<PathBuf>, challenge: &HeaderValue) -> Option<Authenticator> {
+        let users = passwords::find(self.passwords, htpasswd)?;
         Some(Authenticator::basic(
             Arc::clone(users),
-            Arc::clone(logins?),
+            Arc::clone(self.verifier?),
             self.config.basic_size,
             challenge.clone(),
         ))
     }
 
-    /// From the file that is named, or from the one of the gate's own, which is made when it serves.
-    fn keys(
+    /// Loads the keys from the configured secret, or from the proxy's own secret in `state.dir`, which is created if the snapshot
+    /// is to serve.
+    fn signing_keys(
         &self,
-        named: Option<&Spanned<Secret>>,
+        configured: Option<&Spanned<Secret>>,
         problems: &mut Problems,
     ) -> Option<SigningKeys> {
         let dir = &self.config.state_dir;
-        let loaded = match (named.map(|named| &named.value), self.purpose) {
+        let place = configured.map(|secret| secret.place);
+        let loaded = match (configured.map(|secret| &secret.value), self.mode) {
             (Some(Secret::File(file)), _) => secret::load(file).map(Some),
-            (Some(Secret::Credential(name)), _) => self.credential(name, named, problems)?,
+            (Some(Secret::Credential(name)), _) => self.load_credential(name, place, problems)?,
             (None, BuildMode::Serve) => secret::find_or_make(dir).map(Some),
             (None, BuildMode::Check) => secret::find_or_may_make(dir),
         };
-        let place = named.map(|named| named.place);
-        match loaded {
+        let keys = match loaded {
             Ok(Some(LoadedSecret { keys, exposed })) => {
                 if let Some(mode) = exposed {
                     problems.push(exposed_secret(place, mode));
                 }
-                Some(keys)
+                return Some(keys);
             }
-            // It would be made, or passed by systemd. These are used by nobody.
-            Ok(None) => super::report(problems, SigningKeys::in_memory()),
-            Err(error) => {
-                problems.push(Problem::error(place, error.to_string()));
-                None
-            }
-        }
+            // In a check, the secret does not exist yet or is visible to the service only. Random keys take its place.
+            Ok(None) => SigningKeys::in_memory().map_err(|error| (None, error.to_string())),
+            Err(error) => Err((place, error.to_string())),
+        };
+        keys.map_err(|(place, what)| problems.push(Problem::error(place, what)))
+            .ok()
     }
 
-    /// What systemd passes to the service; `None` within when only the service can see it, without when there is none.
-    fn credential(
+    /// Loads a credential that systemd passes to the service (systemd.exec(5)). `Some(Ok(None))` if this is a check and only the
+    /// service can read the credential, and `None` if there is no credential; both are reported.
+    fn load_credential(
         &self,
         name: &str,
-        named: Option<&Spanned<Secret>>,
+        place: Option<Position>,
         problems: &mut Problems,
     ) -> Option<Result<Option<LoadedSecret>, secret::Error>> {
-        let place = named.map(|named| named.place);
-        let loaded = credential(name).map(|file| secret::load(&file));
-        match (loaded, self.purpose) {
+        let loaded = credential_path(name).map(|file| secret::load(&file));
+        match (loaded, self.mode) {
             (None | Some(Err(secret::Error::Read { .. })), BuildMode::Check) => {
-                problems.push(unseen_credential(place, name));
+                problems.push(unreadable_credential(place, name));
                 Some(Ok(None))
             }
             (None, BuildMode::Serve) => {
@@ -124,10 +131,15 @@ impl SnapshotBuilder<'_> {
     }
 }
 
-/// A check outside of the service cannot see what systemd passes to it.
-fn unseen_credential(place: Option<Position>, name: &str) -> Problem {
-    let what = format!("the credential {name} was not looked at");
-    Problem::warning(place, what).because("systemd shows it to the service alone")
+/// The path of a credential of this service. `None` if the process is not a service, or if its unit passes no credentials.
+fn credential_path(name: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?;
+    Some(PathBuf::from(dir).join(name))
+}
+
+fn unreadable_credential(place: Option<Position>, name: &str) -> Problem {
+    let what = format!("the credential {name} was not checked");
+    Problem::warning(place, what).because("systemd makes it readable for the service only")
 }
 
 fn missing_credential(place: Option<Position>, name: &str) -> Problem {
@@ -140,15 +152,9 @@ fn missing_credential(place: Option<Position>, name: &str) -> Problem {
 }
 
 fn exposed_secret(place: Option<Position>, mode: u32) -> Problem {
-    let what = format!("every user of this machine can get at the token secret (mode {mode:04o})");
+    let what =
+        format!("the token secret is accessible to every user of this machine (mode {mode:04o})");
     Problem::warning(place, what)
-        .because("whoever has it makes tokens for any user")
+        .because("with the secret a user can create tokens for any other user")
         .fix("chmod o= it, and write a new secret into it")
-}
-
-/// Where systemd has put the service's credential of this name; nowhere, when the process is no service of it or the
-/// unit passes none (systemd.exec(5)).
-fn credential(name: &str) -> Option<PathBuf> {
-    let dir = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty())?;
-    Some(PathBuf::from(dir).join(name))
 }

@@ -1,8 +1,9 @@
-//! The certificates of a config's sites: read from files, issued by the gate's own CA, or by an authority as `issued`
-//! says.
+//! The certificates of a configuration's sites: from files, from the proxy's own CA, or from an ACME server; and the CAs of
+//! client certificates.
 //!
-//! Called while a snapshot is built. What is odd about a certificate is a warning at the key that names it. `server`
-//! looks after what is shown later on.
+//! Used while a snapshot is built. Problems of a certificate are reported at the key that names it. Later changes of the files
+//! are watched by `server::file_watcher`. Nothing is requested from an ACME server here: the certificates that were issued
+//! before are loaded, and `server::background` orders what is missing.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,165 +11,190 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::{BuildMode, Snapshot, SnapshotBuilder};
-use crate::acme::Acme;
-use crate::config::problem::{Problem, Problems};
+use super::build_mode::BuildMode;
+use crate::acme::{self, Acme};
+use crate::config::problem::{Position, Problem, Problems};
 use crate::config::table::Spanned;
-use crate::config::{self, Certificate};
+use crate::config::{self, Certificate, Config};
+use crate::file_watch::StableFiles;
+use crate::state_file;
 use crate::tls;
-use crate::tls::certs::Warning;
+use crate::tls::certs::{CertifiedPair, Warning};
 use crate::tls::live::{ReloadingCert, Reuse};
 use crate::tls::self_signed::{self, LocalCa};
 use crate::tls::shown::CertSlot;
 use crate::tls::trust::ClientCa;
+use crate::upstream::ServerRoots;
 
-/// What a site shows its clients; where an authority issues them, there is one for each of its hosts.
+/// A certificate of a site. A site with ACME has one for each of its hosts, any other site has one.
 #[derive(Clone, Debug)]
 pub struct SiteCertificate {
     hosts: Vec<String>,
-    trust: Option<ClientCa>,
-    shown: Arc<CertSlot>,
+    client_ca: Option<ClientCa>,
+    slot: Arc<CertSlot>,
     source: Source,
 }
 
-/// Where a certificate comes from.
+/// The origin of a certificate.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Files that others write.
+    /// Files that another program writes.
     Files(Arc<ReloadingCert>),
-    /// The gate's own CA.
+    /// The proxy's own CA.
     SelfSigned,
-    /// An authority, over ACME; what it issued is kept in this file.
+    /// An ACME server. The issued certificate is stored in this file.
     Acme(PathBuf),
 }
 
 impl SiteCertificate {
-    /// The site's name: its first host, of those that the certificate is for.
+    /// The first host of the certificate, by which logs and metrics name it.
     pub fn site(&self) -> &str {
         self.hosts.first().map_or("", String::as_str)
     }
 
-    /// The site's hosts that it is for.
+    /// The hosts of the site that the certificate is for.
     pub fn hosts(&self) -> &[String] {
         &self.hosts
     }
 
-    /// The certificate that new connections get.
-    pub fn shown(&self) -> &Arc<CertSlot> {
-        &self.shown
+    /// The slot with the certificate that new connections get.
+    pub fn slot(&self) -> &Arc<CertSlot> {
+        &self.slot
     }
 
-    /// Its files, where it has any; sites that name the same ones share them.
-    pub fn live(&self) -> Option<&Arc<ReloadingCert>> {
+    /// The certificate and key files, if the certificate comes from files. Sites that name the same files share them.
+    pub fn files(&self) -> Option<&Arc<ReloadingCert>> {
         match &self.source {
-            Source::Files(live) => Some(live),
+            Source::Files(files) => Some(files),
             Source::SelfSigned | Source::Acme(_) => None,
         }
     }
 
-    /// Where it comes from.
+    /// The origin of the certificate.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Whole days until the certificate that is shown expires, negative when it has; `None` while there is none.
+    /// The number of whole days until the current certificate expires, negative if it has expired. `None` if there is none yet.
     pub fn days_left(&self, now: OffsetDateTime) -> Option<i64> {
-        let pair = self.shown.current()?;
+        let pair = self.slot.current()?;
         Some((pair.not_after() - now).whole_days())
     }
 
-    /// When clients begin to refuse what is shown; `None` while nothing is.
+    /// The time from which clients reject the current certificate. `None` if there is none yet.
     pub fn until(&self) -> Option<OffsetDateTime> {
-        self.shown.until()
+        self.slot.until()
     }
 
-    /// What is wrong with the age of what is shown.
+    /// Warnings about the validity period of the current certificate.
     pub fn aged(&self, now: OffsetDateTime) -> Vec<Warning> {
         let path = match &self.source {
-            Source::Files(live) => live.cert(),
+            Source::Files(files) => files.cert(),
             Source::SelfSigned => Path::new("self-signed"),
             Source::Acme(path) => path,
         };
-        self.shown.aged(path, now)
+        self.slot.aged(path, now)
     }
 
-    /// A warning for each host of the site that the certificate in its files does not cover.
+    /// A warning for each host of the site that a certificate from files does not cover.
     pub fn uncovered_hosts(&self) -> Vec<Warning> {
-        let of_files = |live: &Arc<ReloadingCert>| {
-            let pair = self.shown.current()?;
-            Some(pair.uncovered(live.cert(), &self.hosts))
+        let uncovered = |files: &Arc<ReloadingCert>| {
+            let pair = self.slot.current()?;
+            Some(pair.uncovered(files.cert(), &self.hosts))
         };
-        self.live().and_then(of_files).unwrap_or_default()
+        self.files().and_then(uncovered).unwrap_or_default()
     }
 }
 
-/// For handshakes: each certificate with its site's trust domain.
-pub(super) fn shown(certificates: &[SiteCertificate]) -> Vec<tls::TlsSite> {
-    let site = |certificate: &SiteCertificate| tls::TlsSite {
+/// The certificates in the form in which handshakes use them, each with the client CA of its site.
+pub(crate) fn tls_sites(certificates: &[SiteCertificate]) -> Vec<tls::TlsSite> {
+    let tls_site = |certificate: &SiteCertificate| tls::TlsSite {
         hosts: certificate.hosts.clone(),
-        shown: Arc::clone(&certificate.shown),
-        trust: certificate.trust.clone(),
+        shown: Arc::clone(&certificate.slot),
+        trust: certificate.client_ca.clone(),
     };
-    certificates.iter().map(site).collect()
+    certificates.iter().map(tls_site).collect()
 }
 
-impl SnapshotBuilder<'_> {
-    /// Whose client certificates each site takes, in the order of the sites. Equal ones are one.
-    pub(super) fn trusts(&self, problems: &mut Problems) -> Vec<Option<ClientCa>> {
-        let mut trusts: Vec<Option<ClientCa>> = Vec::new();
-        for site in &self.config.sites {
-            let trust = site.clients.as_ref().and_then(|clients| {
-                let loaded = ClientCa::load(&clients.ca, clients.demand);
-                loaded
-                    .map_err(|error| {
-                        problems.push(Problem::error(clients.ca.place, error.to_string()));
-                    })
-                    .ok()
-            });
-            let known = trusts.iter().find(|known| **known == trust).cloned();
-            trusts.push(known.unwrap_or(trust));
-        }
-        self.warn_of_nameless(&trusts, problems);
-        trusts
+/// The client CA of each site, in the order of the sites. Sites with equal settings share one value, so that a TLS session of
+/// one can be resumed at the other.
+pub(crate) fn load_client_cas(config: &Config, problems: &mut Problems) -> Vec<Option<ClientCa>> {
+    let mut client_cas: Vec<Option<ClientCa>> = Vec::new();
+    for site in &config.sites {
+        let client_ca = site.clients.as_ref().and_then(|clients| {
+            let loaded = ClientCa::load(&clients.ca, clients.demand);
+            loaded
+                .map_err(|error| {
+                    problems.push(Problem::error(clients.ca.place, error.to_string()));
+                })
+                .ok()
+        });
+        let known = client_cas.iter().find(|known| **known == client_ca);
+        client_cas.push(known.cloned().unwrap_or(client_ca));
     }
+    warn_of_address_hosts(config, &client_cas, problems);
+    client_cas
+}
 
-    /// Clients of an address send no name: they are asked for what the first site asks, and belong to its trust domain.
-    fn warn_of_nameless(&self, trusts: &[Option<ClientCa>], problems: &mut Problems) {
-        for (site, trust) in self.config.sites.iter().zip(trusts) {
-            let mut hosts = site.hosts.iter();
-            let address = hosts.find(|host| host.parse::<IpAddr>().is_ok());
-            if let Some(address) = address.filter(|_| Some(trust) != trusts.first()) {
-                let what = format!(
-                    "requests for {address} will be 421: the first site has another client_ca or client_auth"
-                );
-                let problem = Problem::warning(None, what)
-                    .because("for an address clients send no name, so they are asked for what the first site asks");
-                problems.push(problem.fix("put the site with the address first"));
-            }
+/// Warns of sites with an IP address as a host and another client CA than the first site. A client that connects to an address
+/// sends no SNI, so the handshake uses the client CA of the first site, and a request for the other site gets 421.
+fn warn_of_address_hosts(
+    config: &Config,
+    client_cas: &[Option<ClientCa>],
+    problems: &mut Problems,
+) {
+    for (site, client_ca) in config.sites.iter().zip(client_cas) {
+        let mut hosts = site.hosts.iter();
+        let address = hosts.find(|host| host.parse::<IpAddr>().is_ok());
+        if let Some(address) = address.filter(|_| Some(client_ca) != client_cas.first()) {
+            let what = format!(
+                "requests for {address} will get 421: the first site has another client_ca or client_auth"
+            );
+            let problem = Problem::warning(None, what).because(
+                "a client sends no server name (SNI) for an address, so the handshake uses the settings of the first site",
+            );
+            problems.push(problem.fix("put the site with the address first"));
         }
     }
+}
 
-    /// In the order of the sites; fewer than sites only where an error is reported.
-    pub(super) fn certificates(
+/// Loads the certificates of a configuration.
+pub(crate) struct CertificateLoader<'a> {
+    pub(crate) config: &'a Config,
+    /// The certificates of the snapshot in use.
+    pub(crate) old: &'a [SiteCertificate],
+    /// The ACME state of the snapshot in use.
+    pub(crate) old_acme: Option<&'a Acme>,
+    /// The files of `old` that no other process is writing.
+    pub(crate) stable_files: &'a StableFiles,
+    pub(crate) mode: BuildMode,
+    pub(crate) now: OffsetDateTime,
+}
+
+impl CertificateLoader<'_> {
+    /// The certificates in the order of the sites. A site has none only if an error was reported.
+    pub(crate) fn load_all(
         &self,
-        trusts: &[Option<ClientCa>],
+        client_cas: &[Option<ClientCa>],
         mut acme: Option<&mut Acme>,
         problems: &mut Problems,
         notes: &mut Vec<String>,
     ) -> Vec<SiteCertificate> {
-        let mut authority = None;
+        let mut local_ca = None;
         let mut all: Vec<SiteCertificate> = Vec::new();
-        for (site, trust) in self.config.sites.iter().zip(trusts) {
-            let one = |shown, source| SiteCertificate {
+        for (site, client_ca) in self.config.sites.iter().zip(client_cas) {
+            let certificate = |slot, source| SiteCertificate {
                 hosts: site.hosts.clone(),
-                trust: trust.clone(),
-                shown,
+                client_ca: client_ca.clone(),
+                slot,
                 source,
             };
             match &site.certificate {
                 Certificate::Files { cert, key } => {
-                    if let Some(live) = self.shared(cert, key, &all, problems) {
-                        let certificate = one(Arc::clone(live.shown()), Source::Files(live));
+                    let shared = find_files(&all, cert, key);
+                    if let Some(files) = shared.or_else(|| self.load_files(cert, key, problems)) {
+                        let slot = Arc::clone(files.shown());
+                        let certificate = certificate(slot, Source::Files(files));
                         for warning in certificate.uncovered_hosts() {
                             problems.push(Problem::warning(cert.place, warning.to_string()));
                         }
@@ -176,96 +202,89 @@ impl SnapshotBuilder<'_> {
                     }
                 }
                 Certificate::SelfSigned(place) => {
-                    let made = authority.get_or_insert_with(|| self.authority());
-                    let issued = match made {
-                        Ok(authority) => self.issue(authority, site, notes),
+                    let ca = local_ca.get_or_insert_with(|| self.load_local_ca());
+                    let issued = match ca {
+                        Ok(ca) => self.issue_self_signed(ca, site, notes),
                         Err(error) => Err(error.to_string()),
                     };
                     match issued {
-                        Ok(shown) => all.push(one(shown, Source::SelfSigned)),
+                        Ok(slot) => all.push(certificate(slot, Source::SelfSigned)),
                         Err(what) => problems.push(Problem::error(*place, what)),
                     }
                 }
                 Certificate::Acme(place) => {
-                    let acme = acme.as_deref_mut();
-                    let issued = acme.map(|acme| self.issued(acme, *place, &site.hosts, problems));
-                    let issued = issued.into_iter().flatten();
-                    all.extend(issued.map(|(host, shown, file)| SiteCertificate {
-                        hosts: vec![host],
-                        ..one(shown, Source::Acme(file))
-                    }));
+                    let Some(acme) = acme.as_deref_mut() else {
+                        continue;
+                    };
+                    for host in &site.hosts {
+                        let (slot, file) = self.add_acme_host(acme, *place, host, problems);
+                        all.push(SiteCertificate {
+                            hosts: vec![host.clone()],
+                            ..certificate(slot, Source::Acme(file))
+                        });
+                    }
                 }
             }
         }
         all
     }
 
-    fn issue(
-        &self,
-        authority: &LocalCa,
-        site: &config::Site,
-        notes: &mut Vec<String>,
-    ) -> Result<Arc<CertSlot>, String> {
-        notes.extend(self.docker_trust_hint(authority, &site.hosts));
-        let issued = authority.issue(&site.hosts, self.now);
-        let pair = issued.map_err(|error| error.to_string())?;
-        Ok(CertSlot::new(pair, self.now))
-    }
-
-    /// The files of an earlier site, or read for this one.
-    fn shared(
-        &self,
-        cert: &Spanned<PathBuf>,
-        key: &Path,
-        before: &[SiteCertificate],
-        problems: &mut Problems,
-    ) -> Option<Arc<ReloadingCert>> {
-        find(before, cert, key).or_else(|| self.live(cert, key, problems))
-    }
-
-    /// Reads the files; those that are in use only when nobody is writing them.
-    fn live(
+    /// Loads a certificate and its key. Files that are in use already are loaded only while no other process is writing them;
+    /// otherwise the last certificate stays in use.
+    fn load_files(
         &self,
         cert: &Spanned<PathBuf>,
         key: &Path,
         problems: &mut Problems,
     ) -> Option<Arc<ReloadingCert>> {
-        let old = self.old.map_or(&[][..], Snapshot::certificates);
-        let loaded = match find(old, cert, key) {
-            Some(old) => match old.reuse(&self.quiet, self.now) {
+        let loaded = match find_files(self.old, cert, key) {
+            Some(old) => match old.reuse(self.stable_files, self.now) {
                 Ok(Reuse::Busy) => {
-                    problems.push(busy(cert));
+                    problems.push(busy_files(cert));
                     return Some(old);
                 }
-                Ok(Reuse::Read(live, warnings)) => Ok((live, warnings)),
+                Ok(Reuse::Read(files, warnings)) => Ok((files, warnings)),
                 Err(error) => Err(error),
             },
             None => ReloadingCert::load(cert, key, self.now),
         };
-        let (live, warnings) = loaded
+        let (files, warnings) = loaded
             .map_err(|error| problems.push(Problem::error(cert.place, error.to_string())))
             .ok()?;
         for warning in warnings {
             problems.push(Problem::warning(cert.place, warning.to_string()));
         }
-        Some(live)
+        Some(files)
     }
 
-    fn authority(&self) -> Result<LocalCa, self_signed::Error> {
-        match self.purpose {
+    /// Loads the proxy's own CA, and creates it if the snapshot is to serve.
+    fn load_local_ca(&self) -> Result<LocalCa, self_signed::Error> {
+        match self.mode {
             BuildMode::Serve => self_signed::load_or_create(&self.config.state_dir, self.now),
             BuildMode::Check => self_signed::inspect(&self.config.state_dir, self.now),
         }
     }
 
-    /// What to type so that docker on this machine trusts the gate.
-    fn docker_trust_hint(&self, authority: &LocalCa, hosts: &[String]) -> Vec<String> {
-        let Some(path) = authority.path() else {
+    fn issue_self_signed(
+        &self,
+        ca: &LocalCa,
+        site: &config::Site,
+        notes: &mut Vec<String>,
+    ) -> Result<Arc<CertSlot>, String> {
+        notes.extend(self.docker_trust_hints(ca, &site.hosts));
+        let issued = ca.issue(&site.hosts, self.now);
+        let pair = issued.map_err(|error| error.to_string())?;
+        Ok(CertSlot::new(pair, self.now))
+    }
+
+    /// For each host, the command that makes docker on this machine trust the proxy's own CA.
+    fn docker_trust_hints(&self, ca: &LocalCa, hosts: &[String]) -> Vec<String> {
+        let Some(path) = ca.path() else {
             return Vec::new();
         };
         let port = self.config.service.https_port;
-        let named = hosts.iter().filter(|host| !host.contains('*'));
-        let line = |host: &String| {
+        let names = hosts.iter().filter(|host| !host.contains('*'));
+        let hint = |host: &String| {
             let host = if port == 443 {
                 host.clone()
             } else {
@@ -276,19 +295,82 @@ impl SnapshotBuilder<'_> {
                 path.display()
             )
         };
-        named.map(line).collect()
+        names.map(hint).collect()
+    }
+
+    /// Prepares the ACME state. `None` if no site uses ACME, or if the CAs for the ACME server cannot be loaded, which is
+    /// reported.
+    pub(crate) fn load_acme(&self, problems: &mut Problems) -> Option<Acme> {
+        let place = self
+            .config
+            .sites
+            .iter()
+            .find_map(|site| match site.certificate {
+                Certificate::Acme(place) => Some(place),
+                _ => None,
+            })?;
+        let config = &self.config.acme;
+        let ca = config.directory_ca.as_ref();
+        let roots = ca.map_or_else(ServerRoots::of_system, |file| ServerRoots::of_file(file));
+        let roots = roots.map_err(|error| {
+            let place = ca.map_or(place, |file| file.place);
+            let problem = Problem::error(place, error.to_string());
+            problems.push(problem.fix("name the CA of the ACME directory in acme.directory_ca"));
+        });
+        let settings = acme::Settings {
+            directory: config.directory.clone(),
+            email: config.email.clone(),
+            trust: roots.ok()?,
+            http: !self.config.listen.http.is_empty(),
+        };
+        let acme = Acme::new(settings, &self.config.state_dir, self.old_acme);
+        let dir = self.config.state_dir.join("acme");
+        let prepared = match self.mode {
+            BuildMode::Serve => acme.prepare(),
+            BuildMode::Check => state_file::may_make(&dir),
+        };
+        if let Err(error) = prepared {
+            let problem = Problem::error(place, format!("{}: {error}", dir.display()))
+                .because("the ACME account and the certificates are stored there")
+                .fix("let the proxy's user write to state.dir");
+            problems.push(problem);
+        }
+        Some(acme)
+    }
+
+    /// Adds a host to the ACME state, which loads the stored certificate. Returns the slot and the file of the certificate.
+    fn add_acme_host(
+        &self,
+        acme: &mut Acme,
+        place: Position,
+        host: &String,
+        problems: &mut Problems,
+    ) -> (Arc<CertSlot>, PathBuf) {
+        let current = self.current_certificate(host);
+        let (kept, error) = acme.add(host, self.old_acme, current, self.now);
+        if let Some(error) = error {
+            let what = format!("{error}; a new certificate is ordered meanwhile");
+            problems.push(Problem::warning(place, what));
+        }
+        (Arc::clone(kept.shown()), acme.file(&kept))
+    }
+
+    /// The certificate that clients of the host get before the reload.
+    fn current_certificate(&self, host: &String) -> Option<Arc<CertifiedPair>> {
+        let mut old = self.old.iter();
+        old.find(|old| old.hosts().contains(host))?.slot.current()
     }
 }
 
-fn find(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<ReloadingCert>> {
-    let mut live = all.iter().filter_map(SiteCertificate::live);
-    live.find(|live| live.is_of(cert, key)).cloned()
+fn find_files(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<ReloadingCert>> {
+    let mut files = all.iter().filter_map(SiteCertificate::files);
+    files.find(|files| files.is_of(cert, key)).cloned()
 }
 
-fn busy(cert: &Spanned<PathBuf>) -> Problem {
+fn busy_files(cert: &Spanned<PathBuf>) -> Problem {
     let what = format!("{}: this file or its key is being written", cert.display());
-    Problem::warning(cert.place, what).because(KEPT)
+    Problem::warning(cert.place, what).because(KEEPS_LAST_CERTIFICATE)
 }
 
-/// Why files that cannot be used are no reason to stop.
-pub(crate) const KEPT: &str = "the certificate as last read stays";
+/// The consequence of files that cannot be read, for messages.
+pub(crate) const KEEPS_LAST_CERTIFICATE: &str = "the certificate as last read stays";

@@ -1,12 +1,11 @@
-//! The password files of a config: each is read once and shared by all routes that name it.
+//! The password files of a configuration. Each file is read once, and all routes that name it share it.
 //!
-//! Called while a snapshot is built. A reload reads them anew, beside those in use, so that a refused one changes
-//! nothing. `server` reports later changes in the words of [`remarks`].
+//! Used while a snapshot is built. A reload reads the files into new values while the old ones stay in use, so that a rejected
+//! configuration changes nothing. `server::file_watcher` logs later changes of the files with [`file_warnings`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Snapshot;
 use crate::access::Subjects;
 use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Spanned;
@@ -16,14 +15,13 @@ use crate::htpasswd::make::USUAL_COST;
 use crate::htpasswd::{self, LiveUsers, Scheme, Severity, UnevenTimes};
 use crate::registry::is_name;
 
-/// Reads every file. One that cannot be read is an error, unless `old` still has what it said.
-pub(super) fn load_all(
+/// Reads every password file. A file that cannot be read is an error, unless `old` has its last content.
+pub(crate) fn load_all(
     config: &Config,
-    old: Option<&Snapshot>,
-    quiet: &StableFiles,
+    old: &[Arc<LiveUsers>],
+    stable_files: &StableFiles,
     problems: &mut Problems,
 ) -> Vec<Arc<LiveUsers>> {
-    let old = old.map_or(&[][..], Snapshot::passwords);
     let mut distinct: Vec<&Spanned<PathBuf>> = Vec::new();
     let routes = config.sites.iter().flat_map(|site| &site.routes);
     for file in routes.filter_map(|route| file_of(&route.auth)) {
@@ -32,20 +30,20 @@ pub(super) fn load_all(
         }
     }
     let loaded = distinct.into_iter().filter_map(|file| {
-        let live = load(file, find(old, file), quiet, problems)?;
-        report(&live, file, problems);
-        Some(live)
+        let users = load(file, find(old, file), stable_files, problems)?;
+        report_warnings(&users, file, problems);
+        Some(users)
     });
     loaded.collect()
 }
 
-/// The one of this path.
-pub(super) fn find<'a>(all: &'a [Arc<LiveUsers>], path: &Path) -> Option<&'a Arc<LiveUsers>> {
-    all.iter().find(|live| live.path() == path)
+/// The loaded password file with this path.
+pub(crate) fn find<'a>(all: &'a [Arc<LiveUsers>], path: &Path) -> Option<&'a Arc<LiveUsers>> {
+    all.iter().find(|users| users.path() == path)
 }
 
-/// The password file of a route, where there is one.
-pub(super) fn file_of(auth: &Auth) -> Option<&Spanned<PathBuf>> {
+/// The password file of a route, if its `auth` has one.
+pub(crate) fn file_of(auth: &Auth) -> Option<&Spanned<PathBuf>> {
     match auth {
         Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. } => Some(htpasswd),
         Auth::LeftToUpstream | Auth::Open => None,
@@ -55,38 +53,38 @@ pub(super) fn file_of(auth: &Auth) -> Option<&Spanned<PathBuf>> {
 fn load(
     file: &Spanned<PathBuf>,
     old: Option<&Arc<LiveUsers>>,
-    quiet: &StableFiles,
+    stable_files: &StableFiles,
     problems: &mut Problems,
 ) -> Option<Arc<LiveUsers>> {
     let loaded = match old {
-        Some(old) => old.reuse(quiet.seen(file)),
+        Some(old) => old.reuse(stable_files.seen(file)),
         None => LiveUsers::load(file),
     };
     let error = match loaded {
-        Ok(live) => return Some(live),
+        Ok(users) => return Some(users),
         Err(error) => error.to_string(),
     };
     problems.push(match old {
-        Some(_) => Problem::warning(file.place, error).because(KEPT),
+        Some(_) => Problem::warning(file.place, error).because(KEEPS_LAST_USERS),
         None => Problem::error(file.place, error),
     });
     old.cloned()
 }
 
-fn report(live: &LiveUsers, file: &Spanned<PathBuf>, problems: &mut Problems) {
-    for remark in remarks(live.path(), &live.problems(), &live.current()) {
+fn report_warnings(users: &LiveUsers, file: &Spanned<PathBuf>, problems: &mut Problems) {
+    for warning in file_warnings(users.path(), &users.problems(), &users.current()) {
         problems.push(Problem {
             place: Some(file.place),
-            what: format!("{}: {}", file.display(), remark.what),
-            ..remark
+            what: format!("{}: {}", file.display(), warning.what),
+            ..warning
         });
     }
 }
 
-/// The warnings about a password file; its name is to be put in front. A line that disables a user is a warning as well:
-/// the other users must be able to log in. Lines with the same problem share one warning, so that an old file of many
-/// users does not hide the warnings about anything else.
-pub(crate) fn remarks(
+/// The warnings about a password file, without its path, which the caller prepends. A line with which a user cannot log in is
+/// only a warning, because the other users must be able to log in. Lines with the same problem share one warning, so that an
+/// old file with many users does not hide other warnings.
+pub(crate) fn file_warnings(
     path: &Path,
     lines: &[htpasswd::Problem],
     users: &htpasswd::Users,
@@ -103,23 +101,23 @@ pub(crate) fn remarks(
             None => groups.push(vec![line]),
         }
     }
-    let mut remarks: Vec<_> = groups
+    let mut warnings: Vec<_> = groups
         .iter()
-        .filter_map(|group| of_lines(path, group))
+        .filter_map(|group| line_warning(path, group))
         .collect();
-    remarks.extend(uneven(path, users));
+    warnings.extend(timing_warning(path, users));
     if users.is_empty() {
-        remarks.push(
+        warnings.push(
             Problem::warning(None, "there is no usable user")
-                .because("nobody can log in")
+                .because("no user can log in")
                 .fix(htpasswd::add_command(path, None)),
         );
     }
-    remarks
+    warnings
 }
 
 /// One warning for all lines with the same problem.
-fn of_lines(path: &Path, group: &[&htpasswd::Problem]) -> Option<Problem> {
+fn line_warning(path: &Path, group: &[&htpasswd::Problem]) -> Option<Problem> {
     let first = group.first()?;
     let (what, mut remedy) = first.explain(path);
     let what = match group {
@@ -134,18 +132,18 @@ fn of_lines(path: &Path, group: &[&htpasswd::Problem]) -> Option<Problem> {
                 None => format!("line {}", problem.line),
             });
             remedy.push_str(", and likewise for the others");
-            format!("{}: {what}", listed(names))
+            format!("{}: {what}", first_names(names, MAX_NAMES_OF_LINES))
         }
     };
     let warning = Problem::warning(None, what).fix(remedy);
     Some(match first.severity() {
-        Severity::UserDisabled => warning.because("nobody can log in with this line"),
+        Severity::UserDisabled => warning.because("no user can log in with this line"),
         Severity::Warning => warning,
     })
 }
 
-/// A warning about hashes that take so different a time to check that the time of a response shows which names exist.
-fn uneven(path: &Path, users: &htpasswd::Users) -> Option<Problem> {
+/// A warning about hashes with different verification times: by the time of a response a client can tell which user names exist.
+fn timing_warning(path: &Path, users: &htpasswd::Users) -> Option<Problem> {
     let UnevenTimes { slowest, quicker } = users.uneven_times()?;
     let name = |user: &[u8]| String::from_utf8_lossy(user).into_owned();
     let names = quicker
@@ -153,7 +151,7 @@ fn uneven(path: &Path, users: &htpasswd::Users) -> Option<Problem> {
         .map(|(user, entry)| format!("{} (line {})", quote(&name(user)), entry.line()));
     let what = format!(
         "the passwords of {} are checked in less time than those of other users ({slowest})",
-        listed(names)
+        first_names(names, MAX_NAMES_OF_LINES)
     );
     let cost = match slowest {
         Scheme::Bcrypt { cost } if cost != USUAL_COST => format!(" --cost {cost}"),
@@ -171,26 +169,23 @@ fn uneven(path: &Path, users: &htpasswd::Users) -> Option<Problem> {
         Problem::warning(None, what)
             .because("a client can tell by the time of a response which user names exist")
             .fix(format!(
-                "set the password anew with {command}{cost}{others}"
+                "set the password again with {command}{cost}{others}"
             )),
     )
 }
 
-/// `a, b, c and 57 more`
-fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+/// Lists the first names: `a, b, c and 57 more`.
+fn first_names(names: impl ExactSizeIterator<Item = String>, limit: usize) -> String {
     let count = names.len();
-    let shown: Vec<_> = names.take(NAMED).collect();
-    match count - shown.len() {
-        0 => shown.join(", "),
-        left => format!("{} and {left} more", shown.join(", ")),
+    let first: Vec<_> = names.take(limit).collect();
+    match count - first.len() {
+        0 => first.join(", "),
+        left => format!("{} and {left} more", first.join(", ")),
     }
 }
 
-/// Why a file that cannot be read is no reason to stop.
-pub(crate) const KEPT: &str = "the users as last read stay";
-
-/// Warns of those whom a right is given and who cannot log in.
-pub(super) fn check_named(
+/// Warns of users in grants and groups that cannot log in.
+pub(crate) fn check_named_users(
     named: &[Spanned<String>],
     users: &htpasswd::Users,
     file: &Spanned<PathBuf>,
@@ -198,14 +193,10 @@ pub(super) fn check_named(
 ) {
     let missing = |name: &&Spanned<String>| users.find(name.as_bytes()).is_none();
     for name in named.iter().filter(missing) {
-        let what = format!(
-            "{} stands in no usable line of {}",
-            quote(name),
-            file.display()
-        );
+        let what = format!("{} is in no usable line of {}", quote(name), file.display());
         problems.push(
             Problem::warning(name.place, what)
-                .because("rights are given to someone who cannot log in")
+                .because("a user without a usable line cannot log in and use these rights")
                 .fix(format!(
                     "{}, or write another name here",
                     htpasswd::add_command(file, Some(name))
@@ -214,50 +205,47 @@ pub(super) fn check_named(
     }
 }
 
-/// Warns of those whose name no path component can be: what is theirs by `{user}` is nothing.
-pub(super) fn check_homes(
-    homes: &[(Spanned<String>, Subjects)],
+/// Warns of users for whom a pattern with `{user}` matches nothing, because their name cannot be a path component of a
+/// repository.
+pub(crate) fn check_user_patterns(
+    patterns: &[(Spanned<String>, Subjects)],
     users: &htpasswd::Users,
     file: &Spanned<PathBuf>,
     problems: &mut Problems,
 ) {
     let by_line = users.by_line();
-    for (pattern, subjects) in homes {
-        let homeless = by_line.iter().filter_map(|(user, entry)| {
+    for (pattern, subjects) in patterns {
+        let unmatched = by_line.iter().filter_map(|(user, entry)| {
             let name = String::from_utf8_lossy(user);
-            let is_meant = subjects.include(Some(&*name));
+            let has_grant = subjects.include(Some(&*name));
             let is_component = is_name(&name) && !name.contains('/');
-            (is_meant && !is_component).then(|| format!("{} (line {})", quote(&name), entry.line()))
+            (has_grant && !is_component)
+                .then(|| format!("{} (line {})", quote(&name), entry.line()))
         });
-        let homeless: Vec<_> = homeless.collect();
-        let Some((shown, left)) = homeless.split_at_checked(homeless.len().min(LISTED)) else {
-            continue;
-        };
-        if shown.is_empty() {
+        let unmatched: Vec<_> = unmatched.collect();
+        if unmatched.is_empty() {
             continue;
         }
-        let more = match left.len() {
-            0 => String::new(),
-            count => format!(" and {count} more"),
-        };
         let what = format!(
-            "{} matches nothing for {}{more} of {}",
+            "{} matches nothing for {} of {}",
             quote(pattern),
-            shown.join(", "),
+            first_names(unmatched.into_iter(), MAX_NAMES_OF_PATTERN),
             file.display()
         );
         problems.push(
             Problem::warning(pattern.place, what)
                 .because(
-                    "a user's name stands there as a path component: lower case letters and digits, separated by one \
+                    "the user's name must be a path component: lower case letters and digits, separated by one \
                      \".\", \"_\" or \"__\" or by \"-\"",
                 )
-                .fix("give such users other names, or grants of their own"),
+                .fix("rename these users, or give them grants of their own"),
         );
     }
 }
 
-/// Users that are named in one warning about their names.
-const LISTED: usize = 5;
-/// Users or lines that are named in one warning about their hashes.
-const NAMED: usize = 3;
+/// The consequence of a file that cannot be read, for messages.
+pub(crate) const KEEPS_LAST_USERS: &str = "the users as last read stay";
+/// The number of users that one warning about a `{user}` pattern names.
+const MAX_NAMES_OF_PATTERN: usize = 5;
+/// The number of users or lines that one warning about lines or hashes names.
+const MAX_NAMES_OF_LINES: usize = 3;

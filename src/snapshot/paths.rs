@@ -1,7 +1,7 @@
-//! What the file system says about the logs and about `state.dir`, before anything is opened there.
+//! The paths that the proxy writes to: the access log is opened, and the log files and `state.dir` are examined.
 //!
-//! Called while a snapshot is built. `check` opens no log, so it judges by the rights of its own process whether `serve`
-//! could open one.
+//! Used while a snapshot is built. `tidegate check` opens no log, so it examines by the rights of its own process whether
+//! `tidegate serve` could open one.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,55 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
+use super::build_mode::BuildMode;
 use crate::config::Config;
 use crate::config::problem::{Position, Problem, Problems};
 use crate::htpasswd::shell_word;
-use crate::log::Destination;
+use crate::log::{Destination, LogWriter, lost_lines};
 
-/// Reports each log that this process could not write.
-pub(super) fn check_logs(config: &Config, problems: &mut Problems) {
+/// Opens the access log, or returns the open log of the old snapshot if the destination is the same. `None` if the log is off,
+/// if nothing is to be written, or if it cannot be opened, which is reported.
+pub(crate) fn open_access_log(
+    config: &Config,
+    old: Option<&(Destination, LogWriter)>,
+    mode: BuildMode,
+    problems: &mut Problems,
+) -> Option<(Destination, LogWriter)> {
+    let destination = config
+        .log
+        .access
+        .clone()
+        .filter(|_| mode == BuildMode::Serve)?;
+    if let Some((old_destination, writer)) = old
+        && *old_destination == destination
+    {
+        return Some((destination, writer.clone()));
+    }
+    let lost_line = if config.log.json {
+        |lost| lost_lines(true, lost)
+    } else {
+        |lost| lost_lines(false, lost)
+    };
+    match LogWriter::open(destination.clone(), lost_line) {
+        Ok(writer) => Some((destination, writer)),
+        Err(error) => {
+            problems.push(match &destination {
+                Destination::File(path) => {
+                    let place = config.places.access_file;
+                    not_writable("log.access_file", path, &error, place)
+                }
+                Destination::Stdout => {
+                    Problem::error(None, format!("cannot write to standard output: {error}"))
+                        .fix("name a file in log.access_file")
+                }
+            });
+            None
+        }
+    }
+}
+
+/// Reports each log file that this process could not write.
+pub(crate) fn check_logs(config: &Config, problems: &mut Problems) {
     let log = &config.log;
     let all = [
         ("log.file", Some(&log.destination), config.places.log_file),
@@ -31,68 +73,66 @@ pub(super) fn check_logs(config: &Config, problems: &mut Problems) {
         let Some(Destination::File(path)) = destination else {
             continue;
         };
-        if let Err(error) = may_append(path) {
-            problems.push(unwritable(key, path, &error, place));
+        if let Err(error) = check_appendable(path) {
+            problems.push(not_writable(key, path, &error, place));
         }
     }
 }
 
-/// The report of a log that cannot be written: an error, except for a directory that systemd makes when it starts a
-/// service with `LogsDirectory=`, and that only the service itself can expect to be there.
-pub(super) fn unwritable(
-    key: &str,
-    path: &Path,
-    error: &io::Error,
-    place: Option<Position>,
-) -> Problem {
-    let dir = directory(path);
-    if error.kind() == io::ErrorKind::NotFound && !dir.exists() {
-        let what = format!("{key}: there is no directory {}", dir.display());
-        let remedy = format!("mkdir -p {}", shell_word(&dir.to_string_lossy()));
-        let is_systemds = dir.parent() == Some(Path::new("/var/log"));
-        if is_systemds && std::env::var_os("LOGS_DIRECTORY").is_none() {
-            return Problem::warning(place, what)
-                .because(
-                    "the proxy does not start without it, unless systemd makes it (LogsDirectory=)",
-                )
-                .fix(format!("{remedy}, unless the unit has LogsDirectory="));
-        }
-        return Problem::error(place, what)
-            .because("the proxy makes the file, not its directory")
-            .fix(format!("{remedy}, and let the proxy's user write there"));
-    }
-    Problem::error(place, format!("{key}: cannot write {}: {error}", path.display()))
-        .fix("name a file that the proxy's user may write, in a directory where that user may make files")
-}
-
-/// Warns of a `state.dir` in which every user of the machine may make files.
-pub(super) fn check_state_dir(config: &Config, problems: &mut Problems) {
+/// Warns of a `state.dir` in which every user of the machine may create files.
+pub(crate) fn check_state_dir(config: &Config, problems: &mut Problems) {
     let dir = &config.state_dir;
-    let Ok(found) = fs::metadata(dir) else {
+    let Ok(metadata) = fs::metadata(dir) else {
         return;
     };
-    if !found.is_dir() || found.mode() & 0o002 == 0 {
+    if !metadata.is_dir() || metadata.mode() & 0o002 == 0 {
         return;
     }
     let what = format!(
-        "every user of this machine can make files in state.dir, {} (mode {:04o})",
+        "every user of this machine can create files in state.dir, {} (mode {:04o})",
         dir.display(),
-        found.mode() & 0o7777
+        metadata.mode() & 0o7777
     );
     problems.push(
         Problem::warning(config.places.state_dir, what)
-            .because("a CA, a token secret or a certificate that another user puts there would be the proxy's")
+            .because(
+                "the proxy would use a CA, a token secret or a certificate that another user puts there",
+            )
             .fix(format!(
-                "chmod o-w {}, and remove files that the proxy has not made",
+                "chmod o-w {}, and remove files that the proxy has not created",
                 shell_word(&dir.to_string_lossy())
             )),
     );
 }
 
-/// Whether a file could be opened to append to it, or made. It is not opened: opening a pipe waits for a reader.
-fn may_append(path: &Path) -> io::Result<()> {
+/// The problem of a log file that cannot be written. It is an error, except for a missing directory directly below `/var/log`:
+/// systemd creates that one when it starts a service with `LogsDirectory=`, so a check outside the service only warns.
+fn not_writable(key: &str, path: &Path, error: &io::Error, place: Option<Position>) -> Problem {
+    let dir = directory(path);
+    if error.kind() == io::ErrorKind::NotFound && !dir.exists() {
+        let what = format!("{key}: there is no directory {}", dir.display());
+        let remedy = format!("mkdir -p {}", shell_word(&dir.to_string_lossy()));
+        let may_be_logs_directory = dir.parent() == Some(Path::new("/var/log"));
+        if may_be_logs_directory && std::env::var_os("LOGS_DIRECTORY").is_none() {
+            return Problem::warning(place, what)
+                .because("the proxy does not start without it, unless systemd creates it (LogsDirectory=)")
+                .fix(format!("{remedy}, unless the unit has LogsDirectory="));
+        }
+        return Problem::error(place, what)
+            .because("the proxy creates the file, not its directory")
+            .fix(format!("{remedy}, and let the proxy's user write there"));
+    }
+    let what = format!("{key}: cannot write {}: {error}", path.display());
+    Problem::error(place, what).fix(
+        "name a file that the proxy's user may write, in a directory where that user may create files",
+    )
+}
+
+/// Whether a file could be created or opened for appending. The file is not opened, because opening a named pipe waits for a
+/// reader.
+fn check_appendable(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(Errno::ISDIR.into()),
+        Ok(metadata) if metadata.is_dir() => Err(Errno::ISDIR.into()),
         Ok(_) => Ok(access(path, Access::WRITE_OK)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?)

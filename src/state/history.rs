@@ -1,105 +1,107 @@
-//! What went on in the last ten minutes: a ring of sums, taken down from the counters every five seconds.
+//! Request and byte counts of the last ten minutes, for the charts of the status page.
 //!
-//! `server` calls it once a second, `page` draws it. It never grows, and no request waits for it.
+//! `server::background` calls [`History::record`] once a second. Every five seconds that call copies the sums of all counters
+//! into a ring of fixed size. The request path only increments its counters and never waits for this module.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::metrics::SiteSums;
 use crate::service::Service;
 
-/// One for the process; it outlives reloads.
+/// The counts of the last ten minutes. There is one history for the process, and it outlives reloads.
 #[derive(Debug)]
 pub struct History {
-    began: Instant,
-    ring: Mutex<Ring>,
+    started: Instant,
+    ring: Mutex<SampleRing>,
 }
 
 #[derive(Debug)]
-struct Ring {
-    ticked: Instant,
-    sampled: Instant,
+struct SampleRing {
+    last_tick: Instant,
+    last_sample: Instant,
+    /// The sums at the time of the last sample.
     sums: SiteSums,
     samples: VecDeque<Sample>,
 }
 
-/// What happened between two looks.
+/// The counts of one interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
+    /// The length of the interval.
     pub(crate) took: Duration,
+    /// The increase of each counter during the interval.
     pub(crate) sums: SiteSums,
 }
 
 impl History {
-    /// How often [`note`](Self::note) is to be called.
+    /// The interval at which [`record`](Self::record) is to be called.
     pub const TICK: Duration = Duration::from_secs(1);
 
-    /// Of a gate that starts at `now`.
+    /// Creates an empty history of a process that starts at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
-            began: now,
-            ring: Mutex::new(Ring {
-                ticked: now,
-                sampled: now,
+            started: now,
+            ring: Mutex::new(SampleRing {
+                last_tick: now,
+                last_sample: now,
                 sums: SiteSums::default(),
                 samples: VecDeque::with_capacity(SAMPLES),
             }),
         }
     }
 
-    /// Takes down the rates of what moves, and every few seconds what was counted meanwhile.
-    pub fn note(&self, now: Instant, service: &Service) {
-        let mut ring = self.ring();
-        let passed = now.saturating_duration_since(ring.ticked);
-        service.board.measure(now, passed);
-        ring.ticked = now;
-        let took = now.saturating_duration_since(ring.sampled);
-        if took + Self::TICK / 2 >= EVERY {
-            ring.sampled = now;
-            ring.take(took, sums(service));
+    /// Measures the rates of active transfers, and adds a sample when the last one is five seconds old.
+    pub fn record(&self, now: Instant, service: &Service) {
+        let mut ring = self.ring.lock();
+        let since_tick = now.saturating_duration_since(ring.last_tick);
+        service.board.measure(now, since_tick);
+        ring.last_tick = now;
+        let since_sample = now.saturating_duration_since(ring.last_sample);
+        // Half a tick early, because the next tick may be a few milliseconds late.
+        if since_sample + Self::TICK / 2 >= SAMPLE_INTERVAL {
+            ring.last_sample = now;
+            ring.push(since_sample, sums_of_all_sites(service));
         }
     }
 
-    /// How long the gate has been there.
+    /// The time since the process started.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.began)
+        now.saturating_duration_since(self.started)
     }
 
-    /// The oldest first.
+    /// The samples, the oldest first.
     pub(crate) fn samples(&self) -> Vec<Sample> {
-        self.ring().samples.iter().copied().collect()
-    }
-
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock()
+        self.ring.lock().samples.iter().copied().collect()
     }
 }
 
-impl Ring {
-    fn take(&mut self, took: Duration, sums: SiteSums) {
+impl SampleRing {
+    fn push(&mut self, took: Duration, sums: SiteSums) {
         if self.samples.len() >= SAMPLES {
             self.samples.pop_front();
         }
         let before = std::mem::replace(&mut self.sums, sums);
-        // A reload that takes a site away takes its counters away as well.
-        let more = |of: fn(&SiteSums) -> u64| of(&sums).saturating_sub(of(&before));
+        // A sum can shrink: when a reload removes a site, the counters of the site are gone as well.
+        let increase = |of: fn(&SiteSums) -> u64| of(&sums).saturating_sub(of(&before));
         self.samples.push_back(Sample {
             took,
             sums: SiteSums {
-                requests: more(|sums| sums.requests),
-                errors: more(|sums| sums.errors),
-                refused: more(|sums| sums.refused),
-                received: more(|sums| sums.received),
-                sent: more(|sums| sums.sent),
+                requests: increase(|sums| sums.requests),
+                errors: increase(|sums| sums.errors),
+                refused: increase(|sums| sums.refused),
+                received: increase(|sums| sums.received),
+                sent: increase(|sums| sums.sent),
             },
         });
     }
 }
 
-/// Of all sites, each once however many names it has, and of requests of none.
-fn sums(service: &Service) -> SiteSums {
+/// The sums over all sites and over the requests that matched no site. A site with several names is counted once.
+fn sums_of_all_sites(service: &Service) -> SiteSums {
     let (mut seen, mut sums) = (HashSet::new(), SiteSums::default());
     for counts in service.counts() {
         if seen.insert(Arc::as_ptr(counts)) {
@@ -109,32 +111,34 @@ fn sums(service: &Service) -> SiteSums {
     sums
 }
 
-/// Of ten minutes.
+/// The number of samples that are kept: ten minutes of them.
 pub(crate) const SAMPLES: usize = 120;
-const EVERY: Duration = Duration::from_secs(5);
+/// The time between two samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_ring_holds_what_came_between_and_no_more_than_its_size() {
+    fn samples_hold_the_increase_and_the_ring_does_not_grow() {
         let history = History::new(Instant::now());
         let sums = |requests| SiteSums {
             requests,
             ..SiteSums::default()
         };
+        let push = |requests| history.ring.lock().push(SAMPLE_INTERVAL, sums(requests));
         for round in 0..3 * SAMPLES as u64 {
-            history.ring().take(EVERY, sums(round * round));
+            push(round * round);
         }
         let samples = history.samples();
         assert_eq!(samples.len(), SAMPLES);
         let last = 3 * SAMPLES as u64 - 1;
-        let grown = last * last - (last - 1) * (last - 1);
-        assert_eq!(samples[SAMPLES - 1].sums.requests, grown);
-        // Fewer than before: a site is gone.
-        history.ring().take(EVERY, sums(1));
-        history.ring().take(EVERY, sums(4));
+        let increase = last * last - (last - 1) * (last - 1);
+        assert_eq!(samples[SAMPLES - 1].sums.requests, increase);
+        // The sum is lower than before, as after the removal of a site.
+        push(1);
+        push(4);
         let samples = history.samples();
         assert_eq!(samples[SAMPLES - 2].sums.requests, 0);
         assert_eq!(samples[SAMPLES - 1].sums.requests, 3);

@@ -276,7 +276,7 @@ fn only_a_bodiless_get_or_head_goes_out_again_after_a_reset() {
                     Fault::Leave(usize::MAX, Close::Reset)
                 }
             });
-            let text = config("", "").replace("workers = 2", "workers = 1");
+            let text = config("", "").lines("workers", "workers = 1");
             let proxy = Proxy::start_in(directory(), &upstream.url(), &text);
             assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
             let mut request = Ask::alice(method, target);
@@ -327,7 +327,7 @@ fn a_slow_upstream_is_waited_for() {
     let upstream = Faulty::always(slow);
     let patient = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
     let limits = "[limits]\nbody_idle = \"300ms\"\nwrite_idle = \"300ms\"\nidle = \"300ms\"\n";
-    let text = config(limits, "").replace("upstream = \"{upstream}\"", patient);
+    let text = config(limits, "").lines("upstream", patient);
     let proxy = Proxy::start_in(directory(), &upstream.url(), &text);
     for http in Http::BOTH {
         let answer = ask(

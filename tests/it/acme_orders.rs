@@ -20,7 +20,7 @@ use crate::support::acme::Directory;
 use crate::support::certs::{self, AUTHORITY};
 use crate::support::client::dial;
 use crate::support::proxy::directory as folder;
-use crate::support::{Ask, Client, PATIENCE, Proxy, Registry};
+use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, eventually_some};
 
 /// A folder, whoever orders there, and the time by which that is done.
 struct World {
@@ -294,14 +294,7 @@ fn shown(address: SocketAddr) -> Option<Vec<u8>> {
 
 #[track_caller]
 fn wait<T>(found: impl Fn() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < until, "never");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    eventually_some("what the test waits for", found)
 }
 
 #[test]

@@ -11,13 +11,13 @@ use tidegate::server::{Command, Scheme};
 use crate::listeners::kept_port;
 use crate::support::ask::chunk;
 use crate::support::client::{dial, dial_from};
+use crate::support::proxy::TestConfig;
 use crate::support::{
     Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, eventually,
 };
 
-pub(crate) fn watched(top: &str, admin: &str) -> String {
-    let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{admin}\"");
-    config(top, "").replace("https = [\"127.0.0.1:0\"]", &listen)
+pub(crate) fn watched(top: &str, admin: &str) -> TestConfig {
+    config(top, "").after("https", format_args!("admin = \"{admin}\""))
 }
 
 fn start(registry: &Registry, top: &str) -> Proxy {
@@ -99,8 +99,7 @@ fn only_reading_is_understood() {
 #[test]
 fn a_page_that_points_its_own_name_here_learns_nothing() {
     let registry = Registry::obliging();
-    let listen = "admin = \"127.0.0.1:0\"\nadmin_hosts = [\"gate.internal\"]";
-    let text = watched("", "127.0.0.1:0").replace("admin = \"127.0.0.1:0\"", listen);
+    let text = watched("", "127.0.0.1:0").after("https", "admin_hosts = [\"gate.internal\"]");
     let proxy = Proxy::start(&registry, &text);
     for (host, status) in [
         ("localhost", 200),
@@ -173,7 +172,7 @@ fn a_failed_reload_is_a_warning_and_a_number() {
         get(admin(&proxy), "/readyz").status == 200
     });
     let good = watched("", "127.0.0.1:0");
-    proxy.configure(&registry, &good.replace("[listen]", "[listne]"));
+    proxy.configure(&registry, good.to_string().replace("[listen]", "[listne]"));
     proxy.reload().unwrap_err();
     let ready = get(admin(&proxy), "/readyz");
     assert_eq!(ready.status, 200);
@@ -198,8 +197,8 @@ fn a_failed_reload_is_a_warning_and_a_number() {
 fn a_gate_whose_registries_are_all_down_is_not_ready() {
     let (port, _kept) = kept_port();
     let registry = Registry::obliging();
-    let text = watched("", "127.0.0.1:0").replace(
-        "\"{upstream}\"",
+    let text = watched("", "127.0.0.1:0").set(
+        "upstream",
         &format!("{{ urls = [\"http://127.0.0.1:{port}\"], connect_retry = \"50ms\" }}"),
     );
     let proxy = Proxy::start(&registry, &text);

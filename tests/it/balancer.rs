@@ -8,6 +8,7 @@ use rustls::ClientConnection;
 use tidegate::server::Scheme;
 
 use crate::support::client::{dial, dial_from, is_late};
+use crate::support::proxy::TestConfig;
 use crate::support::{Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, certs, config};
 
 /// Another address of this machine.
@@ -15,8 +16,8 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n";
 
 /// `keys` are of the table listen.
-fn listening(top: &str, keys: &str) -> String {
-    config(top, "").replace("workers = 2", &format!("workers = 2\n{keys}"))
+fn listening(top: &str, keys: &str) -> TestConfig {
+    config(top, "").after("workers", keys)
 }
 
 fn behind_balancer(registry: &Registry) -> Proxy {
@@ -515,8 +516,8 @@ fn to_believe_everyone_is_warned_of() {
     let dir = crate::support::proxy::directory();
     let file = dir.path().join("proxy.toml");
     let keys = "proxy_protocol = [\"10.0.0.4\", \"::/0\"]\ntrusted_proxies = [\"0.0.0.0/0\"]";
-    let text = listening("", keys).replace("{upstream}", &registry.url());
-    std::fs::write(&file, text).unwrap();
+    let text = listening("", keys).upstream(&registry.url());
+    std::fs::write(&file, text.to_string()).unwrap();
     let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
     let said = problems.to_string();
     for warning in [

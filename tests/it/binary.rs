@@ -17,7 +17,7 @@ use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
 
 #[test]
 fn a_good_configuration_is_said_to_be_good() {
-    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output.stdout);
@@ -30,7 +30,7 @@ fn a_good_configuration_is_said_to_be_good() {
 
 #[test]
 fn a_password_file_that_everyone_may_read_is_told() {
-    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
     let passwords = dir.path().join("htpasswd");
     std::fs::set_permissions(&passwords, Permissions::from_mode(0o644)).unwrap();
     let output = run(&["check", "-c", &file]);
@@ -47,7 +47,7 @@ fn a_password_file_that_everyone_may_read_is_told() {
 
 #[test]
 fn warnings_are_told_and_are_no_failure() {
-    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
     let weak = "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\nplain:secretword\n";
     std::fs::write(dir.path().join("htpasswd"), weak).unwrap();
     let output = run(&["check", "-c", &file]);
@@ -64,15 +64,14 @@ fn warnings_are_told_and_are_no_failure() {
 
 #[test]
 fn check_makes_no_token_secret_and_warns_of_one_that_all_may_read() {
-    let basic = "mode = \"basic\"";
     let state = "[state]\ndir = \"{dir}/state\"\n";
     let text = config(state, "")
-        .replace(basic, "mode = \"token\"")
-        .replace("{upstream}", "http://127.0.0.1:1");
+        .mode("token")
+        .upstream("http://127.0.0.1:1");
     let dir = directory();
     let folder = dir.path().to_str().unwrap();
     let file = format!("{folder}/proxy.toml");
-    std::fs::write(&file, text.replace("{dir}", folder)).unwrap();
+    std::fs::write(&file, text.in_dir(folder)).unwrap();
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(!dir.path().join("state").exists(), "check writes nothing");
@@ -101,7 +100,7 @@ fn every_problem_is_told_in_one_run() {
         "[limits]\nhaed = \"1s\"\nidle = \"soon\"\n",
         "max_body = \"1XB\"",
     );
-    let (_dir, file) = configured(&bad.replace("{upstream}", "ftp://x"));
+    let (_dir, file) = configured(&bad.upstream("ftp://x"));
     for command in ["check", "serve"] {
         let output = run(&[command, "-c", &file]);
         assert_eq!(output.status.code(), Some(78), "{output:?}");
@@ -129,7 +128,7 @@ fn a_missing_file_is_named() {
         assert_eq!(output.status.code(), Some(78), "{output:?}");
         assert!(text(&output.stderr).contains("/nonexistent/proxy.toml"));
     }
-    let (dir, file) = configured(&config("", "").replace("{upstream}", "http://127.0.0.1:1"));
+    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
     std::fs::remove_file(dir.path().join("htpasswd")).unwrap();
     let output = run(&["serve", "-c", &file]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
@@ -158,7 +157,7 @@ fn the_command_line_explains_itself() {
 #[test]
 fn it_serves_reloads_and_drains() {
     let registry = Registry::obliging();
-    let (dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let (dir, file) = configured(&config("", "").upstream(&registry.url()));
     let mut gate = Gate::start(&file);
     assert_eq!(gate.login("alice:pw"), 200);
     let carol = format!("carol:{}\n", bcrypt::hash("new", 4).unwrap());
@@ -188,7 +187,7 @@ fn it_serves_reloads_and_drains() {
 fn a_gate_that_was_stopped_for_a_while_goes_on() {
     let registry = Registry::obliging();
     let limits = "[limits]\nidle = \"60s\"\nbody_idle = \"60s\"\n";
-    let (_dir, file) = configured(&config(limits, "").replace("{upstream}", &registry.url()));
+    let (_dir, file) = configured(&config(limits, "").upstream(&registry.url()));
     let mut gate = Gate::start(&file);
     let (mut kept, mut uploading) = (gate.client(), gate.client());
     assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
@@ -214,12 +213,11 @@ fn a_gate_that_was_stopped_for_a_while_goes_on() {
 #[test]
 fn a_gate_that_is_killed_again_and_again_starts_again() {
     let registry = Registry::obliging();
-    let text = config("[state]\ndir = \"{dir}/state\"\n", "");
-    let text = text.replace("mode = \"basic\"", "mode = \"token\"");
-    let (dir, file) = configured(&text.replace("{upstream}", &registry.url()));
+    let text = config("[state]\ndir = \"{dir}/state\"\n", "").mode("token");
+    let text = text.upstream(&registry.url());
+    let (dir, file) = configured(&text);
     let folder = path(dir.path());
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace("{dir}", &folder)).unwrap();
+    std::fs::write(&file, text.in_dir(&folder)).unwrap();
     for round in 0..40 {
         let mut child = command(&["serve", "-c", &file]).spawn().unwrap();
         // At another moment of its start each time.
@@ -234,7 +232,7 @@ fn a_gate_that_is_killed_again_and_again_starts_again() {
 #[test]
 fn a_password_file_that_changes_is_told() {
     let registry = Registry::obliging();
-    let text = config("", "").replace("{upstream}", &registry.url());
+    let text = config("", "").upstream(&registry.url());
     let (dir, file) = configured(&text);
     let gate = Gate::start(&file);
     let users = dir.path().join("htpasswd");
@@ -242,7 +240,7 @@ fn a_password_file_that_changes_is_told() {
     std::fs::write(&users, format!("carol:{hash}\nplain:secretword\n")).unwrap();
     let shown = path(&users);
     let warning = gate.line("line 2");
-    for word in [&shown, "WARN", "plain", "nobody can log in with this line"] {
+    for word in [&shown, "WARN", "plain", "no user can log in with this line"] {
         assert!(warning.contains(word), "{word} in {warning}");
     }
     let told = gate.line("password file reloaded");
@@ -279,7 +277,7 @@ fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
     let (place, url) = (goes.authority().parse().unwrap(), goes.url());
     let _held = goes.held_port();
     let urls = format!("{{ urls = [{:?}, {url:?}] }}", stays.url());
-    let (_dir, file) = configured(&config("", "").replace("\"{upstream}\"", &urls));
+    let (_dir, file) = configured(&config("", "").set("upstream", &urls));
     let mut gate = Gate::start(&file);
     // Its first check or a request has got a response, so that only refusals count.
     while goes.requests().len() < 2 {
@@ -305,7 +303,7 @@ fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
 fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
     let registry = Registry::obliging();
     for is_patient in [true, false] {
-        let text = config("", "").replace("{upstream}", &registry.url());
+        let text = config("", "").upstream(&registry.url());
         let (_dir, file) = configured(&text);
         let mut gate = Gate::start(&file);
         let mut client = gate.client();
@@ -336,8 +334,10 @@ fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
 fn an_address_in_use_is_told() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let text_ = config("", "").replace("{upstream}", "http://127.0.0.1:1");
-    let (_dir, file) = configured(&text_.replace("127.0.0.1:0", &address));
+    let config = config("", "")
+        .upstream("http://127.0.0.1:1")
+        .https(&address);
+    let (_dir, file) = configured(&config);
     let output = run(&["serve", "-c", &file]);
     // The configuration is good; it only fails here and now.
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -466,10 +466,10 @@ impl Drop for Gate {
     }
 }
 
-pub(crate) fn configured(text: &str) -> (TempDir, String) {
+pub(crate) fn configured(text: impl std::fmt::Display) -> (TempDir, String) {
     let dir = directory();
     let file = dir.path().join("proxy.toml");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, text.to_string()).unwrap();
     let file = path(&file);
     (dir, file)
 }

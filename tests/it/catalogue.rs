@@ -100,7 +100,9 @@ fn no_list_tells_of_what_lies_under_another_route() {
         ),
         // The longer path is the closed one.
         (
-            config("", "").replace(BASIC, open) + &route("/v2/up/", BASIC),
+            config("", "")
+                .lines("auth", open)
+                .and(&route("/v2/up/", BASIC)),
             Ask::new("GET", ""),
         ),
         // Where nothing of a registry is.
@@ -110,7 +112,7 @@ fn no_list_tells_of_what_lies_under_another_route() {
         ),
         // A route for everything, beside one for a part of the registry.
         (
-            config("", &route("/v2/up/", open)).replace("path = \"/v2/\"", "path = \"/\""),
+            config("", &route("/v2/up/", open)).lines("path", "path = \"/\""),
             Ask::alice("GET", ""),
         ),
     ] {
@@ -140,7 +142,7 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
     let upstream = "auth = { mode = \"upstream\" }";
     for config in [
         config("", ""),
-        config("", "").replace("path = \"/v2/\"", "path = \"/\""),
+        config("", "").lines("path", "path = \"/\""),
         config(
             "",
             &[
@@ -153,10 +155,11 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
         // Where no repository can lie.
         config("", &route("/v2/Team/", open)),
         // One for the list alone.
-        config("", &route("/v2/up/", open)).replace("path = \"/v2/\"", "path = \"/v2/_catalog\"")
-            + &route("/v2/", open),
+        config("", &route("/v2/up/", open))
+            .lines("path", "path = \"/v2/_catalog\"")
+            .and(&route("/v2/", open)),
         // The upstream knows who asks.
-        config("", &route("/v2/up/", open)).replace(BASIC, upstream),
+        config("", &route("/v2/up/", open)).lines("auth", upstream),
     ] {
         let registry = listing(ALL);
         let proxy = Proxy::start(&registry, &config);
@@ -174,7 +177,7 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
             assert!(answer.text().contains("up/x"), "{config}");
             let seen = registry.requests().pop().unwrap();
             assert_eq!(seen.target, format!("/v2/_catalog{sent}"), "{config}");
-            let passes = config.contains(upstream);
+            let passes = config.to_string().contains(upstream);
             assert_eq!(seen.all("authorization").is_empty(), !passes, "{config}");
         }
         let head = ask(&proxy, Http::One, &Ask::alice("HEAD", "/v2/_catalog"));
@@ -187,7 +190,7 @@ fn a_route_for_the_list_alone_has_rights_of_its_own() {
     let registry = listing(ALL);
     let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"up/**\"]\nactions = [\"pull\", \"catalog\"]\n";
     let all = format!("[[site.route]]\npath = \"/v2/\"\nupstream = \"{{upstream}}\"\n{BASIC}\n");
-    let listed = config("", &[grants, &all].concat()).replacen("\"/v2/\"", "\"/v2/_catalog\"", 1);
+    let listed = config("", &[grants, &all].concat()).set("path", "\"/v2/_catalog\"");
     let proxy = Proxy::start(&registry, &listed);
     let shown = walked(&proxy, &Ask::alice("GET", ""), 1, &["zz", "Team"]);
     assert_eq!(shown, ["up/x", "up/x/y"]);
@@ -198,7 +201,7 @@ fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
     let registry = Registry::obliging();
     let web =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
-    let part = config("", "").replace("path = \"/v2/\"", "path = \"/v2/a/\"");
+    let part = config("", "").lines("path", "path = \"/v2/a/\"");
     for (config, mounts) in [
         (config("", web), true),
         (config("", &web.replace("\"/\"", "\"/v2/up/\"")), false),
@@ -235,7 +238,7 @@ const MIXED: &[&str] = &[
 #[test]
 fn in_token_mode_each_sees_what_he_may_pull() {
     let registry = listing(MIXED);
-    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).replace(BASIC, TOKEN));
+    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).lines("auth", TOKEN));
     let token = |request: Ask, scope: &str| {
         let mut request = request;
         request.target = format!("/v2/_token?scope={scope}");
@@ -317,7 +320,7 @@ fn a_long_list_is_walked_page_by_page() {
             body.len()
         ));
     });
-    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).replace(BASIC, TOKEN));
+    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).lines("auth", TOKEN));
     let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_catalog"));
     assert_eq!(names(&answer), ["team/a"]);
     assert_eq!(registry.requests().len(), 60);
@@ -417,7 +420,7 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
     let proxy = Proxy::start_in(
         dir,
         &registry.url(),
-        &config(STATE, GRANTS).replace(BASIC, TOKEN),
+        &config(STATE, GRANTS).lines("auth", TOKEN),
     );
     let list = Ask::new("GET", "/v2/_catalog");
     let begin = |from: Ipv4Addr, request: &Ask| {
@@ -487,7 +490,7 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
 #[test]
 fn forms_that_never_come_leave_room_for_others() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).replace(BASIC, TOKEN));
+    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).lines("auth", TOKEN));
     let form = "grant_type=password&username=alice&password=pw&service=localhost";
     let post = |client: &mut Client| {
         let length = form.len();

@@ -127,7 +127,7 @@ fn write_idle() {
 fn read_timeout() {
     let registry = Registry::start(moody);
     let hasty = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
-    let text = config("", "").replace("upstream = \"{upstream}\"", hasty);
+    let text = config("", "").lines("upstream", hasty);
     let proxy = Proxy::start(&registry, &text);
     for http in Http::BOTH {
         let began = Instant::now();

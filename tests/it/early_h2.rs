@@ -285,7 +285,7 @@ fn kept_streams_hold_little() {
     /// Half of the streams of a connection.
     const STREAMS: usize = 50;
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut connections: Vec<Frames> = (0..CONNECTIONS).map(|_| connect_to(gate.address)).collect();
     for frames in &mut connections {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::registry::nowhere;
 use crate::support::{
@@ -19,10 +20,10 @@ fn gate(urls: &[String]) -> Proxy {
     Proxy::start_in(directory(), "", &leading_to(urls))
 }
 
-fn leading_to(urls: &[String]) -> String {
+fn leading_to(urls: &[String]) -> TestConfig {
     let list: Vec<_> = urls.iter().map(|url| format!("{url:?}")).collect();
     let full = format!("{{ urls = [{}] }}", list.join(", "));
-    config("", "").replace("\"{upstream}\"", &full)
+    config("", "").set("upstream", &full)
 }
 
 /// Says yes, over a connection that is kept.
@@ -273,7 +274,7 @@ fn a_restart_of_the_only_registry_costs_no_request() {
         "{{ urls = [\"{}\"], connect_retry = \"20s\" }}",
         registry.url()
     );
-    let config = config("", "").replace("\"{upstream}\"", &full);
+    let config = config("", "").set("upstream", &full);
     let proxy = Proxy::start_in(directory(), "", &config);
     let get = Ask::alice("GET", "/v2/a/manifests/x");
     assert_eq!(ask(&proxy, Http::One, &get).status, 200);
@@ -304,7 +305,7 @@ fn an_outage_is_told_at_once_when_it_is_known() {
         "{{ urls = [\"http://{}\"], connect_retry = \"1s\" }}",
         nowhere()
     );
-    let config = config("", "").replace("\"{upstream}\"", &full);
+    let config = config("", "").set("upstream", &full);
     let proxy = Proxy::start_in(directory(), "", &config);
     let timed = || {
         let began = Instant::now();

@@ -4,6 +4,7 @@ use std::net::Shutdown;
 
 use crate::support::ask::chunk;
 use crate::support::h2::{self, H2, block_on};
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::registry::{Ended, nowhere};
 use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config, pattern};
@@ -57,11 +58,9 @@ fn an_upstream_that_falls_silent_breaks_the_answer() {
     }
 }
 
-fn impatient(read_timeout: &str) -> String {
-    let patient = "upstream = \"{upstream}\"";
-    let hasty =
-        format!("upstream = {{ urls = [\"{{upstream}}\"], read_timeout = \"{read_timeout}\" }}");
-    config("", "").replace(patient, &hasty)
+fn impatient(read_timeout: &str) -> TestConfig {
+    let hasty = format!("{{ urls = [\"{{upstream}}\"], read_timeout = \"{read_timeout}\" }}");
+    config("", "").set("upstream", hasty)
 }
 
 #[test]

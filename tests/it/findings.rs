@@ -205,7 +205,7 @@ fn errors_stand_after_warnings_and_the_totals_last() {
             .unwrap_or_else(|| panic!("{words} in {said}"))
     };
     assert!(at(": warning: ") < at(": error: "), "{said}");
-    assert!(said.ends_with("refused: 1 error, 1 warning\n"), "{said}");
+    assert!(said.ends_with("rejected: 1 error, 1 warning\n"), "{said}");
 }
 
 /// Each warning about a password file or `state.dir` has a remedy that names the file and the user.
@@ -260,7 +260,7 @@ fn what_is_odd_about_files_is_warned_of() {
     assert_eq!(code, Some(0), "{said}");
     let remedy = format!("fix: chmod o-w {}", state.display());
     for word in [
-        "every user of this machine can make files in state.dir",
+        "every user of this machine can create files in state.dir",
         "mode 1777",
         &remedy,
     ] {

@@ -280,10 +280,7 @@ fn the_authority_of_the_request_is_the_one_that_counts() {
     let registry = Registry::answering(
         "HTTP/1.1 202 Accepted\r\nLocation: http://localhost:/v2/a/blobs/uploads/u\r\nContent-Length: 0\r\n\r\n",
     );
-    let two_names = config("", "").replace(
-        "hosts = [\"localhost\"",
-        "hosts = [\"alias.example\", \"localhost\"",
-    );
+    let two_names = config("", "").set("hosts", "[\"alias.example\", \"localhost\"]");
     let proxy = Proxy::start(&registry, &two_names);
     let login = "Authorization: Basic YWxpY2U6cHc=\r\nContent-Length: 0\r\n";
     for (target, host, sent, outer) in [

@@ -12,7 +12,7 @@ use crate::support::frames::{
     INITIAL_WINDOW, PADDED, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
     frame, setting,
 };
-use crate::support::{Ask, Proxy, Registry, config};
+use crate::support::{Ask, Proxy, Registry, config, pause};
 
 /// Abusive messages of one connection.
 const MANY: usize = 10_000;
@@ -62,7 +62,7 @@ fn abuse(
 #[track_caller]
 fn harmless(name: &str, run: impl FnOnce(SocketAddr) -> End + Send, expected: End) {
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut other = gate.client();
     let mut ask = |what: &str| {
@@ -316,9 +316,8 @@ fn windows_that_stay_shut_hold_little() {
         ));
         exchange.send(body);
     });
-    let (_dir, file) = configured(
-        &config("[limits]\nwrite_idle = \"2s\"\n", "").replace("{upstream}", &registry.url()),
-    );
+    let (_dir, file) =
+        configured(&config("[limits]\nwrite_idle = \"2s\"\n", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut warm = Frames::connect(gate.address);
     warm.send(get(1));
@@ -378,7 +377,7 @@ fn a_head_that_does_not_end_is_held_to_its_time() {
     // Between two requests there is no head.
     let mut frames = Frames::connect(proxy.https());
     frames.send(frame(PING, 0, 0, b"12345678"));
-    std::thread::park_timeout(Duration::from_millis(700));
+    pause(Duration::from_millis(700));
     assert!(frames.barrier());
 }
 

@@ -33,7 +33,7 @@ fn answer_to(address: std::net::SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn gate(registry: &Registry) -> (tempfile::TempDir, Gate) {
-    let text = config(LOG, "").replace("{upstream}", &registry.url());
+    let text = config(LOG, "").upstream(&registry.url());
     let (dir, file) = configured(&text);
     let gate = Gate::start(&file);
     (dir, gate)

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tidegate::htpasswd::{self, Scheme};
 use tidegate::secret::Password;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, pause};
 
 #[test]
 fn a_user_comes_changes_and_goes() {
@@ -60,7 +60,7 @@ fn a_user_comes_changes_and_goes() {
     let removed = users.run("remove", &["alice"], b"");
     assert_eq!(removed.code, 0);
     assert!(
-        removed.out.contains("removed alice") && removed.err.contains("nobody can sign in"),
+        removed.out.contains("removed alice") && removed.err.contains("no user can log in"),
         "{removed:?}"
     );
     assert_eq!(users.text(), "");
@@ -364,7 +364,7 @@ fn whoever_is_killed_leaves_the_old_text_or_the_new() {
     // Later and later, until it is done before it is killed.
     loop {
         let mut child = users.spawn("add", &["alice", "--generate", "--cost", "4"]);
-        thread::park_timeout(step);
+        pause(step);
         child.kill().unwrap();
         child.wait().unwrap();
         if whole(&users) {

@@ -352,8 +352,8 @@ fn a_connection_that_says_nothing_is_closed() {
 #[test]
 fn one_connection_at_a_time_is_enough_for_two_listeners() {
     let registry = Registry::obliging();
-    let text = config("[limits]\nconnections = 1\n", "").replace(
-        "https = [\"127.0.0.1:0\"]",
+    let text = config("[limits]\nconnections = 1\n", "").lines(
+        "https",
         "https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]",
     );
     let proxy = Proxy::start(&registry, &text);

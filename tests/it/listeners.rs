@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 pub(crate) use crate::support::kept_port;
+use crate::support::proxy::TestConfig;
 use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config};
 
 #[test]
@@ -98,12 +99,11 @@ fn an_address_in_use_is_a_refusal_to_start() {
     assert!(problems.to_string().contains(&address), "{problems}");
 }
 
-fn plain(https: &str, site: &str) -> String {
-    let hosts = format!("hosts = [\"localhost\"]\n{site}");
-    let listen = format!("https = [\"{https}\"]\nhttp = [\"127.0.0.1:0\"]");
+fn plain(https: &str, site: &str) -> TestConfig {
     config("", "")
-        .replace("https = [\"127.0.0.1:0\"]", &listen)
-        .replace("hosts = [\"localhost\"]", &hosts)
+        .https(https)
+        .after("https", "http = [\"127.0.0.1:0\"]")
+        .after("hosts", site)
 }
 
 fn over_http(proxy: &Proxy, ask: &Ask) -> Answer {

@@ -110,9 +110,7 @@ fn a_folder_is_swapped_while_clients_come() {
         fs::write(root.join(folder).join("key.pem"), key).unwrap();
     }
     symlink("a", root.join("now")).unwrap();
-    let text = config("", "")
-        .replace("\"cert.pem\"", "\"now/cert.pem\"")
-        .replace("\"key.pem\"", "\"now/key.pem\"");
+    let text = config("", "").certificate("now/cert.pem", "now/key.pem");
     let proxy = Proxy::start_in(dir, &registry.url(), &text);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -176,7 +174,7 @@ fn a_reload_right_after_a_renewal_takes_it() {
 fn the_log_tells_once_what_became_of_a_certificate() {
     let registry = Registry::obliging();
     let text = config("[log]\naccess = false\n", "");
-    let (dir, file) = configured(&text.replace("{upstream}", &registry.url()));
+    let (dir, file) = configured(&text.upstream(&registry.url()));
     let path = |name: &str| dir.path().join(name);
     let replace = |name: &str, text: &str| {
         fs::write(path("draft"), text).unwrap();

@@ -5,13 +5,14 @@ use std::process::{Output, Stdio};
 
 use crate::binary::{Gate, command, configured, run, text};
 use crate::listeners::kept_port;
+use crate::support::proxy::TestConfig;
 use crate::support::registry::nowhere;
 use crate::support::{Registry, config};
 
 #[test]
 fn all_is_well_or_it_is_said_what_is_not() {
     let registry = Registry::obliging().with_checks();
-    let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output.stdout);
@@ -27,7 +28,7 @@ fn all_is_well_or_it_is_said_what_is_not() {
     assert!(asked[0].all("authorization").is_empty());
 
     let away = format!("http://{}", nowhere());
-    let (_dir, file) = configured(&config("", "").replace("{upstream}", &away));
+    let (_dir, file) = configured(&config("", "").upstream(&away));
     // Without a look around nobody is asked.
     assert_eq!(run(&["check", "-c", &file]).status.code(), Some(0));
     let output = run(&["check", "--live", "-c", &file]);
@@ -38,7 +39,7 @@ fn all_is_well_or_it_is_said_what_is_not() {
         "no answer",
         &away,
         "nothing listens there",
-        "not all is well",
+        "the live check found problems",
     ] {
         assert!(said.contains(words), "{words} in {said}");
     }
@@ -47,12 +48,8 @@ fn all_is_well_or_it_is_said_what_is_not() {
 #[test]
 fn a_registry_without_users_behind_a_gate_that_asks_nobody_is_an_error() {
     let registry = Registry::obliging();
-    let text_of = config("", "").replace("{upstream}", &registry.url());
-    let auth = text_of
-        .lines()
-        .find(|line| line.starts_with("auth = "))
-        .unwrap();
-    let open = text_of.replace(auth, "auth = { mode = \"upstream\" }");
+    let text_of = config("", "").upstream(&registry.url());
+    let open = text_of.set("auth", "{ mode = \"upstream\" }");
     let (_dir, file) = configured(&open);
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -115,14 +112,15 @@ const AS_ALICE: [&str; 3] = ["--user", "alice", "--stdin"];
 fn a_blob_goes_through_the_gate_and_back() {
     let registry = storing("/v2/team/app/blobs/uploads/u?_state=x");
     let (port, _kept) = kept_port();
-    let basic = config("", "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let token = basic.replace("mode = \"basic\"", "mode = \"token\"");
-    let token = format!("[state]\ndir = \"{{dir}}\"\n{token}");
+    let basic = config("", "").https(format_args!("127.0.0.1:{port}"));
+    let token = config("[state]\ndir = \"{dir}\"\n", "")
+        .https(format_args!("127.0.0.1:{port}"))
+        .mode("token");
     for text_of in [basic, token] {
-        let text_of = text_of.replace("{upstream}", &registry.url());
+        let text_of = text_of.upstream(&registry.url());
         let (dir, file) = configured(&text_of);
         let folder = dir.path().to_str().unwrap();
-        std::fs::write(&file, text_of.replace("{dir}", folder)).unwrap();
+        std::fs::write(&file, text_of.in_dir(folder)).unwrap();
         let _gate = Gate::start(&file);
         let output = push(&file, &AS_ALICE, "pw");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -154,8 +152,8 @@ fn a_blob_goes_through_the_gate_and_back() {
 fn an_upload_that_goes_on_elsewhere_is_told() {
     let registry = storing("http://registry.internal:5000/v2/team/app/blobs/uploads/u");
     let (port, _kept) = kept_port();
-    let text_of = config("", "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let (_dir, file) = configured(&text_of.replace("{upstream}", &registry.url()));
+    let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
+    let (_dir, file) = configured(&text_of.upstream(&registry.url()));
     let gate = Gate::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -173,8 +171,8 @@ fn an_upload_that_goes_on_elsewhere_is_told() {
 fn whoever_else_holds_the_port_gets_no_password() {
     let registry = storing("/v2/team/app/blobs/uploads/u").with_checks();
     let (port, _kept) = kept_port();
-    let text_of = config("", "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let text_of = text_of.replace("{upstream}", &registry.url());
+    let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
+    let text_of = text_of.upstream(&registry.url());
     let (_other, others) = configured(&text_of);
     let _gate = Gate::start(&others);
     // The same, with a certificate of its own.
@@ -193,10 +191,10 @@ fn whoever_else_holds_the_port_gets_no_password() {
 }
 
 /// A configuration on a port that is kept for it.
-fn on_kept_port(top: &str, route: &str, registry: &Registry) -> (String, socket2::Socket) {
+fn on_kept_port(top: &str, route: &str, registry: &Registry) -> (TestConfig, socket2::Socket) {
     let (port, kept) = kept_port();
-    let text_of = config(top, route).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    (text_of.replace("{upstream}", &registry.url()), kept)
+    let text_of = config(top, route).https(format_args!("127.0.0.1:{port}"));
+    (text_of.upstream(&registry.url()), kept)
 }
 
 #[track_caller]
@@ -215,10 +213,10 @@ fn a_missing_right_is_no_fault_of_the_registry() {
         "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"team/*\"]\nactions = [\"pull\"]";
     for mode in ["basic", "token"] {
         let (text_of, _kept) = on_kept_port("[state]\ndir = \"{dir}\"\n", grant, &registry);
-        let text_of = text_of.replace("mode = \"basic\"", &format!("mode = \"{mode}\""));
+        let text_of = text_of.mode(mode);
         let (dir, file) = configured(&text_of);
         let folder = dir.path().to_str().unwrap();
-        std::fs::write(&file, text_of.replace("{dir}", folder)).unwrap();
+        std::fs::write(&file, text_of.in_dir(folder)).unwrap();
         let _gate = Gate::start(&file);
         let output = push(&file, &AS_ALICE, "pw");
         let asked = format!("tidegate check -c {file} --who alice --may push team/app");
@@ -256,11 +254,7 @@ fn a_registry_with_passwords_of_its_own_is_told_as_such() {
     );
     drop(gate);
     // Where the login is left to the registry, its refusal is the user's.
-    let auth = text_of
-        .lines()
-        .find(|line| line.starts_with("auth = "))
-        .unwrap();
-    let (_dir, file) = configured(&text_of.replace(auth, "auth = { mode = \"upstream\" }"));
+    let (_dir, file) = configured(text_of.set("auth", "{ mode = \"upstream\" }"));
     let _gate = Gate::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
     fails(
@@ -286,11 +280,7 @@ fn a_proxy_with_an_older_configuration_is_told_to_reload() {
     let (text_of, _kept) = on_kept_port("", "", &registry);
     let (_dir, file) = configured(&text_of);
     let _gate = Gate::start(&file);
-    std::fs::write(
-        &file,
-        text_of.replace("hosts = [\"localhost\"]", "hosts = [\"new.example\"]"),
-    )
-    .unwrap();
+    std::fs::write(&file, text_of.set("hosts", "[\"new.example\"]").to_string()).unwrap();
     let reload = format!("tidegate reload -c {file}");
     fails(
         &push(&file, &AS_ALICE, "pw"),
@@ -310,8 +300,8 @@ fn another_program_on_the_port_is_told() {
             let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
         }
     });
-    let text_of = config("", "").replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    let (_dir, file) = configured(&text_of.replace("{upstream}", &registry.url()));
+    let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
+    let (_dir, file) = configured(&text_of.upstream(&registry.url()));
     let output = push(&file, &AS_ALICE, "pw");
     fails(
         &output,
@@ -328,7 +318,7 @@ fn another_program_on_the_port_is_told() {
 fn a_listener_that_wants_a_proxy_header_gets_one() {
     let registry = storing("/v2/team/app/blobs/uploads/u");
     let (text_of, _kept) = on_kept_port("", "", &registry);
-    let text_of = text_of.replace("[listen]", "[listen]\nproxy_protocol = [\"127.0.0.0/8\"]");
+    let text_of = text_of.after("workers", "proxy_protocol = [\"127.0.0.0/8\"]");
     let (_dir, file) = configured(&text_of);
     let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let output = push(&file, &AS_ALICE, "pw");

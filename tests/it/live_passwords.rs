@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use crate::support::ask::chunk;
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, config, pause};
 
@@ -111,7 +112,7 @@ fn a_folder_is_swapped_as_kubernetes_does_it() {
 #[test]
 fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
     let registry = Registry::obliging();
-    let text = two_files();
+    let text = two_files("other");
     let dir = directory();
     fs::write(dir.path().join("other"), ALICE).unwrap();
     let proxy = Proxy::start_in(dir, &registry.url(), &text);
@@ -126,7 +127,10 @@ fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
     at_other("carol:new").becomes(200, Instant::now());
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
     // A reload says so, and is done.
-    proxy.configure(&registry, &text.replace("Registry realm", "Another realm"));
+    proxy.configure(
+        &registry,
+        text.to_string().replace("Registry realm", "Another realm"),
+    );
     proxy.reload().unwrap();
     let answer = Client::connect(&proxy).ask(&Ask::new("GET", "/v2/"));
     assert!(answer.one("www-authenticate").contains("Another realm"));
@@ -140,19 +144,20 @@ fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
     assert_eq!(at_other("carol:new").status(), 200);
 }
 
-fn two_files() -> String {
-    config("", "")
-        + "[[site.route]]
+fn two_files(other: &str) -> TestConfig {
+    config("", "").and(&format!(
+        "[[site.route]]
 path = \"/other/\"
-upstream = \"{upstream}\"
-auth = { mode = \"basic\", htpasswd = \"other\", realm = \"Registry realm\" }
+upstream = \"{{upstream}}\"
+auth = {{ mode = \"basic\", htpasswd = \"{other}\", realm = \"Registry realm\" }}
 "
+    ))
 }
 
 #[test]
 fn two_routes_share_a_file() {
     let registry = Registry::obliging();
-    let text = two_files().replace("\"other\"", "\"htpasswd\"");
+    let text = two_files("htpasswd");
     let proxy = Proxy::start(&registry, &text);
     proxy.write("htpasswd", line("carol", "new"));
     let since = Instant::now();
@@ -178,10 +183,7 @@ fn a_file_named_by_a_reload_is_live_too() {
     let registry = Registry::obliging();
     let proxy = Proxy::usual(&registry);
     proxy.write("users", ALICE);
-    proxy.configure(
-        &registry,
-        &config("", "").replace("\"htpasswd\"", "\"users\""),
-    );
+    proxy.configure(&registry, &config("", "").htpasswd("users"));
     proxy.reload().unwrap();
     proxy.write("users", line("carol", "new"));
     Login::new(&proxy, "carol:new").becomes(200, Instant::now());

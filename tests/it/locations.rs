@@ -12,7 +12,7 @@ fn locations_name_the_origin_that_the_client_addressed() {
         ));
     });
     let hosts = "hosts = [\"localhost\", \"reg.test\", \"[::1]\"]";
-    let config = config("", "").replace("hosts = [\"localhost\"]", hosts);
+    let config = config("", "").lines("hosts", hosts);
     let proxy = Proxy::start(&registry, &config);
     let path = "/v2/a/blobs/uploads/u?_state=a%2Fb+c%3D%3D&x=#f";
     let upstream = registry.authority();
@@ -79,7 +79,7 @@ fn an_external_url_wins_over_what_was_addressed() {
         ));
     });
     let external = "hosts = [\"localhost\"]\nexternal_url = \"https://pub.example:444\"";
-    let config = config("", "").replace("hosts = [\"localhost\"]", external);
+    let config = config("", "").lines("hosts", external);
     let proxy = Proxy::start(&registry, &config);
     for http in Http::BOTH {
         let answer = ask(
@@ -109,8 +109,7 @@ fn of_challenges_the_realm_of_bearer_alone_is_repaired() {
         ));
     });
     let auth = "auth = { mode = \"upstream\" }\ninternal_origins = [\"https://core\"]";
-    let basic = "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
-    let proxy = Proxy::start(&registry, &config("", "").replace(basic, auth));
+    let proxy = Proxy::start(&registry, &config("", "").lines("auth", auth));
     let upstream = registry.authority();
     let bearer = |url: &str| {
         format!("Bearer service=\"a, \\\"b\\\"\" , Realm=\"{url}/t?x=%2F&y\",scope=\"\"")

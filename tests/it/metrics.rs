@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use tidegate::server::Scheme;
 
 use crate::admin::get;
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, certs, config};
+use crate::support::{Ask, Client, Http, Proxy, Registry, ask, certs, config, pause};
 
 fn start(registry: &Registry, top: &str) -> Proxy {
     let listen = "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"";
-    let text = config(top, "").replace("https = [\"127.0.0.1:0\"]", listen);
+    let text = config(top, "").lines("https", listen);
     Proxy::start(registry, &text)
 }
 
@@ -49,7 +49,7 @@ fn until(proxy: &Proxy, sample: &str, expected: f64) -> String {
             is(&text, sample, expected);
             return text;
         }
-        thread::park_timeout(Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
 }
 

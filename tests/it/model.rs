@@ -26,6 +26,7 @@ use tidegate::net::addr::{ClientAddr, PeerAddr};
 use tidegate::registry::{Operation, Parsed, Scope};
 use tidegate::www_authenticate;
 
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{Ask, DIGEST, Exchange, Http, Proxy, Registry, ask, config};
 
@@ -493,11 +494,8 @@ fn passwords() -> String {
 /// As the configuration makes it.
 fn access(rules: &Rules) -> Access {
     let (groups, grants) = rules.written();
-    let auth = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
-    let text = config(&groups, &grants).replace("{upstream}", "http://127.0.0.1:1");
-    let start = text.find("auth = ").unwrap();
-    let end = start + text[start..].find('\n').unwrap();
-    let text = format!("{}{auth}{}", &text[..start], &text[end..]);
+    let text = config(&groups, &grants).lines("auth", TOKEN);
+    let text = text.upstream("http://127.0.0.1:1").to_string();
     let (config, problems) = parse(Path::new("x"), text.as_bytes());
     assert!(!problems.has_errors(), "{problems}");
     let granted = config.unwrap().sites[0].routes[0].granted.clone();
@@ -622,7 +620,7 @@ const BASIC: &str =
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
 
 /// Under `/v2/other/` every user may do everything, by a password alone.
-fn written(rules: &Rules, with_tokens: bool) -> String {
+fn written(rules: &Rules, with_tokens: bool) -> TestConfig {
     let (groups, grants) = rules.written();
     let other =
         format!("[[site.route]]\npath = \"/v2/other/\"\nupstream = \"{{upstream}}\"\n{BASIC}\n");
@@ -631,11 +629,11 @@ fn written(rules: &Rules, with_tokens: bool) -> String {
         &grants,
     );
     let text = if with_tokens {
-        text.replace(BASIC, TOKEN)
+        text.lines("auth", TOKEN)
     } else {
         text
     };
-    text + &other
+    text.and(&other)
 }
 
 fn is_other(name: &str) -> bool {

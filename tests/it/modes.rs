@@ -2,12 +2,9 @@
 
 use crate::support::{Ask, Http, Proxy, Registry, ask, config};
 
-const BASIC: &str =
-    "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
-
 fn mode(registry: &Registry, mode: &str) -> Proxy {
     let auth = format!("auth = {{ mode = \"{mode}\" }}");
-    Proxy::start(registry, &config("", "").replace(BASIC, &auth))
+    Proxy::start(registry, &config("", "").lines("auth", &auth))
 }
 
 #[test]

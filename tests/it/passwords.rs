@@ -133,9 +133,9 @@ fn problems_name_lines_and_never_hashes() {
     let hash = "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.";
     let text = format!("{ALICE}weak:{hash}\nplain:hunter2secret\nalice:{hash}\n");
     fs::write(dir.path().join("htpasswd"), text).unwrap();
-    let config = config("", "").replace("{upstream}", &registry.url());
+    let config = config("", "").upstream(&registry.url());
     let file = dir.path().join("proxy.toml");
-    fs::write(&file, config).unwrap();
+    fs::write(&file, config.to_string()).unwrap();
     let (_server, problems) = Server::open(&file).unwrap();
     let problems = problems.to_string();
     for word in [

@@ -73,7 +73,10 @@ fn wrong_credentials_are_no_credentials() {
 #[test]
 fn a_realm_is_quoted() {
     let registry = Registry::obliging();
-    let config = config("", "").replace("\"Registry realm\"", r#"'a"b\c'"#);
+    let config = config("", "").set(
+        "auth",
+        r#"{ mode = "basic", htpasswd = "htpasswd", realm = 'a"b\c' }"#,
+    );
     let proxy = Proxy::start(&registry, &config);
     let answer = ask(&proxy, Http::One, &Ask::new("GET", "/v2/"));
     assert_eq!(answer.one("www-authenticate"), r#"Basic realm="a\"b\\c""#);

@@ -55,15 +55,23 @@ fn a_bad_configuration_leaves_the_old_one_in_use() {
     let proxy = Proxy::usual(&registry);
     let good = config("", "");
     let bad = [
-        (good.replace("[listen]", "[listen"), "proxy.toml:"),
         (
-            config("[limits]\nhaed = \"1s\"\n", ""),
+            good.to_string().replace("[listen]", "[listen"),
+            "proxy.toml:",
+        ),
+        (
+            config("[limits]\nhaed = \"1s\"\n", "").to_string(),
             "did you mean \"head\"",
         ),
-        (good.replace("\"htpasswd\"", "\"missing\""), "missing"),
-        (good.replace("\"cert.pem\"", "\"absent.pem\""), "absent.pem"),
+        (good.clone().htpasswd("missing").to_string(), "missing"),
         (
-            good.replace("https = ", "https = \"never\" #"),
+            good.clone()
+                .certificate("absent.pem", "key.pem")
+                .to_string(),
+            "absent.pem",
+        ),
+        (
+            good.clone().set("https", "\"never\"").to_string(),
             "proxy.toml:",
         ),
         (String::new(), "listen"),
@@ -162,9 +170,10 @@ fn listeners_come_and_go_and_the_others_stay() {
     let mut kept = Client::connect(&proxy);
     let (port, _socket) = kept_port();
     let address = format!("127.0.0.1:{port}");
-    let both = format!("https = [\"127.0.0.1:0\"]\nhttp = [\"{address}\"]");
-    let without = "https = [\"127.0.0.1:0\"]";
-    proxy.configure(&registry, &config("", "").replace(without, &both));
+    proxy.configure(
+        &registry,
+        &config("", "").after("https", format_args!("http = [\"{address}\"]")),
+    );
     proxy.reload().unwrap();
     let mut plain = Client::plain(address.parse().unwrap());
     assert_eq!(plain.ask(&Ask::new("GET", "/")).status, 308);
@@ -199,8 +208,8 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
     let address = taken.local_addr().unwrap();
     let both = format!("https = [\"127.0.0.1:0\", \"{address}\"]");
     proxy.write("other", carol());
-    let text = config("", "").replace("https = [\"127.0.0.1:0\"]", &both);
-    proxy.configure(&registry, &text.replace("\"htpasswd\"", "\"other\""));
+    let text = config("", "").lines("https", &both);
+    proxy.configure(&registry, &text.htpasswd("other"));
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains(&address.to_string()), "{problems}");
     assert_eq!(

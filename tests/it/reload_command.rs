@@ -10,19 +10,22 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::binary::{Gate, command, text};
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{Ask, Client, Registry, config, eventually};
 
 /// A configuration whose passwords and certificates are in `dir`, and whose realm shows which file was read.
-fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> String {
-    let path = |name: &str| format!("\"{}\"", dir.path().join(name).display());
-    ["cert.pem", "key.pem", "htpasswd", "access.log"]
-        .iter()
-        .fold(config(top, ""), |text, name| {
-            text.replace(&format!("\"{name}\""), &path(name))
-        })
-        .replace("Registry realm", realm)
-        .replace("{upstream}", &registry.url())
+fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> TestConfig {
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let log = format!("[log]\naccess_file = \"{}\"\n{top}", path("access.log"));
+    let auth = format!(
+        "{{ mode = \"basic\", htpasswd = \"{}\", realm = \"{realm}\" }}",
+        path("htpasswd")
+    );
+    config(&log, "")
+        .certificate(&path("cert.pem"), &path("key.pem"))
+        .set("auth", auth)
+        .upstream(&registry.url())
 }
 
 fn realm(gate: &Gate) -> String {
@@ -63,7 +66,7 @@ fn the_process_is_found_after_links_have_changed() {
     for version in ["one", "two"] {
         fs::create_dir(folder.join(version)).unwrap();
         let text = with_realm(&registry, &dir, version, "");
-        fs::write(folder.join(version).join("proxy.toml"), text).unwrap();
+        fs::write(folder.join(version).join("proxy.toml"), text.to_string()).unwrap();
     }
     type Change = fn(&Path, &Path);
     let cases: [(&str, Change, Change); 3] = [
@@ -117,7 +120,7 @@ fn the_process_is_found_after_state_dir_was_edited() {
     let file = dir.path().join("proxy.toml");
     let write = |realm: &str, state: &str| {
         let top = format!("[state]\ndir = \"{state}\"\n");
-        fs::write(&file, with_realm(&registry, &dir, realm, &top)).unwrap();
+        fs::write(&file, with_realm(&registry, &dir, realm, &top).to_string()).unwrap();
     };
     let run = |verb: &str| {
         let mut command = command(&[verb, "-c", file.to_str().unwrap()]);
@@ -170,7 +173,7 @@ fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup()
     let file = dir.path().join("proxy.toml");
     let text_of = |realm: &str| {
         let text = with_realm(&registry, &dir, realm, "");
-        text.replace("workers = 2", "workers = 2\nadmin = \"127.0.0.1:0\"")
+        text.after("workers", "admin = \"127.0.0.1:0\"").to_string()
     };
     fs::write(&file, text_of("one")).unwrap();
     let gate = serve(&file, dir.path());
@@ -241,7 +244,7 @@ fn a_process_that_does_not_hold_the_lock_gets_no_signal() {
     let registry = Registry::obliging();
     let dir = directory();
     let file = dir.path().join("proxy.toml");
-    fs::write(&file, with_realm(&registry, &dir, "one", "")).unwrap();
+    fs::write(&file, with_realm(&registry, &dir, "one", "").to_string()).unwrap();
     let runtime = tempfile::tempdir().unwrap();
     let mut victim = std::process::Command::new("sleep")
         .arg("1000")

@@ -1,5 +1,6 @@
 //! `check --who … --may …`, and what `check` says of grants that give nothing.
 
+use std::fmt;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
@@ -46,8 +47,9 @@ struct Written {
 }
 
 impl Written {
-    fn new(text: &str) -> Self {
+    fn new(text: impl fmt::Display) -> Self {
         let dir = directory();
+        let text = text.to_string();
         let text = text.replace("{upstream}", "http://127.0.0.1:1");
         std::fs::write(dir.path().join("proxy.toml"), text).unwrap();
         Self { dir }
@@ -156,7 +158,7 @@ fn a_network_has_rights_where_it_is_enough() {
     let grant = "[[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/*\"]\nactions = [\"pull\"]\n";
     let enough = Written::new(&config("", any));
     let state = "[state]\ndir = \"state\"\n";
-    let granted = config(state, &format!("{any}{grant}")).replace("\"basic\"", "\"token\"");
+    let granted = config(state, &format!("{any}{grant}")).mode("token");
     let granted = Written::new(&granted);
     let not = Written::new(&config("", "allow = [\"10.0.0.0/8\"]"));
     for (written, who, repository, said) in [
@@ -234,8 +236,8 @@ fn those_who_cannot_log_in_are_named() {
     assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     for word in [
-        "proxy.toml:4:7: warning: \"bot\" stands in no usable line of htpasswd",
-        "proxy.toml:25:7: warning: \"alcie\" stands in no usable line",
+        "proxy.toml:4:7: warning: \"bot\" is in no usable line of htpasswd",
+        "proxy.toml:25:7: warning: \"alcie\" is in no usable line",
         "2 warnings",
     ] {
         assert!(said.contains(word), "{word} in {said}");
@@ -269,7 +271,9 @@ fn those_whose_name_is_no_path_component_are_named() {
     let some = GRANTS.replace("[\"@users\"]", "[\"alice\", \"Ann\"]");
     std::fs::write(
         written.dir.path().join("proxy.toml"),
-        config("[groups]\nci = [\"alice\"]\n", &some).replace("{upstream}", "http://127.0.0.1:1"),
+        config("[groups]\nci = [\"alice\"]\n", &some)
+            .upstream("http://127.0.0.1:1")
+            .to_string(),
     )
     .unwrap();
     let said = String::from_utf8_lossy(&written.check(&[]).stdout).into_owned();
@@ -281,7 +285,9 @@ fn those_whose_name_is_no_path_component_are_named() {
     std::fs::write(&file, format!("{alice}{many}")).unwrap();
     std::fs::write(
         written.dir.path().join("proxy.toml"),
-        config("[groups]\nci = [\"alice\"]\n", GRANTS).replace("{upstream}", "http://127.0.0.1:1"),
+        config("[groups]\nci = [\"alice\"]\n", GRANTS)
+            .upstream("http://127.0.0.1:1")
+            .to_string(),
     )
     .unwrap();
     let said = String::from_utf8_lossy(&written.check(&[]).stdout).into_owned();

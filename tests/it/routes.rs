@@ -183,7 +183,7 @@ fn a_network_that_is_not_let_in_is_refused_before_any_password() {
 fn a_network_that_is_not_let_in_is_refused_at_the_token_endpoint_before_its_form_is_read() {
     let registry = Registry::obliging();
     let top = "[state]\ndir = \"{dir}/state\"\n";
-    let config = config(top, "deny = [\"127.0.0.1\"]").replace("\"basic\"", "\"token\"");
+    let config = config(top, "deny = [\"127.0.0.1\"]").mode("token");
     let proxy = Proxy::start(&registry, &config);
     for http in Http::BOTH {
         for method in ["GET", "POST", "PUT", "OPTIONS"] {
@@ -232,8 +232,7 @@ fn with_grants_a_network_has_what_is_granted_to_it() {
     let route = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"\n\
                  [[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/**\"]\nactions = [\"pull\"]\n\
                  [[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"own\"]\nactions = [\"push\"]";
-    let token_mode =
-        config("[state]\ndir = \"{dir}/state\"\n", route).replace("\"basic\"", "\"token\"");
+    let token_mode = config("[state]\ndir = \"{dir}/state\"\n", route).mode("token");
     let dir = crate::support::proxy::directory();
     std::fs::create_dir(dir.path().join("state")).unwrap();
     let proxy = Proxy::start_in(dir, &registry.url(), &token_mode);

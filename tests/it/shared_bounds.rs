@@ -21,6 +21,7 @@ use tidegate::server::Scheme;
 use crate::support::certs;
 use crate::support::client::dial;
 use crate::support::h2::{H2, block_on, collect, send, until};
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{Answer, Ask, Client, OK, PATIENCE, Proxy, Registry, config, pattern};
 use crate::upstream_shares;
@@ -87,10 +88,10 @@ fn clients_of_one_network_share_each_bound_and_do_not_harm_other_networks() {
 }
 
 /// `top` are tables, `keys` are keys of the table limits.
-fn bounded(top: &str, keys: &str) -> String {
+fn bounded(top: &str, keys: &str) -> TestConfig {
     let top = format!("{top}\n[state]\ndir = \"{{dir}}/state\"\n[limits]\n{keys}\n");
-    let listen = "workers = 2\nproxy_protocol = [\"127.0.0.1\"]\nadmin = \"127.0.0.1:0\"";
-    config(&top, "").replace("workers = 2", listen)
+    let listen = "proxy_protocol = [\"127.0.0.1\"]\nadmin = \"127.0.0.1:0\"";
+    config(&top, "").after("workers", listen)
 }
 
 fn socket(proxy: &Proxy, client: &str) -> TcpStream {
@@ -227,7 +228,7 @@ fn wrong_passwords() {
 
 fn token_forms() {
     let registry = Registry::obliging();
-    let text = bounded("", "").replace("mode = \"basic\"", "mode = \"token\"");
+    let text = bounded("", "").mode("token");
     let proxy = Proxy::start(&registry, &text);
     let body = "grant_type=password&username=alice&password=pw&service=localhost";
     let form = Ask::new("POST", "/v2/_token")
@@ -351,7 +352,7 @@ fn lists(
 const GRANT: &str = "[[site.route.grant]]\nto = [\"@anonymous\"]\nrepositories = [\"public/**\"]\nactions = [\"pull\", \"catalog\"]\n";
 
 fn granted() -> String {
-    let text = bounded("", "").replace("mode = \"basic\"", "mode = \"token\"");
+    let text = bounded("", "").mode("token");
     format!("{text}\n{GRANT}")
 }
 

@@ -2,11 +2,10 @@
 
 use serde_json::Value;
 
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{Answer, Ask, DIGEST, Http, Proxy, Registry, ask, config};
 
-const BASIC: &str =
-    "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
 const TOP: &str = "[state]\ndir = \"{dir}/state\"\n[groups]\nci = [\"bot\"]\n";
 const PUBLIC: &str = r#"
@@ -27,8 +26,8 @@ repositories = ["home/{user}/**"]
 actions = ["push"]
 "#;
 
-fn with_grants(grants: &str) -> String {
-    config(TOP, grants).replace(BASIC, TOKEN)
+fn with_grants(grants: &str) -> TestConfig {
+    config(TOP, grants).lines("auth", TOKEN)
 }
 
 /// alice and bot, each with the password `pw`.

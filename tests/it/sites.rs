@@ -361,7 +361,7 @@ fn an_address_behind_another_first_client_ca_is_warned_of() {
         let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
         let said = problems.to_string();
         assert_eq!(
-            said.contains("requests for 127.0.0.1 will be 421"),
+            said.contains("requests for 127.0.0.1 will get 421"),
             warned,
             "{said}"
         );

@@ -17,7 +17,7 @@ use crate::binary::{Gate, configured};
 use crate::support::frames::{
     END_HEADERS, END_STREAM, Frames, HEADERS, INITIAL_WINDOW, WINDOW_UPDATE, block, frame,
 };
-use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config};
+use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config, pause};
 
 const PEERS: usize = 200;
 /// More than the sockets and the gate together take of any one of them.
@@ -139,14 +139,14 @@ fn wait_stalled(port: u16, is_remote: bool, mut push: impl FnMut()) {
             "bytes wait on {waiting} connections"
         );
         before = now;
-        std::thread::park_timeout(Duration::from_millis(300));
+        pause(Duration::from_millis(300));
     }
 }
 
 const LIMITS: &str = "[limits]\nupstream_connections = 1000\nupstream_queue = 1000\n";
 
 fn gate(registry: &Registry) -> (tempfile::TempDir, Gate) {
-    let text = config(LIMITS, "").replace("{upstream}", &registry.url());
+    let text = config(LIMITS, "").upstream(&registry.url());
     let (dir, file) = configured(&text);
     let gate = Gate::start(&file);
     for _ in 0..8 {
@@ -224,7 +224,7 @@ fn requests_that_wait_for_an_upstream_connection_hold_little() {
     // Dropped before the registry, which waits for it.
     let release = release;
     let limits = "[limits]\nupstream_connections = 8\nupstream_wait = \"60s\"\n";
-    let text = config(limits, "").replace("{upstream}", &registry.url());
+    let text = config(limits, "").upstream(&registry.url());
     let (_dir, file) = configured(&text);
     let gate = Gate::start(&file);
     for _ in 0..8 {

@@ -1,19 +1,19 @@
 //! The status page: that it is there as the other admin endpoints are, shows what happens, and lets nothing else be loaded.
 
 use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tidegate::server::Scheme;
 
 use crate::admin::get;
 use crate::support::ask::chunk;
-use crate::support::eventually;
-use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config};
+use crate::support::{
+    Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, eventually, pause,
+};
 
 fn start(registry: &Registry) -> Proxy {
     let listen = "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"";
-    let text = config("", "").replace("https = [\"127.0.0.1:0\"]", listen);
+    let text = config("", "").lines("https", listen);
     let proxy = Proxy::start(registry, &text);
     // The first check of the registry has ended.
     eventually("it is ready", || {
@@ -43,7 +43,7 @@ fn until(proxy: &Proxy, words: &[&str]) -> String {
             return text;
         }
         assert!(Instant::now() < until, "{words:?} in {text}");
-        thread::park_timeout(Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
 }
 
@@ -187,13 +187,10 @@ fn a_refusal_is_told_with_its_reason_and_stays_text() {
 fn a_reload_that_was_refused_is_told_with_why() {
     let registry = Registry::obliging();
     let proxy = start(&registry);
-    let good = config("", "").replace(
-        "https = [\"127.0.0.1:0\"]",
-        "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"",
-    );
+    let good = config("", "").after("https", "admin = \"127.0.0.1:0\"");
     proxy.configure(
         &registry,
-        &good.replace("workers = 2", "\"<i>workers\" = 2"),
+        good.clone().lines("workers", "\"<i>workers\" = 2"),
     );
     proxy.reload().unwrap_err();
     let said = text(&proxy);
@@ -231,6 +228,6 @@ fn what_was_counted_is_drawn() {
             break;
         }
         assert!(Instant::now() < until, "{drawn}");
-        thread::park_timeout(Duration::from_millis(50));
+        pause(Duration::from_millis(50));
     }
 }

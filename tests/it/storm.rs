@@ -14,6 +14,7 @@ use crate::binary::{Gate, command, configured, run, text};
 use crate::listeners::kept_port;
 use crate::support::ask::chunk;
 use crate::support::h2::{self, H2, block_on};
+use crate::support::proxy::TestConfig;
 use crate::support::registry::Ended;
 use crate::support::{
     Ask, Client, Exchange, Http, Proxy, Registry, ask, certs, config, eventually, pattern, pause,
@@ -50,7 +51,7 @@ fn forty_reloads_under_load_lose_nothing() {
     let proxy = Proxy::usual(&registry);
     let (port, _socket) = kept_port();
     let plain = format!("https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:{port}\"]");
-    let with_plain = config("", "").replace("https = [\"127.0.0.1:0\"]", &plain);
+    let with_plain = config("", "").lines("https", &plain);
     let is_over = AtomicBool::new(false);
     let goes_on = || !is_over.load(Ordering::Relaxed);
     thread::scope(|scope| {
@@ -121,7 +122,7 @@ fn forty_reloads_under_load_lose_nothing() {
 #[test]
 fn reloads_leave_no_descriptor_and_no_thread_behind() {
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
     let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let mut client = gate.client();
     let mut reload = || {
@@ -151,25 +152,23 @@ fn whatever_is_wrong_the_old_configuration_goes_on() {
     );
     let (other, _) = certs::AUTHORITY.issue(&["localhost"]);
     proxy.write("other.pem", other);
-    let limits = |line: &str| config(&format!("[limits]\n{line}\n"), "");
+    let limits = |line: &str| config(&format!("[limits]\n{line}\n"), "").to_string();
+    let with_files = |cert: &str, key: &str| good.clone().certificate(cert, key).to_string();
     let texts = [
-        (good.replace("[listen]", "[listen"), "proxy.toml:"),
+        (
+            good.to_string().replace("[listen]", "[listen"),
+            "proxy.toml:",
+        ),
         (limits("haed = \"1s\""), "did you mean \"head\""),
         (limits("connections = 0"), "limits.connections"),
         (limits("head_size = 0"), "limits.head_size"),
         (limits("h2_streams = 0"), "limits.h2_streams"),
         (limits("hash_threads = 0"), "limits.hash_threads"),
-        (good.replace("\"cert.pem\"", "\"absent.pem\""), "absent.pem"),
-        (
-            good.replace("\"cert.pem\"", "\"other.pem\""),
-            "does not belong",
-        ),
-        (
-            good.replace("\"key.pem\"", "\"cert.pem\""),
-            "no private key",
-        ),
-        (good.replace("\"htpasswd\"", "\"absent\""), "absent"),
-        (good.replace("https = [\"127.0.0.1:0\"]", &both), "in use"),
+        (with_files("absent.pem", "key.pem"), "absent.pem"),
+        (with_files("other.pem", "key.pem"), "does not belong"),
+        (with_files("cert.pem", "cert.pem"), "no private key"),
+        (good.clone().htpasswd("absent").to_string(), "absent"),
+        (good.clone().lines("https", &both).to_string(), "in use"),
         (format!("\u{0}{good}"), "proxy.toml"),
         (String::new(), "listen"),
     ];
@@ -216,61 +215,58 @@ fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
     let registry = Registry::obliging();
     let proxy = Proxy::usual(&registry);
     let good = config("", "");
-    let replaced = |old: &str, new: &str| {
-        assert!(good.contains(old), "{old}");
-        good.replace(old, new)
-    };
     let pipe = |name: &str| {
         mknodat(CWD, proxy.path(name), FileType::Fifo, Mode::RUSR, 0).unwrap();
     };
-    let upstream = "upstream = \"{upstream}\"";
-    let secure = "upstream = { urls = [\"https://127.0.0.1:1\"], ca = \"NAME\" }";
-    let basic = "auth = { mode = \"basic\", htpasswd = \"htpasswd\"";
-    let token = "auth = { mode = \"token\", htpasswd = \"htpasswd\", secret = \"NAME\"";
-    let files = "tls = { cert = \"cert.pem\", key = \"key.pem\" }";
-    let client_ca = format!("{files}\nclient_ca = \"NAME\"");
-    let acme = "[acme]\nemail = \"a@example.com\"\ndirectory_ca = \"NAME\"\n[listen]";
-    let acme = replaced("[listen]", acme)
-        .replace("\"localhost\"", "\"a.example.com\"")
-        .replace(files, "tls = \"acme\"");
+    let secure = "{ urls = [\"https://127.0.0.1:1\"], ca = \"NAME\" }";
+    let token = "mode = \"token\", htpasswd = \"htpasswd\", secret = \"NAME\"";
+    let acme = "[acme]\nemail = \"a@example.com\"\ndirectory_ca = \"NAME\"\n";
+    let acme = config(acme, "")
+        .set("hosts", "[\"a.example.com\"]")
+        .set("tls", "\"acme\"");
     let (mib, kib) = (1 << 20, 1 << 10);
-    let cases: [(&str, String, u64, &str); 7] = [
+    let cases: [(&str, TestConfig, u64, &str); 7] = [
         (
             "cert",
-            replaced("cert.pem", "NAME"),
+            good.clone().certificate("NAME", "key.pem"),
             mib,
             "larger than 1 MiB",
         ),
-        ("key", replaced("key.pem", "NAME"), mib, "larger than 1 MiB"),
+        (
+            "key",
+            good.clone().certificate("cert.pem", "NAME"),
+            mib,
+            "larger than 1 MiB",
+        ),
         (
             "client_ca",
-            replaced(files, &client_ca),
+            good.clone().after("tls", "client_ca = \"NAME\""),
             mib,
             "larger than 1 MiB",
         ),
         (
             "upstream.ca",
-            replaced(upstream, secure),
+            good.clone().set("upstream", secure),
             16 * mib,
             "larger than 16 MiB",
         ),
         ("directory_ca", acme, 16 * mib, "larger than 16 MiB"),
         (
             "secret",
-            replaced(basic, token),
+            good.clone().auth(token),
             8 * kib,
             "larger than 8 KiB",
         ),
         (
             "htpasswd",
-            replaced("\"htpasswd\"", "\"NAME\""),
+            good.clone().htpasswd("NAME"),
             64 * mib,
             "larger than 64 MiB",
         ),
     ];
     for (key, text, bound, too_large) in cases {
         let refused = |name: &str, words: &str| {
-            proxy.configure(&registry, &text.replace("NAME", name));
+            proxy.configure(&registry, text.to_string().replace("NAME", name));
             let problems = proxy.reload().expect_err(key).to_string();
             let is_told = problems.contains(words) && problems.contains(name);
             assert!(is_told, "{key}, {name}: {words} in {problems}");
@@ -324,7 +320,7 @@ fn a_reload_amid_a_truncating_write_locks_nobody_out() {
 #[test]
 fn the_command_tells_why_a_reload_failed() {
     let registry = Registry::obliging();
-    let (dir, file) = configured(&config("", "").replace("{upstream}", &registry.url()));
+    let (dir, file) = configured(&config("", "").upstream(&registry.url()));
     let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let (other, _) = certs::AUTHORITY.issue(&["localhost"]);
     fs::write(dir.path().join("cert.pem"), other).unwrap();

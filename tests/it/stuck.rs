@@ -33,9 +33,9 @@ impl Gate {
         let dir = directory();
         let path = dir.path().display().to_string();
         let top = format!("[log]\nfile = \"{path}/gate.log\"\n{log}\n");
-        let text = config(&top, "").replace("{upstream}", &registry.url());
+        let text = config(&top, "").upstream(&registry.url());
         let file = dir.path().join("proxy.toml");
-        fs::write(&file, text.replace("{dir}", &path)).unwrap();
+        fs::write(&file, text.in_dir(&path)).unwrap();
         let program = env!("CARGO_BIN_EXE_tidegate");
         let mut command = match descriptors {
             Some(most) => {

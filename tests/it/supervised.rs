@@ -53,7 +53,7 @@ impl Manager {
 }
 
 fn usual(registry: &Registry) -> (TempDir, String) {
-    configured(&config("", "").replace("{upstream}", &registry.url()))
+    configured(&config("", "").upstream(&registry.url()))
 }
 
 pub(crate) fn serve(file: &str, manager: &Manager) -> Command {
@@ -176,8 +176,8 @@ fn activated(file: &str, sockets: &[&TcpListener], names: &str) -> Activated {
 }
 
 fn named(registry: &Registry, listen: &str) -> (TempDir, String) {
-    let text = config("", "").replace("{upstream}", &registry.url());
-    configured(&text.replace("https = [\"127.0.0.1:0\"]", listen))
+    let text = config("", "").upstream(&registry.url());
+    configured(&text.lines("https", listen))
 }
 
 #[test]
@@ -483,7 +483,7 @@ fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
     std::fs::write(&file, "nonsense").unwrap();
     gate.signal(Signal::USR2);
     let line = gate.line("not upgraded");
-    assert!(line.contains("the configuration is refused"), "{line}");
+    assert!(line.contains("the configuration is rejected"), "{line}");
     let status = manager.told();
     assert!(status.contains("the last upgrade failed"), "{status}");
     assert!(!status.contains("MAINPID"), "{status}");
@@ -527,13 +527,9 @@ fn the_program_is_started_by_its_path_anew() {
 }
 
 fn with_credential() -> (TempDir, String) {
-    let text = config("", "").replace("mode = \"basic\"", "mode = \"token\"");
-    let text = text.replace(
-        "realm = \"Registry realm\"",
-        "realm = \"Registry realm\", secret = \"credential:tokens\"",
-    );
-    assert!(text.contains("credential:tokens"), "{text}");
-    let (dir, file) = configured(&text.replace("{upstream}", "http://127.0.0.1:1"));
+    let auth = "mode = \"token\", htpasswd = \"htpasswd\", secret = \"credential:tokens\"";
+    let text = config("", "").auth(auth);
+    let (dir, file) = configured(&text.upstream("http://127.0.0.1:1"));
     std::fs::create_dir(dir.path().join("credentials")).unwrap();
     (dir, file)
 }
@@ -591,7 +587,7 @@ fn a_check_outside_of_the_service_does_not_miss_its_credentials() {
         let output = check.output().unwrap();
         let said = text(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert!(said.contains("tokens was not looked at"), "{said}");
+        assert!(said.contains("tokens was not checked"), "{said}");
     }
     let secret = dir.path().join("credentials/tokens");
     private(&secret, "short");
@@ -604,16 +600,15 @@ fn a_check_outside_of_the_service_does_not_miss_its_credentials() {
 
 #[test]
 fn what_is_live_is_no_credential() {
-    let usual = config("", "").replace("{upstream}", "http://127.0.0.1:1");
+    let usual = config("", "").upstream("http://127.0.0.1:1");
     let (dir, file) = configured(&usual);
-    let key = |key: &str| format!("{key} = \"credential:x\"");
-    for (name, old) in [
-        ("htpasswd", "htpasswd = \"htpasswd\""),
-        ("cert", "cert = \"cert.pem\""),
-        ("key", "key = \"key.pem\""),
+    let credential = "credential:x";
+    for (name, config) in [
+        ("htpasswd", usual.clone().htpasswd(credential)),
+        ("cert", usual.clone().certificate(credential, "key.pem")),
+        ("key", usual.clone().certificate("cert.pem", credential)),
     ] {
-        assert!(usual.contains(old), "{usual}");
-        std::fs::write(&file, usual.replace(old, &key(name))).unwrap();
+        std::fs::write(&file, config.to_string()).unwrap();
         let mut check = command(&["check", "-c", &file]);
         let output = check
             .env("CREDENTIALS_DIRECTORY", dir.path())

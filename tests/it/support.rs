@@ -1,7 +1,7 @@
 //! What every test stands on: the gate, a registry behind it, clients in front of it, certificates for both.
 //!
-//! Used by every behaviour here. Every wait ends after [`PATIENCE`]; nothing sleeps, and every port is the
-//! system's choice.
+//! Every module of tests uses it. Every wait ends after [`PATIENCE`], and every port is the system's choice. A test that waits
+//! for something uses [`eventually`]; [`pause`] is for a test that shows that something does not happen.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -33,9 +33,19 @@ pub(crate) use tls_front::TlsFront;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until the condition holds, and fails when it does not within [`PATIENCE`].
+#[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually_some(what, || condition().then_some(()));
+}
+
+/// Waits until there is a value, and fails when there is none within [`PATIENCE`].
+#[track_caller]
+pub(crate) fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
-    while !condition() {
+    loop {
+        if let Some(value) = value() {
+            return value;
+        }
         assert!(Instant::now() < until, "{what}");
         pause(Duration::from_millis(5));
     }

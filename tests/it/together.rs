@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::support::certs::{self, AUTHORITY, Authority};
 use crate::support::client::{dial, dial_from};
 use crate::support::h2::{H2, block_on};
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{
     Answer, Ask, Client, DIGEST, Http, PATIENCE, Proxy, Registry, TlsFront, ask, config,
@@ -26,8 +27,8 @@ const STATE: &str = "[state]\ndir = \"{dir}/state\"\n";
 const BALANCED: &str = "proxy_protocol = [\"127.0.0.2\"]\ntrusted_proxies = [\"127.0.0.3\"]";
 
 /// `keys` are of the table listen.
-fn listening(top: &str, keys: &str, route: &str) -> String {
-    config(top, route).replace("workers = 2", &format!("workers = 2\n{keys}"))
+fn listening(top: &str, keys: &str, route: &str) -> TestConfig {
+    config(top, route).after("workers", keys)
 }
 
 /// How a client comes: over whose connection, and what is said about it there.
@@ -125,7 +126,7 @@ const OFFICE: &str = "allow = [\"192.0.2.0/24\", \"127.0.0.1\"]\nsatisfy = \"any
     [[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"own/*\"]\nactions = [\"push\", \"catalog\"]\n";
 
 fn office(registry: &Registry, more: &str) -> Proxy {
-    let text = listening(STATE, BALANCED, &format!("{OFFICE}{more}")).replace(BASIC, TOKEN);
+    let text = listening(STATE, BALANCED, &format!("{OFFICE}{more}")).lines("auth", TOKEN);
     Proxy::start(registry, &text)
 }
 
@@ -350,11 +351,10 @@ fn before_both(urls: &[String], site: &str) -> Proxy {
     };
     let upstream = format!("{{ urls = {urls:?}{ca} }}");
     let keys = "auth = { mode = \"upstream\" }\ninternal_origins = [\"http://core:8080\"]";
-    let hosts = "hosts = [\"localhost\"]";
     let text = config("", "")
-        .replace(BASIC, keys)
-        .replace("\"{upstream}\"", &upstream)
-        .replace(hosts, &format!("{hosts}\n{site}"));
+        .lines("auth", keys)
+        .set("upstream", &upstream)
+        .after("hosts", site);
     let dir = directory();
     std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
     Proxy::start_in(dir, "", &text)

@@ -13,11 +13,10 @@ use tidegate::net::addr::PeerAddr;
 use tidegate::registry::Scope;
 use tidegate::snapshot::{BuildMode, Snapshot};
 
+use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{Answer, Ask, Client, DIGEST, Http, OK, Proxy, Registry, ask, config};
 
-const BASIC: &str =
-    "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
 const TOKEN: &str =
     "auth = { mode = \"token\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
 const STATE: &str = "[state]\ndir = \"{dir}/state\"\n";
@@ -25,8 +24,8 @@ const MANIFEST: &str = "/v2/team/app/manifests/latest";
 const SECRET: &str = "q8vX0m3nT5kL7pR9sW1yZ2bC4dF6gH8jK0lM2nP4qS6=";
 const OTHER: &str = "0123456789abcdef0123456789abcdef";
 
-fn token_config(auth: &str) -> String {
-    config(STATE, "").replace(BASIC, auth)
+fn token_config(auth: &str) -> TestConfig {
+    config(STATE, "").lines("auth", auth)
 }
 
 fn gate(registry: &Registry) -> Proxy {
@@ -34,13 +33,19 @@ fn gate(registry: &Registry) -> Proxy {
 }
 
 /// With a secret in a file.
-fn with_secret(text: &str) -> (tempfile::TempDir, String) {
+fn with_secret(text: &str) -> (tempfile::TempDir, TestConfig) {
     let dir = directory();
     std::fs::write(dir.path().join("secret"), text).unwrap();
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(dir.path().join("secret"), private).unwrap();
-    let named = TOKEN.replace(" }", ", secret = \"secret\" }");
-    (dir, token_config(&named))
+    (dir, token_keys("secret = \"secret\""))
+}
+
+/// Mode "token" with further keys.
+fn token_keys(keys: &str) -> TestConfig {
+    config(STATE, "").auth(&format!(
+        "mode = \"token\", htpasswd = \"htpasswd\", {keys}"
+    ))
 }
 
 fn with(token: &str, method: &str, target: &str) -> Ask {
@@ -195,8 +200,8 @@ fn the_realm_is_where_the_client_came_to_or_the_external_url() {
         challenge(&answer)
             .contains("\"https://localhost:8443/v2/_token\",service=\"localhost:8443\"")
     );
-    let external = token_config(TOKEN).replace(
-        "hosts = [\"localhost\"]",
+    let external = token_config(TOKEN).lines(
+        "hosts",
         "hosts = [\"localhost\"]\nexternal_url = \"https://registry.example.com\"",
     );
     let proxy = Proxy::start(&registry, &external);
@@ -292,7 +297,7 @@ fn an_empty_user_is_nobody_and_is_asked_for_a_token() {
 #[test]
 fn a_route_for_everything_has_its_endpoint_at_the_top() {
     let registry = Registry::obliging();
-    let everything = token_config(TOKEN).replace("path = \"/v2/\"", "path = \"/\"");
+    let everything = token_config(TOKEN).lines("path", "path = \"/\"");
     let proxy = Proxy::start(&registry, &everything);
     let refused = ask(&proxy, Http::One, &Ask::new("GET", MANIFEST));
     assert!(challenge(&refused).contains("\"https://localhost/_token\""));
@@ -431,7 +436,7 @@ fn a_token_of_another_route_or_site_is_worth_nothing() {
          [[site]]\nhosts = [\"127.0.0.1\"]\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n\
          [[site.route]]\npath = \"/v2/\"\nupstream = \"{{upstream}}\"\n{TOKEN}\n"
     );
-    let proxy = Proxy::start(&registry, &config(STATE, &other).replace(BASIC, TOKEN));
+    let proxy = Proxy::start(&registry, &config(STATE, &other).lines("auth", TOKEN));
     let scope = "?scope=repository:other/x:pull";
     let here = token_of(&ask(
         &proxy,
@@ -494,7 +499,7 @@ fn tokens_outlive_a_restart_and_the_secret_is_nobody_elses() {
     let registry = Registry::obliging();
     let state = tempfile::tempdir().unwrap();
     let kept = format!("[state]\ndir = \"{}/new\"\n", state.path().display());
-    let configured = token_config(TOKEN).replace(STATE, &kept);
+    let configured = config(&kept, "").lines("auth", TOKEN);
     let first = Proxy::start(&registry, &configured);
     let token = alices(&first, "repository:team/app:pull");
     let file = state.path().join("new/token-secret");
@@ -573,8 +578,8 @@ fn given_out(proxy: &Proxy, scope: &str, ago: Duration) -> String {
 #[test]
 fn a_token_that_is_over_is_invalid_and_a_fresh_one_works() {
     let registry = Registry::obliging();
-    let (dir, configured) = with_secret(SECRET);
-    let short = configured.replace(", secret", ", lifetime = \"1m\", secret");
+    let (dir, _) = with_secret(SECRET);
+    let short = token_keys("lifetime = \"1m\", secret = \"secret\"");
     let proxy = Proxy::start_in(dir, &registry.url(), &short);
     let scope = "repository:team/app:pull";
     let ago = |seconds| given_out(&proxy, scope, Duration::from_secs(seconds));
@@ -604,25 +609,25 @@ fn a_token_that_is_over_is_invalid_and_a_fresh_one_works() {
 
 #[test]
 fn what_makes_no_sense_is_refused_at_the_start() {
-    let started = |text: String, secret: &str| {
+    let started = |text: TestConfig, secret: &str| {
         let (dir, _) = with_secret(secret);
         Proxy::try_start(dir, "http://127.0.0.1:1", &text)
             .map(|_| ())
             .map_err(|problems| problems.to_string())
     };
-    let named = token_config(&TOKEN.replace(" }", ", secret = \"secret\" }"));
+    let named = token_keys("secret = \"secret\"");
     assert_eq!(started(named.clone(), SECRET), Ok(()));
-    let route = "path = \"/v2/\"";
     for (text, secret, words) in [
         (named.clone(), "short", "shorter than 32"),
         (named.clone(), "", "0 lines"),
         (
-            named.replace("\"secret\" }", "\"none\" }"),
+            token_keys("secret = \"none\""),
             SECRET,
             "cannot read the token secret",
         ),
         (
-            token_config(&BASIC.replace(" }", ", secret = \"secret\" }")),
+            config(STATE, "")
+                .auth("mode = \"basic\", htpasswd = \"htpasswd\", secret = \"secret\""),
             SECRET,
             "without mode = \"token\"",
         ),
@@ -632,12 +637,12 @@ fn what_makes_no_sense_is_refused_at_the_start() {
             "without mode = \"token\"",
         ),
         (
-            named.replace(", secret", ", lifetime = \"5s\", secret"),
+            token_keys("lifetime = \"5s\", secret = \"secret\""),
             SECRET,
             "lifetime is out of range",
         ),
         (
-            named.replace(route, &format!("{route}\nregistry = false")),
+            named.clone().after("path", "registry = false"),
             SECRET,
             "no registry",
         ),
@@ -650,8 +655,7 @@ fn what_makes_no_sense_is_refused_at_the_start() {
 #[test]
 fn a_life_of_its_own_is_told_to_the_client() {
     let registry = Registry::answering(OK);
-    let hour = TOKEN.replace(" }", ", lifetime = \"1h\" }");
-    let proxy = Proxy::start(&registry, &token_config(&hour));
+    let proxy = Proxy::start(&registry, &token_keys("lifetime = \"1h\""));
     let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_token"));
     let said: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(said["expires_in"], 3600);

@@ -13,7 +13,7 @@ fn gate(port: u16) -> Proxy {
     let dir = directory();
     std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
     let full = format!("{{ urls = [\"https://localhost:{port}\"], ca = \"ca.pem\" }}");
-    let config = config("", "").replace("\"{upstream}\"", &full);
+    let config = config("", "").set("upstream", &full);
     Proxy::start_in(dir, "", &config)
 }
 
@@ -184,7 +184,7 @@ fn an_upstream_that_makes_no_sense_is_refused_with_words() {
             "did you mean \"connect_retry\"?",
         ),
     ] {
-        let config = config("", "").replace("\"{upstream}\"", written);
+        let config = config("", "").set("upstream", written);
         let problems = Proxy::try_start(directory(), "", &config).err();
         let problems = problems.unwrap_or_else(|| panic!("{written} is accepted"));
         assert!(

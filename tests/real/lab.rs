@@ -168,6 +168,11 @@ impl Lab {
         self.gate = Some(service);
     }
 
+    /// Ends the proxy's process, for a test that starts another one in its place.
+    pub(crate) fn stop_gate(&mut self) {
+        self.gate = None;
+    }
+
     /// Ends the gate and starts it again, with the configuration that is in its file now.
     pub(crate) fn restart_gate(&mut self) {
         self.gate = None;

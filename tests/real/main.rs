@@ -35,6 +35,7 @@ mod outage;
 mod package;
 mod podman;
 mod prometheus;
+mod release;
 mod rights;
 mod shared_rights;
 mod skopeo;

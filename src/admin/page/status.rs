@@ -12,7 +12,7 @@ use super::super::ready::Readiness;
 use crate::activity::Refused;
 use crate::metrics::{Operation, SiteSums};
 use crate::snapshot::{SiteCertificate, Snapshot};
-use crate::state::Outcome;
+use crate::state::ReloadOutcome;
 use crate::state::Sample;
 use crate::state::{LifecyclePhase, ServerState};
 use crate::upstream;
@@ -26,7 +26,7 @@ pub(super) struct Status {
     pub(super) age: Duration,
     pub(super) phase: LifecyclePhase,
     pub(super) readiness: Readiness,
-    pub(super) reload: Outcome,
+    pub(super) reload: ReloadOutcome,
     /// Reloads that were taken, and that were refused.
     pub(super) reloads: (u64, u64),
     /// Open ones, and how many may be.

@@ -130,7 +130,7 @@ pub(super) fn client(
         Certificate::Files { .. } | Certificate::Acme(_) => {
             let mut all = snapshot.certificates().iter();
             let own = all.find(|one| Some(one.site()) == site.hosts.first().map(String::as_str));
-            let pair = own.and_then(|own| own.shown().current());
+            let pair = own.and_then(|own| own.slot().current());
             let leaf = pair.and_then(|pair| pair.chain().first().cloned());
             let leaf = leaf.ok_or_else(|| {
                 error(format!("{host} has no certificate yet"))

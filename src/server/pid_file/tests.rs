@@ -1,11 +1,11 @@
-//! Which process a configuration leads to. What a real process does with the signal is shown in `tests/it/reload_command.rs`.
+//! Finding the process of a configuration. `tests/it/reload_command.rs` tests the signal with real processes.
 
 use std::os::unix::fs::symlink;
 
-use crate::server::pid_file::*;
+use super::*;
 
 fn found(dir: &Path, config: &Path) -> Result<u32, FindError> {
-    find(&[dir.to_owned()], config).map(|running| running.pid())
+    find(&[dir.to_owned()], config).map(|process| process.pid())
 }
 
 fn is_missing(dir: &Path, config: &Path) -> bool {
@@ -44,24 +44,24 @@ fn the_lock_passes_on_with_the_descriptor() {
 }
 
 #[test]
-fn a_verdict_is_read_as_it_was_written() {
+fn the_reload_status_is_read_as_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let (dir, config) = (dir.path(), Path::new("proxy.toml"));
     let mut held = PidFile::take(dir, config).unwrap();
     let running = find(&[dir.to_owned()], config).unwrap();
-    let told = || running.verdict().unwrap();
-    assert_eq!(told(), ReloadStatus::default());
-    held.begin();
-    assert_eq!((told().begun, told().ended), (1, 0));
-    held.end(Some("2 errors\nof them one bad".to_owned()));
-    assert_eq!((told().begun, told().ended), (1, 1));
-    assert_eq!(told().failure.unwrap(), "2 errors\nof them one bad");
-    held.begin();
-    held.end(None);
-    assert_eq!(told().failure, None);
+    let status = || running.reload_status().unwrap();
+    assert_eq!(status(), ReloadStatus::default());
+    held.record_reload_start();
+    assert_eq!((status().started, status().ended), (1, 0));
+    held.record_reload_end(Some("2 errors\nof them one bad".to_owned()));
+    assert_eq!((status().started, status().ended), (1, 1));
+    assert_eq!(status().failure.unwrap(), "2 errors\nof them one bad");
+    held.record_reload_start();
+    held.record_reload_end(None);
+    assert_eq!(status().failure, None);
 }
 
-/// Release directories: `current` leads to r1 when the process starts, and to r2 later.
+/// As with release directories: `current` leads to r1 when the process starts, and to r2 later.
 #[test]
 fn a_path_through_a_link_that_has_changed_leads_to_its_process_and_to_no_other() {
     let dir = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ fn a_path_through_a_link_that_has_changed_leads_to_its_process_and_to_no_other()
     // A reload of the process would read r2 now.
     assert!(found(dir, &r2).is_ok());
     assert!(is_missing(dir, &r1));
-    // So r1 is free for another process, which is then never taken for the first.
+    // Another process may be started with r1, and the two are never confused.
     let other = PidFile::take(dir, &r1).unwrap();
     assert_ne!(other.path(), held.path());
     let other = find(&[dir.to_owned()], &r1).unwrap();
@@ -114,9 +114,9 @@ fn a_file_that_became_a_link_or_is_gone_still_leads_to_its_process() {
     assert!(found(dir, &file).is_ok() && found(dir, &target).is_ok());
 }
 
-/// As after `state.dir` was edited: the command searches a directory where the process has no file.
+/// As after a change of `state.dir`: the process has no file in the directory that the command searches.
 #[test]
-fn a_pid_file_in_a_directory_that_nobody_names_is_found_by_the_open_descriptor() {
+fn a_pid_file_in_another_directory_is_found_by_the_open_descriptor() {
     let [old, new] = [(), ()].map(|()| tempfile::tempdir().unwrap());
     let config = old.path().join("proxy.toml");
     let held = PidFile::take(old.path(), &config).unwrap();
@@ -158,9 +158,9 @@ fn several_processes_with_one_path_are_an_error_that_names_them() {
     assert!(error.to_string().contains("4711"), "{error}");
 }
 
-/// The process that the file names exists and may be signalled, but does not hold the lock.
+/// The process whose id is in the file exists and may be signalled, but another process holds the lock.
 #[test]
-fn a_process_id_that_somebody_else_wrote_gets_no_signal() {
+fn a_process_that_does_not_hold_the_lock_gets_no_signal() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("proxy.toml");
     let mut victim = std::process::Command::new("sleep")
@@ -173,11 +173,8 @@ fn a_process_id_that_somebody_else_wrote_gets_no_signal() {
     file.lock().unwrap();
     let running = find(&[dir.path().to_owned()], &config).unwrap();
     assert_eq!(running.pid(), victim.id());
-    let refused = running.signal_reload().unwrap_err();
-    assert!(
-        matches!(refused, SignalError::NotTheHolder { .. }),
-        "{refused}"
-    );
+    let error = running.signal_reload().unwrap_err();
+    assert!(matches!(error, SignalError::NotTheHolder { .. }), "{error}");
     assert!(victim.try_wait().unwrap().is_none(), "it was signalled");
     victim.kill().unwrap();
     victim.wait().unwrap();
@@ -192,7 +189,7 @@ fn the_holder_of_the_lock_is_known_by_the_descriptor() {
     let held = PidFile::take(dir.path(), &config).unwrap();
     let metadata = held.file.metadata().unwrap();
     assert!(holds_lock(std::process::id(), &metadata).unwrap());
-    // Open, but without the lock.
+    // A file that is open without a lock.
     let other = File::open(config_file(dir.path())).unwrap();
     assert!(!holds_lock(std::process::id(), &other.metadata().unwrap()).unwrap());
     let kept = File::open(held.path()).unwrap();
@@ -211,16 +208,16 @@ fn links_and_files_of_other_users_in_a_shared_directory_are_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("proxy.toml");
     let path = path_in(dir.path(), &config);
-    // A link in the place of the pid file, or of the draft of its verdict, is not written through.
-    let precious = dir.path().join("precious");
-    fs::write(&precious, "precious").unwrap();
-    symlink(&precious, &path).unwrap();
+    // Nothing is written through a link in the place of the pid file or of the draft of the status file.
+    let target = dir.path().join("target");
+    fs::write(&target, "unchanged").unwrap();
+    symlink(&target, &path).unwrap();
     let error = PidFile::take(dir.path(), &config).unwrap_err();
     assert!(matches!(error, Error::Write { .. }), "{error}");
     fs::remove_file(&path).unwrap();
-    symlink(&precious, verdict_path(&path).with_extension("draft")).unwrap();
+    symlink(&target, status_path(&path).with_extension("draft")).unwrap();
     let held = PidFile::take(dir.path(), &config).unwrap();
-    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "unchanged");
     if !geteuid().is_root() {
         return;
     }
@@ -232,7 +229,7 @@ fn links_and_files_of_other_users_in_a_shared_directory_are_not_used() {
 }
 
 #[test]
-fn what_is_written_is_read_also_with_a_line_feed_in_the_path() {
+fn a_record_is_parsed_also_with_a_line_feed_in_the_path() {
     for (text, record) in [
         ("7\n/etc/a\n", Some((7, Some("/etc/a")))),
         ("7\n/etc/a\nb\n", Some((7, Some("/etc/a\nb")))),

@@ -1,5 +1,6 @@
 //! The real server in this process: a configuration in a fresh directory, a thread, and commands.
 
+use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -25,29 +26,135 @@ pub(crate) struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
-/// One site, `localhost`, with one route in basic mode: alice has the password `pw`. `top` are tables before the
-/// site, `route` are keys of the route.
-pub(crate) fn config(top: &str, route: &str) -> String {
-    let log = if top.contains("[log]") {
+/// The configuration of a test: one site, `localhost`, with one route in basic mode; alice has the password `pw`.
+///
+/// Each key has a line of its own, which a test replaces by the key's name, so that no test depends on how the line is
+/// written. `Display` is the file's text, in which [`Proxy::start`] fills in `{upstream}` and `{dir}`.
+#[derive(Clone, Debug)]
+pub(crate) struct TestConfig {
+    /// Tables before `[listen]`.
+    tables: String,
+    listen: Vec<(&'static str, String)>,
+    site: Vec<(&'static str, String)>,
+    route: Vec<(&'static str, String)>,
+    /// Further keys of the route, and tables after it.
+    rest: String,
+}
+
+/// A [`TestConfig`] with `tables` before `[listen]`, and `route` as further keys of the route.
+pub(crate) fn config(tables: &str, route: &str) -> TestConfig {
+    let log = if tables.contains("[log]") {
         ""
     } else {
         "[log]\naccess_file = \"access.log\"\n"
     };
-    format!(
-        "{log}{top}
-[listen]
-https = [\"127.0.0.1:0\"]
-workers = 2
-[[site]]
-hosts = [\"localhost\"]
-tls = {{ cert = \"cert.pem\", key = \"key.pem\" }}
-[[site.route]]
-path = \"/v2/\"
-upstream = \"{{upstream}}\"
-auth = {{ mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }}
-{route}
-"
-    )
+    let line = |key: &'static str, value: &str| (key, format!("{key} = {value}"));
+    TestConfig {
+        tables: format!("{log}{tables}"),
+        listen: vec![line("https", "[\"127.0.0.1:0\"]"), line("workers", "2")],
+        site: vec![
+            line("hosts", "[\"localhost\"]"),
+            line("tls", "{ cert = \"cert.pem\", key = \"key.pem\" }"),
+        ],
+        route: vec![
+            line("path", "\"/v2/\""),
+            line("upstream", "\"{upstream}\""),
+            line(
+                "auth",
+                "{ mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }",
+            ),
+        ],
+        rest: route.to_owned(),
+    }
+}
+
+impl TestConfig {
+    /// Gives a key another value, written as TOML.
+    #[track_caller]
+    pub(crate) fn set(self, key: &str, value: impl fmt::Display) -> Self {
+        let line = format!("{key} = {value}");
+        self.lines(key, line)
+    }
+
+    /// Puts these lines in place of the key's line, for several keys of its table.
+    #[track_caller]
+    pub(crate) fn lines(mut self, key: &str, lines: impl fmt::Display) -> Self {
+        let tables = [&mut self.listen, &mut self.site, &mut self.route];
+        let line = tables.into_iter().flatten().find(|(own, _)| *own == key);
+        let (_, line) = line.unwrap_or_else(|| panic!("{key} is no key of a test's configuration"));
+        *line = lines.to_string();
+        self
+    }
+
+    /// Adds lines after the key's line, in its table.
+    #[track_caller]
+    pub(crate) fn after(self, key: &str, lines: impl fmt::Display) -> Self {
+        let tables = [&self.listen, &self.site, &self.route];
+        let line = tables.into_iter().flatten().find(|(own, _)| *own == key);
+        let (_, line) = line.unwrap_or_else(|| panic!("{key} is no key of a test's configuration"));
+        let lines = format!("{line}\n{lines}");
+        self.lines(key, lines)
+    }
+
+    /// The URL of the route's only endpoint, for a test that writes the file itself.
+    pub(crate) fn upstream(self, url: &str) -> Self {
+        self.set("upstream", format_args!("\"{url}\""))
+    }
+
+    /// The only address with TLS.
+    pub(crate) fn https(self, address: impl fmt::Display) -> Self {
+        self.set("https", format_args!("[\"{address}\"]"))
+    }
+
+    /// The text, with `{dir}` filled in, for a test that writes the file itself.
+    pub(crate) fn in_dir(&self, dir: &str) -> String {
+        self.to_string().replace("{dir}", dir)
+    }
+
+    /// `mode` of the route's authentication.
+    pub(crate) fn mode(self, mode: &str) -> Self {
+        self.auth(&format!("mode = \"{mode}\", htpasswd = \"htpasswd\""))
+    }
+
+    /// Another password file.
+    pub(crate) fn htpasswd(self, file: &str) -> Self {
+        self.auth(&format!("mode = \"basic\", htpasswd = \"{file}\""))
+    }
+
+    /// The keys of the route's authentication but the realm.
+    pub(crate) fn auth(self, keys: &str) -> Self {
+        self.set(
+            "auth",
+            format_args!("{{ {keys}, realm = \"Registry realm\" }}"),
+        )
+    }
+
+    /// Other files of the site's certificate.
+    pub(crate) fn certificate(self, cert: &str, key: &str) -> Self {
+        let files = format!("{{ cert = \"{cert}\", key = \"{key}\" }}");
+        self.set("tls", files)
+    }
+
+    /// Adds text to the end, such as a further route or site.
+    pub(crate) fn and(mut self, text: &str) -> Self {
+        self.rest.push('\n');
+        self.rest.push_str(text);
+        self
+    }
+}
+
+impl fmt::Display for TestConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = |f: &mut fmt::Formatter<'_>, header, lines: &[(&str, String)]| {
+            writeln!(f, "{header}")?;
+            lines.iter().try_for_each(|(_, line)| writeln!(f, "{line}"))
+        };
+        writeln!(f, "{}", self.tables)?;
+        table(f, "[listen]", &self.listen)?;
+        table(f, "[[site]]", &self.site)?;
+        table(f, "[[site.route]]", &self.route)?;
+        writeln!(f, "{}", self.rest)
+    }
 }
 
 /// `alice:pw`
@@ -80,18 +187,22 @@ impl Proxy {
     }
 
     /// `{upstream}` is the registry's URL, `{dir}` the directory of all files.
-    pub(crate) fn start(registry: &Registry, config: &str) -> Self {
+    pub(crate) fn start(registry: &Registry, config: impl fmt::Display) -> Self {
         Self::start_in(directory(), &registry.url(), config)
     }
 
     /// In a directory that is prepared, before an upstream of any kind.
-    pub(crate) fn start_in(dir: TempDir, upstream: &str, config: &str) -> Self {
+    pub(crate) fn start_in(dir: TempDir, upstream: &str, config: impl fmt::Display) -> Self {
         let proxy = Self::try_start(dir, upstream, config);
         proxy.unwrap_or_else(|problems| panic!("{problems}"))
     }
 
     /// Gives back why it does not start.
-    pub(crate) fn try_start(dir: TempDir, upstream: &str, config: &str) -> Result<Self, Problems> {
+    pub(crate) fn try_start(
+        dir: TempDir,
+        upstream: &str,
+        config: impl fmt::Display,
+    ) -> Result<Self, Problems> {
         let file = dir.path().join("proxy.toml");
         fs::write(&file, fill(config, upstream, &dir)).unwrap();
         keeps_apart(&file);
@@ -143,7 +254,7 @@ impl Proxy {
     }
 
     /// Writes another configuration, for the next reload.
-    pub(crate) fn configure(&self, registry: &Registry, config: &str) {
+    pub(crate) fn configure(&self, registry: &Registry, config: impl fmt::Display) {
         self.write("proxy.toml", fill(config, &registry.url(), &self.dir));
     }
 
@@ -215,8 +326,8 @@ fn keeps_apart(file: &Path) {
     }
 }
 
-fn fill(config: &str, upstream: &str, dir: &TempDir) -> String {
-    let dir = dir.path().to_str().unwrap();
+fn fill(config: impl fmt::Display, upstream: &str, dir: &TempDir) -> String {
+    let (config, dir) = (config.to_string(), dir.path().to_str().unwrap());
     // At the end, where it moves no line of the test's.
     let state = if config.contains("[state]") {
         ""

@@ -1,8 +1,7 @@
-//! The process's own log: one subscriber, writing through a queue.
+//! The log of the process: a `tracing` subscriber that writes each event as one line through a queue.
 //!
-//! Called by `serve` once, before anything can be said. The form of a line is that of the access log, see
-//! [`LogLine`]: there are no colours, and control characters are escaped, since escape codes in a log are how a client
-//! would forge what an operator sees.
+//! `cli::serve` starts it before anything is logged. A line has the format of the access log, see [`LogLine`]: it has no colours,
+//! and control characters are escaped, because a client could forge what an operator sees by sending escape sequences.
 
 use std::fmt;
 
@@ -17,62 +16,63 @@ use tracing_subscriber::prelude::*;
 use crate::config::Log;
 use crate::log::{LogLine, LogWriter, lost_lines, with_line_buffer};
 
-/// Starts the log of the process. Of the libraries only warnings are written: at finer levels they show header values.
-pub(super) fn start(log: &Log) -> std::io::Result<LogWriter> {
-    let lost = match log.json {
+/// Starts the log of the process, and logs panics. Libraries are logged at level WARN at most, because their finer levels contain
+/// the values of header fields.
+pub(crate) fn start(log: &Log) -> std::io::Result<LogWriter> {
+    let lost_line = match log.json {
         true => |lost| lost_lines(true, lost),
         false => |lost| lost_lines(false, lost),
     };
-    let sink = LogWriter::open(log.destination.clone(), lost)?;
+    let writer = LogWriter::open(log.destination.clone(), lost_line)?;
     let libraries = log.level.min(LevelFilter::WARN);
     let targets = Targets::new()
         .with_default(libraries)
         .with_target("tidegate", log.level);
-    let lines = Lines {
-        sink: sink.clone(),
+    let layer = LineLayer {
+        writer: writer.clone(),
         is_json: log.json,
     };
-    let registry = tracing_subscriber::registry().with(lines.with_filter(targets));
+    let registry = tracing_subscriber::registry().with(layer.with_filter(targets));
     tracing::subscriber::set_global_default(registry).map_err(std::io::Error::other)?;
-    // In the log, as everything else is: a write to standard error could stall the thread. Without the message, which
-    // may hold what a client sent.
+    // The default hook writes to standard error, which could block the thread. The message of the panic is not logged, because
+    // it may contain data that a client sent.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string);
-        tracing::error!(place, "a request or a task panicked; the others go on");
+        tracing::error!(place, "a request or a task panicked; all others continue");
     }));
-    Ok(sink)
+    Ok(writer)
 }
 
 /// Writes every event as one line.
-struct Lines {
-    sink: LogWriter,
+struct LineLayer {
+    writer: LogWriter,
     is_json: bool,
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         with_line_buffer(|buffer| {
             write_event(event, buffer, self.is_json);
-            self.sink.write(buffer.as_bytes());
+            self.writer.write(buffer.as_bytes());
         });
     }
 }
 
-/// The message comes first, wherever the event has it.
+/// Writes the message first, whatever its position among the fields of the event.
 fn write_event(event: &Event<'_>, buffer: &mut String, is_json: bool) {
-    let mut message = Message::default();
+    let mut message = MessageVisitor::default();
     event.record(&mut message);
     let level = event.metadata().level().as_str();
     let mut line = LogLine::begin(buffer, is_json, level, &message.0);
-    event.record(&mut Fields(&mut line));
+    event.record(&mut FieldVisitor(&mut line));
     line.end();
 }
 
-/// Reads the message of an event.
+/// Extracts the message of an event.
 #[derive(Default)]
-struct Message(String);
+struct MessageVisitor(String);
 
-impl Visit for Message {
+impl Visit for MessageVisitor {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == MESSAGE {
             self.0 = format!("{value:?}");
@@ -86,11 +86,11 @@ impl Visit for Message {
     }
 }
 
-/// Writes every field but the message.
-struct Fields<'a, 'b>(&'a mut LogLine<'b>);
+/// Writes every field except the message.
+struct FieldVisitor<'a, 'b>(&'a mut LogLine<'b>);
 
-impl Visit for Fields<'_, '_> {
-    /// What `%value` displays comes here as well.
+impl Visit for FieldVisitor<'_, '_> {
+    /// tracing calls this for `?value` and for `%value`.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() != MESSAGE {
             self.0.text(field.name(), &format!("{value:?}"));
@@ -111,7 +111,7 @@ impl Visit for Fields<'_, '_> {
         self.0.literal(field.name(), value);
     }
 
-    /// With three decimals. JSON has neither infinity nor NaN.
+    /// Writes three decimals. Infinity and NaN become text, because JSON has no numbers for them.
     fn record_f64(&mut self, field: &Field, value: f64) {
         match value.is_finite() {
             true => self.0.literal(field.name(), format_args!("{value:.3}")),
@@ -124,7 +124,7 @@ impl Visit for Fields<'_, '_> {
     }
 }
 
-/// tracing's name for the message.
+/// The name under which tracing passes the message of an event.
 const MESSAGE: &str = "message";
 
 #[cfg(test)]
@@ -133,31 +133,32 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the lines in memory.
-    struct Kept(Arc<Mutex<String>>, bool);
+    /// Collects the lines in memory.
+    struct MemoryLayer(Arc<Mutex<String>>, bool);
 
-    impl<S: Subscriber> Layer<S> for Kept {
+    impl<S: Subscriber> Layer<S> for MemoryLayer {
         fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
             write_event(event, &mut self.0.lock().unwrap(), self.1);
         }
     }
 
-    fn written(is_json: bool, log: impl FnOnce()) -> String {
+    fn lines_of(is_json: bool, log: impl FnOnce()) -> String {
         let lines = Arc::<Mutex<String>>::default();
-        let registry = tracing_subscriber::registry().with(Kept(Arc::clone(&lines), is_json));
+        let registry =
+            tracing_subscriber::registry().with(MemoryLayer(Arc::clone(&lines), is_json));
         tracing::subscriber::with_default(registry, log);
         let lines = lines.lock().unwrap();
         lines.clone()
     }
 
-    fn speak() {
+    fn log_event() {
         let host = "a.example\n2026 INFO access \u{1b}[2J";
         tracing::warn!(%host, count = 3, left = -1, is_up = true, "{} went wrong\nbadly", "it");
     }
 
     #[test]
     fn text_lines_have_the_level_the_message_and_quoted_fields() {
-        let text = written(false, speak);
+        let text = lines_of(false, log_event);
         let (_time, rest) = text.split_once(' ').unwrap();
         assert_eq!(
             rest,
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn json_lines_begin_with_the_keys_of_the_access_log() {
-        let json = written(true, speak);
+        let json = lines_of(true, log_event);
         assert!(json.starts_with("{\"time\":\""), "{json}");
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["level"], "WARN");

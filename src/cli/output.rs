@@ -1,0 +1,43 @@
+//! Writing to standard output and standard error, and the exit codes of all commands.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::config::problem::Problems;
+
+/// The exit code for a rejected configuration: `EX_CONFIG` of sysexits.h.
+pub(crate) const EXIT_CONFIG_REJECTED: u8 = 78;
+/// The exit code for a wrong command line, which clap uses as well.
+pub(crate) const EXIT_USAGE: u8 = 2;
+
+/// Writes text to standard output as it is. A failure is an error, because output that was cut short must not be taken for the
+/// whole.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Writes a line to standard output. A reader that has closed the pipe is not an error.
+pub(crate) fn print_line(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Writes a line to standard error.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes a line to standard error, and returns exit code 1.
+pub(crate) fn fail(reason: &str) -> ExitCode {
+    warn(reason);
+    ExitCode::FAILURE
+}
+
+/// All problems of a rejected configuration, and a last line with their number.
+pub(crate) fn rejection_message(problems: &Problems) -> String {
+    format!(
+        "{problems}\n{}: the configuration is rejected: {}",
+        problems.file().display(),
+        problems.summary()
+    )
+}

@@ -1,0 +1,313 @@
+//! The accept loops: one for each listening socket, and how a reload changes the set without touching the others.
+//!
+//! `server` binds all sockets at start, and starts the loops when it serves. A loop passes each connection to a worker, or to
+//! `admin` for the admin listener. Binding itself is in `sockets`.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+
+use tokio::sync::oneshot;
+
+use super::sockets::{Address, InheritedSockets, ListenerSpec, Scheme, Socket, bind_all};
+use super::workers::Dispatcher;
+use crate::admin::Admin;
+use crate::config::problem::{Problem, Problems};
+use crate::config::{self, Listen};
+use crate::htpasswd::shell_word;
+use crate::net::addr::PeerAddr;
+use crate::net::conn_limit::{ConnectionLimit, ConnectionPermit};
+use crate::net::listener::{Listener, OnClose, UnixSocket};
+
+/// The listening sockets of the configuration in use, and the consumers of their connections.
+#[derive(Debug)]
+pub(crate) struct Acceptors {
+    sockets: Vec<Socket>,
+    /// The admin listener, if it is a socket in the file system.
+    admin_socket: AdminSocket,
+    /// Inherited sockets that no listener of the configuration names.
+    unclaimed: InheritedSockets,
+    connection_limit: ConnectionLimit,
+    dispatcher: Dispatcher,
+    admin: Admin,
+}
+
+/// Sockets that are bound, before there are workers to serve their connections.
+#[derive(Debug)]
+pub(crate) struct BoundSockets {
+    sockets: Vec<Socket>,
+    admin_socket: AdminSocket,
+    unclaimed: InheritedSockets,
+}
+
+impl BoundSockets {
+    pub(crate) fn into_acceptors(
+        self,
+        connection_limit: ConnectionLimit,
+        dispatcher: Dispatcher,
+        admin: Admin,
+    ) -> Acceptors {
+        Acceptors {
+            sockets: self.sockets,
+            admin_socket: self.admin_socket,
+            unclaimed: self.unclaimed,
+            connection_limit,
+            dispatcher,
+            admin,
+        }
+    }
+}
+
+impl Acceptors {
+    /// Binds every address of the configuration, or takes the inherited socket for it. `None` if an address cannot be bound;
+    /// each one is reported.
+    pub(crate) fn bind(
+        listen: &Listen,
+        mut inherited: InheritedSockets,
+        problems: &mut Problems,
+    ) -> Option<BoundSockets> {
+        let admin_socket = AdminSocket::bind(&listen.admin, problems);
+        let specs = ListenerSpec::all(listen);
+        let sockets = bind_all(&specs, &[], listen, &mut inherited, problems)?;
+        let admin_socket = admin_socket?;
+        for name in inherited.names() {
+            tracing::warn!(socket = %name, "no listener of the configuration names this inherited socket");
+        }
+        Some(BoundSockets {
+            sockets,
+            admin_socket,
+            unclaimed: inherited,
+        })
+    }
+
+    /// The TCP addresses on which the server listens.
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        self.sockets.iter().map(Socket::address).collect()
+    }
+
+    /// A duplicate of every TCP socket, with the configuration value that names it, for the successor in an upgrade.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<(String, TcpListener)>> {
+        let own = self.sockets.iter().map(Socket::named_duplicate);
+        let unclaimed = self.unclaimed.iter();
+        let unclaimed = unclaimed.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
+        own.chain(unclaimed).collect()
+    }
+
+    /// Starts an accept loop for every socket that has none yet. Must be called within the main runtime.
+    pub(crate) fn accept(&mut self) {
+        self.admin_socket.accept(&self.admin);
+        for socket in &mut self.sockets {
+            let scheme = socket.address().scheme;
+            let Some((listener, stop, ended)) = socket.start_accepting() else {
+                continue;
+            };
+            let accept_loop = match scheme {
+                Scheme::Admin => AcceptLoop::Admin(self.admin.clone()),
+                scheme => AcceptLoop::Clients {
+                    limit: self.connection_limit.clone(),
+                    dispatcher: self.dispatcher.clone(),
+                    scheme,
+                },
+            };
+            tokio::spawn(async move {
+                accept_loop.run(listener, stop).await;
+                // The receiver is dropped if a reload has removed the socket.
+                let _ = ended.send(());
+            });
+        }
+    }
+
+    /// Binds and starts the listeners that are new in a configuration, and closes those that are gone. If an address cannot be
+    /// bound, nothing changes, the problem is reported, and the result is `false`.
+    pub(crate) fn reconfigure(&mut self, listen: &Listen, problems: &mut Problems) -> bool {
+        let wanted = ListenerSpec::all(listen);
+        let current: Vec<_> = self
+            .sockets
+            .iter()
+            .map(|socket| socket.spec.clone())
+            .collect();
+        let added: Vec<_> = wanted
+            .iter()
+            .filter(|spec| !current.contains(spec))
+            .cloned()
+            .collect();
+        let Some(admin_socket) = self.admin_socket.rebind(&listen.admin, problems) else {
+            return false;
+        };
+        let Some(added) = bind_all(&added, &current, listen, &mut self.unclaimed, problems) else {
+            return false;
+        };
+        let (kept, removed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sockets)
+            .into_iter()
+            .partition(|socket| wanted.contains(&socket.spec));
+        self.sockets = kept;
+        self.sockets.extend(added);
+        if let Some(admin_socket) = admin_socket {
+            self.admin_socket = admin_socket;
+        }
+        for socket in removed {
+            self.remove(socket);
+        }
+        self.accept();
+        true
+    }
+
+    /// Ends the accept loop of a socket. An inherited socket stays open: a later configuration may name it again, and closing it
+    /// would reset the connections in its backlog.
+    fn remove(&mut self, socket: Socket) {
+        let on_close = socket.on_close();
+        socket.state.stop(on_close);
+        if on_close == OnClose::Leave {
+            let name = socket.spec.address.to_string();
+            self.unclaimed.add(name, socket.duplicate);
+        }
+    }
+
+    /// Ends the accept loops for a shutdown, and returns when every accepted connection is with a worker. The backlog of a
+    /// socket that belongs to this process alone is accepted first. The admin listener stays open until the process ends, so
+    /// that the drain can be observed.
+    pub(crate) async fn close(&mut self) {
+        let (admin, clients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sockets)
+            .into_iter()
+            .partition(|socket| socket.spec.scheme == Scheme::Admin);
+        self.sockets = admin;
+        for socket in clients {
+            let on_close = socket.on_close();
+            socket.state.finish(on_close).await;
+        }
+    }
+
+    /// Ends the accept loops after an upgrade. The successor holds the sockets as well, but the backlog is accepted here first
+    /// all the same, because the successor's configuration may not name a socket any more.
+    pub(crate) async fn hand_over(&mut self) {
+        self.admin_socket.leave();
+        for socket in std::mem::take(&mut self.sockets) {
+            socket.state.finish(OnClose::Empty).await;
+        }
+    }
+}
+
+/// The consumer of a socket's connections.
+enum AcceptLoop {
+    Clients {
+        limit: ConnectionLimit,
+        dispatcher: Dispatcher,
+        scheme: Scheme,
+    },
+    Admin(Admin),
+}
+
+impl AcceptLoop {
+    async fn run(self, listener: Listener, stop: oneshot::Receiver<OnClose>) {
+        let ended = match self {
+            Self::Clients {
+                limit,
+                dispatcher,
+                scheme,
+            } => {
+                let handle = |stream: TcpStream, peer: PeerAddr, permit: ConnectionPermit| {
+                    dispatcher.dispatch(stream, peer, permit, scheme);
+                };
+                listener.accept(limit, stop, handle).await
+            }
+            Self::Admin(admin) => {
+                let handle = |stream: TcpStream, peer: PeerAddr, permit: ConnectionPermit| {
+                    admin.serve_tcp(stream, peer, permit);
+                };
+                listener.accept(admin.slots(), stop, handle).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::error!(%error, "cannot accept on a listening socket; restart the proxy");
+        }
+    }
+}
+
+/// The admin listener in the file system: none, bound, or accepting. Dropping the value ends its accept loop and removes the
+/// file.
+#[derive(Debug, Default)]
+struct AdminSocket {
+    path: Option<PathBuf>,
+    /// A socket that listens, but is not yet published at its path.
+    bound: Option<(PathBuf, UnixSocket)>,
+    stop: Option<oneshot::Sender<OnClose>>,
+}
+
+impl AdminSocket {
+    /// Binds the socket that the configuration names, if it names one. `None` if that fails, which is reported.
+    fn bind(admin: &config::Admin, problems: &mut Problems) -> Option<Self> {
+        let Some(path) = admin.path() else {
+            return Some(Self::default());
+        };
+        match UnixSocket::bind(path) {
+            Ok(socket) => Some(Self {
+                path: Some(path.clone()),
+                bound: Some((path.clone(), socket)),
+                stop: None,
+            }),
+            Err(error) => {
+                let what = format!("cannot listen on unix:{}: {error}", path.display());
+                problems.push(Problem::error(None, what).fix(bind_remedy(path, &error)));
+                None
+            }
+        }
+    }
+
+    /// Binds the socket of a new configuration. `Some(None)` if the path is the same, and `None` if binding failed, which is
+    /// reported.
+    fn rebind(&self, admin: &config::Admin, problems: &mut Problems) -> Option<Option<Self>> {
+        if self.path.as_ref() == admin.path() {
+            return Some(None);
+        }
+        Self::bind(admin, problems).map(Some)
+    }
+
+    /// Publishes the socket at its path and starts the accept loop, unless that was done before. Must be called within the main
+    /// runtime.
+    fn accept(&mut self, admin: &Admin) {
+        let Some((path, mut socket)) = self.bound.take() else {
+            return;
+        };
+        if let Err(error) = socket.publish() {
+            return tracing::error!(path = %path.display(), %error, "cannot create the admin socket");
+        }
+        tracing::info!("listening on unix:{} (admin)", path.display());
+        let (stop, stopped) = oneshot::channel();
+        self.stop = Some(stop);
+        let admin = admin.clone();
+        tokio::spawn(async move {
+            let handle = |stream, capacity| admin.serve_unix(stream, capacity);
+            if let Err(error) = socket.accept(admin.slots(), stopped, handle).await {
+                tracing::error!(path = %path.display(), %error, "cannot accept on the admin socket; restart the proxy");
+            }
+        });
+    }
+
+    /// Ends the accept loop after an upgrade, and leaves the file, which belongs to the successor now.
+    fn leave(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // Sending fails if the accept loop has failed, which was logged.
+            let _ = stop.send(OnClose::Leave);
+        }
+    }
+}
+
+/// The remedy for a path at which no socket can be created, by the kind of error.
+fn bind_remedy(path: &Path, error: &io::Error) -> String {
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "mkdir -p {}, and let the proxy's user write there, or set RuntimeDirectory= in the unit",
+            shell_word(&dir.to_string_lossy())
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "let the proxy's user write to {}, or name a path in $RUNTIME_DIRECTORY of the service",
+            dir.display()
+        ),
+        io::ErrorKind::AlreadyExists => "name another path, or remove the file".to_owned(),
+        _ => {
+            "name a path in a directory where the proxy's user can create files, such as one in /run"
+                .to_owned()
+        }
+    }
+}
