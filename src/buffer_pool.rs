@@ -1,8 +1,8 @@
-//! A pool of buffers, which connections use only while data flows, so that idle connections hold none.
+//! A pool of buffers. Connections use them only while data flows, so that an idle connection has none.
 //!
 //! `connection` and `tls` read from clients and write to them through these buffers, and `upstream` reads heads and bodies.
-//! Each thread keeps a bounded list of returned buffers for each size; a buffer is zeroed once, when it is allocated. The
-//! pool does not limit the number of buffers in use, which follows from the number of connections.
+//! Each thread keeps a bounded list of returned buffers for each size, without locks; a buffer is zeroed once, when it is
+//! allocated. The pool does not limit the number of buffers in use, which follows from the number of connections.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -30,8 +30,8 @@ pub(crate) const MEDIUM: usize = 128 * 1024;
 /// The size of one read of a response body. Measured on downloads: 256 KiB is clearly faster than 64 or 128 KiB.
 pub(crate) const LARGE: usize = 256 * 1024;
 
-/// The size of the TLS records for one [`LARGE`] read and a response head, which leave in one system call.
-pub(crate) const SEALED: usize = LARGE + 8 * 1024;
+/// The size of the TLS records that carry one [`LARGE`] read and a response head, so that one system call sends both.
+const TLS_RECORDS: usize = LARGE + 8 * 1024;
 
 impl Buffer {
     /// An empty buffer of 32 KiB.
@@ -51,10 +51,10 @@ impl Buffer {
 
     /// An empty buffer of 264 KiB, for TLS records.
     pub(crate) fn tls_record() -> Self {
-        Self::acquire(SEALED)
+        Self::acquire(TLS_RECORDS)
     }
 
-    /// An empty buffer for `size` bytes, or of 256 KiB if that is less.
+    /// The smallest empty buffer that has room for `size` bytes; one of 256 KiB if none has.
     pub(crate) fn of(size: usize) -> Self {
         if size <= SMALL {
             Self::small()
@@ -63,13 +63,14 @@ impl Buffer {
         }
     }
 
+    /// Takes a buffer from the pool, or allocates one.
     fn acquire(size: usize) -> Self {
-        let kept = FREE
-            .try_with(|free| free.borrow_mut().list(size).pop())
+        let pooled = FREE_LISTS
+            .try_with(|lists| lists.borrow_mut().of_size(size).pop())
             .ok()
             .flatten();
         Self {
-            storage: kept.unwrap_or_else(|| vec![0; size].into_boxed_slice()),
+            storage: pooled.unwrap_or_else(|| vec![0; size].into_boxed_slice()),
             filled: 0,
             fresh: 0,
         }
@@ -90,9 +91,9 @@ impl Buffer {
         self.storage.get_mut(self.filled..).unwrap_or_default()
     }
 
-    /// Whether the buffer has the size for TLS records.
+    /// Whether the buffer is one of [`Self::tls_record`].
     pub(crate) fn is_sealed(&self) -> bool {
-        self.storage.len() == SEALED
+        self.storage.len() == TLS_RECORDS
     }
 
     /// Removes the first `count` bytes and moves the others to the front.
@@ -163,47 +164,49 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let storage = mem::take(&mut self.storage);
         // On a thread that is ending, the pool no longer exists, and the buffer is freed.
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            let list = free.list(storage.len());
-            if list.len() < KEPT {
+        let _ = FREE_LISTS.try_with(|lists| {
+            let mut lists = lists.borrow_mut();
+            let list = lists.of_size(storage.len());
+            if list.len() < MAX_FREE_PER_SIZE {
                 list.push(storage);
             }
         });
     }
 }
 
-struct FreeList {
+/// The returned buffers of one thread, by size.
+struct FreeLists {
     small: Vec<Box<[u8]>>,
     medium: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
-    sealed: Vec<Box<[u8]>>,
+    tls_records: Vec<Box<[u8]>>,
 }
 
-impl FreeList {
-    fn list(&mut self, size: usize) -> &mut Vec<Box<[u8]>> {
+impl FreeLists {
+    fn of_size(&mut self, size: usize) -> &mut Vec<Box<[u8]>> {
         match size {
             SMALL => &mut self.small,
             MEDIUM => &mut self.medium,
-            SEALED => &mut self.sealed,
+            TLS_RECORDS => &mut self.tls_records,
             _ => &mut self.large,
         }
     }
 }
 
 thread_local! {
-    static FREE: RefCell<FreeList> = const {
-        RefCell::new(FreeList { small: Vec::new(), medium: Vec::new(), large: Vec::new(), sealed: Vec::new() })
+    static FREE_LISTS: RefCell<FreeLists> = const {
+        RefCell::new(FreeLists { small: Vec::new(), medium: Vec::new(), large: Vec::new(), tls_records: Vec::new() })
     };
 }
 
-/// The number of buffers of each size that a thread keeps: 42 MiB at most.
-const KEPT: usize = 64;
+/// The number of returned buffers of each size that a thread keeps: at most 42 MiB for all sizes.
+const MAX_FREE_PER_SIZE: usize = 64;
 
+/// The numbers of small and of large buffers that this thread keeps.
 #[cfg(test)]
 pub(crate) fn kept() -> (usize, usize) {
-    FREE.with(|free| {
-        let free = free.borrow();
-        (free.small.len(), free.large.len())
+    FREE_LISTS.with(|lists| {
+        let lists = lists.borrow();
+        (lists.small.len(), lists.large.len())
     })
 }

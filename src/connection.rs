@@ -1,203 +1,197 @@
-//! One client connection, from the first byte to the close.
+//! One client connection, from the accepted socket to its close.
 //!
-//! `server` hands over an accepted socket and a service; this module sees to TLS, to the choice of
-//! HTTP version, to every deadline of an idle or slow connection, to draining, and to a close that does
-//! not lose the last answer. It knows nothing of sites, passwords or registries.
+//! `server` passes an accepted socket and a [`Handler`] to [`serve_tls`] or [`serve_plain`]. This module reads the PROXY header,
+//! performs the TLS handshake, selects the HTTP version, enforces every deadline of an idle or slow connection, takes part in
+//! the graceful shutdown, and closes the connection such that the client can read the last response. It knows nothing of
+//! sites, passwords or registries.
+//!
+//! The layers of a connection, from the socket up:
+//!
+//! ```text
+//! TcpStream
+//! socket       MonitoredSocket    reads in large pieces; reports writes and progress; detects a closed peer
+//! tls          TlsStream          absent on a plain HTTP listener
+//! inspect      InspectedStream    checks the framing of HTTP/1 requests (h1_framing), counts HTTP/2 frames (h2_frames)
+//! hyper        Connection         polled by driver::ConnectionDriver, which enforces the deadlines of state::ConnectionState
+//! request      Handler            gets an IncomingRequest for each request
+//! response     ResponseBody       returns the response to hyper, and ends the request when it is dropped
+//! ```
+//!
+//! A connection is served on one thread, whose runtime must be a `LocalRuntime` of tokio: the parts of a connection share its
+//! state without atomics, and the tasks of its streams are spawned with `spawn_local`.
+//!
+//! On HTTP/2, `h2_executor` runs the task of each stream, and `early_response` decides how long a stream is kept whose response
+//! is complete before its request is.
 
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
+use std::net::TcpStream as StdStream;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use tokio::time::{timeout, timeout_at};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::body::{Body, MinRate, RecvBudget, UploadState};
-use crate::metrics::{Connections, Protocol};
+use crate::metrics::Protocol;
 use crate::net::addr::{ClientAddr, PeerAddr};
+use crate::net::proxy_protocol;
+use crate::net::proxy_protocol::Error as ProxyHeaderError;
 use crate::tls::{self, HandshakeError, TlsConfigs};
 
-mod arrival;
-mod closing;
-mod drain;
-mod drive;
+mod close;
+mod driver;
 mod early_response;
-mod frames;
-mod framing;
+mod h1_framing;
+mod h2_executor;
+mod h2_frames;
 mod handshake_log;
-mod heard;
-mod linger;
-mod plain;
+mod http_on_https_port;
+mod inspect;
+mod request;
+mod response;
 mod serve;
-mod served;
-mod stream;
-mod streams;
-mod watch;
+mod settings;
+mod shutdown;
+mod socket;
+mod state;
 
-pub use arrival::AcceptedConnection;
-pub use drain::{ShutdownSignal, ShutdownTrigger};
 pub use early_response::EarlyResponses;
-use stream::MonitoredSocket;
-use watch::ConnectionState;
+pub use request::{ConnectionInfo, Handler, IncomingRequest, ResponseFuture};
+pub use serve::ConnectionContext;
+use serve::HttpConnection;
+pub use settings::Settings;
+pub use shutdown::{ShutdownSignal, ShutdownTrigger};
+use socket::MonitoredSocket;
+use state::ConnectionState;
 
-/// What bounds a connection; every wait in it ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// From the accepted connection to the end of the TLS handshake.
-    pub handshake: Duration,
-    /// From the first byte of a head to its end, HTTP/1 and HTTP/2.
-    pub head: Duration,
-    /// Size of a head in bytes, HTTP/1 and HTTP/2.
-    pub head_size: usize,
-    /// A connection without a request, HTTP/1 and HTTP/2.
-    pub idle: Duration,
-    /// A write that makes no progress.
-    pub write_idle: Duration,
-    /// The least a client that is waited for takes of an answer.
-    pub floor: MinRate,
-    /// Streams at once on one HTTP/2 connection.
-    pub h2_streams: u32,
-    /// Streams of one HTTP/2 connection that may be reset, by either side, before it is to end.
-    pub h2_resets: usize,
-    /// Receive window of one HTTP/2 stream, in bytes: the upload speed is this over the round trip.
-    pub h2_window: u32,
-    /// Receive window of one HTTP/2 connection, in bytes.
-    pub h2_connection_window: u32,
-}
-
-/// What a connection is held to.
-#[derive(Clone, Debug)]
-pub struct ConnectionContext<'a> {
-    /// Its bounds.
-    pub settings: &'a Settings,
-    /// The cap on what unread request bodies of HTTP/2 hold, all connections together.
-    pub budget: &'a Arc<RecvBudget>,
-    /// The streams that are kept after an early response, of all connections.
-    pub early_responses: &'a Arc<EarlyResponses>,
-    /// How it learns that the gate drains.
-    pub drain: ShutdownSignal,
-    /// Where it counts.
-    pub counts: &'a Connections,
-}
-
-/// What a request should know of the connection it came over.
+/// An accepted socket from which nothing was read, except possibly a PROXY header.
 #[derive(Debug)]
-pub struct ConnectionInfo {
-    /// The other end of the socket.
-    pub peer: PeerAddr,
-    /// Who is there: the peer, or whom its PROXY header names.
-    pub client: ClientAddr,
-    /// False when the peer's PROXY header names no client (`UNKNOWN`, LOCAL). The sender of the requests is unknown
-    /// then, so what the requests say about forwarding is not believed, whatever the peer's address is.
-    pub is_client_named: bool,
-    /// The same as a field's value, written once for all requests.
-    pub client_field: HeaderValue,
-    /// The handshake's result; `None` on a plain HTTP listener.
-    pub tls: Option<tls::TlsInfo>,
+pub struct AcceptedConnection {
+    stream: TcpStream,
+    peer: PeerAddr,
+    client: ClientAddr,
+    /// See [`ConnectionInfo::is_client_named`].
+    is_client_named: bool,
+    /// The end of `limits.handshake`, which bounds the PROXY header and the TLS handshake together.
+    handshake_deadline: Instant,
 }
 
-impl ConnectionInfo {
-    /// The facts of a connection from `peer`, on which `client` is.
-    pub fn new(peer: PeerAddr, client: ClientAddr, tls: Option<tls::TlsInfo>) -> Self {
-        Self {
+impl AcceptedConnection {
+    /// Registers an accepted socket with the runtime of this thread, which will serve it.
+    ///
+    /// # Errors
+    /// Fails if the socket cannot be made nonblocking or cannot be registered with epoll.
+    pub fn new(stream: StdStream, peer: PeerAddr, handshake_timeout: Duration) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream: TcpStream::from_std(stream)?,
             peer,
-            client,
+            client: peer.client(),
             is_client_named: true,
-            client_field: client.field(),
-            tls,
+            handshake_deadline: Instant::now() + handshake_timeout,
+        })
+    }
+
+    /// Reads the PROXY header with which the connection of a balancer must begin, and returns the client that it names.
+    ///
+    /// Returns `None` if the connection is to be closed.
+    pub async fn read_proxy_header(&mut self, shutdown: ShutdownSignal) -> Option<ClientAddr> {
+        let header = timeout_at(
+            self.handshake_deadline,
+            proxy_protocol::read(&mut self.stream),
+        );
+        let header = tokio::select! {
+            header = header => header,
+            () = shutdown.grace_elapsed() => return None,
+        };
+        let peer = self.peer;
+        match header {
+            Ok(Ok(client)) => {
+                self.is_client_named = client.is_some();
+                self.client = client.map_or(self.client, ClientAddr::vouched);
+                return Some(self.client);
+            }
+            Err(_elapsed) => {
+                tracing::debug!(%peer, "connection closed: no PROXY header within limits.handshake");
+            }
+            Ok(Err(error @ (ProxyHeaderError::Closed | ProxyHeaderError::Io(_)))) => {
+                tracing::debug!(%peer, %error, "connection closed before the end of the PROXY header");
+            }
+            // The configuration says that this peer sends a PROXY header, so the peer or the configuration is wrong.
+            Ok(Err(error)) => {
+                tracing::warn!(%peer, %error, "connection closed: invalid PROXY header");
+            }
         }
+        None
     }
 
-    /// The facts of a connection that has arrived.
-    fn of(arrival: &AcceptedConnection, tls: Option<tls::TlsInfo>) -> Self {
-        let mut info = Self::new(arrival.peer, arrival.client, tls);
-        info.is_client_named = arrival.is_client_named;
+    fn info(&self, tls: Option<tls::TlsInfo>) -> ConnectionInfo {
+        let mut info = ConnectionInfo::new(self.peer, self.client, tls);
+        info.is_client_named = self.is_client_named;
         info
-    }
-}
-
-/// A request as the service gets it: hyper's, the connection's facts, and where to count its body.
-pub struct IncomingRequest {
-    /// The request; its body has not been read.
-    pub request: Request<Incoming>,
-    /// The connection's facts.
-    pub connection: Arc<ConnectionInfo>,
-    /// Counts what comes of the request's body.
-    pub received: Arc<UploadState>,
-}
-
-/// The future of one answer. Boxed, so that an idle connection does not keep the space for it.
-pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-/// What answers the requests of a connection.
-pub trait Handler: Clone + Send + Unpin + 'static {
-    /// Answers one request; a refusal is an answer too.
-    fn answer(&self, exchange: IncomingRequest) -> ResponseFuture;
-}
-
-impl<F> Handler for F
-where
-    F: Fn(IncomingRequest) -> ResponseFuture + Clone + Send + Unpin + 'static,
-{
-    fn answer(&self, exchange: IncomingRequest) -> ResponseFuture {
-        self(exchange)
     }
 }
 
 /// Serves a connection to an HTTPS listener until it is closed.
 pub async fn serve_tls(
-    arrival: AcceptedConnection,
-    terms: ConnectionContext<'_>,
+    accepted: AcceptedConnection,
+    context: ConnectionContext<'_>,
     tls: Arc<TlsConfigs>,
-    service: impl Handler,
+    handler: impl Handler,
 ) {
-    // The room for the handshake goes with the handshake: what an idle connection keeps is what serves it.
-    let opened = Box::pin(open(arrival, terms, tls, service)).await;
-    if let Some(serving) = opened {
-        serving.await;
+    // The handshake has a future of its own, so that its memory is freed with it: an idle connection keeps only what serves
+    // HTTP.
+    let http = Box::pin(perform_handshake(accepted, context, tls, handler)).await;
+    if let Some(http) = http {
+        http.await;
     }
 }
 
-/// What serves a connection until it is closed.
-type Handlers<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// The future that serves HTTP on a connection until it is closed.
+type HttpFuture<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// The handshake; `None` where nothing comes of it.
-async fn open<S: Handler>(
-    arrival: AcceptedConnection,
-    terms: ConnectionContext<'_>,
+/// Performs the TLS handshake. Returns `None` if it failed; the connection is closed then.
+async fn perform_handshake<H: Handler>(
+    accepted: AcceptedConnection,
+    context: ConnectionContext<'_>,
     tls: Arc<TlsConfigs>,
-    service: S,
-) -> Option<Handlers<'_>> {
-    let watch = Arc::new(ConnectionState::new(terms.settings, terms.drain.clone()));
-    let client = arrival.client;
-    let mut facts = ConnectionInfo::of(&arrival, None);
-    let stream = MonitoredSocket::new(arrival.stream, &watch);
-    let counts = terms.counts;
-    let open = counts.open(Protocol::Handshake);
-    let handshake = timeout_at(arrival.until, tls::accept(stream, &tls));
+    handler: H,
+) -> Option<HttpFuture<'_>> {
+    let state = Rc::new(ConnectionState::new(
+        context.settings,
+        context.shutdown.clone(),
+    ));
+    let client = accepted.client;
+    let mut info = accepted.info(None);
+    let stream = MonitoredSocket::new(accepted.stream, &state);
+    let metrics = context.metrics;
+    let open_handshake = metrics.open(Protocol::Handshake);
+    let handshake = timeout_at(accepted.handshake_deadline, tls::accept(stream, &tls));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
-        () = terms.drain.clone().elapsed_since_start(closing::GRACE) => return None,
+        () = context.shutdown.clone().grace_elapsed() => return None,
     };
-    // After a reload the old certificates and keys go with the last handshake, not with the last connection.
+    // After a reload the old certificates and keys are freed with the last handshake, not with the last connection.
     drop(tls);
     match handshake {
-        Err(_elapsed) => handshake_log::late(counts, client),
+        Err(_elapsed) => handshake_log::timed_out(metrics, client),
         Ok(Err(error)) => {
-            handshake_log::failed(counts, client, &error);
+            handshake_log::failed(metrics, client, &error);
             if let HandshakeError::PlainHttp(stream) = error {
-                // The client may be gone already.
-                let _ = timeout(terms.settings.handshake, plain::refuse(stream)).await;
+                // An error means that the client has closed the connection; there is nothing left to do.
+                let respond = http_on_https_port::respond(stream);
+                let _ = timeout(context.settings.handshake, respond).await;
             }
         }
-        Ok(Ok(tls::Accepted { stream, info })) => {
-            drop(open);
-            let http2 = info.http2;
-            facts.tls = Some(info);
-            let connection = serve::Connection::new(facts, terms, watch, service);
-            return Some(if http2 {
+        Ok(Ok(tls::Accepted { stream, info: tls })) => {
+            drop(open_handshake);
+            let is_http2 = tls.http2;
+            info.tls = Some(tls);
+            let connection = HttpConnection::new(info, context, state, handler);
+            return Some(if is_http2 {
                 Box::pin(connection.http2(stream))
             } else {
                 Box::pin(connection.http1(stream))
@@ -209,35 +203,38 @@ async fn open<S: Handler>(
 
 /// Serves a connection to a plain HTTP listener until it is closed.
 pub async fn serve_plain(
-    arrival: AcceptedConnection,
-    terms: ConnectionContext<'_>,
-    service: impl Handler,
+    accepted: AcceptedConnection,
+    context: ConnectionContext<'_>,
+    handler: impl Handler,
 ) {
-    let info = ConnectionInfo::of(&arrival, None);
-    let watch = Arc::new(ConnectionState::new(terms.settings, terms.drain.clone()));
-    let stream = MonitoredSocket::new(arrival.stream, &watch);
-    serve::Connection::new(info, terms, watch, service)
+    let info = accepted.info(None);
+    let state = Rc::new(ConnectionState::new(
+        context.settings,
+        context.shutdown.clone(),
+    ));
+    let stream = MonitoredSocket::new(accepted.stream, &state);
+    HttpConnection::new(info, context, state, handler)
         .http1(stream)
         .await;
 }
 
-/// Serves a stream in memory as the plaintext of a connection, until the stream ends. This is the entry of the fuzz targets:
-/// it does everything that follows the PROXY header and the TLS handshake.
+/// Serves a stream in memory as the plaintext of a connection, until the stream ends. This is the entry of the fuzz targets: it
+/// does everything that follows the PROXY header and the TLS handshake.
 #[cfg(any(test, fuzzing))]
 pub(crate) async fn serve_stream<IO>(
     info: ConnectionInfo,
-    terms: ConnectionContext<'_>,
+    context: ConnectionContext<'_>,
     is_http2: bool,
     stream: IO,
-    service: impl Handler,
+    handler: impl Handler,
 ) where
-    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
-    let watch = Arc::new(ConnectionState::new(terms.settings, terms.drain.clone()));
-    let connection = serve::Connection::new(info, terms, watch, service);
+    let state = ConnectionState::new(context.settings, context.shutdown.clone());
+    let http = HttpConnection::new(info, context, Rc::new(state), handler);
     if is_http2 {
-        connection.http2(stream).await;
+        http.http2(stream).await;
     } else {
-        connection.http1(stream).await;
+        http.http1(stream).await;
     }
 }

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use criterion::Criterion;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 mod grammar;
 mod grants;
@@ -34,8 +34,11 @@ fn main() {
 }
 
 /// A current-thread runtime, as a worker has it.
-fn worker() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
+fn worker() -> LocalRuntime {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .unwrap()
 }
 
 /// Polls a future that is ready at its first poll, so that the figure contains no runtime.

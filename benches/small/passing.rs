@@ -22,7 +22,7 @@ use tidegate::target::Target;
 use tidegate::upstream::{Endpoint, EndpointSettings, Settings, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::LocalRuntime;
 
 use crate::{at_once, worker};
 
@@ -43,7 +43,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
 
 /// A request that is sent repeatedly, and the upstream that responds to it.
 struct Passing {
-    runtime: Runtime,
+    runtime: LocalRuntime,
     forward: Forward,
     parts: request::Parts,
     target: Target,

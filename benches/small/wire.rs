@@ -19,7 +19,7 @@ use tidegate::connection::{
 use tidegate::net::addr::PeerAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::runtime::Runtime;
+use tokio::runtime::LocalRuntime;
 
 use crate::worker;
 
@@ -56,7 +56,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
 
 /// Both ends of a connection.
 struct Connection {
-    runtime: Runtime,
+    runtime: LocalRuntime,
     client: TcpStream,
 }
 
@@ -68,7 +68,7 @@ impl Connection {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await;
             let (accepted, peer) = listener.accept().unwrap();
             let arrival = AcceptedConnection::new(accepted, PeerAddr::new(peer), PATIENCE).unwrap();
-            tokio::spawn(serve(arrival));
+            tokio::task::spawn_local(serve(arrival));
             client.unwrap()
         });
         client.set_nodelay(true).unwrap();
@@ -92,10 +92,10 @@ async fn serve(arrival: AcceptedConnection) {
     let (settings, drainer) = (settings(), ShutdownTrigger::new());
     let terms = ConnectionContext {
         settings: &settings,
-        budget: &Arc::new(RecvBudget::new(1 << 20)),
+        recv_budget: &Arc::new(RecvBudget::new(1 << 20)),
         early_responses: &Default::default(),
-        drain: drainer.listen(),
-        counts: &Default::default(),
+        shutdown: drainer.subscribe(),
+        metrics: &Default::default(),
     };
     let service = |exchange: IncomingRequest| -> ResponseFuture {
         Box::pin(async move { Ok::<_, Infallible>(take(exchange).await) })
@@ -125,7 +125,7 @@ fn settings() -> connection::Settings {
         head_size: 32 * 1024,
         idle: PATIENCE,
         write_idle: PATIENCE,
-        floor: FLOOR,
+        min_rate: FLOOR,
         h2_streams: 100,
         h2_resets: 200,
         h2_window: 4 << 20,

@@ -2,7 +2,7 @@
 //!
 //! `RequestBody` has one monitor for what a client sends, and `connection` one for what a client reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 use std::time::Duration;
 
 /// A minimum rate, averaged over a window.
@@ -19,13 +19,15 @@ pub struct MinRate {
 /// Time counts only while the proxy waits for the client; a client that waits for the proxy or for the upstream is not slow.
 /// The window restarts whenever the bytes of a whole window have moved. A client that becomes slow after it was fast
 /// therefore has one window, and a client that is never slower than the minimum is never too slow.
+///
+/// A monitor belongs to one thread, so its counters are `Cell`s.
 #[derive(Debug)]
 pub struct RateMonitor {
     min: MinRate,
     /// Bytes that moved in the current window.
-    bytes: AtomicU64,
-    /// Microseconds in which the proxy waited for the client, in the current window.
-    waited: AtomicU64,
+    bytes: Cell<u64>,
+    /// The time for which the proxy waited for the client in the current window.
+    waited: Cell<Duration>,
 }
 
 impl RateMonitor {
@@ -33,31 +35,26 @@ impl RateMonitor {
     pub fn new(min: MinRate) -> Self {
         Self {
             min,
-            bytes: AtomicU64::new(0),
-            waited: AtomicU64::new(0),
+            bytes: Cell::new(0),
+            waited: Cell::new(Duration::ZERO),
         }
     }
 
     /// Records that `bytes` moved, for which the proxy waited `waited`.
     pub fn record(&self, bytes: usize, waited: Duration) {
-        let moved = self.bytes.load(Ordering::Relaxed) + bytes as u64;
+        let moved = self.bytes.get() + bytes as u64;
         if moved >= self.bytes_per_window() {
-            self.bytes.store(0, Ordering::Relaxed);
-            self.waited.store(0, Ordering::Relaxed);
+            self.bytes.set(0);
+            self.waited.set(Duration::ZERO);
             return;
         }
-        self.bytes.store(moved, Ordering::Relaxed);
-        if !waited.is_zero() {
-            let more = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-            let sum = self.waited.load(Ordering::Relaxed).saturating_add(more);
-            self.waited.store(sum, Ordering::Relaxed);
-        }
+        self.bytes.set(moved);
+        self.waited.set(self.waited.get().saturating_add(waited));
     }
 
     /// How long the current wait may last before the client is too slow.
     pub fn time_left(&self) -> Duration {
-        let waited = Duration::from_micros(self.waited.load(Ordering::Relaxed));
-        self.min.window.saturating_sub(waited)
+        self.min.window.saturating_sub(self.waited.get())
     }
 
     /// The minimum rate in bytes per second.

@@ -131,8 +131,8 @@ impl RecvBudget {
 
 /// What one connection uses of the budget.
 ///
-/// All calls except [`Self::wake`] come from the thread of the connection. [`RecvBudget::wake_groups`] calls that one from any
-/// thread, which is why the fields are atomics and a lock.
+/// All calls come from the thread of the connection, except the one with which the budget wakes a paused connection: that one
+/// comes from any thread, which is why the fields are atomics and a lock.
 #[derive(Debug)]
 pub struct ConnectionShare {
     budget: Arc<RecvBudget>,
@@ -281,7 +281,7 @@ pub const MIN_UNTHROTTLED: usize = 64 * 1024;
 
 /// The share of one request body. It tracks for its connection whether the body is open and whether it waits for data.
 #[derive(Debug)]
-pub(super) struct StreamShare {
+pub(crate) struct StreamShare {
     connection: Arc<ConnectionShare>,
     is_open: AtomicBool,
     is_waiting: AtomicBool,
@@ -289,7 +289,7 @@ pub(super) struct StreamShare {
 
 impl StreamShare {
     /// Registers an open body.
-    pub(super) fn new(connection: &Arc<ConnectionShare>) -> Arc<Self> {
+    pub(crate) fn new(connection: &Arc<ConnectionShare>) -> Arc<Self> {
         connection.open_bodies.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             connection: Arc::clone(connection),
@@ -299,18 +299,18 @@ impl StreamShare {
     }
 
     /// The share of the connection.
-    pub(super) fn connection(&self) -> &ConnectionShare {
+    pub(crate) fn connection(&self) -> &ConnectionShare {
         &self.connection
     }
 
     /// Records that the upstream took `count` bytes.
-    pub(super) fn record_taken(&self, count: usize) {
+    pub(crate) fn record_taken(&self, count: usize) {
         self.clear_waiting();
         self.connection.release(count);
     }
 
     /// Records that a poll with [`Self::waker`] found no data.
-    pub(super) fn record_waiting(&self) {
+    pub(crate) fn record_waiting(&self) {
         if self.is_open.load(Ordering::Relaxed) && !self.is_waiting.swap(true, Ordering::Relaxed) {
             self.connection
                 .waiting_bodies
@@ -320,7 +320,7 @@ impl StreamShare {
     }
 
     /// Records that no more of the body will be taken.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.clear_waiting();
         if self.is_open.swap(false, Ordering::Relaxed) {
             self.connection.open_bodies.fetch_sub(1, Ordering::Relaxed);
@@ -329,7 +329,7 @@ impl StreamShare {
     }
 
     /// A waker that wakes `task` when there is data.
-    pub(super) fn waker(self: &Arc<Self>, task: &Waker) -> Waker {
+    pub(crate) fn waker(self: &Arc<Self>, task: &Waker) -> Waker {
         Waker::from(Arc::new(DataWaker {
             share: Arc::clone(self),
             task: task.clone(),

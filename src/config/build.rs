@@ -48,7 +48,7 @@ pub(super) fn config(document: &Document, base: &Path) -> Option<Config> {
         exposure::check(&root, listen, &sites);
     }
     let config = Config {
-        service: service(limits, listen.as_ref(), connection.floor),
+        service: service(limits, listen.as_ref(), connection.min_rate),
         connection,
         hashing: hashing(limits),
         throttle: throttle(&root),
@@ -138,7 +138,7 @@ fn connection(limits: Option<&Table<'_>>) -> connection::Settings {
         head_size: bytes(limits, "head_size", 4 * KIB..=MIB, 32 * 1024),
         idle: wait(limits, "idle", 75),
         write_idle: wait(limits, "write_idle", 60),
-        floor: MinRate {
+        min_rate: MinRate {
             rate: bytes(limits, "min_rate", 1..=MIB, KIB),
             window: Duration::from_secs(60),
         },

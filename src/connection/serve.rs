@@ -1,12 +1,15 @@
-//! Serves HTTP/1 or HTTP/2 on an open stream: hyper's connection, wired to the watch and the service.
+//! Serves HTTP/1 or HTTP/2 on an open stream: configures hyper's connection, and connects it to the connection state and the
+//! handler.
+//!
+//! `connection` calls it once the HTTP version is known. `driver` then polls the connection to its end, and `close` closes it.
 
-use std::convert::Infallible;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{Method, Request, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -15,198 +18,176 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::closing::{CLOSE, close};
-use super::drive::{CloseReason, ConnectionDriver, GracefulConnection};
-use super::early_response::EarlyStreams;
-use super::heard::{Http1Inspector, Http2Inspector, InspectedStream};
-use super::served::{RequestGuard, ResponseBody};
-use super::streams::StreamExecutor;
-use super::watch::{ConnectionState, TimeoutKind};
-use super::{
-    ConnectionContext, ConnectionInfo, Handler, IncomingRequest, ResponseFuture, ShutdownSignal,
-};
-use crate::body::{ConnectionShare, UploadState};
+use super::close::{CLOSE_TIMEOUT, close};
+use super::driver::{CloseReason, ConnectionDriver, GracefulConnection};
+use super::early_response::{EarlyResponses, EarlyStreams};
+use super::h2_executor::StreamExecutor;
+use super::inspect::{Http1Inspector, Http2Inspector, InspectedStream};
+use super::request::{ConnectionInfo, Handler, IncomingRequest};
+use super::response::{GuardedResponseFuture, RequestGuard, ResponseBody};
+use super::settings::Settings;
+use super::shutdown::ShutdownSignal;
+use super::state::{ConnectionState, TimeoutKind};
+use crate::body::{ConnectionShare, RecvBudget, UploadState};
 use crate::metrics::{Connections, Protocol};
 
-/// A connection whose stream is open and whose HTTP version is known.
-pub(super) struct Connection<'a, S> {
-    info: Arc<ConnectionInfo>,
-    terms: ConnectionContext<'a>,
-    watch: Arc<ConnectionState>,
-    service: S,
+/// What a connection shares with the rest of the process.
+#[derive(Clone, Debug)]
+pub struct ConnectionContext<'a> {
+    /// The limits of the connection.
+    pub settings: &'a Settings,
+    /// The memory for unread HTTP/2 request bodies of all connections.
+    pub recv_budget: &'a Arc<RecvBudget>,
+    /// The HTTP/2 streams of all connections that are kept after an early response.
+    pub early_responses: &'a Arc<EarlyResponses>,
+    /// Reports the graceful shutdown.
+    pub shutdown: ShutdownSignal,
+    /// Counts connections and how they end.
+    pub metrics: &'a Connections,
 }
 
-impl<'a, S: Handler> Connection<'a, S> {
-    pub(super) fn new(
+/// A connection whose stream is open and whose HTTP version is known.
+pub(crate) struct HttpConnection<'a, H> {
+    info: Arc<ConnectionInfo>,
+    context: ConnectionContext<'a>,
+    state: Rc<ConnectionState>,
+    handler: H,
+}
+
+impl<'a, H: Handler> HttpConnection<'a, H> {
+    pub(crate) fn new(
         info: ConnectionInfo,
-        terms: ConnectionContext<'a>,
-        watch: Arc<ConnectionState>,
-        service: S,
+        context: ConnectionContext<'a>,
+        state: Rc<ConnectionState>,
+        handler: H,
     ) -> Self {
         Self {
             info: Arc::new(info),
-            terms,
-            watch,
-            service,
+            context,
+            state,
+            handler,
         }
     }
 
-    /// Serves HTTP/1.0 and 1.1.
+    /// Serves HTTP/1.0 and HTTP/1.1 until the connection is closed.
     ///
-    /// Not `async` as a whole, here as below: its future would keep room for what the stream is moved out of, and there
-    /// may be thousands of idle ones.
-    pub(super) fn http1<IO>(self, stream: IO) -> impl Future<Output = ()> + Send + use<'a, IO, S>
+    /// Neither this function nor [`Self::http2`] is an `async fn`: the future of an `async fn` would keep room for the stream
+    /// in addition to hyper's connection, into which the stream is moved, and there may be thousands of idle connections.
+    pub(crate) fn http1<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
     where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let watch = Arc::clone(&self.watch);
-        watch.set_protocol(false);
-        let counts = self.terms.counts;
+        let state = Rc::clone(&self.state);
+        state.set_protocol(false);
+        let metrics = self.context.metrics;
         let protocol = match self.info.tls {
             Some(_) => Protocol::Http1,
             None => Protocol::Plain,
         };
-        let open = counts.open(protocol);
-        let stream = InspectedStream::new(stream, Http1Inspector::new(&watch));
+        let open_connection = metrics.open(protocol);
+        let head_size = self.context.settings.head_size;
+        let stream = InspectedStream::new(stream, Http1Inspector::new(&state));
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
-            // The watch has this deadline, and more exactly: hyper's would count idle time as head.
+            // `ConnectionState` has this deadline, and is more exact: hyper would count idle time as a part of the head.
             .header_read_timeout(None)
-            .max_header_size(self.terms.settings.head_size)
-            // hyper's 408 KiB would hold three frames of an upload, or of a download, that the other side does not take.
-            .max_buf_size(self.terms.settings.head_size.max(BUFFERED))
-            .serve_connection(TokioIo::new(stream), service_fn(self.requests(None)));
-        let Self { info, terms, .. } = self;
+            .max_header_size(head_size)
+            // With hyper's default of 408 KiB, three frames of an upload or a download that the other side does not take would
+            // be in memory.
+            .max_buf_size(head_size.max(WRITE_BUFFER_SIZE))
+            .serve_connection(TokioIo::new(stream), service_fn(self.service(None)));
+        let Self { info, context, .. } = self;
         async move {
-            let _open = open;
-            let drain = terms.drain.clone();
-            let end = ConnectionDriver::new(&mut http, &watch, terms.drain).await;
-            note_end(&info, &watch, &end, counts);
+            let _open_connection = open_connection;
+            let shutdown = context.shutdown.clone();
+            let reason = ConnectionDriver::new(&mut http, &state, context.shutdown).await;
+            record_close(&info, &state, &reason, metrics);
             let stream = http.into_parts().io.into_inner().into_inner();
-            Box::pin(close(stream, end, &watch, drain)).await;
+            Box::pin(close(stream, reason, &state, shutdown)).await;
         }
     }
 
-    /// Serves HTTP/2.
-    pub(super) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + Send + use<'a, IO, S>
+    /// Serves HTTP/2 until the connection is closed.
+    pub(crate) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
     where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let watch = Arc::clone(&self.watch);
-        watch.set_protocol(true);
-        let counts = self.terms.counts;
-        let open = counts.open(Protocol::Http2);
+        let state = Rc::clone(&self.state);
+        state.set_protocol(true);
+        let metrics = self.context.metrics;
+        let open_connection = metrics.open(Protocol::Http2);
+        let settings = self.context.settings;
         let group = self.info.client.network().group();
-        let holding = ConnectionShare::new(self.terms.budget, group);
-        let stream = InspectedStream::new(stream, Http2Inspector::new(&watch, &holding));
-        let requests = service_fn(self.requests(Some(Arc::clone(&holding))));
-        let settings = self.terms.settings;
+        let share = ConnectionShare::new(self.context.recv_budget, group);
+        let stream = InspectedStream::new(stream, Http2Inspector::new(&state, &share));
+        let service = service_fn(self.service(Some(Arc::clone(&share))));
+        let early = EarlyStreams::new(
+            self.context.early_responses,
+            group,
+            settings.h2_streams,
+            &state,
+            self.context.shutdown.clone(),
+        );
+        let executor = StreamExecutor::new(settings.write_idle, settings.min_rate, &share, early);
         let head_size = u32::try_from(settings.head_size).unwrap_or(u32::MAX);
-        let early = EarlyStreams::new(&self.info, &self.terms, &watch);
-        let streams = StreamExecutor::new(settings.write_idle, settings.floor, &holding, early);
-        let connection = http2::Builder::new(streams)
+        let connection = http2::Builder::new(executor)
             .timer(TokioTimer::new())
             .max_concurrent_streams(settings.h2_streams)
-            .max_pending_accept_reset_streams(settings.h2_resets.min(UNSEEN_RESETS))
+            .max_pending_accept_reset_streams(settings.h2_resets.min(MAX_PENDING_RESETS))
             .max_local_error_reset_streams(settings.h2_resets)
             .initial_stream_window_size(settings.h2_window)
             .initial_connection_window_size(settings.h2_connection_window)
             .max_header_list_size(head_size)
-            .serve_connection(TokioIo::new(stream), requests);
-        let mut http = Http2 {
-            connection,
-            holding,
-        };
-        let Self { info, terms, .. } = self;
+            .serve_connection(TokioIo::new(stream), service);
+        let mut http = Http2Connection { connection, share };
+        let Self { info, context, .. } = self;
         async move {
-            let _open = open;
-            let end = ConnectionDriver::new(&mut http, &watch, terms.drain).await;
-            // Nothing is heard of the client any more.
-            watch.set_open_requests(0);
-            note_end(&info, &watch, &end, counts);
-            if let CloseReason::Late(TimeoutKind::Idle | TimeoutKind::Head) = end {
-                // A goodbye (GOAWAY) and a bounded time to send it.
+            let _open_connection = open_connection;
+            let reason = ConnectionDriver::new(&mut http, &state, context.shutdown).await;
+            // No frame of the client is read any more, so its requests count as ended and kept streams are dropped.
+            state.set_open_requests(0);
+            record_close(&info, &state, &reason, metrics);
+            if let CloseReason::TimedOut(TimeoutKind::Idle | TimeoutKind::Head) = reason {
+                // Send GOAWAY, within a bounded time.
                 http.shut_down();
-                let _ = timeout(CLOSE, &mut http.connection).await;
+                let _ = timeout(CLOSE_TIMEOUT, &mut http.connection).await;
             }
         }
     }
 
-    /// hyper's view of the service: counts requests in and answers out. With `holding`, what comes of a body is held.
-    fn requests(
+    /// Returns hyper's service, which passes each request to the handler. On HTTP/2, request bodies have a part in `share`.
+    fn service(
         &self,
-        holding: Option<Arc<ConnectionShare>>,
-    ) -> impl Fn(Request<Incoming>) -> GuardedResponseFuture + use<S> {
-        let service = self.service.clone();
+        share: Option<Arc<ConnectionShare>>,
+    ) -> impl Fn(Request<Incoming>) -> GuardedResponseFuture + use<H> {
+        let handler = self.handler.clone();
         let info = Arc::clone(&self.info);
-        let drain = self.terms.drain.clone();
-        let watch = Arc::clone(&self.watch);
+        let state = Rc::clone(&self.state);
         move |request| {
-            let received = Arc::new(received(&request, holding.as_ref()));
-            let running = RequestGuard::begin(&watch, &received);
-            let http1 = request.version() < Version::HTTP_2;
-            let exchange = IncomingRequest {
+            let upload = Arc::new(upload_state(&request, share.as_ref()));
+            let guard = RequestGuard::new(&state, &upload);
+            let is_http1 = request.version() < Version::HTTP_2;
+            let future = handler.handle(IncomingRequest {
                 request,
                 connection: Arc::clone(&info),
-                received,
-            };
-            let drain = http1.then(|| drain.clone());
-            GuardedResponseFuture {
-                answer: service.answer(exchange),
-                running: Some(running),
-                drain,
-            }
+                received: upload,
+            });
+            GuardedResponseFuture::new(future, is_http1, guard)
         }
     }
 }
 
-/// Who asks for a tunnel may take whatever follows for its contents: it is left unread, and the connection closed.
-fn received(request: &Request<Incoming>, holding: Option<&Arc<ConnectionShare>>) -> UploadState {
+/// The state of the request body before any of it is read.
+///
+/// A client that sends CONNECT may send the bytes of the tunnel next. The body of such a request counts as unread even if it is
+/// empty, so that the connection is closed after the response.
+fn upload_state(request: &Request<Incoming>, share: Option<&Arc<ConnectionShare>>) -> UploadState {
     if request.body().is_end_stream() && request.method() != Method::CONNECT {
-        let received = UploadState::default();
-        received.end();
-        return received;
+        let upload = UploadState::default();
+        upload.end();
+        return upload;
     }
-    holding.map_or_else(UploadState::default, UploadState::with_share)
-}
-
-/// The future of an answer that carries its request's guard on into the body.
-struct GuardedResponseFuture {
-    answer: ResponseFuture,
-    running: Option<RequestGuard>,
-    /// On HTTP/1, where an answer says whether the connection goes on.
-    drain: Option<ShutdownSignal>,
-}
-
-impl Future for GuardedResponseFuture {
-    type Output = Result<Response<ResponseBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(Ok(mut response)) = self.answer.as_mut().poll(cx) else {
-            return Poll::Pending;
-        };
-        // The stream may be kept after its response, and what made the response is not to be kept with it.
-        self.answer = Box::pin(std::future::pending());
-        let running = self.running.take();
-        if let Some(drain) = &self.drain {
-            let unread = running.as_ref().is_some_and(RequestGuard::is_unread);
-            if unread || drain.has_begun() {
-                response
-                    .headers_mut()
-                    .insert(header::CONNECTION, CLOSE_VALUE);
-            }
-        }
-        Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, running))))
-    }
-}
-
-impl Drop for GuardedResponseFuture {
-    /// Before the answer, whose drop writes the log.
-    fn drop(&mut self) {
-        if let Some(running) = &self.running {
-            running.note_cut();
-        }
-    }
+    share.map_or_else(UploadState::default, UploadState::with_share)
 }
 
 impl<I, S> GracefulConnection for http1::Connection<I, S>
@@ -228,27 +209,27 @@ where
         true
     }
 
-    /// hyper closes an idle connection at once, and a request that is on the wire would be lost.
+    /// hyper closes an idle connection immediately, which would lose a request that the client has already sent.
     fn drain_timeout(&self) -> Duration {
         Duration::from_secs(1)
     }
 }
 
-/// hyper's connection, and what its requests hold.
-struct Http2<C> {
+/// hyper's HTTP/2 connection, with the share of the receive budget that must be updated before each poll.
+struct Http2Connection<C> {
     connection: C,
-    holding: Arc<ConnectionShare>,
+    share: Arc<ConnectionShare>,
 }
 
-impl<I, S> GracefulConnection for Http2<http2::Connection<I, S, StreamExecutor>>
+impl<I, S> GracefulConnection for Http2Connection<http2::Connection<I, S, StreamExecutor>>
 where
     S: hyper::service::HttpService<Incoming, ResBody = ResponseBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send + 'static,
+    S::Future: 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.holding.begin_poll();
+        self.share.begin_poll();
         Pin::new(&mut self.connection).poll(cx)
     }
 
@@ -256,58 +237,64 @@ where
         Pin::new(&mut self.connection).graceful_shutdown();
     }
 
-    /// The goodbye is a conversation.
+    /// The two GOAWAY frames need a round trip in between.
     fn close_when_idle(&self) -> bool {
         false
     }
 
-    /// GOAWAY comes in two steps by itself (RFC 9113 section 6.8).
+    /// h2 sends GOAWAY in two steps itself (RFC 9113 section 6.8), and serves the requests that arrive in between.
     fn drain_timeout(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-fn note_end(
+/// Counts and logs why the connection is closed, and records a timeout for the requests that are dropped with it.
+fn record_close(
     info: &ConnectionInfo,
-    watch: &ConnectionState,
-    end: &CloseReason,
-    counts: &Connections,
+    state: &ConnectionState,
+    reason: &CloseReason,
+    metrics: &Connections,
 ) {
-    let counter = match end {
-        CloseReason::Done => &counts.done,
-        CloseReason::Broken(_) => &counts.error,
-        CloseReason::Late(TimeoutKind::Head) => &counts.head_timeout,
-        CloseReason::Late(TimeoutKind::Idle) => &counts.idle_timeout,
-        CloseReason::Late(TimeoutKind::Write) => &counts.write_timeout,
-        CloseReason::Abused => &counts.http2_abuse,
-    };
-    counter.count();
     let client = info.client;
-    if let CloseReason::Late(late) = end {
-        watch.record_timeout(*late);
-    }
-    match end {
-        CloseReason::Done => tracing::trace!(%client, "connection closed"),
-        CloseReason::Broken(error) => tracing::debug!(%client, %error, "connection broken"),
-        CloseReason::Late(late) => {
-            let reason = match late {
-                TimeoutKind::Head => "the head of a request did not end in time",
-                TimeoutKind::Idle => "no request came",
-                TimeoutKind::Write => "the client took nothing, or too little",
-            };
-            tracing::debug!(%client, "connection closed: {reason}");
+    match reason {
+        CloseReason::Done => {
+            metrics.done.count();
+            tracing::trace!(%client, "connection closed");
         }
-        CloseReason::Abused => {
-            tracing::debug!(%client, "connection closed: too many resets or idle frames")
+        CloseReason::Broken(error) => {
+            metrics.error.count();
+            tracing::debug!(%client, %error, "connection broken");
+        }
+        CloseReason::TimedOut(kind) => {
+            state.record_timeout(*kind);
+            let (counter, cause) = match kind {
+                TimeoutKind::Head => (
+                    &metrics.head_timeout,
+                    "the head of a request was not complete within limits.head",
+                ),
+                TimeoutKind::Idle => (&metrics.idle_timeout, "no request within limits.idle"),
+                TimeoutKind::Write => (
+                    &metrics.write_timeout,
+                    "the client read nothing within limits.write_idle, or less than limits.min_rate",
+                ),
+            };
+            counter.count();
+            tracing::debug!(%client, "connection closed: {cause}");
+        }
+        CloseReason::Abuse => {
+            metrics.http2_abuse.count();
+            tracing::debug!(
+                %client,
+                "connection closed: more stream resets than limits.h2_resets allows, or a flood of control frames"
+            );
         }
     }
 }
 
-/// Streams that a client may reset before the gate has looked at them; as h2 has it.
-const UNSEEN_RESETS: usize = 20;
-/// Bytes of an answer that may wait for the client when another frame of it is asked for.
-const BUFFERED: usize = 16 * 1024;
-const CLOSE_VALUE: HeaderValue = HeaderValue::from_static("close");
+/// The number of streams that a client may reset before the proxy has accepted them; the same as h2's default.
+const MAX_PENDING_RESETS: usize = 20;
+/// The number of bytes of a response that may wait for the client when hyper polls the body for another frame.
+const WRITE_BUFFER_SIZE: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,7 @@ fn serve(is_http2: bool, segments: Vec<Vec<u8>>) -> Vec<ParsedRequest> {
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_time()
-        .build()
+        .build_local(tokio::runtime::LocalOptions::default())
     else {
         panic!("no runtime");
     };
@@ -84,10 +84,10 @@ fn serve(is_http2: bool, segments: Vec<Vec<u8>>) -> Vec<ParsedRequest> {
     );
     let context = ConnectionContext {
         settings: &settings,
-        budget: &budget,
+        recv_budget: &budget,
         early_responses: &Default::default(),
-        drain: shutdown.listen(),
-        counts: &Default::default(),
+        shutdown: shutdown.subscribe(),
+        metrics: &Default::default(),
     };
     let peer = PeerAddr::new(([127, 0, 0, 1], 1).into());
     let info = ConnectionInfo::new(peer, peer.client(), None);
@@ -175,7 +175,7 @@ fn settings() -> Settings {
         head_size: 16 * 1024,
         idle: TIMEOUT,
         write_idle: TIMEOUT,
-        floor: MIN_RATE,
+        min_rate: MIN_RATE,
         h2_streams: 100,
         h2_resets: 200,
         h2_window: 65_535,

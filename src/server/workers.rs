@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -69,23 +69,33 @@ impl Workers {
         let mut handles = Vec::new();
         for number in 0..count {
             let (queue, queued) = mpsc::unbounded_channel();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
             let heartbeat = Heartbeat::default();
             let thread = WorkerThread {
                 worker: Worker {
                     number,
                     state: Arc::clone(state),
-                    shutdown: shutdown.listen(),
+                    shutdown: shutdown.subscribe(),
                 },
                 heartbeat: watchdog_timeout.map(|timeout| (heartbeat.clone(), timeout)),
                 abort: abort.subscribe(),
                 running: running_sender.clone(),
             };
+            let (report_error, start_error) = std::sync::mpsc::channel();
             std::thread::Builder::new()
                 .name(format!("tidegate-{number}"))
-                .spawn(move || thread.run(runtime, queued))?;
+                .spawn(move || match local_runtime() {
+                    Ok(runtime) => {
+                        drop(report_error);
+                        thread.run(runtime, queued);
+                    }
+                    Err(error) => {
+                        // `start` waits for this message, or for the drop of the sender.
+                        let _ = report_error.send(error);
+                    }
+                })?;
+            if let Ok(error) = start_error.recv() {
+                return Err(error);
+            }
             handles.push(WorkerHandle {
                 queue,
                 open_connections: Arc::default(),
@@ -198,7 +208,7 @@ struct WorkerThread {
 }
 
 impl WorkerThread {
-    fn run(mut self, runtime: Runtime, queued: mpsc::UnboundedReceiver<QueuedConnection>) {
+    fn run(mut self, runtime: LocalRuntime, queued: mpsc::UnboundedReceiver<QueuedConnection>) {
         runtime.block_on(async {
             if let Some((heartbeat, timeout)) = self.heartbeat {
                 tokio::spawn(heartbeat.beat(timeout));
@@ -213,6 +223,14 @@ impl WorkerThread {
         self.running
             .send_modify(|running| *running = running.saturating_sub(1));
     }
+}
+
+/// Creates the runtime of a worker. A connection shares its state between tasks that are not `Send`, which only a `LocalRuntime`
+/// can spawn. Such a runtime cannot move to another thread, so the thread of the worker creates it.
+fn local_runtime() -> io::Result<LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
 }
 
 /// What the connections of a worker share.
@@ -231,7 +249,7 @@ impl Worker {
         loop {
             tokio::select! {
                 Some(next) = queued.recv() => {
-                    connections.spawn(self.clone().serve(next));
+                    connections.spawn_local(self.clone().serve(next));
                 }
                 Some(ended) = connections.join_next() => log_panic(ended),
                 () = &mut shutdown => break,
@@ -240,7 +258,7 @@ impl Worker {
         queued.close();
         // The connections that were queued before the shutdown are served: their clients are connected already.
         while let Some(next) = queued.recv().await {
-            connections.spawn(self.clone().serve(next));
+            connections.spawn_local(self.clone().serve(next));
         }
         while let Some(ended) = connections.join_next().await {
             log_panic(ended);
@@ -275,10 +293,10 @@ impl Worker {
         }
         let context = ConnectionContext {
             settings: &settings,
-            budget: state.budget(),
+            recv_budget: state.budget(),
             early_responses: state.early_responses(),
-            drain: shutdown,
-            counts: state.connections(),
+            shutdown,
+            metrics: state.connections(),
         };
         match scheme {
             Scheme::Https => {

@@ -1,22 +1,22 @@
-//! Plain HTTP on a TLS port, answered in words.
+//! The response to a plain HTTP request on an HTTPS port.
 //!
-//! docker with `insecure-registries` falls back to HTTP only when it gets some answer here.
+//! docker with `insecure-registries` falls back to plain HTTP only if it gets an HTTP response here.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::linger;
+use super::close;
 
-/// Says what is wrong, as an OCI error, and closes.
-pub(super) async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    stream.write_all(REFUSAL.as_bytes()).await?;
+/// Responds with 400 and an OCI error body that names the mistake, and closes the connection.
+pub(crate) async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    stream.write_all(RESPONSE.as_bytes()).await?;
     stream.shutdown().await?;
-    linger::discard(&mut stream).await;
+    close::linger(&mut stream).await;
     Ok(())
 }
 
-const REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\n\
+const RESPONSE: &str = "HTTP/1.1 400 Bad Request\r\n\
     content-type: application/json\r\n\
     content-length: 129\r\n\
     docker-distribution-api-version: registry/2.0\r\n\
@@ -28,8 +28,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_has_the_right_length() {
-        let (head, body) = REFUSAL.split_once("\r\n\r\n").unwrap();
+    fn the_response_has_the_right_length_and_a_json_body() {
+        let (head, body) = RESPONSE.split_once("\r\n\r\n").unwrap();
         assert!(
             head.contains(&format!("content-length: {}\r\n", body.len())),
             "{}",
