@@ -9,6 +9,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::net::addr::ClientAddr;
 use crate::net::cidr::Networks;
+use crate::net::host::parse_address;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,11 +78,7 @@ fn rightmost_untrusted(peer: ClientAddr, said: &[u8], trusted: &Networks) -> Cli
 /// Some proxies add the port, and brackets with it.
 fn address(word: &[u8]) -> Option<IpAddr> {
     let word = std::str::from_utf8(word).ok()?;
-    let bare = word
-        .strip_prefix('[')
-        .and_then(|word| word.strip_suffix(']'));
-    let alone = bare.unwrap_or(word).parse().ok();
-    alone.or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    parse_address(word).or_else(|| word.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 /// One word in one field, and no other than these two.

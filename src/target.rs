@@ -13,16 +13,16 @@ use crate::percent;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
-use crate::net::host::HostName;
+use crate::net::host::HostPort;
 
 /// Where a request wants to go, checked once.
 #[derive(Clone, Debug)]
 pub struct Target {
     uri: Uri,
     header: HeaderValue,
-    name: HostName,
+    name: HostPort,
     /// The name in a Host field that the target overrides.
-    overridden: Option<HostName>,
+    overridden: Option<HostPort>,
     /// Where it is not the path as sent.
     path: Option<String>,
 }
@@ -64,7 +64,7 @@ impl Target {
         check_form(parts)?;
         let Addressed { header, overridden } = authority(parts)?;
         let authority = header.to_str().map_err(|_| Error::Host)?;
-        let name = HostName::parse(authority).ok_or(Error::Host)?;
+        let name = HostPort::parse(authority).ok_or(Error::Host)?;
         let sent = parts.uri.path();
         // Nearly every path: three copies less.
         let path = if is_canonical(sent) {
@@ -149,7 +149,7 @@ struct Addressed {
     /// The authority, as the upstream gets it.
     header: HeaderValue,
     /// The Host field of HTTP/1, where an absolute target says something else.
-    overridden: Option<HostName>,
+    overridden: Option<HostPort>,
 }
 
 /// The authority the client addressed. HTTP/1 says it in Host, or in an absolute target, which then counts and replaces
@@ -166,7 +166,7 @@ fn authority(parts: &Parts) -> Result<Addressed, Error> {
         (Some(named), Some(host)) => {
             let (named_name, host_name) = (parse_name(named.as_str())?, parse_host(host)?);
             let port = parts.uri.scheme_str().and_then(default_port);
-            match (named_name.addresses(&host_name, port), is_http2) {
+            match (named_name.is_same_place(&host_name, port), is_http2) {
                 (true, true) => (as_header(named)?, None),
                 (true, false) => (host.clone(), None),
                 (false, true) => return Err(Error::Contradiction),
@@ -188,12 +188,12 @@ fn exactly_one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> 
     }
 }
 
-fn parse_host(host: &HeaderValue) -> Result<HostName, Error> {
+fn parse_host(host: &HeaderValue) -> Result<HostPort, Error> {
     parse_name(host.to_str().map_err(|_| Error::Host)?)
 }
 
-fn parse_name(authority: &str) -> Result<HostName, Error> {
-    HostName::parse(authority).ok_or(Error::Host)
+fn parse_name(authority: &str) -> Result<HostPort, Error> {
+    HostPort::parse(authority).ok_or(Error::Host)
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::state_file::Lock;
+use crate::text::to_hex;
 use crate::tls::certs::{self, CertifiedPair};
 use crate::{bounded_file, state_file};
 
@@ -38,10 +39,10 @@ pub(super) enum SaveError {
 impl Store {
     pub(super) fn new(state_dir: &Path, directory: &str) -> Self {
         let hash = digest(&SHA256, directory.as_bytes());
-        let mark = hash.as_ref().iter().take(4);
+        let mark = hash.as_ref().get(..4).unwrap_or_default();
         Self {
             dir: state_dir.join("acme"),
-            mark: mark.map(|byte| format!("{byte:02x}")).collect(),
+            mark: to_hex(mark),
         }
     }
 

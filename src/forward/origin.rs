@@ -6,6 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::net::host::strip_brackets;
 use crate::www_authenticate::rewrite;
 
 /// A scheme and an authority, as handed to clients.
@@ -180,10 +181,7 @@ fn host_port(authority: &str, default: u16) -> Option<(String, u16)> {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
         _ => (authority, default),
     };
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
+    let bare = strip_brackets(host);
     (!bare.is_empty() && !bare.contains('@')).then(|| (bare.to_ascii_lowercase(), port))
 }
 

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use x509_parser::extensions::GeneralName;
 
+use crate::net::host::parse_address;
+
 /// A name in a certificate's subjectAltName that a server can be reached by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
@@ -29,7 +31,7 @@ impl Name {
 
     /// Whether a client that asked for `host` accepts this name.
     pub(super) fn covers(&self, host: &str) -> bool {
-        match (self, read_literal(host)) {
+        match (self, parse_address(host)) {
             (Self::Ip(address), Some(literal)) => *address == literal,
             (Self::Dns(name), None) => dns_covers(name, &normal(host)),
             _ => false,
@@ -50,12 +52,6 @@ impl fmt::Display for Name {
 /// A host as it is compared: lower case, without a trailing dot.
 pub(crate) fn normal(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
-}
-
-/// An address as a host may be written: `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]`.
-pub(super) fn read_literal(host: &str) -> Option<IpAddr> {
-    let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    inner.unwrap_or(host).parse().ok()
 }
 
 /// Both in normal form.

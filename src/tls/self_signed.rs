@@ -17,7 +17,9 @@ use zeroize::Zeroizing;
 
 use super::certs::{self, CertifiedPair};
 use super::chain::{Certificate, order_chain};
-use super::names::{normal, read_literal};
+use super::names::normal;
+use crate::net::host::parse_address;
+use crate::text::to_hex;
 
 mod files;
 
@@ -185,11 +187,7 @@ fn authority_params(pair: &KeyPair, now: OffsetDateTime) -> CertificateParams {
     params.key_identifier_method = KeyIdMethod::Sha256;
     let id = params.key_identifier(pair);
     // Two CAs of one name would confuse clients that trust both.
-    let mark: String = id
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mark = to_hex(id.get(..4).unwrap_or_default());
     params.distinguished_name = with_common_name(format!("tidegate CA {mark}"));
     params.not_before = now - BACKDATED;
     params.not_after = now + AUTHORITY_LIFE;
@@ -265,7 +263,7 @@ fn subject_names(hosts: &[String]) -> Result<Vec<SanType>, Error> {
 }
 
 fn subject_name(host: &str) -> Option<SanType> {
-    if let Some(address) = read_literal(host) {
+    if let Some(address) = parse_address(host) {
         return Some(SanType::IpAddress(address));
     }
     let host = normal(if host == "*" { "localhost" } else { host });

@@ -16,6 +16,7 @@ use super::resolve::resolve;
 use super::stream::{Socket, Stream};
 use super::trust::ServerRoots;
 use super::{EndpointSettings, Error};
+use crate::net::host::{parse_address, strip_brackets};
 
 /// One address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,9 +57,7 @@ impl Endpoint {
     /// True when the address behind it may change.
     pub(super) fn is_dns_name(&self) -> bool {
         match self {
-            Self::Tcp { host, .. } | Self::Tls { host, .. } => {
-                strip_brackets(host).parse::<std::net::IpAddr>().is_err()
-            }
+            Self::Tcp { host, .. } | Self::Tls { host, .. } => parse_address(host).is_none(),
             Self::Unix(_) => false,
         }
     }
@@ -190,12 +189,6 @@ fn is_local(cause: &io::Error) -> bool {
         ]
         .contains(&errno)
     })
-}
-
-fn strip_brackets(host: &str) -> &str {
-    host.strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
 use crate::secret::Password;
 use crate::snapshot::Snapshot;
+use crate::text::to_hex;
 use crate::tls::trust::ClientAuthMode;
 
 /// What is pushed where.
@@ -198,7 +199,7 @@ impl RoundTrip<'_> {
             .ask(Method::POST, &start, b"", StatusCode::ACCEPTED)
             .await?;
         let upload = self.location(begun.headers())?;
-        let sum = hex(digest(&SHA256, BLOB).as_ref());
+        let sum = to_hex(digest(&SHA256, BLOB).as_ref());
         let joint = if upload.contains('?') { '&' } else { '?' };
         let end = format!("{upload}{joint}digest=sha256:{sum}");
         self.ask(Method::PUT, &end, BLOB, StatusCode::CREATED)
@@ -484,10 +485,6 @@ fn waiting(reply: &Response<Bytes>) -> String {
         || "some minutes".to_owned(),
         |seconds| format!("{seconds} s"),
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const BLOB: &[u8] = b"tidegate check --live --push\n";

@@ -7,16 +7,8 @@ use std::path::PathBuf;
 use super::url::origin_of;
 use super::{Error, write, write_accepted};
 use crate::net::cidr::{self, Cidr};
+pub use crate::net::host::Host;
 use crate::net::listener::{ListenAddr, SYSTEMD};
-
-/// A name or an address, without a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Host {
-    /// In lower case, without a dot at the end.
-    Name(String),
-    /// An IPv4 address in IPv6 form is the IPv4 address.
-    Address(IpAddr),
-}
 
 /// Which hosts a site answers for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,17 +19,6 @@ pub enum HostPattern {
     Below(String),
     /// `*`: any that no other pattern matches.
     Any,
-}
-
-/// With brackets around an IPv6 address, as in a URL.
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Address(IpAddr::V4(address)) => address.fmt(f),
-            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
-        }
-    }
 }
 
 impl fmt::Display for HostPattern {
