@@ -52,7 +52,7 @@ impl ClientInfo {
         Self {
             client,
             scheme: forwarded_scheme(headers).unwrap_or(scheme),
-            address: client.field(),
+            address: client.header_value(),
             chain: chain(said, peer),
         }
     }
@@ -67,7 +67,7 @@ fn rightmost_untrusted(peer: ClientAddr, said: &[u8], trusted: &Networks) -> Cli
         let Some(address) = address(word) else {
             break;
         };
-        client = ClientAddr::vouched(address);
+        client = ClientAddr::new(address);
         if !trusted.contains(address) {
             break;
         }
@@ -122,8 +122,8 @@ mod tests {
                 (name, value.parse().unwrap())
             })
             .collect();
-        let peer = ClientAddr::vouched(peer.parse().unwrap());
-        ClientInfo::new(peer, &peer.field(), "https", &headers, &trusted())
+        let peer = ClientAddr::new(peer.parse().unwrap());
+        ClientInfo::new(peer, &peer.header_value(), "https", &headers, &trusted())
     }
 
     #[test]

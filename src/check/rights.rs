@@ -128,7 +128,7 @@ impl AccessQuery {
         let Some(written) = written(config, site, route) else {
             return no("no route of a registry leads there");
         };
-        if self.network && !written.admission.suffices {
+        if self.network && !written.admission.suffices_alone {
             return no("no network is enough there without a password");
         }
         let (verdict, mut words) = self.of_route(written, &route.access, file);

@@ -223,7 +223,7 @@ fn decode_part(raw: &str) -> Result<String, RegistryError> {
         decode(&raw.replace('+', " "), |byte| !byte.is_ascii_control()).map_err(|fault| {
             RegistryError::Query(match fault {
                 DecodeError::Malformed => "a malformed escape",
-                DecodeError::Refused => "an escape of a control character",
+                DecodeError::Forbidden => "an escape of a control character",
             })
         })?;
     String::from_utf8(decoded).map_err(|_| RegistryError::Query("not UTF-8"))

@@ -237,7 +237,7 @@ fn decode_segment(raw: &str) -> Result<String, RegistryError> {
     let decoded = decode(raw, admits).map_err(|fault| {
         RegistryError::Path(match fault {
             DecodeError::Malformed => "a malformed escape",
-            DecodeError::Refused => "an escape of a character that must not be there",
+            DecodeError::Forbidden => "an escape of a character that must not be there",
         })
     })?;
     let segment = String::from_utf8(decoded).map_err(|_| RegistryError::Path("not ASCII"))?;

@@ -78,7 +78,7 @@ impl AdminSocket {
     pub(super) fn leave(&mut self) {
         if let Some(stop) = self.stop.take() {
             // One that failed has said so.
-            let _ = stop.send(OnClose::Leave);
+            let _ = stop.send(OnClose::Abandon);
         }
     }
 }

@@ -148,7 +148,7 @@ impl Listeners {
     fn release(&mut self, socket: Socket) {
         let ending = socket.ending();
         socket.state.end(ending);
-        if ending == OnClose::Leave {
+        if ending == OnClose::Abandon {
             let words = socket.wanted.binding.to_string();
             self.spare.add(words, socket.duplicate);
         }
@@ -172,7 +172,7 @@ impl Listeners {
     pub(super) async fn hand_over(&mut self) {
         self.file.leave();
         for socket in std::mem::take(&mut self.sockets) {
-            socket.state.finish(OnClose::Empty).await;
+            socket.state.finish(OnClose::DrainBacklog).await;
         }
     }
 }

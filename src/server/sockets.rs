@@ -77,8 +77,8 @@ impl Socket {
 
     pub(super) fn ending(&self) -> OnClose {
         match self.wanted.binding {
-            ListenAddr::Address(_) => OnClose::Empty,
-            ListenAddr::Named(_) => OnClose::Leave,
+            ListenAddr::Address(_) => OnClose::DrainBacklog,
+            ListenAddr::Named(_) => OnClose::Abandon,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::access::Access;
 use crate::access_log::Record;
 use crate::auth::TokenService;
 use crate::auth::token::IssuedToken;
-use crate::auth::token::form::TokenRequest;
+use crate::auth::token::request::TokenRequest;
 use crate::body::{self, Body};
 use crate::net::addr::ClientAddr;
 use crate::rejection::{Rejection, ResponseFormat};

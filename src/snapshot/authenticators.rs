@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 use super::{BuildMode, SnapshotBuilder, passwords};
 use crate::auth::token::TokenIssuer;
-use crate::auth::token::secret::{self, LoadedSecret, SigningKeys};
+use crate::auth::token::keys::{self, LoadedSecret, SigningKeys};
 use crate::auth::{Authenticator, PasswordVerifier};
 use crate::config::problem::{Position, Problem, Problems};
 use crate::config::table::Spanned;
@@ -79,10 +79,10 @@ impl SnapshotBuilder<'_> {
     ) -> Option<SigningKeys> {
         let dir = &self.config.state_dir;
         let loaded = match (named.map(|named| &named.value), self.purpose) {
-            (Some(Secret::File(file)), _) => secret::load(file).map(Some),
+            (Some(Secret::File(file)), _) => keys::load(file).map(Some),
             (Some(Secret::Credential(name)), _) => self.credential(name, named, problems)?,
-            (None, BuildMode::Serve) => secret::find_or_make(dir).map(Some),
-            (None, BuildMode::Check) => secret::find_or_may_make(dir),
+            (None, BuildMode::Serve) => keys::find_or_make(dir).map(Some),
+            (None, BuildMode::Check) => keys::find_or_may_make(dir),
         };
         let place = named.map(|named| named.place);
         match loaded {
@@ -107,11 +107,11 @@ impl SnapshotBuilder<'_> {
         name: &str,
         named: Option<&Spanned<Secret>>,
         problems: &mut Problems,
-    ) -> Option<Result<Option<LoadedSecret>, secret::Error>> {
+    ) -> Option<Result<Option<LoadedSecret>, keys::Error>> {
         let place = named.map(|named| named.place);
-        let loaded = credential(name).map(|file| secret::load(&file));
+        let loaded = credential(name).map(|file| keys::load(&file));
         match (loaded, self.purpose) {
-            (None | Some(Err(secret::Error::Read { .. })), BuildMode::Check) => {
+            (None | Some(Err(keys::Error::Read { .. })), BuildMode::Check) => {
                 problems.push(unseen_credential(place, name));
                 Some(Ok(None))
             }

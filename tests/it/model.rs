@@ -16,7 +16,7 @@ use http::{HeaderMap, Method};
 use serde_json::Value;
 use tidegate::access::{Access, Authorization, Denied, RequestedAccess};
 use tidegate::auth::token::TokenIssuer;
-use tidegate::auth::token::secret::SigningKeys;
+use tidegate::auth::token::keys::SigningKeys;
 use tidegate::auth::{
     Authenticator, HashingSettings, Identity, PasswordVerifier, ThrottleSettings,
 };

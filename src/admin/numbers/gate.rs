@@ -65,7 +65,7 @@ fn connections(gate: &ServerState) -> [Family; 7] {
             Kind::Gauge,
             "tidegate_connections_limit",
             "As many connections may be open at once.",
-            whole(slots.most()),
+            whole(slots.max()),
         ),
         single(
             Kind::Counter,
@@ -77,7 +77,7 @@ fn connections(gate: &ServerState) -> [Family; 7] {
             Kind::Counter,
             "tidegate_connections_refused",
             "Connections that were closed at once, since their client had too many.",
-            Value::Whole(slots.refused()),
+            Value::Whole(slots.rejected()),
         ),
         family(
             Kind::Counter,

@@ -104,7 +104,7 @@ impl Status {
             reloads: gate.reloads().counts(),
             connections: (
                 opened.iter().map(|(_, count)| count).sum(),
-                gate.slots().most(),
+                gate.slots().max(),
             ),
             moving: moving(&snapshot, now),
             samples: gate.history().samples(),

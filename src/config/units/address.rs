@@ -80,12 +80,12 @@ pub fn network(text: &str) -> Result<Cidr, Error> {
             return Error::Empty;
         }
         let (expected, remedy) = match error {
-            cidr::Error::Form => (
+            cidr::Error::Malformed => (
                 "a network",
                 "write an address, or one with the length of its prefix, as in \"10.0.0.0/8\""
                     .to_owned(),
             ),
-            cidr::Error::Prefix => (
+            cidr::Error::PrefixTooLong => (
                 "a network: its prefix is longer than the address",
                 "write at most 32 behind an IPv4 address, and 128 behind an IPv6 one".to_owned(),
             ),

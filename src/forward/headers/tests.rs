@@ -73,7 +73,7 @@ fn our_fields_are_added_after_the_stripping() {
     add_request(
         &mut headers,
         HeaderValue::from_static("Reg:8443"),
-        &ClientInfo::new(client, &client.field(), "https", &none, &nobody),
+        &ClientInfo::new(client, &client.header_value(), "https", &none, &nobody),
         "id",
     );
     assert_eq!(headers["host"], "Reg:8443");
