@@ -15,7 +15,7 @@ use clap::{Args, CommandFactory, Subcommand, ValueEnum};
 
 use super::{CliArgs, fail, print_line, warn};
 use crate::htpasswd::edit::{self, Edited};
-use crate::htpasswd::make::{self, HashParams, USUAL_COST};
+use crate::htpasswd::generate::{self, HashParams, USUAL_COST};
 use crate::htpasswd::{self, MAX_COST, store};
 use crate::secret::Password;
 
@@ -159,7 +159,7 @@ fn recipe(words: &AddArgs) -> HashParams {
 
 fn new_password(words: &AddArgs, recipe: HashParams) -> Result<Password, Failure> {
     let password = if words.generate {
-        make::password()?
+        generate::password()?
     } else if words.stdin {
         password::from_stdin()?
     } else {

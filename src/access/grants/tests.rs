@@ -1,4 +1,4 @@
-//! What grants give, and which of them say nothing new.
+//! Tests of what grants allow, and of grants that allow nothing new.
 
 use super::*;
 

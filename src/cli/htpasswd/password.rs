@@ -10,7 +10,7 @@ use super::Failure;
 use super::terminal::Terminal;
 use crate::cli::warn;
 use crate::htpasswd::MAX_PASSWORD;
-use crate::htpasswd::make::HashParams;
+use crate::htpasswd::generate::HashParams;
 use crate::secret::Password;
 
 /// The first line, without its end.

@@ -2,7 +2,7 @@
 //!
 //! For `htpasswd` of `cli`.
 
-use crate::htpasswd::make::USUAL_COST;
+use crate::htpasswd::generate::USUAL_COST;
 use crate::htpasswd::{LineInfo, ProblemKind, Scheme};
 
 /// Line, user, scheme and strength, in columns.

@@ -1,4 +1,4 @@
-//! Which bytes change, and that no others do.
+//! Tests of which bytes an edit changes, and that it changes no others.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn set_to(text: &str) -> String {
 }
 
 #[test]
-fn only_the_deciding_line_changes() {
+fn only_the_line_that_counts_changes() {
     let bob = format!("bob:{NEW}");
     for (before, after) in [
         // Comments, blanks, order, an unknown line.
@@ -56,7 +56,7 @@ fn only_the_deciding_line_changes() {
 }
 
 #[test]
-fn a_new_line_comes_last_and_ends_as_the_others() {
+fn a_new_line_is_appended_with_the_line_end_of_the_others() {
     let bob = format!("bob:{NEW}");
     for (before, after) in [
         (String::new(), format!("{bob}\n")),
@@ -78,7 +78,7 @@ fn a_new_line_comes_last_and_ends_as_the_others() {
 }
 
 #[test]
-fn what_was_done_is_told() {
+fn the_result_describes_the_edit() {
     let text = format!("# a\nbob:{OLD}\nbob:{OLD}\nx:{OLD}\nbob:z\n");
     let told = |edited: Edited| (edited.line, edited.existed, edited.duplicates);
     assert_eq!(told(set(text.as_bytes(), b"bob", b"h")), (2, true, 2));
@@ -92,7 +92,7 @@ fn what_was_done_is_told() {
 }
 
 #[test]
-fn names_that_no_line_can_hold_are_refused() {
+fn names_that_a_line_cannot_have_are_rejected() {
     let long = "x".repeat(256);
     for (name, fault) in [
         ("", BadName::Empty),
@@ -168,7 +168,7 @@ fn others(text: &[u8], user: &[u8]) -> Vec<Vec<u8>> {
 
 proptest! {
     #[test]
-    fn whoever_is_set_signs_in_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
+    fn a_user_that_is_set_can_sign_in_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
         let user = user.as_bytes();
         let edited = set(&text, user, NEW.as_bytes());
         let loaded = parse(&edited.bytes);
@@ -183,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_is_removed_is_nowhere_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
+    fn a_removed_user_has_no_line_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
         let user = user.as_bytes();
         if let Some(edited) = remove(&text, user) {
             prop_assert!(parse(&edited.bytes).users.find(user).is_none());
@@ -193,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn the_list_says_what_the_parser_says(text in text()) {
+    fn the_list_agrees_with_the_parser(text in text()) {
         let loaded = parse(&text);
         let listed = list(&text);
         let good = listed.iter().filter(|listed| listed.scheme.is_ok());

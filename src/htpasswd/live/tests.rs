@@ -1,4 +1,4 @@
-//! Looks at real files, one after the other: what counts is their number, so no test waits.
+//! Tests with real files. Only the number of polls counts, so no test waits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -50,8 +50,7 @@ impl Files {
 fn names(live: &LiveUsers) -> Vec<String> {
     let users = live.current();
     let names = users
-        .entries
-        .keys()
+        .names()
         .map(|name| String::from_utf8_lossy(name).into_owned());
     let mut names: Vec<_> = names.collect();
     names.sort_unstable();
@@ -79,7 +78,7 @@ fn settled(files: &Files) -> Arc<LiveUsers> {
 }
 
 #[test]
-fn a_change_counts_from_the_second_look_that_sees_it() {
+fn a_change_is_read_after_the_second_poll_that_sees_it() {
     let files = Files::new();
     let live = settled(&files);
     files.write(CAROL);
@@ -95,7 +94,7 @@ fn a_change_counts_from_the_second_look_that_sees_it() {
 }
 
 #[test]
-fn what_is_being_written_is_never_in_use() {
+fn a_file_that_is_being_written_is_not_read() {
     let files = Files::new();
     let live = settled(&files);
     let text = format!("{ALICE}{CAROL}");
@@ -110,19 +109,19 @@ fn what_is_being_written_is_never_in_use() {
 }
 
 #[test]
-fn a_write_that_the_clock_did_not_show_at_the_start_is_found() {
+fn a_write_within_the_resolution_of_the_clock_is_found() {
     let files = Files::new();
     let live = files.live();
     // As if the file had held this when it was read, and were written since within one tick of its clock.
     live.users
-        .store(Arc::new(crate::htpasswd::parse(CAROL.as_bytes()).users));
+        .store(Arc::new(parse(CAROL.as_bytes()).users));
     assert!(is_silent(&live));
     assert_eq!(change(live.poll()).added, 1);
     assert_eq!(names(&live), ["alice"]);
 }
 
 #[test]
-fn a_file_renamed_over_it_is_another() {
+fn a_file_that_is_renamed_over_the_old_one_is_read() {
     let files = Files::new();
     let live = settled(&files);
     fs::write(files.path("new"), CAROL).unwrap();
@@ -143,7 +142,7 @@ fn a_file_renamed_over_it_is_another() {
 }
 
 #[test]
-fn a_modification_time_set_back_hides_nothing() {
+fn an_earlier_modification_time_is_a_change() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
@@ -157,7 +156,7 @@ fn a_modification_time_set_back_hides_nothing() {
 }
 
 #[test]
-fn a_symbolic_link_is_followed_wherever_it_leads() {
+fn symbolic_links_are_followed() {
     let files = Files::new();
     for (folder, text) in [("1", ALICE), ("2", CAROL)] {
         fs::create_dir(files.path(folder)).unwrap();
@@ -176,7 +175,7 @@ fn a_symbolic_link_is_followed_wherever_it_leads() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_once_and_changes_nothing() {
+fn a_read_error_is_reported_once_and_keeps_the_users() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
@@ -212,7 +211,7 @@ fn what_cannot_be_read_is_told_once_and_changes_nothing() {
 }
 
 #[test]
-fn a_pipe_is_no_file_and_is_not_waited_for() {
+fn a_pipe_is_an_error_and_is_not_waited_for() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
@@ -230,12 +229,12 @@ fn a_pipe_is_no_file_and_is_not_waited_for() {
 }
 
 #[test]
-fn a_file_too_large_is_not_read() {
+fn a_file_that_is_too_large_is_not_read() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
     let file = fs::File::options().append(true).open(&path).unwrap();
-    file.set_len(crate::htpasswd::MAX_FILE + 1).unwrap();
+    file.set_len(MAX_FILE + 1).unwrap();
     assert!(is_silent(&live));
     assert!(matches!(
         live.poll(),
@@ -245,7 +244,7 @@ fn a_file_too_large_is_not_read() {
 }
 
 #[test]
-fn an_empty_file_has_nobody() {
+fn an_empty_file_has_no_users() {
     let files = Files::new();
     let live = settled(&files);
     files.write("");
@@ -256,7 +255,7 @@ fn an_empty_file_has_nobody() {
 }
 
 #[test]
-fn only_new_problems_are_told() {
+fn only_new_problems_are_reported() {
     let files = Files::new();
     let path = files.path("htpasswd");
     fs::write(&path, WEAK).unwrap();
@@ -308,7 +307,7 @@ fn a_problem_without_a_user_is_known_by_its_line() {
 }
 
 #[test]
-fn a_reload_takes_what_was_quiet_and_nothing_else() {
+fn a_reload_uses_only_a_version_that_two_polls_saw() {
     let files = Files::new();
     let old = settled(&files);
     let path = files.path("htpasswd");

@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn mounts_are_exactly_what_the_target_says(
+    fn mounts_agree_with_the_target(
         digest in prop::option::of("sha256%3[aA][0-9a-f]{64}|[a-z]:[A-Z]|x|"),
         from in prop::option::of("[a-c](%2[fF]|/)[a-c]|[a-c]|A|"),
         swap in any::<bool>(),

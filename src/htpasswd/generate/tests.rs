@@ -1,4 +1,4 @@
-//! What is written is what other implementations read, and what must not be written is refused.
+//! Tests that generated hashes are verified, and that unusable passwords are rejected.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ fn secret(text: &[u8]) -> Password {
 }
 
 #[test]
-fn what_is_made_lets_its_password_in_and_no_other() {
+fn a_generated_hash_matches_its_password_only() {
     for recipe in [
         FAST,
         HashParams::Apr1,
@@ -55,7 +55,7 @@ fn salts_and_passwords_never_repeat() {
 }
 
 #[test]
-fn passwords_that_would_count_in_part_or_not_at_all_are_refused() {
+fn passwords_that_would_not_count_completely_are_rejected() {
     let long = vec![b'x'; MAX_PASSWORD + 1];
     for (recipe, text, fault) in [
         (FAST, &b""[..], UnusablePassword::Empty),
