@@ -12,7 +12,7 @@ use crate::body::{self, Body};
 use crate::forward;
 use crate::metrics::Reason;
 use crate::registry::RegistryError;
-use crate::registry::catalog::Fault;
+use crate::registry::catalog::CatalogError;
 use crate::registry::errors::ErrorCode;
 use crate::target;
 use crate::upstream;
@@ -59,7 +59,7 @@ pub enum Rejection {
     Invalid(#[from] RegistryError),
     /// There is no list of repositories to show.
     #[error(transparent)]
-    Catalog(#[from] Fault),
+    Catalog(#[from] CatalogError),
     /// A method that no gate forwards.
     #[error("method not allowed")]
     Method,
@@ -170,7 +170,7 @@ impl Rejection {
             Self::Forward(forward::Error::Upstream(error)) => {
                 !matches!(error, upstream::Error::Body(_))
             }
-            Self::Catalog(Fault::Unreadable) => true,
+            Self::Catalog(CatalogError::Unreadable) => true,
             _ => false,
         }
     }

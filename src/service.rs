@@ -250,10 +250,8 @@ impl Service {
         };
         let began = Instant::now();
         let answer = match permitted {
-            Authorization::Whole(permit) => {
-                route.forward.send(permit, parts, body, &around).await?
-            }
-            Authorization::Part(listing) => {
+            Authorization::Full(permit) => route.forward.send(permit, parts, body, &around).await?,
+            Authorization::FilteredCatalog(listing) => {
                 let asked = (site, route, &listing);
                 Box::pin(self.list(asked, &identity, &parts, &around)).await?
             }

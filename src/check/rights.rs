@@ -202,7 +202,7 @@ impl AccessQuery {
         let who = self.who();
         let lines: Vec<_> = match self.action {
             Action::Catalog => grants
-                .of(who)
+                .for_principal(who)
                 .filter(|grant| grant.actions.contains(Action::Catalog))
                 .map(|grant| grant.line)
                 .collect(),

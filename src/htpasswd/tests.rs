@@ -65,7 +65,7 @@ fn comments_blanks_and_line_ends_as_nginx_reads_them() {
 
 #[test]
 fn with_an_empty_file_no_user_can_sign_in() {
-    for text in ["", "\n", "\r\n", "# nobody\n", "\u{feff}"] {
+    for text in ["", "\n", "\r\n", "# comment\n", "\u{feff}"] {
         let loaded = parse(text.as_bytes());
         assert!(loaded.users.is_empty());
         assert!(loaded.users.decoy().is_none());
@@ -78,7 +78,7 @@ fn the_first_line_of_a_user_counts() {
     let loaded = parse(format!("bob:{FIRST}\nalice:x\nbob:{SECOND}\nalice:{FIRST}\n").as_bytes());
     assert!(admits(&loaded, b"bob", b"pw"));
     assert!(!admits(&loaded, b"bob", b"password"));
-    // A refused first line also decides: a second one must not let the user in.
+    // An unusable first line counts too: a second line must not let the user sign in.
     assert!(!admits(&loaded, b"alice", b"pw"));
     assert_eq!(
         kinds(&loaded),
@@ -310,11 +310,11 @@ fn a_hundred_thousand_users_load_in_linear_time() {
     let took = own_time() - started;
     assert_eq!(loaded.users.len(), 100_000);
     assert!(admits(&loaded, b"user99999", b"pw"));
-    // A second, without optimisation; quadratic work would take minutes.
+    // This takes a second without optimisation. Quadratic work would take minutes.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// What this thread has taken of the processor: whatever else runs, it is the same.
+/// The processor time of this thread, which does not depend on the load of the machine.
 fn own_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.try_into().unwrap()
@@ -357,7 +357,7 @@ fn a_file_has_a_maximum_size() {
     let file = fs::File::create(&path).unwrap();
     let private = PermissionsExt::from_mode(0o600);
     file.set_permissions(private).unwrap();
-    // Sparse: one line of NULs.
+    // A sparse file: one line of NUL bytes.
     file.set_len(MAX_FILE).unwrap();
     assert_eq!(
         kinds(&load(&path).unwrap()),

@@ -248,14 +248,14 @@ fn an_escaped_slash_separates_the_components_of_a_name() {
         assert_eq!(operation, plain, "{spelling}");
         assert_eq!(operation.target(), "/v2/team/app/x/tags/list");
     }
-    // A name may hold words of the API, however it is spelt.
+    // A name may contain words of the API, with or without escapes.
     for (target, repository) in [
         ("/v2/a%2Fmanifests%2Fx/manifests/y", "a/manifests/x"),
         ("/v2/a%2Ftags%2Flist/tags/list", "a/tags/list"),
     ] {
         assert_eq!(accept("GET", target).repository(), Some(repository));
     }
-    // A name with an empty component is none.
+    // A name with an empty component is invalid.
     for target in [
         "/v2/%2Fa/tags/list",
         "/v2/a%2F/tags/list",
@@ -268,13 +268,16 @@ fn an_escaped_slash_separates_the_components_of_a_name() {
             "{target}"
         );
     }
-    // Nowhere else is it a slash.
+    // Elsewhere an escaped slash is an error.
     let upload = parse_error("PATCH", "/v2/a/blobs/uploads/u%2Fx");
     assert_eq!(
         upload,
         RegistryError::Path("an escaped slash outside of the repository name")
     );
-    assert_eq!(parse_error("PUT", "/v2/a/manifests/x%2Fy"), RegistryError::Tag);
+    assert_eq!(
+        parse_error("PUT", "/v2/a/manifests/x%2Fy"),
+        RegistryError::Tag
+    );
     assert_eq!(
         parse_error("GET", "/v2/a/blobs/md5:x%2Fy"),
         RegistryError::Digest
@@ -308,15 +311,18 @@ fn a_read_with_an_empty_segment_is_redirected() {
             assert!(invalid.to_string().contains("two slashes"), "{invalid}");
         }
     }
-    // An upload's URL has one spelling.
+    // The URL of an upload has only one form.
     for target in ["/v2//a/blobs/uploads/u", "/v2//a/blobs/uploads/"] {
         assert!(
             matches!(parse_error("GET", target), RegistryError::Path(_)),
             "{target}"
         );
     }
-    // The host of a URL without a scheme is none of them.
-    assert_eq!(parse_error("GET", "//evil.example/v2/"), RegistryError::NotFound);
+    // A URL without a scheme, with a host, is not a path of the API.
+    assert_eq!(
+        parse_error("GET", "//evil.example/v2/"),
+        RegistryError::NotFound
+    );
 }
 
 #[test]
@@ -352,7 +358,7 @@ fn a_read_of_an_impossible_manifest_needs_the_rights_of_a_read_of_its_repository
             }
         }
     }
-    // A name that is none comes first.
+    // The error of an invalid name comes first.
     assert!(matches!(
         parse_error("GET", "/v2/A/manifests/.INVALID"),
         RegistryError::Name(_)
@@ -387,7 +393,11 @@ fn unknown_endpoints_are_not_found() {
         "/extensions/v2/a/signatures/x",
     ];
     for target in cases {
-        assert_eq!(parse_error("GET", target), RegistryError::NotFound, "{target:?}");
+        assert_eq!(
+            parse_error("GET", target),
+            RegistryError::NotFound,
+            "{target:?}"
+        );
     }
 }
 
@@ -439,7 +449,10 @@ fn invalid_terminals_have_their_own_errors() {
             );
         }
     }
-    assert_eq!(parse_error("GET", "/v2/a/blobs/latest"), RegistryError::Digest);
+    assert_eq!(
+        parse_error("GET", "/v2/a/blobs/latest"),
+        RegistryError::Digest
+    );
     assert_eq!(parse_error("GET", "/v2/a/blobs/"), RegistryError::NotFound);
 }
 
@@ -521,7 +534,10 @@ fn other_forms_of_a_path_redirect_get_and_head_only() {
         parse_error("GET", "/v2/Bad/tags/list/"),
         RegistryError::Name(_)
     ));
-    assert!(matches!(parse_error("GET", "/v2?a;b"), RegistryError::Query(_)));
+    assert!(matches!(
+        parse_error("GET", "/v2?a;b"),
+        RegistryError::Query(_)
+    ));
 }
 
 #[test]
@@ -712,7 +728,7 @@ fn the_url_of_an_upload_keeps_the_parameters_of_the_registry() {
         ),
         ("next=a&page=b&next=c", "?next=a&page=b&next=c"),
         ("flag", "?flag="),
-        // Nothing that a parser could take for a parameter of the API.
+        // Parameters that another parser could take for one of the API are dropped.
         ("Mount=x&FROM=secret/repo&oRigin=o", ""),
         ("mount[]=x&from[0]=b", ""),
         ("mount%5B%5D=x&%20from=secret/repo&fr%2566om=y&=z", ""),
@@ -726,7 +742,7 @@ fn the_url_of_an_upload_keeps_the_parameters_of_the_registry() {
             );
         }
     }
-    // Only there: the registry made no other URL.
+    // These parameters are kept on lists only, because the registry creates no other URL with them.
     let start = accept("POST", "/v2/a/blobs/uploads/?session=x&next=y");
     assert_eq!(start.target(), "/v2/a/blobs/uploads/");
 }
@@ -752,7 +768,7 @@ fn a_list_keeps_the_paging_parameters_of_the_registry() {
     ] {
         let operation = accept("GET", &format!("{path}?{query}"));
         assert_eq!(operation.target(), format!("{path}{rebuilt}"));
-        // What the gate walks through has its own place.
+        // A page that the proxy reads has its own position.
         assert_eq!(
             operation.at_page(Some(7), Some("b")).target(),
             format!("{path}?n=7&last=b")
@@ -760,7 +776,7 @@ fn a_list_keeps_the_paging_parameters_of_the_registry() {
     }
     let twice = parse_error("GET", "/v2/a/tags/list?next=a&next=b");
     assert!(matches!(twice, RegistryError::Query(_)), "{twice}");
-    // Not on what is no list.
+    // Other requests than lists do not keep them.
     let manifest = accept("GET", "/v2/a/manifests/x?next=y");
     assert_eq!(manifest.target(), "/v2/a/manifests/x");
 }
@@ -791,10 +807,10 @@ fn a_push_by_digest_may_set_tags() {
     let tags = |count: usize| format!("{path}?{}", vec!["tag=x"; count].join("&"));
     accept("PUT", &tags(64));
     assert_eq!(parse_error("PUT", &tags(65)), RegistryError::TooManyTags);
-    // A push by tag would lose them.
+    // A push by tag would lose the tags.
     let by_tag = parse_error("PUT", "/v2/a/manifests/v1?tag=v2");
     assert!(matches!(by_tag, RegistryError::Query(_)), "{by_tag}");
-    // A read sets none.
+    // A read drops tags.
     for (name, target) in [
         ("GET", path.as_str()),
         ("DELETE", &path),
@@ -842,7 +858,7 @@ fn digests_and_tags_follow_the_specification() {
         "a.b+c_d-e1:AZaz09=_-",
         "blake3:ab",
     ] {
-        assert!(grammar::is_digest(text), "{text}");
+        assert!(path::is_digest(text), "{text}");
     }
     for text in [
         "",
@@ -858,13 +874,13 @@ fn digests_and_tags_follow_the_specification() {
         "sha512:ab",
         &format!("{}0", digest()),
     ] {
-        assert!(!grammar::is_digest(text), "{text}");
+        assert!(!path::is_digest(text), "{text}");
     }
     for text in ["latest", "_", "A.b-c_1", "1.0", &"t".repeat(128)] {
-        assert!(grammar::is_tag(text), "{text}");
+        assert!(path::is_tag(text), "{text}");
     }
     for text in ["", "a:b", "a/b", "a+b", "ä"] {
-        assert!(!grammar::is_tag(text), "{text}");
+        assert!(!path::is_tag(text), "{text}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::auth;
 use crate::body;
 use crate::forward;
 use crate::metrics::Reason;
-use crate::registry::catalog::Fault;
+use crate::registry::catalog::CatalogError;
 use crate::rejection::Rejection;
 use crate::target;
 use crate::upstream;
@@ -19,7 +19,7 @@ impl Rejection {
             Self::Target(target::Error::ForeignAuthority) | Self::NoSite | Self::OtherTrust => {
                 Reason::Host
             }
-            Self::NoRoute | Self::Closed(_) | Self::Catalog(Fault::Missing) => Reason::Path,
+            Self::NoRoute | Self::Closed(_) | Self::Catalog(CatalogError::Missing) => Reason::Path,
             Self::Target(
                 target::Error::Form
                 | target::Error::NoHost
@@ -39,8 +39,8 @@ impl Rejection {
             Self::Auth(error) => of_auth(error),
             Self::Denied(Denied::Anonymous) => Reason::NoCredentials,
             Self::Denied(Denied::Scope | Denied::Forbidden) => Reason::Forbidden,
-            Self::Catalog(Fault::Unreadable) => Reason::UpstreamBroken,
-            Self::Catalog(Fault::TooLong) | Self::Crowded => Reason::Busy,
+            Self::Catalog(CatalogError::Unreadable) => Reason::UpstreamBroken,
+            Self::Catalog(CatalogError::TooLong) | Self::Crowded => Reason::Busy,
             Self::PlainHttp => Reason::PlainHttp,
             Self::Form(error) => of_body(error),
             Self::Forward(forward::Error::Upstream(error)) => of_upstream(error),

@@ -9,7 +9,7 @@ use crate::auth;
 use crate::body;
 use crate::forward;
 use crate::registry::RegistryError;
-use crate::registry::catalog::Fault;
+use crate::registry::catalog::CatalogError;
 use crate::registry::errors::ErrorCode;
 use crate::rejection::{ErrorResponse, Rejection};
 use crate::target;
@@ -129,11 +129,13 @@ fn of_invalid(invalid: &RegistryError) -> ErrorResponse {
     }
 }
 
-fn of_catalog(fault: Fault) -> ErrorResponse {
+fn of_catalog(fault: CatalogError) -> ErrorResponse {
     match fault {
-        Fault::Missing => ErrorResponse::new(404, ErrorCode::Unsupported, fault),
-        Fault::Unreadable => ErrorResponse::new(502, ErrorCode::Unavailable, fault),
-        Fault::TooLong => ErrorResponse::new(503, ErrorCode::Unavailable, fault).retry_after(60),
+        CatalogError::Missing => ErrorResponse::new(404, ErrorCode::Unsupported, fault),
+        CatalogError::Unreadable => ErrorResponse::new(502, ErrorCode::Unavailable, fault),
+        CatalogError::TooLong => {
+            ErrorResponse::new(503, ErrorCode::Unavailable, fault).retry_after(60)
+        }
     }
 }
 

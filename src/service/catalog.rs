@@ -23,7 +23,8 @@ use crate::access::CatalogFilter;
 use crate::body::Body;
 use crate::forward::{Forward, ForwardContext};
 use crate::registry::RegistryError;
-use crate::registry::catalog::{self, Fault};
+use crate::registry::catalog::{self, CatalogError};
+use crate::registry::errors::MAX_PAGE_SIZE;
 use crate::rejection::Rejection;
 
 /// Reads as much of the list as it takes, and answers; `is_here` says which repositories the route that is asked may
@@ -55,7 +56,7 @@ pub(super) async fn answer(
         after,
         around,
         agent: parts.headers.get(header::USER_AGENT),
-        size: Some(catalog::MAX_SIZE),
+        size: Some(MAX_PAGE_SIZE),
         last,
         shown: Vec::new(),
     };
@@ -104,7 +105,7 @@ impl CatalogWalk<'_> {
         }
         // Without a name to go on from, a list that ends here would pass for the whole.
         if self.shown.is_empty() {
-            return Err(Fault::TooLong.into());
+            return Err(CatalogError::TooLong.into());
         }
         Ok(false)
     }
@@ -138,14 +139,14 @@ impl CatalogWalk<'_> {
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                return Err(Fault::Missing.into());
+                return Err(CatalogError::Missing.into());
             }
-            _ => return Err(Fault::Unreadable.into()),
+            _ => return Err(CatalogError::Unreadable.into()),
         }
         let links = answer.headers().get_all(header::LINK);
         let goes_on = links
             .iter()
-            .any(|link| link.to_str().is_ok_and(catalog::goes_on));
+            .any(|link| link.to_str().is_ok_and(catalog::has_next_page));
         let body = collect(answer.into_body()).await?;
         let names = catalog::parse(&body)?;
         Ok(CatalogPage { names, goes_on })
@@ -163,14 +164,14 @@ impl CatalogWalk<'_> {
     }
 }
 
-async fn collect(body: Body) -> Result<Vec<u8>, Fault> {
+async fn collect(body: Body) -> Result<Vec<u8>, CatalogError> {
     let mut body = pin!(body);
     let mut bytes = Vec::new();
     while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame = frame.map_err(|_| Fault::Unreadable)?;
+        let frame = frame.map_err(|_| CatalogError::Unreadable)?;
         let data: Bytes = frame.into_data().unwrap_or_default();
         if bytes.len() + data.len() > catalog::MAX_BODY {
-            return Err(Fault::Unreadable);
+            return Err(CatalogError::Unreadable);
         }
         bytes.extend_from_slice(&data);
     }

@@ -511,10 +511,10 @@ fn decided(
     names: &[String],
 ) -> Verdict {
     match access.permit(identity, asked) {
-        Ok(Authorization::Whole(permit)) => Verdict::Sent {
+        Ok(Authorization::Full(permit)) => Verdict::Sent {
             mounts: permit.target().contains("mount="),
         },
-        Ok(Authorization::Part(listing)) => {
+        Ok(Authorization::FilteredCatalog(listing)) => {
             let shown = names.iter().filter(|name| listing.is_visible(name));
             Verdict::Listed(shown.cloned().collect())
         }

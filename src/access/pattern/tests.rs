@@ -112,7 +112,7 @@ fn no_name_makes_a_pattern_slow() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-/// Straight from the definition.
+/// Matches by the definition of patterns, without optimisation.
 fn naive(parts: &[&str], components: &[&str], user: &str) -> bool {
     match (parts, components) {
         ([], []) => true,

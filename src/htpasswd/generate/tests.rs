@@ -50,7 +50,7 @@ fn salts_and_passwords_never_repeat() {
     assert_eq!(passwords.len(), 20);
     let letters: HashSet<_> = passwords.iter().flatten().copied().collect();
     assert!(passwords.iter().all(|one| one.len() == 26));
-    // 520 letters: that one of 32 is missing happens in two of a million runs.
+    // Of 520 random letters, one of the 32 is missing in two of a million runs.
     assert_eq!(letters, LETTERS.iter().copied().collect());
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::htpasswd::{Entry, MAX_PASSWORD};
 use crate::secret::Password;
 
-/// Computed by libxcrypt, OpenSSL, Apache's documentation and nginx's `auth_basic.t`.
+/// Known hashes, computed by libxcrypt, OpenSSL, Apache's documentation and nginx's `auth_basic.t`.
 const RIGHT: &[(&[u8], &str)] = &[
     (b"password", "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."),
     (b"myPassword", "$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/"),
@@ -115,11 +115,8 @@ const LONG: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 const LONGER: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored";
 
 fn entry(stored: &str) -> Entry {
-    Entry {
-        scheme: Scheme::parse(stored.as_bytes()).unwrap(),
-        line: 1,
-        stored: stored.as_bytes().into(),
-    }
+    let stored = stored.as_bytes();
+    Entry::new(Scheme::parse(stored).unwrap(), 1, stored)
 }
 
 fn password(bytes: &[u8]) -> Password {
@@ -241,7 +238,7 @@ fn unusable_fields_have_different_reasons() {
         ("!secret", UnusableHash::PlainText),
         ("{secret", UnusableHash::PlainText),
         ("päßwörd", UnusableHash::PlainText),
-        // 13 and 20 characters, and yet not DES crypt: a bit too many, a foreign character.
+        // 13 and 20 characters that are not DES crypt: an unused bit is set, or a character is not a digit.
         ("sa3tHJ3/KuYvJ", UnusableHash::PlainText),
         ("sa3tHJ3/KuYv-", UnusableHash::PlainText),
         ("_J9..rasmEedsvB6g8/-", UnusableHash::PlainText),
@@ -329,7 +326,7 @@ fn damaged_bcrypt_is_rejected() {
         "$2y$+5$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeWW",
-        // One bit too many in the salt, then in the digest; then a letter of two bytes, 60 bytes in all.
+        // An unused bit is set in the salt, and in the digest; then a letter of two bytes, with 60 bytes in total.
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC/E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeX",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCé.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe",
@@ -363,7 +360,7 @@ fn the_unmatchable_hash_takes_the_full_time_and_is_not_accepted_in_a_file() {
         let stored = scheme.unmatchable();
         assert!(Scheme::parse(&stored).is_err(), "{scheme}");
         assert!(!scheme.verify(&stored, b""), "{scheme}");
-        // The same text with a last digit that can be: it parses, so salt, length and magic are sound.
+        // The same hash with a possible last digit is accepted, so its salt, length and magic are valid.
         let mut sound = stored.clone();
         *sound.last_mut().unwrap() = b'.';
         assert_eq!(Scheme::parse(&sound), Ok(scheme));
@@ -388,7 +385,7 @@ fn the_unmatchable_bcrypt_takes_the_time_of_its_cost() {
         assert!(!scheme.verify(&stored, b"password"));
         started.elapsed()
     };
-    // 64 times the work; a check that ended early would take the same time for both.
+    // The second takes 64 times the work. A verification that ended early would take the same time for both.
     assert!(time(10) > time(4) * 4);
 }
 
@@ -407,7 +404,7 @@ fn more_expensive_schemes_are_greater() {
     assert!(order.is_sorted());
 }
 
-/// Texts that begin like a hash, of any scheme; bcrypt at the lowest costs, which bound the time.
+/// Texts that begin like a hash of any scheme. bcrypt has the lowest costs, which bounds the time.
 fn hash_like() -> impl Strategy<Value = Vec<u8>> {
     let head = prop::sample::select(vec![
         "",
@@ -469,7 +466,7 @@ proptest! {
     #[test]
     fn no_hash_and_no_password_panics(stored in hash_like(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(scheme) = Scheme::parse(&stored) {
-            let entry = Entry { scheme, line: 1, stored: stored.into() };
+            let entry = Entry::new(scheme, 1, &stored);
             prop_assert!(!entry.verify(&Password::new(bytes)));
         }
     }
