@@ -15,16 +15,16 @@ use crate::secret::Password;
 /// The format and cost of a new hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashParams {
-    /// `$2y$`
+    /// bcrypt, `$2y$`.
     Bcrypt {
         /// The binary logarithm of the number of rounds, 4 to [`MAX_COST`].
         cost: u8,
     },
-    /// `$6$`
+    /// SHA-512 crypt, `$6$`.
     Sha512,
-    /// `$5$`
+    /// SHA-256 crypt, `$5$`.
     Sha256,
-    /// `$apr1$`
+    /// Apache's MD5-crypt, `$apr1$`.
     Apr1,
 }
 

@@ -30,13 +30,13 @@ pub enum Scheme {
     Bcrypt2,
     /// `$2x$`, an erroneous variant for bytes from 0x80. As `$2y$` it would be another hash.
     BcryptX,
-    /// `$7$`
+    /// scrypt, `$7$`.
     Scrypt,
-    /// `$y$`
+    /// yescrypt, `$y$`.
     Yescrypt,
-    /// `$gy$`
+    /// gost-yescrypt, `$gy$`.
     GostYescrypt,
-    /// `$argon2id$`, `$argon2i$`, `$argon2d$`
+    /// Argon2, `$argon2id$`, `$argon2i$` or `$argon2d$`.
     Argon2,
     /// `{SHA}`, without a salt; written by `htpasswd -s`.
     Sha,
@@ -44,16 +44,16 @@ pub enum Scheme {
     SaltedSha,
     /// DES crypt with 13 characters; written by `htpasswd -d`.
     Des,
-    /// `$1$`
+    /// MD5-crypt, `$1$`.
     Md5,
-    /// `$apr1$`; `htpasswd -m`, Apache's default.
+    /// Apache's MD5-crypt, `$apr1$`; written by `htpasswd -m`, and the default of `htpasswd`.
     Apr1,
-    /// `$5$`; `htpasswd -2`.
+    /// SHA-256 crypt, `$5$`; written by `htpasswd -2`.
     Sha256Crypt {
         /// The number of rounds, 1000 to 1,000,000.
         rounds: u32,
     },
-    /// `$6$`; `htpasswd -5`.
+    /// SHA-512 crypt, `$6$`; written by `htpasswd -5`.
     Sha512Crypt {
         /// The number of rounds, 1000 to 1,000,000.
         rounds: u32,
@@ -61,7 +61,7 @@ pub enum Scheme {
     /// `$2y$`, `$2b$` or `$2a$`, which are the same function. In libxcrypt, `$2a$` has a countermeasure that changes the hash of
     /// some passwords with bytes from 0x80. It is not implemented here, so such a password does not match.
     Bcrypt {
-        /// Binary logarithm of the rounds, 4 to [`MAX_COST`].
+        /// The binary logarithm of the number of rounds, 4 to [`MAX_COST`].
         cost: u8,
     },
 }

@@ -207,7 +207,7 @@ fn weak_schemes_are_accepted_with_a_warning() {
     assert_eq!(
         loaded.problems[2].to_string(),
         "line 3, user \"c\": DES crypt is accepted, but counts only the first 8 characters of a password; \
-         set the password anew with tidegate htpasswd add FILE USER"
+         set the password again with tidegate htpasswd add FILE USER"
     );
     assert!(admits(&loaded, b"c", b"passwordXYZ"));
 }

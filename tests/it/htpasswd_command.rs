@@ -151,7 +151,7 @@ fn the_list_is_in_the_order_of_the_file() {
         ],
         &["5", "gone", "disabled: the user is locked"],
         &["6", "plain", "disabled: the password looks like plain text"],
-        &["7", "disabled: there is no colon"],
+        &["7", "disabled: the line has no colon"],
         &["8", "zoe", "ignored: the same user is on line 1"],
         &["9", "disabled"],
     ];
