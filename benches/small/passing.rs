@@ -114,7 +114,7 @@ impl Passing {
     fn permit(&self) -> Permit {
         let asked = RequestedAccess::Operation(self.operation.clone());
         match Access::Everyone.permit(&self.identity, asked) {
-            Ok(Authorization::Whole(permit)) => permit,
+            Ok(Authorization::Full(permit)) => permit,
             _ => panic!("anyone may do everything"),
         }
     }
