@@ -1,7 +1,7 @@
-//! Who may do what: from an identity and what it asks to a [`Permit`].
+//! Authorization: decides whether an identity may do what it requests, and issues a [`Permit`].
 //!
-//! `service` calls it for every request that is not refused before. [`Grants`] are the rule of a route that has some,
-//! made by `config`. This is the only module that can make a [`Permit`], and `forward` demands one: what was not
+//! `service` calls [`Access::permit`] for every request that was not rejected before. `config` builds the [`Grants`] of a
+//! route. This is the only module that can create a [`Permit`], and `forward` requires one, so a request that was not
 //! permitted here cannot be forwarded.
 
 use std::sync::Arc;
@@ -9,29 +9,25 @@ use std::sync::Arc;
 use crate::auth::Identity;
 use crate::registry::{Action, Mount, Operation, Scope, is_name};
 
-mod actions;
 mod grants;
 mod pattern;
-mod who;
 
-pub use actions::Actions;
-pub use grants::{Grant, Grants, Subjects};
+pub use grants::{Actions, Grant, Grants, Principal, Subjects};
 pub use pattern::{MalformedPattern, Pattern};
-pub use who::Principal;
 
-/// What a request asks for.
+/// The access that a request needs.
 #[derive(Debug)]
 pub enum RequestedAccess {
-    /// An operation of the registry API; it is forwarded as rebuilt from its parsed form.
+    /// An operation of the registry API, which is rebuilt from its parsed form when it is forwarded.
     Operation(Operation),
-    /// The list of repositories, of which some lie under other routes: nobody gets it unseen.
+    /// The list of repositories, some of which belong to other routes of the site. It is always filtered.
     SharedList(Operation),
-    /// A path and query outside the registry API, forwarded as sent.
+    /// A path and query outside of the registry API, which are forwarded as the client sent them.
     Path(String),
 }
 
 impl RequestedAccess {
-    /// What is asked of the registry API.
+    /// The operation, if the request is one of the registry API.
     pub fn operation(&self) -> Option<&Operation> {
         match self {
             Self::Operation(operation) | Self::SharedList(operation) => Some(operation),
@@ -39,28 +35,28 @@ impl RequestedAccess {
         }
     }
 
-    /// The same, its mount turned into a plain upload where the source may not be read: a blob that is mounted becomes
-    /// readable where it is mounted to.
-    fn mount_if(self, may: impl FnOnce(Mount<'_>) -> bool) -> Self {
+    /// Removes a mount from the request unless `is_allowed` accepts it, so that a plain upload starts. A mounted blob becomes
+    /// readable in the repository to which it is mounted.
+    fn mount_if(self, is_allowed: impl FnOnce(Mount<'_>) -> bool) -> Self {
         match self {
-            Self::Operation(operation) if !operation.mount().is_none_or(may) => {
+            Self::Operation(operation) if !operation.mount().is_none_or(is_allowed) => {
                 Self::Operation(operation.without_mount())
             }
-            asked => asked,
+            other => other,
         }
     }
 }
 
-/// Proof that an identity may have what it asked for. Made here only.
+/// Proof that an identity may perform a request. Only this module creates it.
 #[derive(Debug)]
 pub struct Permit {
-    asked: RequestedAccess,
+    request: RequestedAccess,
 }
 
 impl Permit {
-    /// The target to send upstream: path and query.
+    /// The request target for the upstream: path and query.
     pub fn target(&self) -> String {
-        match &self.asked {
+        match &self.request {
             RequestedAccess::Operation(operation) | RequestedAccess::SharedList(operation) => {
                 operation.target()
             }
@@ -68,22 +64,22 @@ impl Permit {
         }
     }
 
-    /// The permitted operation, under the registry API.
+    /// The permitted operation, if the request is one of the registry API.
     pub fn operation(&self) -> Option<&Operation> {
-        self.asked.operation()
+        self.request.operation()
     }
 }
 
-/// What an identity may have of what it asked for.
+/// What an identity may have of its request.
 #[derive(Debug)]
 pub enum Authorization {
-    /// All of it.
-    Whole(Permit),
-    /// Of the list of repositories, those that it may pull.
-    Part(CatalogFilter),
+    /// The whole request is permitted.
+    Full(Permit),
+    /// The request is for the list of repositories, and the identity may see those that it may pull.
+    FilteredCatalog(CatalogFilter),
 }
 
-/// The right to read the list of repositories, page by page, and to show some of it. Made here only.
+/// The right to read the list of repositories page by page, and to pass on the visible ones. Only this module creates it.
 #[derive(Debug)]
 pub struct CatalogFilter {
     access: Access,
@@ -93,101 +89,105 @@ pub struct CatalogFilter {
 }
 
 impl CatalogFilter {
-    /// What was asked for, with the client's own page.
+    /// The requested operation, with the page that the client asked for.
     pub fn operation(&self) -> &Operation {
         &self.operation
     }
 
-    /// A page of the list, to be read by the gate: of `size`, or of the upstream's own choice, after `last`.
+    /// A permit for the proxy to read a page of the list after `last`, of `size` entries or of as many as the upstream chooses.
     pub fn catalog_page(&self, size: Option<usize>, last: Option<&str>) -> Permit {
         Permit {
-            asked: RequestedAccess::Operation(self.operation.clone().at_page(size, last)),
+            request: RequestedAccess::Operation(self.operation.clone().at_page(size, last)),
         }
     }
 
-    /// Whether the identity may learn that the repository exists. `false` for a name that the registry grammar does not allow.
+    /// Whether the identity may learn that the repository exists. Returns `false` for a name that the registry grammar does
+    /// not allow.
     pub fn is_visible(&self, repository: &str) -> bool {
-        let who = Principal {
+        let principal = Principal {
             user: self.user.as_deref(),
             network: self.network,
         };
-        is_name(repository) && self.access.allows(who, Action::Pull, Some(repository))
+        is_name(repository)
+            && self
+                .access
+                .allows(principal, Action::Pull, Some(repository))
     }
 }
 
-/// Not allowed.
+/// The reason why a request is not permitted.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
     /// The client has not logged in, and the operation needs a login.
     #[error("authentication required")]
     Anonymous,
-    /// The token that was shown is for something else. Another one may do.
+    /// The scope of the token does not cover the operation. Another token may.
     #[error("the token is not for this")]
     Scope,
-    /// A known user without the right. The words are the same whether what was asked for exists or not.
+    /// The user has no grant for the operation. The message is the same whether the requested resource exists or not.
     #[error("requested access to the resource is denied")]
     Forbidden,
 }
 
-/// The rule of one route.
+/// The authorization rule of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anyone may do everything; or the upstream decides.
+    /// Every client may do everything, or the upstream decides.
     Everyone,
     /// Every verified user may do everything.
     Verified,
-    /// What the grants give, and nothing else.
+    /// A client may do what the grants allow, and nothing else.
     Granted(Arc<Grants>),
 }
 
 impl Access {
-    /// Grants `asked`, or says who may not have it.
+    /// Permits `request`, or returns why it is denied.
     ///
-    /// Rights come before scopes: where a user has no right, no token would help, and none is asked for.
-    /// A mount reads its source: without the right to pull there, a plain upload starts; with the right and a token that
-    /// lacks it, another token is asked for. A path outside of the registry API is in no grant, so with grants it is
-    /// denied.
+    /// Grants are checked before the scope of a token: without a grant, no other token would help, so the client is not asked
+    /// for one. A mount reads its source: without the right to pull there, a plain upload starts; with the right but with a
+    /// token that does not cover it, the client is asked for another token. No grant covers a path outside of the registry
+    /// API, so with grants such a path is denied.
     pub fn permit(
         &self,
         identity: &Identity,
-        asked: RequestedAccess,
+        request: RequestedAccess,
     ) -> Result<Authorization, Denied> {
-        let asked = match self {
-            Self::Granted(grants) => granted(grants, identity, asked)?,
+        let request = match self {
+            Self::Granted(grants) => check_grants(grants, identity, request)?,
             Self::Verified if !Principal::from(identity).is_known() => {
                 return Err(denied(identity));
             }
-            Self::Everyone | Self::Verified => asked,
+            Self::Everyone | Self::Verified => request,
         };
-        let asked = match identity.scope() {
-            Some(scope) => within(scope, asked)?,
-            None => asked,
+        let request = match identity.scope() {
+            Some(scope) => intersect_scope(scope, request)?,
+            None => request,
         };
-        Ok(match self.in_part(identity, asked) {
-            Ok(listing) => Authorization::Part(listing),
-            Err(asked) => Authorization::Whole(Permit { asked }),
+        Ok(match self.catalog_filter(identity, request) {
+            Ok(filter) => Authorization::FilteredCatalog(filter),
+            Err(request) => Authorization::Full(Permit { request }),
         })
     }
 
-    /// A list of which the identity may see some only; or what was asked for, to be had as it is. An upstream that
-    /// knows who is asking decides itself what it lists.
-    fn in_part(
+    /// The filter for a request for the list of repositories, if the identity may see only some of them. Any other request is
+    /// returned as the error. An upstream that verifies the credentials decides itself what it lists.
+    fn catalog_filter(
         &self,
         identity: &Identity,
-        asked: RequestedAccess,
+        request: RequestedAccess,
     ) -> Result<CatalogFilter, RequestedAccess> {
         let sees_all = match self {
             Self::Granted(grants) => grants.can_pull_all(identity),
             Self::Everyone | Self::Verified => true,
         };
-        let operation = match asked {
+        let operation = match request {
             RequestedAccess::SharedList(operation) if !identity.is_left_to_upstream() => operation,
             RequestedAccess::Operation(operation)
                 if operation.action() == Action::Catalog && !sees_all =>
             {
                 operation
             }
-            whole => return Err(whole),
+            request => return Err(request),
         };
         Ok(CatalogFilter {
             access: self.clone(),
@@ -197,10 +197,11 @@ impl Access {
         })
     }
 
-    /// Whether `identity` may learn anything at all here, such as what is wrong with its request. With grants, so may
-    /// every verified user, also one who is allowed nothing: it is his own request, and he proved who he is. So may
-    /// who shows a token for nobody in particular, where something is granted to anyone: another token would not mend
-    /// the request. All others are asked to log in.
+    /// Checks whether `identity` may learn anything about its request, such as why the request is malformed.
+    ///
+    /// With grants, every verified user may, also without any grant, because its request reveals nothing to others. A client
+    /// with an anonymous token may if something is granted to anonymous clients, because another token would not repair the
+    /// request. All others must log in.
     pub fn admit(&self, identity: &Identity) -> Result<(), Denied> {
         let is_known = Principal::from(identity).is_known();
         let is_admitted = match self {
@@ -215,63 +216,63 @@ impl Access {
         }
     }
 
-    /// Whether a user, or with `None` someone who has not logged in, may do this; `catalog` and `ping` have no
-    /// repository. The same judgement as [`Self::permit`]'s, for what is no request: the scope of a token.
+    /// Whether a principal may perform an action. `catalog` and `ping` have no repository. The decision is that of
+    /// [`Self::permit`], for uses that have no request, such as the scope of a token.
     pub fn allows<'a>(
         &self,
-        who: impl Into<Principal<'a>>,
+        principal: impl Into<Principal<'a>>,
         action: Action,
         repository: Option<&str>,
     ) -> bool {
-        let who = who.into();
+        let principal = principal.into();
         match self {
             Self::Everyone => true,
-            Self::Verified => who.is_known(),
-            Self::Granted(grants) => grants.allows(who, action, repository),
+            Self::Verified => principal.is_known(),
+            Self::Granted(grants) => grants.allows(principal, action, repository),
         }
     }
 
-    /// What of `asked` a token for this identity is good for, perhaps nothing.
-    pub fn grant(&self, identity: &Identity, asked: Scope) -> Scope {
-        asked.retain(|repository, action| self.allows(identity, action, repository))
+    /// The part of the requested scope that a token for this identity gets. It may be empty.
+    pub fn grant(&self, identity: &Identity, requested: Scope) -> Scope {
+        requested.retain(|repository, action| self.allows(identity, action, repository))
     }
 }
 
-/// What the grants leave of `asked`.
-fn granted(
+/// Checks a request against the grants, and removes a mount whose source the identity may not pull.
+fn check_grants(
     grants: &Grants,
     identity: &Identity,
-    asked: RequestedAccess,
+    request: RequestedAccess,
 ) -> Result<RequestedAccess, Denied> {
-    let Some(operation) = asked.operation() else {
+    let Some(operation) = request.operation() else {
         return Err(denied(identity));
     };
-    let who = Principal::from(identity);
-    let is_ping_let_in = operation.action() == Action::Ping && may_ping(grants, identity);
-    if !is_ping_let_in && !grants.allows(who, operation.action(), operation.repository()) {
+    let principal = Principal::from(identity);
+    let is_allowed_ping = operation.action() == Action::Ping && may_ping(grants, identity);
+    if !is_allowed_ping && !grants.allows(principal, operation.action(), operation.repository()) {
         return Err(denied(identity));
     }
-    Ok(asked.mount_if(|mount| match mount.from {
-        Some(_) => grants.allows(who, Action::Pull, mount.from),
-        // The registry chooses one, out of all it has.
-        None => grants.can_pull_all(who),
+    Ok(request.mount_if(|mount| match mount.from {
+        Some(_) => grants.allows(principal, Action::Pull, mount.from),
+        // The registry chooses the source among all its repositories.
+        None => grants.can_pull_all(principal),
     }))
 }
 
 /// Whether the identity may ping. A client that presents a token, even an anonymous one, has completed the challenge of
 /// `GET /v2/`; it may ping if at least one grant applies to it.
 fn may_ping(grants: &Grants, identity: &Identity) -> bool {
-    identity.scope().is_some() && grants.of(identity).next().is_some()
+    identity.scope().is_some() && grants.for_principal(identity).next().is_some()
 }
 
-/// What a token's scope leaves of `asked`. No scope speaks of paths, and none of a source that the registry chooses: such a
-/// mount becomes a plain upload.
+/// Checks a request against the scope of a token. No scope covers a path outside of the registry API, nor a source that the
+/// registry chooses: a mount without a source becomes a plain upload.
 ///
-/// A mount whose source is still named here has passed [`granted`]: the client may pull there and lacks the token for it
-/// only. It is asked for another one, by a challenge with both scopes, and can still mount. A source that the client may
-/// not pull never gets here, so its mount is a plain upload whatever the token says.
-fn within(scope: &Scope, asked: RequestedAccess) -> Result<RequestedAccess, Denied> {
-    let operation = asked.operation().ok_or(Denied::Scope)?;
+/// A mount that still names its source has passed [`check_grants`]: the client may pull there, and only its token does not
+/// cover it. The client is then asked for another token, by a challenge with both scopes, and can still mount. A source that
+/// the client may not pull was removed before, so its mount is a plain upload whatever the scope of the token.
+fn intersect_scope(scope: &Scope, request: RequestedAccess) -> Result<RequestedAccess, Denied> {
+    let operation = request.operation().ok_or(Denied::Scope)?;
     if !scope.allows(operation.repository(), operation.action()) {
         return Err(Denied::Scope);
     }
@@ -279,10 +280,11 @@ fn within(scope: &Scope, asked: RequestedAccess) -> Result<RequestedAccess, Deni
     if source.is_some_and(|source| !scope.allows(Some(source), Action::Pull)) {
         return Err(Denied::Scope);
     }
-    Ok(asked.mount_if(|mount| mount.from.is_some()))
+    Ok(request.mount_if(|mount| mount.from.is_some()))
 }
 
-/// Someone unknown may yet log in; one with a token for nobody in particular may yet get another.
+/// The reason for a denial, which decides how the client can go on: an anonymous client can log in, and a client with an
+/// anonymous token can get another token.
 fn denied(identity: &Identity) -> Denied {
     match (identity.user(), identity.scope()) {
         (Some(_), _) => Denied::Forbidden,
@@ -304,7 +306,7 @@ mod tests {
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-    /// Anyone may pull `pub/**`, push to `drop/*` and read the list.
+    /// Anonymous clients may pull `pub/**`, push to `drop/*` and read the list of repositories.
     fn open() -> Access {
         let grant = |pattern: &str, actions: &[Action]| Grant {
             subjects: Subjects {
@@ -337,10 +339,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn someone_unknown_may_what_anyone_may_and_is_else_asked_to_log_in() {
-        let (access, nobody) = (open(), anonymous().await);
+    async fn anonymous_clients_may_what_is_granted_to_them_and_must_otherwise_log_in() {
+        let (access, identity) = (open(), anonymous().await);
         let may = |method: Method, path: &str| {
-            let permitted = access.permit(&nobody, operation(&method, path, None));
+            let permitted = access.permit(&identity, operation(&method, path, None));
             assert!(
                 matches!(permitted, Ok(_) | Err(Denied::Anonymous)),
                 "{path}"
@@ -351,19 +353,19 @@ mod tests {
         assert!(may(Method::POST, "/v2/drop/a/blobs/uploads/"));
         assert!(!may(Method::PUT, "/v2/pub/a/manifests/x"));
         assert!(!may(Method::GET, "/v2/secret/tags/list"));
-        // Clients decide by this one whether to log in.
+        // Clients decide by the response to this request whether to log in.
         assert!(!may(Method::GET, "/v2/"));
         let path = RequestedAccess::Path("/metrics".to_owned());
         assert!(matches!(
-            access.permit(&nobody, path),
+            access.permit(&identity, path),
             Err(Denied::Anonymous)
         ));
-        assert!(matches!(access.admit(&nobody), Err(Denied::Anonymous)));
+        assert!(matches!(access.admit(&identity), Err(Denied::Anonymous)));
     }
 
     #[tokio::test]
-    async fn a_permit_for_an_upload_mounts_only_what_may_be_pulled() {
-        let (access, nobody) = (open(), anonymous().await);
+    async fn an_upload_mounts_only_from_repositories_that_may_be_pulled() {
+        let (access, identity) = (open(), anonymous().await);
         for (from, mounts) in [
             ("&from=pub/a", true),
             ("&from=drop/b", true),
@@ -371,8 +373,8 @@ mod tests {
             ("", false),
         ] {
             let query = format!("mount={DIGEST}{from}");
-            let asked = operation(&Method::POST, "/v2/drop/a/blobs/uploads/", Some(&query));
-            let Ok(Authorization::Whole(permit)) = access.permit(&nobody, asked) else {
+            let request = operation(&Method::POST, "/v2/drop/a/blobs/uploads/", Some(&query));
+            let Ok(Authorization::Full(permit)) = access.permit(&identity, request) else {
                 panic!("no permit for {from:?}");
             };
             assert_eq!(permit.target().contains("mount="), mounts, "{from:?}");
@@ -381,20 +383,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_list_is_permitted_in_part_only() {
-        let asked = operation(&Method::GET, "/v2/_catalog", Some("n=5&last=b"));
-        let Ok(Authorization::Part(listing)) = open().permit(&anonymous().await, asked) else {
-            panic!("not in part");
+    async fn the_list_of_repositories_is_filtered() {
+        let request = operation(&Method::GET, "/v2/_catalog", Some("n=5&last=b"));
+        let Ok(Authorization::FilteredCatalog(filter)) = open().permit(&anonymous().await, request)
+        else {
+            panic!("not filtered");
         };
-        assert!(listing.is_visible("pub/a") && listing.is_visible("drop/a"));
-        assert!(!listing.is_visible("secret") && !listing.is_visible("pub/A"));
-        let page = |size, last| listing.catalog_page(size, last).target();
+        assert!(filter.is_visible("pub/a") && filter.is_visible("drop/a"));
+        assert!(!filter.is_visible("secret") && !filter.is_visible("pub/A"));
+        let page = |size, last| filter.catalog_page(size, last).target();
         assert_eq!(page(Some(7), Some("a/b")), "/v2/_catalog?n=7&last=a%2Fb");
         assert_eq!(page(None, None), "/v2/_catalog");
     }
 
     #[test]
-    fn rights_are_asked_without_a_request() {
+    fn actions_are_checked_without_a_request() {
         for (access, user, pulls, pushes) in [
             (Access::Everyone, None, true, true),
             (Access::Verified, None, false, false),

@@ -1,180 +1,142 @@
-//! Who is asking: from an `Authorization` header to an [`Identity`].
+//! Authentication: from the `Authorization` field and the address of a client to an [`Identity`].
 //!
-//! `service` asks, once a request, before anything else is done with it, and answers at the token endpoint with
-//! what [`TokenService`] issues. This is the only module that can make an [`Identity`]; what the identity may do is
-//! decided by `access`.
+//! `service` calls [`Authenticator::authenticate`] once for each request, before anything else depends on the request, and
+//! lets [`TokenService`] issue tokens at the token endpoint. This is the only module that creates an [`Identity`]; what an
+//! identity may do is decided by `access`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use crate::htpasswd::{LiveUsers, Users};
+use crate::htpasswd::LiveUsers;
 use crate::net::addr::ClientAddr;
+use crate::net::network_policy::{Decision, NetworkPolicy};
 use crate::registry::{Operation, Scope};
+use crate::www_authenticate::Challenge;
 
 mod basic;
-mod hashing;
+mod guess_limiter;
+mod hash_pool;
 mod identity;
-mod logins;
+mod login_cache;
+mod password_auth;
+mod password_verifier;
 mod sharded;
-mod throttle;
 pub mod token;
-mod verified;
 
-use crate::net::network_policy::Decision;
-use crate::net::network_policy::NetworkPolicy;
-use crate::www_authenticate::Challenge;
-pub(crate) use basic::{Credentials, is_basic};
-pub use hashing::Settings as HashingSettings;
-pub use identity::Identity;
+#[cfg(any(test, fuzzing))]
+pub(crate) use basic::Credentials;
+pub(crate) use basic::is_basic;
+pub use guess_limiter::Settings as ThrottleSettings;
+pub use hash_pool::Settings as HashingSettings;
 use identity::IdentityKind;
-pub use logins::PasswordVerifier;
-use logins::VerifyError;
-pub use throttle::Settings as ThrottleSettings;
+pub use identity::{Error, Identity};
+use password_auth::{PasswordAuth, single_authorization};
+pub use password_verifier::PasswordVerifier;
 use token::TokenIssuer;
 pub use token::service::TokenService;
 
-/// Why there is no identity.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// User and password were checked, and are wrong.
-    #[error("wrong credentials")]
-    Wrong,
-    /// The same at the token endpoint, where nothing but a password is asked for: docker shows these words.
-    #[error("incorrect user name or password")]
-    Login,
-    /// An `Authorization` field that is no Basic credentials, or whose credentials are longer than `limits.basic_size`.
-    /// The client gets the same answer as for [`Error::Wrong`]. The log tells the two apart, since nothing was checked here:
-    /// fail2ban counts only passwords that were checked.
-    #[error("unusable credentials")]
-    Unusable,
-    /// The same at the token endpoint, with the answer of [`Error::Login`] there.
-    #[error("unusable user name or password")]
-    UnusableLogin,
-    /// A token that is not ours, or not any more: its time is over, or its user's line has changed.
-    #[error("invalid token")]
-    Token,
-    /// Nobody may come from this client network.
-    #[error("access from this network is not allowed")]
-    Network,
-    /// No telling what token is asked for.
-    #[error(transparent)]
-    Malformed(#[from] token::form::MalformedRequest),
-    /// More than one `Authorization` field: which one counts would be a guess.
-    #[error("more than one Authorization field")]
-    Twice,
-    /// Too many wrong passwords came from this client network lately.
-    #[error("too many wrong passwords; try again later")]
-    TooMany {
-        /// After which one of them ceases to count.
-        after: Duration,
-    },
-    /// The hash threads are at capacity.
-    #[error("too many passwords are being checked")]
-    Busy,
-}
-
-/// Checks the credentials of one route.
+/// Authenticates the requests of one route.
 #[derive(Debug)]
 pub struct Authenticator {
     mode: Mode,
-    admission: NetworkPolicy,
+    network_policy: NetworkPolicy,
 }
 
+/// The `auth.mode` of the route.
 #[derive(Debug)]
 enum Mode {
-    Basic(Basic),
+    /// Modes `basic` and `token`; the latter has an issuer.
+    Password {
+        password_auth: PasswordAuth,
+        tokens: Option<Box<TokenIssuer>>,
+    },
+    /// Mode `upstream`.
     LeftToUpstream,
-    Open,
-}
-
-#[derive(Debug)]
-struct Basic {
-    users: Arc<LiveUsers>,
-    logins: Arc<PasswordVerifier>,
-    /// Decoded credentials longer than this, in bytes, are wrong.
-    size: usize,
-    challenge: HeaderValue,
-    /// In token mode.
-    tokens: Option<Box<TokenIssuer>>,
+    /// Mode `none`.
+    Anonymous,
 }
 
 impl Authenticator {
-    /// HTTP Basic against a password file; `challenge` is made by [`challenge`].
+    /// Mode `basic`: HTTP Basic against a password file. Decoded credentials longer than `max_credentials` bytes are
+    /// unusable; `challenge` is the value of `WWW-Authenticate`.
     pub fn basic(
         users: Arc<LiveUsers>,
-        logins: Arc<PasswordVerifier>,
-        size: usize,
+        verifier: Arc<PasswordVerifier>,
+        max_credentials: usize,
         challenge: HeaderValue,
     ) -> Self {
-        Self::of(Mode::Basic(Basic {
-            users,
-            logins,
-            size,
-            challenge,
+        Self::new(Mode::Password {
+            password_auth: PasswordAuth::new(users, verifier, max_credentials, challenge),
             tokens: None,
-        }))
+        })
     }
 
-    fn of(mode: Mode) -> Self {
+    /// Mode `upstream`: the upstream checks the `Authorization` field itself, and receives the field unchanged.
+    pub fn passthrough() -> Self {
+        Self::new(Mode::LeftToUpstream)
+    }
+
+    /// Mode `none`: every client is anonymous.
+    pub fn anonymous() -> Self {
+        Self::new(Mode::Anonymous)
+    }
+
+    fn new(mode: Mode) -> Self {
         Self {
             mode,
-            admission: NetworkPolicy::default(),
+            network_policy: NetworkPolicy::default(),
         }
     }
 
-    /// The same, for these client networks.
+    /// Adds the client networks of the route.
     #[must_use]
-    pub fn with_network_policy(self, admission: NetworkPolicy) -> Self {
-        Self { admission, ..self }
+    pub fn with_network_policy(self, network_policy: NetworkPolicy) -> Self {
+        Self {
+            network_policy,
+            ..self
+        }
     }
 
-    /// The same, with tokens for who has given his password, and for anyone: then these are what is asked for.
+    /// Turns mode `basic` into mode `token`: challenges are Bearer challenges, and the token endpoint issues tokens to users
+    /// with a password and to anonymous clients.
     #[must_use]
-    pub fn with_tokens(mut self, tokens: TokenIssuer) -> Self {
-        if let Mode::Basic(basic) = &mut self.mode {
-            basic.tokens = Some(Box::new(tokens));
+    pub fn with_tokens(mut self, issuer: TokenIssuer) -> Self {
+        if let Mode::Password { tokens, .. } = &mut self.mode {
+            *tokens = Some(Box::new(issuer));
         }
         self
     }
 
-    /// The upstream checks the `Authorization` header itself, and gets it untouched.
-    pub fn passthrough() -> Self {
-        Self::of(Mode::LeftToUpstream)
-    }
-
-    /// Nobody is asked for anything.
-    pub fn anonymous() -> Self {
-        Self::of(Mode::Open)
-    }
-
-    /// Refuses clients of networks from which nobody may come; the networks ask for no more than the address.
+    /// Checks whether the route admits the network of the client. This needs no more than the client's address.
+    ///
+    /// # Errors
+    /// [`Error::Network`] if it does not.
     pub fn check_network(&self, client: ClientAddr) -> Result<(), Error> {
-        match self.admission.evaluate(client) {
-            Decision::Refused => Err(Error::Network),
-            Decision::Credentials | Decision::Enough => Ok(()),
+        match self.network_policy.evaluate(client) {
+            Decision::Denied => Err(Error::Network),
+            Decision::NeedsCredentials | Decision::Sufficient => Ok(()),
         }
     }
 
-    /// The identity behind a request's headers; no credentials, or an empty user, is anonymous.
+    /// Authenticates a request. A client without credentials or with an empty user name is anonymous.
     ///
-    /// Where the network is enough, credentials that prove nothing take nothing away, as in nginx; nor do guesses that
-    /// were made before from there.
+    /// With `satisfy = "any"`, a client of an admitted network is not rejected for wrong credentials, as in nginx, nor for
+    /// wrong passwords that its network sent before.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
         self.check_network(client)?;
-        let proved = self.verify(headers, client).await;
-        if self.admission.evaluate(client) != Decision::Enough {
-            return proved;
+        let verified = self.verify(headers, client).await;
+        if self.network_policy.evaluate(client) != Decision::Sufficient {
+            return verified;
         }
-        let identity = match proved {
+        let identity = match verified {
             Err(Error::Wrong | Error::Unusable | Error::Token | Error::TooMany { .. }) => {
-                Identity::of(IdentityKind::Anonymous)
+                Identity::new(IdentityKind::Anonymous)
             }
             other => other?,
         };
@@ -183,127 +145,80 @@ impl Authenticator {
 
     async fn verify(&self, headers: &HeaderMap, client: ClientAddr) -> Result<Identity, Error> {
         match &self.mode {
-            Mode::Open => Ok(Identity::of(IdentityKind::Anonymous)),
+            Mode::Anonymous => Ok(Identity::new(IdentityKind::Anonymous)),
             Mode::LeftToUpstream => {
                 single_authorization(headers)?;
-                Ok(Identity::of(IdentityKind::LeftToUpstream))
+                Ok(Identity::new(IdentityKind::LeftToUpstream))
             }
-            Mode::Basic(basic) => match (&basic.tokens, single_authorization(headers)?) {
-                (Some(tokens), Some(header)) if !is_basic(header.as_bytes()) => {
-                    basic.bearer(tokens, header.as_bytes(), SystemTime::now())
+            Mode::Password {
+                password_auth,
+                tokens,
+            } => {
+                let users = password_auth.users();
+                match (tokens, single_authorization(headers)?) {
+                    (Some(tokens), Some(authorization)) if !is_basic(authorization.as_bytes()) => {
+                        tokens.authenticate(authorization.as_bytes(), &users, SystemTime::now())
+                    }
+                    (_, authorization) => {
+                        password_auth
+                            .authenticate(&users, authorization, client)
+                            .await
+                    }
                 }
-                (_, header) => {
-                    let users = basic.users.current();
-                    basic.authenticate(&users, header, client).await
-                }
-            },
+            }
         }
     }
 
-    /// What to ask someone for who must log in to do this, the gate being addressed at `scheme://authority`; nothing
-    /// where the gate asks nobody.
+    /// The challenge for a client that must log in for `operation`, sent to the proxy at `scheme://authority`. `None` if the
+    /// proxy does not authenticate clients of this route.
     pub fn challenge(
         &self,
         scheme: &str,
         authority: &str,
-        wanted: Option<&Operation>,
+        operation: Option<&Operation>,
     ) -> Option<Challenge> {
-        let Mode::Basic(basic) = &self.mode else {
+        let Mode::Password {
+            password_auth,
+            tokens,
+        } = &self.mode
+        else {
             return None;
         };
-        let Some(tokens) = &basic.tokens else {
-            return Some(Challenge::Basic(basic.challenge.clone()));
+        let Some(tokens) = tokens else {
+            return Some(password_auth.challenge());
         };
         let realm = format!("{scheme}://{authority}{}", tokens.path());
-        let scope = wanted.map(Scope::of).unwrap_or_default();
+        let scope = operation.map(Scope::of).unwrap_or_default();
         Some(Challenge::bearer(&realm, authority, &scope))
     }
 
-    /// The user whom the `Authorization` field names, if the password file has this user: for the log, when the password
-    /// was wrong or not looked at. An unknown name is never given, since it may be a password that was typed into the
-    /// wrong field. Says nothing about the password.
+    /// The user that the `Authorization` field names, if the password file has this user: for the log, when the password was
+    /// wrong or was not checked.
+    ///
+    /// An unknown name is never returned, because it may be a password that was typed into the wrong field. The result
+    /// depends on the name alone, not on the password.
     pub fn known_user(&self, headers: &HeaderMap) -> Option<String> {
         match &self.mode {
-            Mode::Basic(basic) => basic.known_user(headers),
-            Mode::LeftToUpstream | Mode::Open => None,
+            Mode::Password { password_auth, .. } => password_auth.known_user(headers),
+            Mode::LeftToUpstream | Mode::Anonymous => None,
         }
     }
 
-    /// The token service, if it is at this path.
+    /// The token service of the route, if `path` is its token endpoint.
     pub fn token_service(&self, path: &str) -> Option<TokenService<'_>> {
-        let Mode::Basic(basic) = &self.mode else {
+        let Mode::Password {
+            password_auth,
+            tokens: Some(tokens),
+        } = &self.mode
+        else {
             return None;
         };
-        let tokens = basic.tokens.as_deref()?;
-        (tokens.path() == path).then_some(TokenService::new(basic, tokens, &self.admission))
+        (tokens.path() == path)
+            .then(|| TokenService::new(password_auth, tokens, &self.network_policy))
     }
 
-    /// True where nobody has to log in to the gate.
+    /// Whether no client of this route has to log in to the proxy.
     pub fn is_open(&self) -> bool {
-        !matches!(self.mode, Mode::Basic(_))
+        !matches!(self.mode, Mode::Password { .. })
     }
 }
-
-impl Basic {
-    async fn authenticate(
-        &self,
-        users: &Arc<Users>,
-        header: Option<&HeaderValue>,
-        client: ClientAddr,
-    ) -> Result<Identity, Error> {
-        let Some(header) = header else {
-            return Ok(Identity::of(IdentityKind::Anonymous));
-        };
-        match Credentials::parse(header.as_bytes(), self.size).map_err(|_| Error::Unusable)? {
-            None => Ok(Identity::of(IdentityKind::Anonymous)),
-            Some(credentials) => self.check(users, credentials, client).await,
-        }
-    }
-
-    fn known_user(&self, headers: &HeaderMap) -> Option<String> {
-        let header = single_authorization(headers).ok()??;
-        let credentials = Credentials::parse(header.as_bytes(), self.size).ok()??;
-        self.known_name(&credentials.user)
-    }
-
-    fn known_name(&self, user: &[u8]) -> Option<String> {
-        let entry = self.users.current().find(user).map(drop);
-        entry.map(|()| String::from_utf8_lossy(user).into_owned())
-    }
-
-    async fn check(
-        &self,
-        users: &Arc<Users>,
-        credentials: Credentials,
-        client: ClientAddr,
-    ) -> Result<Identity, Error> {
-        let identity = Identity::user_named(&credentials.user);
-        let users = Arc::clone(users);
-        match self
-            .logins
-            .check(users, credentials, client.network())
-            .await
-        {
-            Ok(true) => Ok(identity),
-            Ok(false) => Err(Error::Wrong),
-            Err(VerifyError::Busy) => Err(Error::Busy),
-            Err(VerifyError::TooMany(after)) => {
-                // Whoever guesses on waits for his answers, and does not keep the gate busy with them.
-                tokio::time::sleep(after.min(DELAY)).await;
-                Err(Error::TooMany { after })
-            }
-        }
-    }
-}
-
-/// The `Authorization` field, when there is exactly one.
-fn single_authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
-    match (fields.next(), fields.next()) {
-        (field, None) => Ok(field),
-        _ => Err(Error::Twice),
-    }
-}
-
-/// How long a refused guess waits for its answer.
-const DELAY: Duration = Duration::from_secs(1);

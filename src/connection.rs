@@ -111,7 +111,7 @@ impl AcceptedConnection {
         match header {
             Ok(Ok(client)) => {
                 self.is_client_named = client.is_some();
-                self.client = client.map_or(self.client, ClientAddr::vouched);
+                self.client = client.map_or(self.client, ClientAddr::new);
                 return Some(self.client);
             }
             Err(_elapsed) => {

@@ -11,6 +11,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::net::addr::ClientAddr;
 use crate::net::cidr::Networks;
+use crate::net::host::parse_address;
 
 /// The client of a request: the other end of the connection, or the client that a trusted proxy names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl ClientInfo {
         Self {
             client,
             scheme: forwarded_scheme(headers).unwrap_or(scheme),
-            real_ip: client.field(),
+            real_ip: client.header_value(),
             forwarded_for: append_peer(received, peer),
         }
     }
@@ -85,7 +86,7 @@ fn rightmost_untrusted(peer: ClientAddr, received: &[u8], trusted: &Networks) ->
         let Some(address) = parse_element(element) else {
             break;
         };
-        client = ClientAddr::vouched(address);
+        client = ClientAddr::new(address);
         if !trusted.contains(address) {
             break;
         }
@@ -96,11 +97,7 @@ fn rightmost_untrusted(peer: ClientAddr, received: &[u8], trusted: &Networks) ->
 /// Parses an element of `X-Forwarded-For`. Some proxies write brackets around an IPv6 address, or append the port.
 fn parse_element(element: &[u8]) -> Option<IpAddr> {
     let element = std::str::from_utf8(element).ok()?;
-    let inner = element
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'));
-    let address = inner.unwrap_or(element).parse().ok();
-    address.or_else(|| {
+    parse_address(element).or_else(|| {
         let with_port = element.parse::<SocketAddr>().ok()?;
         Some(with_port.ip())
     })
@@ -166,8 +163,8 @@ mod tests {
                 (name, value.parse().unwrap())
             })
             .collect();
-        let peer = ClientAddr::vouched(peer.parse().unwrap());
-        ClientInfo::new(peer, &peer.field(), "https", &headers, &trusted())
+        let peer = ClientAddr::new(peer.parse().unwrap());
+        ClientInfo::new(peer, &peer.header_value(), "https", &headers, &trusted())
     }
 
     #[test]

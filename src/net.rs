@@ -1,4 +1,4 @@
-//! Addresses, networks, hosts, listening sockets, and what the proxy decides by the network of a client.
+//! Addresses, networks, hosts and listening sockets, and the limits and rules that depend on the network of a client.
 
 pub mod addr;
 pub mod cidr;

@@ -13,7 +13,7 @@ use crate::body::{self, Body};
 use crate::forward;
 use crate::metrics::RejectionReason;
 use crate::registry::RegistryError;
-use crate::registry::catalog::Fault;
+use crate::registry::catalog::CatalogError;
 use crate::registry::errors::ErrorCode;
 use crate::target;
 use crate::upstream;
@@ -60,7 +60,7 @@ pub enum Rejection {
     Invalid(#[from] RegistryError),
     /// The proxy cannot read the catalog of the upstream.
     #[error(transparent)]
-    Catalog(#[from] Fault),
+    Catalog(#[from] CatalogError),
     /// A reverse proxy does not forward this method.
     #[error("method not allowed")]
     MethodNotAllowed,
@@ -142,7 +142,7 @@ impl Rejection {
             Self::Forward(forward::Error::Upstream(error)) => {
                 !matches!(error, upstream::Error::Body(_))
             }
-            Self::Catalog(Fault::Unreadable) => true,
+            Self::Catalog(CatalogError::Unreadable) => true,
             _ => false,
         }
     }
@@ -154,7 +154,9 @@ impl Rejection {
             Self::Target(target::Error::ForeignAuthority)
             | Self::UnknownSite
             | Self::OtherClientCa => Reason::Host,
-            Self::NoRoute | Self::StaticStatus(_) | Self::Catalog(Fault::Missing) => Reason::Path,
+            Self::NoRoute | Self::StaticStatus(_) | Self::Catalog(CatalogError::Missing) => {
+                Reason::Path
+            }
             Self::Target(
                 target::Error::Form
                 | target::Error::NoHost
@@ -176,8 +178,8 @@ impl Rejection {
             Self::Auth(error) => auth_reason(error),
             Self::Denied(Denied::Anonymous) => Reason::NoCredentials,
             Self::Denied(Denied::Scope | Denied::Forbidden) => Reason::Forbidden,
-            Self::Catalog(Fault::Unreadable) => Reason::UpstreamBroken,
-            Self::Catalog(Fault::TooLong) | Self::ConcurrencyLimit => Reason::Busy,
+            Self::Catalog(CatalogError::Unreadable) => Reason::UpstreamBroken,
+            Self::Catalog(CatalogError::TooLong) | Self::ConcurrencyLimit => Reason::Busy,
             Self::PlainHttp => Reason::PlainHttp,
             Self::TokenForm(error) => body_reason(error),
             Self::Forward(forward::Error::Upstream(error)) => upstream_reason(error),
@@ -331,11 +333,13 @@ fn registry_response(error: &RegistryError) -> ErrorResponse {
     }
 }
 
-fn catalog_response(error: Fault) -> ErrorResponse {
+fn catalog_response(error: CatalogError) -> ErrorResponse {
     match error {
-        Fault::Missing => ErrorResponse::new(404, ErrorCode::Unsupported, error),
-        Fault::Unreadable => ErrorResponse::new(502, ErrorCode::Unavailable, error),
-        Fault::TooLong => ErrorResponse::new(503, ErrorCode::Unavailable, error).retry_after(60),
+        CatalogError::Missing => ErrorResponse::new(404, ErrorCode::Unsupported, error),
+        CatalogError::Unreadable => ErrorResponse::new(502, ErrorCode::Unavailable, error),
+        CatalogError::TooLong => {
+            ErrorResponse::new(503, ErrorCode::Unavailable, error).retry_after(60)
+        }
     }
 }
 

@@ -1,27 +1,29 @@
-//! A password that cannot print.
+//! A password that cannot be printed.
 //!
-//! Made by `auth` from a header, read by `htpasswd`. It says nothing
-//! about who may log in.
+//! `auth` creates passwords from request header fields and forms, `cli` from a prompt, and `htpasswd` hashes them.
+
+use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A password's bytes, wiped when dropped, and silent in `Debug`; it has no `Display`.
+/// The bytes of a password. They are overwritten when the value is dropped; `Debug` does not show them, and there is no
+/// `Display`.
 pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
-    /// Takes the bytes as they came: no normalisation, any encoding (RFC 7617 leaves it open).
+    /// Takes the bytes as they were sent, without normalisation: RFC 7617 leaves the encoding open.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes, for a hash.
+    /// The bytes, for hashing.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Password(..)")
     }
 }
@@ -31,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_does_not_show_the_password() {
         assert_eq!(
             format!("{:?}", Password::new(b"s3cret".to_vec())),
             "Password(..)"

@@ -322,10 +322,10 @@ impl Service {
         };
         let started = Instant::now();
         let response = match authorization {
-            Authorization::Whole(permit) => {
+            Authorization::Full(permit) => {
                 route.forward.send(permit, parts, body, &context).await?
             }
-            Authorization::Part(filter) => {
+            Authorization::FilteredCatalog(filter) => {
                 Box::pin(self.list_repositories(site, route, &filter, &identity, &parts, &context))
                     .await?
             }

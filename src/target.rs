@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use crate::net::host::HostName;
+use crate::net::host::HostPort;
 use crate::percent;
 
 /// The validated target of a request.
@@ -17,9 +17,9 @@ use crate::percent;
 pub struct Target {
     uri: Uri,
     host_header: HeaderValue,
-    name: HostName,
+    name: HostPort,
     /// The name in the Host field, if an absolute request target overrides it.
-    overridden: Option<HostName>,
+    overridden: Option<HostPort>,
     /// The canonical path, if it differs from the path in `uri`.
     path: Option<String>,
 }
@@ -65,7 +65,7 @@ impl Target {
             overridden,
         } = addressed_host(parts)?;
         let authority = host_header.to_str().map_err(|_| Error::Host)?;
-        let name = HostName::parse(authority).ok_or(Error::Host)?;
+        let name = HostPort::parse(authority).ok_or(Error::Host)?;
         let sent = parts.uri.path();
         // Nearly every path is canonical already. This saves three copies.
         let path = if is_canonical(sent) {
@@ -155,7 +155,7 @@ struct AddressedHost {
     /// The authority, as the upstream gets it in the Host field.
     host_header: HeaderValue,
     /// The name in the Host field of HTTP/1, if the absolute request target differs from it.
-    overridden: Option<HostName>,
+    overridden: Option<HostPort>,
 }
 
 /// Finds the host that a request addresses.
@@ -176,7 +176,7 @@ fn addressed_host(parts: &Parts) -> Result<AddressedHost, Error> {
             let authority_name = parse_name(authority.as_str())?;
             let host_name = parse_host(host)?;
             let port = parts.uri.scheme_str().and_then(default_port);
-            match (authority_name.addresses(&host_name, port), is_http2) {
+            match (authority_name.is_same_place(&host_name, port), is_http2) {
                 (true, true) => (as_header(authority)?, None),
                 (true, false) => (host.clone(), None),
                 (false, true) => return Err(Error::Contradiction),
@@ -201,12 +201,12 @@ fn exactly_one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> 
     }
 }
 
-fn parse_host(host: &HeaderValue) -> Result<HostName, Error> {
+fn parse_host(host: &HeaderValue) -> Result<HostPort, Error> {
     parse_name(host.to_str().map_err(|_| Error::Host)?)
 }
 
-fn parse_name(authority: &str) -> Result<HostName, Error> {
-    HostName::parse(authority).ok_or(Error::Host)
+fn parse_name(authority: &str) -> Result<HostPort, Error> {
+    HostPort::parse(authority).ok_or(Error::Host)
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tempfile::TempDir;
 use tidegate::auth::token::TokenIssuer;
-use tidegate::auth::token::secret::SigningKeys;
+use tidegate::auth::token::keys::SigningKeys;
 use tidegate::auth::{Authenticator, HashingSettings, PasswordVerifier, ThrottleSettings};
 use tidegate::htpasswd::LiveUsers;
 use tidegate::net::addr::ClientAddr;
@@ -112,7 +112,7 @@ fn authorization(value: &str) -> HeaderMap {
 }
 
 fn client() -> ClientAddr {
-    ClientAddr::vouched([192, 0, 2, 1].into())
+    ClientAddr::new([192, 0, 2, 1].into())
 }
 
 const PASSWORD: &str = "correct horse battery staple";

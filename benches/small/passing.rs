@@ -72,7 +72,7 @@ impl Passing {
             panic!("{} is no operation", parts.uri);
         };
         let anyone = Authenticator::anonymous();
-        let client = ClientAddr::vouched([192, 0, 2, 1].into());
+        let client = ClientAddr::new([192, 0, 2, 1].into());
         let identity = at_once(anyone.authenticate(&parts.headers, client)).unwrap();
         Self {
             runtime,
@@ -87,8 +87,8 @@ impl Passing {
 
     fn pass(&self) {
         let (parts, networks) = (self.parts.clone(), Networks::default());
-        let client = ClientAddr::vouched([192, 0, 2, 1].into());
-        let field = client.field();
+        let client = ClientAddr::new([192, 0, 2, 1].into());
+        let field = client.header_value();
         let asker = ClientInfo::new(client, &field, "https", &parts.headers, &networks);
         let outer = ExternalOrigin {
             scheme: "https",
@@ -114,7 +114,7 @@ impl Passing {
     fn permit(&self) -> Permit {
         let asked = RequestedAccess::Operation(self.operation.clone());
         match Access::Everyone.permit(&self.identity, asked) {
-            Ok(Authorization::Whole(permit)) => permit,
+            Ok(Authorization::Full(permit)) => permit,
             _ => panic!("anyone may do everything"),
         }
     }

@@ -9,9 +9,9 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::net::proxy_protocol::{Header, parse};
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(Header::Whole { length, client }) = parse(bytes) {
-        let header = bytes.get(..length).expect("a header within the input");
-        assert_eq!(parse(header).expect("the same header"), Header::Whole { length, client });
-        assert!(matches!(parse(&header[..length - 1]), Ok(Header::Part { missing: 1 })));
+    if let Ok(Header::Complete { length, client }) = parse(bytes) {
+        let header = bytes.get(..length).expect("no longer than what came");
+        assert_eq!(parse(header).expect("the same"), Header::Complete { length, client });
+        assert!(matches!(parse(&header[..length - 1]), Ok(Header::Incomplete { missing: 1 })));
     }
 });

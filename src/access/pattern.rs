@@ -1,56 +1,60 @@
-//! Patterns over repository names: `team/**`, `home/{user}/*`.
+//! Patterns of repository names in grants, such as `team/**` and `home/{user}/*`.
 //!
-//! `config` parses them, `grants` matches with them. Matching allocates nothing, and takes at most as many steps as
-//! the pattern has parts times the name has components.
+//! `config` parses patterns, and `grants` matches names with them. Matching allocates nothing, and takes at most as many steps
+//! as the number of segments in the pattern times the number of components in the name.
 
 use std::fmt;
 
 use crate::registry::is_name;
 
-/// A pattern, taken apart once.
+/// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    parts: Box<[Segment]>,
+    segments: Box<[Segment]>,
 }
 
+/// The part of a pattern between two slashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
+    /// The component itself.
     Literal(Box<str>),
-    /// `*`: one component.
+    /// `*`: any one component.
     One,
-    /// `**`: one or more.
+    /// `**`: one or more components.
     Many,
-    /// `{user}`: one component, the user's name.
+    /// `{user}`: the component that is the name of the user.
     User,
 }
 
-/// Why a text is no pattern.
+/// The reason why a text is not a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedPattern {
-    /// Nothing, or nothing between two slashes.
-    #[error("there is an empty path component in it")]
+    /// The text is empty, or has nothing between two slashes.
+    #[error("the pattern has an empty path component")]
     Empty,
-    /// `team-*`, `***`.
-    #[error("a * stands for a whole path component, never for a part of one")]
+    /// A `*` is only a part of a component, as in `team-*` or `***`.
+    #[error("a * represents a whole path component, never a part of one")]
     Star,
-    /// `{group}`, `x-{user}`.
-    #[error("{{user}} is the only placeholder, and stands for a whole path component")]
+    /// A brace is not part of `{user}` as a whole component, as in `{group}` or `x-{user}`.
+    #[error("{{user}} is the only placeholder, and represents a whole path component")]
     Placeholder,
 }
 
 impl Pattern {
-    /// Reads one. A component that no repository can have is none of the faults: see [`Self::can_match`].
+    /// Parses a pattern. A component that no repository name can have is not an error; see [`Self::can_match`].
     pub fn parse(text: &str) -> Result<Self, MalformedPattern> {
-        let parts: Result<_, _> = text.split('/').map(Segment::parse).collect();
-        Ok(Self { parts: parts? })
+        let segments: Result<_, _> = text.split('/').map(Segment::parse).collect();
+        Ok(Self {
+            segments: segments?,
+        })
     }
 
-    /// Whether some repository name of the registry API is of this form.
+    /// Whether the pattern matches at least one valid repository name.
     pub fn can_match(&self) -> bool {
         let shortest: Vec<_> = self
-            .parts
+            .segments
             .iter()
-            .map(|part| match part {
+            .map(|segment| match segment {
                 Segment::Literal(text) => text,
                 Segment::One | Segment::Many | Segment::User => "a",
             })
@@ -58,21 +62,21 @@ impl Pattern {
         is_name(&shortest.join("/"))
     }
 
-    /// Whether it fits every name there is.
+    /// Whether the pattern matches every repository name.
     pub fn is_everything(&self) -> bool {
-        matches!(*self.parts, [Segment::Many])
+        matches!(*self.segments, [Segment::Many])
     }
 
-    /// Whether it names the user's own place.
+    /// Whether the pattern contains `{user}`.
     pub fn is_of_user(&self) -> bool {
-        self.parts.contains(&Segment::User)
+        self.segments.contains(&Segment::User)
     }
 
-    /// Whether some name of this form begins with these components, or is made of them.
+    /// Whether some matching name begins with these components, or consists of them.
     pub fn may_match_under(&self, components: &[&str]) -> bool {
         let mut all = components.iter();
-        for part in &self.parts {
-            match (part, all.next()) {
+        for segment in &self.segments {
+            match (segment, all.next()) {
                 (_, None) | (Segment::Many, Some(_)) => return true,
                 (Segment::Literal(text), Some(component)) if **text != **component => return false,
                 (Segment::Literal(_) | Segment::One | Segment::User, Some(_)) => {}
@@ -81,13 +85,13 @@ impl Pattern {
         all.next().is_none()
     }
 
-    /// Whether a name is of this form, `{user}` being `user`. The caller passes names of the registry's grammar only:
-    /// so a user whose name is no path component is nowhere at home.
+    /// Whether the pattern matches a repository name, with `user` in the place of `{user}`. The caller passes valid repository
+    /// names only, so `{user}` never matches for a user whose name cannot be a component.
     pub fn matches(&self, user: Option<&str>, repository: &str) -> bool {
-        run(
-            &self.parts,
+        match_segments(
+            &self.segments,
             repository.split('/'),
-            |part, component| match part {
+            |segment, component| match segment {
                 Segment::Literal(text) => **text == **component,
                 Segment::One => true,
                 Segment::User => user == Some(component),
@@ -96,14 +100,18 @@ impl Pattern {
         )
     }
 
-    /// Whether every name that `other` fits is fitted by this one. May say no of one that does, never yes of one that
-    /// does not.
+    /// Whether this pattern matches every name that `other` matches. The result may be `false` although it does, and is never
+    /// `true` if it does not.
     pub fn covers(&self, other: &Self) -> bool {
-        run(&self.parts, other.parts.iter(), |part, theirs| match part {
-            Segment::One => !matches!(theirs, Segment::Many),
-            Segment::Literal(_) | Segment::User => part == *theirs,
-            Segment::Many => false,
-        })
+        match_segments(
+            &self.segments,
+            other.segments.iter(),
+            |segment, theirs| match segment {
+                Segment::One => !matches!(theirs, Segment::Many),
+                Segment::Literal(_) | Segment::User => segment == *theirs,
+                Segment::Many => false,
+            },
+        )
     }
 }
 
@@ -121,38 +129,38 @@ impl Segment {
     }
 }
 
-/// The wildcard algorithm that looks back at the last `**` only: what an earlier one could take, the last one can take,
-/// too. A `**` takes one symbol at once, and one more each time the rest does not fit.
-fn run<S>(
-    parts: &[Segment],
+/// Matches a sequence of symbols with wildcards, backtracking to the last `**` only: every symbol that an earlier `**` could
+/// match, the last one can match too. A `**` first matches one symbol, and one more each time the rest does not match.
+fn match_segments<S>(
+    segments: &[Segment],
     mut rest: impl Iterator<Item = S> + Clone,
-    takes: impl Fn(&Segment, &S) -> bool,
+    matches_one: impl Fn(&Segment, &S) -> bool,
 ) -> bool {
     let mut at = 0;
     let mut retry = None;
     loop {
         let mut ahead = rest.clone();
-        match (parts.get(at), ahead.next()) {
+        match (segments.get(at), ahead.next()) {
             (None, None) => return true,
             (Some(Segment::Many), Some(_)) => {
                 at += 1;
                 retry = Some((at, ahead.clone()));
                 rest = ahead;
             }
-            (Some(part), Some(symbol)) if takes(part, &symbol) => {
+            (Some(segment), Some(symbol)) if matches_one(segment, &symbol) => {
                 at += 1;
                 rest = ahead;
             }
             _ => {
-                let Some((behind, mut from)) = retry else {
+                let Some((after, mut from)) = retry else {
                     return false;
                 };
                 if from.next().is_none() {
                     return false;
                 }
-                at = behind;
+                at = after;
                 rest = from.clone();
-                retry = Some((behind, from));
+                retry = Some((after, from));
             }
         }
     }
@@ -160,11 +168,11 @@ fn run<S>(
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, part) in self.parts.iter().enumerate() {
+        for (index, segment) in self.segments.iter().enumerate() {
             if index > 0 {
                 f.write_str("/")?;
             }
-            f.write_str(match part {
+            f.write_str(match segment {
                 Segment::Literal(text) => text,
                 Segment::One => "*",
                 Segment::Many => "**",

@@ -352,7 +352,7 @@ fn connection_families(state: &ServerState) -> [Family; 7] {
             Kind::Gauge,
             "tidegate_connections_limit",
             "Maximum number of open client connections.",
-            whole(limit.most()),
+            whole(limit.max()),
         ),
         single(
             Kind::Counter,
@@ -364,7 +364,7 @@ fn connection_families(state: &ServerState) -> [Family; 7] {
             Kind::Counter,
             "tidegate_connections_rejected",
             "Connections closed right after they were accepted, because their client had too many.",
-            Value::Whole(limit.refused()),
+            Value::Whole(limit.rejected()),
         ),
         family(
             Kind::Counter,

@@ -16,7 +16,7 @@ use super::{metrics, status_page};
 use crate::body::Body;
 use crate::metrics::ExpositionFormat;
 use crate::net::addr::PeerAddr;
-use crate::net::host::HostName;
+use crate::net::host::HostPort;
 use crate::state::ServerState;
 
 /// The peer of an admin connection.
@@ -182,7 +182,7 @@ impl RequestHost {
     }
 
     fn parse(authority: &str) -> Self {
-        match HostName::parse(authority) {
+        match HostPort::parse(authority) {
             None => Self::Invalid,
             Some(name) if name.host.parse::<IpAddr>().is_ok() => Self::Address,
             Some(name) => Self::Name(name.host),

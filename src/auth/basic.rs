@@ -1,30 +1,30 @@
-//! The `Authorization: Basic` header, as RFC 7617 and nginx read it.
+//! Parser of the `Authorization: Basic` field, as in RFC 7617 and nginx.
 //!
-//! Called by `auth`. Bytes stay bytes: no character set is assumed.
+//! User name and password are byte strings; no character set is assumed. `password_auth` verifies them.
 
 use base64ct::{Base64Unpadded, Encoding};
 use zeroize::Zeroizing;
 
 use crate::secret::Password;
 
-/// A user name and a password, not checked yet.
+/// A user name and a password that have not been verified.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) user: Vec<u8>,
     pub(crate) password: Password,
 }
 
-/// The header holds no credentials that could be right.
+/// The field has no well-formed Basic credentials.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InvalidCredentials;
 
 impl Credentials {
-    /// Reads a header value; `None` for an empty user name, which clients send to mean "nobody".
+    /// Parses a field value. Returns `None` for an empty user name, which clients send if they have no credentials.
     ///
-    /// Decoded text of more than `most` bytes is refused before it is looked at.
-    pub(crate) fn parse(header: &[u8], most: usize) -> Result<Option<Self>, InvalidCredentials> {
-        let token = after_scheme(header, SCHEME).ok_or(InvalidCredentials)?;
-        let decoded = decode(token, most)?;
+    /// Credentials of more than `max_len` decoded bytes are invalid, and are not decoded.
+    pub(crate) fn parse(field: &[u8], max_len: usize) -> Result<Option<Self>, InvalidCredentials> {
+        let encoded = after_scheme(field, SCHEME).ok_or(InvalidCredentials)?;
+        let decoded = decode(encoded, max_len)?;
         let colon = decoded
             .iter()
             .position(|byte| *byte == b':')
@@ -39,42 +39,42 @@ impl Credentials {
             password: Password::new(password.to_vec()),
         }))
     }
-}
 
-impl Credentials {
-    /// Bytes, as they are counted when a header is decoded.
+    /// The length in bytes of the decoded form, `user:password`.
     pub(crate) fn len(&self) -> usize {
         self.user.len() + 1 + self.password.as_bytes().len()
     }
 }
 
-/// Whether these are Basic credentials, however malformed.
-pub(crate) fn is_basic(header: &[u8]) -> bool {
-    let scheme = header.split(|byte| *byte == b' ').next();
+/// Whether a field value has the scheme Basic, also if its credentials are malformed.
+pub(crate) fn is_basic(field: &[u8]) -> bool {
+    let scheme = field.split(|byte| *byte == b' ').next();
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
 }
 
-/// What follows a scheme and its spaces (RFC 9110 section 11.4).
-pub(super) fn after_scheme<'a>(header: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
-    let (word, rest) = header.split_at_checked(scheme.len())?;
-    let is_it = word.eq_ignore_ascii_case(scheme) && rest.first() == Some(&b' ');
-    is_it.then(|| rest.trim_ascii_start())
+/// The part of a field value after `scheme` and the spaces that follow it (RFC 9110 section 11.4). `None` if the value has
+/// another scheme.
+pub(crate) fn after_scheme<'a>(field: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = field.split_at_checked(scheme.len())?;
+    let has_scheme = start.eq_ignore_ascii_case(scheme) && rest.first() == Some(&b' ');
+    has_scheme.then(|| rest.trim_ascii_start())
 }
 
-/// Standard alphabet, padding optional, nothing behind it: nginx ignores what follows the padding,
-/// which gives one password many spellings.
-fn decode(token: &[u8], most: usize) -> Result<Zeroizing<Vec<u8>>, InvalidCredentials> {
-    let bare = token
+/// Decodes base64 of the standard alphabet with optional padding.
+///
+/// Bytes after the padding are an error. nginx ignores them, which gives one password many spellings.
+fn decode(encoded: &[u8], max_len: usize) -> Result<Zeroizing<Vec<u8>>, InvalidCredentials> {
+    let digits = encoded
         .strip_suffix(b"==")
-        .or_else(|| token.strip_suffix(b"="))
-        .unwrap_or(token);
-    let padded = bare.len() != token.len();
-    if bare.len() > most.saturating_mul(4).div_ceil(3) || (padded && !token.len().is_multiple_of(4))
-    {
+        .or_else(|| encoded.strip_suffix(b"="))
+        .unwrap_or(encoded);
+    let is_padded = digits.len() != encoded.len();
+    let is_too_long = digits.len() > max_len.saturating_mul(4).div_ceil(3);
+    if is_too_long || (is_padded && !encoded.len().is_multiple_of(4)) {
         return Err(InvalidCredentials);
     }
-    let mut decoded = Zeroizing::new(vec![0; bare.len()]);
-    let length = Base64Unpadded::decode(bare, &mut decoded)
+    let mut decoded = Zeroizing::new(vec![0; digits.len()]);
+    let length = Base64Unpadded::decode(digits, &mut decoded)
         .map_err(|_| InvalidCredentials)?
         .len();
     decoded.truncate(length);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_send_is_read() {
+    fn usual_credentials_are_parsed() {
         assert_eq!(parse("Basic dTpwdw=="), pair("u", "pw"));
         assert_eq!(parse("bAsIc   dTpwdw=="), pair("u", "pw"));
         assert_eq!(parse("Basic dTpwdw"), pair("u", "pw"));
@@ -108,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_user_is_nobody() {
+    fn an_empty_user_name_is_no_credentials() {
         assert_eq!(parse("Basic Og=="), Ok(None));
         assert_eq!(parse("Basic OnB3"), Ok(None));
     }
 
     #[test]
-    fn anything_else_is_unusable() {
+    fn other_values_are_invalid() {
         let cases = [
             "",
             "Basic",

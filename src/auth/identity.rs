@@ -1,32 +1,42 @@
-//! Who a request comes from, once that is proved.
+//! The result of authentication: an [`Identity`], or the [`Error`] for which there is none.
 //!
-//! Made by `auth` and its parts; `access` decides what an identity may do, and `service` tells the log its name.
+//! Only `auth` can create an identity. `access` decides what an identity may do, `service` writes its name to the access
+//! log, and `rejection` turns an error into a response.
 
+use std::time::Duration;
+
+use super::token::request::MalformedRequest;
 use crate::registry::Scope;
 
-/// Who a request comes from. Made in `auth` only.
+/// The party that a request comes from, as far as it is proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub(super) kind: IdentityKind,
-    /// What the token that was shown is for.
+    /// The scope of the token with which the request came.
     scope: Option<Scope>,
-    /// It comes from a network that is enough alone.
+    /// The request comes from a network that needs no credentials (`satisfy = "any"`).
     from_network: bool,
 }
 
+/// How the client was authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum IdentityKind {
+    /// The request has no credentials.
     Anonymous,
+    /// The proxy verified a password or a token of this user.
     User {
+        /// The name for people.
         name: String,
-        /// As in the password file.
+        /// The name as it is in the password file.
         bytes: Box<[u8]>,
     },
+    /// The upstream verifies the credentials.
     LeftToUpstream,
 }
 
 impl Identity {
-    pub(super) const fn of(kind: IdentityKind) -> Self {
+    /// Creates an identity without a scope, whose network does not count.
+    pub(super) const fn new(kind: IdentityKind) -> Self {
         Self {
             kind,
             scope: None,
@@ -34,6 +44,15 @@ impl Identity {
         }
     }
 
+    /// Creates the identity of a verified user.
+    pub(super) fn user_named(bytes: &[u8]) -> Self {
+        Self::new(IdentityKind::User {
+            name: String::from_utf8_lossy(bytes).into_owned(),
+            bytes: bytes.into(),
+        })
+    }
+
+    /// Adds that the request comes from a network that needs no credentials.
     pub(super) fn with_network(self) -> Self {
         Self {
             from_network: true,
@@ -41,6 +60,7 @@ impl Identity {
         }
     }
 
+    /// Limits the identity to the scope of its token.
     pub(super) fn with_scope(self, scope: Scope) -> Self {
         Self {
             scope: Some(scope),
@@ -48,14 +68,7 @@ impl Identity {
         }
     }
 
-    pub(super) fn user_named(bytes: &[u8]) -> Self {
-        Self::of(IdentityKind::User {
-            name: String::from_utf8_lossy(bytes).into_owned(),
-            bytes: bytes.into(),
-        })
-    }
-
-    /// The verified user's name, for people: bytes that are no UTF-8 are shown as U+FFFD.
+    /// The name of the verified user, for people: bytes that are not UTF-8 are replaced by U+FFFD.
     pub fn user(&self) -> Option<&str> {
         match &self.kind {
             IdentityKind::User { name, .. } => Some(name),
@@ -63,29 +76,72 @@ impl Identity {
         }
     }
 
-    /// What the log calls it.
+    /// The name that the access log has for the identity.
     pub fn name(&self) -> Option<&str> {
         self.user()
             .or_else(|| self.from_network.then_some("@network"))
     }
 
-    /// True when the client's network is enough alone (`satisfy = "any"`), whoever asks from there.
+    /// Whether the request comes from a network that needs no credentials (`satisfy = "any"`).
     pub fn is_network(&self) -> bool {
         self.from_network
     }
 
-    /// True when nobody has proved anything.
+    /// Whether neither a user nor a network is proved.
     pub fn is_anonymous(&self) -> bool {
         self.kind == IdentityKind::Anonymous && !self.from_network
     }
 
-    /// What limits this identity beside its rights: the scope of the token it came with. None for a password.
+    /// The scope of the token with which the request came, which limits what the identity may do in addition to its
+    /// grants. `None` if the request came with a password.
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
     }
 
-    /// True when the upstream checks the credentials itself.
+    /// Whether the upstream verifies the credentials.
     pub fn is_left_to_upstream(&self) -> bool {
         self.kind == IdentityKind::LeftToUpstream
     }
+}
+
+/// The reason why a request has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user name and the password were checked and are wrong.
+    #[error("wrong credentials")]
+    Wrong,
+    /// [`Error::Wrong`] at the token endpoint. The message differs because docker shows it to the user, who has just typed
+    /// the password.
+    #[error("incorrect user name or password")]
+    Login,
+    /// The `Authorization` field has no Basic credentials, or credentials longer than `limits.basic_size`.
+    ///
+    /// The client gets the same response as for [`Error::Wrong`]. The log distinguishes the two, because no password was
+    /// checked: fail2ban counts only passwords that were checked.
+    #[error("unusable credentials")]
+    Unusable,
+    /// [`Error::Unusable`] at the token endpoint. The client gets the same response as for [`Error::Login`].
+    #[error("unusable user name or password")]
+    UnusableLogin,
+    /// The token was not issued by this proxy, or it has expired, or the line of its user in the password file has changed.
+    #[error("invalid token")]
+    Token,
+    /// The route does not admit the network of the client.
+    #[error("access from this network is not allowed")]
+    Network,
+    /// The token request is malformed.
+    #[error(transparent)]
+    Malformed(#[from] MalformedRequest),
+    /// The request has more than one `Authorization` field, so it is unclear which one counts.
+    #[error("more than one Authorization field")]
+    Twice,
+    /// The client network has sent too many wrong passwords within `throttle.window`.
+    #[error("too many wrong passwords; try again later")]
+    TooMany {
+        /// The time until the oldest of these guesses no longer counts.
+        after: Duration,
+    },
+    /// The hash threads are at capacity.
+    #[error("too many passwords are being checked")]
+    Busy,
 }

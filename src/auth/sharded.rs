@@ -1,10 +1,11 @@
-//! State that all workers share, behind several locks: two of them rarely meet at one.
+//! A value split into several parts with a lock each, so that two worker threads rarely wait for the same lock.
 //!
-//! For `verified` and `throttle`, whose keys are spread by a byte of a MAC or of a keyed hash.
+//! `login_cache` and `guess_limiter` keep their entries in it. Their keys spread entries over the parts by one byte of a
+//! MAC or of a keyed hash, which clients cannot choose.
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// The shards.
+/// The parts, called shards.
 #[derive(Debug)]
 pub(super) struct Sharded<T>([Mutex<T>; SHARDS]);
 
@@ -15,19 +16,19 @@ impl<T: Default> Default for Sharded<T> {
 }
 
 impl<T> Sharded<T> {
-    /// The shard for what this byte stands for, locked.
-    pub(super) fn of(&self, byte: u8) -> MutexGuard<'_, T> {
+    /// Locks the shard that keys with this byte belong to.
+    pub(super) fn lock(&self, byte: u8) -> MutexGuard<'_, T> {
         let [zeroth, ..] = &self.0;
         let shard = self.0.get(usize::from(byte) % SHARDS).unwrap_or(zeroth);
         shard.lock()
     }
 
-    /// Each of them, locked one after the other.
+    /// Locks all shards, one after the other.
     #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
+    pub(super) fn lock_each(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
         self.0.iter().map(|shard| shard.lock())
     }
 }
 
-/// How many there are.
+/// The number of shards.
 pub(super) const SHARDS: usize = 16;

@@ -173,7 +173,7 @@ impl AccessQuery {
         else {
             return SiteVerdict::denied("no route to a registry matches");
         };
-        if self.is_in_network && !settings.admission.suffices {
+        if self.is_in_network && !settings.admission.suffices_alone {
             return SiteVerdict::denied("the route requires a password from every network");
         }
         let mut verdict = self.evaluate_route(settings, &route.access, file);
@@ -260,7 +260,7 @@ impl AccessQuery {
         let principal = self.principal();
         let lines: Vec<_> = match self.action {
             Action::Catalog => grants
-                .of(principal)
+                .for_principal(principal)
                 .filter(|grant| grant.actions.contains(Action::Catalog))
                 .map(|grant| grant.line)
                 .collect(),

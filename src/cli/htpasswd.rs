@@ -17,7 +17,7 @@ use super::output::{fail, print_line, warn};
 use super::password_prompt;
 use crate::config::nearest::nearest;
 use crate::htpasswd::edit::{self, Edited};
-use crate::htpasswd::make::{self, HashParams, USUAL_COST};
+use crate::htpasswd::generate::{self, HashParams, USUAL_COST};
 use crate::htpasswd::{self, LineInfo, MAX_COST, ProblemKind, Scheme, store};
 use crate::secret::Password;
 
@@ -162,7 +162,7 @@ fn hash_params(args: &AddArgs) -> HashParams {
 
 fn new_password(args: &AddArgs, params: HashParams) -> Result<Password, CommandError> {
     let password = if args.generate {
-        make::password()?
+        generate::password()?
     } else if args.stdin {
         password_prompt::from_stdin()?
     } else {

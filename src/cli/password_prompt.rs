@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::output::warn;
 use crate::htpasswd::MAX_PASSWORD;
-use crate::htpasswd::make::HashParams;
+use crate::htpasswd::generate::HashParams;
 use crate::secret::Password;
 
 /// A message for the operator.

@@ -147,7 +147,7 @@ mod tests {
     use crate::net::addr::ClientAddr;
 
     fn group(text: &str) -> ClientNetworkGroup {
-        ClientAddr::vouched(text.parse().unwrap()).network().group()
+        ClientAddr::new(text.parse().unwrap()).network().group()
     }
 
     fn acquire_all(all: &EarlyResponses, group: ClientNetworkGroup) -> usize {

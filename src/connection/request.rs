@@ -37,7 +37,7 @@ impl ConnectionInfo {
             peer,
             client,
             is_client_named: true,
-            client_field: client.field(),
+            client_field: client.header_value(),
             tls,
         }
     }

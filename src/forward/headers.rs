@@ -241,7 +241,13 @@ mod tests {
         add_request(
             &mut headers,
             HeaderValue::from_static("Reg:8443"),
-            &ClientInfo::new(client, &client.field(), "https", &no_fields, &no_networks),
+            &ClientInfo::new(
+                client,
+                &client.header_value(),
+                "https",
+                &no_fields,
+                &no_networks,
+            ),
             "id",
         );
         assert_eq!(headers["host"], "Reg:8443");

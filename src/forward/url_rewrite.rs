@@ -6,6 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::net::host::strip_brackets;
 use crate::www_authenticate::rewrite_bearer_realms;
 
 /// A scheme and an authority, from the configuration.
@@ -188,10 +189,7 @@ fn host_and_port(authority: &str, default_port: u16) -> Option<(String, u16)> {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
         _ => (authority, default_port),
     };
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
+    let host = strip_brackets(host);
     (!host.is_empty() && !host.contains('@')).then(|| (host.to_ascii_lowercase(), port))
 }
 

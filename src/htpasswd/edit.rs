@@ -1,61 +1,61 @@
-//! Edits of a password file's text: one user's line changes, every other byte stays.
+//! Edits of the text of a password file: the line of one user changes, and every other byte stays.
 //!
-//! For `cli`, between reading and replacing by `store`. The grammar is `parse`'s, the hash comes from `make`; nothing
-//! here touches a file.
+//! The command `tidegate htpasswd` edits the text between reading and replacing the file with [`store`](super::store). This
+//! module does no input or output.
 
-use super::hash::{Rejection, Scheme};
+use super::hash::{Scheme, UnusableHash};
 use super::parse::{BYTE_ORDER_MARK, entry_of, split_hash};
 use super::problem::MAX_USER;
 
-/// A text with one user changed.
+/// The result of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edited {
-    /// All of the new text.
+    /// The new text.
     pub bytes: Vec<u8>,
-    /// The line, from 1, that decides about the user: now, or before it was removed.
+    /// The number of the user's line that counts, from 1. After a removal, the number that it had.
     pub line: usize,
-    /// Whether the user had a line.
+    /// Whether the user had a line before.
     pub existed: bool,
-    /// Later lines of the same user, which counted for nothing and are gone.
+    /// The number of later lines of the same user, which did not count and were removed.
     pub duplicates: usize,
 }
 
-/// Why no line can be written for a name.
+/// The reason why no line is written for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// Would admit requests that name nobody.
+    /// The name is empty. Its line would accept requests without a user name.
     #[error("the user name is empty")]
     Empty,
-    /// Ends the name, in the file and in what a client sends.
+    /// The name has a colon, which ends a name in the file and in Basic credentials.
     #[error("the user name contains a colon, which ends a name; leave it out")]
     Colon,
-    /// Would end the line, or could not be typed.
+    /// The name has a control character, which could end the line or could not be typed.
     #[error("the user name contains a control character; leave it out")]
     Control,
-    /// A comment.
+    /// The name begins with `#`, so that the line would be a comment.
     #[error(
         "the user name begins with #, which makes the line a comment; begin with another character"
     )]
     Comment,
-    /// Longer than the parser accepts.
+    /// The name is longer than the parser accepts.
     #[error("the user name has more than {MAX_USER} bytes; choose a shorter one")]
     Long,
-    /// Would be taken for a misplaced hash and not be named in messages.
+    /// The name begins like a hash, so that messages would not show it.
     #[error(
-        "the user name begins like a hash, and so may be one in the wrong place; it is tidegate htpasswd add FILE USER"
+        "the user name begins like a hash, which may be in the wrong place; the command is tidegate htpasswd add FILE USER"
     )]
     Hash,
-    /// Part of the name, and hardly ever meant.
+    /// The name begins or ends with a space, which is hardly ever intended.
     #[error(
         "the user name begins or ends with a space, which would be part of the name; leave it out"
     )]
     Space,
-    /// Would be dropped on the first line, and counts on every other.
+    /// The name begins with a byte order mark, which is ignored on the first line and counts on every other.
     #[error("the user name begins with a byte order mark; leave it out")]
     ByteOrderMark,
 }
 
-/// Whether [`set`] may write a line for this name. Removing takes any name.
+/// Checks whether [`set`] may write a line for this name. [`remove`] accepts any name.
 pub fn check_name(user: &[u8]) -> Result<(), BadName> {
     match user {
         [] => Err(BadName::Empty),
@@ -70,11 +70,11 @@ pub fn check_name(user: &[u8]) -> Result<(), BadName> {
     }
 }
 
-/// Gives a user this hash: in the line that decides about the user, whose comment stays, or in a new last one. The
-/// name must have passed [`check_name`].
+/// Sets the hash of a user, in the line that counts for the user, whose comment stays, or in a new last line. The caller has
+/// checked the name with [`check_name`].
 pub fn set(text: &[u8], user: &[u8], hash: &[u8]) -> Edited {
     let mut edit = Edit::new(text);
-    edit.pass(user, |rest| Some(renewed(user, hash, rest)));
+    edit.copy_lines(user, |rest| Some(with_hash(user, hash, rest)));
     let line = match edit.first {
         Some(line) => line,
         None => edit.append(user, hash),
@@ -82,15 +82,15 @@ pub fn set(text: &[u8], user: &[u8], hash: &[u8]) -> Edited {
     edit.finish(line)
 }
 
-/// Takes all lines of a user away; none when there is no such line.
+/// Removes all lines of a user. Returns `None` if there is none.
 pub fn remove(text: &[u8], user: &[u8]) -> Option<Edited> {
     let mut edit = Edit::new(text);
-    edit.pass(user, |_| None);
+    edit.copy_lines(user, |_| None);
     let line = edit.first?;
     Some(edit.finish(line))
 }
 
-/// The state of one pass.
+/// The state of an edit.
 struct Edit<'a> {
     text: &'a [u8],
     bytes: Vec<u8>,
@@ -104,7 +104,7 @@ impl<'a> Edit<'a> {
     fn new(text: &'a [u8]) -> Self {
         Self {
             text,
-            bytes: Vec::with_capacity(text.len() + ROOM),
+            bytes: Vec::with_capacity(text.len() + EXTRA_CAPACITY),
             lines: 0,
             first: None,
             duplicates: 0,
@@ -112,8 +112,9 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Copies all lines but the user's; the deciding one becomes what `change` makes of the text after its name and colon.
-    fn pass(&mut self, user: &[u8], change: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    /// Copies all lines except those of the user. The first of these is replaced by the result of `change`, which gets the part
+    /// of the line after the colon.
+    fn copy_lines(&mut self, user: &[u8], change: impl Fn(&[u8]) -> Option<Vec<u8>>) {
         let mut text = self.text;
         if let Some(after) = text.strip_prefix(BYTE_ORDER_MARK) {
             self.bytes.extend_from_slice(BYTE_ORDER_MARK);
@@ -140,8 +141,8 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// The new line has an end even where the last one had none: `htpasswd` and `echo >>` join theirs to a line
-    /// without.
+    /// Appends a line and returns its number. The line ends with a line end even if the last line before it has none, because
+    /// `htpasswd` and `echo >>` would append to an unterminated line.
     fn append(&mut self, user: &[u8], hash: &[u8]) -> usize {
         let end = line_end(self.text);
         match self.bytes.last() {
@@ -165,25 +166,24 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// The line with another hash, without its line feed. `rest` is what follows the name and the colon.
-fn renewed(user: &[u8], hash: &[u8], rest: &[u8]) -> Vec<u8> {
+/// The line with another hash, without its line feed. `rest` is the part of the line after the colon.
+fn with_hash(user: &[u8], hash: &[u8], rest: &[u8]) -> Vec<u8> {
     let (field, _) = split_hash(rest);
-    // The field is the beginning of the rest.
     let (_, mut after) = rest.split_at(field.len());
-    if after.contains(&0) || is_readable(field) {
-        // A NUL would make the new line void too; of a readable password with a colon the rest must not stay.
+    if after.contains(&0) || is_plain_text(field) {
+        // A NUL byte would make the new line invalid too. After a readable password with a colon, the rest may be a part of it.
         after = if rest.ends_with(b"\r") { b"\r" } else { b"" };
     }
     [user, b":", hash, after].concat()
 }
 
-/// Whether the field held a password rather than a hash of it.
-fn is_readable(field: &[u8]) -> bool {
+/// Whether the field has a password instead of a hash.
+fn is_plain_text(field: &[u8]) -> bool {
     let field = field.trim_ascii();
-    field.starts_with(b"{PLAIN}") || Scheme::parse(field) == Err(Rejection::PlainText)
+    field.starts_with(b"{PLAIN}") || Scheme::parse(field) == Err(UnusableHash::PlainText)
 }
 
-/// That of the last line which has one.
+/// The line end of the last line that has one.
 fn line_end(text: &[u8]) -> &'static [u8] {
     let mut ends = text.rsplitn(2, |&byte| byte == b'\n');
     match (ends.next(), ends.next()) {
@@ -192,8 +192,8 @@ fn line_end(text: &[u8]) -> &'static [u8] {
     }
 }
 
-/// More than a name and a hash take.
-const ROOM: usize = 512;
+/// More bytes than a new line needs.
+const EXTRA_CAPACITY: usize = 512;
 
 #[cfg(test)]
 mod tests;

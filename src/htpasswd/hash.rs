@@ -1,159 +1,166 @@
-//! The formats of stored hashes: recognise, judge, verify.
+//! The formats of stored hashes: recognising, checking and verifying them.
 //!
-//! For the parser and for `Entry`. One enum knows every format that is met in password files. To verify one more of
-//! them, give it an arm in [`Scheme::parse`], [`Scheme::verify`] and [`Scheme::impossible`], and its place among
-//! the supported ones. Making hashes is not done here.
+//! [`Scheme`] has a variant for every format that occurs in password files, also for those that are not supported. To support
+//! a further format, add an arm to [`Scheme::parse`], [`Scheme::verify`] and [`Scheme::unmatchable`], and move its variant
+//! to the supported ones. New hashes are created in [`generate`](super::generate).
 
 use std::fmt;
 
-use super::bcrypt_hash::{self, MAX_COST};
-use super::problem::RENEW;
-use super::sha_crypt::{self, Function, MAX_ROUNDS, MIN_ROUNDS};
-use super::{alphabet, des_crypt, md5_crypt, sha_digest};
+mod bcrypt;
+pub(super) mod crypt64;
+mod des_crypt;
+pub(super) mod md5_crypt;
+mod sha1;
+pub(super) mod sha_crypt;
 
-/// A format of stored hashes, with its cost where the cost is in the hash. The supported ones come last, from
-/// cheap to dear, so that the greater of two takes longer to check.
+pub use self::bcrypt::MAX_COST;
+use self::sha_crypt::{Function, MAX_ROUNDS, MIN_ROUNDS};
+
+/// A format of stored hashes, with its cost if the hash states it. The supported formats come last, from the cheapest to the
+/// most expensive, so that the greater of two takes longer to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
-    /// `$…$` or `{…}` of which we know nothing.
+    /// An unknown format that begins with `$…$` or `{…}`.
     Unknown,
-    /// `{PLAIN}`, nginx only.
+    /// `{PLAIN}`, a readable password, which only nginx accepts.
     Plain,
-    /// `_` and 19 characters.
+    /// BSDi's extended DES crypt: `_` and 19 characters.
     BsdiDes,
-    /// `$2$`, older than all libraries in use.
+    /// `$2$`, which no library in use writes.
     Bcrypt2,
-    /// `$2x$`, wrong for bytes from 0x80: taking it for `$2y$` would be another hash.
+    /// `$2x$`, an erroneous variant for bytes from 0x80. As `$2y$` it would be another hash.
     BcryptX,
-    /// `$7$`
+    /// scrypt, `$7$`.
     Scrypt,
-    /// `$y$`
+    /// yescrypt, `$y$`.
     Yescrypt,
-    /// `$gy$`
+    /// gost-yescrypt, `$gy$`.
     GostYescrypt,
-    /// `$argon2id$`, `$argon2i$`, `$argon2d$`
+    /// Argon2, `$argon2id$`, `$argon2i$` or `$argon2d$`.
     Argon2,
-    /// `{SHA}`, unsalted; `htpasswd -s`.
+    /// `{SHA}`, without a salt; written by `htpasswd -s`.
     Sha,
-    /// `{SSHA}`, of nginx and LDAP.
+    /// `{SSHA}`, used with nginx and LDAP.
     SaltedSha,
-    /// 13 characters; `htpasswd -d`.
+    /// DES crypt with 13 characters; written by `htpasswd -d`.
     Des,
-    /// `$1$`
+    /// MD5-crypt, `$1$`.
     Md5,
-    /// `$apr1$`; `htpasswd -m`, Apache's default.
+    /// Apache's MD5-crypt, `$apr1$`; written by `htpasswd -m`, and the default of `htpasswd`.
     Apr1,
-    /// `$5$`; `htpasswd -2`.
+    /// SHA-256 crypt, `$5$`; written by `htpasswd -2`.
     Sha256Crypt {
-        /// 1000 to 1 000 000.
+        /// The number of rounds, 1000 to 1,000,000.
         rounds: u32,
     },
-    /// `$6$`; `htpasswd -5`.
+    /// SHA-512 crypt, `$6$`; written by `htpasswd -5`.
     Sha512Crypt {
-        /// 1000 to 1 000 000.
+        /// The number of rounds, 1000 to 1,000,000.
         rounds: u32,
     },
-    /// `$2y$`, `$2b$`, `$2a$`: the same function. The counter-measure of libxcrypt's `$2a$`, which changes the hash
-    /// of some passwords with bytes from 0x80, is left out: such a password does not match.
+    /// `$2y$`, `$2b$` or `$2a$`, which are the same function. In libxcrypt, `$2a$` has a countermeasure that changes the hash of
+    /// some passwords with bytes from 0x80. It is not implemented here, so such a password does not match.
     Bcrypt {
-        /// Binary logarithm of the rounds, 4 to [`MAX_COST`].
+        /// The binary logarithm of the number of rounds, 4 to [`MAX_COST`].
         cost: u8,
     },
 }
 
-/// Why a hash field lets nobody in. Says nothing of the hash.
+/// The reason why no user can sign in with a hash. The messages do not contain the hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// `user:`
+pub enum UnusableHash {
+    /// The field is empty, as in `user:`.
     #[error(
         "there is no hash after the colon, so the user cannot sign in; set a password with {RENEW}"
     )]
     Empty,
-    /// `*0`, `!` and their like, which match nothing on purpose.
+    /// The field is `*0`, `!` or similar, which marks a locked account.
     #[error(
         "the user is locked and cannot sign in; set a password with {RENEW}, or remove the line"
     )]
     Locked,
-    /// No format at all.
+    /// The field has no known format.
     #[error(
         "the password looks like plain text, which is never accepted, so the user cannot sign in; set another one with {RENEW}, since this one could be read"
     )]
     PlainText,
-    /// Copied out of a compose file, which writes each `$` twice.
+    /// The hash was copied from a compose file, where each `$` is written twice.
     #[error(
-        "each $ of the hash stands twice, as in a compose file, so the user cannot sign in; write each $ once, or set the password anew with {RENEW}"
+        "each $ of the hash is doubled, as in a compose file, so the user cannot sign in; write each $ once, or set the password again with {RENEW}"
     )]
     DoubledDollar,
-    /// Of a supported format, and not as that is written.
+    /// The hash has a supported format, but is malformed. The text describes the format.
     #[error(
-        "the hash is damaged ({0}), so the user cannot sign in; set the password anew with {RENEW}"
+        "the hash is damaged ({0}), so the user cannot sign in; set the password again with {RENEW}"
     )]
     Malformed(&'static str),
-    /// bcrypt's cost would keep a core busy for too long, or is no cost.
+    /// The cost of bcrypt is invalid, or would keep a core busy for too long.
     #[error(
-        "the bcrypt cost {cost} is outside 4 to {MAX_COST}, beyond which one check takes many seconds, so the user cannot sign in; set the password anew with {RENEW}"
+        "the bcrypt cost {cost} is outside 4 to {MAX_COST}, beyond which one check takes many seconds, so the user cannot sign in; set the password again with {RENEW}"
     )]
     Cost {
-        /// As written.
+        /// The cost in the hash.
         cost: u8,
     },
-    /// SHA crypt's rounds would keep a core busy for too long, or are too few for crypt(3).
+    /// The rounds of SHA crypt are fewer than crypt(3) allows, or would keep a core busy for too long.
     #[error(
-        "the {rounds} rounds are outside {MIN_ROUNDS} to {MAX_ROUNDS}, beyond which one check takes seconds, so the user cannot sign in; set the password anew with {RENEW}"
+        "the {rounds} rounds are outside {MIN_ROUNDS} to {MAX_ROUNDS}, beyond which one check takes seconds, so the user cannot sign in; set the password again with {RENEW}"
     )]
     Rounds {
-        /// As written.
+        /// The rounds in the hash.
         rounds: u32,
     },
-    /// Known, and not verified here.
-    #[error("{0} is not supported, so the user cannot sign in; set the password anew with {RENEW}")]
-    Unsupported(Scheme),
-    /// nginx cuts it, and it is no hash.
+    /// The format is known, but not supported.
     #[error(
-        "the hash has more than {MAX_HASH} bytes, so the user cannot sign in; set the password anew with {RENEW}"
+        "{0} is not supported, so the user cannot sign in; set the password again with {RENEW}"
+    )]
+    Unsupported(Scheme),
+    /// The field is longer than any hash. nginx cuts such a field.
+    #[error(
+        "the hash has more than {MAX_HASH} bytes, so the user cannot sign in; set the password again with {RENEW}"
     )]
     TooLong,
 }
 
 impl Scheme {
-    /// Judges a hash field; whatever passes can be verified.
-    pub(super) fn parse(stored: &[u8]) -> Result<Self, Rejection> {
+    /// Recognises and checks a hash field. A field that is accepted can be verified.
+    pub(super) fn parse(stored: &[u8]) -> Result<Self, UnusableHash> {
         match prefix(stored) {
-            _ if stored.is_empty() => Err(Rejection::Empty),
-            _ if stored.len() > MAX_HASH => Err(Rejection::TooLong),
-            _ if is_locked(stored) => Err(Rejection::Locked),
+            _ if stored.is_empty() => Err(UnusableHash::Empty),
+            _ if stored.len() > MAX_HASH => Err(UnusableHash::TooLong),
+            _ if is_locked(stored) => Err(UnusableHash::Locked),
             b"$2a$" | b"$2b$" | b"$2y$" => Self::parse_bcrypt(stored),
             b"$apr1$" if md5_crypt::is_well_formed(stored, APR1) => Ok(Self::Apr1),
             b"$1$" if md5_crypt::is_well_formed(stored, MD5) => Ok(Self::Md5),
-            b"$apr1$" | b"$1$" => Err(Rejection::Malformed(md5_crypt::SHAPE)),
-            SHA if sha_digest::is_well_formed(stored, SHA, false) => Ok(Self::Sha),
-            SSHA if sha_digest::is_well_formed(stored, SSHA, true) => Ok(Self::SaltedSha),
-            SHA | SSHA => Err(Rejection::Malformed(sha_digest::SHAPE)),
+            b"$apr1$" | b"$1$" => Err(UnusableHash::Malformed(md5_crypt::FORMAT)),
+            SHA if sha1::is_well_formed(stored, SHA, false) => Ok(Self::Sha),
+            SSHA if sha1::is_well_formed(stored, SSHA, true) => Ok(Self::SaltedSha),
+            SHA | SSHA => Err(UnusableHash::Malformed(sha1::FORMAT)),
             b"$5$" => Self::parse_sha_crypt(stored, Function::Sha256),
             b"$6$" => Self::parse_sha_crypt(stored, Function::Sha512),
             b"" if des_crypt::is_well_formed(stored) => Ok(Self::Des),
-            b"" if is_doubled(stored) => Err(Rejection::DoubledDollar),
-            b"" if !is_bsdi(stored) => Err(Rejection::PlainText),
-            other => Err(Rejection::Unsupported(Self::unsupported(other))),
+            b"" if is_doubled(stored) => Err(UnusableHash::DoubledDollar),
+            b"" if !is_bsdi(stored) => Err(UnusableHash::PlainText),
+            other => Err(UnusableHash::Unsupported(Self::unsupported(other))),
         }
     }
 
-    fn parse_bcrypt(stored: &[u8]) -> Result<Self, Rejection> {
-        match bcrypt_hash::parse_cost(stored) {
+    fn parse_bcrypt(stored: &[u8]) -> Result<Self, UnusableHash> {
+        match bcrypt::parse_cost(stored) {
             Some(cost @ 4..=MAX_COST) => Ok(Self::Bcrypt { cost }),
-            Some(cost) => Err(Rejection::Cost { cost }),
-            None => Err(Rejection::Malformed(bcrypt_hash::SHAPE)),
+            Some(cost) => Err(UnusableHash::Cost { cost }),
+            None => Err(UnusableHash::Malformed(bcrypt::FORMAT)),
         }
     }
 
-    fn parse_sha_crypt(stored: &[u8], function: Function) -> Result<Self, Rejection> {
+    fn parse_sha_crypt(stored: &[u8], function: Function) -> Result<Self, UnusableHash> {
         let rounds = function
             .rounds(stored)
-            .ok_or(Rejection::Malformed(sha_crypt::SHAPE))?;
+            .ok_or(UnusableHash::Malformed(sha_crypt::FORMAT))?;
         match (rounds, function) {
             (MIN_ROUNDS..=MAX_ROUNDS, Function::Sha256) => Ok(Self::Sha256Crypt { rounds }),
             (MIN_ROUNDS..=MAX_ROUNDS, Function::Sha512) => Ok(Self::Sha512Crypt { rounds }),
-            _ => Err(Rejection::Rounds { rounds }),
+            _ => Err(UnusableHash::Rounds { rounds }),
         }
     }
 
@@ -171,38 +178,38 @@ impl Scheme {
         }
     }
 
-    /// Whether the password belongs to a hash that [`Self::parse`] gave this scheme.
+    /// Whether the password matches a hash for which [`Self::parse`] has returned this scheme.
     pub(super) fn verify(self, stored: &[u8], password: &[u8]) -> bool {
         match self {
-            Self::Bcrypt { cost } => bcrypt_hash::verify(stored, cost, password),
+            Self::Bcrypt { cost } => bcrypt::verify(stored, cost, password),
             Self::Apr1 => md5_crypt::verify(stored, APR1, password),
             Self::Md5 => md5_crypt::verify(stored, MD5, password),
             Self::Des => des_crypt::verify(stored, password),
-            Self::Sha => sha_digest::verify(stored, SHA, password),
-            Self::SaltedSha => sha_digest::verify(stored, SSHA, password),
+            Self::Sha => sha1::verify(stored, SHA, password),
+            Self::SaltedSha => sha1::verify(stored, SSHA, password),
             Self::Sha256Crypt { .. } => Function::Sha256.verify(stored, password),
             Self::Sha512Crypt { .. } => Function::Sha512.verify(stored, password),
             _ => false,
         }
     }
 
-    /// A hash of this scheme and cost that takes full work and that no password matches, since its last digit has
-    /// bits which no encoder sets.
-    pub(super) fn impossible(self) -> Vec<u8> {
+    /// A hash of this scheme and cost that no password matches, because its last digit has bits that no encoder sets.
+    /// Verifying it takes the full time.
+    pub(super) fn unmatchable(self) -> Vec<u8> {
         match self {
-            Self::Bcrypt { cost } => bcrypt_hash::impossible(cost),
-            Self::Apr1 => md5_crypt::impossible(APR1),
-            Self::Md5 => md5_crypt::impossible(MD5),
-            Self::Des => des_crypt::impossible(),
-            Self::Sha => sha_digest::impossible(SHA),
-            Self::SaltedSha => sha_digest::impossible(SSHA),
-            Self::Sha256Crypt { rounds } => Function::Sha256.impossible(rounds),
-            Self::Sha512Crypt { rounds } => Function::Sha512.impossible(rounds),
+            Self::Bcrypt { cost } => bcrypt::unmatchable(cost),
+            Self::Apr1 => md5_crypt::unmatchable(APR1),
+            Self::Md5 => md5_crypt::unmatchable(MD5),
+            Self::Des => des_crypt::unmatchable(),
+            Self::Sha => sha1::unmatchable(SHA),
+            Self::SaltedSha => sha1::unmatchable(SSHA),
+            Self::Sha256Crypt { rounds } => Function::Sha256.unmatchable(rounds),
+            Self::Sha512Crypt { rounds } => Function::Sha512.unmatchable(rounds),
             _ => Vec::new(),
         }
     }
 
-    /// About how long one check takes, in microseconds on a core of today. Only the proportions count.
+    /// The approximate time of one verification in microseconds. Only the proportions between schemes count.
     pub(super) fn microseconds(self) -> u64 {
         match self {
             Self::Des => 20,
@@ -213,7 +220,7 @@ impl Scheme {
         }
     }
 
-    /// Whether it verifies, and should be replaced all the same.
+    /// Whether the format is supported, but should be replaced.
     pub fn is_weak(self) -> bool {
         matches!(
             self,
@@ -221,11 +228,11 @@ impl Scheme {
         )
     }
 
-    /// What is weak about it, for "it is accepted, but …".
+    /// The weakness of the format, for the message "… is accepted, but …".
     pub(super) fn weakness(self) -> &'static str {
         match self {
             Self::Des => "counts only the first 8 characters of a password",
-            _ => "whoever has the file soon guesses passwords",
+            _ => "passwords can be guessed quickly from a stolen file",
         }
     }
 }
@@ -258,7 +265,7 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// `$NAME$` or `{NAME}` at the start; empty for what has neither, such as a password that begins with a dollar.
+/// The prefix `$NAME$` or `{NAME}`. Empty if there is none, as in a password that begins with a dollar sign.
 fn prefix(stored: &[u8]) -> &[u8] {
     let end = match stored.first() {
         Some(b'$') => b'$',
@@ -276,7 +283,7 @@ fn prefix(stored: &[u8]) -> &[u8] {
     }
 }
 
-/// What crypt(3) returns for failure, and what passwd(5) and shadow(5) write for accounts without a password.
+/// Whether the field is one that crypt(3) returns for a failure, or that passwd(5) and shadow(5) use for locked accounts.
 fn is_locked(stored: &[u8]) -> bool {
     matches!(
         stored,
@@ -284,28 +291,30 @@ fn is_locked(stored: &[u8]) -> bool {
     ) || stored.starts_with(b"!$")
 }
 
-/// Whether the field is a hash in a compose file's spelling, where `$$` stands for `$`.
+/// Whether the field is a hash as in a compose file, where `$$` represents `$`.
 fn is_doubled(stored: &[u8]) -> bool {
-    let mut once = Vec::with_capacity(stored.len());
+    let mut single = Vec::with_capacity(stored.len());
     let mut rest = stored;
-    while let Some((first, behind)) = rest.split_first() {
-        once.push(*first);
+    while let Some((first, after)) = rest.split_first() {
+        single.push(*first);
         rest = match first {
-            b'$' => behind.strip_prefix(b"$").unwrap_or(behind),
-            _ => behind,
+            b'$' => after.strip_prefix(b"$").unwrap_or(after),
+            _ => after,
         };
     }
-    stored.starts_with(b"$$") && Scheme::parse(&once).is_ok()
+    stored.starts_with(b"$$") && Scheme::parse(&single).is_ok()
 }
 
 fn is_bsdi(stored: &[u8]) -> bool {
     stored.len() == 20
         && stored
             .strip_prefix(b"_")
-            .is_some_and(|rest| alphabet::is_encoded(rest, 0))
+            .is_some_and(|rest| crypt64::is_encoded(rest, 0))
 }
 
-/// Where nginx cuts a hash.
+/// The remedy in most messages. It is a template in which `ProblemKind::explain` replaces FILE and USER.
+pub(super) const RENEW: &str = "tidegate htpasswd add FILE USER";
+/// The maximum length of a hash field, at which nginx cuts it.
 const MAX_HASH: usize = 2048;
 const APR1: &[u8] = b"$apr1$";
 const MD5: &[u8] = b"$1$";

@@ -1,150 +1,150 @@
-//! The users of a file that may change at any time: requests ask for them, a watcher looks whether they still hold.
+//! Reading a password file, and the users of a file that may change at any time.
 //!
-//! `snapshot` makes one for each file, `auth` takes [`LiveUsers::current`], a thread of `server` calls
-//! [`LiveUsers::look`] at intervals. A file is read only after two looks in a row saw it the same, so one that is
-//! being written is left alone until the writer has paused. Nothing here logs, waits, or has a thread.
+//! `snapshot` creates one [`LiveUsers`] for each file, `auth` takes [`LiveUsers::current`] for each request, and a thread of
+//! `server` calls [`LiveUsers::poll`] at intervals. A file is read only after two polls in a row saw it unchanged, so that a
+//! file that is being written is not read until the writer has paused. Nothing here logs, waits, or starts a thread.
 
-use parking_lot::{Mutex, MutexGuard};
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
-use super::file::{self, Content};
-use super::{Entry, LoadError, Problem, Users};
-use crate::file_watch;
-use crate::file_watch::{ChangeDetector, LoadedVersion, Seen};
+use super::parse::{LoadedUsers, parse};
+use super::problem::{Problem, ProblemKind};
+use super::users::{Entry, Users};
+use crate::bounded_file::{ReadError, RegularFile};
+use crate::file_watch::{self, ChangeDetector, FileStamp, LoadedVersion, Seen};
 
-/// The users of a file as last read.
+/// The users of a file as it was last read.
 #[derive(Debug)]
 pub struct LiveUsers {
     path: PathBuf,
     users: ArcSwap<Users>,
-    /// Requests never wait for it: whoever holds it may be waiting for a disk.
-    watched: Mutex<WatchState>,
-}
-
-/// What a look found.
-#[derive(Debug)]
-pub enum Event {
-    /// Nothing that has not been told.
-    Unchanged,
-    /// Other users, or other problems, are in use from now on.
-    Changed(Change),
-    /// The file cannot be read; the users stay. Told again only when the reason is another.
-    Failed(LoadError),
-    /// The file can be read again, and says what it said.
-    Recovered,
-}
-
-/// What is different.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// How many can sign in now.
-    pub users: usize,
-    /// Users who could not sign in before.
-    pub added: usize,
-    /// Users who can no more.
-    pub removed: usize,
-    /// Users with another hash.
-    pub changed: usize,
-    /// Problems that were not there before: a change of one line tells nobody again of a thousand weak hashes.
-    pub problems: Vec<Problem>,
+    /// Requests never take this lock, because its holder may be waiting for a disk.
+    watch_state: Mutex<WatchState>,
 }
 
 #[derive(Debug)]
 struct WatchState {
-    watch: ChangeDetector<Seen>,
+    detector: ChangeDetector<Seen>,
     problems: Vec<Problem>,
 }
 
+/// The result of a poll.
+#[derive(Debug)]
+pub enum Event {
+    /// Nothing changed that an earlier poll has not reported.
+    Unchanged,
+    /// The file has other users or other problems, which are in use from now on.
+    Changed(Change),
+    /// The file cannot be read; the users stay. Reported again only for another reason.
+    Failed(LoadError),
+    /// The file can be read again, and its content is the same as before.
+    Recovered,
+}
+
+/// The differences between two versions of a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The number of users that can sign in now.
+    pub users: usize,
+    /// The number of users that could not sign in before.
+    pub added: usize,
+    /// The number of users that can no longer sign in.
+    pub removed: usize,
+    /// The number of users with another hash.
+    pub changed: usize,
+    /// The problems that were not there before. A change of one line does not report a thousand weak hashes again.
+    pub problems: Vec<Problem>,
+}
+
 impl LiveUsers {
-    /// Reads the file now, whoever may be writing it.
+    /// Reads the file now, even if it is being written.
     pub fn load(path: &Path) -> Result<Arc<Self>, LoadError> {
-        let content = file::read(path)?;
+        let content = read(path)?;
         Ok(Arc::new(Self::new(path, content, None)))
     }
 
-    /// Reads the file anew, beside these users, if it is what was seen of it in quiet; else these stay, and a later look
-    /// finds what has been written.
-    pub(crate) fn reuse(self: &Arc<Self>, quiet: Option<Seen>) -> Result<Arc<Self>, LoadError> {
-        let content = file::read(&self.path)?;
-        match quiet {
-            Some(seen) if content.is(seen) => {
+    /// Reads the file again for a reload, and returns the new users if the file is still as `stable` was seen in two polls.
+    /// Otherwise the result is `self`, and a later poll reads what has been written.
+    pub(crate) fn reuse(self: &Arc<Self>, stable: Option<Seen>) -> Result<Arc<Self>, LoadError> {
+        let content = read(&self.path)?;
+        match stable {
+            Some(seen) if content.is_version(seen) => {
                 Ok(Arc::new(Self::new(&self.path, content, Some(seen))))
             }
             _ => Ok(Arc::clone(self)),
         }
     }
 
-    fn new(path: &Path, content: Content, read: Option<Seen>) -> Self {
+    fn new(path: &Path, content: Content, version: Option<Seen>) -> Self {
         Self {
             path: path.to_owned(),
             users: ArcSwap::from_pointee(content.loaded.users),
-            watched: Mutex::new(WatchState {
-                watch: ChangeDetector::new(read),
+            watch_state: Mutex::new(WatchState {
+                detector: ChangeDetector::new(version),
                 problems: content.loaded.problems,
             }),
         }
     }
 
-    /// The file, and the stamp under which it was read.
+    /// The path of the file, and the version of it that is in use.
     pub(crate) fn file_state(&self) -> LoadedVersion {
         LoadedVersion {
             path: self.path.clone(),
-            read: self.watched().watch.read(),
+            read: self.watch_state.lock().detector.read(),
         }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The users now. Waits for nothing.
+    /// The current users. Takes no lock.
     pub fn current(&self) -> Arc<Users> {
         self.users.load_full()
     }
 
-    /// What is wrong in the file. Waits for a look that is under way.
+    /// The problems in the file. Waits for a poll that is running.
     pub fn problems(&self) -> Vec<Problem> {
-        self.watched().problems.clone()
+        self.watch_state.lock().problems.clone()
     }
 
-    /// Looks at the file, and reads it when it has changed and then been quiet since the look before.
+    /// Checks whether the file has changed, and reads it if the poll before saw the same change.
     pub fn poll(&self) -> Event {
-        let mut watched = self.watched();
+        let mut state = self.watch_state.lock();
         let seen = file_watch::poll(&self.path);
-        if !watched.watch.is_due(seen) {
+        if !state.detector.is_due(seen) {
             return Event::Unchanged;
         }
-        match file::read(&self.path) {
-            Ok(content) if content.is(seen) => self.accept(&mut watched, content, seen),
-            // Written to just now, or another file: a later look sees it quiet.
+        match read(&self.path) {
+            Ok(content) if content.is_version(seen) => self.replace(&mut state, content, seen),
+            // The file was written between the poll and the reading. A later poll sees it unchanged.
             Ok(_) => Event::Unchanged,
-            Err(error) if watched.watch.failed(error.to_string()) => Event::Failed(error),
+            Err(error) if state.detector.failed(error.to_string()) => Event::Failed(error),
             Err(_) => Event::Unchanged,
         }
     }
 
-    fn accept(&self, watched: &mut WatchState, content: Content, seen: Seen) -> Event {
+    fn replace(&self, state: &mut WatchState, content: Content, seen: Seen) -> Event {
         let users = Arc::new(content.loaded.users);
         let before = self.users.swap(Arc::clone(&users));
-        let problems = new_problems(&watched.problems, &content.loaded.problems);
+        let problems = new_problems(&state.problems, &content.loaded.problems);
         let change = Change::diff(&before, &users, problems);
-        watched.problems = content.loaded.problems;
-        let has_recovered = watched.watch.succeeded(seen);
-        if !change.is_nothing() {
+        state.problems = content.loaded.problems;
+        let has_recovered = state.detector.succeeded(seen);
+        if !change.is_empty() {
             return Event::Changed(change);
         }
         if has_recovered {
             return Event::Recovered;
         }
         Event::Unchanged
-    }
-
-    fn watched(&self) -> MutexGuard<'_, WatchState> {
-        self.watched.lock()
     }
 }
 
@@ -155,24 +155,24 @@ impl Change {
             problems,
             ..Self::default()
         };
-        for (name, entry) in &after.entries {
+        for (name, entry) in after.by_line() {
             match before.find(name).map(Entry::stored) {
                 None => change.added += 1,
                 Some(stored) if stored != entry.stored() => change.changed += 1,
                 Some(_) => {}
             }
         }
-        let names = before.entries.keys();
-        change.removed = names.filter(|name| after.find(name).is_none()).count();
+        let removed = before.names().filter(|name| after.find(name).is_none());
+        change.removed = removed.count();
         change
     }
 
-    fn is_nothing(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.added + self.removed + self.changed == 0 && self.problems.is_empty()
     }
 }
 
-/// Those that were not there before. A line that moved is no news where its user is named.
+/// The problems in `after` that are not in `before`. A problem of a named user is not new if only its line number changed.
 fn new_problems(before: &[Problem], after: &[Problem]) -> Vec<Problem> {
     let is_known = |problem: &&Problem| {
         before.iter().any(|known| {
@@ -184,6 +184,84 @@ fn new_problems(before: &[Problem], after: &[Problem]) -> Vec<Problem> {
     let new = after.iter().filter(|problem| !is_known(problem));
     new.cloned().collect()
 }
+
+/// Reads and parses a file once. Problems of single lines are in [`LoadedUsers::problems`] and are not errors.
+pub fn load(path: &Path) -> Result<LoadedUsers, LoadError> {
+    read(path).map(|content| content.loaded)
+}
+
+/// The reason why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is missing or cannot be read.
+    #[error("cannot read the password file {}: {source}; check that it exists and that this user may read it", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The path names a directory, a pipe or a device.
+    #[error("the password file {} is a directory, a pipe or a device; name a file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file has more than [`MAX_FILE`] bytes.
+    #[error("the password file {} is larger than 64 MiB; check that the right file is named", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The parsed content of a file.
+struct Content {
+    loaded: LoadedUsers,
+    /// The version of the file that was read. `None` if the file changed while it was read.
+    stamp: Option<FileStamp>,
+}
+
+impl Content {
+    /// Whether the content is of the version that a poll has seen.
+    fn is_version(&self, seen: Seen) -> bool {
+        self.stamp.is_some_and(|stamp| seen == Ok(stamp))
+    }
+}
+
+fn read(path: &Path) -> Result<Content, LoadError> {
+    let to_load_error = |error| {
+        let path = path.into();
+        match error {
+            ReadError::NotRegular => LoadError::NotAFile { path },
+            ReadError::TooLarge { .. } => LoadError::TooLarge { path },
+            ReadError::Io(source) => LoadError::Read { path, source },
+        }
+    };
+    let file = RegularFile::open(path).map_err(to_load_error)?;
+    let before = FileStamp::from(file.metadata());
+    let bytes = file.read(MAX_FILE).map_err(to_load_error)?;
+    let metadata = file
+        .file()
+        .metadata()
+        .map_err(|error| to_load_error(error.into()))?;
+    let after = FileStamp::from(&metadata);
+    let mut loaded = parse(&bytes);
+    loaded.problems.splice(..0, exposure(&metadata));
+    Ok(Content {
+        loaded,
+        stamp: (before == after).then_some(after),
+    })
+}
+
+/// The problem of a file that users other than its owner and its group may read or write.
+fn exposure(metadata: &Metadata) -> Option<Problem> {
+    let mode = metadata.mode() & 0o7777;
+    (mode & 0o006 != 0).then(|| Problem::new(0, None, ProblemKind::Exposed { mode }))
+}
+
+/// The maximum size of a password file in bytes.
+pub const MAX_FILE: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests;

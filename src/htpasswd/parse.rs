@@ -1,10 +1,10 @@
-//! From a file's bytes to users and problems: the grammar of the lines.
+//! The parser of password files: from the bytes of a file to users and problems.
 //!
-//! For `load` and for everyone who has the bytes already. What a hash field may hold is `hash`'s to judge.
+//! Which hashes are accepted is decided in `hash`.
 //!
-//! The grammar is nginx's (`ngx_http_auth_basic_module.c`): a line is `USER:HASH[:COMMENT]`, a first byte `#` or CR
-//! skips it, the hash ends at LF, CR or `:`, and the first line of a user decides. Where nginx says nothing and
-//! lets nobody in, the line is reported by number.
+//! The grammar is that of nginx (`ngx_http_auth_basic_module.c`): a line is `USER:HASH[:COMMENT]`; a line whose first byte is
+//! `#` or CR is skipped; the hash ends at LF, CR or `:`; and the first line of a user counts. Where nginx silently rejects
+//! every login with a line, this parser reports the line by its number.
 
 use std::collections::HashMap;
 
@@ -12,50 +12,61 @@ use super::hash::Scheme;
 use super::problem::{
     BadLine, LineWarning, MAX_USER, Problem, ProblemKind, ProblemList, is_invisible, printable,
 };
-use super::{Entry, LoadedUsers, Users};
+use super::users::{Entry, Users};
 
-/// Parses the content of a file. Any bytes have a result: bad lines cost their user the login and nobody else.
+/// The result of parsing a file.
+#[derive(Debug, Default)]
+pub struct LoadedUsers {
+    /// The users whose lines are valid.
+    pub users: Users,
+    /// The problems in the order of the lines. At most [`MAX_LISTED`](super::MAX_LISTED) of each severity are listed, and a
+    /// further one counts the rest.
+    pub problems: Vec<Problem>,
+}
+
+/// Parses the content of a file. No content is an error: with an invalid line its user cannot sign in, and other users are
+/// not affected.
 pub fn parse(bytes: &[u8]) -> LoadedUsers {
-    let mut reader = Reader::default();
+    let mut parser = Parser::default();
     let text = match bytes.strip_prefix(BYTE_ORDER_MARK) {
         Some(text) => {
-            reader.report(1, None, ProblemKind::Untidy(LineWarning::ByteOrderMark));
+            parser.report(1, None, ProblemKind::Untidy(LineWarning::ByteOrderMark));
             text
         }
         None => bytes,
     };
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-        reader.read_line(index + 1, line);
+        parser.parse_line(index + 1, line);
     }
-    reader.finish()
+    parser.finish()
 }
 
-/// What one line says, for a list of them.
+/// The content of one line, for the command that lists users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineInfo {
-    /// From 1.
+    /// The number of the line, from 1.
     pub line: usize,
-    /// The user's name, made printable; none as in [`Problem::user`].
+    /// The name of the user in printable form; `None` in the same cases as [`Problem::user`].
     pub user: Option<String>,
-    /// With what the user signs in, or why nobody does with this line.
+    /// The format of the hash, or the reason why no user can sign in with this line.
     pub scheme: Result<Scheme, ProblemKind>,
 }
 
 impl LineInfo {
-    /// What is weak about a hash that is accepted; none for a good one.
+    /// The weakness of a hash that is accepted, if it has one.
     pub fn weakness(&self) -> Option<&'static str> {
         let scheme = self.scheme.ok()?;
         scheme.is_weak().then(|| scheme.weakness())
     }
 }
 
-/// Every line but comments and blank ones, in the order of the file.
+/// Lists all lines except comments and blank lines, in the order of the file.
 pub fn list(bytes: &[u8]) -> Vec<LineInfo> {
     let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut first_lines = HashMap::new();
     let lines = text.split(|&byte| byte == b'\n').enumerate();
-    let speaking = lines.filter(|(_, line)| !is_comment_or_blank(line));
-    speaking
+    lines
+        .filter(|(_, line)| !is_comment_or_blank(line))
         .map(|(index, line)| list_line(index + 1, line, &mut first_lines))
         .collect()
 }
@@ -66,7 +77,7 @@ fn list_line<'a>(
     first_lines: &mut HashMap<&'a [u8], usize>,
 ) -> LineInfo {
     let (name, scheme) = match split_name(line) {
-        Err(fault) => (None, Err(ProblemKind::Line(fault))),
+        Err(bad) => (None, Err(ProblemKind::Line(bad))),
         Ok((name, rest)) => match *first_lines.entry(name).or_insert(number) {
             first if first == number => (Some(name), classify_hash(rest).map(|(_, scheme)| scheme)),
             first => (Some(name), Err(ProblemKind::Duplicate { first })),
@@ -83,34 +94,36 @@ fn list_line<'a>(
     }
 }
 
-/// The name of a line and what follows the colon; none for a comment, an empty line, and a line without a usable name.
+/// The name in a line, and the part after its colon. `None` for a comment, a blank line, and a line without a usable name.
 pub(super) fn entry_of(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let speaking = Some(line).filter(|line| !is_comment_or_blank(line))?;
-    split_name(speaking).ok()
+    if is_comment_or_blank(line) {
+        return None;
+    }
+    split_name(line).ok()
 }
 
-/// The state of one pass over a file.
+/// The state of parsing a file.
 #[derive(Default)]
-struct Reader {
+struct Parser {
     entries: HashMap<Box<[u8]>, Entry>,
-    /// Names whose deciding line was refused: a later line must not let them in.
+    /// The names whose first line is unusable, with the number of that line. A later line of the same user must not count.
     disabled: HashMap<Box<[u8]>, usize>,
     problems: ProblemList,
 }
 
-impl Reader {
-    fn read_line(&mut self, number: usize, line: &[u8]) {
+impl Parser {
+    fn parse_line(&mut self, number: usize, line: &[u8]) {
         if is_comment_or_blank(line) {
             return;
         }
         let (name, rest) = match split_name(line) {
             Ok(parts) => parts,
-            Err(fault) => return self.report(number, None, ProblemKind::Line(fault)),
+            Err(bad) => return self.report(number, None, ProblemKind::Line(bad)),
         };
         if let Some(first) = self.effective_line(name) {
             return self.report(number, Some(name), ProblemKind::Duplicate { first });
         }
-        match self.read_hash(number, name, rest) {
+        match self.parse_entry(number, name, rest) {
             Ok(entry) => {
                 self.entries.insert(name.into(), entry);
             }
@@ -121,29 +134,27 @@ impl Reader {
         }
     }
 
-    fn read_hash(&mut self, line: usize, name: &[u8], rest: &[u8]) -> Result<Entry, ProblemKind> {
+    /// Parses the part of a line after the name.
+    fn parse_entry(&mut self, line: usize, name: &[u8], rest: &[u8]) -> Result<Entry, ProblemKind> {
         let (stored, scheme) = classify_hash(rest)?;
-        let (field, after) = split_hash(rest);
-        let remarks = [
+        let (field, has_hidden_text) = split_hash(rest);
+        let warnings = [
             (name.trim_ascii() != name).then_some(ProblemKind::Untidy(LineWarning::SpaceInName)),
             has_invisible(name).then_some(ProblemKind::Untidy(LineWarning::InvisibleInName)),
             (stored != field).then_some(ProblemKind::Untidy(LineWarning::SpaceAroundHash)),
-            after.then_some(ProblemKind::Untidy(LineWarning::TextAfterReturn)),
+            has_hidden_text.then_some(ProblemKind::Untidy(LineWarning::TextAfterReturn)),
             scheme.is_weak().then_some(ProblemKind::Weak(scheme)),
         ];
-        for remark in remarks.into_iter().flatten() {
-            self.report(line, Some(name), remark);
+        for warning in warnings.into_iter().flatten() {
+            self.report(line, Some(name), warning);
         }
-        Ok(Entry {
-            scheme,
-            line,
-            stored: stored.into(),
-        })
+        Ok(Entry::new(scheme, line, stored))
     }
 
+    /// The line that counts for a user, if there is one before.
     fn effective_line(&self, name: &[u8]) -> Option<usize> {
-        let good = self.entries.get(name).map(|entry| entry.line);
-        good.or_else(|| self.disabled.get(name).copied())
+        let usable = self.entries.get(name).map(Entry::line);
+        usable.or_else(|| self.disabled.get(name).copied())
     }
 
     fn report(&mut self, line: usize, name: Option<&[u8]>, kind: ProblemKind) {
@@ -158,18 +169,17 @@ impl Reader {
     }
 }
 
-/// Whether a name of the file holds a character that cannot be seen. Bytes that are no UTF-8 are another matter: they are
-/// shown as U+FFFD.
+/// Whether a name has an invisible character. Bytes that are not UTF-8 do not count, because they are shown as U+FFFD.
 fn has_invisible(name: &[u8]) -> bool {
     std::str::from_utf8(name).is_ok_and(|name| name.chars().any(is_invisible))
 }
 
-/// A comment, or blank.
+/// Whether a line is a comment or blank.
 fn is_comment_or_blank(line: &[u8]) -> bool {
     matches!(line.first(), Some(b'#' | b'\r')) || line.trim_ascii().is_empty()
 }
 
-/// The hash in what follows the name, and its format.
+/// The hash in the part of a line after the name, and its format.
 fn classify_hash(rest: &[u8]) -> Result<(&[u8], Scheme), ProblemKind> {
     if rest.contains(&0) {
         return Err(ProblemKind::Line(BadLine::Nul));
@@ -179,7 +189,7 @@ fn classify_hash(rest: &[u8]) -> Result<(&[u8], Scheme), ProblemKind> {
     Ok((stored, scheme))
 }
 
-/// The name, and what follows its colon. A colon cannot be part of a name, but may be part of a password.
+/// Splits a line at its first colon. A name cannot have a colon, but a password can.
 pub(super) fn split_name(line: &[u8]) -> Result<(&[u8], &[u8]), BadLine> {
     let mut parts = line.splitn(2, |&byte| byte == b':');
     let (Some(name), Some(rest)) = (parts.next(), parts.next()) else {
@@ -193,12 +203,12 @@ pub(super) fn split_name(line: &[u8]) -> Result<(&[u8], &[u8]), BadLine> {
     }
 }
 
-/// The hash field, and whether a CR inside the line hides text after it.
+/// The hash field of the part after the name, and whether a CR within the line hides text after it.
 pub(super) fn split_hash(rest: &[u8]) -> (&[u8], bool) {
     let mut fields = rest.split(|byte| matches!(byte, b':' | b'\r'));
-    let hidden = rest.trim_ascii_end().contains(&b'\r');
-    (fields.next().unwrap_or_default(), hidden)
+    let has_hidden_text = rest.trim_ascii_end().contains(&b'\r');
+    (fields.next().unwrap_or_default(), has_hidden_text)
 }
 
-/// U+FEFF in UTF-8, which editors on Windows write; to nginx it is part of the first name.
+/// U+FEFF in UTF-8, which editors on Windows write at the start of a file. nginx takes it for a part of the first name.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

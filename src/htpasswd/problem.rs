@@ -1,26 +1,25 @@
-//! What is wrong with a password file, in words for the one who keeps it.
+//! The problems of a password file, with messages for its administrator.
 //!
-//! The parser makes them, `snapshot` reports them. They name the line and the user, never the hash: a problem is
-//! safe to print anywhere.
+//! The parser creates problems, and `snapshot` and the command `tidegate htpasswd` report them. A problem names the line
+//! and the user, never the hash, so that it may be printed anywhere.
 
 use std::fmt;
 use std::path::Path;
 
-use super::MAX_LISTED;
-use super::hash::{Rejection, Scheme};
+use super::hash::{RENEW, Scheme, UnusableHash};
 
-/// One remark about one line. `Display` is a sentence: what, why, and what to do.
+/// A problem of one line. `Display` is a sentence: what is wrong, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// From 1; 0 for the file as a whole.
+    /// The number of the line, from 1; 0 for the file as a whole.
     pub line: usize,
-    /// The user's name, made printable; none when the line has none, or when the "name" may be a misplaced hash.
+    /// The name of the user in printable form. `None` if the line has no name, or if the name may be a misplaced hash.
     pub user: Option<String>,
-    /// What is wrong.
+    /// The kind of problem.
     pub kind: ProblemKind,
 }
 
-/// What is wrong.
+/// The kind of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProblemKind {
     /// The line itself is unusable.
@@ -28,103 +27,103 @@ pub enum ProblemKind {
     Line(BadLine),
     /// The hash is unusable.
     #[error("{0}")]
-    Hash(Rejection),
-    /// The hash works, and is easily broken.
-    #[error("{} is accepted, but {}; set the password anew with {RENEW}", .0, .0.weakness())]
+    Hash(UnusableHash),
+    /// The hash is accepted, but is easily broken.
+    #[error("{} is accepted, but {}; set the password again with {RENEW}", .0, .0.weakness())]
     Weak(Scheme),
-    /// A user's second line.
+    /// The user has an earlier line.
     #[error(
-        "the same user stands on line {first}, which alone counts; remove one of the two lines"
+        "the same user is on line {first}, and only that line counts; remove one of the two lines"
     )]
     Duplicate {
-        /// The line that counts.
+        /// The number of the line that counts.
         first: usize,
     },
-    /// The line works, perhaps not as meant.
+    /// The line is accepted, but perhaps does not mean what was intended.
     #[error("{0}")]
     Untidy(LineWarning),
-    /// Of the file, not of a line.
+    /// Every user of the machine may read or write the file.
     #[error(
-        "every user of this machine can get at the file (mode {mode:04o}), and whoever has the hashes guesses passwords at leisure; chmod o= it, and let the gate's group read it"
+        "every user of this machine can read or write the file (mode {mode:04o}), and can guess passwords offline from the hashes; chmod o= it, and let the group of tidegate read it"
     )]
     Exposed {
-        /// The file's permissions.
+        /// The mode of the file.
         mode: u32,
     },
-    /// Stands for those that are not listed; its line is the first of them.
+    /// Represents the problems that are not listed. Its line is that of the first of them.
     #[error("{count} more {severity} from here on are not listed; repair the listed ones first")]
     Omitted {
-        /// Of which severity.
+        /// Their severity.
         severity: Severity,
-        /// How many.
+        /// Their number.
         count: usize,
     },
 }
 
-/// Why a line is nobody's.
+/// The reason why a line has no user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadLine {
-    /// Perhaps a hash or a password alone: nothing of it is printed.
-    #[error("there is no colon, so the line is nobody's and is ignored; add users with {RENEW}")]
+    /// The line has no colon. It may be a hash or a password alone, so nothing of it is printed.
+    #[error("the line has no colon, so it has no user and is ignored; add users with {RENEW}")]
     NoColon,
-    /// Would admit requests that name nobody.
+    /// The name is empty. Such a line would accept requests without a user name.
     #[error(
-        "there is no name before the colon, so nobody can sign in with this line; add users with {RENEW}"
+        "there is no name before the colon, so no user can sign in with this line; add users with {RENEW}"
     )]
     EmptyUser,
-    /// Longer than any client sends in earnest.
+    /// The name is longer than any that a client sends.
     #[error(
-        "the user name has more than 255 bytes, so this line is refused; choose a shorter name"
+        "the user name has more than 255 bytes, so this line is rejected; choose a shorter name"
     )]
     LongUser,
-    /// A sign of a damaged file, or of UTF-16.
+    /// The line has a NUL byte, as in a damaged file or in UTF-16.
     #[error(
-        "there is a NUL byte, as in a damaged or UTF-16 file, so the user cannot sign in; write the line anew with {RENEW}"
+        "there is a NUL byte, as in a damaged or UTF-16 file, so the user cannot sign in; write the line again with {RENEW}"
     )]
     Nul,
 }
 
-/// What works, perhaps not as meant.
+/// What is unusual about a line that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineWarning {
-    /// nginx takes it for a part of the first name.
+    /// The file begins with a byte order mark. nginx takes it for a part of the first name.
     #[error(
-        "the file begins with a byte order mark, which is ignored here and by no other server; save it as UTF-8 without BOM"
+        "the file begins with a byte order mark, which tidegate ignores and other servers do not; save it as UTF-8 without BOM"
     )]
     ByteOrderMark,
-    /// Seldom meant.
+    /// The name begins or ends with a space, which is seldom intended.
     #[error(
         "spaces at an end of the user name are part of the name; remove them if the user cannot sign in"
     )]
     SpaceInName,
-    /// Two names that look the same are two users.
+    /// The name has an invisible character. Two names that look the same are then two users.
     #[error(
-        "the user name holds a character that cannot be seen and is part of the name; write the name without it, unless clients send it"
+        "the user name has a character that cannot be seen and is part of the name; write the name without it, unless clients send it"
     )]
     InvisibleInName,
-    /// nginx and Apache let nobody in.
+    /// There are spaces around the hash. nginx and Apache reject every login with such a line.
     #[error(
-        "there are spaces beside the hash, which are ignored here and by no other server; remove them"
+        "there are spaces around the hash, which tidegate ignores and other servers do not; remove them"
     )]
     SpaceAroundHash,
-    /// A file of an old Mac, or two joined lines.
+    /// The line has a carriage return before its end, as in a file of an old Mac, or in two joined lines.
     #[error(
-        "there is a carriage return within the line, and what follows it is ignored; end lines with a line feed"
+        "there is a carriage return within the line, and the text after it is ignored; end lines with a line feed"
     )]
     TextAfterReturn,
 }
 
-/// What a problem means for its user.
+/// The effect of a problem on its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Nobody can sign in with this line.
+    /// No user can sign in with this line.
     UserDisabled,
-    /// The line works, or another line of the same user counts.
+    /// The line is accepted, or another line of the same user counts.
     Warning,
 }
 
 impl Problem {
-    /// What it means for the user.
+    /// The effect on the user.
     pub fn severity(&self) -> Severity {
         match self.kind {
             ProblemKind::Line(_) | ProblemKind::Hash(_) => Severity::UserDisabled,
@@ -136,15 +135,15 @@ impl Problem {
         }
     }
 
-    /// What is wrong, and what to do about it; a command names `file` and, where there is one, the user.
+    /// The problem and its remedy as two texts. A command in the remedy names `file` and the user, if there is one.
     pub fn explain(&self, file: &Path) -> (String, String) {
         self.kind.explain(file, self.user.as_deref())
     }
 
     pub(super) fn new(line: usize, name: Option<&[u8]>, kind: ProblemKind) -> Self {
-        // Fields in the wrong order put a hash where the name belongs.
+        // If the fields are in the wrong order, the name is a hash and must not be printed.
         let swapped = |name: &&[u8]| {
-            kind == ProblemKind::Hash(Rejection::PlainText) && Scheme::parse(name).is_ok()
+            kind == ProblemKind::Hash(UnusableHash::PlainText) && Scheme::parse(name).is_ok()
         };
         Self {
             line,
@@ -155,7 +154,8 @@ impl Problem {
 }
 
 impl ProblemKind {
-    /// Whether two lines have the same problem, and may share one report. Of duplicates each has its own first line.
+    /// Whether two lines have the same problem, so that one report can name both. Two duplicates differ, because each has its
+    /// own first line.
     pub fn is_like(self, other: Self) -> bool {
         match (self, other) {
             (Self::Duplicate { .. }, Self::Duplicate { .. }) => false,
@@ -163,7 +163,7 @@ impl ProblemKind {
         }
     }
 
-    /// What is wrong, and what to do about it; a command names `file` and, where there is one, the user.
+    /// The problem and its remedy as two texts. A command in the remedy names `file` and the user, if there is one.
     pub fn explain(&self, file: &Path, user: Option<&str>) -> (String, String) {
         let sentence = self.to_string().replace(RENEW, &add_command(file, user));
         match sentence.split_once("; ") {
@@ -173,8 +173,8 @@ impl ProblemKind {
     }
 }
 
-/// The command that sets a user's password. A name that was escaped to be printed cannot be typed, so `USER` stands in
-/// its place.
+/// The command that sets the password of a user. A name that was escaped to be printable cannot be typed, so the command
+/// then has `USER` in its place.
 pub fn add_command(file: &Path, user: Option<&str>) -> String {
     let typed = user.map(|user| user.replace("\\'", "'").replace("\\\"", "\""));
     let typed = typed.filter(|user| !user.contains('\\') && !user.starts_with('-'));
@@ -185,7 +185,7 @@ pub fn add_command(file: &Path, user: Option<&str>) -> String {
     )
 }
 
-/// `text` as one word of a POSIX shell.
+/// Quotes `text` so that a POSIX shell reads it as one word.
 pub fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "_./:@%+=,-".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -194,7 +194,7 @@ pub fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// Characters of a name that are printed as nothing or as a blank, or that change the order of the text around them.
+/// Whether a character is displayed as nothing or as a blank, or changes the order of the text around it.
 pub fn is_invisible(character: char) -> bool {
     character != ' '
         && (character.is_control()
@@ -232,13 +232,13 @@ impl fmt::Display for Problem {
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::UserDisabled => "lines with which nobody can sign in",
+            Self::UserDisabled => "lines with which no user can sign in",
             Self::Warning => "warnings",
         })
     }
 }
 
-/// Problems in the making, bounded.
+/// A list of problems that keeps at most [`MAX_LISTED`] of each severity and counts the rest.
 #[derive(Default)]
 pub(super) struct ProblemList {
     listed: Vec<Problem>,
@@ -255,19 +255,19 @@ struct ProblemCount {
 
 impl ProblemList {
     pub(super) fn push(&mut self, problem: Problem) {
-        let tally = match problem.severity() {
+        let count = match problem.severity() {
             Severity::UserDisabled => &mut self.disabled,
             Severity::Warning => &mut self.warnings,
         };
-        if tally.listed < MAX_LISTED {
-            tally.listed += 1;
+        if count.listed < MAX_LISTED {
+            count.listed += 1;
             self.listed.push(problem);
             return;
         }
-        if tally.omitted == 0 {
-            tally.first_omitted = problem.line;
+        if count.omitted == 0 {
+            count.first_omitted = problem.line;
         }
-        tally.omitted += 1;
+        count.omitted += 1;
     }
 
     pub(super) fn finish(self) -> Vec<Problem> {
@@ -288,7 +288,7 @@ impl ProblemCount {
     }
 }
 
-/// A name without control characters or line ends; none for what begins like a hash.
+/// A name with control characters, line ends and invisible characters escaped. `None` for a name that begins like a hash.
 pub(super) fn printable(name: &[u8]) -> Option<String> {
     if name.len() > MAX_USER || matches!(name.trim_ascii_start(), [] | [b'$' | b'{', ..]) {
         return None;
@@ -304,7 +304,8 @@ pub(super) fn printable(name: &[u8]) -> Option<String> {
     Some(printable)
 }
 
-/// The remedy for nearly everything: a template, in which [`ProblemKind::explain`] fills in file and user.
-pub(super) const RENEW: &str = "tidegate htpasswd add FILE USER";
-/// Bytes of a user name.
+/// The maximum number of problems of one severity that are listed, so that a file with 100,000 weak hashes does not produce as
+/// many log lines.
+pub const MAX_LISTED: usize = 1000;
+/// The maximum length of a user name in bytes.
 pub(super) const MAX_USER: usize = 255;

@@ -1,12 +1,14 @@
-//! The grammar of the file, what is said about bad lines, and reading from disk.
+//! Tests of the grammar, of the messages for invalid lines, and of reading from disk.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::secret::Password;
 
 const FIRST: &str = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u"; // pw
 const SECOND: &str = "sa3tHJ3/KuYvI"; // password
@@ -62,8 +64,8 @@ fn comments_blanks_and_line_ends_as_nginx_reads_them() {
 }
 
 #[test]
-fn an_empty_file_lets_nobody_in() {
-    for text in ["", "\n", "\r\n", "# nobody\n", "\u{feff}"] {
+fn with_an_empty_file_no_user_can_sign_in() {
+    for text in ["", "\n", "\r\n", "# comment\n", "\u{feff}"] {
         let loaded = parse(text.as_bytes());
         assert!(loaded.users.is_empty());
         assert!(loaded.users.decoy().is_none());
@@ -72,16 +74,16 @@ fn an_empty_file_lets_nobody_in() {
 }
 
 #[test]
-fn the_first_line_of_a_user_decides() {
+fn the_first_line_of_a_user_counts() {
     let loaded = parse(format!("bob:{FIRST}\nalice:x\nbob:{SECOND}\nalice:{FIRST}\n").as_bytes());
     assert!(admits(&loaded, b"bob", b"pw"));
     assert!(!admits(&loaded, b"bob", b"password"));
-    // A refused first line also decides: a second one must not let the user in.
+    // An unusable first line counts too: a second line must not let the user sign in.
     assert!(!admits(&loaded, b"alice", b"pw"));
     assert_eq!(
         kinds(&loaded),
         [
-            (2, ProblemKind::Hash(Rejection::PlainText)),
+            (2, ProblemKind::Hash(UnusableHash::PlainText)),
             (3, ProblemKind::Duplicate { first: 1 }),
             (4, ProblemKind::Duplicate { first: 2 }),
         ]
@@ -104,7 +106,7 @@ fn names_are_byte_strings() {
 }
 
 #[test]
-fn untidy_lines_work_with_a_warning() {
+fn unusual_lines_are_accepted_with_a_warning() {
     for (text, user, remark) in [
         (
             format!("\u{feff}bob:{FIRST}"),
@@ -138,7 +140,7 @@ fn untidy_lines_work_with_a_warning() {
 }
 
 #[test]
-fn bad_lines_are_refused_by_number_and_the_rest_loads() {
+fn bad_lines_are_reported_by_number_and_the_rest_loads() {
     let long = "u".repeat(256);
     let longest = "u".repeat(255);
     let huge = "h".repeat(1 << 20);
@@ -151,7 +153,7 @@ fn bad_lines_are_refused_by_number_and_the_rest_loads() {
     let found = kinds(&loaded);
     assert!(matches!(
         found[9],
-        (10, ProblemKind::Hash(Rejection::Malformed(_)))
+        (10, ProblemKind::Hash(UnusableHash::Malformed(_)))
     ));
     let expected = [
         ProblemKind::Line(BadLine::NoColon),
@@ -159,13 +161,13 @@ fn bad_lines_are_refused_by_number_and_the_rest_loads() {
         ProblemKind::Line(BadLine::LongUser),
         ProblemKind::Line(BadLine::Nul),
         ProblemKind::Line(BadLine::Nul),
-        ProblemKind::Hash(Rejection::TooLong),
-        ProblemKind::Hash(Rejection::Empty),
-        ProblemKind::Hash(Rejection::Locked),
-        ProblemKind::Hash(Rejection::PlainText),
+        ProblemKind::Hash(UnusableHash::TooLong),
+        ProblemKind::Hash(UnusableHash::Empty),
+        ProblemKind::Hash(UnusableHash::Locked),
+        ProblemKind::Hash(UnusableHash::PlainText),
         found[9].1,
-        ProblemKind::Hash(Rejection::Cost { cost: 31 }),
-        ProblemKind::Hash(Rejection::Unsupported(Scheme::Yescrypt)),
+        ProblemKind::Hash(UnusableHash::Cost { cost: 31 }),
+        ProblemKind::Hash(UnusableHash::Unsupported(Scheme::Yescrypt)),
     ];
     assert_eq!(
         found,
@@ -188,7 +190,7 @@ fn bad_lines_are_refused_by_number_and_the_rest_loads() {
 }
 
 #[test]
-fn weak_schemes_work_with_a_warning() {
+fn weak_schemes_are_accepted_with_a_warning() {
     let md5 = "$1$salt$qJH7.N4xYta3aEG/dfqo/0";
     let loaded = parse(format!("a:{APR1}\nb:{md5}\nc:{SECOND}\nd:{FIRST}\n").as_bytes());
     assert_eq!(
@@ -205,7 +207,7 @@ fn weak_schemes_work_with_a_warning() {
     assert_eq!(
         loaded.problems[2].to_string(),
         "line 3, user \"c\": DES crypt is accepted, but counts only the first 8 characters of a password; \
-         set the password anew with tidegate htpasswd add FILE USER"
+         set the password again with tidegate htpasswd add FILE USER"
     );
     assert!(admits(&loaded, b"c", b"passwordXYZ"));
 }
@@ -258,7 +260,7 @@ fn names_cannot_forge_log_lines() {
 }
 
 #[test]
-fn problems_are_listed_up_to_a_bound() {
+fn problems_are_listed_up_to_a_limit() {
     let weak = (0..MAX_LISTED + 7).map(|n| format!("u{n}:{APR1}\n"));
     let text: String = weak.chain(["last:plain\n".into()]).collect();
     let loaded = parse(text.as_bytes());
@@ -278,13 +280,13 @@ fn problems_are_listed_up_to_a_bound() {
 }
 
 #[test]
-fn the_prevailing_scheme_is_the_most_common_then_the_dearest() {
-    let dearer = FIRST.replace("$04$", "$05$");
+fn the_decoy_has_the_most_common_then_the_most_expensive_scheme() {
+    let costlier = FIRST.replace("$04$", "$05$");
     for (hashes, scheme) in [
         (vec![APR1, APR1, FIRST], Scheme::Apr1),
         (vec![APR1, FIRST], Scheme::Bcrypt { cost: 4 }),
-        (vec![FIRST, &dearer], Scheme::Bcrypt { cost: 5 }),
-        (vec![FIRST, &dearer, FIRST], Scheme::Bcrypt { cost: 4 }),
+        (vec![FIRST, &costlier], Scheme::Bcrypt { cost: 5 }),
+        (vec![FIRST, &costlier, FIRST], Scheme::Bcrypt { cost: 4 }),
         (vec![SECOND, "plain", "plain"], Scheme::Des),
     ] {
         let lines = hashes
@@ -292,10 +294,10 @@ fn the_prevailing_scheme_is_the_most_common_then_the_dearest() {
             .enumerate()
             .map(|(n, hash)| format!("u{n}:{hash}\n"));
         let loaded = parse(lines.collect::<String>().as_bytes());
-        let dummy = loaded.users.decoy().unwrap();
-        assert_eq!((dummy.scheme(), dummy.line()), (scheme, 0));
+        let decoy = loaded.users.decoy().unwrap();
+        assert_eq!((decoy.scheme(), decoy.line()), (scheme, 0));
         for password in ["", "pw", "password"] {
-            assert!(!dummy.verify(&Password::new(password.into())));
+            assert!(!decoy.verify(&Password::new(password.into())));
         }
     }
 }
@@ -308,18 +310,18 @@ fn a_hundred_thousand_users_load_in_linear_time() {
     let took = own_time() - started;
     assert_eq!(loaded.users.len(), 100_000);
     assert!(admits(&loaded, b"user99999", b"pw"));
-    // A second, without optimisation; quadratic work would take minutes.
+    // This takes a second without optimisation. Quadratic work would take minutes.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// What this thread has taken of the processor: whatever else runs, it is the same.
+/// The processor time of this thread, which does not depend on the load of the machine.
 fn own_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.try_into().unwrap()
 }
 
 #[test]
-fn files_are_read_and_everything_else_is_refused() {
+fn files_are_read_and_everything_else_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     let missing = load(&path).unwrap_err().to_string();
@@ -349,13 +351,13 @@ fn files_are_read_and_everything_else_is_refused() {
 }
 
 #[test]
-fn a_file_has_a_largest_size() {
+fn a_file_has_a_maximum_size() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     let file = fs::File::create(&path).unwrap();
     let private = PermissionsExt::from_mode(0o600);
     file.set_permissions(private).unwrap();
-    // Sparse: one line of NULs.
+    // A sparse file: one line of NUL bytes.
     file.set_len(MAX_FILE).unwrap();
     assert_eq!(
         kinds(&load(&path).unwrap()),
@@ -377,7 +379,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_found(
+    fn users_that_are_written_are_found(
         users in prop::collection::hash_set("[^:\n\r#\0\u{feff} \t\x0b\x0c][^:\n\0]{0,20}", 1..8),
     ) {
         let text: String = users.iter().map(|user| format!("{user}:{FIRST}\r\n")).collect();

@@ -1,22 +1,25 @@
-//! Addresses as types, so that a log line or a limit cannot take the wrong one.
+//! Addresses of clients as types of their own, so that a log line or a limit cannot use the wrong one.
 //!
-//! `listen` makes a [`PeerAddr`] from a socket; `connection` decides which [`ClientAddr`] it stands for, and `service`
-//! for which one a proxy asks.
+//! `net::listener` creates a [`PeerAddr`] from a socket. `connection` takes the [`ClientAddr`] from the PROXY header, and
+//! `forwarded` from `X-Forwarded-For`, where the sender of these is trusted; else the peer is the client.
+//!
+//! All addresses are canonical: an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2), as a socket of both IP versions
+//! reports an IPv4 peer, is stored as the IPv4 address.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderValue;
 
-/// The other end of a socket.
+/// The address and port of the other end of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(SocketAddr);
 
-/// Who we believe is asking.
+/// The address of the party that the proxy takes to be the sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(IpAddr);
 
-/// What one client may be taken to have to itself: an IPv4 address, or 64 bits of an IPv6 one.
+/// The unit by which the proxy counts clients: an IPv4 address, or an IPv6 /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 
@@ -27,40 +30,40 @@ pub struct ClientNetwork(IpAddr);
 pub struct ClientNetworkGroup(IpAddr);
 
 impl PeerAddr {
-    /// From the socket; an IPv4 peer on an IPv6 socket is an IPv4 peer.
+    /// Creates the peer address that a socket reports.
     pub fn new(address: SocketAddr) -> Self {
         Self(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// The address alone.
+    /// The IP address without the port.
     pub fn ip(self) -> IpAddr {
         self.0.ip()
     }
 
-    /// The peer is the client, when nobody we trust says otherwise.
+    /// The client address of a connection or request for which no trusted proxy names another client.
     pub fn client(self) -> ClientAddr {
         ClientAddr(self.0.ip())
     }
 }
 
 impl ClientAddr {
-    /// As somebody says whom we trust; an IPv4 address is one however IPv6 writes it.
-    pub fn vouched(address: IpAddr) -> Self {
+    /// Creates the client address that a trusted proxy reports, in a PROXY header or in `X-Forwarded-For`.
+    pub fn new(address: IpAddr) -> Self {
         Self(address.to_canonical())
     }
 
-    /// The address alone.
+    /// The IP address.
     pub fn ip(self) -> IpAddr {
         self.0
     }
 
-    /// As the value of a header field.
-    pub fn field(self) -> HeaderValue {
-        // An address is always a legal value.
+    /// The address as the value of a header field such as `X-Real-IP`.
+    pub fn header_value(self) -> HeaderValue {
+        // The text of an address has only characters that a field value may have.
         HeaderValue::try_from(self.to_string()).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 
-    /// The network it counts for: whoever has one address of an IPv6 network has all of them.
+    /// The client network of the address. A client that has one address of an IPv6 /64 can use all of them.
     pub fn network(self) -> ClientNetwork {
         ClientNetwork(match self.0 {
             IpAddr::V4(_) => self.0,
@@ -73,7 +76,7 @@ impl ClientAddr {
 }
 
 impl ClientNetwork {
-    /// The group that the network shares its turns with.
+    /// The group to which the network belongs.
     pub fn group(self) -> ClientNetworkGroup {
         ClientNetworkGroup(match self.0 {
             IpAddr::V4(_) => self.0,
@@ -82,24 +85,6 @@ impl ClientNetwork {
                 IpAddr::V6(group.into())
             }
         })
-    }
-}
-
-impl fmt::Display for ClientNetworkGroup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(address) => address.fmt(f),
-            IpAddr::V6(address) => write!(f, "{address}/48"),
-        }
-    }
-}
-
-impl fmt::Display for ClientNetwork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(address) => address.fmt(f),
-            IpAddr::V6(address) => write!(f, "{address}/64"),
-        }
     }
 }
 
@@ -112,5 +97,23 @@ impl fmt::Display for PeerAddr {
 impl fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ClientNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => address.fmt(f),
+            IpAddr::V6(address) => write!(f, "{address}/64"),
+        }
+    }
+}
+
+impl fmt::Display for ClientNetworkGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => address.fmt(f),
+            IpAddr::V6(address) => write!(f, "{address}/48"),
+        }
     }
 }

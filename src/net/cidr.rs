@@ -1,70 +1,75 @@
-//! Lists of networks, as an operator writes them: `["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]`.
+//! Networks in CIDR notation, as an operator writes them: `["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]`.
 //!
-//! Read by `config`, asked by whoever treats some addresses differently. What a match means is the caller's.
+//! `config` parses them. The allow and deny lists of routes, the networks with a PROXY header and the trusted proxies are
+//! [`Networks`]; what a match means is decided there.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Networks, in the order they were written; a copy is as good as free.
+use crate::text::parse_canonical_decimal;
+
+/// Networks in the order in which they were written. Copies share one allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Networks(Arc<[Cidr]>);
 
-/// One network: an address and how many of its leading bits count.
+/// One network: an address and the number of its leading bits that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cidr {
     address: IpAddr,
     prefix: u8,
 }
 
-/// Why a word is no network.
+/// The reason why a text is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Neither an address nor an address, a slash and a number.
+    /// The text is neither an address nor an address, a slash and a number.
     #[error(
         "not a network; write an address, or one with the length of its prefix, as in 10.0.0.0/8"
     )]
-    Form,
-    /// More bits than the address has.
-    #[error("the prefix is longer than the address: an IPv4 address has 32 bits, an IPv6 one 128")]
-    Prefix,
-    /// Bits after the prefix: which network is meant is a guess.
+    Malformed,
+    /// The prefix has more bits than the address.
+    #[error(
+        "the prefix is longer than the address: an IPv4 address has 32 bits, an IPv6 address 128"
+    )]
+    PrefixTooLong,
+    /// The address has bits after the prefix, so it is unclear which network is meant.
     #[error("the address has bits beyond the prefix; the network is written {0}")]
     HostBits(Cidr),
 }
 
 impl Networks {
-    /// True when one of them holds `address`. An IPv4 address counts as one however IPv6 writes it (RFC 4291
-    /// section 2.5.5.2).
+    /// Whether one of the networks contains `address`. An IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) counts as the
+    /// IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.holds(address))
+        self.0.iter().any(|network| network.contains(address))
     }
 
-    /// How many leading bits the narrowest network that holds `address` has.
-    pub fn longest(&self, address: IpAddr) -> Option<u8> {
+    /// The prefix length of the narrowest network that contains `address`.
+    pub fn longest_prefix(&self, address: IpAddr) -> Option<u8> {
         let address = address.to_canonical();
-        let holding = self.0.iter().filter(|network| network.holds(address));
-        holding.map(|network| network.prefix).max()
+        let containing = self.0.iter().filter(|network| network.contains(address));
+        containing.map(|network| network.prefix).max()
     }
 
-    /// True when the networks together hold at least half of all IPv4 addresses, or half of the global IPv6 unicast
-    /// addresses (2000::/3): then they are no choice of some clients, in however many pieces they are written.
+    /// Whether the networks together contain at least half of all IPv4 addresses, or half of the global IPv6 unicast
+    /// addresses (2000::/3). Such a list does not select some clients, however many pieces it is written in.
     pub fn cover_most_addresses(&self) -> bool {
-        let global = Cidr::new(IpAddr::V6(Ipv6Addr::from(0x2000_u128 << 112)), 3);
-        let (first, last) = global.range();
+        let global_unicast = Cidr::new(IpAddr::V6(Ipv6Addr::from(0x2000_u128 << 112)), 3);
+        let (first, last) = global_unicast.range();
         self.count(true, 0, u128::from(u32::MAX)) >= 1 << 31
             || self.count(false, first, last) >= (last - first).div_ceil(2)
     }
 
-    /// How many addresses of one kind, from `first` to `last`, are in the networks.
+    /// Counts the addresses of one IP version, from `first` to `last`, that are in at least one of the networks.
     fn count(&self, is_ipv4: bool, first: u128, last: u128) -> u128 {
-        let of_kind = |network: &&Cidr| network.address.is_ipv4() == is_ipv4;
+        let of_version = |network: &&Cidr| network.address.is_ipv4() == is_ipv4;
         let mut ranges: Vec<_> = self
             .0
             .iter()
-            .filter(of_kind)
+            .filter(of_version)
             .map(|network| network.range())
             .collect();
         ranges.sort_unstable();
@@ -79,7 +84,7 @@ impl Networks {
         count
     }
 
-    /// True when there is none.
+    /// Whether the list has no network.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -92,25 +97,35 @@ impl FromIterator<Cidr> for Networks {
 }
 
 impl Cidr {
-    /// `address` has no bit beyond `prefix`, or none that counts.
+    /// Creates the network of `address`. Bits of `address` after the prefix are cleared.
     fn new(address: IpAddr, prefix: u8) -> Self {
         let address = masked(address, prefix);
         Self { address, prefix }
     }
 
-    /// Its first and its last address as numbers.
+    /// Creates a network as peers are compared with it: a network inside `::ffff:0:0/96` becomes an IPv4 network.
+    fn canonical(address: IpAddr, prefix: u8) -> Self {
+        match (address, address.to_canonical(), prefix.checked_sub(96)) {
+            (IpAddr::V6(_), mapped @ IpAddr::V4(_), Some(prefix)) => Self::new(mapped, prefix),
+            _ => Self::new(address, prefix),
+        }
+    }
+
+    /// The first and the last address of the network as numbers.
     fn range(self) -> (u128, u128) {
         let (first, bits) = match self.address {
             IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
             IpAddr::V6(address) => (u128::from(address), 128),
         };
-        let host = bits - u32::from(self.prefix);
-        let span = 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1);
+        let host_bits = bits - u32::from(self.prefix);
+        let span = 1_u128
+            .checked_shl(host_bits)
+            .map_or(u128::MAX, |size| size - 1);
         (first, first | span)
     }
 
-    /// `address` is canonical.
-    fn holds(self, address: IpAddr) -> bool {
+    /// Whether the network contains `address`, which must be canonical.
+    fn contains(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && masked(address, self.prefix) == self.address
     }
 }
@@ -120,16 +135,19 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(number(prefix).ok_or(Error::Form)?)),
+            Some((address, prefix)) => {
+                let prefix = parse_canonical_decimal::<u8>(prefix).ok_or(Error::Malformed)?;
+                (address, Some(prefix))
+            }
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| Error::Form)?;
+        let address: IpAddr = address.parse().map_err(|_| Error::Malformed)?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.unwrap_or(bits);
         if prefix > bits {
-            return Err(Error::Prefix);
+            return Err(Error::PrefixTooLong);
         }
-        let cidr = canonical(address, prefix);
+        let cidr = Self::canonical(address, prefix);
         if masked(address, prefix) != address {
             return Err(Error::HostBits(cidr));
         }
@@ -143,14 +161,7 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// A network inside `::ffff:0:0/96` is an IPv4 one; peers are compared in that form.
-fn canonical(address: IpAddr, prefix: u8) -> Cidr {
-    match (address, address.to_canonical(), prefix.checked_sub(96)) {
-        (IpAddr::V6(_), mapped @ IpAddr::V4(_), Some(prefix)) => Cidr::new(mapped, prefix),
-        _ => Cidr::new(address, prefix),
-    }
-}
-
+/// The address with all bits after the prefix cleared.
 fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
@@ -164,28 +175,21 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
-/// Digits alone, without a leading zero: `parse` takes a sign, too.
-fn number(text: &str) -> Option<u8> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let padded = text.len() > 1 && text.starts_with('0');
-    (plain && !padded).then(|| text.parse().ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn networks(words: &[&str]) -> Networks {
-        words
+    fn networks(texts: &[&str]) -> Networks {
+        texts
             .iter()
-            .map(|word| word.parse::<Cidr>().unwrap())
+            .map(|text| text.parse::<Cidr>().unwrap())
             .collect()
     }
 
     #[test]
-    fn an_address_is_in_its_network_and_no_other() {
+    fn an_address_is_contained_in_its_network_only() {
         let networks = networks(&[
             "10.0.0.0/8",
             "192.0.2.7",
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_of_nothing_holds_its_own_kind_only() {
+    fn a_zero_prefix_contains_its_own_ip_version_only() {
         let four = networks(&["0.0.0.0/0"]);
         assert!(four.contains("203.0.113.9".parse().unwrap()));
         assert!(four.contains("::ffff:203.0.113.9".parse().unwrap()));
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_network_is_an_ipv4_one() {
+    fn an_ipv4_mapped_network_is_an_ipv4_network() {
         assert_eq!(
             "::ffff:10.0.0.0/104".parse::<Cidr>().unwrap().to_string(),
             "10.0.0.0/8"
@@ -239,8 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_says_why() {
-        for word in [
+    fn parse_errors_give_the_reason() {
+        for text in [
             "",
             "/",
             "10.0.0.0/",
@@ -254,10 +258,10 @@ mod tests {
             "[::1]",
             "fe80::1%eth0",
         ] {
-            assert_eq!(word.parse::<Cidr>(), Err(Error::Form), "{word:?}");
+            assert_eq!(text.parse::<Cidr>(), Err(Error::Malformed), "{text:?}");
         }
-        assert_eq!("10.0.0.0/33".parse::<Cidr>(), Err(Error::Prefix));
-        assert_eq!("::/129".parse::<Cidr>(), Err(Error::Prefix));
+        assert_eq!("10.0.0.0/33".parse::<Cidr>(), Err(Error::PrefixTooLong));
+        assert_eq!("::/129".parse::<Cidr>(), Err(Error::PrefixTooLong));
         let error = "10.1.2.3/8".parse::<Cidr>().unwrap_err();
         assert!(error.to_string().ends_with("written 10.0.0.0/8"), "{error}");
         assert!("::ffff:10.0.0.1/104".parse::<Cidr>().is_err());
@@ -265,22 +269,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_network_holds_what_shares_its_prefix(address: u32, other: u32, prefix in 0u8..=32) {
+        fn an_ipv4_network_contains_the_addresses_with_its_prefix(address: u32, other: u32, prefix in 0u8..=32) {
             let cidr = Cidr::new(IpAddr::V4(address.into()), prefix);
             let same = prefix == 0 || address >> (32 - prefix) == other >> (32 - prefix);
-            prop_assert_eq!(cidr.holds(IpAddr::V4(other.into())), same);
+            prop_assert_eq!(cidr.contains(IpAddr::V4(other.into())), same);
             prop_assert_eq!(cidr.to_string().parse::<Cidr>().unwrap(), cidr);
         }
 
         #[test]
-        fn the_same_of_ipv6(address: u128, flipped in 0u32..128, prefix in 0u8..=128) {
+        fn an_ipv6_network_contains_the_addresses_with_its_prefix(address: u128, flipped in 0u32..128, prefix in 0u8..=128) {
             let cidr = Cidr::new(IpAddr::V6(address.into()), prefix);
             let other = address ^ (1 << (127 - flipped));
-            prop_assert_eq!(cidr.holds(IpAddr::V6(other.into())), flipped >= u32::from(prefix));
+            prop_assert_eq!(cidr.contains(IpAddr::V6(other.into())), flipped >= u32::from(prefix));
         }
 
         #[test]
-        fn nothing_makes_the_reader_stumble(text in "[0-9a-f:./+]{0,24}") {
+        fn no_text_panics(text in "[0-9a-f:./+]{0,24}") {
             let _ = text.parse::<Cidr>();
         }
     }

@@ -1,22 +1,22 @@
-//! Bounds how many connections are open: in all, for one client network, and for one client network group.
+//! Limits the open connections: in total, of one client network, and of one client network group.
 //!
-//! The accept loop takes a slot before anything costly happens. The slot is passed on when a balancer says who the client
-//! is, and given back when it is dropped.
+//! The accept loop acquires capacity before it spends anything else on a connection. A connection whose PROXY header names
+//! the client is counted for that client from then on. Dropping the permit ends the count.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::Counter;
 use crate::net::addr::{ClientAddr, ClientNetwork};
 use crate::net::fair_share::FairShare;
 
-/// The connections that may be open at once, shared by all listeners.
+/// The limit on open connections, shared by all listeners.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
-    most: usize,
-    all: Arc<Semaphore>,
+    max: usize,
+    total: Arc<Semaphore>,
     clients: Arc<Clients>,
 }
 
@@ -24,79 +24,79 @@ pub struct ConnectionLimit {
 struct Clients {
     open: Mutex<FairShare>,
     accepted: Counter,
-    refused: Counter,
+    rejected: Counter,
 }
 
-/// Room for one connection whose client is not known yet.
+/// Capacity for one connection whose client is not known yet.
 #[derive(Debug)]
 pub struct Capacity {
     _permit: OwnedSemaphorePermit,
 }
 
-/// One open connection of one client network; dropping it makes room again.
+/// One open connection, counted for a client network until the permit is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    _room: Capacity,
+    _capacity: Capacity,
     network: ClientNetwork,
     clients: Arc<Clients>,
 }
 
 impl ConnectionLimit {
-    /// At most `connections` in all and `of_one_network` from one client network. No network
-    /// and no group holds more than half (see `FairShare`).
+    /// Creates a limit of `connections` in total and `of_one_network` from one client network. No network
+    /// and no group gets more than half of the total (see [`FairShare`]).
     pub fn new(connections: usize, of_one_network: usize) -> Self {
         let clients = Clients {
             open: Mutex::new(FairShare::new(connections, of_one_network)),
             accepted: Counter::default(),
-            refused: Counter::default(),
+            rejected: Counter::default(),
         };
         Self {
-            most: connections,
-            all: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            max: connections,
+            total: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
             clients: Arc::new(clients),
         }
     }
 
-    /// How many connections may be open.
-    pub fn most(&self) -> usize {
-        self.most
+    /// The number of connections that may be open at the same time.
+    pub fn max(&self) -> usize {
+        self.max
     }
 
-    /// Connections that got a slot so far.
+    /// The number of connections that were admitted since the process started.
     pub fn accepted(&self) -> u64 {
         self.clients.accepted.get()
     }
 
-    /// Connections that were closed because their client network or its group had too many.
-    pub fn refused(&self) -> u64 {
-        self.clients.refused.get()
+    /// The number of connections that were closed because their client network or its group had too many.
+    pub fn rejected(&self) -> u64 {
+        self.clients.rejected.get()
     }
 
-    /// Waits until there is room for one more connection.
-    pub(crate) async fn room(&self) -> Capacity {
-        match Arc::clone(&self.all).acquire_owned().await {
+    /// Waits until there is capacity for one more connection.
+    pub(crate) async fn acquire(&self) -> Capacity {
+        match Arc::clone(&self.total).acquire_owned().await {
             Ok(permit) => Capacity { _permit: permit },
             // The semaphore is never closed.
             Err(_closed) => std::future::pending().await,
         }
     }
 
-    /// Room for one more connection, if there is any.
+    /// Returns capacity for one more connection if there is any now.
     pub(crate) fn try_acquire(&self) -> Option<Capacity> {
-        let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&self.total).try_acquire_owned().ok()?;
         Some(Capacity { _permit: permit })
     }
 
     /// Counts a connection of `client`. Returns `None` if its client network or the group of that network has too many.
-    pub(crate) fn take(&self, room: Capacity, client: ClientAddr) -> Option<ConnectionPermit> {
+    pub(crate) fn admit(&self, capacity: Capacity, client: ClientAddr) -> Option<ConnectionPermit> {
         let network = client.network();
-        if !self.clients.lock().take(network) {
-            self.clients.refused.count();
+        if !self.clients.open.lock().take(network) {
+            self.clients.rejected.count();
             return None;
         }
         self.clients.accepted.count();
         Some(ConnectionPermit {
-            _room: room,
+            _capacity: capacity,
             network,
             clients: Arc::clone(&self.clients),
         })
@@ -108,25 +108,19 @@ impl ConnectionPermit {
     /// network or the group of that network has too many.
     pub fn reassign(&mut self, client: ClientAddr) -> bool {
         let network = client.network();
-        let is_passed = self.clients.lock().pass(self.network, network);
-        if is_passed {
+        let is_reassigned = self.clients.open.lock().pass(self.network, network);
+        if is_reassigned {
             self.network = network;
         } else {
-            self.clients.refused.count();
+            self.clients.rejected.count();
         }
-        is_passed
-    }
-}
-
-impl Clients {
-    fn lock(&self) -> MutexGuard<'_, FairShare> {
-        self.open.lock()
+        is_reassigned
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.clients.lock().give_back(self.network);
+        self.clients.open.lock().give_back(self.network);
     }
 }
 
@@ -140,61 +134,61 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_has_its_own_bound_and_gets_its_slot_back() {
-        let slots = ConnectionLimit::new(10, 1);
-        let one = slots
-            .take(slots.room().await, client("192.0.2.1:1"))
+    async fn a_client_has_its_own_limit_and_a_closed_connection_is_no_longer_counted() {
+        let limit = ConnectionLimit::new(10, 1);
+        let one = limit
+            .admit(limit.acquire().await, client("192.0.2.1:1"))
             .unwrap();
         assert!(
-            slots
-                .take(slots.room().await, client("192.0.2.1:2"))
+            limit
+                .admit(limit.acquire().await, client("192.0.2.1:2"))
                 .is_none()
         );
         assert!(
-            slots
-                .take(slots.room().await, client("[::ffff:192.0.2.1]:3"))
+            limit
+                .admit(limit.acquire().await, client("[::ffff:192.0.2.1]:3"))
                 .is_none()
         );
-        let other = slots
-            .take(slots.room().await, client("192.0.2.2:1"))
+        let other = limit
+            .admit(limit.acquire().await, client("192.0.2.2:1"))
             .unwrap();
         drop(one);
-        let again = slots
-            .take(slots.room().await, client("192.0.2.1:4"))
+        let again = limit
+            .admit(limit.acquire().await, client("192.0.2.1:4"))
             .unwrap();
         drop((other, again));
-        assert_eq!(slots.clients.lock().held(), 0);
-        assert_eq!(slots.all.available_permits(), 10);
+        assert_eq!(limit.clients.open.lock().held(), 0);
+        assert_eq!(limit.total.available_permits(), 10);
     }
 
     #[tokio::test]
-    async fn the_addresses_of_a_64_share_their_bound_and_a_48_leaves_room_for_others() {
-        let slots = ConnectionLimit::new(8, 2);
-        let take = async |text: &str| slots.take(slots.room().await, client(text));
+    async fn the_addresses_of_a_64_share_a_limit_and_a_48_leaves_capacity_for_others() {
+        let limit = ConnectionLimit::new(8, 2);
+        let admit = async |text: &str| limit.admit(limit.acquire().await, client(text));
         let mut open = Vec::new();
         for subnet in 0..10 {
             for address in 1..5 {
                 let client = format!("[2001:db8:0:{subnet}::{address}]:1");
-                open.extend(take(&client).await);
+                open.extend(admit(&client).await);
             }
         }
         assert_eq!(open.len(), 4, "two of one /64, four of the /48");
-        assert!(take("[2001:db8:1::1]:1").await.is_some());
-        // A connection that a balancer passes on counts for whom the header names.
-        let mut slot = take("192.0.2.1:1").await.unwrap();
-        assert!(!slot.reassign(client("[2001:db8:0:ffff::1]:1")));
-        assert!(slot.reassign(client("[2001:db8:1::1]:1")));
+        assert!(admit("[2001:db8:1::1]:1").await.is_some());
+        // A connection through a balancer counts for the client that its PROXY header names.
+        let mut permit = admit("192.0.2.1:1").await.unwrap();
+        assert!(!permit.reassign(client("[2001:db8:0:ffff::1]:1")));
+        assert!(permit.reassign(client("[2001:db8:1::1]:1")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_every_slot_taken_the_next_one_waits() {
-        let slots = ConnectionLimit::new(1, 10);
-        let slot = slots
-            .take(slots.room().await, client("192.0.2.1:1"))
+    async fn with_all_capacity_in_use_the_next_connection_waits() {
+        let limit = ConnectionLimit::new(1, 10);
+        let permit = limit
+            .admit(limit.acquire().await, client("192.0.2.1:1"))
             .unwrap();
-        let late = tokio::time::timeout(std::time::Duration::from_secs(1), slots.room()).await;
+        let late = tokio::time::timeout(std::time::Duration::from_secs(1), limit.acquire()).await;
         assert!(late.is_err());
-        drop(slot);
-        slots.room().await;
+        drop(permit);
+        limit.acquire().await;
     }
 }

@@ -1,7 +1,8 @@
-//! From where a request may come: the client networks of a route, as nginx's `allow`, `deny` and `satisfy`.
+//! The client networks of a route: `route.allow`, `route.deny` and `route.satisfy`, after nginx's directives.
 //!
-//! Made by `config`, asked by `auth` before and beside credentials. nginx takes its rules in the order they are written;
-//! two lists have none, so the network with the longest prefix counts, and of equal ones the refusal.
+//! `config` builds a policy, and `auth` evaluates it before and together with credentials. nginx applies its rules in the
+//! order in which they are written. Two lists have no such order, so the network with the longest prefix decides, and
+//! `deny` wins a tie.
 
 use crate::net::addr::ClientAddr;
 use crate::net::cidr::Networks;
@@ -9,42 +10,43 @@ use crate::net::cidr::Networks;
 /// The client networks of one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkPolicy {
-    /// Who may come; with none, everyone who is not denied.
+    /// The networks that are admitted. If the list is empty, every network is admitted that is not denied.
     pub allow: Networks,
-    /// Who may not.
+    /// The networks that are not admitted.
     pub deny: Networks,
-    /// `satisfy = "any"`: such a network, or credentials; else both.
-    pub suffices: bool,
+    /// `satisfy = "any"`: an admitted network or valid credentials suffice. With `false`, both are required.
+    pub suffices_alone: bool,
 }
 
-/// What a client's network says about it.
+/// What the network of a client means for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Nobody comes from there, whatever he knows.
-    Refused,
-    /// Credentials decide.
-    Credentials,
-    /// Enough without credentials.
-    Enough,
+    /// The request is rejected, whatever its credentials.
+    Denied,
+    /// The credentials decide.
+    NeedsCredentials,
+    /// The request needs no credentials.
+    Sufficient,
 }
 
 impl NetworkPolicy {
+    /// Applies the policy to a client.
     pub(crate) fn evaluate(&self, client: ClientAddr) -> Decision {
-        match (self.admits(client), self.suffices) {
-            (true, true) => Decision::Enough,
-            (false, false) => Decision::Refused,
-            (true, false) | (false, true) => Decision::Credentials,
+        match (self.admits(client), self.suffices_alone) {
+            (true, true) => Decision::Sufficient,
+            (false, false) => Decision::Denied,
+            (true, false) | (false, true) => Decision::NeedsCredentials,
         }
     }
 
-    /// Whether nobody is refused for his network; where one is enough alone, others log in.
+    /// Whether no client is denied for its network alone. With `satisfy = "any"`, a client of another network can log in.
     pub fn allows_all(&self) -> bool {
-        self.suffices || (self.allow.is_empty() && self.deny.is_empty())
+        self.suffices_alone || (self.allow.is_empty() && self.deny.is_empty())
     }
 
     fn admits(&self, client: ClientAddr) -> bool {
-        let allowed = self.allow.longest(client.ip());
-        let denied = self.deny.longest(client.ip());
+        let allowed = self.allow.longest_prefix(client.ip());
+        let denied = self.deny.longest_prefix(client.ip());
         match (allowed, denied) {
             (Some(allowed), Some(denied)) => allowed > denied,
             (Some(_), None) => true,
@@ -62,27 +64,30 @@ mod tests {
     use crate::net::addr::PeerAddr;
 
     fn admits(allow: &[&str], deny: &[&str], client: &str) -> bool {
-        let networks = |words: &[&str]| words.iter().map(|word| word.parse().unwrap()).collect();
-        let admission = NetworkPolicy {
+        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let policy = NetworkPolicy {
             allow: networks(allow),
             deny: networks(deny),
-            suffices: false,
+            suffices_alone: false,
         };
         let address = SocketAddr::new(client.parse().unwrap(), 1);
-        let verdict = admission.evaluate(PeerAddr::new(address).client());
+        let decision = policy.evaluate(PeerAddr::new(address).client());
         let any = NetworkPolicy {
-            suffices: true,
-            ..admission
+            suffices_alone: true,
+            ..policy
         };
         let other = any.evaluate(PeerAddr::new(address).client());
-        assert_ne!(verdict, Decision::Enough);
-        assert_ne!(other, Decision::Refused);
-        assert_eq!(verdict == Decision::Credentials, other == Decision::Enough);
-        verdict == Decision::Credentials
+        assert_ne!(decision, Decision::Sufficient);
+        assert_ne!(other, Decision::Denied);
+        assert_eq!(
+            decision == Decision::NeedsCredentials,
+            other == Decision::Sufficient
+        );
+        decision == Decision::NeedsCredentials
     }
 
     #[test]
-    fn the_longest_prefix_decides_and_of_equal_ones_the_refusal() {
+    fn the_longest_prefix_wins_and_deny_wins_a_tie() {
         let all = &["0.0.0.0/0", "::/0"][..];
         let office = &["10.0.0.0/8"][..];
         let one = &["10.1.2.3"][..];

@@ -1,53 +1,95 @@
-//! The error codes of the OCI distribution specification and of `distribution`, and the body that carries one.
+//! Errors of the registry API: [`RegistryError`] for an invalid request, the error codes of the OCI distribution
+//! specification and of `distribution`, and the error body.
 //!
-//! `refusal` writes every answer of the gate under `/v2/` with it. Chooses no status but those of bad requests.
-//!
-//! Clients print the code in lower case with spaces, then the message; codes they do not know become `unknown`.
+//! `rejection` writes the body of every rejection under `/v2/` with it. Clients print the code in lower case with spaces, and
+//! then the message. They print codes that they do not know as `unknown`.
 
 use std::fmt;
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::RegistryError;
+/// The reason why a request is not an operation of the registry API. The messages are sent to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The name of the repository, or of the source of a mount, is invalid. The text is the reason.
+    #[error("invalid repository name: {0}")]
+    Name(&'static str),
+    /// The reference of a manifest is neither a tag nor a digest.
+    #[error(
+        "invalid tag: at most 128 letters, digits, '_', '.' and '-', not starting with '.' or '-'"
+    )]
+    Tag,
+    /// A digest in the path, or in the parameter `digest` or `mount`, is invalid.
+    #[error("invalid digest: expected algorithm:value, as in sha256: and 64 lower case hex digits")]
+    Digest,
+    /// The query is invalid. The text is the reason.
+    #[error("invalid query: {0}")]
+    Query(&'static str),
+    /// A read of a manifest by a reference that no manifest can have. The response is 404, as for any manifest that does not
+    /// exist: the OCI conformance suite requests `.INVALID` and expects 404.
+    #[error(
+        "manifest unknown: its reference is neither a tag (at most 128 letters, digits, '_', '.' and '-', not starting \
+         with '.' or '-') nor a digest (algorithm:value)"
+    )]
+    UnknownManifest,
+    /// The query has more `tag` parameters than one push may have.
+    #[error("too many tags for one push: at most {}", MAX_TAGS)]
+    TooManyTags,
+    /// The parameter `n` is not a number, or is too large.
+    #[error("invalid number of results requested: at most {}", MAX_PAGE_SIZE)]
+    PageSize,
+    /// The path is invalid. The text is the reason.
+    #[error("invalid path: {0}")]
+    Path(&'static str),
+    /// The path is not one of the API.
+    #[error("the registry API has no such endpoint")]
+    NotFound,
+    /// The path does not allow the method.
+    #[error("method not allowed here; allowed: {allow}")]
+    Method {
+        /// The value of the Allow field.
+        allow: &'static str,
+    },
+}
 
-/// A code that clients understand.
+/// An error code that clients know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// Credentials are missing or wrong.
+    /// The credentials are missing or wrong.
     Unauthorized,
-    /// The identity is known and not allowed.
+    /// The identity is known, but is not allowed to do this.
     Denied,
-    /// The upstream or the gate cannot answer now.
+    /// The upstream or the proxy cannot process the request now.
     Unavailable,
-    /// Come back later.
+    /// The client has sent too many requests, or too many wrong passwords.
     TooManyRequests,
-    /// Not a repository name.
+    /// The repository name is invalid.
     NameInvalid,
-    /// No such repository.
+    /// The repository does not exist.
     NameUnknown,
-    /// Not a tag.
+    /// The tag is invalid.
     TagInvalid,
-    /// Not a digest.
+    /// The digest is invalid.
     DigestInvalid,
-    /// There is no such manifest.
+    /// The manifest does not exist.
     ManifestUnknown,
-    /// Not an acceptable manifest.
+    /// The manifest is invalid.
     ManifestInvalid,
-    /// A body longer than allowed.
+    /// The body is longer than allowed.
     SizeInvalid,
-    /// Not in this API, or not with this method.
+    /// The API does not have this endpoint, or not with this method.
     Unsupported,
-    /// Not an acceptable upload.
+    /// The upload is invalid.
     BlobUploadInvalid,
-    /// `n` is out of range.
+    /// The parameter `n` is out of range.
     PaginationNumberInvalid,
-    /// The gate's own failure.
+    /// An internal error of the proxy.
     Unknown,
 }
 
 impl ErrorCode {
-    /// As it stands in the body.
+    /// The code as it is in the body.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "UNAUTHORIZED",
@@ -76,7 +118,7 @@ impl fmt::Display for ErrorCode {
 }
 
 impl RegistryError {
-    /// A missing endpoint is UNSUPPORTED: oras takes NAME_UNKNOWN for "the repository is missing".
+    /// The error code. A missing endpoint has UNSUPPORTED, because oras reads NAME_UNKNOWN as a missing repository.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Name(_) | Self::Path(_) => ErrorCode::NameInvalid,
@@ -88,8 +130,8 @@ impl RegistryError {
         }
     }
 
-    /// 404 and 405 for what the API lacks, 414 for too many tags (distribution specification, "Pushing Manifests"), 400
-    /// for what cannot be read.
+    /// The status: 404 and 405 for what the API does not have, 414 for too many tags (distribution specification, "Pushing
+    /// Manifests"), and 400 for what cannot be parsed.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotFound | Self::UnknownManifest => StatusCode::NOT_FOUND,
@@ -105,21 +147,27 @@ impl RegistryError {
     }
 }
 
-/// `{"errors":[{"code":…,"message":…,"detail":…}]}`; the detail is an object of the one given pair, or null.
+/// The error body, `{"errors":[{"code":…,"message":…,"detail":…}]}`. The detail is an object with the given key and value, or
+/// null.
 pub fn body(code: ErrorCode, message: &str, detail: Option<(&str, &str)>) -> Vec<u8> {
     let message = Value::from(message);
     let detail = detail.map_or(Value::Null, |(key, value)| json!({ key: value }));
-    // Written by hand for the order of the keys; the values are serde_json's.
+    // The object is formatted here because serde_json would sort the keys. serde_json formats the values.
     format!(r#"{{"errors":[{{"code":"{code}","message":{message},"detail":{detail}}}]}}"#)
         .into_bytes()
 }
+
+/// The maximum number of tags of one push. The distribution specification demands at least ten.
+pub(super) const MAX_TAGS: usize = 64;
+/// The maximum number of entries on a page of a list; the default of `catalog.maxentries` in `distribution`.
+pub const MAX_PAGE_SIZE: usize = 1000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn body_is_json_for_any_message() {
+    fn the_body_is_json_for_any_message() {
         for message in [
             "plain",
             "a \"quote\" and \\",
@@ -137,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn body_has_the_usual_order_of_keys_and_the_detail() {
+    fn the_body_has_the_usual_order_of_keys_and_the_detail() {
         let bytes = body(ErrorCode::NameInvalid, "no", Some(("name\"", "x\\")));
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(
@@ -147,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_code_and_status() {
+    fn each_error_has_its_code_and_status() {
         let cases = [
             (RegistryError::Name("x"), "NAME_INVALID", 400),
             (RegistryError::Path("x"), "NAME_INVALID", 400),

@@ -1,15 +1,51 @@
-//! An operation: what one request asks of the registry, and the one way to say it to the upstream.
+//! An operation: what a request asks of the registry, and the canonical target for the upstream.
 //!
-//! `service` parses, `access` permits, `forward` sends [`Operation::target`]. Decides nothing about identities, and
-//! does not look at headers or bodies; that form bodies never reach an upload is the caller's part.
+//! `service` parses operations, `access` permits them, and `forward` sends [`Operation::target`]. This module does not read
+//! header fields or bodies; the caller ensures that no form is sent to an upload (see [`Operation::is_upload`]).
+
+use std::fmt;
 
 use http::Method;
 
-use super::query::{Key, Query, Rules};
-use super::route::{Located, Reference, Resource, Route, Spelling};
-use super::{Action, RegistryError};
+use super::errors::RegistryError;
+use super::path::{ApiPath, ParsedPath, PathForm, Reference, Resource};
+use super::query::{Key, Query, QueryRules};
 
-/// A request of the registry API, well formed in every part.
+/// The kind of an operation, which grants, logs and token scopes name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    /// A request for `/v2/`, by which clients check whether there is a registry and whether they are logged in.
+    Ping,
+    /// Reading manifests, blobs, tags and referrers.
+    Pull,
+    /// Writing, and every request on an upload session, also reading and cancelling it, because a session belongs to its writer.
+    Push,
+    /// Deleting a manifest or a blob.
+    Delete,
+    /// Listing the repositories.
+    Catalog,
+}
+
+impl Action {
+    /// `ping`, `pull`, `push`, `delete` or `catalog`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+            Self::Catalog => "catalog",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A well-formed request of the registry API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     action: Action,
@@ -18,77 +54,78 @@ pub struct Operation {
     query: Query,
 }
 
-/// What a request turned out to be.
+/// The result of parsing a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// To be permitted and sent on.
+    /// An operation, which may be forwarded once it is permitted.
     Operation(Operation),
-    /// To be permitted and answered with a 301: a GET or HEAD with a slash too many or, for `/v2`, too few; also one with
-    /// two slashes in a row.
+    /// A GET or HEAD whose path has an additional trailing slash, or no trailing slash for `/v2`, or two slashes in a row. Once
+    /// the operation is permitted, the response is a 301.
     Redirect {
-        /// What the client means, for the permission.
+        /// The operation that must be permitted.
         operation: Operation,
-        /// The canonical path and the query as sent; begins with `/v2/`.
+        /// The canonical path, which begins with `/v2/`, and the query as the client sent it.
         location: String,
     },
-    /// To be permitted and answered with `invalid`: a GET or HEAD of what cannot exist in a repository.
+    /// A GET or HEAD of something that cannot exist in a repository. Once the operation is permitted, the response is the error
+    /// `invalid`.
     Missing {
-        /// A read of that repository, for the permission. It stands for the request and is never sent.
+        /// A read of that repository, which must be permitted. It represents the request and is never sent.
         operation: Operation,
-        /// What the client is told once it is permitted.
+        /// The error for a client that may read the repository.
         invalid: RegistryError,
     },
 }
 
-/// A blob to be taken over from elsewhere instead of being uploaded.
+/// A blob to be mounted from another repository instead of being uploaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mount<'a> {
-    /// Which blob.
+    /// The digest of the blob.
     pub digest: &'a str,
-    /// The repository to be read; without it the registry chooses one, or starts a plain upload.
+    /// The source repository. Without it, the registry chooses one or starts a plain upload.
     pub from: Option<&'a str>,
 }
 
 impl Operation {
-    /// Parses what the head says; `raw_path` and `query` as sent, the query without its `?`.
+    /// Parses a request line. `raw_path` and `query` are as the client sent them; `query` has no `?`.
     ///
-    /// The path is judged before the method, the method before the query. OPTIONS is taken for the GET of its route,
-    /// with the rights of it; methods are case-sensitive.
+    /// The path is checked before the method, and the method before the query. OPTIONS needs the same rights as a GET of the
+    /// same path. Methods are case-sensitive.
     ///
-    /// A read of a manifest by an invalid reference is [`Parsed::Missing`]. An invalid digest of a blob is an error: it
-    /// tells more than 404. So is one of referrers, for which the specification demands 400.
+    /// A read of a manifest by an invalid reference is [`Parsed::Missing`]. An invalid digest of a blob is an error, because
+    /// its message helps more than a 404. So is an invalid digest of referrers, for which the specification demands 400.
     pub fn parse(
         method: &Method,
         raw_path: &str,
         query: Option<&str>,
     ) -> Result<Parsed, RegistryError> {
         let is_read = matches!(*method, Method::GET | Method::HEAD);
-        let route = match Located::parse(raw_path)? {
-            Located::At(route) => route,
-            Located::BadReference { repository, .. } if is_read => {
+        let path = match ParsedPath::parse(raw_path)? {
+            ParsedPath::Valid(path) => path,
+            ParsedPath::InvalidReference { repository, .. } if is_read => {
                 return Ok(Parsed::Missing {
                     operation: Self::read_of(repository),
                     invalid: RegistryError::UnknownManifest,
                 });
             }
-            Located::BadReference { fault, .. } => return Err(fault),
+            ParsedPath::InvalidReference { error, .. } => return Err(error),
         };
-        match route.spelling {
-            Spelling::Plain => {
-                let action = required_actions(&route.resource, method)?;
-                return Self::build(method, route, action, query).map(Parsed::Operation);
+        match path.form {
+            PathForm::Canonical => {
+                let action = required_action(&path.resource, method)?;
+                return Self::build(method, path, action, query).map(Parsed::Operation);
             }
-            Spelling::EmptySegment if !is_read || is_upload(&route.resource) => {
+            PathForm::EmptySegment if !is_read || is_upload(&path.resource) => {
                 return Err(RegistryError::Path(
                     "an empty segment: there are two slashes in a row, write one",
                 ));
             }
-            Spelling::OtherEnd if !is_read => return Err(RegistryError::NotFound),
-            Spelling::EmptySegment | Spelling::OtherEnd => {}
+            PathForm::TrailingSlash if !is_read => return Err(RegistryError::NotFound),
+            PathForm::EmptySegment | PathForm::TrailingSlash => {}
         }
-        let action = required_actions(&route.resource, &Method::GET)?;
-        let operation = Self::build(method, route, action, query)?;
-        let location = operation.canonical_method(query);
+        let action = required_action(&path.resource, &Method::GET)?;
+        let operation = Self::build(method, path, action, query)?;
+        let location = operation.canonical_location(query);
         Ok(Parsed::Redirect {
             operation,
             location,
@@ -97,20 +134,20 @@ impl Operation {
 
     fn build(
         method: &Method,
-        route: Route,
+        path: ApiPath,
         action: Action,
         query: Option<&str>,
     ) -> Result<Self, RegistryError> {
-        let query = Query::parse(query, rules(method, &route.resource))?;
+        let query = Query::parse(query, query_rules(method, &path.resource))?;
         Ok(Self {
             action,
-            repository: route.repository,
-            resource: route.resource,
+            repository: path.repository,
+            resource: path.resource,
             query,
         })
     }
 
-    /// A read of a repository that names nothing in it.
+    /// A read of a repository that is not of a particular resource.
     fn read_of(repository: String) -> Self {
         Self {
             action: Action::Pull,
@@ -120,12 +157,12 @@ impl Operation {
         }
     }
 
-    /// What a grant must allow.
+    /// The action that a grant must allow.
     pub fn action(&self) -> Action {
         self.action
     }
 
-    /// The repository asked of; none for ping and catalog.
+    /// The repository. `None` for ping and catalog.
     pub fn repository(&self) -> Option<&str> {
         self.repository.as_deref()
     }
@@ -135,15 +172,16 @@ impl Operation {
         &self.resource
     }
 
-    /// Path and query for the upstream, rebuilt from the parsed parts: two requests the upstream could take for
-    /// different ones have different parts here, too.
+    /// The request target for the upstream, path and query, rebuilt from the parsed parts. So the upstream cannot read the
+    /// request differently than this proxy has.
     pub fn target(&self) -> String {
         let mut target = self.resource.path(self.repository());
         self.query.write_to(&mut target);
         target
     }
 
-    /// The mount asked for. Its `from` demands the right to pull, as the blob becomes readable here.
+    /// The requested mount, if any. It needs the right to pull from its source, because the blob becomes readable in this
+    /// repository.
     pub fn mount(&self) -> Option<Mount<'_>> {
         let digest = self.query.first(Key::Mount)?;
         Some(Mount {
@@ -152,47 +190,48 @@ impl Operation {
         })
     }
 
-    /// The same upload without its mount: the specification's way to say no to one.
+    /// The upload without its mount. A registry that does not mount a blob starts a plain upload too, so clients expect it.
     #[must_use]
     pub fn without_mount(mut self) -> Self {
         self.query.remove(&[Key::Mount, Key::From]);
         self
     }
 
-    /// The same list at another place: `size` entries, or as many as the upstream likes, after `last`.
+    /// The same list at another position: `size` entries, or as many as the upstream chooses, after `last`.
     #[must_use]
     pub fn at_page(mut self, size: Option<usize>, last: Option<&str>) -> Self {
-        // They name the client's own place in the list.
-        self.query.forget_vendor_keys();
+        // The registry's own parameters name the client's position in the list.
+        self.query.remove_vendor_keys();
         self.query.set(Key::N, size.map(|size| size.to_string()));
         self.query.set(Key::Last, last.map(str::to_owned));
         self
     }
 
-    /// Whether the upstream would read a form in the body: the caller refuses form bodies here and sends
-    /// `application/octet-stream` whatever the client said.
+    /// Whether the request belongs to an upload. The upstream would read a form in its body as parameters, so the caller rejects
+    /// forms and sends `application/octet-stream`, whatever content type the client sent.
     pub fn is_upload(&self) -> bool {
         is_upload(&self.resource)
     }
 
-    /// The repository, when this belongs to an upload: a registry knows its sessions, and the blobs a manifest names, before
-    /// others do.
+    /// The repository, if the request belongs to a push. Such requests should reach the same endpoint: one instance of a registry
+    /// may know an upload session, or the blobs of a manifest, before other instances do.
     pub fn upload(&self) -> Option<&str> {
         self.repository().filter(|_| self.action == Action::Push)
     }
 
-    /// `n`, how many entries of a list are wanted, as the client wrote it.
+    /// The parameter `n`, the number of entries that the client wants, as the client wrote it.
     pub fn page_size(&self) -> Option<&str> {
         self.query.first(Key::N)
     }
 
-    /// `last`, the entry after which a list goes on.
+    /// The parameter `last`, the entry after which the list continues.
     pub fn last(&self) -> Option<&str> {
         self.query.first(Key::Last)
     }
 
-    /// The query is the client's own: what the registry does not know may still matter to the one that follows.
-    fn canonical_method(&self, query: Option<&str>) -> String {
+    /// The location of a redirect to the canonical path. It keeps the query of the client, which may have parameters that only
+    /// the client needs.
+    fn canonical_location(&self, query: Option<&str>) -> String {
         let mut location = self.resource.path(self.repository());
         if let Some(query) = query.filter(|query| !query.is_empty()) {
             location.push('?');
@@ -206,22 +245,25 @@ fn is_upload(resource: &Resource) -> bool {
     matches!(resource, Resource::UploadStart | Resource::Upload { .. })
 }
 
-/// Which parameters mean something in a request.
-fn rules(method: &Method, resource: &Resource) -> Rules {
+/// Which parameters a request may have.
+fn query_rules(method: &Method, resource: &Resource) -> QueryRules {
     match resource {
-        Resource::UploadStart if method == Method::POST => Rules::StartsUpload,
-        Resource::Upload { .. } => Rules::ContinuesUpload,
+        Resource::UploadStart if method == Method::POST => QueryRules::StartsUpload,
+        Resource::Upload { .. } => QueryRules::ContinuesUpload,
         Resource::Manifest { reference } if method == Method::PUT => match reference {
-            Reference::Digest(_) => Rules::PushesByDigest,
-            Reference::Tag(_) => Rules::PushesByTag,
+            Reference::Digest(_) => QueryRules::PushesByDigest,
+            Reference::Tag(_) => QueryRules::PushesByTag,
         },
-        Resource::Catalog | Resource::Tags | Resource::Referrers { .. } => Rules::Lists,
-        _ => Rules::Other,
+        Resource::Catalog | Resource::Tags | Resource::Referrers { .. } => QueryRules::Lists,
+        _ => QueryRules::Other,
     }
 }
 
-/// The action behind a method on a resource, or the methods there are.
-fn required_actions(resource: &Resource, method: &Method) -> Result<Action, RegistryError> {
+/// The action of a method on a resource.
+///
+/// # Errors
+/// [`RegistryError::Method`] if the resource does not have the method.
+fn required_action(resource: &Resource, method: &Method) -> Result<Action, RegistryError> {
     let allow = allowed(resource);
     if !allow.split(", ").any(|known| known == method.as_str()) {
         return Err(RegistryError::Method { allow });
@@ -229,7 +271,7 @@ fn required_actions(resource: &Resource, method: &Method) -> Result<Action, Regi
     Ok(match resource {
         Resource::Base => Action::Ping,
         Resource::Catalog => Action::Catalog,
-        // Asking for an upload and cancelling it belong to pushing: a session is its writer's own.
+        // Reading the state of an upload and cancelling it are part of a push, because a session belongs to its writer.
         Resource::UploadStart | Resource::Upload { .. } => Action::Push,
         _ if method == Method::PUT => Action::Push,
         _ if method == Method::DELETE => Action::Delete,
@@ -237,7 +279,7 @@ fn required_actions(resource: &Resource, method: &Method) -> Result<Action, Regi
     })
 }
 
-/// The Allow value. `distribution` answers HEAD on lists with 405 and any method on `/v2/` with 200.
+/// The value of the Allow field. `distribution` responds to HEAD of a list with 405, and to any method on `/v2/` with 200.
 fn allowed(resource: &Resource) -> &'static str {
     match resource {
         Resource::Base => "GET, HEAD, OPTIONS",

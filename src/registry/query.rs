@@ -1,69 +1,71 @@
-//! The query of a registry request: parsed strictly, reduced to the parameters the API knows, written canonically.
+//! The query of a registry request: parsed strictly, reduced to the parameters of the API, and written in a canonical form.
 //!
-//! `operation` calls it and says by [`Rules`] what the request is for. This module knows of the parameters' meaning only what
-//! it must check: those that name a second repository, and the tags of a push.
+//! `operation` calls [`Query::parse`] with the [`QueryRules`] of the request. This module checks only the parameters that
+//! name a second repository, and the tags of a push.
 //!
-//! A registry puts parameters of its own into the URLs that it hands out, and the client sends them back: into the
-//! `Location` of an upload, which the specification calls opaque, and into the `Link` to the next page of a list. These
-//! pass, the former whatever their names are. No parameter passes whose name differs from one of the API in case only, or
-//! is no plain word: another parser might take it for one that was judged here, such as `mount`.
+//! A registry adds parameters of its own to the URLs that it returns, and the client sends them back: in the `Location` of
+//! an upload, which the specification calls opaque, and in the `Link` to the next page of a list. These parameters are kept,
+//! on an upload whatever their names are. A parameter is dropped if its name differs from one of the API in case only, or is
+//! not a plain word, because another parser may take it for a parameter that is checked here, such as `mount`.
 //!
 //! `distribution` reads `mount`, `from`, `digest` and `_state` with Go's `FormValue`: keys are decoded, the first of
-//! duplicates wins, and pairs with `;` are dropped or split, depending on Go's version. Whatever could be read in two
-//! ways is refused.
+//! duplicates wins, and pairs with `;` are dropped or split, depending on Go's version. A query that can be read in two ways
+//! is an error.
 
-use super::RegistryError;
-use super::grammar::{check_name, is_digest, is_tag};
-use super::route::check_bytes;
+use super::errors::{MAX_TAGS, RegistryError};
+use super::path::{check_bytes, check_name, is_digest, is_tag};
 use crate::percent::{DecodeError, decode, encode_into};
 
-/// Known parameters in canonical order, and behind them the registry's own in the order in which they came.
+/// The parameters of a request: those of the API in canonical order, and after them those of the registry in the order in which
+/// the client sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
     pairs: Vec<(Key, String)>,
     vendor: Vec<(String, String)>,
 }
 
-/// The kinds of requests that differ in the query parameters that are passed to the registry.
+/// The kinds of requests, by the parameters that they may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rules {
-    /// The only request that may mount. Every other one loses the parameters of a mount, as `distribution` mounts on
-    /// upload URLs, too.
+pub(super) enum QueryRules {
+    /// The start of an upload, which alone may mount. The parameters of a mount are dropped from all other requests, because
+    /// `distribution` mounts on upload URLs too.
     StartsUpload,
-    /// A request to the URL of an upload, which the registry made.
+    /// A request to the URL of an upload, which the registry has created.
     ContinuesUpload,
-    /// The only push that may name tags beside its reference.
+    /// A push of a manifest by digest, which alone may name tags in addition to its reference.
     PushesByDigest,
+    /// A push of a manifest by tag.
     PushesByTag,
-    /// A request whose answer may link to a next page.
+    /// A request for a list, whose response may link to a next page.
     Lists,
+    /// Any other request.
     Other,
 }
 
-/// The parameters of the API and of its clients; their order is the canonical one.
+/// The parameters of the API and of its clients, in canonical order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     N,
     Last,
-    /// May repeat.
+    /// May occur several times.
     ArtifactType,
-    /// A tag that a push by digest sets; may repeat.
+    /// A tag that a push by digest sets. May occur several times.
     Tag,
     Digest,
     DigestAlgorithm,
-    /// The upstream's signed state of an upload.
+    /// The state of an upload, signed by the upstream.
     State,
     Mount,
     From,
-    /// The registry a mount comes from, said by go-containerregistry.
+    /// The source registry of a mount, sent by go-containerregistry.
     Origin,
-    /// The registry a mirror stands for, said by containerd.
+    /// The registry that a mirror replaces, sent by containerd.
     Ns,
 }
 
 impl Query {
-    /// Reads the query as sent, without its `?`.
-    pub(super) fn parse(raw: Option<&str>, rules: Rules) -> Result<Self, RegistryError> {
+    /// Parses the query as the client sent it, without its `?`.
+    pub(super) fn parse(raw: Option<&str>, rules: QueryRules) -> Result<Self, RegistryError> {
         let raw = raw.unwrap_or_default();
         check_bytes(raw).map_err(RegistryError::Query)?;
         if raw.contains(';') {
@@ -71,16 +73,17 @@ impl Query {
         }
         let mut query = Self::default();
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-            query.admit(pair, rules)?;
+            query.add(pair, rules)?;
         }
         query.pairs.sort_by_key(|(key, _)| *key);
         query.finish(rules)
     }
 
-    fn admit(&mut self, pair: &str, rules: Rules) -> Result<(), RegistryError> {
+    /// Adds a parameter, unless it is dropped.
+    fn add(&mut self, pair: &str, rules: QueryRules) -> Result<(), RegistryError> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (key, value) = (decode_part(key)?, decode_part(value)?);
-        if let Some(key) = Key::known(&key) {
+        let (key, value) = (decode_value(key)?, decode_value(value)?);
+        if let Some(key) = Key::parse(&key) {
             if !key.may_repeat() && self.first(key).is_some() {
                 return Err(RegistryError::Query("a parameter given twice"));
             }
@@ -88,8 +91,8 @@ impl Query {
             return Ok(());
         }
         match rules {
-            Rules::ContinuesUpload if is_vendor_key(&key) => self.vendor.push((key, value)),
-            Rules::Lists if PAGE_KEYS.contains(&key.as_str()) => {
+            QueryRules::ContinuesUpload if is_vendor_key(&key) => self.vendor.push((key, value)),
+            QueryRules::Lists if PAGE_KEYS.contains(&key.as_str()) => {
                 if self.vendor.iter().any(|(known, _)| *known == key) {
                     return Err(RegistryError::Query("a parameter given twice"));
                 }
@@ -100,13 +103,14 @@ impl Query {
         Ok(())
     }
 
-    /// After this, `from` stands only beside a `mount`, a `tag` only on a push by digest, and all are well formed.
-    fn finish(mut self, rules: Rules) -> Result<Self, RegistryError> {
-        if rules != Rules::StartsUpload {
+    /// Checks the parameters. Afterwards there is a `from` only together with a `mount`, a `tag` only on a push by digest, and all
+    /// values are well formed.
+    fn finish(mut self, rules: QueryRules) -> Result<Self, RegistryError> {
+        if rules != QueryRules::StartsUpload {
             self.remove(&[Key::Mount, Key::From, Key::Origin]);
         }
-        self.settle_tags(rules)?;
-        // An empty value is none to FormValue.
+        self.check_tags(rules)?;
+        // For Go's `FormValue`, a parameter with an empty value does not exist.
         self.pairs
             .retain(|(key, value)| !value.is_empty() || !matches!(key, Key::Mount | Key::From));
         self.pairs
@@ -118,14 +122,14 @@ impl Query {
         Ok(self)
     }
 
-    fn settle_tags(&mut self, rules: Rules) -> Result<(), RegistryError> {
+    fn check_tags(&mut self, rules: QueryRules) -> Result<(), RegistryError> {
         let tags = self.pairs.iter().filter(|(key, _)| *key == Key::Tag);
         match (rules, tags.count()) {
             (_, 0) => Ok(()),
-            (Rules::PushesByDigest, ..=MAX_TAGS) => Ok(()),
-            (Rules::PushesByDigest, _) => Err(RegistryError::TooManyTags),
-            // To leave the parameters out would lose the tags silently.
-            (Rules::PushesByTag, _) => Err(RegistryError::Query(
+            (QueryRules::PushesByDigest, ..=MAX_TAGS) => Ok(()),
+            (QueryRules::PushesByDigest, _) => Err(RegistryError::TooManyTags),
+            // Dropping the parameters would lose the tags without an error.
+            (QueryRules::PushesByTag, _) => Err(RegistryError::Query(
                 "tag parameters belong to a push by digest; push to manifests/<digest>?tag=<tag>",
             )),
             _ => {
@@ -135,6 +139,7 @@ impl Query {
         }
     }
 
+    /// The first value of a parameter.
     pub(super) fn first(&self, wanted: Key) -> Option<&str> {
         self.pairs
             .iter()
@@ -142,16 +147,17 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Removes parameters of the API.
     pub(super) fn remove(&mut self, keys: &[Key]) {
         self.pairs.retain(|(key, _)| !keys.contains(key));
     }
 
-    /// Leaves out the registry's own parameters.
-    pub(super) fn forget_vendor_keys(&mut self) {
+    /// Removes the parameters of the registry.
+    pub(super) fn remove_vendor_keys(&mut self) {
         self.vendor.clear();
     }
 
-    /// In place of what is there; in its canonical position.
+    /// Replaces a parameter, or removes it if there is no value.
     pub(super) fn set(&mut self, key: Key, value: Option<String>) {
         self.remove(&[key]);
         self.pairs.extend(value.map(|value| (key, value)));
@@ -162,20 +168,20 @@ impl Query {
     pub(super) fn write_to(&self, target: &mut String) {
         let known = self.pairs.iter().map(|(key, value)| (key.as_str(), value));
         let vendor = self.vendor.iter().map(|(key, value)| (key.as_str(), value));
-        let mut mark = '?';
+        let mut separator = '?';
         for (key, value) in known.chain(vendor) {
-            target.push(mark);
+            target.push(separator);
             target.push_str(key);
             target.push('=');
             encode_into(target, value);
-            mark = '&';
+            separator = '&';
         }
     }
 }
 
 impl Key {
-    fn known(text: &str) -> Option<Self> {
-        ALL.into_iter().find(|key| key.as_str() == text)
+    fn parse(text: &str) -> Option<Self> {
+        API_KEYS.into_iter().find(|key| key.as_str() == text)
     }
 
     fn as_str(self) -> &'static str {
@@ -208,32 +214,29 @@ impl Key {
     }
 }
 
-/// Whether a parameter of an upload's URL may be the registry's own: a plain word that no parser takes for one of the API.
-/// Some compare names without their case, and PHP reads `mount[]` as `mount`.
+/// Whether a parameter of the URL of an upload may be one of the registry: a plain word that no parser takes for a parameter of
+/// the API. Some parsers compare names without regard to case, and PHP reads `mount[]` as `mount`.
 fn is_vendor_key(key: &str) -> bool {
     let is_word =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let is_known = |known: Key| known.as_str().eq_ignore_ascii_case(key);
-    !key.is_empty() && key.bytes().all(is_word) && !ALL.into_iter().any(is_known)
+    !key.is_empty() && key.bytes().all(is_word) && !API_KEYS.into_iter().any(is_known)
 }
 
-/// A `+` is a space, as to Go's `url.ParseQuery`.
-fn decode_part(raw: &str) -> Result<String, RegistryError> {
+/// Decodes a key or a value. A `+` is a space, as for Go's `url.ParseQuery`.
+fn decode_value(raw: &str) -> Result<String, RegistryError> {
     let decoded =
-        decode(&raw.replace('+', " "), |byte| !byte.is_ascii_control()).map_err(|fault| {
-            RegistryError::Query(match fault {
+        decode(&raw.replace('+', " "), |byte| !byte.is_ascii_control()).map_err(|error| {
+            RegistryError::Query(match error {
                 DecodeError::Malformed => "a malformed escape",
-                DecodeError::Refused => "an escape of a control character",
+                DecodeError::Forbidden => "an escape of a control character",
             })
         })?;
     String::from_utf8(decoded).map_err(|_| RegistryError::Query("not UTF-8"))
 }
 
-/// Tags of one push. The distribution specification asks for ten at least.
-pub(super) const MAX_TAGS: usize = 64;
-
-/// What registries write into the `Link` to a next page beside `n` and `last`: Quay `next_page`, Azure `orderby`, the
-/// others what cloud registries and gateways call their place in a list.
+/// The parameters that registries write into the `Link` to a next page in addition to `n` and `last`: Quay writes `next_page`,
+/// Azure `orderby`, and other cloud registries and gateways use the rest for a position in a list.
 const PAGE_KEYS: [&str; 12] = [
     "continuationToken",
     "cursor",
@@ -249,7 +252,8 @@ const PAGE_KEYS: [&str; 12] = [
     "page_token",
 ];
 
-const ALL: [Key; 11] = [
+/// All parameters of the API.
+const API_KEYS: [Key; 11] = [
     Key::N,
     Key::Last,
     Key::ArtifactType,

@@ -1,48 +1,50 @@
-//! Scopes: rights on repositories, as clients ask a token service for them (distribution, "Token Scope Documentation").
+//! Token scopes: actions on repositories, as clients request them from a token service (`distribution`, "Token Scope
+//! Documentation").
 //!
-//! `auth` reads what is asked for, writes challenges and carries a scope in each token; `access` cuts it down to what
-//! the user may and holds operations against it. Knows no user.
+//! `auth` parses the requested scope, writes challenges, and puts a scope into each token. `access` reduces a scope to what the
+//! identity may do, and checks operations against the scope of a token. This module knows no users.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use super::grammar::is_name;
-use super::{Action, Operation};
+use super::operation::{Action, Operation};
+use super::path::is_name;
 
-/// Actions on repositories, and whether the catalogue may be read; empty by default.
+/// The actions on each repository, and whether the list of repositories may be read. A default scope is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    repositories: BTreeMap<String, Actions>,
+    repositories: BTreeMap<String, ScopeActions>,
     catalog: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Actions {
+struct ScopeActions {
     pull: bool,
     push: bool,
     delete: bool,
 }
 
 impl Scope {
-    /// Reads `repository:NAME:pull,push` and `registry:catalog:*`, several separated by spaces in each of `texts`.
+    /// Parses entries such as `repository:NAME:pull,push` and `registry:catalog:*`. Each of `texts` may have several entries,
+    /// separated by spaces.
     ///
-    /// What it does not understand counts as not asked for, as the specification wants it, and so does what comes
-    /// after 4 KiB: a token has to fit a header.
+    /// Unknown entries are ignored, as the specification demands. So are entries after the first 4 KiB, because a token must fit
+    /// into a header field.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut scope = Self::default();
-        let mut room = MOST;
+        let mut space_left = MAX_SCOPE;
         let entries = texts.into_iter().flat_map(|text| text.split(' '));
         for entry in entries.filter(|entry| !entry.is_empty()) {
-            if !scope.admit(entry, &mut room) {
+            if !scope.add(entry, &mut space_left) {
                 break;
             }
         }
         scope
     }
 
-    /// What an operation needs, for the challenge that answers it; nothing for a ping.
+    /// The scope that an operation needs, for the challenge. It is empty for a ping.
     ///
-    /// A push asks for the right to pull, too, and a mount for that on its source: one token then does for both.
+    /// The scope of a push includes pull, and that of a mount includes pull on its source, so that one token suffices.
     pub fn of(operation: &Operation) -> Self {
         let mut scope = Self {
             catalog: operation.action() == Action::Catalog,
@@ -59,12 +61,12 @@ impl Scope {
         scope
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the scope is empty.
     pub fn is_empty(&self) -> bool {
         self.repositories.is_empty() && !self.catalog
     }
 
-    /// Whether it has this action; on a repository, or without one. A ping needs no scope, and who may push may pull.
+    /// Whether the scope covers an action on a repository, or without one. A ping needs no scope, and push includes pull.
     pub fn allows(&self, repository: Option<&str>, action: Action) -> bool {
         let actions = repository.and_then(|name| self.repositories.get(name));
         match action {
@@ -76,46 +78,47 @@ impl Scope {
         }
     }
 
-    /// What `may` allows of it, asked for each repository and action; the catalogue has no repository.
+    /// The part of the scope for which `is_allowed` returns `true`. It is called for each repository and action, and without a
+    /// repository for the list of repositories.
     #[must_use]
-    pub fn retain(mut self, may: impl Fn(Option<&str>, Action) -> bool) -> Self {
-        self.catalog = self.catalog && may(None, Action::Catalog);
+    pub fn retain(mut self, is_allowed: impl Fn(Option<&str>, Action) -> bool) -> Self {
+        self.catalog = self.catalog && is_allowed(None, Action::Catalog);
         self.repositories.retain(|name, actions| {
-            actions.pull = actions.pull && may(Some(name), Action::Pull);
-            actions.push = actions.push && may(Some(name), Action::Push);
-            actions.delete = actions.delete && may(Some(name), Action::Delete);
-            actions.is_some()
+            actions.pull = actions.pull && is_allowed(Some(name), Action::Pull);
+            actions.push = actions.push && is_allowed(Some(name), Action::Push);
+            actions.delete = actions.delete && is_allowed(Some(name), Action::Delete);
+            !actions.is_empty()
         });
         self
     }
 
-    /// Adds an entry; false when there is no room for it.
-    fn admit(&mut self, entry: &str, room: &mut usize) -> bool {
+    /// Adds an entry. Returns `false` if the scope has no space for it.
+    fn add(&mut self, entry: &str, space_left: &mut usize) -> bool {
         let Some((kind, rest)) = entry.split_once(':') else {
             return true;
         };
         let Some((name, words)) = rest.rsplit_once(':') else {
             return true;
         };
-        // A class may stand behind the type, as in repository(plugin).
+        // A class may follow the type, as in `repository(plugin)`.
         match kind.split_once('(').map_or(kind, |(kind, _class)| kind) {
             "registry" if name == "catalog" => self.catalog |= words.split(',').any(is_catalog),
-            "repository" if is_name(name) => return self.admit_repository(name, words, room),
+            "repository" if is_name(name) => return self.add_repository(name, words, space_left),
             _ => {}
         }
         true
     }
 
-    fn admit_repository(&mut self, name: &str, words: &str, room: &mut usize) -> bool {
-        let actions = Actions::parse(words);
-        if !actions.is_some() {
+    fn add_repository(&mut self, name: &str, words: &str, space_left: &mut usize) -> bool {
+        let actions = ScopeActions::parse(words);
+        if actions.is_empty() {
             return true;
         }
         if !self.repositories.contains_key(name) {
-            let Some(left) = room.checked_sub(name.len() + OVERHEAD) else {
+            let Some(left) = space_left.checked_sub(name.len() + ENTRY_OVERHEAD) else {
                 return false;
             };
-            *room = left;
+            *space_left = left;
         }
         let known = self.actions(name);
         known.pull |= actions.pull;
@@ -124,12 +127,13 @@ impl Scope {
         true
     }
 
-    fn actions(&mut self, name: &str) -> &mut Actions {
+    /// The actions on a repository, which is added if necessary.
+    fn actions(&mut self, name: &str) -> &mut ScopeActions {
         self.repositories.entry(name.to_owned()).or_default()
     }
 }
 
-impl Actions {
+impl ScopeActions {
     fn parse(words: &str) -> Self {
         let mut actions = Self::default();
         for word in words.split(',') {
@@ -159,17 +163,17 @@ impl Actions {
         }
     }
 
-    fn is_some(self) -> bool {
-        self.pull || self.push || self.delete
+    fn is_empty(self) -> bool {
+        !(self.pull || self.push || self.delete)
     }
 }
 
-/// The word of the specification is `*`; some clients say `catalog`.
+/// Whether an action is that of the list of repositories. The specification writes `*`; some clients send `catalog`.
 fn is_catalog(word: &str) -> bool {
     matches!(word, "*" | "catalog")
 }
 
-/// As it is read: entries separated by a space.
+/// Writes the entries separated by a space, as they are parsed.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut is_first = true;
@@ -200,10 +204,11 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Bytes of the printed form, the catalogue aside: some sixty usual repositories, or fourteen of the longest names.
-const MOST: usize = 4096;
-/// What an entry has beside its name.
-const OVERHEAD: usize = " repository::pull,push,delete".len();
+/// The maximum length of the written form in bytes, without the list of repositories: some sixty usual repositories, or fourteen
+/// with the longest names.
+const MAX_SCOPE: usize = 4096;
+/// The maximum length of an entry without its name.
+const ENTRY_OVERHEAD: usize = " repository::pull,push,delete".len();
 
 #[cfg(test)]
 mod tests {
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_ask_for_is_read() {
+    fn requested_scopes_are_parsed() {
         let cases: &[(&[&str], &str)] = &[
             (&["repository:a/b:pull"], "repository:a/b:pull"),
             (&["repository:a:push,pull"], "repository:a:pull,push"),
@@ -238,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_not_asked_for() {
+    fn unknown_entries_are_ignored() {
         for text in [
             "repository",
             "repository:a",
@@ -258,18 +263,18 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_repositories_is_bounded() {
+    fn the_length_of_a_scope_is_bounded() {
         let all: Vec<_> = (0..10_000)
             .map(|n| format!("repository:team/app{n}:*"))
             .collect();
         let scope = Scope::parse(all.iter().map(String::as_str));
-        assert!(scope.to_string().len() <= MOST);
+        assert!(scope.to_string().len() <= MAX_SCOPE);
         assert!(scope.repositories.len() > 60);
         assert_eq!(scope, Scope::parse([all.join(" ").as_str()]));
     }
 
     #[test]
-    fn an_operation_asks_for_what_it_needs() {
+    fn the_scope_of_an_operation_is_what_it_needs() {
         let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let mount = format!("mount={digest}&from=b");
         for (method, path, query, expected) in [
@@ -296,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_allows_what_it_names() {
+    fn a_scope_allows_the_actions_that_it_names() {
         let scope = Scope::parse(["repository:a:push repository:b:delete"]);
         assert!(scope.allows(None, Action::Ping));
         assert!(scope.allows(Some("a"), Action::Push));
@@ -310,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_retained_is_gone() {
+    fn retain_removes_the_other_actions() {
         let scope = Scope::parse(["registry:catalog:* repository:a:* repository:b:pull"]);
         let kept = scope.retain(|name, action| name == Some("a") && action != Action::Delete);
         assert_eq!(kept.to_string(), "repository:a:pull,push");
@@ -318,7 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_and_what_is_printed_is_read_again(
+        fn a_written_scope_parses_to_itself(
             texts in proptest::collection::vec("((repository|registry|x)(\\(p\\))?:[a-c/]{0,3}(catalog)?:(pull|push|delete|\\*|catalog|z|,){0,3} ?|.{0,20}){0,4}", 0..4)
         ) {
             let scope = Scope::parse(texts.iter().map(String::as_str));

@@ -1,4 +1,4 @@
-//! The grammar as tables, one a rule; `properties` holds what is true of all input.
+//! Tests of the grammar as tables, one for each rule. `properties` has what is true of all input.
 
 use http::Method;
 
@@ -32,7 +32,7 @@ fn accept(name: &str, target: &str) -> Operation {
 }
 
 #[track_caller]
-fn refuse(name: &str, target: &str) -> RegistryError {
+fn parse_error(name: &str, target: &str) -> RegistryError {
     match parse(name, target) {
         Err(invalid) => invalid,
         other => panic!("{name} {target}: {other:?}"),
@@ -91,7 +91,7 @@ const ENDPOINTS: [(&str, &str, Action, Option<&str>); 17] = [
 ];
 
 #[test]
-fn each_endpoint_demands_its_action() {
+fn each_endpoint_requires_its_action() {
     for (methods, path, action, repository) in ENDPOINTS {
         let target = format!("/v2/{}", path.replace('D', &digest()));
         for name in methods.split(' ') {
@@ -146,7 +146,7 @@ fn other_methods_get_the_allow_list() {
     for (path, allow, methods) in cases {
         for name in methods.split(' ') {
             assert_eq!(
-                refuse(name, &path.replace('D', &digest())),
+                parse_error(name, &path.replace('D', &digest())),
                 RegistryError::Method { allow },
                 "{name} {path}"
             );
@@ -155,7 +155,7 @@ fn other_methods_get_the_allow_list() {
 }
 
 #[test]
-fn names_are_found_from_the_right() {
+fn names_are_parsed_from_the_right() {
     let cases = [
         ("GET", "/v2/a/manifests/b/manifests/c", "a/manifests/b"),
         ("GET", "/v2/a/manifests/tags/list", "a/manifests"),
@@ -192,7 +192,7 @@ fn names_are_found_from_the_right() {
 }
 
 #[test]
-fn path_tricks_are_refused() {
+fn ambiguous_paths_are_errors() {
     let cases = [
         "/v2/./secret/tags/list",
         "/v2/a/../b/tags/list",
@@ -234,7 +234,7 @@ fn path_tricks_are_refused() {
     ];
     for target in cases {
         assert!(
-            matches!(refuse("GET", target), RegistryError::Path(_)),
+            matches!(parse_error("GET", target), RegistryError::Path(_)),
             "{target:?}"
         );
     }
@@ -248,14 +248,14 @@ fn an_escaped_slash_separates_the_components_of_a_name() {
         assert_eq!(operation, plain, "{spelling}");
         assert_eq!(operation.target(), "/v2/team/app/x/tags/list");
     }
-    // A name may hold words of the API, however it is spelt.
+    // A name may contain words of the API, with or without escapes.
     for (target, repository) in [
         ("/v2/a%2Fmanifests%2Fx/manifests/y", "a/manifests/x"),
         ("/v2/a%2Ftags%2Flist/tags/list", "a/tags/list"),
     ] {
         assert_eq!(accept("GET", target).repository(), Some(repository));
     }
-    // A name with an empty component is none.
+    // A name with an empty component is invalid.
     for target in [
         "/v2/%2Fa/tags/list",
         "/v2/a%2F/tags/list",
@@ -264,25 +264,28 @@ fn an_escaped_slash_separates_the_components_of_a_name() {
         "/v2/%2F/tags/list",
     ] {
         assert!(
-            matches!(refuse("GET", target), RegistryError::Name(_)),
+            matches!(parse_error("GET", target), RegistryError::Name(_)),
             "{target}"
         );
     }
-    // Nowhere else is it a slash.
-    let upload = refuse("PATCH", "/v2/a/blobs/uploads/u%2Fx");
+    // Elsewhere an escaped slash is an error.
+    let upload = parse_error("PATCH", "/v2/a/blobs/uploads/u%2Fx");
     assert_eq!(
         upload,
         RegistryError::Path("an escaped slash outside of the repository name")
     );
-    assert_eq!(refuse("PUT", "/v2/a/manifests/x%2Fy"), RegistryError::Tag);
     assert_eq!(
-        refuse("GET", "/v2/a/blobs/md5:x%2Fy"),
+        parse_error("PUT", "/v2/a/manifests/x%2Fy"),
+        RegistryError::Tag
+    );
+    assert_eq!(
+        parse_error("GET", "/v2/a/blobs/md5:x%2Fy"),
         RegistryError::Digest
     );
 }
 
 #[test]
-fn an_empty_segment_is_redirected_where_it_is_read() {
+fn a_read_with_an_empty_segment_is_redirected() {
     for (target, plain) in [
         ("//v2/", "/v2/"),
         ("//v2", "/v2/"),
@@ -303,24 +306,27 @@ fn an_empty_segment_is_redirected_where_it_is_read() {
             }
         }
         for name in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
-            let invalid = refuse(name, target);
+            let invalid = parse_error(name, target);
             assert!(matches!(invalid, RegistryError::Path(_)), "{name} {target}");
             assert!(invalid.to_string().contains("two slashes"), "{invalid}");
         }
     }
-    // An upload's URL has one spelling.
+    // The URL of an upload has only one form.
     for target in ["/v2//a/blobs/uploads/u", "/v2//a/blobs/uploads/"] {
         assert!(
-            matches!(refuse("GET", target), RegistryError::Path(_)),
+            matches!(parse_error("GET", target), RegistryError::Path(_)),
             "{target}"
         );
     }
-    // The host of a URL without a scheme is none of them.
-    assert_eq!(refuse("GET", "//evil.example/v2/"), RegistryError::NotFound);
+    // A URL without a scheme, with a host, is not a path of the API.
+    assert_eq!(
+        parse_error("GET", "//evil.example/v2/"),
+        RegistryError::NotFound
+    );
 }
 
 #[test]
-fn a_read_of_a_manifest_that_cannot_be_is_judged_as_a_read_of_its_repository() {
+fn a_read_of_an_impossible_manifest_needs_the_rights_of_a_read_of_its_repository() {
     let upper = format!("sha256:{}", HEX.to_uppercase());
     for reference in [
         ".INVALID",
@@ -344,7 +350,7 @@ fn a_read_of_a_manifest_that_cannot_be_is_judged_as_a_read_of_its_repository() {
                 );
             }
             for name in ["PUT", "DELETE", "OPTIONS", "PATCH"] {
-                let invalid = refuse(name, &target);
+                let invalid = parse_error(name, &target);
                 assert!(
                     matches!(invalid, RegistryError::Tag | RegistryError::Digest),
                     "{name} {target}: {invalid}"
@@ -352,9 +358,9 @@ fn a_read_of_a_manifest_that_cannot_be_is_judged_as_a_read_of_its_repository() {
             }
         }
     }
-    // A name that is none comes first.
+    // The error of an invalid name comes first.
     assert!(matches!(
-        refuse("GET", "/v2/A/manifests/.INVALID"),
+        parse_error("GET", "/v2/A/manifests/.INVALID"),
         RegistryError::Name(_)
     ));
 }
@@ -387,12 +393,16 @@ fn unknown_endpoints_are_not_found() {
         "/extensions/v2/a/signatures/x",
     ];
     for target in cases {
-        assert_eq!(refuse("GET", target), RegistryError::NotFound, "{target:?}");
+        assert_eq!(
+            parse_error("GET", target),
+            RegistryError::NotFound,
+            "{target:?}"
+        );
     }
 }
 
 #[test]
-fn terminals_outside_the_grammar_are_named() {
+fn invalid_terminals_have_their_own_errors() {
     let long = format!("/v2/{}/tags/list", "a".repeat(256));
     for target in [
         "/v2/Secret/repo/tags/list",
@@ -409,13 +419,13 @@ fn terminals_outside_the_grammar_are_named() {
         &long,
     ] {
         assert!(
-            matches!(refuse("GET", target), RegistryError::Name(_)),
+            matches!(parse_error("GET", target), RegistryError::Name(_)),
             "{target}"
         );
     }
     for reference in [".x", "-x", "a%40b", "a;b", &"t".repeat(129)] {
         assert_eq!(
-            refuse("PUT", &format!("/v2/a/manifests/{reference}")),
+            parse_error("PUT", &format!("/v2/a/manifests/{reference}")),
             RegistryError::Tag,
             "{reference}"
         );
@@ -430,7 +440,7 @@ fn terminals_outside_the_grammar_are_named() {
     ] {
         for route in ["manifests", "blobs", "referrers"] {
             assert_eq!(
-                refuse(
+                parse_error(
                     if route == "manifests" { "PUT" } else { "GET" },
                     &format!("/v2/a/{route}/{text}")
                 ),
@@ -439,12 +449,15 @@ fn terminals_outside_the_grammar_are_named() {
             );
         }
     }
-    assert_eq!(refuse("GET", "/v2/a/blobs/latest"), RegistryError::Digest);
-    assert_eq!(refuse("GET", "/v2/a/blobs/"), RegistryError::NotFound);
+    assert_eq!(
+        parse_error("GET", "/v2/a/blobs/latest"),
+        RegistryError::Digest
+    );
+    assert_eq!(parse_error("GET", "/v2/a/blobs/"), RegistryError::NotFound);
 }
 
 #[test]
-fn escapes_of_plain_characters_are_the_same_operation() {
+fn unnecessary_escapes_do_not_change_the_operation() {
     let plain = accept("GET", "/v2/secret/repo/tags/list");
     assert_eq!(accept("GET", "/v2/secr%65t/repo/tags/list"), plain);
     assert_eq!(accept("GET", "/%76%32/secret/repo/tags/list"), plain);
@@ -462,14 +475,14 @@ fn escapes_of_plain_characters_are_the_same_operation() {
 }
 
 #[test]
-fn upload_start_without_its_slash_gains_it() {
+fn the_start_of_an_upload_gains_its_trailing_slash() {
     let operation = accept("POST", "/v2/a/blobs/uploads");
     assert_eq!(operation.target(), "/v2/a/blobs/uploads/");
     assert_eq!(operation, accept("POST", "/v2/a/blobs/uploads/"));
 }
 
 #[test]
-fn other_spellings_redirect_get_and_head_only() {
+fn other_forms_of_a_path_redirect_get_and_head_only() {
     let cases = [
         ("/v2", "/v2/", Action::Ping),
         ("/v2?x=1&n=2", "/v2/?x=1&n=2", Action::Ping),
@@ -511,21 +524,24 @@ fn other_spellings_redirect_get_and_head_only() {
         }
         for name in ["POST", "PUT", "DELETE", "OPTIONS", "FOO"] {
             assert_eq!(
-                refuse(name, &target),
+                parse_error(name, &target),
                 RegistryError::NotFound,
                 "{name} {target}"
             );
         }
     }
     assert!(matches!(
-        refuse("GET", "/v2/Bad/tags/list/"),
+        parse_error("GET", "/v2/Bad/tags/list/"),
         RegistryError::Name(_)
     ));
-    assert!(matches!(refuse("GET", "/v2?a;b"), RegistryError::Query(_)));
+    assert!(matches!(
+        parse_error("GET", "/v2?a;b"),
+        RegistryError::Query(_)
+    ));
 }
 
 #[test]
-fn mount_is_read_where_an_upload_starts() {
+fn a_mount_is_parsed_at_the_start_of_an_upload() {
     let target =
         format!("/v2/dev/a/blobs/uploads/?from=secret%2Frepo&%6dount=sha256%3A{HEX}&origin=x.io");
     let operation = accept("POST", &target);
@@ -561,7 +577,7 @@ fn mount_is_read_where_an_upload_starts() {
 }
 
 #[test]
-fn mount_is_dropped_everywhere_else() {
+fn a_mount_is_dropped_from_other_requests() {
     let query = format!("?_state=s&mount={}&from=secret/repo&origin=o", digest());
     for (name, path) in [
         ("POST", "/v2/a/blobs/uploads/u"),
@@ -581,7 +597,7 @@ fn mount_is_dropped_everywhere_else() {
 }
 
 #[test]
-fn mount_without_a_value_is_none() {
+fn a_mount_without_a_value_is_no_mount() {
     let operation = accept("POST", "/v2/a/blobs/uploads/?mount=&from=secret/repo");
     assert_eq!(
         (operation.mount(), operation.target().as_str()),
@@ -596,7 +612,7 @@ fn mount_without_a_value_is_none() {
 }
 
 #[test]
-fn mount_outside_the_grammar_is_refused() {
+fn an_invalid_mount_is_an_error() {
     let long = "a".repeat(256);
     for from in [
         "../secret",
@@ -610,22 +626,22 @@ fn mount_outside_the_grammar_is_refused() {
     ] {
         let target = format!("/v2/a/blobs/uploads/?mount={}&from={from}", digest());
         assert!(
-            matches!(refuse("POST", &target), RegistryError::Name(_)),
+            matches!(parse_error("POST", &target), RegistryError::Name(_)),
             "{from}"
         );
     }
     assert_eq!(
-        refuse("POST", "/v2/a/blobs/uploads/?mount=x&from=b"),
+        parse_error("POST", "/v2/a/blobs/uploads/?mount=x&from=b"),
         RegistryError::Digest
     );
     assert_eq!(
-        refuse("PUT", "/v2/a/blobs/uploads/u?digest=sha256:x"),
+        parse_error("PUT", "/v2/a/blobs/uploads/u?digest=sha256:x"),
         RegistryError::Digest
     );
 }
 
 #[test]
-fn ambiguous_queries_are_refused() {
+fn ambiguous_queries_are_errors() {
     let cases = [
         "a;from=b",
         "mount=x;from=y",
@@ -657,7 +673,7 @@ fn ambiguous_queries_are_refused() {
     for query in cases {
         let target = format!("/v2/a/blobs/uploads/?{}", query.replace('D', &digest()));
         assert!(
-            matches!(refuse("POST", &target), RegistryError::Query(_)),
+            matches!(parse_error("POST", &target), RegistryError::Query(_)),
             "{query:?}"
         );
     }
@@ -698,7 +714,7 @@ fn queries_are_rebuilt_from_known_keys() {
 }
 
 #[test]
-fn an_uploads_url_keeps_the_registrys_own_parameters() {
+fn the_url_of_an_upload_keeps_the_parameters_of_the_registry() {
     let upload = "/v2/a/blobs/uploads/u";
     for (query, rebuilt) in [
         ("session=x%2By", "?session=x%2By"),
@@ -712,7 +728,7 @@ fn an_uploads_url_keeps_the_registrys_own_parameters() {
         ),
         ("next=a&page=b&next=c", "?next=a&page=b&next=c"),
         ("flag", "?flag="),
-        // Nothing that a parser could take for a parameter of the API.
+        // Parameters that another parser could take for one of the API are dropped.
         ("Mount=x&FROM=secret/repo&oRigin=o", ""),
         ("mount[]=x&from[0]=b", ""),
         ("mount%5B%5D=x&%20from=secret/repo&fr%2566om=y&=z", ""),
@@ -726,13 +742,13 @@ fn an_uploads_url_keeps_the_registrys_own_parameters() {
             );
         }
     }
-    // Only there: the registry made no other URL.
+    // These parameters are kept on lists only, because the registry creates no other URL with them.
     let start = accept("POST", "/v2/a/blobs/uploads/?session=x&next=y");
     assert_eq!(start.target(), "/v2/a/blobs/uploads/");
 }
 
 #[test]
-fn a_list_goes_on_where_its_link_says() {
+fn a_list_keeps_the_paging_parameters_of_the_registry() {
     for (path, query, rebuilt) in [
         (
             "/v2/a/tags/list",
@@ -752,15 +768,15 @@ fn a_list_goes_on_where_its_link_says() {
     ] {
         let operation = accept("GET", &format!("{path}?{query}"));
         assert_eq!(operation.target(), format!("{path}{rebuilt}"));
-        // What the gate walks through has its own place.
+        // A page that the proxy reads has its own position.
         assert_eq!(
             operation.at_page(Some(7), Some("b")).target(),
             format!("{path}?n=7&last=b")
         );
     }
-    let twice = refuse("GET", "/v2/a/tags/list?next=a&next=b");
+    let twice = parse_error("GET", "/v2/a/tags/list?next=a&next=b");
     assert!(matches!(twice, RegistryError::Query(_)), "{twice}");
-    // Not on what is no list.
+    // Other requests than lists do not keep them.
     let manifest = accept("GET", "/v2/a/manifests/x?next=y");
     assert_eq!(manifest.target(), "/v2/a/manifests/x");
 }
@@ -782,7 +798,7 @@ fn a_push_by_digest_may_set_tags() {
         "tag=a%2Fb",
         "tag=a%00",
     ] {
-        let invalid = refuse("PUT", &format!("{path}?{query}"));
+        let invalid = parse_error("PUT", &format!("{path}?{query}"));
         assert!(
             matches!(invalid, RegistryError::Tag | RegistryError::Query(_)),
             "{query}: {invalid}"
@@ -790,11 +806,11 @@ fn a_push_by_digest_may_set_tags() {
     }
     let tags = |count: usize| format!("{path}?{}", vec!["tag=x"; count].join("&"));
     accept("PUT", &tags(64));
-    assert_eq!(refuse("PUT", &tags(65)), RegistryError::TooManyTags);
-    // A push by tag would lose them.
-    let by_tag = refuse("PUT", "/v2/a/manifests/v1?tag=v2");
+    assert_eq!(parse_error("PUT", &tags(65)), RegistryError::TooManyTags);
+    // A push by tag would lose the tags.
+    let by_tag = parse_error("PUT", "/v2/a/manifests/v1?tag=v2");
     assert!(matches!(by_tag, RegistryError::Query(_)), "{by_tag}");
-    // A read sets none.
+    // A read drops tags.
     for (name, target) in [
         ("GET", path.as_str()),
         ("DELETE", &path),
@@ -842,7 +858,7 @@ fn digests_and_tags_follow_the_specification() {
         "a.b+c_d-e1:AZaz09=_-",
         "blake3:ab",
     ] {
-        assert!(grammar::is_digest(text), "{text}");
+        assert!(path::is_digest(text), "{text}");
     }
     for text in [
         "",
@@ -858,13 +874,13 @@ fn digests_and_tags_follow_the_specification() {
         "sha512:ab",
         &format!("{}0", digest()),
     ] {
-        assert!(!grammar::is_digest(text), "{text}");
+        assert!(!path::is_digest(text), "{text}");
     }
     for text in ["latest", "_", "A.b-c_1", "1.0", &"t".repeat(128)] {
-        assert!(grammar::is_tag(text), "{text}");
+        assert!(path::is_tag(text), "{text}");
     }
     for text in ["", "a:b", "a/b", "a+b", "ä"] {
-        assert!(!grammar::is_tag(text), "{text}");
+        assert!(!path::is_tag(text), "{text}");
     }
 }
 
@@ -884,7 +900,7 @@ fn registry_paths_are_v2_and_below() {
 }
 
 #[test]
-fn actions_are_the_words_of_grants() {
+fn actions_have_the_names_that_grants_use() {
     let all = [
         Action::Ping,
         Action::Pull,

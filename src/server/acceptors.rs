@@ -157,7 +157,7 @@ impl Acceptors {
     fn remove(&mut self, socket: Socket) {
         let on_close = socket.on_close();
         socket.state.stop(on_close);
-        if on_close == OnClose::Leave {
+        if on_close == OnClose::Abandon {
             let name = socket.spec.address.to_string();
             self.unclaimed.add(name, socket.duplicate);
         }
@@ -182,7 +182,7 @@ impl Acceptors {
     pub(crate) async fn hand_over(&mut self) {
         self.admin_socket.leave();
         for socket in std::mem::take(&mut self.sockets) {
-            socket.state.finish(OnClose::Empty).await;
+            socket.state.finish(OnClose::DrainBacklog).await;
         }
     }
 }
@@ -287,7 +287,7 @@ impl AdminSocket {
     fn leave(&mut self) {
         if let Some(stop) = self.stop.take() {
             // Sending fails if the accept loop has failed, which was logged.
-            let _ = stop.send(OnClose::Leave);
+            let _ = stop.send(OnClose::Abandon);
         }
     }
 }

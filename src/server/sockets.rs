@@ -135,8 +135,8 @@ impl Socket {
     /// stays. A socket of this process alone takes its backlog with it, so the backlog is accepted first.
     pub(crate) fn on_close(&self) -> OnClose {
         match self.spec.address {
-            ListenAddr::Address(_) => OnClose::Empty,
-            ListenAddr::Named(_) => OnClose::Leave,
+            ListenAddr::Address(_) => OnClose::DrainBacklog,
+            ListenAddr::Named(_) => OnClose::Abandon,
         }
     }
 }

@@ -25,7 +25,8 @@ use crate::access::CatalogFilter;
 use crate::body::Body;
 use crate::forward::{Forward, ForwardContext};
 use crate::registry::RegistryError;
-use crate::registry::catalog::{self, Fault};
+use crate::registry::catalog::{self, CatalogError};
+use crate::registry::errors::MAX_PAGE_SIZE;
 use crate::rejection::Rejection;
 
 /// Reads as many pages of the upstream's catalog as the response needs, and responds. `is_on_route` returns whether the
@@ -57,7 +58,7 @@ pub(super) async fn respond(
         after,
         context,
         agent: parts.headers.get(header::USER_AGENT),
-        upstream_page_size: Some(catalog::MAX_SIZE),
+        upstream_page_size: Some(MAX_PAGE_SIZE),
         last,
         visible: Vec::new(),
     };
@@ -108,7 +109,7 @@ impl CatalogWalk<'_> {
         }
         // Without a visible name there is no `Link`, and the empty page would look like the whole list.
         if self.visible.is_empty() {
-            return Err(Fault::TooLong.into());
+            return Err(CatalogError::TooLong.into());
         }
         Ok(false)
     }
@@ -144,14 +145,14 @@ impl CatalogWalk<'_> {
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                return Err(Fault::Missing.into());
+                return Err(CatalogError::Missing.into());
             }
-            _ => return Err(Fault::Unreadable.into()),
+            _ => return Err(CatalogError::Unreadable.into()),
         }
         let links = response.headers().get_all(header::LINK);
         let has_more = links
             .iter()
-            .any(|link| link.to_str().is_ok_and(catalog::goes_on));
+            .any(|link| link.to_str().is_ok_and(catalog::has_next_page));
         let body = read_body(response.into_body()).await?;
         let names = catalog::parse(&body)?;
         Ok(CatalogPage { names, has_more })
@@ -174,14 +175,14 @@ impl CatalogWalk<'_> {
     }
 }
 
-async fn read_body(body: Body) -> Result<Vec<u8>, Fault> {
+async fn read_body(body: Body) -> Result<Vec<u8>, CatalogError> {
     let mut body = pin!(body);
     let mut bytes = Vec::new();
     while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame = frame.map_err(|_| Fault::Unreadable)?;
+        let frame = frame.map_err(|_| CatalogError::Unreadable)?;
         let data: Bytes = frame.into_data().unwrap_or_default();
         if bytes.len() + data.len() > catalog::MAX_BODY {
-            return Err(Fault::Unreadable);
+            return Err(CatalogError::Unreadable);
         }
         bytes.extend_from_slice(&data);
     }

@@ -23,7 +23,7 @@ use super::request_scope::RequestScope;
 use crate::access::Access;
 use crate::auth::TokenService;
 use crate::auth::token::IssuedToken;
-use crate::auth::token::form::TokenRequest;
+use crate::auth::token::request::TokenRequest;
 use crate::body::{self, Body};
 use crate::net::addr::ClientAddr;
 use crate::rejection::Rejection;

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use super::build_mode::BuildMode;
 use super::passwords;
 use crate::auth::token::TokenIssuer;
-use crate::auth::token::secret::{self, LoadedSecret, SigningKeys};
+use crate::auth::token::keys::{self, LoadedSecret, SigningKeys};
 use crate::auth::{Authenticator, PasswordVerifier};
 use crate::config::problem::{Position, Problem, Problems};
 use crate::config::table::Spanned;
@@ -88,10 +88,10 @@ impl AuthenticatorBuilder<'_> {
         let dir = &self.config.state_dir;
         let place = configured.map(|secret| secret.place);
         let loaded = match (configured.map(|secret| &secret.value), self.mode) {
-            (Some(Secret::File(file)), _) => secret::load(file).map(Some),
+            (Some(Secret::File(file)), _) => keys::load(file).map(Some),
             (Some(Secret::Credential(name)), _) => self.load_credential(name, place, problems)?,
-            (None, BuildMode::Serve) => secret::find_or_make(dir).map(Some),
-            (None, BuildMode::Check) => secret::find_or_may_make(dir),
+            (None, BuildMode::Serve) => keys::find_or_make(dir).map(Some),
+            (None, BuildMode::Check) => keys::find_or_may_make(dir),
         };
         let keys = match loaded {
             Ok(Some(LoadedSecret { keys, exposed })) => {
@@ -115,10 +115,10 @@ impl AuthenticatorBuilder<'_> {
         name: &str,
         place: Option<Position>,
         problems: &mut Problems,
-    ) -> Option<Result<Option<LoadedSecret>, secret::Error>> {
-        let loaded = credential_path(name).map(|file| secret::load(&file));
+    ) -> Option<Result<Option<LoadedSecret>, keys::Error>> {
+        let loaded = credential_path(name).map(|file| keys::load(&file));
         match (loaded, self.mode) {
-            (None | Some(Err(secret::Error::Read { .. })), BuildMode::Check) => {
+            (None | Some(Err(keys::Error::Read { .. })), BuildMode::Check) => {
                 problems.push(unreadable_credential(place, name));
                 Some(Ok(None))
             }

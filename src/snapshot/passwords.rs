@@ -11,7 +11,7 @@ use crate::config::problem::{Problem, Problems, quote};
 use crate::config::table::Spanned;
 use crate::config::{Auth, Config};
 use crate::file_watch::StableFiles;
-use crate::htpasswd::make::USUAL_COST;
+use crate::htpasswd::generate::USUAL_COST;
 use crate::htpasswd::{self, LiveUsers, Scheme, Severity, UnevenTimes};
 use crate::registry::is_name;
 

@@ -332,9 +332,9 @@ proptest! {
 
     #[test]
     fn no_host_panics_and_every_accepted_one_is_stable(host in "[\\[\\]a-cA:.0-9@,_-]{0,12}|\\PC{0,8}") {
-        if let Some(name) = HostName::parse(&host) {
+        if let Some(name) = HostPort::parse(&host) {
             let again = if name.host.contains(':') { format!("[{}]", name.host) } else { name.host.clone() };
-            prop_assert_eq!(HostName::parse(&again), Some(HostName { port: None, ..name }));
+            prop_assert_eq!(HostPort::parse(&again), Some(HostPort { port: None, ..name }));
         }
     }
 

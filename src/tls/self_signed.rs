@@ -21,7 +21,8 @@ use super::certified_pair::{
     CertifiedPair, Error as CertificateError, read_certificates, read_private_key,
 };
 use super::pem;
-use super::subject_alt_name::{normalize_host, parse_ip_literal};
+use super::subject_alt_name::normalize_host;
+use crate::net::host::parse_address;
 use crate::state_file;
 
 /// A CA that issues certificates for the proxy's sites.
@@ -279,7 +280,7 @@ fn subject_alt_names(hosts: &[String]) -> Result<Vec<SanType>, Error> {
 }
 
 fn subject_alt_name(host: &str) -> Option<SanType> {
-    if let Some(address) = parse_ip_literal(host) {
+    if let Some(address) = parse_address(host) {
         return Some(SanType::IpAddress(address));
     }
     let host = normalize_host(if host == "*" { "localhost" } else { host });

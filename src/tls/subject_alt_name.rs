@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use x509_parser::extensions::GeneralName;
 
+use crate::net::host::parse_address;
+
 /// A host name or an IP address in a certificate's subjectAltName extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectAltName {
@@ -29,7 +31,7 @@ impl SubjectAltName {
 
     /// Whether a client that connects to `host` accepts this name.
     pub(super) fn covers(&self, host: &str) -> bool {
-        match (self, parse_ip_literal(host)) {
+        match (self, parse_address(host)) {
             (Self::Ip(address), Some(literal)) => *address == literal,
             (Self::Dns(name), None) => dns_name_covers(name, &normalize_host(host)),
             _ => false,
@@ -50,12 +52,6 @@ impl fmt::Display for SubjectAltName {
 /// Returns a host in the form in which hosts are compared: in lower case, without a trailing dot.
 pub(crate) fn normalize_host(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
-}
-
-/// Parses an IP address as a host is written: `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]`.
-pub(super) fn parse_ip_literal(host: &str) -> Option<IpAddr> {
-    let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    inner.unwrap_or(host).parse().ok()
 }
 
 /// Compares two normalized names, of which `name` may begin with `*.`.

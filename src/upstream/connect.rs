@@ -18,8 +18,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::Error;
 use super::resolve::resolve;
-use super::settings::{Endpoint, EndpointSettings, strip_brackets};
+use super::settings::{Endpoint, EndpointSettings};
 use super::tls::connect_tls;
+use crate::net::host::strip_brackets;
 
 /// Opens a connection to `endpoint`.
 ///

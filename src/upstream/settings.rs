@@ -109,13 +109,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Removes the brackets of an IPv6 literal. Other hosts are returned unchanged.
-pub(crate) fn strip_brackets(host: &str) -> &str {
-    host.strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -160,7 +160,7 @@ fn client() -> ClientNetwork {
 
 pub(crate) fn network(address: &str) -> ClientNetwork {
     let address: std::net::IpAddr = address.parse().unwrap();
-    crate::net::addr::ClientAddr::vouched(address).network()
+    crate::net::addr::ClientAddr::new(address).network()
 }
 
 fn request(method: Method, body: Body) -> Request<Body> {

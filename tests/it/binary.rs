@@ -37,7 +37,7 @@ fn a_password_file_that_everyone_may_read_is_told() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output.stdout);
     assert!(
-        said.contains("every user of this machine can get at the file (mode 0644)"),
+        said.contains("every user of this machine can read or write the file (mode 0644)"),
         "{said}"
     );
     std::fs::set_permissions(&passwords, Permissions::from_mode(0o640)).unwrap();

@@ -218,18 +218,18 @@ fn what_is_odd_about_files_is_warned_of() {
         (
             format!("{ALICE}bob:{doubled}\n"),
             &[
-                "line 2, user \"bob\": each $ of the hash stands twice",
+                "line 2, user \"bob\": each $ of the hash is doubled",
                 "write each $ once",
                 "htpasswd bob",
             ][..],
         ),
         (
             format!("{ALICE}b\u{200b}ob:{bcrypt}\n"),
-            &["user \"b\\u{200b}ob\": the user name holds a character that cannot be seen"],
+            &["user \"b\\u{200b}ob\": the user name has a character that cannot be seen"],
         ),
         (
             format!("{ALICE}bob\u{a0}:{bcrypt}\n"),
-            &["user \"bob\\u{a0}\": the user name holds a character that cannot be seen"],
+            &["user \"bob\\u{a0}\": the user name has a character that cannot be seen"],
         ),
         (
             format!("{ALICE}bob:{dear}\n"),

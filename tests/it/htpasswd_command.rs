@@ -147,12 +147,12 @@ fn the_list_is_in_the_order_of_the_file() {
             "4",
             "old",
             "($apr1$)",
-            "weak: whoever has the file soon guesses passwords",
+            "weak: passwords can be guessed quickly from a stolen file",
         ],
         &["5", "gone", "disabled: the user is locked"],
         &["6", "plain", "disabled: the password looks like plain text"],
-        &["7", "disabled: there is no colon"],
-        &["8", "zoe", "ignored: the same user stands on line 1"],
+        &["7", "disabled: the line has no colon"],
+        &["8", "zoe", "ignored: the same user is on line 1"],
         &["9", "disabled"],
     ];
     assert_eq!(lines.len(), expected.len(), "{}", listed.out);

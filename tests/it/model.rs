@@ -16,7 +16,7 @@ use http::{HeaderMap, Method};
 use serde_json::Value;
 use tidegate::access::{Access, Authorization, Denied, RequestedAccess};
 use tidegate::auth::token::TokenIssuer;
-use tidegate::auth::token::secret::SigningKeys;
+use tidegate::auth::token::keys::SigningKeys;
 use tidegate::auth::{
     Authenticator, HashingSettings, Identity, PasswordVerifier, ThrottleSettings,
 };
@@ -509,10 +509,10 @@ fn decided(
     names: &[String],
 ) -> Verdict {
     match access.permit(identity, asked) {
-        Ok(Authorization::Whole(permit)) => Verdict::Sent {
+        Ok(Authorization::Full(permit)) => Verdict::Sent {
             mounts: permit.target().contains("mount="),
         },
-        Ok(Authorization::Part(listing)) => {
+        Ok(Authorization::FilteredCatalog(listing)) => {
             let shown = names.iter().filter(|name| listing.is_visible(name));
             Verdict::Listed(shown.cloned().collect())
         }

@@ -1,17 +1,17 @@
-//! What grants give, and which of them say nothing new.
+//! Tests of what grants allow, and of grants that allow nothing new.
 
 use super::*;
 
-/// `alice,@users: team/**, x: pull`
+/// Parses a grant such as `alice, @users: team/**, x: pull`.
 fn grant(text: &str, line: usize) -> Grant {
     let mut fields = text.split(": ");
     let mut field = || fields.next().unwrap().split(", ");
     let mut subjects = Subjects::default();
-    for who in field() {
-        match who {
+    for principal in field() {
+        match principal {
             "@anonymous" => subjects.anyone = true,
             "@users" => subjects.verified = true,
-            _ => drop(subjects.users.insert(who.to_owned())),
+            _ => drop(subjects.users.insert(principal.to_owned())),
         }
     }
     let patterns = field().map(|text| Pattern::parse(text).unwrap()).collect();
@@ -136,7 +136,7 @@ fn however_they_are_found_grants_keep_their_order() {
         to(&["bob"], true, 4),
         to(&["alice"], false, 5),
     ]);
-    let lines = |user| -> Vec<_> { grants.of(user).map(|grant| grant.line).collect() };
+    let lines = |user| -> Vec<_> { grants.for_principal(user).map(|grant| grant.line).collect() };
     assert_eq!(lines(Some("alice")), [1, 2, 3, 4, 5]);
     assert_eq!(lines(Some("bob")), [2, 3, 4]);
     assert_eq!(lines(Some("eve")), [2, 4]);

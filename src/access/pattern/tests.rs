@@ -1,4 +1,4 @@
-//! Which names a pattern matches, held against a matcher of the simplest kind.
+//! Tests of which names a pattern matches, among them a comparison with a naive matcher.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ fn pattern(text: &str) -> Pattern {
 }
 
 #[test]
-fn what_each_pattern_fits() {
+fn each_pattern_matches_its_names() {
     let cases = [
         ("a", "a", true),
         ("a", "b", false),
@@ -46,7 +46,7 @@ fn what_each_pattern_fits() {
 }
 
 #[test]
-fn a_user_without_a_component_of_a_name_is_nowhere_at_home() {
+fn a_user_whose_name_cannot_be_a_component_matches_nothing() {
     let home = pattern("home/{user}");
     for user in [None, Some(""), Some("a/b"), Some("*"), Some("{user}")] {
         for name in ["home/a", "home/b", "home/a/b"] {
@@ -56,7 +56,7 @@ fn a_user_without_a_component_of_a_name_is_nowhere_at_home() {
 }
 
 #[test]
-fn faults_and_what_can_never_match() {
+fn malformed_patterns_and_patterns_that_never_match() {
     for (text, fault) in [
         ("", MalformedPattern::Empty),
         ("/a", MalformedPattern::Empty),
@@ -82,7 +82,7 @@ fn faults_and_what_can_never_match() {
 }
 
 #[test]
-fn what_covers_what() {
+fn patterns_cover_narrower_ones() {
     let cases = [
         ("**", "a/b", true),
         ("**", "**/**", true),
@@ -112,7 +112,7 @@ fn no_name_makes_a_pattern_slow() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-/// Straight from the definition.
+/// Matches by the definition of patterns, without optimisation.
 fn naive(parts: &[&str], components: &[&str], user: &str) -> bool {
     match (parts, components) {
         ([], []) => true,
@@ -139,13 +139,13 @@ fn components() -> impl Strategy<Value = Vec<&'static str>> {
 
 proptest! {
     #[test]
-    fn it_fits_what_the_definition_fits(parts in parts(), components in components()) {
+    fn matching_agrees_with_the_naive_matcher(parts in parts(), components in components()) {
         let fitted = pattern(&parts.join("/")).matches(Some("b"), &components.join("/"));
         prop_assert_eq!(fitted, naive(&parts, &components, "b"));
     }
 
     #[test]
-    fn what_is_covered_is_fitted(wide in parts(), narrow in parts(), components in components()) {
+    fn a_covered_pattern_matches_no_other_names(wide in parts(), narrow in parts(), components in components()) {
         let (wide, narrow) = (pattern(&wide.join("/")), pattern(&narrow.join("/")));
         let name = components.join("/");
         if wide.covers(&narrow) && narrow.matches(Some("c"), &name) {
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_fall_over(text in ".{0,40}", name in ".{0,40}") {
+    fn no_text_panics(text in ".{0,40}", name in ".{0,40}") {
         if let Ok(parsed) = Pattern::parse(&text) {
             parsed.matches(Some(&name), &name);
             prop_assert_eq!(parsed.to_string(), text);
@@ -163,7 +163,7 @@ proptest! {
 }
 
 #[test]
-fn a_pattern_below_a_path() {
+fn patterns_may_match_below_a_path() {
     for (text, below, can) in [
         ("team/**", "team", true),
         ("team/app", "team", true),

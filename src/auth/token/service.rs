@@ -1,101 +1,112 @@
-//! The token service of a route, and what a token that comes back is worth.
+//! The token service of a route: authenticates the clients of the token endpoint and issues tokens to them.
 //!
-//! `service` asks at the token endpoint, `auth` for requests that carry a token. Tokens are made and proved in `token`;
-//! here they meet the users.
+//! `service` creates it for each request to the token endpoint (see [`Authenticator::token_service`]).
+//!
+//! [`Authenticator::token_service`]: crate::auth::Authenticator::token_service
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use super::form::TokenRequest;
+use super::request::TokenRequest;
 use super::{IssuedToken, TokenIssuer};
-use crate::auth::basic::after_scheme;
-use crate::auth::{Basic, Error, Identity, IdentityKind, single_authorization};
-use crate::htpasswd::{Entry, Users};
+use crate::auth::identity::{Error, Identity, IdentityKind};
+use crate::auth::password_auth::{PasswordAuth, single_authorization};
+use crate::htpasswd::Users;
 use crate::net::addr::ClientAddr;
 use crate::net::network_policy::{Decision, NetworkPolicy};
 use crate::registry::Scope;
 use crate::www_authenticate::Challenge;
 
-/// The token service of a route.
+/// The token service of a route, for one request.
 #[derive(Debug)]
 pub struct TokenService<'a> {
-    basic: &'a Basic,
-    tokens: &'a TokenIssuer,
-    admission: &'a NetworkPolicy,
-    /// One state of the file for password and token: a token must not be bound to a line that was never proved.
+    password_auth: &'a PasswordAuth,
+    issuer: &'a TokenIssuer,
+    network_policy: &'a NetworkPolicy,
+    /// The same users verify the password and issue the token. With two states of the password file, the token could be
+    /// bound to a stored hash that the password was not verified against.
     users: Arc<Users>,
 }
 
 impl<'a> TokenService<'a> {
     pub(in crate::auth) fn new(
-        basic: &'a Basic,
-        tokens: &'a TokenIssuer,
-        admission: &'a NetworkPolicy,
+        password_auth: &'a PasswordAuth,
+        issuer: &'a TokenIssuer,
+        network_policy: &'a NetworkPolicy,
     ) -> Self {
         Self {
-            basic,
-            tokens,
-            admission,
-            users: basic.users.current(),
+            password_auth,
+            issuer,
+            network_policy,
+            users: password_auth.users(),
         }
     }
 
-    /// Refuses clients of networks from which nobody may come, before anything of theirs is read.
+    /// Checks whether the route admits the network of the client, before its request is parsed.
+    ///
+    /// # Errors
+    /// [`Error::Network`] if it does not.
     pub fn admit(&self, client: ClientAddr) -> Result<(), Error> {
-        self.network(client).map(drop)
+        self.network_effect(client).map(drop)
     }
 
-    /// Who asks, by a password in the headers. A token begets no token: it would never end.
+    /// Authenticates a client by the password in the `Authorization` field. A token is not accepted: a client could renew it
+    /// for ever.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
-        let header = single_authorization(headers)?;
-        let network = self.network(client)?;
-        let identity = self.basic.authenticate(&self.users, header, client);
-        identity.await.map(network).map_err(in_words)
+        let authorization = single_authorization(headers)?;
+        let with_network = self.network_effect(client)?;
+        self.password_auth
+            .authenticate(&self.users, authorization, client)
+            .await
+            .map(with_network)
+            .map_err(at_token_endpoint)
     }
 
-    /// Who asks, by a password in a form.
+    /// Authenticates a client by the password in a form.
     pub async fn authenticate_form(
         &self,
         form: TokenRequest,
         client: ClientAddr,
     ) -> Result<Identity, Error> {
-        let network = self.network(client)?;
-        match form.credentials()? {
-            None => Ok(network(Identity::of(IdentityKind::Anonymous))),
-            Some(credentials) if credentials.len() > self.basic.size => Err(Error::UnusableLogin),
-            Some(credentials) => {
-                let identity = self.basic.check(&self.users, credentials, client);
-                identity.await.map(network).map_err(in_words)
-            }
-        }
+        let with_network = self.network_effect(client)?;
+        let Some(credentials) = form.credentials()? else {
+            return Ok(with_network(Identity::new(IdentityKind::Anonymous)));
+        };
+        self.password_auth
+            .authenticate_form(&self.users, credentials, client)
+            .await
+            .map(with_network)
+            .map_err(at_token_endpoint)
     }
 
-    /// The user that the headers name, see [`Authenticator::known_user`](crate::auth::Authenticator::known_user).
+    /// The user that the `Authorization` field names, if the password file has this user; see
+    /// [`Authenticator::known_user`](crate::auth::Authenticator::known_user).
     pub fn known_user(&self, headers: &HeaderMap) -> Option<String> {
-        self.basic.known_user(headers)
+        self.password_auth.known_user(headers)
     }
 
-    /// The same for a form.
+    /// The user that a form names, if the password file has this user.
     pub fn known_user_of(&self, form: &TokenRequest) -> Option<String> {
-        self.basic.known_name(form.user()?)
+        self.password_auth.known_name(form.user()?)
     }
 
-    /// What the client's network makes of an identity. A wrong password stays one here: it is what a login is about.
-    fn network(&self, client: ClientAddr) -> Result<fn(Identity) -> Identity, Error> {
-        match self.admission.evaluate(client) {
-            Decision::Refused => Err(Error::Network),
-            Decision::Credentials => Ok(|identity| identity),
-            Decision::Enough => Ok(Identity::with_network),
+    /// What the network of the client adds to an identity. At the token endpoint a wrong password is an error also where the
+    /// network needs no credentials, because the client is logging in.
+    fn network_effect(&self, client: ClientAddr) -> Result<fn(Identity) -> Identity, Error> {
+        match self.network_policy.evaluate(client) {
+            Decision::Denied => Err(Error::Network),
+            Decision::NeedsCredentials => Ok(|identity| identity),
+            Decision::Sufficient => Ok(Identity::with_network),
         }
     }
 
-    /// A token for who has been authenticated here, good for `granted`.
+    /// Issues a token with the scope `granted` to an identity that this service has authenticated.
     pub fn issue(
         &self,
         identity: &Identity,
@@ -109,42 +120,20 @@ impl<'a> TokenService<'a> {
             }
             IdentityKind::Anonymous | IdentityKind::LeftToUpstream => (&[][..], &[][..]),
         };
-        Ok(self.tokens.issue(user, stored, granted, now))
+        Ok(self.issuer.issue(user, stored, granted, now))
     }
 
-    /// What to ask those for whose password was wrong.
+    /// The challenge for a client whose password was wrong.
     pub fn challenge(&self) -> Challenge {
-        Challenge::Basic(self.basic.challenge.clone())
+        self.password_auth.challenge()
     }
 }
 
-fn in_words(error: Error) -> Error {
+/// Replaces errors by those that have a message of their own at the token endpoint.
+fn at_token_endpoint(error: Error) -> Error {
     match error {
         Error::Wrong => Error::Login,
         Error::Unusable => Error::UnusableLogin,
         other => other,
-    }
-}
-
-impl Basic {
-    /// Who shows this token.
-    pub(in crate::auth) fn bearer(
-        &self,
-        tokens: &TokenIssuer,
-        header: &[u8],
-        now: SystemTime,
-    ) -> Result<Identity, Error> {
-        let token = after_scheme(header, b"Bearer").ok_or(Error::Token)?;
-        let users = self.users.current();
-        let stored = |user: &[u8]| users.find(user).map(Entry::stored);
-        let bearer = tokens
-            .verify(token, stored, now)
-            .map_err(|_| Error::Token)?;
-        let identity = if bearer.user.is_empty() {
-            Identity::of(IdentityKind::Anonymous)
-        } else {
-            Identity::user_named(&bearer.user)
-        };
-        Ok(identity.with_scope(bearer.scope))
     }
 }

@@ -23,6 +23,7 @@ use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
 use crate::secret::Password;
 use crate::snapshot::Snapshot;
+use crate::text;
 use crate::tls::ClientAuthMode;
 
 /// The repository to push to, and the login.
@@ -201,7 +202,7 @@ impl RoundTrip<'_> {
             .request(Method::POST, &start, b"", StatusCode::ACCEPTED)
             .await?;
         let upload = self.location(started.headers())?;
-        let sum = hex(digest(&SHA256, BLOB).as_ref());
+        let sum = text::to_hex(digest(&SHA256, BLOB).as_ref());
         let separator = if upload.contains('?') { '&' } else { '?' };
         let end = format!("{upload}{separator}digest=sha256:{sum}");
         self.request(Method::PUT, &end, BLOB, StatusCode::CREATED)
@@ -495,10 +496,6 @@ fn retry_after(response: &Response<Bytes>) -> String {
         || "some minutes".to_owned(),
         |seconds| format!("{seconds} s"),
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const BLOB: &[u8] = b"tidegate check --live --push\n";

@@ -52,7 +52,10 @@ fn groups_and_actions_are_understood() {
         let allowed = grants.allows(Some(user), action, Some(repository));
         assert_eq!(allowed, may, "{user} {action} {repository}");
     }
-    let lines: Vec<_> = grants.of(Some("root")).map(|grant| grant.line).collect();
+    let lines: Vec<_> = grants
+        .for_principal(Some("root"))
+        .map(|grant| grant.line)
+        .collect();
     assert_eq!(lines, [15, 19]);
 }
 

@@ -20,7 +20,7 @@ pub(super) fn admission(
     let deny = list(route, "deny");
     let words = [("all", false), ("any", true)];
     let satisfy = route.parse("satisfy", |text| units::word(text, &words));
-    let suffices = satisfy.is_some_and(|satisfy| satisfy.value);
+    let suffices_alone = satisfy.is_some_and(|satisfy| satisfy.value);
     if let Some(satisfy) = satisfy.filter(|satisfy| satisfy.value) {
         check_any(route, &satisfy, auth, granted);
         if allow.cover_most_addresses() && !deny.cover_most_addresses() {
@@ -44,7 +44,7 @@ pub(super) fn admission(
     NetworkPolicy {
         allow,
         deny,
-        suffices,
+        suffices_alone,
     }
 }
 

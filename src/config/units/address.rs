@@ -7,16 +7,8 @@ use std::path::PathBuf;
 use super::url::origin_of;
 use super::{Error, write, write_accepted};
 use crate::net::cidr::{self, Cidr};
+pub use crate::net::host::Host;
 use crate::net::listener::{ListenAddr, SYSTEMD};
-
-/// A name or an address, without a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Host {
-    /// In lower case, without a dot at the end.
-    Name(String),
-    /// An IPv4 address in IPv6 form is the IPv4 address.
-    Address(IpAddr),
-}
 
 /// Which hosts a site answers for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,17 +19,6 @@ pub enum HostPattern {
     Below(String),
     /// `*`: any that no other pattern matches.
     Any,
-}
-
-/// With brackets around an IPv6 address, as in a URL.
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Address(IpAddr::V4(address)) => address.fmt(f),
-            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
-        }
-    }
 }
 
 impl fmt::Display for HostPattern {
@@ -99,12 +80,12 @@ pub fn network(text: &str) -> Result<Cidr, Error> {
             return Error::Empty;
         }
         let (expected, remedy) = match error {
-            cidr::Error::Form => (
+            cidr::Error::Malformed => (
                 "a network",
                 "write an address, or one with the length of its prefix, as in \"10.0.0.0/8\""
                     .to_owned(),
             ),
-            cidr::Error::Prefix => (
+            cidr::Error::PrefixTooLong => (
                 "a network: its prefix is longer than the address",
                 "write at most 32 behind an IPv4 address, and 128 behind an IPv6 one".to_owned(),
             ),

@@ -1,4 +1,4 @@
-//! Which bytes change, and that no others do.
+//! Tests of which bytes an edit changes, and that it changes no others.
 
 use proptest::prelude::*;
 
@@ -13,10 +13,10 @@ fn set_to(text: &str) -> String {
 }
 
 #[test]
-fn only_the_deciding_line_changes() {
+fn only_the_line_that_counts_changes() {
     let bob = format!("bob:{NEW}");
     for (before, after) in [
-        // Comments, blanks, order, an unknown line.
+        // Comments, blank lines, the order and unknown lines stay.
         (
             format!("# a\n\nx:{OLD}\nbob:{OLD}\nnonsense\n#bob:{OLD}\n"),
             format!("# a\n\nx:{OLD}\n{bob}\nnonsense\n#bob:{OLD}\n"),
@@ -25,7 +25,7 @@ fn only_the_deciding_line_changes() {
             format!("x:{OLD}\r\nbob:{OLD}\r\nz:{OLD}\n"),
             format!("x:{OLD}\r\n{bob}\r\nz:{OLD}\n"),
         ),
-        // Its own comment stays.
+        // The comment of the line stays.
         (
             format!("bob:{OLD}:since 2020\n"),
             format!("{bob}:since 2020\n"),
@@ -35,20 +35,20 @@ fn only_the_deciding_line_changes() {
             format!("{bob}:since 2020\r\n"),
         ),
         (format!("bob:{OLD}\rhidden\n"), format!("{bob}\rhidden\n")),
-        // A locked, an empty and a damaged one; spaces beside the hash.
+        // A locked, an empty and a damaged hash, and spaces around the hash.
         ("bob:!\n".to_owned(), format!("{bob}\n")),
         ("bob:".to_owned(), bob.clone()),
         (format!("bob: {OLD} :c"), format!("{bob}:c")),
-        // Of a readable password nothing stays, and neither does what makes the line void.
+        // Nothing of a readable password stays, nor a NUL byte that would make the line invalid.
         ("bob:my:secret\r\n".to_owned(), format!("{bob}\r\n")),
         ("bob:{PLAIN}my:secret\n".to_owned(), format!("{bob}\n")),
         (format!("bob:{OLD}:\0\n"), format!("{bob}\n")),
-        // The first decides; later ones go.
+        // The first line counts, and later lines are removed.
         (
             format!("bob:{OLD}\nx:{OLD}\nbob:{OLD}\nbob:z"),
             format!("{bob}\nx:{OLD}\n"),
         ),
-        // The mark stays before the first line, and is no part of a name.
+        // The byte order mark stays before the first line, and is not part of a name.
         (format!("\u{feff}bob:{OLD}\n"), format!("\u{feff}{bob}\n")),
     ] {
         assert_eq!(set_to(&before), after, "{before:?}");
@@ -56,7 +56,7 @@ fn only_the_deciding_line_changes() {
 }
 
 #[test]
-fn a_new_line_comes_last_and_ends_as_the_others() {
+fn a_new_line_is_appended_with_the_line_end_of_the_others() {
     let bob = format!("bob:{NEW}");
     for (before, after) in [
         (String::new(), format!("{bob}\n")),
@@ -78,21 +78,21 @@ fn a_new_line_comes_last_and_ends_as_the_others() {
 }
 
 #[test]
-fn what_was_done_is_told() {
+fn the_result_describes_the_edit() {
     let text = format!("# a\nbob:{OLD}\nbob:{OLD}\nx:{OLD}\nbob:z\n");
-    let told = |edited: Edited| (edited.line, edited.existed, edited.duplicates);
-    assert_eq!(told(set(text.as_bytes(), b"bob", b"h")), (2, true, 2));
-    assert_eq!(told(set(text.as_bytes(), b"new", b"h")), (6, false, 0));
+    let result = |edited: Edited| (edited.line, edited.existed, edited.duplicates);
+    assert_eq!(result(set(text.as_bytes(), b"bob", b"h")), (2, true, 2));
+    assert_eq!(result(set(text.as_bytes(), b"new", b"h")), (6, false, 0));
     let removed = remove(text.as_bytes(), b"bob").unwrap();
     assert_eq!(removed.bytes, format!("# a\nx:{OLD}\n").as_bytes());
-    assert_eq!(told(removed), (2, true, 2));
-    for nobody in ["carol", "#bob", "# a", "", "Bob"] {
-        assert_eq!(remove(text.as_bytes(), nobody.as_bytes()), None);
+    assert_eq!(result(removed), (2, true, 2));
+    for missing in ["carol", "#bob", "# a", "", "Bob"] {
+        assert_eq!(remove(text.as_bytes(), missing.as_bytes()), None);
     }
 }
 
 #[test]
-fn names_that_no_line_can_hold_are_refused() {
+fn names_that_a_line_cannot_have_are_rejected() {
     let long = "x".repeat(256);
     for (name, fault) in [
         ("", BadName::Empty),
@@ -124,7 +124,7 @@ fn names_that_no_line_can_hold_are_refused() {
     }
 }
 
-/// Lines of every kind, so that they often meet.
+/// Texts with lines of every kind and few names, so that the edited user is often among them.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         Just(format!("bob:{OLD}").into_bytes()),
@@ -154,7 +154,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// All lines that are not this user's, without their ends.
+/// All lines of other users, without their line ends.
 fn others(text: &[u8], user: &[u8]) -> Vec<Vec<u8>> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let lines = text.split_inclusive(|&byte| byte == b'\n');
@@ -168,7 +168,7 @@ fn others(text: &[u8], user: &[u8]) -> Vec<Vec<u8>> {
 
 proptest! {
     #[test]
-    fn whoever_is_set_signs_in_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
+    fn a_user_that_is_set_can_sign_in_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
         let user = user.as_bytes();
         let edited = set(&text, user, NEW.as_bytes());
         let loaded = parse(&edited.bytes);
@@ -183,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_is_removed_is_nowhere_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
+    fn a_removed_user_has_no_line_and_nothing_else_changes(text in text(), user in "bob|alice|carol|new") {
         let user = user.as_bytes();
         if let Some(edited) = remove(&text, user) {
             prop_assert!(parse(&edited.bytes).users.find(user).is_none());
@@ -193,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn the_list_says_what_the_parser_says(text in text()) {
+    fn the_list_agrees_with_the_parser(text in text()) {
         let loaded = parse(&text);
         let listed = list(&text);
         let good = listed.iter().filter(|listed| listed.scheme.is_ok());

@@ -1,4 +1,4 @@
-//! Every format against known hashes, and all of it against nonsense.
+//! Tests of every format with known hashes, and with arbitrary bytes.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::htpasswd::{Entry, MAX_PASSWORD};
 use crate::secret::Password;
 
-/// Computed by libxcrypt, OpenSSL, Apache's documentation and nginx's `auth_basic.t`.
+/// Known hashes, computed by libxcrypt, OpenSSL, Apache's documentation and nginx's `auth_basic.t`.
 const RIGHT: &[(&[u8], &str)] = &[
     (b"password", "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."),
     (b"myPassword", "$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/"),
@@ -115,11 +115,8 @@ const LONG: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 const LONGER: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored";
 
 fn entry(stored: &str) -> Entry {
-    Entry {
-        scheme: Scheme::parse(stored.as_bytes()).unwrap(),
-        line: 1,
-        stored: stored.as_bytes().into(),
-    }
+    let stored = stored.as_bytes();
+    Entry::new(Scheme::parse(stored).unwrap(), 1, stored)
 }
 
 fn password(bytes: &[u8]) -> Password {
@@ -142,7 +139,7 @@ fn right_passwords_match_and_wrong_ones_do_not() {
 }
 
 #[test]
-fn nul_and_overlong_passwords_never_match() {
+fn passwords_with_nul_or_too_many_bytes_never_match() {
     for (right, stored) in RIGHT {
         let entry = entry(stored);
         for nul in [
@@ -161,7 +158,7 @@ fn nul_and_overlong_passwords_never_match() {
 
 #[test]
 fn bcrypt_reads_72_bytes() {
-    let made = bcrypt::hash_with_salt_bytes([b'x'; 80], 4, [7; 16]).unwrap();
+    let made = ::bcrypt::hash_with_salt_bytes([b'x'; 80], 4, [7; 16]).unwrap();
     let entry = entry(std::str::from_utf8(&made).unwrap());
     assert!(entry.verify(&password(&[b'x'; 72])));
     assert!(entry.verify(&password(&[b'x'; MAX_PASSWORD])));
@@ -170,7 +167,7 @@ fn bcrypt_reads_72_bytes() {
 }
 
 #[test]
-fn the_counter_measure_of_libxcrypt_is_left_out() {
+fn the_countermeasure_of_libxcrypt_is_not_implemented() {
     let entry = entry("$2a$05$/OK.fbVrR/bpIqNJ5ianF.nqd1wy.pTMdcvrRWxyiGL2eMz.2a85.");
     assert!(!entry.verify(&password(b"\xff\xff\xa3")));
 }
@@ -188,7 +185,7 @@ fn schemes_are_recognised() {
 }
 
 #[test]
-fn other_formats_are_named() {
+fn unsupported_formats_are_named() {
     for (stored, scheme) in [
         ("_J9..rasmEedsvB6g8/6", Scheme::BsdiDes),
         ("{PLAIN}password", Scheme::Plain),
@@ -222,41 +219,44 @@ fn other_formats_are_named() {
     ] {
         assert_eq!(
             Scheme::parse(stored.as_bytes()),
-            Err(Rejection::Unsupported(scheme)),
+            Err(UnusableHash::Unsupported(scheme)),
             "{stored}"
         );
     }
 }
 
 #[test]
-fn what_is_no_hash_is_told_apart() {
+fn unusable_fields_have_different_reasons() {
     for (stored, rejection) in [
-        ("", Rejection::Empty),
-        ("*0", Rejection::Locked),
-        ("*1", Rejection::Locked),
-        ("!", Rejection::Locked),
-        ("!$6$salt$x", Rejection::Locked),
-        ("secret", Rejection::PlainText),
-        ("$ecret", Rejection::PlainText),
-        ("!secret", Rejection::PlainText),
-        ("{secret", Rejection::PlainText),
-        ("päßwörd", Rejection::PlainText),
-        // 13 and 20 characters, and yet not DES crypt: a bit too many, a foreign character.
-        ("sa3tHJ3/KuYvJ", Rejection::PlainText),
-        ("sa3tHJ3/KuYv-", Rejection::PlainText),
-        ("_J9..rasmEedsvB6g8/-", Rejection::PlainText),
+        ("", UnusableHash::Empty),
+        ("*0", UnusableHash::Locked),
+        ("*1", UnusableHash::Locked),
+        ("!", UnusableHash::Locked),
+        ("!$6$salt$x", UnusableHash::Locked),
+        ("secret", UnusableHash::PlainText),
+        ("$ecret", UnusableHash::PlainText),
+        ("!secret", UnusableHash::PlainText),
+        ("{secret", UnusableHash::PlainText),
+        ("päßwörd", UnusableHash::PlainText),
+        // 13 and 20 characters that are not DES crypt: an unused bit is set, or a character is not a digit.
+        ("sa3tHJ3/KuYvJ", UnusableHash::PlainText),
+        ("sa3tHJ3/KuYv-", UnusableHash::PlainText),
+        ("_J9..rasmEedsvB6g8/-", UnusableHash::PlainText),
     ] {
         assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
     }
     assert_eq!(
         Scheme::parse(&[b'x'; MAX_HASH + 1]),
-        Err(Rejection::TooLong)
+        Err(UnusableHash::TooLong)
     );
-    assert_eq!(Scheme::parse(&[b'x'; MAX_HASH]), Err(Rejection::PlainText));
+    assert_eq!(
+        Scheme::parse(&[b'x'; MAX_HASH]),
+        Err(UnusableHash::PlainText)
+    );
 }
 
 #[test]
-fn damaged_md5_is_refused() {
+fn damaged_md5_is_rejected() {
     for stored in [
         "$1$",
         "$apr1$",
@@ -268,22 +268,22 @@ fn damaged_md5_is_refused() {
         "$apr1$saltsalts$Xxd1irWT9ycqoYxGFn4cb.",
         "$apr1$sält$Xxd1irWT9ycqoYxGFn4cb.",
     ] {
-        let rejection = Rejection::Malformed(md5_crypt::SHAPE);
+        let rejection = UnusableHash::Malformed(md5_crypt::FORMAT);
         assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
     }
 }
 
 #[test]
-fn damaged_sha_is_refused() {
+fn damaged_sha_is_rejected() {
     let mut damaged = vec![
-        ("{SHA}", sha_digest::SHAPE),
-        ("{SHA}_____Mm5Pz8GgiULbPgzG37mj9g=", sha_digest::SHAPE),
-        ("{SHA}Zm9vCg==", sha_digest::SHAPE),
-        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g", sha_digest::SHAPE),
-        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9h=", sha_digest::SHAPE),
-        ("{SHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0", sha_digest::SHAPE),
-        ("{SSHA}_____wQadOA1e+/f+T+H3eCQQhRzYWx0", sha_digest::SHAPE),
-        ("{SSHA}Zm9vCg==", sha_digest::SHAPE),
+        ("{SHA}", sha1::FORMAT),
+        ("{SHA}_____Mm5Pz8GgiULbPgzG37mj9g=", sha1::FORMAT),
+        ("{SHA}Zm9vCg==", sha1::FORMAT),
+        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g", sha1::FORMAT),
+        ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9h=", sha1::FORMAT),
+        ("{SHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0", sha1::FORMAT),
+        ("{SSHA}_____wQadOA1e+/f+T+H3eCQQhRzYWx0", sha1::FORMAT),
+        ("{SSHA}Zm9vCg==", sha1::FORMAT),
     ];
     damaged.extend(
         [
@@ -298,57 +298,57 @@ fn damaged_sha_is_refused() {
             "$5$rounds=99999999999$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
             "$6$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5",
         ]
-        .map(|stored| (stored, sha_crypt::SHAPE)),
+        .map(|stored| (stored, sha_crypt::FORMAT)),
     );
     for (stored, shape) in damaged {
-        let rejection = Rejection::Malformed(shape);
+        let rejection = UnusableHash::Malformed(shape);
         assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
     }
 }
 
 #[test]
-fn rounds_out_of_bounds_are_refused() {
+fn rounds_out_of_range_are_rejected() {
     for rounds in [999, 1_000_001, 999_999_999] {
         let stored =
             format!("$5$rounds={rounds}$saltsalt$0rl.MZtoLLPP3X0Rdl8riRnphIcAXJY27/aOAyK2hB5");
         assert_eq!(
             Scheme::parse(stored.as_bytes()),
-            Err(Rejection::Rounds { rounds })
+            Err(UnusableHash::Rounds { rounds })
         );
     }
 }
 
 #[test]
-fn damaged_bcrypt_is_refused() {
+fn damaged_bcrypt_is_rejected() {
     for stored in [
         "$2y$",
         "$2y$5$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         "$2y$+5$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeWW",
-        // One bit too many in the salt, then in the digest; then a letter of two bytes, 60 bytes in all.
+        // An unused bit is set in the salt, and in the digest; then a letter of two bytes, with 60 bytes in total.
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC/E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeX",
         "$2y$05$CCCCCCCCCCCCCCCCCCCCé.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe",
     ] {
-        let rejection = Rejection::Malformed(bcrypt_hash::SHAPE);
+        let rejection = UnusableHash::Malformed(bcrypt::FORMAT);
         assert_eq!(Scheme::parse(stored.as_bytes()), Err(rejection), "{stored}");
     }
 }
 
 #[test]
-fn costs_out_of_bounds_are_refused() {
+fn costs_out_of_range_are_rejected() {
     for cost in [0, 3, 18, 31, 99] {
         let stored = format!("$2y${cost:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW");
         assert_eq!(
             Scheme::parse(stored.as_bytes()),
-            Err(Rejection::Cost { cost })
+            Err(UnusableHash::Cost { cost })
         );
     }
 }
 
 #[test]
-fn the_impossible_hash_does_the_work_and_is_none_that_parses() {
+fn the_unmatchable_hash_takes_the_full_time_and_is_not_accepted_in_a_file() {
     for scheme in [
         Scheme::Des,
         Scheme::Md5,
@@ -357,10 +357,10 @@ fn the_impossible_hash_does_the_work_and_is_none_that_parses() {
         Scheme::Sha512Crypt { rounds: 5000 },
         Scheme::Bcrypt { cost: 4 },
     ] {
-        let stored = scheme.impossible();
+        let stored = scheme.unmatchable();
         assert!(Scheme::parse(&stored).is_err(), "{scheme}");
         assert!(!scheme.verify(&stored, b""), "{scheme}");
-        // The same text with a last digit that can be: it parses, so salt, length and magic are sound.
+        // The same hash with a possible last digit is accepted, so its salt, length and magic are valid.
         let mut sound = stored.clone();
         *sound.last_mut().unwrap() = b'.';
         assert_eq!(Scheme::parse(&sound), Ok(scheme));
@@ -368,29 +368,29 @@ fn the_impossible_hash_does_the_work_and_is_none_that_parses() {
 }
 
 #[test]
-fn the_impossible_sha_1_is_none_that_parses() {
+fn the_unmatchable_sha_1_is_not_accepted_in_a_file() {
     for scheme in [Scheme::Sha, Scheme::SaltedSha] {
-        let stored = scheme.impossible();
+        let stored = scheme.unmatchable();
         assert!(Scheme::parse(&stored).is_err(), "{scheme}");
         assert!(!scheme.verify(&stored, b""), "{scheme}");
     }
 }
 
 #[test]
-fn the_impossible_bcrypt_takes_the_time_of_its_cost() {
+fn the_unmatchable_bcrypt_takes_the_time_of_its_cost() {
     let time = |cost| {
         let scheme = Scheme::Bcrypt { cost };
-        let stored = scheme.impossible();
+        let stored = scheme.unmatchable();
         let started = std::time::Instant::now();
         assert!(!scheme.verify(&stored, b"password"));
         started.elapsed()
     };
-    // 64 times the work; a check that ended early would take the same time for both.
+    // The second takes 64 times the work. A verification that ended early would take the same time for both.
     assert!(time(10) > time(4) * 4);
 }
 
 #[test]
-fn dearer_schemes_are_greater() {
+fn more_expensive_schemes_are_greater() {
     let order = [
         Scheme::Unknown,
         Scheme::Sha,
@@ -404,7 +404,7 @@ fn dearer_schemes_are_greater() {
     assert!(order.is_sorted());
 }
 
-/// Texts that begin like a hash, of any scheme; bcrypt at the lowest costs, which bound the time.
+/// Texts that begin like a hash of any scheme. bcrypt has the lowest costs, which bounds the time.
 fn hash_like() -> impl Strategy<Value = Vec<u8>> {
     let head = prop::sample::select(vec![
         "",
@@ -438,9 +438,9 @@ fn hash_like() -> impl Strategy<Value = Vec<u8>> {
         "$",
         "{",
     ]);
-    let digits = prop::collection::vec((0..64_u8).prop_map(alphabet::encode), 0..64);
+    let digits = prop::collection::vec((0..64_u8).prop_map(crypt64::encode), 0..64);
     let exact = prop::sample::select(vec![13_usize, 20, 22, 43, 53, 86]).prop_flat_map(|length| {
-        prop::collection::vec((0..64_u8).prop_map(alphabet::encode), length)
+        prop::collection::vec((0..64_u8).prop_map(crypt64::encode), length)
     });
     let bytes = prop::collection::vec(any::<u8>(), 0..64);
     (head, prop_oneof![digits, exact, bytes])
@@ -466,13 +466,13 @@ proptest! {
     #[test]
     fn no_hash_and_no_password_panics(stored in hash_like(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(scheme) = Scheme::parse(&stored) {
-            let entry = Entry { scheme, line: 1, stored: stored.into() };
+            let entry = Entry::new(scheme, 1, &stored);
             prop_assert!(!entry.verify(&Password::new(bytes)));
         }
     }
 
     #[test]
-    fn verify_survives_texts_that_parse_would_refuse(
+    fn verify_does_not_panic_on_hashes_that_parse_rejects(
         scheme in schemes(),
         stored in hash_like(),
         bytes in prop::collection::vec(any::<u8>(), 0..200),

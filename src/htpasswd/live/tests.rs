@@ -1,4 +1,4 @@
-//! Looks at real files, one after the other: what counts is their number, so no test waits.
+//! Tests with real files. Only the number of polls counts, so no test waits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use super::*;
 use crate::htpasswd::{ProblemKind, Scheme};
 
 const ALICE: &str = "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
-/// The same length.
+/// A file of the same length.
 const CAROL: &str = "carol:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
 const WEAK: &str = "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n";
 
@@ -19,7 +19,7 @@ struct Files {
 }
 
 impl Files {
-    /// `htpasswd` with alice.
+    /// A directory with a file `htpasswd` that has the user alice.
     fn new() -> Self {
         let files = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -36,7 +36,8 @@ impl Files {
         LiveUsers::load(&self.path("htpasswd")).unwrap()
     }
 
-    /// In place, as often as it takes to be another tick of the file system's clock. Looks are far longer apart.
+    /// Writes the file in place until its modification time differs. The clock of the file system has ticks, and real polls are far
+    /// longer apart.
     fn write(&self, text: impl AsRef<[u8]>) {
         let path = self.path("htpasswd");
         let before = file_watch::poll(&path);
@@ -50,8 +51,7 @@ impl Files {
 fn names(live: &LiveUsers) -> Vec<String> {
     let users = live.current();
     let names = users
-        .entries
-        .keys()
+        .names()
         .map(|name| String::from_utf8_lossy(name).into_owned());
     let mut names: Vec<_> = names.collect();
     names.sort_unstable();
@@ -69,7 +69,7 @@ fn is_silent(live: &LiveUsers) -> bool {
     matches!(live.poll(), Event::Unchanged)
 }
 
-/// Past the confirmation of what was read at the start.
+/// A file whose first version a poll has confirmed.
 fn settled(files: &Files) -> Arc<LiveUsers> {
     let live = files.live();
     for _ in 0..3 {
@@ -79,7 +79,7 @@ fn settled(files: &Files) -> Arc<LiveUsers> {
 }
 
 #[test]
-fn a_change_counts_from_the_second_look_that_sees_it() {
+fn a_change_is_read_after_the_second_poll_that_sees_it() {
     let files = Files::new();
     let live = settled(&files);
     files.write(CAROL);
@@ -95,11 +95,11 @@ fn a_change_counts_from_the_second_look_that_sees_it() {
 }
 
 #[test]
-fn what_is_being_written_is_never_in_use() {
+fn a_file_that_is_being_written_is_not_read() {
     let files = Files::new();
     let live = settled(&files);
     let text = format!("{ALICE}{CAROL}");
-    // Cut through lines and between them.
+    // The writer pauses within lines and between them.
     for length in 0..=text.len() {
         files.write(&text.as_bytes()[..length]);
         assert!(is_silent(&live));
@@ -110,23 +110,22 @@ fn what_is_being_written_is_never_in_use() {
 }
 
 #[test]
-fn a_write_that_the_clock_did_not_show_at_the_start_is_found() {
+fn a_write_within_the_resolution_of_the_clock_is_found() {
     let files = Files::new();
     let live = files.live();
-    // As if the file had held this when it was read, and were written since within one tick of its clock.
-    live.users
-        .store(Arc::new(crate::htpasswd::parse(CAROL.as_bytes()).users));
+    // As if the file had these users when it was read, and was written since within one tick of its clock.
+    live.users.store(Arc::new(parse(CAROL.as_bytes()).users));
     assert!(is_silent(&live));
     assert_eq!(change(live.poll()).added, 1);
     assert_eq!(names(&live), ["alice"]);
 }
 
 #[test]
-fn a_file_renamed_over_it_is_another() {
+fn a_file_that_is_renamed_over_the_old_one_is_read() {
     let files = Files::new();
     let live = settled(&files);
     fs::write(files.path("new"), CAROL).unwrap();
-    // All that a hasty comparison would look at is the same.
+    // Length and modification time are the same.
     let modified = fs::metadata(files.path("htpasswd"))
         .unwrap()
         .modified()
@@ -143,7 +142,7 @@ fn a_file_renamed_over_it_is_another() {
 }
 
 #[test]
-fn a_modification_time_set_back_hides_nothing() {
+fn an_earlier_modification_time_is_a_change() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
@@ -157,7 +156,7 @@ fn a_modification_time_set_back_hides_nothing() {
 }
 
 #[test]
-fn a_symbolic_link_is_followed_wherever_it_leads() {
+fn symbolic_links_are_followed() {
     let files = Files::new();
     for (folder, text) in [("1", ALICE), ("2", CAROL)] {
         fs::create_dir(files.path(folder)).unwrap();
@@ -176,13 +175,13 @@ fn a_symbolic_link_is_followed_wherever_it_leads() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_once_and_changes_nothing() {
+fn a_read_error_is_reported_once_and_keeps_the_users() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
     let gone = || fs::rename(&path, files.path("aside")).unwrap();
     gone();
-    // Between the two steps of a writer who deletes and creates nothing is said.
+    // A writer that deletes and then creates the file is not reported between these steps.
     assert!(is_silent(&live));
     assert!(matches!(live.poll(), Event::Failed(LoadError::Read { .. })));
     assert!(is_silent(&live) && is_silent(&live));
@@ -212,7 +211,7 @@ fn what_cannot_be_read_is_told_once_and_changes_nothing() {
 }
 
 #[test]
-fn a_pipe_is_no_file_and_is_not_waited_for() {
+fn a_pipe_is_an_error_and_is_not_waited_for() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
@@ -230,12 +229,12 @@ fn a_pipe_is_no_file_and_is_not_waited_for() {
 }
 
 #[test]
-fn a_file_too_large_is_not_read() {
+fn a_file_that_is_too_large_is_not_read() {
     let files = Files::new();
     let live = settled(&files);
     let path = files.path("htpasswd");
     let file = fs::File::options().append(true).open(&path).unwrap();
-    file.set_len(crate::htpasswd::MAX_FILE + 1).unwrap();
+    file.set_len(MAX_FILE + 1).unwrap();
     assert!(is_silent(&live));
     assert!(matches!(
         live.poll(),
@@ -245,7 +244,7 @@ fn a_file_too_large_is_not_read() {
 }
 
 #[test]
-fn an_empty_file_has_nobody() {
+fn an_empty_file_has_no_users() {
     let files = Files::new();
     let live = settled(&files);
     files.write("");
@@ -256,14 +255,14 @@ fn an_empty_file_has_nobody() {
 }
 
 #[test]
-fn only_new_problems_are_told() {
+fn only_new_problems_are_reported() {
     let files = Files::new();
     let path = files.path("htpasswd");
     fs::write(&path, WEAK).unwrap();
     fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
     let live = settled(&files);
     assert_eq!(live.problems().len(), 1);
-    // The weak line moves down, which is nothing new; the other one is.
+    // The weak line moves down, which is not a new problem. The other one is.
     files.write(format!("{ALICE}{WEAK}plain:secret\n"));
     assert!(is_silent(&live));
     let first = change(live.poll());
@@ -273,11 +272,11 @@ fn only_new_problems_are_told() {
     };
     assert_eq!((problem.line, problem.user.as_deref()), (3, Some("plain")));
     assert_eq!(live.problems().len(), 2);
-    // A comment is no change of the users.
+    // A comment does not change the users.
     files.write(format!("# people\n{ALICE}{WEAK}plain:secret\n"));
     assert!(is_silent(&live) && is_silent(&live));
     assert_eq!(live.current().find(b"alice").unwrap().line(), 2);
-    // Another hash.
+    // The hash changes.
     files.write(ALICE.replace("31Nq", "32Nq"));
     assert!(is_silent(&live));
     let last = change(live.poll());
@@ -308,12 +307,12 @@ fn a_problem_without_a_user_is_known_by_its_line() {
 }
 
 #[test]
-fn a_reload_takes_what_was_quiet_and_nothing_else() {
+fn a_reload_uses_only_a_version_that_two_polls_saw() {
     let files = Files::new();
     let old = settled(&files);
     let path = files.path("htpasswd");
     let quiet = Some(file_watch::poll(&path));
-    // As a writer leaves it who empties a file first: still, but not for long enough.
+    // As after a writer has truncated the file: unchanged, but not for two polls.
     files.write("");
     for quiet in [None, quiet] {
         let kept = old.reuse(quiet).unwrap();
@@ -326,7 +325,7 @@ fn a_reload_takes_what_was_quiet_and_nothing_else() {
         (names(&new), names(&old)),
         (vec!["carol".to_owned()], vec!["alice".to_owned()])
     );
-    // It was read in quiet: a look has nothing to confirm.
+    // The version was stable when it was read, so a poll has nothing to confirm.
     assert_eq!(new.file_state().read, quiet);
     assert!(is_silent(&new) && is_silent(&new));
     fs::remove_file(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Who waits for whom, and what is left when it fails.
+//! Tests of concurrent writers, and of what is left after a failure.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use crate::htpasswd::edit;
 
 const WAIT: Duration = Duration::from_secs(30);
 
-fn add(path: &Path, user: &str) -> Result<(Edited, bool), Problem> {
+fn add(path: &Path, user: &str) -> Result<(Edited, bool), Error> {
     update_or_create(path, WAIT, |text| edit::set(text, user.as_bytes(), b"h"))
 }
 
@@ -34,49 +34,19 @@ fn a_file_is_created_and_then_replaced() {
 }
 
 #[test]
-fn the_access_list_stays() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("users");
-    fs::write(&path, "").unwrap();
-    // Version 2; then kind, rights and whose: owner, user 4242, group, mask, others.
-    let mut list = 2u32.to_le_bytes().to_vec();
-    for (kind, rights, whose) in [
-        (1u16, 6u16, u32::MAX),
-        (2, 4, 4242),
-        (4, 4, u32::MAX),
-        (16, 4, u32::MAX),
-        (32, 0, u32::MAX),
-    ] {
-        list.extend([kind.to_le_bytes(), rights.to_le_bytes()].concat());
-        list.extend(whose.to_le_bytes());
-    }
-    let name = "system.posix_acl_access";
-    match rustix::fs::setxattr(&path, name, &list, rustix::fs::XattrFlags::empty()) {
-        Ok(()) => {}
-        Err(Errno::OPNOTSUPP) => return,
-        Err(errno) => panic!("{errno}"),
-    }
-    add(&path, "a").unwrap();
-    let mut kept = vec![0; 1024];
-    let length = rustix::fs::getxattr(&path, name, kept.as_mut_slice()).unwrap();
-    assert_eq!(kept[..length], list);
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
-}
-
-#[test]
-fn the_mode_stays() {
+fn the_mode_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     fs::write(&path, "").unwrap();
     for mode in [0o604, 0o640, 0o400] {
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         add(&path, "a").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
     }
 }
 
 #[test]
-fn links_stay_links_even_to_a_file_that_is_not_there_yet() {
+fn symbolic_links_are_followed_also_to_a_missing_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("data")).unwrap();
     symlink("second", dir.path().join("first")).unwrap();
@@ -94,22 +64,22 @@ fn links_stay_links_even_to_a_file_that_is_not_there_yet() {
     symlink("loop", dir.path().join("loop")).unwrap();
     assert!(matches!(
         add(&dir.path().join("loop"), "a"),
-        Err(Problem::Failed { .. })
+        Err(Error::Failed { .. })
     ));
 }
 
 #[test]
-fn who_holds_the_lock_is_waited_for_but_not_for_ever() {
+fn an_edit_waits_for_the_lock_up_to_its_limit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     fs::write(&path, "a:h\n").unwrap();
     let held = File::open(&path).unwrap();
     held.lock().unwrap();
     let edit = |text: &[u8]| edit::remove(text, b"a");
-    let refused = update(&path, Duration::from_millis(20), edit);
+    let rejected = update(&path, Duration::from_millis(20), edit);
     assert!(
-        matches!(refused, Err(Problem::Locked { .. })),
-        "{refused:?}"
+        matches!(rejected, Err(Error::Locked { .. })),
+        "{rejected:?}"
     );
     assert_eq!(
         (fs::read(&path).unwrap(), names(dir.path())),
@@ -117,7 +87,7 @@ fn who_holds_the_lock_is_waited_for_but_not_for_ever() {
     );
     thread::scope(|scope| {
         let waiting = scope.spawn(|| add(&path, "b"));
-        // A replaced file takes its lock along: the waiting one must edit the new text.
+        // The lock belongs to the replaced file, so the waiting writer must edit the new text.
         fs::write(dir.path().join("other"), "c:h\n").unwrap();
         fs::rename(dir.path().join("other"), &path).unwrap();
         drop(held);
@@ -127,7 +97,7 @@ fn who_holds_the_lock_is_waited_for_but_not_for_ever() {
 }
 
 #[test]
-fn a_lock_on_a_file_that_was_replaced_is_none() {
+fn a_lock_on_a_replaced_file_does_not_count() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     fs::write(&path, "").unwrap();
@@ -142,7 +112,7 @@ fn a_lock_on_a_file_that_was_replaced_is_none() {
 }
 
 #[test]
-fn many_writers_lose_nothing_not_even_at_the_creation() {
+fn concurrent_writers_lose_no_edit_even_when_the_file_is_created() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     thread::scope(|scope| {
@@ -159,7 +129,7 @@ fn many_writers_lose_nothing_not_even_at_the_creation() {
 }
 
 #[test]
-fn a_reader_never_sees_half_a_file() {
+fn a_reader_never_sees_a_partial_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     let long = [&[b'#'; 100_000], b"\n".as_slice()].concat();
@@ -175,7 +145,7 @@ fn a_reader_never_sees_half_a_file() {
 }
 
 #[test]
-fn what_a_killed_process_left_is_swept_when_it_is_old() {
+fn stale_files_of_killed_processes_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
     let old = SystemTime::now() - Duration::from_hours(1);
@@ -201,27 +171,21 @@ fn what_a_killed_process_left_is_swept_when_it_is_old() {
 }
 
 #[test]
-fn what_cannot_be_edited_is_told_and_nothing_is_left() {
+fn a_failed_edit_is_reported_and_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
     assert!(matches!(
         update(&missing, WAIT, |_| None),
-        Err(Problem::Missing { .. })
+        Err(Error::Missing { .. })
     ));
-    assert!(matches!(read(&missing), Err(Problem::Missing { .. })));
+    assert!(matches!(read(&missing), Err(Error::Missing { .. })));
     assert!(matches!(read_to_edit(&missing), Ok(None)));
-    assert!(matches!(
-        add(dir.path(), "a"),
-        Err(Problem::NotAFile { .. })
-    ));
+    assert!(matches!(add(dir.path(), "a"), Err(Error::NotAFile { .. })));
     let nowhere = missing.join("users");
     assert!(matches!(
         read_to_edit(&nowhere),
-        Err(Problem::NoDirectory { .. })
+        Err(Error::NoDirectory { .. })
     ));
-    assert!(matches!(
-        add(&nowhere, "a"),
-        Err(Problem::NoDirectory { .. })
-    ));
+    assert!(matches!(add(&nowhere, "a"), Err(Error::NoDirectory { .. })));
     assert!(names(dir.path()).is_empty());
 }

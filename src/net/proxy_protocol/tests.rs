@@ -1,21 +1,21 @@
-//! Headers as balancers send them, and as attackers would.
+//! Headers of load balancers, and malformed ones.
 
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use crate::net::proxy_protocol::*;
+use super::*;
 
 /// A header of version 2.
 fn header(version: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
-    [BINARY, &[version, family], &length, rest].concat()
+    [SIGNATURE_V2, &[version, family], &length, rest].concat()
 }
 
-fn four_rest(tlvs: &[u8]) -> Vec<u8> {
+fn v4_rest(tlvs: &[u8]) -> Vec<u8> {
     [&[192, 0, 2, 7, 10, 0, 0, 1, 0x30, 0x39, 1, 0xbb][..], tlvs].concat()
 }
 
-fn six_rest() -> Vec<u8> {
+fn v6_rest() -> Vec<u8> {
     let source = "2001:db8::7".parse::<Ipv6Addr>().unwrap().octets();
     [&source[..], &[0; 16], &[1, 2, 3, 4]].concat()
 }
@@ -24,7 +24,7 @@ fn good() -> Vec<(Vec<u8>, Option<&'static str>)> {
     let line = |text: &str| text.as_bytes().to_vec();
     let long = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
     let longest = format!("PROXY UNKNOWN {long} {long} 65535 65535\r\n");
-    assert_eq!(longest.len(), LONGEST_LINE);
+    assert_eq!(longest.len(), MAX_LINE);
     vec![
         (
             line("PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n"),
@@ -81,22 +81,22 @@ fn good() -> Vec<(Vec<u8>, Option<&'static str>)> {
         (line("PROXY UNKNOWN\r\n"), None),
         (line("PROXY UNKNOWN anything  at all\r\n"), None),
         (longest.into_bytes(), None),
-        (header(0x21, 0x11, &four_rest(&[])), Some("192.0.2.7")),
+        (header(0x21, 0x11, &v4_rest(&[])), Some("192.0.2.7")),
         (
-            header(0x21, 0x11, &four_rest(&[4, 0, 2, 9, 9, 1, 0, 0])),
+            header(0x21, 0x11, &v4_rest(&[4, 0, 2, 9, 9, 1, 0, 0])),
             Some("192.0.2.7"),
         ),
-        (header(0x21, 0x21, &six_rest()), Some("2001:db8::7")),
+        (header(0x21, 0x21, &v6_rest()), Some("2001:db8::7")),
         (header(0x21, 0x00, &[]), None),
         (header(0x21, 0x00, &[1, 2, 3]), None),
         (header(0x20, 0x00, &[]), None),
-        (header(0x20, 0x11, &four_rest(&[])), None),
+        (header(0x20, 0x11, &v4_rest(&[])), None),
         (header(0x20, 0x31, &[0; 216]), None),
         (
             header(
                 0x21,
                 0x11,
-                &four_rest(&[&[0xe0, 0x0f, 0xf1][..], &[7; 4081]].concat()),
+                &v4_rest(&[&[0xe0, 0x0f, 0xf1][..], &[7; 4081]].concat()),
             ),
             Some("192.0.2.7"),
         ),
@@ -104,20 +104,20 @@ fn good() -> Vec<(Vec<u8>, Option<&'static str>)> {
 }
 
 #[test]
-fn both_versions_say_who_the_client_is() {
+fn both_versions_name_the_client() {
     for (bytes, expected) in good() {
         let client = expected.map(|text| text.parse().unwrap());
         let length = bytes.len();
-        let whole = Header::Whole { length, client };
-        assert_eq!(parse(&bytes).unwrap(), whole, "{bytes:?}");
-        // What follows is nobody's business here, be it another header.
+        let complete = Header::Complete { length, client };
+        assert_eq!(parse(&bytes).unwrap(), complete, "{bytes:?}");
+        // Bytes after the header are not parsed, even if they are another header.
         let followed = [&bytes[..], b"PROXY TCP4 6.6.6.6 6.6.6.6 1 1\r\n"].concat();
-        assert_eq!(parse(&followed).unwrap(), whole);
+        assert_eq!(parse(&followed).unwrap(), complete);
     }
 }
 
 #[tokio::test]
-async fn a_header_may_come_in_any_two_pieces_and_nothing_behind_it_is_read() {
+async fn a_header_may_arrive_in_two_pieces_and_no_byte_after_it_is_read() {
     for (bytes, expected) in good() {
         let client = expected.map(|text| text.parse().unwrap());
         let cuts: Vec<usize> = if bytes.len() > 300 {
@@ -146,11 +146,11 @@ async fn a_header_may_come_in_any_two_pieces_and_nothing_behind_it_is_read() {
 }
 
 #[test]
-fn what_a_header_lacks_is_never_more_than_it_has() {
+fn missing_never_exceeds_the_rest_of_the_header() {
     for (bytes, _) in good() {
         for end in 0..bytes.len() {
-            let Header::Part { missing } = parse(&bytes[..end]).unwrap() else {
-                panic!("whole at {end}: {bytes:?}");
+            let Header::Incomplete { missing } = parse(&bytes[..end]).unwrap() else {
+                panic!("complete at {end}: {bytes:?}");
             };
             assert!(
                 (1..=bytes.len() - end).contains(&missing),
@@ -161,7 +161,7 @@ fn what_a_header_lacks_is_never_more_than_it_has() {
 }
 
 #[test]
-fn what_is_no_header_is_known_at_its_first_wrong_byte() {
+fn a_wrong_signature_is_an_error_at_its_first_wrong_byte() {
     for bytes in [
         &b"\x16\x03\x01"[..],
         b"G",
@@ -177,7 +177,7 @@ fn what_is_no_header_is_known_at_its_first_wrong_byte() {
 }
 
 #[test]
-fn lines_are_taken_to_the_letter() {
+fn malformed_lines_of_version_1_are_errors() {
     for line in [
         "PROXY \r\n",
         "PROXY TCP\r\n",
@@ -219,16 +219,16 @@ fn lines_are_taken_to_the_letter() {
             "{line:?}"
         );
     }
-    let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat();
-    assert!(matches!(parse(&endless), Err(Error::Malformed(_))));
+    let unterminated = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat();
+    assert!(matches!(parse(&unterminated), Err(Error::Malformed(_))));
     assert!(matches!(
-        parse(&endless[..LONGEST_LINE - 1]),
+        parse(&unterminated[..MAX_LINE - 1]),
         Err(Error::Malformed(_))
     ));
-    assert!(parse(&endless[..LONGEST_LINE - 2]).is_ok());
+    assert!(parse(&unterminated[..MAX_LINE - 2]).is_ok());
     let over = [
         b"PROXY UNKNOWN ".as_slice(),
-        &[b'x'; LONGEST_LINE - 15],
+        &[b'x'; MAX_LINE - 15],
         b"\r\n",
     ]
     .concat();
@@ -236,42 +236,45 @@ fn lines_are_taken_to_the_letter() {
 }
 
 #[test]
-fn bytes_are_taken_to_the_letter() {
+fn malformed_headers_of_version_2_are_errors() {
     for bytes in [
-        header(0x11, 0x11, &four_rest(&[])),
-        header(0x31, 0x11, &four_rest(&[])),
-        header(0x22, 0x11, &four_rest(&[])),
+        header(0x11, 0x11, &v4_rest(&[])),
+        header(0x31, 0x11, &v4_rest(&[])),
+        header(0x22, 0x11, &v4_rest(&[])),
         header(0x2f, 0x00, &[]),
-        header(0x21, 0x12, &four_rest(&[])),
-        header(0x21, 0x10, &four_rest(&[])),
+        header(0x21, 0x12, &v4_rest(&[])),
+        header(0x21, 0x10, &v4_rest(&[])),
         header(0x21, 0x31, &[0; 216]),
-        header(0x21, 0x41, &four_rest(&[])),
-        header(0x21, 0x11, &four_rest(&[])[..11]),
-        header(0x21, 0x21, &six_rest()[..35]),
-        header(0x21, 0x11, &four_rest(&[4])),
-        header(0x21, 0x11, &four_rest(&[4, 0])),
-        header(0x21, 0x11, &four_rest(&[4, 0, 2, 9])),
-        header(0x21, 0x11, &four_rest(&[4, 0xff, 0xff, 9])),
-        header(0x21, 0x11, &[0; LONGEST_REST + 1]),
+        header(0x21, 0x41, &v4_rest(&[])),
+        header(0x21, 0x11, &v4_rest(&[])[..11]),
+        header(0x21, 0x21, &v6_rest()[..35]),
+        header(0x21, 0x11, &v4_rest(&[4])),
+        header(0x21, 0x11, &v4_rest(&[4, 0])),
+        header(0x21, 0x11, &v4_rest(&[4, 0, 2, 9])),
+        header(0x21, 0x11, &v4_rest(&[4, 0xff, 0xff, 9])),
+        header(0x21, 0x11, &[0; MAX_V2_REST + 1]),
         header(0x20, 0x00, &[0; u16::MAX as usize]),
     ] {
         assert!(
             matches!(parse(&bytes), Err(Error::Malformed(_))),
             "{bytes:?}"
         );
-        // An announced length is refused before a byte of it is waited for.
-        if bytes.len() > LONGEST_REST {
-            assert!(matches!(parse(&bytes[..FIXED]), Err(Error::Malformed(_))));
+        // A length over the limit is an error before the rest has arrived.
+        if bytes.len() > MAX_V2_REST {
+            assert!(matches!(
+                parse(&bytes[..V2_PREFIX]),
+                Err(Error::Malformed(_))
+            ));
         }
     }
 }
 
 #[tokio::test]
-async fn a_peer_that_leaves_is_told_from_one_that_breaks_off() {
+async fn a_close_before_the_header_differs_from_a_close_within_it() {
     for (sent, is_closed) in [
         (&b""[..], true),
         (b"PROXY TCP4 1.1", false),
-        (BINARY, false),
+        (SIGNATURE_V2, false),
     ] {
         let (mut near, mut far) = duplex(64);
         near.write_all(sent).await.unwrap();
@@ -284,30 +287,30 @@ async fn a_peer_that_leaves_is_told_from_one_that_breaks_off() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_stumble(
-        begin in prop::sample::select(vec![Vec::new(), TEXT.to_vec(), b"PROXY TCP4 ".to_vec(), BINARY.to_vec(), header(0x21, 0x11, &[])[..14].to_vec()]),
+    fn no_bytes_panic(
+        begin in prop::sample::select(vec![Vec::new(), SIGNATURE_V1.to_vec(), b"PROXY TCP4 ".to_vec(), SIGNATURE_V2.to_vec(), header(0x21, 0x11, &[])[..14].to_vec()]),
         rest in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let bytes = [begin, rest].concat();
         match parse(&bytes) {
-            Ok(Header::Whole { length, .. }) => {
+            Ok(Header::Complete { length, .. }) => {
                 prop_assert!(length <= bytes.len());
-                // The same without what follows, and only a part with a byte less.
+                // The same header without the bytes after it is complete, and with one byte less it is incomplete.
                 prop_assert_eq!(parse(&bytes[..length]).unwrap(), parse(&bytes).unwrap());
-                let is_part = matches!(parse(&bytes[..length - 1]).unwrap(), Header::Part { missing: 1 });
-                prop_assert!(is_part);
+                let is_incomplete = matches!(parse(&bytes[..length - 1]).unwrap(), Header::Incomplete { missing: 1 });
+                prop_assert!(is_incomplete);
             }
-            Ok(Header::Part { missing }) => prop_assert!((1..=LONGEST_REST + FIXED).contains(&missing)),
+            Ok(Header::Incomplete { missing }) => prop_assert!((1..=MAX_V2_REST + V2_PREFIX).contains(&missing)),
             Err(_) => {}
         }
     }
 
     #[test]
-    fn lines_and_bytes_say_what_was_put_in(source: u32, six: u128, from: u16, to: u16) {
+    fn both_versions_return_the_address_that_was_written(source: u32, six: u128, from: u16, to: u16) {
         let (source, six) = (Ipv4Addr::from(source), Ipv6Addr::from(six));
         let line = format!("PROXY TCP4 {source} 10.0.0.1 {from} {to}\r\n");
         let is = |bytes: &[u8], address: IpAddr| {
-            matches!(parse(bytes), Ok(Header::Whole { client: Some(read), .. }) if read == address)
+            matches!(parse(bytes), Ok(Header::Complete { client: Some(read), .. }) if read == address)
         };
         prop_assert!(is(line.as_bytes(), source.into()));
         let rest = [&six.octets()[..], &[0; 20]].concat();

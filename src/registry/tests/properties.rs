@@ -3,11 +3,11 @@
 use http::Method;
 use proptest::prelude::*;
 
-use super::super::grammar;
+use super::super::path;
 use super::super::{Operation, Parsed, Resource, is_name};
 use super::{digest, method};
 
-/// The name grammar again, as the automaton of its regular expression; one state a letter.
+/// The grammar of names as the automaton of its regular expression, with one state for each letter.
 fn matches_name(text: &str) -> bool {
     let mut state = '^';
     for letter in text.chars() {
@@ -24,11 +24,11 @@ fn matches_name(text: &str) -> bool {
     state == 'x' && text.len() <= 255
 }
 
-/// The repository that the router of `distribution` finds in a path: its routes in their order, each a name as long as
-/// can be and what follows it (`descriptors.go`; the names of the grammar here are all that it is given).
+/// The repository that the router of `distribution` finds in a path: its routes in their order, each with the longest possible
+/// name (`descriptors.go`). It is called with valid names only.
 fn routed(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/v2/")?;
-    let reference = |text: &str| grammar::is_tag(text) || grammar::is_digest(text);
+    let reference = |text: &str| path::is_tag(text) || path::is_digest(text);
     let at = |middle: &str, fits: &dyn Fn(&str) -> bool| {
         let mut splits = rest.rmatch_indices(middle);
         splits.find_map(|(at, _)| {
@@ -39,10 +39,10 @@ fn routed(path: &str) -> Option<&str> {
     };
     at("/tags/list", &str::is_empty)
         .or_else(|| at("/manifests/", &reference))
-        .or_else(|| at("/blobs/", &grammar::is_digest))
+        .or_else(|| at("/blobs/", &path::is_digest))
         .or_else(|| at("/blobs/uploads/", &str::is_empty))
-        .or_else(|| at("/blobs/uploads/", &grammar::is_upload_id))
-        .or_else(|| at("/referrers/", &grammar::is_digest))
+        .or_else(|| at("/blobs/uploads/", &path::is_upload_id))
+        .or_else(|| at("/referrers/", &path::is_digest))
 }
 
 fn any_method() -> impl Strategy<Value = Method> {
@@ -52,7 +52,7 @@ fn any_method() -> impl Strategy<Value = Method> {
     known.prop_map(method)
 }
 
-/// Words of the grammar in any order: most combinations mean nothing, many mean something odd.
+/// Paths of words of the grammar in any order. Most are invalid, and many are unusual.
 fn any_path() -> impl Strategy<Value = String> {
     let mut words: Vec<String> = [
         "a",
@@ -98,7 +98,7 @@ fn any_path() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Half of them good in every pair, so that operations with a query are common.
+/// Queries, half of which have only valid pairs, so that operations with a query are common.
 fn any_query() -> impl Strategy<Value = Option<String>> {
     let good = vec![
         "n=1".to_owned(),
@@ -147,7 +147,7 @@ proptest! {
         let target = operation.target();
         if let Some(mount) = operation.mount() {
             prop_assert!(method == Method::POST && *operation.resource() == Resource::UploadStart);
-            prop_assert!(grammar::is_digest(mount.digest) && mount.from.is_none_or(is_name));
+            prop_assert!(path::is_digest(mount.digest) && mount.from.is_none_or(is_name));
         } else {
             prop_assert!(!target.contains("from=") && !target.contains("mount="));
         }
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn mounts_are_exactly_what_the_target_says(
+    fn mounts_agree_with_the_target(
         digest in prop::option::of("sha256%3[aA][0-9a-f]{64}|[a-z]:[A-Z]|x|"),
         from in prop::option::of("[a-c](%2[fF]|/)[a-c]|[a-c]|A|"),
         swap in any::<bool>(),

@@ -1,9 +1,9 @@
-//! The 64 digits of crypt(3): `./0-9A-Za-z`, in this order. bcrypt has an order of its own.
+//! The base 64 encoding of crypt(3), with the digits `./0-9A-Za-z` in this order. bcrypt uses another order.
 //!
-//! For `md5_crypt`, `des_crypt` and the salts of `make`.
+//! `des_crypt`, `md5_crypt` and `sha_crypt` encode digests with it, and `generate` encodes salts.
 
-/// The digit for the low six bits, by arithmetic: no look-up tells a cache observer which.
-pub(super) fn encode(bits: u8) -> u8 {
+/// The digit for the low six bits. It is computed without a table, so that the CPU cache reveals nothing about the bits.
+pub(in crate::htpasswd) fn encode(bits: u8) -> u8 {
     match bits & 63 {
         low @ 0..12 => b'.' + low,
         middle @ 12..38 => b'A' + (middle - 12),
@@ -21,14 +21,14 @@ pub(super) fn decode(digit: u8) -> Option<u8> {
     }
 }
 
-/// Whether these are digits, the last of them with a value that has no bit of `unused`: an encoder that has run
-/// out of bits fills up with zeros, so a set bit there was written by no encoder.
-pub(super) fn is_encoded(text: &[u8], unused: u8) -> bool {
+/// Whether all bytes are digits, and the last digit has no bit of `unused_bits` set. An encoder fills the bits of the last
+/// digit that it does not need with zeros, so no encoder has written a text with such a bit.
+pub(super) fn is_encoded(text: &[u8], unused_bits: u8) -> bool {
     text.iter().all(|&digit| decode(digit).is_some())
         && text
             .last()
             .and_then(|&digit| decode(digit))
-            .is_some_and(|value| value & unused == 0)
+            .is_some_and(|value| value & unused_bits == 0)
 }
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_64_and_back() {
+    fn there_are_64_digits_which_decode_to_their_values() {
         let digits: Vec<u8> = (0..64).map(encode).collect();
         assert_eq!(
             digits,

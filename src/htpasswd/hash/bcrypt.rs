@@ -1,12 +1,10 @@
-//! bcrypt, with a strict reading of what stands in the file.
-//!
-//! For `hash`; the function itself is the `bcrypt` crate's.
+//! bcrypt: strict parsing of the stored hash. The `bcrypt` crate computes the digest.
 
 use base64ct::{Base64Bcrypt, Encoding};
 use subtle::ConstantTimeEq;
 
-/// The cost, of any two digits, if all 60 characters are as an encoder writes them: nothing that the crate might
-/// trip over gets there.
+/// The cost of a stored hash, if all 60 characters are as an encoder writes them. The cost may be any two digits. So the
+/// `bcrypt` crate never sees a malformed hash.
 pub(super) fn parse_cost(stored: &[u8]) -> Option<u8> {
     let (head, salt, digest) = split(stored)?;
     decode::<16>(salt)?;
@@ -25,43 +23,45 @@ pub(super) fn parse_cost(stored: &[u8]) -> Option<u8> {
     }
 }
 
-/// Whether the password has the stored digest; false for what is not bcrypt. Reads 72 bytes of the password, as
-/// every implementation does.
+/// Whether the password has the stored digest. Returns `false` for a hash that is not bcrypt. Only the first 72 bytes of
+/// the password count, as in every implementation.
 pub(super) fn verify(stored: &[u8], cost: u8, password: &[u8]) -> bool {
     let Some((_, salt, digest)) = split(stored) else {
         return false;
     };
-    let made = decode(salt)
+    let computed = decode(salt)
         .and_then(|salt| bcrypt::hash_with_salt_bytes(password, cost.into(), salt).ok());
-    // Only the digests: the letter after `$2` may differ.
-    made.as_ref()
-        .and_then(|made| split(made))
-        .is_some_and(|(_, _, made)| made.ct_eq(digest).into())
+    // Only the digests are compared, because the letter after `$2` may differ.
+    computed
+        .as_ref()
+        .and_then(|computed| split(computed))
+        .is_some_and(|(_, _, computed)| computed.ct_eq(digest).into())
 }
 
-/// A text of full work that no password matches: no digest ends in `9`.
-pub(super) fn impossible(cost: u8) -> Vec<u8> {
+/// A well-formed hash that no password matches, because no digest ends in `9`. Verifying it takes the full time.
+pub(super) fn unmatchable(cost: u8) -> Vec<u8> {
     format!("$2y${cost:02}${:.<22}{:9<31}", "", "").into_bytes()
 }
 
-/// `$2y$10$`, the salt, the digest.
+/// Splits a stored hash into a head such as `$2y$10$`, the salt and the digest.
 fn split(stored: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (head, rest) = stored.split_at_checked(HEAD)?;
     let (salt, digest) = rest.split_at_checked(SALT_DIGITS)?;
     Some((head, salt, digest))
 }
 
-/// Exactly as many digits as the bytes need, with zeros where the last one has bits to spare.
+/// Decodes base 64 of exactly `N` bytes. The unused bits of the last digit must be zero.
 fn decode<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let length = Base64Bcrypt::decode(digits, &mut bytes).ok()?.len();
     (length == N).then_some(bytes)
 }
 
-/// About six seconds for one check, on a machine where cost 12 takes 186 ms.
+/// The maximum cost. With it, one verification takes about six seconds on a machine where cost 12 takes 186 ms.
 pub const MAX_COST: u8 = 17;
-/// What a damaged one is compared with, for the one who keeps the file.
-pub(super) const SHAPE: &str =
+/// Describes the format, for the message about a damaged hash.
+pub(super) const FORMAT: &str =
     "bcrypt has 60 characters: $2y$, a cost of two digits, $, 53 letters, digits, dots or slashes";
+/// The length of a head such as `$2y$10$`.
 const HEAD: usize = 7;
 const SALT_DIGITS: usize = 22;

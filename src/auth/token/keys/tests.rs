@@ -1,4 +1,4 @@
-//! Which secrets are taken, and how one of the gate's own is made.
+//! Tests of parsing secrets and of creating the secret file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 const ONE: &str = "q8vX0m3nT5kL7pR9sW1yZ2bC4dF6gH8jK0lM2nP4qS6=";
-/// A good one, cut short.
+/// The beginning of a valid secret, one character too short.
 const SHORT: &str = "q8vX0m3nT5kL7pR9sW1yZ2bC4dF6gH8";
 const TWO: &str = "0123456789abcdef0123456789abcdef";
 
 #[test]
-fn one_line_or_two_make_keys() {
+fn one_line_or_two_lines_are_parsed() {
     let one = SigningKeys::parse(ONE.as_bytes()).unwrap();
     let both = SigningKeys::parse(format!("\n  {TWO}\r\n\n{ONE}\n").as_bytes()).unwrap();
     assert_eq!(
@@ -24,24 +24,24 @@ fn one_line_or_two_make_keys() {
 }
 
 #[test]
-fn weak_secrets_are_refused() {
-    let refused = |text: &str| SigningKeys::parse(text.as_bytes()).err();
-    assert_eq!(refused(""), Some(WeakSecret::Lines(0)));
+fn weak_secrets_are_rejected() {
+    let rejected = |text: &str| SigningKeys::parse(text.as_bytes()).err();
+    assert_eq!(rejected(""), Some(WeakSecret::Lines(0)));
     assert_eq!(
-        refused(&format!("{ONE}\n{TWO}\n{ONE}")),
+        rejected(&format!("{ONE}\n{TWO}\n{ONE}")),
         Some(WeakSecret::Lines(3))
     );
-    assert_eq!(refused(SHORT), Some(WeakSecret::Short(1)));
+    assert_eq!(rejected(SHORT), Some(WeakSecret::Short(1)));
     assert_eq!(
-        refused(&format!("{ONE}\n\nhunter2")),
+        rejected(&format!("{ONE}\n\nhunter2")),
         Some(WeakSecret::Short(3))
     );
-    assert_eq!(refused(&"abc".repeat(20)), Some(WeakSecret::Monotonous(1)));
+    assert_eq!(rejected(&"abc".repeat(20)), Some(WeakSecret::Monotonous(1)));
     assert_eq!(
-        refused(&format!("{ONE} {TWO}")),
+        rejected(&format!("{ONE} {TWO}")),
         Some(WeakSecret::Letters(1))
     );
-    assert_eq!(refused(&format!("{ONE}ü")), Some(WeakSecret::Letters(1)));
+    assert_eq!(rejected(&format!("{ONE}ü")), Some(WeakSecret::Letters(1)));
 }
 
 #[test]
@@ -51,44 +51,44 @@ fn no_error_repeats_a_secret() {
         .to_string();
     assert!(!text.contains(SHORT) && text.contains("line 1"), "{text}");
     let keys = SigningKeys::parse(ONE.as_bytes()).unwrap();
-    assert_eq!(format!("{keys:?}"), "Keys(..)");
+    assert_eq!(format!("{keys:?}"), "SigningKeys(..)");
 }
 
 #[test]
-fn a_secret_is_made_once_and_is_nobody_elses() {
+fn a_secret_file_is_created_once_and_only_its_owner_can_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     assert!(find(&state).unwrap().is_none());
     assert!(!state.exists());
-    let made = find_or_make(&state).unwrap();
+    let created = find_or_make(&state).unwrap();
     let again = find_or_make(&state).unwrap();
-    assert_eq!(made.keys.signing().id, again.keys.signing().id);
-    assert_eq!(made.exposed, None);
+    assert_eq!(created.keys.signing().id, again.keys.signing().id);
+    assert_eq!(created.exposed, None);
     let names: Vec<_> = fs::read_dir(&state)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(names, ["token-secret"]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode(&state), mode(&file_in(&state))), (0o700, 0o600));
-    let text = fs::read_to_string(file_in(&state)).unwrap();
+    assert_eq!((mode(&state), mode(&secret_file(&state))), (0o700, 0o600));
+    let text = fs::read_to_string(secret_file(&state)).unwrap();
     assert_eq!(Base64::decode_vec(text.trim()).unwrap().len(), 32);
     let other = find_or_make(&dir.path().join("other")).unwrap();
-    assert_ne!(made.keys.signing().id, other.keys.signing().id);
+    assert_ne!(created.keys.signing().id, other.keys.signing().id);
 }
 
 #[test]
-fn making_one_never_replaces_one() {
+fn creating_a_secret_file_does_not_replace_one() {
     let dir = tempfile::tempdir().unwrap();
-    let path = file_in(dir.path());
+    let path = secret_file(dir.path());
     fs::write(&path, ONE).unwrap();
     state_file::make(&path, TWO.as_bytes()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), ONE);
 }
 
-/// The threads have one process id, as the first processes of several containers have.
+/// The threads have the same process id, as the first processes of several containers have.
 #[test]
-fn of_several_processes_that_make_the_secret_at_the_same_time_all_get_the_same() {
+fn processes_that_create_the_secret_at_the_same_time_use_the_same_one() {
     for _ in 0..50 {
         let dir = tempfile::tempdir().unwrap();
         let start = std::sync::Barrier::new(4);
@@ -100,14 +100,14 @@ fn of_several_processes_that_make_the_secret_at_the_same_time_all_get_the_same()
             let threads = [(); 4].map(|()| scope.spawn(make));
             threads.map(|one| one.join().unwrap())
         });
-        let kept = load(&file_in(dir.path())).unwrap().keys.signing().id;
+        let kept = load(&secret_file(dir.path())).unwrap().keys.signing().id;
         assert_eq!(ids, [kept; 4]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
 
 #[test]
-fn what_is_no_secret_file_is_an_error() {
+fn other_files_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(load(dir.path()), Err(Error::Read { .. })));
     assert!(matches!(

@@ -1,7 +1,8 @@
-//! How a client asks for a token: the query of a GET, or the form of a POST, which have one grammar.
+//! A request for a token: the query of a GET, or the form in the body of a POST. Both have the same grammar.
 //!
-//! `service` hands over the text. What `service=`, `account=`, `client_id=` and `offline_token=` say changes nothing:
-//! a token is for the route that it was asked of, for who gave the password, and short-lived.
+//! `service` passes the text to [`TokenRequest::parse`]. The parameters `service`, `account`, `client_id` and
+//! `offline_token` are ignored: a token is for the route of its endpoint and for the user whose password was sent, and its
+//! lifetime is that of the configuration.
 
 use zeroize::Zeroizing;
 
@@ -10,7 +11,7 @@ use crate::percent::decode;
 use crate::registry::Scope;
 use crate::secret::Password;
 
-/// What is asked for; in a form, also by whom.
+/// The requested scopes, and the credentials if the request is a form.
 #[derive(Debug, Default)]
 pub struct TokenRequest {
     scopes: Vec<String>,
@@ -19,54 +20,56 @@ pub struct TokenRequest {
     password: Option<Password>,
 }
 
-/// Why there is no telling what is asked for, or by whom.
+/// The reason why a request is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedRequest {
-    /// Not even text.
+    /// The text is not UTF-8.
     #[error("the request for a token is not UTF-8")]
     Text,
-    /// A `%` without two hex digits.
+    /// A `%` is not followed by two hexadecimal digits.
     #[error("the request for a token has a malformed escape")]
     Escape,
-    /// Which of the two counts would be a guess.
+    /// A parameter occurs twice, so it is unclear which one counts.
     #[error("the request for a token has a parameter twice")]
     Twice,
-    /// Refresh tokens are not given out, so nobody has one.
-    #[error("a token is given for a password only: grant_type=password, username, password")]
+    /// The form has another grant type than `password`. The proxy issues no refresh tokens.
+    #[error("a token is issued for a password only: grant_type=password, username, password")]
     GrantType,
 }
 
 impl TokenRequest {
-    /// Reads `key=value&…`, a `+` being a space. `scope` may repeat; keys that are not known are left out.
+    /// Parses `key=value&…`, where `+` is a space. `scope` may occur several times; unknown keys are ignored.
     pub fn parse(text: &[u8]) -> Result<Self, MalformedRequest> {
         let text = std::str::from_utf8(text).map_err(|_| MalformedRequest::Text)?;
-        let mut form = Self::default();
+        let mut request = Self::default();
         for pair in text.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match single_value(key)?.as_slice() {
-                b"scope" => form
+            match decode_value(key)?.as_slice() {
+                b"scope" => request
                     .scopes
-                    .push(String::from_utf8_lossy(&single_value(value)?).into_owned()),
-                b"grant_type" => put(&mut form.grant_type, single_value(value)?)?,
-                b"username" => put(&mut form.username, single_value(value)?)?,
-                b"password" => put(&mut form.password, Password::new(single_value(value)?))?,
+                    .push(String::from_utf8_lossy(&decode_value(value)?).into_owned()),
+                b"grant_type" => set_once(&mut request.grant_type, decode_value(value)?)?,
+                b"username" => set_once(&mut request.username, decode_value(value)?)?,
+                b"password" => {
+                    set_once(&mut request.password, Password::new(decode_value(value)?))?
+                }
                 _ => {}
             }
         }
-        Ok(form)
+        Ok(request)
     }
 
-    /// The user name that the form holds, unchecked.
+    /// The user name in the form, which has not been verified.
     pub(in crate::auth) fn user(&self) -> Option<&[u8]> {
         self.username.as_deref()
     }
 
-    /// The scope; empty when a client only logs in.
+    /// The requested scope. It is empty if the client only checks its password, as `docker login` does.
     pub fn scope(&self) -> Scope {
         Scope::parse(self.scopes.iter().map(String::as_str))
     }
 
-    /// The credentials in it; `None` for an empty user name, which clients send to mean "nobody".
+    /// The credentials in the form. `None` for an empty user name, which clients send if they have no credentials.
     pub(in crate::auth) fn credentials(self) -> Result<Option<Credentials>, MalformedRequest> {
         if self.grant_type.as_deref() != Some(b"password") {
             return Err(MalformedRequest::GrantType);
@@ -77,15 +80,15 @@ impl TokenRequest {
     }
 }
 
-fn put<T>(place: &mut Option<T>, value: T) -> Result<(), MalformedRequest> {
-    if place.replace(value).is_some() {
+fn set_once<T>(field: &mut Option<T>, value: T) -> Result<(), MalformedRequest> {
+    if field.replace(value).is_some() {
         return Err(MalformedRequest::Twice);
     }
     Ok(())
 }
 
-/// A copy may hold a password on the way: it is wiped.
-fn single_value(text: &str) -> Result<Vec<u8>, MalformedRequest> {
+/// Decodes a key or a value. The intermediate copy may have a password in it, so it is overwritten after use.
+fn decode_value(text: &str) -> Result<Vec<u8>, MalformedRequest> {
     let spaced = Zeroizing::new(text.replace('+', " "));
     decode(&spaced, |_| true).map_err(|_| MalformedRequest::Escape)
 }
@@ -99,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_repeat_and_hold_several() {
+    fn scopes_may_repeat_and_have_several_entries() {
         let text = "service=h&scope=repository%3Aa%3Apull+repository:b:push&scope=registry:catalog:*&account=x&offline_token=true";
         assert_eq!(
             form(text).scope().to_string(),
@@ -109,21 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_read_byte_for_byte() {
+    fn a_password_is_decoded_byte_for_byte() {
         let text = "grant_type=password&username=j%C3%BCrgen&password=a%26b+c%2B%00%FF&scope=x";
         let credentials = form(text).credentials().unwrap().unwrap();
         assert_eq!(credentials.user, "jürgen".as_bytes());
         assert_eq!(credentials.password.as_bytes(), b"a&b c+\0\xff");
-        let nobody = form("grant_type=password&username=&password=x").credentials();
-        assert!(nobody.unwrap().is_none());
+        let anonymous = form("grant_type=password&username=&password=x").credentials();
+        assert!(anonymous.unwrap().is_none());
     }
 
     #[test]
-    fn what_is_not_clear_is_refused() {
-        let refused = |text: &str| TokenRequest::parse(text.as_bytes()).err();
-        assert_eq!(refused("scope=%zz"), Some(MalformedRequest::Escape));
+    fn malformed_requests_are_errors() {
+        let error = |text: &str| TokenRequest::parse(text.as_bytes()).err();
+        assert_eq!(error("scope=%zz"), Some(MalformedRequest::Escape));
         assert_eq!(
-            refused("username=a&username=a"),
+            error("username=a&username=a"),
             Some(MalformedRequest::Twice)
         );
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What is written is what other implementations read, and what must not be written is refused.
+//! Tests that generated hashes are verified, and that unusable passwords are rejected.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ fn secret(text: &[u8]) -> Password {
 }
 
 #[test]
-fn what_is_made_lets_its_password_in_and_no_other() {
+fn a_generated_hash_matches_its_password_only() {
     for recipe in [
         FAST,
         HashParams::Apr1,
@@ -50,12 +50,12 @@ fn salts_and_passwords_never_repeat() {
     assert_eq!(passwords.len(), 20);
     let letters: HashSet<_> = passwords.iter().flatten().copied().collect();
     assert!(passwords.iter().all(|one| one.len() == 26));
-    // 520 letters: that one of 32 is missing happens in two of a million runs.
+    // Of 520 random letters, one of the 32 is missing in two of a million runs.
     assert_eq!(letters, LETTERS.iter().copied().collect());
 }
 
 #[test]
-fn passwords_that_would_count_in_part_or_not_at_all_are_refused() {
+fn passwords_that_would_not_count_completely_are_rejected() {
     let long = vec![b'x'; MAX_PASSWORD + 1];
     for (recipe, text, fault) in [
         (FAST, &b""[..], UnusablePassword::Empty),

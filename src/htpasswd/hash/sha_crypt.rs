@@ -1,20 +1,21 @@
 //! SHA-crypt: `$5$` and `$6$` of crypt(3), after Ulrich Drepper's "Unix crypt using SHA-256 and SHA-512" (2008).
 //!
-//! For `hash` and `make`. The rounds are the `sha-crypt` package's; the text around them is read and written here, since the
-//! package knows salts of its own making only.
+//! The `sha-crypt` crate computes the digest. The stored form is parsed and written here, because the crate accepts only salts
+//! that it has generated itself.
 
 use subtle::ConstantTimeEq;
 
-use super::alphabet;
+use super::crypt64;
+use crate::text::parse_canonical_decimal;
 
-/// The two of them.
+/// The hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Function {
+pub(in crate::htpasswd) enum Function {
     Sha256,
     Sha512,
 }
 
-/// A stored text, taken apart.
+/// The parts of a stored hash.
 struct Parts<'a> {
     rounds: u32,
     salt: &'a [u8],
@@ -22,17 +23,17 @@ struct Parts<'a> {
 }
 
 impl Function {
-    /// The rounds of a stored text that an encoder could have written; none for a damaged one.
+    /// The number of rounds of a stored hash. `None` for a hash that no encoder could have written.
     pub(super) fn rounds(self, stored: &[u8]) -> Option<u32> {
         let parts = self.split(stored)?;
-        let whole = parts.salt.len() <= MAX_SALT
+        let is_valid = parts.salt.len() <= MAX_SALT
             && parts.salt.iter().all(u8::is_ascii_graphic)
             && parts.digest.len() == self.digits()
-            && alphabet::is_encoded(parts.digest, self.unused_bits());
-        whole.then_some(parts.rounds)
+            && crypt64::is_encoded(parts.digest, self.unused_bits());
+        is_valid.then_some(parts.rounds)
     }
 
-    /// Whether the password has the stored digest; false for what is not SHA-crypt.
+    /// Whether the password has the stored digest. Returns `false` for a hash that is not SHA-crypt.
     pub(super) fn verify(self, stored: &[u8], password: &[u8]) -> bool {
         let Some(parts) = self.split(stored) else {
             return false;
@@ -41,21 +42,25 @@ impl Function {
             .is_some_and(|digest| digest.ct_eq(parts.digest).into())
     }
 
-    /// A text of full work that no password matches: no digest ends in `z`.
-    pub(super) fn impossible(self, rounds: u32) -> Vec<u8> {
+    /// A well-formed hash that no password matches, because no digest ends in `z`. Verifying it takes the full time.
+    pub(super) fn unmatchable(self, rounds: u32) -> Vec<u8> {
         let head = format!("rounds={rounds}$................$");
         [self.magic(), head.as_bytes(), &b"z".repeat(self.digits())].concat()
     }
 
-    /// The text to store for a password; none when the rounds are outside 1000 to 999 999 999.
-    pub(super) fn make(self, password: &[u8], salt: &[u8], rounds: u32) -> Option<Vec<u8>> {
+    /// The hash to store for a password. `None` if `rounds` is outside 1000 to 999,999,999.
+    pub(in crate::htpasswd) fn generate(
+        self,
+        password: &[u8],
+        salt: &[u8],
+        rounds: u32,
+    ) -> Option<Vec<u8>> {
         let digest = self.hash(password, salt, rounds)?;
         let rounds = format!("rounds={rounds}$");
         Some([self.magic(), rounds.as_bytes(), salt, b"$", &digest].concat())
     }
 
-    /// The digits of a password's digest; none when the rounds are outside 1000 to 999 999 999. A byte that is missing in a
-    /// digest would give no digits either, never digits of another byte.
+    /// The encoded digest of a password. `None` if `rounds` is outside 1000 to 999,999,999.
     fn hash(self, password: &[u8], salt: &[u8], rounds: u32) -> Option<Vec<u8>> {
         let params = sha_crypt::Params::new(rounds).ok()?;
         let groups: Vec<[u8; 3]> = match self {
@@ -84,6 +89,7 @@ impl Function {
         Some(digits.take(self.digits()).collect())
     }
 
+    /// The prefix that identifies the format.
     fn magic(self) -> &'static [u8] {
         match self {
             Self::Sha256 => b"$5$",
@@ -91,7 +97,7 @@ impl Function {
         }
     }
 
-    /// 256 or 512 bits, six at a time.
+    /// The number of digits of a digest: 256 or 512 bits, six at a time.
     fn digits(self) -> usize {
         match self {
             Self::Sha256 => 43,
@@ -99,7 +105,7 @@ impl Function {
         }
     }
 
-    /// The last digit has the four or two bits that are left over.
+    /// The bits of the last digit that a digest does not use: the last digit encodes four bits or two.
     fn unused_bits(self) -> u8 {
         match self {
             Self::Sha256 => 0b11_0000,
@@ -111,15 +117,15 @@ impl Function {
         let rest = stored.strip_prefix(self.magic())?;
         let (rounds, rest) = match rest.strip_prefix(b"rounds=") {
             Some(rest) => {
-                let (number, rest) = cut(rest)?;
-                // crypt(3) writes no leading zero, and so never the same text again.
+                let (number, rest) = split_at_dollar(rest)?;
                 let number = std::str::from_utf8(number).ok()?;
-                let canonical = number.starts_with(|first: char| matches!(first, '1'..='9'));
-                (number.parse().ok().filter(|_| canonical)?, rest)
+                // crypt(3) writes no leading zero, and would return another text for such a hash.
+                let rounds = parse_canonical_decimal(number).filter(|rounds| *rounds != 0)?;
+                (rounds, rest)
             }
             None => (DEFAULT_ROUNDS, rest),
         };
-        let (salt, digest) = cut(rest)?;
+        let (salt, digest) = split_at_dollar(rest)?;
         Some(Parts {
             rounds,
             salt,
@@ -128,12 +134,12 @@ impl Function {
     }
 }
 
-fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_at_dollar(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = text.splitn(2, |&byte| byte == b'$');
     Some((parts.next()?, parts.next()?))
 }
 
-/// The bytes of a digest in an order of its own, three at a time; none where the digest has no such byte.
+/// The bytes of a digest in the given order, three at a time. `None` for an index that the digest does not have.
 fn bytes(
     digest: &[u8],
     order: impl Iterator<Item = [usize; 3]>,
@@ -141,22 +147,23 @@ fn bytes(
     order.map(|[a, b, c]| Some([*digest.get(a)?, *digest.get(b)?, *digest.get(c)?]))
 }
 
-/// Three bytes to four digits, low bits first.
+/// Encodes three bytes as four digits, low bits first.
 fn digits([high, middle, low]: [u8; 3]) -> [u8; 4] {
     let bits = u32::from_be_bytes([0, high, middle, low]);
     [0, 6, 12, 18].map(|shift| {
         let [.., last] = (bits >> shift).to_be_bytes();
-        alphabet::encode(last)
+        crypt64::encode(last)
     })
 }
 
-/// What a damaged one is compared with, for the one who keeps the file.
-pub(super) const SHAPE: &str = "SHA crypt has perhaps rounds=N and $, a salt of at most 16 characters, $, and 43 or 86 letters, digits, dots or slashes";
-/// More than any tool's default (passlib's 656 000 is the highest); half a second of one core, and some seconds with
-/// the longest password.
+/// Describes the format, for the message about a damaged hash.
+pub(super) const FORMAT: &str = "SHA crypt has optionally rounds=N and $, a salt of at most 16 characters, $, and 43 or 86 letters, digits, dots or slashes";
+/// The maximum number of rounds. It is more than the default of any tool (passlib has the highest, 656,000). With it, one
+/// verification takes half a second, and some seconds with the longest password.
 pub(super) const MAX_ROUNDS: u32 = 1_000_000;
-/// Fewer are no rounds of crypt(3).
+/// The minimum number of rounds in crypt(3).
 pub(super) const MIN_ROUNDS: u32 = sha_crypt::Params::ROUNDS_MIN;
+/// The number of rounds of a hash that does not state it.
 const DEFAULT_ROUNDS: u32 = sha_crypt::Params::RECOMMENDED_ROUNDS;
-/// Longer ones are cut, and then never the same text again.
+/// The maximum length of a salt. crypt(3) cuts a longer salt, and so would return another text for such a hash.
 const MAX_SALT: usize = 16;

@@ -1,12 +1,12 @@
-//! `{SHA}` (`htpasswd -s`) and `{SSHA}` (nginx, LDAP): one SHA-1, in base64.
+//! `{SHA}` (`htpasswd -s`) and `{SSHA}` (nginx, LDAP): one SHA-1 in base64, without or with a salt.
 //!
-//! For `hash`. A single SHA-1 is far too cheap against a stolen file; what to say about that is not decided here.
+//! A single SHA-1 is too cheap to protect a stolen file. `hash` reports such hashes as weak.
 
 use base64ct::{Base64, Encoding};
 use sha1::{Digest, Sha1};
 use subtle::ConstantTimeEq;
 
-/// Whether a stored text is `prefix` and the base64 of a digest, with nothing behind it unless it is `salted`.
+/// Whether a stored hash is `prefix` and the base64 of a digest, followed by a salt only if it is `salted`.
 pub(super) fn is_well_formed(stored: &[u8], prefix: &[u8], salted: bool) -> bool {
     decode(stored, prefix).is_some_and(|bytes| match bytes.len() {
         DIGEST => true,
@@ -14,7 +14,7 @@ pub(super) fn is_well_formed(stored: &[u8], prefix: &[u8], salted: bool) -> bool
     })
 }
 
-/// Whether the password, and the salt where there is one, has the stored digest.
+/// Whether the password, with the salt if there is one, has the stored digest.
 pub(super) fn verify(stored: &[u8], prefix: &[u8], password: &[u8]) -> bool {
     let Some(bytes) = decode(stored, prefix) else {
         return false;
@@ -28,8 +28,8 @@ pub(super) fn verify(stored: &[u8], prefix: &[u8], password: &[u8]) -> bool {
     sha.finalize().as_slice().ct_eq(digest).into()
 }
 
-/// A text of full work that no password matches: a digest that is a byte short.
-pub(super) fn impossible(prefix: &[u8]) -> Vec<u8> {
+/// A hash that no password matches, because its digest is one byte too short.
+pub(super) fn unmatchable(prefix: &[u8]) -> Vec<u8> {
     let text = Base64::encode_string(&[0; DIGEST - 1]);
     [prefix, text.as_bytes()].concat()
 }
@@ -39,8 +39,7 @@ fn decode(stored: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
     Base64::decode_vec(text).ok()
 }
 
-/// What a damaged one is compared with, for the one who keeps the file.
-pub(super) const SHAPE: &str =
-    "SHA-1 has the base64 of 20 bytes, and of a salt behind them in {SSHA}";
-/// Bytes of a SHA-1.
+/// Describes the format, for the message about a damaged hash.
+pub(super) const FORMAT: &str = "SHA-1 has the base64 of 20 bytes, which a salt follows in {SSHA}";
+/// The length of a SHA-1 digest in bytes.
 const DIGEST: usize = 20;

@@ -1,37 +1,37 @@
-//! MD5-crypt: `$1$` (FreeBSD 2, 1994) and `$apr1$` (Apache), the same but for the magic.
+//! MD5-crypt: `$1$` (FreeBSD 2, 1994) and `$apr1$` (Apache), which differ in the magic string only.
 //!
-//! For `hash` and `make`. Follows `ngx_crypt_apr1` of nginx's `ngx_crypt.c`. A thousand rounds are too few against a stolen
-//! file; what to say about that is not decided here.
+//! This implementation follows `ngx_crypt_apr1` of nginx's `ngx_crypt.c`, because no maintained crate has the algorithm. Its
+//! tests compare it with libc. A thousand rounds are too few to protect a stolen file; `hash` reports such hashes as weak.
 
 use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 
-use super::alphabet;
+use super::crypt64;
 
-/// Whether a stored text is one that an encoder could have written.
+/// Whether a stored hash is one that an encoder could have written.
 pub(super) fn is_well_formed(stored: &[u8], magic: &[u8]) -> bool {
     split(stored, magic).is_some_and(|(salt, digest)| {
         salt.len() <= MAX_SALT
             && salt.iter().all(u8::is_ascii_graphic)
             && digest.len() == DIGITS
-            && alphabet::is_encoded(digest, UNUSED_BITS)
+            && crypt64::is_encoded(digest, UNUSED_BITS)
     })
 }
 
-/// Whether the password has the stored digest; false for what is not MD5-crypt.
+/// Whether the password has the stored digest. Returns `false` for a hash that is not MD5-crypt.
 pub(super) fn verify(stored: &[u8], magic: &[u8], password: &[u8]) -> bool {
     split(stored, magic)
         .is_some_and(|(salt, digest)| encode(hash(password, magic, salt)).ct_eq(digest).into())
 }
 
-/// The text to store for a password.
-pub(super) fn make(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
+/// The hash to store for a password.
+pub(in crate::htpasswd) fn generate(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
     let digest = encode(hash(password, magic, salt));
     [magic, salt, b"$", &digest].concat()
 }
 
-/// A text of full work that no password matches: no digest ends in `z`.
-pub(super) fn impossible(magic: &[u8]) -> Vec<u8> {
+/// A well-formed hash that no password matches, because no digest ends in `z`. Verifying it takes the full time.
+pub(super) fn unmatchable(magic: &[u8]) -> Vec<u8> {
     [magic, b"........$", &[b'z'; DIGITS]].concat()
 }
 
@@ -68,14 +68,13 @@ fn start(password: &[u8], magic: &[u8], salt: &[u8]) -> [u8; 16] {
     md5.update(magic);
     md5.update(salt);
     for chunk in password.chunks(16) {
-        // As many bytes of the inner digest as the password has, over and over.
-        // A chunk is never longer than the digest.
+        // The inner digest is repeated up to the length of the password. A chunk is never longer than the digest.
         let (part, _) = inner.split_at(chunk.len());
         md5.update(part);
     }
     let mut bits = password.len();
     while bits > 0 {
-        // The original meant to take a byte of the digest for a 1, and took one that it had just zeroed.
+        // For a 1, the original was meant to add a byte of the digest, but added one that it had just overwritten with zero.
         md5.update(match (bits & 1, password.first()) {
             (0, Some(first)) => [*first],
             _ => [0],
@@ -93,11 +92,8 @@ fn concat(parts: [&[u8]; 3]) -> [u8; 16] {
     md5.finalize().into()
 }
 
-/// Three bytes to four digits, low bits first, in an order of the original's own.
-#[expect(
-    clippy::expect_used,
-    reason = "a digit in place of a missing one would be another hash"
-)]
+/// Encodes the digest: three bytes to four digits, low bits first, in the order of the original.
+#[expect(clippy::expect_used, reason = "a default digit would be another hash")]
 fn encode(digest: [u8; 16]) -> [u8; DIGITS] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = digest;
     let groups = [
@@ -112,19 +108,20 @@ fn encode(digest: [u8; 16]) -> [u8; DIGITS] {
         let bits = u32::from_be_bytes([0, high, middle, low]);
         [0, 6, 12, 18].map(|shift| {
             let [.., last] = (bits >> shift).to_be_bytes();
-            alphabet::encode(last)
+            crypt64::encode(last)
         })
     });
     std::array::from_fn(|_| digits.next().expect("six groups have 24 digits"))
 }
 
-/// What a damaged one is compared with, for the one who keeps the file.
-pub(super) const SHAPE: &str =
+/// Describes the format, for the message about a damaged hash.
+pub(super) const FORMAT: &str =
     "MD5 crypt has a salt of at most 8 characters, $, 22 letters, digits, dots or slashes";
+/// The number of rounds, which the format fixes.
 const ROUNDS: u32 = 1000;
-/// Longer ones are cut by some implementations and refused by others.
+/// The maximum length of a salt. Some implementations cut a longer salt, and others reject it.
 const MAX_SALT: usize = 8;
-/// 128 bits, six at a time.
+/// The number of digits of a digest: 128 bits, six at a time.
 const DIGITS: usize = 22;
-/// The last digit has the two highest of its eight bits, and nothing above.
+/// The bits of the last digit that a digest does not use: the last digit encodes two bits.
 const UNUSED_BITS: u8 = 0b11_1100;
