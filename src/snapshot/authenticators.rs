@@ -11,9 +11,9 @@ use super::{BuildMode, SnapshotBuilder, passwords};
 use crate::auth::token::TokenIssuer;
 use crate::auth::token::secret::{self, LoadedSecret, SigningKeys};
 use crate::auth::{Authenticator, PasswordVerifier};
+use crate::config::Secret;
+use crate::config::Spanned;
 use crate::config::problem::{Position, Problem, Problems};
-use crate::config::table::Spanned;
-use crate::config::units::Secret;
 use crate::config::{self, Auth};
 
 impl SnapshotBuilder<'_> {

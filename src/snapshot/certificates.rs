@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 
 use super::{BuildMode, Snapshot, SnapshotBuilder};
 use crate::acme::Acme;
+use crate::config::Spanned;
 use crate::config::problem::{Problem, Problems};
-use crate::config::table::Spanned;
 use crate::config::{self, Certificate};
 use crate::tls;
 use crate::tls::certs::Warning;

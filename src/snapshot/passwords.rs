@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::Snapshot;
 use crate::access::Subjects;
+use crate::config::Spanned;
 use crate::config::problem::{Problem, Problems, quote};
-use crate::config::table::Spanned;
 use crate::config::{Auth, Config};
 use crate::file_watch::StableFiles;
 use crate::htpasswd::make::USUAL_COST;
