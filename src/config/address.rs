@@ -20,17 +20,6 @@ pub(crate) enum Host {
     Address(IpAddr),
 }
 
-/// The hosts that one entry of `site.hosts` stands for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum HostPattern {
-    /// One host.
-    Exact(Host),
-    /// `*.x`: every name that is one label and then this name, which is in lower case.
-    Wildcard(String),
-    /// `*`: every host that no other pattern matches.
-    Any,
-}
-
 /// The host as in a URL: an IPv6 address is in brackets.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,6 +29,17 @@ impl fmt::Display for Host {
             Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
         }
     }
+}
+
+/// The hosts that one entry of `site.hosts` stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum HostPattern {
+    /// One host.
+    Exact(Host),
+    /// `*.x`: every name that is one label and then this name, which is in lower case.
+    Wildcard(String),
+    /// `*`: every host that no other pattern matches.
+    Any,
 }
 
 impl fmt::Display for HostPattern {

@@ -513,10 +513,12 @@ impl<T> Form for List<T> {
     }
 }
 
-/// The elements of a list that were accepted.
+/// The elements of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Items<T> {
-    items: Vec<Spanned<T>>,
+    /// The accepted elements.
+    pub(crate) items: Vec<Spanned<T>>,
+    /// The number of elements in the file.
     written: usize,
 }
 
@@ -532,31 +534,9 @@ impl<T> Items<T> {
         self.items.len() == self.written
     }
 
-    /// Removes the elements that `keep` rejects; they still count as written.
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&Spanned<T>) -> bool) {
-        self.items.retain(keep);
-    }
-
     /// The accepted elements without their positions.
     pub(crate) fn into_values(self) -> impl Iterator<Item = T> {
         self.items.into_iter().map(|item| item.value)
-    }
-}
-
-impl<T> std::ops::Deref for Items<T> {
-    type Target = [Spanned<T>];
-
-    fn deref(&self) -> &[Spanned<T>] {
-        &self.items
-    }
-}
-
-impl<T> IntoIterator for Items<T> {
-    type Item = Spanned<T>;
-    type IntoIter = std::vec::IntoIter<Spanned<T>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.items.into_iter()
     }
 }
 
@@ -607,40 +587,11 @@ pub(crate) struct NamedValues<T> {
     pub(crate) rejected: Vec<String>,
 }
 
-/// A table with these keys. It is read by [`Table::table`].
-pub(crate) struct OneTable(pub(crate) Keys);
+/// A table, a list of tables, or a string or a table, with these keys. The method of `Table` that reads the value decides which of
+/// them is accepted.
+pub(crate) struct TableForm(pub(crate) Keys);
 
-impl Form for OneTable {
-    type Value = ();
-
-    fn read(&self, item: &Item<'_>) -> Option<()> {
-        item.entries("a table").map(drop)
-    }
-
-    fn keys(&self) -> Keys {
-        self.0
-    }
-}
-
-/// A list of tables with these keys. It is read by [`Table::tables`].
-pub(crate) struct ManyTables(pub(crate) Keys);
-
-impl Form for ManyTables {
-    type Value = ();
-
-    fn read(&self, _: &Item<'_>) -> Option<()> {
-        Some(())
-    }
-
-    fn keys(&self) -> Keys {
-        self.0
-    }
-}
-
-/// A string, or a table with these keys. It is read by [`Table::string_or_table`].
-pub(crate) struct StringOrTable(pub(crate) Keys);
-
-impl Form for StringOrTable {
+impl Form for TableForm {
     type Value = ();
 
     fn read(&self, _: &Item<'_>) -> Option<()> {

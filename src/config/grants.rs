@@ -23,7 +23,7 @@ use crate::registry::{Action, is_name};
 pub struct RouteGrants {
     /// The grants. Their groups are replaced by the users in them.
     pub grants: Arc<Grants>,
-    /// Every user who is named in a grant or in a group of a grant.
+    /// Every user that a grant names, or that is in a group of a grant.
     pub named: Vec<Spanned<String>>,
     /// Every pattern with `{user}`, and the subjects of its grant.
     pub homes: Vec<(Spanned<String>, Subjects)>,
@@ -98,7 +98,7 @@ struct GrantParser<'a> {
     is_basic: bool,
     /// The path of a route with a registry below it.
     path: Option<&'a str>,
-    /// The users who are named, by position, so that a user of a group is listed once.
+    /// The named users, by position, so that a user of a group is listed once.
     named: BTreeMap<Position, Spanned<String>>,
     homes: Vec<(Spanned<String>, Subjects)>,
 }
@@ -110,14 +110,17 @@ impl GrantParser<'_> {
             required_list(table, &grant::REPOSITORIES, "repositories = [\"team/**\"]");
         let actions = required_list(table, &grant::ACTIONS, "actions = [\"pull\"]");
         let mut subjects = Subjects::default();
-        for subject in to? {
+        for subject in to?.items {
             self.add_subject(table, &mut subjects, subject);
         }
-        let patterns = repositories?.into_iter();
+        let patterns = repositories?.items.into_iter();
         let patterns = patterns.filter_map(|text| self.pattern(table, text, &subjects));
         let patterns = patterns.collect();
         let actions = actions?;
-        let actions = actions.iter().filter_map(|word| self.action(table, word));
+        let actions = actions
+            .items
+            .iter()
+            .filter_map(|word| self.action(table, word));
         Some(Grant {
             patterns,
             actions: actions.collect(),
@@ -336,7 +339,7 @@ impl Groups {
                         .fix("name users in it, or remove it"),
                 );
             }
-            users.value.retain(|user| is_user(root, user));
+            users.value.items.retain(|user| is_user(root, user));
         }
         Self { table }
     }
@@ -345,7 +348,7 @@ impl Groups {
         let mut groups = self.table.iter().flat_map(|table| &table.values);
         groups
             .find(|(group, _)| group.value == name)
-            .map(|(_, users)| &*users.value)
+            .map(|(_, users)| users.items.as_slice())
     }
 
     /// Whether the group is written, but was rejected. Then its problem is reported already.

@@ -6,8 +6,22 @@
 //!
 //! A new key takes an entry here, its paragraph in `proxy.toml`, and a line where the settings that it belongs to are built.
 
-use super::form::{Key, Keys, List, ManyTables, Named, OneTable, paths};
-use super::value;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::address::{self, AdminSocket, Host, HostPattern};
+use super::form::{
+    Boolean, Key, Keys, List, Named, Number, Size, SizeOrBytes, Status, TableForm, Text, Time,
+    WithDefault, Word, paths,
+};
+use super::url::{self, ExternalUrl, UpstreamUrl};
+use super::value::{self, Error, Secret};
+use crate::net::cidr::Cidr;
+use crate::net::listener::ListenAddr;
+use crate::tls::MinVersion;
+use crate::tls::trust::ClientAuthMode;
 
 /// Returns the dotted paths of all keys and tables of the configuration file.
 pub fn key_paths() -> Vec<String> {
@@ -33,31 +47,28 @@ macro_rules! keys {
 
 keys! {
     /// The addresses and threads of the proxy.
-    LISTEN = "listen": OneTable = OneTable(listen::KEYS);
+    LISTEN = "listen": TableForm = TableForm(listen::KEYS);
     /// The process log and the access log.
-    LOG = "log": OneTable = OneTable(log::KEYS);
+    LOG = "log": TableForm = TableForm(log::KEYS);
     /// What the proxy keeps on disk.
-    STATE = "state": OneTable = OneTable(state::KEYS);
+    STATE = "state": TableForm = TableForm(state::KEYS);
     /// TLS for clients.
-    TLS = "tls": OneTable = OneTable(tls::KEYS);
+    TLS = "tls": TableForm = TableForm(tls::KEYS);
     /// The authority for sites with tls = "acme".
-    ACME = "acme": OneTable = OneTable(acme::KEYS);
+    ACME = "acme": TableForm = TableForm(acme::KEYS);
     /// The limit on wrong passwords.
-    THROTTLE = "throttle": OneTable = OneTable(throttle::KEYS);
+    THROTTLE = "throttle": TableForm = TableForm(throttle::KEYS);
     /// Every wait and every size is bounded without a line here.
-    LIMITS = "limits": OneTable = OneTable(limits::KEYS);
+    LIMITS = "limits": TableForm = TableForm(limits::KEYS);
     /// Names for sets of users, written "@ci" in grants.
     GROUPS = "groups": Named<List<String>> = Named { form: List(value::any_text), expected: "a table of lists of strings" };
     /// A site: host names, a certificate, routes.
-    SITE = "site": ManyTables = ManyTables(site::KEYS);
+    SITE = "site": TableForm = TableForm(site::KEYS);
 }
 
 /// `[listen]`
 pub(crate) mod listen {
-    use crate::config::address::{self, AdminSocket, Host};
-    use crate::config::form::{Key, Keys, List, Number, Text};
-    use crate::net::cidr::Cidr;
-    use crate::net::listener::ListenAddr;
+    use super::*;
 
     keys! {
         /// Addresses and ports for TLS.
@@ -82,10 +93,7 @@ pub(crate) mod listen {
 
 /// `[log]`
 pub(crate) mod log {
-    use tracing::level_filters::LevelFilter;
-
-    use crate::config::form::{Boolean, Key, Keys, Text, WithDefault, Word};
-    use crate::config::value;
+    use super::*;
 
     keys! {
         /// The least important level that is written.
@@ -115,8 +123,7 @@ pub(crate) mod log {
 
 /// `[state]`
 pub(crate) mod state {
-    use crate::config::form::{Key, Keys, Text};
-    use crate::config::value;
+    use super::*;
 
     keys! {
         /// The folder for what the proxy creates.
@@ -126,8 +133,7 @@ pub(crate) mod state {
 
 /// `[tls]`
 pub(crate) mod tls {
-    use crate::config::form::{Key, Keys, WithDefault, Word};
-    use crate::tls::MinVersion;
+    use super::*;
 
     keys! {
         /// The oldest version of TLS that is accepted.
@@ -140,8 +146,7 @@ pub(crate) mod tls {
 
 /// `[acme]`
 pub(crate) mod acme {
-    use crate::config::form::{Key, Keys, Text};
-    use crate::config::{url, value};
+    use super::*;
 
     keys! {
         /// An address to which the authority may write.
@@ -155,9 +160,7 @@ pub(crate) mod acme {
 
 /// `[throttle]`
 pub(crate) mod throttle {
-    use std::time::Duration;
-
-    use crate::config::form::{Key, Keys, Number, Time, WithDefault};
+    use super::*;
 
     keys! {
         /// The limit on wrong passwords: the number of different ones that one client network (an IPv4 address, or an IPv6
@@ -170,10 +173,7 @@ pub(crate) mod throttle {
 
 /// `[limits]`
 pub(crate) mod limits {
-    use std::ops::RangeInclusive;
-    use std::time::Duration;
-
-    use crate::config::form::{Key, Keys, Number, Size, Time, WithDefault};
+    use super::*;
 
     const KIB: u64 = 1024;
     const MIB: u64 = 1024 * KIB;
@@ -253,20 +253,13 @@ pub(crate) mod limits {
 
 /// `[[site]]`
 pub(crate) mod site {
-    use super::{auth, route};
-    use crate::config::address::{self, HostPattern};
-    use crate::config::form::{
-        Key, Keys, List, ManyTables, OneTable, StringOrTable, Text, WithDefault, Word,
-    };
-    use crate::config::url::{self, ExternalUrl};
-    use crate::config::value;
-    use crate::tls::trust::ClientAuthMode;
+    use super::*;
 
     keys! {
         /// The names that clients use.
         HOSTS = "hosts": List<HostPattern> = List(address::host_pattern);
         /// The certificate chain, the site's own certificate first, and the key, both PEM.
-        TLS = "tls": StringOrTable = StringOrTable(super::certificate::KEYS);
+        TLS = "tls": TableForm = TableForm(certificate::KEYS);
         /// Client certificates, required in addition to auth and never instead of it.
         CLIENT_CA = "client_ca": Text<String> = Text(value::text);
         /// Whether a client must have a certificate.
@@ -277,16 +270,15 @@ pub(crate) mod site {
         /// The scheme and authority of URLs in Location, Link and token realms.
         EXTERNAL_URL = "external_url": Text<ExternalUrl> = Text(url::external_url);
         /// How clients log in, for all routes of the site that have no auth of their own.
-        AUTH = "auth": OneTable = OneTable(auth::KEYS);
+        AUTH = "auth": TableForm = TableForm(auth::KEYS);
         /// A route of the site above.
-        ROUTE = "route": ManyTables = ManyTables(route::KEYS);
+        ROUTE = "route": TableForm = TableForm(route::KEYS);
     }
 }
 
 /// `site.tls` as a table
 pub(crate) mod certificate {
-    use crate::config::form::{Key, Keys, Text};
-    use crate::config::value;
+    use super::*;
 
     keys! {
         /// The certificate chain, the site's own certificate first.
@@ -298,10 +290,7 @@ pub(crate) mod certificate {
 
 /// `site.auth` and `site.route.auth`
 pub(crate) mod auth {
-    use std::time::Duration;
-
-    use crate::config::form::{Key, Keys, Text, Time, WithDefault};
-    use crate::config::value::{self, Error, Secret};
+    use super::*;
 
     /// The value of `mode`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -351,25 +340,17 @@ pub(crate) mod auth {
 
 /// `[[site.route]]`
 pub(crate) mod route {
-    use super::{auth, grant, upstream};
-    use crate::config::address;
-    use crate::config::form::{
-        Boolean, Key, Keys, List, ManyTables, Named, OneTable, SizeOrBytes, Status, StringOrTable,
-        Text, WithDefault, Word,
-    };
-    use crate::config::url::{self, ExternalUrl};
-    use crate::config::value;
-    use crate::net::cidr::Cidr;
+    use super::*;
 
     keys! {
         /// A prefix of the path that ends at a segment.
         PATH = "path": Text<String> = Text(url::path_prefix);
         /// The destination.
-        UPSTREAM = "upstream": StringOrTable = StringOrTable(upstream::KEYS);
+        UPSTREAM = "upstream": TableForm = TableForm(upstream::KEYS);
         /// A path without an upstream: every client gets this status, without a password.
         RESPOND = "respond": Status = Status;
         /// How clients log in.
-        AUTH = "auth": OneTable = OneTable(auth::KEYS);
+        AUTH = "auth": TableForm = TableForm(auth::KEYS);
         /// Client networks that are allowed.
         ALLOW = "allow": List<Vec<Cidr>> = List(address::networks_or_all);
         /// Client networks that are denied.
@@ -392,7 +373,7 @@ pub(crate) mod route {
         /// Fields to set, or with an empty value to remove, in requests to the upstream and in responses of the upstream.
         RESPONSE_HEADERS = "response_headers": Named<Text<String>> = HEADERS;
         /// Rights.
-        GRANT = "grant": ManyTables = ManyTables(grant::KEYS);
+        GRANT = "grant": TableForm = TableForm(grant::KEYS);
     }
 
     const HEADERS: Named<Text<String>> = Named {
@@ -403,11 +384,7 @@ pub(crate) mod route {
 
 /// `site.route.upstream` as a table
 pub(crate) mod upstream {
-    use std::time::Duration;
-
-    use crate::config::form::{Key, Keys, List, Text, Time, WithDefault};
-    use crate::config::url::{self, UpstreamUrl};
-    use crate::config::value;
+    use super::*;
 
     keys! {
         /// Addresses that serve the same.
@@ -428,8 +405,7 @@ pub(crate) mod upstream {
 
 /// `[[site.route.grant]]`
 pub(crate) mod grant {
-    use crate::config::form::{Key, Keys, List};
-    use crate::config::value;
+    use super::*;
 
     keys! {
         /// Users by name, groups.

@@ -116,3 +116,35 @@ fn normalized(text: &str) -> String {
     let words = lines.flat_map(str::split_whitespace);
     words.collect::<Vec<_>>().join(" ").to_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::reference_faults;
+
+    #[test]
+    fn a_missing_key_and_a_wrong_default_range_or_text_are_faults() {
+        let reference = include_str!("../../proxy.toml");
+        assert_eq!(reference_faults(reference), [""; 0]);
+        for (right, wrong, fault) in [
+            ("#drain = \"30s\"", "", "limits.drain: the key is not named"),
+            (
+                "#idle = \"75s\"",
+                "#idle = \"76s\"",
+                "limits.idle: the value is not the default",
+            ),
+            (
+                "10 to 100;",
+                "10 to 99;",
+                "limits.head_fields: the range is not named: 10 to 100",
+            ),
+            (
+                "# Bytes of path and query",
+                "# Bytes of the target",
+                "limits.target_size: the block does not contain: bytes of path and query",
+            ),
+        ] {
+            assert_eq!(reference.matches(right).count(), 1, "{right}");
+            assert_eq!(reference_faults(&reference.replace(right, wrong)), [fault]);
+        }
+    }
+}

@@ -133,7 +133,7 @@ fn host_patterns(table: &Table<'_>) -> Vec<Spanned<HostPattern>> {
                 .fix("write hosts = [\"docker.example.com\"], with the hosts that clients use"),
         );
     }
-    list.value.into_iter().collect()
+    list.value.items
 }
 
 /// Returns the hosts in the form of [`Site::hosts`], and reports those that an earlier site has. `lines` has the hosts of the

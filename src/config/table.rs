@@ -6,9 +6,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, Spanned};
-use super::form::{
-    AnyKey, Form, Item, Key, Keys, ManyTables, OneTable, StringOrTable, WithDefault, paths,
-};
+use super::form::{AnyKey, Form, Item, Key, Keys, TableForm, WithDefault, paths};
 use super::nearest::nearest;
 use super::problem::{Position, Problem, quote};
 
@@ -105,13 +103,13 @@ impl<'a> Table<'a> {
     }
 
     /// Returns a table in this one, such as `[limits]` or `auth = { … }`.
-    pub(crate) fn table(&self, key: &Key<OneTable>) -> Option<Self> {
+    pub(crate) fn table(&self, key: &Key<TableForm>) -> Option<Self> {
         let item = self.item(key)?;
         Some(Self::inner(&item, item.entries("a table")?, key.form.0))
     }
 
     /// Returns a table in this one. If it is not written, the result is an empty table, with the defaults of all its keys.
-    pub(crate) fn table_or_empty(&self, key: &Key<OneTable>) -> Self {
+    pub(crate) fn table_or_empty(&self, key: &Key<TableForm>) -> Self {
         self.table(key).unwrap_or_else(|| Self {
             document: self.document,
             path: self.path_of(key),
@@ -122,7 +120,7 @@ impl<'a> Table<'a> {
     }
 
     /// Returns the tables of `[[site]]`, or of a list of inline tables.
-    pub(crate) fn tables(&self, key: &Key<ManyTables>) -> Vec<Self> {
+    pub(crate) fn tables(&self, key: &Key<TableForm>) -> Vec<Self> {
         let Some(item) = self.item(key) else {
             return Vec::new();
         };
@@ -148,7 +146,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reads a value that may be a string or a table.
-    pub(crate) fn string_or_table(&self, key: &Key<StringOrTable>) -> Option<Choice<'a>> {
+    pub(crate) fn string_or_table(&self, key: &Key<TableForm>) -> Option<Choice<'a>> {
         let item = self.item(key)?;
         match item.value.get_ref() {
             DeValue::Table(entries) => Some(Choice::Table(Self::inner(&item, entries, key.form.0))),

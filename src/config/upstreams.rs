@@ -115,13 +115,13 @@ fn check_urls(
                 .fix("write urls = [\"http://127.0.0.1:5000\"]"),
         );
     }
-    if urls.len() > MOST_ENDPOINTS {
-        let what = format!("upstream.urls names {} addresses", urls.len());
+    if urls.items.len() > MOST_ENDPOINTS {
+        let what = format!("upstream.urls names {} addresses", urls.items.len());
         let fix = format!("name at most {MOST_ENDPOINTS}");
         table.report(Problem::error(urls.place, what).fix(fix));
     }
     let mut seen = HashSet::new();
-    for url in urls.iter() {
+    for url in &urls.items {
         if !seen.insert(&url.value) {
             let what = format!("{} is in upstream.urls twice", url.value);
             table.report(
@@ -131,7 +131,8 @@ fn check_urls(
             );
         }
     }
-    let find = |is_meant: fn(&UpstreamUrl) -> bool| urls.iter().find(|url| is_meant(&url.value));
+    let find =
+        |is_meant: fn(&UpstreamUrl) -> bool| urls.items.iter().find(|url| is_meant(&url.value));
     let https = find(|url| matches!(url, UpstreamUrl::Https { .. }));
     let http = find(|url| matches!(url, UpstreamUrl::Http { .. }));
     if let (Some(_), Some(http)) = (https, http) {
@@ -143,7 +144,7 @@ fn check_urls(
     }
     if let (Some(ca), None) = (ca, https)
         && urls.is_complete()
-        && !urls.is_empty()
+        && !urls.items.is_empty()
     {
         let what = "upstream.ca is of no use without an https:// address";
         table.report(

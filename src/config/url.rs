@@ -125,24 +125,16 @@ pub(crate) fn upstream_url(text: &str) -> Result<UpstreamUrl, Error> {
     if text.starts_with("unix:") {
         return unix_path(text).map(UpstreamUrl::Unix);
     }
-    if let Some((_, path)) = text.split_once("://unix:") {
-        // nginx writes a Unix socket as http://unix:/path:/uri.
-        let path = path.split(':').next().unwrap_or(path);
+    // nginx writes a Unix socket as http://unix:/path:/uri, and many programs accept the path alone.
+    let socket = match text.split_once("://unix:") {
+        Some((_, path)) => path.split(':').next(),
+        None => Some(text).filter(|path| path.starts_with('/')),
+    };
+    if let Some(path) = socket {
         return Err(Error::Malformed {
             expected: UPSTREAM.expected,
             remedy: write_accepted(
                 format_args!("unix:{path}"),
-                unix_path,
-                UPSTREAM.fallback_remedy,
-            ),
-        });
-    }
-    if text.starts_with('/') {
-        // Many programs accept the path of a socket without a prefix.
-        return Err(Error::Malformed {
-            expected: UPSTREAM.expected,
-            remedy: write_accepted(
-                format_args!("unix:{text}"),
                 unix_path,
                 UPSTREAM.fallback_remedy,
             ),

@@ -68,10 +68,10 @@ const LISTS: Key<Named<List<String>>> = key(
         expected: "a table of lists of strings",
     },
 );
-const FILES: Key<StringOrTable> = key("files", StringOrTable(&[&TEXT]));
-const TABLE: Key<OneTable> = key("table", OneTable(&[&NUMBER, &COUNT, &WAIT]));
-const TABLES: Key<ManyTables> = key("tables", ManyTables(&[&TEXT, &LIST, &FILES, &INNER]));
-const INNER: Key<ManyTables> = key("inner", ManyTables(&[&BOOLEAN, &NUMBER]));
+const FILES: Key<TableForm> = key("files", TableForm(&[&TEXT]));
+const TABLE: Key<TableForm> = key("table", TableForm(&[&NUMBER, &COUNT, &WAIT]));
+const TABLES: Key<TableForm> = key("tables", TableForm(&[&TEXT, &LIST, &FILES, &INNER]));
+const INNER: Key<TableForm> = key("inner", TableForm(&[&BOOLEAN, &NUMBER]));
 
 const KEYS: Keys = &[
     &TEXT, &BOOLEAN, &NUMBER, &COUNT, &SIZE, &BYTES, &WAIT, &STATUS, &LIST, &PAIRS, &LISTS, &FILES,
@@ -110,6 +110,7 @@ fn values_have_their_positions() {
         assert_eq!((*size, size.place), (1024, at(5, 8)));
         let list = root.get(&LIST).unwrap();
         let places: Vec<_> = list
+            .items
             .iter()
             .map(|item| (item.value.as_str(), item.place))
             .collect();
@@ -278,7 +279,7 @@ fn the_error_of_a_parser_is_reported_with_its_reason_and_remedy() {
 fn the_accepted_elements_of_a_list_are_kept() {
     problems_of("list = ['a', 1]", |root| {
         let list = root.get(&LIST).unwrap();
-        assert!(list.len() == 1 && !list.is_complete() && !list.is_written_empty());
+        assert!(list.items.len() == 1 && !list.is_complete() && !list.is_written_empty());
     });
 }
 
@@ -308,7 +309,7 @@ fn an_inline_list_of_tables_is_a_list_of_tables() {
     let problems = problems_of(text, |root| {
         let tables = root.tables(&TABLES).into_iter();
         let lists: Vec<_> = tables
-            .map(|table| table.get(&LIST).unwrap()[0].value.clone())
+            .map(|table| table.get(&LIST).unwrap().items[0].value.clone())
             .collect();
         assert_eq!(lists, ["a", "b"]);
     });
@@ -323,7 +324,7 @@ fn names_that_the_author_chooses_are_in_the_order_of_the_file() {
         let names: Vec<_> = groups
             .values
             .iter()
-            .map(|(name, users)| (name.value.as_str(), users.len(), name.place.line))
+            .map(|(name, users)| (name.value.as_str(), users.items.len(), name.place.line))
             .collect();
         assert_eq!(names, [("zoe", 2, 2), ("ci", 0, 3)]);
         assert_eq!(groups.rejected, ["bad"]);
