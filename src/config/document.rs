@@ -111,7 +111,9 @@ fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
     let place = lines.position(span.start);
     let (before, rest) = lines.split_line(span.start);
     let problem = Problem::error(place, error.message());
-    if let Some(key) = repeated_key(lines.text, &span) {
+    if !before.ends_with('=')
+        && let Some(key) = repeated_key(lines.text, &span)
+    {
         let what = format!("{} {}", error.message(), quote(key));
         return Problem::error(place, what)
             .fix("keep one of them; a table that may repeat is written [[name]]");

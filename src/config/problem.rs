@@ -126,7 +126,7 @@ impl Problems {
         }
     }
 
-    /// Adds a problem. Errors after the first [`MAX_ERRORS_KEPT`] are only counted: a file with that many is no
+    /// Adds a problem. Errors after the first `MAX_ERRORS_KEPT` are only counted: a file with that many is no
     /// configuration at all.
     pub fn push(&mut self, problem: Problem) {
         if problem.severity == Severity::Error {
@@ -245,7 +245,7 @@ impl fmt::Display for Severity {
     }
 }
 
-/// A text of the file in quotation marks, for a message: escaped, and cut after [`MAX_QUOTED`] characters. A value that the
+/// A text of the file in quotation marks, for a message: escaped, and cut after `MAX_QUOTED` characters. A value that the
 /// reader is to copy into the file is written by `value::write`, which never cuts.
 pub fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");

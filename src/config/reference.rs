@@ -40,7 +40,9 @@ pub fn reference_faults(reference: &str) -> Vec<String> {
         let doc = doc.trim().trim_end_matches('.');
         if found.is_empty() {
             fault("the key is not named");
-        } else if key.keys().is_empty() && !texts().any(|text| text.contains(doc)) {
+            continue;
+        }
+        if key.keys().is_empty() && !texts().any(|text| text.contains(doc)) {
             fault(&format!("the block does not contain: {doc}"));
         }
         let range = key.range().map(|range| normalized(&range));

@@ -154,6 +154,7 @@ fn no_syntax_error_repeats_the_line() {
         "a = \"\" hunter2",
         "[hunter2",
         "a = 2020-99-99T",
+        "a = \"hunter2\"\nb = hunter2 = 1",
     ] {
         let shown = syntax_error(text);
         assert!(!shown.contains("hunter2"), "{shown}");
