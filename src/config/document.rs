@@ -1,143 +1,251 @@
-//! A configuration file as text, on its way to values: the tree, and the report of its problems.
+//! A configuration file as a TOML tree, with the position of every value and the list of the file's problems.
 //!
-//! Made by whoever reads the file (`check`, start and reload alike), read through its
-//! [`root`](Document::root) table. It opens no file and knows no key but those it is told.
+//! `config::parse` creates the document, `table` reads values from it, and every reader adds problems to it. The document
+//! knows no key.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::PathBuf;
 
-use super::lines::Lines;
-use super::problem::{Position, Problem, Problems};
-use super::syntax::{self, Entries};
-use super::table::Table;
+use toml::de::DeTable;
 
-/// One file. Syntax errors are reported when it is made, everything else while its tables are read.
-///
-/// ```
-/// use tidegate::config::document::Document;
-///
-/// let document = Document::parse("proxy.toml", "[listen]\nhttps = 443\n", &["listen.https"]);
-/// {
-///     let root = document.root();
-///     let listen = root.required("listen", "[listen]").table("listen");
-///     assert!(listen.is_some_and(|listen| listen.strings("https").is_none()));
-/// }
-/// let problems = document.into_problems();
-/// assert!(problems.to_string().starts_with("proxy.toml:2:9: error: listen.https: expected"));
-/// ```
+use super::problem::{Position, Problem, Problems, quote};
+
+/// A value and its position in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// The position of its first character.
+    pub place: Position,
+}
+
+impl<T> Spanned<T> {
+    /// Converts the value, and keeps the position.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Spanned<U> {
+        Spanned {
+            value: convert(self.value),
+            place: self.place,
+        }
+    }
+}
+
+impl<T> std::ops::Deref for Spanned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// One configuration file.
 #[derive(Debug)]
-pub struct Document {
-    lines: Lines,
-    root: Entries,
-    known: &'static [&'static str],
-    faulty_lines: BTreeSet<usize>,
-    asked: RefCell<BTreeSet<String>>,
+pub(crate) struct Document<'t> {
+    lines: Lines<'t>,
+    root: DeTable<'t>,
     problems: RefCell<Problems>,
 }
 
-impl Document {
-    /// Reads the text. `file` is for the report; `known` are the dotted paths of all keys there are
-    /// (`site.route.auth.htpasswd`), so that a key in the wrong table can be told where it belongs.
-    pub fn parse(file: impl Into<PathBuf>, text: &str, known: &'static [&'static str]) -> Self {
-        let lines = Lines::new(text);
-        let (root, faults) = syntax::read(&lines);
+impl<'t> Document<'t> {
+    /// Parses the bytes of a file. `file` is the name that the problems have.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not UTF-8 or not TOML. Only the first syntax error is reported: what follows it is unreliable, because
+    /// the parser may take one statement for a part of another one.
+    pub(crate) fn parse(file: impl Into<PathBuf>, bytes: &'t [u8]) -> Result<Self, Problems> {
         let mut problems = Problems::new(file);
-        let is_echo = |pair: &[syntax::SyntaxError]| match pair {
-            [before, fault] => {
-                lines.line(before.at) + 1 == lines.line(fault.at) && fault.is_echo_of(before)
+        match parse(bytes) {
+            Ok((lines, root)) => Ok(Self {
+                lines,
+                root,
+                problems: RefCell::new(problems),
+            }),
+            Err(problem) => {
+                problems.push(problem);
+                Err(problems)
             }
-            _ => false,
-        };
-        let echoes = faults.windows(2).map(is_echo);
-        let own = std::iter::once(false).chain(echoes).zip(&faults);
-        let own: Vec<_> = own
-            .filter(|(is_echo, _)| !is_echo)
-            .map(|(_, fault)| fault)
-            .collect();
-        for fault in own.iter().take(FAULTS_SHOWN) {
-            problems.push(fault.describe(lines.place(fault.at), text));
-        }
-        if let Some(next) = own.get(FAULTS_SHOWN) {
-            let more = own.len() - FAULTS_SHOWN;
-            let what = format!("and {more} more syntax errors from here on");
-            problems.push(Problem::error(lines.place(next.at), what));
-        }
-        Self {
-            root,
-            known,
-            faulty_lines: faults.iter().map(|fault| lines.line(fault.at)).collect(),
-            asked: RefCell::default(),
-            problems: RefCell::new(problems),
-            lines,
         }
     }
 
-    /// The table that the whole file is.
-    pub fn root(&self) -> Table<'_> {
-        Table::new(self, String::new(), &self.root, 0)
+    /// The table of the whole file.
+    pub(crate) fn root(&self) -> &DeTable<'t> {
+        &self.root
     }
 
-    /// Whether all of the text was understood. If not, something may be missing in the tree that
-    /// stands in the text, and checks across tables would report what is no problem.
-    pub fn is_whole(&self) -> bool {
-        self.faulty_lines.is_empty()
+    /// Returns the position of the byte at `offset`.
+    pub(crate) fn position(&self, offset: usize) -> Position {
+        self.lines.position(offset)
     }
 
-    /// Adds a problem, unless its line has a syntax error, which is then the better report.
-    pub fn report(&self, problem: Problem) {
-        let is_faulty = |place: Position| self.faulty_lines.contains(&place.line.saturating_sub(1));
-        if !problem.place.is_some_and(is_faulty) {
-            self.problems.borrow_mut().push(problem);
-        }
+    /// Adds a problem.
+    pub(crate) fn report(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
     }
 
-    /// The dotted paths of everything asked for, written or not, tables included.
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.borrow().iter().cloned().collect()
-    }
-
-    /// Everything that is wrong; its tables are gone by then, and have reported their unknown keys.
-    pub fn into_problems(self) -> Problems {
+    /// Returns all problems that were reported.
+    pub(crate) fn into_problems(self) -> Problems {
         self.problems.into_inner()
     }
-
-    /// Whether a key that is not in the tree may be called missing. In a text with syntax errors
-    /// only a name that stands nowhere in it is surely not written.
-    pub(super) fn is_surely_missing(&self, key: &str) -> bool {
-        self.is_whole() || !self.lines.text().contains(key)
-    }
-
-    pub(super) fn place(&self, offset: usize) -> Position {
-        self.lines.place(offset)
-    }
-
-    pub(super) fn note_asked(&self, path: String) {
-        self.asked.borrow_mut().insert(path);
-    }
-
-    pub(super) fn known(&self) -> &'static [&'static str] {
-        self.known
-    }
 }
 
-/// The text of a file's bytes; TOML is UTF-8.
-///
-/// # Errors
-///
-/// A problem with the place of the first byte that is not.
-pub fn decode(bytes: &[u8]) -> Result<&str, Problem> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let text = String::from_utf8_lossy(good);
-        Problem::error(Lines::new(&text).place(good.len()), "not UTF-8 text")
+fn parse(bytes: &[u8]) -> Result<(Lines<'_>, DeTable<'_>), Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let text = String::from_utf8_lossy(valid);
+        Problem::error(Lines::new(&text).position(valid.len()), "not UTF-8 text")
             .because("a TOML file is UTF-8 (TOML 1.1, Preliminaries)")
             .fix("save the file as UTF-8")
-    })
+    })?;
+    let lines = Lines::new(text);
+    match DeTable::parse(text) {
+        Ok(root) => Ok((lines, root.into_inner())),
+        Err(error) => Err(syntax_problem(&lines, &error)),
+    }
 }
 
-/// Of a file that is no TOML at all, these are enough.
-const FAULTS_SHOWN: usize = 50;
+/// Describes a syntax error. The message is the parser's, which quotes nothing of the text. The remedy follows from the text
+/// around the error, and not from the wording of the message, which a release of the parser may change.
+fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
+    let span = error.span().unwrap_or_default();
+    let place = lines.position(span.start);
+    let (before, rest) = lines.split_line(span.start);
+    let problem = Problem::error(place, error.message());
+    if !before.ends_with('=')
+        && let Some(key) = repeated_key(lines.text, &span)
+    {
+        let what = format!("{} {}", error.message(), quote(key));
+        return Problem::error(place, what)
+            .fix("keep one of them; a table that may repeat is written [[name]]");
+    }
+    let starts_unquoted = |text: &str| {
+        text.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '*' | '$' | '~'))
+    };
+    if before.ends_with(['=', '[', ',']) && starts_unquoted(rest) {
+        return problem.fix("put the text between double quotes");
+    }
+    if is_key(before) && !lines.ends_in_multiline_string() {
+        return problem.fix("write key = value");
+    }
+    if lines.is_rest_blank(span.start) {
+        return problem.fix("look above for a [, { or quotation mark that is not closed");
+    }
+    // A statement is valid at the start of a line, unless the parser takes it for an element of a list.
+    if before.is_empty()
+        && rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "[\"'{".contains(c))
+    {
+        return problem.fix("close the list with ] above, or write a comma between its elements");
+    }
+    problem
+}
+
+/// Returns the key at `span` if it is complete and occurs before, too: then the error is that it is written twice.
+fn repeated_key<'t>(text: &'t str, span: &Range<usize>) -> Option<&'t str> {
+    let before = text.get(..span.start)?;
+    let after = text.get(span.end..)?.trim_start();
+    let key = text.get(span.clone())?;
+    let name = key.trim_matches(['"', '\'']);
+    let is_repeated = is_key(key) && after.starts_with(['=', '.', ']']) && before.contains(name);
+    is_repeated.then_some(name)
+}
+
+/// Whether the text is a quoted key, or bare keys with dots between them.
+fn is_key(text: &str) -> bool {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_quoted_with = |quote: char| {
+        let inner = text
+            .strip_prefix(quote)
+            .and_then(|rest| rest.strip_suffix(quote));
+        inner.is_some_and(|inner| !inner.contains(quote))
+    };
+    let is_quoted = is_quoted_with('"') || is_quoted_with('\'');
+    !text.is_empty() && (text.chars().all(is_bare) || is_quoted)
+}
+
+/// Converts byte offsets to lines and columns. The time of a conversion does not depend on the offset, so that a line of a
+/// megabyte with an error in each value is reported in time.
+#[derive(Debug)]
+struct Lines<'t> {
+    text: &'t str,
+    /// The offset at which each line begins.
+    starts: Vec<usize>,
+    /// The number of characters before each block of [`BLOCK_SIZE`] bytes.
+    characters_before_block: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    /// Finds the lines of a text. A line ends with a line feed; a carriage return before it is a character of the line.
+    fn new(text: &'t str) -> Self {
+        // No editor counts a byte order mark as a character of the first line.
+        let first = text.len() - text.trim_start_matches('\u{feff}').len();
+        let starts = text.match_indices('\n').map(|(feed, _)| feed + 1);
+        let mut total = 0;
+        let characters = text.as_bytes().chunks(BLOCK_SIZE).map(|block| {
+            total += count_characters(block);
+            total
+        });
+        Self {
+            text,
+            starts: std::iter::once(first).chain(starts).collect(),
+            characters_before_block: std::iter::once(0).chain(characters).collect(),
+        }
+    }
+
+    /// Returns the position of the character at `offset`. An offset after the text has the position after the last character.
+    fn position(&self, offset: usize) -> Position {
+        let (line, start) = self.line_start(offset);
+        let column = self
+            .characters_before(offset)
+            .saturating_sub(self.characters_before(start));
+        Position {
+            line: line + 1,
+            column: column + 1,
+        }
+    }
+
+    /// Returns the parts of a line before and after `offset`, without blanks at their ends.
+    fn split_line(&self, offset: usize) -> (&'t str, &'t str) {
+        let (_, start) = self.line_start(offset);
+        let before = self.text.get(start..offset).unwrap_or_default();
+        let rest = self.text.get(offset..).unwrap_or_default();
+        let rest = rest.lines().next().unwrap_or_default();
+        (before.trim(), rest.trim())
+    }
+
+    /// Whether nothing but blanks follows `offset`.
+    fn is_rest_blank(&self, offset: usize) -> bool {
+        let rest = self.text.get(offset..).unwrap_or_default();
+        rest.trim_start().is_empty()
+    }
+
+    /// Whether the text ends within a string of several lines.
+    fn ends_in_multiline_string(&self) -> bool {
+        let is_odd = |quotes| self.text.matches(quotes).count() % 2 == 1;
+        is_odd("\"\"\"") || is_odd("'''")
+    }
+
+    /// Returns the number, from 0, and the first offset of the line that contains `offset`.
+    fn line_start(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let line = line.saturating_sub(1);
+        (line, self.starts.get(line).copied().unwrap_or_default())
+    }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        let block = offset / BLOCK_SIZE;
+        let before_block = self.characters_before_block.get(block);
+        let rest = self.text.as_bytes().get(block * BLOCK_SIZE..offset);
+        before_block.copied().unwrap_or_default() + count_characters(rest.unwrap_or_default())
+    }
+}
+
+/// Counts the characters that begin in the bytes: one at each byte that continues no other one (RFC 3629 section 3).
+fn count_characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
+}
+
+const BLOCK_SIZE: usize = 256;
 
 #[cfg(test)]
 mod tests;

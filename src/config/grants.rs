@@ -1,111 +1,126 @@
-//! From the `[[site.route.grant]]` tables of a route to [`Grants`].
+//! The `groups` table and the `[[site.route.grant]]` tables: which users may perform which actions on which repositories.
 //!
-//! Called by `routes`. Whether the users that are named exist is not known here: that takes the password
-//! files, which `snapshot` opens.
+//! Called by `sites`, which reads the groups once, and by `routes`. Whether the named users exist is checked by `snapshot`, which
+//! opens the password files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::auth::Auth;
+use super::document::Spanned;
+use super::form::{Items, Key, List, NamedValues};
+use super::keys::{self, grant, route};
 use super::nearest::nearest;
 use super::problem::{Position, Problem, quote};
-use super::sites::SiteParser;
-use super::table::{Spanned, Table};
-use super::units;
-use super::{Auth, RouteGrants};
+use super::table::Table;
+use super::value;
 use crate::access::{Grant, Grants, MalformedPattern, Pattern, Subjects};
-use crate::registry::Action;
+use crate::htpasswd::is_invisible;
+use crate::registry::{Action, is_name};
 
-mod groups;
-mod reach;
+/// The grants of a route.
+#[derive(Clone, Debug)]
+pub struct RouteGrants {
+    /// The grants. Their groups are replaced by the users in them.
+    pub grants: Arc<Grants>,
+    /// Every user that a grant names, or that is in a group of a grant.
+    pub named: Vec<Spanned<String>>,
+    /// Every pattern with `{user}`, and the subjects of its grant.
+    pub homes: Vec<(Spanned<String>, Subjects)>,
+}
 
-pub(super) use groups::Groups;
-use groups::is_user;
+/// Reads the grants of a route; `None` if there are none. `path` is the path of the route, and `is_registry` says whether
+/// repositories are below it.
+pub(crate) fn read(
+    route: &Table<'_>,
+    groups: &Groups,
+    auth: Option<&Auth>,
+    path: Option<&str>,
+    is_registry: bool,
+) -> Option<RouteGrants> {
+    let place = route.place_of(&route::GRANT)?;
+    let tables = route.tables(&route::GRANT);
+    let place = tables.first().map_or(place, Table::place);
+    check_route(route, place, auth, is_registry);
+    if tables.is_empty() {
+        route.report(
+            Problem::error(place, "site.route.grant is empty")
+                .because("no user would be allowed anything")
+                .fix("write [[site.route.grant]] with to, repositories and actions, or nothing"),
+        );
+    }
+    let mut parser = GrantParser {
+        groups,
+        is_basic: matches!(auth, Some(Auth::Basic { .. })),
+        path: path.filter(|_| is_registry),
+        named: BTreeMap::new(),
+        homes: Vec::new(),
+    };
+    let grants = Grants::new(tables.iter().filter_map(|table| parser.grant(table)));
+    warn_of_shadowed(&tables, &grants);
+    Some(RouteGrants {
+        grants: Arc::new(grants),
+        named: parser.named.into_values().collect(),
+        homes: parser.homes,
+    })
+}
 
-impl SiteParser<'_, '_> {
-    /// Nothing when no grant is written: then every verified user may do everything.
-    pub(super) fn granted(
-        &self,
-        route: &Table<'_>,
-        auth: Option<&Auth>,
-        path: Option<&str>,
-        is_registry: bool,
-    ) -> Option<RouteGrants> {
-        let place = route.place_of("grant")?;
-        let tables = route.tables("grant");
-        let report = |what: &str, why: &str, fix: &str| {
-            let problem = Problem::error(tables.first().map_or(place, Table::place), what);
-            route.report(problem.because(why).fix(fix));
-        };
-        match auth {
-            Some(Auth::LeftToUpstream) => report(
-                "grants with mode = \"upstream\"",
-                "the upstream knows who is asking, the gate does not",
-                "give the rights in the upstream, or write mode = \"basic\"",
-            ),
-            Some(Auth::Open) => report(
-                "grants with mode = \"none\"",
-                "nobody is asked who he is, so nobody could be told apart",
-                "write mode = \"basic\" with a password file, or remove the grants",
-            ),
-            Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
-        }
-        if !is_registry {
-            report(
-                "grants on a route that is no registry",
-                "a grant is about repositories, which are below /v2/",
-                "move them to the route of /v2/, or remove them",
-            );
-        }
-        if tables.is_empty() {
-            let fix = "write [[site.route.grant]] with to, repositories and actions, or nothing";
-            report(
-                "site.route.grant is empty",
-                "nobody would be allowed anything",
-                fix,
-            );
-        }
-        let mut reading = GrantParser {
-            groups: self.groups,
-            is_basic: matches!(auth, Some(Auth::Basic { .. })),
-            path: path.filter(|_| is_registry),
-            named: BTreeMap::new(),
-            homes: Vec::new(),
-        };
-        let grants = Grants::new(tables.iter().filter_map(|table| reading.grant(table)));
-        report_covered(&tables, &grants);
-        Some(RouteGrants {
-            grants: Arc::new(grants),
-            named: reading.named.into_values().collect(),
-            homes: reading.homes,
-        })
+/// Checks that grants can have an effect on the route.
+fn check_route(route: &Table<'_>, place: Position, auth: Option<&Auth>, is_registry: bool) {
+    let report = |what: &str, why: &str, fix: &str| {
+        route.report(Problem::error(place, what).because(why).fix(fix));
+    };
+    match auth {
+        Some(Auth::LeftToUpstream) => report(
+            "grants with mode = \"upstream\"",
+            "the upstream authenticates clients, and the proxy does not know their users",
+            "give the rights in the upstream, or write mode = \"basic\"",
+        ),
+        Some(Auth::Open) => report(
+            "grants with mode = \"none\"",
+            "no client is authenticated, so all clients have the same rights",
+            "write mode = \"basic\" with a password file, or remove the grants",
+        ),
+        Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
+    }
+    if !is_registry {
+        report(
+            "grants on a route that is no registry",
+            "a grant is about repositories, which are below /v2/",
+            "move them to the route of /v2/, or remove them",
+        );
     }
 }
 
+/// Reads the grants of one route, and collects what `snapshot` checks against the password file.
 struct GrantParser<'a> {
     groups: &'a Groups,
     is_basic: bool,
+    /// The path of a route with a registry below it.
     path: Option<&'a str>,
-    homes: Vec<(Spanned<String>, Subjects)>,
-    /// By their place, once each.
+    /// The named users, by position, so that a user of a group is listed once.
     named: BTreeMap<Position, Spanned<String>>,
+    homes: Vec<(Spanned<String>, Subjects)>,
 }
 
 impl GrantParser<'_> {
     fn grant(&mut self, table: &Table<'_>) -> Option<Grant> {
-        let to = list(table, "to", "to = [\"@users\"]");
-        let repositories = list(table, "repositories", "repositories = [\"team/**\"]");
-        let actions = list(table, "actions", "actions = [\"pull\"]");
+        let to = required_list(table, &grant::TO, "to = [\"@users\"]");
+        let repositories =
+            required_list(table, &grant::REPOSITORIES, "repositories = [\"team/**\"]");
+        let actions = required_list(table, &grant::ACTIONS, "actions = [\"pull\"]");
         let mut subjects = Subjects::default();
-        for who in to? {
-            self.subject(table, &mut subjects, who);
+        for subject in to?.items {
+            self.add_subject(table, &mut subjects, subject);
         }
-        let patterns = repositories?;
-        let patterns = patterns
-            .into_iter()
-            .filter_map(|text| self.pattern(table, text, &subjects));
+        let patterns = repositories?.items.into_iter();
+        let patterns = patterns.filter_map(|text| self.pattern(table, text, &subjects));
         let patterns = patterns.collect();
         let actions = actions?;
-        let actions = actions.iter().filter_map(|word| self.action(table, word));
+        let actions = actions
+            .items
+            .iter()
+            .filter_map(|word| self.action(table, word));
         Some(Grant {
             patterns,
             actions: actions.collect(),
@@ -114,35 +129,16 @@ impl GrantParser<'_> {
         })
     }
 
-    fn pattern(
+    fn add_subject(
         &mut self,
         table: &Table<'_>,
-        text: Spanned<String>,
-        subjects: &Subjects,
-    ) -> Option<Pattern> {
-        let pattern = pattern(table, &text)?;
-        if let Some(path) = self.path {
-            reach::check_pattern(table, path, &text, &pattern);
-        }
-        if pattern.is_of_user() {
-            self.homes.push((text, subjects.clone()));
-        }
-        Some(pattern)
-    }
-
-    fn action(&self, table: &Table<'_>, word: &Spanned<String>) -> Option<Action> {
-        let action = action(table, word)?;
-        if let (Action::Catalog, Some(path)) = (action, self.path) {
-            reach::check_catalog(table, path, word);
-        }
-        Some(action)
-    }
-
-    fn subject(&mut self, table: &Table<'_>, subjects: &mut Subjects, who: Spanned<String>) {
-        let Some(group) = who.strip_prefix('@') else {
-            if is_user(table, &who) {
-                subjects.users.insert(who.value.clone());
-                self.named.insert(who.place, who);
+        subjects: &mut Subjects,
+        subject: Spanned<String>,
+    ) {
+        let Some(group) = subject.strip_prefix('@') else {
+            if is_user(table, &subject) {
+                subjects.users.insert(subject.value.clone());
+                self.named.insert(subject.place, subject);
             }
             return;
         };
@@ -152,115 +148,279 @@ impl GrantParser<'_> {
             "anonymous" => {
                 subjects.anyone = true;
                 if self.is_basic {
-                    table.report(anonymous_with_basic(&who));
+                    table.report(anonymous_with_basic(&subject));
                 }
             }
-            _ => match self.groups.find(group) {
+            _ => match self.groups.users_of(group) {
                 Some(users) => {
                     for user in users {
                         subjects.users.insert(user.value.clone());
                         self.named.insert(user.place, user.clone());
                     }
                 }
-                None if self.groups.is_unread(group) => {}
-                None => table.report(unknown_group(&who, group, self.groups)),
+                None if self.groups.is_rejected(group) => {}
+                None => table.report(unknown_group(&subject, group, self.groups)),
             },
         }
     }
+
+    fn pattern(
+        &mut self,
+        table: &Table<'_>,
+        text: Spanned<String>,
+        subjects: &Subjects,
+    ) -> Option<Pattern> {
+        let pattern = parse_pattern(table, &text)?;
+        if !pattern.can_match() {
+            table.report(pattern_without_match(&text));
+        } else if let Some(path) = self.path {
+            check_pattern_reach(table, path, &text, &pattern);
+        }
+        if pattern.is_of_user() {
+            self.homes.push((text, subjects.clone()));
+        }
+        Some(pattern)
+    }
+
+    fn action(&self, table: &Table<'_>, word: &Spanned<String>) -> Option<Action> {
+        let actions = [Action::Pull, Action::Push, Action::Delete, Action::Catalog];
+        let parsed = value::word(word, &actions.map(|action| (action.as_str(), action)));
+        let parsed = parsed.map_err(|error| {
+            let what = format!("{}: {error}", table.path_of(&grant::ACTIONS));
+            table.report(Problem::error(word.place, what).fix(error.remedy()));
+        });
+        let action = parsed.ok()?;
+        if let (Action::Catalog, Some(path)) = (action, self.path) {
+            check_catalog_reach(table, path, word);
+        }
+        Some(action)
+    }
 }
 
-fn anonymous_with_basic(who: &Spanned<String>) -> Problem {
-    Problem::error(who.place, "\"@anonymous\" with mode = \"basic\"")
-        .because(
-            "docker decides once, by its first request to /v2/, which has no password: told to log in, it never pulls \
-             without a login, and let in, it never sends a password",
-        )
-        .fix("write mode = \"token\", or grant it to \"@users\"")
-}
-
-fn unknown_group(who: &Spanned<String>, group: &str, groups: &Groups) -> Problem {
-    let problem = Problem::error(who.place, format!("there is no group {}", quote(who)));
-    let meant = nearest(group, groups.names());
-    problem.fix(meant.map_or_else(
-        || "name its users in the table groups, at the top of the file".to_owned(),
-        |meant| format!("did you mean {}?", quote(&format!("@{meant}"))),
-    ))
-}
-
-/// A list with something in it.
-fn list(table: &Table<'_>, key: &'static str, example: &str) -> Option<Vec<Spanned<String>>> {
-    let list = table.required(key, example).strings(key)?;
+/// Reads a list that must have an element.
+fn required_list(
+    table: &Table<'_>,
+    key: &Key<List<String>>,
+    example: &str,
+) -> Option<Items<String>> {
+    table.require(key, example);
+    let list = table.get(key)?;
     if list.is_written_empty() {
-        let what = format!("{} is empty", table.dotted(key));
+        let what = format!("{} is empty", table.path_of(key));
         table.report(
             Problem::error(list.place, what)
                 .because("the grant would give nothing")
                 .fix(format!("write {example}, or remove the grant")),
         );
     }
-    Some(list.value.into_items())
+    Some(list.value)
 }
 
-fn pattern(table: &Table<'_>, text: &Spanned<String>) -> Option<Pattern> {
-    let pattern = match Pattern::parse(text) {
-        Ok(pattern) => pattern,
-        Err(fault) => {
-            let what = format!("{} is no pattern: {fault}", quote(text));
-            table.report(Problem::error(text.place, what).fix(match fault {
-                MalformedPattern::Empty => {
-                    "write components with one slash between them, as in \"team/app\""
-                }
-                MalformedPattern::Star => {
-                    "write \"*\" for one whole component, \"**\" for one or more"
-                }
-                MalformedPattern::Placeholder => "write \"{user}\" alone between the slashes",
-            }));
-            return None;
-        }
+fn anonymous_with_basic(subject: &Spanned<String>) -> Problem {
+    Problem::error(subject.place, "\"@anonymous\" with mode = \"basic\"")
+        .because(
+            "docker decides by its first request to /v2/, which has no password: if it gets a challenge, it never pulls \
+             without a login, and if it gets none, it never sends a password",
+        )
+        .fix("write mode = \"token\", or grant it to \"@users\"")
+}
+
+fn unknown_group(subject: &Spanned<String>, group: &str, groups: &Groups) -> Problem {
+    let what = format!("there is no group {}", quote(subject));
+    let fix = match nearest(group, groups.names()) {
+        Some(meant) => format!("did you mean {}?", quote(&format!("@{meant}"))),
+        None => "name its users in the table groups, at the top of the file".to_owned(),
     };
-    if !pattern.can_match() {
-        let what = format!("no repository is ever matched by {}", quote(text));
-        let warning = Problem::warning(text.place, what).because(
+    Problem::error(subject.place, what).fix(fix)
+}
+
+fn parse_pattern(table: &Table<'_>, text: &Spanned<String>) -> Option<Pattern> {
+    let parsed = Pattern::parse(text).map_err(|error| {
+        let what = format!("{} is no pattern: {error}", quote(text));
+        table.report(Problem::error(text.place, what).fix(match error {
+            MalformedPattern::Empty => {
+                "write components with one slash between them, as in \"team/app\""
+            }
+            MalformedPattern::Star => "write \"*\" for one whole component, \"**\" for one or more",
+            MalformedPattern::Placeholder => "write \"{user}\" alone between the slashes",
+        }));
+    });
+    parsed.ok()
+}
+
+fn pattern_without_match(text: &Spanned<String>) -> Problem {
+    let lower = text.to_ascii_lowercase();
+    let is_lower_valid = Pattern::parse(&lower).is_ok_and(|lower| lower.can_match());
+    let fix = if is_lower_valid {
+        value::write(&lower)
+    } else {
+        "write a name that a repository can have, as in \"team/app\"".to_owned()
+    };
+    let what = format!("no repository is ever matched by {}", quote(text));
+    Problem::warning(text.place, what)
+        .because(
             "names have at most 255 bytes, in components of lower case letters and digits, separated by one \".\", \
              \"_\" or \"__\" or by \"-\"",
-        );
-        let lower = text.to_ascii_lowercase();
-        let helps = Pattern::parse(&lower).is_ok_and(|lower| lower.can_match());
-        table.report(warning.fix(if helps {
-            units::write(&lower)
-        } else {
-            "write a name that a repository can have, as in \"team/app\"".to_owned()
-        }));
-    }
-    Some(pattern)
+        )
+        .fix(fix)
 }
 
-fn action(table: &Table<'_>, word: &Spanned<String>) -> Option<Action> {
-    let actions = [Action::Pull, Action::Push, Action::Delete, Action::Catalog];
-    let read = units::word(word, &actions.map(|action| (action.as_str(), action)));
-    let Err(error) = read else {
-        return read.ok();
+/// Warns of a pattern whose repositories are all served by another route.
+fn check_pattern_reach(table: &Table<'_>, path: &str, text: &Spanned<String>, pattern: &Pattern) {
+    let name = path.trim_end_matches('/').strip_prefix("/v2/");
+    let Some(name) = name.filter(|name| is_name(name)) else {
+        return;
     };
-    let what = format!("{}: {error}", table.dotted("actions"));
-    table.report(Problem {
-        remedy: error.remedy(),
-        ..Problem::error(word.place, what)
-    });
-    None
+    let components: Vec<_> = name.split('/').collect();
+    if pattern.may_match_under(&components) {
+        return;
+    }
+    let what = format!("no repository that {} matches is below {path}", quote(text));
+    table.report(
+        Problem::warning(text.place, what)
+            .because("requests for it take another route")
+            .fix(format!(
+                "write a pattern of whole names, as in \"{name}/**\", or move the grant"
+            )),
+    );
 }
 
-fn report_covered(tables: &[Table<'_>], grants: &Grants) {
+/// Warns of the right to the list of repositories on a route that does not serve it.
+fn check_catalog_reach(table: &Table<'_>, path: &str, word: &Spanned<String>) {
+    if matches!(path.trim_end_matches('/'), "" | "/v2" | "/v2/_catalog") {
+        return;
+    }
+    let what = format!("\"catalog\" is granted below {path}");
+    table.report(
+        Problem::warning(word.place, what)
+            .because("the list of repositories is at /v2/_catalog, and takes another route")
+            .fix("grant it at the route of /v2/"),
+    );
+}
+
+/// Warns of grants that give nothing in addition to another one.
+fn warn_of_shadowed(tables: &[Table<'_>], grants: &Grants) {
     for (wide, narrow) in grants.shadowed() {
-        let mut all = tables.iter();
-        let Some(table) = all.find(|table| table.place().line == narrow.line) else {
+        let mut tables = tables.iter();
+        let Some(table) = tables.find(|table| table.place().line == narrow.line) else {
             continue;
         };
         let what = format!(
-            "all that this grant gives is given by the one in line {}",
+            "all rights of this grant are given by the one in line {}, too",
             wide.line
         );
         table.report(Problem::warning(table.place(), what).fix("remove one of them"));
     }
+}
+
+/// The `groups` table.
+pub(crate) struct Groups {
+    /// The groups with their users. `None` if the value of `groups` is no table.
+    table: Option<NamedValues<Items<String>>>,
+}
+
+impl Groups {
+    /// Reads the table, and checks the names of the groups and of their users.
+    pub(crate) fn read(root: &Table<'_>) -> Self {
+        if root.place_of(&keys::GROUPS).is_none() {
+            let (values, rejected) = (Vec::new(), Vec::new());
+            return Self {
+                table: Some(NamedValues { values, rejected }),
+            };
+        }
+        let mut table = root.get(&keys::GROUPS).map(|groups| groups.value);
+        for (name, users) in table.iter_mut().flat_map(|table| &mut table.values) {
+            check_group_name(root, name);
+            if users.is_written_empty() {
+                let what = format!("the group {} has no users", quote(name));
+                root.report(
+                    Problem::warning(users.place, what)
+                        .because("what is granted to it is granted to no user")
+                        .fix("name users in it, or remove it"),
+                );
+            }
+            users.value.items.retain(|user| is_user(root, user));
+        }
+        Self { table }
+    }
+
+    fn users_of(&self, name: &str) -> Option<&[Spanned<String>]> {
+        let mut groups = self.table.iter().flat_map(|table| &table.values);
+        groups
+            .find(|(group, _)| group.value == name)
+            .map(|(_, users)| users.items.as_slice())
+    }
+
+    /// Whether the group is written, but was rejected. Then its problem is reported already.
+    fn is_rejected(&self, name: &str) -> bool {
+        let table = self.table.as_ref();
+        table.is_none_or(|table| table.rejected.iter().any(|rejected| rejected == name))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let groups = self.table.iter().flat_map(|table| &table.values);
+        groups.map(|(name, _)| name.as_str()).chain(RESERVED_GROUPS)
+    }
+}
+
+/// The groups that always exist.
+const RESERVED_GROUPS: [&str; 3] = ["users", "anonymous", "network"];
+
+fn check_group_name(root: &Table<'_>, name: &Spanned<String>) {
+    if RESERVED_GROUPS.contains(&name.as_str()) {
+        let what = format!("the group name {} is reserved", quote(name));
+        root.report(
+            Problem::error(name.place, what)
+                .because(
+                    "@users is every verified user, @anonymous is every client, @network is every client from a network \
+                     that needs no password",
+                )
+                .fix("choose another name"),
+        );
+    }
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || !name.chars().all(is_allowed) {
+        let what = format!("{} is no group name", quote(name));
+        root.report(
+            Problem::error(name.place, what).fix("use letters, digits, \".\", \"_\" and \"-\""),
+        );
+    }
+}
+
+/// Whether a password file can have the user; reports a name that it cannot have. Bytes that are not UTF-8 are shown as U+FFFD, so
+/// a name with this character would be the name of several users.
+fn is_user(table: &Table<'_>, user: &Spanned<String>) -> bool {
+    if user.starts_with('@') {
+        let what = format!("{} is in a group", quote(user));
+        table.report(
+            Problem::error(user.place, what)
+                .because("a group contains users only, so that its list shows all of them")
+                .fix("name the users of that group one by one"),
+        );
+        return false;
+    }
+    if user.is_empty() || user.contains([':', '\u{fffd}']) || user.contains(char::is_control) {
+        let what = format!("{} is no user name", quote(user));
+        table.report(
+            Problem::error(user.place, what)
+                .because("no line of a password file can have it")
+                .fix("write a name as it is before the \":\" in the password file"),
+        );
+        return false;
+    }
+    if user.contains(is_invisible) {
+        let what = format!("{} contains a character that cannot be seen", quote(user));
+        let visible: String = user.chars().filter(|c| !is_invisible(*c)).collect();
+        table.report(
+            Problem::warning(user.place, what)
+                .because("the character is part of the name, so the name differs from the one that it looks like")
+                .fix(format!(
+                    "{}, unless the password file has the same name",
+                    value::write(visible)
+                )),
+        );
+    }
+    true
 }
 
 #[cfg(test)]

@@ -1,72 +1,66 @@
-//! `[listen]`: where connections come in, and who may ask how the gate is.
+//! `[listen]`: the addresses that the proxy listens on, the admin listener, and the peers that the proxy trusts.
 //!
 //! Called by `build`.
 
 use std::path::PathBuf;
 
-use super::build::cores;
-use super::networks::networks;
+use super::address::AdminSocket;
+use super::document::Spanned;
+use super::form::{AnyKey, Key, List};
+use super::keys::{self, listen};
 use super::problem::Problem;
-use super::table::{Spanned, Table};
-use super::units::{self, Host};
-use crate::net::cidr::Networks;
+use super::table::Table;
+use super::value::write;
+use crate::net::cidr::{Cidr, Networks};
+use crate::net::host::Host;
 use crate::net::listener::ListenAddr;
 
-/// Where connections come in.
+/// The addresses and threads of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// At least one.
+    /// The addresses for TLS; at least one.
     pub https: Vec<ListenAddr>,
-    /// For the redirect to https.
+    /// The addresses for plain HTTP, which redirect to https.
     pub http: Vec<ListenAddr>,
-    /// For whoever watches over the gate.
+    /// The admin listener.
     pub admin: Admin,
-    /// Threads that serve connections.
+    /// The number of threads that serve connections.
     pub workers: usize,
-    /// Peers whose connections begin with a PROXY header.
+    /// The peers whose connections begin with a PROXY header.
     pub proxy_protocol: Networks,
-    /// Peers whose `X-Forwarded-For` and `-Proto` are believed.
+    /// The peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Networks,
 }
 
-/// The listener for health, readiness and metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admin {
-    /// Where; `None` is nowhere.
-    pub socket: Option<AdminSocket>,
-    /// Who may ask, beside this machine.
-    pub allow: Networks,
-    /// Names by which it may be asked, beside `localhost` and those of the sites; in lower case.
-    pub hosts: Vec<String>,
-}
-
-/// Where the admin listener is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminSocket {
-    /// An address, or a socket that systemd holds.
-    Tcp(ListenAddr),
-    /// In the file system, whose rights say who may ask.
-    Unix(PathBuf),
-}
-
 impl Listen {
-    /// Every TCP socket there is.
+    /// All TCP addresses, including that of the admin listener.
     pub fn bindings(&self) -> impl Iterator<Item = &ListenAddr> {
         let all = self.https.iter().chain(&self.http);
         all.chain(self.admin.binding())
     }
 }
 
+/// The listener for health, readiness, metrics and the status page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// The address; `None` if there is no admin listener.
+    pub socket: Option<AdminSocket>,
+    /// The networks that may use the listener, in addition to this machine.
+    pub allow: Networks,
+    /// The names that `Host` may have, in addition to `localhost` and the hosts of the sites; in lower case.
+    pub hosts: Vec<String>,
+}
+
 impl Admin {
-    /// Where it is, if that is no file.
+    /// The TCP address of the listener.
     pub fn binding(&self) -> Option<&ListenAddr> {
         match &self.socket {
-            Some(AdminSocket::Tcp(binding)) => Some(binding),
+            Some(AdminSocket::Tcp(address)) => Some(address),
             _ => None,
         }
     }
 
-    /// Where it is, if that is a file.
+    /// The path of the listener's Unix socket.
     pub fn path(&self) -> Option<&PathBuf> {
         match &self.socket {
             Some(AdminSocket::Unix(path)) => Some(path),
@@ -75,92 +69,98 @@ impl Admin {
     }
 }
 
-pub(super) fn listen(root: &Table<'_>) -> Option<Listen> {
-    let listen = root
-        .required("listen", "[listen] with https = [\"[::]:443\"]")
-        .table("listen")?;
-    let https = bindings(&listen, "https");
-    let http = bindings(&listen, "http");
-    let admin = admin(&listen);
-    let workers = listen.integer_or("workers", 1..=256, cores().min(MOST_WORKERS));
-    let proxy_protocol = networks(&listen, "proxy_protocol");
-    let trusted_proxies = networks(&listen, "trusted_proxies");
-    listen.required("https", "https = [\"[::]:443\"]");
-    report_twice(&listen, "http", &http, ("https", &https));
-    let own = admin.binding().cloned();
-    report_twice(&listen, "admin", own.as_slice(), ("https", &https));
-    report_twice(&listen, "admin", own.as_slice(), ("http", &http));
+/// Reads the table, which is required.
+pub(crate) fn read(root: &Table<'_>) -> Option<Listen> {
+    root.require(&keys::LISTEN, "[listen] with https = [\"[::]:443\"]");
+    let table = root.table(&keys::LISTEN)?;
+    table.require(&listen::HTTPS, "https = [\"[::]:443\"]");
+    let https = addresses(&table, &listen::HTTPS);
+    let http = addresses(&table, &listen::HTTP);
+    let admin = admin(&table);
+    let admin_address = admin.binding().cloned();
+    check_distinct(&table, &listen::HTTP, &http, (&listen::HTTPS, &https));
+    for (other, addresses) in [(&listen::HTTPS, &https), (&listen::HTTP, &http)] {
+        let admin = admin_address.as_slice();
+        check_distinct(&table, &listen::ADMIN, admin, (other, addresses));
+    }
+    let default_workers = || available_cores().min(MAX_DEFAULT_WORKERS);
     Some(Listen {
         https,
         http,
         admin,
-        workers,
-        proxy_protocol,
-        trusted_proxies,
+        workers: table
+            .get(&listen::WORKERS)
+            .map_or_else(default_workers, |workers| workers.value),
+        proxy_protocol: trusted_networks(&table, &listen::PROXY_PROTOCOL),
+        trusted_proxies: trusted_networks(&table, &listen::TRUSTED_PROXIES),
     })
 }
 
-fn bindings(listen: &Table<'_>, key: &'static str) -> Vec<ListenAddr> {
-    let Some(list) = listen.parse_each(key, units::binding) else {
+/// The number of cores that the process may use.
+pub(crate) fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// With more workers, the connections to the upstreams are only split into more pools.
+const MAX_DEFAULT_WORKERS: usize = 16;
+
+fn addresses(table: &Table<'_>, key: &Key<List<ListenAddr>>) -> Vec<ListenAddr> {
+    let Some(list) = table.get(key) else {
         return Vec::new();
     };
-    if key == "https" && list.is_written_empty() {
-        listen.report(
+    if key.name == listen::HTTPS.name && list.is_written_empty() {
+        table.report(
             Problem::error(list.place, "listen.https is empty")
                 .because("the proxy would serve nothing")
                 .fix("write https = [\"[::]:443\"]"),
         );
     }
-    let list = list.value.into_iter();
-    list.map(|binding| binding.value).collect()
+    list.value.into_values().collect()
 }
 
-fn report_twice(
-    listen: &Table<'_>,
-    key: &'static str,
-    bindings: &[ListenAddr],
-    (before, all): (&str, &[ListenAddr]),
+/// Reports the first address of `key` that another key has, too. Port 0 is another port each time.
+fn check_distinct(
+    table: &Table<'_>,
+    key: &dyn AnyKey,
+    addresses: &[ListenAddr],
+    (other_key, other): (&Key<List<ListenAddr>>, &[ListenAddr]),
 ) {
-    let mut fixed = bindings.iter().filter(|binding| binding.port() != Some(0));
-    if let Some(twice) = fixed.find(|binding| all.contains(binding)) {
-        let what = format!("{twice} stands in both listen.{before} and listen.{key}");
-        listen.report(
-            Problem::error(listen.place_of(key), what)
-                .because("one socket speaks one of the two")
+    let mut fixed = addresses.iter().filter(|address| address.port() != Some(0));
+    if let Some(twice) = fixed.find(|address| other.contains(address)) {
+        let (name, other_name) = (table.path_of(key), table.path_of(other_key));
+        let what = format!("{twice} is in both {other_name} and {name}");
+        table.report(
+            Problem::error(table.place_of(key), what)
+                .because("a socket serves one of the two")
                 .fix("write another port in one of them"),
         );
     }
 }
 
-fn admin(listen: &Table<'_>) -> Admin {
-    let socket = listen.parse("admin", socket);
-    let allow = listen.parse_each("admin_allow", units::network);
+fn admin(table: &Table<'_>) -> Admin {
+    let socket = table.get(&listen::ADMIN);
+    let allow = table.get(&listen::ADMIN_ALLOW);
     let place = allow.as_ref().map(|list| list.place);
-    let allow = allow
-        .map(|list| list.value.into_items())
-        .unwrap_or_default();
-    let allow: Networks = allow.into_iter().map(|network| network.value).collect();
+    let allow = allow.into_iter().flat_map(|list| list.value.into_values());
+    let allow: Networks = allow.collect();
     if allow.cover_most_addresses() {
-        listen.report(
-            Problem::warning(place, "listen.admin_allow holds nearly every address")
-                .because("any client that reaches the port sees which user moves what, without a password")
+        table.report(
+            Problem::warning(place, "listen.admin_allow contains nearly every address")
+                .because("every client that reaches the port sees which user transfers what, without a password")
                 .fix("name the machines that monitor the proxy, such as the one that runs Prometheus"),
         );
     }
     if let Some(socket) = &socket {
-        check_admin_address(listen, socket);
+        check_admin_address(table, socket);
     }
-    let hosts = listen.parse_each("admin_hosts", units::host);
-    let hosts = hosts
-        .map(|list| list.value.into_items())
-        .unwrap_or_default();
+    let hosts = table.get(&listen::ADMIN_HOSTS).into_iter();
+    let hosts = hosts.flat_map(|list| list.value.into_values());
     Admin {
         socket: socket.map(|socket| socket.value),
         allow,
-        // An address is a name that nobody can make his own.
+        // Addresses are accepted in Host anyway: a web page cannot make a browser resolve one to this machine.
         hosts: hosts
-            .into_iter()
-            .filter_map(|host| match host.value {
+            .filter_map(|host| match host {
                 Host::Name(name) => Some(name),
                 Host::Address(_) => None,
             })
@@ -168,12 +168,12 @@ fn admin(listen: &Table<'_>) -> Admin {
     }
 }
 
-/// Warns of an admin listener on all addresses that answers to this machine alone.
-fn check_admin_address(listen: &Table<'_>, socket: &Spanned<AdminSocket>) {
+/// Warns of an admin listener that is on all addresses, but accepts requests from this machine only.
+fn check_admin_address(table: &Table<'_>, socket: &Spanned<AdminSocket>) {
     let AdminSocket::Tcp(ListenAddr::Address(address)) = socket.value else {
         return;
     };
-    if !address.ip().is_unspecified() || listen.place_of("admin_allow").is_some() {
+    if !address.ip().is_unspecified() || table.place_of(&listen::ADMIN_ALLOW).is_some() {
         return;
     }
     let what = format!("listen.admin is on all addresses of this machine ({address})");
@@ -182,32 +182,32 @@ fn check_admin_address(listen: &Table<'_>, socket: &Spanned<AdminSocket>) {
     } else {
         "[::1]"
     };
-    listen.report(
+    table.report(
         Problem::warning(socket.place, what)
-            .because("without listen.admin_allow the proxy answers there to this machine alone, and any client may connect")
+            .because(
+                "without listen.admin_allow the proxy serves it to this machine alone, and every client can connect",
+            )
             .fix(format!(
                 "{}, or name the machines that monitor the proxy in listen.admin_allow",
-                units::write(format_args!("{loopback}:{}", address.port()))
+                write(format_args!("{loopback}:{}", address.port()))
             )),
     );
 }
 
-fn socket(text: &str) -> Result<AdminSocket, units::Error> {
-    if text.starts_with("unix:") {
-        return units::unix_path(text).map(AdminSocket::Unix);
+/// Reads a key that names the peers whose statement about the client is believed.
+fn trusted_networks(table: &Table<'_>, key: &Key<List<Cidr>>) -> Networks {
+    let Some(list) = table.get(key) else {
+        return Networks::default();
+    };
+    let place = list.place;
+    let networks: Networks = list.value.into_values().collect();
+    if networks.cover_most_addresses() {
+        let what = format!("{} contains nearly every address", table.path_of(key));
+        table.report(
+            Problem::warning(place, what)
+                .because("every client that reaches a port of the proxy is believed to be any other client")
+                .fix("name the proxies, unless a firewall lets no other client in"),
+        );
     }
-    if text.starts_with('/') {
-        return Err(units::Error::Malformed {
-            expected: "an address and a port, or \"unix:\" and a path",
-            remedy: units::write_accepted(
-                format_args!("unix:{text}"),
-                units::unix_path,
-                "write \"unix:/run/tidegate/admin.sock\"",
-            ),
-        });
-    }
-    units::binding(text).map(AdminSocket::Tcp)
+    networks
 }
-
-/// More workers than this only split the connections to the upstream.
-const MOST_WORKERS: usize = 16;

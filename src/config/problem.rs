@@ -1,12 +1,15 @@
-//! What is wrong with a configuration file, said to the person who wrote it.
+//! A problem of a configuration file, and the list of all problems of one file.
 //!
-//! Filled by `document` and `table` and by whoever checks what the values mean together; printed by
-//! `cli` and by a reload. It never shows a line of the file: a secret may stand there by mistake.
+//! The modules of `config` report problems while they read the file; `snapshot`, `server` and `check` add those that they
+//! find when they open the files it names. `cli` and a reload print the list. A problem never quotes a line of the file,
+//! because the line may contain a secret by mistake.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A place in the file, as editors count: lines and characters from 1.
+use crate::htpasswd::is_invisible;
+
+/// A position in the file, counted as editors count: lines and characters from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line, from 1.
@@ -15,16 +18,16 @@ pub struct Position {
     pub column: usize,
 }
 
-/// Whether the file can be used all the same.
+/// Whether the file can be used in spite of the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The file is refused.
+    /// The file is rejected.
     Error,
-    /// The file is used, and probably not as its author meant it.
+    /// The file is used, although it probably does not mean what its author intended.
     Warning,
 }
 
-/// One problem: where, what, why it matters, what to do.
+/// One problem: its position, what is wrong, why that matters, and what to do.
 ///
 /// ```text
 /// 12:5: error: unknown key "htpaswd" in site.route.auth
@@ -32,32 +35,23 @@ pub enum Severity {
 ///     fix: did you mean "htpasswd"?
 /// ```
 ///
-/// The texts may hold any characters: control characters are escaped when it is shown.
+/// The texts may contain any characters: `Display` escapes control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether the file is refused.
+    /// Whether the file is rejected.
     pub severity: Severity,
-    /// Nothing for a problem of the file as a whole.
+    /// The position; `None` for a problem of the file as a whole.
     pub place: Option<Position>,
     /// What is wrong.
     pub what: String,
-    /// Why that matters, when `what` does not say it by itself.
+    /// Why that matters, if `what` does not make it clear.
     pub why: Option<String>,
     /// What to write instead.
     pub remedy: Option<String>,
 }
 
-/// The problems of one file, shown in the order of their places: the warnings first, then the errors, so that the errors
-/// are what a terminal still shows after a long report.
-#[derive(Clone, Debug)]
-pub struct Problems {
-    file: PathBuf,
-    list: Vec<Problem>,
-    errors: usize,
-}
-
 impl Problem {
-    /// A problem that refuses the file.
+    /// Creates a problem because of which the file is rejected.
     pub fn error(place: impl Into<Option<Position>>, what: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -68,7 +62,7 @@ impl Problem {
         }
     }
 
-    /// A problem that leaves the file usable.
+    /// Creates a problem that leaves the file usable.
     pub fn warning(place: impl Into<Option<Position>>, what: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
@@ -76,7 +70,7 @@ impl Problem {
         }
     }
 
-    /// Adds why it matters.
+    /// Adds the reason why the problem matters.
     #[must_use]
     pub fn because(self, why: impl Into<String>) -> Self {
         Self {
@@ -85,7 +79,7 @@ impl Problem {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds what to do about the problem.
     #[must_use]
     pub fn fix(self, remedy: impl Into<String>) -> Self {
         Self {
@@ -95,8 +89,35 @@ impl Problem {
     }
 }
 
+/// The problem in one to three lines, without a line feed at the end.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = self.place {
+            write!(f, "{place}: ")?;
+        }
+        write!(f, "{}: {}", self.severity, escape(&self.what))?;
+        for (word, text) in [("why", &self.why), ("fix", &self.remedy)] {
+            if let Some(text) = text {
+                write!(f, "\n    {word}: {}", escape(text))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The problems of one file.
+///
+/// `Display` prints the warnings before the errors, both in the order of their positions, so that the errors are what a
+/// terminal still shows after a long report.
+#[derive(Clone, Debug)]
+pub struct Problems {
+    file: PathBuf,
+    list: Vec<Problem>,
+    errors: usize,
+}
+
 impl Problems {
-    /// No problems of `file` yet.
+    /// Creates an empty list for `file`.
     pub fn new(file: impl Into<PathBuf>) -> Self {
         Self {
             file: file.into(),
@@ -105,24 +126,21 @@ impl Problems {
         }
     }
 
-    /// Adds one. Of a file that is no configuration at all, only the first errors are kept; the
-    /// others are counted.
+    /// Adds a problem. Errors after the first `MAX_ERRORS_KEPT` are only counted: a file with that many is no
+    /// configuration at all.
     pub fn push(&mut self, problem: Problem) {
         if problem.severity == Severity::Error {
             self.errors += 1;
-            if self.errors > ERRORS_KEPT {
+            if self.errors > MAX_ERRORS_KEPT {
                 return;
             }
         }
         self.list.push(problem);
     }
 
-    /// One of them as a single line for a log, with the file in front.
+    /// Returns one of the problems as a single line for a log, with the file in front.
     pub fn line(&self, problem: &Problem) -> String {
-        let place = problem
-            .place
-            .map(|place| format!("{place}:"))
-            .unwrap_or_default();
+        let place = problem.place.map(|place| format!("{place}:"));
         let texts = [
             Some(&problem.what),
             problem.why.as_ref(),
@@ -131,45 +149,51 @@ impl Problems {
         let texts: Vec<_> = texts
             .into_iter()
             .flatten()
-            .map(|text| quiet(text))
+            .map(|text| escape(text))
             .collect();
-        format!("{}:{place} {}", self.file.display(), texts.join("; "))
+        format!(
+            "{}:{} {}",
+            self.file.display(),
+            place.unwrap_or_default(),
+            texts.join("; ")
+        )
     }
 
-    /// The file they are about.
+    /// The file that the problems are about.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Those that refuse the file, by place.
+    /// The problems because of which the file is rejected, by position.
     pub fn errors(&self) -> impl Iterator<Item = &Problem> {
         self.of(Severity::Error)
     }
 
-    /// Those that do not, by place.
+    /// The problems that leave the file usable, by position.
     pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
         self.of(Severity::Warning)
     }
 
-    /// All of them, by place; those of the file as a whole come first, and equal places stay in
-    /// the order they were found in.
+    /// All problems by position. Those of the file as a whole come first, and problems of the same position stay in the
+    /// order in which they were added.
     pub fn sorted(&self) -> Vec<&Problem> {
         let mut sorted: Vec<_> = self.list.iter().collect();
         sorted.sort_by_key(|problem| problem.place);
         sorted
     }
 
-    /// Whether the file is refused.
+    /// Whether the file is rejected.
     pub fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
-    /// Whether nothing is wrong at all.
+    /// Whether the list has neither errors nor warnings.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// `2 errors, 1 warning`, and what is none is left out; `no problems` without any.
+    /// The number of errors and warnings, as in `2 errors, 1 warning`; a number of zero is left out. Without any problem,
+    /// the summary is `no problems`.
     pub fn summary(&self) -> String {
         let warnings = self.warnings().count();
         let parts: Vec<_> = [(self.errors, "error"), (warnings, "warning")]
@@ -190,6 +214,22 @@ impl Problems {
     }
 }
 
+/// Every problem as `FILE:LINE:COLUMN: …`, each followed by a line feed; errors after warnings.
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = escape(&self.file.to_string_lossy());
+        for problem in self.warnings().chain(self.errors()) {
+            let gap = if problem.place.is_some() { ":" } else { ": " };
+            writeln!(f, "{file}{gap}{problem}")?;
+        }
+        if self.errors > MAX_ERRORS_KEPT {
+            let more = self.errors - MAX_ERRORS_KEPT;
+            writeln!(f, "{file}: error: and {more} more")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
@@ -205,94 +245,51 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One to three lines, without a line feed at the end.
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = self.place {
-            write!(f, "{place}: ")?;
-        }
-        write!(f, "{}: ", self.severity)?;
-        escape(f, &self.what)?;
-        for (word, text) in [("why", &self.why), ("fix", &self.remedy)] {
-            if let Some(text) = text {
-                write!(f, "\n    {word}: ")?;
-                escape(f, text)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Every problem as `FILE:LINE:COLUMN: …`, each followed by a line feed; errors after warnings.
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.warnings().chain(self.errors()) {
-            escape(f, &self.file.to_string_lossy())?;
-            let gap = if problem.place.is_some() { ":" } else { ": " };
-            writeln!(f, "{gap}{problem}")?;
-        }
-        if let Some(more) = self
-            .errors
-            .checked_sub(ERRORS_KEPT)
-            .filter(|more| *more > 0)
-        {
-            escape(f, &self.file.to_string_lossy())?;
-            writeln!(f, ": error: and {more} more")?;
-        }
-        Ok(())
-    }
-}
-
-/// What someone wrote, in quotation marks: escaped, and cut when it is long. For messages only; a value that is to be
-/// copied into the file is written by `units::write`.
+/// A text of the file in quotation marks, for a message: escaped, and cut after `MAX_QUOTED` characters. A value that the
+/// reader is to copy into the file is written by `value::write`, which never cuts.
 pub fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
-    for character in text.chars().take(QUOTED) {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            _ if is_unprintable(character) => quoted.extend(character.escape_unicode()),
-            _ => quoted.push(character),
+    for character in text.chars().take(MAX_QUOTED) {
+        if matches!(character, '"' | '\\') {
+            quoted.push('\\');
         }
+        push_escaped(&mut quoted, character);
     }
-    if text.chars().nth(QUOTED).is_some() {
+    if text.chars().nth(MAX_QUOTED).is_some() {
         quoted.push('…');
     }
     quoted.push('"');
     quoted
 }
 
-/// Writes `text` so that it stays on one line and leaves the terminal alone.
-fn escape(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    text.chars().try_for_each(|character| {
-        if is_unprintable(character) {
-            return write!(f, "{}", character.escape_unicode());
-        }
-        f.write_char(character)
-    })
+/// Whether a terminal would not show the character as it is: control characters, line separators, and characters that
+/// reorder or hide the text around them.
+pub(crate) fn is_unprintable(character: char) -> bool {
+    is_invisible(character)
 }
 
-/// `text` with what [`escape`] escapes.
-fn quiet(text: &str) -> String {
-    text.chars().fold(String::new(), |mut quiet, character| {
-        if is_unprintable(character) {
-            quiet.extend(character.escape_unicode());
-        } else {
-            quiet.push(character);
-        }
-        quiet
-    })
+/// The text on one line, without characters that a terminal would interpret.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        push_escaped(&mut escaped, character);
+    }
+    escaped
 }
 
-/// Control characters, line separators, and what reorders or hides the text around it.
-pub(super) fn is_unprintable(character: char) -> bool {
-    crate::htpasswd::is_invisible(character)
+fn push_escaped(text: &mut String, character: char) {
+    if is_unprintable(character) {
+        text.extend(character.escape_unicode());
+    } else {
+        text.push(character);
+    }
 }
 
-/// Nobody mends more in one go.
-const ERRORS_KEPT: usize = 200;
+/// More errors than an author corrects in one go.
+const MAX_ERRORS_KEPT: usize = 200;
 
 /// Longer than any key or host label, shorter than a pasted key file.
-const QUOTED: usize = 60;
+const MAX_QUOTED: usize = 60;
 
 #[cfg(test)]
 mod tests;

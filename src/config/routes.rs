@@ -1,33 +1,66 @@
-//! From a `[[site.route]]` table to a [`Route`], or to a response of the gate's own.
+//! The `[[site.route]]` tables: where a route leads, and which clients may use it.
 //!
-//! Called by `sites` alone. What a route says beside where it leads and who may use it is read in the files below.
+//! Called by `sites`.
 
-use super::problem::{Position, Problem};
-use super::sites::SiteParser;
-use super::table::{Spanned, Table};
-use super::units;
-use super::{Auth, Route};
-use crate::forward::HeaderEdits;
+use std::path::Path;
+
+use http::{HeaderName, HeaderValue};
+
+use super::auth::{self, Auth};
+use super::document::Spanned;
+use super::form::{AnyKey, Key, List, Named, Text};
+use super::grants::{self, Groups, RouteGrants};
+use super::keys::route;
+use super::problem::{Position, Problem, quote};
+use super::table::Table;
+use super::upstreams::{self, Upstream, UpstreamLimits};
+use super::url::ExternalUrl;
+use super::value::write;
+use crate::forward::headers::{Edits, is_reserved};
+use crate::forward::{HeaderEdits, Origin};
+use crate::net::cidr::{Cidr, Networks};
+use crate::net::network_policy::NetworkPolicy;
 use crate::registry::is_registry_path;
-use crate::site::StaticResponse;
+use crate::site::{Cors, StaticResponse};
 
-mod fields;
-mod networks;
-mod origins;
-mod respond;
+/// A `[[site.route]]` table with an upstream.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The position of its `auth`, or of the one of its site.
+    pub auth_place: Position,
+    /// The prefix of the paths that it serves.
+    pub path: String,
+    /// Whether `/v2/` below the path is a registry.
+    pub registry: bool,
+    /// How clients log in.
+    pub auth: Auth,
+    /// The destination.
+    pub upstream: Upstream,
+    /// The maximum size of a request body in bytes.
+    pub max_body: Option<u64>,
+    /// Further origins by which the upstream calls itself.
+    pub internal: Vec<Origin>,
+    /// The header fields that are set and removed.
+    pub edits: HeaderEdits,
+    /// The client networks that may use the route.
+    pub admission: NetworkPolicy,
+    /// The origins whose web pages may use the route.
+    pub cors: Cors,
+    /// The rights of users; with `None`, every verified user may do everything.
+    pub granted: Option<RouteGrants>,
+}
 
-use fields::edits;
-
-/// What a table came to.
-pub(super) enum Lead {
-    /// It leads to an upstream.
+/// The result of reading a `[[site.route]]` table.
+pub(crate) enum RouteOrResponse {
+    /// A route to an upstream.
     Route(Box<Route>),
-    /// The gate answers.
+    /// A response of the proxy itself.
     Response(StaticResponse),
 }
 
-impl Lead {
-    pub(super) fn path(&self) -> &str {
+impl RouteOrResponse {
+    /// The prefix of the paths.
+    pub(crate) fn path(&self) -> &str {
         match self {
             Self::Route(route) => &route.path,
             Self::Response(response) => &response.path,
@@ -35,129 +68,313 @@ impl Lead {
     }
 }
 
-impl SiteParser<'_, '_> {
-    pub(super) fn lead(
-        &self,
-        route: &Table<'_>,
-        site_auth: Option<&Auth>,
-        site_place: Option<Position>,
-    ) -> Option<Lead> {
-        route.required("path", "path = \"/v2/\"");
-        let path = route.parse("path", units::path_prefix);
-        if let Some(path) = &path {
-            check_case(route, path);
-        }
-        if route.place_of("respond").is_some() {
-            return respond::read(route, path).map(Lead::Response);
-        }
-        route.required("upstream", "upstream = \"http://127.0.0.1:5000\"");
-        let auth = self.auth_of(route, site_auth, site_place.is_some());
-        let auth_place = route.place_of("auth").or(site_place);
-        let mut read = self.route(route, path, auth)?;
-        read.auth_place = auth_place.unwrap_or(read.auth_place);
-        Some(Lead::Route(Box::new(read)))
-    }
-
-    /// The route's own, or its site's.
-    fn auth_of(
-        &self,
-        route: &Table<'_>,
-        site_auth: Option<&Auth>,
-        has_site_auth: bool,
-    ) -> Option<Auth> {
-        let own = route.table("auth");
-        if !has_site_auth {
-            route.required(
-                "auth",
-                "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }, here or in the site",
-            );
-        }
-        match &own {
-            Some(table) => self.auth(table),
-            None => site_auth.cloned(),
-        }
-    }
-
-    fn route(
-        &self,
-        route: &Table<'_>,
-        path: Option<Spanned<String>>,
-        auth: Option<Auth>,
-    ) -> Option<Route> {
-        let upstream = self.upstream(route);
-        let registry = route.boolean_or("registry", true);
-        if let (Some(path), Some(Auth::Token { .. })) = (&path, &auth) {
-            check_token(route, path, registry);
-        }
-        let max_body = route.size_or_bytes("max_body").map_or(0, |size| size.value);
-        let edits = HeaderEdits {
-            request: edits(route, "request_headers"),
-            response: edits(route, "response_headers"),
-        };
-        let granted = self.granted(
-            route,
-            auth.as_ref(),
-            path.as_ref().map(|path| path.value.as_str()),
-            registry && may_be_registry(path.as_ref()),
-        );
-        let internal = origins::internal(route);
-        let admission = networks::admission(route, auth.as_ref(), granted.as_ref());
-        let cors = origins::cors(route);
-        Some(Route {
-            auth_place: route.place(),
-            path: path?.value,
-            registry,
-            auth: auth?,
-            upstream: upstream?,
-            max_body: (max_body > 0).then_some(max_body),
-            internal,
-            edits,
-            admission,
-            cors,
-            granted,
-        })
-    }
+/// What a route needs of its site and of the whole file.
+pub(crate) struct RouteContext<'a> {
+    /// The folder of relative paths.
+    pub(crate) base: &'a Path,
+    /// The limits of every upstream.
+    pub(crate) limits: UpstreamLimits,
+    /// The groups that grants may name.
+    pub(crate) groups: &'a Groups,
+    /// The `auth` of the site; `None` also if it is wrong.
+    pub(crate) site_auth: Option<Auth>,
+    /// The position of the site's `auth`, if it is written.
+    pub(crate) site_auth_place: Option<Position>,
 }
 
-/// Warns of a path that is the registry's but for the case of its letter.
-fn check_case(route: &Table<'_>, path: &Spanned<String>) {
+/// Reads a route.
+pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<RouteOrResponse> {
+    table.require(&route::PATH, "path = \"/v2/\"");
+    let path = table.get(&route::PATH);
+    if let Some(path) = &path {
+        check_case(table, path);
+    }
+    if table.place_of(&route::RESPOND).is_some() {
+        return static_response(table, path).map(RouteOrResponse::Response);
+    }
+    table.require(&route::UPSTREAM, "upstream = \"http://127.0.0.1:5000\"");
+    let auth = route_auth(table, context);
+    let upstream = upstreams::read(table, context.base, context.limits);
+    let registry = table.value(&route::REGISTRY);
+    if let (Some(path), Some(Auth::Token { .. })) = (&path, &auth) {
+        check_token(table, path, registry);
+    }
+    let max_body = table.value(&route::MAX_BODY);
+    let edits = HeaderEdits {
+        request: header_edits(table, &route::REQUEST_HEADERS),
+        response: header_edits(table, &route::RESPONSE_HEADERS),
+    };
+    let granted = grants::read(
+        table,
+        context.groups,
+        auth.as_ref(),
+        path.as_ref().map(|path| path.value.as_str()),
+        registry && may_be_registry(path.as_ref()),
+    );
+    let internal = origins(table, &route::INTERNAL_ORIGINS);
+    let admission = network_policy(table, auth.as_ref(), granted.as_ref());
+    let cors = origins(table, &route::CORS);
+    let auth_place = table.place_of(&route::AUTH).or(context.site_auth_place);
+    Some(RouteOrResponse::Route(Box::new(Route {
+        auth_place: auth_place.unwrap_or_else(|| table.place()),
+        path: path?.value,
+        registry,
+        auth: auth?,
+        upstream: upstream?,
+        max_body: (max_body > 0).then_some(max_body),
+        internal: internal.into_iter().map(Origin::from).collect(),
+        edits,
+        admission,
+        cors: Cors::new(cors.iter().map(ToString::to_string)),
+        granted,
+    })))
+}
+
+/// Warns of a path that differs from the path of the registry API in case only.
+fn check_case(table: &Table<'_>, path: &Spanned<String>) {
     let Some(rest) = path.strip_prefix("/V2") else {
         return;
     };
     if !rest.is_empty() && !rest.starts_with('/') {
         return;
     }
-    let what = format!("no registry client ever asks for {}", path.value);
-    route.report(
+    let what = format!("no registry client ever requests {}", path.value);
+    table.report(
         Problem::warning(path.place, what)
             .because("the API is below /v2/, and upper and lower case are different paths (RFC 3986 section 6.2.2.1)")
-            .fix(units::write(format_args!("/v2{rest}"))),
+            .fix(write(format_args!("/v2{rest}"))),
     );
 }
 
-/// Tokens are for repositories, and docker asks for all of them where `/v2/` is.
-fn check_token(route: &Table<'_>, path: &Spanned<String>, registry: bool) {
+/// Returns the `auth` of the route, or that of its site.
+fn route_auth(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Auth> {
+    if context.site_auth_place.is_none() {
+        table.require(
+            &route::AUTH,
+            "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }, here or in the site",
+        );
+    }
+    match table.table(&route::AUTH) {
+        Some(auth) => auth::read(&auth, context.base),
+        None => context.site_auth.clone(),
+    }
+}
+
+/// Checks a route with `mode = "token"`. Tokens are for repositories, and docker requests a token for all of them where `/v2/` is.
+fn check_token(table: &Table<'_>, path: &Spanned<String>, registry: bool) {
     if !registry {
         let what = "a route that is no registry has mode = \"token\"";
-        route.report(
-            Problem::error(route.place_of("registry"), what)
-                .because("tokens are for repositories; nothing else could be reached with one")
+        table.report(
+            Problem::error(table.place_of(&route::REGISTRY), what)
+                .because("tokens are for repositories; a client could reach nothing else with one")
                 .fix("write mode = \"basic\""),
         );
     }
     if !matches!(path.trim_end_matches('/'), "" | "/v2") {
         let what = format!("the route {} has tokens of its own", path.value);
-        route.report(
+        table.report(
             Problem::warning(path.place, what)
-                .because("docker, podman and skopeo ask at /v2/ for tokens, which are worth nothing here")
+                .because("docker, podman and skopeo request tokens at /v2/, and such tokens are not valid here")
                 .fix("serve all of /v2/ by one route"),
         );
     }
 }
 
-/// Whether `/v2/`, or a part of it, is below the path. One that is wrong has its own problem.
+/// Whether `/v2/` or a part of it is below the path. A path that was rejected may be one, because it has a problem already.
 fn may_be_registry(path: Option<&Spanned<String>>) -> bool {
     path.is_none_or(|path| path.trim_end_matches('/').is_empty() || is_registry_path(path))
+}
+
+/// Reads a route with `respond`, and reports the keys that it does not use.
+fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<StaticResponse> {
+    let status = table.get(&route::RESPOND)?;
+    if status.is_redirection() || matches!(status.as_u16(), 401 | 407) {
+        let what = format!("respond is {}", status.as_u16());
+        table.report(
+            Problem::error(status.place, what)
+                .because(
+                    "a response with this status names a destination or a challenge, and the route has neither",
+                )
+                .fix("write a status such as 404 or 403"),
+        );
+    }
+    if let Some(place) = table.place_of(&route::UPSTREAM) {
+        table.report(
+            Problem::error(place, "a route has both respond and upstream")
+                .because("no request would ever reach the upstream")
+                .fix("remove one of them"),
+        );
+    }
+    let useless: [&dyn AnyKey; 11] = [
+        &route::AUTH,
+        &route::GRANT,
+        &route::REGISTRY,
+        &route::MAX_BODY,
+        &route::INTERNAL_ORIGINS,
+        &route::REQUEST_HEADERS,
+        &route::RESPONSE_HEADERS,
+        &route::ALLOW,
+        &route::DENY,
+        &route::SATISFY,
+        &route::CORS,
+    ];
+    for key in useless {
+        if let Some(place) = table.place_of(key) {
+            let what = format!("{} in a route with respond", key.name());
+            table.report(
+                Problem::error(place, what)
+                    .because("every client gets the same response there, without a password")
+                    .fix("remove it"),
+            );
+        }
+    }
+    Some(StaticResponse {
+        path: path?.value,
+        status: status.value,
+    })
+}
+
+/// Reads the header fields that the operator sets or removes.
+fn header_edits(table: &Table<'_>, key: &Key<Named<Text<String>>>) -> Edits {
+    let mut edits = Edits::new();
+    let fields = table
+        .get(key)
+        .into_iter()
+        .flat_map(|fields| fields.value.values);
+    for (name, value) in fields {
+        let header = HeaderName::from_bytes(name.as_bytes()).ok();
+        match header {
+            None => table.report(
+                Problem::error(name.place, format!("{} is no header name", quote(&name)))
+                    .because("a field name is a token (RFC 9110 section 5.6.2)")
+                    .fix("use letters, digits and \"-\""),
+            ),
+            Some(header) if is_reserved(&header) => table.report(
+                Problem::error(name.place, format!("{header} cannot be set or removed"))
+                    .because(
+                        "Host, framing, hop-by-hop fields, X-Forwarded-*, X-Real-IP and X-Request-Id belong to the proxy, \
+                         and names with \"_\" never reach an upstream",
+                    )
+                    .fix("remove it"),
+            ),
+            Some(header) if value.is_empty() => edits.push((header, None)),
+            Some(header) => match HeaderValue::from_str(&value) {
+                Ok(value) => edits.push((header, Some(value))),
+                Err(_) => table.report(
+                    Problem::error(
+                        value.place,
+                        format!("the value of {header} is not valid in a header field"),
+                    )
+                    .because("a field value has no control characters (RFC 9110 section 5.5)")
+                    .fix("use visible characters, blanks and tabs"),
+                ),
+            },
+        }
+    }
+    edits
+}
+
+fn origins(table: &Table<'_>, key: &Key<List<ExternalUrl>>) -> Vec<ExternalUrl> {
+    let Some(list) = table.get(key) else {
+        return Vec::new();
+    };
+    if list.is_written_empty() {
+        let what = format!("{} is empty", table.path_of(key));
+        table.report(Problem::warning(list.place, what).fix("remove it"));
+    }
+    list.value.into_values().collect()
+}
+
+/// Reads `allow`, `deny` and `satisfy`, and checks them together with `auth` and the grants.
+fn network_policy(
+    table: &Table<'_>,
+    auth: Option<&Auth>,
+    granted: Option<&RouteGrants>,
+) -> NetworkPolicy {
+    let allow = networks(table, &route::ALLOW);
+    let deny = networks(table, &route::DENY);
+    let satisfy_any = table.get(&route::SATISFY).filter(|any| any.value);
+    if let Some(satisfy_any) = satisfy_any {
+        check_satisfy_any(table, satisfy_any.place, auth, granted);
+        if allow.cover_most_addresses() && !deny.cover_most_addresses() {
+            let what = "satisfy = \"any\" where allow contains nearly every address";
+            table.report(
+                Problem::warning(satisfy_any.place, what)
+                    .because("a client from an allowed network needs no password, so nearly every client needs none")
+                    .fix("name in allow only the networks that need no password, or remove satisfy"),
+            );
+        }
+    } else if granted.is_some_and(|granted| granted.grants.mentions_network()) {
+        let what = "a grant to \"@network\" without satisfy = \"any\"";
+        table.report(
+            Problem::error(table.place_of(&route::GRANT), what)
+                .because("\"@network\" is every client from a network that needs no password, and no network is one")
+                .fix("add satisfy = \"any\" and allow = [\"10.0.0.0/8\"] to the route, or remove it"),
+        );
+    }
+    NetworkPolicy {
+        allow,
+        deny,
+        suffices_alone: satisfy_any.is_some(),
+    }
+}
+
+/// Checks a route with `satisfy = "any"`: it must name the networks that need no password, and other clients must need one.
+fn check_satisfy_any(
+    table: &Table<'_>,
+    place: Position,
+    auth: Option<&Auth>,
+    granted: Option<&RouteGrants>,
+) {
+    let report = |what: &str, why: &str, fix: &str| {
+        table.report(Problem::error(place, what).because(why).fix(fix));
+    };
+    if table.place_of(&route::ALLOW).is_none() {
+        report(
+            "satisfy = \"any\" without allow",
+            "every network would suffice, and no client would need a password",
+            "add allow = [\"10.0.0.0/8\"], the networks that need no password",
+        );
+    }
+    match auth {
+        Some(Auth::LeftToUpstream | Auth::Open) => report(
+            "satisfy = \"any\" where the proxy requires no password",
+            "there is no password that a network could replace",
+            "remove it, or write mode = \"basic\"",
+        ),
+        Some(Auth::Basic { .. }) if granted.is_some() => report(
+            "satisfy = \"any\" with grants and mode = \"basic\"",
+            "docker decides by one request without a password, to /v2/, whether it ever sends one: either no client \
+             could pull from the network without a login, or no client there could do more than the network may",
+            "write mode = \"token\", or remove one of the two",
+        ),
+        Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
+    }
+    if let (Some(Auth::Token { .. }), Some(granted)) = (auth, granted)
+        && !granted.grants.mentions_network()
+    {
+        let what = "satisfy = \"any\" with grants, none of which is to \"@network\"";
+        table.report(
+            Problem::warning(place, what)
+                .because("a client without a password may do nothing from these networks, either")
+                .fix("add \"@network\" to a grant"),
+        );
+    }
+}
+
+fn networks(table: &Table<'_>, key: &Key<List<Vec<Cidr>>>) -> Networks {
+    let Some(list) = table.get(key) else {
+        return Networks::default();
+    };
+    if list.is_written_empty() {
+        let what = format!("{} is empty", table.path_of(key));
+        table.report(
+            Problem::error(list.place, what)
+                .because("whether it means every client or none would be a guess")
+                .fix("name networks, or \"all\", or remove it"),
+        );
+    }
+    list.value.into_values().flatten().collect()
 }
 
 #[cfg(test)]

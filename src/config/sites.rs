@@ -1,243 +1,273 @@
-//! From the `[[site]]` tables to [`Site`]s: what each key means, and what the values mean together.
+//! The `[[site]]` tables: hosts, certificate, client certificates, and routes.
 //!
-//! Called by `build` alone.
+//! Called by `build`.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::build::UpstreamLimits;
+use super::acme;
+use super::address::HostPattern;
+use super::auth;
+use super::document::Spanned;
 use super::grants::Groups;
-use super::problem::Problem;
-use super::routes::Lead;
-use super::table::{Spanned, Table, Written};
-use super::units::{self, Host, HostPattern};
-use super::{Certificate, ClientAuth, Site, acme};
+use super::keys::{self, certificate, site};
+use super::problem::{Position, Problem};
+use super::routes::{self, Route, RouteContext, RouteOrResponse};
+use super::table::{Choice, Table};
+use super::upstreams::UpstreamLimits;
+use super::value::any_text;
 use crate::forward::Origin;
+use crate::net::host::Host;
 use crate::registry::is_registry_path;
+use crate::site::StaticResponse;
 use crate::tls::ClientAuthMode;
 
-/// Reads every site.
-pub(super) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
-    root.required("site", "[[site]] with hosts, tls and a [[site.route]]");
+/// A `[[site]]` table.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The hosts in the form of [`crate::site::Site::hosts`]; at least one.
+    pub hosts: Vec<String>,
+    /// The source of the certificate.
+    pub certificate: Certificate,
+    /// The client certificates that are accepted; `None` if none is requested.
+    pub clients: Option<ClientAuth>,
+    /// The origin that clients see in URLs, instead of the one that they addressed.
+    pub external: Option<Origin>,
+    /// The routes to an upstream.
+    pub routes: Vec<Route>,
+    /// The routes to which the proxy responds itself.
+    pub responses: Vec<StaticResponse>,
+}
+
+/// The client certificates of a site.
+#[derive(Clone, Debug)]
+pub struct ClientAuth {
+    /// A PEM file with the CAs that issue them.
+    pub ca: Spanned<PathBuf>,
+    /// Whether a client must have a certificate.
+    pub demand: ClientAuthMode,
+}
+
+/// The source of a certificate.
+#[derive(Clone, Debug)]
+pub enum Certificate {
+    /// Two PEM files.
+    Files {
+        /// The chain, which begins with the site's own certificate.
+        cert: Spanned<PathBuf>,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// A certificate from the CA that the proxy creates; with the position of the word in the file.
+    SelfSigned(Position),
+    /// A certificate for each host from the authority of `[acme]`; with the position of the word in the file.
+    Acme(Position),
+}
+
+/// Reads every site. Relative paths are below `base`.
+pub(crate) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
+    root.require(&keys::SITE, "[[site]] with hosts, tls and a [[site.route]]");
     let groups = Groups::read(root);
-    let mut taken = HashMap::new();
-    let tables = root.tables("site");
-    tables
+    let mut lines_of_hosts = HashMap::new();
+    let tables = root.tables(&keys::SITE);
+    let sites = tables
         .iter()
-        .filter_map(|table| {
-            SiteParser {
-                table,
-                base,
-                limits,
-                groups: &groups,
-            }
-            .site(&mut taken)
-        })
-        .collect()
+        .filter_map(|table| read_site(table, base, limits, &groups, &mut lines_of_hosts));
+    sites.collect()
 }
 
-pub(super) struct SiteParser<'a, 'b> {
-    table: &'a Table<'b>,
-    pub(super) base: &'a Path,
-    pub(super) limits: UpstreamLimits,
-    pub(super) groups: &'a Groups,
+fn read_site(
+    table: &Table<'_>,
+    base: &Path,
+    limits: UpstreamLimits,
+    groups: &Groups,
+    lines_of_hosts: &mut HashMap<String, usize>,
+) -> Option<Site> {
+    let patterns = host_patterns(table);
+    let hosts = host_names(table, &patterns, lines_of_hosts);
+    let certificate = certificate(table, base);
+    if let Some(Certificate::Acme(_)) = certificate {
+        acme::check_hosts(table, &patterns);
+    }
+    let clients = client_auth(table, base);
+    let external = table.get(&site::EXTERNAL_URL);
+    let auth_table = table.table(&site::AUTH);
+    let context = RouteContext {
+        base,
+        limits,
+        groups,
+        site_auth: auth_table.and_then(|auth| auth::read(&auth, base)),
+        site_auth_place: table.place_of(&site::AUTH),
+    };
+    table.require(&site::ROUTE, "[[site.route]] with path, upstream and auth");
+    let tables = table.tables(&site::ROUTE);
+    let read: Vec<_> = tables
+        .iter()
+        .map(|route| routes::read(route, &context))
+        .collect();
+    check_routes(&tables, &read);
+    let (mut routes, mut responses) = (Vec::new(), Vec::new());
+    for route in read.into_iter().flatten() {
+        match route {
+            RouteOrResponse::Route(route) => routes.push(*route),
+            RouteOrResponse::Response(response) => responses.push(response),
+        }
+    }
+    Some(Site {
+        hosts,
+        certificate: certificate?,
+        clients,
+        external: external.map(|url| url.value.into()),
+        routes,
+        responses,
+    })
 }
 
-impl SiteParser<'_, '_> {
-    fn site(&self, taken: &mut HashMap<String, usize>) -> Option<Site> {
-        let patterns = self.hosts();
-        let hosts = self.names(&patterns, taken);
-        let certificate = self.certificate();
-        if let Some(Certificate::Acme(_)) = certificate {
-            acme::check_hosts(self.table, &patterns);
-        }
-        let clients = self.clients();
-        let external = self
-            .table
-            .parse("external_url", units::external_url)
-            .map(|url| Origin {
-                scheme: url.scheme.to_string(),
-                authority: url.authority(),
-            });
-        let auth_table = self.table.table("auth");
-        let auth = auth_table.as_ref().and_then(|auth| self.auth(auth));
-        let site_place = self.table.place_of("auth");
-        self.table
-            .required("route", "[[site.route]] with path, upstream and auth");
-        let tables = self.table.tables("route");
-        let leads: Vec<_> = tables
-            .iter()
-            .map(|route| self.lead(route, auth.as_ref(), site_place))
-            .collect();
-        self.check_paths(&tables, &leads);
-        let (mut routes, mut responses) = (Vec::new(), Vec::new());
-        for lead in leads.into_iter().flatten() {
-            match lead {
-                Lead::Route(route) => routes.push(*route),
-                Lead::Response(response) => responses.push(response),
-            }
-        }
-        Some(Site {
-            hosts,
-            certificate: certificate?,
-            clients,
-            external,
-            routes,
-            responses,
-        })
-    }
-
-    fn hosts(&self) -> Vec<Spanned<HostPattern>> {
-        self.table
-            .required("hosts", "hosts = [\"docker.example.com\"]");
-        let Some(list) = self.table.parse_each("hosts", units::host_pattern) else {
-            return Vec::new();
-        };
-        if list.is_written_empty() {
-            self.table
-                .report(Problem::error(list.place, "site.hosts is empty").fix(
-                    "write hosts = [\"docker.example.com\"], with the hosts that clients use",
-                ));
-        }
-        list.value.into_items()
-    }
-
-    /// The hosts as [`Site::hosts`] has them; `taken` has those of the sites before, with their lines.
-    fn names(
-        &self,
-        patterns: &[Spanned<HostPattern>],
-        taken: &mut HashMap<String, usize>,
-    ) -> Vec<String> {
-        let mut hosts = Vec::new();
-        for host in patterns {
-            let name = match &host.value {
-                HostPattern::Exact(Host::Name(name)) => name.clone(),
-                HostPattern::Exact(Host::Address(address)) => address.to_string(),
-                HostPattern::Below(parent) => format!("*.{parent}"),
-                HostPattern::Any => "*".to_owned(),
-            };
-            if let Some(line) = taken.insert(name.clone(), host.place.line) {
-                let what = format!("the host {name} was named before, in line {line}");
-                self.table.report(
-                    Problem::error(host.place, what)
-                        .because("only the first site would ever get its requests")
-                        .fix("remove it here, or in the other site"),
-                );
-            }
-            hosts.push(name);
-        }
-        hosts
-    }
-
-    fn certificate(&self) -> Option<Certificate> {
-        self.table.required(
-            "tls",
-            "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }",
+fn host_patterns(table: &Table<'_>) -> Vec<Spanned<HostPattern>> {
+    table.require(&site::HOSTS, "hosts = [\"docker.example.com\"]");
+    let Some(list) = table.get(&site::HOSTS) else {
+        return Vec::new();
+    };
+    if list.is_written_empty() {
+        table.report(
+            Problem::error(list.place, "site.hosts is empty")
+                .fix("write hosts = [\"docker.example.com\"], with the hosts that clients use"),
         );
-        match self.table.string_or_table("tls")? {
-            Written::Full(files) => {
-                files
-                    .required("cert", "cert = \"fullchain.pem\"")
-                    .required("key", "key = \"privkey.pem\"");
-                let cert = files.parse("cert", units::live_file);
-                let key = files.parse("key", units::live_file);
-                Some(Certificate::Files {
-                    cert: cert?.map(|path| self.base.join(path)),
-                    key: self.base.join(key?.value),
-                })
-            }
-            Written::Short(word) if word.value == "self-signed" => {
-                Some(Certificate::SelfSigned(word.place))
-            }
-            Written::Short(word) if word.value == "acme" => Some(Certificate::Acme(word.place)),
-            Written::Short(word) => {
-                let what = "site.tls is neither a pair of files nor \"acme\" nor \"self-signed\"";
-                self.table.report(
-                    Problem::error(word.place, what)
-                        .fix("write tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }"),
-                );
-                None
-            }
-        }
     }
+    list.value.items
+}
 
-    fn clients(&self) -> Option<ClientAuth> {
-        let words = [
-            ("required", ClientAuthMode::Required),
-            ("optional", ClientAuthMode::Optional),
-        ];
-        let ca = self.table.parse("client_ca", units::text);
-        let demand = self
-            .table
-            .parse("client_auth", |text| units::word(text, &words));
-        if let (None, Some(place)) = (
-            self.table.place_of("client_ca"),
-            self.table.place_of("client_auth"),
-        ) {
-            self.table.report(
-                Problem::error(place, "client_auth without client_ca")
-                    .because("no client certificate would be asked for")
-                    .fix("add client_ca = \"clients.pem\", the CA that issues them"),
+/// Returns the hosts in the form of [`Site::hosts`], and reports those that an earlier site has. `lines` has the hosts of the
+/// earlier sites with their lines.
+fn host_names(
+    table: &Table<'_>,
+    patterns: &[Spanned<HostPattern>],
+    lines: &mut HashMap<String, usize>,
+) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for host in patterns {
+        let name = match &host.value {
+            HostPattern::Exact(Host::Name(name)) => name.clone(),
+            HostPattern::Exact(Host::Address(address)) => address.to_string(),
+            HostPattern::Wildcard(parent) => format!("*.{parent}"),
+            HostPattern::Any => "*".to_owned(),
+        };
+        if let Some(line) = lines.insert(name.clone(), host.place.line) {
+            let what = format!("the host {name} was named before, in line {line}");
+            table.report(
+                Problem::error(host.place, what)
+                    .because("only the first site would ever get its requests")
+                    .fix("remove it here, or in the other site"),
             );
         }
-        Some(ClientAuth {
-            ca: ca?.map(|path| self.base.join(path)),
-            demand: demand.map_or_else(ClientAuthMode::default, |demand| demand.value),
-        })
+        hosts.push(name);
     }
+    hosts
+}
 
-    fn check_paths(&self, tables: &[Table<'_>], leads: &[Option<Lead>]) {
-        let mut seen = Vec::new();
-        for (table, lead) in tables.iter().zip(leads) {
-            let Some(lead) = lead else { continue };
-            let prefix = lead.path().trim_end_matches('/');
-            if seen.contains(&prefix) {
-                let what = format!("the site has two routes for {}", lead.path());
-                self.table
-                    .report(Problem::error(table.place_of("path"), what).fix("remove one of them"));
-            }
-            seen.push(prefix);
-            if let Lead::Route(route) = lead
-                && is_unread(route, leads)
-            {
-                let what = format!(
-                    "{} leads to a registry that another route guards",
-                    route.path
-                );
-                self.table.report(
-                    Problem::warning(table.place_of("registry"), what)
-                        .because("with registry = false a mount is sent on as it came, and reads what lies there")
-                        .fix("remove registry = false, or name another upstream"),
-                );
+fn certificate(table: &Table<'_>, base: &Path) -> Option<Certificate> {
+    let files = "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }";
+    table.require(&site::TLS, files);
+    match table.string_or_table(&site::TLS)? {
+        Choice::Table(table) => {
+            table.require(&certificate::CERT, "cert = \"fullchain.pem\"");
+            table.require(&certificate::KEY, "key = \"privkey.pem\"");
+            let cert = table.get(&certificate::CERT);
+            let key = table.get(&certificate::KEY);
+            Some(Certificate::Files {
+                cert: cert?.map(|path| base.join(path)),
+                key: base.join(key?.value),
+            })
+        }
+        Choice::String(word) => {
+            let word = word.parse(any_text)?;
+            match word.as_str() {
+                "self-signed" => Some(Certificate::SelfSigned(word.place)),
+                "acme" => Some(Certificate::Acme(word.place)),
+                _ => {
+                    let what =
+                        "site.tls is neither a pair of files nor \"acme\" nor \"self-signed\"";
+                    table.report(Problem::error(word.place, what).fix(format!("write {files}")));
+                    None
+                }
             }
         }
     }
 }
 
-fn share_an_endpoint(one: &super::Route, other: &super::Route) -> bool {
+fn client_auth(table: &Table<'_>, base: &Path) -> Option<ClientAuth> {
+    let ca = table.get(&site::CLIENT_CA);
+    let demand = table.value(&site::CLIENT_AUTH);
+    if let (None, Some(place)) = (
+        table.place_of(&site::CLIENT_CA),
+        table.place_of(&site::CLIENT_AUTH),
+    ) {
+        table.report(
+            Problem::error(place, "client_auth without client_ca")
+                .because("no client certificate would be requested")
+                .fix("add client_ca = \"clients.pem\", the CA that issues them"),
+        );
+    }
+    Some(ClientAuth {
+        ca: ca?.map(|path| base.join(path)),
+        demand,
+    })
+}
+
+/// Checks what the routes of a site mean together. `routes` has the result for each of the tables.
+fn check_routes(tables: &[Table<'_>], routes: &[Option<RouteOrResponse>]) {
+    let mut seen = Vec::new();
+    for (table, route) in tables.iter().zip(routes) {
+        let Some(route) = route else { continue };
+        let prefix = route.path().trim_end_matches('/');
+        if seen.contains(&prefix) {
+            let what = format!("the site has two routes for {}", route.path());
+            let place = table.place_of(&keys::route::PATH);
+            table.report(Problem::error(place, what).fix("remove one of them"));
+        }
+        seen.push(prefix);
+        if let RouteOrResponse::Route(route) = route
+            && bypasses_registry_route(route, routes)
+        {
+            let what = format!(
+                "{} leads to a registry that another route guards",
+                route.path
+            );
+            table.report(
+                Problem::warning(table.place_of(&keys::route::REGISTRY), what)
+                    .because(
+                        "with registry = false a mount is passed on as it arrived, and may read any repository of the upstream",
+                    )
+                    .fix("remove registry = false, or name another upstream"),
+            );
+        }
+    }
+}
+
+/// Whether the route passes registry requests on without parsing them, to an upstream of a route that parses them.
+fn bypasses_registry_route(route: &Route, routes: &[Option<RouteOrResponse>]) -> bool {
+    let mut others = routes.iter().flatten();
+    !route.registry
+        && is_registry_path(&route.path)
+        && others.any(|other| match other {
+            RouteOrResponse::Route(other) => other.registry && share_an_endpoint(other, route),
+            RouteOrResponse::Response(_) => false,
+        })
+}
+
+fn share_an_endpoint(one: &Route, other: &Route) -> bool {
     let (one, other) = (&one.upstream.settings, &other.upstream.settings);
     one.endpoints
         .iter()
         .any(|endpoint| other.endpoints.contains(endpoint))
 }
 
-/// Whether requests to a registry are read at another route and not at this one.
-fn is_unread(route: &super::Route, leads: &[Option<Lead>]) -> bool {
-    let mut others = leads.iter().flatten();
-    !route.registry
-        && is_registry_path(&route.path)
-        && others.any(|other| match other {
-            Lead::Route(other) => other.registry && share_an_endpoint(other, route),
-            Lead::Response(_) => false,
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use crate::config::parse;
 
-    /// What is said of routes by their path and upstream, those that are no registry with a `!` in front.
-    fn said(routes: &[(&str, &str)]) -> String {
+    /// The problems of a site with these routes, each a path and an upstream. A `!` before the path stands for `registry = false`.
+    fn problems_of(routes: &[(&str, &str)]) -> String {
         let mut text =
             "[listen]\nhttps = [\"[::1]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n"
                 .to_owned();
@@ -258,8 +288,8 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_one_route() {
-        let twice = said(&[("/v2/", "b"), ("/v2", "c")]);
+    fn two_routes_for_one_path_are_an_error() {
+        let twice = problems_of(&[("/v2/", "b"), ("/v2", "c")]);
         assert!(
             twice.contains("error: the site has two routes for /v2\n"),
             "{twice}"
@@ -267,8 +297,8 @@ mod tests {
     }
 
     #[test]
-    fn a_way_into_a_registry_without_its_grammar_is_warned_of() {
-        let odd = said(&[("/v2/", "b"), ("!/v2/files/", "b")]);
+    fn a_route_that_bypasses_the_registry_route_is_a_warning() {
+        let odd = problems_of(&[("/v2/", "b"), ("!/v2/files/", "b")]);
         for word in ["14:1: warning: /v2/files/ leads to a registry", "a mount"] {
             assert!(odd.contains(word), "{word} in {odd}");
         }
@@ -278,7 +308,7 @@ mod tests {
             &[("/v2/", "b"), ("/v2/files/", "b")],
             &[("!/v2/", "b"), ("!/v2/files/", "b")],
         ] {
-            assert_eq!(said(fine), "", "{fine:?}");
+            assert_eq!(problems_of(fine), "", "{fine:?}");
         }
     }
 }

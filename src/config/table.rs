@@ -1,140 +1,198 @@
-//! A table of the file being read: typed values with their places, and a report of all the rest.
+//! Reads a TOML table with the keys that it may have.
 //!
-//! Used by the code that knows the keys. A table reads what it is asked for and judges single values
-//! only; what values mean together is its reader's to check.
+//! The modules of `config` that build the settings read values with [`Table::get`] and [`Table::value`]. When the table of the
+//! whole file is created, every key of the file that is not in the table of keys is reported.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use toml::de::{DeTable, DeValue};
 
-use super::document::Document;
+use super::document::{Document, Spanned};
+use super::form::{AnyKey, Form, Item, Key, Keys, TableForm, WithDefault, paths};
 use super::nearest::nearest;
 use super::problem::{Position, Problem, quote};
-use super::syntax::{Entries, Entry};
 
-mod read;
-mod values;
-
-pub use values::{Chosen, List, Written};
-
-/// A table and what was asked of it.
+/// A table of the file.
 ///
-/// When it is dropped, every key that is neither asked for nor among the document's known ones is
-/// reported as unknown. So a reader may leave early, but should keep the table until it has read all.
-///
-/// All getters answer `None` both for a key that is not written and for a wrong value, which they
-/// report: a reader goes on with a default and finds the next problem.
-#[derive(Debug)]
-pub struct Table<'a> {
-    document: &'a Document,
+/// The getters return `None` both for a key that is not written and for a value that is wrong, which they report. A reader
+/// then continues with a default, and so finds the next problem in the same run.
+pub(crate) struct Table<'a> {
+    document: &'a Document<'a>,
     path: String,
-    entries: &'a Entries,
-    at: usize,
-    asked: RefCell<BTreeSet<&'static str>>,
-}
-
-/// A value, and where it stands in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spanned<T> {
-    /// The value.
-    pub value: T,
-    /// Its first character.
-    pub place: Position,
-}
-
-impl<T> Spanned<T> {
-    /// Another value at the same place.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Spanned<U> {
-        Spanned {
-            value: change(self.value),
-            place: self.place,
-        }
-    }
-}
-
-impl<T> std::ops::Deref for Spanned<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.value
-    }
+    /// `None` for a table that is not written.
+    entries: Option<&'a DeTable<'a>>,
+    /// The offset of the header or of the opening brace.
+    offset: usize,
+    keys: Keys,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(
-        document: &'a Document,
-        path: String,
-        entries: &'a Entries,
-        at: usize,
-    ) -> Self {
-        Self {
+    /// Returns the table of the whole file, and reports every key of the file that is not in `keys`.
+    pub(crate) fn root(document: &'a Document<'a>, keys: Keys) -> Self {
+        let root = Self {
             document,
-            path,
-            entries,
-            at,
-            asked: RefCell::default(),
-        }
+            path: String::new(),
+            entries: Some(document.root()),
+            offset: 0,
+            keys,
+        };
+        root.report_unknown_keys(keys);
+        root
     }
 
-    /// Its dotted path, `site.route`; empty for the file as a whole.
-    pub fn path(&self) -> &str {
-        &self.path
+    /// The keys that the table may have.
+    pub(crate) fn keys(&self) -> Keys {
+        self.keys
     }
 
     /// The dotted path of one of its keys.
-    pub fn dotted(&self, key: &str) -> String {
+    pub(crate) fn path_of(&self, key: &dyn AnyKey) -> String {
         if self.path.is_empty() {
-            return key.to_owned();
+            return key.name().to_owned();
         }
-        format!("{}.{key}", self.path)
+        format!("{}.{}", self.path, key.name())
     }
 
-    /// Its header, or its brace.
-    pub fn place(&self) -> Position {
-        self.document.place(self.at)
+    /// The position of the header or of the opening brace.
+    pub(crate) fn place(&self) -> Position {
+        self.document.position(self.offset)
     }
 
-    /// Where a key is written; nothing when it is not.
-    pub fn place_of(&self, key: &'static str) -> Option<Position> {
-        let entry = self.find(key)?;
-        Some(self.document.place(entry.key_at))
+    /// The position of a key; `None` if it is not written.
+    pub(crate) fn place_of(&self, key: &dyn AnyKey) -> Option<Position> {
+        let (name, _) = self.entries?.get_key_value(key.name())?;
+        Some(self.document.position(name.span().start))
     }
 
-    /// Adds a problem that the reader found.
-    pub fn report(&self, problem: Problem) {
+    /// Adds a problem that the reader of the table found.
+    pub(crate) fn report(&self, problem: Problem) {
         self.document.report(problem);
     }
 
-    /// Reports the key when it is not written. `example` is what to add: `hosts = ["a.example.com"]`.
-    pub fn required(&self, key: &'static str, example: &str) -> &Self {
-        if self.find(key).is_none()
-            && self.document.is_surely_missing(key)
-            && !self.is_misspelt(key)
-        {
-            let what = format!("missing key {}{}", quote(key), self.location());
+    /// Reports the key if it is not written. `example` is what to add, as in `hosts = ["a.example.com"]`.
+    pub(crate) fn require(&self, key: &dyn AnyKey, example: &str) {
+        if self.place_of(key).is_none() && !self.is_misspelt(key) {
+            let what = format!("missing key {}{}", quote(key.name()), self.location());
             self.report(Problem::error(self.place(), what).fix(format!("add {example}")));
         }
-        self
     }
 
-    /// Whether an unknown key of this table resembles `key`. The report of the unknown key says so, and a report of the
-    /// missing one would be a second error for the same fault.
-    fn is_misspelt(&self, key: &'static str) -> bool {
-        let siblings = self.siblings();
-        let mut written = self.entries.keys();
+    /// Whether an unknown key of this table resembles `key`. The unknown key is reported with this suggestion; a report of
+    /// the missing key would be a second error for the same mistake.
+    fn is_misspelt(&self, key: &dyn AnyKey) -> bool {
+        let names: Vec<_> = self.keys.iter().map(|key| key.name()).collect();
+        let mut written = self.entries.into_iter().flat_map(DeTable::keys);
         written.any(|written| {
-            !siblings.contains(written.as_str())
-                && nearest(written, siblings.iter().copied()) == Some(key)
+            let written: &str = written.get_ref();
+            !names.contains(&written) && nearest(written, names.iter().copied()) == Some(key.name())
         })
     }
 
-    /// The key's entry; from now on the key is asked for.
-    fn find(&self, key: &'static str) -> Option<&'a Entry> {
-        if self.asked.borrow_mut().insert(key) {
-            self.document.note_asked(self.dotted(key));
-        }
-        self.entries.get(key)
+    /// Reads the value of a key.
+    pub(crate) fn get<F: Form>(&self, key: &Key<F>) -> Option<Spanned<F::Value>> {
+        let item = self.item(key)?;
+        let value = key.form.read(&item)?;
+        Some(item.spanned(value))
     }
 
+    /// Reads the value of a key, or returns its default.
+    pub(crate) fn value<F: Form>(&self, key: &Key<WithDefault<F>>) -> F::Value
+    where
+        F::Value: Clone + PartialEq,
+    {
+        self.get(key)
+            .map_or_else(|| key.form.default.clone(), |read| read.value)
+    }
+
+    /// Returns a table in this one, such as `[limits]` or `auth = { … }`.
+    pub(crate) fn table(&self, key: &Key<TableForm>) -> Option<Self> {
+        let item = self.item(key)?;
+        Some(Self::inner(&item, item.entries("a table")?, key.form.0))
+    }
+
+    /// Returns a table in this one. If it is not written, the result is an empty table, with the defaults of all its keys.
+    pub(crate) fn table_or_empty(&self, key: &Key<TableForm>) -> Self {
+        self.table(key).unwrap_or_else(|| Self {
+            document: self.document,
+            path: self.path_of(key),
+            entries: None,
+            offset: self.offset,
+            keys: key.form.0,
+        })
+    }
+
+    /// Returns the tables of `[[site]]`, or of a list of inline tables.
+    pub(crate) fn tables(&self, key: &Key<TableForm>) -> Vec<Self> {
+        let Some(item) = self.item(key) else {
+            return Vec::new();
+        };
+        let expected = "a list of tables";
+        match item.value.get_ref() {
+            DeValue::Array(list) => {
+                let items = list.iter().map(|value| item.element(value));
+                items
+                    .filter_map(|item| {
+                        Some(Self::inner(&item, item.entries(expected)?, key.form.0))
+                    })
+                    .collect()
+            }
+            // The table is read in spite of the mistake, so that its own problems are reported in the same run.
+            DeValue::Table(entries) => {
+                let what = format!("{}: expected {expected}, found one table", item.name);
+                let fix = format!("write [[{}]], with two brackets", item.name);
+                self.report(Problem::error(item.place(), what).fix(fix));
+                vec![Self::inner(&item, entries, key.form.0)]
+            }
+            _ => item.reject_kind(expected, None).unwrap_or_default(),
+        }
+    }
+
+    /// Reads a value that may be a string or a table.
+    pub(crate) fn string_or_table(&self, key: &Key<TableForm>) -> Option<Choice<'a>> {
+        let item = self.item(key)?;
+        match item.value.get_ref() {
+            DeValue::Table(entries) => Some(Choice::Table(Self::inner(&item, entries, key.form.0))),
+            DeValue::String(_) => Some(Choice::String(item)),
+            _ => item.reject_kind("a string or a table", None),
+        }
+    }
+
+    /// Returns the table or the tables that the value of a key is, without reporting a value of another kind.
+    pub(crate) fn tables_at(&self, key: &dyn AnyKey) -> Vec<Self> {
+        let Some(item) = self.item(key).filter(|_| !key.keys().is_empty()) else {
+            return Vec::new();
+        };
+        let items = match item.value.get_ref() {
+            DeValue::Array(list) => list.iter().map(|value| item.element(value)).collect(),
+            _ => vec![item],
+        };
+        let tables = items.iter().filter_map(|item| match item.value.get_ref() {
+            DeValue::Table(entries) => Some(Self::inner(item, entries, key.keys())),
+            _ => None,
+        });
+        tables.collect()
+    }
+
+    /// Returns the value of a key as it is written.
+    pub(crate) fn item(&self, key: &dyn AnyKey) -> Option<Item<'a>> {
+        let value = self.entries?.get(key.name())?;
+        Some(Item {
+            document: self.document,
+            name: self.path_of(key),
+            value,
+        })
+    }
+
+    /// Returns the table that a value is.
+    fn inner(item: &Item<'a>, entries: &'a DeTable<'a>, keys: Keys) -> Self {
+        Self {
+            document: item.document,
+            path: item.name.clone(),
+            entries: Some(entries),
+            offset: item.value.span().start,
+            keys,
+        }
+    }
+
+    /// The end of a message that names a key: where the key is.
     fn location(&self) -> String {
         if self.path.is_empty() {
             return String::new();
@@ -142,100 +200,98 @@ impl<'a> Table<'a> {
         format!(" in {}", self.path)
     }
 
-    fn report_unknown(&self) {
-        let siblings = self.siblings();
-        let is_unknown = |key: &str| !siblings.contains(key);
-        let mut unknown: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(key, _)| is_unknown(key))
-            .collect();
-        unknown.sort_by_key(|(_, entry)| entry.key_at);
-        for (key, entry) in unknown.iter().take(UNKNOWN_SHOWN) {
-            let what = format!("unknown key {}{}", quote(key), self.location());
-            let problem = Problem::error(self.document.place(entry.key_at), what)
-                .because("a misspelt key would silently do nothing");
-            let remedy = self.position_for(key, &siblings);
-            self.report(Problem { remedy, ..problem });
+    /// Reports the unknown keys of this table and of the tables in it. `all` are the keys of the whole file.
+    fn report_unknown_keys(&self, all: Keys) {
+        let mut unknown = Vec::new();
+        for name in self.entries.into_iter().flat_map(DeTable::keys) {
+            let Some(key) = self.keys.iter().find(|key| key.name() == name.get_ref()) else {
+                unknown.push(name);
+                continue;
+            };
+            for table in self.tables_at(*key) {
+                table.report_unknown_keys(all);
+            }
         }
-        if let Some((_, next)) = unknown.get(UNKNOWN_SHOWN) {
-            let more = unknown.len() - UNKNOWN_SHOWN;
+        unknown.sort_by_key(|name| name.span().start);
+        for name in unknown.iter().take(MAX_UNKNOWN_KEYS) {
+            let place = self.document.position(name.span().start);
+            let what = format!("unknown key {}{}", quote(name.get_ref()), self.location());
+            self.report(
+                Problem::error(place, what)
+                    .because("a misspelt key would silently do nothing")
+                    .fix(self.suggest_for(name.get_ref(), all)),
+            );
+        }
+        if let Some(next) = unknown.get(MAX_UNKNOWN_KEYS) {
+            let more = unknown.len() - MAX_UNKNOWN_KEYS;
             let what = format!("and {more} more unknown keys{}", self.location());
-            self.report(Problem::error(self.document.place(next.key_at), what));
+            self.report(Problem::error(
+                self.document.position(next.span().start),
+                what,
+            ));
         }
     }
 
-    /// The keys of this table: asked for, or known to belong here.
-    fn siblings(&self) -> BTreeSet<&'static str> {
-        let known = self.document.known().iter().filter_map(|path| {
-            let below = self.below(path)?;
-            below.split('.').next()
-        });
-        known.chain(self.asked.borrow().iter().copied()).collect()
-    }
-
-    /// The rest of a known path that leads through this table.
-    fn below(&self, path: &'static str) -> Option<&'static str> {
-        if self.path.is_empty() {
-            return Some(path);
+    /// Returns the remedy for an unknown key: the right name, the right table, or the names of all keys. The same name in a
+    /// table below this one comes before a similar name in this table, which comes before the same name far away.
+    fn suggest_for(&self, unknown: &str, all: Keys) -> String {
+        if let Some(table) = tables_with(self.keys, unknown).find(|table| !table.is_empty()) {
+            return format!("it belongs in {table} = {{ {unknown} = … }}");
         }
-        path.strip_prefix(self.path.as_str())?.strip_prefix('.')
-    }
-
-    /// What to do with an unknown key: the right name, the right table, or the names there are. A key
-    /// of a table in this one beats a similar name here, which beats the same name far away.
-    fn position_for(&self, key: &str, siblings: &BTreeSet<&'static str>) -> Option<String> {
-        let homes = |path: &'static str| {
-            let (parent, last) = path.rsplit_once('.').unwrap_or(("", path));
-            (last == key).then_some(parent)
+        if let Some(meant) = nearest(unknown, self.keys.iter().map(|key| key.name())) {
+            return format!("did you mean {}?", quote(meant));
+        }
+        // An unknown key of an inner table, such as "file" in site.route.auth, probably has nothing to do with a key of the
+        // same name in another section, such as log.file.
+        let section = |path: &str| path.split('.').next().map(str::to_owned);
+        let is_near = |table: &String| {
+            !self.path.contains('.') || table.is_empty() || section(table) == section(&self.path)
         };
-        let known = self.document.known();
-        let child = |path: &&'static str| self.below(path).and_then(homes);
-        if let Some(child) = known.iter().find_map(child) {
-            return Some(format!("it belongs into {child} = {{ {key} = … }}"));
+        if let Some(table) = tables_with(all, unknown).find(is_near) {
+            return belongs_in(&table);
         }
-        if let Some(meant) = nearest(key, siblings.iter().copied()) {
-            return Some(format!("did you mean {}?", quote(meant)));
+        if (1..=MAX_NAMES_IN_REMEDY).contains(&self.keys.len()) {
+            let names: Vec<_> = self.keys.iter().map(|key| key.name()).collect();
+            return format!("the keys here are {}", names.join(", "));
         }
-        // A key of a site's own table that is found in an unrelated section, such as file, has nothing to do with it.
-        let is_near = |home: &&str| {
-            let section = self.path.split('.').next();
-            !self.path.contains('.') || home.is_empty() || home.split('.').next() == section
-        };
-        if let Some(home) = known.iter().filter_map(|path| homes(path)).find(is_near) {
-            return Some(expected_table(home));
-        }
-        let names: Vec<_> = siblings.iter().copied().collect();
-        if (1..=NAMES_SHOWN).contains(&names.len()) {
-            return Some(format!("the keys here are {}", names.join(", ")));
-        }
-        let home = known.iter().find_map(|path| homes(path));
-        Some(home.map_or_else(|| REFERENCE.to_owned(), expected_table))
+        tables_with(all, unknown).next().map_or_else(
+            || {
+                "remove it, or look up its name in the sample proxy.toml, which explains every key"
+                    .to_owned()
+            },
+            |table| belongs_in(&table),
+        )
     }
 }
 
-impl Drop for Table<'_> {
-    fn drop(&mut self) {
-        self.report_unknown();
-    }
+/// Returns the paths of the tables that have a key of this name.
+fn tables_with(keys: Keys, name: &str) -> impl Iterator<Item = String> {
+    paths(keys).into_iter().filter_map(move |(path, _)| {
+        let (table, last) = path.rsplit_once('.').unwrap_or(("", &path));
+        (last == name).then(|| table.to_owned())
+    })
 }
 
-fn expected_table(home: &str) -> String {
-    if home.is_empty() {
-        return "it belongs to the top of the file, above the first [table]".to_owned();
+fn belongs_in(table: &str) -> String {
+    if table.is_empty() {
+        return "it belongs at the top of the file, above the first [table]".to_owned();
     }
-    format!("it belongs into the table {home}")
+    format!("it belongs in the table {table}")
 }
 
-/// Of a table that is something else altogether, these are enough.
-const UNKNOWN_SHOWN: usize = 20;
+/// A table with more unknown keys is probably a table of something else; the others are only counted.
+const MAX_UNKNOWN_KEYS: usize = 20;
 
-/// The remedy for a key that resembles no other, in a table with many keys.
-const REFERENCE: &str =
-    "remove it, or look up its name in the sample proxy.toml, which explains every key";
+/// A longer list of names does not help.
+const MAX_NAMES_IN_REMEDY: usize = 16;
 
-/// More than these do not help.
-const NAMES_SHOWN: usize = 16;
+/// A value that is a string or a table.
+pub(crate) enum Choice<'a> {
+    /// As in `tls = "acme"`.
+    String(Item<'a>),
+    /// As in `tls = { cert = "a.pem", key = "b.pem" }`.
+    Table(Table<'a>),
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,98 +1,129 @@
-//! From a route's `upstream` to the settings of one.
+//! The `upstream` of a route: its addresses, timeouts and CAs.
 //!
-//! Called by `routes` alone. The file that `ca` names is not opened here: that is `snapshot`'s part.
+//! Called by `routes`. The file that `ca` names is opened by `snapshot`.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Upstream;
+use super::document::Spanned;
+use super::form::Items;
+use super::keys::{route, upstream};
 use super::problem::{Position, Problem};
-use super::sites::SiteParser;
-use super::table::{List, Spanned, Table, Written};
-use super::units::{self, Host, UpstreamUrl};
+use super::table::{Choice, Table};
+use super::url::{UpstreamUrl, upstream_url};
+use crate::net::host::Host;
 use crate::upstream::{Endpoint, EndpointSettings, MAX_ENDPOINTS, Settings};
 
-impl SiteParser<'_, '_> {
-    pub(super) fn upstream(&self, route: &Table<'_>) -> Option<Upstream> {
-        match route.string_or_table("upstream")? {
-            Written::Short(_) => {
-                let url = route.parse("upstream", units::upstream_url)?;
-                let place = url.place;
-                let settings =
-                    self.settings(vec![endpoint(url.value)], UpstreamTimeouts::default());
-                Some(Upstream {
-                    settings,
-                    place,
-                    ca: None,
-                })
-            }
-            Written::Full(table) => self.full(&table),
-        }
-    }
+/// The upstream of a route.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The settings, without the CAs: `snapshot` adds them.
+    pub settings: Settings,
+    /// The position of the addresses in the file.
+    pub place: Position,
+    /// The file with the CAs that verify the upstream, instead of those of the system.
+    pub ca: Option<Spanned<PathBuf>>,
+}
 
-    fn full(&self, table: &Table<'_>) -> Option<Upstream> {
-        table.required("urls", "urls = [\"http://127.0.0.1:5000\"]");
-        let waits = UpstreamTimeouts {
-            connect: timeout(table, "connect_timeout", CONNECT),
-            retry: table.duration_or("connect_retry", RETRY),
-            read: timeout(table, "read_timeout", READ),
-        };
-        let ca = table.parse("ca", units::text);
-        let ca = ca.map(|ca| ca.map(|path| self.base.join(path)));
-        let urls = table.parse_each("urls", units::upstream_url)?;
-        check(table, &urls, ca.as_ref());
-        let endpoints = urls.value.into_iter().map(|url| endpoint(url.value));
-        Some(Upstream {
-            settings: self.settings(endpoints.collect(), waits),
-            place: urls.place,
-            ca,
-        })
-    }
+/// The keys of `[limits]` that every upstream has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UpstreamLimits {
+    /// Requests at the same time to one address.
+    pub(crate) connections: usize,
+    /// Requests that may wait for an address.
+    pub(crate) queue: usize,
+    /// How long a request may wait for an address.
+    pub(crate) queue_wait: Duration,
+}
 
-    fn settings(&self, endpoints: Vec<Endpoint>, waits: UpstreamTimeouts) -> Settings {
-        Settings {
-            endpoints,
-            connect_retry: waits.retry,
-            each: EndpointSettings {
-                trust: None,
-                connect_timeout: waits.connect,
-                read_timeout: waits.read,
-                connections: self.limits.connections,
-                queue: self.limits.queue,
-                queue_wait: self.limits.wait,
-                idle: UPSTREAM_IDLE,
-                head_size: UPSTREAM_HEAD,
-            },
+/// Reads the `upstream` of a route, a URL or a table.
+pub(crate) fn read(route: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Option<Upstream> {
+    match route.string_or_table(&route::UPSTREAM)? {
+        Choice::String(url) => {
+            let url = url.parse(upstream_url)?;
+            let connect_timeout = upstream::CONNECT_TIMEOUT.form.default;
+            let read_timeout = upstream::READ_TIMEOUT.form.default;
+            Some(Upstream {
+                settings: Settings {
+                    endpoints: vec![endpoint(url.value)],
+                    connect_retry: upstream::CONNECT_RETRY.form.default,
+                    each: endpoint_settings(connect_timeout, read_timeout, limits),
+                },
+                place: url.place,
+                ca: None,
+            })
         }
+        Choice::Table(table) => read_table(&table, base, limits),
     }
 }
 
-struct UpstreamTimeouts {
-    connect: Duration,
-    retry: Duration,
-    read: Duration,
+fn read_table(table: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Option<Upstream> {
+    table.require(&upstream::URLS, "urls = [\"http://127.0.0.1:5000\"]");
+    let connect_timeout = table.value(&upstream::CONNECT_TIMEOUT);
+    let connect_retry = table.value(&upstream::CONNECT_RETRY);
+    let read_timeout = table.value(&upstream::READ_TIMEOUT);
+    let ca = table.get(&upstream::CA);
+    let ca = ca.map(|ca| ca.map(|path| base.join(path)));
+    let urls = table.get(&upstream::URLS)?;
+    check_urls(table, &urls, ca.as_ref());
+    let place = urls.place;
+    Some(Upstream {
+        settings: Settings {
+            endpoints: urls.value.into_values().map(endpoint).collect(),
+            connect_retry,
+            each: endpoint_settings(connect_timeout, read_timeout, limits),
+        },
+        place,
+        ca,
+    })
 }
 
-impl Default for UpstreamTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: CONNECT,
-            retry: RETRY,
-            read: READ,
-        }
+fn endpoint_settings(
+    connect_timeout: Duration,
+    read_timeout: Duration,
+    limits: UpstreamLimits,
+) -> EndpointSettings {
+    EndpointSettings {
+        trust: None,
+        connect_timeout,
+        read_timeout,
+        connections: limits.connections,
+        queue: limits.queue,
+        queue_wait: limits.queue_wait,
+        idle: UPSTREAM_IDLE_TIMEOUT,
+        head_size: MAX_UPSTREAM_HEAD_SIZE,
     }
 }
 
-type UpstreamUrls = Spanned<List<UpstreamUrl>>;
+/// Shorter than the idle timeout of every common registry, so that the proxy rarely reuses a connection that the registry is
+/// closing.
+const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the addresses mean together.
-fn check(table: &Table<'_>, urls: &UpstreamUrls, ca: Option<&Spanned<PathBuf>>) {
-    check_count(table, urls);
+/// Many times the size of a token realm and a presigned URL.
+const MAX_UPSTREAM_HEAD_SIZE: usize = 64 * 1024;
+
+/// Checks what the addresses mean together.
+fn check_urls(
+    table: &Table<'_>,
+    urls: &Spanned<Items<UpstreamUrl>>,
+    ca: Option<&Spanned<PathBuf>>,
+) {
+    if urls.is_written_empty() {
+        table.report(
+            Problem::error(urls.place, "upstream.urls is empty")
+                .fix("write urls = [\"http://127.0.0.1:5000\"]"),
+        );
+    }
+    if urls.items.len() > MAX_ENDPOINTS {
+        let what = format!("upstream.urls names {} addresses", urls.items.len());
+        let fix = format!("name at most {MAX_ENDPOINTS}");
+        table.report(Problem::error(urls.place, what).fix(fix));
+    }
     let mut seen = HashSet::new();
-    for url in urls.iter() {
+    for url in &urls.items {
         if !seen.insert(&url.value) {
-            let what = format!("{} stands twice in upstream.urls", url.value);
+            let what = format!("{} is in upstream.urls twice", url.value);
             table.report(
                 Problem::error(url.place, what)
                     .because("it would get twice its share of the requests")
@@ -100,91 +131,48 @@ fn check(table: &Table<'_>, urls: &UpstreamUrls, ca: Option<&Spanned<PathBuf>>) 
             );
         }
     }
-    let place_of = |is_meant: fn(&UpstreamUrl) -> bool| -> Option<Position> {
-        let meant = urls.iter().find(|url| is_meant(&url.value));
-        meant.map(|url| url.place)
-    };
-    let https = place_of(|url| matches!(url, UpstreamUrl::Https { .. }));
-    let http = place_of(|url| matches!(url, UpstreamUrl::Http { .. }));
+    let find =
+        |is_meant: fn(&UpstreamUrl) -> bool| urls.items.iter().find(|url| is_meant(&url.value));
+    let https = find(|url| matches!(url, UpstreamUrl::Https { .. }));
+    let http = find(|url| matches!(url, UpstreamUrl::Http { .. }));
     if let (Some(_), Some(http)) = (https, http) {
         table.report(
-            Problem::error(http, "upstream.urls mixes http:// and https://")
-                .because("what is to be protected would go in the clear by turns")
+            Problem::error(http.place, "upstream.urls mixes http:// and https://")
+                .because("requests that need encryption would be sent without it by turns")
                 .fix("write https:// for all of them, or for none"),
         );
     }
     if let (Some(ca), None) = (ca, https)
-        && urls.is_whole()
-        && !urls.is_empty()
+        && urls.is_complete()
+        && !urls.items.is_empty()
     {
+        let what = "upstream.ca is of no use without an https:// address";
         table.report(
-            Problem::error(
-                ca.place,
-                "upstream.ca is of no use without an https:// address",
-            )
-            .because("nothing shows a certificate")
-            .fix("write https:// in upstream.urls, or leave ca out"),
+            Problem::error(ca.place, what)
+                .because("no upstream has a certificate to verify")
+                .fix("write https:// in upstream.urls, or leave ca out"),
         );
-    }
-}
-
-fn check_count(table: &Table<'_>, urls: &UpstreamUrls) {
-    let count = urls.len();
-    if urls.is_written_empty() {
-        table.report(
-            Problem::error(urls.place, "upstream.urls is empty")
-                .fix("write urls = [\"http://127.0.0.1:5000\"]"),
-        );
-    }
-    if count > MAX_ENDPOINTS {
-        let what = format!("upstream.urls names {count} addresses");
-        table.report(Problem::error(urls.place, what).fix(format!("name at most {MAX_ENDPOINTS}")));
     }
 }
 
 fn endpoint(url: UpstreamUrl) -> Endpoint {
     match url {
         UpstreamUrl::Http { host, port } => Endpoint::Tcp {
-            host: bare(&host),
+            host: without_brackets(host),
             port,
         },
         UpstreamUrl::Https { host, port } => Endpoint::Tls {
-            host: bare(&host),
+            host: without_brackets(host),
             port,
         },
         UpstreamUrl::Unix(path) => Endpoint::Unix(path),
     }
 }
 
-/// A wait of no time would make every request fail.
-fn timeout(table: &Table<'_>, key: &'static str, default: Duration) -> Duration {
-    let Some(written) = table.duration(key) else {
-        return default;
-    };
-    if written.is_zero() {
-        let what = format!("upstream.{key} is zero");
-        let problem =
-            Problem::error(written.place, what).because("every request would fail at once");
-        table.report(problem.fix("write how long to wait, as in \"900s\""));
-    }
-    written.value
-}
-
-/// A host as the resolver wants it: without brackets.
-fn bare(host: &Host) -> String {
+/// Returns the host as `getaddrinfo` accepts it.
+fn without_brackets(host: Host) -> String {
     match host {
-        Host::Name(name) => name.clone(),
+        Host::Name(name) => name,
         Host::Address(address) => address.to_string(),
     }
 }
-
-/// An upstream is near: what does not answer a SYN for this long is down.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A registry on the same machine is back within two seconds of a restart.
-const RETRY: Duration = Duration::from_secs(3);
-/// nginx's recipe for registries: a large blob may take minutes to commit in silence.
-const READ: Duration = Duration::from_secs(900);
-/// Shorter than any idle limit of a common registry, so that reuse rarely meets a closing connection.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
-/// Room for a token realm and a presigned URL, many times over.
-const UPSTREAM_HEAD: usize = 64 * 1024;

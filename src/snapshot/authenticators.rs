@@ -12,9 +12,9 @@ use super::passwords;
 use crate::auth::token::TokenIssuer;
 use crate::auth::token::keys::{self, LoadedSecret, SigningKeys};
 use crate::auth::{Authenticator, PasswordVerifier};
+use crate::config::Secret;
+use crate::config::Spanned;
 use crate::config::problem::{Position, Problem, Problems};
-use crate::config::table::Spanned;
-use crate::config::units::Secret;
 use crate::config::{self, Auth, Config};
 use crate::htpasswd::LiveUsers;
 

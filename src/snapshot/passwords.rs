@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::access::Subjects;
+use crate::config::Spanned;
 use crate::config::problem::{Problem, Problems, quote};
-use crate::config::table::Spanned;
 use crate::config::{Auth, Config};
 use crate::file_watch::StableFiles;
 use crate::htpasswd::generate::USUAL_COST;

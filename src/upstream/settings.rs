@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::tls::ServerRoots;
+use crate::net::host::strip_brackets;
 
 /// The settings of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]

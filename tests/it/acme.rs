@@ -69,7 +69,7 @@ fn a_check_needs_neither_network_nor_folder() {
 fn hosts_that_no_authority_would_certify_are_refused_with_the_reason() {
     for (host, why) in [
         ("*.gate.test", "dns-01"),
-        ("*", "there must be some"),
+        ("*", "at least one name"),
         ("192.0.2.1", "names only"),
         ("registry", "public DNS"),
     ] {

@@ -521,8 +521,8 @@ fn to_believe_everyone_is_warned_of() {
     let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
     let said = problems.to_string();
     for warning in [
-        "listen.proxy_protocol holds nearly every address",
-        "listen.trusted_proxies holds nearly every address",
+        "listen.proxy_protocol contains nearly every address",
+        "listen.trusted_proxies contains nearly every address",
     ] {
         assert!(said.contains(warning), "{said}");
     }

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidegate::config::{self, Config, KEYS};
+use tidegate::config::{self, Config};
 use tidegate::snapshot::{BuildMode, Snapshot};
-use toml::de::{DeTable, DeValue};
 
 use crate::support::proxy;
 
@@ -213,10 +212,9 @@ fn every_dependency_has_its_reason() {
 }
 
 #[test]
-fn the_reference_names_every_key() {
-    let written = keys(&uncommented(&read("proxy.toml")));
-    let missing: Vec<_> = KEYS.iter().filter(|key| !written.contains(**key)).collect();
-    assert!(missing.is_empty(), "proxy.toml does not name {missing:?}");
+fn the_reference_documents_every_key_with_its_default_and_range() {
+    let faults = config::reference_faults(&read("proxy.toml"));
+    assert!(faults.is_empty(), "proxy.toml: {}", faults.join("\n"));
 }
 
 #[test]
@@ -359,6 +357,7 @@ fn every_key_that_the_documents_name_exists() {
         "acme.",
         "throttle.",
     ];
+    let keys = config::key_paths();
     let mut unknown = Vec::new();
     for (name, text) in documents() {
         for quoted in quoted(&text) {
@@ -366,10 +365,7 @@ fn every_key_that_the_documents_name_exists() {
             let path = key
                 .strip_prefix("route.")
                 .map_or_else(|| key.to_owned(), |rest| format!("site.route.{rest}"));
-            let is_key = KEYS
-                .iter()
-                .any(|known| *known == path || known.starts_with(&format!("{path}.")));
-            if !is_key && tables.iter().any(|table| key.starts_with(table)) {
+            if !keys.contains(&path) && tables.iter().any(|table| key.starts_with(table)) {
                 unknown.push(format!("{name}: {key}"));
             }
         }
@@ -543,7 +539,7 @@ fn is_real_test(test: &str) -> bool {
 /// One file of `src` that is not a test.
 struct Source {
     shown: String,
-    /// `["config", "units", "url"]` for `src/config/units/url.rs`.
+    /// `["config", "url"]` for `src/config/url.rs`.
     module: Vec<String>,
     text: String,
 }
@@ -746,28 +742,6 @@ fn uncommented(text: &str) -> String {
         .lines()
         .map(|line| if is_key(line) { &line[1..] } else { line });
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The dotted path of everything that is written.
-fn keys(text: &str) -> BTreeSet<String> {
-    let table = DeTable::parse(text).unwrap();
-    let mut keys = BTreeSet::new();
-    collect(&mut keys, "", table.get_ref());
-    keys
-}
-
-fn collect(keys: &mut BTreeSet<String>, path: &str, table: &DeTable<'_>) {
-    for (name, value) in table {
-        let path = format!("{path}{}", name.get_ref());
-        let items = match value.get_ref() {
-            DeValue::Array(items) => items.iter().map(|item| item.get_ref()).collect(),
-            single => vec![single],
-        };
-        for table in items.into_iter().filter_map(DeValue::as_table) {
-            collect(keys, &format!("{path}."), table);
-        }
-        keys.insert(path);
-    }
 }
 
 /// What is between single backticks, outside of code blocks.

@@ -168,7 +168,7 @@ fn an_upstream_that_makes_no_sense_is_refused_with_words() {
             &format!(
                 "{{ urls = [\"{a}\", \"http://127.0.0.1:5001\", \"HTTP://127.0.0.1:5000\"] }}"
             ),
-            "stands twice in upstream.urls",
+            "is in upstream.urls twice",
         ),
         (
             &format!("{{ urls = [\"{a}/v2/\"] }}"),

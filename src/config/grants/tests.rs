@@ -1,4 +1,4 @@
-//! Grants as they are written: what is refused, what is warned of, and where.
+//! Groups and grants: what is accepted, what is rejected, and what is warned of, with the positions.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::registry::Action;
 
 const BASIC: &str = "mode = \"basic\", htpasswd = \"h\"";
 
-/// A config with these lines at its top, this auth and these keys of a route; its problems, and its grants.
+/// Parses a config with these lines at its top, this auth and these keys of a route. Returns the problems and the grants.
 fn read(top: &str, auth: &str, route: &str) -> (String, Option<Grants>) {
     let text = format!(
         "{top}\n[listen]\nhttps = [\"[::]:443\"]\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n\
@@ -29,7 +29,7 @@ fn grant(to: &str, repositories: &str, actions: &str) -> String {
 }
 
 #[test]
-fn groups_and_actions_are_understood() {
+fn groups_and_actions_are_accepted() {
     let top = "groups = { ci = [\"bot\", \"alice\"] }";
     let route = [
         grant("\"@ci\"", "\"team/**\"", "\"push\""),
@@ -65,9 +65,9 @@ fn without_grants_there_are_none() {
 }
 
 #[test]
-fn a_route_that_can_hold_no_registry_has_no_grants() {
+fn a_route_without_a_registry_below_it_has_no_grants() {
     let grants = grant("\"a\"", "\"**\"", "\"pull\"");
-    for (path, is_refused) in [
+    for (path, is_rejected) in [
         ("/", false),
         ("/v2", false),
         ("/v2/a/", false),
@@ -78,12 +78,12 @@ fn a_route_that_can_hold_no_registry_has_no_grants() {
              [[site.route]]\npath = \"{path}\"\nupstream = \"http://b\"\nauth = {{ {BASIC} }}\n{grants}"
         );
         let (_, problems) = parse(Path::new("x"), text.as_bytes());
-        assert_eq!(problems.has_errors(), is_refused, "{path}: {problems}");
+        assert_eq!(problems.has_errors(), is_rejected, "{path}: {problems}");
     }
 }
 
 #[test]
-fn a_grant_that_reaches_nothing_from_its_route_is_warned_of() {
+fn a_grant_that_reaches_nothing_from_its_route_is_a_warning() {
     let warned = |path: &str, repository: &str, action: &str| {
         let grants = grant(
             "\"a\"",
@@ -110,7 +110,7 @@ fn a_grant_that_reaches_nothing_from_its_route_is_warned_of() {
     }
     let below = warned("/v2/team/", "pub/**", "pull");
     for word in [
-        "12:17: warning: no repository that \"pub/**\" matches lies below /v2/team/",
+        "12:17: warning: no repository that \"pub/**\" matches is below /v2/team/",
         "another route",
         "\"team/**\"",
     ] {
@@ -124,7 +124,7 @@ fn a_grant_that_reaches_nothing_from_its_route_is_warned_of() {
 }
 
 #[test]
-fn what_is_refused_and_what_is_odd() {
+fn each_mistake_is_one_problem() {
     for (top, auth, route, words) in CASES {
         let (problems, _) = read(top, auth, &expand(route));
         for word in *words {
@@ -155,7 +155,7 @@ fn expand(route: &str) -> String {
 
 const ONE: &str = "@users; **; pull";
 const CI: &str = "groups = { ci = [\"bot\"] }";
-/// The top, the auth, the route; its one problem, unless more are missing.
+/// The top of the file, the auth, the route, and texts of its one problem; several keys may be missing.
 const CASES: &[(&str, &str, &str, &[&str])] = &[
     (
         "groups = { users = [\"a\"] }",
@@ -182,7 +182,7 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
         "groups = { a = [\"@b\"] }",
         BASIC,
         ONE,
-        &["1:17: error: \"@b\" stands in a group", "one by one"],
+        &["1:17: error: \"@b\" is in a group", "one by one"],
     ),
     (
         "groups = { a = [\"b:c\"] }",
@@ -200,7 +200,7 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
         "groups = { a = [] }",
         BASIC,
         ONE,
-        &["1:16: warning: nobody is in the group \"a\""],
+        &["1:16: warning: the group \"a\" has no users"],
     ),
     (
         CI,
@@ -310,7 +310,7 @@ const CASES: &[(&str, &str, &str, &[&str])] = &[
         "",
         BASIC,
         "@users; **; pull\neve; **; pull",
-        &["15:1: warning: all that this grant gives is given by the one in line 11"],
+        &["15:1: warning: all rights of this grant are given by the one in line 11, too"],
     ),
     (
         "",

@@ -1,4 +1,4 @@
-//! What a person sees: order, counts, escapes.
+//! The order, the counts and the escapes of printed problems.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const fn at(line: usize, column: usize) -> Position {
 }
 
 #[test]
-fn shows_one_to_three_lines_each_errors_after_warnings() {
+fn problems_are_printed_with_errors_after_warnings() {
     let mut problems = Problems::new("/etc/tidegate/proxy.toml");
     problems.push(Problem::warning(at(20, 1), "late").because("reasons"));
     problems.push(
@@ -32,7 +32,7 @@ fn shows_one_to_three_lines_each_errors_after_warnings() {
 }
 
 #[test]
-fn counts_in_words() {
+fn the_summary_counts_errors_and_warnings() {
     let mut problems = Problems::new("x");
     assert_eq!(problems.summary(), "no problems");
     assert!(problems.is_empty() && !problems.has_errors());
@@ -45,18 +45,18 @@ fn counts_in_words() {
 }
 
 #[test]
-fn a_flood_is_counted_and_cut() {
+fn errors_beyond_the_maximum_are_counted_only() {
     let mut problems = Problems::new("x");
     for _ in 0..1000 {
         problems.push(Problem::error(at(1, 1), "e"));
     }
-    assert_eq!(problems.errors().count(), ERRORS_KEPT);
+    assert_eq!(problems.errors().count(), MAX_ERRORS_KEPT);
     assert_eq!(problems.summary(), "1000 errors");
     assert!(problems.to_string().ends_with("x: error: and 800 more\n"));
 }
 
 #[test]
-fn nothing_reaches_the_terminal_raw() {
+fn control_characters_are_escaped() {
     let mut problems = Problems::new("a\u{1b}[2J.toml");
     problems.push(Problem::error(None, "x\ny").because("\r").fix("\u{202e}"));
     let shown = problems.to_string();

@@ -1,4 +1,4 @@
-//! Routes as they are written: what is understood, and what is refused.
+//! Routes with each key: what is accepted, and what is rejected with which message.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ const UPSTREAM: &str = "upstream = \"http://b\"";
 const BASIC: &str = "auth = { mode = \"basic\", htpasswd = \"h\" }";
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"h\" }";
 
-/// A site with one route of these lines; its problems, and the site.
+/// Parses a site with one route that has these lines. Returns the problems and the site.
 fn read(lines: &[&str]) -> (String, Option<Site>) {
     let route = lines.join("\n");
     let text = format!(
@@ -23,29 +23,29 @@ fn read(lines: &[&str]) -> (String, Option<Site>) {
 }
 
 #[track_caller]
-fn is_refused(lines: &[&str], words: &str) {
+fn assert_rejected(lines: &[&str], words: &str) {
     let (problems, _) = read(lines);
     assert!(problems.contains(words), "{problems}");
 }
 
 #[test]
-fn a_route_leads_somewhere_or_answers() {
+fn a_route_has_an_upstream_or_a_response() {
     let (problems, site) = read(&["respond = 404"]);
     assert_eq!(problems, "");
     let site = site.unwrap();
     assert!(site.routes.is_empty());
     assert_eq!(site.responses[0].path, "/v2/");
     assert_eq!(site.responses[0].status.as_u16(), 404);
-    is_refused(&["respond = 404", UPSTREAM], "both respond and upstream");
-    is_refused(&[BASIC], "missing key \"upstream\"");
+    assert_rejected(&["respond = 404", UPSTREAM], "both respond and upstream");
+    assert_rejected(&[BASIC], "missing key \"upstream\"");
     for status in ["301", "401", "407"] {
-        is_refused(
+        assert_rejected(
             &[&format!("respond = {status}")],
             &format!("respond is {status}"),
         );
     }
     for status in ["100", "600", "\"404\""] {
-        is_refused(&[&format!("respond = {status}")], "respond");
+        assert_rejected(&[&format!("respond = {status}")], "respond");
     }
     for useless in [
         BASIC,
@@ -54,12 +54,12 @@ fn a_route_leads_somewhere_or_answers() {
         "cors = []",
         "max_body = 1",
     ] {
-        is_refused(&["respond = 404", useless], "in a route with respond");
+        assert_rejected(&["respond = 404", useless], "in a route with respond");
     }
 }
 
 #[test]
-fn networks_are_held_against_passwords() {
+fn networks_are_checked_together_with_auth_and_grants() {
     let allow = "allow = [\"10.0.0.0/8\", \"::1\", \"all\"]";
     let some = "allow = [\"10.0.0.0/8\", \"::1\"]";
     let any = "satisfy = \"any\"";
@@ -76,13 +76,13 @@ fn networks_are_held_against_passwords() {
     ] {
         assert_eq!(read(fine).0, "");
     }
-    is_refused(&[UPSTREAM, BASIC, any], "without allow");
-    is_refused(&[UPSTREAM, BASIC, "allow = []"], "allow is empty");
-    is_refused(&[UPSTREAM, BASIC, "allow = [\"10.1.2.3/8\"]"], "10.0.0.0/8");
-    is_refused(&[UPSTREAM, BASIC, "deny = [\"office\"]"], "not a network");
+    assert_rejected(&[UPSTREAM, BASIC, any], "without allow");
+    assert_rejected(&[UPSTREAM, BASIC, "allow = []"], "allow is empty");
+    assert_rejected(&[UPSTREAM, BASIC, "allow = [\"10.1.2.3/8\"]"], "10.0.0.0/8");
+    assert_rejected(&[UPSTREAM, BASIC, "deny = [\"office\"]"], "not a network");
     for mode in ["none", "upstream"] {
         let auth = format!("auth = {{ mode = \"{mode}\" }}");
-        is_refused(&[UPSTREAM, &auth, allow, any], "asks for no password");
+        assert_rejected(&[UPSTREAM, &auth, allow, any], "requires no password");
     }
     let grant = |to| {
         format!(
@@ -91,19 +91,19 @@ fn networks_are_held_against_passwords() {
     };
     let (network, users) = (grant("@network"), grant("@users"));
     assert_eq!(read(&[UPSTREAM, TOKEN, some, any, &network]).0, "");
-    is_refused(
+    assert_rejected(
         &[UPSTREAM, BASIC, allow, any, &users],
         "grants and mode = \"basic\"",
     );
-    is_refused(
+    assert_rejected(
         &[UPSTREAM, TOKEN, allow, any, &users],
         "none of which is to \"@network\"",
     );
-    is_refused(&[UPSTREAM, TOKEN, allow, &network], "without satisfy");
+    assert_rejected(&[UPSTREAM, TOKEN, allow, &network], "without satisfy");
 }
 
 #[test]
-fn networks_that_hold_nearly_every_client_stand_in_for_no_password() {
+fn nearly_every_address_without_a_password_is_a_warning() {
     let any = "satisfy = \"any\"";
     for everyone in [
         "allow = [\"all\"]",
@@ -115,7 +115,8 @@ fn networks_that_hold_nearly_every_client_stand_in_for_no_password() {
     ] {
         let (problems, _) = read(&[UPSTREAM, BASIC, everyone, any]);
         assert!(
-            problems.contains("warning: satisfy = \"any\" where allow holds nearly every address"),
+            problems
+                .contains("warning: satisfy = \"any\" where allow contains nearly every address"),
             "{everyone}: {problems}"
         );
     }
@@ -128,7 +129,7 @@ fn networks_that_hold_nearly_every_client_stand_in_for_no_password() {
 }
 
 #[test]
-fn fields_of_the_gates_own_cannot_be_set() {
+fn header_fields_of_the_proxy_cannot_be_set() {
     for name in [
         "Host",
         "content-length",
@@ -147,22 +148,22 @@ fn fields_of_the_gates_own_cannot_be_set() {
         for key in ["request_headers", "response_headers"] {
             for value in ["", "x"] {
                 let edit = format!("{key} = {{ \"{name}\" = \"{value}\" }}");
-                is_refused(&[UPSTREAM, BASIC, &edit], "are the gate's own");
+                assert_rejected(&[UPSTREAM, BASIC, &edit], "belong to the proxy");
             }
         }
     }
-    is_refused(
+    assert_rejected(
         &[UPSTREAM, BASIC, "request_headers = { \"a b\" = \"x\" }"],
         "no header name",
     );
-    is_refused(
+    assert_rejected(
         &[UPSTREAM, BASIC, "request_headers = { a = \"x\\ny\" }"],
-        "cannot stand in a header",
+        "is not valid in a header field",
     );
 }
 
 #[test]
-fn origins_are_named_one_by_one() {
+fn origins_have_no_wildcards() {
     let origins = "[\"https://UI.example:443\", \"http://localhost:8080\"]";
     let lines = [
         format!("cors = {origins}"),
@@ -179,15 +180,15 @@ fn origins_are_named_one_by_one() {
         .collect();
     assert_eq!(shown, expected);
     for key in ["cors", "internal_origins"] {
-        is_refused(
+        assert_rejected(
             &[UPSTREAM, BASIC, &format!("{key} = [\"*\"]")],
             "name each origin",
         );
-        is_refused(
+        assert_rejected(
             &[UPSTREAM, BASIC, &format!("{key} = [\"ui.example\"]")],
             key,
         );
-        is_refused(
+        assert_rejected(
             &[
                 UPSTREAM,
                 BASIC,

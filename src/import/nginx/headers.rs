@@ -142,7 +142,7 @@ impl<'a> Importer<'a> {
                 continue;
             }
             let origin = add.arg(1);
-            if crate::config::units::external_url(origin).is_ok() {
+            if crate::config::url::external_url(origin).is_ok() {
                 if !origins.iter().any(|known| known == origin) {
                     origins.push(origin.to_owned());
                 }

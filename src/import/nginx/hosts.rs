@@ -2,7 +2,7 @@
 //!
 //! Called by `site`.
 
-use crate::config::units::host_pattern;
+use crate::config::address::host_pattern;
 
 use crate::import::nginx::tree::Directive;
 

@@ -2,7 +2,7 @@
 //!
 //! Called by `site`. What stands in a location is read by `route`.
 
-use crate::config::units::path_prefix;
+use crate::config::url::path_prefix;
 
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::tree::Directive;

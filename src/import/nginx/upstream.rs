@@ -2,7 +2,7 @@
 //!
 //! Called by `route`.
 
-use crate::config::units::upstream_url;
+use crate::config::url::upstream_url;
 
 use crate::import::nginx::draft::{Line, Value};
 use crate::import::nginx::scope::Scope;

@@ -1,22 +1,26 @@
-//! Tables of cases for every unit, and what a refusal says.
+//! Tables of cases for every parser of single values, in `value`, `address` and `url`, with the texts of their errors.
 
+use crate::net::host::Host;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::document::Document;
+use super::super::address::{
+    HostPattern, host, host_pattern, listen_address, network, socket_address, unix_path,
+};
+use super::super::url::{UpstreamUrl, external_url, path_prefix, upstream_url};
 use super::*;
 
-/// What a problem would show: error, why, remedy.
-fn refusal<T: fmt::Debug>(read: Result<T, Error>) -> String {
+/// The texts of a problem: error, why, remedy.
+fn error_text<T: fmt::Debug>(read: Result<T, Error>) -> String {
     let error = read.unwrap_err();
-    let parts = [Some(error.to_string()), error.why(), error.remedy()];
+    let parts = [Some(error.to_string()), error.why(), Some(error.remedy())];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" | ")
 }
 
 #[test]
-fn durations() {
+fn durations_are_parsed() {
     let day = 24 * 3600 * 1000;
     let cases = [
         ("900s", 900_000),
@@ -38,7 +42,7 @@ fn durations() {
 }
 
 #[test]
-fn refused_durations() {
+fn malformed_durations_are_rejected_with_a_remedy() {
     let units = "the units are ms, s, m, h and d";
     let cases = [
         ("", "it is empty | write a value between the quotes".to_owned()),
@@ -57,13 +61,13 @@ fn refused_durations() {
         ("99999999999999999999s", "it is not in the range 0s to 3650d | write a value from 0s to 3650d".into()),
         ("18446744073709551615d", "it is not in the range 0s to 3650d | write a value from 0s to 3650d".into()),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(duration(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(duration(text)), expected, "{text}");
     }
 }
 
 #[test]
-fn sizes() {
+fn sizes_are_parsed() {
     let cases = [
         ("512B", 512),
         ("32KiB", 32 << 10),
@@ -85,7 +89,7 @@ fn sizes() {
 }
 
 #[test]
-fn refused_sizes() {
+fn malformed_sizes_are_rejected_with_a_remedy() {
     let units = "the units are B, KiB, MiB, GiB, TiB (of 1024) and KB, MB, GB, TB (of 1000)";
     let cases = [
         ("", "it is empty | write a value between the quotes".to_owned()),
@@ -100,26 +104,41 @@ fn refused_sizes() {
         ("16777216TiB", "it is not in the range 0B to 16777215TiB | write a value from 0B to 16777215TiB".into()),
         ("18446744073709551616B", "it is not in the range 0B to 16777215TiB | write a value from 0B to 16777215TiB".into()),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(size(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(size(text)), expected, "{text}");
     }
 }
 
 #[test]
-fn statuses() {
+fn quantities_are_formatted_with_the_largest_unit_that_divides_them() {
+    for (seconds, text) in [(0, "0ms"), (60, "1m"), (75, "75s"), (86_400, "1d")] {
+        assert_eq!(format_duration(Duration::from_secs(seconds)), text);
+    }
+    for (bytes, text) in [
+        (0, "0B"),
+        (4096, "4KiB"),
+        (65_535, "65535B"),
+        (1 << 40, "1TiB"),
+    ] {
+        assert_eq!(format_size(bytes), text);
+    }
+}
+
+#[test]
+fn only_final_statuses_are_accepted() {
     for code in [200, 404, 503, 599] {
         assert_eq!(i64::from(http_status(code).unwrap().as_u16()), code);
     }
     for code in [i64::MIN, -1, 0, 101, 199, 600, 65_536 + 404, i64::MAX] {
         assert_eq!(
-            refusal(http_status(code)),
+            error_text(http_status(code)),
             "it is not in the range 200 to 599 | write a value from 200 to 599"
         );
     }
 }
 
 #[test]
-fn networks() {
+fn networks_are_parsed_or_rejected() {
     for text in ["10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0"] {
         assert_eq!(network(text).unwrap().to_string(), text);
     }
@@ -131,20 +150,20 @@ fn networks() {
         ),
         (
             "10.0.0.0/33",
-            "it is not a network: its prefix is longer than the address | write at most 32 behind an IPv4 address, and 128 behind an IPv6 one",
+            "it is not a network: its prefix is longer than the address | write at most 32 after an IPv4 address, and at most 128 after an IPv6 address",
         ),
         (
             "10.1.2.3/8",
             "it is not a network: the address has bits beyond the prefix | write \"10.0.0.0/8\"",
         ),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(network(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(network(text)), expected, "{text}");
     }
 }
 
 #[test]
-fn socket_addresses() {
+fn socket_addresses_are_parsed_or_rejected() {
     for text in ["[::]:443", "127.0.0.1:80", "[::1]:0", "10.0.0.1:65535"] {
         assert_eq!(socket_address(text).unwrap().to_string(), text);
     }
@@ -211,13 +230,13 @@ fn socket_addresses() {
             "it is not an address and a port | write \"127.0.0.1:8443\"",
         ),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(socket_address(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(socket_address(text)), expected, "{text}");
     }
 }
 
 #[test]
-fn host_patterns() {
+fn host_patterns_are_parsed() {
     let name = |name: &str| HostPattern::Exact(Host::Name(name.to_owned()));
     let address = |text: &str| HostPattern::Exact(Host::Address(text.parse::<IpAddr>().unwrap()));
     let cases = [
@@ -231,8 +250,8 @@ fn host_patterns() {
         ("[2001:DB8::1]", address("2001:db8::1")),
         ("::1", address("::1")),
         ("::ffff:10.0.0.1", address("10.0.0.1")),
-        ("*.Example.com", HostPattern::Below("example.com".into())),
-        ("*.lan", HostPattern::Below("lan".into())),
+        ("*.Example.com", HostPattern::Wildcard("example.com".into())),
+        ("*.lan", HostPattern::Wildcard("lan".into())),
         ("*", HostPattern::Any),
     ];
     for (text, pattern) in cases {
@@ -247,8 +266,8 @@ fn host_patterns() {
 }
 
 #[test]
-fn refused_host_patterns() {
-    let site = "a site is found by the host alone, on every address the gate listens on";
+fn malformed_host_patterns_are_rejected_with_a_remedy() {
+    let site = "a site is found by the host alone, on every address that the proxy listens on";
     let no_port = format!("a port has no place in it | {site}");
     let no_scheme = format!("a scheme has no place in it | {site}");
     let label = "it is not a host name | use labels of letters, digits, - and _, at most 63 of them, with dots between the labels";
@@ -282,19 +301,19 @@ fn refused_host_patterns() {
         ("a\n", label.into()),
         ("~^.*$", star.into()),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(host_pattern(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(host_pattern(text)), expected, "{text}");
     }
-    assert_eq!(refusal(host_pattern(&"a".repeat(64))), label);
+    assert_eq!(error_text(host_pattern(&"a".repeat(64))), label);
     assert_eq!(
-        refusal(host_pattern(&"ab.".repeat(85))),
-        refusal(host_pattern(&format!("{}.", "ab.".repeat(84) + "ab")))
+        error_text(host_pattern(&"ab.".repeat(85))),
+        error_text(host_pattern(&format!("{}.", "ab.".repeat(84) + "ab")))
     );
-    assert_eq!(refusal(host_pattern(&["a"; 128].join("."))), label);
+    assert_eq!(error_text(host_pattern(&["a"; 128].join("."))), label);
 }
 
 #[test]
-fn upstream_urls() {
+fn upstream_urls_are_parsed() {
     let cases = [
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("http://Registry", "http://registry:80"),
@@ -322,9 +341,9 @@ fn upstream_urls() {
 }
 
 #[test]
-fn refused_upstream_urls() {
+fn malformed_upstream_urls_are_rejected_with_a_remedy() {
     let form = "it is not a URL such as \"http://127.0.0.1:5000\" or \"unix:/run/registry.sock\"";
-    let why = "the gate sends the path of the request as it is, under any upstream";
+    let why = "the proxy sends the path of the request as it is to every upstream";
     let unix = "it is not \"unix:\" and an absolute path";
     let otherwise =
         "write \"http://127.0.0.1:5000\", with the host and port at which the upstream listens";
@@ -339,8 +358,8 @@ fn refused_upstream_urls() {
         ("http://r/v2/", format!("a path has no place in it | {why} | write \"http://r\"")),
         ("http://r?x=1", format!("a query has no place in it | {why} | write \"http://r\"")),
         ("http://r#x", format!("a query has no place in it | {why} | write \"http://r\"")),
-        ("http://u:hunter2@r:5000", "a user name has no place in it | secrets never stand in this file | write \"http://r:5000\"".into()),
-        ("http://u:hunt/er2@r/x", "a user name has no place in it | secrets never stand in this file | write \"http://r\"".into()),
+        ("http://u:hunter2@r:5000", "a user name has no place in it | secrets are never in this file | write \"http://r:5000\"".into()),
+        ("http://u:hunt/er2@r/x", "a user name has no place in it | secrets are never in this file | write \"http://r\"".into()),
         ("u:hunter2@r", format!("{form} | write \"http://r\"")),
         ("http://", format!("{form} | {otherwise}")),
         ("http://:5000", format!("{form} | {otherwise}")),
@@ -364,17 +383,17 @@ fn refused_upstream_urls() {
         ("unix:/run/r.sock:", format!("{unix} | write \"unix:/run/r.sock\"")),
         ("unix:/run/", format!("{unix} | write \"unix:/run\"")),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(upstream_url(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(upstream_url(text)), expected, "{text}");
     }
     let longest = format!("unix:/{}", "x".repeat(106));
     assert!(upstream_url(&longest).is_ok());
-    assert!(refusal(upstream_url(&format!("{longest}x"))).contains("107 bytes"));
-    assert!(!refusal(upstream_url("http://u:hunter2@r")).contains("hunter2"));
+    assert!(error_text(upstream_url(&format!("{longest}x"))).contains("107 bytes"));
+    assert!(!error_text(upstream_url("http://u:hunter2@r")).contains("hunter2"));
 }
 
 #[test]
-fn external_urls() {
+fn external_urls_are_parsed_or_rejected() {
     let cases = [
         (
             "https://docker.example.com",
@@ -421,13 +440,13 @@ fn external_urls() {
             ),
         ),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(external_url(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(external_url(text)), expected, "{text}");
     }
 }
 
 #[test]
-fn path_prefixes() {
+fn path_prefixes_are_parsed_or_rejected() {
     for text in [
         "/",
         "/v2/",
@@ -440,7 +459,7 @@ fn path_prefixes() {
         assert_eq!(path_prefix(text).as_deref(), Ok(text));
     }
     let form = "it is not a path from / on, without //, . and ..";
-    let bytes = "it is not a canonical path | write unescaped letters, digits and -._~!$&'()+,;=:@ behind a slash";
+    let bytes = "it is not a canonical path | write unescaped letters, digits and -._~!$&'()+,;=:@ after a slash";
     let cases = [
         ("", "it is empty | write a value between the quotes".to_owned()),
         ("v2/", format!("{form} | write \"/v2/\"")),
@@ -477,13 +496,13 @@ fn path_prefixes() {
         ("/a b", bytes.into()),
         ("/a\\b", bytes.into()),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(path_prefix(text)), said, "{text}");
+    for (text, expected) in cases {
+        assert_eq!(error_text(path_prefix(text)), expected, "{text}");
     }
 }
 
 #[test]
-fn words() {
+fn words_are_parsed_or_suggested() {
     let modes = [("basic", 1), ("token", 2), ("none", 3)];
     assert_eq!(word("token", &modes), Ok(2));
     let cases = [
@@ -494,24 +513,66 @@ fn words() {
             "there is no \"digest\" | write \"basic\" or \"token\" or \"none\"",
         ),
     ];
-    for (text, said) in cases {
-        assert_eq!(refusal(word(text, &modes)), said);
+    for (text, expected) in cases {
+        assert_eq!(error_text(word(text, &modes)), expected);
     }
     assert_eq!(text("x"), Ok("x".to_owned()));
     assert_eq!(text(""), Err(Error::Empty));
 }
 
-/// The value that a remedy says to write, where it names one in full.
-fn is_read_as_written<T: fmt::Debug>(
+#[test]
+fn a_secret_is_a_file_or_a_credential() {
+    let named = |name: &str| Ok(Secret::Credential(name.to_owned()));
+    assert_eq!(secret("credential:token-secret"), named("token-secret"));
+    assert_eq!(secret("credential:..a"), named("..a"));
+    let file = secret("a/credential:b").unwrap();
+    assert_eq!(file, Secret::File(PathBuf::from("a/credential:b")));
+    let below = file.below(Path::new("/etc"));
+    assert_eq!(below, Secret::File(PathBuf::from("/etc/a/credential:b")));
+    assert_eq!(secret(""), Err(Error::Empty));
+}
+
+#[test]
+fn a_credential_is_never_a_path() {
+    let long = "a".repeat(256);
+    for name in [
+        "",
+        ".",
+        "..",
+        "../passwd",
+        "/etc/passwd",
+        "a/b",
+        "a:b",
+        "a b",
+        "a\n",
+        "ä",
+        &long,
+    ] {
+        let rejected = secret(&format!("credential:{name}"));
+        assert!(matches!(rejected, Err(Error::Malformed { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_cannot_be_a_credential() {
+    assert_eq!(live_file("a.pem").as_deref(), Ok("a.pem"));
+    let rejected = live_file("credential:key").unwrap_err();
+    assert!(rejected.why().unwrap().contains("changes while it runs"));
+}
+
+/// Asserts that the value which a remedy tells the reader to write is accepted, if the remedy names one in full.
+fn assert_remedy_is_accepted<T: fmt::Debug>(
     text: &str,
-    read: fn(&str) -> Result<T, Error>,
+    parse: fn(&str) -> Result<T, Error>,
 ) -> Result<(), TestCaseError> {
-    let remedy = read(text).err().map(|error| explain(text, error, read));
-    let remedy = remedy.and_then(|error| error.remedy()).unwrap_or_default();
+    let remedy = parse_explained(text, &parse)
+        .err()
+        .map(|error| error.remedy());
+    let remedy = remedy.unwrap_or_default();
     let Some(quoted) = remedy.strip_prefix("write \"") else {
         return Ok(());
     };
-    // Words for the reader may follow the value.
+    // An explanation may follow the value.
     let end = ["\" ", "\","]
         .iter()
         .filter_map(|end| quoted.find(end))
@@ -519,13 +580,10 @@ fn is_read_as_written<T: fmt::Debug>(
     let value = end
         .and_then(|end| quoted.get(..end))
         .unwrap_or_else(|| quoted.trim_end_matches('"'));
-    let document = Document::parse("x", &format!("x = \"{value}\""), &[]);
-    let written = document
-        .root()
-        .string("x")
-        .map(|x| x.value)
-        .unwrap_or_default();
-    prop_assert!(read(&written).is_ok(), "{text:?}: {remedy}");
+    let toml = format!("\"{value}\"");
+    let written = toml::de::DeValue::parse(&toml).unwrap();
+    let written = written.get_ref().as_str().unwrap();
+    prop_assert!(parse(written).is_ok(), "{text:?}: {remedy}");
     Ok(())
 }
 
@@ -543,26 +601,25 @@ proptest! {
         }
     }
 
-    /// A remedy that names one value in full names one that is read.
     #[test]
-    fn what_a_remedy_says_to_write_is_read(
+    fn the_value_in_a_remedy_is_accepted(
         text in "[ -~]{0,20}|(https?|unix|ftp)?:?/{0,3}[a-z0-9@:./\\[\\]*?%$-]{0,30}|[0-9a-f:.\\[\\]]{1,20}|[0-9]{1,25}[a-zA-Z.]{0,4}"
     ) {
-        is_read_as_written(&text, duration)?;
-        is_read_as_written(&text, size)?;
-        is_read_as_written(&text, binding)?;
-        is_read_as_written(&text, network)?;
-        is_read_as_written(&text, host)?;
-        is_read_as_written(&text, host_pattern)?;
-        is_read_as_written(&text, upstream_url)?;
-        is_read_as_written(&text, external_url)?;
-        is_read_as_written(&text, path_prefix)?;
-        is_read_as_written(&text, unix_path)?;
-        is_read_as_written(&text, secret)?;
+        assert_remedy_is_accepted(&text, duration)?;
+        assert_remedy_is_accepted(&text, size)?;
+        assert_remedy_is_accepted(&text, listen_address)?;
+        assert_remedy_is_accepted(&text, network)?;
+        assert_remedy_is_accepted(&text, host)?;
+        assert_remedy_is_accepted(&text, host_pattern)?;
+        assert_remedy_is_accepted(&text, upstream_url)?;
+        assert_remedy_is_accepted(&text, external_url)?;
+        assert_remedy_is_accepted(&text, path_prefix)?;
+        assert_remedy_is_accepted(&text, unix_path)?;
+        assert_remedy_is_accepted(&text, secret)?;
     }
 
     #[test]
-    fn what_is_read_is_canonical(text in "(https?://)[a-zA-Z0-9.:\\[\\]]{1,12}") {
+    fn parsed_urls_are_canonical(text in "(https?://)[a-zA-Z0-9.:\\[\\]]{1,12}") {
         if let Ok(url) = external_url(&text) {
             prop_assert_eq!(external_url(&url.to_string()), Ok(url));
         }
