@@ -395,7 +395,7 @@ fn what_cannot_be_is_refused_in_words() {
     for (admin, words) in [
         ("127.0.0.1", "listen.admin"),
         ("unix:admin.sock", "listen.admin"),
-        ("unix:{dir}/proxy.toml", "no socket"),
+        ("unix:{dir}/proxy.toml", "is not a socket"),
         ("unix:{dir}/absent/admin.sock", "cannot listen on unix:"),
     ] {
         let dir = crate::support::proxy::directory();

@@ -1,6 +1,6 @@
 //! The code base's own rules: what imports what, how long files are, and whether the documents say what is true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +82,39 @@ fn imports_go_downward_only() {
     assert!(seen > 80, "only {seen} imports were found");
 }
 
+/// Two files that import each other cannot be read one after the other. An import counts for the file that defines the
+/// name, not for a file that re-exports it.
+#[test]
+fn no_files_import_each_other() {
+    let sources = sources();
+    let files = Files::new(&sources);
+    let cycles = files.cycles();
+    assert!(cycles.is_empty(), "{}", cycles.join("\n"));
+    assert!(files.imports.len() > 100, "too few imports were found");
+}
+
+#[test]
+fn a_cycle_is_found_through_a_re_export() {
+    let file = |module: &str, text: &str| Source {
+        shown: format!("src/{}.rs", module.replace("::", "/")),
+        module: module.split("::").map(str::to_owned).collect(),
+        text: text.to_owned(),
+    };
+    let with_cycle = [
+        file("a", "mod b;\nmod c;\npub use b::B;\npub fn own() {}"),
+        file("a::b", "use super::c::C;\npub struct B;"),
+        file("a::c", "use crate::a::{B, own};\npub struct C;"),
+    ];
+    let cycles = Files::new(&with_cycle).cycles();
+    assert_eq!(cycles, ["src/a/b.rs <-> src/a/c.rs"]);
+    let without = [
+        file("a", "mod b;\nmod c;\npub use b::B;"),
+        file("a::b", "pub struct B;"),
+        file("a::c", "use super::B;"),
+    ];
+    assert_eq!(Files::new(&without).cycles(), Vec::<String>::new());
+}
+
 #[test]
 fn imports_are_found_however_they_are_written() {
     let text = "use crate::{\n    a::B,\n    c,\n};\nuse super::super::d;\nfn f() { super::super::super::e::g(\"crate::no\") } // crate::no\n\
@@ -101,21 +134,23 @@ fn imports_are_found_however_they_are_written() {
 
 #[test]
 fn the_table_of_modules_is_the_documents_and_the_codes() {
+    // rustfmt sorts the modules of a group; the order within a level is the table's.
     let lib = read("src/lib.rs");
-    let mut declared: Vec<_> = lib
-        .lines()
-        .filter_map(|line| {
-            line.trim_start_matches("pub ")
-                .strip_prefix("mod ")?
-                .strip_suffix(';')
+    let groups = lib.split("\n// Level ").skip(1);
+    let declared: Vec<BTreeSet<_>> = groups
+        .map(|group| {
+            let lines = group.lines().map(|line| line.trim_start_matches("pub "));
+            lines
+                .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+                .collect()
         })
         .collect();
-    let ordered: Vec<_> = LEVELS
+    let levels: Vec<BTreeSet<_>> = LEVELS
         .iter()
-        .flat_map(|level| level.iter().copied())
+        .filter(|level| **level != ["main"])
+        .map(|level| level.iter().copied().collect())
         .collect();
-    declared.push("main");
-    assert_eq!(declared, ordered, "the mod lines of src/lib.rs");
+    assert_eq!(declared, levels, "the mod lines of src/lib.rs");
     let architecture = read("ARCHITECTURE.md");
     for (level, modules) in LEVELS.iter().enumerate() {
         let row = architecture
@@ -441,6 +476,31 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// A pause is a guess; a test waits for what it expects.
+#[test]
+fn no_test_sleeps_on_its_own() {
+    let mut found = Vec::new();
+    for path in all_below("tests/it") {
+        let shown = path.strip_prefix(root()).unwrap().display().to_string();
+        let text = fs::read_to_string(&path).unwrap();
+        let is_exempt = ["tests/it/support.rs", "tests/it/rules.rs"].contains(&shown.as_str());
+        for (number, line) in text.lines().enumerate() {
+            if !is_exempt
+                && ["park_timeout(", "thread::sleep("]
+                    .iter()
+                    .any(|call| line.contains(call))
+            {
+                found.push(format!("{shown}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "use eventually or pause:\n{}",
+        found.join("\n")
+    );
+}
+
 /// A gate that treats clients by their names is wrong about the next one.
 #[test]
 fn nobody_asks_what_program_the_client_is() {
@@ -551,6 +611,14 @@ struct Import {
 }
 
 impl Source {
+    /// The module's path from the crate's root, which has none.
+    fn path(&self) -> Vec<String> {
+        match self.module.as_slice() {
+            [name] if name == "lib" => Vec::new(),
+            path => path.to_vec(),
+        }
+    }
+
     /// The text before the unit tests.
     fn production(&self) -> &str {
         self.text.split("#[cfg(test)]").next().unwrap_or(&self.text)
@@ -576,6 +644,178 @@ fn sources() -> Vec<Source> {
     }
     assert!(sources.len() > 20, "too few files in {}", src.display());
     sources
+}
+
+/// The files of the code base, and which file takes a name that which other file defines.
+struct Files<'a> {
+    sources: &'a [Source],
+    /// By module path: what its `use` lines bring in.
+    uses: BTreeMap<Vec<String>, Vec<Use>>,
+    /// Pairs of positions in `sources`: the importing file and the defining one.
+    imports: BTreeSet<(usize, usize)>,
+}
+
+/// One name of a `use` line.
+struct Use {
+    name: String,
+    /// From the crate's root.
+    path: Vec<String>,
+    /// `pub use`, which hands a name on and needs nothing of the file that defines it.
+    is_reexport: bool,
+}
+
+impl<'a> Files<'a> {
+    fn new(sources: &'a [Source]) -> Self {
+        let mut files = Self {
+            sources,
+            uses: BTreeMap::new(),
+            imports: BTreeSet::new(),
+        };
+        for file in sources {
+            let uses = use_paths(&code_only(file.production()))
+                .into_iter()
+                .filter_map(|(path, is_reexport)| {
+                    let path = files.absolute(&file.path(), &path)?;
+                    let name = path.last()?.clone();
+                    Some(Use {
+                        name,
+                        path,
+                        is_reexport,
+                    })
+                });
+            let uses = uses.collect();
+            files.uses.insert(file.path(), uses);
+        }
+        for (from, file) in sources.iter().enumerate() {
+            let uses = files.uses[&file.path()].iter();
+            for taken in uses.filter(|taken| !taken.is_reexport) {
+                if let Some(to) = files.defining_file(&taken.path, 0)
+                    && to != from
+                {
+                    files.imports.insert((from, to));
+                }
+            }
+        }
+        files
+    }
+
+    /// The path from the crate's root; `None` for a path into another crate.
+    fn absolute(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
+        let ups = path.iter().take_while(|part| *part == "super").count();
+        let base = match path.first()?.as_str() {
+            "crate" | "tidegate" => return Some(path[1..].to_vec()),
+            "self" => module.to_vec(),
+            "super" => module[..module.len().checked_sub(ups)?].to_vec(),
+            child => {
+                let child = [module, &[child.to_owned()]].concat();
+                self.position(&child)?;
+                return Some([module, path].concat());
+            }
+        };
+        Some([&base, &path[ups.max(1)..]].concat())
+    }
+
+    fn position(&self, module: &[String]) -> Option<usize> {
+        self.sources.iter().position(|file| file.path() == module)
+    }
+
+    /// The file in which the item at `path` stands. A re-export is followed to the item.
+    fn defining_file(&self, path: &[String], depth: usize) -> Option<usize> {
+        if let Some(module) = self.position(path) {
+            return Some(module);
+        }
+        let (module, rest) = (0..path.len())
+            .rev()
+            .map(|end| path.split_at(end))
+            .find(|(module, _)| self.position(module).is_some())?;
+        let name = rest.first()?;
+        let own = [module, &[name.clone()]].concat();
+        let brought = self.uses[module].iter();
+        let brought = brought.filter(|brought| brought.name == *name && brought.path != own);
+        match brought.last() {
+            Some(Use { path, .. }) if depth < 8 => self.defining_file(path, depth + 1),
+            _ => self.position(module),
+        }
+    }
+
+    /// Each pair of files that reach each other.
+    fn cycles(&self) -> Vec<String> {
+        let reached: Vec<BTreeSet<usize>> = (0..self.sources.len())
+            .map(|start| {
+                let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
+                while let Some(from) = open.pop() {
+                    let next = self.imports.range((from, 0)..(from + 1, 0));
+                    open.extend(next.map(|(_, to)| *to).filter(|to| seen.insert(*to)));
+                }
+                seen
+            })
+            .collect();
+        self.imports
+            .iter()
+            .filter(|(from, to)| reached[*to].contains(from))
+            .filter(|(from, to)| from < to || !self.imports.contains(&(*to, *from)))
+            .map(|(from, to)| {
+                let both = self.imports.contains(&(*to, *from));
+                let arrow = if both { "<->" } else { "->" };
+                let [from, to] = [from, to].map(|at| self.sources[*at].shown.as_str());
+                format!("{from} {arrow} {to}")
+            })
+            .collect()
+    }
+}
+
+/// Every path of the `use` lines at the top of a file, and whether the line is a re-export.
+fn use_paths(code: &str) -> Vec<(Vec<String>, bool)> {
+    let mut paths = Vec::new();
+    for line in code.match_indices("use ") {
+        let (before, after) = (&code[..line.0], &code[line.0 + 4..]);
+        let start = before.rsplit('\n').next().unwrap();
+        let is_use = start.is_empty() || start.starts_with("pub") && start.ends_with(' ');
+        if is_use && let Some((tree, _)) = after.split_once(';') {
+            let mut found = Vec::new();
+            flatten(tree, &[], &mut found);
+            paths.extend(found.into_iter().map(|path| (path, !start.is_empty())));
+        }
+    }
+    paths
+}
+
+/// `a::{b, c::d as e}` is `a::b` and `a::c::d`.
+fn flatten(tree: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
+    let (head, list) = match tree.split_once('{') {
+        Some((head, list)) => (
+            head,
+            Some(list.rsplit_once('}').map_or(list, |(list, _)| list)),
+        ),
+        None => (tree, None),
+    };
+    let head = head.split(" as ").next().unwrap();
+    let mut path = prefix.to_vec();
+    path.extend(
+        head.split("::")
+            .map(|part| part.trim().to_owned())
+            .filter(|part| !part.is_empty() && (part != "self" || prefix.is_empty())),
+    );
+    let Some(list) = list else {
+        paths.push(path);
+        return;
+    };
+    let (mut depth, mut item) = (0, String::new());
+    for c in list.chars().chain([',']) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !item.trim().is_empty() {
+                    flatten(&item, &path, paths);
+                }
+                item.clear();
+                continue;
+            }
+            _ => {}
+        }
+        item.push(c);
+    }
 }
 
 fn level(module: &str) -> Option<usize> {

@@ -8,8 +8,17 @@ fn found(dir: &Path, config: &Path) -> Result<u32, FindError> {
     find(&[dir.to_owned()], config).map(|process| process.pid())
 }
 
+/// Whether no process is found, within some seconds: a child that another test has forked holds a copy of every descriptor, and
+/// of its lock, until it calls `exec`.
 fn is_missing(dir: &Path, config: &Path) -> bool {
-    matches!(found(dir, config), Err(FindError::Missing { .. }))
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match found(dir, config) {
+            Err(FindError::Missing { .. }) => return true,
+            _ if std::time::Instant::now() > until => return false,
+            _ => std::thread::yield_now(),
+        }
+    }
 }
 
 #[test]
