@@ -20,7 +20,7 @@ const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const SOON: Duration = Duration::from_secs(1);
 
 fn before(upstream: &Faulty) -> Proxy {
-    Proxy::start_in(directory(), &upstream.url(), &config("", ""))
+    Proxy::start_in(directory(), &upstream.url(), config("", ""))
 }
 
 /// A request that is under way when its client goes: how it begins, and what the upstream must have seen by then.

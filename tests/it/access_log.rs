@@ -68,7 +68,7 @@ fn a_text_line_has_the_fields() {
 fn a_user_agent_of_any_length_and_bytes_has_a_bounded_place_in_the_line() {
     let registry = Registry::obliging();
     for top in ["", JSON] {
-        let proxy = Proxy::start(&registry, &config(top, ""));
+        let proxy = Proxy::start(&registry, config(top, ""));
         for agent in [
             "",
             "a",
@@ -95,7 +95,7 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
     let registry = Registry::obliging();
     let long = "a".repeat(5000);
     for top in ["", JSON] {
-        let proxy = Proxy::start(&registry, &config(top, ""));
+        let proxy = Proxy::start(&registry, config(top, ""));
         for http in Http::BOTH {
             for (host, shown) in [
                 ("other.test", "other.test"),
@@ -150,7 +150,7 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
 #[test]
 fn a_host_that_is_none_is_escaped_in_the_log() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
     client.send(b"GET / HTTP/1.1\r\nHost: a\"b\xff\x80<c>\r\n\r\n".as_slice());
     assert_eq!(client.answer("GET").status, 400);
@@ -256,7 +256,7 @@ fn both_logs_have_one_schema() {
 #[test]
 fn json_lines_have_always_the_same_keys() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let proxy = Proxy::start(&registry, config(JSON, ""));
     for http in Http::BOTH {
         ask(&proxy, http, &Ask::alice("GET", "/v2/a/tags/list"));
         ask(&proxy, http, &Ask::new("GET", "/v2/"));
@@ -301,7 +301,7 @@ fn json_lines_have_always_the_same_keys() {
 fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
     const PAUSE: Duration = Duration::from_millis(600);
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
     client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"slow"));
@@ -319,7 +319,7 @@ fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
 #[test]
 fn there_is_one_line_for_each_request() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
     let mut ids = Vec::new();
     for number in 0..20 {
@@ -352,7 +352,7 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
             exchange.wait_closed();
         }
     });
-    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let proxy = Proxy::start(&registry, config(JSON, ""));
     let manifest = |tag: &str| Ask::alice("GET", &format!("/v2/a/manifests/{tag}"));
     let mut client = Client::connect(&proxy);
     client.send(manifest("gone").head());
@@ -406,7 +406,7 @@ fn end(status: u64, refused: &str, ended: &str) -> (u64, String, String) {
 #[test]
 fn a_client_that_goes_within_its_upload_is_not_refused() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let proxy = Proxy::start(&registry, config(JSON, ""));
     for is_chunked in [false, true] {
         let mut request = Ask::alice("PATCH", UPLOAD).body("the whole body");
         request.is_chunked = is_chunked;
@@ -443,7 +443,7 @@ fn a_client_that_goes_within_its_upload_is_not_refused() {
 #[test]
 fn wrong_framing_is_the_clients_fault_and_it_is_told() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(JSON, ""));
+    let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
     client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
     client.send("zz\r\n");
@@ -464,7 +464,7 @@ fn what_the_drain_cuts_is_not_the_clients_fault() {
         exchange.wait_closed();
     });
     let top = format!("{JSON}[limits]\ndrain = \"300ms\"\n");
-    let proxy = Proxy::start(&registry, &config(&top, ""));
+    let proxy = Proxy::start(&registry, config(&top, ""));
     let (upload, download) = (
         Ask::alice("PATCH", UPLOAD).chunked(),
         Ask::alice("GET", "/v2/a/manifests/x"),
@@ -571,7 +571,7 @@ fn what_was_too_slow_is_told_from_what_broke() {
 #[test]
 fn a_refused_upload_is_logged_as_refused() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(JSON, "max_body = \"1KiB\""));
+    let proxy = Proxy::start(&registry, config(JSON, "max_body = \"1KiB\""));
     let upload = Ask::alice("PATCH", UPLOAD).body(pattern(1 << 20));
     for http in Http::BOTH {
         ask(&proxy, http, &upload).is_refusal(413, "SIZE_INVALID");
@@ -587,7 +587,7 @@ fn nothing_secret_is_in_it() {
         JSON,
         "[log]\nlevel = \"trace\"\naccess_file = \"access.log\"\n",
     ] {
-        let proxy = Proxy::start(&registry, &config(top, ""));
+        let proxy = Proxy::start(&registry, config(top, ""));
         for http in Http::BOTH {
             for request in [
                 Ask::alice("GET", "/v2/_catalog?n=5&last=queryword"),
@@ -619,7 +619,7 @@ fn what_could_forge_a_line_is_escaped() {
         let name = "al\u{1b}[31m ice\" status=200";
         let line = ALICE.replace("alice", name);
         std::fs::write(dir.path().join("htpasswd"), line).unwrap();
-        let proxy = Proxy::start_in(dir, &registry.url(), &config(top, ""));
+        let proxy = Proxy::start_in(dir, &registry.url(), config(top, ""));
         let request = Ask::new("GET", "/v2/").login(format!("{name}:pw").as_bytes());
         assert_eq!(ask(&proxy, Http::One, &request).status, 200);
         let odd = Ask::new("GET", "/x\"y%0d%0a%1b'=z").header("user-agent", "a\tb");
@@ -671,7 +671,7 @@ fn the_file_is_opened_anew_when_told_to() {
 fn it_can_be_turned_off() {
     let registry = Registry::obliging();
     let off = "[log]\naccess = false\naccess_file = \"access.log\"\n";
-    let proxy = Proxy::start(&registry, &config(off, ""));
+    let proxy = Proxy::start(&registry, config(off, ""));
     let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
     assert!(!answer.one("x-request-id").is_empty());
     assert_eq!(proxy.finish(), "");

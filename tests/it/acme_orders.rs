@@ -301,7 +301,7 @@ fn wait<T>(found: impl Fn() -> Option<T>) -> T {
 fn other_sites_are_served_while_an_order_runs_and_a_reload_orders_nothing() {
     let (directory, registry) = (Directory::start(), Registry::obliging());
     directory.state().is_held = true;
-    let proxy = Proxy::start_in(with_ca(), &registry.url(), &text(&directory));
+    let proxy = Proxy::start_in(with_ca(), &registry.url(), text(&directory));
     wait(|| (directory.state().orders.len() == 1).then_some(()));
     let mut client = Client::connect(&proxy);
     assert_eq!(client.ask(&Ask::new("GET", "/v2/")).status, 200);
@@ -338,7 +338,7 @@ fn a_site_that_turns_to_acme_or_to_another_authority_goes_on_showing_what_it_has
     let proxy = Proxy::start_in(dir, &registry.url(), &from_files);
     let mut last = shown(proxy.https()).expect("the one from files");
     for directory in [&directory, &next] {
-        proxy.configure(&registry, &text(directory));
+        proxy.configure(&registry, text(directory));
         proxy.reload().unwrap();
         assert_eq!(shown(proxy.https()).as_ref(), Some(&last));
         wait(|| (directory.state().orders.len() == 1).then_some(()));

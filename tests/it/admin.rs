@@ -21,7 +21,7 @@ pub(crate) fn watched(top: &str, admin: &str) -> TestConfig {
 }
 
 fn start(registry: &Registry, top: &str) -> Proxy {
-    Proxy::start(registry, &watched(top, "127.0.0.1:0"))
+    Proxy::start(registry, watched(top, "127.0.0.1:0"))
 }
 
 pub(crate) fn admin(proxy: &Proxy) -> SocketAddr {
@@ -199,7 +199,7 @@ fn a_gate_whose_registries_are_all_down_is_not_ready() {
     let registry = Registry::obliging();
     let text = watched("", "127.0.0.1:0").set(
         "upstream",
-        &format!("{{ urls = [\"http://127.0.0.1:{port}\"], connect_retry = \"50ms\" }}"),
+        format!("{{ urls = [\"http://127.0.0.1:{port}\"], connect_retry = \"50ms\" }}"),
     );
     let proxy = Proxy::start(&registry, &text);
     // No request is needed for that, and it is never ready before.
@@ -349,7 +349,7 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
     let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let path = proxy.path("admin.sock");
     let mut take = |admin: &str| {
-        proxy.configure(&registry, &watched("", admin));
+        proxy.configure(&registry, watched("", admin));
         proxy.reload().unwrap();
         assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
     };
@@ -367,11 +367,11 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
     // One that cannot be had leaves what there is.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = taken.local_addr().unwrap().to_string();
-    proxy.configure(&registry, &watched("", &other));
+    proxy.configure(&registry, watched("", &other));
     assert!(proxy.reload().unwrap_err().to_string().contains(&other));
     let said = get_unix(&path, "/readyz").text();
     assert!(said.contains(&other), "{said}");
-    proxy.configure(&registry, &config("", ""));
+    proxy.configure(&registry, config("", ""));
     proxy.reload().unwrap();
     eventually("its file is gone", || !path.exists());
     assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
@@ -380,7 +380,7 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
 #[test]
 fn a_socket_in_the_file_system_goes_with_the_gate() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &watched("", "unix:{dir}/admin.sock"));
+    let proxy = Proxy::start(&registry, watched("", "unix:{dir}/admin.sock"));
     let path = proxy.path("admin.sock");
     eventually("it listens", || path.exists());
     assert_eq!(get_unix(&path, "/healthz").status, 200);
@@ -399,7 +399,7 @@ fn what_cannot_be_is_refused_in_words() {
         ("unix:{dir}/absent/admin.sock", "cannot listen on unix:"),
     ] {
         let dir = crate::support::proxy::directory();
-        let problems = Proxy::try_start(dir, &registry.url(), &watched("", admin));
+        let problems = Proxy::try_start(dir, &registry.url(), watched("", admin));
         let problems = problems.err().expect("a refusal").to_string();
         assert!(problems.contains(words), "{words} in {problems}");
     }

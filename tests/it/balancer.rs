@@ -21,7 +21,7 @@ fn listening(top: &str, keys: &str) -> TestConfig {
 }
 
 fn behind_balancer(registry: &Registry) -> Proxy {
-    Proxy::start(registry, &listening("", "proxy_protocol = [\"127.0.0.1\"]"))
+    Proxy::start(registry, listening("", "proxy_protocol = [\"127.0.0.1\"]"))
 }
 
 /// Version 2, for a client of IPv4.
@@ -152,7 +152,7 @@ fn balancers_on_dual_stack_sockets_name_clients_of_both_versions() {
 fn behind_a_header_that_names_no_client_nothing_is_believed() {
     let registry = Registry::obliging();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"127.0.0.1\", \"192.0.2.7\"]";
-    let proxy = Proxy::start(&registry, &listening("", keys));
+    let proxy = Proxy::start(&registry, listening("", keys));
     let request = Ask::alice("GET", "/v2/")
         .header("x-forwarded-for", "198.51.100.9")
         .header("x-forwarded-proto", "http");
@@ -186,7 +186,7 @@ fn behind_a_header_that_names_no_client_nothing_is_believed() {
 fn the_admin_listener_takes_no_header() {
     let registry = Registry::obliging();
     let keys = "admin = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.1\"]";
-    let proxy = Proxy::start(&registry, &listening("", keys));
+    let proxy = Proxy::start(&registry, listening("", keys));
     let admin = proxy.listener(Scheme::Admin);
     let ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let said = said_to(admin, ask);
@@ -292,7 +292,7 @@ fn a_header_and_the_handshake_have_one_deadline() {
 fn plain_connections_have_the_header_too() {
     let registry = Registry::obliging();
     let keys = "http = [\"127.0.0.1:0\"]\nproxy_protocol = [\"127.0.0.1\"]";
-    let proxy = Proxy::start(&registry, &listening("", keys));
+    let proxy = Proxy::start(&registry, listening("", keys));
     let mut client = Client::plain(proxy.http());
     client.send(LINE);
     for _ in 0..2 {
@@ -363,10 +363,7 @@ fn a_reload_changes_whom_a_header_is_expected_from() {
     let registry = Registry::obliging();
     let proxy = Proxy::usual(&registry);
     let mut old = Client::connect(&proxy);
-    proxy.configure(
-        &registry,
-        &listening("", "proxy_protocol = [\"127.0.0.1\"]"),
-    );
+    proxy.configure(&registry, listening("", "proxy_protocol = [\"127.0.0.1\"]"));
     proxy.reload().unwrap();
     assert!(over(dial(proxy.https()), b"").is_err());
     let mut new = introduced(&proxy, LINE);
@@ -391,7 +388,7 @@ fn a_trusted_proxy_is_believed_and_appended() {
         "HTTP/1.1 202 Accepted\r\nLocation: http://localhost/v2/x\r\nContent-Length: 0\r\n\r\n",
     );
     let keys = "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
-    let proxy = Proxy::start(&registry, &listening("", keys));
+    let proxy = Proxy::start(&registry, listening("", keys));
     for http in Http::BOTH {
         for (fields, chain, client, scheme) in [
             (vec![], "127.0.0.1", "127.0.0.1", "https"),
@@ -443,7 +440,7 @@ fn nobody_else_is_believed() {
     let registry = Registry::obliging();
     let proxy = Proxy::start(
         &registry,
-        &listening("", "trusted_proxies = [\"127.0.0.2\"]"),
+        listening("", "trusted_proxies = [\"127.0.0.2\"]"),
     );
     let fields = [
         ("x-forwarded-for", "192.0.2.7"),
@@ -462,7 +459,7 @@ fn nobody_else_is_believed() {
 fn behind_both_the_header_names_the_proxy() {
     let registry = Registry::obliging();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"192.0.2.7\"]";
-    let proxy = Proxy::start(&registry, &listening("", keys));
+    let proxy = Proxy::start(&registry, listening("", keys));
     let request = Ask::alice("GET", "/v2/").header("x-forwarded-for", "198.51.100.9");
     for (header, client, chain) in [
         (line("192.0.2.7"), "198.51.100.9", "198.51.100.9, 192.0.2.7"),
@@ -503,7 +500,7 @@ fn guesses_count_for_whom_the_proxy_names() {
 fn a_proxy_that_ends_tls_is_not_sent_round_in_circles() {
     let registry = Registry::obliging();
     let keys = "http = [\"127.0.0.1:0\"]\ntrusted_proxies = [\"127.0.0.1\"]";
-    let proxy = Proxy::start(&registry, &listening("", keys));
+    let proxy = Proxy::start(&registry, listening("", keys));
     let mut client = Client::plain(proxy.http());
     let at = |scheme| Ask::new("GET", "/x").header("x-forwarded-proto", scheme);
     assert_eq!(client.ask(&at("http")).status, 308);
@@ -541,7 +538,7 @@ fn a_network_that_is_none_is_refused_with_its_place() {
         ("trusted_proxies = \"10.0.0.0/8\"", "listen.trusted_proxies"),
     ] {
         let dir = crate::support::proxy::directory();
-        let refused = Proxy::try_start(dir, &registry.url(), &listening("", keys));
+        let refused = Proxy::try_start(dir, &registry.url(), listening("", keys));
         let problems = refused.err().expect("a refusal").to_string();
         assert!(problems.contains(said), "{problems}");
     }

@@ -17,7 +17,7 @@ use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
 
 #[test]
 fn a_good_configuration_is_said_to_be_good() {
-    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
+    let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output.stdout);
@@ -30,7 +30,7 @@ fn a_good_configuration_is_said_to_be_good() {
 
 #[test]
 fn a_password_file_that_everyone_may_read_is_told() {
-    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
+    let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let passwords = dir.path().join("htpasswd");
     std::fs::set_permissions(&passwords, Permissions::from_mode(0o644)).unwrap();
     let output = run(&["check", "-c", &file]);
@@ -47,7 +47,7 @@ fn a_password_file_that_everyone_may_read_is_told() {
 
 #[test]
 fn warnings_are_told_and_are_no_failure() {
-    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
+    let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let weak = "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\nplain:secretword\n";
     std::fs::write(dir.path().join("htpasswd"), weak).unwrap();
     let output = run(&["check", "-c", &file]);
@@ -100,7 +100,7 @@ fn every_problem_is_told_in_one_run() {
         "[limits]\nhaed = \"1s\"\nidle = \"soon\"\n",
         "max_body = \"1XB\"",
     );
-    let (_dir, file) = configured(&bad.upstream("ftp://x"));
+    let (_dir, file) = configured(bad.upstream("ftp://x"));
     for command in ["check", "serve"] {
         let output = run(&[command, "-c", &file]);
         assert_eq!(output.status.code(), Some(78), "{output:?}");
@@ -128,7 +128,7 @@ fn a_missing_file_is_named() {
         assert_eq!(output.status.code(), Some(78), "{output:?}");
         assert!(text(&output.stderr).contains("/nonexistent/proxy.toml"));
     }
-    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
+    let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     std::fs::remove_file(dir.path().join("htpasswd")).unwrap();
     let output = run(&["serve", "-c", &file]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
@@ -157,7 +157,7 @@ fn the_command_line_explains_itself() {
 #[test]
 fn it_serves_reloads_and_drains() {
     let registry = Registry::obliging();
-    let (dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let mut gate = Gate::start(&file);
     assert_eq!(gate.login("alice:pw"), 200);
     let carol = format!("carol:{}\n", bcrypt::hash("new", 4).unwrap());
@@ -187,7 +187,7 @@ fn it_serves_reloads_and_drains() {
 fn a_gate_that_was_stopped_for_a_while_goes_on() {
     let registry = Registry::obliging();
     let limits = "[limits]\nidle = \"60s\"\nbody_idle = \"60s\"\n";
-    let (_dir, file) = configured(&config(limits, "").upstream(&registry.url()));
+    let (_dir, file) = configured(config(limits, "").upstream(&registry.url()));
     let mut gate = Gate::start(&file);
     let (mut kept, mut uploading) = (gate.client(), gate.client());
     assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
@@ -277,7 +277,7 @@ fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
     let (place, url) = (goes.authority().parse().unwrap(), goes.url());
     let _held = goes.held_port();
     let urls = format!("{{ urls = [{:?}, {url:?}] }}", stays.url());
-    let (_dir, file) = configured(&config("", "").set("upstream", &urls));
+    let (_dir, file) = configured(config("", "").set("upstream", &urls));
     let mut gate = Gate::start(&file);
     // Its first check or a request has got a response, so that only refusals count.
     while goes.requests().len() < 2 {

@@ -238,7 +238,7 @@ const MIXED: &[&str] = &[
 #[test]
 fn in_token_mode_each_sees_what_he_may_pull() {
     let registry = listing(MIXED);
-    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).lines("auth", TOKEN));
+    let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
     let token = |request: Ask, scope: &str| {
         let mut request = request;
         request.target = format!("/v2/_token?scope={scope}");
@@ -320,7 +320,7 @@ fn a_long_list_is_walked_page_by_page() {
             body.len()
         ));
     });
-    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).lines("auth", TOKEN));
+    let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
     let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_catalog"));
     assert_eq!(names(&answer), ["team/a"]);
     assert_eq!(registry.requests().len(), 60);
@@ -353,7 +353,7 @@ fn a_place_in_the_list_does_not_tell_what_is_there() {
     let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"pub/*\", \"team/*\"]\nactions = [\"pull\", \"catalog\"]\n";
     for begins_anew in [true, false] {
         let registry = particular(begins_anew);
-        let proxy = Proxy::start(&registry, &config("", grants));
+        let proxy = Proxy::start(&registry, config("", grants));
         for (last, rest) in [
             ("secret/repo", &["team/a"][..]),
             ("secret/none", &["team/a"]),
@@ -420,7 +420,7 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
     let proxy = Proxy::start_in(
         dir,
         &registry.url(),
-        &config(STATE, GRANTS).lines("auth", TOKEN),
+        config(STATE, GRANTS).lines("auth", TOKEN),
     );
     let list = Ask::new("GET", "/v2/_catalog");
     let begin = |from: Ipv4Addr, request: &Ask| {
@@ -490,7 +490,7 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
 #[test]
 fn forms_that_never_come_leave_room_for_others() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config(STATE, GRANTS).lines("auth", TOKEN));
+    let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
     let form = "grant_type=password&username=alice&password=pw&service=localhost";
     let post = |client: &mut Client| {
         let length = form.len();

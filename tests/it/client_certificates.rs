@@ -46,7 +46,7 @@ impl World {
         std::fs::write(dir.path().join("key.pem"), key).unwrap();
         std::fs::write(dir.path().join("ours.pem"), self.ours.pem()).unwrap();
         std::fs::write(dir.path().join("theirs.pem"), self.theirs.pem()).unwrap();
-        Proxy::start_in(dir, &self.registry.url(), &config(sites))
+        Proxy::start_in(dir, &self.registry.url(), config(sites))
     }
 
     fn mine(&self) -> Identity {
@@ -329,11 +329,11 @@ fn a_reload_that_asks_for_certificates_ends_connections_without_one() {
     block_on(async {
         let mut two = H2::connect_as(&gate, "a.test", certs::usual_client("h2")).await;
         assert_eq!(two.ask(&ask).await.status, 200);
-        gate.configure(&world.registry, &config(&[("a.test", OURS)]));
+        gate.configure(&world.registry, config(&[("a.test", OURS)]));
         gate.reload().unwrap();
         two.ask(&ask).await.is_refusal(421, "UNSUPPORTED");
         // And back: what was asked for is asked for no more.
-        gate.configure(&world.registry, &config(&[("a.test", OPEN)]));
+        gate.configure(&world.registry, config(&[("a.test", OPEN)]));
         gate.reload().unwrap();
         assert_eq!(two.ask(&ask).await.status, 200);
     });

@@ -199,7 +199,7 @@ fn gate(registry: &Registry) -> Proxy {
         users.extend([user, b":", hash.as_bytes(), b"\n"].concat());
     }
     std::fs::write(dir.path().join("htpasswd"), users).unwrap();
-    Proxy::start_in(dir, &registry.url(), &config("", ""))
+    Proxy::start_in(dir, &registry.url(), config("", ""))
 }
 
 fn basic(credentials: &[u8]) -> String {

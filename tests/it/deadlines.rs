@@ -22,7 +22,7 @@ fn is_a_second(began: Instant, what: &str) {
 }
 
 fn with(registry: &Registry, limits: &str) -> Proxy {
-    Proxy::start(registry, &config(&format!("[limits]\n{limits}\n"), ""))
+    Proxy::start(registry, config(&format!("[limits]\n{limits}\n"), ""))
 }
 
 /// Endless to who asks for it, else silent.

@@ -78,7 +78,7 @@ fn stream(frames: &mut Frames, fields: &[Field], body: Option<&[&[u8]]>) -> Outc
 
 fn start() -> (Canary, Proxy) {
     let canary = Canary::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), &config("", ""));
+    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
     (canary, proxy)
 }
 

@@ -115,7 +115,7 @@ fn idle_connections_close() {
 #[test]
 fn the_limit_cuts_what_does_not_end() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("[limits]\ndrain = \"300ms\"\n", ""));
+    let proxy = Proxy::start(&registry, config("[limits]\ndrain = \"300ms\"\n", ""));
     let mut client = begin_upload(&proxy, &registry);
     stop(&proxy);
     assert_eq!(proxy.wait(), 1);

@@ -66,7 +66,7 @@ fn other_expectations_are_refused() {
 #[test]
 fn a_refusal_is_read_by_a_client_that_still_sends() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("", "max_body = \"1MiB\""));
+    let proxy = Proxy::start(&registry, config("", "max_body = \"1MiB\""));
     let bytes = pattern(32 * MIB);
     let (known, nobody) = (Ask::alice("PATCH", UPLOAD), Ask::new("PATCH", UPLOAD));
     for (request, status, code) in [(nobody, 401, "UNAUTHORIZED"), (known, 413, "SIZE_INVALID")] {
@@ -116,7 +116,7 @@ pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
         status,
         code,
         request,
-        proxy: Proxy::start(registry, &config(top, route)),
+        proxy: Proxy::start(registry, config(top, route)),
     };
     let form = known().header("Content-Type", "application/x-www-form-urlencoded");
     let busy = "[limits]\nupstream_connections = 1\nupstream_queue = 1\nupstream_wait = \"20ms\"\n";
@@ -249,7 +249,7 @@ fn an_early_answer_of_the_upstream_is_read_by_a_client_that_reads_late() {
     let upstream = Faulty::always(Fault::Early(
         "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\nearly".into(),
     ));
-    let proxy = Proxy::start_in(directory(), &upstream.url(), &config("", ""));
+    let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
     let bytes = pattern(BLIND);
     let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();
     let known = Ask::alice("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
@@ -314,7 +314,7 @@ fn what_follows_a_refusal_is_no_request() {
 #[test]
 fn a_body_is_as_large_as_the_route_allows() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("", "max_body = \"64KiB\""));
+    let proxy = Proxy::start(&registry, config("", "max_body = \"64KiB\""));
     for http in Http::BOTH {
         for is_chunked in [false, true] {
             let mut request = Ask::alice("PATCH", UPLOAD).body(pattern(64 * 1024));

@@ -210,7 +210,7 @@ fn a_client_that_ends_its_request_gets_no_reset() {
 #[test]
 fn kept_streams_leave_half_of_a_connection_to_requests() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("[limits]\nh2_streams = 4\n", ""));
+    let proxy = Proxy::start(&registry, config("[limits]\nh2_streams = 4\n", ""));
     let mut frames = connect(&proxy);
     let began = Instant::now();
     let first = begin(&mut frames, &anonymous());
@@ -260,7 +260,7 @@ fn kept_streams_do_not_hold_up_a_shutdown() {
 fn a_kept_stream_leaves_the_window_of_the_connection_alone() {
     let registry = Registry::obliging();
     let keys = "[limits]\nh2_window = \"128KiB\"\nh2_connection_window = \"128KiB\"\nh2_memory = \"1MiB\"\n";
-    let proxy = Proxy::start(&registry, &config(keys, ""));
+    let proxy = Proxy::start(&registry, config(keys, ""));
     let mut frames = connect(&proxy);
     let began = Instant::now();
     for _ in 0..10 {
@@ -285,7 +285,7 @@ fn kept_streams_hold_little() {
     /// Half of the streams of a connection.
     const STREAMS: usize = 50;
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut connections: Vec<Frames> = (0..CONNECTIONS).map(|_| connect_to(gate.address)).collect();
     for frames in &mut connections {

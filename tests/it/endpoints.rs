@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 fn gate(urls: &[String]) -> Proxy {
-    Proxy::start_in(directory(), "", &leading_to(urls))
+    Proxy::start_in(directory(), "", leading_to(urls))
 }
 
 fn leading_to(urls: &[String]) -> TestConfig {

@@ -17,7 +17,7 @@ fn an_upstream_that_is_down_is_a_bad_gateway() {
     let dir = directory();
     let missing = format!("unix:{}", dir.path().join("missing.sock").display());
     for upstream in [format!("http://{}", nowhere()), missing] {
-        let proxy = Proxy::start_in(directory(), &upstream, &config("", ""));
+        let proxy = Proxy::start_in(directory(), &upstream, config("", ""));
         for http in Http::BOTH {
             ask(&proxy, http, &Ask::new("GET", MANIFEST)).is_refusal(401, "UNAUTHORIZED");
             let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
@@ -33,7 +33,7 @@ fn an_upstream_that_is_down_is_a_bad_gateway() {
 #[test]
 fn a_silent_upstream_is_a_gateway_timeout() {
     let registry = Registry::start(|exchange| exchange.wait_closed());
-    let proxy = Proxy::start(&registry, &impatient("300ms"));
+    let proxy = Proxy::start(&registry, impatient("300ms"));
     for http in Http::BOTH {
         ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(504, "UNAVAILABLE");
         let upload = Ask::alice("PATCH", UPLOAD).body("body");
@@ -50,7 +50,7 @@ fn an_upstream_that_falls_silent_breaks_the_answer() {
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nsome");
         exchange.wait_closed();
     });
-    let proxy = Proxy::start(&registry, &impatient("300ms"));
+    let proxy = Proxy::start(&registry, impatient("300ms"));
     for http in Http::BOTH {
         let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
         assert_eq!((answer.status, answer.text().as_str()), (200, "some"));
@@ -235,7 +235,7 @@ fn a_registry_may_listen_on_a_unix_socket() {
             "HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
         ));
     });
-    let proxy = Proxy::start_in(directory(), &registry.url(), &config("", ""));
+    let proxy = Proxy::start_in(directory(), &registry.url(), config("", ""));
     for http in Http::BOTH {
         let request = Ask::alice("POST", "/v2/a/blobs/uploads/").host("localhost:8443");
         let answer = ask(&proxy, http, &request);

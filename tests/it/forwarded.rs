@@ -187,7 +187,7 @@ fn an_operator_sets_and_removes_fields() {
 request_headers = { "X-Team" = "a", "User-Agent" = "", "X-Both" = "gate" }
 response_headers = { "Strict-Transport-Security" = "max-age=1", "x-old" = "", "Server" = "", "X-Both" = "gate" }
 "#;
-    let proxy = Proxy::start(&registry, &config("", route));
+    let proxy = Proxy::start(&registry, config("", route));
     for http in Http::BOTH {
         let request = Ask::alice("GET", "/v2/")
             .header("user-agent", "x")

@@ -777,7 +777,7 @@ fn requests_behind_each_other() {
 #[track_caller]
 fn check(cases: Vec<Case>) {
     let canary = Canary::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), &config("", ""));
+    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
     let mut wrong = Vec::new();
     for case in cases {
         canary.take();

@@ -34,7 +34,7 @@ fn start(registry: &Registry) -> Proxy {
     let lines = users.map(|user| format!("{user}:{}\n", bcrypt::hash("pw", 4).unwrap()));
     let file = dir.path().join("htpasswd");
     std::fs::write(file, format!("{ALICE}{}", lines.concat())).unwrap();
-    Proxy::start_in(dir, &registry.url(), &config(GROUPS, GRANTS))
+    Proxy::start_in(dir, &registry.url(), config(GROUPS, GRANTS))
 }
 
 fn by(user: &str, method: &str, target: &str) -> Ask {
@@ -212,7 +212,7 @@ fn a_reload_changes_what_is_granted() {
     let request = by("alice", "GET", "/v2/team/a/tags/list");
     assert_eq!(ask(&proxy, Http::One, &request).status, 200);
     let less = GRANTS.replace("\"team/**\", \"pub/*\"", "\"pub/*\"");
-    proxy.configure(&registry, &config(GROUPS, &less));
+    proxy.configure(&registry, config(GROUPS, &less));
     proxy.reload().unwrap();
     ask(&proxy, Http::One, &request).is_refusal(403, "DENIED");
 }

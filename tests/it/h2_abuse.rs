@@ -62,7 +62,7 @@ fn abuse(
 #[track_caller]
 fn harmless(name: &str, run: impl FnOnce(SocketAddr) -> End + Send, expected: End) {
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut other = gate.client();
     let mut ask = |what: &str| {
@@ -317,7 +317,7 @@ fn windows_that_stay_shut_hold_little() {
         exchange.send(body);
     });
     let (_dir, file) =
-        configured(&config("[limits]\nwrite_idle = \"2s\"\n", "").upstream(&registry.url()));
+        configured(config("[limits]\nwrite_idle = \"2s\"\n", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut warm = Frames::connect(gate.address);
     warm.send(get(1));
@@ -355,7 +355,7 @@ fn windows_that_stay_shut_hold_little() {
 #[test]
 fn a_head_that_does_not_end_is_held_to_its_time() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("[limits]\nhead = \"300ms\"\n", ""));
+    let proxy = Proxy::start(&registry, config("[limits]\nhead = \"300ms\"\n", ""));
     let open = frame(HEADERS, END_STREAM, 1, &block(&USUAL));
     let heads = [&open[..], &open[..20], &get(1)[..20]];
     let begun = heads.map(|bytes| (Frames::connect(proxy.https()), bytes));
@@ -384,7 +384,7 @@ fn a_head_that_does_not_end_is_held_to_its_time() {
 #[test]
 fn h2_resets() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("[limits]\nh2_resets = 5\n", ""));
+    let proxy = Proxy::start(&registry, config("[limits]\nh2_resets = 5\n", ""));
     let mut frames = Frames::connect(proxy.https());
     let upload = [
         &[(b":method".as_slice(), b"PATCH".as_slice())],

@@ -113,7 +113,7 @@ fn a_flood_of_failed_handshakes_does_not_fill_the_log() {
 #[test]
 fn failed_handshakes_are_counted_by_alert_and_sender() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &watched(LOG, "127.0.0.1:0"));
+    let proxy = Proxy::start(&registry, watched(LOG, "127.0.0.1:0"));
     let count = |alert: &str, sender: &str| {
         let name = format!(
             "tidegate_tls_handshake_alerts_total{{alert=\"{alert}\",sent_by=\"{sender}\"}}"

@@ -22,7 +22,7 @@ const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=";
 #[test]
 fn nothing_arrives_without_credentials() {
     let canary = Canary::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), &config("", ""));
+    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
     thread::scope(|scope| {
         for number in 0..THREADS {
             let proxy = &proxy;

@@ -17,7 +17,7 @@ type Field = (Vec<u8>, Vec<u8>);
 #[test]
 fn nothing_arrives_without_credentials() {
     let canary = Canary::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), &config("", ""));
+    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
     thread::scope(|scope| {
         for number in 0..THREADS {
             let proxy = &proxy;

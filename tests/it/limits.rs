@@ -16,7 +16,7 @@ use crate::support::{
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
 fn with(registry: &Registry, limits: &str) -> Proxy {
-    Proxy::start(registry, &config(&format!("[limits]\n{limits}\n"), ""))
+    Proxy::start(registry, config(&format!("[limits]\n{limits}\n"), ""))
 }
 
 #[test]

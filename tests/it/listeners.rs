@@ -10,7 +10,7 @@ use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config};
 fn people_are_sent_on_to_https() {
     let registry = Registry::obliging();
     let (port, _kept) = kept_port();
-    let proxy = Proxy::start(&registry, &plain(&format!("127.0.0.1:{port}"), ""));
+    let proxy = Proxy::start(&registry, plain(&format!("127.0.0.1:{port}"), ""));
     for (target, host) in [
         ("/", "localhost"),
         ("/some/path?a=1&b=%2F;c", "localhost:8080"),
@@ -31,7 +31,7 @@ fn people_are_sent_on_to_https() {
 fn the_external_url_is_where_people_are_sent() {
     let registry = Registry::obliging();
     let site = "external_url = \"https://pub.example:444\"";
-    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", site));
+    let proxy = Proxy::start(&registry, plain("127.0.0.1:0", site));
     let answer = over_http(&proxy, &Ask::new("GET", "/x?y"));
     assert_eq!(
         (answer.status, answer.one("location")),
@@ -42,7 +42,7 @@ fn the_external_url_is_where_people_are_sent() {
 #[test]
 fn a_registry_client_is_told_in_words() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", ""));
+    let proxy = Proxy::start(&registry, plain("127.0.0.1:0", ""));
     for target in ["/v2/", "/v2", "/v2/a/tags/list", "//v2/", "/%76%32/"] {
         for request in [Ask::new("GET", target), Ask::alice("PUT", target).body("x")] {
             let answer = over_http(&proxy, &request);
@@ -58,7 +58,7 @@ fn a_registry_client_is_told_in_words() {
 #[test]
 fn a_host_of_no_site_is_not_sent_anywhere() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", ""));
+    let proxy = Proxy::start(&registry, plain("127.0.0.1:0", ""));
     for target in ["/", "/v2/"] {
         let answer = over_http(&proxy, &Ask::new("GET", target).host("evil.test"));
         assert_eq!(answer.status, 421);
@@ -71,7 +71,7 @@ fn a_host_of_no_site_is_not_sent_anywhere() {
 #[test]
 fn a_plain_connection_is_kept() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &plain("127.0.0.1:0", ""));
+    let proxy = Proxy::start(&registry, plain("127.0.0.1:0", ""));
     let mut client = Client::plain(proxy.http());
     for _ in 0..3 {
         assert_eq!(client.ask(&Ask::new("GET", "/")).status, 308);

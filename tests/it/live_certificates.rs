@@ -174,7 +174,7 @@ fn a_reload_right_after_a_renewal_takes_it() {
 fn the_log_tells_once_what_became_of_a_certificate() {
     let registry = Registry::obliging();
     let text = config("[log]\naccess = false\n", "");
-    let (dir, file) = configured(&text.upstream(&registry.url()));
+    let (dir, file) = configured(text.upstream(&registry.url()));
     let path = |name: &str| dir.path().join(name);
     let replace = |name: &str, text: &str| {
         fs::write(path("draft"), text).unwrap();

@@ -12,7 +12,7 @@ use crate::support::{Registry, config};
 #[test]
 fn all_is_well_or_it_is_said_what_is_not() {
     let registry = Registry::obliging().with_checks();
-    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = text(&output.stdout);
@@ -28,7 +28,7 @@ fn all_is_well_or_it_is_said_what_is_not() {
     assert!(asked[0].all("authorization").is_empty());
 
     let away = format!("http://{}", nowhere());
-    let (_dir, file) = configured(&config("", "").upstream(&away));
+    let (_dir, file) = configured(config("", "").upstream(&away));
     // Without a look around nobody is asked.
     assert_eq!(run(&["check", "-c", &file]).status.code(), Some(0));
     let output = run(&["check", "--live", "-c", &file]);
@@ -153,7 +153,7 @@ fn an_upload_that_goes_on_elsewhere_is_told() {
     let registry = storing("http://registry.internal:5000/v2/team/app/blobs/uploads/u");
     let (port, _kept) = kept_port();
     let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
-    let (_dir, file) = configured(&text_of.upstream(&registry.url()));
+    let (_dir, file) = configured(text_of.upstream(&registry.url()));
     let gate = Gate::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -301,7 +301,7 @@ fn another_program_on_the_port_is_told() {
         }
     });
     let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
-    let (_dir, file) = configured(&text_of.upstream(&registry.url()));
+    let (_dir, file) = configured(text_of.upstream(&registry.url()));
     let output = push(&file, &AS_ALICE, "pw");
     fails(
         &output,

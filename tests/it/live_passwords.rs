@@ -99,7 +99,7 @@ fn a_folder_is_swapped_as_kubernetes_does_it() {
     symlink("..data/htpasswd", path("htpasswd")).unwrap();
     let (data, next) = (path("..data"), path("..next"));
     let first = path("..1");
-    let proxy = Proxy::start_in(dir, &registry.url(), &config("", ""));
+    let proxy = Proxy::start_in(dir, &registry.url(), config("", ""));
     let mut carol = Login::new(&proxy, "carol:new");
     assert_eq!(carol.status(), 401);
     symlink("..2", &next).unwrap();
@@ -183,7 +183,7 @@ fn a_file_named_by_a_reload_is_live_too() {
     let registry = Registry::obliging();
     let proxy = Proxy::usual(&registry);
     proxy.write("users", ALICE);
-    proxy.configure(&registry, &config("", "").htpasswd("users"));
+    proxy.configure(&registry, config("", "").htpasswd("users"));
     proxy.reload().unwrap();
     proxy.write("users", line("carol", "new"));
     Login::new(&proxy, "carol:new").becomes(200, Instant::now());

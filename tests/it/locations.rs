@@ -109,7 +109,7 @@ fn of_challenges_the_realm_of_bearer_alone_is_repaired() {
         ));
     });
     let auth = "auth = { mode = \"upstream\" }\ninternal_origins = [\"https://core\"]";
-    let proxy = Proxy::start(&registry, &config("", "").lines("auth", auth));
+    let proxy = Proxy::start(&registry, config("", "").lines("auth", auth));
     let upstream = registry.authority();
     let bearer = |url: &str| {
         format!("Bearer service=\"a, \\\"b\\\"\" , Realm=\"{url}/t?x=%2F&y\",scope=\"\"")

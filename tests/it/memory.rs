@@ -40,7 +40,7 @@ fn stalled_uploads_wait_in_their_sockets_then_end_well() {
         }
     });
     let limits = "[limits]\nh2_memory = \"1MiB\"\nh2_connection_window = \"4MiB\"\n";
-    let proxy = Proxy::start(&registry, &config(limits, ""));
+    let proxy = Proxy::start(&registry, config(limits, ""));
     block_on(async {
         let mut uploads = Vec::new();
         for number in 0..UPLOADS {
@@ -87,7 +87,7 @@ fn the_cap_changes_with_a_reload() {
         );
         config(&limits, "")
     };
-    let proxy = Proxy::start(&registry, &of("1MiB"));
+    let proxy = Proxy::start(&registry, of("1MiB"));
     block_on(async {
         let mut client = H2::connect(&proxy).await;
         let upload = tokio::spawn(async move {
@@ -95,7 +95,7 @@ fn the_cap_changes_with_a_reload() {
             client.ask(&request).await.status
         });
         until(|| !unread(&proxy).is_empty() && !registry.requests().is_empty()).await;
-        proxy.configure(&registry, &of("1GiB"));
+        proxy.configure(&registry, of("1GiB"));
         assert!(proxy.reload().is_ok());
         // What is in the window is read now.
         until(|| unread(&proxy).is_empty()).await;

@@ -723,14 +723,14 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
     let dir = directory();
     std::fs::write(dir.path().join("htpasswd"), passwords()).unwrap();
     let mut rules = some_rules(&mut dice, true);
-    let proxy = Proxy::start_in(dir, &registry.url(), &written(&rules, true));
+    let proxy = Proxy::start_in(dir, &registry.url(), written(&rules, true));
     let mut seen = BTreeMap::<&str, usize>::new();
     // Tokens, and for whom and what they are; some outlive the rights they were minted under.
     let mut tokens: Vec<(Who, String)> = Vec::new();
     for round in 0..24 {
         let with_tokens = round % 3 > 0;
         rules = some_rules(&mut dice, with_tokens);
-        proxy.configure(&registry, &written(&rules, with_tokens));
+        proxy.configure(&registry, written(&rules, with_tokens));
         proxy
             .reload()
             .unwrap_or_else(|problems| panic!("SEED={seed}: {problems}"));

@@ -4,7 +4,7 @@ use crate::support::{Ask, Http, Proxy, Registry, ask, config};
 
 fn mode(registry: &Registry, mode: &str) -> Proxy {
     let auth = format!("auth = {{ mode = \"{mode}\" }}");
-    Proxy::start(registry, &config("", "").lines("auth", &auth))
+    Proxy::start(registry, config("", "").lines("auth", &auth))
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_client_cannot_name_its_credentials_away() {
 fn portal(registry: &Registry) -> Proxy {
     let more =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"upstream\" }";
-    Proxy::start(registry, &config("", more))
+    Proxy::start(registry, config("", more))
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn credentials_for_the_registry_stay_out_of_its_log_and_reach_the_portal_only() 
 #[test]
 fn a_route_that_is_no_registry_has_no_grammar() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("", "registry = false"));
+    let proxy = Proxy::start(&registry, config("", "registry = false"));
     for http in Http::BOTH {
         let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/Any/Thing?x=1;2"));
         assert_eq!(answer.status, 200);

@@ -120,7 +120,7 @@ fn a_missing_file_is_a_refusal_to_start() {
         if kind == "directory" {
             fs::create_dir(&path).unwrap();
         }
-        let refused = Proxy::try_start(dir, &registry.url(), &config("", ""));
+        let refused = Proxy::try_start(dir, &registry.url(), config("", ""));
         let problems = refused.err().expect("a refusal").to_string();
         assert!(problems.contains(path.to_str().unwrap()), "{problems}");
     }
@@ -184,7 +184,7 @@ fn a_thousand_pings_at_once_cost_one_check() {
     let registry = Registry::obliging();
     // One check lets all of them go on at the same moment: more than an upstream is asked at once by default.
     let limits = "[limits]\nupstream_queue = 1000\n";
-    let proxy = Proxy::start_in(dear(), &registry.url(), &config(limits, ""));
+    let proxy = Proxy::start_in(dear(), &registry.url(), config(limits, ""));
     let began = std::time::Instant::now();
     block_on(async {
         let mut clients = Vec::new();
@@ -213,7 +213,7 @@ fn a_thousand_pings_at_once_cost_one_check() {
 fn checks_at_capacity_refuse_neither_strangers_nor_the_remembered() {
     let registry = Registry::obliging();
     let limits = "[limits]\nhash_threads = 1\nhash_queue = 1\n";
-    let proxy = Proxy::start_in(dear(), &registry.url(), &config(limits, ""));
+    let proxy = Proxy::start_in(dear(), &registry.url(), config(limits, ""));
     let mut alice = Client::connect(&proxy);
     assert_eq!(alice.ask(&Ask::alice("GET", "/v2/")).status, 200);
     block_on(async {

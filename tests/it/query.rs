@@ -341,7 +341,7 @@ fn an_upload_is_bytes_whatever_the_client_calls_it() {
 fn a_mount_from_under_another_route_becomes_a_plain_upload() {
     let registry = Registry::obliging();
     let open = "[[site.route]]\npath = \"/v2/up/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
-    let proxy = Proxy::start(&registry, &format!("{}\n{open}", config("", "")));
+    let proxy = Proxy::start(&registry, format!("{}\n{open}", config("", "")));
     let digest = format!("sha256:{}", "a".repeat(64));
     let start = |name: &str, query: &str| format!("/v2/{name}/blobs/uploads/{query}");
     for (request, forwarded) in [

@@ -114,7 +114,7 @@ fn a_running_upload_ends_where_it_began() {
     client.send(chunk(b"first"));
     old.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
     proxy.write("htpasswd", carol());
-    proxy.configure(&new, &config("", ""));
+    proxy.configure(&new, config("", ""));
     proxy.reload().unwrap();
     client.send(chunk(b" last"));
     client.send("0\r\n\r\n");
@@ -172,7 +172,7 @@ fn listeners_come_and_go_and_the_others_stay() {
     let address = format!("127.0.0.1:{port}");
     proxy.configure(
         &registry,
-        &config("", "").after("https", format_args!("http = [\"{address}\"]")),
+        config("", "").after("https", format_args!("http = [\"{address}\"]")),
     );
     proxy.reload().unwrap();
     let mut plain = Client::plain(address.parse().unwrap());
@@ -182,7 +182,7 @@ fn listeners_come_and_go_and_the_others_stay() {
         200
     );
 
-    proxy.configure(&registry, &config("", ""));
+    proxy.configure(&registry, config("", ""));
     proxy.reload().unwrap();
     let until = Instant::now() + PATIENCE;
     while std::net::TcpStream::connect(&address).is_ok() {
@@ -209,7 +209,7 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
     let both = format!("https = [\"127.0.0.1:0\", \"{address}\"]");
     proxy.write("other", carol());
     let text = config("", "").lines("https", &both);
-    proxy.configure(&registry, &text.htpasswd("other"));
+    proxy.configure(&registry, text.htpasswd("other"));
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains(&address.to_string()), "{problems}");
     assert_eq!(

@@ -69,7 +69,7 @@ impl Written {
 #[test]
 fn a_right_is_answered_with_its_grant() {
     let groups = "[groups]\nci = [\"bot\", \"alice\"]\n";
-    let written = Written::new(&format!("{}{SITES}", config(groups, GRANTS)));
+    let written = Written::new(format!("{}{SITES}", config(groups, GRANTS)));
     let cases = [
         (
             "alice push team/a",
@@ -156,11 +156,11 @@ fn a_right_is_answered_with_its_grant() {
 fn a_network_has_rights_where_it_is_enough() {
     let any = "allow = [\"10.0.0.0/8\"]\nsatisfy = \"any\"\n";
     let grant = "[[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/*\"]\nactions = [\"pull\"]\n";
-    let enough = Written::new(&config("", any));
+    let enough = Written::new(config("", any));
     let state = "[state]\ndir = \"state\"\n";
     let granted = config(state, &format!("{any}{grant}")).mode("token");
     let granted = Written::new(&granted);
-    let not = Written::new(&config("", "allow = [\"10.0.0.0/8\"]"));
+    let not = Written::new(config("", "allow = [\"10.0.0.0/8\"]"));
     for (written, who, repository, said) in [
         (
             &enough,
@@ -205,7 +205,7 @@ fn a_network_has_rights_where_it_is_enough() {
 
 #[test]
 fn an_unclear_question_is_wrong_usage() {
-    let written = Written::new(&config("", GRANTS.replace("@ci", "alice").as_str()));
+    let written = Written::new(config("", GRANTS.replace("@ci", "alice").as_str()));
     for (arguments, word) in [
         (&["--who", "@ci", "--may", "pull", "a"][..], "@anonymous"),
         (&["--who", "a", "--may", "psuh", "a"], "pull, push, delete"),
@@ -228,7 +228,7 @@ fn an_unclear_question_is_wrong_usage() {
 #[test]
 fn those_who_cannot_log_in_are_named() {
     let groups = "[groups]\nci = [\"bot\", \"alice\"]\n";
-    let written = Written::new(&config(
+    let written = Written::new(config(
         groups,
         &GRANTS.replace("[\"alice\"]", "[\"alcie\"]"),
     ));
@@ -246,7 +246,7 @@ fn those_who_cannot_log_in_are_named() {
 
 #[test]
 fn those_whose_name_is_no_path_component_are_named() {
-    let written = Written::new(&config("[groups]\nci = [\"alice\"]\n", GRANTS));
+    let written = Written::new(config("[groups]\nci = [\"alice\"]\n", GRANTS));
     let alice = std::fs::read_to_string(written.dir.path().join("htpasswd")).unwrap();
     let hash = alice.trim().strip_prefix("alice").unwrap();
     let others = ["Ann", "bob", "x@y", "a.b", "-c", "team/d"];

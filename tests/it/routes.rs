@@ -21,7 +21,7 @@ fn a_closed_path_is_answered_without_a_password() {
     let more = "[[site.route]]\npath = \"/v2/closed\"\nrespond = 403\n\
                 [[site.route]]\npath = \"/gone/\"\nrespond = 410\n[[site.route]]\npath = \"/ok\"\nrespond = 204\n\
                 [[site.route]]\npath = \"/fine\"\nrespond = 200";
-    let proxy = Proxy::start(&registry, &config("", more));
+    let proxy = Proxy::start(&registry, config("", more));
     for http in Http::BOTH {
         for method in ["GET", "PUT", "DELETE"] {
             let closed = ask(
@@ -67,7 +67,7 @@ fn path_parameters_choose_no_other_route() {
     let registry = Registry::obliging();
     let more = "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n\
                 [[site.route]]\npath = \"/api/internal\"\nrespond = 403";
-    let proxy = Proxy::start(&registry, &config("", more));
+    let proxy = Proxy::start(&registry, config("", more));
     for http in Http::BOTH {
         for target in [
             "/v2;x/secret/tags/list",
@@ -96,7 +96,7 @@ fn a_backslash_chooses_no_other_route() {
     let registry = Registry::obliging();
     let more = "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n\
                 [[site.route]]\npath = \"/api/internal\"\nrespond = 403";
-    let proxy = Proxy::start(&registry, &config("", more));
+    let proxy = Proxy::start(&registry, config("", more));
     for http in Http::BOTH {
         for target in [
             "/api%5Cinternal/x",
@@ -120,7 +120,7 @@ fn a_backslash_chooses_no_other_route() {
 fn an_escaped_slash_leads_to_the_route_of_the_decoded_name() {
     let registry = Registry::obliging();
     let closed = "[[site.route]]\npath = \"/v2/team/\"\nrespond = 403\n";
-    let proxy = Proxy::start(&registry, &format!("{}\n{closed}", config("", "")));
+    let proxy = Proxy::start(&registry, format!("{}\n{closed}", config("", "")));
     for http in Http::BOTH {
         for target in [
             "/v2/team%2Fapp/tags/list",
@@ -142,7 +142,7 @@ fn an_escaped_slash_leads_to_the_route_of_the_decoded_name() {
 fn where_blobs_are_closed_none_is_mounted() {
     let registry = Registry::obliging();
     let more = "[[site.route]]\npath = \"/v2/app/blobs/\"\nrespond = 403";
-    let proxy = Proxy::start(&registry, &config("", more));
+    let proxy = Proxy::start(&registry, config("", more));
     let digest = crate::support::DIGEST;
     let blob = Ask::alice("GET", &format!("/v2/app/blobs/{digest}"));
     ask(&proxy, Http::One, &blob).is_refusal(403, "DENIED");
@@ -162,7 +162,7 @@ fn where_blobs_are_closed_none_is_mounted() {
 fn a_network_that_is_not_let_in_is_refused_before_any_password() {
     let registry = Registry::obliging();
     let networks = "allow = [\"127.0.0.1\", \"127.0.0.4/30\"]\ndeny = [\"127.0.0.5\", \"all\"]\ncors = [\"https://ui\"]";
-    let proxy = Proxy::start(&registry, &config("", networks));
+    let proxy = Proxy::start(&registry, config("", networks));
     for http in Http::BOTH {
         for (last, is_in) in [(1, true), (4, true), (5, false), (6, true), (2, false)] {
             let bare = from(&proxy, http, last, &Ask::new("GET", "/v2/"));
@@ -199,7 +199,7 @@ fn a_network_that_is_not_let_in_is_refused_at_the_token_endpoint_before_its_form
 fn a_network_that_is_enough_needs_no_password() {
     let registry = Registry::obliging();
     let networks = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"";
-    let proxy = Proxy::start(&registry, &config("", networks));
+    let proxy = Proxy::start(&registry, config("", networks));
     for http in Http::BOTH {
         let bare = Ask::new("PUT", "/v2/a/manifests/x").body("{}");
         let wrong = Ask::new("GET", "/v2/").login(b"alice:wrong");
@@ -285,7 +285,7 @@ fn pages_of_named_origins_may_use_the_registry() {
         "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n{}",
     );
     let cors = "cors = [\"https://ui.example\", \"http://localhost:8080\"]";
-    let proxy = Proxy::start(&registry, &config("", cors));
+    let proxy = Proxy::start(&registry, config("", cors));
     for http in Http::BOTH {
         for origin in ["https://ui.example", "http://localhost:8080"] {
             let may = ask(&proxy, http, &preflight(origin));
@@ -323,7 +323,7 @@ fn pages_of_named_origins_may_use_the_registry() {
 #[test]
 fn pages_of_other_origins_learn_nothing() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("", "cors = [\"https://ui.example\"]"));
+    let proxy = Proxy::start(&registry, config("", "cors = [\"https://ui.example\"]"));
     let usual = Proxy::usual(&registry);
     for http in Http::BOTH {
         for origin in [

@@ -729,10 +729,10 @@ impl<'a> Files<'a> {
             .map(|end| path.split_at(end))
             .find(|(module, _)| self.position(module).is_some())?;
         let name = rest.first()?;
-        let own = [module, &[name.clone()]].concat();
+        let own = [module, std::slice::from_ref(name)].concat();
         let brought = self.uses[module].iter();
-        let brought = brought.filter(|brought| brought.name == *name && brought.path != own);
-        match brought.last() {
+        let mut brought = brought.filter(|brought| brought.name == *name && brought.path != own);
+        match brought.next_back() {
             Some(Use { path, .. }) if depth < 8 => self.defining_file(path, depth + 1),
             _ => self.position(module),
         }

@@ -134,7 +134,7 @@ fn connections() {
     let registry = Registry::obliging();
     let proxy = Proxy::start(
         &registry,
-        &bounded("", "connections = 16\nconnections_per_client = 4"),
+        bounded("", "connections = 16\nconnections_per_client = 4"),
     );
     let mut open = Vec::new();
     for client in [HOME[0], HOME[0], HOME[1], HOME[1]] {
@@ -164,7 +164,7 @@ fn password_checks() {
     std::fs::write(dir.path().join("htpasswd"), lines.concat()).unwrap();
     let top = "[throttle]\nguesses = 0\n";
     let keys = "hash_threads = 1\nhash_queue = 16\nh2_streams = 400";
-    let proxy = Proxy::start_in(dir, &registry.url(), &bounded(top, keys));
+    let proxy = Proxy::start_in(dir, &registry.url(), bounded(top, keys));
     let others = OTHERS.map(|client| connect(&proxy, client));
     block_on(async {
         let mut clients = Vec::new();
@@ -210,7 +210,7 @@ fn password_checks() {
 
 fn wrong_passwords() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &bounded("[throttle]\nguesses = 2\n", ""));
+    let proxy = Proxy::start(&registry, bounded("[throttle]\nguesses = 2\n", ""));
     let status = |client: &str, credentials: &str| ask(&proxy, client, &login(credentials)).status;
     assert_eq!(status(OTHERS[0], "alice:pw"), 200);
     assert_eq!(status(HOME[0], "alice:one"), 401);
@@ -370,14 +370,14 @@ fn granted() -> String {
 
 fn lists_for_users() {
     let (registry, count, open) = closed_list();
-    let proxy = Proxy::start(&registry, &granted());
+    let proxy = Proxy::start(&registry, granted());
     let list = Ask::alice("GET", "/v2/_catalog");
     lists(&proxy, (&count, open), &list, (8, 32));
 }
 
 fn lists_without_a_login() {
     let (registry, count, open) = closed_list();
-    let proxy = Proxy::start(&registry, &granted());
+    let proxy = Proxy::start(&registry, granted());
     let answer = ask(
         &proxy,
         OTHERS[0],
@@ -399,7 +399,7 @@ fn unread_uploads() {
         exchange.send(OK);
     });
     let keys = "h2_memory = \"8MiB\"\nh2_window = \"16MiB\"\nh2_connection_window = \"16MiB\"";
-    let proxy = Proxy::start(&registry, &bounded("", keys));
+    let proxy = Proxy::start(&registry, bounded("", keys));
     let memory = || {
         let mut client = Client::plain(proxy.listener(Scheme::Admin));
         client.send("GET /metrics HTTP/1.0\r\n\r\n");

@@ -135,7 +135,7 @@ fn a_token_is_worth_its_scope_and_todays_rights() {
         refused.without_id()
     });
     assert_eq!(told[0], told[1]);
-    proxy.configure(&registry, &with_grants(PUBLIC));
+    proxy.configure(&registry, with_grants(PUBLIC));
     proxy.reload().unwrap();
     let refused = with(&proxy, &bots, "PUT", "/v2/team/a/manifests/x");
     refused.is_refusal(403, "DENIED");
@@ -330,7 +330,7 @@ fn every_credential_opens_what_it_opens() {
 #[test]
 fn where_nothing_is_for_anyone_a_token_for_nobody_is_worth_nothing() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &with_grants(OWN));
+    let proxy = Proxy::start(&registry, with_grants(OWN));
     let nobodys = token(
         &proxy,
         "",
@@ -361,7 +361,7 @@ fn no_spelling_leads_past_the_route_of_the_registry() {
     let registry = Registry::obliging();
     let open =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
-    let proxy = Proxy::start(&registry, &with_grants(&[PUBLIC, open].concat()));
+    let proxy = Proxy::start(&registry, with_grants(&[PUBLIC, open].concat()));
     for target in [
         "/v2/team/a/tags/list",
         "//v2/team/a/tags/list",

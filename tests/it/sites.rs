@@ -43,7 +43,7 @@ fn gate(sites: &[Site<'_>]) -> Proxy {
     let sites: String = sites.iter().map(site).collect();
     let top =
         "[log]\naccess_file = \"access.log\"\n[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n";
-    Proxy::start_in(dir, "unused", &format!("{top}{sites}"))
+    Proxy::start_in(dir, "unused", format!("{top}{sites}"))
 }
 
 fn over(proxy: &Proxy, http: Http, host: &str, user: &str, path: &str) -> Answer {

@@ -122,7 +122,7 @@ fn forty_reloads_under_load_lose_nothing() {
 #[test]
 fn reloads_leave_no_descriptor_and_no_thread_behind() {
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let mut client = gate.client();
     let mut reload = || {
@@ -259,7 +259,7 @@ fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
         ),
         (
             "htpasswd",
-            good.clone().htpasswd("NAME"),
+            good.htpasswd("NAME"),
             64 * mib,
             "larger than 64 MiB",
         ),
@@ -320,7 +320,7 @@ fn a_reload_amid_a_truncating_write_locks_nobody_out() {
 #[test]
 fn the_command_tells_why_a_reload_failed() {
     let registry = Registry::obliging();
-    let (dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let (other, _) = certs::AUTHORITY.issue(&["localhost"]);
     fs::write(dir.path().join("cert.pem"), other).unwrap();

@@ -53,7 +53,7 @@ impl Manager {
 }
 
 fn usual(registry: &Registry) -> (TempDir, String) {
-    configured(&config("", "").upstream(&registry.url()))
+    configured(config("", "").upstream(&registry.url()))
 }
 
 pub(crate) fn serve(file: &str, manager: &Manager) -> Command {
@@ -177,7 +177,7 @@ fn activated(file: &str, sockets: &[&TcpListener], names: &str) -> Activated {
 
 fn named(registry: &Registry, listen: &str) -> (TempDir, String) {
     let text = config("", "").upstream(&registry.url());
-    configured(&text.lines("https", listen))
+    configured(text.lines("https", listen))
 }
 
 #[test]
@@ -529,7 +529,7 @@ fn the_program_is_started_by_its_path_anew() {
 fn with_credential() -> (TempDir, String) {
     let auth = "mode = \"token\", htpasswd = \"htpasswd\", secret = \"credential:tokens\"";
     let text = config("", "").auth(auth);
-    let (dir, file) = configured(&text.upstream("http://127.0.0.1:1"));
+    let (dir, file) = configured(text.upstream("http://127.0.0.1:1"));
     std::fs::create_dir(dir.path().join("credentials")).unwrap();
     (dir, file)
 }
@@ -606,7 +606,7 @@ fn what_is_live_is_no_credential() {
     for (name, config) in [
         ("htpasswd", usual.clone().htpasswd(credential)),
         ("cert", usual.clone().certificate(credential, "key.pem")),
-        ("key", usual.clone().certificate("cert.pem", credential)),
+        ("key", usual.certificate("cert.pem", credential)),
     ] {
         std::fs::write(&file, config.to_string()).unwrap();
         let mut check = command(&["check", "-c", &file]);

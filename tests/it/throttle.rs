@@ -15,7 +15,7 @@ const FLOODER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const VICTIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
 fn with(registry: &Registry, throttle: &str) -> Proxy {
-    Proxy::start(registry, &config(&throttled(throttle), ""))
+    Proxy::start(registry, config(&throttled(throttle), ""))
 }
 
 fn throttled(keys: &str) -> String {
@@ -104,7 +104,7 @@ fn who_is_remembered_goes_on_also_after_reloads() {
     for top in [throttle, threads] {
         assert_eq!(one(&proxy, "alice:pw").status, 200);
         is_too_many(&one(&proxy, "alice:four"), 301);
-        proxy.configure(&registry, &config(&top, ""));
+        proxy.configure(&registry, config(&top, ""));
         proxy.reload().unwrap();
     }
     assert_eq!(one(&proxy, "alice:pw").status, 200);
@@ -161,7 +161,7 @@ fn none_is_no_limit_and_a_reload_changes_it() {
     let proxy = with(&registry, "guesses = 0");
     guess(&proxy, Http::One, 30);
     let set = |throttle: &str| {
-        proxy.configure(&registry, &config(&throttled(throttle), ""));
+        proxy.configure(&registry, config(&throttled(throttle), ""));
         proxy.reload().unwrap();
     };
     set("guesses = 3");
@@ -186,7 +186,7 @@ fn the_token_endpoint_counts_and_tokens_pass() {
     };
     let get = |credentials: &str| Ask::new("GET", "/v2/_token").login(credentials.as_bytes());
     for http in Http::BOTH {
-        let proxy = Proxy::start(&registry, &token_config());
+        let proxy = Proxy::start(&registry, token_config());
         let granted = ask(&proxy, http, &get("alice:pw"));
         assert_eq!(granted.status, 200, "{granted:?}");
         let said: serde_json::Value = serde_json::from_slice(&granted.body).unwrap();
@@ -257,7 +257,7 @@ fn everyone_logs_in_at_once_from_one_network_and_from_many() {
             .collect();
         fs::write(dir.path().join("htpasswd"), lines).unwrap();
         let limits = "[limits]\nhash_threads = 1\n";
-        let proxy = Proxy::start_in(dir, &registry.url(), &config(limits, ""));
+        let proxy = Proxy::start_in(dir, &registry.url(), config(limits, ""));
         std::thread::scope(|scope| {
             for number in 0..120_u8 {
                 let proxy = &proxy;
@@ -279,7 +279,7 @@ fn an_office_logs_in_at_once() {
     let line = |number| format!("u{number}:{}\n", bcrypt::hash("pw", 6).unwrap());
     let lines: String = (0..50).map(line).collect();
     fs::write(dir.path().join("htpasswd"), lines).unwrap();
-    let proxy = Proxy::start_in(dir, &registry.url(), &config("", ""));
+    let proxy = Proxy::start_in(dir, &registry.url(), config("", ""));
     block_on(async {
         let mut client = H2::connect(&proxy).await;
         let mut answers = Vec::new();
@@ -302,7 +302,7 @@ fn a_flood_keeps_nobody_else_out() {
     fs::write(dir.path().join("htpasswd"), line).unwrap();
     let limits = "[limits]\nhash_threads = 1\nhash_queue = 16\nh2_streams = 400\n";
     let top = throttled("guesses = 0") + limits;
-    let proxy = Proxy::start_in(dir, &registry.url(), &config(&top, ""));
+    let proxy = Proxy::start_in(dir, &registry.url(), config(&top, ""));
     let mut victim = Client::connect_from(VICTIM, &proxy);
     block_on(async {
         let mut flooder = H2::connect_from(FLOODER, &proxy).await;

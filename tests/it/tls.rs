@@ -27,7 +27,7 @@ fn both_versions_are_spoken() {
 #[test]
 fn the_older_version_can_be_turned_off() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("[tls]\nmin_version = \"1.3\"\n", ""));
+    let proxy = Proxy::start(&registry, config("[tls]\nmin_version = \"1.3\"\n", ""));
     let old = certs::client(certs::root(), &[&TLS12], &["http/1.1"]);
     assert!(Client::try_tls(proxy.https(), "localhost", old).is_err());
     let new = certs::client(certs::root(), &[&TLS13], &["http/1.1"]);
@@ -133,7 +133,7 @@ fn what_is_neither_is_closed() {
 #[test]
 fn a_slow_handshake_is_cut() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &config("[limits]\nhandshake = \"200ms\"\n", ""));
+    let proxy = Proxy::start(&registry, config("[limits]\nhandshake = \"200ms\"\n", ""));
     for bytes in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
         let mut socket = dial(proxy.https());
         socket.write_all(bytes).unwrap();
@@ -170,7 +170,7 @@ fn two_sites(registry: &Registry) -> Proxy {
     Proxy::start_in(
         dir,
         &registry.url(),
-        &format!("[log]\naccess = false\n{all}"),
+        format!("[log]\naccess = false\n{all}"),
     )
 }
 
@@ -267,7 +267,7 @@ fn a_certificate_that_cannot_be_used_is_a_refusal_to_start() {
     ] {
         let dir = directory();
         std::fs::write(dir.path().join(file), text).unwrap();
-        let refused = Proxy::try_start(dir, &registry.url(), &config("", ""));
+        let refused = Proxy::try_start(dir, &registry.url(), config("", ""));
         let problems = refused.err().expect("a refusal").to_string();
         assert!(
             problems.contains("cert.pem") || problems.contains("key.pem"),

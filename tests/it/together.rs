@@ -209,7 +209,7 @@ fn what_is_closed_is_in_no_list_and_mounts_nowhere() {
     let registry = listing(&["closed", "closed/x", "closedly", "lan/a", "lan/closed/y"]);
     let shut = "[[site.route]]\npath = \"/v2/closed/\"\nrespond = 404\n\
                 [[site.route]]\npath = \"/v2/lan/closed/\"\nrespond = 403\n";
-    let everyone = Proxy::start(&registry, &config("", shut));
+    let everyone = Proxy::start(&registry, config("", shut));
     let office = office(&registry, shut);
     let list = |login: bool| match login {
         true => Ask::alice("GET", "/v2/_catalog"),
@@ -244,7 +244,7 @@ fn networks_are_those_of_the_client_not_of_the_proxy() {
     let status =
         |proxy: &Proxy, http, way: Way, request: &Ask| way.ask(proxy, http, request).status;
     let (bare, alice) = (Ask::new("GET", "/v2/"), Ask::alice("GET", "/v2/"));
-    let gate = |keys: &str| Proxy::start(&registry, &listening("", BALANCED, keys));
+    let gate = |keys: &str| Proxy::start(&registry, listening("", BALANCED, keys));
     let office = "\"192.0.2.0/24\", \"127.0.0.1\"";
     let both = gate(&format!("allow = [{office}]"));
     let any = gate(&format!("allow = [{office}]\nsatisfy = \"any\""));

@@ -29,7 +29,7 @@ fn token_config(auth: &str) -> TestConfig {
 }
 
 fn gate(registry: &Registry) -> Proxy {
-    Proxy::start(registry, &token_config(TOKEN))
+    Proxy::start(registry, token_config(TOKEN))
 }
 
 /// With a secret in a file.
@@ -436,7 +436,7 @@ fn a_token_of_another_route_or_site_is_worth_nothing() {
          [[site]]\nhosts = [\"127.0.0.1\"]\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n\
          [[site.route]]\npath = \"/v2/\"\nupstream = \"{{upstream}}\"\n{TOKEN}\n"
     );
-    let proxy = Proxy::start(&registry, &config(STATE, &other).lines("auth", TOKEN));
+    let proxy = Proxy::start(&registry, config(STATE, &other).lines("auth", TOKEN));
     let scope = "?scope=repository:other/x:pull";
     let here = token_of(&ask(
         &proxy,
@@ -642,7 +642,7 @@ fn what_makes_no_sense_is_refused_at_the_start() {
             "lifetime is out of range",
         ),
         (
-            named.clone().after("path", "registry = false"),
+            named.after("path", "registry = false"),
             SECRET,
             "no registry",
         ),
@@ -655,7 +655,7 @@ fn what_makes_no_sense_is_refused_at_the_start() {
 #[test]
 fn a_life_of_its_own_is_told_to_the_client() {
     let registry = Registry::answering(OK);
-    let proxy = Proxy::start(&registry, &token_keys("lifetime = \"1h\""));
+    let proxy = Proxy::start(&registry, token_keys("lifetime = \"1h\""));
     let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_token"));
     let said: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(said["expires_in"], 3600);

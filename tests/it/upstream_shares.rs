@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn start(registry: &Registry, limits: &str) -> Proxy {
     let top = format!("[limits]\n{limits}\n");
     let keys = "workers = 2\nproxy_protocol = [\"127.0.0.1\"]";
-    let proxy = Proxy::start(registry, &config(&top, "").lines("workers", keys));
+    let proxy = Proxy::start(registry, config(&top, "").lines("workers", keys));
     // From now on no request waits for its password.
     assert_eq!(ask_from(&proxy, "198.51.100.1", &ping()).0, 200);
     proxy

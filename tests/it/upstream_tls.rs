@@ -129,7 +129,7 @@ fn the_system_vouches_for_no_stranger() {
     let registry = Registry::obliging();
     let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
     let url = format!("https://localhost:{}", front.port());
-    match Proxy::try_start(directory(), &url, &config("", "")) {
+    match Proxy::try_start(directory(), &url, config("", "")) {
         Ok(proxy) => {
             ask(&proxy, Http::One, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");
         }

@@ -11,7 +11,7 @@ fn found(dir: &Path, config: &Path) -> Result<u32, FindError> {
 /// Whether no process is found, within some seconds: a child that another test has forked holds a copy of every descriptor, and
 /// of its lock, until it calls `exec`.
 fn is_missing(dir: &Path, config: &Path) -> bool {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         match found(dir, config) {
             Err(FindError::Missing { .. }) => return true,

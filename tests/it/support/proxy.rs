@@ -183,7 +183,7 @@ pub(crate) fn directory() -> TempDir {
 impl Proxy {
     /// The gate of [`config`] with nothing more.
     pub(crate) fn usual(registry: &Registry) -> Self {
-        Self::start(registry, &config("", ""))
+        Self::start(registry, config("", ""))
     }
 
     /// `{upstream}` is the registry's URL, `{dir}` the directory of all files.
