@@ -29,7 +29,7 @@ impl ClientInfo {
     /// Determines the client of a request with `headers`.
     ///
     /// `peer` is the other end of the connection (or the client in its PROXY header), `peer_field` the [field
-    /// value](ClientAddr::field) of its address, which the connection has computed once, and `scheme` the scheme of the
+    /// value](ClientAddr::header_value) of its address, which the connection has computed once, and `scheme` the scheme of the
     /// connection. `trusted` are the networks of trusted proxies.
     pub fn new(
         peer: ClientAddr,

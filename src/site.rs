@@ -125,7 +125,7 @@ impl Sites {
             .map(Arc::as_ref)
     }
 
-    /// The site whose certificate a client gets for this SNI name. [`crate::tls::Tls::choose`] selects it in the same
+    /// The site whose certificate a client gets for this SNI name. [`crate::tls::TlsConfigs::choose`] selects it in the same
     /// way.
     pub fn site_for_sni(&self, sni: Option<&str>) -> Option<&Site> {
         let named = sni.and_then(|name| {
