@@ -316,7 +316,7 @@ fn the_command_prints_a_file_and_says_what_to_look_at() {
     assert!(toml.contains(absolute.to_str().unwrap()), "{toml}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("a.conf:2: the route is closed"), "{said}");
-    assert!(said.contains("2 warnings to look at, "), "{said}");
+    assert!(said.contains("3 warnings to look at, "), "{said}");
     assert!(
         said.contains("review each route against the nginx configuration"),
         "{said}"

@@ -1,48 +1,42 @@
-//! Why a directive has no line in the proxy.toml.
+//! The directives that the importer does not translate, with the reason for each.
 //!
-//! Called by `translate`, which walks over every directive once. What is read elsewhere in the translation has its remark
-//! there.
+//! `importer` calls [`note`] once for all directives. A directive that the translation reads gets its remarks there.
 
-use crate::import::nginx::remarks::Remarks;
-use crate::import::nginx::tree::Directive;
+use crate::import::nginx::parser::Directive;
+use crate::import::nginx::remarks::{BUILT_IN, Remarks};
 
-/// Leaves a remark for each directive that nobody reads, in all blocks that are configuration.
-pub(super) fn note(directives: &[Directive], remarks: &mut Remarks) {
+/// Adds a remark for each directive that the translation does not read, in all blocks that hold directives.
+pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
     for directive in directives {
         let name = directive.name.as_str();
-        if is_read(name) {
+        if TRANSLATED.contains(&name) {
             if !TABLES.contains(&name) {
                 note(directive.inner(), remarks);
             }
             continue;
         }
-        remarks.unsupported(why(name), directive);
+        remarks.unsupported(reason(name), directive);
     }
 }
 
-fn is_read(name: &str) -> bool {
-    READ.contains(&name)
-}
-
-fn why(name: &str) -> &'static str {
-    let is_meant = |word: &&str| match word.strip_suffix('*') {
+fn reason(name: &str) -> &'static str {
+    let is_match = |pattern: &&str| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
-        None => name == *word,
+        None => name == *pattern,
     };
     let found = REASONS
         .iter()
-        .find(|(names, _)| names.iter().any(&is_meant));
-    found.map_or(UNKNOWN, |(_, why)| why)
+        .find(|(patterns, _)| patterns.iter().any(&is_match));
+    found.map_or(UNKNOWN, |(_, reason)| reason)
 }
 
-pub(super) const BY_ITSELF: &str = "nothing to write, the gate does so by itself";
-const UNKNOWN: &str = "not known to the importer";
+const UNKNOWN: &str = "unknown to the importer";
 
-/// Blocks whose lines are no directives.
+/// The blocks whose lines are not directives.
 const TABLES: &[&str] = &["map", "upstream"];
 
-/// Read by another part of the translation.
-const READ: &[&str] = &[
+/// The directives that the translation reads.
+const TRANSLATED: &[&str] = &[
     "server",
     "location",
     "listen",
@@ -88,7 +82,7 @@ const READ: &[&str] = &[
     "set",
 ];
 
-/// The first that fits; a `*` stands for any end.
+/// The reasons by name; the first match counts, and a `*` matches any end of the name.
 const REASONS: &[(&[&str], &str)] = &[
     (
         &[
@@ -97,15 +91,15 @@ const REASONS: &[(&[&str], &str)] = &[
             "ssl_trusted_certificate",
             "ssl_verify_depth",
         ],
-        "not there: revocation lists, passwords of keys, other chains",
+        "not supported: revocation lists, passwords of keys, further chains",
     ),
     (
         &["ssl_stapling*", "ssl_ocsp*", "resolver*"],
-        "no OCSP; names are looked up as the system does",
+        "OCSP is not supported; getaddrinfo resolves names",
     ),
     (
         &["ssl_*", "http2", "http3*", "quic*"],
-        "TLS: suites with forward secrecy only, HTTP/2 always, sessions and curves as the library has them",
+        "TLS: rustls chooses cipher suites, sessions and curves; HTTP/2 is always on",
     ),
     (
         &[
@@ -118,7 +112,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "client_body_*",
             "chunked_transfer_encoding",
         ],
-        "bodies are streamed both ways and never stored",
+        "bodies are streamed in both directions and never stored",
     ),
     (
         &[
@@ -143,7 +137,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "output_buffers",
             "postpone_output",
         ],
-        BY_ITSELF,
+        BUILT_IN,
     ),
     (
         &[
@@ -168,7 +162,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "connection_pool_size",
             "request_pool_size",
         ],
-        "nginx's own processes and memory; systemd runs the gate, listen.workers sets its threads",
+        "nginx's processes and memory; systemd runs tidegate, and listen.workers sets its threads",
     ),
     (
         &[
@@ -180,7 +174,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "grpc_*",
             "memcached_*",
         ],
-        "not HTTP, or not to a registry",
+        "not HTTP, or not for a registry",
     ),
     (
         &[
@@ -200,7 +194,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "log_not_found",
             "disable_symlinks",
         ],
-        "the gate serves no files and no pages",
+        "tidegate serves no files and no pages",
     ),
     (
         &[
@@ -213,11 +207,11 @@ const REASONS: &[(&[&str], &str)] = &[
             "proxy_store*",
             "ssi*",
         ],
-        "bodies pass as they are: nothing is compressed, rewritten or cached",
+        "bodies are forwarded unchanged: tidegate does not compress, rewrite or cache",
     ),
     (
         &["limit_req*", "limit_conn*", "limit_rate*", "auth_delay"],
-        "rates: the gate has limits of its own (limits.connections_per_client, [throttle])",
+        "rates: tidegate has its own limits (limits.connections_per_client, [throttle])",
     ),
     (
         &[
@@ -226,11 +220,11 @@ const REASONS: &[(&[&str], &str)] = &[
             "proxy_intercept_errors",
             "msie_*",
         ],
-        "error pages: under /v2/ errors are JSON, which clients print",
+        "error pages: errors under /v2/ are JSON, which clients print",
     ),
     (
         &["log_format", "log_subrequest", "open_log_file_cache"],
-        "log lines have one form; log.format = \"json\" is the other",
+        "log lines have a fixed format; log.format = \"json\" writes JSON",
     ),
     (
         &[
@@ -241,7 +235,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "valid_referers",
             "uninitialized_variable_warn",
         ],
-        "there are no variables, and paths are sent on as they came",
+        "tidegate has no variables and forwards paths unchanged",
     ),
     (
         &[
@@ -256,19 +250,19 @@ const REASONS: &[(&[&str], &str)] = &[
             "http2_*",
             "send_lowat",
         ],
-        "waits and sizes have limits of their own in [limits]",
+        "timeouts and sizes have their own keys in [limits]",
     ),
     (
         &["proxy_ssl_*", "proxy_bind"],
-        "the certificate of an https:// upstream is verified for the host in its URL, always",
+        "tidegate always verifies the certificate of an https:// upstream for the host in its URL",
     ),
     (
         &["real_ip_recursive"],
-        "trusted proxies are skipped from the right, always",
+        "tidegate always skips trusted proxies from the right",
     ),
     (
         &["auth_*", "access_by_*", "js_access"],
-        "modules that decide who comes in; their routes are closed",
+        "modules that decide about access; their routes are closed",
     ),
     (
         &[
@@ -284,6 +278,6 @@ const REASONS: &[(&[&str], &str)] = &[
             "more_*",
             "modsecurity*",
         ],
-        "code and foreign modules",
+        "code and third-party modules",
     ),
 ];

@@ -1,18 +1,119 @@
-//! The draft as the text of a proxy.toml.
+//! The result of the translation: a `proxy.toml` as data, and its text.
 //!
-//! Called by `nginx`. Whatever the nginx file held, the text is TOML: strings are escaped, and comments hold no control
-//! characters.
+//! Whatever the nginx files hold, the text is valid TOML: strings are escaped, and comments hold no control characters.
 
 use std::fmt::{self, Display, Write as _};
 
-use crate::import::nginx::draft::{Grant, Line, OutputConfig, Route, RouteAction, Site, Value};
-use crate::import::nginx::remarks::{Remarks, place};
+use crate::import::nginx::parser::SourcePos;
+use crate::import::nginx::remarks::{Remarks, file_and_line};
 
-/// The whole text.
-pub(super) fn write(draft: &OutputConfig, remarks: &Remarks, files: &[String]) -> String {
+/// The `proxy.toml` as data.
+#[derive(Debug, Default)]
+pub(crate) struct OutputConfig {
+    pub(crate) listen: Vec<Line>,
+    pub(crate) log: Vec<Line>,
+    pub(crate) tls: Vec<Line>,
+    pub(crate) limits: Vec<Line>,
+    pub(crate) sites: Vec<Site>,
+}
+
+/// A `[[site]]`.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// The position of the server block.
+    pub(crate) at: SourcePos,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) routes: Vec<Route>,
+}
+
+/// A `[[site.route]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    /// The position of the location.
+    pub(crate) at: SourcePos,
+    /// The arguments of the location.
+    pub(crate) location: String,
+    pub(crate) path: String,
+    /// The comment after the path.
+    pub(crate) comment: Option<String>,
+    pub(crate) action: RouteAction,
+}
+
+/// What a route does with a request.
+#[derive(Clone, Debug)]
+pub(crate) enum RouteAction {
+    /// Forwards it to an upstream.
+    Forward {
+        lines: Vec<Line>,
+        grants: Vec<Grant>,
+    },
+    /// Responds with this status; with a comment.
+    Respond(u16, Option<String>),
+    /// Does something that tidegate does not do, with the reason. The route is written only inside of a route that forwards.
+    NotSupported(String),
+}
+
+/// A `[[site.route.grant]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) to: &'static str,
+    pub(crate) actions: &'static [&'static str],
+}
+
+/// `key = value # comment`.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) key: &'static str,
+    pub(crate) value: Value,
+    pub(crate) comment: Option<String>,
+}
+
+/// A TOML value.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Text(String),
+    Flag(bool),
+    List(Vec<String>),
+    Table(Vec<(String, Self)>),
+}
+
+impl Line {
+    pub(crate) fn new(key: &'static str, value: Value) -> Self {
+        Self {
+            key,
+            value,
+            comment: None,
+        }
+    }
+
+    pub(crate) fn text(key: &'static str, text: impl Into<String>) -> Self {
+        Self::new(key, Value::Text(text.into()))
+    }
+
+    pub(crate) fn list(key: &'static str, list: Vec<String>) -> Self {
+        Self::new(key, Value::List(list))
+    }
+
+    /// Adds a comment to the line; an empty text adds none.
+    pub(crate) fn with_comment(mut self, comment: impl Into<String>) -> Self {
+        let comment = comment.into();
+        self.comment = (!comment.is_empty()).then_some(comment);
+        self
+    }
+}
+
+impl Value {
+    pub(crate) fn table<const N: usize>(entries: [(&str, &str); N]) -> Self {
+        let entries = entries.map(|(key, text)| (key.to_owned(), Self::Text(text.to_owned())));
+        Self::Table(entries.to_vec())
+    }
+}
+
+/// Writes the file.
+pub(crate) fn write(output: &OutputConfig, remarks: &Remarks, files: &[String]) -> String {
     let mut text = String::new();
     let warnings = remarks.warnings(files);
-    comment(&mut text, "proxy.toml, made by tidegate import nginx from");
+    comment(&mut text, "proxy.toml, written by tidegate import nginx from");
     for file in unique(files) {
         comment(&mut text, &format!("  {file}"));
     }
@@ -22,30 +123,30 @@ pub(super) fn write(draft: &OutputConfig, remarks: &Remarks, files: &[String]) -
     }
     if !warnings.is_empty() {
         comment(&mut text, "");
-        comment(&mut text, "These need a look:");
+        comment(&mut text, "Warnings:");
         for warning in &warnings {
             comment(&mut text, &format!("- {warning}"));
         }
     }
     for (name, lines) in [
-        ("listen", &draft.listen),
-        ("log", &draft.log),
-        ("tls", &draft.tls),
-        ("limits", &draft.limits),
+        ("listen", &output.listen),
+        ("log", &output.log),
+        ("tls", &output.tls),
+        ("limits", &output.limits),
     ] {
         if !lines.is_empty() {
             push(&mut text, format_args!("\n[{name}]\n"));
             write_lines(&mut text, lines);
         }
     }
-    for site in &draft.sites {
+    for site in &output.sites {
         write_site(&mut text, site, files);
     }
-    write_fallen(&mut text, remarks, files);
+    write_unsupported(&mut text, remarks, files);
     text
 }
 
-/// The translation is not proved to be complete, so the file asks for a review of every route.
+/// The comments that ask for a review of every route, because the translation is not proved to be complete.
 const REVIEW: [&str; 11] = [
     "Review each route below against the nginx configuration before it serves: a route may let in",
     "requests that nginx refused. Compare with the location that is named above each route:",
@@ -62,7 +163,7 @@ const REVIEW: [&str; 11] = [
 
 fn write_site(text: &mut String, site: &Site, files: &[String]) {
     text.push('\n');
-    comment(text, &format!("server, {}", place(files, site.at)));
+    comment(text, &format!("server, {}", file_and_line(files, site.at)));
     text.push_str("[[site]]\n");
     write_lines(text, &site.lines);
     for route in &site.routes {
@@ -72,29 +173,28 @@ fn write_site(text: &mut String, site: &Site, files: &[String]) {
 
 fn write_route(text: &mut String, route: &Route, files: &[String]) {
     text.push('\n');
-    let origin = format!("location {}, {}", route.location, place(files, route.at));
+    let origin = format!("location {}, {}", route.location, file_and_line(files, route.at));
     comment(text, &origin);
     text.push_str("[[site.route]]\n");
     let path = Line::text("path", &*route.path);
     write_lines(
         text,
-        &[path.beside(route.remark.clone().unwrap_or_default())],
+        &[path.with_comment(route.comment.clone().unwrap_or_default())],
     );
-    match &route.what {
-        RouteAction::Proxied { lines, grants } => {
+    match &route.action {
+        RouteAction::Forward { lines, grants } => {
             write_lines(text, lines);
             for grant in grants {
                 write_grant(text, grant);
             }
         }
-        RouteAction::Responds(status, remark) => {
+        RouteAction::Respond(status, comment) => {
             push(text, format_args!("respond = {status}"));
-            beside(text, remark.as_deref());
+            write_comment(text, comment.as_deref());
         }
-        // Those that are needed were made answers before.
-        RouteAction::Absent(why) => {
+        RouteAction::NotSupported(why) => {
             text.push_str("respond = 404");
-            beside(text, Some(why));
+            write_comment(text, Some(why));
         }
     }
 }
@@ -115,45 +215,47 @@ fn write_grant(text: &mut String, grant: &Grant) {
 fn write_lines(text: &mut String, lines: &[Line]) {
     for line in lines {
         push(text, format_args!("{} = {}", line.key, line.value));
-        beside(text, line.remark.as_deref());
+        write_comment(text, line.comment.as_deref());
     }
 }
 
-fn write_fallen(text: &mut String, remarks: &Remarks, files: &[String]) {
-    let groups = remarks.fallen(files);
+fn write_unsupported(text: &mut String, remarks: &Remarks, files: &[String]) {
+    let groups = remarks.unsupported_groups(files);
     if groups.is_empty() {
         return;
     }
     text.push('\n');
-    comment(text, "Without a line of its own, and why:");
+    comment(text, "Directives without a key, and the reason:");
     for (why, list) in groups {
         comment(text, "");
         comment(text, &format!("{why}:"));
-        for fallen in list {
-            comment(text, &format!("  {fallen}"));
+        for directive in list {
+            comment(text, &format!("  {directive}"));
         }
     }
 }
 
-fn beside(text: &mut String, remark: Option<&str>) {
-    if let Some(remark) = remark {
-        push(text, format_args!(" # {}", Quiet(remark)));
+/// Ends a line, with a comment if there is one.
+fn write_comment(text: &mut String, comment: Option<&str>) {
+    if let Some(comment) = comment {
+        push(text, format_args!(" # {}", Comment(comment)));
     }
     text.push('\n');
 }
 
+/// Writes a line that is a comment.
 fn comment(text: &mut String, words: &str) {
-    let line = format!("# {}", Quiet(words));
+    let line = format!("# {}", Comment(words));
     text.push_str(line.trim_end());
     text.push('\n');
 }
 
-/// Writing to a string does not fail.
+/// Appends formatted text. Writing to a string cannot fail.
 fn push(text: &mut String, what: fmt::Arguments<'_>) {
     let _ = text.write_fmt(what);
 }
 
-/// A snippet is read once for each place that includes it.
+/// Each file once: a snippet is read once for each place that includes it.
 fn unique(files: &[String]) -> Vec<&String> {
     let mut seen: Vec<&String> = Vec::new();
     for file in files {
@@ -189,7 +291,7 @@ impl Display for Value {
     }
 }
 
-/// Bare where it is one of the gate's own, quoted where it is a name of a header field.
+/// A key: bare where TOML permits it, quoted for example for the name of a header field.
 struct Key<'a>(&'a str);
 
 impl Display for Key<'_> {
@@ -202,7 +304,7 @@ impl Display for Key<'_> {
     }
 }
 
-/// A basic string of TOML.
+/// A basic string of TOML, with its escapes.
 struct Quoted<'a>(&'a str);
 
 impl Display for Quoted<'_> {
@@ -219,10 +321,10 @@ impl Display for Quoted<'_> {
     }
 }
 
-/// One line of a comment, which holds no control characters, nor what reorders the text around it.
-struct Quiet<'a>(&'a str);
+/// The text of a comment. Control characters and characters that reorder the text around them are escaped.
+struct Comment<'a>(&'a str);
 
-impl Display for Quiet<'_> {
+impl Display for Comment<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for character in self.0.chars() {
             let is_hidden = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');

@@ -1,17 +1,17 @@
-//! nginx's words: quoting, escapes, comments, and the three signs that end a directive or a block.
+//! The lexer of nginx's configuration syntax: words, quoted strings, escapes, comments, and the signs `;`, `{` and `}`.
 //!
-//! Called by `tree`. The rules are those of `ngx_conf_read_token`: a quotation mark counts at the beginning of a word
-//! only, and `${` belongs to a word. What the words mean is not known here.
+//! The rules are those of `ngx_conf_read_token`: a quotation mark begins a string only at the beginning of a word, and
+//! the brace of `${` belongs to the word. The lexer does not know what the words mean; `parser` builds directives of them.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
 use crate::config::problem::{Position, quote};
 
-/// What the text is made of.
+/// A lexical element.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Token {
-    /// Without its quotation marks, escapes resolved.
+pub(crate) enum Token {
+    /// A word or a string, without its quotation marks and with its escapes resolved.
     Word(String),
     /// `;`
     End,
@@ -21,37 +21,38 @@ pub(super) enum Token {
     Close,
 }
 
-/// What is wrong, where, and what to do.
+/// A syntax error with its position and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LexError {
-    pub(super) place: Position,
-    pub(super) what: String,
-    pub(super) remedy: String,
+pub(crate) struct SyntaxError {
+    pub(crate) position: Position,
+    pub(crate) what: String,
+    pub(crate) remedy: String,
 }
 
-/// The tokens of one text, one after the other.
-pub(super) struct Lexer<'a> {
+/// Splits one text into tokens.
+pub(crate) struct Lexer<'a> {
     rest: Peekable<Chars<'a>>,
-    place: Position,
+    position: Position,
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    /// Creates a lexer. A byte order mark at the beginning of the text is skipped.
+    pub(crate) fn new(text: &'a str) -> Self {
         Self {
             rest: text.trim_start_matches('\u{feff}').chars().peekable(),
-            place: Position { line: 1, column: 1 },
+            position: Position { line: 1, column: 1 },
         }
     }
 
-    /// The place of the next character.
-    pub(super) fn place(&self) -> Position {
-        self.place
+    /// The position of the next character.
+    pub(crate) fn position(&self) -> Position {
+        self.position
     }
 
-    /// The next token; nothing at the end of the text.
-    pub(super) fn next(&mut self) -> Result<Option<(Token, Position)>, LexError> {
+    /// The next token with its position, or `None` at the end of the text.
+    pub(crate) fn next(&mut self) -> Result<Option<(Token, Position)>, SyntaxError> {
         self.skip_blanks();
-        let place = self.place;
+        let position = self.position;
         let Some(first) = self.rest.peek().copied() else {
             return Ok(None);
         };
@@ -62,18 +63,32 @@ impl<'a> Lexer<'a> {
             '"' | '\'' => Token::Word(self.quoted(first)?),
             _ => Token::Word(self.plain()),
         };
-        Ok(Some((token, place)))
+        Ok(Some((token, position)))
     }
 
-    /// Skips the code of a `…_by_lua_block`, whose `{` was read, up to its `}`.
-    pub(super) fn skip_lua(&mut self) {
+    /// Skips the Lua code of a `…_by_lua_block`, whose `{` was read, up to and including its `}`.
+    ///
+    /// Braces in Lua's strings, long strings (`[[ ]]`, `[=[ ]=]`) and comments do not count.
+    pub(crate) fn skip_lua(&mut self) {
         let mut depth = 1_usize;
         while let Some(next) = self.advance() {
             match next {
                 '{' => depth += 1,
                 '}' => depth -= 1,
-                '"' | '\'' => self.skip_string(next),
-                '-' if self.rest.peek() == Some(&'-') => self.skip_line(),
+                '"' | '\'' => self.skip_lua_string(next),
+                '[' => {
+                    self.skip_lua_long_string();
+                }
+                '-' if self.rest.peek() == Some(&'-') => {
+                    self.advance();
+                    let is_long = self.rest.next_if_eq(&'[').is_some();
+                    if is_long {
+                        self.position.column += 1;
+                    }
+                    if !(is_long && self.skip_lua_long_string()) {
+                        self.skip_line();
+                    }
+                }
                 _ => {}
             }
             if depth == 0 {
@@ -103,7 +118,7 @@ impl<'a> Lexer<'a> {
         while self.advance().is_some_and(|next| next != '\n') {}
     }
 
-    fn skip_string(&mut self, mark: char) {
+    fn skip_lua_string(&mut self, mark: char) {
         while let Some(next) = self.advance() {
             match next {
                 '\\' => {
@@ -116,15 +131,39 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn quoted(&mut self, mark: char) -> Result<String, LexError> {
-        let place = self.place;
+    /// Skips a long string whose first `[` was read. Returns `false` if the bracket begins no long string.
+    fn skip_lua_long_string(&mut self) -> bool {
+        let mut level = 0_usize;
+        while self.rest.peek() == Some(&'=') {
+            self.advance();
+            level += 1;
+        }
+        if self.rest.peek() != Some(&'[') {
+            return false;
+        }
+        self.advance();
+        // The number of `=` since the last `]`.
+        let mut closing: Option<usize> = None;
+        while let Some(next) = self.advance() {
+            closing = match (next, closing) {
+                (']', Some(count)) if count == level => return true,
+                (']', _) => Some(0),
+                ('=', Some(count)) => Some(count + 1),
+                _ => None,
+            };
+        }
+        true
+    }
+
+    fn quoted(&mut self, mark: char) -> Result<String, SyntaxError> {
+        let position = self.position;
         self.advance();
         let mut word = String::new();
         loop {
             match self.advance() {
                 None => {
-                    return Err(LexError {
-                        place,
+                    return Err(SyntaxError {
+                        position,
                         what: format!("the string that begins here with {mark} does not end"),
                         remedy: format!("write {mark} where it ends"),
                     });
@@ -134,17 +173,19 @@ impl<'a> Lexer<'a> {
                 Some(next) => word.push(next),
             }
         }
-        self.check_end_of_string(mark)?;
+        self.check_after_string(mark)?;
         Ok(word)
     }
 
-    fn check_end_of_string(&mut self, mark: char) -> Result<(), LexError> {
+    fn check_after_string(&mut self, mark: char) -> Result<(), SyntaxError> {
         match self.rest.peek() {
             None | Some(' ' | '\t' | '\r' | '\n' | ';' | '{' | ')') => Ok(()),
-            Some(next) => Err(LexError {
-                place: self.place,
-                what: format!("{} stands right behind a string", quote(&next.to_string())),
-                remedy: format!("put a blank or ; between, or write \\{mark} for a {mark} in it"),
+            Some(next) => Err(SyntaxError {
+                position: self.position,
+                what: format!("{} follows a string directly", quote(&next.to_string())),
+                remedy: format!(
+                    "put a blank or ; between, or write \\{mark} for a {mark} in the string"
+                ),
             }),
         }
     }
@@ -170,7 +211,7 @@ impl<'a> Lexer<'a> {
         word
     }
 
-    /// Behind a backslash: of most characters both stay, as a regular expression wants it.
+    /// Reads what follows a backslash. Before most characters the backslash stays, because a regular expression needs it.
     fn escape(&mut self, word: &mut String) {
         match self.advance() {
             None => word.push('\\'),
@@ -185,12 +226,12 @@ impl<'a> Lexer<'a> {
     fn advance(&mut self) -> Option<char> {
         let next = self.rest.next()?;
         if next == '\n' {
-            self.place = Position {
-                line: self.place.line + 1,
+            self.position = Position {
+                line: self.position.line + 1,
                 column: 1,
             };
         } else {
-            self.place.column += 1;
+            self.position.column += 1;
         }
         Some(next)
     }
