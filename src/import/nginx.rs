@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 
 mod access;
+mod compare;
 mod context;
 mod error;
 mod globals;
@@ -20,12 +21,17 @@ mod includes;
 mod lexer;
 mod listen;
 mod location;
+mod nginx_model;
 mod output;
 mod parser;
+mod pattern;
+mod probes;
 mod remarks;
+mod request;
 mod routes;
 mod scope;
 mod server_block;
+mod tidegate_model;
 mod units;
 mod unsupported;
 mod upstream;

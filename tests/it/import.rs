@@ -61,8 +61,15 @@ fn corpus() -> Vec<String> {
         .filter(|path| path.extension().is_some_and(|end| end == "conf"))
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
+    let cases = fs::read_dir(folder().join("cases")).unwrap();
+    let cases = cases.map(|entry| entry.unwrap().path());
+    names.extend(
+        cases
+            .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+            .map(|path| format!("cases/{}", path.file_stem().unwrap().to_str().unwrap())),
+    );
     names.sort();
-    assert!(names.len() >= 12, "{names:?}");
+    assert!(names.len() >= 41, "{names:?}");
     names
 }
 

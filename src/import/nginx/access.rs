@@ -230,8 +230,8 @@ struct Network {
 pub(crate) struct Networks {
     /// Whether the rule is an `allow`, and its network.
     rules: Vec<(bool, Network)>,
-    /// Whether the last rule is `deny all`.
-    ends_in_deny: bool,
+    /// Whether the last rule is an `allow all` or a `deny all`; `None` without such a rule.
+    all: Option<bool>,
 }
 
 impl Networks {
@@ -242,7 +242,7 @@ impl Networks {
             let is_allow = rule.name == "allow";
             match rule.first() {
                 "all" => {
-                    networks.ends_in_deny = !is_allow;
+                    networks.all = Some(is_allow);
                     break;
                 }
                 "unix:" => {}
@@ -262,9 +262,51 @@ impl Networks {
         Ok(networks)
     }
 
+    /// Whether the address is allowed; `None` if no rule matches it, which nginx also allows.
+    pub(crate) fn decide(&self, client: IpAddr) -> Option<bool> {
+        let client = Network::of_address(client);
+        let mut rules = self.rules.iter();
+        let rule = rules.find(|(_, network)| network.covers(client));
+        rule.map(|(is_allow, _)| *is_allow).or(self.all)
+    }
+
+    /// The prefix length of a network if it contains the address.
+    pub(crate) fn prefix_containing(network: &str, client: IpAddr) -> Option<u32> {
+        let network = Network::parse(network)?;
+        network
+            .covers(Network::of_address(client))
+            .then_some(network.length)
+    }
+
+    /// Addresses inside of a network and directly around it.
+    pub(crate) fn addresses_around(network: &str) -> Vec<IpAddr> {
+        let Some(Network {
+            address, length, ..
+        }) = Network::parse(network)
+        else {
+            return Vec::new();
+        };
+        match address {
+            IpAddr::V4(address) => {
+                let first = address.to_bits();
+                let last = first | u32::MAX.checked_shr(length).unwrap_or(0);
+                let around = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
+                around.map(|bits| IpAddr::V4(bits.into())).to_vec()
+            }
+            IpAddr::V6(address) => {
+                let first = address.to_bits();
+                let last = first | u128::MAX.checked_shr(length).unwrap_or(0);
+                let around = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
+                // A mapped address is an IPv4 address for tidegate.
+                let around = around.map(|bits| IpAddr::V6(bits.into()).to_canonical());
+                around.into_iter().filter(IpAddr::is_ipv6).collect()
+            }
+        }
+    }
+
     /// Whether every address is denied.
     fn deny_all(&self) -> bool {
-        self.ends_in_deny && !self.rules.iter().any(|(is_allow, _)| *is_allow)
+        self.all == Some(false) && !self.rules.iter().any(|(is_allow, _)| *is_allow)
     }
 
     /// The keys of the route. There are none if all addresses are allowed, or none.
@@ -279,7 +321,7 @@ impl Networks {
                 .collect::<Vec<_>>()
         };
         let (mut allow, deny) = (of_kind(true), of_kind(false));
-        if !self.ends_in_deny {
+        if self.all != Some(false) {
             if deny.is_empty() {
                 return Vec::new();
             }
@@ -297,6 +339,14 @@ impl Networks {
 }
 
 impl Network {
+    fn of_address(address: IpAddr) -> Self {
+        Self {
+            address,
+            length: if address.is_ipv4() { 32 } else { 128 },
+            has_length: false,
+        }
+    }
+
     /// Parses a network. As in nginx, the bits after the prefix are cleared.
     fn parse(text: &str) -> Option<Self> {
         let (address, length) = match text.split_once('/') {

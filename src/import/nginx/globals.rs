@@ -42,8 +42,16 @@ pub(crate) fn listen_table(
     let mut https_addresses = listen::format(https);
     let mut comment = "HTTP/1.1 and HTTP/2, chosen by the client";
     if https_addresses.is_empty() {
-        https_addresses.push("[::]:443".to_owned());
         comment = "nginx had no TLS address here";
+        // Not more than the addresses that nginx had: a server on loopback stays there.
+        let mut moved = http.clone();
+        for listen in &mut moved {
+            listen.address.set_port(443);
+        }
+        https_addresses = listen::format(&moved);
+    }
+    if https_addresses.is_empty() {
+        https_addresses.push("[::]:443".to_owned());
     }
     let mut http_addresses = listen::format(http);
     http_addresses.retain(|address| !https_addresses.contains(address));
@@ -63,7 +71,23 @@ fn proxy_lines(
     scopes: &[Scope<'_>],
 ) -> Vec<Line> {
     let mut networks: Vec<String> = Vec::new();
-    for from in all_of(scopes, "set_real_ip_from") {
+    let settings = |scope: &Scope<'_>| {
+        let from = scope.all("set_real_ip_from").into_iter();
+        let mut from: Vec<_> = from.map(|from| from.first().to_owned()).collect();
+        from.sort();
+        (from, scope.value("real_ip_header").to_owned())
+    };
+    let first = scopes.first().map(settings);
+    let is_same = scopes.iter().all(|scope| Some(settings(scope)) == first);
+    if !is_same && let Some(from) = all_of(scopes, "set_real_ip_from").first() {
+        context.remarks.warn(from.at, OWN_PROXIES);
+    }
+    let from = if is_same {
+        all_of(scopes, "set_real_ip_from")
+    } else {
+        Vec::new()
+    };
+    for from in from {
         match format_network(from.first()) {
             Some(network) if !networks.contains(&network) => networks.push(network),
             Some(_) => {}
@@ -237,6 +261,7 @@ fn all_of<'a>(scopes: &[Scope<'a>], name: &str) -> Vec<&'a Directive> {
     scopes.iter().flat_map(|scope| scope.all(name)).collect()
 }
 
+const OWN_PROXIES: &str = "set_real_ip_from is left out: it differs between the server blocks, and listen.trusted_proxies would be believed on every site";
 /// nginx's directives with the key in `limits` and the default of both in milliseconds.
 const TIMEOUTS: &[(&str, &str, u64)] = &[
     ("client_header_timeout", "head", 15_000),

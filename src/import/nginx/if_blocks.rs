@@ -1,95 +1,86 @@
-//! The purpose of an `if` block.
+//! The conditions of `if` blocks.
 //!
-//! A `proxy.toml` has no conditions. tidegate either does the same without a key, or the `if` restricts access, and then the
-//! route is closed.
+//! A `proxy.toml` has no conditions. [`note`] reports what an `if` did that tidegate does not do; whether a condition restricts access is
+//! the business of `nginx_model`, which evaluates it.
 
+use crate::import::nginx::context::Context;
 use crate::import::nginx::parser::Directive;
 
-/// The effect of an `if` block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IfEffect {
-    /// Redirects plain HTTP to https.
-    ToHttps,
-    /// Rejects requests by their User-Agent.
-    UserAgent,
-    /// Rejects other hosts, other methods or plain HTTP, as tidegate does.
-    BuiltIn,
-    /// Rejects clients without a certificate.
-    Certificate,
-    /// Responds to the preflight request of a browser.
-    Preflight,
-    /// Restricts access in a way that tidegate does not have.
-    Restricts,
-    /// Changes the request or the response.
-    Changes,
+/// The words of a condition without its parentheses: a variable, or a variable, an operator and an operand.
+pub(crate) fn condition_words(directive: &Directive) -> Vec<String> {
+    let mut words = directive.args.clone();
+    if let Some(first) = words.first_mut()
+        && let Some(rest) = first.strip_prefix('(')
+    {
+        *first = rest.to_owned();
+    }
+    if let Some(last) = words.last_mut()
+        && let Some(rest) = last.strip_suffix(')')
+    {
+        *last = rest.to_owned();
+    }
+    // A parenthesis may be a word of its own; an operand "" leaves an empty word, too.
+    if words.first().is_some_and(String::is_empty) {
+        words.remove(0);
+    }
+    if words.len() == 4 && words.last().is_some_and(String::is_empty) {
+        words.pop();
+    }
+    words
 }
 
-/// Classifies an `if` block.
-pub(crate) fn effect(condition: &Directive) -> IfEffect {
-    let text = condition.args.join(" ");
-    let text = text.trim_start_matches('(').trim();
-    let end = text
-        .find(|c: char| c.is_whitespace() || matches!(c, '=' | '!' | '~' | ')'))
-        .unwrap_or(text.len());
-    let variable = text.get(..end).unwrap_or_default();
-    let is_negated = text.contains("!=") || text.contains("!~");
-    let is_about_method = variable == "$request_method";
-    let Some(response) = response(condition) else {
-        return if restricts_inside(condition) {
-            IfEffect::Restricts
-        } else {
-            IfEffect::Changes
-        };
-    };
-    match response {
-        Response::ToHttps => IfEffect::ToHttps,
-        Response::OtherRedirect => IfEffect::Changes,
-        Response::Success if is_about_method && text.contains("OPTIONS") => IfEffect::Preflight,
-        Response::Success => IfEffect::Changes,
-        Response::Error => match variable {
-            // A condition that permits only certain agents is a restriction.
-            "$http_user_agent" if !is_negated => IfEffect::UserAgent,
-            // tidegate responds to other hosts with 421.
-            "$host" | "$http_host" if is_negated => IfEffect::BuiltIn,
-            "$scheme" | "$https" | "$ssl_protocol" | "$server_port" => IfEffect::BuiltIn,
-            "$ssl_client_verify" => IfEffect::Certificate,
-            _ if is_about_method && text.contains("!~") && names_all_methods(text) => {
-                IfEffect::BuiltIn
+/// Whether a condition describes unwanted browsers, programs or queries.
+///
+/// Such a filter does not decide who has access, because a client chooses these values itself. The opposite, a condition that lets
+/// only some values pass, works like a password and is no filter.
+pub(crate) fn is_filter(words: &[&str]) -> bool {
+    match words {
+        ["$invalid_referer"] => true,
+        [variable, operator, operand] => {
+            let is_query = matches!(*variable, "$query_string" | "$args" | "$http_referer")
+                || variable.starts_with("$arg_");
+            let is_agent = *variable == "$http_user_agent";
+            match *operator {
+                "~" | "~*" => is_query || is_agent,
+                "=" => (is_query && !operand.is_empty()) || is_agent,
+                _ => false,
             }
-            _ => IfEffect::Restricts,
-        },
+        }
+        _ => false,
     }
 }
 
-/// The kind of response of an `if` block with `return`.
-enum Response {
-    ToHttps,
-    OtherRedirect,
-    Success,
-    Error,
-}
-
-fn response(block: &Directive) -> Option<Response> {
-    if redirects_to_https(block.inner()) {
-        return Some(Response::ToHttps);
+/// Reports the filters of a block, and the conditions that change header fields, limits or logs.
+pub(crate) fn note(context: &mut Context<'_>, block: &[Directive]) {
+    for condition in block.iter().filter(|d| d.name == "if") {
+        let words = condition_words(condition);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let name = format!("if ({} …)", words.first().copied().unwrap_or_default());
+        if is_filter(&words) {
+            let is_of_docker = words.iter().any(|word| word.contains("docker"));
+            if is_of_docker {
+                context
+                    .remarks
+                    .unsupported_as(OLD_DOCKER, condition.at, name);
+            } else {
+                let what = format!(
+                    "{name} is left out: tidegate does not filter by User-Agent, Referer or query, so these requests are forwarded"
+                );
+                context.remarks.warn(condition.at, what);
+            }
+            continue;
+        }
+        let decides = |d: &Directive| {
+            matches!(d.name.as_str(), "return" | "rewrite" | "set" | "break")
+                || d.name.ends_with("_pass")
+        };
+        if !condition.inner().iter().any(decides) {
+            context.remarks.warn(
+                condition.at,
+                format!("{name} is left out: a proxy.toml has no conditions"),
+            );
+        }
     }
-    let directive = block.all("return").next()?;
-    Some(match directive.first().parse::<u16>() {
-        Ok(200..=299) => Response::Success,
-        Ok(300..=399) | Err(_) => Response::OtherRedirect,
-        Ok(_) => Response::Error,
-    })
-}
-
-fn restricts_inside(block: &Directive) -> bool {
-    let restricts = |name: &str| matches!(name, "deny" | "auth_basic" | "auth_request");
-    block.inner().iter().any(|inner| restricts(&inner.name))
-}
-
-/// Whether the condition names all methods of a registry. tidegate rejects the other methods itself.
-fn names_all_methods(text: &str) -> bool {
-    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
-    methods.iter().all(|method| text.contains(method))
 }
 
 /// Whether a block redirects to https.
@@ -97,10 +88,11 @@ pub(crate) fn redirects_to_https(block: &[Directive]) -> bool {
     block.iter().any(|directive| {
         let target = match directive.name.as_str() {
             "return" if directive.args.len() == 1 => directive.first(),
-            "return" => directive.arg(1),
-            "rewrite" => directive.arg(1),
+            "return" | "rewrite" => directive.arg(1),
             _ => "",
         };
         target.starts_with("https://")
     })
 }
+
+const OLD_DOCKER: &str = "conditions on the User-Agent of docker before 1.6, which cannot use a registry anyway";

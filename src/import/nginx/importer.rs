@@ -1,16 +1,20 @@
 //! The translation of all server blocks: decides which of them become sites, and at which addresses the sites are reached.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::import::nginx::compare::close_differences;
 use crate::import::nginx::context::Context;
 use crate::import::nginx::error::Error;
 use crate::import::nginx::globals;
 use crate::import::nginx::globals::ListenAddresses;
 use crate::import::nginx::includes::Input;
 use crate::import::nginx::listen;
-use crate::import::nginx::listen::Address;
+use crate::import::nginx::listen::{Address, Listen};
+use crate::import::nginx::nginx_model::NginxModel;
 use crate::import::nginx::output::OutputConfig;
+use crate::import::nginx::probes::Probes;
 use crate::import::nginx::remarks::Remarks;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block;
@@ -36,11 +40,20 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
         taken: HashSet::new(),
     };
     importer.import(&servers);
+    let addresses = importer.probe_addresses(&servers);
     let Importer {
         mut context,
-        output,
+        mut output,
         ..
     } = importer;
+    let warnings = {
+        let model = NginxModel::new(&context, &input.http, &servers);
+        let probes = Probes::new(&context, &input.http, addresses);
+        close_differences(&mut output, &model, &probes)
+    };
+    for (at, what) in warnings {
+        context.remarks.warn(at, what);
+    }
     unsupported::note(&input.main, &mut context.remarks);
     unsupported::note(&input.http, &mut context.remarks);
     if output.sites.is_empty() {
@@ -114,7 +127,7 @@ impl<'a> Importer<'a> {
             self.plain_server(server);
         }
         self.output.sites.sort_by_key(|site| site.at);
-        self.warn_of_addresses(&tls);
+        self.keep_common_addresses(&tls);
         let Self {
             context,
             output,
@@ -199,6 +212,21 @@ impl<'a> Importer<'a> {
         }
     }
 
+    /// The local addresses with which the result is compared with nginx: those of `listen.https`, and where a server block of nginx
+    /// has one address of a wildcard for itself, this address.
+    fn probe_addresses(&self, servers: &[ServerBlock<'_>]) -> Vec<SocketAddr> {
+        let used = if self.addresses.https.is_empty() {
+            &self.addresses.http
+        } else {
+            &self.addresses.https
+        };
+        let served = |address: &SocketAddr| used.iter().any(|l| l.address.accepts(*address));
+        let own = used.iter().flat_map(|listen| listen.address.probes());
+        let all = servers.iter().flat_map(|server| &server.listens);
+        let others = all.flat_map(|listen| listen.address.probes()).filter(served);
+        own.chain(others).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Warns where certificates are renewed by a file that nginx serves.
     fn warn_of_webroot(&mut self, server: &ServerBlock<'_>) {
         for location in server.directive.all("location") {
@@ -212,29 +240,40 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// Warns where nginx served sites on different addresses, because tidegate serves every site on all addresses.
-    fn warn_of_addresses(&mut self, servers: &[&ServerBlock<'_>]) {
-        let mut sites = servers.iter().filter(|server| server.is_proxy());
-        let addresses = |server: &ServerBlock<'_>| {
-            let tls = server.listens.iter().filter(|listen| listen.is_tls);
-            // A server block with [::] and one with 0.0.0.0 have the same address for this warning.
-            let formatted = listen::format(tls).into_iter();
-            formatted
-                .map(|address| address.replace("0.0.0.0:", "[::]:"))
-                .collect::<HashSet<_>>()
+    /// Keeps the addresses that all sites with TLS have; if there is none, those of the first site. tidegate serves every site on all
+    /// addresses, and a site must not be reached at an address at which nginx gives its requests to another server block.
+    fn keep_common_addresses(&mut self, servers: &[&ServerBlock<'_>]) {
+        let sites: Vec<_> = self.output.sites.iter().map(|site| site.at).collect();
+        let servers: Vec<_> = servers
+            .iter()
+            .filter(|server| sites.contains(&server.directive.at))
+            .collect();
+        let Some(first) = servers.first() else { return };
+        let has = |server: &ServerBlock<'_>, address: &Address| {
+            let mut own = server.listens.iter().filter(|listen| listen.is_tls);
+            own.any(|listen| listen.address.is_same_site(address))
         };
-        let Some(first) = sites.next() else { return };
-        for other in sites {
-            if addresses(other) != addresses(first) {
-                self.context.remarks.warn(
-                    other.directive.at,
-                    "this server block had its own addresses; tidegate serves every site on all addresses of listen.https",
-                );
-            }
+        let of_first: Vec<_> = first
+            .listens
+            .iter()
+            .filter(|listen| listen.is_tls)
+            .map(|listen| listen.address.clone())
+            .collect();
+        let common: Vec<_> = of_first
+            .iter()
+            .filter(|address| servers.iter().all(|server| has(server, address)))
+            .cloned()
+            .collect();
+        let kept = if common.is_empty() { of_first } else { common };
+        let is_kept = |listen: &Listen| kept.iter().any(|address| address.is_same_site(&listen.address));
+        for left_out in self.addresses.https.iter().filter(|listen| !is_kept(listen)) {
+            self.context.remarks.warn(left_out.at, OWN_ADDRESS);
         }
+        self.addresses.https.retain(is_kept);
     }
 }
 
+const OWN_ADDRESS: &str = "this address is left out: tidegate serves every site on all addresses, and other sites do not have this one; import the server blocks with it into a configuration of their own";
 const NO_HTTP_BLOCK: &str = "no file with http { } was imported: auth_basic, allow, deny, satisfy, set_real_ip_from and upstream blocks that nginx.conf has there are unknown; import nginx.conf to include them";
 const NO_TLS: &str = "nginx served the registry without TLS here; tidegate serves registries over TLS only, and redirects plain HTTP";
 const OTHER_HOSTS: &str = "servers for all other hosts: tidegate responds to an unknown host with 421";

@@ -29,6 +29,59 @@ pub(crate) enum Address {
     Other(String),
 }
 
+impl Address {
+    /// Changes the port.
+    pub(crate) fn set_port(&mut self, port: u16) {
+        match self {
+            Self::Socket(address) => address.set_port(port),
+            Self::Both(own) => *own = port,
+            Self::Other(_) => {}
+        }
+    }
+
+    /// Whether two addresses are the same for a site: all addresses of IPv4 and all addresses of IPv6 count as one.
+    pub(crate) fn is_same_site(&self, other: &Self) -> bool {
+        let wildcard_port = |address: &Self| match address {
+            Self::Socket(address) if address.ip().is_unspecified() => Some(address.port()),
+            Self::Both(port) => Some(*port),
+            Self::Socket(_) | Self::Other(_) => None,
+        };
+        let port = wildcard_port(self);
+        self == other || (port.is_some() && port == wildcard_port(other))
+    }
+
+    /// Whether this is the address itself, not only a wildcard that includes it.
+    pub(crate) fn is_exactly(&self, address: SocketAddr) -> bool {
+        match self {
+            Self::Socket(own) => *own == address,
+            Self::Both(port) => address.port() == *port && address.ip().is_unspecified(),
+            Self::Other(_) => false,
+        }
+    }
+
+    /// Whether a connection to this local address arrives here.
+    pub(crate) fn accepts(&self, address: SocketAddr) -> bool {
+        match self {
+            Self::Socket(own) => {
+                let is_wildcard =
+                    own.ip().is_unspecified() && own.is_ipv4() == address.is_ipv4();
+                own.port() == address.port() && (is_wildcard || *own == address)
+            }
+            Self::Both(port) => address.port() == *port,
+            Self::Other(_) => false,
+        }
+    }
+
+    /// The local addresses that stand for all connections that arrive here.
+    pub(crate) fn probes(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Socket(address) => vec![*address],
+            Self::Both(port) => vec![any_v4(*port), any_v6(*port)],
+            Self::Other(_) => Vec::new(),
+        }
+    }
+}
+
 /// Reads the addresses of a server block. Without a `listen`, nginx listens on port 80.
 pub(crate) fn read(server: &Directive, scope: &Scope<'_>) -> Vec<Listen> {
     // Until nginx 1.25, `ssl on` made all addresses of the server block TLS addresses.

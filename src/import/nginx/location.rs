@@ -2,8 +2,64 @@
 
 use crate::config::units::path_prefix;
 
-use crate::import::nginx::scope::Scope;
 use crate::import::nginx::parser::Directive;
+use crate::import::nginx::scope::Scope;
+
+/// The modifier and the argument of a `location`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Matcher<'a> {
+    /// `=`: this path alone.
+    Exact(&'a str),
+    /// A prefix.
+    Prefix(&'a str),
+    /// `^~`: a prefix after which nginx tries no regular expressions.
+    NoRegex(&'a str),
+    /// `~` or `~*`.
+    Regex {
+        pattern: &'a str,
+        ignores_case: bool,
+    },
+    /// `@name`, which only `try_files` and `error_page` reach.
+    Named,
+}
+
+impl<'a> Matcher<'a> {
+    /// Reads the arguments of a `location`; `None` if nginx would not accept them. nginx also accepts a modifier without a
+    /// blank after it.
+    pub(crate) fn read(location: &'a Directive) -> Option<Self> {
+        let args: Vec<&str> = location.args.iter().map(String::as_str).collect();
+        let (modifier, text) = match args.as_slice() {
+            [modifier, text] => (*modifier, *text),
+            [word] => ["^~", "=", "~*", "~"]
+                .into_iter()
+                .find_map(|modifier| Some((modifier, word.strip_prefix(modifier)?)))
+                .unwrap_or(("", word)),
+            _ => return None,
+        };
+        Some(match modifier {
+            "=" => Self::Exact(text),
+            "^~" => Self::NoRegex(text),
+            "~" | "~*" => Self::Regex {
+                pattern: text,
+                ignores_case: modifier == "~*",
+            },
+            "" if text.starts_with('@') => Self::Named,
+            "" => Self::Prefix(text),
+            _ => return None,
+        })
+    }
+}
+
+/// Whether a location rejects files that a web server must not serve, such as `.htaccess`. nginx has it for files of its own
+/// machine; the importer warns of it and forwards these paths.
+pub(crate) fn is_file_protection(location: &Directive) -> bool {
+    let Some(Matcher::Regex { pattern, .. }) = Matcher::read(location) else {
+        return false;
+    };
+    let is_forwarded = location.inner().iter().any(|d| d.name.ends_with("_pass"));
+    let starts = ["/\\.", "\\.", "(^|/)\\.", "/(\\."];
+    !is_forwarded && starts.iter().any(|start| pattern.starts_with(start))
+}
 
 /// A location with the directives in effect in it.
 pub(crate) struct Location<'a> {
@@ -17,7 +73,7 @@ pub(crate) struct Location<'a> {
 pub(crate) enum Paths {
     Prefix(String),
     Exact(String),
-    /// A regular expression that matches exactly these prefixes.
+    /// A regular expression that matches these prefixes.
     Prefixes(Vec<String>),
     /// Another regular expression.
     Pattern,
@@ -47,39 +103,21 @@ pub(crate) fn read<'a>(block: &'a [Directive], scope: &Scope<'a>) -> Vec<Locatio
 }
 
 fn paths(location: &Directive) -> Paths {
-    let args: Vec<&str> = location.args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["=", path] => exact(path),
-        ["^~", path] => prefix(path),
-        ["~" | "~*", pattern] => regex(pattern),
-        // nginx also accepts the modifier without a blank after it.
-        [word] => match word.strip_prefix("^~") {
-            Some(path) => prefix(path),
-            None => match (word.strip_prefix('='), word.strip_prefix('~')) {
-                (Some(path), _) => exact(path),
-                (_, Some(pattern)) => regex(pattern.trim_start_matches('*')),
-                _ if word.starts_with('@') => Paths::Internal,
-                _ => prefix(word),
-            },
-        },
-        _ => Paths::Pattern,
+    match Matcher::read(location) {
+        Some(Matcher::Exact(path)) => path_prefix(path).map_or(Paths::Pattern, Paths::Exact),
+        Some(Matcher::Prefix(path) | Matcher::NoRegex(path)) => {
+            path_prefix(path).map_or(Paths::Pattern, Paths::Prefix)
+        }
+        Some(Matcher::Regex { pattern, .. }) => {
+            let prefixes = expand(pattern).and_then(|prefixes| {
+                let each = prefixes.iter().map(|prefix| path_prefix(prefix).ok());
+                each.collect::<Option<Vec<_>>>()
+            });
+            prefixes.map_or(Paths::Pattern, Paths::Prefixes)
+        }
+        Some(Matcher::Named) => Paths::Internal,
+        None => Paths::Pattern,
     }
-}
-
-fn prefix(path: &str) -> Paths {
-    path_prefix(path).map_or(Paths::Pattern, Paths::Prefix)
-}
-
-fn exact(path: &str) -> Paths {
-    path_prefix(path).map_or(Paths::Pattern, Paths::Exact)
-}
-
-fn regex(pattern: &str) -> Paths {
-    let prefixes = expand(pattern).map(|prefixes| {
-        let each = prefixes.iter().map(|prefix| path_prefix(prefix).ok());
-        each.collect::<Option<Vec<_>>>()
-    });
-    prefixes.flatten().map_or(Paths::Pattern, Paths::Prefixes)
 }
 
 /// Expands `^/literal`, with groups of literals in it, and with anything or nothing at its end.

@@ -22,6 +22,10 @@ pub(crate) struct OutputConfig {
 pub(crate) struct Site {
     /// The position of the server block.
     pub(crate) at: SourcePos,
+    /// The patterns of `site.hosts`.
+    pub(crate) hosts: Vec<String>,
+    /// The comment after the hosts.
+    pub(crate) hosts_comment: String,
     pub(crate) lines: Vec<Line>,
     pub(crate) routes: Vec<Route>,
 }
@@ -128,6 +132,13 @@ pub(crate) fn write(output: &OutputConfig, remarks: &Remarks, files: &[String]) 
             comment(&mut text, &format!("- {warning}"));
         }
     }
+    write_tables(&mut text, output, files);
+    write_unsupported(&mut text, remarks, files);
+    text
+}
+
+/// Writes the tables alone, without the comments around them.
+pub(crate) fn write_tables(text: &mut String, output: &OutputConfig, files: &[String]) {
     for (name, lines) in [
         ("listen", &output.listen),
         ("log", &output.log),
@@ -135,15 +146,13 @@ pub(crate) fn write(output: &OutputConfig, remarks: &Remarks, files: &[String]) 
         ("limits", &output.limits),
     ] {
         if !lines.is_empty() {
-            push(&mut text, format_args!("\n[{name}]\n"));
-            write_lines(&mut text, lines);
+            push(text, format_args!("\n[{name}]\n"));
+            write_lines(text, lines);
         }
     }
     for site in &output.sites {
-        write_site(&mut text, site, files);
+        write_site(text, site, files);
     }
-    write_unsupported(&mut text, remarks, files);
-    text
 }
 
 /// The comments that ask for a review of every route, because the translation is not proved to be complete.
@@ -165,6 +174,8 @@ fn write_site(text: &mut String, site: &Site, files: &[String]) {
     text.push('\n');
     comment(text, &format!("server, {}", file_and_line(files, site.at)));
     text.push_str("[[site]]\n");
+    let hosts = Line::list("hosts", site.hosts.clone());
+    write_lines(text, &[hosts.with_comment(&*site.hosts_comment)]);
     write_lines(text, &site.lines);
     for route in &site.routes {
         write_route(text, route, files);

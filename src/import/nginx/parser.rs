@@ -48,7 +48,12 @@ impl Directive {
 
     /// The directive as messages name it: its name and its arguments.
     pub(crate) fn label(&self) -> String {
-        format!("{} {}", self.name, self.args.join(" "))
+        let args = self.args.iter().map(|arg| match arg.as_str() {
+            "" => "\"\"",
+            arg => arg,
+        });
+        let words: Vec<&str> = std::iter::once(self.name.as_str()).chain(args).collect();
+        words.join(" ")
     }
 }
 

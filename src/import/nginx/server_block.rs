@@ -8,7 +8,6 @@ use crate::config::units::host_pattern;
 
 use crate::import::nginx::context::Context;
 use crate::import::nginx::if_blocks;
-use crate::import::nginx::if_blocks::IfEffect;
 use crate::import::nginx::listen::Listen;
 use crate::import::nginx::output::{Line, Site, Value};
 use crate::import::nginx::parser::Directive;
@@ -57,21 +56,22 @@ pub(crate) fn site(
     server: &ServerBlock<'_>,
     taken: &mut HashSet<String>,
 ) -> Option<Site> {
-    let (hosts, comment) = site_hosts(context, server, taken)?;
-    let mut lines = vec![Line::list("hosts", hosts).with_comment(comment)];
-    lines.push(certificate(context, server));
-    let closed = closed_by_condition(context, server);
+    let (hosts, hosts_comment) = site_hosts(context, server, taken)?;
+    let mut lines = vec![certificate(context, server)];
     lines.extend(client_certificates(context, server));
-    let routes = routes::all(context, server.directive, &server.scope, closed.as_deref());
+    if_blocks::note(context, server.directive.inner());
+    let routes = routes::all(context, server.directive, &server.scope);
     if routes.is_empty() {
         context.remarks.warn(
             server.directive.at,
-            "the server block is left out: none of its locations could be taken over",
+            "the server block is left out: none of its locations could be imported",
         );
         return None;
     }
     Some(Site {
         at: server.directive.at,
+        hosts,
+        hosts_comment,
         lines,
         routes,
     })
@@ -92,7 +92,7 @@ fn site_hosts(
     }
     let mut comment = String::new();
     let mut names = found.names;
-    if names.is_empty() && (server.is_default || found.unsupported.is_empty()) {
+    if names.is_empty() && server.is_default {
         comment.push_str("any host, as nginx's default server");
         names.push("*".to_owned());
     } else if server.listens.iter().any(|listen| listen.is_default) {
@@ -129,7 +129,7 @@ fn certificate(context: &mut Context<'_>, server: &ServerBlock<'_>) -> Line {
         context.file_path(first.first()).filter(|path| !path.contains("data:"))
     };
     match (constant(&certs), constant(&keys)) {
-        (Some(cert), Some(key)) if server.is_tls() => {
+        (Some(cert), Some(key)) => {
             Line::new("tls", Value::table([("cert", &*cert), ("key", &*key)]))
         }
         _ => {
@@ -147,7 +147,11 @@ fn client_certificates(context: &mut Context<'_>, server: &ServerBlock<'_>) -> V
         return Vec::new();
     };
     let mut conditions = server.directive.all("if");
-    let is_demanded = conditions.any(|d| if_blocks::effect(d) == IfEffect::Certificate);
+    let is_demanded = conditions.any(|condition| {
+        let words = if_blocks::condition_words(condition);
+        words.first().is_some_and(|word| word == "$ssl_client_verify")
+            && condition.all("return").next().is_some()
+    });
     let kind = match verify.first() {
         "on" => "required",
         "optional" if is_demanded => "required",
@@ -172,21 +176,6 @@ fn client_certificates(context: &mut Context<'_>, server: &ServerBlock<'_>) -> V
         );
     }
     vec![Line::text("client_ca", ca), Line::text("client_auth", kind)]
-}
-
-/// The condition because of which every route of the server block is closed.
-fn closed_by_condition(context: &mut Context<'_>, server: &ServerBlock<'_>) -> Option<String> {
-    let closed = routes::conditions(context, server.directive.inner());
-    let verify = server.scope.get("ssl_verify_client");
-    let is_verified = verify.is_some_and(|d| matches!(d.first(), "on" | "optional"));
-    let has_ca = server.scope.get("ssl_client_certificate").is_some();
-    if verify.is_some_and(|d| d.first() == "on") && !has_ca {
-        return Some("client certificates without a CA".to_owned());
-    }
-    // client_auth requires a certificate as the condition does.
-    let mut restricts = server.directive.all("if").map(if_blocks::effect);
-    let is_other = restricts.any(|effect| effect == IfEffect::Restricts);
-    closed.filter(|_| is_other || !(is_verified && has_ca))
 }
 
 /// The names of a server block.

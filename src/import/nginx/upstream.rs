@@ -120,7 +120,7 @@ fn warn_of_name(context: &mut Context<'_>, pass: &Directive, scope: &Scope<'_>, 
     if context.upstreams.contains_key(name.as_str()) {
         return;
     }
-    if !name.contains([':', '.']) && name != "localhost" && scope.get("server").is_none() {
+    if !name.contains([':', '.']) && name != "localhost" {
         let what = format!(
             "{name} has no port, and no upstream block has this name: if nginx.conf or another file has one, import that file as well"
         );
