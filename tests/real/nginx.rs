@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::lab::{Certs, Curl, Lab, Service, free_port, listens, run};
 
+mod differential;
 mod parity;
 
 #[test]

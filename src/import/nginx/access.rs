@@ -99,7 +99,9 @@ fn limit_except(
     path: &str,
 ) -> Result<Access, String> {
     let is_free = |method: &str| limit.args.iter().any(|arg| arg == method);
-    let may_write = ["POST", "PUT", "PATCH"].iter().all(|method| is_free(method));
+    let may_write = ["POST", "PUT", "PATCH"]
+        .iter()
+        .all(|method| is_free(method));
     if may_write && is_free("GET") && is_free("DELETE") {
         return Ok(without_grants(scope, login_outside));
     }

@@ -60,7 +60,10 @@ pub(crate) fn close_differences(
         }
     }
     for site in &mut output.sites {
-        warnings.push((site.at, "every route of this site is closed: the comparison with nginx did not end".to_owned()));
+        warnings.push((
+            site.at,
+            "every route of this site is closed: the comparison with nginx did not end".to_owned(),
+        ));
         for route in &mut site.routes {
             close_route(route, "the comparison with nginx did not end");
         }
@@ -189,7 +192,7 @@ fn close(
             return narrow_hosts(site, difference, names);
         }
     }
-    Some(close_path(site, difference))
+    close_path(site, difference)
 }
 
 /// The hosts that match the pattern of a site and for which the same request makes no difference.
@@ -245,7 +248,7 @@ fn narrow_hosts(site: &mut Site, difference: &Difference, names: Vec<String>) ->
 
 /// Closes the paths for which the cause decides: by a route of their own, or by the conditions of the cause's location, or
 /// else by closing the route.
-fn close_path(site: &mut Site, difference: &Difference) -> Warning {
+fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     let Difference {
         request,
         forwarded,
@@ -259,6 +262,11 @@ fn close_path(site: &mut Site, difference: &Difference) -> Warning {
     let is_narrower = cause.cover.len() > forwarded.route.trim_end_matches('/').len();
     if is_narrower {
         let path = cause.cover.clone();
+        let is_same = |route: &Route| route.path.trim_end_matches('/') == path;
+        if site.routes.iter().any(is_same) {
+            // An earlier difference of this round added the route.
+            return None;
+        }
         let at = cause.at;
         let (action, what) = match model {
             Some(model) => (model.action, "has the conditions of"),
@@ -275,15 +283,12 @@ fn close_path(site: &mut Site, difference: &Difference) -> Warning {
             "the route {path} {what} {}: nginx does not forward {request} as the route {} would",
             cause.label, forwarded.route
         );
-        return (at, what);
+        return Some((at, what));
     }
-    let Some(route) = site
+    let route = site
         .routes
         .iter_mut()
-        .find(|route| route.path == forwarded.route)
-    else {
-        return (cause.at, NOT_COMPARED.to_owned());
-    };
+        .find(|route| route.path == forwarded.route)?;
     let what = match model.filter(|model| model.at != route.at) {
         Some(model) => {
             route.at = model.at;
@@ -299,7 +304,7 @@ fn close_path(site: &mut Site, difference: &Difference) -> Warning {
         "the route {} {what} {}: nginx does not forward {request} as the route would",
         route.path, cause.label
     );
-    (cause.at, what)
+    Some((cause.at, what))
 }
 
 fn close_route(route: &mut Route, reason: &str) {
@@ -313,5 +318,6 @@ fn respond_403(cause: &Cause) -> RouteAction {
 /// The maximum number of rounds. Each round closes at least one route or host, so more rounds are an error of the models.
 const MAX_ROUNDS: usize = 200;
 const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";
-const NOTHING_THERE: &str = "nginx serves files or responds with 404 to some paths that tidegate forwards to the upstream";
+const NOTHING_THERE: &str =
+    "nginx serves files or responds with 404 to some paths that tidegate forwards to the upstream";
 const OPTIONS: &str = "tidegate handles OPTIONS as GET: it forwards OPTIONS where nginx responded itself or required more";

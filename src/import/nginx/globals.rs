@@ -157,20 +157,11 @@ pub(crate) fn log_table(context: &mut Context<'_>, scopes: &[Scope<'_>]) -> Vec<
 
 fn log_file(context: &mut Context<'_>, key: &'static str, log: &Directive) -> Option<Line> {
     let name = log.first();
-    let streams = [
-        "/dev/stdout",
-        "/dev/stderr",
-        "stderr",
-        "off",
-        "/dev/null",
-    ];
+    let streams = ["/dev/stdout", "/dev/stderr", "stderr", "off", "/dev/null"];
     if streams.contains(&name) {
         return None;
     }
-    let Some(path) = context
-        .file_path(name)
-        .filter(|_| !name.contains(':'))
-    else {
+    let Some(path) = context.file_path(name).filter(|_| !name.contains(':')) else {
         context
             .remarks
             .warn(log.at, "this log is not a file; standard output is used");
@@ -181,9 +172,9 @@ fn log_file(context: &mut Context<'_>, key: &'static str, log: &Directive) -> Op
             let line = Line::text(key, format!("/var/log/tidegate/{rest}"));
             Some(line.with_comment("the directory /var/log/nginx belongs to nginx"))
         }
-        None => Some(
-            Line::text(key, path).with_comment("tidegate's user must be able to write there"),
-        ),
+        None => {
+            Some(Line::text(key, path).with_comment("tidegate's user must be able to write there"))
+        }
     }
 }
 

@@ -125,11 +125,7 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
 }
 
 /// Adds the fields of `add_header` to the table. Returns whether all of them have `always`.
-fn response_headers(
-    context: &mut Context<'_>,
-    scope: &Scope<'_>,
-    table: &mut FieldTable,
-) -> bool {
+fn response_headers(context: &mut Context<'_>, scope: &Scope<'_>, table: &mut FieldTable) -> bool {
     let mut is_always = true;
     for add in scope.all("add_header") {
         let (written, value) = (add.first(), add.arg(1));
@@ -143,13 +139,9 @@ fn response_headers(
             continue;
         }
         if is_reserved(&name) || is_built_in(&name) {
-            context
-                .remarks
-                .unsupported_as(BUILT_IN, add.at, label(add));
+            context.remarks.unsupported_as(BUILT_IN, add.at, label(add));
         } else if value.contains('$') {
-            context
-                .remarks
-                .unsupported_as(VARIABLE, add.at, label(add));
+            context.remarks.unsupported_as(VARIABLE, add.at, label(add));
         } else if !value.is_empty() && HeaderValue::from_str(value).is_ok() {
             is_always &= add.arg(2) == "always";
             set(table, written, value, &name);

@@ -95,4 +95,5 @@ pub(crate) fn redirects_to_https(block: &[Directive]) -> bool {
     })
 }
 
-const OLD_DOCKER: &str = "conditions on the User-Agent of docker before 1.6, which cannot use a registry anyway";
+const OLD_DOCKER: &str =
+    "conditions on the User-Agent of docker before 1.6, which cannot use a registry anyway";

@@ -223,8 +223,13 @@ impl<'a> Importer<'a> {
         let served = |address: &SocketAddr| used.iter().any(|l| l.address.accepts(*address));
         let own = used.iter().flat_map(|listen| listen.address.probes());
         let all = servers.iter().flat_map(|server| &server.listens);
-        let others = all.flat_map(|listen| listen.address.probes()).filter(served);
-        own.chain(others).collect::<BTreeSet<_>>().into_iter().collect()
+        let others = all
+            .flat_map(|listen| listen.address.probes())
+            .filter(served);
+        own.chain(others)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// Warns where certificates are renewed by a file that nginx serves.
@@ -265,8 +270,16 @@ impl<'a> Importer<'a> {
             .cloned()
             .collect();
         let kept = if common.is_empty() { of_first } else { common };
-        let is_kept = |listen: &Listen| kept.iter().any(|address| address.is_same_site(&listen.address));
-        for left_out in self.addresses.https.iter().filter(|listen| !is_kept(listen)) {
+        let is_kept = |listen: &Listen| {
+            kept.iter()
+                .any(|address| address.is_same_site(&listen.address))
+        };
+        for left_out in self
+            .addresses
+            .https
+            .iter()
+            .filter(|listen| !is_kept(listen))
+        {
             self.context.remarks.warn(left_out.at, OWN_ADDRESS);
         }
         self.addresses.https.retain(is_kept);
@@ -276,5 +289,6 @@ impl<'a> Importer<'a> {
 const OWN_ADDRESS: &str = "this address is left out: tidegate serves every site on all addresses, and other sites do not have this one; import the server blocks with it into a configuration of their own";
 const NO_HTTP_BLOCK: &str = "no file with http { } was imported: auth_basic, allow, deny, satisfy, set_real_ip_from and upstream blocks that nginx.conf has there are unknown; import nginx.conf to include them";
 const NO_TLS: &str = "nginx served the registry without TLS here; tidegate serves registries over TLS only, and redirects plain HTTP";
-const OTHER_HOSTS: &str = "servers for all other hosts: tidegate responds to an unknown host with 421";
+const OTHER_HOSTS: &str =
+    "servers for all other hosts: tidegate responds to an unknown host with 421";
 const NO_PROXY: &str = "server blocks without proxy_pass, or for hosts that are not imported";

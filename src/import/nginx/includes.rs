@@ -291,8 +291,9 @@ fn match_one(pattern: &[char], character: char) -> Option<usize> {
     match pattern {
         ['?', ..] => Some(1),
         ['[', set @ ..] => match set_end(set) {
-            Some(end) => set_contains(set.get(..end).unwrap_or_default(), character)
-                .then_some(end + 2),
+            Some(end) => {
+                set_contains(set.get(..end).unwrap_or_default(), character).then_some(end + 2)
+            }
             None => (character == '[').then_some(1),
         },
         [literal, ..] => (*literal == character).then_some(1),

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::import::nginx::scope::Scope;
 use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::scope::Scope;
 
 /// An address of a server block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,7 @@ impl Address {
     pub(crate) fn accepts(&self, address: SocketAddr) -> bool {
         match self {
             Self::Socket(own) => {
-                let is_wildcard =
-                    own.ip().is_unspecified() && own.is_ipv4() == address.is_ipv4();
+                let is_wildcard = own.ip().is_unspecified() && own.is_ipv4() == address.is_ipv4();
                 own.port() == address.port() && (is_wildcard || *own == address)
             }
             Self::Both(port) => address.port() == *port,

@@ -189,8 +189,9 @@ impl<'a> NginxModel<'a> {
         }
         let listens_here = |server: &ServerBlock<'_>| {
             let listens = server.listens.iter();
-            let mut here =
-                listens.filter(|listen| listen.address.accepts(request.address)).cloned();
+            let mut here = listens
+                .filter(|listen| listen.address.accepts(request.address))
+                .cloned();
             here.next()
         };
         let is_tls = candidates
@@ -239,9 +240,10 @@ impl<'a> NginxModel<'a> {
                 } else if let Some(pattern) = name.strip_prefix('~') {
                     let is_match = self.patterns.is_match(pattern, true, host);
                     (is_match == Some(true)).then_some((1, 0))
-                } else if let Some(end) = name.strip_prefix('*').or_else(|| {
-                    name.starts_with('.').then_some(name.as_str())
-                }) {
+                } else if let Some(end) = name
+                    .strip_prefix('*')
+                    .or_else(|| name.starts_with('.').then_some(name.as_str()))
+                {
                     let is_match = host.ends_with(end) && host.len() > end.len();
                     is_match.then_some((3, end.len()))
                 } else if let Some(start) = name.strip_suffix('*') {
@@ -388,7 +390,9 @@ impl<'a> NginxModel<'a> {
                             ..redirected.cause()
                         });
                     }
-                    let is_longer = prefix.as_ref().is_none_or(|(known, ..)| name.len() > known.len());
+                    let is_longer = prefix
+                        .as_ref()
+                        .is_none_or(|(known, ..)| name.len() > known.len());
                     if path.starts_with(name) && is_longer {
                         let ends_search = matches!(matcher, Matcher::NoRegex(_));
                         prefix = Some((name, ends_search, found(cover_of(name))));
@@ -473,7 +477,9 @@ impl<'a> NginxModel<'a> {
                 }
                 "rewrite" => {
                     let pattern = directive.first();
-                    let is_match = self.patterns.is_match(pattern, false, &exchange.request.path);
+                    let is_match = self
+                        .patterns
+                        .is_match(pattern, false, &exchange.request.path);
                     if is_match != Some(false) {
                         let cover = cover_of(&literal_prefix(pattern));
                         return (end(directive, Some(cover)), None);
@@ -604,7 +610,8 @@ impl<'a> NginxModel<'a> {
 
     /// The value of a variable that a `map` or a `geo` block defines.
     fn mapped(&self, name: &str, exchange: &Exchange<'_>, depth: usize) -> Option<String> {
-        let is_named = |arg: Option<&String>| arg.and_then(|arg| arg.strip_prefix('$')) == Some(name);
+        let is_named =
+            |arg: Option<&String>| arg.and_then(|arg| arg.strip_prefix('$')) == Some(name);
         let block = self
             .http
             .iter()
@@ -651,7 +658,11 @@ impl<'a> NginxModel<'a> {
     }
 
     /// Checks access control: client networks and passwords, under `satisfy`.
-    fn check_access(&self, found: &FoundLocation<'a>, exchange: &Exchange<'_>) -> Result<(), Cause> {
+    fn check_access(
+        &self,
+        found: &FoundLocation<'a>,
+        exchange: &Exchange<'_>,
+    ) -> Result<(), Cause> {
         let own = found.scope.own();
         let limit = own.iter().find(|d| d.name == "limit_except");
         let applies = |limit: &&Directive| {

@@ -117,7 +117,10 @@ impl Value {
 pub(crate) fn write(output: &OutputConfig, remarks: &Remarks, files: &[String]) -> String {
     let mut text = String::new();
     let warnings = remarks.warnings(files);
-    comment(&mut text, "proxy.toml, written by tidegate import nginx from");
+    comment(
+        &mut text,
+        "proxy.toml, written by tidegate import nginx from",
+    );
     for file in unique(files) {
         comment(&mut text, &format!("  {file}"));
     }
@@ -184,7 +187,11 @@ fn write_site(text: &mut String, site: &Site, files: &[String]) {
 
 fn write_route(text: &mut String, route: &Route, files: &[String]) {
     text.push('\n');
-    let origin = format!("location {}, {}", route.location, file_and_line(files, route.at));
+    let origin = format!(
+        "location {}, {}",
+        route.location,
+        file_and_line(files, route.at)
+    );
     comment(text, &origin);
     text.push_str("[[site.route]]\n");
     let path = Line::text("path", &*route.path);

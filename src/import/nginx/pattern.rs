@@ -42,7 +42,9 @@ pub(crate) fn samples(pattern: &str) -> Vec<String> {
         .parse(pattern);
     let mut found = parsed.map_or_else(|_| Vec::new(), |hir| expand(&hir));
     found.truncate(MAX_SAMPLES);
-    let texts = found.into_iter().filter_map(|bytes| String::from_utf8(bytes).ok());
+    let texts = found
+        .into_iter()
+        .filter_map(|bytes| String::from_utf8(bytes).ok());
     texts.collect()
 }
 
@@ -73,11 +75,9 @@ fn expand(hir: &Hir) -> Vec<Vec<u8>> {
             }
             all
         }
-        HirKind::Alternation(choices) => choices
-            .iter()
-            .flat_map(expand)
-            .take(MAX_SAMPLES)
-            .collect(),
+        HirKind::Alternation(choices) => {
+            choices.iter().flat_map(expand).take(MAX_SAMPLES).collect()
+        }
     }
 }
 
@@ -99,7 +99,11 @@ fn class_samples(class: &Class) -> Vec<Vec<u8>> {
         .filter(|byte| contains(*byte));
     let first = usual.next();
     let last = usual.next_back();
-    first.into_iter().chain(last).map(|byte| vec![byte]).collect()
+    first
+        .into_iter()
+        .chain(last)
+        .map(|byte| vec![byte])
+        .collect()
 }
 
 /// The literal text with which everything begins that the pattern matches, up to the last slash; empty if the pattern is not

@@ -141,9 +141,7 @@ impl Literals {
         for directive in directives {
             match directive.name.as_str() {
                 "location" => match Matcher::read(directive) {
-                    Some(
-                        Matcher::Exact(path) | Matcher::Prefix(path) | Matcher::NoRegex(path),
-                    ) => {
+                    Some(Matcher::Exact(path) | Matcher::Prefix(path) | Matcher::NoRegex(path)) => {
                         self.paths.insert(path.to_owned());
                     }
                     Some(Matcher::Regex {
@@ -159,7 +157,8 @@ impl Literals {
                     }
                 }
                 "allow" | "deny" => {
-                    self.clients.extend(Networks::addresses_around(directive.first()));
+                    self.clients
+                        .extend(Networks::addresses_around(directive.first()));
                 }
                 "auth_basic_user_file" => {
                     self.files.extend(context.file_path(directive.first()));
@@ -185,7 +184,12 @@ impl Literals {
         let [variable, operator, operand] = words else {
             return;
         };
-        self.add_operand(variable, operator.contains('~'), operator.contains('*'), operand);
+        self.add_operand(
+            variable,
+            operator.contains('~'),
+            operator.contains('*'),
+            operand,
+        );
     }
 
     fn read_map(&mut self, map: &Directive) {
@@ -291,7 +295,12 @@ fn add_around(paths: &mut BTreeSet<String>, path: &str) {
             add(format!("{prefix}{end}"));
         }
         if prefix.starts_with("/v2") {
-            for end in ["/manifests/t", "/blobs/uploads/", "/_catalog", "/q/blobs/uploads/"] {
+            for end in [
+                "/manifests/t",
+                "/blobs/uploads/",
+                "/_catalog",
+                "/q/blobs/uploads/",
+            ] {
                 add(format!("{prefix}{end}"));
             }
         }
@@ -301,7 +310,14 @@ fn add_around(paths: &mut BTreeSet<String>, path: &str) {
         prefix = parent;
     }
     for start in [bare, path] {
-        for end in ["q", "q/q", "q/manifests/t", "q/q/manifests/t", ".q", "-q/manifests/t"] {
+        for end in [
+            "q",
+            "q/q",
+            "q/manifests/t",
+            "q/q/manifests/t",
+            ".q",
+            "-q/manifests/t",
+        ] {
             add(format!("{start}{end}"));
         }
     }
@@ -310,7 +326,8 @@ fn add_around(paths: &mut BTreeSet<String>, path: &str) {
 
 /// Whether a path can be the canonical path of a request.
 fn is_canonical(path: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'?' | b'#' | b'\\');
+    let is_plain =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'?' | b'#' | b'\\');
     path.starts_with('/')
         && path.len() <= MAX_PATH
         && path.bytes().all(is_plain)

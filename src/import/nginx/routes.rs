@@ -20,11 +20,7 @@ use crate::import::nginx::units;
 use crate::import::nginx::upstream;
 
 /// Translates all locations of a server block, in their order.
-pub(crate) fn all(
-    context: &mut Context<'_>,
-    server: &Directive,
-    scope: &Scope<'_>,
-) -> Vec<Route> {
+pub(crate) fn all(context: &mut Context<'_>, server: &Directive, scope: &Scope<'_>) -> Vec<Route> {
     let mut locations = location::read(server.inner(), scope);
     follow_try_files(&mut locations);
     let order: Vec<_> = locations.iter().map(|l| l.directive.at).collect();
@@ -77,9 +73,13 @@ fn add(context: &mut Context<'_>, routes: &mut Vec<Route>, route: Route) {
 fn warn_of_pattern(context: &mut Context<'_>, location: &Directive) {
     let label = location.label();
     let what = if is_file_protection(location) {
-        format!("{label} is left out: tidegate serves no files, and forwards such paths to the upstream")
+        format!(
+            "{label} is left out: tidegate serves no files, and forwards such paths to the upstream"
+        )
     } else {
-        format!("{label} is left out: a route is a prefix; its requests take the route of their path, unless it is closed")
+        format!(
+            "{label} is left out: a route is a prefix; its requests take the route of their path, unless it is closed"
+        )
     };
     context.remarks.warn(location.at, what);
 }

@@ -40,7 +40,8 @@ impl ServerBlock<'_> {
         let mut inner = block
             .iter()
             .filter(|d| matches!(d.name.as_str(), "if" | "location"));
-        if_blocks::redirects_to_https(block) || inner.any(|d| if_blocks::redirects_to_https(d.inner()))
+        if_blocks::redirects_to_https(block)
+            || inner.any(|d| if_blocks::redirects_to_https(d.inner()))
     }
 }
 
@@ -119,14 +120,15 @@ fn certificate(context: &mut Context<'_>, server: &ServerBlock<'_>) -> Line {
     let certs = server.scope.all("ssl_certificate");
     let keys = server.scope.all("ssl_certificate_key");
     for more in certs.iter().skip(1) {
-        context.remarks.warn(
-            more.at,
-            "a site has one certificate; the first one is used",
-        );
+        context
+            .remarks
+            .warn(more.at, "a site has one certificate; the first one is used");
     }
     let constant = |found: &[&Directive]| {
         let first = found.first()?;
-        context.file_path(first.first()).filter(|path| !path.contains("data:"))
+        context
+            .file_path(first.first())
+            .filter(|path| !path.contains("data:"))
     };
     match (constant(&certs), constant(&keys)) {
         (Some(cert), Some(key)) => {
@@ -149,7 +151,9 @@ fn client_certificates(context: &mut Context<'_>, server: &ServerBlock<'_>) -> V
     let mut conditions = server.directive.all("if");
     let is_demanded = conditions.any(|condition| {
         let words = if_blocks::condition_words(condition);
-        words.first().is_some_and(|word| word == "$ssl_client_verify")
+        words
+            .first()
+            .is_some_and(|word| word == "$ssl_client_verify")
             && condition.all("return").next().is_some()
     });
     let kind = match verify.first() {

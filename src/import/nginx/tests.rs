@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use crate::import::nginx::lexer::{Lexer, Token};
 use crate::import::nginx::location;
 use crate::import::nginx::location::Paths;
-use crate::import::nginx::scope::Scope;
 use crate::import::nginx::parser;
+use crate::import::nginx::scope::Scope;
 use crate::import::nginx::{Error, FileSource, Import, import, includes, units};
 
 /// Files by their paths.
@@ -237,7 +237,8 @@ fn locations_become_prefixes_or_nothing() {
         let tree = parser::parse(0, &format!("location {text} {{}}")).unwrap();
         location::read(&tree, &Scope::new(&tree)).remove(0).paths
     };
-    let like = |list: &[&str]| Paths::Prefixes(list.iter().map(|path| (*path).to_owned()).collect());
+    let like =
+        |list: &[&str]| Paths::Prefixes(list.iter().map(|path| (*path).to_owned()).collect());
     assert_eq!(paths("/v2/"), Paths::Prefix("/v2/".into()));
     assert_eq!(paths("^~ /v2"), Paths::Prefix("/v2".into()));
     assert_eq!(paths("= /v2/"), Paths::Exact("/v2/".into()));
@@ -347,7 +348,10 @@ fn an_open_path_opens_nothing_below_it() {
     );
     // nginx rejects /adminx and requires a password below /health, and no route can say either.
     assert!(!done.toml.contains("\nupstream"), "{}", done.toml);
-    for closed in ["the route /health is closed", "the route / is closed because of"] {
+    for closed in [
+        "the route /health is closed",
+        "the route / is closed because of",
+    ] {
         let is_reported = |warning: &String| warning.contains(closed);
         assert!(done.warnings.iter().any(is_reported), "{:?}", done.warnings);
     }

@@ -38,7 +38,12 @@ impl PassTarget {
         let servers = match block {
             Some(block) => block
                 .all("server")
-                .filter(|server| !server.args.iter().any(|arg| arg == "down" || arg == "backup"))
+                .filter(|server| {
+                    !server
+                        .args
+                        .iter()
+                        .any(|arg| arg == "down" || arg == "backup")
+                })
                 .map(Directive::first)
                 .collect(),
             None => vec![self.authority.as_str()],
@@ -115,7 +120,12 @@ fn warn_of_unused_servers(context: &mut Context<'_>, target: &PassTarget) {
 
 /// Warns where nginx sent the name of the upstream as Host, and where a name may be that of an `upstream` block in a file
 /// that was not read.
-fn warn_of_name(context: &mut Context<'_>, pass: &Directive, scope: &Scope<'_>, target: &PassTarget) {
+fn warn_of_name(
+    context: &mut Context<'_>,
+    pass: &Directive,
+    scope: &Scope<'_>,
+    target: &PassTarget,
+) {
     let name = &target.authority;
     if context.upstreams.contains_key(name.as_str()) {
         return;
