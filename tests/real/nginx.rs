@@ -7,7 +7,6 @@ use std::process::Command;
 
 use crate::lab::{Certs, Curl, Lab, Service, free_port, listens, run};
 
-mod differential;
 mod parity;
 
 #[test]
