@@ -1,3 +1,3 @@
-//! Conversion of other programs' configurations.
+//! The translation of other programs' configurations into a `proxy.toml`.
 
 pub mod nginx;

@@ -46,7 +46,7 @@ pub(crate) fn run(command: &ImportCommand) -> ExitCode {
     warn(&format!(
         "{} to look at, {} without an equivalent; all of them are in the file as comments",
         pluralize(import.warnings.len(), "warning"),
-        pluralize(import.fallen, "directive"),
+        pluralize(import.unsupported, "directive"),
     ));
     warn(
         "review each route against the nginx configuration before it serves: the top of the file lists what to compare",

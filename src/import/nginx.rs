@@ -1,112 +1,68 @@
-//! A proxy.toml out of the files of an nginx that stands before a registry.
+//! Translates nginx configurations for a registry into a `proxy.toml`.
 //!
-//! Called by `cli` for `tidegate import nginx`. `lex` and `tree` read nginx's syntax, `include` puts the files
-//! together, `translate` makes a `draft` of the parts that `site`, `routes` and their neighbours understand, and
-//! `write` prints it with the `remarks`. Of the files that a configuration names (certificates, passwords) none is
-//! opened. A directive that restricts access and has no counterpart closes its route. It is not proved that this finds every
-//! restriction, so the file asks the operator to review each route.
+//! `cli` calls [`import`] for `tidegate import nginx`. `lexer` and `parser` read nginx's syntax, `includes` reads the files, `importer`
+//! translates the server blocks by means of the other modules, and `output` writes the result with the `remarks`. The importer
+//! does not open the files that a configuration names, such as certificates and password files.
+//!
+//! A directive that restricts access and has no counterpart closes its route. It is not proved that the importer finds every
+//! restriction, so the output asks the operator to review each route.
 
 use std::path::{Path, PathBuf};
 
-use crate::config::problem::{Position, quote};
-
 mod access;
-mod condition;
-mod draft;
-mod fallen;
-mod files;
-mod glob;
+mod compare;
+mod context;
+mod error;
+mod globals;
 mod headers;
-mod hosts;
-mod include;
-mod lex;
+mod if_blocks;
+mod importer;
+mod includes;
+mod lexer;
 mod listen;
 mod location;
-mod networks;
-mod path;
-mod process;
+mod nginx_model;
+mod output;
+mod parser;
+mod pattern;
+mod probes;
 mod remarks;
-mod route;
+mod request;
 mod routes;
 mod scope;
-mod site;
-mod translate;
-mod tree;
+mod server_block;
+mod tidegate_model;
 mod units;
+mod unsupported;
 mod upstream;
-mod write;
 
-pub use files::{FileSource, FsSource};
+pub use error::Error;
+pub use includes::{FileSource, FsSource};
 
-/// What came out.
+/// The result of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
-    /// The text of a proxy.toml.
+    /// The text of a `proxy.toml`.
     pub toml: String,
-    /// What needs a look, each with its file and line, in the order of the files.
+    /// The warnings with their file and line, in the order of the files.
     pub warnings: Vec<String>,
-    /// How many directives fell away without one.
-    pub fallen: usize,
+    /// The number of directives without a counterpart.
+    pub unsupported: usize,
 }
 
-/// Why nothing came out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// A file that is named on the command line, or a folder below which files are included.
-    #[error("{file}: cannot be read: {why}\n    fix: {remedy}")]
-    Unreadable {
-        /// Which.
-        file: String,
-        /// The system's words.
-        why: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// The text is not nginx's.
-    #[error("{file}:{place}: {what}\n    fix: {remedy}")]
-    Syntax {
-        /// Which file.
-        file: String,
-        /// Where in it.
-        place: Position,
-        /// What is wrong.
-        what: String,
-        /// What to do.
-        remedy: String,
-    },
-    /// No server block could be taken over.
-    #[error("{what}\n    fix: {remedy}")]
-    Nothing {
-        /// Why there is none.
-        what: String,
-        /// What to do.
-        remedy: &'static str,
-    },
-}
-
-/// Reads the files, with all that they include, as one configuration. Relative paths are relative to `prefix`.
+/// Reads the files and all files that they include as one configuration. Relative paths are relative to `prefix`.
 ///
 /// # Errors
 ///
-/// A file that is named cannot be read, the syntax is wrong, or nothing in it can be taken over.
+/// A file that is named cannot be read, the syntax is wrong, or no server block can be translated.
 pub fn import(files: &dyn FileSource, names: &[PathBuf], prefix: &Path) -> Result<Import, Error> {
-    let input = include::read(files, names, prefix)?;
-    let (draft, remarks) = translate::translate(&input, prefix)?;
+    let input = includes::read(files, names, prefix)?;
+    let (output, remarks) = importer::translate(&input, prefix)?;
     Ok(Import {
-        toml: write::write(&draft, &remarks, &input.names),
+        toml: output::write(&output, &remarks, &input.names),
         warnings: remarks.warnings(&input.names),
-        fallen: remarks.count(),
+        unsupported: remarks.unsupported_count(),
     })
-}
-
-/// A name as it is written in messages.
-fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| !c.is_control() && !c.is_whitespace();
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.into_owned();
-    }
-    quote(&text)
 }
 
 #[cfg(test)]

@@ -61,8 +61,15 @@ fn corpus() -> Vec<String> {
         .filter(|path| path.extension().is_some_and(|end| end == "conf"))
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
+    let cases = fs::read_dir(folder().join("cases")).unwrap();
+    let cases = cases.map(|entry| entry.unwrap().path());
+    names.extend(
+        cases
+            .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+            .map(|path| format!("cases/{}", path.file_stem().unwrap().to_str().unwrap())),
+    );
     names.sort();
-    assert!(names.len() >= 12, "{names:?}");
+    assert!(names.len() >= 41, "{names:?}");
     names
 }
 
@@ -316,7 +323,7 @@ fn the_command_prints_a_file_and_says_what_to_look_at() {
     assert!(toml.contains(absolute.to_str().unwrap()), "{toml}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("a.conf:2: the route is closed"), "{said}");
-    assert!(said.contains("2 warnings to look at, "), "{said}");
+    assert!(said.contains("3 warnings to look at, "), "{said}");
     assert!(
         said.contains("review each route against the nginx configuration"),
         "{said}"

@@ -1,168 +1,176 @@
-//! Who may come in: `auth_basic`, `allow`, `deny`, `satisfy` and `limit_except` as a route's keys.
+//! Access control: `auth_basic`, `allow`, `deny`, `satisfy` and `limit_except` as the keys of a route.
 //!
-//! Called by `route`. What restricts access in a way that has no key makes the route closed.
+//! A restriction without a key is an error, with which the caller closes the route.
+
+use std::net::IpAddr;
 
 use crate::registry::is_registry_path;
 
-use crate::import::nginx::draft::{Grant, Line, Value};
-use crate::import::nginx::networks::Networks;
-use crate::import::nginx::path;
+use crate::import::nginx::context::Context;
+use crate::import::nginx::output::{Grant, Line, Value};
+use crate::import::nginx::parser::Directive;
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::translate::Importer;
-use crate::import::nginx::tree::Directive;
 
-/// Keys and grants of a route.
+/// The keys and grants of a route.
 #[derive(Debug, Default)]
-pub(super) struct Access {
-    pub(super) lines: Vec<Line>,
-    pub(super) grants: Vec<Grant>,
+pub(crate) struct Access {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) grants: Vec<Grant>,
 }
 
-/// A password file and what clients are told about it.
+/// A password file and the realm that clients display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Login {
     htpasswd: String,
     realm: Option<String>,
 }
 
-impl<'a> Importer<'a> {
-    /// Who may use a route, or why it has to be closed.
-    pub(super) fn access(&mut self, scope: &Scope<'a>, path: &str) -> Result<Access, String> {
-        if let Some(foreign) = foreign_auth(scope) {
-            return Err(format!("{} decided who comes in", foreign.name));
-        }
-        let login = self.login(scope)?;
-        let networks = Networks::of(scope)?;
-        let mut access = match scope.own().iter().find(|d| d.name == "limit_except") {
-            Some(limit) => self.limited(limit, scope, login.as_ref(), path)?,
-            None => plain(login.as_ref()),
-        };
-        let is_any = scope.one("satisfy").is_some_and(|d| d.first() == "any");
-        if networks.is_nobody() && !(is_any && login.is_some()) {
-            return Err("deny all".to_owned());
-        }
-        let lines = networks.lines();
-        if is_any && login.is_some() && !lines.is_empty() {
-            if !access.grants.is_empty() {
-                return Err("satisfy any and limit_except at once".to_owned());
-            }
-            let line = Line::text("satisfy", "any");
-            access
-                .lines
-                .push(line.beside("an address or a password is enough"));
-        }
-        access.lines.extend(lines);
-        Ok(access)
+/// Translates the access control of a location, or returns why its route has to be closed.
+pub(crate) fn access(
+    context: &mut Context<'_>,
+    scope: &Scope<'_>,
+    path: &str,
+) -> Result<Access, String> {
+    if let Some(directive) = other_auth_module(scope) {
+        return Err(format!("{} decided about access", directive.name));
     }
-
-    /// The password that is asked for; nothing when nobody is.
-    fn login(&mut self, scope: &Scope<'a>) -> Result<Option<Login>, String> {
-        let Some(basic) = scope
-            .one("auth_basic")
-            .filter(|basic| basic.first() != "off")
-        else {
-            return Ok(None);
-        };
-        let Some(file) = scope.one("auth_basic_user_file") else {
-            self.remarks.warn(
-                basic.at,
-                "auth_basic without auth_basic_user_file: nginx asks nobody for a password, and so does the gate",
-            );
-            return Ok(None);
-        };
-        let htpasswd = path::constant(file.first(), self.prefix)
-            .ok_or("auth_basic_user_file is known only when a request comes")?;
-        let realm = Some(basic.first().to_owned())
-            .filter(|realm| !realm.contains('$') && !realm.chars().any(char::is_control));
-        if realm.is_none() {
-            self.remarks.warn(
-                basic.at,
-                "the realm of auth_basic is not constant; clients are shown the usual one",
-            );
-        }
-        Ok(Some(Login { htpasswd, realm }))
+    let login = login(context, scope)?;
+    let networks = Networks::read(scope)?;
+    let mut access = match scope.own().iter().find(|d| d.name == "limit_except") {
+        Some(limit) => limit_except(context, limit, scope, login.as_ref(), path)?,
+        None => without_grants(scope, login.as_ref()),
+    };
+    let is_any = scope.value("satisfy") == "any";
+    if networks.deny_all() && !(is_any && login.is_some()) {
+        return Err(DENY_ALL.to_owned());
     }
+    let lines = networks.lines();
+    if is_any && login.is_some() && !lines.is_empty() {
+        if !access.grants.is_empty() {
+            return Err("satisfy any and limit_except at the same time".to_owned());
+        }
+        let line = Line::text("satisfy", "any");
+        access
+            .lines
+            .push(line.with_comment("an address or a password is sufficient"));
+    }
+    access.lines.extend(lines);
+    Ok(access)
+}
 
-    /// `limit_except`: other methods than these have rules of their own.
-    fn limited(
-        &mut self,
-        limit: &'a Directive,
-        scope: &Scope<'a>,
-        login: Option<&Login>,
-        path: &str,
-    ) -> Result<Access, String> {
-        let free = |method: &str| limit.args.iter().any(|arg| arg == method);
-        let may_write = ["POST", "PUT", "PATCH"].iter().all(|method| free(method));
-        if may_write && free("GET") && free("DELETE") {
-            return Ok(plain(login));
+/// The error of [`access`] for a location that denies all addresses.
+pub(crate) const DENY_ALL: &str = "deny all";
+
+/// The password file in effect; `None` if no password is required.
+fn login(context: &mut Context<'_>, scope: &Scope<'_>) -> Result<Option<Login>, String> {
+    let Some(basic) = scope
+        .get("auth_basic")
+        .filter(|basic| basic.first() != "off")
+    else {
+        return Ok(None);
+    };
+    let Some(file) = scope.get("auth_basic_user_file") else {
+        context.remarks.warn(
+            basic.at,
+            "auth_basic without auth_basic_user_file: nginx requires no password, and neither does tidegate",
+        );
+        return Ok(None);
+    };
+    let htpasswd = context
+        .file_path(file.first())
+        .ok_or("auth_basic_user_file has variables")?;
+    let realm = Some(basic.first().to_owned())
+        .filter(|realm| !realm.contains('$') && !realm.chars().any(char::is_control));
+    if realm.is_none() {
+        context.remarks.warn(
+            basic.at,
+            "the realm of auth_basic is not constant; tidegate sends its default realm",
+        );
+    }
+    Ok(Some(Login { htpasswd, realm }))
+}
+
+/// Translates `limit_except`: the methods that it does not name have their own rules.
+fn limit_except(
+    context: &mut Context<'_>,
+    limit: &Directive,
+    scope: &Scope<'_>,
+    login_outside: Option<&Login>,
+    path: &str,
+) -> Result<Access, String> {
+    let is_free = |method: &str| limit.args.iter().any(|arg| arg == method);
+    let may_write = ["POST", "PUT", "PATCH"]
+        .iter()
+        .all(|method| is_free(method));
+    if may_write && is_free("GET") && is_free("DELETE") {
+        return Ok(without_grants(scope, login_outside));
+    }
+    let is_read_only = is_free("GET") && limit.args.iter().all(|m| READS.contains(&m.as_str()));
+    let is_registry = path == "/" || is_registry_path(path);
+    let inner = Scope::new(limit.inner());
+    let denies = limit.all("deny").any(|deny| deny.first() == "all");
+    let has_allow = limit.all("allow").next().is_some();
+    if !is_registry || has_allow || !(is_read_only || (may_write && is_free("GET"))) {
+        return Err(
+            "limit_except neither permits only reading nor forbids only deletion".to_owned(),
+        );
+    }
+    let has_login = inner.get("auth_basic").is_some();
+    let login_inside = login(context, &scope.inner(limit.inner()))?;
+    match (login_outside, login_inside) {
+        (Some(login), _) if denies => {
+            let actions = if is_read_only { READ } else { WRITE };
+            let grants = vec![Grant {
+                to: "@users",
+                actions,
+            }];
+            Ok(with_grants("basic", login, grants))
         }
-        let is_read_only = free("GET") && limit.args.iter().all(|m| READS.contains(&m.as_str()));
-        let is_registry = path == "/" || is_registry_path(path);
-        let inner = scope.within(limit.inner());
-        let denies = limit.all("deny").any(|deny| deny.first() == "all");
-        let has_rules = limit.all("allow").next().is_some();
-        if !is_registry || has_rules || !(is_read_only || (may_write && free("GET"))) {
-            return Err("limit_except is neither read-only nor without deletion here".to_owned());
+        (None, Some(login)) if !denies && is_read_only => {
+            context.remarks.warn(
+                limit.at,
+                "limit_except became mode = \"token\" with grants: reading needs no password, and docker logs in for a push",
+            );
+            Ok(with_grants("token", &login, anonymous_reads()))
         }
-        let inner_login = self.login(&inner)?;
-        match (login, inner_login) {
-            (Some(login), _) if denies => {
-                let actions = if is_read_only { READ } else { WRITE };
-                Ok(granted(
-                    "basic",
-                    login,
-                    vec![Grant {
-                        to: "@users",
-                        actions,
-                    }],
-                ))
-            }
-            (None, Some(login)) if !denies && is_read_only => {
-                self.remarks.warn(
-                    limit.at,
-                    "limit_except became mode = \"token\" with grants: reading needs no password, and docker logs in for a push",
-                );
-                Ok(granted("token", &login, anonymous_reads()))
-            }
-            (Some(login), Some(own)) if *login == own => Ok(plain(Some(login))),
-            (Some(login), Some(_)) if is_read_only => {
-                self.remarks.warn(
-                    limit.at,
-                    "the password file in limit_except is another one: all users may read; grant actions = [\"push\"] to those of that file, and add them to this one",
-                );
-                let grant = Grant {
-                    to: "@users",
-                    actions: READ,
-                };
-                Ok(granted("basic", login, vec![grant]))
-            }
-            _ => Err(
-                "limit_except restricts what the gate cannot tell apart without users".to_owned(),
-            ),
+        (Some(login), Some(inside)) if *login == inside || !has_login => {
+            Ok(without_grants(scope, Some(login)))
         }
+        (Some(login), Some(_)) if is_read_only => {
+            context.remarks.warn(
+                limit.at,
+                "the password file in limit_except is another one: all users may read; grant actions = [\"push\"] to the users of that file, and add them to this one",
+            );
+            let grants = vec![Grant {
+                to: "@users",
+                actions: READ,
+            }];
+            Ok(with_grants("basic", login, grants))
+        }
+        _ => Err("limit_except restricts methods without a password file".to_owned()),
     }
 }
 
-/// Another module that decides who comes in.
-fn foreign_auth<'a>(scope: &Scope<'a>) -> Option<&'a Directive> {
-    let is_foreign = |directive: &&Directive| {
-        let name = directive.name.as_str();
+/// A directive in effect of another module that decides about access.
+pub(crate) fn other_auth_module<'a>(scope: &Scope<'a>) -> Option<&'a Directive> {
+    let is_other = |name: &str| {
         let decides =
             name.starts_with("auth_") || name.starts_with("access_by_") || name == "js_access";
-        decides && !KNOWN.contains(&name)
+        decides && !TRANSLATED.contains(&name)
     };
-    let mut foreign = scope.every().filter(is_foreign);
-    foreign.find(|found| {
-        let counts = scope.one(&found.name).unwrap_or(found);
-        counts.first() != "off"
-    })
+    scope
+        .every()
+        .filter(|directive| is_other(&directive.name))
+        .find(|directive| scope.value(&directive.name) != "off")
 }
 
-fn plain(login: Option<&Login>) -> Access {
+fn without_grants(scope: &Scope<'_>, login: Option<&Login>) -> Access {
     let line = match login {
-        Some(login) => auth("basic", login),
+        Some(login) => auth_line("basic", login),
+        None if removes_authorization(scope) => Line::new("auth", Value::table([("mode", "none")]))
+            .with_comment("nginx required no password and removed Authorization"),
         None => Line::new("auth", Value::table([("mode", "upstream")]))
-            .beside("nginx asked for no password here; Authorization passes to the upstream"),
+            .with_comment("nginx required no password; Authorization is forwarded to the upstream"),
     };
     Access {
         lines: vec![line],
@@ -170,14 +178,21 @@ fn plain(login: Option<&Login>) -> Access {
     }
 }
 
-fn granted(mode: &str, login: &Login, grants: Vec<Grant>) -> Access {
+/// Whether `proxy_set_header` removes or replaces the client's `Authorization`.
+pub(crate) fn removes_authorization(scope: &Scope<'_>) -> bool {
+    scope.all("proxy_set_header").iter().any(|set| {
+        set.first().eq_ignore_ascii_case("authorization") && set.arg(1) != "$http_authorization"
+    })
+}
+
+fn with_grants(mode: &str, login: &Login, grants: Vec<Grant>) -> Access {
     Access {
-        lines: vec![auth(mode, login)],
+        lines: vec![auth_line(mode, login)],
         grants,
     }
 }
 
-fn auth(mode: &str, login: &Login) -> Line {
+fn auth_line(mode: &str, login: &Login) -> Line {
     let mut table = vec![
         ("mode".to_owned(), Value::Text(mode.to_owned())),
         ("htpasswd".to_owned(), Value::Text(login.htpasswd.clone())),
@@ -200,7 +215,196 @@ fn anonymous_reads() -> Vec<Grant> {
     vec![reads, writes]
 }
 
+/// A network. A single address is a network whose prefix has all bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Network {
+    address: IpAddr,
+    length: u32,
+    /// Whether the prefix length was written.
+    has_length: bool,
+}
+
+/// The `allow` and `deny` rules in effect, up to the first rule for all addresses.
+///
+/// nginx applies the first rule that matches, tidegate the rule with the longest prefix. A rule that an earlier rule covers never
+/// applies in nginx; without these rules both orders have the same result.
+#[derive(Debug, Default)]
+pub(crate) struct Networks {
+    /// Whether the rule is an `allow`, and its network.
+    rules: Vec<(bool, Network)>,
+    /// Whether the last rule is an `allow all` or a `deny all`; `None` without such a rule.
+    all: Option<bool>,
+}
+
+impl Networks {
+    /// Reads the rules in effect, or returns why they cannot be read.
+    pub(crate) fn read(scope: &Scope<'_>) -> Result<Self, String> {
+        let mut networks = Self::default();
+        for rule in scope.any_of(&["allow", "deny"]) {
+            let is_allow = rule.name == "allow";
+            match rule.first() {
+                "all" => {
+                    networks.all = Some(is_allow);
+                    break;
+                }
+                "unix:" => {}
+                text => {
+                    let network = Network::parse(text)
+                        .ok_or_else(|| format!("{} does not name a network", rule.name))?;
+                    if !networks
+                        .rules
+                        .iter()
+                        .any(|(_, known)| known.covers(network))
+                    {
+                        networks.rules.push((is_allow, network));
+                    }
+                }
+            }
+        }
+        Ok(networks)
+    }
+
+    /// Whether the address is allowed; `None` if no rule matches it, which nginx also allows.
+    pub(crate) fn decide(&self, client: IpAddr) -> Option<bool> {
+        let client = Network::of_address(client);
+        let mut rules = self.rules.iter();
+        let rule = rules.find(|(_, network)| network.covers(client));
+        rule.map(|(is_allow, _)| *is_allow).or(self.all)
+    }
+
+    /// The prefix length of a network if it contains the address.
+    pub(crate) fn prefix_containing(network: &str, client: IpAddr) -> Option<u32> {
+        let network = Network::parse(network)?;
+        network
+            .covers(Network::of_address(client))
+            .then_some(network.length)
+    }
+
+    /// Addresses inside of a network and directly around it.
+    pub(crate) fn addresses_around(network: &str) -> Vec<IpAddr> {
+        let Some(Network {
+            address, length, ..
+        }) = Network::parse(network)
+        else {
+            return Vec::new();
+        };
+        match address {
+            IpAddr::V4(address) => {
+                let first = address.to_bits();
+                let last = first | u32::MAX.checked_shr(length).unwrap_or(0);
+                let around = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
+                around.map(|bits| IpAddr::V4(bits.into())).to_vec()
+            }
+            IpAddr::V6(address) => {
+                let first = address.to_bits();
+                let last = first | u128::MAX.checked_shr(length).unwrap_or(0);
+                let around = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
+                // A mapped address is an IPv4 address for tidegate.
+                let around = around.map(|bits| IpAddr::V6(bits.into()).to_canonical());
+                around.into_iter().filter(IpAddr::is_ipv6).collect()
+            }
+        }
+    }
+
+    /// Whether every address is denied.
+    fn deny_all(&self) -> bool {
+        self.all == Some(false) && !self.rules.iter().any(|(is_allow, _)| *is_allow)
+    }
+
+    /// The keys of the route. There are none if all addresses are allowed, or none.
+    fn lines(&self) -> Vec<Line> {
+        let of_kind = |kind: bool| {
+            let rules = self
+                .rules
+                .iter()
+                .filter(move |(is_allow, _)| *is_allow == kind);
+            rules
+                .map(|(_, network)| network.format())
+                .collect::<Vec<_>>()
+        };
+        let (mut allow, deny) = (of_kind(true), of_kind(false));
+        if self.all != Some(false) {
+            if deny.is_empty() {
+                return Vec::new();
+            }
+            // With `allow`, an address that is in neither list is rejected.
+            if !allow.is_empty() {
+                allow.push("all".to_owned());
+            }
+        } else if allow.is_empty() {
+            return Vec::new();
+        }
+        let lists = [("allow", allow), ("deny", deny)];
+        let written = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        written.map(|(key, list)| Line::list(key, list)).collect()
+    }
+}
+
+impl Network {
+    fn of_address(address: IpAddr) -> Self {
+        Self {
+            address,
+            length: if address.is_ipv4() { 32 } else { 128 },
+            has_length: false,
+        }
+    }
+
+    /// Parses a network. As in nginx, the bits after the prefix are cleared.
+    fn parse(text: &str) -> Option<Self> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = length.unwrap_or(longest);
+        (prefix <= longest).then(|| Self {
+            address: clear_host_bits(address, prefix),
+            length: prefix,
+            has_length: length.is_some(),
+        })
+    }
+
+    fn covers(self, other: Self) -> bool {
+        let is_same_family = self.address.is_ipv4() == other.address.is_ipv4();
+        is_same_family
+            && self.length <= other.length
+            && clear_host_bits(other.address, self.length) == self.address
+    }
+
+    fn format(self) -> String {
+        if self.has_length {
+            return format!("{}/{}", self.address, self.length);
+        }
+        self.address.to_string()
+    }
+}
+
+fn clear_host_bits(address: IpAddr, length: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let host_bits = 32_u32.saturating_sub(length);
+            let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+            IpAddr::V4((address.to_bits() & mask).into())
+        }
+        IpAddr::V6(address) => {
+            let host_bits = 128_u32.saturating_sub(length);
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            IpAddr::V6((address.to_bits() & mask).into())
+        }
+    }
+}
+
+/// Formats a network for the `proxy.toml`. Returns `None` for a host name or a socket.
+pub(crate) fn format_network(text: &str) -> Option<String> {
+    Network::parse(text).map(Network::format)
+}
+
+/// The methods that read.
 const READS: &[&str] = &["GET", "HEAD", "OPTIONS"];
+/// The actions of a grant that correspond to [`READS`].
 const READ: &[&str] = &["pull", "catalog"];
+/// The actions of a grant that permits all methods but DELETE.
 const WRITE: &[&str] = &["push", "catalog"];
-const KNOWN: &[&str] = &["auth_basic", "auth_basic_user_file", "auth_delay"];
+/// The access directives that are translated, or that decide nothing.
+const TRANSLATED: &[&str] = &["auth_basic", "auth_basic_user_file", "auth_delay"];

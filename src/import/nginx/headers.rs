@@ -1,169 +1,195 @@
-//! `proxy_set_header`, `add_header` and `proxy_hide_header` as a route's keys.
+//! Header fields: `proxy_set_header`, `add_header` and `proxy_hide_header` as the keys of a route.
 //!
-//! Called by `route`. Values that may be secrets are neither written nor shown.
+//! Values that may be secrets are neither written nor shown in a message.
 
 use http::{HeaderName, HeaderValue, header};
 
+use crate::config::url::external_url;
 use crate::forward::headers::is_reserved;
 
-use crate::import::nginx::draft::{Line, Value};
+use crate::import::nginx::context::Context;
+use crate::import::nginx::output::{Line, Value};
+use crate::import::nginx::parser::Directive;
+use crate::import::nginx::remarks::BUILT_IN;
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::translate::Importer;
-use crate::import::nginx::tree::Directive;
 
-impl<'a> Importer<'a> {
-    /// The lines about header fields.
-    pub(super) fn headers(&mut self, scope: &Scope<'a>) -> Vec<Line> {
-        let mut lines = Vec::new();
-        let request = self.request_headers(scope);
-        if !request.is_empty() {
-            lines.push(Line::new("request_headers", Value::Table(request)));
-        }
-        lines.extend(self.cors(scope));
-        let mut response = Vec::new();
-        let is_always = self.response_headers(scope, &mut response);
-        for hidden in scope.all("proxy_hide_header") {
-            if let Some(name) = name(hidden.first()).filter(|name| !is_reserved(name)) {
-                set(&mut response, hidden.first(), "", &name);
-            }
-        }
-        if !response.is_empty() {
-            let remark = if is_always {
-                "not in answers of the gate's own"
-            } else {
-                "in every answer of the upstream; nginx left errors and 202 out without always"
-            };
-            let line = Line::new("response_headers", Value::Table(response));
-            lines.push(line.beside(remark));
-        }
-        lines
+/// A table of header fields and values, as `request_headers` and `response_headers` have it.
+type FieldTable = Vec<(String, Value)>;
+
+/// Translates the header fields of a location.
+pub(crate) fn headers(context: &mut Context<'_>, scope: &Scope<'_>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let request = request_headers(context, scope);
+    if !request.is_empty() {
+        lines.push(Line::new("request_headers", Value::Table(request)));
     }
-
-    fn request_headers(&mut self, scope: &Scope<'a>) -> Vec<(String, Value)> {
-        let mut table = Vec::new();
-        for set_header in scope.all("proxy_set_header") {
-            let (written, value) = (set_header.first(), set_header.arg(1));
-            let Some(name) = name(written) else {
-                self.remarks
-                    .warn(set_header.at, "proxy_set_header names no header field");
-                continue;
-            };
-            if is_reserved(&name) {
-                self.warn_of_reserved(set_header, &name);
-            } else if name == header::AUTHORIZATION {
-                self.authorization(set_header);
-            } else if is_own(&name) {
-                self.remarks
-                    .unsupported_as(BY_ITSELF, set_header.at, label(set_header));
-            } else if value.contains('$') {
-                self.remarks
-                    .unsupported_as(VARIABLE, set_header.at, label(set_header));
-            } else if HeaderValue::from_str(value).is_ok() {
-                set(&mut table, written, value, &name);
-            }
+    lines.extend(cors(context, scope));
+    let mut response = FieldTable::new();
+    for hidden in scope.all("proxy_hide_header") {
+        if let Some(name) = field_name(hidden.first()).filter(|name| !is_reserved(name)) {
+            set(&mut response, hidden.first(), "", &name);
         }
-        table
     }
-
-    fn authorization(&mut self, set_header: &Directive) {
-        if set_header.arg(1).is_empty() || set_header.arg(1) == "$http_authorization" {
-            let label = label(set_header);
-            self.remarks.unsupported_as(BY_ITSELF, set_header.at, label);
-            return;
-        }
-        self.remarks.warn(
-            set_header.at,
-            "proxy_set_header Authorization is left out: no secret stands in a proxy.toml; let the upstream trust the gate's address instead",
-        );
-    }
-
-    /// What the gate vouches for and nginx may have said otherwise.
-    fn warn_of_reserved(&mut self, set_header: &Directive, name: &HeaderName) {
-        let value = set_header.arg(1);
-        let what = match name.as_str() {
-            "host" if !matches!(value, "$http_host" | "$host" | "$host:$server_port") => {
-                "the upstream gets the Host that the client sent; nginx sent another one"
-            }
-            "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip"
-                if value.contains("$http_") || value.contains("$proxy_x_") =>
-            {
-                "the client's own value was believed; the gate believes it from listen.trusted_proxies alone"
-            }
-            "x-forwarded-proto" if !matches!(value, "$scheme" | "https" | "") => {
-                "X-Forwarded-Proto is https here, and what listen.trusted_proxies say"
-            }
-            _ => {
-                self.remarks
-                    .unsupported_as(BY_ITSELF, set_header.at, label(set_header));
-                return;
-            }
+    // After proxy_hide_header: a field of the upstream that is hidden and added again is replaced.
+    let is_always = response_headers(context, scope, &mut response);
+    if !response.is_empty() {
+        let comment = if is_always {
+            "not in tidegate's own error responses"
+        } else {
+            "in every response of the upstream; nginx left out errors and 202 without always"
         };
-        self.remarks.warn(set_header.at, what);
+        let line = Line::new("response_headers", Value::Table(response));
+        lines.push(line.with_comment(comment));
     }
-
-    /// Adds to the table; whether all of them were for errors too.
-    fn response_headers(&mut self, scope: &Scope<'a>, table: &mut Vec<(String, Value)>) -> bool {
-        let mut is_always = true;
-        for add in scope.all("add_header") {
-            let (written, value) = (add.first(), add.arg(1));
-            let Some(name) = name(written) else {
-                self.remarks
-                    .warn(add.at, "add_header names no header field");
-                continue;
-            };
-            if name.as_str().starts_with("access-control-") {
-                continue;
-            }
-            if is_reserved(&name) || is_own(&name) {
-                self.remarks.unsupported_as(BY_ITSELF, add.at, label(add));
-            } else if value.contains('$') {
-                self.remarks.unsupported_as(VARIABLE, add.at, label(add));
-            } else if !value.is_empty() && HeaderValue::from_str(value).is_ok() {
-                is_always &= add.arg(2) == "always";
-                set(table, written, value, &name);
-            }
-        }
-        is_always
-    }
-
-    /// Browsers of other origins.
-    fn cors(&mut self, scope: &Scope<'a>) -> Option<Line> {
-        let conditions = scope.every().filter(|d| d.name == "if");
-        let inner = conditions.flat_map(|condition| condition.inner());
-        let all: Vec<_> = scope.all("add_header").into_iter().chain(inner).collect();
-        let mut origins: Vec<String> = Vec::new();
-        for add in all {
-            let is_about = |name: &str| add.first().to_ascii_lowercase().starts_with(name);
-            if add.name != "add_header" || !is_about("access-control-") {
-                continue;
-            }
-            self.remarks.unsupported_as(CORS, add.at, label(add));
-            if !is_about("access-control-allow-origin") {
-                continue;
-            }
-            let origin = add.arg(1);
-            if crate::config::url::external_url(origin).is_ok() {
-                if !origins.iter().any(|known| known == origin) {
-                    origins.push(origin.to_owned());
-                }
-            } else {
-                self.remarks.warn(
-                    add.at,
-                    "pages of any origin could ask; name those that may, as in cors = [\"https://ui.example.com\"]",
-                );
-            }
-        }
-        let line = Line::list("cors", origins.clone());
-        (!origins.is_empty()).then(|| line.beside("the preflight of a browser needs no password"))
-    }
+    lines
 }
 
-fn name(text: &str) -> Option<HeaderName> {
+fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>) -> FieldTable {
+    let mut table = FieldTable::new();
+    for set_header in scope.all("proxy_set_header") {
+        let (written, value) = (set_header.first(), set_header.arg(1));
+        let Some(name) = field_name(written) else {
+            context
+                .remarks
+                .warn(set_header.at, "proxy_set_header names no header field");
+            continue;
+        };
+        if is_reserved(&name) {
+            warn_of_reserved(context, set_header, &name);
+        } else if name == header::AUTHORIZATION {
+            warn_of_authorization(context, set_header);
+        } else if is_built_in(&name) {
+            context
+                .remarks
+                .unsupported_as(BUILT_IN, set_header.at, label(set_header));
+        } else if value.contains('$') {
+            context
+                .remarks
+                .unsupported_as(VARIABLE, set_header.at, label(set_header));
+        } else if HeaderValue::from_str(value).is_ok() {
+            set(&mut table, written, value, &name);
+        }
+    }
+    table
+}
+
+fn warn_of_authorization(context: &mut Context<'_>, set_header: &Directive) {
+    if set_header.arg(1).is_empty() || set_header.arg(1) == "$http_authorization" {
+        // The mode of `auth` says whether the field is forwarded.
+        let label = label(set_header);
+        context
+            .remarks
+            .unsupported_as(BUILT_IN, set_header.at, label);
+        return;
+    }
+    context.remarks.warn(
+        set_header.at,
+        "proxy_set_header Authorization is left out: a proxy.toml holds no secrets; let the upstream trust tidegate's address instead",
+    );
+}
+
+/// Warns where tidegate's value of a forwarding header field differs from nginx's.
+fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &HeaderName) {
+    let value = set_header.arg(1);
+    let what = match name.as_str() {
+        "host" if !matches!(value, "$http_host" | "$host" | "$host:$server_port") => {
+            "the upstream receives the Host of the client; nginx sent another value"
+        }
+        "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip"
+            if value.contains("$http_") || value.contains("$proxy_x_") =>
+        {
+            "nginx believed the value of the client; tidegate believes only the peers in listen.trusted_proxies"
+        }
+        "x-forwarded-proto" if !matches!(value, "$scheme" | "https" | "") => {
+            "X-Forwarded-Proto is https, or the value of a peer in listen.trusted_proxies"
+        }
+        "upgrade" | "connection" if !matches!(value, "" | "close" | "keep-alive") => {
+            "tidegate does not forward WebSockets: Upgrade and Connection do not reach the upstream"
+        }
+        "host" | "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip" | "upgrade"
+        | "connection" => {
+            context
+                .remarks
+                .unsupported_as(BUILT_IN, set_header.at, label(set_header));
+            return;
+        }
+        _ => {
+            let what = format!(
+                "{} does not reach the upstream: tidegate removes this field",
+                set_header.first()
+            );
+            return context.remarks.warn(set_header.at, what);
+        }
+    };
+    context.remarks.warn(set_header.at, what);
+}
+
+/// Adds the fields of `add_header` to the table. Returns whether all of them have `always`.
+fn response_headers(context: &mut Context<'_>, scope: &Scope<'_>, table: &mut FieldTable) -> bool {
+    let mut is_always = true;
+    for add in scope.all("add_header") {
+        let (written, value) = (add.first(), add.arg(1));
+        let Some(name) = field_name(written) else {
+            context
+                .remarks
+                .warn(add.at, "add_header names no header field");
+            continue;
+        };
+        if name.as_str().starts_with("access-control-") {
+            continue;
+        }
+        if is_reserved(&name) || is_built_in(&name) {
+            context.remarks.unsupported_as(BUILT_IN, add.at, label(add));
+        } else if value.contains('$') {
+            context.remarks.unsupported_as(VARIABLE, add.at, label(add));
+        } else if !value.is_empty() && HeaderValue::from_str(value).is_ok() {
+            is_always &= add.arg(2) == "always";
+            set(table, written, value, &name);
+        }
+    }
+    is_always
+}
+
+/// Translates `Access-Control-Allow-Origin` with a constant origin into `cors`.
+fn cors(context: &mut Context<'_>, scope: &Scope<'_>) -> Option<Line> {
+    let conditions = scope.every().filter(|d| d.name == "if");
+    let inside_if = conditions.flat_map(Directive::inner);
+    let all: Vec<_> = scope
+        .all("add_header")
+        .into_iter()
+        .chain(inside_if)
+        .collect();
+    let mut origins: Vec<String> = Vec::new();
+    for add in all {
+        let name = add.first().to_ascii_lowercase();
+        if add.name != "add_header" || !name.starts_with("access-control-") {
+            continue;
+        }
+        context.remarks.unsupported_as(CORS, add.at, label(add));
+        if name != "access-control-allow-origin" {
+            continue;
+        }
+        let origin = add.arg(1);
+        if external_url(origin).is_err() {
+            context.remarks.warn(
+                add.at,
+                "pages of any origin had access; name the origins, as in cors = [\"https://ui.example.com\"]",
+            );
+        } else if !origins.iter().any(|known| known == origin) {
+            origins.push(origin.to_owned());
+        }
+    }
+    let line = Line::list("cors", origins.clone());
+    (!origins.is_empty())
+        .then(|| line.with_comment("a preflight request of a browser needs no password"))
+}
+
+fn field_name(text: &str) -> Option<HeaderName> {
     HeaderName::from_bytes(text.as_bytes()).ok()
 }
 
-/// What the registry's module sees to.
-fn is_own(name: &HeaderName) -> bool {
+/// Whether tidegate sets or removes the field without a key.
+fn is_built_in(name: &HeaderName) -> bool {
     name == "docker-distribution-api-version" || name == header::TE || name == header::EXPECT
 }
 
@@ -171,12 +197,11 @@ fn label(directive: &Directive) -> String {
     format!("{} {}", directive.name, directive.first())
 }
 
-/// A field stands once, whatever the case of its name.
-fn set(table: &mut Vec<(String, Value)>, written: &str, value: &str, name: &HeaderName) {
+/// Sets a field. A table has each field once, regardless of the case of its name.
+fn set(table: &mut FieldTable, written: &str, value: &str, name: &HeaderName) {
     table.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_str()));
     table.push((written.to_owned(), Value::Text(value.to_owned())));
 }
 
-const BY_ITSELF: &str = super::fallen::BY_ITSELF;
-const VARIABLE: &str = "header values with variables: the gate sets constant ones";
-const CORS: &str = "Access-Control-*: the gate answers for the origins in cors";
+const VARIABLE: &str = "header values with variables: tidegate sets constant values only";
+const CORS: &str = "Access-Control-*: tidegate sends these fields for the origins in cors";

@@ -1,38 +1,93 @@
-//! `listen` in all its shapes.
+//! The `listen` directive: the addresses of a server block.
 //!
-//! Called by `translate` and `site`. No name is looked up.
+//! Host names are not resolved.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::tree::{Directive, SourcePos};
 
-/// One address of a server block.
+/// An address of a server block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listen {
-    pub(super) at: SourcePos,
-    pub(super) address: Address,
-    pub(super) is_tls: bool,
-    pub(super) is_default: bool,
-    pub(super) has_proxy_protocol: bool,
+pub(crate) struct Listen {
+    pub(crate) at: SourcePos,
+    pub(crate) address: Address,
+    pub(crate) is_tls: bool,
+    /// Whether the server block is the default of this address by `default_server`.
+    pub(crate) is_default: bool,
+    /// Whether each connection begins with a PROXY header.
+    pub(crate) has_proxy_protocol: bool,
 }
 
+/// Where a server block listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(crate) enum Address {
     Socket(SocketAddr),
-    /// `[::]` that takes IPv4 too.
+    /// `[::]` with `ipv6only=off`, which also accepts IPv4.
     Both(u16),
-    /// A Unix socket, or a name that would have to be looked up.
+    /// A Unix socket, or a host name.
     Other(String),
 }
 
-/// The addresses of a server block; without any, port 80.
-pub(super) fn of(server: &Directive, scope: &Scope<'_>) -> Vec<Listen> {
-    // `ssl on` made all of them TLS until nginx 1.25.
-    let all_tls = scope.one("ssl").is_some_and(|ssl| ssl.first() == "on");
+impl Address {
+    /// Changes the port.
+    pub(crate) fn set_port(&mut self, port: u16) {
+        match self {
+            Self::Socket(address) => address.set_port(port),
+            Self::Both(own) => *own = port,
+            Self::Other(_) => {}
+        }
+    }
+
+    /// Whether two addresses are the same for a site: all addresses of IPv4 and all addresses of IPv6 count as one.
+    pub(crate) fn is_same_site(&self, other: &Self) -> bool {
+        let wildcard_port = |address: &Self| match address {
+            Self::Socket(address) if address.ip().is_unspecified() => Some(address.port()),
+            Self::Both(port) => Some(*port),
+            Self::Socket(_) | Self::Other(_) => None,
+        };
+        let port = wildcard_port(self);
+        self == other || (port.is_some() && port == wildcard_port(other))
+    }
+
+    /// Whether this is the address itself, not only a wildcard that includes it.
+    pub(crate) fn is_exactly(&self, address: SocketAddr) -> bool {
+        match self {
+            Self::Socket(own) => *own == address,
+            Self::Both(port) => address.port() == *port && address.ip().is_unspecified(),
+            Self::Other(_) => false,
+        }
+    }
+
+    /// Whether a connection to this local address arrives here.
+    pub(crate) fn accepts(&self, address: SocketAddr) -> bool {
+        match self {
+            Self::Socket(own) => {
+                let is_wildcard = own.ip().is_unspecified() && own.is_ipv4() == address.is_ipv4();
+                own.port() == address.port() && (is_wildcard || *own == address)
+            }
+            Self::Both(port) => address.port() == *port,
+            Self::Other(_) => false,
+        }
+    }
+
+    /// The local addresses that stand for all connections that arrive here.
+    pub(crate) fn probes(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Socket(address) => vec![*address],
+            Self::Both(port) => vec![any_v4(*port), any_v6(*port)],
+            Self::Other(_) => Vec::new(),
+        }
+    }
+}
+
+/// Reads the addresses of a server block. Without a `listen`, nginx listens on port 80.
+pub(crate) fn read(server: &Directive, scope: &Scope<'_>) -> Vec<Listen> {
+    // Until nginx 1.25, `ssl on` made all addresses of the server block TLS addresses.
+    let all_tls = scope.get("ssl").is_some_and(|ssl| ssl.first() == "on");
     let written: Vec<_> = server
         .all("listen")
-        // HTTP/3 is UDP; the line beside it has the same port over TCP.
+        // HTTP/3 uses UDP; another `listen` has the same port over TCP.
         .filter(|listen| !listen.args.iter().any(|word| word == "quic"))
         .map(|listen| parse(listen, all_tls))
         .collect();
@@ -85,8 +140,8 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// As `listen.https` has them: each once, in order, and a pair for all of IPv4 and IPv6 as one.
-pub(super) fn written<'l>(listens: impl IntoIterator<Item = &'l Listen>) -> Vec<String> {
+/// Formats addresses for `listen.https`: each once, in order, and the pair of all IPv4 and all IPv6 addresses as `[::]`.
+pub(crate) fn format<'l>(listens: impl IntoIterator<Item = &'l Listen>) -> Vec<String> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for listen in listens {
         let addresses = match listen.address {
@@ -101,20 +156,20 @@ pub(super) fn written<'l>(listens: impl IntoIterator<Item = &'l Listen>) -> Vec<
         }
     }
     let both = |port| found.contains(&any_v4(port)) && found.contains(&any_v6(port));
-    // What [::] alone takes, unless an IPv4 address with its port stands beside it.
-    let others = |port| {
+    // With a further IPv4 address of the same port, both wildcards are needed.
+    let has_other_v4 = |port| {
         let mut v4 = found
             .iter()
             .filter(|address| address.is_ipv4() && address.port() == port);
         v4.any(|address| *address != any_v4(port))
     };
-    let is_shown = |address: &&SocketAddr| {
+    let is_needed = |address: &&SocketAddr| {
         let port = address.port();
-        **address != any_v4(port) || !both(port) || others(port)
+        **address != any_v4(port) || !both(port) || has_other_v4(port)
     };
     found
         .iter()
-        .filter(is_shown)
+        .filter(is_needed)
         .map(ToString::to_string)
         .collect()
 }

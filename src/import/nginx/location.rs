@@ -1,40 +1,94 @@
-//! `location` as prefixes of paths.
-//!
-//! Called by `site`. What stands in a location is read by `route`.
+//! The `location` blocks of a server block and the path prefixes that they match.
 
 use crate::config::url::path_prefix;
 
+use crate::import::nginx::parser::Directive;
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::tree::Directive;
 
-/// A location with what holds in it.
-pub(super) struct Location<'a> {
-    pub(super) directive: &'a Directive,
-    pub(super) scope: Scope<'a>,
-    pub(super) paths: Paths,
+/// The modifier and the argument of a `location`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Matcher<'a> {
+    /// `=`: this path alone.
+    Exact(&'a str),
+    /// A prefix.
+    Prefix(&'a str),
+    /// `^~`: a prefix after which nginx tries no regular expressions.
+    NoRegex(&'a str),
+    /// `~` or `~*`.
+    Regex {
+        pattern: &'a str,
+        ignores_case: bool,
+    },
+    /// `@name`, which only `try_files` and `error_page` reach.
+    Named,
 }
 
-/// Which requests it is for.
+impl<'a> Matcher<'a> {
+    /// Reads the arguments of a `location`; `None` if nginx would not accept them. nginx also accepts a modifier without a
+    /// blank after it.
+    pub(crate) fn read(location: &'a Directive) -> Option<Self> {
+        let args: Vec<&str> = location.args.iter().map(String::as_str).collect();
+        let (modifier, text) = match args.as_slice() {
+            [modifier, text] => (*modifier, *text),
+            [word] => ["^~", "=", "~*", "~"]
+                .into_iter()
+                .find_map(|modifier| Some((modifier, word.strip_prefix(modifier)?)))
+                .unwrap_or(("", word)),
+            _ => return None,
+        };
+        Some(match modifier {
+            "=" => Self::Exact(text),
+            "^~" => Self::NoRegex(text),
+            "~" | "~*" => Self::Regex {
+                pattern: text,
+                ignores_case: modifier == "~*",
+            },
+            "" if text.starts_with('@') => Self::Named,
+            "" => Self::Prefix(text),
+            _ => return None,
+        })
+    }
+}
+
+/// Whether a location rejects files that a web server must not serve, such as `.htaccess`. nginx has it for files of its own
+/// machine; the importer warns of it and forwards these paths.
+pub(crate) fn is_file_protection(location: &Directive) -> bool {
+    let Some(Matcher::Regex { pattern, .. }) = Matcher::read(location) else {
+        return false;
+    };
+    let is_forwarded = location.inner().iter().any(|d| d.name.ends_with("_pass"));
+    let starts = ["/\\.", "\\.", "(^|/)\\.", "/(\\."];
+    !is_forwarded && starts.iter().any(|start| pattern.starts_with(start))
+}
+
+/// A location with the directives in effect in it.
+pub(crate) struct Location<'a> {
+    pub(crate) directive: &'a Directive,
+    pub(crate) scope: Scope<'a>,
+    pub(crate) paths: Paths,
+}
+
+/// The paths that a location matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Paths {
+pub(crate) enum Paths {
     Prefix(String),
     Exact(String),
-    /// A regular expression that is no more than these prefixes.
-    Like(Vec<String>),
+    /// A regular expression that matches these prefixes.
+    Prefixes(Vec<String>),
     /// Another regular expression.
-    Unclear,
+    Pattern,
     /// `@name`, or `internal`: no request of a client.
-    Inner,
+    Internal,
 }
 
-/// All locations of a server block, the nested ones behind their outer one.
-pub(super) fn of<'a>(block: &'a [Directive], scope: &Scope<'a>) -> Vec<Location<'a>> {
+/// Reads all locations of a server block; nested locations follow their outer location.
+pub(crate) fn read<'a>(block: &'a [Directive], scope: &Scope<'a>) -> Vec<Location<'a>> {
     let mut found = Vec::new();
     for directive in block.iter().filter(|inner| inner.name == "location") {
-        let scope = scope.within(directive.inner());
+        let scope = scope.inner(directive.inner());
         let is_internal = directive.all("internal").next().is_some();
         let paths = if is_internal {
-            Paths::Inner
+            Paths::Internal
         } else {
             paths(directive)
         };
@@ -43,55 +97,37 @@ pub(super) fn of<'a>(block: &'a [Directive], scope: &Scope<'a>) -> Vec<Location<
             scope: scope.clone(),
             paths,
         });
-        found.extend(of(directive.inner(), &scope));
+        found.extend(read(directive.inner(), &scope));
     }
     found
 }
 
 fn paths(location: &Directive) -> Paths {
-    let args: Vec<&str> = location.args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["=", path] => exact(path),
-        ["^~", path] => prefix(path),
-        ["~" | "~*", pattern] => like(pattern),
-        // nginx takes the sign without a blank behind it, too.
-        [word] => match word.strip_prefix("^~") {
-            Some(path) => prefix(path),
-            None => match (word.strip_prefix('='), word.strip_prefix('~')) {
-                (Some(path), _) => exact(path),
-                (_, Some(pattern)) => like(pattern.trim_start_matches('*')),
-                _ if word.starts_with('@') => Paths::Inner,
-                _ => prefix(word),
-            },
-        },
-        _ => Paths::Unclear,
+    match Matcher::read(location) {
+        Some(Matcher::Exact(path)) => path_prefix(path).map_or(Paths::Pattern, Paths::Exact),
+        Some(Matcher::Prefix(path) | Matcher::NoRegex(path)) => {
+            path_prefix(path).map_or(Paths::Pattern, Paths::Prefix)
+        }
+        Some(Matcher::Regex { pattern, .. }) => {
+            let prefixes = expand(pattern).and_then(|prefixes| {
+                let each = prefixes.iter().map(|prefix| path_prefix(prefix).ok());
+                each.collect::<Option<Vec<_>>>()
+            });
+            prefixes.map_or(Paths::Pattern, Paths::Prefixes)
+        }
+        Some(Matcher::Named) => Paths::Internal,
+        None => Paths::Pattern,
     }
 }
 
-fn prefix(path: &str) -> Paths {
-    path_prefix(path).map_or(Paths::Unclear, Paths::Prefix)
-}
-
-fn exact(path: &str) -> Paths {
-    path_prefix(path).map_or(Paths::Unclear, Paths::Exact)
-}
-
-fn like(pattern: &str) -> Paths {
-    let prefixes = expanded(pattern).map(|prefixes| {
-        let each = prefixes.iter().map(|prefix| path_prefix(prefix).ok());
-        each.collect::<Option<Vec<_>>>()
-    });
-    prefixes.flatten().map_or(Paths::Unclear, Paths::Like)
-}
-
-/// `^/literal`, with groups of literals in it and anything, or nothing, at its end.
-fn expanded(pattern: &str) -> Option<Vec<String>> {
+/// Expands `^/literal`, with groups of literals in it, and with anything or nothing at its end.
+fn expand(pattern: &str) -> Option<Vec<String>> {
     let mut rest = pattern.strip_prefix('^')?;
     let mut prefixes = vec![String::new()];
     while !ENDS.contains(&rest) {
         let next = rest.chars().next()?;
         if next == '(' {
-            let (group, behind) = rest.get(1..)?.split_once(')')?;
+            let (group, after) = rest.get(1..)?.split_once(')')?;
             let choices = group.trim_start_matches("?:").split('|');
             let choices = choices.map(literal).collect::<Option<Vec<_>>>()?;
             let longer = prefixes.iter().flat_map(|prefix| {
@@ -100,7 +136,7 @@ fn expanded(pattern: &str) -> Option<Vec<String>> {
                     .map(move |choice| format!("{prefix}{choice}"))
             });
             prefixes = longer.collect();
-            rest = behind;
+            rest = after;
         } else {
             let length = if next == '\\' { 2 } else { 1 };
             let character = literal(rest.get(..length)?)?;
@@ -109,14 +145,14 @@ fn expanded(pattern: &str) -> Option<Vec<String>> {
             }
             rest = rest.get(length..)?;
         }
-        if prefixes.len() > MOST {
+        if prefixes.len() > MAX_PREFIXES {
             return None;
         }
     }
     Some(prefixes)
 }
 
-/// Text without a sign that a regular expression reads.
+/// The text that a part of a regular expression matches, if it matches exactly one text.
 fn literal(text: &str) -> Option<String> {
     let mut plain = String::new();
     let mut characters = text.chars();
@@ -131,9 +167,9 @@ fn literal(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// What does not change that a prefix is meant.
+/// The ends of a regular expression that matches a prefix.
 const ENDS: &[&str] = &[
     "", ".*", ".*$", "(.*)", "(.*)$", ".+", "(.+)", "(.+)$", "(/|$)", "(/.*)?$", "(?:/|$)",
 ];
-/// Prefixes of one regular expression.
-const MOST: usize = 32;
+/// The maximum number of prefixes of one regular expression.
+const MAX_PREFIXES: usize = 32;

@@ -1,75 +1,80 @@
-//! What the importer has to say: what needs a look, and what fell away and why.
+//! What the importer reports: warnings that need attention, and directives without a counterpart with the reason.
 //!
-//! Filled by the whole translation, printed by `write` and by `cli`. Values of directives are shown only where they
-//! cannot be secrets.
+//! Every step of the translation adds remarks; `output` writes them as comments and `cli` prints the warnings. The value of a
+//! directive is shown only where it cannot be a secret.
 
 use std::collections::BTreeMap;
 
-use crate::import::nginx::tree::{Directive, SourcePos};
+use crate::import::nginx::parser::{Directive, SourcePos};
 
-/// Everything there is to say.
+/// All warnings and all directives without a counterpart.
 #[derive(Debug, Default)]
-pub(super) struct Remarks {
+pub(crate) struct Remarks {
     warnings: Vec<(SourcePos, String)>,
-    fallen: BTreeMap<&'static str, Vec<(SourcePos, String)>>,
+    /// By reason.
+    unsupported: BTreeMap<&'static str, Vec<(SourcePos, String)>>,
 }
 
 impl Remarks {
-    /// Something that is not as it was and that somebody should look at.
-    pub(super) fn warn(&mut self, at: SourcePos, what: impl Into<String>) {
+    /// Adds a warning: the result differs from nginx's behaviour, and the operator should look at it.
+    pub(crate) fn warn(&mut self, at: SourcePos, what: impl Into<String>) {
         let warning = (at, what.into());
-        // Inherited directives are met in every block that they reach.
+        // An inherited directive is met in every block that inherits it, so the same warning may come several times.
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
     }
 
-    /// A directive that is left out.
-    pub(super) fn unsupported(&mut self, why: &'static str, directive: &Directive) {
-        self.unsupported_as(why, directive.at, directive.name.clone());
+    /// Adds a directive without a counterpart.
+    pub(crate) fn unsupported(&mut self, reason: &'static str, directive: &Directive) {
+        self.unsupported_as(reason, directive.at, directive.name.clone());
     }
 
-    /// The same, in other words than its name.
-    pub(super) fn unsupported_as(
+    /// Adds a directive without a counterpart, described by other words than its name.
+    pub(crate) fn unsupported_as(
         &mut self,
-        why: &'static str,
+        reason: &'static str,
         at: SourcePos,
         what: impl Into<String>,
     ) {
-        let list = self.fallen.entry(why).or_default();
-        let fallen = (at, what.into());
-        if !list.contains(&fallen) {
-            list.push(fallen);
+        let list = self.unsupported.entry(reason).or_default();
+        let entry = (at, what.into());
+        if !list.contains(&entry) {
+            list.push(entry);
         }
     }
 
-    /// How many directives fell away.
-    pub(super) fn count(&self) -> usize {
-        self.fallen.values().map(Vec::len).sum()
+    /// The number of directives without a counterpart.
+    pub(crate) fn unsupported_count(&self) -> usize {
+        self.unsupported.values().map(Vec::len).sum()
     }
 
-    /// Each with its file and line, in their order.
-    pub(super) fn warnings(&self, files: &[String]) -> Vec<String> {
-        let mut sorted: Vec<_> = self.warnings.iter().collect();
-        sorted.sort_by_key(|(at, _)| *at);
-        let line = |(at, what): &(SourcePos, String)| format!("{}: {what}", place(files, *at));
-        sorted.into_iter().map(line).collect()
+    /// The warnings with their file and line, in the order of the files.
+    pub(crate) fn warnings(&self, files: &[String]) -> Vec<String> {
+        lines(&self.warnings, files)
     }
 
-    /// By reason; each reason with its directives, by file and line.
-    pub(super) fn fallen(&self, files: &[String]) -> Vec<(&'static str, Vec<String>)> {
-        let group = |(why, list): (&&'static str, &Vec<(SourcePos, String)>)| {
-            let mut sorted: Vec<_> = list.iter().collect();
-            sorted.sort_by_key(|(at, _)| *at);
-            let line = |(at, what): &(SourcePos, String)| format!("{}: {what}", place(files, *at));
-            (*why, sorted.into_iter().map(line).collect())
-        };
-        self.fallen.iter().map(group).collect()
+    /// The directives without a counterpart, grouped by reason, each with its file and line.
+    pub(crate) fn unsupported_groups(&self, files: &[String]) -> Vec<(&'static str, Vec<String>)> {
+        self.unsupported
+            .iter()
+            .map(|(reason, list)| (*reason, lines(list, files)))
+            .collect()
     }
+}
+
+fn lines(remarks: &[(SourcePos, String)], files: &[String]) -> Vec<String> {
+    let mut sorted: Vec<_> = remarks.iter().collect();
+    sorted.sort_by_key(|(at, _)| *at);
+    let line = |(at, what): &(SourcePos, String)| format!("{}: {what}", file_and_line(files, *at));
+    sorted.into_iter().map(line).collect()
 }
 
 /// `FILE:LINE`
-pub(super) fn place(files: &[String], at: SourcePos) -> String {
+pub(crate) fn file_and_line(files: &[String], at: SourcePos) -> String {
     let file = files.get(at.file).map_or("?", String::as_str);
-    format!("{file}:{}", at.place.line)
+    format!("{file}:{}", at.position.line)
 }
+
+/// The reason of directives whose effect tidegate has without a line of configuration.
+pub(crate) const BUILT_IN: &str = "nothing to write: tidegate does this without a key";

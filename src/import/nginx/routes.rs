@@ -1,124 +1,90 @@
-//! The routes of one site together: which stay, which are shadowed, which must not be weaker than they look.
+//! The locations of a server block as the routes of a site, by their usual meaning.
 //!
-//! Called by `site`. One location is `route`'s part.
+//! A route is a path prefix on a segment boundary, so it may match other requests than its location. `compare` finds these requests and
+//! closes the routes where nginx would not forward them.
 
 use std::collections::HashMap;
 
-use crate::import::nginx::draft::{Line, Route, RouteAction, Value};
+use crate::import::nginx::access;
+use crate::import::nginx::access::DENY_ALL;
+use crate::import::nginx::context::Context;
+use crate::import::nginx::headers;
+use crate::import::nginx::if_blocks;
 use crate::import::nginx::location;
-use crate::import::nginx::location::{Location, Paths};
-use crate::import::nginx::route::label;
-use crate::import::nginx::site::Server;
-use crate::import::nginx::translate::Importer;
+use crate::import::nginx::location::{Location, Paths, is_file_protection};
+use crate::import::nginx::output::{Line, Route, RouteAction};
+use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::remarks::BUILT_IN;
+use crate::import::nginx::scope::Scope;
+use crate::import::nginx::units;
+use crate::import::nginx::upstream;
 
-impl<'a> Importer<'a> {
-    /// Every route of a server block, in the order of its locations.
-    pub(super) fn all_routes(&mut self, server: &Server<'a>, closed: Option<&str>) -> Vec<Route> {
-        let mut locations = location::of(server.directive.inner(), &server.scope);
-        follow_try_files(&mut locations);
-        let order: Vec<_> = locations.iter().map(|l| l.directive.at).collect();
-        // Where two are for the same path, nginx asks regular expressions first, and an exact path is one request.
-        locations.sort_by_key(|location| match location.paths {
-            Paths::Like(_) => 0,
-            Paths::Prefix(_) => 1,
-            _ => 2,
-        });
-        let mut routes: Vec<Route> = Vec::new();
-        for inner in locations.iter().filter(|l| l.paths == Paths::Inner) {
-            let label = label(inner.directive);
-            self.remarks
-                .unsupported_as(INNER, inner.directive.at, label);
-        }
-        for location in &locations {
-            for route in self.routes(location, closed) {
-                self.add(&mut routes, route);
+/// Translates all locations of a server block, in their order.
+pub(crate) fn all(context: &mut Context<'_>, server: &Directive, scope: &Scope<'_>) -> Vec<Route> {
+    let mut locations = location::read(server.inner(), scope);
+    follow_try_files(&mut locations);
+    let order: Vec<_> = locations.iter().map(|l| l.directive.at).collect();
+    // Of two locations for one path, nginx tries regular expressions first, /v2/ has more paths than /v2, and an exact
+    // location has one.
+    locations.sort_by_key(|location| match &location.paths {
+        Paths::Prefixes(_) => 0,
+        Paths::Prefix(path) if path.ends_with('/') => 1,
+        Paths::Prefix(_) => 2,
+        _ => 3,
+    });
+    let mut routes: Vec<Route> = Vec::new();
+    for location in &locations {
+        match location.paths {
+            Paths::Internal => {
+                let label = location.directive.label();
+                let at = location.directive.at;
+                context.remarks.unsupported_as(INTERNAL, at, label);
             }
+            Paths::Pattern => warn_of_pattern(context, location.directive),
+            _ => {}
         }
-        for location in locations.iter().filter(|l| l.paths == Paths::Unclear) {
-            self.warn_ambiguous(location, &mut routes);
-        }
-        routes.sort_by_key(|route| order.iter().position(|at| *at == route.at));
-        self.check_strength(&mut routes);
-        without_needless(routes)
-    }
-
-    fn add(&mut self, routes: &mut Vec<Route>, route: Route) {
-        let same =
-            |known: &Route| known.path.trim_end_matches('/') == route.path.trim_end_matches('/');
-        if !routes.iter().any(same) {
-            routes.push(route);
-        } else if !matches!(route.what, RouteAction::Absent(_)) {
-            let what = format!(
-                "location {} is left out: another one is the route for {}",
-                route.location, route.path
-            );
-            self.remarks.warn(route.at, what);
+        for route in location_routes(context, location) {
+            add(context, &mut routes, route);
         }
     }
+    routes.sort_by_key(|route| order.iter().position(|at| *at == route.at));
+    without_redundant(routes)
+}
 
-    /// A regular expression whose requests go to the routes of their prefixes now.
-    fn warn_ambiguous(&mut self, location: &Location<'a>, routes: &mut [Route]) {
-        let pattern = location.directive.args.last().map_or("", String::as_str);
-        let label = label(location.directive);
-        // Files that a web server must not show, and no registry has.
-        let is_proxied = location.scope.own().iter().any(|d| d.name == "proxy_pass");
-        if !is_proxied && (pattern.starts_with("/\\.") || pattern.starts_with("\\.")) {
-            self.remarks.unsupported_as(
-                "the gate serves no files and no pages",
-                location.directive.at,
-                label,
-            );
-            return;
-        }
-        if !self.restricts(location) {
-            self.remarks.warn(
-                location.directive.at,
-                format!("{label} is left out: a route is a prefix; its requests go where their path leads"),
-            );
-            return;
-        }
-        self.remarks.warn(
-            location.directive.at,
-            format!("{label} restricts what no prefix can say, so the routes around it are closed"),
+/// Adds a route, unless there is one for the same path that does more.
+fn add(context: &mut Context<'_>, routes: &mut Vec<Route>, route: Route) {
+    let is_same =
+        |known: &&mut Route| known.path.trim_end_matches('/') == route.path.trim_end_matches('/');
+    let Some(known) = routes.iter_mut().find(is_same) else {
+        routes.push(route);
+        return;
+    };
+    if matches!(known.action, RouteAction::NotSupported(_)) {
+        *known = route;
+    } else if !matches!(route.action, RouteAction::NotSupported(_)) {
+        let what = format!(
+            "location {} is left out: another location is the route for {}",
+            route.location, route.path
         );
-        let literal = literal_prefix(pattern);
-        for route in routes.iter_mut() {
-            let overlaps = route.path.starts_with(&literal) || literal.starts_with(&route.path);
-            if overlaps && matches!(route.what, RouteAction::Proxied { .. }) {
-                route.what = RouteAction::Responds(403, Some(format!("closed: {label}")));
-            }
-        }
-    }
-
-    /// A location that ends elsewhere than a route does must not give anything away by that.
-    fn check_strength(&mut self, routes: &mut Vec<Route>) {
-        let all = routes.clone();
-        routes.retain(|route| {
-            let Some(broader) = more_general_routes(&all, route) else {
-                return true;
-            };
-            let is_exact = route.location.starts_with('=');
-            if is_exact && is_less_strict(&route.what, &broader.what) {
-                let what = format!(
-                    "location {} is left out: it was open for this path alone, and a route would open all below it",
-                    route.location
-                );
-                self.remarks.warn(route.at, what);
-                return false;
-            }
-            if !is_exact && !route.path.ends_with('/') && is_less_strict(&broader.what, &route.what) {
-                let what = format!(
-                    "a path such as {}x was restricted as well; here it belongs to the route {}",
-                    route.path, broader.path
-                );
-                self.remarks.warn(route.at, what);
-            }
-            true
-        });
+        context.remarks.warn(route.at, what);
     }
 }
 
-/// `try_files $uri @name`: without files all requests go to the named location, and have passed both.
+fn warn_of_pattern(context: &mut Context<'_>, location: &Directive) {
+    let label = location.label();
+    let what = if is_file_protection(location) {
+        format!(
+            "{label} is left out: tidegate serves no files, and forwards such paths to the upstream"
+        )
+    } else {
+        format!(
+            "{label} is left out: a route is a prefix; its requests take the route of their path, unless it is closed"
+        )
+    };
+    context.remarks.warn(location.at, what);
+}
+
+/// `try_files $uri @name`: without files, every request that passes the location goes on to the named location.
 fn follow_try_files(locations: &mut [Location<'_>]) {
     let named: HashMap<_, _> = locations
         .iter()
@@ -135,91 +101,190 @@ fn follow_try_files(locations: &mut [Location<'_>]) {
         if let Some(block) = target
             && !own.iter().any(|d| decides.contains(&d.name.as_str()))
         {
-            location.scope = location.scope.within(block);
+            location.scope = location.scope.inner(block);
         }
     }
 }
 
-/// The route that takes what this one does not.
-fn more_general_routes<'r>(routes: &'r [Route], of: &Route) -> Option<&'r Route> {
-    let is_broader = |route: &&Route| {
-        let is_shorter =
-            route.path.trim_end_matches('/').len() < of.path.trim_end_matches('/').len();
-        is_shorter && is_below(&of.path, &route.path)
+/// The routes of a location: one for each prefix.
+fn location_routes(context: &mut Context<'_>, location: &Location<'_>) -> Vec<Route> {
+    let (paths, comment) = match &location.paths {
+        Paths::Prefix(path) => (vec![path.clone()], prefix_comment(path)),
+        Paths::Exact(path) => (
+            vec![path.clone()],
+            Some("nginx meant this path alone; a route also matches all paths below it".to_owned()),
+        ),
+        Paths::Prefixes(paths) => (paths.clone(), Some("from a regular expression".to_owned())),
+        Paths::Pattern | Paths::Internal => return Vec::new(),
     };
-    let found = routes.iter().filter(is_broader);
-    found.max_by_key(|route| route.path.len())
+    let has_nested = location.directive.all("location").next().is_some();
+    if has_nested && !has_handler(location) {
+        return Vec::new();
+    }
+    let routes = paths.into_iter().map(|path| Route {
+        at: location.directive.at,
+        location: location.directive.args.join(" "),
+        action: action(context, location, &path),
+        path,
+        comment: comment.clone(),
+    });
+    routes.collect()
 }
 
-/// Whether the first lets somebody in whom the second does not, as far as keys tell.
-fn is_less_strict(first: &RouteAction, second: &RouteAction) -> bool {
-    match (first, second) {
-        (RouteAction::Proxied { .. }, RouteAction::Responds(status, _)) => {
-            // Not found and gone are no restriction.
-            *status >= 400 && !matches!(status, 404 | 410)
+/// Whether the location itself handles requests.
+fn has_handler(location: &Location<'_>) -> bool {
+    let mut own = location.scope.own().iter();
+    own.any(|d| d.name == "return" || d.name.ends_with("_pass"))
+}
+
+fn action(context: &mut Context<'_>, location: &Location<'_>, path: &str) -> RouteAction {
+    let own = location.scope.own();
+    let at = location.directive.at;
+    if let Some(response) = own.iter().find(|d| d.name == "return") {
+        return static_response(context, response, path);
+    }
+    if_blocks::note(context, own);
+    let access = match access::access(context, &location.scope, path) {
+        Ok(access) => access,
+        Err(why) if why == DENY_ALL => return RouteAction::Respond(403, Some(why)),
+        Err(why) => {
+            context.remarks.warn(
+                at,
+                format!("the route is closed, because its access control has no key ({why}): write upstream and auth in place of respond when you know who may use it"),
+            );
+            return RouteAction::Respond(403, Some(format!("closed: {why}")));
         }
-        (
-            RouteAction::Proxied { lines, grants },
-            RouteAction::Proxied {
-                lines: other,
-                grants: other_grants,
-            },
-        ) => {
-            let lacks = |is_there: fn(&Line) -> bool| {
-                other.iter().any(is_there) && !lines.iter().any(is_there)
-            };
-            lacks(asks_password)
-                || lacks(|line| matches!(line.key, "allow" | "deny"))
-                || (grants.is_empty() && !other_grants.is_empty())
+    };
+    let Some(pass) = own.iter().find(|d| d.name == "proxy_pass") else {
+        return RouteAction::NotSupported(without_upstream(context, location));
+    };
+    match upstream::upstream(context, pass, &location.scope, path) {
+        Err(why) => {
+            let what = format!("the location is left out: {why}");
+            context.remarks.warn(pass.at, &what);
+            RouteAction::NotSupported(why)
         }
-        _ => false,
+        Ok(upstream) => {
+            let mut lines = vec![upstream];
+            lines.extend(access.lines);
+            lines.extend(max_body(context, &location.scope, at));
+            lines.extend(headers::headers(context, &location.scope));
+            RouteAction::Forward {
+                lines,
+                grants: access.grants,
+            }
+        }
     }
 }
 
-fn asks_password(line: &Line) -> bool {
-    let Value::Table(table) = &line.value else {
-        return false;
-    };
-    line.key == "auth" && table.iter().any(|(key, _)| key == "htpasswd")
+/// Translates a `return`.
+fn static_response(context: &mut Context<'_>, response: &Directive, path: &str) -> RouteAction {
+    match response.first().parse::<u16>() {
+        Ok(444) => RouteAction::Respond(403, Some("nginx closed the connection".to_owned())),
+        // A challenge that cannot be met would make clients ask for passwords in vain.
+        Ok(status @ (401 | 407)) => RouteAction::Respond(403, Some(format!("{status} in nginx"))),
+        Ok(status @ (200..=299 | 400..=599)) => {
+            let has_text = response.args.len() > 1;
+            let comment = has_text.then(|| "without the text that nginx sent".to_owned());
+            RouteAction::Respond(status, comment)
+        }
+        _ => {
+            let target = response.args.last().map_or("", String::as_str);
+            if target.trim_end_matches('/') == path.trim_end_matches('/') {
+                context.remarks.unsupported(BUILT_IN, response);
+            } else {
+                context.remarks.warn(
+                    response.at,
+                    "tidegate does not redirect to other places; left out",
+                );
+            }
+            RouteAction::NotSupported("nginx redirects here".to_owned())
+        }
+    }
 }
 
-/// The path that everything begins with that an anchored pattern is for.
-fn literal_prefix(pattern: &str) -> String {
-    let Some(rest) = pattern.strip_prefix('^') else {
-        return String::new();
-    };
-    let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_');
-    let start: String = rest.chars().take_while(is_plain).collect();
-    // The sign behind may be a quantifier of the last character.
-    let kept = start.rfind('/').map_or(0, |at| at + 1);
-    start.get(..kept).unwrap_or_default().to_owned()
+/// Why a location without `proxy_pass` has no route that forwards.
+fn without_upstream(context: &mut Context<'_>, location: &Location<'_>) -> String {
+    let other = [
+        "fastcgi_pass",
+        "uwsgi_pass",
+        "scgi_pass",
+        "grpc_pass",
+        "memcached_pass",
+    ];
+    let own = location.scope.own();
+    if own.iter().any(|d| other.contains(&d.name.as_str())) {
+        let what = "the upstream does not speak HTTP";
+        context.remarks.warn(location.directive.at, what);
+        return what.to_owned();
+    }
+    context
+        .remarks
+        .unsupported_as(FILES, location.directive.at, location.directive.label());
+    "nginx serves files here".to_owned()
 }
 
-/// Without those that answer 404 where nothing would be found anyway.
-fn without_needless(routes: Vec<Route>) -> Vec<Route> {
-    let proxied: Vec<String> = routes
+fn max_body(context: &mut Context<'_>, scope: &Scope<'_>, at: SourcePos) -> Option<Line> {
+    let Some(written) = scope.get("client_max_body_size") else {
+        context.remarks.unsupported_as(
+            UNLIMITED,
+            at,
+            "no client_max_body_size, whose default in nginx is 1 MiB",
+        );
+        return None;
+    };
+    match units::parse_size(written.first()) {
+        Some(0) => {
+            context
+                .remarks
+                .unsupported_as(UNLIMITED, written.at, "client_max_body_size 0");
+            None
+        }
+        Some(size) => Some(Line::text("max_body", units::format_size(size))),
+        None => {
+            context.remarks.warn(
+                written.at,
+                "client_max_body_size is not a size; the result has no limit",
+            );
+            None
+        }
+    }
+}
+
+fn prefix_comment(path: &str) -> Option<String> {
+    let ends = path.ends_with('/');
+    (!ends).then(|| format!("ends with a segment: not {path}x"))
+}
+
+/// Removes the routes that respond with 404 where no other route would forward the request.
+fn without_redundant(routes: Vec<Route>) -> Vec<Route> {
+    let forwarding: Vec<String> = routes
         .iter()
-        .filter(|route| matches!(route.what, RouteAction::Proxied { .. }))
+        .filter(|route| matches!(route.action, RouteAction::Forward { .. }))
         .map(|route| route.path.clone())
         .collect();
-    let has_broader = |path: &str| proxied.iter().any(|broader| is_below(path, broader));
-    let is_needed = |route: &Route| match route.what {
-        RouteAction::Absent(_) | RouteAction::Responds(404, _) => has_broader(&route.path),
-        RouteAction::Proxied { .. } | RouteAction::Responds(..) => true,
-    };
-    let mut needed: Vec<Route> = routes.into_iter().filter(is_needed).collect();
+    let is_inside = |path: &str| forwarding.iter().any(|outer| is_below(path, outer));
+    let mut needed: Vec<Route> = routes
+        .into_iter()
+        .filter(|route| match route.action {
+            RouteAction::NotSupported(_) | RouteAction::Respond(404, _) => is_inside(&route.path),
+            RouteAction::Forward { .. } | RouteAction::Respond(..) => true,
+        })
+        .collect();
     for route in &mut needed {
-        if let RouteAction::Absent(why) = &route.what {
-            route.what = RouteAction::Responds(404, Some(why.clone()));
+        if let RouteAction::NotSupported(why) = &route.action {
+            route.action = RouteAction::Respond(404, Some(why.clone()));
         }
     }
     needed
 }
 
-fn is_below(path: &str, broader: &str) -> bool {
-    let broader = broader.trim_end_matches('/');
-    let rest = path.strip_prefix(broader);
+/// Whether a path is a prefix of another one on a segment boundary.
+fn is_below(path: &str, outer: &str) -> bool {
+    let rest = path.strip_prefix(outer.trim_end_matches('/'));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-const INNER: &str = "locations that no client reaches by itself";
+const FILES: &str = "tidegate serves no files and no pages";
+const UNLIMITED: &str = "bodies have no limit without max_body";
+const INTERNAL: &str = "locations that no client reaches directly";

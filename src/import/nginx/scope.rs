@@ -1,45 +1,51 @@
-//! What holds in a block: nginx's inheritance.
+//! nginx's inheritance: which directives are in effect in a block.
 //!
-//! Called by every part of the translation. A directive holds from the innermost block that has it; of those that may
-//! stand several times, the innermost block that has one hides all outer ones.
+//! A directive is in effect from the innermost block that has it. Of directives that may occur several times, such as
+//! `proxy_set_header`, the innermost block that has at least one hides those of all outer blocks.
 
-use crate::import::nginx::tree::Directive;
+use crate::import::nginx::parser::Directive;
 
 /// The blocks around a place, the outermost first.
 #[derive(Clone, Debug)]
-pub(super) struct Scope<'a> {
-    levels: Vec<&'a [Directive]>,
+pub(crate) struct Scope<'a> {
+    blocks: Vec<&'a [Directive]>,
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn new(outermost: &'a [Directive]) -> Self {
+    /// Creates the scope of the outermost block.
+    pub(crate) fn new(outermost: &'a [Directive]) -> Self {
         Self {
-            levels: vec![outermost],
+            blocks: vec![outermost],
         }
     }
 
-    /// A block in this one.
-    pub(super) fn within(&self, block: &'a [Directive]) -> Self {
-        let mut levels = self.levels.clone();
-        levels.push(block);
-        Self { levels }
+    /// The scope of a block inside this one.
+    pub(crate) fn inner(&self, block: &'a [Directive]) -> Self {
+        let mut blocks = self.blocks.clone();
+        blocks.push(block);
+        Self { blocks }
     }
 
-    /// The directive that holds here.
-    pub(super) fn one(&self, name: &str) -> Option<&'a Directive> {
+    /// The directive of this name that is in effect; the last one if the block has several.
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Directive> {
         self.all(name).last().copied()
     }
 
-    /// All of this name that hold here.
-    pub(super) fn all(&self, name: &str) -> Vec<&'a Directive> {
+    /// The first argument of the directive of this name that is in effect; the empty text if there is none.
+    pub(crate) fn value(&self, name: &str) -> &'a str {
+        self.get(name).map_or("", Directive::first)
+    }
+
+    /// All directives of this name that are in effect.
+    pub(crate) fn all(&self, name: &str) -> Vec<&'a Directive> {
         self.any_of(&[name])
     }
 
-    /// The same for names that hide each other, as `allow` and `deny` do.
-    pub(super) fn any_of(&self, names: &[&str]) -> Vec<&'a Directive> {
-        let found = self.levels.iter().rev().map(|level| {
-            let is_meant = |directive: &&Directive| names.contains(&directive.name.as_str());
-            level.iter().filter(is_meant).collect::<Vec<_>>()
+    /// All directives of these names that are in effect. The names hide each other, as `allow` and `deny` do.
+    pub(crate) fn any_of(&self, names: &[&str]) -> Vec<&'a Directive> {
+        let found = self.blocks.iter().rev().map(|block| {
+            let is_named = |directive: &&Directive| names.contains(&directive.name.as_str());
+            block.iter().filter(is_named).collect::<Vec<_>>()
         });
         found
             .into_iter()
@@ -47,23 +53,23 @@ impl<'a> Scope<'a> {
             .unwrap_or_default()
     }
 
-    /// Every directive of all blocks, whether another one hides it or not.
-    pub(super) fn every(&self) -> impl Iterator<Item = &'a Directive> {
-        self.levels.iter().flat_map(|level| level.iter())
+    /// Every directive of all blocks, also those that an inner block hides.
+    pub(crate) fn every(&self) -> impl Iterator<Item = &'a Directive> {
+        self.blocks.iter().flat_map(|block| block.iter())
     }
 
-    /// What stands in the innermost block itself.
-    pub(super) fn own(&self) -> &'a [Directive] {
-        self.levels.last().copied().unwrap_or_default()
+    /// The directives of the innermost block.
+    pub(crate) fn own(&self) -> &'a [Directive] {
+        self.blocks.last().copied().unwrap_or_default()
     }
 
-    /// The value a `set` gave to a variable, from the innermost block outward.
-    pub(super) fn variable(&self, name: &str) -> Option<&'a str> {
-        let set = |level: &&'a [Directive]| {
-            let is_meant =
+    /// The value that a `set` gives to a variable: the last `set` of the innermost block that has one.
+    pub(crate) fn variable(&self, name: &str) -> Option<&'a str> {
+        let set = |block: &&'a [Directive]| {
+            let is_set =
                 |d: &&Directive| d.name == "set" && d.first().strip_prefix('$') == Some(name);
-            level.iter().rfind(is_meant).map(|found| found.arg(1))
+            block.iter().rfind(is_set).map(|found| found.arg(1))
         };
-        self.levels.iter().rev().find_map(set)
+        self.blocks.iter().rev().find_map(set)
     }
 }

@@ -1,9 +1,7 @@
-//! nginx's sizes and times, and how the proxy.toml writes them.
-//!
-//! Called by `route` and `process`.
+//! Sizes and times: nginx's syntax and the syntax of the `proxy.toml`.
 
-/// `10m`, `512k`, `1g`, `8192`: in bytes.
-pub(super) fn size(text: &str) -> Option<u64> {
+/// Parses a size such as `10m`, `512k`, `1g` or `8192` into bytes.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let (digits, factor) = match text.char_indices().last()? {
         (at, 'k' | 'K') => (text.get(..at)?, 1 << 10),
         (at, 'm' | 'M') => (text.get(..at)?, 1 << 20),
@@ -13,8 +11,8 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number(digits)?.checked_mul(factor)
 }
 
-/// `90`, `90s`, `1h30m`, `500ms`: in milliseconds.
-pub(super) fn time(text: &str) -> Option<u64> {
+/// Parses a time such as `90`, `90s`, `1h30m` or `500ms` into milliseconds.
+pub(crate) fn parse_time(text: &str) -> Option<u64> {
     let mut rest = text.trim();
     let mut total = 0_u64;
     if rest.is_empty() {
@@ -36,16 +34,16 @@ pub(super) fn time(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// As the proxy.toml writes it.
-pub(super) fn written_time(milliseconds: u64) -> String {
+/// Writes a time for the `proxy.toml`.
+pub(crate) fn format_time(milliseconds: u64) -> String {
     if milliseconds.is_multiple_of(1000) {
         return format!("{}s", milliseconds / 1000);
     }
     format!("{milliseconds}ms")
 }
 
-/// In the largest unit that leaves no rest.
-pub(super) fn written_size(bytes: u64) -> String {
+/// Writes a size for the `proxy.toml`, in the largest unit of which it is a multiple.
+pub(crate) fn format_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let unit = units
         .iter()
@@ -61,7 +59,7 @@ fn number(digits: &str) -> Option<u64> {
     is_number.then(|| digits.parse().ok())?
 }
 
-/// `ms` before `m`; nothing written is seconds.
+/// The units in milliseconds. `ms` comes before `m`, which is its prefix; a number without a unit is in seconds.
 const UNITS: &[(&str, u64)] = &[
     ("ms", 1),
     ("s", 1000),

@@ -1,159 +1,220 @@
-//! `proxy_pass` and `upstream` blocks as `route.upstream`.
-//!
-//! Called by `route`.
+//! The upstream of a route: `proxy_pass` and `upstream` blocks as `route.upstream`.
 
 use crate::config::url::upstream_url;
 
-use crate::import::nginx::draft::{Line, Value};
+use crate::import::nginx::context::Context;
+use crate::import::nginx::output::{Line, Value};
+use crate::import::nginx::parser::Directive;
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::translate::Importer;
-use crate::import::nginx::tree::Directive;
-use crate::import::nginx::{path, units};
+use crate::import::nginx::units;
 
-/// `scheme://authority path`, or a socket.
-struct Target {
+/// The argument of a `proxy_pass`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PassTarget {
     scheme: &'static str,
-    /// A name, a name with a port, or `unix:/path`.
+    /// A host, a host with a port, or `unix:/path`.
     authority: String,
+    /// Empty if the path of the request is forwarded unchanged.
     path: String,
 }
 
-impl<'a> Importer<'a> {
-    /// The line of the route, or why there is none.
-    pub(super) fn upstream(
-        &mut self,
-        pass: &'a Directive,
-        scope: &Scope<'a>,
-        location: &str,
-    ) -> Result<Line, String> {
-        let written = resolved(pass.first(), scope)
-            .ok_or("the address of proxy_pass is known only when a request comes")?;
-        let target =
-            target(&written).ok_or("the address of proxy_pass is neither http:// nor https://")?;
-        if !keeps_path(&target.path, location) {
-            return Err(format!(
-                "proxy_pass changes the path ({location} becomes {}), which the gate never does",
-                target.path
-            ));
-        }
-        let block = self.upstreams.get(target.authority.as_str()).copied();
+impl PassTarget {
+    /// Reads the argument of a `proxy_pass`, or returns why it is no address.
+    pub(crate) fn read(pass: &Directive, scope: &Scope<'_>) -> Result<Self, &'static str> {
+        let written = resolve_variables(pass.first(), scope)
+            .ok_or("the address of proxy_pass has variables")?;
+        parse_target(&written).ok_or("the address of proxy_pass is neither http:// nor https://")
+    }
+
+    /// Whether the upstream receives the path of the request unchanged: `proxy_pass` has no path, or the path of its
+    /// location.
+    pub(crate) fn keeps_path(&self, location: &str) -> bool {
+        self.path.is_empty() || self.path == location
+    }
+
+    /// The URLs of the upstream, each once, with the name of an `upstream` block replaced by the servers that nginx uses.
+    pub(crate) fn urls(&self, context: &Context<'_>) -> Vec<String> {
+        let block = context.upstreams.get(self.authority.as_str());
         let servers = match block {
-            Some(block) => self.servers(block),
-            None => vec![target.authority.clone()],
+            Some(block) => block
+                .all("server")
+                .filter(|server| {
+                    !server
+                        .args
+                        .iter()
+                        .any(|arg| arg == "down" || arg == "backup")
+                })
+                .map(Directive::first)
+                .collect(),
+            None => vec![self.authority.as_str()],
         };
         let mut urls: Vec<String> = Vec::new();
         for server in servers {
             let url = if server.starts_with("unix:") {
-                server
+                server.to_owned()
             } else {
-                format!("{}://{server}", target.scheme)
+                format!("{}://{server}", self.scheme)
             };
-            let is_good = upstream_url(&url).is_ok();
-            if !is_good {
-                self.remarks.warn(
-                    pass.at,
-                    "an address of the upstream cannot be read, and is left out",
-                );
-            } else if !urls.contains(&url) {
+            if !urls.contains(&url) {
                 urls.push(url);
             }
         }
-        if urls.len() > MOST {
-            urls.truncate(MOST);
-            let what = format!("an upstream has at most {MOST} addresses; the others are left out");
-            self.remarks.warn(pass.at, what);
-        }
-        if urls.is_empty() {
-            return Err("the upstream has no address that the gate could use".to_owned());
-        }
-        Ok(self.upstream_line(urls, pass, scope))
-    }
-
-    fn upstream_line(&mut self, urls: Vec<String>, pass: &Directive, scope: &Scope<'a>) -> Line {
-        let mut table = Vec::new();
-        let mut remark = String::new();
-        let is_tls = urls.iter().any(|url| url.starts_with("https://"));
-        if is_tls {
-            self.authority(pass, scope, &mut table);
-        }
-        for (directive, key) in [
-            ("proxy_connect_timeout", "connect_timeout"),
-            ("proxy_read_timeout", "read_timeout"),
-        ] {
-            let Some(time) = scope.one(directive).and_then(|d| units::time(d.first())) else {
-                continue;
-            };
-            if time > 0 && !(key == "read_timeout" && time == USUAL_READ) {
-                table.push((key.to_owned(), Value::Text(units::written_time(time))));
-            }
-        }
-        match scope.one("proxy_read_timeout") {
-            None => remark
-                .push_str("waits 900s for the upstream; nginx waited 60s, as nothing was written"),
-            Some(_) if table.iter().any(|(key, _)| key == "read_timeout") => {
-                remark.push_str(
-                    "read_timeout is silence of the upstream, its head included, never a total",
-                );
-            }
-            Some(_) => {}
-        }
-        let line = match urls.as_slice() {
-            [url] if table.is_empty() => Line::text("upstream", url),
-            _ => {
-                table.insert(0, ("urls".to_owned(), Value::List(urls)));
-                Line::new("upstream", Value::Table(table))
-            }
-        };
-        line.beside(remark)
-    }
-
-    fn authority(&mut self, pass: &Directive, scope: &Scope<'a>, table: &mut Vec<(String, Value)>) {
-        let verifies = scope
-            .one("proxy_ssl_verify")
-            .is_some_and(|verify| verify.first() == "on");
-        let named = scope.one("proxy_ssl_trusted_certificate");
-        if let Some(ca) = named.and_then(|ca| path::constant(ca.first(), self.prefix)) {
-            table.push(("ca".to_owned(), Value::Text(ca)));
-        }
-        if !verifies {
-            self.remarks.warn(
-                pass.at,
-                "nginx did not verify the upstream's certificate; the gate does: name its CA with ca = \"…\" in the route's upstream",
-            );
-        }
-        if let Some(own) = scope.one("proxy_ssl_certificate") {
-            self.remarks.warn(
-                own.at,
-                "the gate shows no certificate of its own to an upstream",
-            );
-        }
-    }
-
-    /// The servers of an `upstream` block that take part.
-    fn servers(&mut self, block: &'a Directive) -> Vec<String> {
-        let mut servers = Vec::new();
-        for server in block.all("server") {
-            let has = |word: &str| server.args.iter().any(|arg| arg == word);
-            if has("down") {
-                self.remarks
-                    .unsupported_as(IDLE, server.at, "server … down");
-            } else if has("backup") {
-                self.remarks.warn(
-                    server.at,
-                    "a backup server is left out: all addresses of an upstream take part alike",
-                );
-            } else {
-                servers.push(server.first().to_owned());
-            }
-        }
-        servers
+        urls
     }
 }
 
-/// With variables that were set to a constant replaced.
-fn resolved(text: &str, scope: &Scope<'_>) -> Option<String> {
+/// Translates a `proxy_pass` into the line of the route, or returns why there is none.
+pub(crate) fn upstream(
+    context: &mut Context<'_>,
+    pass: &Directive,
+    scope: &Scope<'_>,
+    location: &str,
+) -> Result<Line, String> {
+    let target = PassTarget::read(pass, scope)?;
+    if !target.keeps_path(location) {
+        return Err(format!(
+            "proxy_pass changes the path ({location} becomes {}), and tidegate forwards paths unchanged",
+            target.path
+        ));
+    }
+    warn_of_unused_servers(context, &target);
+    let mut urls = target.urls(context);
+    let count = urls.len();
+    urls.retain(|url| upstream_url(url).is_ok());
+    if urls.len() < count {
+        context.remarks.warn(
+            pass.at,
+            "an address of the upstream is not valid, and is left out",
+        );
+    }
+    if urls.len() > MAX_URLS {
+        urls.truncate(MAX_URLS);
+        let what = format!("an upstream has at most {MAX_URLS} addresses; the others are left out");
+        context.remarks.warn(pass.at, what);
+    }
+    if urls.is_empty() {
+        return Err("the upstream has no address that tidegate can use".to_owned());
+    }
+    warn_of_name(context, pass, scope, &target);
+    Ok(upstream_line(context, urls, pass, scope))
+}
+
+fn warn_of_unused_servers(context: &mut Context<'_>, target: &PassTarget) {
+    let Some(block) = context.upstreams.get(target.authority.as_str()).copied() else {
+        return;
+    };
+    for server in block.all("server") {
+        let has = |word: &str| server.args.iter().any(|arg| arg == word);
+        if has("down") {
+            context
+                .remarks
+                .unsupported_as(UNUSED_SERVER, server.at, "server … down");
+        } else if has("backup") {
+            context.remarks.warn(
+                server.at,
+                "a backup server is left out: tidegate uses all addresses of an upstream equally",
+            );
+        }
+    }
+}
+
+/// Warns where nginx sent the name of the upstream as Host, and where a name may be that of an `upstream` block in a file
+/// that was not read.
+fn warn_of_name(
+    context: &mut Context<'_>,
+    pass: &Directive,
+    scope: &Scope<'_>,
+    target: &PassTarget,
+) {
+    let name = &target.authority;
+    if context.upstreams.contains_key(name.as_str()) {
+        return;
+    }
+    if !name.contains([':', '.']) && name != "localhost" {
+        let what = format!(
+            "{name} has no port, and no upstream block has this name: if nginx.conf or another file has one, import that file as well"
+        );
+        context.remarks.warn(pass.at, what);
+    }
+    let sets_host = scope
+        .all("proxy_set_header")
+        .iter()
+        .any(|set| set.first().eq_ignore_ascii_case("host"));
+    let is_distant = name.contains('.') && !name.starts_with(|c: char| c.is_ascii_digit());
+    if !sets_host && is_distant && !name.starts_with("unix:") {
+        let what = format!(
+            "without proxy_set_header Host, nginx sent Host: {name}; tidegate sends the Host of the client"
+        );
+        context.remarks.warn(pass.at, what);
+    }
+}
+
+fn upstream_line(
+    context: &mut Context<'_>,
+    urls: Vec<String>,
+    pass: &Directive,
+    scope: &Scope<'_>,
+) -> Line {
+    let mut table = Vec::new();
+    if urls.iter().any(|url| url.starts_with("https://")) {
+        certificate_authority(context, pass, scope, &mut table);
+    }
+    let timeout = |name: &str| units::parse_time(scope.value(name)).filter(|time| *time > 0);
+    let connect_timeout = timeout("proxy_connect_timeout");
+    let read_timeout = timeout("proxy_read_timeout").filter(|time| *time != DEFAULT_READ_TIMEOUT);
+    for (key, time) in [
+        ("connect_timeout", connect_timeout),
+        ("read_timeout", read_timeout),
+    ] {
+        if let Some(time) = time {
+            table.push((key.to_owned(), Value::Text(units::format_time(time))));
+        }
+    }
+    let comment = if scope.get("proxy_read_timeout").is_none() {
+        "read_timeout is 900s by default; nginx's default was 60s"
+    } else if read_timeout.is_some() {
+        "read_timeout bounds the silence of the upstream, also before its response; it is no total"
+    } else {
+        ""
+    };
+    let line = match urls.as_slice() {
+        [url] if table.is_empty() => Line::text("upstream", url),
+        _ => {
+            table.insert(0, ("urls".to_owned(), Value::List(urls)));
+            Line::new("upstream", Value::Table(table))
+        }
+    };
+    line.with_comment(comment)
+}
+
+fn certificate_authority(
+    context: &mut Context<'_>,
+    pass: &Directive,
+    scope: &Scope<'_>,
+    table: &mut Vec<(String, Value)>,
+) {
+    let ca = scope.get("proxy_ssl_trusted_certificate");
+    if let Some(ca) = ca.and_then(|ca| context.file_path(ca.first())) {
+        table.push(("ca".to_owned(), Value::Text(ca)));
+    }
+    if scope.value("proxy_ssl_verify") != "on" {
+        context.remarks.warn(
+            pass.at,
+            "nginx did not verify the upstream's certificate, tidegate does: name its CA with ca = \"…\" in the route's upstream",
+        );
+    }
+    if let Some(certificate) = scope.get("proxy_ssl_certificate") {
+        context.remarks.warn(
+            certificate.at,
+            "tidegate presents no client certificate to an upstream",
+        );
+    }
+}
+
+/// Replaces variables that `set` gives a constant value. Returns `None` if another variable remains.
+fn resolve_variables(text: &str, scope: &Scope<'_>) -> Option<String> {
     let mut text = text.to_owned();
-    for _ in 0..VARIABLES {
+    for _ in 0..MAX_VARIABLES {
         let Some((before, behind)) = text.split_once('$') else {
             return Some(text);
         };
@@ -163,7 +224,7 @@ fn resolved(text: &str, scope: &Scope<'_>) -> Option<String> {
             None => behind.split_at(behind.find(|c| !is_name(c)).unwrap_or(behind.len())),
         };
         let value = match name {
-            // The whole target behind its address, which is what is sent without it.
+            // With the whole request target after the address, nginx sends what it sends without a path.
             "request_uri" | "uri" if rest.is_empty() => "",
             _ => scope.variable(name)?,
         };
@@ -172,7 +233,7 @@ fn resolved(text: &str, scope: &Scope<'_>) -> Option<String> {
     None
 }
 
-fn target(text: &str) -> Option<Target> {
+fn parse_target(text: &str) -> Option<PassTarget> {
     let (scheme, rest) = match text.split_once("://")? {
         ("http", rest) => ("http", rest),
         ("https", rest) => ("https", rest),
@@ -180,7 +241,7 @@ fn target(text: &str) -> Option<Target> {
     };
     if let Some(socket) = rest.strip_prefix("unix:") {
         let (path, uri) = socket.split_once(':').unwrap_or((socket, ""));
-        return Some(Target {
+        return Some(PassTarget {
             scheme,
             authority: format!("unix:{path}"),
             path: uri.to_owned(),
@@ -188,22 +249,17 @@ fn target(text: &str) -> Option<Target> {
     }
     let end = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    Some(Target {
+    Some(PassTarget {
         scheme,
         authority: authority.to_owned(),
         path: path.to_owned(),
     })
 }
 
-/// Without a path nginx sends what came; with the location's own, the same.
-fn keeps_path(path: &str, location: &str) -> bool {
-    path.is_empty() || path == location
-}
-
-/// More addresses of one registry are a mistake.
-const MOST: usize = 64;
-/// The default of `read_timeout`, in milliseconds.
-const USUAL_READ: u64 = 900_000;
-/// In one address; a variable that holds itself would never end.
-const VARIABLES: usize = 8;
-const IDLE: &str = "addresses of an upstream that nginx did not use";
+/// The maximum number of addresses of a registry. More addresses are a mistake.
+const MAX_URLS: usize = 64;
+/// The default of `read_timeout` in milliseconds.
+const DEFAULT_READ_TIMEOUT: u64 = 900_000;
+/// The maximum number of variables that are replaced in one address. A variable whose value names itself would not end.
+const MAX_VARIABLES: usize = 8;
+const UNUSED_SERVER: &str = "addresses of an upstream that nginx did not use";

@@ -1,0 +1,37 @@
+//! What every step of the translation needs: the `upstream` blocks, the prefix of relative paths, and the remarks.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::import::nginx::parser::Directive;
+use crate::import::nginx::remarks::Remarks;
+
+/// The context of a translation.
+pub(crate) struct Context<'a> {
+    /// The directory that relative paths are relative to.
+    prefix: &'a Path,
+    /// The `upstream` blocks by name.
+    pub(crate) upstreams: HashMap<&'a str, &'a Directive>,
+    pub(crate) remarks: Remarks,
+}
+
+impl<'a> Context<'a> {
+    /// Creates the context of a configuration.
+    pub(crate) fn new(http: &'a [Directive], prefix: &'a Path) -> Self {
+        let upstreams = http.iter().filter(|d| d.name == "upstream");
+        Self {
+            prefix,
+            upstreams: upstreams.map(|block| (block.first(), block)).collect(),
+            remarks: Remarks::default(),
+        }
+    }
+
+    /// A file path as the `proxy.toml` has it: absolute. `None` if the path has variables, so that it is known only when
+    /// a request arrives.
+    pub(crate) fn file_path(&self, text: &str) -> Option<String> {
+        if text.is_empty() || text.contains(['$', '\0']) {
+            return None;
+        }
+        Some(self.prefix.join(text).to_string_lossy().into_owned())
+    }
+}

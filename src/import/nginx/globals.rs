@@ -1,0 +1,262 @@
+//! The tables for the whole process: `listen`, `log`, `tls` and `limits`.
+//!
+//! nginx has these directives in each server block. Where server blocks differ, the first or the largest value is used, with a
+//! remark.
+
+use crate::import::nginx::access::format_network;
+use crate::import::nginx::context::Context;
+use crate::import::nginx::listen;
+use crate::import::nginx::listen::{Address, Listen};
+use crate::import::nginx::output::{Line, Value};
+use crate::import::nginx::parser::Directive;
+use crate::import::nginx::scope::Scope;
+use crate::import::nginx::units;
+
+/// The addresses at which the sites are reached.
+#[derive(Default)]
+pub(crate) struct ListenAddresses {
+    pub(crate) https: Vec<Listen>,
+    pub(crate) http: Vec<Listen>,
+}
+
+/// Translates the addresses and the trusted proxies into the table `listen`.
+pub(crate) fn listen_table(
+    context: &mut Context<'_>,
+    addresses: &ListenAddresses,
+    scopes: &[Scope<'_>],
+) -> Vec<Line> {
+    let ListenAddresses { https, http } = addresses;
+    for listen in https.iter().chain(http) {
+        if let Address::Other(text) = &listen.address {
+            let kind = if text.starts_with("unix:") {
+                "a socket"
+            } else {
+                "a name"
+            };
+            context.remarks.warn(
+                listen.at,
+                format!("listen {text} is left out: {kind} is not an address with a port"),
+            );
+        }
+    }
+    let mut https_addresses = listen::format(https);
+    let mut comment = "HTTP/1.1 and HTTP/2, chosen by the client";
+    if https_addresses.is_empty() {
+        comment = "nginx had no TLS address here";
+        // Not more than the addresses that nginx had: a server on loopback stays there.
+        let mut moved = http.clone();
+        for listen in &mut moved {
+            listen.address.set_port(443);
+        }
+        https_addresses = listen::format(&moved);
+    }
+    if https_addresses.is_empty() {
+        https_addresses.push("[::]:443".to_owned());
+    }
+    let mut http_addresses = listen::format(http);
+    http_addresses.retain(|address| !https_addresses.contains(address));
+    let mut lines = vec![Line::list("https", https_addresses).with_comment(comment)];
+    if !http_addresses.is_empty() {
+        let line = Line::list("http", http_addresses);
+        lines.push(line.with_comment("redirects to https; under /v2/ the response is 400, because a password would cross the network in the clear"));
+    }
+    lines.extend(proxy_lines(context, addresses, scopes));
+    lines
+}
+
+/// The peers that name the address of the client, in a PROXY header or in X-Forwarded-For.
+fn proxy_lines(
+    context: &mut Context<'_>,
+    addresses: &ListenAddresses,
+    scopes: &[Scope<'_>],
+) -> Vec<Line> {
+    let mut networks: Vec<String> = Vec::new();
+    let settings = |scope: &Scope<'_>| {
+        let from = scope.all("set_real_ip_from").into_iter();
+        let mut from: Vec<_> = from.map(|from| from.first().to_owned()).collect();
+        from.sort();
+        (from, scope.value("real_ip_header").to_owned())
+    };
+    let first = scopes.first().map(settings);
+    let is_same = scopes.iter().all(|scope| Some(settings(scope)) == first);
+    if !is_same && let Some(from) = all_of(scopes, "set_real_ip_from").first() {
+        context.remarks.warn(from.at, OWN_PROXIES);
+    }
+    let from = if is_same {
+        all_of(scopes, "set_real_ip_from")
+    } else {
+        Vec::new()
+    };
+    for from in from {
+        match format_network(from.first()) {
+            Some(network) if !networks.contains(&network) => networks.push(network),
+            Some(_) => {}
+            None => context.remarks.warn(
+                from.at,
+                "set_real_ip_from does not name a network, and is left out",
+            ),
+        }
+    }
+    let mut lines = Vec::new();
+    let mut listens = addresses.https.iter().chain(&addresses.http);
+    if let Some(listen) = listens.find(|l| l.has_proxy_protocol) {
+        let mut from = networks.clone();
+        if from.is_empty() {
+            from.extend(["0.0.0.0/0".to_owned(), "::/0".to_owned()]);
+            context.remarks.warn(
+                listen.at,
+                "any peer that reaches the port can name any client address: put the balancer's network into listen.proxy_protocol",
+            );
+        }
+        let line = Line::list("proxy_protocol", from);
+        lines.push(line.with_comment(
+            "connections from these networks begin with a PROXY header, on every address",
+        ));
+    }
+    let header = scopes.iter().find_map(|scope| scope.get("real_ip_header"));
+    let header = header.map_or("X-Real-IP", Directive::first);
+    if networks.is_empty() || header.eq_ignore_ascii_case("proxy_protocol") {
+        return lines;
+    }
+    let mut line = Line::list("trusted_proxies", networks);
+    if !header.eq_ignore_ascii_case("x-forwarded-for") {
+        line = line.with_comment(
+            "tidegate believes their X-Forwarded-For; nginx read another header field",
+        );
+        if let Some(from) = all_of(scopes, "set_real_ip_from").first() {
+            let what = format!(
+                "nginx read the client's address from {header}; tidegate reads X-Forwarded-For"
+            );
+            context.remarks.warn(from.at, what);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+/// Translates `error_log` and `access_log` into the table `log`.
+pub(crate) fn log_table(context: &mut Context<'_>, scopes: &[Scope<'_>]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let only_one_log = "there is one log; the first one of nginx is used";
+    if let Some(log) = first_of(context, scopes, "error_log", only_one_log) {
+        lines.extend(log_file(context, "file", log));
+        if log.arg(1) == "debug" {
+            lines.push(Line::text("level", "debug"));
+        }
+    }
+    let only_one_access_log = "there is one access log; the first one of nginx is used";
+    if let Some(log) = first_of(context, scopes, "access_log", only_one_access_log) {
+        if log.first() == "off" {
+            lines.push(Line::new("access", Value::Flag(false)));
+        } else {
+            lines.extend(log_file(context, "access_file", log));
+        }
+    }
+    lines
+}
+
+fn log_file(context: &mut Context<'_>, key: &'static str, log: &Directive) -> Option<Line> {
+    let name = log.first();
+    let streams = ["/dev/stdout", "/dev/stderr", "stderr", "off", "/dev/null"];
+    if streams.contains(&name) {
+        return None;
+    }
+    let Some(path) = context.file_path(name).filter(|_| !name.contains(':')) else {
+        context
+            .remarks
+            .warn(log.at, "this log is not a file; standard output is used");
+        return None;
+    };
+    match path.strip_prefix("/var/log/nginx/") {
+        Some(rest) => {
+            let line = Line::text(key, format!("/var/log/tidegate/{rest}"));
+            Some(line.with_comment("the directory /var/log/nginx belongs to nginx"))
+        }
+        None => {
+            Some(Line::text(key, path).with_comment("tidegate's user must be able to write there"))
+        }
+    }
+}
+
+/// Translates `ssl_protocols` into the table `tls`.
+pub(crate) fn tls_table(scopes: &[Scope<'_>]) -> Vec<Line> {
+    let written: Vec<_> = scopes
+        .iter()
+        .filter_map(|scope| scope.get("ssl_protocols"))
+        .collect();
+    if written.is_empty() {
+        return Vec::new();
+    }
+    let has = |protocols: &Directive, version: &str| protocols.args.iter().any(|a| a == version);
+    let has_old = |p: &Directive| has(p, "TLSv1") || has(p, "TLSv1.1") || has(p, "SSLv3");
+    let is_1_3_only = written.len() == scopes.len()
+        && written
+            .iter()
+            .all(|p| has(p, "TLSv1.3") && !has(p, "TLSv1.2") && !has_old(p));
+    let version = if is_1_3_only { "1.3" } else { "1.2" };
+    let comment = if written.iter().any(|p| has_old(p)) {
+        "TLS 1.0 and 1.1 are not supported; every registry client of the last ten years supports 1.2"
+    } else {
+        ""
+    };
+    vec![Line::text("min_version", version).with_comment(comment)]
+}
+
+/// Translates the timeouts that differ from the defaults into the table `limits`.
+pub(crate) fn limits_table(context: &mut Context<'_>, scopes: &[Scope<'_>]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (name, key, default) in TIMEOUTS {
+        let written: Vec<_> = scopes.iter().filter_map(|scope| scope.get(name)).collect();
+        let times = written.iter().filter_map(|d| units::parse_time(d.first()));
+        let Some(longest) = times.max().filter(|time| *time > 0) else {
+            for directive in &written {
+                context.remarks.warn(
+                    directive.at,
+                    format!("{name} is not a time that limits.{key} can have"),
+                );
+            }
+            continue;
+        };
+        if longest == *default {
+            continue;
+        }
+        let is_same = written
+            .iter()
+            .all(|d| units::parse_time(d.first()) == Some(longest));
+        let comment = if is_same {
+            ""
+        } else {
+            "the longest of several"
+        };
+        lines.push(Line::text(key, units::format_time(longest)).with_comment(comment));
+    }
+    lines
+}
+
+/// The first directive of this name; a remark reports every other one that differs.
+fn first_of<'a>(
+    context: &mut Context<'_>,
+    scopes: &[Scope<'a>],
+    name: &str,
+    reason: &'static str,
+) -> Option<&'a Directive> {
+    let found: Vec<_> = scopes.iter().filter_map(|scope| scope.get(name)).collect();
+    let first = found.first().copied()?;
+    for other in found.iter().filter(|other| other.first() != first.first()) {
+        context.remarks.unsupported(reason, other);
+    }
+    Some(first)
+}
+
+fn all_of<'a>(scopes: &[Scope<'a>], name: &str) -> Vec<&'a Directive> {
+    scopes.iter().flat_map(|scope| scope.all(name)).collect()
+}
+
+const OWN_PROXIES: &str = "set_real_ip_from is left out: it differs between the server blocks, and listen.trusted_proxies would be believed on every site";
+/// nginx's directives with the key in `limits` and the default of both in milliseconds.
+const TIMEOUTS: &[(&str, &str, u64)] = &[
+    ("client_header_timeout", "head", 15_000),
+    ("keepalive_timeout", "idle", 75_000),
+    ("client_body_timeout", "body_idle", 60_000),
+    ("send_timeout", "write_idle", 60_000),
+];

@@ -1,0 +1,99 @@
+//! The conditions of `if` blocks.
+//!
+//! A `proxy.toml` has no conditions. [`note`] reports what an `if` did that tidegate does not do; whether a condition restricts access is
+//! the business of `nginx_model`, which evaluates it.
+
+use crate::import::nginx::context::Context;
+use crate::import::nginx::parser::Directive;
+
+/// The words of a condition without its parentheses: a variable, or a variable, an operator and an operand.
+pub(crate) fn condition_words(directive: &Directive) -> Vec<String> {
+    let mut words = directive.args.clone();
+    if let Some(first) = words.first_mut()
+        && let Some(rest) = first.strip_prefix('(')
+    {
+        *first = rest.to_owned();
+    }
+    if let Some(last) = words.last_mut()
+        && let Some(rest) = last.strip_suffix(')')
+    {
+        *last = rest.to_owned();
+    }
+    // A parenthesis may be a word of its own; an operand "" leaves an empty word, too.
+    if words.first().is_some_and(String::is_empty) {
+        words.remove(0);
+    }
+    if words.len() == 4 && words.last().is_some_and(String::is_empty) {
+        words.pop();
+    }
+    words
+}
+
+/// Whether a condition describes unwanted browsers, programs or queries.
+///
+/// Such a filter does not decide who has access, because a client chooses these values itself. The opposite, a condition that lets
+/// only some values pass, works like a password and is no filter.
+pub(crate) fn is_filter(words: &[&str]) -> bool {
+    match words {
+        ["$invalid_referer"] => true,
+        [variable, operator, operand] => {
+            let is_query = matches!(*variable, "$query_string" | "$args" | "$http_referer")
+                || variable.starts_with("$arg_");
+            let is_agent = *variable == "$http_user_agent";
+            match *operator {
+                "~" | "~*" => is_query || is_agent,
+                "=" => (is_query && !operand.is_empty()) || is_agent,
+                _ => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+/// Reports the filters of a block, and the conditions that change header fields, limits or logs.
+pub(crate) fn note(context: &mut Context<'_>, block: &[Directive]) {
+    for condition in block.iter().filter(|d| d.name == "if") {
+        let words = condition_words(condition);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let name = format!("if ({} …)", words.first().copied().unwrap_or_default());
+        if is_filter(&words) {
+            let is_of_docker = words.iter().any(|word| word.contains("docker"));
+            if is_of_docker {
+                context
+                    .remarks
+                    .unsupported_as(OLD_DOCKER, condition.at, name);
+            } else {
+                let what = format!(
+                    "{name} is left out: tidegate does not filter by User-Agent, Referer or query, so these requests are forwarded"
+                );
+                context.remarks.warn(condition.at, what);
+            }
+            continue;
+        }
+        let decides = |d: &Directive| {
+            matches!(d.name.as_str(), "return" | "rewrite" | "set" | "break")
+                || d.name.ends_with("_pass")
+        };
+        if !condition.inner().iter().any(decides) {
+            context.remarks.warn(
+                condition.at,
+                format!("{name} is left out: a proxy.toml has no conditions"),
+            );
+        }
+    }
+}
+
+/// Whether a block redirects to https.
+pub(crate) fn redirects_to_https(block: &[Directive]) -> bool {
+    block.iter().any(|directive| {
+        let target = match directive.name.as_str() {
+            "return" if directive.args.len() == 1 => directive.first(),
+            "return" | "rewrite" => directive.arg(1),
+            _ => "",
+        };
+        target.starts_with("https://")
+    })
+}
+
+const OLD_DOCKER: &str =
+    "conditions on the User-Agent of docker before 1.6, which cannot use a registry anyway";

@@ -1,0 +1,364 @@
+//! The files of a configuration: reading them, and replacing each `include` by the files that it names.
+//!
+//! [`FsSource`] reads the file system of this machine; tests have a [`FileSource`] of their own. An included file that does not
+//! exist is only a warning, because configurations are often copied to another machine before they are imported; a file
+//! that the command line names must exist.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::bounded_file;
+use crate::config::problem::quote;
+
+use crate::import::nginx::error::Error;
+use crate::import::nginx::parser;
+use crate::import::nginx::parser::{Directive, SourcePos};
+
+/// A source of files.
+pub trait FileSource {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// The file does not exist, is not a regular file, is not readable, or is larger than any configuration.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Lists the names in a directory, in any order.
+    ///
+    /// # Errors
+    ///
+    /// The directory does not exist, is not a directory, or is not readable.
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Returns one spelling for each file, with symbolic links resolved; the path itself if there is no such file.
+    fn canonical(&self, path: &Path) -> PathBuf;
+}
+
+/// The file system of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct FsSource;
+
+impl FileSource for FsSource {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Ok(bounded_file::read(path, MAX_FILE_SIZE)?)
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let entries = std::fs::read_dir(directory)?;
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    }
+}
+
+/// All files as one configuration.
+pub(crate) struct Input {
+    /// The directives of `http`, and the directives of files without an `http` block.
+    pub(crate) http: Vec<Directive>,
+    /// The directives around `http`: processes, `stream`, `mail`.
+    pub(crate) main: Vec<Directive>,
+    /// Whether an `http` block was read. If not, the directives that it holds for every server are unknown.
+    pub(crate) has_http_block: bool,
+    /// The paths of the files, as messages name them, by index.
+    pub(crate) names: Vec<String>,
+    /// The includes of files that could not be read, with the reason.
+    pub(crate) missing: Vec<(SourcePos, String)>,
+}
+
+/// Reads the files and all files that they include.
+pub(crate) fn read(
+    files: &dyn FileSource,
+    names: &[PathBuf],
+    prefix: &Path,
+) -> Result<Input, Error> {
+    let mut named: Vec<PathBuf> = Vec::new();
+    let mut unique = Vec::new();
+    for name in names {
+        let canonical = files.canonical(name);
+        if !named.contains(&canonical) {
+            named.push(canonical);
+            unique.push(name);
+        }
+    }
+    let mut reader = IncludeReader {
+        files,
+        prefix,
+        named,
+        open: Vec::new(),
+        names: Vec::new(),
+        missing: Vec::new(),
+    };
+    let (mut http, mut main) = (Vec::new(), Vec::new());
+    let mut has_http_block = false;
+    for name in unique {
+        for directive in reader.read_named(name)? {
+            match directive.name.as_str() {
+                "http" => {
+                    has_http_block = true;
+                    http.extend(directive.block.unwrap_or_default());
+                }
+                name if MAIN_DIRECTIVES.contains(&name) => main.push(directive),
+                _ => http.push(directive),
+            }
+        }
+    }
+    Ok(Input {
+        http,
+        main,
+        has_http_block,
+        names: reader.names,
+        missing: reader.missing,
+    })
+}
+
+struct IncludeReader<'a> {
+    files: &'a dyn FileSource,
+    prefix: &'a Path,
+    /// The files of the command line. Each of them is read once, even if another file includes it.
+    named: Vec<PathBuf>,
+    /// The chain of files that are being read, to detect a file that includes itself.
+    open: Vec<PathBuf>,
+    names: Vec<String>,
+    missing: Vec<(SourcePos, String)>,
+}
+
+impl IncludeReader<'_> {
+    fn read_named(&mut self, path: &Path) -> Result<Vec<Directive>, Error> {
+        let bytes = self.files.read(path).map_err(|error| Error::Unreadable {
+            file: display_path(path),
+            why: error.to_string(),
+            remedy: "name nginx's own file (nginx -t prints it), as a user that may read it",
+        })?;
+        self.parse(path, &bytes)
+    }
+
+    fn parse(&mut self, path: &Path, bytes: &[u8]) -> Result<Vec<Directive>, Error> {
+        let index = self.names.len();
+        self.names.push(display_path(path));
+        let text = String::from_utf8_lossy(bytes);
+        let parsed = parser::parse(index, &text).map_err(|error| Error::Syntax {
+            file: display_path(path),
+            position: error.position,
+            what: error.what,
+            remedy: error.remedy,
+        })?;
+        self.open.push(self.files.canonical(path));
+        let expanded = self.expand(parsed);
+        self.open.pop();
+        expanded
+    }
+
+    fn expand(&mut self, directives: Vec<Directive>) -> Result<Vec<Directive>, Error> {
+        let mut expanded = Vec::new();
+        for mut directive in directives {
+            if directive.name == "include" && directive.args.len() == 1 {
+                expanded.extend(self.included(&directive)?);
+                continue;
+            }
+            if let Some(block) = directive.block.take() {
+                directive.block = Some(self.expand(block)?);
+            }
+            expanded.push(directive);
+        }
+        Ok(expanded)
+    }
+
+    fn included(&mut self, include: &Directive) -> Result<Vec<Directive>, Error> {
+        let pattern = self.prefix.join(include.first());
+        let paths = if is_pattern(include.first()) {
+            glob(self.files, &pattern)
+        } else {
+            vec![pattern]
+        };
+        let mut directives = Vec::new();
+        for path in paths {
+            let canonical = self.files.canonical(&path);
+            if self.open.contains(&canonical) {
+                return Err(self.error(include, "the file includes itself", "remove the include"));
+            }
+            if self.names.len() >= MAX_FILES {
+                let what = format!("more than {MAX_FILES} files are included");
+                return Err(self.error(include, &what, "name only the files with the registry"));
+            }
+            if self.named.contains(&canonical) {
+                continue;
+            }
+            match self.files.read(&path) {
+                Ok(bytes) => directives.extend(self.parse(&path, &bytes)?),
+                Err(error) => self
+                    .missing
+                    .push((include.at, format!("{}: {error}", display_path(&path)))),
+            }
+        }
+        Ok(directives)
+    }
+
+    fn error(&self, include: &Directive, what: &str, remedy: &str) -> Error {
+        Error::Syntax {
+            file: self.names.get(include.at.file).cloned().unwrap_or_default(),
+            position: include.at.position,
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+        }
+    }
+}
+
+/// A path as messages name it: quoted if it has blanks or control characters.
+fn display_path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| !c.is_control() && !c.is_whitespace();
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.into_owned();
+    }
+    quote(&text)
+}
+
+/// Whether the argument of an `include` has wildcards, as in glob(3).
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+/// Expands a pattern with `*`, `?` and `[…]` to the matching paths, as glob(3) does.
+///
+/// The paths are sorted, so that the same files always give the same result.
+pub(crate) fn glob(files: &dyn FileSource, pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let text = part.as_os_str().to_string_lossy();
+        found = if is_pattern(&text) {
+            let below = found
+                .iter()
+                .flat_map(|directory| matching_names(files, directory, &text));
+            below.take(MAX_FILES).collect()
+        } else {
+            found
+                .into_iter()
+                .map(|directory| directory.join(part))
+                .collect()
+        };
+    }
+    found.sort();
+    found
+}
+
+fn matching_names(files: &dyn FileSource, directory: &Path, pattern: &str) -> Vec<PathBuf> {
+    let listed = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    let pattern: Vec<char> = pattern.chars().collect();
+    let is_match = |name: &String| {
+        // As in the shell, a wildcard does not match a dot at the beginning of a name.
+        let is_hidden = name.starts_with('.') && pattern.first() != Some(&'.');
+        let name: Vec<char> = name.chars().collect();
+        !is_hidden && matches(&pattern, &name)
+    };
+    let names = files.names(listed).unwrap_or_default().into_iter();
+    let matching = names.filter(is_match);
+    matching.map(|name| directory.join(name)).collect()
+}
+
+/// Matches a name by backtracking to the last `*` only, so the time is bounded by the product of both lengths.
+fn matches(pattern: &[char], name: &[char]) -> bool {
+    let (mut at, mut seen) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(character) = name.get(seen) {
+        if pattern.get(at) == Some(&'*') {
+            star = Some((at, seen));
+            at += 1;
+        } else if let Some(length) = match_one(pattern.get(at..).unwrap_or_default(), *character) {
+            at += length;
+            seen += 1;
+        } else if let Some((star_at, star_seen)) = star {
+            star = Some((star_at, star_seen + 1));
+            at = star_at + 1;
+            seen = star_seen + 1;
+        } else {
+            return false;
+        }
+    }
+    let rest = pattern.get(at..).unwrap_or_default();
+    rest.iter().all(|character| *character == '*')
+}
+
+/// Returns the length of the first part of the pattern if this part matches the character.
+fn match_one(pattern: &[char], character: char) -> Option<usize> {
+    match pattern {
+        ['?', ..] => Some(1),
+        ['[', set @ ..] => match set_end(set) {
+            Some(end) => {
+                set_contains(set.get(..end).unwrap_or_default(), character).then_some(end + 2)
+            }
+            None => (character == '[').then_some(1),
+        },
+        [literal, ..] => (*literal == character).then_some(1),
+        [] => None,
+    }
+}
+
+/// Finds the `]` of a set. A `]` directly at the beginning belongs to the set.
+fn set_end(set: &[char]) -> Option<usize> {
+    let skipped = if set.first().is_some_and(|c| matches!(c, '!' | '^')) {
+        2
+    } else {
+        1
+    };
+    let found = set.iter().skip(skipped).position(|c| *c == ']')?;
+    Some(found + skipped)
+}
+
+fn set_contains(set: &[char], character: char) -> bool {
+    let (is_negated, mut set) = match set {
+        ['!' | '^', rest @ ..] => (true, rest),
+        _ => (false, set),
+    };
+    let mut is_found = false;
+    loop {
+        match set {
+            [] => return is_found != is_negated,
+            [low, '-', high, rest @ ..] => {
+                is_found |= (*low..=*high).contains(&character);
+                set = rest;
+            }
+            [literal, rest @ ..] => {
+                is_found |= *literal == character;
+                set = rest;
+            }
+        }
+    }
+}
+
+/// The largest accepted file in bytes, more than any nginx configuration has.
+const MAX_FILE_SIZE: u64 = 16 * 1024 * 1024;
+/// The maximum number of files of one configuration. A snippet counts once for each place that includes it.
+const MAX_FILES: usize = 1000;
+/// The directives outside of `http`. Every other directive of a file without `http` belongs inside.
+const MAIN_DIRECTIVES: &[&str] = &[
+    "user",
+    "events",
+    "pid",
+    "daemon",
+    "master_process",
+    "load_module",
+    "pcre_jit",
+    "thread_pool",
+    "timer_resolution",
+    "lock_file",
+    "env",
+    "debug_points",
+    "ssl_engine",
+    "working_directory",
+    "worker_processes",
+    "worker_priority",
+    "worker_cpu_affinity",
+    "worker_rlimit_nofile",
+    "worker_rlimit_core",
+    "worker_shutdown_timeout",
+    "stream",
+    "mail",
+];

@@ -1,0 +1,283 @@
+//! The directives that the importer does not translate, with the reason for each.
+//!
+//! `importer` calls [`note`] once for all directives. A directive that the translation reads gets its remarks there.
+
+use crate::import::nginx::parser::Directive;
+use crate::import::nginx::remarks::{BUILT_IN, Remarks};
+
+/// Adds a remark for each directive that the translation does not read, in all blocks that hold directives.
+pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
+    for directive in directives {
+        let name = directive.name.as_str();
+        if TRANSLATED.contains(&name) {
+            if !TABLES.contains(&name) {
+                note(directive.inner(), remarks);
+            }
+            continue;
+        }
+        remarks.unsupported(reason(name), directive);
+    }
+}
+
+fn reason(name: &str) -> &'static str {
+    let is_match = |pattern: &&str| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == *pattern,
+    };
+    let found = REASONS
+        .iter()
+        .find(|(patterns, _)| patterns.iter().any(&is_match));
+    found.map_or(UNKNOWN, |(_, reason)| reason)
+}
+
+const UNKNOWN: &str = "unknown to the importer";
+
+/// The blocks whose lines are not directives.
+const TABLES: &[&str] = &["map", "upstream"];
+
+/// The directives that the translation reads.
+const TRANSLATED: &[&str] = &[
+    "server",
+    "location",
+    "listen",
+    "server_name",
+    "map",
+    "upstream",
+    "proxy_pass",
+    "return",
+    "if",
+    "limit_except",
+    "satisfy",
+    "allow",
+    "deny",
+    "auth_basic",
+    "auth_basic_user_file",
+    "client_max_body_size",
+    "client_body_timeout",
+    "client_header_timeout",
+    "send_timeout",
+    "keepalive_timeout",
+    "proxy_connect_timeout",
+    "proxy_read_timeout",
+    "proxy_set_header",
+    "proxy_hide_header",
+    "add_header",
+    "proxy_ssl_certificate",
+    "proxy_ssl_trusted_certificate",
+    "proxy_ssl_verify",
+    "ssl",
+    "ssl_certificate",
+    "ssl_certificate_key",
+    "ssl_protocols",
+    "ssl_client_certificate",
+    "ssl_verify_client",
+    "ssl_reject_handshake",
+    "set_real_ip_from",
+    "real_ip_header",
+    "access_log",
+    "error_log",
+    "internal",
+    "default_type",
+    "server_name_in_redirect",
+    "set",
+];
+
+/// The reasons by name; the first match counts, and a `*` matches any end of the name.
+const REASONS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "ssl_crl",
+            "ssl_password_file",
+            "ssl_trusted_certificate",
+            "ssl_verify_depth",
+        ],
+        "not supported: revocation lists, passwords of keys, further chains",
+    ),
+    (
+        &["ssl_stapling*", "ssl_ocsp*", "resolver*"],
+        "OCSP is not supported; getaddrinfo resolves names",
+    ),
+    (
+        &["ssl_*", "http2", "http3*", "quic*"],
+        "TLS: rustls chooses cipher suites, sessions and curves; HTTP/2 is always on",
+    ),
+    (
+        &[
+            "proxy_buffering",
+            "proxy_request_buffering",
+            "proxy_buffer*",
+            "proxy_busy_buffers_size",
+            "proxy_max_temp_file_size",
+            "proxy_temp*",
+            "client_body_*",
+            "chunked_transfer_encoding",
+        ],
+        "bodies are streamed in both directions and never stored",
+    ),
+    (
+        &[
+            "proxy_http_version",
+            "proxy_redirect",
+            "proxy_cookie_*",
+            "proxy_pass_header",
+            "proxy_pass_request_*",
+            "proxy_socket_keepalive",
+            "proxy_ignore_client_abort",
+            "server_tokens",
+            "merge_slashes",
+            "underscores_in_headers",
+            "ignore_invalid_headers",
+            "absolute_redirect",
+            "port_in_redirect",
+            "tcp_nodelay",
+            "tcp_nopush",
+            "sendfile*",
+            "aio*",
+            "directio*",
+            "output_buffers",
+            "postpone_output",
+        ],
+        BUILT_IN,
+    ),
+    (
+        &[
+            "user",
+            "worker_*",
+            "events",
+            "pid",
+            "daemon",
+            "master_process",
+            "load_module",
+            "pcre_jit",
+            "thread_pool",
+            "timer_resolution",
+            "lock_file",
+            "env",
+            "debug_*",
+            "working_directory",
+            "variables_hash*",
+            "map_hash*",
+            "server_names_hash*",
+            "types_hash*",
+            "connection_pool_size",
+            "request_pool_size",
+        ],
+        "nginx's processes and memory; systemd runs tidegate, and listen.workers sets its threads",
+    ),
+    (
+        &[
+            "stream",
+            "mail",
+            "fastcgi_*",
+            "uwsgi_*",
+            "scgi_*",
+            "grpc_*",
+            "memcached_*",
+        ],
+        "not HTTP, or not for a registry",
+    ),
+    (
+        &[
+            "root",
+            "alias",
+            "index",
+            "autoindex*",
+            "try_files",
+            "types",
+            "charset*",
+            "expires",
+            "etag",
+            "open_file_cache*",
+            "if_modified_since",
+            "stub_status",
+            "empty_gif",
+            "log_not_found",
+            "disable_symlinks",
+        ],
+        "tidegate serves no files and no pages",
+    ),
+    (
+        &[
+            "gzip*",
+            "gunzip",
+            "brotli*",
+            "sub_filter*",
+            "proxy_cache*",
+            "proxy_no_cache",
+            "proxy_store*",
+            "ssi*",
+        ],
+        "bodies are forwarded unchanged: tidegate does not compress, rewrite or cache",
+    ),
+    (
+        &["limit_req*", "limit_conn*", "limit_rate*", "auth_delay"],
+        "rates: tidegate has its own limits (limits.connections_per_client, [throttle])",
+    ),
+    (
+        &[
+            "error_page",
+            "recursive_error_pages",
+            "proxy_intercept_errors",
+            "msie_*",
+        ],
+        "error pages: errors under /v2/ are JSON, which clients print",
+    ),
+    (
+        &["log_format", "log_subrequest", "open_log_file_cache"],
+        "log lines have a fixed format; log.format = \"json\" writes JSON",
+    ),
+    (
+        &[
+            "rewrite*",
+            "break",
+            "geo",
+            "split_clients",
+            "valid_referers",
+            "uninitialized_variable_warn",
+        ],
+        "tidegate has no variables and forwards paths unchanged",
+    ),
+    (
+        &[
+            "proxy_send_timeout",
+            "lingering_*",
+            "reset_timedout_connection",
+            "keepalive_*",
+            "large_client_header_buffers",
+            "client_header_buffer_size",
+            "proxy_headers_hash*",
+            "proxy_next_upstream*",
+            "http2_*",
+            "send_lowat",
+        ],
+        "timeouts and sizes have their own keys in [limits]",
+    ),
+    (
+        &["proxy_ssl_*", "proxy_bind"],
+        "tidegate always verifies the certificate of an https:// upstream for the host in its URL",
+    ),
+    (
+        &["real_ip_recursive"],
+        "tidegate always skips trusted proxies from the right",
+    ),
+    (
+        &["auth_*", "access_by_*", "js_access"],
+        "modules that decide about access; their routes are closed",
+    ),
+    (
+        &[
+            "lua_*",
+            "content_by_*",
+            "header_filter_by_*",
+            "body_filter_by_*",
+            "log_by_*",
+            "set_by_*",
+            "init*",
+            "js_*",
+            "perl*",
+            "more_*",
+            "modsecurity*",
+        ],
+        "code and third-party modules",
+    ),
+];
