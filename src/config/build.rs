@@ -96,7 +96,7 @@ pub(crate) fn config(document: &Document<'_>, base: &Path) -> Option<Config> {
         queue_wait: limits.value(&limits::UPSTREAM_WAIT),
     };
     let connection = connection(&limits);
-    let sites = sites::read(&root, base, upstream);
+    let sites = sites::read(&root, upstream);
     if let Some(listen) = &listen {
         exposure::check(&root, listen, &sites);
     }

@@ -47,6 +47,8 @@ macro_rules! keys {
 }
 
 keys! {
+    /// Files with further sites and groups.
+    INCLUDE = "include": List<String> = List(value::text);
     /// The addresses and threads of the proxy.
     LISTEN = "listen": TableForm = TableForm(listen::KEYS);
     /// The process log and the access log.

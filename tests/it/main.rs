@@ -44,6 +44,7 @@ mod htpasswd_command;
 mod htpasswd_tools;
 mod import;
 mod installed;
+mod include;
 mod limits;
 mod listeners;
 mod live_certificates;

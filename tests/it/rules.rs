@@ -759,6 +759,7 @@ fn parsed(name: &str, text: &str) -> Config {
 /// The files that `proxy.toml` names.
 fn folder_with_files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("conf.d")).unwrap();
     let hosts = vec!["docker.example.com".to_owned()];
     let made = rcgen::generate_simple_self_signed(hosts).unwrap();
     for file in ["fullchain.pem", "clients.pem", "ca.pem"] {

@@ -39,7 +39,11 @@ impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self {
             rest: text.trim_start_matches('\u{feff}').chars().peekable(),
-            place: Position { line: 1, column: 1 },
+            place: Position {
+                file: 0,
+                line: 1,
+                column: 1,
+            },
         }
     }
 
@@ -186,6 +190,7 @@ impl<'a> Lexer<'a> {
         let next = self.rest.next()?;
         if next == '\n' {
             self.place = Position {
+                file: 0,
                 line: self.place.line + 1,
                 column: 1,
             };
