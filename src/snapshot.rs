@@ -57,6 +57,8 @@ pub struct Snapshot {
     /// The time limit of a graceful shutdown.
     pub drain: Duration,
     /// The hosts whose certificates come from an ACME server. `None` if there are none.
+    /// The time before a graceful shutdown in which the proxy reports that it is not ready, and still accepts connections.
+    pub drain_delay: Duration,
     pub acme: Option<Arc<Acme>>,
     /// Hints for the operator, such as the path of the CA of self-signed certificates.
     pub notes: Vec<String>,
@@ -131,6 +133,7 @@ impl Snapshot {
             admin: config.listen.admin.clone(),
             drain: config.drain,
             notes,
+            drain_delay: config.drain_delay,
             logins,
             passwords,
             certificates,

@@ -56,6 +56,8 @@ pub struct Config {
     pub drain: Duration,
     /// The sites; at least one.
     pub sites: Vec<Site>,
+    /// How long the proxy continues to accept connections after SIGTERM, while it reports that it is not ready.
+    pub drain_delay: Duration,
 }
 
 /// What is logged, and where.

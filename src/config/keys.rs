@@ -253,6 +253,8 @@ pub(crate) mod limits {
         DRAIN = "drain": Wait = seconds(30);
     }
 }
+        /// How long the proxy accepts connections after TERM while /readyz reports that it is not ready.
+        DRAIN_DELAY = "drain_delay": Wait = WithDefault { form: Time::OptionalWait, default: Duration::ZERO };
 
 /// `[[site]]`
 pub(crate) mod site {

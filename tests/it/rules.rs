@@ -255,7 +255,7 @@ fn the_defaults_that_are_written_are_the_defaults() {
             config.connections_per_client,
             config.h2_memory,
             config.basic_size,
-            config.drain,
+            (config.drain, config.drain_delay),
             config.log.level,
             config.log.json,
             config.log.access.is_some(),
