@@ -150,61 +150,77 @@ fn each_mistake_of_an_included_file_is_reported_with_its_file_and_line() {
     let twice = site_with("localhost", "http://127.0.0.1:1");
     let unset = site("one.test");
     let wrong = format!("{good}registri = false\n");
-    for (content, expected) in [
+    let group = "[groups]\nother = [\"bob\"]\n";
+    // The content, its problem, and the content after the remedy of the problem.
+    for (content, expected, solved) in [
         (
             "[groups]\nci = [\"bob\"]\n",
             "a.toml:2:1: error: the group \"ci\" was defined before, in line",
+            group,
         ),
         (
             "\n[limits]\ndrain = \"1s\"\n",
             "a.toml:2:2: error: limits in an included file",
+            "",
         ),
         (
             "include = [\"b.toml\"]\n",
             "a.toml:1:1: error: include in an included file",
+            "",
         ),
-        ("[[sites]]\n", "a.toml:1:3: error: unknown key \"sites\""),
+        (
+            "[[sites]]\n",
+            "a.toml:1:3: error: unknown key \"sites\"",
+            &good,
+        ),
         (
             "groups = 5\n",
             "a.toml:1:1: error: groups: expected a table of lists",
+            group,
         ),
         (
             "site = 5\n",
             "a.toml:1:1: error: site: expected a list of tables",
+            &good,
         ),
         (
             "[site]\n",
             "a.toml:1:2: error: site: expected a list of tables",
+            &good,
         ),
-        ("x = \n", "a.toml:1:5: error:"),
-        ("x = \"\u{1}\"\n", "a.toml:1:"),
+        ("x = \n", "a.toml:1:5: error:", ""),
+        ("x = \"\u{1}\"\n", "a.toml:1:", ""),
         (
-            twice.as_str(),
+            &twice,
             "a.toml:2:10: error: the host localhost was named before, in line",
+            &good,
         ),
         (
-            unset.as_str(),
+            &unset,
             "a.toml:6:12: error: site.route.upstream: the environment variable UPSTREAM_URL_OF_TEST is not set",
+            &good,
         ),
         (
-            wrong.as_str(),
+            &wrong,
             "a.toml:8:1: error: unknown key \"registri\" in site.route",
+            &good,
         ),
     ] {
         let dir = directory();
         fs::create_dir(dir.path().join("conf.d")).unwrap();
-        fs::write(dir.path().join("conf.d/a.toml"), content).unwrap();
+        let included = dir.path().join("conf.d/a.toml");
+        fs::write(&included, content).unwrap();
         let file = write(dir.path(), "include = [\"conf.d/*.toml\"]");
         let (_, problems) = config::load(&file);
         let shown = problems.to_string();
         assert!(shown.contains(expected), "{expected} in {shown}");
-        assert!(
-            problems.has_errors() && problems.errors().count() == 1,
-            "{shown}"
-        );
+        assert_eq!(problems.errors().count(), 1, "{shown}");
         if expected.ends_with("in line") {
             assert!(shown.contains(&format!("of {}", file.display())), "{shown}");
         }
+        fs::write(&included, solved).unwrap();
+        let (_, problems) = config::load(&file);
+        assert!(problems.is_empty(), "{problems}");
     }
 }
 
