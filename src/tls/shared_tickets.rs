@@ -401,7 +401,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tickets: Vec<_> = std::thread::scope(|scope| {
             let open = || SharedTicketKeys::open(dir.path(), at(9)).unwrap();
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            let threads = [(); 8].map(|()| scope.spawn(open));
             threads
                 .into_iter()
                 .map(|thread| thread.join().unwrap())

@@ -128,22 +128,17 @@ fn two_processes_that_start_together_share_one_ca() {
         .set("tls", "\"self-signed\"")
         .upstream(&registry.url())
         .to_string();
-    let dirs: Vec<_> = (0..2).map(|_| directory()).collect();
-    let gates: Vec<_> = std::thread::scope(|scope| {
-        let starting: Vec<_> = dirs
-            .iter()
-            .map(|dir| {
-                let file = dir.path().join("proxy.toml");
-                fs::write(&file, &text).unwrap();
-                scope.spawn(move || {
-                    Gate::spawn(&mut command(&["serve", "-c", file.to_str().unwrap()]))
-                })
+    let dirs = [directory(), directory()];
+    let gates = std::thread::scope(|scope| {
+        let starting = dirs.each_ref().map(|dir| {
+            let file = dir.path().join("proxy.toml");
+            fs::write(&file, &text).unwrap();
+            scope.spawn(move || {
+                let file = file.to_str().unwrap();
+                Gate::spawn(&mut command(&["serve", "-c", file]))
             })
-            .collect();
-        starting
-            .into_iter()
-            .map(|gate| gate.join().unwrap())
-            .collect()
+        });
+        starting.map(|gate| gate.join().unwrap())
     });
     let root = CertificateDer::from_pem_file(state.join("ca.pem")).unwrap();
     let client = certs::client(root, rustls::ALL_VERSIONS, &["http/1.1"]);
@@ -158,7 +153,7 @@ const DELAYED: &str = "[limits]\ndrain_delay = \"2s\"\n";
 #[test]
 fn readiness_is_false_before_the_listener_stops_accepting() {
     let registry = Registry::obliging();
-    let proxy = Proxy::start(&registry, &watched(DELAYED, "127.0.0.1:0"));
+    let proxy = Proxy::start(&registry, watched(DELAYED, "127.0.0.1:0"));
     eventually("it is ready", || {
         get(admin(&proxy), "/readyz").status == 200
     });
