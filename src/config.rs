@@ -1,11 +1,11 @@
-//! The configuration: one TOML file, which is read once, with all its problems in one report.
+//! The configuration: one TOML file, and the files that it includes, which are read once, with all problems in one report.
 //!
-//! `check`, start and reload call [`load`]. The result is [`Config`], the typed settings of all modules. None of the files that
-//! the configuration names is opened here: `snapshot` does that.
+//! `check`, start and reload call [`load`]. The result is [`Config`], the typed settings of all modules. Apart from `include`,
+//! none of the files that the configuration names is opened here: `snapshot` does that.
 //!
-//! - `document` parses the text, and knows the position of every value.
+//! - `document` parses the texts, and knows the position of every value. `include` reads the included files and adds them to it.
 //! - `keys` is the table of keys. Each key has a `form`, and `table` reads a TOML table with the keys that it may have. `value`,
-//!   `address` and `url` parse strings.
+//!   `address` and `url` parse strings, in which `variables` has replaced `${NAME}`.
 //! - `build` fills the settings of the whole process, and calls `listen`, `acme` and `sites`. A site has `routes`, and a route has
 //!   `auth`, `upstreams` and `grants`.
 //! - `exposure` warns of what is open to every client, or cannot work.
@@ -27,6 +27,7 @@ mod document;
 mod exposure;
 mod form;
 mod grants;
+mod include;
 mod keys;
 mod listen;
 pub(crate) mod nearest;
@@ -38,6 +39,7 @@ mod table;
 mod upstreams;
 pub(crate) mod url;
 mod value;
+mod variables;
 
 pub use acme::Acme;
 pub use address::AdminSocket;
@@ -59,7 +61,14 @@ pub use value::Secret;
 /// if the problems have an error.
 pub fn load(file: &Path) -> (Option<Config>, Problems) {
     match bounded_file::read(file, MAX_FILE_SIZE) {
-        Ok(bytes) => parse(file, &bytes),
+        Ok(bytes) => match Document::parse(file, &bytes) {
+            Ok(document) => {
+                let included = include::read(&document);
+                let document = include::merge(document, &included);
+                build(document, file)
+            }
+            Err(problems) => (None, problems),
+        },
         Err(error) => {
             let mut problems = Problems::new(file);
             problems.push(
@@ -75,13 +84,16 @@ pub fn load(file: &Path) -> (Option<Config>, Problems) {
 /// The maximum size of a configuration file in bytes. It is enough for thousands of sites.
 const MAX_FILE_SIZE: u64 = 4 << 20;
 
-/// Parses the bytes of a configuration file. The paths in it are relative to the folder of `file`. As for [`load`], a config may
-/// be returned in spite of errors.
+/// Parses the bytes of a configuration file. The paths in it are relative to the folder of `file`. Files that it includes are not
+/// read. As for [`load`], a config may be returned in spite of errors.
 pub fn parse(file: &Path, bytes: &[u8]) -> (Option<Config>, Problems) {
-    let document = match Document::parse(file, bytes) {
-        Ok(document) => document,
-        Err(problems) => return (None, problems),
-    };
+    match Document::parse(file, bytes) {
+        Ok(document) => build(document, file),
+        Err(problems) => (None, problems),
+    }
+}
+
+fn build(document: Document<'_>, file: &Path) -> (Option<Config>, Problems) {
     let base = file.parent().unwrap_or_else(|| Path::new(""));
     let config = build::config(&document, base);
     (config, document.into_problems())

@@ -220,6 +220,7 @@ impl Server {
             watchdog: watchdog::start(self.status.manager(), self.workers.heartbeats()),
             ..BackgroundTasks::default()
         };
+        let mut is_forced = false;
         match self.run_commands(&mut commands, &mut tasks).await {
             LoopEnd::Upgraded(successor) => {
                 // The phase stays `Serving`: a request to the admin listener of this process means the successor by now.
@@ -229,12 +230,15 @@ impl Server {
                 }
             }
             LoopEnd::Stop => {
+                let snapshot = self.state.snapshot();
+                self.status.draining(snapshot.drain_delay, snapshot.drain);
+                is_forced = self.withdraw(snapshot.drain_delay, &mut commands).await;
+                drop(snapshot);
                 self.state.set_phase(LifecyclePhase::Draining);
-                self.status.draining(self.state.snapshot().drain);
                 self.acceptors.close().await;
             }
         }
-        let cut = self.drain(commands).await;
+        let cut = self.drain(commands, is_forced).await;
         history.abort();
         cut
     }
@@ -381,9 +385,25 @@ impl Server {
         self.acceptors.hand_over().await;
     }
 
+    /// Reports that the proxy is not ready, and continues to accept connections for `limits.drain_delay`: a load balancer that
+    /// polls `/readyz` sends clients here until its next poll. Returns whether a second [`Command::Stop`] ended the wait.
+    async fn withdraw(&self, delay: Duration, commands: &mut mpsc::Receiver<Command>) -> bool {
+        if delay.is_zero() {
+            return false;
+        }
+        self.state.set_phase(LifecyclePhase::Withdrawing);
+        tracing::info!("not ready from now on; the listening sockets close in {delay:?}");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => false,
+            () = wait_second_stop(commands, false) => true,
+            // Never returns. Requests still need to know which endpoints are up.
+            () = background::run_health_checks(&self.state) => false,
+        }
+    }
+
     /// Waits until the workers have finished their connections, at most for `limits.drain`, and closes the rest. Returns how
-    /// many connections were closed that way.
-    async fn drain(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
+    /// many connections were closed that way. If `is_forced`, all connections are closed immediately.
+    async fn drain(mut self, mut commands: mpsc::Receiver<Command>, is_forced: bool) -> usize {
         let limit = self.state.snapshot().drain;
         tracing::info!(
             connections = self.workers.open_connections(),
@@ -392,7 +412,7 @@ impl Server {
         self.shutdown.begin();
         tokio::select! {
             _ = timeout(limit, self.workers.finished()) => {}
-            () = wait_second_stop(&mut commands) => {
+            () = wait_second_stop(&mut commands, is_forced) => {
                 tracing::info!("second signal to stop: closing all connections immediately");
             }
         }
@@ -438,8 +458,12 @@ fn one_line_summary(problems: &Problems) -> String {
     format!("{first} ({})", problems.summary())
 }
 
-/// Returns at the next [`Command::Stop`]. Stays pending when the sender of the commands is dropped.
-async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>) {
+/// Returns at the next [`Command::Stop`], or immediately if it came before. Stays pending when the sender of the commands is
+/// dropped.
+async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>, has_come: bool) {
+    if has_come {
+        return;
+    }
     loop {
         match commands.recv().await {
             Some(Command::Stop) => return,

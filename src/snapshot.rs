@@ -5,8 +5,9 @@
 //! connections to upstreams, the login cache, the TLS ticket keys, the counters, the open access log. Nothing changes until
 //! the whole snapshot is built. A reload reads a password file or certificate only while no other process is writing it.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
@@ -25,7 +26,7 @@ use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
-use crate::tls::{ClientCa, TicketKeys, TlsConfigs};
+use crate::tls::{ClientCa, SharedTicketError, SharedTicketKeys, TicketKeys, TlsConfigs};
 use crate::upstream::Upstream;
 
 mod authenticators;
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub admin: config::Admin,
     /// The time limit of a graceful shutdown.
     pub drain: Duration,
+    /// The time before a graceful shutdown in which the proxy reports that it is not ready, and still accepts connections.
+    pub drain_delay: Duration,
     /// The hosts whose certificates come from an ACME server. `None` if there are none.
     pub acme: Option<Arc<Acme>>,
     /// Hints for the operator, such as the path of the CA of self-signed certificates.
@@ -97,13 +100,13 @@ impl Snapshot {
         if mode == BuildMode::Check {
             paths::check_logs(config, problems);
         }
-        paths::check_state_dir(config, problems);
+        paths::check_state_dirs(config, problems);
         let mut notes = Vec::new();
         let logins = builder.password_verifier(problems);
         let old_log = old.and_then(|old| old.access_log.as_ref());
         let access_log = paths::open_access_log(config, old_log, mode, problems);
         let client_cas = certificates::load_client_cas(config, problems);
-        let tickets = builder.ticket_keys(&client_cas, problems);
+        let tickets = builder.ticket_keys(&client_cas, mode, problems);
         let mut acme = loader.load_acme(problems);
         let certificates = loader.load_all(&client_cas, acme.as_mut(), problems, &mut notes);
         let authenticators = AuthenticatorBuilder {
@@ -130,6 +133,7 @@ impl Snapshot {
             proxy_protocol: config.listen.proxy_protocol.clone(),
             admin: config.listen.admin.clone(),
             drain: config.drain,
+            drain_delay: config.drain_delay,
             notes,
             logins,
             passwords,
@@ -147,6 +151,11 @@ impl Snapshot {
     /// The certificates of all sites. The file watcher keeps clones of these and no reference to the snapshot.
     pub fn certificates(&self) -> &[SiteCertificate] {
         &self.certificates
+    }
+
+    /// The ticket keys that several instances share. The file watcher keeps a clone of them and no reference to the snapshot.
+    pub(crate) fn shared_ticket_keys(&self) -> Option<&Arc<SharedTicketKeys>> {
+        self.tickets.shared_keys()
     }
 
     /// The password verifier, for its counters.
@@ -184,21 +193,33 @@ impl SnapshotBuilder<'_> {
         ok_or_report(verifier, problems).map(Arc::new)
     }
 
-    /// The ticket keys of the old snapshot, except those of client CAs that are gone or have changed.
+    /// The ticket keys of the old snapshot if they are from the same source, except those of client CAs that are gone or have
+    /// changed.
     fn ticket_keys(
         &self,
         client_cas: &[Option<ClientCa>],
+        mode: BuildMode,
         problems: &mut Problems,
     ) -> Option<TicketKeys> {
-        let tickets = match self.old {
-            Some(old) => Ok(old.tickets.clone()),
-            None => TicketKeys::new(),
+        let dir = self.config.ticket_keys.as_ref();
+        let old = self.old.map(|old| &old.tickets).filter(|old| {
+            let old = old.shared_keys().map(|keys| keys.dir());
+            old == dir.map(|dir| dir.as_path())
+        });
+        let tickets = match (old, dir) {
+            (Some(old), _) => old.clone(),
+            (None, None) => ok_or_report(TicketKeys::new(), problems)?,
+            (None, Some(dir)) => match open_ticket_keys(dir, mode) {
+                Ok(Some(keys)) => TicketKeys::shared(keys),
+                Ok(None) => ok_or_report(TicketKeys::new(), problems)?,
+                Err(error) => {
+                    let what = format!("tls.ticket_keys: {error}");
+                    problems.push(Problem::error(dir.place, what));
+                    return None;
+                }
+            },
         };
-        let client_cas = client_cas.iter().flatten().cloned();
-        ok_or_report(
-            tickets.and_then(|tickets| tickets.with(client_cas)),
-            problems,
-        )
+        ok_or_report(tickets.with(client_cas.iter().flatten().cloned()), problems)
     }
 
     fn sites(
@@ -273,6 +294,18 @@ impl SnapshotBuilder<'_> {
             all.find(|counts| counts.name() == name)
         });
         old.map_or_else(|| Arc::new(SiteCounts::new(name)), Arc::clone)
+    }
+}
+
+/// Opens the directory of the ticket keys. A check only examines it, and the result is `None`.
+fn open_ticket_keys(
+    dir: &Path,
+    mode: BuildMode,
+) -> Result<Option<SharedTicketKeys>, SharedTicketError> {
+    let now = SystemTime::now();
+    match mode {
+        BuildMode::Serve => SharedTicketKeys::open(dir, now).map(Some),
+        BuildMode::Check => SharedTicketKeys::inspect(dir, now).map(|()| None),
     }
 }
 

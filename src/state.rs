@@ -46,6 +46,8 @@ pub enum LifecyclePhase {
     Starting,
     /// The server accepts connections.
     Serving,
+    /// The server still accepts connections, and reports that it is not ready, so that load balancers stop using it.
+    Withdrawing,
     /// The server accepts no more connections, and finishes the requests on the open ones.
     Draining,
 }
@@ -93,6 +95,7 @@ impl ServerState {
         let phases = [
             LifecyclePhase::Starting,
             LifecyclePhase::Serving,
+            LifecyclePhase::Withdrawing,
             LifecyclePhase::Draining,
         ];
         let phase = self.phase.load(Ordering::Relaxed);

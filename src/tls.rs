@@ -30,6 +30,7 @@ mod handshake;
 mod pem;
 mod record_stream;
 pub mod self_signed;
+mod shared_tickets;
 mod subject_alt_name;
 
 pub(crate) use self::cert_reload::Reuse;
@@ -48,6 +49,8 @@ pub(crate) use self::failure::alert_name;
 pub use self::handshake::{Accepted, HandshakeError, TlsInfo, accept};
 pub use self::pem::Error as PemError;
 pub use self::record_stream::TlsStream;
+pub(crate) use self::shared_tickets::TicketKeyEvent;
+pub use self::shared_tickets::{Error as SharedTicketError, SharedTicketKeys};
 pub use self::subject_alt_name::SubjectAltName;
 pub(crate) use self::subject_alt_name::normalize_host;
 

@@ -43,6 +43,10 @@ impl Readiness {
                 readiness.reasons.push(reason);
             }
             LifecyclePhase::Serving => {}
+            LifecyclePhase::Withdrawing => {
+                let reason = "the proxy is about to drain, and accepts connections until then";
+                readiness.reasons.push(reason);
+            }
             LifecyclePhase::Draining => {
                 let reason = "the proxy drains and accepts no more connections";
                 readiness.reasons.push(reason);

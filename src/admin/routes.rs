@@ -321,6 +321,7 @@ pub(crate) mod tests {
         for (phase, ready) in [
             (LifecyclePhase::Starting, 503),
             (LifecyclePhase::Serving, 200),
+            (LifecyclePhase::Withdrawing, 503),
             (LifecyclePhase::Draining, 503),
         ] {
             let state = server_state("", phase);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::acme::{self, Acme};
-use super::document::Document;
+use super::document::{Document, Spanned};
 use super::exposure;
 use super::form::{Key, Text};
 use super::keys::{self, limits, log, state, throttle, tls as tls_keys};
@@ -34,6 +34,8 @@ pub struct Config {
     pub places: Places,
     /// The versions of TLS.
     pub tls: tls::Settings,
+    /// The directory of the ticket keys that several instances share; `None` keeps the keys in memory.
+    pub ticket_keys: Option<Spanned<PathBuf>>,
     /// The authority for sites with `tls = "acme"`.
     pub acme: Acme,
     /// The limits of a connection.
@@ -54,6 +56,8 @@ pub struct Config {
     pub basic_size: usize,
     /// How long transfers may continue after SIGTERM.
     pub drain: Duration,
+    /// How long the proxy continues to accept connections after SIGTERM, while it reports that it is not ready.
+    pub drain_delay: Duration,
     /// The sites; at least one.
     pub sites: Vec<Site>,
 }
@@ -96,7 +100,7 @@ pub(crate) fn config(document: &Document<'_>, base: &Path) -> Option<Config> {
         queue_wait: limits.value(&limits::UPSTREAM_WAIT),
     };
     let connection = connection(&limits);
-    let sites = sites::read(&root, base, upstream);
+    let sites = sites::read(&root, upstream);
     if let Some(listen) = &listen {
         exposure::check(&root, listen, &sites);
     }
@@ -110,6 +114,8 @@ pub(crate) fn config(document: &Document<'_>, base: &Path) -> Option<Config> {
         h2_memory: limits.value(&limits::H2_MEMORY),
         basic_size: limits.value(&limits::BASIC_SIZE),
         drain: limits.value(&limits::DRAIN),
+        drain_delay: limits.value(&limits::DRAIN_DELAY),
+        ticket_keys: ticket_keys(&root, base),
         tls: tls_settings(&root),
         acme: acme::read(&root, base),
         log,
@@ -155,6 +161,13 @@ fn tls_settings(root: &Table<'_>) -> tls::Settings {
             .table_or_empty(&keys::TLS)
             .value(&tls_keys::MIN_VERSION),
     }
+}
+
+fn ticket_keys(root: &Table<'_>, base: &Path) -> Option<Spanned<PathBuf>> {
+    let dir = root
+        .table_or_empty(&keys::TLS)
+        .get(&tls_keys::TICKET_KEYS)?;
+    Some(dir.map(|dir| base.join(dir)))
 }
 
 fn connection(limits: &Table<'_>) -> connection::Settings {

@@ -1,13 +1,17 @@
-//! A configuration file as a TOML tree, with the position of every value and the list of the file's problems.
+//! A configuration file and the files that it includes as one TOML tree, with the position of every value and the list of all
+//! problems.
 //!
-//! `config::parse` creates the document, `table` reads values from it, and every reader adds problems to it. The document
-//! knows no key.
+//! `config::parse` creates the document, `include` adds files to it, `table` reads values from it, and every reader adds problems
+//! to it. The document knows no key.
+//!
+//! The offsets of the values of all files are in one range of numbers: those of an included file begin where those of the file
+//! before it end. So the offset of a value tells its file.
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use toml::de::DeTable;
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::problem::{Position, Problem, Problems, quote};
 
@@ -38,12 +42,23 @@ impl<T> std::ops::Deref for Spanned<T> {
     }
 }
 
-/// One configuration file.
+/// A configuration file with the files that it includes.
 #[derive(Debug)]
 pub(crate) struct Document<'t> {
-    lines: Lines<'t>,
+    /// The texts of the files in the order of their offsets; the first one is the configuration file.
+    parts: Vec<Part<'t>>,
     root: DeTable<'t>,
     problems: RefCell<Problems>,
+}
+
+/// The text of one file.
+#[derive(Debug)]
+struct Part<'t> {
+    /// The offset of its first byte.
+    start: usize,
+    /// Its number in a [`Position`].
+    number: usize,
+    lines: Lines<'t>,
 }
 
 impl<'t> Document<'t> {
@@ -57,7 +72,11 @@ impl<'t> Document<'t> {
         let mut problems = Problems::new(file);
         match parse(bytes) {
             Ok((lines, root)) => Ok(Self {
-                lines,
+                parts: vec![Part {
+                    start: 0,
+                    number: 0,
+                    lines,
+                }],
                 root,
                 problems: RefCell::new(problems),
             }),
@@ -73,9 +92,63 @@ impl<'t> Document<'t> {
         &self.root
     }
 
+    /// The table of the whole file, to be changed.
+    pub(crate) fn root_mut(&mut self) -> &mut DeTable<'t> {
+        &mut self.root
+    }
+
+    /// Parses the bytes of an included file, and returns its table. The caller merges it into [`Self::root_mut`]. A syntax error
+    /// is reported, and the result is `None`.
+    pub(crate) fn parse_included(&mut self, file: &Path, bytes: &'t [u8]) -> Option<DeTable<'t>> {
+        let number = self.problems.get_mut().add_included(file);
+        match parse(bytes) {
+            Ok((lines, root)) => {
+                let last = self.parts.last();
+                // One more than the length, because the position after the last character is the end of a file, too.
+                let start = last.map_or(0, |last| last.start + last.lines.text.len() + 1);
+                self.parts.push(Part {
+                    start,
+                    number,
+                    lines,
+                });
+                Some(shifted_table(root, start))
+            }
+            Err(problem) => {
+                self.report(Problem {
+                    place: problem.place.map(|place| Position {
+                        file: number,
+                        ..place
+                    }),
+                    ..problem
+                });
+                None
+            }
+        }
+    }
+
     /// Returns the position of the byte at `offset`.
     pub(crate) fn position(&self, offset: usize) -> Position {
-        self.lines.position(offset)
+        let part = self.parts.iter().rfind(|part| part.start <= offset);
+        part.map_or_else(Position::default, |part| Position {
+            file: part.number,
+            ..part.lines.position(offset - part.start)
+        })
+    }
+
+    /// The file of the byte at `offset`.
+    pub(crate) fn file_at(&self, offset: usize) -> PathBuf {
+        let place = self.position(offset);
+        self.problems.borrow().file_of(Some(place)).to_owned()
+    }
+
+    /// Names an earlier position for a message about a later one: the line, and the file if it is another one.
+    pub(crate) fn describe(&self, earlier: Position, later: Position) -> String {
+        if earlier.file == later.file {
+            return format!("line {}", earlier.line);
+        }
+        let problems = self.problems.borrow();
+        let file = problems.file_of(Some(earlier));
+        format!("line {} of {}", earlier.line, file.display())
     }
 
     /// Adds a problem.
@@ -87,6 +160,32 @@ impl<'t> Document<'t> {
     pub(crate) fn into_problems(self) -> Problems {
         self.problems.into_inner()
     }
+}
+
+/// Adds `distance` to the offsets of a table and of everything in it.
+fn shifted_table(table: DeTable<'_>, distance: usize) -> DeTable<'_> {
+    let shifted = |span: Range<usize>| span.start + distance..span.end + distance;
+    let entries = table.into_iter().map(|(name, value)| {
+        let name = toml::Spanned::new(shifted(name.span()), name.into_inner());
+        (name, shifted_value(value, distance))
+    });
+    entries.collect()
+}
+
+fn shifted_value(value: toml::Spanned<DeValue<'_>>, distance: usize) -> toml::Spanned<DeValue<'_>> {
+    let span = value.span();
+    let value = match value.into_inner() {
+        DeValue::Table(table) => DeValue::Table(shifted_table(table, distance)),
+        DeValue::Array(list) => {
+            let mut shifted = DeArray::new();
+            for value in list {
+                shifted.push(shifted_value(value, distance));
+            }
+            DeValue::Array(shifted)
+        }
+        other => other,
+    };
+    toml::Spanned::new(span.start + distance..span.end + distance, value)
 }
 
 fn parse(bytes: &[u8]) -> Result<(Lines<'_>, DeTable<'_>), Problem> {
@@ -198,6 +297,7 @@ impl<'t> Lines<'t> {
             .characters_before(offset)
             .saturating_sub(self.characters_before(start));
         Position {
+            file: 0,
             line: line + 1,
             column: column + 1,
         }

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::document::{Document, Spanned};
 use super::problem::{Position, Problem};
 use super::value::{self, format_duration, format_size};
+use super::variables;
 
 /// A key of a TOML table. `F` is the form of its value, which has the range and the default, too.
 #[derive(Debug)]
@@ -91,13 +92,13 @@ impl<'a> Item<'a> {
         self.document.position(self.value.span().start)
     }
 
-    /// Reads a string with a parser of `value`, `address` or `url`.
+    /// Reads a string with a parser of `value`, `address` or `url`. Variables of the environment are replaced before.
     pub(crate) fn parse<T>(
         &self,
         parse: impl Fn(&str) -> Result<T, value::Error>,
     ) -> Option<Spanned<T>> {
-        let text = self.text()?;
-        let value = self.accept(value::parse_explained(text, &parse))?;
+        let text = self.accept(variables::replace(self.text()?, variables::of_process))?;
+        let value = self.accept(value::parse_explained(&text, &parse))?;
         Some(self.spanned(value))
     }
 

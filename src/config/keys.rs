@@ -47,6 +47,8 @@ macro_rules! keys {
 }
 
 keys! {
+    /// Files with further sites and groups.
+    INCLUDE = "include": List<String> = List(value::text);
     /// The addresses and threads of the proxy.
     LISTEN = "listen": TableForm = TableForm(listen::KEYS);
     /// The process log and the access log.
@@ -142,6 +144,8 @@ pub(crate) mod tls {
             form: Word(&[("1.2", MinVersion::V1_2), ("1.3", MinVersion::V1_3)]),
             default: MinVersion::V1_2,
         };
+        /// A folder for the keys of session tickets, which several instances of the proxy share.
+        TICKET_KEYS = "ticket_keys": Text<String> = Text(value::text);
     }
 }
 
@@ -249,6 +253,8 @@ pub(crate) mod limits {
         UPSTREAM_WAIT = "upstream_wait": Wait = seconds(5);
         /// How long transfers may continue after TERM.
         DRAIN = "drain": Wait = seconds(30);
+        /// How long the proxy accepts connections after TERM while /readyz reports that it is not ready.
+        DRAIN_DELAY = "drain_delay": Wait = WithDefault { form: Time::OptionalWait, default: Duration::ZERO };
     }
 }
 

@@ -1,4 +1,4 @@
-//! A problem of a configuration file, and the list of all problems of one file.
+//! A problem of a configuration file, and the list of all problems of one file and of the files that it includes.
 //!
 //! The modules of `config` report problems while they read the file; `snapshot`, `server` and `check` add those that they
 //! find when they open the files it names. `cli` and a reload print the list. A problem never quotes a line of the file,
@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 
 use crate::htpasswd::is_invisible;
 
-/// A position in the file, counted as editors count: lines and characters from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A position in a file, counted as editors count: lines and characters from 1. Positions of the configuration file itself come
+/// before those of included files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
+    /// The file: 0 is the configuration file, and n is the nth file that it includes.
+    pub file: usize,
     /// The line, from 1.
     pub line: usize,
     /// The character in the line, from 1; a tab is one character.
@@ -105,13 +108,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems of one file.
+/// The problems of one file and of the files that it includes.
 ///
 /// `Display` prints the warnings before the errors, both in the order of their positions, so that the errors are what a
 /// terminal still shows after a long report.
 #[derive(Clone, Debug)]
 pub struct Problems {
     file: PathBuf,
+    /// The included files; the first one has the number 1 in a [`Position`].
+    included: Vec<PathBuf>,
     list: Vec<Problem>,
     errors: usize,
 }
@@ -121,6 +126,7 @@ impl Problems {
     pub fn new(file: impl Into<PathBuf>) -> Self {
         Self {
             file: file.into(),
+            included: Vec::new(),
             list: Vec::new(),
             errors: 0,
         }
@@ -153,15 +159,30 @@ impl Problems {
             .collect();
         format!(
             "{}:{} {}",
-            self.file.display(),
+            self.file_of(problem.place).display(),
             place.unwrap_or_default(),
             texts.join("; ")
         )
     }
 
-    /// The file that the problems are about.
+    /// The configuration file that the problems are about.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Adds an included file, whose positions have the number that is returned.
+    pub(crate) fn add_included(&mut self, file: impl Into<PathBuf>) -> usize {
+        self.included.push(file.into());
+        self.included.len()
+    }
+
+    /// The file of a position. A problem without a position is one of the configuration file.
+    pub fn file_of(&self, place: Option<Position>) -> &Path {
+        let number = place.map_or(0, |place| place.file);
+        let included = number
+            .checked_sub(1)
+            .and_then(|index| self.included.get(index));
+        included.unwrap_or(&self.file)
     }
 
     /// The problems because of which the file is rejected, by position.
@@ -217,13 +238,14 @@ impl Problems {
 /// Every problem as `FILE:LINE:COLUMN: …`, each followed by a line feed; errors after warnings.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = escape(&self.file.to_string_lossy());
         for problem in self.warnings().chain(self.errors()) {
+            let file = escape(&self.file_of(problem.place).to_string_lossy());
             let gap = if problem.place.is_some() { ":" } else { ": " };
             writeln!(f, "{file}{gap}{problem}")?;
         }
         if self.errors > MAX_ERRORS_KEPT {
             let more = self.errors - MAX_ERRORS_KEPT;
+            let file = escape(&self.file.to_string_lossy());
             writeln!(f, "{file}: error: and {more} more")?;
         }
         Ok(())

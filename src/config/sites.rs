@@ -64,27 +64,28 @@ pub enum Certificate {
     Acme(Position),
 }
 
-/// Reads every site. Relative paths are below `base`.
-pub(crate) fn read(root: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Vec<Site> {
+/// Reads every site. Relative paths are below the folder of the file that the site is in.
+pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits) -> Vec<Site> {
     root.require(&keys::SITE, "[[site]] with hosts, tls and a [[site.route]]");
     let groups = Groups::read(root);
-    let mut lines_of_hosts = HashMap::new();
+    let mut places_of_hosts = HashMap::new();
     let tables = root.tables(&keys::SITE);
     let sites = tables
         .iter()
-        .filter_map(|table| read_site(table, base, limits, &groups, &mut lines_of_hosts));
+        .filter_map(|table| read_site(table, limits, &groups, &mut places_of_hosts));
     sites.collect()
 }
 
 fn read_site(
     table: &Table<'_>,
-    base: &Path,
     limits: UpstreamLimits,
     groups: &Groups,
-    lines_of_hosts: &mut HashMap<String, usize>,
+    places_of_hosts: &mut HashMap<String, Position>,
 ) -> Option<Site> {
+    let folder = table.folder();
+    let base = folder.as_path();
     let patterns = host_patterns(table);
-    let hosts = host_names(table, &patterns, lines_of_hosts);
+    let hosts = host_names(table, &patterns, places_of_hosts);
     let certificate = certificate(table, base);
     if let Some(Certificate::Acme(_)) = certificate {
         acme::check_hosts(table, &patterns);
@@ -137,12 +138,12 @@ fn host_patterns(table: &Table<'_>) -> Vec<Spanned<HostPattern>> {
     list.value.items
 }
 
-/// Returns the hosts in the form of [`Site::hosts`], and reports those that an earlier site has. `lines` has the hosts of the
-/// earlier sites with their lines.
+/// Returns the hosts in the form of [`Site::hosts`], and reports those that an earlier site has. `places` has the hosts of the
+/// earlier sites with their positions.
 fn host_names(
     table: &Table<'_>,
     patterns: &[Spanned<HostPattern>],
-    lines: &mut HashMap<String, usize>,
+    places: &mut HashMap<String, Position>,
 ) -> Vec<String> {
     let mut hosts = Vec::new();
     for host in patterns {
@@ -152,8 +153,9 @@ fn host_names(
             HostPattern::Wildcard(parent) => format!("*.{parent}"),
             HostPattern::Any => "*".to_owned(),
         };
-        if let Some(line) = lines.insert(name.clone(), host.place.line) {
-            let what = format!("the host {name} was named before, in line {line}");
+        if let Some(earlier) = places.insert(name.clone(), host.place) {
+            let earlier = table.describe(earlier, host.place);
+            let what = format!("the host {name} was named before, in {earlier}");
             table.report(
                 Problem::error(host.place, what)
                     .because("only the first site would ever get its requests")

@@ -3,6 +3,8 @@
 //! The modules of `config` that build the settings read values with [`Table::get`] and [`Table::value`]. When the table of the
 //! whole file is created, every key of the file that is not in the table of keys is reported.
 
+use std::path::PathBuf;
+
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, Spanned};
@@ -27,15 +29,20 @@ pub(crate) struct Table<'a> {
 impl<'a> Table<'a> {
     /// Returns the table of the whole file, and reports every key of the file that is not in `keys`.
     pub(crate) fn root(document: &'a Document<'a>, keys: Keys) -> Self {
-        let root = Self {
+        let root = Self::root_unchecked(document, keys);
+        root.report_unknown_keys(keys);
+        root
+    }
+
+    /// As [`Self::root`], without a report of unknown keys, for a document that is not complete yet.
+    pub(crate) fn root_unchecked(document: &'a Document<'a>, keys: Keys) -> Self {
+        Self {
             document,
             path: String::new(),
             entries: Some(document.root()),
             offset: 0,
             keys,
-        };
-        root.report_unknown_keys(keys);
-        root
+        }
     }
 
     /// The keys that the table may have.
@@ -49,6 +56,17 @@ impl<'a> Table<'a> {
             return key.name().to_owned();
         }
         format!("{}.{}", self.path, key.name())
+    }
+
+    /// The folder of the file that the table is in. Relative paths in the table are below it.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let file = self.document.file_at(self.offset);
+        file.parent().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// Names an earlier position for a message about a later one.
+    pub(crate) fn describe(&self, earlier: Position, later: Position) -> String {
+        self.document.describe(earlier, later)
     }
 
     /// The position of the header or of the opening brace.

@@ -70,6 +70,21 @@ pub(crate) enum Error {
         /// What to write instead.
         remedy: String,
     },
+    /// The value names a variable of the environment that is not set.
+    #[error("the environment variable {name} is not set")]
+    UnsetVariable {
+        /// The name of the variable.
+        name: String,
+    },
+    /// The value of a variable of the environment is not UTF-8 text.
+    #[error("the environment variable {name} is not UTF-8 text")]
+    VariableNotText {
+        /// The name of the variable.
+        name: String,
+    },
+    /// There is no name of a variable between `${` and `}`, or there is no `}`.
+    #[error("\"${{\" is not followed by the name of a variable and \"}}\"")]
+    NoVariableName,
     /// The value is none of the words that its key allows.
     #[error("there is no {}", quote(.word))]
     UnknownWord {
@@ -96,6 +111,13 @@ impl Error {
     pub(crate) fn remedy(&self) -> String {
         match self {
             Self::Empty => "write a value between the quotes".to_owned(),
+            Self::UnsetVariable { name } | Self::VariableNotText { name } => format!(
+                "set {name} in the environment of the proxy, or write $${{{name}}} if the text itself is meant"
+            ),
+            Self::NoVariableName => {
+                "write ${NAME} with letters, digits and \"_\", or $${ if the text itself is meant"
+                    .to_owned()
+            }
             Self::OutOfRange { range } => format!("write a value from {range}"),
             Self::NoUnit { example, .. } => write(example),
             Self::UnknownUnit {
@@ -444,6 +466,8 @@ pub(crate) fn write(value: impl fmt::Display) -> String {
     for character in value.to_string().chars() {
         match character {
             '"' | '\\' => remedy.extend(['\\', character]),
+            // In the file, `${` begins the name of a variable, unless another `$` precedes it.
+            '{' if remedy.ends_with('$') => remedy.push_str("${"),
             _ if is_unprintable(character) => {
                 remedy.push_str(&format!("\\U{:08x}", u32::from(character)));
             }
@@ -473,7 +497,7 @@ pub(crate) fn write_accepted<T>(
 const MAX_REMEDY: usize = 300;
 
 /// Parses a text, and replaces the error in two cases that every parser has: the text would be accepted without the blanks
-/// around it, or it contains the name of a variable.
+/// around it, or it is the name of a variable without braces.
 pub(crate) fn parse_explained<T>(
     text: &str,
     parse: &dyn Fn(&str) -> Result<T, Error>,
@@ -490,11 +514,11 @@ pub(crate) fn parse_explained<T>(
             remedy: write(trimmed),
         });
     }
-    if text.contains("${") || text.starts_with('$') {
+    if text.starts_with('$') && !text.starts_with("${") {
         return Err(Error::UnexpectedPart {
-            part: "a variable",
-            why: "the value is used as it is written; variables are not replaced",
-            remedy: "write the value itself, not the name of a variable".to_owned(),
+            part: "a variable without braces",
+            why: "only ${NAME} is replaced by a variable of the environment",
+            remedy: "put braces around the name, as in \"${NAME}\"".to_owned(),
         });
     }
     Err(error)

@@ -1,4 +1,5 @@
-//! The thread that reloads password files and certificates when they change, without a reload of the configuration.
+//! The thread that reloads password files and certificates when they change, without a reload of the configuration, and that
+//! rotates the ticket keys that several instances share.
 //!
 //! `server` starts one [`FileWatcher`]. It runs on a thread of its own, because a system call on a stalled network mount can
 //! block for minutes: neither the workers, nor the accept loops, nor the end of the server may wait for it. `htpasswd` and
@@ -9,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
@@ -19,7 +20,7 @@ use crate::snapshot::SiteCertificate;
 use crate::snapshot::certificates::{KEEPS_LAST_CERTIFICATE, Source};
 use crate::snapshot::passwords::{KEEPS_LAST_USERS, file_warnings};
 use crate::state::ServerState;
-use crate::tls::{CertEvent, CertSlot, CertWarning, ReloadingCert};
+use crate::tls::{CertEvent, CertSlot, CertWarning, ReloadingCert, TicketKeyEvent};
 
 /// The thread. It ends when this value is dropped.
 #[derive(Debug)]
@@ -64,12 +65,26 @@ fn poll_files(state: &Weak<ServerState>) {
     let snapshot = state.snapshot();
     let passwords = snapshot.passwords().to_vec();
     let certificates = snapshot.certificates().to_vec();
+    let ticket_keys = snapshot.shared_ticket_keys().cloned();
     // Polling may block for long. A snapshot that a reload replaces meanwhile must be freed.
     drop((snapshot, state));
     for users in passwords {
         log_password_event(&users, users.poll());
     }
     poll_certificates(&certificates, OffsetDateTime::now_utc());
+    if let Some(keys) = ticket_keys {
+        log_ticket_key_event(keys.poll(SystemTime::now()));
+    }
+}
+
+fn log_ticket_key_event(event: TicketKeyEvent) {
+    match event {
+        TicketKeyEvent::Unchanged => {}
+        TicketKeyEvent::Rotated => tracing::info!("the key of TLS session tickets was rotated"),
+        TicketKeyEvent::Failed(error) => tracing::error!(
+            "tls.ticket_keys: {error}; the last key stays in use for six hours, and then clients make full handshakes"
+        ),
+    }
 }
 
 fn log_password_event(users: &LiveUsers, event: Event) {

@@ -62,9 +62,12 @@ impl StatusReporter {
         }
     }
 
-    pub(crate) fn draining(&self, limit: Duration) {
-        self.manager
-            .stopping(&format!("draining for at most {limit:?}"));
+    pub(crate) fn draining(&self, delay: Duration, limit: Duration) {
+        let mut status = format!("draining for at most {limit:?}");
+        if !delay.is_zero() {
+            status = format!("not ready, and {status} in {delay:?}");
+        }
+        self.manager.stopping(&status);
     }
 
     /// A duplicate of the descriptor of the pid file, for the successor in an upgrade. The lock belongs to the open file

@@ -79,9 +79,23 @@ pub(crate) fn check_logs(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Warns of a `state.dir` in which every user of the machine may create files.
-pub(crate) fn check_state_dir(config: &Config, problems: &mut Problems) {
-    let dir = &config.state_dir;
+/// Warns of a `state.dir` and of a directory of ticket keys in which every user of the machine may create files.
+pub(crate) fn check_state_dirs(config: &Config, problems: &mut Problems) {
+    let contents = "a CA, a token secret or a certificate";
+    let (dir, place) = (&config.state_dir, config.places.state_dir);
+    check_dir("state.dir", dir, place, contents, problems);
+    if let Some(dir) = &config.ticket_keys {
+        check_dir("tls.ticket_keys", dir, Some(dir.place), "a key", problems);
+    }
+}
+
+fn check_dir(
+    key: &str,
+    dir: &Path,
+    place: Option<Position>,
+    contents: &str,
+    problems: &mut Problems,
+) {
     let Ok(metadata) = fs::metadata(dir) else {
         return;
     };
@@ -89,15 +103,15 @@ pub(crate) fn check_state_dir(config: &Config, problems: &mut Problems) {
         return;
     }
     let what = format!(
-        "every user of this machine can create files in state.dir, {} (mode {:04o})",
+        "every user of this machine can create files in {key}, {} (mode {:04o})",
         dir.display(),
         metadata.mode() & 0o7777
     );
     problems.push(
-        Problem::warning(config.places.state_dir, what)
-            .because(
-                "the proxy would use a CA, a token secret or a certificate that another user puts there",
-            )
+        Problem::warning(place, what)
+            .because(format!(
+                "the proxy would use {contents} that another user puts there"
+            ))
             .fix(format!(
                 "chmod o-w {}, and remove files that the proxy has not created",
                 shell_word(&dir.to_string_lossy())

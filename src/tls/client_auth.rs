@@ -139,6 +139,19 @@ impl ClientCa {
         verifier.verify_client_cert(leaf, issuers, now).is_ok()
     }
 
+    /// Passes bytes to `update` that are equal for equal values only, in every process.
+    pub(super) fn hash_into(&self, mut update: impl FnMut(&[u8])) {
+        update(match self.0.mode {
+            ClientAuthMode::Required => b"required",
+            ClientAuthMode::Optional => b"optional",
+        });
+        for root in &self.0.roots {
+            // With its length, so that the bytes of two certificates are never those of one.
+            update(&root.len().to_be_bytes());
+            update(root);
+        }
+    }
+
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.0.verifier)
     }

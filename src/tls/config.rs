@@ -15,6 +15,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use super::cert_slot::CertSlot;
 use super::client_auth::ClientCa;
 use super::crypto_provider::server_provider;
+use super::shared_tickets::SharedTicketKeys;
 use super::subject_alt_name::normalize_host;
 
 /// The settings of the `[tls]` table.
@@ -207,8 +208,8 @@ fn protocol_versions(min: MinVersion) -> &'static [&'static SupportedProtocolVer
     }
 }
 
-/// The keys that encrypt session tickets. They exist in memory only; rustls creates new ones every six hours and accepts a
-/// ticket for up to twelve.
+/// The keys that encrypt session tickets. Without a shared directory they exist in memory only; rustls creates new ones every six
+/// hours and accepts a ticket for up to twelve.
 ///
 /// The keys are created once per process and shared by every [`TlsConfigs`], so that sessions survive a reload. A ticket
 /// contains the server name it was issued for, and rustls accepts it for no other name (RFC 6066 section 3). It also contains
@@ -219,6 +220,8 @@ pub struct TicketKeys {
     /// For sites that request no client certificate.
     default: Arc<dyn ProducesTickets>,
     per_client_ca: Vec<(ClientCa, Arc<dyn ProducesTickets>)>,
+    /// The source of the keys, if several instances share them.
+    shared: Option<Arc<SharedTicketKeys>>,
 }
 
 impl TicketKeys {
@@ -230,7 +233,23 @@ impl TicketKeys {
         Ok(Self {
             default: new_ticketer()?,
             per_client_ca: Vec::new(),
+            shared: None,
         })
+    }
+
+    /// The keys of a directory that several instances share.
+    pub fn shared(keys: SharedTicketKeys) -> Self {
+        let keys = Arc::new(keys);
+        Self {
+            default: keys.ticketer(None),
+            per_client_ca: Vec::new(),
+            shared: Some(keys),
+        }
+    }
+
+    /// The keys of the shared directory; `None` if the keys exist in memory only.
+    pub(crate) fn shared_keys(&self) -> Option<&Arc<SharedTicketKeys>> {
+        self.shared.as_ref()
     }
 
     /// Returns the same default keys with keys for exactly these client CAs. A CA that has keys already keeps them.
@@ -241,16 +260,24 @@ impl TicketKeys {
         let mut tickets = Self {
             default: Arc::clone(&self.default),
             per_client_ca: Vec::new(),
+            shared: self.shared.clone(),
         };
         for client_ca in client_cas {
             if tickets.keys_for(Some(&client_ca)).is_none() {
                 let keys = self
                     .keys_for(Some(&client_ca))
-                    .map_or_else(new_ticketer, Ok)?;
+                    .map_or_else(|| self.new_ticketer_for(&client_ca), Ok)?;
                 tickets.per_client_ca.push((client_ca, keys));
             }
         }
         Ok(tickets)
+    }
+
+    fn new_ticketer_for(&self, client_ca: &ClientCa) -> Result<Arc<dyn ProducesTickets>, Error> {
+        match &self.shared {
+            Some(shared) => Ok(shared.ticketer(Some(client_ca))),
+            None => new_ticketer(),
+        }
     }
 
     fn keys_for(&self, client_ca: Option<&ClientCa>) -> Option<Arc<dyn ProducesTickets>> {

@@ -18,7 +18,10 @@ use crate::support::proxy::directory;
 use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, certs, config, pause};
 
 /// A handshake, which fails unless the key is the certificate's, and the certificate it showed.
-fn shake(address: std::net::SocketAddr, config: &Arc<ClientConfig>) -> (Vec<u8>, HandshakeKind) {
+pub(crate) fn shake(
+    address: std::net::SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> (Vec<u8>, HandshakeKind) {
     let name = "localhost".try_into().unwrap();
     let mut tls = ClientConnection::new(Arc::clone(config), name).unwrap();
     let mut socket = dial(address);

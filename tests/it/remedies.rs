@@ -132,7 +132,9 @@ fn solve(
 /// Holds the remedies that the cases produced against the texts in the code, so that a new remedy needs a case.
 fn every_text_is_said(said: &[String]) {
     let mut missing = Vec::new();
-    for (file, literal) in remedies_in(Path::new("src/config")) {
+    // `parse` reads no included files; the tests of `include` have a solution for each of their problems.
+    let remedies = remedies_in(Path::new("src/config")).into_iter();
+    for (file, literal) in remedies.filter(|(file, _)| file != "src/config/include.rs") {
         let pieces = pieces(&literal);
         let is_said = said.iter().any(|remedy| {
             let mut rest = remedy.as_str();
@@ -1072,6 +1074,15 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
     (
         &[("[listen]", "[acme]\nzzzzzzzzz = 1\n[listen]")],
         &[("zzzzzzzzz = 1\n", "")],
+    ),
+    // variables
+    (
+        &[("docker.example.com", "${NAME:-docker.example.com}")],
+        &[("${NAME:-docker.example.com}", "docker.example.com")],
+    ),
+    (
+        &[("docker.example.com", "$NAME")],
+        &[("$NAME", "docker.example.com")],
     ),
     // syntax
     (

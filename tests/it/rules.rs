@@ -290,7 +290,7 @@ fn the_defaults_that_are_written_are_the_defaults() {
             config.connections_per_client,
             config.h2_memory,
             config.basic_size,
-            config.drain,
+            (config.drain, config.drain_delay),
             config.log.level,
             config.log.json,
             config.log.access.is_some(),
@@ -999,6 +999,7 @@ fn parsed(name: &str, text: &str) -> Config {
 /// The files that `proxy.toml` names.
 fn folder_with_files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("conf.d")).unwrap();
     let hosts = vec!["docker.example.com".to_owned()];
     let made = rcgen::generate_simple_self_signed(hosts).unwrap();
     for file in ["fullchain.pem", "clients.pem", "ca.pem"] {

@@ -71,6 +71,7 @@ fn header(html: &mut Html, status: &Status) {
 fn overall_state(status: &Status) -> (&'static str, &'static str) {
     match status.phase {
         LifecyclePhase::Starting => ("warn", "Starting"),
+        LifecyclePhase::Withdrawing => ("warn", "About to drain"),
         LifecyclePhase::Draining => ("warn", "Draining"),
         LifecyclePhase::Serving if !status.readiness.is_ready() => ("bad", "Not ready"),
         LifecyclePhase::Serving if !status.readiness.errors().is_empty() => {

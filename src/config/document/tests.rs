@@ -166,7 +166,14 @@ fn bytes_that_are_not_utf_8_are_rejected_with_their_position() {
     assert!(Document::parse("x", "\"ä\" = 1".as_bytes()).is_ok());
     let problems = Document::parse("x", b"a = 1\n\xc3\xa4\xff").unwrap_err();
     let place = problems.errors().next().unwrap().place;
-    assert_eq!(place, Some(Position { line: 2, column: 2 }));
+    assert_eq!(
+        place,
+        Some(Position {
+            file: 0,
+            line: 2,
+            column: 2
+        })
+    );
     assert!(Document::parse("x", b"\xff\xfe[\0").is_err());
 }
 

@@ -3,7 +3,11 @@
 use super::*;
 
 const fn at(line: usize, column: usize) -> Position {
-    Position { line, column }
+    Position {
+        file: 0,
+        line,
+        column,
+    }
 }
 
 #[test]

@@ -97,7 +97,11 @@ fn problems_of<T>(text: &str, read: impl FnOnce(&Table<'_>) -> T) -> String {
 fn values_have_their_positions() {
     let text = "text = \"ä\"\nboolean = true\nnumber = 0x10\n wait = \"15m\"\nsize = \"1KiB\"\nlist = [\n  \"x\", \"é\", \"y\"\n]\nbytes = 5\nstatus = 404\n";
     let problems = problems_of(text, |root| {
-        let at = |line, column| Position { line, column };
+        let at = |line, column| Position {
+            file: 0,
+            line,
+            column,
+        };
         let text = root.get(&TEXT).unwrap();
         assert_eq!((text.as_str(), text.place), ("ä", at(1, 8)));
         let boolean = root.get(&BOOLEAN).unwrap();
@@ -297,7 +301,14 @@ fn a_value_may_be_a_string_or_a_table() {
             panic!("no table");
         };
         assert_eq!(files.path_of(&TEXT), "tables.files.text");
-        assert_eq!(files.place(), Position { line: 4, column: 9 });
+        assert_eq!(
+            files.place(),
+            Position {
+                file: 0,
+                line: 4,
+                column: 9
+            }
+        );
         assert_eq!(files.get(&TEXT).unwrap().value, "a");
     });
     assert_eq!(problems, "");

@@ -40,7 +40,11 @@ impl<'a> Lexer<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
         Self {
             rest: text.trim_start_matches('\u{feff}').chars().peekable(),
-            position: Position { line: 1, column: 1 },
+            position: Position {
+                file: 0,
+                line: 1,
+                column: 1,
+            },
         }
     }
 
@@ -227,6 +231,7 @@ impl<'a> Lexer<'a> {
         let next = self.rest.next()?;
         if next == '\n' {
             self.position = Position {
+                file: 0,
                 line: self.position.line + 1,
                 column: 1,
             };

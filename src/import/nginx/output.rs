@@ -322,14 +322,17 @@ impl Display for Key<'_> {
     }
 }
 
-/// A basic string of TOML, with its escapes.
+/// A basic string of TOML, with its escapes, in which no variable of the environment is replaced.
 struct Quoted<'a>(&'a str);
 
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
+        let mut before = None;
         for character in self.0.chars() {
+            let follows_dollar = before.replace(character) == Some('$');
             match character {
+                '{' if follows_dollar => f.write_str("${")?,
                 '"' | '\\' => write!(f, "\\{character}")?,
                 _ if character.is_control() => write!(f, "\\u{:04X}", u32::from(character))?,
                 _ => f.write_char(character)?,
