@@ -350,7 +350,7 @@ fn days_left(html: &mut Html, site: &SiteRow) {
     html.tags(match (validity.days_left, site.is_expiring) {
         (..0, _) => "<span class=\"pill bad\">expired</span>",
         (..LAST_DAYS, true) => "<span class=\"pill bad\">",
-        (_, true) => "<span class=\"pill warn\">",
+        (..LAST_DAYS, false) | (_, true) => "<span class=\"pill warn\">",
         (_, false) => "<span>",
     });
     if validity.days_left >= 0 {
@@ -487,5 +487,6 @@ fn more(html: &mut Html, hidden: usize, description: &'static str) {
 const MAX_ROWS: usize = 20;
 /// The longest list of rejections, which stands at the end of the page.
 const MAX_REJECTIONS: usize = 12;
-/// A certificate that expires soon and within this number of days is shown as an error.
+/// A certificate with fewer days left is never shown as good: it is an error if the certificate has lived most of its time, else
+/// a warning.
 const LAST_DAYS: i64 = 3;
