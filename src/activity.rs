@@ -332,7 +332,7 @@ impl Transfer {
     /// can be off by orders of magnitude.
     pub fn rate(&self, now: Instant) -> u64 {
         let oldest = self.readings.lock().front().copied();
-        let Reading { at, bytes } = oldest.unwrap_or(self.first_reading());
+        let Reading { at, bytes } = oldest.unwrap_or_else(|| self.first_reading());
         let moved = self.total_bytes().saturating_sub(bytes);
         // In the first second, the first buffer would look like a high rate.
         let time = now
