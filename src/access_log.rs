@@ -190,6 +190,16 @@ impl RequestRecord {
         }
     }
 
+    /// Sets the length of the body that the transfer moves: of the request body if `operation` is a push, of the response
+    /// body if it is a pull. The other body of the same request says nothing about the transfer.
+    pub fn set_body_length(&self, operation: metrics::Operation, length: Option<u64>) {
+        if let (Some(guard), Some(length)) = (&self.transfer, length)
+            && self.operation == operation
+        {
+            guard.transfer.set_length(length);
+        }
+    }
+
     /// The counter of the bytes of the request body.
     pub fn byte_counter(&self) -> ByteCounter {
         ByteCounter {
@@ -226,8 +236,11 @@ impl RequestRecord {
         if reason != RejectionReason::NoCredentials {
             let fields = &self.fields;
             let group = fields.client.network().group();
+            let now = SystemTime::now();
             activity.record_rejection(group, || RejectedRequest {
-                at: SystemTime::now(),
+                at: now,
+                first_at: now,
+                count: 1,
                 client: fields.client.to_string(),
                 user: match fields.user.is_empty() {
                     true => fields.attempted_user.clone(),

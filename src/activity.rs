@@ -54,16 +54,29 @@ pub struct Transfer {
     pub started: Instant,
     received: AtomicU64,
     sent: AtomicU64,
-    /// The sum of received and sent bytes when the rate was sampled last.
-    sampled_bytes: AtomicU64,
-    rate: AtomicU64,
+    /// The length of the body that the transfer moves, or [`NO_LENGTH`].
+    length: AtomicU64,
+    /// The last readings of the number of bytes, the oldest first: as many as [`RATE_WINDOW`] needs. Only the sampler and
+    /// the readers of the rate lock it, never the request.
+    readings: Mutex<VecDeque<Reading>>,
 }
 
-/// A request that the proxy rejected.
+/// The number of bytes that a transfer had moved at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Instant,
+    bytes: u64,
+}
+
+/// A request that the proxy rejected, or several that differ only in their time.
 #[derive(Clone, Debug)]
 pub struct RejectedRequest {
-    /// When the request was rejected.
+    /// When the request was rejected; of several, the last one.
     pub at: SystemTime,
+    /// When the first of several requests was rejected.
+    pub first_at: SystemTime,
+    /// The number of requests.
+    pub count: u64,
     /// The address of the client.
     pub client: String,
     /// The user, as far as it is known.
@@ -179,17 +192,19 @@ impl ActivityTracker {
         (all, count)
     }
 
-    /// Samples the rate of each active transfer, `interval` after the sample before.
-    pub fn sample_rates(&self, now: Instant, interval: Duration) {
+    /// Reads the number of bytes of each active transfer, from which the transfer calculates its rate. The caller does so
+    /// about once a second.
+    pub fn sample_rates(&self, now: Instant) {
         for shard in &self.transfers {
             for transfer in shard.lock().values() {
-                transfer.sample_rate(now, interval);
+                transfer.sample_rate(now);
             }
         }
     }
 
-    /// Records the rejection of a request from `group`. If the list is full, the oldest rejection of the group with
-    /// the most entries is dropped. `rejection` is called only if the rejection can be recorded.
+    /// Records the rejection of a request from `group`. A rejection that repeats a recent one is added to its entry, so
+    /// that a client that tries again and again does not fill the list. If the list is full, the oldest rejection of the
+    /// group with the most entries is dropped. `rejection` is called only if the rejection can be recorded.
     pub fn record_rejection(
         &self,
         group: ClientNetworkGroup,
@@ -198,13 +213,8 @@ impl ActivityTracker {
         let Some(mut all) = self.rejections.try_lock() else {
             return;
         };
-        if all.len() >= MAX_REJECTIONS
-            && let Some(oldest) = oldest_of_largest_group(&all, group)
-        {
-            all.remove(oldest);
-        }
         let rejection = rejection();
-        let rejection = RejectedRequest {
+        let mut rejection = RejectedRequest {
             client: truncate(&rejection.client),
             user: truncate(&rejection.user),
             site: truncate(&rejection.site),
@@ -212,6 +222,15 @@ impl ActivityTracker {
             message: truncate(&rejection.message),
             ..rejection
         };
+        let repeated = all.iter().position(|(_, one)| rejection.repeats(one));
+        if let Some((_, earlier)) = repeated.and_then(|position| all.remove(position)) {
+            rejection.count += earlier.count;
+            rejection.first_at = earlier.first_at;
+        } else if all.len() >= MAX_REJECTIONS
+            && let Some(oldest) = oldest_of_largest_group(&all, group)
+        {
+            all.remove(oldest);
+        }
         all.push_back((group, rejection));
     }
 
@@ -250,6 +269,20 @@ fn oldest_of_largest_group(
     all.iter().position(is_largest).or(Some(0))
 }
 
+impl RejectedRequest {
+    /// Whether this rejection differs from a recent one only in its time. The message does not count, because the message
+    /// of a throttled request can have a time in it.
+    fn repeats(&self, earlier: &Self) -> bool {
+        let since = self.at.duration_since(earlier.at).unwrap_or_default();
+        self.reason == earlier.reason
+            && self.client == earlier.client
+            && self.user == earlier.user
+            && self.site == earlier.site
+            && self.request == earlier.request
+            && since <= REPEATS_WITHIN
+    }
+}
+
 impl Transfer {
     /// Creates a transfer without any bytes. `texts` are the user, the client, the site and the repository.
     pub fn new(operation: Operation, texts: [&str; 4], started: Instant) -> Self {
@@ -263,8 +296,8 @@ impl Transfer {
             started,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            sampled_bytes: AtomicU64::new(0),
-            rate: AtomicU64::new(NO_RATE),
+            length: AtomicU64::new(NO_LENGTH),
+            readings: Mutex::default(),
         }
     }
 
@@ -283,29 +316,58 @@ impl Transfer {
         self.sent.fetch_add(bytes, Relaxed);
     }
 
-    /// The recent rate in bytes per second; before the first sample, the average rate since the start.
+    /// Sets the length of the body that the transfer moves.
+    pub fn set_length(&self, bytes: u64) {
+        self.length.store(bytes, Relaxed);
+    }
+
+    /// The length of the body that the transfer moves; `None` if the body is chunked or empty, or its length is not known
+    /// yet.
+    pub fn length(&self) -> Option<u64> {
+        Some(self.length.load(Relaxed)).filter(|length| !matches!(*length, 0 | NO_LENGTH))
+    }
+
+    /// The rate in bytes per second: the average over the last [`RATE_WINDOW`], or since the start of a transfer that is
+    /// younger. A transfer moves in bursts, because buffers on its way fill and drain, so the average of a few seconds
+    /// can be off by orders of magnitude.
     pub fn rate(&self, now: Instant) -> u64 {
-        match self.rate.load(Relaxed) {
-            NO_RATE => bytes_per_second(
-                self.total_bytes(),
-                now.saturating_duration_since(self.started),
-            ),
-            rate => rate,
+        let oldest = self.readings.lock().front().copied();
+        let Reading { at, bytes } = oldest.unwrap_or_else(|| self.first_reading());
+        let moved = self.total_bytes().saturating_sub(bytes);
+        // In the first second, the first buffer would look like a high rate.
+        let time = now
+            .saturating_duration_since(at)
+            .max(Duration::from_secs(1));
+        bytes_per_second(moved, time)
+    }
+
+    /// Adds a reading if the last one is old enough, and drops those that the window no longer needs. The oldest reading
+    /// that is kept is the beginning of the window.
+    fn sample_rate(&self, now: Instant) {
+        let age = |reading: &Reading| now.saturating_duration_since(reading.at);
+        let mut readings = self.readings.lock();
+        if readings.is_empty() {
+            readings.push_back(self.first_reading());
+        }
+        if readings
+            .back()
+            .is_some_and(|last| age(last) >= READING_INTERVAL)
+        {
+            readings.push_back(Reading {
+                at: now,
+                bytes: self.total_bytes(),
+            });
+        }
+        while readings.get(1).is_some_and(|next| age(next) >= RATE_WINDOW) {
+            readings.pop_front();
         }
     }
 
-    /// Updates the rate, an exponential moving average: the last interval has a weight of one half, the one before of
-    /// one quarter, and so on. The rate follows the transfer and stays readable.
-    fn sample_rate(&self, now: Instant, interval: Duration) {
-        let total = self.total_bytes();
-        let moved = total.saturating_sub(self.sampled_bytes.swap(total, Relaxed));
-        let age = now.saturating_duration_since(self.started);
-        let latest = bytes_per_second(moved, interval.min(age));
-        let rate = match self.rate.load(Relaxed) {
-            NO_RATE => latest,
-            before => before.midpoint(latest),
-        };
-        self.rate.store(rate, Relaxed);
+    fn first_reading(&self) -> Reading {
+        Reading {
+            at: self.started,
+            bytes: 0,
+        }
     }
 
     fn total_bytes(&self) -> u64 {
@@ -329,12 +391,17 @@ fn truncate(text: &str) -> String {
 fn bytes_per_second(bytes: u64, time: Duration) -> u64 {
     let nanos = u128::from(bytes) * 1_000_000_000;
     let rate = nanos.checked_div(time.as_nanos()).unwrap_or_default();
-    // The largest number is `NO_RATE`.
-    u64::try_from(rate).map_or(NO_RATE - 1, |rate| rate.min(NO_RATE - 1))
+    u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-/// The rate of a transfer that was not sampled yet.
-const NO_RATE: u64 = u64::MAX;
+/// The length of a transfer whose length is not known. No body is as long.
+const NO_LENGTH: u64 = u64::MAX;
+/// The time over which the rate of a transfer is averaged.
+const RATE_WINDOW: Duration = Duration::from_secs(30);
+/// The time between two readings of a transfer. A transfer keeps at most 17 readings.
+const READING_INTERVAL: Duration = Duration::from_secs(2);
+/// The time within which a rejection that happens again is added to the entry of the earlier one.
+const REPEATS_WITHIN: Duration = Duration::from_secs(3600);
 /// The maximum number of listed transfers: the default of `limits.connections`.
 const MAX_TRANSFERS: usize = 10_000;
 /// The maximum number of listed rejections.
@@ -409,35 +476,99 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_a_moving_average() {
+    fn the_rate_is_the_average_of_thirty_seconds() {
         let second = Duration::from_secs(1);
         let one = transfer("a");
-        let mut now = one.started + second;
+        let mut now = one.started;
         one.add_sent(1000);
-        assert_eq!(one.rate(now), 1000);
-        one.add_received(1000);
-        one.sample_rate(now, second);
-        assert_eq!(one.rate(now), 2000);
-        for _ in 0..12 {
+        // The first buffer of a transfer is no rate of 1000 bytes per millisecond.
+        assert_eq!(one.rate(now + second / 1000), 1000);
+        assert_eq!(one.rate(now + 2 * second), 500);
+        // 60 KiB/s in a burst every six seconds.
+        for tick in 1..=120 {
             now += second;
-            one.sample_rate(now, second);
+            if tick % 6 == 0 {
+                one.add_sent(6 * 60 * 1024);
+            }
+            one.sample_rate(now);
+            if tick > 30 {
+                let rate = one.rate(now);
+                assert!((48 * 1024..=72 * 1024).contains(&rate), "{rate} at {tick}");
+            }
+        }
+        assert!(one.readings.lock().len() <= 17);
+        for _ in 0..29 {
+            now += second;
+            one.sample_rate(now);
+        }
+        assert!(one.rate(now) > 0);
+        for _ in 0..3 {
+            now += second;
+            one.sample_rate(now);
         }
         assert_eq!(one.rate(now), 0);
-        // A transfer that started within the interval.
-        let late = transfer("b");
-        late.add_sent(1000);
-        late.sample_rate(late.started + second / 2, second);
-        assert_eq!(late.rate(now), 2000);
-        late.sample_rate(late.started, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_length_is_known_once_it_is_set() {
+        let one = transfer("a");
+        assert_eq!(one.length(), None);
+        one.set_length(0);
+        assert_eq!(one.length(), None);
+        one.set_length(7);
+        assert_eq!(one.length(), Some(7));
+    }
+
+    #[test]
+    fn a_rejection_that_happens_again_is_added_to_its_entry() {
+        let activity = ActivityTracker::default();
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let reject = |seconds, reason, request: &str| {
+            activity.record_rejection(home(), || RejectedRequest {
+                at: at(seconds),
+                first_at: at(seconds),
+                request: request.to_owned(),
+                reason,
+                ..rejection(home(), seconds.to_string())
+            });
+        };
+        for seconds in [0, 10, 20] {
+            reject(seconds, RejectionReason::Throttled, "GET /v2/");
+            reject(seconds + 1, RejectionReason::Path, "GET /other");
+        }
+        reject(30, RejectionReason::Throttled, "GET /v2/a/tags/list");
+        let listed = || -> Vec<_> {
+            let listed = activity.recent_rejections();
+            let row =
+                |one: &RejectedRequest| (one.request.clone(), one.count, one.first_at, one.at);
+            listed.iter().map(row).collect()
+        };
+        let row =
+            |request: &str, count, first, last| (request.to_owned(), count, at(first), at(last));
+        assert_eq!(
+            listed(),
+            [
+                row("GET /v2/a/tags/list", 1, 30, 30),
+                row("GET /other", 3, 1, 21),
+                row("GET /v2/", 3, 0, 20),
+            ]
+        );
+        assert_eq!(activity.recent_rejections()[2].message, "20");
+        // Hours later it is another event.
+        reject(3600 + 21, RejectionReason::Throttled, "GET /v2/");
+        assert_eq!(listed()[0], row("GET /v2/", 1, 3621, 3621));
+        assert_eq!(listed().len(), 4);
     }
 
     fn rejection(group: ClientNetworkGroup, message: String) -> RejectedRequest {
         RejectedRequest {
             at: SystemTime::UNIX_EPOCH,
+            first_at: SystemTime::UNIX_EPOCH,
+            count: 1,
             client: group.to_string(),
             user: "é".repeat(1000),
             site: String::new(),
-            request: String::new(),
+            request: message.clone(),
             reason: RejectionReason::Path,
             message,
         }

@@ -262,6 +262,19 @@ impl Upstream {
         outages.collect()
     }
 
+    /// Records checks of every endpoint that failed until it is down.
+    #[cfg(test)]
+    pub fn assume_it_is_down(&self, cause: &str) {
+        for endpoint in &self.endpoints {
+            let check = || {
+                endpoint
+                    .health()
+                    .record_check(Instant::now(), Err(cause.to_owned()))
+            };
+            (0..10).for_each(|_| check());
+        }
+    }
+
     /// Records a successful check of every endpoint. Tests of the admin listener have no registry that could respond.
     #[cfg(test)]
     pub fn assume_it_responds(&self) {

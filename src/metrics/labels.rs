@@ -113,6 +113,31 @@ impl RejectionReason {
         Self::ClientGone,
     ];
 
+    /// Whether the upstream is the cause. Such a request counts as an error and not among the rejections of a site, because
+    /// the proxy would have served it.
+    pub fn is_upstream_error(self) -> bool {
+        match self {
+            Self::UpstreamUnreachable
+            | Self::UpstreamBroken
+            | Self::UpstreamTimeout
+            | Self::UpstreamBusy => true,
+            Self::NoCredentials
+            | Self::WrongPassword
+            | Self::InvalidToken
+            | Self::Throttled
+            | Self::Busy
+            | Self::Network
+            | Self::Forbidden
+            | Self::Host
+            | Self::Path
+            | Self::Malformed
+            | Self::TooLarge
+            | Self::Slow
+            | Self::PlainHttp
+            | Self::ClientGone => false,
+        }
+    }
+
     /// The value of the label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -80,8 +80,8 @@ pub struct SiteSums {
     pub requests: u64,
     /// The number of requests that have ended with a status of 500 or more.
     pub errors: u64,
-    /// The number of rejections, without the 401 with which every login begins and without requests whose client had
-    /// disconnected.
+    /// The number of rejections, without the 401 with which every login begins, without requests whose client had
+    /// disconnected, and without errors of the upstream, which `errors` has.
     pub rejections: u64,
     /// Bytes received from clients.
     pub received: u64,
@@ -237,10 +237,12 @@ impl ThreadCounts {
             }
         }
         for (reason, count) in RejectionReason::ALL.into_iter().zip(&self.rejections) {
-            if !matches!(
-                reason,
-                RejectionReason::NoCredentials | RejectionReason::ClientGone
-            ) {
+            let is_counted = !reason.is_upstream_error()
+                && !matches!(
+                    reason,
+                    RejectionReason::NoCredentials | RejectionReason::ClientGone
+                );
+            if is_counted {
                 sums.rejections += count.load(Relaxed);
             }
         }
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_add_all_threads_and_leave_out_the_401_of_each_login() {
+    fn sums_add_all_threads_and_leave_out_the_401_of_each_login_and_upstream_errors() {
         let site = SiteCounts::new("a");
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -351,6 +353,7 @@ mod tests {
                     counts.record_request(Operation::Pull, 200, Duration::ZERO);
                     counts.record_request(Operation::Push, 502, Duration::ZERO);
                     counts.record_rejection(RejectionReason::UpstreamBroken);
+                    counts.record_rejection(RejectionReason::Forbidden);
                     counts.record_rejection(RejectionReason::NoCredentials);
                     counts.record_rejection(RejectionReason::ClientGone);
                     counts.add_sent(Operation::Pull, 5);

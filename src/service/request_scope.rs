@@ -17,6 +17,7 @@ use crate::access_log::{ByteCounter, RequestId, RequestRecord};
 use crate::activity::ActivityTracker;
 use crate::body::{Body, BodyEnd, MinRate, Observer, RequestBody, UploadState};
 use crate::forwarded::{REQUEST_ID, set_api_version};
+use crate::metrics::Operation;
 use crate::registry::is_registry_path;
 use crate::rejection::{Rejection, ResponseFormat};
 use crate::site::CorsResponse;
@@ -76,6 +77,8 @@ impl<'a> RequestScope<'a> {
         if body.is_end_stream() {
             return Body::empty();
         }
+        let length = body.size_hint().exact();
+        self.record.set_body_length(Operation::Push, length);
         let end = Arc::<OnceLock<Instant>>::default();
         self.body_end = Some(Arc::clone(&end));
         let body = RequestBody::new(body, upload, max_body, idle, min_rate);
@@ -119,6 +122,8 @@ impl<'a> RequestScope<'a> {
         if let Some(cors) = self.cors.take() {
             cors.apply(headers);
         }
+        let length = response.body().size_hint().exact();
+        self.record.set_body_length(Operation::Pull, length);
         self.record.set_status(response.status());
         response.map(|body| body.observed(self.record))
     }

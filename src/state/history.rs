@@ -21,7 +21,6 @@ pub struct History {
 
 #[derive(Debug)]
 struct SampleRing {
-    last_tick: Instant,
     last_sample: Instant,
     /// The sums at the time of the last sample.
     sums: SiteSums,
@@ -46,7 +45,6 @@ impl History {
         Self {
             started: now,
             ring: Mutex::new(SampleRing {
-                last_tick: now,
                 last_sample: now,
                 sums: SiteSums::default(),
                 samples: VecDeque::with_capacity(SAMPLES),
@@ -54,12 +52,10 @@ impl History {
         }
     }
 
-    /// Measures the rates of active transfers, and adds a sample when the last one is five seconds old.
+    /// Samples the rates of active transfers, and adds a sample when the last one is five seconds old.
     pub fn record(&self, now: Instant, service: &Service) {
         let mut ring = self.ring.lock();
-        let since_tick = now.saturating_duration_since(ring.last_tick);
-        service.activity.sample_rates(now, since_tick);
-        ring.last_tick = now;
+        service.activity.sample_rates(now);
         let since_sample = now.saturating_duration_since(ring.last_sample);
         // Half a tick early, because the next tick may be a few milliseconds late.
         if since_sample + Self::TICK / 2 >= SAMPLE_INTERVAL {

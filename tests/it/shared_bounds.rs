@@ -473,6 +473,8 @@ fn rejections() {
     let reject = |client: &str| {
         activity.record_rejection(group(client), || RejectedRequest {
             at: SystemTime::now(),
+            first_at: SystemTime::now(),
+            count: 1,
             client: client.to_owned(),
             user: String::new(),
             site: String::new(),

@@ -114,7 +114,7 @@ fn all_of_it_is_there_without_a_script() {
     for words in [
         "Ready",
         "Nothing moves right now.",
-        "Nothing was refused since the start.",
+        "Nothing was rejected since the start.",
         "localhost",
         registry.authority(),
         "none since the start",
@@ -157,7 +157,7 @@ fn a_push_is_shown_as_long_as_it_runs() {
 }
 
 #[test]
-fn a_refusal_is_told_with_its_reason_and_stays_text() {
+fn a_rejection_is_told_with_its_reason_and_stays_text() {
     let registry = Registry::obliging();
     let proxy = start(&registry);
     let path = "/v2/x/manifests/'onmouseover='alert(1)";
@@ -184,7 +184,7 @@ fn a_refusal_is_told_with_its_reason_and_stays_text() {
 }
 
 #[test]
-fn a_reload_that_was_refused_is_told_with_why() {
+fn a_reload_that_failed_is_told_with_why() {
     let registry = Registry::obliging();
     let proxy = start(&registry);
     let good = config("", "").after("https", "admin = \"127.0.0.1:0\"");
@@ -195,7 +195,8 @@ fn a_reload_that_was_refused_is_told_with_why() {
     proxy.reload().unwrap_err();
     let said = text(&proxy);
     assert!(
-        said.contains("Ready, with warnings") && said.contains("refused"),
+        said.contains("Ready, with warnings")
+            && said.contains("the configuration in use was loaded"),
         "{said}"
     );
     assert!(said.contains("&lt;i&gt;workers"), "{said}");
@@ -203,7 +204,7 @@ fn a_reload_that_was_refused_is_told_with_why() {
     proxy.reload().unwrap();
     let said = text(&proxy);
     assert!(
-        !said.contains("&lt;i&gt;") && said.contains("taken"),
+        !said.contains("&lt;i&gt;") && said.contains("succeeded"),
         "{said}"
     );
 }

@@ -44,7 +44,94 @@ impl Slow {
     }
 }
 
-/// Some of what is refused all the time.
+/// Four more transfers: two slow pulls, a chunked push, and a push whose client sends nothing.
+fn more_transfers(lab: &Lab) -> Vec<Service> {
+    let curl = Curl::new(lab, "--http1.1");
+    let file = curl.random_file("layer", 64 * MIB);
+    let (digest, _) = curl.push_blob("team/an-application-with-a-long-name", &file);
+    let mut pulls: Vec<_> = ["300K", "60K"].map(|rate| Slow::command(lab, rate)).into();
+    for pull in &mut pulls {
+        pull.args(["--output", "/dev/null"]);
+        pull.arg(lab.url(&format!(
+            "/v2/team/an-application-with-a-long-name/blobs/{digest}"
+        )));
+    }
+    let mut chunked = Slow::command(lab, "100K");
+    chunked.args([
+        "--request",
+        "PATCH",
+        "--header",
+        "Transfer-Encoding: chunked",
+    ]);
+    chunked.arg("--upload-file").arg(&file);
+    chunked.arg(curl.start_upload("team/chunked"));
+    let mut silent = lab.command("sh");
+    silent.args([
+        "-c",
+        "mkfifo \"$0\" && exec 3<>\"$0\" && exec curl --silent --user \"$1\" --cacert \"$2\" --request PATCH --upload-file - \"$3\" <&3",
+    ]);
+    silent.arg(lab.path("fifo")).arg(Lab::credentials());
+    silent
+        .arg(lab.certs().ca())
+        .arg(curl.start_upload("team/silent"));
+    let commands = pulls.iter().chain([&chunked, &silent]);
+    commands
+        .map(|command| Service::start("transfer", command, &lab.path("")))
+        .collect()
+}
+
+/// Adds a site whose only endpoint is down, and then a mistake, because of which the next reload fails.
+fn break_site_and_reload(lab: &mut Lab) {
+    let file = lab.path("proxy.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    let tls = config.lines().find(|line| line.starts_with("tls = "));
+    let site = format!(
+        "[[site]]\nhosts = [\"dead.test\"]\n{}\n[[site.route]]\npath = \"/v2/\"\n\
+         upstream = \"http://127.0.0.1:1\"\nauth = {{ mode = \"none\" }}\n",
+        tls.unwrap()
+    );
+    let config = config + &site;
+    fs::write(&file, &config).unwrap();
+    lab.restart_gate();
+    // An answer says that the process handles signals.
+    Curl::new(lab, "--http1.1").ask("/v2/", &[]);
+    fs::write(&file, config + "misteak = true\n").unwrap();
+    let gate = Pid::from_raw(i32::try_from(lab.gate()).unwrap()).unwrap();
+    kill_process(gate, Signal::HUP).unwrap();
+}
+
+/// Fifteen guesses, of which the limiter throttles the last ones.
+fn guesses(lab: &Lab) {
+    let curl = Curl::new(lab, "--http1.1");
+    for number in 0..15 {
+        let login = format!("{}:guess{number}", crate::lab::USER);
+        curl.ask("/v2/", &["--user", &login]);
+    }
+}
+
+/// Elements that have a scroll bar of their own.
+const SCROLLING: &str = r"
+    const scrolls = (element) => /auto|scroll/.test(getComputedStyle(element).overflow) &&
+        (element.scrollHeight > element.clientHeight + 1 || element.scrollWidth > element.clientWidth + 1);
+    return [...document.body.querySelectorAll('*')].filter(scrolls).map((element) => element.outerHTML);
+";
+
+/// Numbers in tables that do not stand below their label, on a line that has no words of the row's sentence.
+const UNLABELLED: &str = r"
+    const faults = [];
+    for (const cell of document.querySelectorAll('td.number')) {
+        const label = getComputedStyle(cell, '::before');
+        if (!label.content.includes(cell.dataset.label) || label.display !== 'block') faults.push(cell.outerHTML);
+        for (const other of cell.parentElement.cells) {
+            const [one, two] = [cell, other].map((element) => element.getBoundingClientRect());
+            const overlaps = one.top < two.bottom - 1 && two.top < one.bottom - 1;
+            if (!other.classList.contains('number') && overlaps) faults.push(cell.outerHTML + other.outerHTML);
+        }
+    }
+    return faults;
+";
+
+/// Some of what is rejected all the time.
 fn refusals(lab: &Lab) {
     let curl = Curl::new(lab, "--http2");
     curl.ask("/v2/team/app/tags/list", &["--user", "mallory:guess"]);
@@ -237,14 +324,47 @@ fn it_is_complete_without_a_script() {
 
 #[test]
 fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
-    let lab = Lab::start();
+    let mut lab = Lab::start();
+    break_site_and_reload(&mut lab);
     let _slow = Slow::start(&lab);
+    let _transfers = more_transfers(&lab);
     refusals(&lab);
+    let curl = Curl::new(&lab, "--http1.1");
+    for _ in 0..3 {
+        curl.ask("/v2/app/tags/list", &["--header", "Host: dead.test"]);
+    }
+    guesses(&lab);
     let browser = Browser::start(&lab);
     browser.open(&lab.status_page());
-    wait_until("both are shown", || {
-        says(&browser, "team/lighthouse") && says(&browser, "library/harbour")
+    for words in [
+        "Moving now 6",
+        " of 96 MiB, ",
+        " left",
+        "waiting",
+        "Ready, with errors",
+        "cannot serve /v2/: http://127.0.0.1:1 is down since",
+        "The reload at",
+        "misteak",
+        "throttled ×",
+        "upstream_unreachable ×3",
+    ] {
+        wait_until(words, || {
+            says(&browser, words) || says(&browser, &words.to_lowercase())
+        });
+    }
+    // An upstream error is an error of the site and no rejection.
+    let counts = "return [...document.querySelector('.down').cells].slice(3).map((cell) => cell.textContent)";
+    assert_eq!(browser.script(counts), json!(["3", "0", "3"]));
+    // All times are in the browser's zone and have one format.
+    let zone = json!({ "timezoneId": "Asia/Kolkata" });
+    browser.devtools("Emulation.setTimezoneOverride", &zone);
+    browser.reload();
+    let foreign = r"return [...document.querySelectorAll('time')].map((time) => time.textContent)
+        .filter((text) => !/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d GMT\+5:30$/.test(text))";
+    wait_until("the times are local", || {
+        browser.script(foreign) == json!([])
     });
+    assert!(says(&browser, "GMT+5:30") && !says(&browser, "UTC"));
     let drawn = "return document.querySelector('.line.push').getAttribute('d').split('V').length";
     wait_until("there is something to draw", || {
         browser.script(drawn).as_u64() > Some(5)
@@ -252,16 +372,23 @@ fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
     for (name, width, height, is_phone) in [
         ("desk", 1280, 900, false),
         ("tablet", 768, 1024, false),
-        ("phone", 360, 800, true),
+        ("phone", 375, 812, true),
     ] {
         sized(&browser, width, height, is_phone);
         for scheme in ["light", "dark"] {
             schemed(&browser, scheme);
             fits(&browser, width.into());
+            assert_eq!(browser.script(SCROLLING), json!([]), "{name}");
+            if width < 800 {
+                assert_eq!(browser.script(UNLABELLED), json!([]), "{name}");
+            }
             assert_eq!(browser.script(FAINT), json!([]), "{name}, {scheme}");
             picture(&browser, &format!("{name}-{scheme}.png"));
         }
     }
+    sized(&browser, 1280, 900, false);
+    let reason = "return document.querySelector('.reason').getBoundingClientRect().width";
+    assert!(browser.script(reason).as_f64().unwrap() > 270.0);
     is_quiet(&browser);
     // The console would have told of anything that the policy forbids.
     browser.script("document.body.setAttribute('style', 'color: red')");

@@ -20,7 +20,7 @@ struct Chart {
 struct Series {
     /// The CSS class, which gives the colour.
     class: &'static str,
-    /// The name in a chart of several series, with a space in front; else empty.
+    /// The name in the legend of a chart of several series, with a space in front; else empty.
     name: &'static str,
     value: fn(&Sample) -> u64,
 }
@@ -45,11 +45,17 @@ fn figure(html: &mut Html, chart: &Chart, samples: &[Sample]) {
     html.tags("<figure><figcaption><span class=\"name\">")
         .tags(chart.name)
         .tags("</span>");
-    for (series, rates) in &lines {
-        let now = rates.last().copied().unwrap_or_default();
+    for series in chart.series {
+        let now = recent_rate(series, samples);
         html.tags("<span class=\"now ");
         html.tags(if now > 0.0 { series.class } else { "none" });
-        html.tags("\">").text(chart.format(now));
+        html.tags("\">");
+        if !series.name.is_empty() {
+            html.tags("<span class=\"key ")
+                .tags(series.class)
+                .tags("\"></span>");
+        }
+        html.text(chart.format(now));
         html.tags("<small>")
             .tags(series.name)
             .tags("</small></span>");
@@ -99,6 +105,14 @@ fn rates(series: &Series, samples: &[Sample]) -> Vec<f64> {
     samples.iter().map(rate).collect()
 }
 
+/// The value per second, averaged over the last half minute as the rate of a transfer is.
+fn recent_rate(series: &Series, samples: &[Sample]) -> f64 {
+    let recent = || samples.iter().rev().take(RECENT_SAMPLES);
+    let took: f64 = recent().map(|sample| sample.took.as_secs_f64()).sum();
+    let sum: u64 = recent().map(series.value).sum();
+    if took > 0.0 { sum as f64 / took } else { 0.0 }
+}
+
 /// An SVG path from the left edge of the oldest sample to the right edge of the latest.
 fn steps(rates: &[f64], peak: f64) -> String {
     let first = start(rates.len());
@@ -123,6 +137,8 @@ fn start(samples: usize) -> usize {
 
 /// The width of one sample. A chart is 240 units wide.
 const SAMPLE_WIDTH: usize = 240 / SAMPLES;
+/// The number of samples of half a minute.
+const RECENT_SAMPLES: usize = 6;
 const CHARTS: &[Chart] = &[
     Chart {
         name: "From clients",
@@ -156,7 +172,7 @@ const CHARTS: &[Chart] = &[
         series: &[
             Series {
                 class: "warn",
-                name: " refused",
+                name: " rejected",
                 value: |sample| sample.sums.rejections,
             },
             Series {

@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// Formats a size: `0 B`, `1.5 KiB`, `34.2 MiB`.
@@ -69,9 +70,10 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Formats a time in UTC for people: `2026-07-31 18:23:49`.
+/// Formats a time in UTC for people: `2026-07-31 18:23:49 UTC`. The script of the page shows it in the time zone of the
+/// browser, in the same format.
 pub(crate) fn time(time: SystemTime) -> String {
-    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     let time = OffsetDateTime::from(time);
     time.format(format).unwrap_or_default()
 }
@@ -81,6 +83,28 @@ pub(crate) fn iso_time(time: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let time = OffsetDateTime::from(time);
     time.format(format).unwrap_or_default()
+}
+
+/// Finds the first time in a text that has the format of [`iso_time`], as the messages of the readiness have. Returns the
+/// text before it, the time, and the text after it.
+pub(crate) fn find_iso_time(text: &str) -> Option<(&str, SystemTime, &str)> {
+    let is_time = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .zip(b"0000-00-00T00:00:00Z")
+            .all(|(byte, form)| match form {
+                b'0' => byte.is_ascii_digit(),
+                form => byte == form,
+            })
+    };
+    let at = text
+        .as_bytes()
+        .windows("0000-00-00T00:00:00Z".len())
+        .position(is_time)?;
+    let (before, rest) = text.split_at_checked(at)?;
+    let (time, after) = rest.split_at_checked("0000-00-00T00:00:00Z".len())?;
+    let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;
+    Some((before, time.into(), after))
 }
 
 /// Formats a number with at most three significant digits, without zeros at the end of the fraction.
@@ -135,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_two_units_and_times_are_in_utc() {
+    fn durations_have_two_units_and_times_name_their_zone() {
         for (seconds, expected) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -149,8 +173,26 @@ mod tests {
             assert_eq!(shown.replace('\u{a0}', " "), expected);
         }
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_999);
-        assert_eq!(time(at), "2001-09-09 01:46:40");
+        assert_eq!(time(at), "2001-09-09 01:46:40 UTC");
         assert_eq!(iso_time(at), "2001-09-09T01:46:40Z");
+    }
+
+    #[test]
+    fn a_time_in_a_text_is_found() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        assert_eq!(
+            find_iso_time("é down since 2001-09-09T01:46:40Z: é"),
+            Some(("é down since ", at, ": é"))
+        );
+        for text in [
+            "",
+            "2001-09-09",
+            "2001-09-09T01:46:40",
+            "2001-99-99T01:46:40Z",
+            "é".repeat(30).as_str(),
+        ] {
+            assert_eq!(find_iso_time(text), None, "{text}");
+        }
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 //! Every list has a maximum length. The values come from atomics, or from under locks that are held only while a value is
 //! copied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +14,7 @@ use crate::admin::ready::Readiness;
 use crate::metrics::{Operation, SiteSums};
 use crate::snapshot::{SiteCertificate, Snapshot};
 use crate::state::{LifecyclePhase, ReloadOutcome, Sample, ServerState};
-use crate::upstream;
+use crate::upstream::{self, Outage};
 
 /// The state of the proxy at one moment.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(crate) struct TransferRow {
     pub(crate) site: String,
     /// Bytes transferred in the direction of the transfer.
     pub(crate) bytes: u64,
+    /// Bytes to transfer in all, if that is known.
+    pub(crate) length: Option<u64>,
     /// Bytes per second.
     pub(crate) rate: u64,
     pub(crate) age: Duration,
@@ -78,6 +80,17 @@ pub(crate) struct SiteRow {
     pub(crate) is_expiring: bool,
     /// `None` if the requests are counted under another name of the site.
     pub(crate) sums: Option<SiteSums>,
+    /// The endpoints of each route that has no endpoint left.
+    pub(crate) outages: Vec<RouteOutage>,
+}
+
+/// An endpoint that is down, of a route whose other endpoints are down as well.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteOutage {
+    /// The path of the route.
+    pub(crate) path: String,
+    pub(crate) endpoint: String,
+    pub(crate) outage: Outage,
 }
 
 /// The remaining validity of a certificate.
@@ -122,6 +135,23 @@ impl Status {
     }
 }
 
+impl TransferRow {
+    /// The percentage of the bytes that are transferred, rounded down, so that 100 means all of them.
+    pub(crate) fn percent(&self) -> Option<u8> {
+        let percent = u128::from(self.bytes) * 100 / u128::from(self.length?).max(1);
+        Some(u8::try_from(percent).unwrap_or(100).min(100))
+    }
+
+    /// The time that the rest of the bytes will take at the current rate. `None` if nothing moves or nothing is left.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let left = self.length?.saturating_sub(self.bytes);
+        if left == 0 || self.rate == 0 {
+            return None;
+        }
+        Some(Duration::from_secs(left.div_ceil(self.rate)))
+    }
+}
+
 impl<T> Truncated<T> {
     fn of(mut all: Vec<T>) -> Self {
         let count = all.len();
@@ -129,7 +159,7 @@ impl<T> Truncated<T> {
         Self { shown: all, count }
     }
 
-    /// Number of the rows that are not shown.
+    /// Number of the rows that the model does not have.
     pub(crate) fn hidden(&self) -> usize {
         self.count.saturating_sub(self.shown.len())
     }
@@ -149,6 +179,7 @@ fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
             client: transfer.client.clone(),
             site: transfer.site.clone(),
             bytes: if is_push { received } else { sent },
+            length: transfer.length(),
             rate: transfer.rate(now),
             age: now.saturating_duration_since(transfer.started),
         }
@@ -159,7 +190,7 @@ fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
     }
 }
 
-/// The sites, in the order in which their certificates expire.
+/// The sites: first those with a route that has no endpoint left, then in the order in which their certificates expire.
 fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Truncated<SiteRow> {
     let mut counts = HashMap::new();
     for site in snapshot.service.site_counts() {
@@ -170,7 +201,11 @@ fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Truncated<SiteRow> {
         .iter()
         .map(|certificate| (certificate.until(), certificate))
         .collect();
-    certificates.sort_by_key(|(until, certificate)| (*until, certificate.site()));
+    let outages = outages(snapshot);
+    certificates.sort_by_key(|(until, certificate)| {
+        let site = certificate.site();
+        (!outages.contains_key(site), *until, site)
+    });
     let certificates = Truncated::of(certificates);
     let validity = |until: OffsetDateTime| CertValidity {
         until: until.into(),
@@ -182,11 +217,35 @@ fn sites(snapshot: &Snapshot, now: OffsetDateTime) -> Truncated<SiteRow> {
         validity: until.map(validity),
         is_expiring: !certificate.aged(now).is_empty(),
         sums: counts.get(certificate.site()).map(|counts| counts.sums()),
+        outages: outages.get(certificate.site()).cloned().unwrap_or_default(),
     };
     Truncated {
         shown: certificates.shown.into_iter().map(row).collect(),
         count: certificates.count,
     }
+}
+
+/// The endpoints that are down of each site with a route that has no endpoint left.
+fn outages(snapshot: &Snapshot) -> HashMap<&str, Vec<RouteOutage>> {
+    let mut outages: HashMap<&str, Vec<RouteOutage>> = HashMap::new();
+    let mut seen = HashSet::new();
+    for site in snapshot.service.sites.all() {
+        // A site with several names is listed once for each of them.
+        if !seen.insert(&*site.name) {
+            continue;
+        }
+        for route in &site.routes {
+            let down = route.forward.upstream().outage().into_iter().flatten();
+            for (endpoint, outage) in down {
+                outages.entry(&site.name).or_default().push(RouteOutage {
+                    path: route.path.to_string(),
+                    endpoint,
+                    outage,
+                });
+            }
+        }
+    }
+    outages
 }
 
 /// The endpoints: first those that are down, then those without a health check so far. An address that several upstreams
@@ -221,5 +280,5 @@ fn hostname() -> String {
     name.trim().to_owned()
 }
 
-/// Longest list on the page: more rows than a person reads.
+/// Longest list of the model: more rows than a person reads.
 const MAX_ROWS: usize = 100;

@@ -71,7 +71,24 @@
     updateChildren(old, fresh);
   };
 
+  const timeZone = new Intl.DateTimeFormat("en", { timeZoneName: "short" });
+  const twoDigits = (number) => String(number).padStart(2, "0");
+
+  // The server writes each time in UTC. This is the same format in the time zone of the browser: 2026-07-31 20:23:49 GMT+2.
+  const localTime = (date) => {
+    const day = [date.getFullYear(), twoDigits(date.getMonth() + 1), twoDigits(date.getDate())].join("-");
+    const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(twoDigits).join(":");
+    const zone = timeZone.formatToParts(date).find(({ type }) => type === "timeZoneName").value;
+    return `${day} ${time} ${zone}`;
+  };
+
+  const localizeTimes = (page) => {
+    for (const time of page.querySelectorAll("time")) time.textContent = localTime(new Date(time.dateTime));
+  };
+
   const updatePage = (fresh) => {
+    // Before the comparison, so that a time that did not change stays the same node.
+    localizeTimes(fresh);
     if (document.title !== fresh.title) document.title = fresh.title;
     for (const old of document.querySelectorAll("[data-live]")) {
       const part = fresh.getElementById(old.id);
@@ -120,6 +137,7 @@
     else if (!isPaused) refresh();
   });
 
+  localizeTimes(document);
   document.getElementById("reload").hidden = true;
   pauseButton.hidden = false;
   showStatus("live", false);

@@ -34,9 +34,11 @@ fn group() -> ClientNetworkGroup {
     PeerAddr::new(address).client().network().group()
 }
 
-fn refused(text: &str) -> RejectedRequest {
+fn rejected(text: &str) -> RejectedRequest {
     RejectedRequest {
         at: SystemTime::now(),
+        first_at: SystemTime::now(),
+        count: 1,
         client: text.to_owned(),
         user: text.to_owned(),
         site: text.to_owned(),
@@ -108,7 +110,7 @@ fn an_idle_proxy_shows_empty_sections() {
     let page = page(LifecyclePhase::Serving, |_| Vec::new());
     for text in [
         "Nothing moves right now.",
-        "Nothing was refused",
+        "Nothing was rejected",
         "<title>Ready – tidegate on ",
         "docker.example.com",
         "http://127.0.0.1:1",
@@ -136,15 +138,124 @@ fn a_transfer_is_shown_with_its_properties() {
         pull.add_sent(3 << 20);
         activity.start_transfer(group(), pull).into_iter().collect()
     });
-    for text in ["team/app", "alice", "192.0.2.7", "↓", "3\u{a0}MiB"] {
+    for text in ["team/app", "alice", "192.0.2.7", "↓", ">3\u{a0}MiB<"] {
         assert!(page.contains(text), "{text} in {page}");
     }
+}
+
+/// The page with a transfer of this length that moved so many bytes in a thousand seconds.
+fn page_with_transfer(length: u64, bytes: u64) -> String {
+    let page = page(LifecyclePhase::Serving, |activity| {
+        let Some(started) = Instant::now().checked_sub(Duration::from_secs(1000)) else {
+            return Vec::new();
+        };
+        let transfer = Transfer::new(Operation::Pull, ["a"; 4], started);
+        transfer.set_length(length);
+        transfer.add_sent(bytes);
+        let transfer = activity.start_transfer(group(), transfer);
+        transfer.into_iter().collect()
+    });
+    page.replace('\u{a0}', " ")
+}
+
+#[test]
+fn a_transfer_of_known_length_has_a_percentage_and_the_time_left() {
+    let mib = 1 << 20;
+    for (length, bytes, moved) in [
+        (
+            1434 * mib,
+            350 * mib,
+            "350 MiB of 1.4 GiB, 24 %, 51 min left",
+        ),
+        (
+            1434 * mib,
+            1275 * mib,
+            "1.25 GiB of 1.4 GiB, 88 %, 2 min left",
+        ),
+        (999 * mib, 998 * mib, "998 MiB of 999 MiB, 99 %, 2 s left"),
+        (999 * mib, 999 * mib, "999 MiB of 999 MiB, 100 %"),
+        (999 * mib, 0, "0 B of 999 MiB, 0 %"),
+    ] {
+        let page = page_with_transfer(length, bytes);
+        assert!(page.contains(&format!(">{moved}<")), "{moved} in {page}");
+        assert_eq!(page.contains(">waiting<"), bytes == 0);
+    }
+}
+
+#[test]
+fn a_site_without_an_endpoint_says_which_why_and_since_when() {
+    let state = server_state("", LifecyclePhase::Serving);
+    for route in state.snapshot().service.sites.routes() {
+        route
+            .forward
+            .upstream()
+            .assume_it_is_down("connection <refused>");
+    }
+    let page = render(&state);
+    assert_well_formed(&page);
+    let (_, row) = page
+        .split_once("<tr class=\"down\" data-key=\"")
+        .expect("a red site");
+    let (row, _) = row.split_once("</th>").expect("the end of its name");
+    let row = row.replace("<bdi>", "").replace("</bdi>", "");
+    for text in [
+        "cannot serve /v2/: http://127.0.0.1:1 is down since <time datetime=\"",
+        " UTC</time>: connection &lt;refused&gt;</span>",
+    ] {
+        assert!(row.contains(text), "{text} in {row}");
+    }
+    // The same sentence is an error at the top, and the endpoint is not a warning in addition.
+    assert_eq!(page.matches("<b>Error:</b>").count(), 1);
+    assert!(!page.contains("<b>Warning:</b> http"));
+    // Every time of the page has the same format.
+    let without_attributes: String = page
+        .split("datetime=\"")
+        .map(|part| part.split_once('>').map_or(part, |(_, text)| text))
+        .collect();
+    assert!(format::find_iso_time(&without_attributes).is_none());
+}
+
+#[test]
+fn repeated_rejections_are_one_row_and_upstream_errors_are_red() {
+    let page = page(LifecyclePhase::Serving, |activity| {
+        for (reason, count) in [
+            (RejectionReason::Throttled, 5),
+            (RejectionReason::UpstreamTimeout, 1),
+        ] {
+            for _ in 0..count {
+                activity.record_rejection(group(), || RejectedRequest {
+                    reason,
+                    ..rejected("a")
+                });
+            }
+        }
+        Vec::new()
+    });
+    assert!(
+        page.contains("<code>throttled</code> <b>×5</b> <small>since <time"),
+        "{page}"
+    );
+    assert_eq!(page.matches("<code>throttled</code>").count(), 1);
+    assert!(
+        page.contains("<code class=\"bad\">upstream_timeout</code> <span"),
+        "{page}"
+    );
+}
+
+#[test]
+fn the_chart_with_two_lines_has_a_legend() {
+    let page = page(LifecyclePhase::Serving, |_| Vec::new());
+    for (class, name) in [("warn", "rejected"), ("bad", "errors")] {
+        let entry = format!("<span class=\"key {class}\"></span>0/s<small> {name}</small>");
+        assert!(page.contains(&entry), "{entry} in {page}");
+    }
+    assert_eq!(page.matches("class=\"key ").count(), 2);
 }
 
 #[test]
 fn markup_in_names_is_escaped() {
     let page = page(LifecyclePhase::Serving, |activity| {
-        activity.record_rejection(group(), || refused(HOSTILE));
+        activity.record_rejection(group(), || rejected(HOSTILE));
         let shown = [Operation::Push, Operation::Pull]
             .map(|operation| activity.start_transfer(group(), transfer(operation, HOSTILE, 1)));
         shown.into_iter().flatten().collect()
@@ -163,14 +274,21 @@ fn the_largest_transfers_are_shown_and_all_are_counted() {
         let shown = (0..1000)
             .map(|bytes| activity.start_transfer(group(), transfer(Operation::Pull, &name, bytes)));
         let shown = shown.flatten().collect();
-        (0..50).for_each(|_| activity.record_rejection(group(), || refused(HOSTILE)));
+        for number in 0..50 {
+            let rejected = RejectedRequest {
+                request: format!("{number}{HOSTILE}"),
+                ..rejected(HOSTILE)
+            };
+            activity.record_rejection(group(), || rejected);
+        }
         took = began.elapsed();
         shown
     });
-    assert_eq!(page.matches("<tr data-key").count(), 100 + 2 + 1 - 1);
-    assert!(page.contains("And 900 more"));
+    assert_eq!(page.matches("<tr data-key").count(), 20 + 2);
+    assert!(page.contains(">980 more, of which each has moved less."));
+    assert!(page.contains(">38 more; the access log has all of them."));
     assert!(page.contains("1\u{202f}000</span>"));
-    assert!(page.contains(">999\u{a0}B<") && !page.contains(">899\u{a0}B<"));
+    assert!(page.contains(">999\u{a0}B<") && !page.contains(">979\u{a0}B<"));
     assert!(page.len() < 300_000, "{}", page.len());
     // The bound is wide, because the test runs without optimisation and in parallel with other tests.
     assert!(began.elapsed() - took < Duration::from_secs(2));

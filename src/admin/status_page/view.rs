@@ -3,10 +3,13 @@
 //! An element with `data-live` is replaced by the script of the page if its content changed. A row with `data-key` stays the
 //! same element across refreshes.
 
+use std::cmp::Reverse;
+use std::time::SystemTime;
+
 use super::charts;
 use super::format;
 use super::html::Html;
-use super::model::{EndpointRow, SiteRow, Status, TransferRow};
+use super::model::{EndpointRow, RouteOutage, SiteRow, Status, TransferRow, Truncated};
 use crate::activity::RejectedRequest;
 use crate::state::LifecyclePhase;
 use crate::upstream;
@@ -57,11 +60,9 @@ fn header(html: &mut Html, status: &Status) {
         .tags("\">")
         .tags(state)
         .tags("</span></p>\n");
-    let now = format::time(status.now);
-    let clock = now.split(' ').next_back().unwrap_or_default();
-    html.tags("<div class=\"tools\"><span id=\"as-of\" data-live>As of <time datetime=\"");
-    html.text(format::iso_time(status.now)).tags("\">");
-    html.text(clock).tags("</time> UTC</span>");
+    html.tags("<div class=\"tools\"><span id=\"as-of\" data-live>As of ");
+    time(html, status.now);
+    html.tags("</span>");
     html.tags("<span id=\"live\" role=\"status\"></span>");
     html.tags("<button id=\"pause\" type=\"button\" hidden>Pause</button>");
     html.tags("<a id=\"reload\" class=\"button\" href=\"./\">Reload</a></div>\n</header>\n");
@@ -96,11 +97,24 @@ fn warnings(html: &mut Html, status: &Status) {
         }
         for error in readiness.errors() {
             html.tags("<li class=\"bad\"><b>Error:</b> ");
-            html.text(error.replace('\n', " ")).tags("</li>");
+            message(html, error);
+            html.tags("</li>");
         }
-        for warning in readiness.warnings() {
+        // The error of a site already says which endpoints are down.
+        let is_told = |warning: &str| {
+            readiness
+                .errors()
+                .iter()
+                .any(|error| error.contains(warning))
+        };
+        for warning in readiness
+            .warnings()
+            .iter()
+            .filter(|warning| !is_told(warning))
+        {
             html.tags("<li class=\"warn\"><b>Warning:</b> ");
-            html.text(warning.replace('\n', " ")).tags("</li>");
+            message(html, warning);
+            html.tags("</li>");
         }
         html.tags("</ul>");
     }
@@ -132,24 +146,24 @@ fn last_reload(html: &mut Html, status: &Status) {
     let (succeeded, failed) = status.reloads;
     match &status.last_reload.failed {
         Some((at, _)) => {
-            html.tags("<span class=\"bad\">refused</span> <small>")
+            html.tags("<span class=\"bad\">failed</span> <small>")
                 .text(ago(*at));
-            html.tags(" ago; the configuration in use was taken ");
+            html.tags(" ago; the configuration in use was loaded ");
             html.text(ago(loaded)).tags(" ago</small>");
         }
         None if succeeded == 0 && failed == 0 => {
             html.tags("none <small>since the start</small>");
         }
         None => {
-            html.tags("taken <small>").text(ago(loaded));
+            html.tags("succeeded <small>").text(ago(loaded));
             html.tags(" ago</small>");
         }
     }
 }
 
 fn footer(html: &mut Html, status: &Status) {
-    html.tags("<footer><p>Numbers for Prometheus at <a href=\"metrics\">/metrics</a>, readiness at <a href=\"readyz\">/readyz</a>. ");
-    html.tags("All times are UTC.</p><p>tidegate ")
+    html.tags("<footer><p>Numbers for Prometheus at <a href=\"metrics\">/metrics</a>, readiness at <a href=\"readyz\">/readyz</a>.");
+    html.tags("</p><p>tidegate ")
         .tags(env!("CARGO_PKG_VERSION"));
     html.tags(" on ").name(&status.host).tags("</p></footer>\n");
 }
@@ -165,16 +179,25 @@ fn transfers(html: &mut Html, status: &Status) {
         html.tags("<p class=\"empty\">Nothing moves right now. A push or a pull is shown here as long as it runs.</p>\n</section>\n");
         return;
     }
-    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"moving-title\" tabindex=\"0\"><table class=\"moving\"><caption class=\"unseen\">Pushes and pulls under way, the oldest first</caption>\n<thead><tr>");
+    html.tags("<div class=\"frame\"><table class=\"moving\"><caption class=\"unseen\">Pushes and pulls in progress, the oldest first</caption>\n<thead><tr>");
     html.tags("<th scope=\"col\">Repository</th><th scope=\"col\">Direction</th><th scope=\"col\">User</th><th scope=\"col\">From</th>");
-    html.tags("<th scope=\"col\">Site</th><th scope=\"col\" class=\"number\">Moved</th><th scope=\"col\" class=\"number\">Rate</th><th scope=\"col\" class=\"number\">For</th>");
+    html.tags("<th scope=\"col\">Site</th><th scope=\"col\" class=\"number\">Moved</th><th scope=\"col\" class=\"number\">Rate</th><th scope=\"col\" class=\"number\">Duration</th>");
     html.tags("</tr></thead>\n<tbody>\n");
-    for transfer in &transfers.shown {
+    for transfer in largest(&transfers.shown) {
         transfer_row(html, transfer);
     }
     html.tags("</tbody></table></div>\n");
-    more(html, transfers.hidden(), ", of which each has moved less");
+    more(html, hidden(transfers), ", of which each has moved less");
     html.tags("</section>\n");
+}
+
+/// The transfers that fit on the page: those that have moved most, in their order.
+fn largest(transfers: &[TransferRow]) -> Vec<&TransferRow> {
+    let mut largest: Vec<_> = transfers.iter().enumerate().collect();
+    largest.sort_by_key(|(_, transfer)| Reverse(transfer.bytes));
+    largest.truncate(MAX_ROWS);
+    largest.sort_by_key(|(position, _)| *position);
+    largest.into_iter().map(|(_, transfer)| transfer).collect()
 }
 
 fn transfer_row(html: &mut Html, transfer: &TransferRow) {
@@ -192,13 +215,30 @@ fn transfer_row(html: &mut Html, transfer: &TransferRow) {
         .name(&transfer.client);
     html.tags("</td><td data-label=\"to\">")
         .name(&transfer.site);
-    html.tags("</td><td class=\"number\">")
-        .text(format::bytes(transfer.bytes));
-    html.tags("</td><td class=\"number\">")
-        .text(format::rate(transfer.rate));
-    html.tags("</td><td class=\"number\">")
+    html.tags("</td><td class=\"number moved\" data-label=\"Moved\">");
+    moved(html, transfer);
+    html.tags("</td><td class=\"number\" data-label=\"Rate\">");
+    match transfer.rate {
+        0 => html.tags("<span class=\"placeholder\">waiting</span>"),
+        rate => html.text(format::rate(rate)),
+    };
+    html.tags("</td><td class=\"number\" data-label=\"Duration\">")
         .text(format::duration(transfer.age));
     html.tags("</td></tr>\n");
+}
+
+/// How much of a transfer is done: `344 MiB of 1.4 GiB, 24 %, 2 min left`. Only the first number is known of a chunked body.
+fn moved(html: &mut Html, transfer: &TransferRow) {
+    html.text(format::bytes(transfer.bytes));
+    if let (Some(length), Some(percent)) = (transfer.length, transfer.percent()) {
+        html.tags(" of\u{a0}").text(format::bytes(length));
+        html.tags(", ").text(percent).tags("\u{a0}%");
+    }
+    if let Some(left) = transfer.time_left() {
+        html.tags(", ")
+            .text(format::duration(left))
+            .tags("\u{a0}left");
+    }
 }
 
 // ===== upstreams =====
@@ -212,13 +252,13 @@ fn endpoints(html: &mut Html, status: &Status) {
         html.tags("<p class=\"empty\">No route leads to an upstream.</p>\n</section>\n");
         return;
     }
-    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"upstreams-title\" tabindex=\"0\"><table class=\"upstreams\"><caption class=\"unseen\">Endpoints of all upstreams, those that are down first</caption>\n<thead><tr>");
-    html.tags("<th scope=\"col\">Endpoint</th><th scope=\"col\">State</th><th scope=\"col\" class=\"number\">Requests under way</th></tr></thead>\n<tbody>\n");
-    for endpoint in &endpoints.shown {
+    html.tags("<div class=\"frame\"><table class=\"upstreams\"><caption class=\"unseen\">Endpoints of all upstreams, those that are down first</caption>\n<thead><tr>");
+    html.tags("<th scope=\"col\">Endpoint</th><th scope=\"col\">State</th><th scope=\"col\" class=\"number\">Requests in progress</th></tr></thead>\n<tbody>\n");
+    for endpoint in endpoints.shown.iter().take(MAX_ROWS) {
         endpoint_row(html, endpoint);
     }
     html.tags("</tbody></table></div>\n");
-    more(html, endpoints.hidden(), "");
+    more(html, hidden(endpoints), "");
     html.tags("</section>\n");
 }
 
@@ -234,15 +274,12 @@ fn endpoint_row(html: &mut Html, endpoint: &EndpointRow) {
             html.tags("<span class=\"pill warn\">not checked yet</span>");
         }
         upstream::Status::Down(outage) => {
-            html.tags(
-                "<span class=\"pill bad\">down</span> <span class=\"why\">since <time datetime=\"",
-            );
-            html.text(format::iso_time(outage.since)).tags("\">");
-            html.text(format::time(outage.since)).tags("</time>: ");
-            html.name(&outage.cause).tags("</span>");
+            html.tags("<span class=\"pill bad\">down</span> <span class=\"why\">since ");
+            time(html, outage.since);
+            html.tags(": ").name(&outage.cause).tags("</span>");
         }
     }
-    html.tags("</td><td class=\"number\" data-unit=\"under way\">");
+    html.tags("</td><td class=\"number\" data-label=\"Requests in progress\">");
     html.text(format::count(endpoint.requests as u64))
         .tags("</td></tr>\n");
 }
@@ -254,21 +291,23 @@ fn sites(html: &mut Html, status: &Status) {
     html.tags("<section id=\"sites\" aria-labelledby=\"sites-title\" data-live>\n<h2 id=\"sites-title\">Sites <span class=\"count\">");
     html.text(format::count(sites.count as u64))
         .tags("</span></h2>\n");
-    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"sites-title\" tabindex=\"0\"><table class=\"sites\"><caption class=\"unseen\">Sites, the one whose certificate ends first on top; counts since the start</caption>\n<thead><tr>");
+    html.tags("<div class=\"frame\"><table class=\"sites\"><caption class=\"unseen\">Sites: first those without an endpoint, then those whose certificate expires first; counts since the start</caption>\n<thead><tr>");
     html.tags("<th scope=\"col\">Site</th><th scope=\"col\">Certificate until</th><th scope=\"col\" class=\"number\">Left</th>");
-    html.tags("<th scope=\"col\" class=\"number\">Requests</th><th scope=\"col\" class=\"number\">Refused</th><th scope=\"col\" class=\"number\">Errors</th></tr></thead>\n<tbody>\n");
-    for site in &sites.shown {
+    html.tags("<th scope=\"col\" class=\"number\">Requests</th><th scope=\"col\" class=\"number\">Rejected</th><th scope=\"col\" class=\"number\">Errors</th></tr></thead>\n<tbody>\n");
+    for site in sites.shown.iter().take(MAX_ROWS) {
         site_row(html, site);
     }
     html.tags("</tbody></table></div>\n");
-    more(html, sites.hidden(), ", whose certificates last longer");
+    more(html, hidden(sites), ", whose certificates last longer");
     html.tags("</section>\n");
 }
 
 fn site_row(html: &mut Html, site: &SiteRow) {
-    html.tags("<tr data-key=\"")
-        .text(&site.name)
-        .tags("\"><th scope=\"row\">");
+    html.tags(match site.outages.is_empty() {
+        true => "<tr data-key=\"",
+        false => "<tr class=\"down\" data-key=\"",
+    });
+    html.text(&site.name).tags("\"><th scope=\"row\">");
     html.name(&site.name);
     if site.other_names > 0 {
         html.tags(" <small>and ")
@@ -278,22 +317,29 @@ fn site_row(html: &mut Html, site: &SiteRow) {
                 _ => " other names</small>",
             });
     }
-    html.tags("</th><td data-label=\"until\">");
-    if let Some(validity) = &site.validity {
-        html.tags("<time datetime=\"")
-            .text(format::iso_time(validity.until))
-            .tags("\">");
-        let until = format::time(validity.until);
-        html.text(until.split(' ').next().unwrap_or_default());
-        html.tags("</time>");
+    for RouteOutage {
+        path,
+        endpoint,
+        outage,
+    } in &site.outages
+    {
+        html.tags(" <span class=\"outage\">cannot serve ")
+            .name(path);
+        html.tags(": ").name(endpoint).tags(" is down since ");
+        time(html, outage.since);
+        html.tags(": ").name(&outage.cause).tags("</span>");
     }
-    html.tags("</td><td class=\"number\">");
+    html.tags("</th><td class=\"until\" data-label=\"Certificate until\">");
+    if let Some(validity) = &site.validity {
+        time(html, validity.until);
+    }
+    html.tags("</td><td class=\"number\" data-label=\"Left\">");
     days_left(html, site);
     html.tags("</td>");
     let sums = site.sums.as_ref();
-    site_count(html, "requests", sums.map(|sums| sums.requests));
-    site_count(html, "refused", sums.map(|sums| sums.rejections));
-    site_count(html, "errors", sums.map(|sums| sums.errors));
+    site_count(html, "Requests", "", sums.map(|sums| sums.requests));
+    site_count(html, "Rejected", "", sums.map(|sums| sums.rejections));
+    site_count(html, "Errors", "bad", sums.map(|sums| sums.errors));
     html.tags("</tr>\n");
 }
 
@@ -304,7 +350,8 @@ fn days_left(html: &mut Html, site: &SiteRow) {
     };
     html.tags(match (validity.days_left, site.is_expiring) {
         (..0, _) => "<span class=\"pill bad\">expired</span>",
-        (_, true) => "<span class=\"pill warn\">",
+        (..LAST_DAYS, true) => "<span class=\"pill bad\">",
+        (..LAST_DAYS, false) | (_, true) => "<span class=\"pill warn\">",
         (_, false) => "<span>",
     });
     if validity.days_left >= 0 {
@@ -319,13 +366,20 @@ fn days_left(html: &mut Html, site: &SiteRow) {
     }
 }
 
-/// A cell with a number of requests; empty if they are counted under another name of the site.
-fn site_count(html: &mut Html, unit: &'static str, count: Option<u64>) {
-    html.tags("<td class=\"number\" data-unit=\"")
-        .tags(unit)
-        .tags("\">");
-    if let Some(count) = count {
-        html.text(format::count(count));
+/// A cell with a number of requests, in the colour of `class` if it is not zero; empty if the requests are counted under
+/// another name of the site.
+fn site_count(html: &mut Html, label: &'static str, class: &'static str, count: Option<u64>) {
+    html.tags("<td class=\"number\" data-label=\"").tags(label);
+    html.tags("\">");
+    match count {
+        None => {}
+        Some(count) if count == 0 || class.is_empty() => {
+            html.text(format::count(count));
+        }
+        Some(count) => {
+            html.tags("<span class=\"").tags(class).tags("\">");
+            html.text(format::count(count)).tags("</span>");
+        }
     }
     html.tags("</td>");
 }
@@ -333,28 +387,41 @@ fn site_count(html: &mut Html, unit: &'static str, count: Option<u64>) {
 // ===== rejections =====
 
 fn rejections(html: &mut Html, status: &Status) {
-    html.tags("<section id=\"refusals\" aria-labelledby=\"refusals-title\" data-live>\n<h2 id=\"refusals-title\">Refused lately</h2>\n");
+    html.tags("<section id=\"rejections\" aria-labelledby=\"rejections-title\" data-live>\n<h2 id=\"rejections-title\">Rejections and upstream errors</h2>\n");
     if status.rejections.is_empty() {
-        html.tags("<p class=\"empty\">Nothing was refused since the start. That a client is first asked for a password is how every login begins, and not shown.</p>\n</section>\n");
+        html.tags("<p class=\"empty\">Nothing was rejected since the start. The 401 with which every login begins is not shown.</p>\n</section>\n");
         return;
     }
-    html.tags("<div class=\"frame\" role=\"group\" aria-labelledby=\"refusals-title\" tabindex=\"0\"><table class=\"refusals\"><caption class=\"unseen\">The last 50 requests that the proxy refused, the latest first</caption>\n<thead><tr>");
-    html.tags("<th scope=\"col\">When</th><th scope=\"col\">Reason</th><th scope=\"col\">Asked</th><th scope=\"col\">User</th>");
+    html.tags("<div class=\"frame\"><table class=\"rejections\"><caption class=\"unseen\">The last requests that the proxy rejected or for which the upstream failed, the latest first</caption>\n<thead><tr>");
+    html.tags("<th scope=\"col\">When</th><th scope=\"col\">Reason</th><th scope=\"col\">Request</th><th scope=\"col\">User</th>");
     html.tags("<th scope=\"col\">From</th><th scope=\"col\">Site</th></tr></thead>\n<tbody>\n");
-    for rejection in &status.rejections {
+    for rejection in status.rejections.iter().take(MAX_REJECTIONS) {
         rejection_row(html, rejection, status);
     }
-    html.tags("</tbody></table></div>\n</section>\n");
+    html.tags("</tbody></table></div>\n");
+    let hidden = status.rejections.len().saturating_sub(MAX_REJECTIONS);
+    more(html, hidden, "; the access log has all of them");
+    html.tags("</section>\n");
 }
 
 fn rejection_row(html: &mut Html, rejection: &RejectedRequest, status: &Status) {
     let ago = status.now.duration_since(rejection.at).unwrap_or_default();
-    html.tags("<tr><td class=\"when\"><time datetime=\"");
-    html.text(format::iso_time(rejection.at)).tags("\">");
-    html.text(format::duration(ago))
-        .tags(" ago</time></td><td><code>");
-    html.tags(rejection.reason.as_str())
-        .tags("</code> <span class=\"why\">");
+    html.tags("<tr><td class=\"when\">");
+    html.text(format::duration(ago)).tags(" ago ");
+    time(html, rejection.at);
+    html.tags("</td><td class=\"reason\"><code");
+    html.tags(match rejection.reason.is_upstream_error() {
+        true => " class=\"bad\">",
+        false => ">",
+    });
+    html.tags(rejection.reason.as_str()).tags("</code>");
+    if rejection.count > 1 {
+        html.tags(" <b>×").text(format::count(rejection.count));
+        html.tags("</b> <small>since ");
+        time(html, rejection.first_at);
+        html.tags("</small>");
+    }
+    html.tags(" <span class=\"why\">");
     html.name(&rejection.message)
         .tags("</span></td><td class=\"asked\"><code>");
     html.name(&rejection.request)
@@ -373,6 +440,24 @@ fn rejection_row(html: &mut Html, rejection: &RejectedRequest, status: &Status) 
 
 // ===== parts of several sections =====
 
+/// A time, which the script shows in the time zone of the browser.
+fn time(html: &mut Html, time: SystemTime) {
+    html.tags("<time datetime=\"").text(format::iso_time(time));
+    html.tags("\">").text(format::time(time)).tags("</time>");
+}
+
+/// A message on one line, with its times as the page shows all times.
+fn message(html: &mut Html, message: &str) {
+    let line = message.replace('\n', " ");
+    let mut rest = &*line;
+    while let Some((before, at, after)) = format::find_iso_time(rest) {
+        html.text(before);
+        time(html, at);
+        rest = after;
+    }
+    html.text(rest);
+}
+
 /// A user name, or `placeholder` in italics if there is none. The italics distinguish it from a user of that name.
 fn user(html: &mut Html, user: &str, placeholder: &'static str) {
     if user.is_empty() {
@@ -384,11 +469,25 @@ fn user(html: &mut Html, user: &str, placeholder: &'static str) {
     }
 }
 
+/// The number of rows of a list that are not on the page.
+fn hidden<T>(list: &Truncated<T>) -> usize {
+    list.hidden() + list.shown.len().saturating_sub(MAX_ROWS)
+}
+
 /// The line below a table that does not show all rows.
 fn more(html: &mut Html, hidden: usize, description: &'static str) {
     if hidden > 0 {
-        html.tags("<p class=\"more\">And ")
+        html.tags("<p class=\"more\">")
             .text(format::count(hidden as u64));
         html.tags(" more").tags(description).tags(".</p>\n");
     }
 }
+
+/// The longest table of the page. No part of the page scrolls by itself, so a longer table would push the other sections out
+/// of sight.
+const MAX_ROWS: usize = 20;
+/// The longest list of rejections, which stands at the end of the page.
+const MAX_REJECTIONS: usize = 12;
+/// A certificate with fewer days left is never shown as good: it is an error if the certificate has lived most of its time, else
+/// a warning.
+const LAST_DAYS: i64 = 3;
