@@ -43,6 +43,7 @@ mod hostile_h2;
 mod htpasswd_command;
 mod htpasswd_tools;
 mod import;
+mod init;
 mod installed;
 mod limits;
 mod listeners;
