@@ -162,7 +162,7 @@ fn other_users_can_read_the_ca_and_nothing_else() {
 
 #[test]
 fn ca_without_a_self_signed_site_says_why_there_is_none() {
-    let (_dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
+    let (_dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let shown = run(&["ca", "-c", &file]);
     assert_eq!(shown.status.code(), Some(1), "{shown:?}");
     assert!(
@@ -453,7 +453,7 @@ fn completions_know_every_command() {
 
 #[test]
 fn a_missing_file_comes_with_what_creates_it() {
-    let (dir, file) = configured(&config("", "").upstream("http://127.0.0.1:1"));
+    let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let users = dir.path().join("htpasswd");
     let aside = dir.path().join("aside");
     for (missing, words) in [
