@@ -5,22 +5,33 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod args;
+mod ca;
 mod check;
+mod client_commands;
+mod completions;
 mod htpasswd;
 mod import;
+mod init;
 mod logging;
 mod output;
 mod password_prompt;
 mod reload;
 mod serve;
+mod version;
 
 use args::ConfigArgs;
 
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about = "A reverse proxy in front of a container registry", after_help = EXAMPLES)]
+#[command(
+    name = "tidegate",
+    version = version::SHORT,
+    long_version = version::LONG,
+    about = "A reverse proxy in front of a container registry",
+    after_help = EXAMPLES
+)]
 struct CliArgs {
     #[command(subcommand)]
     command: CliCommand,
@@ -28,6 +39,9 @@ struct CliArgs {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
+    /// Write a first proxy.toml and password file, and print the commands for each client
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::InitArgs),
     /// Run the proxy until TERM or INT (HUP reloads, USR1 reopens the logs, USR2 upgrades the executable)
     Serve(ConfigArgs),
     /// Make the running proxy read its configuration again, and report the result (as nginx -s reload)
@@ -40,20 +54,29 @@ enum CliCommand {
     /// Create a proxy.toml from the configuration of another proxy
     #[command(subcommand)]
     Import(import::ImportCommand),
+    /// Print the CA certificate of the self-signed sites, and where each client expects it
+    Ca(ConfigArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
 }
 
 /// Parses the command line of this process and runs the command.
 pub fn run() -> ExitCode {
     match CliArgs::parse().command {
+        CliCommand::Init(args) => init::run(&args),
         CliCommand::Serve(args) => serve::run(&args.file),
         CliCommand::Reload(args) => reload::run(&args.file),
         CliCommand::Check(args) => check::run(&args),
         CliCommand::Htpasswd(command) => htpasswd::run(&command),
         CliCommand::Import(command) => import::run(&command),
+        CliCommand::Ca(args) => ca::run(&args),
+        CliCommand::Completions(args) => completions::run(&args, CliArgs::command()),
     }
 }
 
 const EXAMPLES: &str = "Examples:
+  tidegate init                    write a first configuration; asks for what it needs
   tidegate check -c proxy.toml     would this configuration start?
   tidegate check --live            do the registries and certificates work as well?
   tidegate serve -c proxy.toml     run the proxy with it

@@ -54,6 +54,7 @@ pub use routes::Route;
 pub use sites::{Certificate, ClientAuth, Site};
 pub use upstreams::Upstream;
 pub use value::Secret;
+pub(crate) use value::toml_string;
 
 /// Reads a configuration file.
 ///

@@ -1,12 +1,12 @@
-//! The files that the proxy keeps in `state.dir`: mode 0600, written completely or not at all; and locks, because several
-//! processes may share the directory.
+//! The files that the proxy keeps in `state.dir`: mode 0600 unless they are public, written completely or not at all; and locks,
+//! because several processes may share the directory.
 //!
 //! `tls` stores its CA with this module, `auth` the secret of its tokens, `acme` its account, certificates and challenges. This
 //! module does not know the content.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,17 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
+
+/// Creates `state.dir` with mode 0711, unless it exists. Other users may enter the directory but not list it: they can read the
+/// public certificate of the proxy's own CA by its path, and every other file has mode 0600. The mode does not depend on the
+/// umask; the mode of an existing directory is the operator's choice.
+pub(crate) fn make_state_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    make_dir(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o711))
+}
 
 /// Creates a directory and its parents with mode 0700, unless it exists.
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
@@ -88,8 +99,18 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 /// Creates or replaces a file: after a crash it has either the old content or the new content. Two processes must not write the
 /// same file at the same time; callers hold a lock, or use a name that no other process uses.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with_mode(path, content, 0o600)
+}
+
+/// As [`replace`], for a file that every user may read: mode 0644, whatever the umask is.
+pub(crate) fn replace_public(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with_mode(path, content, 0o644)
+}
+
+fn replace_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let draft = path.with_extension("draft");
     write_draft(&draft, content)?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
     fs::rename(&draft, path)?;
     sync_dir(path)
 }

@@ -47,6 +47,9 @@ impl Store {
 
     /// Creates missing directories with mode 0700.
     pub(super) fn prepare(&self) -> io::Result<()> {
+        if let Some(state_dir) = self.dir.parent() {
+            state_file::make_state_dir(state_dir)?;
+        }
         for dir in ["certificates", "locks", "challenges"] {
             state_file::make_dir(&self.dir.join(dir))?;
         }

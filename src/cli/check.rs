@@ -95,6 +95,8 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
             Err(error) => return fail(&error.to_string()),
         };
         match run_live_check(&config, &snapshot, push.as_ref(), &mut problems) {
+            // All that one run reports goes to one stream: to standard error if there is an error.
+            Ok(facts) if problems.has_errors() => warn(&facts.join("\n")),
             Ok(facts) => print_line(&facts.join("\n")),
             Err(error) => return fail(&format!("cannot run the live check: {error}")),
         }

@@ -1,6 +1,7 @@
 //! Writing to standard output and standard error, and the exit codes of all commands.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::problem::Problems;
@@ -33,11 +34,19 @@ pub(crate) fn fail(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// All problems of a rejected configuration, and a last line with their number.
+/// All problems of a rejected configuration, and a last line with their number. If the file is missing, and the working directory
+/// has a `proxy.toml`, that one was probably meant.
 pub(crate) fn rejection_message(problems: &Problems) -> String {
+    let file = problems.file();
+    let here = Path::new("proxy.toml");
+    let suggestion = if !file.exists() && here.is_file() {
+        "\nthis directory has a proxy.toml; to use it, add: -c proxy.toml"
+    } else {
+        ""
+    };
     format!(
-        "{problems}\n{}: the configuration is rejected: {}",
-        problems.file().display(),
+        "{problems}\n{}: the configuration is rejected: {}{suggestion}",
+        file.display(),
         problems.summary()
     )
 }

@@ -197,7 +197,7 @@ fn take_over(
 fn take_pid_file(file: &Path, config: &Config) -> Result<Option<PidFile>, ServeError> {
     let dir = runtime_directory().unwrap_or_else(|| config.state_dir.clone());
     // If this fails, creating the file fails as well, and that error is reported.
-    let _ = state_file::make_dir(&dir);
+    let _ = state_file::make_state_dir(&dir);
     match PidFile::take(&dir, file) {
         Ok(pid_file) => Ok(Some(pid_file)),
         Err(error @ pid_file::Error::Running { .. }) => {

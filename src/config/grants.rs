@@ -187,7 +187,11 @@ impl GrantParser<'_> {
         let parsed = value::word(word, &actions.map(|action| (action.as_str(), action)));
         let parsed = parsed.map_err(|error| {
             let what = format!("{}: {error}", table.path_of(&grant::ACTIONS));
-            table.report(Problem::error(word.place, what).fix(error.remedy()));
+            let remedy = action_meant(word).map_or_else(
+                || error.remedy(),
+                |meant| format!("did you mean {}?", quote(meant)),
+            );
+            table.report(Problem::error(word.place, what).fix(remedy));
         });
         let action = parsed.ok()?;
         if let (Action::Catalog, Some(path)) = (action, self.path) {
@@ -195,6 +199,19 @@ impl GrantParser<'_> {
         }
         Some(action)
     }
+}
+
+/// The action that a word of another system stands for.
+fn action_meant(word: &str) -> Option<&'static str> {
+    let action = match word {
+        "read" | "get" | "download" => Action::Pull,
+        // A push includes a pull. To delete and to list are rights of their own, which the operator has to write.
+        "*" | "all" | "any" | "write" | "upload" | "create" | "read-write" => Action::Push,
+        "remove" => Action::Delete,
+        "list" => Action::Catalog,
+        _ => return None,
+    };
+    Some(action.as_str())
 }
 
 /// Reads a list that must have an element.

@@ -462,20 +462,25 @@ const SIZE: Quantity = Quantity {
 
 /// The remedy `write "…"`. The value is a TOML basic string that can be copied into the file as it is, so it is never cut.
 pub(crate) fn write(value: impl fmt::Display) -> String {
-    let mut remedy = String::from("write \"");
-    for character in value.to_string().chars() {
+    format!("write {}", toml_string(&value.to_string()))
+}
+
+/// A TOML basic string with this content.
+pub(crate) fn toml_string(value: &str) -> String {
+    let mut string = String::from("\"");
+    for character in value.chars() {
         match character {
-            '"' | '\\' => remedy.extend(['\\', character]),
+            '"' | '\\' => string.extend(['\\', character]),
             // In the file, `${` begins the name of a variable, unless another `$` precedes it.
-            '{' if remedy.ends_with('$') => remedy.push_str("${"),
+            '{' if string.ends_with('$') => string.push_str("${"),
             _ if is_unprintable(character) => {
-                remedy.push_str(&format!("\\U{:08x}", u32::from(character)));
+                string.push_str(&format!("\\U{:08x}", u32::from(character)));
             }
-            _ => remedy.push(character),
+            _ => string.push(character),
         }
     }
-    remedy.push('"');
-    remedy
+    string.push('"');
+    string
 }
 
 /// The remedy `write "…"` with the value that was probably meant, if `parse` accepts that value, else `otherwise`. A remedy

@@ -215,6 +215,13 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// The parsed content of a file.
 struct Content {
     loaded: LoadedUsers,

@@ -147,13 +147,14 @@ impl RegistryError {
     }
 }
 
-/// The error body, `{"errors":[{"code":…,"message":…,"detail":…}]}`. The detail is an object with the given key and value, or
+/// The error body, `{"errors":[{"code":…,"message":…,"detail":…}]}`, with a line feed at its end, so that the prompt of a shell
+/// after `curl` has a line of its own. The detail is an object with the given key and value, or
 /// null.
 pub fn body(code: ErrorCode, message: &str, detail: Option<(&str, &str)>) -> Vec<u8> {
     let message = Value::from(message);
     let detail = detail.map_or(Value::Null, |(key, value)| json!({ key: value }));
     // The object is formatted here because serde_json would sort the keys. serde_json formats the values.
-    format!(r#"{{"errors":[{{"code":"{code}","message":{message},"detail":{detail}}}]}}"#)
+    format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":{message},\"detail\":{detail}}}]}}\n")
         .into_bytes()
 }
 
@@ -190,7 +191,10 @@ mod tests {
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(
             text,
-            r#"{"errors":[{"code":"NAME_INVALID","message":"no","detail":{"name\"":"x\\"}}]}"#
+            concat!(
+                r#"{"errors":[{"code":"NAME_INVALID","message":"no","detail":{"name\"":"x\\"}}]}"#,
+                "\n"
+            )
         );
     }
 

@@ -5,6 +5,7 @@
 //! are watched by `server::file_watcher`. Nothing is requested from an ACME server here: the certificates that were issued
 //! before are loaded, and `server::background` orders what is missing.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -245,7 +246,7 @@ impl CertificateLoader<'_> {
             None => ReloadingCert::load(cert, key, self.now),
         };
         let (files, warnings) = loaded
-            .map_err(|error| problems.push(Problem::error(cert.place, error.to_string())))
+            .map_err(|error| problems.push(unusable_pair(cert, &error)))
             .ok()?;
         for warning in warnings {
             problems.push(Problem::warning(cert.place, warning.to_string()));
@@ -278,6 +279,8 @@ impl CertificateLoader<'_> {
         let Some(path) = ca.path() else {
             return Vec::new();
         };
+        // The command works in any directory.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let port = self.config.service.https_port;
         let names = hosts.iter().filter(|host| !host.contains('*'));
         let hint = |host: &String| {
@@ -361,6 +364,21 @@ impl CertificateLoader<'_> {
 fn find_files(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<ReloadingCert>> {
     let mut files = all.iter().filter_map(SiteCertificate::files);
     files.find(|files| files.is_of(cert, key)).cloned()
+}
+
+/// The problem of a certificate and key that cannot be used. If a file is missing, the operator may have none yet.
+fn unusable_pair(cert: &Spanned<PathBuf>, error: &tls::CertificateError) -> Problem {
+    let problem = Problem::error(cert.place, error.to_string());
+    match error {
+        tls::CertificateError::Pem(tls::PemError::Unreadable { cause, .. })
+            if cause.kind() == io::ErrorKind::NotFound =>
+        {
+            problem.fix(
+                "without a certificate, write tls = \"acme\" to obtain one from Let's Encrypt, or tls = \"self-signed\" for tests",
+            )
+        }
+        _ => problem,
+    }
 }
 
 fn busy_files(cert: &Spanned<PathBuf>) -> Problem {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::access::Subjects;
 use crate::config::Spanned;
+use crate::config::nearest::nearest;
 use crate::config::problem::{Problem, Problems, quote};
 use crate::config::{Auth, Config};
 use crate::file_watch::StableFiles;
@@ -62,11 +63,16 @@ fn load(
     };
     let error = match loaded {
         Ok(users) => return Some(users),
-        Err(error) => error.to_string(),
+        Err(error) => error,
     };
+    let what = error.to_string();
     problems.push(match old {
-        Some(_) => Problem::warning(file.place, error).because(KEEPS_LAST_USERS),
-        None => Problem::error(file.place, error),
+        Some(_) => Problem::warning(file.place, what).because(KEEPS_LAST_USERS),
+        None if error.is_missing() => {
+            let create = htpasswd::add_command(file, None);
+            Problem::error(file.place, what).fix(format!("create it with its first user: {create}"))
+        }
+        None => Problem::error(file.place, what),
     });
     old.cloned()
 }
@@ -197,11 +203,24 @@ pub(crate) fn check_named_users(
         problems.push(
             Problem::warning(name.place, what)
                 .because("a user without a usable line cannot log in and use these rights")
-                .fix(format!(
-                    "{}, or write another name here",
-                    htpasswd::add_command(file, Some(name))
-                )),
+                .fix(remedy_for_unknown_user(name, users, file)),
         );
+    }
+}
+
+/// What to write in the place of a user whom the password file does not have.
+fn remedy_for_unknown_user(name: &str, users: &htpasswd::Users, file: &Path) -> String {
+    if matches!(name, "*" | "all" | "any" | "everyone") {
+        return "write \"@users\" for every user, or \"@anonymous\" for every client".to_owned();
+    }
+    let create = htpasswd::add_command(file, Some(name));
+    let known = users.by_line().into_iter();
+    let known: Vec<_> = known
+        .map(|(user, _)| String::from_utf8_lossy(user).into_owned())
+        .collect();
+    match nearest(name, known.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean {}? Or add the user: {create}", quote(meant)),
+        None => format!("{create}, or write another name here"),
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use base64ct::{Base64, Encoding as _};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -152,6 +153,22 @@ fn describe_error(cause: &rustls_pki_types::pem::Error) -> &'static str {
         PemError::Base64Decode(_) => "it is not base64",
         _ => "it cannot be decoded",
     }
+}
+
+/// A certificate in PEM form, in lines of 64 characters (RFC 7468, section 2).
+pub(super) fn write_certificate(der: &[u8]) -> String {
+    let base64 = Base64::encode_string(der);
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = base64.as_str();
+    while let Some((line, more)) = rest.split_at_checked(64) {
+        text.extend([line, "\n"]);
+        rest = more;
+    }
+    if !rest.is_empty() {
+        text.extend([rest, "\n"]);
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
 }
 
 fn remedy(cause: &io::Error) -> &'static str {

@@ -62,7 +62,8 @@ pub enum Error {
     Issue(#[source] rcgen::Error),
 }
 
-/// Loads the CA from `ca.pem` and `ca-key.pem` in `dir`, or creates it. The files have mode 0600, a new directory 0700.
+/// Loads the CA from `ca.pem` and `ca-key.pem` in `dir`, or creates it. The certificate has mode 0644, because clients need it,
+/// and the key 0600. Other users may enter a new directory, but not list it.
 ///
 /// If only the key exists, the certificate is created again from it: name and key stay the same, so clients continue to trust
 /// the CA.
@@ -73,13 +74,13 @@ pub enum Error {
 /// # Errors
 /// If the files cannot be used or created.
 pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
-    let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+    let (cert, key) = (ca_file(dir), dir.join("ca-key.pem"));
     // A file that cannot be examined does not count as missing; reading it reports the reason.
     let is_missing = |path: &Path| matches!(path.try_exists(), Ok(false));
     if !is_missing(&cert) {
         return load(read_key_pair(&key)?, cert, now);
     }
-    state_file::make_dir(dir).map_err(write_error(dir))?;
+    state_file::make_state_dir(dir).map_err(write_error(dir))?;
     let lock = dir.join("ca.lock");
     let _lock = state_file::lock(&lock, LOCK_TIMEOUT).map_err(write_error(&lock))?;
     if !is_missing(&cert) {
@@ -102,7 +103,7 @@ pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error>
 /// # Errors
 /// As [`load_or_create`].
 pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
-    let (cert, key) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+    let (cert, key) = (ca_file(dir), dir.join("ca-key.pem"));
     let found = (cert.try_exists(), key.try_exists());
     let check_writable = || state_file::may_make(dir).map_err(write_error(dir));
     if let (Ok(false), Ok(false)) = found {
@@ -117,6 +118,31 @@ pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
     load(key_pair, cert, now)
 }
 
+/// The file with the certificate of the CA that is kept in `dir`.
+pub fn ca_file(dir: &Path) -> PathBuf {
+    dir.join("ca.pem")
+}
+
+/// The certificate of the CA in PEM form, for clients; `None` if there is no such file yet. Needs no key, and returns only the
+/// certificate, whatever else was put into the file.
+///
+/// # Errors
+/// If the file cannot be read, or contains no certificate.
+pub fn read_ca_pem(path: &Path) -> Result<Option<String>, CertificateError> {
+    let certificates = match read_certificates(path) {
+        Ok(certificates) => certificates,
+        Err(CertificateError::Pem(pem::Error::Unreadable { cause, .. }))
+            if cause.kind() == io::ErrorKind::NotFound =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(certificates
+        .first()
+        .map(|certificate| pem::write_certificate(&certificate.der)))
+}
+
 /// Creates a CA that exists as long as the process.
 ///
 /// # Errors
@@ -128,7 +154,7 @@ pub fn in_memory(now: OffsetDateTime) -> Result<LocalCa, Error> {
 
 fn create(key_pair: KeyPair, cert: PathBuf, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (mut ca, pem) = LocalCa::new(key_pair, now)?;
-    state_file::replace(&cert, pem.as_bytes()).map_err(write_error(&cert))?;
+    state_file::replace_public(&cert, pem.as_bytes()).map_err(write_error(&cert))?;
     ca.path = Some(cert);
     Ok(ca)
 }

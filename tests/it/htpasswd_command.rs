@@ -555,7 +555,7 @@ impl Said {
 }
 
 /// The program on a terminal of its own, which `script` makes.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     shown: String,
     /// How much of it has been answered.
@@ -564,8 +564,12 @@ struct Terminal {
 
 impl Terminal {
     fn run(arguments: &[&str]) -> Self {
+        Self::tidegate(&[&["htpasswd"], arguments].concat())
+    }
+
+    pub(crate) fn tidegate(arguments: &[&str]) -> Self {
         let line = format!(
-            "'{}' htpasswd '{}'",
+            "'{}' '{}'",
             env!("CARGO_BIN_EXE_tidegate"),
             arguments.join("' '")
         );
@@ -592,7 +596,7 @@ impl Terminal {
     }
 
     /// Types a line, once these words are there.
-    fn answer(mut self, words: &str, line: &str) -> Self {
+    pub(crate) fn answer(mut self, words: &str, line: &str) -> Self {
         let until = Instant::now() + PATIENCE;
         while !self.shown[self.answered..].contains(words) {
             let mut bytes = [0; 256];
@@ -625,7 +629,7 @@ impl Terminal {
     }
 
     /// All that was shown, until the program's end.
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         let mut rest = String::new();
         self.child
             .stdout

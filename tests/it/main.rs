@@ -45,6 +45,7 @@ mod htpasswd_command;
 mod htpasswd_tools;
 mod import;
 mod include;
+mod init;
 mod installed;
 mod limits;
 mod listeners;

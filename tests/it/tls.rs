@@ -240,17 +240,17 @@ fn a_self_signed_site_is_trusted_by_its_ca_for_good() {
         let config = certs::client(root, rustls::ALL_VERSIONS, &["http/1.1"]);
         let mut client = Client::tls(proxy.https(), "localhost", config);
         assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
-        for file in ["ca.pem", "ca-key.pem"] {
+        for (file, expected) in [("ca.pem", 0o644), ("ca-key.pem", 0o600)] {
             let mode = std::fs::metadata(state.join(file))
                 .unwrap()
                 .permissions()
                 .mode();
-            assert_eq!(mode & 0o777, 0o600, "{file}");
+            assert_eq!(mode & 0o777, expected, "{file}");
         }
         // The next gate finds the same CA.
         dir = directory();
         std::fs::create_dir(dir.path().join("state")).unwrap();
-        for file in ["ca.pem", "ca-key.pem"] {
+        for (file, expected) in [("ca.pem", 0o644), ("ca-key.pem", 0o600)] {
             std::fs::copy(state.join(file), dir.path().join("state").join(file)).unwrap();
         }
     }

@@ -224,7 +224,8 @@ pub fn find_or_make(dir: &Path) -> Result<LoadedSecret, Error> {
     let mut secret = Zeroizing::new([0; 32]);
     rand::fill(secret.as_mut_slice())?;
     let line = Zeroizing::new(Base64::encode_string(secret.as_slice()) + "\n");
-    let created = state_file::make_dir(dir).and_then(|()| state_file::make(&path, line.as_bytes()));
+    let created =
+        state_file::make_state_dir(dir).and_then(|()| state_file::make(&path, line.as_bytes()));
     created.map_err(|cause| Error::Write {
         path: path.clone(),
         cause,

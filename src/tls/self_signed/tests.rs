@@ -76,7 +76,7 @@ fn a_ca_is_created_once_and_then_loaded() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("new/ca");
     let made = load_or_create(&dir, now()).unwrap();
-    assert_eq!(mode(&dir), 0o700);
+    assert_eq!(mode(&dir), 0o711);
     let mut names: Vec<_> = fs::read_dir(&dir)
         .unwrap()
         .map(|e| e.unwrap().file_name())
@@ -84,7 +84,8 @@ fn a_ca_is_created_once_and_then_loaded() {
     names.sort();
     assert_eq!(names, ["ca-key.pem", "ca.lock", "ca.pem"]);
     for name in names {
-        assert_eq!(mode(&dir.join(&name)), 0o600, "{name:?}");
+        let expected = if name == "ca.pem" { 0o644 } else { 0o600 };
+        assert_eq!(mode(&dir.join(&name)), expected, "{name:?}");
     }
     let path = dir.join("ca.pem");
     assert_eq!(made.path(), Some(path.as_path()));
@@ -171,7 +172,7 @@ fn a_lost_ca_certificate_is_created_again_with_the_same_name_and_key() {
         (&old.subject, &old.public_key, &old.key_id),
         (&new.subject, &new.public_key, &new.key_id)
     );
-    assert_eq!(mode(&dir.path().join("ca.pem")), 0o600);
+    assert_eq!(mode(&dir.path().join("ca.pem")), 0o644);
     assert!(!dir.path().join("ca.draft").exists());
 }
 

@@ -70,7 +70,7 @@ fn a_secret_file_is_created_once_and_only_its_owner_can_read_it() {
         .collect();
     assert_eq!(names, ["token-secret"]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode(&state), mode(&secret_file(&state))), (0o700, 0o600));
+    assert_eq!((mode(&state), mode(&secret_file(&state))), (0o711, 0o600));
     let text = fs::read_to_string(secret_file(&state)).unwrap();
     assert_eq!(Base64::decode_vec(text.trim()).unwrap().len(), 32);
     let other = find_or_make(&dir.path().join("other")).unwrap();
