@@ -226,7 +226,7 @@ impl<'a> Importer<'a> {
             if addresses(other) != addresses(first) {
                 self.remarks.warn(
                     other.directive.at,
-                    "this server block had addresses of its own; every site is served on all addresses of listen.https",
+                    "this server block had addresses of its own; every site is served on all addresses of listen.https, unless site.listen names some",
                 );
             }
         }
