@@ -89,7 +89,7 @@ pub(crate) fn listen_address(text: &str) -> Result<ListenAddr, Error> {
     if text.starts_with(UNIX) {
         return Err(Error::Malformed {
             expected: "an address and a port",
-            remedy: "write \"127.0.0.1:8080\"; only listen.behind_proxy and listen.admin can be a Unix socket"
+            remedy: "write an address and a port, since only listen.behind_proxy and listen.admin can be Unix sockets"
                 .to_owned(),
         });
     }

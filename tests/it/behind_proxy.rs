@@ -10,7 +10,9 @@ use tidegate::snapshot::{BuildMode, Snapshot};
 use crate::support::client::dial_from;
 use crate::support::h2::{H2, block_on};
 use crate::support::proxy::{TestConfig, directory, private};
-use crate::support::{Answer, Ask, Client, Proxy, Registry, certs, config};
+use crate::support::{
+    Answer, Ask, Client, Proxy, Registry, certs, config, eventually, eventually_some,
+};
 
 /// No TLS: one site behind proxies at 127.0.0.1, over TCP and over a Unix socket.
 fn behind_proxy() -> TestConfig {
@@ -26,8 +28,15 @@ fn address(proxy: &Proxy) -> SocketAddr {
     proxy.listener(Scheme::BehindProxy)
 }
 
+/// A connection to a Unix socket. Its file appears when the proxy begins to accept connections.
+fn unix(proxy: &Proxy, name: &str) -> Client {
+    let path = proxy.path(name);
+    let connect = || UnixStream::connect(&path).ok();
+    Client::over(eventually_some("the socket is there", connect))
+}
+
 fn over_unix(proxy: &Proxy, ask: &Ask) -> Answer {
-    Client::over(UnixStream::connect(proxy.path("http.sock")).unwrap()).ask(ask)
+    unix(proxy, "http.sock").ask(ask)
 }
 
 /// A request that a proxy forwards for a client at 192.0.2.7 that uses https.
@@ -136,24 +145,24 @@ fn the_socket_is_opened_and_closed_by_a_reload_and_leaves_no_file() {
     let registry = Registry::obliging();
     let proxy = Proxy::start(&registry, behind_proxy());
     let request = forwarded(Ask::alice("GET", "/v2/"));
-    let mut kept = Client::over(UnixStream::connect(proxy.path("http.sock")).unwrap());
+    let mut kept = unix(&proxy, "http.sock");
     assert_eq!(kept.ask(&request).status, 200);
     let moved = behind_proxy()
         .to_string()
         .replace("http.sock", "other.sock");
     proxy.configure(&registry, moved);
     proxy.reload().unwrap();
-    let other = || UnixStream::connect(proxy.path("other.sock"));
-    assert_eq!(Client::over(other().unwrap()).ask(&request).status, 200);
+    let other = || unix(&proxy, "other.sock");
+    assert_eq!(other().ask(&request).status, 200);
     assert_eq!(kept.ask(&request).status, 200);
-    crate::support::eventually("the old file is removed", || {
+    eventually("the old file is removed", || {
         !proxy.path("http.sock").exists()
     });
     let taken = behind_proxy().to_string().replace("http.sock", "htpasswd");
     proxy.configure(&registry, taken);
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains("is not a socket"), "{problems}");
-    assert_eq!(Client::over(other().unwrap()).ask(&request).status, 200);
+    assert_eq!(other().ask(&request).status, 200);
 }
 
 /// Two sites named localhost, each on its own address, the second with another realm and for another host, too.
@@ -201,6 +210,7 @@ fn an_address_serves_its_own_sites_with_their_certificates() {
 fn the_live_check_asks_as_the_proxy_in_front() {
     let registry = Registry::obliging();
     let proxy = Proxy::start(&registry, behind_proxy());
+    drop(unix(&proxy, "http.sock"));
     let (config, mut problems) = tidegate::config::load(&proxy.path("proxy.toml"));
     let config = config.unwrap();
     let snapshot = Snapshot::build(&config, None, BuildMode::Check, &mut problems).unwrap();
