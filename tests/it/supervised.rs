@@ -441,7 +441,7 @@ fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
     let request = Ask::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
     let status = || {
         let socket = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        crate::support::Client::over(socket).ask(&request).status
+        Client::over(socket).ask(&request).status
     };
     let first = inode();
     assert_eq!(status(), 200);
