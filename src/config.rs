@@ -6,7 +6,7 @@
 //! - `document` parses the texts, and knows the position of every value. `include` reads the included files and adds them to it.
 //! - `keys` is the table of keys. Each key has a `form`, and `table` reads a TOML table with the keys that it may have. `value`,
 //!   `address` and `url` parse strings, in which `variables` has replaced `${NAME}`.
-//! - `build` fills the settings of the whole process, and calls `listen`, `acme` and `sites`. A site has `routes`, and a route has
+//! - `build` fills the settings of the whole process, and calls `listen`, `acme` and `sites`. A site has `served_on` and `routes`, and a route has
 //!   `auth`, `upstreams` and `grants`.
 //! - `exposure` warns of what is open to every client, or cannot work.
 //! - `problem` is what the user sees, `nearest` finds the key or word that was probably meant, and `reference` compares
@@ -34,6 +34,7 @@ pub(crate) mod nearest;
 pub mod problem;
 mod reference;
 mod routes;
+mod served_on;
 mod sites;
 mod table;
 mod upstreams;

@@ -1,6 +1,6 @@
 //! One client connection, from the accepted socket to its close.
 //!
-//! `server` passes an accepted socket and a [`Handler`] to [`serve_tls`] or [`serve_plain`]. This module reads the PROXY header,
+//! `server` passes an accepted socket and a [`Handler`] to [`serve_tls`], [`serve_behind_proxy`] or [`serve_plain`]. This module reads the PROXY header,
 //! performs the TLS handshake, selects the HTTP version, enforces every deadline of an idle or slow connection, takes part in
 //! the graceful shutdown, and closes the connection such that the client can read the last response. It knows nothing of
 //! sites, passwords or registries.
@@ -26,16 +26,19 @@
 use std::future::Future;
 use std::io;
 use std::net::TcpStream as StdStream;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::buffer_pool::Buffer;
 use crate::metrics::Protocol;
 use crate::net::addr::{ClientAddr, PeerAddr};
+use crate::net::listener::ListenAddr;
 use crate::net::proxy_protocol;
 use crate::net::proxy_protocol::Error as ProxyHeaderError;
 use crate::tls::{self, HandshakeError, TlsConfigs};
@@ -49,6 +52,7 @@ mod h2_frames;
 mod handshake_log;
 mod http_on_https_port;
 mod inspect;
+mod preface;
 mod request;
 mod response;
 mod serve;
@@ -64,12 +68,14 @@ use serve::HttpConnection;
 pub use settings::Settings;
 pub use shutdown::{ShutdownSignal, ShutdownTrigger};
 use socket::MonitoredSocket;
+pub use socket::Socket;
 use state::ConnectionState;
 
 /// An accepted socket from which nothing was read, except possibly a PROXY header.
 #[derive(Debug)]
-pub struct AcceptedConnection {
-    stream: TcpStream,
+pub struct AcceptedConnection<S = TcpStream> {
+    stream: S,
+    listener: Arc<ListenAddr>,
     peer: PeerAddr,
     client: ClientAddr,
     /// See [`ConnectionInfo::is_client_named`].
@@ -83,11 +89,17 @@ impl AcceptedConnection {
     ///
     /// # Errors
     /// Fails if the socket cannot be made nonblocking or cannot be registered with epoll.
-    pub fn new(stream: StdStream, peer: PeerAddr, handshake_timeout: Duration) -> io::Result<Self> {
+    pub fn new(
+        stream: StdStream,
+        peer: PeerAddr,
+        listener: Arc<ListenAddr>,
+        handshake_timeout: Duration,
+    ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream: TcpStream::from_std(stream)?,
+            listener,
             peer,
             client: peer.client(),
             is_client_named: true,
@@ -127,9 +139,35 @@ impl AcceptedConnection {
         }
         None
     }
+}
 
+impl AcceptedConnection<UnixStream> {
+    /// As [`AcceptedConnection::new`], for a connection to a Unix socket.
+    ///
+    /// # Errors
+    /// Fails if the socket cannot be made nonblocking or cannot be registered with epoll.
+    pub fn from_unix(
+        stream: StdUnixStream,
+        listener: Arc<ListenAddr>,
+        handshake_timeout: Duration,
+    ) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let peer = PeerAddr::UNIX_SOCKET;
+        Ok(Self {
+            stream: UnixStream::from_std(stream)?,
+            listener,
+            peer,
+            client: peer.client(),
+            is_client_named: true,
+            handshake_deadline: Instant::now() + handshake_timeout,
+        })
+    }
+}
+
+impl<S> AcceptedConnection<S> {
     fn info(&self, tls: Option<tls::TlsInfo>) -> ConnectionInfo {
-        let mut info = ConnectionInfo::new(self.peer, self.client, tls);
+        let listener = Arc::clone(&self.listener);
+        let mut info = ConnectionInfo::new(listener, self.peer, self.client, tls);
         info.is_client_named = self.is_client_named;
         info
     }
@@ -169,7 +207,10 @@ async fn perform_handshake<H: Handler>(
     let stream = MonitoredSocket::new(accepted.stream, &state);
     let metrics = context.metrics;
     let open_handshake = metrics.open(Protocol::Handshake);
-    let handshake = timeout_at(accepted.handshake_deadline, tls::accept(stream, &tls));
+    let handshake = timeout_at(
+        accepted.handshake_deadline,
+        tls::accept(stream, &tls, &info.listener),
+    );
     let handshake = tokio::select! {
         handshake = handshake => handshake,
         () = context.shutdown.clone().grace_elapsed() => return None,
@@ -216,6 +257,45 @@ pub async fn serve_plain(
     HttpConnection::new(info, context, state, handler)
         .http1(stream)
         .await;
+}
+
+/// Serves a connection from a proxy that terminates TLS until it is closed. The first bytes decide between HTTP/1 and HTTP/2 with
+/// prior knowledge (RFC 9113 section 3.3).
+pub async fn serve_behind_proxy<S: Socket + 'static>(
+    mut accepted: AcceptedConnection<S>,
+    context: ConnectionContext<'_>,
+    handler: impl Handler,
+) {
+    let Some((is_http2, buffer)) = read_preface(&mut accepted.stream, &context).await else {
+        return;
+    };
+    let info = accepted.info(None);
+    // Created after the first bytes, because the time of the first head begins with the state.
+    let state = Rc::new(ConnectionState::new(
+        context.settings,
+        context.shutdown.clone(),
+    ));
+    let stream = MonitoredSocket::with_read_ahead(accepted.stream, &state, buffer);
+    let http = HttpConnection::new(info, context, state, handler);
+    if is_http2 {
+        Box::pin(http.http2(stream)).await;
+    } else {
+        Box::pin(http.http1(stream)).await;
+    }
+}
+
+/// Reads the first bytes, and returns them with whether they are the preface of HTTP/2. `None` if the connection is to be closed.
+async fn read_preface<S: Socket>(
+    stream: &mut S,
+    context: &ConnectionContext<'_>,
+) -> Option<(bool, Buffer)> {
+    let _open = context.metrics.open(Protocol::Plain);
+    let settings = context.settings;
+    let read = preface::read(stream, settings.idle, settings.head);
+    tokio::select! {
+        read = read => read.ok(),
+        () = context.shutdown.clone().grace_elapsed() => None,
+    }
 }
 
 /// Serves a stream in memory as the plaintext of a connection, until the stream ends. This is the entry of the fuzz targets: it

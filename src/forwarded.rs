@@ -30,22 +30,22 @@ impl ClientInfo {
     ///
     /// `peer` is the other end of the connection (or the client in its PROXY header), `peer_field` the [field
     /// value](ClientAddr::header_value) of its address, which the connection has computed once, and `scheme` the scheme of the
-    /// connection. `trusted` are the networks of trusted proxies.
+    /// connection. `trusted` are the networks of trusted proxies; `None` if the peer itself is not trusted.
     pub fn new(
         peer: ClientAddr,
         peer_field: &HeaderValue,
         scheme: &'static str,
         headers: &HeaderMap,
-        trusted: &Networks,
+        trusted: Option<&Networks>,
     ) -> Self {
-        if !trusted.contains(peer.ip()) {
+        let Some(trusted) = trusted else {
             return Self {
                 client: peer,
                 scheme,
                 real_ip: peer_field.clone(),
                 forwarded_for: None,
             };
-        }
+        };
         let fields: Vec<_> = headers
             .get_all(FORWARDED_FOR)
             .iter()
@@ -164,7 +164,9 @@ mod tests {
             })
             .collect();
         let peer = ClientAddr::new(peer.parse().unwrap());
-        ClientInfo::new(peer, &peer.header_value(), "https", &headers, &trusted())
+        let networks = trusted();
+        let trusted = networks.contains(peer.ip()).then_some(&networks);
+        ClientInfo::new(peer, &peer.header_value(), "https", &headers, trusted)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Addresses, networks, hosts and listening sockets, and the limits and rules that depend on the network of a client.
 
 pub mod addr;
+pub mod by_listener;
 pub mod cidr;
 pub mod conn_limit;
 pub(crate) mod fair_queue;

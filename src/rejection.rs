@@ -85,6 +85,9 @@ pub enum Rejection {
     /// A request for a registry arrived over plain HTTP.
     #[error("this registry is served over https only")]
     PlainHttp,
+    /// A peer that is not in `listen.trusted_proxies` connected to an address of `listen.behind_proxy`.
+    #[error("this address serves trusted proxies only")]
+    UntrustedPeer,
     /// The upstream did not respond.
     #[error(transparent)]
     Forward(#[from] forward::Error),
@@ -181,6 +184,7 @@ impl Rejection {
             Self::Catalog(CatalogError::Unreadable) => Reason::UpstreamBroken,
             Self::Catalog(CatalogError::TooLong) | Self::ConcurrencyLimit => Reason::Busy,
             Self::PlainHttp => Reason::PlainHttp,
+            Self::UntrustedPeer => Reason::Network,
             Self::TokenForm(error) => body_reason(error),
             Self::Forward(forward::Error::Upstream(error)) => upstream_reason(error),
         }
@@ -219,6 +223,7 @@ impl Rejection {
             Self::Expectation => ErrorResponse::new(417, ErrorCode::Unsupported, self),
             Self::BodyTooLarge(_) => ErrorResponse::new(413, ErrorCode::SizeInvalid, self),
             Self::PlainHttp => ErrorResponse::new(400, ErrorCode::Unsupported, self),
+            Self::UntrustedPeer => ErrorResponse::new(403, ErrorCode::Denied, self),
             Self::Forward(forward::Error::Upstream(error)) => upstream_response(error),
             Self::Forward(error @ forward::Error::Form) => {
                 ErrorResponse::new(415, ErrorCode::Unsupported, error)

@@ -187,9 +187,14 @@ impl Server {
         }
     }
 
-    /// The addresses on which the server listens.
+    /// The TCP addresses on which the server listens.
     pub fn addresses(&self) -> Vec<Address> {
         self.acceptors.addresses()
+    }
+
+    /// All addresses on which the server listens, except an admin listener in the file system, for logs.
+    pub fn descriptions(&self) -> Vec<String> {
+        self.acceptors.descriptions()
     }
 
     /// Hints for the operator, to be logged once at start.
@@ -431,8 +436,7 @@ impl Server {
 
     /// The status line for the service manager.
     fn serving_summary(&self) -> String {
-        let addresses: Vec<_> = self.addresses().iter().map(ToString::to_string).collect();
-        format!("serving on {}", addresses.join(", "))
+        format!("serving on {}", self.descriptions().join(", "))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The life of a request. Read this file first.
 //!
-//! `server` calls [`Service::handle`] for each request that arrives over TLS, and [`Service::handle_plain_http`] for
-//! each request that arrives on a plain HTTP listener. The inner functions (`decide`, `proxy`, `redirect_to_https`)
+//! `server` calls [`Service::handle`] for each request that arrives over TLS, [`Service::handle_behind_proxy`]
+//! for each request from a proxy that terminates TLS, and [`Service::handle_plain_http`] for each request that arrives on
+//! `listen.http`. The inner functions (`decide`, `proxy`, `redirect_to_https`)
 //! make the decisions and return a [`Rejection`] through `?`. The outer functions turn a rejection into a response,
 //! write the access log and count.
 //!
@@ -25,11 +26,12 @@ use crate::body::{Body, MinRate, UploadState};
 use crate::connection::{ConnectionInfo, IncomingRequest};
 use crate::forward::{ExternalOrigin, ForwardContext, Origin};
 use crate::forwarded::ClientInfo;
+use crate::log::LogLimiter;
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::registry::is_registry_path;
 use crate::rejection::Rejection;
-use crate::site::{Route, RouteMatch, Site, Sites};
+use crate::site::{HostTable, Route, RouteMatch, Site, Sites};
 use crate::target::{self, Target};
 use crate::tls::ClientCa;
 
@@ -60,8 +62,6 @@ pub struct Settings {
     pub body_idle: Duration,
     /// The minimum rate of a request body while the proxy waits for the client.
     pub min_rate: MinRate,
-    /// The port to which plain HTTP requests are redirected.
-    pub https_port: u16,
     /// The peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Networks,
 }
@@ -83,6 +83,8 @@ pub struct Service {
     pub activity: Arc<ActivityTracker>,
     /// The counters of requests that match no site.
     pub unknown_site_counts: Arc<SiteCounts>,
+    /// Limits the log lines about untrusted peers of `listen.behind_proxy`. It outlives a reload.
+    pub untrusted_peer_lines: Arc<LogLimiter>,
 }
 
 /// A request, taken apart. It is boxed, because it moves from one future into the next.
@@ -104,6 +106,49 @@ impl Service {
         let result = self.decide(request, &mut scope).await;
         let response = result.unwrap_or_else(|rejection| scope.reject(&rejection));
         scope.finish(response)
+    }
+
+    /// Responds to a request that arrived on an address of `listen.behind_proxy`, on the worker with the number `worker`.
+    ///
+    /// The proxy in front has terminated TLS, so its `X-Forwarded-Proto` says whether the client used https. The check is made
+    /// for each request, so that a reload that removes a proxy from `listen.trusted_proxies` applies to its open connections.
+    pub async fn handle_behind_proxy(
+        &self,
+        worker: usize,
+        request: IncomingRequest,
+    ) -> Response<Body> {
+        let request = Box::new(self.receive(worker, request));
+        let mut scope = self.open_scope(&request);
+        let result = match self.check_front_end(&request) {
+            Ok(()) => self.decide(request, &mut scope).await,
+            Err(rejection) => {
+                let target = Target::parse(&request.parts);
+                scope.format.is_registry =
+                    target.is_ok_and(|target| is_registry_path(target.path()));
+                Err(rejection)
+            }
+        };
+        let response = result.unwrap_or_else(|rejection| scope.reject(&rejection));
+        scope.finish(response)
+    }
+
+    /// Checks that a trusted proxy sent the request, and that its client used https.
+    fn check_front_end(&self, request: &ReceivedRequest) -> Result<(), Rejection> {
+        let connection = &request.connection;
+        if !connection.is_trusted(&self.settings.trusted_proxies) {
+            if let Some(left_out) = self.untrusted_peer_lines.admit_one(Instant::now()) {
+                tracing::warn!(
+                    peer = %connection.peer, listener = %connection.listener, left_out,
+                    "rejected a request of a peer that is not in listen.trusted_proxies"
+                );
+            }
+            return Err(Rejection::UntrustedPeer);
+        }
+        if request.client_info.scheme == "https" {
+            Ok(())
+        } else {
+            Err(Rejection::PlainHttp)
+        }
     }
 
     /// Responds to a request that arrived over plain HTTP, which is never forwarded to an upstream: an http-01
@@ -165,7 +210,7 @@ impl Service {
         RequestScope::new(record, &self.activity, &request.parts)
     }
 
-    /// Decides on a request that arrived over TLS.
+    /// Decides on a request that arrived over TLS, here or at a trusted proxy.
     async fn decide(
         &self,
         request: Box<ReceivedRequest>,
@@ -207,41 +252,21 @@ impl Service {
         request: &ReceivedRequest,
         scope: &mut RequestScope<'_>,
     ) -> Result<(Target, &Site), Rejection> {
-        let (target, site) = self.find_site(&request.parts, scope)?;
+        let (target, site) = self.find_site(request, scope)?;
         check_client_certificate(&self.sites, site, &request.connection, UnixTime::now())?;
         Ok((target, site))
     }
 
     fn find_site(
         &self,
-        parts: &request::Parts,
+        request: &ReceivedRequest,
         scope: &mut RequestScope<'_>,
     ) -> Result<(Target, &Site), Rejection> {
-        let target = Target::parse(parts)?;
+        let target = Target::parse(&request.parts)?;
         scope.format.is_registry = is_registry_path(target.path());
-        let site = self.site_of(&target)?;
+        let site = site_of(self.sites.on(&request.connection.listener), &target)?;
         scope.record.set_site(&site.counts);
         Ok((target, site))
-    }
-
-    /// The site that the request addresses. An absolute request target takes precedence over the Host field. It may
-    /// name another host than the Host field does, but not another site (RFC 9112 section 3.2.2): a request that was
-    /// smuggled past a proxy in front looks like that.
-    fn site_of(&self, target: &Target) -> Result<&Site, Rejection> {
-        let site = self
-            .sites
-            .find(target.host())
-            .ok_or(Rejection::UnknownSite)?;
-        let is_same_site = |host| {
-            self.sites
-                .find(host)
-                .is_some_and(|other| std::ptr::eq(site, other))
-        };
-        if target.overridden_host().is_none_or(is_same_site) {
-            Ok(site)
-        } else {
-            Err(target::Error::ForeignAuthority.into())
-        }
     }
 
     /// Responds to a request to the token endpoint of a route.
@@ -387,7 +412,7 @@ impl Service {
         scope: &mut RequestScope<'_>,
     ) -> Result<Response<Body>, Rejection> {
         let (target, site) = self
-            .find_site(&request.parts, scope)
+            .find_site(request, scope)
             .inspect_err(|_| scope.set_requested_host(&request.parts))?;
         // A client that speaks https to a trusted proxy, which speaks plain HTTP to this one, would get the same
         // redirect again and again.
@@ -396,22 +421,39 @@ impl Service {
         }
         let authority = match &site.external_url {
             Some(origin) => origin.authority.clone(),
-            None => self.https_authority(target.host()),
+            None => https_authority(target.host(), site.https_port),
         };
         let location = format!("https://{authority}{}", path_and_query(&target));
         Ok(redirect(StatusCode::PERMANENT_REDIRECT, &location))
     }
+}
 
-    fn https_authority(&self, host: &str) -> String {
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.to_owned()
-        };
-        match self.settings.https_port {
-            443 => host,
-            port => format!("{host}:{port}"),
-        }
+/// The site among `sites` that the request addresses. An absolute request target takes precedence over the Host field. It
+/// may name another host than the Host field does, but not another site (RFC 9112 section 3.2.2): a request that was
+/// smuggled past a proxy in front looks like that.
+fn site_of<'a>(sites: &'a HostTable, target: &Target) -> Result<&'a Site, Rejection> {
+    let site = sites.find(target.host()).ok_or(Rejection::UnknownSite)?;
+    let is_same_site = |host| {
+        sites
+            .find(host)
+            .is_some_and(|other| std::ptr::eq(site, other))
+    };
+    if target.overridden_host().is_none_or(is_same_site) {
+        Ok(site)
+    } else {
+        Err(target::Error::ForeignAuthority.into())
+    }
+}
+
+fn https_authority(host: &str, port: u16) -> String {
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    match port {
+        443 => host,
+        port => format!("{host}:{port}"),
     }
 }
 
@@ -430,12 +472,8 @@ fn client_info(
     } else {
         "http"
     };
-    let none = Networks::default();
-    let trusted = if connection.is_client_named {
-        trusted_proxies
-    } else {
-        &none
-    };
+    let is_trusted = connection.is_trusted(trusted_proxies);
+    let trusted = is_trusted.then_some(trusted_proxies);
     let (client, field) = (connection.client, &connection.client_field);
     ClientInfo::new(client, field, scheme, &parts.headers, trusted)
 }
@@ -457,10 +495,18 @@ fn check_client_certificate(
     if !sites.any_client_ca() {
         return Ok(());
     }
-    let tls = connection.tls.as_ref();
-    let handshake_site = sites.site_for_sni(tls.and_then(|tls| tls.sni.as_deref()));
+    let Some(tls) = &connection.tls else {
+        // A proxy in front has terminated TLS, so there is no client certificate here. The configuration does not permit a
+        // site with `client_ca` on such an address.
+        return match site.client_ca {
+            Some(_) => Err(Rejection::OtherClientCa),
+            None => Ok(()),
+        };
+    };
+    let sites = sites.on(&connection.listener);
+    let handshake_site = sites.site_for_sni(tls.sni.as_deref());
     let is_same_ca = handshake_site.is_some_and(|handshake| handshake.client_ca == site.client_ca);
-    let certificate = tls.and_then(|tls| tls.certificate.as_deref());
+    let certificate = tls.certificate.as_deref();
     let admits = |client_ca: &ClientCa| client_ca.admits(certificate, now);
     if is_same_ca && site.client_ca.as_ref().is_none_or(admits) {
         return Ok(());

@@ -12,6 +12,8 @@ use crate::access::Access;
 use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
 use crate::metrics::SiteCounts;
+use crate::net::by_listener::ByListener;
+use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
 use crate::tls::ClientCa;
 
@@ -22,6 +24,14 @@ pub use cors::{Cors, CorsResponse};
 /// All sites of a configuration.
 #[derive(Debug, Default)]
 pub struct Sites {
+    tables: ByListener<HostTable>,
+    /// Whether some site asks for client certificates.
+    any_client_ca: bool,
+}
+
+/// The sites of one listening address by host.
+#[derive(Debug, Default)]
+pub struct HostTable {
     exact: HashMap<String, Arc<Site>>,
     /// The sites with a host `*.x`, by `x`.
     wildcard: HashMap<String, Arc<Site>>,
@@ -29,17 +39,19 @@ pub struct Sites {
     any: Option<Arc<Site>>,
     /// The site whose certificate clients get if their ClientHello has no SNI name, or one that no site has.
     first: Option<Arc<Site>>,
-    /// Whether some site asks for client certificates.
-    any_client_ca: bool,
 }
 
 /// A set of host names with its routes.
 #[derive(Debug)]
 pub struct Site {
-    /// The first host, for logs and metrics.
+    /// The first host, for logs and metrics; with an address if another site has the same first host.
     pub name: String,
     /// The hosts in lower case; `*.x` stands for exactly one label before `x`, and `*` for every other host.
     pub hosts: Vec<String>,
+    /// The addresses on which the site is served; `None` for all.
+    pub listen: Option<Vec<ListenAddr>>,
+    /// The port to which plain HTTP requests are redirected.
+    pub https_port: u16,
     /// The authorities whose client certificates the site requires or accepts; `None` does not ask for client
     /// certificates.
     pub client_ca: Option<ClientCa>,
@@ -91,25 +103,68 @@ pub struct Route {
 }
 
 impl Sites {
-    /// Creates the lookup tables. If two sites name the same host, the first one serves it.
+    /// Creates the lookup tables. If two sites of one address name the same host, the first one serves it.
     pub fn new(sites: impl IntoIterator<Item = Site>) -> Self {
-        let mut all = Self::default();
-        for site in sites {
-            let site = Arc::new(site);
-            all.any_client_ca |= site.client_ca.is_some();
-            all.first.get_or_insert_with(|| Arc::clone(&site));
-            for host in &site.hosts {
-                let site = Arc::clone(&site);
-                if host == "*" {
-                    all.any.get_or_insert(site);
-                } else if let Some(parent) = host.strip_prefix("*.") {
-                    all.wildcard.entry(parent.to_owned()).or_insert(site);
-                } else {
-                    all.exact.entry(host.clone()).or_insert(site);
-                }
+        let sites: Vec<_> = sites.into_iter().map(Arc::new).collect();
+        let named = sites.iter().filter_map(|site| site.listen.as_ref());
+        let mut tables = ByListener::<HostTable>::new(named.flatten());
+        for site in &sites {
+            let served_on = tables.served_on(site.listen.as_deref());
+            served_on.for_each(|table| table.add(site));
+        }
+        Self {
+            tables,
+            any_client_ca: sites.iter().any(|site| site.client_ca.is_some()),
+        }
+    }
+
+    /// The sites that are served on this address.
+    pub fn on(&self, listener: &ListenAddr) -> &HostTable {
+        self.tables.get(listener)
+    }
+
+    /// A site that serves a host on some address, for a check of the configuration. A request is looked up with [`Self::on`].
+    pub fn find(&self, host: &str) -> Option<&Site> {
+        self.tables.values().find_map(|table| table.find(host))
+    }
+
+    /// Whether some site asks for client certificates.
+    pub fn any_client_ca(&self) -> bool {
+        self.any_client_ca
+    }
+
+    /// Every site. A site with several hosts or addresses appears several times.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.tables.values().flat_map(HostTable::all)
+    }
+
+    /// Closes the connections to upstreams that have been idle for too long.
+    pub fn close_idle(&self) {
+        let now = tokio::time::Instant::now();
+        for route in self.routes() {
+            route.forward.upstream().close_idle(now);
+        }
+    }
+
+    /// Every route of every site. The routes of a site with several hosts or addresses appear several times.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.all().flat_map(|site| &site.routes)
+    }
+}
+
+impl HostTable {
+    fn add(&mut self, site: &Arc<Site>) {
+        self.first.get_or_insert_with(|| Arc::clone(site));
+        for host in &site.hosts {
+            let site = Arc::clone(site);
+            if host == "*" {
+                self.any.get_or_insert(site);
+            } else if let Some(parent) = host.strip_prefix("*.") {
+                self.wildcard.entry(parent.to_owned()).or_insert(site);
+            } else {
+                self.exact.entry(host.clone()).or_insert(site);
             }
         }
-        all
     }
 
     /// The site that serves a host, which must be in lower case and without a port.
@@ -125,7 +180,7 @@ impl Sites {
             .map(Arc::as_ref)
     }
 
-    /// The site whose certificate a client gets for this SNI name. [`crate::tls::TlsConfigs::choose`] selects it in the same
+    /// The site whose certificate a client gets for this SNI name. [`crate::tls::TlsConfigs`] selects it in the same
     /// way.
     pub fn site_for_sni(&self, sni: Option<&str>) -> Option<&Site> {
         let named = sni.and_then(|name| {
@@ -135,28 +190,9 @@ impl Sites {
         named.or(self.first.as_deref())
     }
 
-    /// Whether some site asks for client certificates.
-    pub fn any_client_ca(&self) -> bool {
-        self.any_client_ca
-    }
-
-    /// Every site. A site with several hosts appears several times.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Site>> {
+    fn all(&self) -> impl Iterator<Item = &Arc<Site>> {
         let sites = self.exact.values().chain(self.wildcard.values());
         sites.chain(&self.any)
-    }
-
-    /// Closes the connections to upstreams that have been idle for too long.
-    pub fn close_idle(&self) {
-        let now = tokio::time::Instant::now();
-        for route in self.routes() {
-            route.forward.upstream().close_idle(now);
-        }
-    }
-
-    /// Every route of every site. The routes of a site with several hosts appear several times.
-    pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.all().flat_map(|site| &site.routes)
     }
 }
 
@@ -291,6 +327,8 @@ mod tests {
         Site {
             name: hosts[0].clone(),
             hosts,
+            listen: None,
+            https_port: 443,
             client_ca: None,
             external_url: None,
             counts: Arc::new(SiteCounts::new("a")),

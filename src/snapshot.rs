@@ -236,11 +236,12 @@ impl SnapshotBuilder<'_> {
         let mut upstreams = UpstreamSet::new(old_upstreams.collect(), self.config.listen.workers);
         let mut sites = Vec::new();
         for (site, client_ca) in self.config.sites.iter().zip(client_cas) {
-            // A token is bound to the name of its site, so two sites must never have the same name.
-            let Some(name) = site.hosts.first().cloned() else {
+            if site.hosts.is_empty() {
                 problems.push(Problem::error(None, "a site has no hosts"));
                 continue;
-            };
+            }
+            // A token is bound to the name of its site, so two sites never have the same name.
+            let name = site.name.clone();
             let routes: Vec<_> = site
                 .routes
                 .iter()
@@ -255,6 +256,8 @@ impl SnapshotBuilder<'_> {
             sites.push(Site {
                 name,
                 hosts: site.hosts.clone(),
+                listen: site.listen.clone(),
+                https_port: site.https_port,
                 client_ca: client_ca.clone(),
                 external_url: site.external.clone(),
                 counts,
@@ -284,6 +287,8 @@ impl SnapshotBuilder<'_> {
                 .map_or_else(Arc::default, |old| Arc::clone(&old.concurrency_limits)),
             activity: old.map_or_else(Arc::default, |old| Arc::clone(&old.activity)),
             unknown_site_counts: self.site_counts(NO_SITE),
+            untrusted_peer_lines: old
+                .map_or_else(Arc::default, |old| Arc::clone(&old.untrusted_peer_lines)),
         }
     }
 

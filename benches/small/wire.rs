@@ -17,6 +17,7 @@ use tidegate::connection::{
     self, AcceptedConnection, ConnectionContext, IncomingRequest, ResponseFuture, ShutdownTrigger,
 };
 use tidegate::net::addr::PeerAddr;
+use tidegate::net::listener::ListenAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::LocalRuntime;
@@ -67,7 +68,9 @@ impl Connection {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).await;
             let (accepted, peer) = listener.accept().unwrap();
-            let arrival = AcceptedConnection::new(accepted, PeerAddr::new(peer), PATIENCE).unwrap();
+            let listener = Arc::new(ListenAddr::Named("bench".to_owned()));
+            let peer = PeerAddr::new(peer);
+            let arrival = AcceptedConnection::new(accepted, peer, listener, PATIENCE).unwrap();
             tokio::task::spawn_local(serve(arrival));
             client.unwrap()
         });

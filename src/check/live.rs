@@ -21,6 +21,7 @@ use crate::upstream::{Endpoint, EndpointSettings, Upstream};
 
 mod addresses;
 mod bearer;
+mod behind_proxy;
 mod client;
 mod endpoint;
 mod push;
@@ -60,6 +61,7 @@ pub async fn run(config: &Config, snapshot: &Snapshot, problems: &mut Problems) 
         }
     }
     check_listeners(config, snapshot, problems, &mut facts).await;
+    check_behind_proxy(config, problems, &mut facts).await;
     facts
 }
 
@@ -86,11 +88,11 @@ async fn check_listeners(
     problems: &mut Problems,
     facts: &mut Vec<String>,
 ) {
-    let Some(site) = config.sites.first() else {
-        return;
-    };
     for binding in &config.listen.https {
         let ListenAddr::Address(address) = binding else {
+            continue;
+        };
+        let Some(site) = config.sites.iter().find(|site| site.is_on(binding)) else {
             continue;
         };
         if address.port() == 0 {
@@ -119,6 +121,22 @@ async fn check_listeners(
     }
 }
 
+/// Sends a request to each address of `listen.behind_proxy`, for the first name that is served there.
+async fn check_behind_proxy(config: &Config, problems: &mut Problems, facts: &mut Vec<String>) {
+    for listener in &config.listen.behind_proxy {
+        let sites = config.sites.iter().filter(|site| site.is_on(listener));
+        let mut hosts = sites.flat_map(|site| &site.hosts);
+        let Some(host) = hosts.find(|host| !host.contains('*')) else {
+            continue;
+        };
+        match behind_proxy::probe(listener, host).await {
+            Some(Ok(fact)) => facts.push(fact),
+            Some(Err(problem)) => problems.push(problem),
+            None => {}
+        }
+    }
+}
+
 /// How long the certificate of each site is valid.
 fn certificates(snapshot: &Snapshot, now: OffsetDateTime) -> Vec<String> {
     let all = snapshot.certificates().iter().map(|certificate| {
@@ -139,9 +157,8 @@ fn certificates(snapshot: &Snapshot, now: OffsetDateTime) -> Vec<String> {
 fn endpoint_checks<'a>(config: &'a Config, snapshot: &'a Snapshot) -> Vec<EndpointCheck<'a>> {
     let mut checks = Vec::new();
     for site in &config.sites {
-        let name = site.hosts.first();
         let mut all = snapshot.service.sites.all();
-        let Some(built_site) = name.and_then(|name| all.find(|built| built.name == *name)) else {
+        let Some(built_site) = all.find(|built| built.name == site.name) else {
             continue;
         };
         for route in &site.routes {
@@ -153,7 +170,6 @@ fn endpoint_checks<'a>(config: &'a Config, snapshot: &'a Snapshot) -> Vec<Endpoi
             let settings = upstream.settings();
             checks.extend(settings.endpoints.iter().map(|endpoint| EndpointCheck {
                 position: route.upstream.place,
-                config,
                 site,
                 built_site,
                 route,

@@ -146,11 +146,12 @@ impl AccessQuery {
             ),
             None => None,
         };
-        let names = config.sites.iter().filter_map(|site| site.hosts.first());
+        let names = config.sites.iter().map(|site| &site.name);
         let names = names.filter(|name| only.is_none_or(|only| only == *name));
         let mut lines = Vec::new();
         let mut decisions = Vec::new();
-        for (name, site) in names.filter_map(|name| Some((name, sites.find(name)?))) {
+        let by_name = |name: &String| sites.all().find(|site| site.name == *name);
+        for (name, site) in names.filter_map(|name| Some((name, by_name(name)?))) {
             let verdict = self.evaluate_site(config, site, file);
             lines.push(format!("{name}: {verdict}"));
             decisions.push(verdict.decision);
@@ -283,7 +284,7 @@ fn route_settings<'a>(
     route: &site::Route,
 ) -> Option<&'a config::Route> {
     let mut sites = config.sites.iter();
-    let site = sites.find(|known| known.hosts.first() == Some(&site.name))?;
+    let site = sites.find(|known| known.name == site.name)?;
     let mut routes = site.routes.iter();
     routes.find(|known| known.path == route.path)
 }

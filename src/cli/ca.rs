@@ -63,7 +63,8 @@ pub(crate) fn run(args: &ConfigArgs) -> ExitCode {
 
 /// How clients address the self-signed sites. A wildcard host is no address.
 fn self_signed_authorities(config: &Config) -> Vec<String> {
-    let is_self_signed = |site: &&Site| matches!(site.certificate, Certificate::SelfSigned(_));
+    let is_self_signed =
+        |site: &&Site| matches!(site.certificate, Some(Certificate::SelfSigned(_)));
     let of_site = |site: &Site| match &site.external {
         Some(origin) => vec![origin.authority.clone()],
         None => {
@@ -72,9 +73,7 @@ fn self_signed_authorities(config: &Config) -> Vec<String> {
                 host => host,
             });
             let named = names.filter(|host| !host.contains('*'));
-            named
-                .map(|host| authority(host, config.service.https_port))
-                .collect()
+            named.map(|host| authority(host, site.https_port)).collect()
         }
     };
     let sites = config.sites.iter().filter(is_self_signed);

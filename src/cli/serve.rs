@@ -166,7 +166,7 @@ fn serve(
         for note in server.notes() {
             tracing::info!("{note}");
         }
-        for address in server.addresses() {
+        for address in server.descriptions() {
             tracing::info!("listening on {address}");
         }
         server.run(commands).await;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::value::{Error, write, write_accepted};
 use crate::net::cidr::{self, Cidr};
 use crate::net::host::Host;
-use crate::net::listener::{ListenAddr, SYSTEMD};
+use crate::net::listener::{ListenAddr, SYSTEMD, UNIX};
 use crate::text::parse_decimal;
 
 /// The hosts that one entry of `site.hosts` stands for.
@@ -48,7 +48,7 @@ pub enum AdminSocket {
 ///
 /// As [`listen_address`] and [`unix_path`]; a path without `unix:`.
 pub(crate) fn admin_socket(text: &str) -> Result<AdminSocket, Error> {
-    if text.starts_with("unix:") {
+    if text.starts_with(UNIX) {
         return unix_path(text).map(AdminSocket::Unix);
     }
     if text.starts_with('/') {
@@ -86,6 +86,13 @@ pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, Error> {
 ///
 /// As [`socket_address`]; a name that a socket of systemd cannot have (sd_listen_fds(3)).
 pub(crate) fn listen_address(text: &str) -> Result<ListenAddr, Error> {
+    if text.starts_with(UNIX) {
+        return Err(Error::Malformed {
+            expected: "an address and a port",
+            remedy: "write an address and a port, since only listen.behind_proxy and listen.admin can be Unix sockets"
+                .to_owned(),
+        });
+    }
     let Some(name) = text.strip_prefix(SYSTEMD) else {
         return socket_address(text).map(ListenAddr::Address);
     };
@@ -100,6 +107,18 @@ pub(crate) fn listen_address(text: &str) -> Result<ListenAddr, Error> {
         });
     }
     Ok(ListenAddr::Named(name.to_owned()))
+}
+
+/// Parses an address of `listen.behind_proxy`: one to listen on, or `unix:` and a path.
+///
+/// # Errors
+///
+/// As [`listen_address`] and [`unix_path`]; a path without `unix:`.
+pub(crate) fn behind_proxy_address(text: &str) -> Result<ListenAddr, Error> {
+    match admin_socket(text)? {
+        AdminSocket::Tcp(address) => Ok(address),
+        AdminSocket::Unix(path) => Ok(ListenAddr::Unix(path)),
+    }
 }
 
 /// Parses a network in CIDR notation, or an address: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.

@@ -18,7 +18,6 @@ use super::upstreams::UpstreamLimits;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::body::MinRate;
 use crate::log::Destination;
-use crate::net::listener::ListenAddr;
 use crate::{connection, service, tls};
 
 /// The settings of every module, and the sites.
@@ -100,7 +99,7 @@ pub(crate) fn config(document: &Document<'_>, base: &Path) -> Option<Config> {
         queue_wait: limits.value(&limits::UPSTREAM_WAIT),
     };
     let connection = connection(&limits);
-    let sites = sites::read(&root, upstream);
+    let sites = sites::read(&root, upstream, listen.as_ref());
     if let Some(listen) = &listen {
         exposure::check(&root, listen, &sites);
     }
@@ -197,10 +196,6 @@ fn service(limits: &Table<'_>, listen: Option<&Listen>, min_rate: MinRate) -> se
         target_size: limits.value(&limits::TARGET_SIZE),
         body_idle: limits.value(&limits::BODY_IDLE),
         min_rate,
-        https_port: listen
-            .and_then(|listen| listen.https.first())
-            .and_then(ListenAddr::port)
-            .unwrap_or(443),
         trusted_proxies: listen
             .map(|listen| listen.trusted_proxies.clone())
             .unwrap_or_default(),

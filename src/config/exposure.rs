@@ -34,8 +34,8 @@ pub(crate) fn check(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
 /// section 3) and to port 80 for http-01 (RFC 8555 section 8.3). A socket of systemd may be on any port.
 fn check_acme(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
     let place = sites.iter().find_map(|site| match site.certificate {
-        Certificate::Acme(place) => Some(place),
-        Certificate::Files { .. } | Certificate::SelfSigned(_) => None,
+        Some(Certificate::Acme(place)) => Some(place),
+        Some(Certificate::Files { .. } | Certificate::SelfSigned(_)) | None => None,
     });
     let is_reachable = |address: &ListenAddr| address.port().is_none_or(|port| port == 443);
     let Some(place) = place.filter(|_| !listen.https.iter().any(is_reachable)) else {
@@ -70,15 +70,16 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
     }
     let is_public = |address: &&ListenAddr| match address {
         ListenAddr::Address(address) => !address.ip().is_loopback(),
-        ListenAddr::Named(_) => true,
+        ListenAddr::Named(_) | ListenAddr::Unix(_) => true,
     };
-    let Some(public) = listen.https.iter().find(is_public) else {
-        return false;
+    let is_on = |address: &&ListenAddr| site.is_on(address);
+    let public = listen.https.iter().filter(is_on).find(is_public);
+    let reached = match (public, listen.behind_proxy.iter().find(is_on)) {
+        (Some(public), _) => format!("{public} is not on loopback"),
+        (None, Some(address)) => format!("{address} serves the clients of another proxy"),
+        (None, None) => return false,
     };
-    let what = format!(
-        "{} has mode = \"none\", and {public} is not on loopback",
-        route.path
-    );
+    let what = format!("{} has mode = \"none\", and {reached}", route.path);
     let why = if route.registry {
         "every client that reaches the address may pull, push and delete without a password"
     } else {
@@ -96,10 +97,10 @@ fn check_loop(root: &Table<'_>, listen: &Listen, sites: &[Site], route: &Route) 
         let (Endpoint::Tcp { host, port } | Endpoint::Tls { host, port }) = endpoint else {
             continue;
         };
-        let own = listen.https.iter().chain(&listen.http);
+        let own = listen.of_sites();
         let same_port = own.filter_map(|address| match address {
             ListenAddr::Address(address) if address.port() == *port => Some(*address),
-            ListenAddr::Address(_) | ListenAddr::Named(_) => None,
+            ListenAddr::Address(_) | ListenAddr::Named(_) | ListenAddr::Unix(_) => None,
         });
         let same_port: Vec<_> = same_port.collect();
         let is_served = || sites.iter().any(|site| site.hosts.contains(host));

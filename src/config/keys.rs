@@ -78,6 +78,8 @@ pub(crate) mod listen {
         HTTPS = "https": List<ListenAddr> = List(address::listen_address);
         /// Addresses for plain HTTP.
         HTTP = "http": List<ListenAddr> = List(address::listen_address);
+        /// Addresses for plain HTTP from proxies that terminate TLS.
+        BEHIND_PROXY = "behind_proxy": List<ListenAddr> = List(address::behind_proxy_address);
         /// The address of the admin listener, or a socket in the file system.
         ADMIN = "admin": Text<AdminSocket> = Text(address::admin_socket);
         /// Networks that may use the admin listener, in addition to this machine.
@@ -89,7 +91,7 @@ pub(crate) mod listen {
         WORKERS = "workers": Number<usize> = Number::new(1..=256);
         /// Networks of balancers that pass TLS connections through.
         PROXY_PROTOCOL = "proxy_protocol": List<Cidr> = List(address::network);
-        /// Networks of proxies that terminate TLS and connect to this one over https.
+        /// Networks of proxies that terminate TLS and connect to an https or behind_proxy address.
         TRUSTED_PROXIES = "trusted_proxies": List<Cidr> = List(address::network);
     }
 }
@@ -265,6 +267,8 @@ pub(crate) mod site {
     keys! {
         /// The names that clients use.
         HOSTS = "hosts": List<HostPattern> = List(address::host_pattern);
+        /// The addresses of [listen] on which the site is served.
+        LISTEN = "listen": List<ListenAddr> = List(address::behind_proxy_address);
         /// The certificate chain, the site's own certificate first, and the key, both PEM.
         TLS = "tls": TableForm = TableForm(certificate::KEYS);
         /// Client certificates, required in addition to auth and never instead of it.

@@ -18,10 +18,12 @@ use crate::net::listener::ListenAddr;
 /// The addresses and threads of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// The addresses for TLS; at least one.
+    /// The addresses for TLS. At least one, unless `behind_proxy` has addresses.
     pub https: Vec<ListenAddr>,
     /// The addresses for plain HTTP, which redirect to https.
     pub http: Vec<ListenAddr>,
+    /// The addresses for plain HTTP from trusted proxies that terminate TLS.
+    pub behind_proxy: Vec<ListenAddr>,
     /// The admin listener.
     pub admin: Admin,
     /// The number of threads that serve connections.
@@ -36,7 +38,13 @@ impl Listen {
     /// All TCP addresses, including that of the admin listener.
     pub fn bindings(&self) -> impl Iterator<Item = &ListenAddr> {
         let all = self.https.iter().chain(&self.http);
-        all.chain(self.admin.binding())
+        all.chain(&self.behind_proxy).chain(self.admin.binding())
+    }
+
+    /// The addresses on which sites can be served: all but the admin listener.
+    pub fn of_sites(&self) -> impl Iterator<Item = &ListenAddr> {
+        let all = self.https.iter().chain(&self.http);
+        all.chain(&self.behind_proxy)
     }
 }
 
@@ -73,26 +81,45 @@ impl Admin {
 pub(crate) fn read(root: &Table<'_>) -> Option<Listen> {
     root.require(&keys::LISTEN, "[listen] with https = [\"[::]:443\"]");
     let table = root.table(&keys::LISTEN)?;
-    table.require(&listen::HTTPS, "https = [\"[::]:443\"]");
     let https = addresses(&table, &listen::HTTPS);
     let http = addresses(&table, &listen::HTTP);
-    let admin = admin(&table);
-    let admin_address = admin.binding().cloned();
-    check_distinct(&table, &listen::HTTP, &http, (&listen::HTTPS, &https));
-    for (other, addresses) in [(&listen::HTTPS, &https), (&listen::HTTP, &http)] {
-        let admin = admin_address.as_slice();
-        check_distinct(&table, &listen::ADMIN, admin, (other, addresses));
+    let behind_proxy = addresses(&table, &listen::BEHIND_PROXY);
+    if table.place_of(&listen::BEHIND_PROXY).is_none() {
+        table.require(
+            &listen::HTTPS,
+            "https = [\"[::]:443\"], or behind_proxy = [\"unix:/run/tidegate/http.sock\"] behind a proxy that terminates TLS",
+        );
     }
+    let admin = admin(&table);
+    let admin_address = match &admin.socket {
+        Some(AdminSocket::Tcp(address)) => Some(address.clone()),
+        Some(AdminSocket::Unix(path)) => Some(ListenAddr::Unix(path.clone())),
+        None => None,
+    };
+    check_distinct(&table, &listen::HTTP, &http, (&listen::HTTPS, &https));
+    for other in [(&listen::HTTPS, &*https), (&listen::HTTP, &*http)] {
+        check_distinct(&table, &listen::BEHIND_PROXY, &behind_proxy, other);
+    }
+    for other in [
+        (&listen::HTTPS, &*https),
+        (&listen::HTTP, &*http),
+        (&listen::BEHIND_PROXY, &*behind_proxy),
+    ] {
+        check_distinct(&table, &listen::ADMIN, admin_address.as_slice(), other);
+    }
+    let trusted_proxies = trusted_networks(&table, &listen::TRUSTED_PROXIES);
+    check_trusted_proxies(&table, &behind_proxy);
     let default_workers = || available_cores().min(MAX_DEFAULT_WORKERS);
     Some(Listen {
         https,
         http,
+        behind_proxy,
         admin,
         workers: table
             .get(&listen::WORKERS)
             .map_or_else(default_workers, |workers| workers.value),
         proxy_protocol: trusted_networks(&table, &listen::PROXY_PROTOCOL),
-        trusted_proxies: trusted_networks(&table, &listen::TRUSTED_PROXIES),
+        trusted_proxies,
     })
 }
 
@@ -108,11 +135,16 @@ fn addresses(table: &Table<'_>, key: &Key<List<ListenAddr>>) -> Vec<ListenAddr> 
     let Some(list) = table.get(key) else {
         return Vec::new();
     };
-    if key.name == listen::HTTPS.name && list.is_written_empty() {
+    let name = key.name;
+    if name != listen::HTTP.name && list.is_written_empty() {
+        let example = match name == listen::HTTPS.name {
+            true => "[::]:443",
+            false => "unix:/run/tidegate/http.sock",
+        };
         table.report(
-            Problem::error(list.place, "listen.https is empty")
+            Problem::error(list.place, format!("listen.{name} is empty"))
                 .because("the proxy would serve nothing")
-                .fix("write https = [\"[::]:443\"]"),
+                .fix(format!("write {name} = [\"{example}\"]")),
         );
     }
     list.value.into_values().collect()
@@ -133,6 +165,27 @@ fn check_distinct(
             Problem::error(table.place_of(key), what)
                 .because("a socket serves one of the two")
                 .fix("write another port in one of them"),
+        );
+    }
+}
+
+/// Reports addresses of `listen.behind_proxy` on which every request would be rejected. The permissions of its file decide who may
+/// connect to a Unix socket, so its peers need not be named.
+fn check_trusted_proxies(table: &Table<'_>, behind_proxy: &[ListenAddr]) {
+    let mut with_port = behind_proxy.iter();
+    let with_port = with_port.find(|address| !matches!(address, ListenAddr::Unix(_)));
+    if let Some(address) = with_port
+        && table.place_of(&listen::TRUSTED_PROXIES).is_none()
+    {
+        let what =
+            format!("listen.behind_proxy has {address}, and there is no listen.trusted_proxies");
+        table.report(
+            Problem::error(table.place_of(&listen::BEHIND_PROXY), what)
+                .because("the address serves only peers in trusted_proxies, so every request would get 403")
+                .fix(
+                    "add trusted_proxies = [\"10.0.0.5\"] with the addresses from which the proxy in front connects, or listen on a \
+                     Unix socket: behind_proxy = [\"unix:/run/tidegate/http.sock\"]",
+                ),
         );
     }
 }

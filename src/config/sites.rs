@@ -11,13 +11,16 @@ use super::auth;
 use super::document::Spanned;
 use super::grants::Groups;
 use super::keys::{self, certificate, site};
+use super::listen::Listen;
 use super::problem::{Position, Problem};
 use super::routes::{self, Route, RouteContext, RouteOrResponse};
+use super::served_on::{self, ServedOn};
 use super::table::{Choice, Table};
 use super::upstreams::UpstreamLimits;
 use super::value::any_text;
 use crate::forward::Origin;
 use crate::net::host::Host;
+use crate::net::listener::ListenAddr;
 use crate::registry::is_registry_path;
 use crate::site::StaticResponse;
 use crate::tls::ClientAuthMode;
@@ -25,10 +28,16 @@ use crate::tls::ClientAuthMode;
 /// A `[[site]]` table.
 #[derive(Clone, Debug)]
 pub struct Site {
+    /// The first host; with the first address of `listen` if another site has the same first host.
+    pub name: String,
     /// The hosts in the form of [`crate::site::Site::hosts`]; at least one.
     pub hosts: Vec<String>,
-    /// The source of the certificate.
-    pub certificate: Certificate,
+    /// The addresses on which the site is served; `None` for all.
+    pub listen: Option<Vec<ListenAddr>>,
+    /// The port to which plain HTTP requests are redirected.
+    pub https_port: u16,
+    /// The source of the certificate; `None` if no address with TLS serves the site.
+    pub certificate: Option<Certificate>,
     /// The client certificates that are accepted; `None` if none is requested.
     pub clients: Option<ClientAuth>,
     /// The origin that clients see in URLs, instead of the one that they addressed.
@@ -37,6 +46,14 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// The routes to which the proxy responds itself.
     pub responses: Vec<StaticResponse>,
+}
+
+impl Site {
+    /// Whether the site is served on this address.
+    pub fn is_on(&self, address: &ListenAddr) -> bool {
+        let listen = self.listen.as_ref();
+        listen.is_none_or(|listen| listen.contains(address))
+    }
 }
 
 /// The client certificates of a site.
@@ -65,27 +82,56 @@ pub enum Certificate {
 }
 
 /// Reads every site. Relative paths are below the folder of the file that the site is in.
-pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits) -> Vec<Site> {
+pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Listen>) -> Vec<Site> {
     root.require(&keys::SITE, "[[site]] with hosts, tls and a [[site.route]]");
     let groups = Groups::read(root);
-    let mut places_of_hosts = HashMap::new();
+    let mut known_hosts = KnownHosts::new();
     let tables = root.tables(&keys::SITE);
-    let sites = tables
-        .iter()
-        .filter_map(|table| read_site(table, limits, &groups, &mut places_of_hosts));
-    sites.collect()
+    let sites = tables.iter().filter_map(|table| {
+        let served_on = ServedOn::read(table, listen);
+        read_site(table, limits, &groups, &served_on, &mut known_hosts)
+    });
+    let mut sites: Vec<_> = sites.collect();
+    name_sites(&mut sites);
+    if let Some(listen) = listen
+        && sites.len() == tables.len()
+    {
+        served_on::check_unused(root, listen, &sites);
+    }
+    sites
+}
+
+/// The hosts of the sites that were read, each with its position and the `listen` of its site.
+type KnownHosts = HashMap<String, Vec<(Position, Option<Vec<ListenAddr>>)>>;
+
+/// Adds the first address to the name of each site whose first host another site has, too. Such sites have no address in common.
+fn name_sites(sites: &mut [Site]) {
+    let firsts: Vec<_> = sites.iter().map(|site| site.name.clone()).collect();
+    for site in sites {
+        let is_shared = firsts.iter().filter(|first| **first == site.name).count() > 1;
+        if let Some(address) = site.listen.as_ref().and_then(|listen| listen.first())
+            && is_shared
+        {
+            site.name = format!("{}@{address}", site.name);
+        }
+    }
 }
 
 fn read_site(
     table: &Table<'_>,
     limits: UpstreamLimits,
     groups: &Groups,
-    places_of_hosts: &mut HashMap<String, Position>,
+    served_on: &ServedOn,
+    known_hosts: &mut KnownHosts,
 ) -> Option<Site> {
     let folder = table.folder();
     let base = folder.as_path();
     let patterns = host_patterns(table);
-    let hosts = host_names(table, &patterns, places_of_hosts);
+    let hosts = host_names(table, &patterns, served_on, known_hosts);
+    if served_on.has_https {
+        table.require(&site::TLS, CERTIFICATE_FILES);
+    }
+    served_on.check_keys(table);
     let certificate = certificate(table, base);
     if let Some(Certificate::Acme(_)) = certificate {
         acme::check_hosts(table, &patterns);
@@ -114,9 +160,15 @@ fn read_site(
             RouteOrResponse::Response(response) => responses.push(response),
         }
     }
+    if certificate.is_none() && served_on.has_https {
+        return None;
+    }
     Some(Site {
+        name: hosts.first().cloned().unwrap_or_default(),
         hosts,
-        certificate: certificate?,
+        listen: served_on.listen.clone(),
+        https_port: served_on.https_port,
+        certificate,
         clients,
         external: external.map(|url| url.value.into()),
         routes,
@@ -138,12 +190,12 @@ fn host_patterns(table: &Table<'_>) -> Vec<Spanned<HostPattern>> {
     list.value.items
 }
 
-/// Returns the hosts in the form of [`Site::hosts`], and reports those that an earlier site has. `places` has the hosts of the
-/// earlier sites with their positions.
+/// Returns the hosts in the form of [`Site::hosts`], and reports those that an earlier site has on one of the same addresses.
 fn host_names(
     table: &Table<'_>,
     patterns: &[Spanned<HostPattern>],
-    places: &mut HashMap<String, Position>,
+    served_on: &ServedOn,
+    known: &mut KnownHosts,
 ) -> Vec<String> {
     let mut hosts = Vec::new();
     for host in patterns {
@@ -153,23 +205,26 @@ fn host_names(
             HostPattern::Wildcard(parent) => format!("*.{parent}"),
             HostPattern::Any => "*".to_owned(),
         };
-        if let Some(earlier) = places.insert(name.clone(), host.place) {
-            let earlier = table.describe(earlier, host.place);
+        let others = known.entry(name.clone()).or_default();
+        let earlier = others
+            .iter()
+            .find(|(_, listen)| served_on.overlaps(listen.as_deref()));
+        if let Some((earlier, _)) = earlier {
+            let earlier = table.describe(*earlier, host.place);
             let what = format!("the host {name} was named before, in {earlier}");
             table.report(
                 Problem::error(host.place, what)
                     .because("only the first site would ever get its requests")
-                    .fix("remove it here, or in the other site"),
+                    .fix("remove it here, or in the other site, or write site.listen with different addresses in both"),
             );
         }
+        others.push((host.place, served_on.listen.clone()));
         hosts.push(name);
     }
     hosts
 }
 
 fn certificate(table: &Table<'_>, base: &Path) -> Option<Certificate> {
-    let files = "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }";
-    table.require(&site::TLS, files);
     match table.string_or_table(&site::TLS)? {
         Choice::Table(table) => {
             table.require(&certificate::CERT, "cert = \"fullchain.pem\"");
@@ -189,13 +244,17 @@ fn certificate(table: &Table<'_>, base: &Path) -> Option<Certificate> {
                 _ => {
                     let what =
                         "site.tls is neither a pair of files nor \"acme\" nor \"self-signed\"";
-                    table.report(Problem::error(word.place, what).fix(format!("write {files}")));
+                    table.report(
+                        Problem::error(word.place, what).fix(format!("write {CERTIFICATE_FILES}")),
+                    );
                     None
                 }
             }
         }
     }
 }
+
+const CERTIFICATE_FILES: &str = "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }";
 
 fn client_auth(table: &Table<'_>, base: &Path) -> Option<ClientAuth> {
     let ca = table.get(&site::CLIENT_CA);

@@ -12,11 +12,15 @@ use hyper::body::Incoming;
 
 use crate::body::{Body, UploadState};
 use crate::net::addr::{ClientAddr, PeerAddr};
+use crate::net::cidr::Networks;
+use crate::net::listener::ListenAddr;
 use crate::tls;
 
 /// What is known of the connection over which a request came.
 #[derive(Debug)]
 pub struct ConnectionInfo {
+    /// The address of the configuration that the connection was made to.
+    pub listener: Arc<ListenAddr>,
     /// The other end of the socket.
     pub peer: PeerAddr,
     /// The client: the peer, or the address in the PROXY header of the peer.
@@ -31,15 +35,28 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// Creates the description of a connection from `peer` that carries the requests of `client`.
-    pub fn new(peer: PeerAddr, client: ClientAddr, tls: Option<tls::TlsInfo>) -> Self {
+    /// Creates the description of a connection from `peer` to `listener` that carries the requests of `client`.
+    pub fn new(
+        listener: Arc<ListenAddr>,
+        peer: PeerAddr,
+        client: ClientAddr,
+        tls: Option<tls::TlsInfo>,
+    ) -> Self {
         Self {
+            listener,
             peer,
             client,
             is_client_named: true,
             client_field: client.header_value(),
             tls,
         }
+    }
+
+    /// Whether the forwarding header fields of the requests are believed: the client of the connection is in `trusted`, or the
+    /// connection came over a Unix socket, whose file permissions decide who may connect.
+    pub fn is_trusted(&self, trusted: &Networks) -> bool {
+        let is_unix = matches!(*self.listener, ListenAddr::Unix(_));
+        self.is_client_named && (is_unix || trusted.contains(self.client.ip()))
     }
 }
 

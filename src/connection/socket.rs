@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::state::ConnectionState;
 use crate::buffer_pool::{Buffer, SMALL};
 
 /// A stream that can report, without a read, whether its peer has closed it. Tests use one in memory.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {
+pub trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// Returns the pending error of the socket (SO_ERROR), such as a reset.
     fn take_error(&self) -> io::Result<()>;
 
@@ -47,6 +47,21 @@ impl Socket for TcpStream {
     }
 }
 
+impl Socket for UnixStream {
+    fn take_error(&self) -> io::Result<()> {
+        self.take_error()?.map_or(Ok(()), Err)
+    }
+
+    fn is_read_closed(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = pin!(self.ready(Interest::READABLE)).poll(&mut cx);
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Does nothing: a Unix socket has no unsent bytes, because each write puts its bytes into the buffer of the reader.
+    fn set_linger_zero(&self) {}
+}
+
 /// A socket that reports its writes and its progress to the connection state, and reads in large pieces.
 ///
 /// hyper reads little at a time, and each read would be a system call, so that small reads are served from a buffer. TLS reads in
@@ -70,6 +85,13 @@ impl<IO: Socket> MonitoredSocket<IO> {
             state: Rc::clone(state),
             read_ahead: None,
         }
+    }
+
+    /// As [`Self::new`], for a stream from which the bytes in `buffer` were read already.
+    pub(crate) fn with_read_ahead(stream: IO, state: &Rc<ConnectionState>, buffer: Buffer) -> Self {
+        let mut socket = Self::new(stream, state);
+        socket.read_ahead = Some(ReadAhead { buffer, taken: 0 });
+        socket
     }
 
     /// Copies buffered bytes to `out`. Returns false if there are none.

@@ -168,7 +168,6 @@ fn join_cookies(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
     use crate::net::addr::PeerAddr;
-    use crate::net::cidr::Networks;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -237,17 +236,11 @@ mod tests {
         ]);
         strip_request(&mut headers, false);
         let client = PeerAddr::new("[2001:db8::1]:5".parse().unwrap()).client();
-        let (no_fields, no_networks) = (HeaderMap::new(), Networks::default());
+        let no_fields = HeaderMap::new();
         add_request(
             &mut headers,
             HeaderValue::from_static("Reg:8443"),
-            &ClientInfo::new(
-                client,
-                &client.header_value(),
-                "https",
-                &no_fields,
-                &no_networks,
-            ),
+            &ClientInfo::new(client, &client.header_value(), "https", &no_fields, None),
             "id",
         );
         assert_eq!(headers["host"], "Reg:8443");

@@ -25,6 +25,7 @@ use crate::connection::{
     serve_stream,
 };
 use crate::net::addr::PeerAddr;
+use crate::net::listener::ListenAddr;
 
 /// Parses `bytes` as HTTP/1, in one segment and in segments of the lengths in `cuts`.
 ///
@@ -90,7 +91,8 @@ fn serve(is_http2: bool, segments: Vec<Vec<u8>>) -> Vec<ParsedRequest> {
         metrics: &Default::default(),
     };
     let peer = PeerAddr::new(([127, 0, 0, 1], 1).into());
-    let info = ConnectionInfo::new(peer, peer.client(), None);
+    let listener = Arc::new(ListenAddr::Named("fuzz".to_owned()));
+    let info = ConnectionInfo::new(listener, peer, peer.client(), None);
     // An end of the stream would race with the responses, so the client falls silent instead.
     let wire = Wire::new(segments, WireEnd::Pending);
     let connection = serve_stream(info, context, is_http2, wire, handler);

@@ -22,13 +22,22 @@ struct State {
 impl LogLimiter {
     /// Returns `Some` if a line may be written now, with the number of lines that were suppressed since the last one.
     pub fn admit(&self, now: Instant) -> Option<u64> {
+        self.admit_up_to(MAX_LINES, now)
+    }
+
+    /// As [`Self::admit`], for a line that says the same each time: one in each window is enough.
+    pub fn admit_one(&self, now: Instant) -> Option<u64> {
+        self.admit_up_to(1, now)
+    }
+
+    fn admit_up_to(&self, max_lines: u32, now: Instant) -> Option<u64> {
         let mut state = self.state.lock();
         let has_ended = |start| now.saturating_duration_since(start) >= WINDOW;
         if state.window_start.is_none_or(has_ended) {
             state.window_start = Some(now);
             state.admitted = 0;
         }
-        if state.admitted < MAX_LINES {
+        if state.admitted < max_lines {
             state.admitted += 1;
             Some(std::mem::take(&mut state.suppressed))
         } else {

@@ -7,7 +7,7 @@
 //! reports an IPv4 peer, is stored as the IPv4 address.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::HeaderValue;
 
@@ -34,6 +34,9 @@ impl PeerAddr {
     pub fn new(address: SocketAddr) -> Self {
         Self(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
+
+    /// The peer of a Unix socket, which has no address. It is a program on this machine, so it counts as the loopback address.
+    pub const UNIX_SOCKET: Self = Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
 
     /// The IP address without the port.
     pub fn ip(self) -> IpAddr {

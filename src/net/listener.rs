@@ -1,15 +1,16 @@
 //! Listening sockets and their accept loops.
 //!
 //! `server` binds a [`Listener`] for each address and a [`UnixSocket`] for the admin socket, and runs `accept`
-//! until it sends an [`OnClose`]. What is served on an accepted connection is not known here.
+//! until it sends an [`OnClose`]. A [`Listener`] is a TCP socket or a Unix socket; an upgrade hands over both. What is served on an accepted connection is not known here.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,13 +21,15 @@ use tokio::sync::oneshot;
 use crate::net::addr::PeerAddr;
 use crate::net::conn_limit::{Capacity, ConnectionLimit, ConnectionPermit};
 
-/// One entry of `listen.https`, `listen.http` or `listen.admin`.
+/// One entry of `listen.https`, `listen.http`, `listen.behind_proxy` or `listen.admin`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddr {
     /// An address that the proxy binds.
     Address(SocketAddr),
     /// All sockets that systemd passes by this name (`FileDescriptorName=`).
     Named(String),
+    /// A Unix socket at this path, which the proxy creates (`listen.behind_proxy` only).
+    Unix(PathBuf),
 }
 
 impl ListenAddr {
@@ -34,7 +37,7 @@ impl ListenAddr {
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Address(address) => Some(address.port()),
-            Self::Named(_) => None,
+            Self::Named(_) | Self::Unix(_) => None,
         }
     }
 
@@ -50,12 +53,15 @@ impl fmt::Display for ListenAddr {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Named(name) => write!(f, "{SYSTEMD}{name}"),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
         }
     }
 }
 
 /// The prefix of a [`ListenAddr::Named`] in the configuration.
 pub const SYSTEMD: &str = "systemd:";
+/// The prefix of a [`ListenAddr::Unix`] in the configuration.
+pub const UNIX: &str = "unix:";
 
 /// What an accept loop does when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +70,122 @@ pub enum OnClose {
     Abandon,
     /// The backlog is accepted first: closing the socket would reset the connections in it.
     DrainBacklog,
+    /// The backlog is accepted first, and the file of a Unix socket stays: the successor in an upgrade holds the same socket.
+    HandOver,
 }
 
-/// A bound and listening TCP socket that is not registered with a runtime yet.
+/// A listening socket of the standard library.
+#[derive(Debug)]
+pub enum ListeningSocket {
+    /// A TCP socket.
+    Tcp(TcpListener),
+    /// A Unix stream socket.
+    Unix(UnixListener),
+}
+
+impl ListeningSocket {
+    /// Duplicates the file descriptor.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_nonblocking(true),
+            Self::Unix(socket) => socket.set_nonblocking(true),
+        }
+    }
+
+    /// Accepts a connection that waits in the backlog.
+    fn accept(&self) -> io::Result<(AcceptedStream, PeerAddr)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((AcceptedStream::Tcp(stream), PeerAddr::new(address)))
+            }
+            Self::Unix(socket) => {
+                let (stream, _unnamed) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((AcceptedStream::Unix(stream), PeerAddr::UNIX_SOCKET))
+            }
+        }
+    }
+}
+
+impl From<TcpListener> for ListeningSocket {
+    fn from(socket: TcpListener) -> Self {
+        Self::Tcp(socket)
+    }
+}
+
+impl AsFd for ListeningSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// An accepted connection that is not registered with a runtime.
+#[derive(Debug)]
+pub enum AcceptedStream {
+    /// A TCP connection.
+    Tcp(TcpStream),
+    /// A connection to a Unix socket.
+    Unix(StdUnixStream),
+}
+
+/// A listening socket that is registered with the runtime of the accept loop.
+enum RegisteredSocket {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl RegisteredSocket {
+    fn new(socket: ListeningSocket) -> io::Result<Self> {
+        Ok(match socket {
+            ListeningSocket::Tcp(socket) => Self::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            ListeningSocket::Unix(socket) => {
+                Self::Unix(tokio::net::UnixListener::from_std(socket)?)
+            }
+        })
+    }
+
+    fn into_std(self) -> io::Result<ListeningSocket> {
+        Ok(match self {
+            Self::Tcp(socket) => ListeningSocket::Tcp(socket.into_std()?),
+            Self::Unix(socket) => ListeningSocket::Unix(socket.into_std()?),
+        })
+    }
+
+    /// Accepts a connection. The stream is deregistered from this runtime, because the runtime of a worker will poll it.
+    async fn accept(&self) -> io::Result<(AcceptedStream, PeerAddr)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                let stream = AcceptedStream::Tcp(stream.into_std()?);
+                Ok((stream, PeerAddr::new(address)))
+            }
+            Self::Unix(socket) => {
+                let (stream, _unnamed) = socket.accept().await?;
+                let stream = AcceptedStream::Unix(stream.into_std()?);
+                Ok((stream, PeerAddr::UNIX_SOCKET))
+            }
+        }
+    }
+}
+
+/// A bound and listening socket that is not registered with a runtime yet.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: ListeningSocket,
+    /// The file of a Unix socket.
+    file: Option<SocketFile>,
 }
 
 impl Listener {
@@ -88,24 +204,52 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(Self {
-            socket: socket.into(),
+            socket: ListeningSocket::Tcp(socket.into()),
+            file: None,
         })
     }
 
-    /// Uses a socket that is listening already.
-    pub fn inherit(socket: TcpListener) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket })
+    /// Binds a Unix socket under a temporary name, and listens. [`Self::publish`] puts it at `path`.
+    ///
+    /// # Errors
+    /// As [`UnixSocket::bind`].
+    pub fn bind_unix(path: &Path) -> io::Result<Self> {
+        let (socket, file) = bind_unix_socket(path)?;
+        Ok(Self {
+            socket: ListeningSocket::Unix(socket),
+            file: Some(file),
+        })
+    }
+
+    /// Uses a socket that is listening already. `address` is the entry of the configuration that names it.
+    pub fn inherit(socket: ListeningSocket, address: &ListenAddr) -> io::Result<Self> {
+        socket.set_nonblocking()?;
+        let file = match address {
+            ListenAddr::Unix(path) => Some(SocketFile::inherited(path)),
+            ListenAddr::Address(_) | ListenAddr::Named(_) => None,
+        };
+        Ok(Self { socket, file })
     }
 
     /// Duplicates the file descriptor, so that the socket can be handed over to another process.
-    pub fn duplicate(&self) -> io::Result<TcpListener> {
+    pub fn duplicate(&self) -> io::Result<ListeningSocket> {
         self.socket.try_clone()
     }
 
-    /// The bound address. Its port is the one that the system chose if port 0 was configured.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// The bound TCP address; `None` for a Unix socket. Its port is the one that the system chose if port 0 was configured.
+    pub fn address(&self) -> io::Result<Option<SocketAddr>> {
+        match &self.socket {
+            ListeningSocket::Tcp(socket) => socket.local_addr().map(Some),
+            ListeningSocket::Unix(_) => Ok(None),
+        }
+    }
+
+    /// Puts a Unix socket at its path. From then on, this process removes the file when it closes the socket.
+    ///
+    /// # Errors
+    /// The file cannot be renamed.
+    pub fn publish(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), SocketFile::publish)
     }
 
     /// Accepts connections until `stop` resolves, and passes each to `handle` with the permit that counts it.
@@ -120,33 +264,36 @@ impl Listener {
         self,
         limit: ConnectionLimit,
         mut stop: oneshot::Receiver<OnClose>,
-        mut handle: impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
+        mut handle: impl FnMut(AcceptedStream, PeerAddr, ConnectionPermit),
     ) -> io::Result<()> {
-        let socket = tokio::net::TcpListener::from_std(self.socket)?;
+        let Self { socket, mut file } = self;
+        let socket = RegisteredSocket::new(socket)?;
         let on_close = tokio::select! {
             on_close = &mut stop => on_close,
-            never = accept_tcp(&socket, &limit, &mut handle) => match never {},
+            never = accept_each(&socket, &limit, &mut handle) => match never {},
         };
-        if on_close == Ok(OnClose::DrainBacklog) {
+        if let Some(file) = &mut file
+            && on_close != Ok(OnClose::DrainBacklog)
+        {
+            file.leave();
+        }
+        // The file goes first: a client that finds it after the backlog was accepted would be reset.
+        drop(file);
+        if let Ok(OnClose::DrainBacklog | OnClose::HandOver) = on_close {
             accept_backlog(&socket.into_std()?, &limit, &mut handle);
         }
         Ok(())
     }
 }
 
-async fn accept_tcp(
-    socket: &tokio::net::TcpListener,
+async fn accept_each(
+    socket: &RegisteredSocket,
     limit: &ConnectionLimit,
-    handle: &mut impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
+    handle: &mut impl FnMut(AcceptedStream, PeerAddr, ConnectionPermit),
 ) -> Infallible {
     let mut is_failing = false;
     loop {
-        // The stream is deregistered from this runtime, because the runtime of a worker will poll it.
-        match socket
-            .accept()
-            .await
-            .and_then(|(stream, address)| Ok((stream.into_std()?, address)))
-        {
+        match socket.accept().await {
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 // Log the first error only, not four a second for as long as the shortage lasts.
@@ -155,11 +302,10 @@ async fn accept_tcp(
                 }
                 tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
-            Ok((stream, address)) => {
+            Ok((stream, peer)) => {
                 if std::mem::take(&mut is_failing) {
                     tracing::info!("connections are accepted again");
                 }
-                let peer = PeerAddr::new(address);
                 let capacity = limit.acquire().await;
                 admit(stream, peer, limit, capacity, handle);
             }
@@ -169,26 +315,24 @@ async fn accept_tcp(
 
 /// Accepts the connections in the backlog, up to the connection limit.
 fn accept_backlog(
-    socket: &TcpListener,
+    socket: &ListeningSocket,
     limit: &ConnectionLimit,
-    handle: &mut impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
+    handle: &mut impl FnMut(AcceptedStream, PeerAddr, ConnectionPermit),
 ) {
     while let Some(capacity) = limit.try_acquire()
-        && let Ok((stream, address)) = socket.accept()
+        && let Ok((stream, peer)) = socket.accept()
     {
-        if stream.set_nonblocking(true).is_ok() {
-            admit(stream, PeerAddr::new(address), limit, capacity, handle);
-        }
+        admit(stream, peer, limit, capacity, handle);
     }
 }
 
 /// Passes a connection on, or closes it if its client has too many.
 fn admit(
-    stream: TcpStream,
+    stream: AcceptedStream,
     peer: PeerAddr,
     limit: &ConnectionLimit,
     capacity: Capacity,
-    handle: &mut impl FnMut(TcpStream, PeerAddr, ConnectionPermit),
+    handle: &mut impl FnMut(AcceptedStream, PeerAddr, ConnectionPermit),
 ) {
     match limit.admit(capacity, peer.client()) {
         Some(permit) => handle(stream, peer, permit),
@@ -234,26 +378,7 @@ impl UnixSocket {
     /// # Errors
     /// The path exists and is not a socket, or this process has no write permission for the directory.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "the path exists and is not a socket",
-            ));
-        }
-        let mut temporary = path.as_os_str().to_owned();
-        // The suffix is short because the whole path must fit into `sun_path` (108 bytes).
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
-        // A process that was killed before it published its socket may have left a file of this name.
-        let _ = fs::remove_file(&temporary);
-        let socket = UnixListener::bind(&temporary)?;
-        socket.set_nonblocking(true)?;
-        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o660))?;
-        let file = SocketFile {
-            path: path.to_owned(),
-            inode: inode_id(&temporary)?,
-            temporary: Some(temporary),
-        };
+        let (socket, file) = bind_unix_socket(path)?;
         Ok(Self {
             socket: Some(socket),
             file,
@@ -262,11 +387,7 @@ impl UnixSocket {
 
     /// Renames the socket to its path. The socket that was there gets no further connections.
     pub fn publish(&mut self) -> io::Result<()> {
-        if let Some(temporary) = &self.file.temporary {
-            fs::rename(temporary, &self.file.path)?;
-            self.file.temporary = None;
-        }
-        Ok(())
+        self.file.publish()
     }
 
     /// Accepts connections until `stop` resolves. With [`OnClose::Abandon`] the file stays, because another process has
@@ -289,9 +410,60 @@ impl UnixSocket {
             never = accept_unix(&socket, &limit, &mut handle) => match never {},
         };
         if on_close == Ok(OnClose::Abandon) {
-            self.file.inode = NO_INODE;
+            self.file.leave();
         }
         Ok(())
+    }
+}
+
+fn bind_unix_socket(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "the path exists and is not a socket",
+        ));
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    // The suffix is short because the whole path must fit into `sun_path` (108 bytes).
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    // A process that was killed before it published its socket may have left a file of this name.
+    let _ = fs::remove_file(&temporary);
+    let socket = UnixListener::bind(&temporary)?;
+    socket.set_nonblocking(true)?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o660))?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        inode: inode_id(&temporary)?,
+        temporary: Some(temporary),
+    };
+    Ok((socket, file))
+}
+
+impl SocketFile {
+    /// The file of a socket that this process inherited. The file is not this process's to remove until it is published.
+    fn inherited(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            temporary: None,
+            inode: NO_INODE,
+        }
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
+        match self.temporary.take() {
+            Some(temporary) => {
+                let renamed = fs::rename(&temporary, &self.path);
+                renamed.inspect_err(|_| self.temporary = Some(temporary))?;
+            }
+            None => self.inode = inode_id(&self.path).unwrap_or(NO_INODE),
+        }
+        Ok(())
+    }
+
+    /// Leaves the file where it is when the value is dropped.
+    fn leave(&mut self) {
+        self.inode = NO_INODE;
     }
 }
 

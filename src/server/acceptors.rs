@@ -4,20 +4,23 @@
 //! `admin` for the admin listener. Binding itself is in `sockets`.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::sockets::{Address, InheritedSockets, ListenerSpec, Scheme, Socket, bind_all};
+use super::sockets::{
+    Address, InheritedSockets, ListenerSpec, Scheme, Socket, bind_all, unix_bind_remedy,
+};
 use super::workers::Dispatcher;
 use crate::admin::Admin;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Listen};
-use crate::htpasswd::shell_word;
 use crate::net::addr::PeerAddr;
 use crate::net::conn_limit::{ConnectionLimit, ConnectionPermit};
-use crate::net::listener::{Listener, OnClose, UnixSocket};
+use crate::net::listener::{
+    AcceptedStream, ListenAddr, Listener, ListeningSocket, OnClose, UnixSocket,
+};
 
 /// The listening sockets of the configuration in use, and the consumers of their connections.
 #[derive(Debug)]
@@ -82,11 +85,16 @@ impl Acceptors {
 
     /// The TCP addresses on which the server listens.
     pub(crate) fn addresses(&self) -> Vec<Address> {
-        self.sockets.iter().map(Socket::address).collect()
+        self.sockets.iter().filter_map(Socket::address).collect()
     }
 
-    /// A duplicate of every TCP socket, with the configuration value that names it, for the successor in an upgrade.
-    pub(crate) fn duplicates(&self) -> io::Result<Vec<(String, TcpListener)>> {
+    /// All addresses on which the server listens, except an admin listener in the file system, for logs.
+    pub(crate) fn descriptions(&self) -> Vec<String> {
+        self.sockets.iter().map(Socket::description).collect()
+    }
+
+    /// A duplicate of every socket, with the configuration value that names it, for the successor in an upgrade.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<(String, ListeningSocket)>> {
         let own = self.sockets.iter().map(Socket::named_duplicate);
         let unclaimed = self.unclaimed.iter();
         let unclaimed = unclaimed.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
@@ -97,16 +105,20 @@ impl Acceptors {
     pub(crate) fn accept(&mut self) {
         self.admin_socket.accept(&self.admin);
         for socket in &mut self.sockets {
-            let scheme = socket.address().scheme;
-            let Some((listener, stop, ended)) = socket.start_accepting() else {
+            let spec = socket.spec.clone();
+            let Some((mut listener, stop, ended)) = socket.start_accepting() else {
                 continue;
             };
-            let accept_loop = match scheme {
+            if let Err(error) = listener.publish() {
+                tracing::error!(%error, "cannot create {}", spec.address);
+            }
+            let accept_loop = match spec.scheme {
                 Scheme::Admin => AcceptLoop::Admin(self.admin.clone()),
-                scheme => AcceptLoop::Clients {
+                Scheme::Https | Scheme::Http | Scheme::BehindProxy => AcceptLoop::Clients {
                     limit: self.connection_limit.clone(),
                     dispatcher: self.dispatcher.clone(),
-                    scheme,
+                    scheme: spec.scheme,
+                    listener: Arc::new(spec.address),
                 },
             };
             tokio::spawn(async move {
@@ -182,7 +194,7 @@ impl Acceptors {
     pub(crate) async fn hand_over(&mut self) {
         self.admin_socket.leave();
         for socket in std::mem::take(&mut self.sockets) {
-            socket.state.finish(OnClose::DrainBacklog).await;
+            socket.state.finish(OnClose::HandOver).await;
         }
     }
 }
@@ -193,28 +205,33 @@ enum AcceptLoop {
         limit: ConnectionLimit,
         dispatcher: Dispatcher,
         scheme: Scheme,
+        listener: Arc<ListenAddr>,
     },
     Admin(Admin),
 }
 
 impl AcceptLoop {
-    async fn run(self, listener: Listener, stop: oneshot::Receiver<OnClose>) {
+    async fn run(self, socket: Listener, stop: oneshot::Receiver<OnClose>) {
         let ended = match self {
             Self::Clients {
                 limit,
                 dispatcher,
                 scheme,
+                listener,
             } => {
-                let handle = |stream: TcpStream, peer: PeerAddr, permit: ConnectionPermit| {
-                    dispatcher.dispatch(stream, peer, permit, scheme);
+                let handle = |stream: AcceptedStream, peer: PeerAddr, permit: ConnectionPermit| {
+                    dispatcher.dispatch(stream, peer, permit, (scheme, &listener));
                 };
-                listener.accept(limit, stop, handle).await
+                socket.accept(limit, stop, handle).await
             }
             Self::Admin(admin) => {
-                let handle = |stream: TcpStream, peer: PeerAddr, permit: ConnectionPermit| {
-                    admin.serve_tcp(stream, peer, permit);
+                let handle = |stream: AcceptedStream, peer: PeerAddr, permit: ConnectionPermit| {
+                    // A Unix socket of the admin listener is an `AdminSocket`, which has an accept loop of its own.
+                    if let AcceptedStream::Tcp(stream) = stream {
+                        admin.serve_tcp(stream, peer, permit);
+                    }
                 };
-                listener.accept(admin.slots(), stop, handle).await
+                socket.accept(admin.slots(), stop, handle).await
             }
         };
         if let Err(error) = ended {
@@ -247,7 +264,7 @@ impl AdminSocket {
             }),
             Err(error) => {
                 let what = format!("cannot listen on unix:{}: {error}", path.display());
-                problems.push(Problem::error(None, what).fix(bind_remedy(path, &error)));
+                problems.push(Problem::error(None, what).fix(unix_bind_remedy(path, &error)));
                 None
             }
         }
@@ -288,26 +305,6 @@ impl AdminSocket {
         if let Some(stop) = self.stop.take() {
             // Sending fails if the accept loop has failed, which was logged.
             let _ = stop.send(OnClose::Abandon);
-        }
-    }
-}
-
-/// The remedy for a path at which no socket can be created, by the kind of error.
-fn bind_remedy(path: &Path, error: &io::Error) -> String {
-    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
-    match error.kind() {
-        io::ErrorKind::NotFound => format!(
-            "mkdir -p {}, and let the proxy's user write there, or set RuntimeDirectory= in the unit",
-            shell_word(&dir.to_string_lossy())
-        ),
-        io::ErrorKind::PermissionDenied => format!(
-            "let the proxy's user write to {}, or name a path in $RUNTIME_DIRECTORY of the service",
-            dir.display()
-        ),
-        io::ErrorKind::AlreadyExists => "name another path, or remove the file".to_owned(),
-        _ => {
-            "name a path in a directory where the proxy's user can create files, such as one in /run"
-                .to_owned()
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The listening TCP sockets: bound to an address of the configuration, or inherited from systemd or from the process that this
+//! The listening sockets: bound to an address of the configuration, or inherited from systemd or from the process that this
 //! one succeeds; and the limit on open files.
 //!
 //! `acceptors` binds the sockets with [`bind_all`] and runs their accept loops. `cli` receives the [`InheritedSockets`].
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -16,7 +17,8 @@ use tokio::time::timeout;
 
 use crate::config::Listen;
 use crate::config::problem::{Problem, Problems};
-use crate::net::listener::{ListenAddr, Listener, OnClose, SYSTEMD};
+use crate::htpasswd::shell_word;
+use crate::net::listener::{ListenAddr, Listener, ListeningSocket, OnClose, SYSTEMD};
 
 /// The protocol of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +27,13 @@ pub enum Scheme {
     Https,
     /// Plain HTTP for redirects to https and for ACME challenges (`listen.http`).
     Http,
+    /// Plain HTTP from proxies that terminate TLS (`listen.behind_proxy`).
+    BehindProxy,
     /// Plain HTTP for metrics, health and the status page (`listen.admin`).
     Admin,
 }
 
-/// An address on which the server listens.
+/// A TCP address on which the server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The protocol.
@@ -43,6 +47,7 @@ impl fmt::Display for Address {
         match self.scheme {
             Scheme::Https => write!(f, "https://{}", self.address),
             Scheme::Http => write!(f, "http://{}", self.address),
+            Scheme::BehindProxy => write!(f, "http://{} (behind a proxy)", self.address),
             Scheme::Admin => write!(f, "http://{} (admin)", self.address),
         }
     }
@@ -56,14 +61,17 @@ pub(crate) struct ListenerSpec {
 }
 
 impl ListenerSpec {
-    /// All TCP listeners of a configuration.
+    /// All listeners of a configuration except an admin listener in the file system.
     pub(crate) fn all(listen: &Listen) -> Vec<Self> {
         let https = listen.https.iter().map(|address| (Scheme::Https, address));
         let http = listen.http.iter().map(|address| (Scheme::Http, address));
+        let behind_proxy = listen.behind_proxy.iter();
+        let behind_proxy = behind_proxy.map(|address| (Scheme::BehindProxy, address));
         let admin = listen.admin.binding().into_iter();
         let admin = admin.map(|address| (Scheme::Admin, address));
         https
             .chain(http)
+            .chain(behind_proxy)
             .chain(admin)
             .map(|(scheme, address)| Self {
                 scheme,
@@ -77,9 +85,10 @@ impl ListenerSpec {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) spec: ListenerSpec,
-    address: Address,
+    /// The TCP address; `None` for a Unix socket.
+    address: Option<Address>,
     /// A second descriptor of the socket: for the successor in an upgrade, and to keep an inherited socket open.
-    pub(crate) duplicate: TcpListener,
+    pub(crate) duplicate: ListeningSocket,
     pub(crate) state: ListenerState,
 }
 
@@ -94,10 +103,9 @@ pub(crate) enum ListenerState {
 
 impl Socket {
     fn new(spec: &ListenerSpec, listener: Listener) -> io::Result<Self> {
-        let address = Address {
-            scheme: spec.scheme,
-            address: listener.address()?,
-        };
+        let scheme = spec.scheme;
+        let address = listener.address()?;
+        let address = address.map(|address| Address { scheme, address });
         Ok(Self {
             spec: spec.clone(),
             address,
@@ -106,12 +114,20 @@ impl Socket {
         })
     }
 
-    pub(crate) fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Option<Address> {
         self.address
     }
 
+    /// The address for logs and the status of the service.
+    pub(crate) fn description(&self) -> String {
+        match self.address {
+            Some(address) => address.to_string(),
+            None => format!("{} (behind a proxy)", self.spec.address),
+        }
+    }
+
     /// A duplicate for the successor in an upgrade, with the configuration value that names the socket.
-    pub(crate) fn named_duplicate(&self) -> io::Result<(String, TcpListener)> {
+    pub(crate) fn named_duplicate(&self) -> io::Result<(String, ListeningSocket)> {
         Ok((self.spec.address.to_string(), self.duplicate.try_clone()?))
     }
 
@@ -135,7 +151,7 @@ impl Socket {
     /// stays. A socket of this process alone takes its backlog with it, so the backlog is accepted first.
     pub(crate) fn on_close(&self) -> OnClose {
         match self.spec.address {
-            ListenAddr::Address(_) => OnClose::DrainBacklog,
+            ListenAddr::Address(_) | ListenAddr::Unix(_) => OnClose::DrainBacklog,
             ListenAddr::Named(_) => OnClose::Abandon,
         }
     }
@@ -203,14 +219,18 @@ fn bind(
     if !claimed.is_empty() {
         let sockets = claimed
             .into_iter()
-            .map(|socket| Socket::new(spec, Listener::inherit(socket)?));
+            .map(|socket| Socket::new(spec, Listener::inherit(socket, &spec.address)?));
         return sockets.collect();
     }
-    let ListenAddr::Address(address) = spec.address else {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "there is no such socket",
-        ));
+    let address = match &spec.address {
+        ListenAddr::Address(address) => *address,
+        ListenAddr::Unix(path) => return Ok(vec![Socket::new(spec, Listener::bind_unix(path)?)?]),
+        ListenAddr::Named(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "there is no such socket",
+            ));
+        }
     };
     let only_v6 = listen
         .bindings()
@@ -227,8 +247,9 @@ fn bind_error(
 ) -> Problem {
     let what = format!("cannot listen on {}: {error}", spec.address);
     let problem = Problem::error(None, what);
-    let address = match spec.address {
-        ListenAddr::Address(address) => address,
+    let address = match &spec.address {
+        ListenAddr::Address(address) => *address,
+        ListenAddr::Unix(path) => return problem.fix(unix_bind_remedy(path, error)),
         ListenAddr::Named(_) => {
             let names: Vec<_> = inherited.names().collect();
             let reason = match names.as_slice() {
@@ -282,6 +303,26 @@ fn bind_remedy(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
+/// The remedy for a path at which no Unix socket can be created, by the kind of error.
+pub(crate) fn unix_bind_remedy(path: &Path, error: &io::Error) -> String {
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "mkdir -p {}, and let the proxy's user write there, or set RuntimeDirectory= in the unit",
+            shell_word(&dir.to_string_lossy())
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "let the proxy's user write to {}, or name a path in $RUNTIME_DIRECTORY of the service",
+            dir.display()
+        ),
+        io::ErrorKind::AlreadyExists => "name another path, or remove the file".to_owned(),
+        _ => {
+            "name a path in a directory where the proxy's user can create files, such as one in /run"
+                .to_owned()
+        }
+    }
+}
+
 fn unspecified(address: SocketAddr) -> IpAddr {
     match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -295,7 +336,7 @@ fn unspecified(address: SocketAddr) -> IpAddr {
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
     /// Each socket with the configuration value that names it.
-    sockets: Vec<(String, TcpListener)>,
+    sockets: Vec<(String, ListeningSocket)>,
 }
 
 impl InheritedSockets {
@@ -323,16 +364,16 @@ impl InheritedSockets {
     }
 
     /// Adds a socket under the configuration value that names it.
-    pub fn add(&mut self, name: String, socket: TcpListener) {
-        self.sockets.push((name, socket));
+    pub fn add(&mut self, name: String, socket: impl Into<ListeningSocket>) {
+        self.sockets.push((name, socket.into()));
     }
 
     /// Removes and returns the sockets that a listener of the configuration means: at most one with an address, and all with a
     /// name, because a socket unit can pass several sockets under one name.
-    pub fn take(&mut self, address: &ListenAddr) -> Vec<TcpListener> {
+    pub fn take(&mut self, address: &ListenAddr) -> Vec<ListeningSocket> {
         let wanted = address.to_string();
         let limit = match address {
-            ListenAddr::Address(_) => 1,
+            ListenAddr::Address(_) | ListenAddr::Unix(_) => 1,
             ListenAddr::Named(_) => usize::MAX,
         };
         let mut taken = Vec::new();
@@ -354,7 +395,7 @@ impl InheritedSockets {
     }
 
     /// Each socket with the configuration value that names it.
-    pub fn iter(&self) -> impl Iterator<Item = &(String, TcpListener)> {
+    pub fn iter(&self) -> impl Iterator<Item = &(String, ListeningSocket)> {
         self.sockets.iter()
     }
 }
@@ -382,6 +423,8 @@ const LAST_ACCEPTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

@@ -23,6 +23,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -35,6 +36,7 @@ use rustix::net::{
 use tokio::sync::oneshot;
 
 use super::sockets::InheritedSockets;
+use crate::net::listener::{ListeningSocket, UNIX};
 
 /// How this process was started.
 #[derive(Clone, Debug)]
@@ -82,7 +84,7 @@ impl LaunchCommand {
 #[derive(Debug)]
 pub(crate) struct HandoverPayload {
     /// Each listening socket with the configuration value that names it.
-    pub(crate) sockets: Vec<(String, TcpListener)>,
+    pub(crate) sockets: Vec<(String, ListeningSocket)>,
     /// The path and the locked descriptor of the pid file.
     pub(crate) pid_file: Option<(PathBuf, OwnedFd)>,
 }
@@ -248,7 +250,11 @@ impl HandoverReceiver {
 
     fn add(&mut self, message: &str, descriptor: OwnedFd) -> io::Result<()> {
         if let Some(name) = message.strip_prefix(SOCKET_PREFIX) {
-            let socket = TcpListener::from(descriptor);
+            let socket = if name.starts_with(UNIX) {
+                ListeningSocket::Unix(UnixListener::from(descriptor))
+            } else {
+                ListeningSocket::Tcp(TcpListener::from(descriptor))
+            };
             self.inherited.add(name.to_owned(), socket);
         } else if let Some(path) = message.strip_prefix(PID_FILE_PREFIX) {
             self.pid_file = Some((Path::new(path).to_owned(), descriptor));

@@ -6,12 +6,11 @@
 //! The way of a request through this file: [`Dispatcher::dispatch`] queues an accepted socket for the worker with the fewest
 //! connections. The worker spawns [`Worker::serve`], which takes the timeouts and the TLS settings from the snapshot, reads the
 //! PROXY header if there is one, and calls `connection`. `connection` serves HTTP and calls back for each request (the closures
-//! of [`Worker::https_handler`] and [`Worker::http_handler`]); the closure takes the snapshot that is current at that moment and
+//! of [`Worker::https_handler`], [`Worker::behind_proxy_handler`] and [`Worker::http_handler`]); the closure takes the snapshot that is current at that moment and
 //! calls its `service`. The snapshot is therefore read once per connection and once per request, because a connection may
 //! outlive many reloads, while a request uses one configuration.
 
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,6 +27,7 @@ use crate::connection::{
 };
 use crate::net::addr::PeerAddr;
 use crate::net::conn_limit::ConnectionPermit;
+use crate::net::listener::{AcceptedStream, ListenAddr};
 use crate::state::ServerState;
 
 /// The handles of all worker threads.
@@ -150,10 +150,10 @@ impl Dispatcher {
     /// Queues a connection for the worker with the fewest open connections.
     pub(crate) fn dispatch(
         &self,
-        stream: TcpStream,
+        stream: AcceptedStream,
         peer: PeerAddr,
         permit: ConnectionPermit,
-        scheme: Scheme,
+        (scheme, listener): (Scheme, &Arc<ListenAddr>),
     ) {
         let least_busy = self
             .handles
@@ -170,6 +170,7 @@ impl Dispatcher {
                 stream,
                 peer,
                 scheme,
+                listener: Arc::clone(listener),
                 guard,
             });
         }
@@ -179,9 +180,10 @@ impl Dispatcher {
 /// An accepted connection on its way to a worker.
 #[derive(Debug)]
 struct QueuedConnection {
-    stream: TcpStream,
+    stream: AcceptedStream,
     peer: PeerAddr,
     scheme: Scheme,
+    listener: Arc<ListenAddr>,
     guard: ConnectionGuard,
 }
 
@@ -270,20 +272,43 @@ impl Worker {
             stream,
             peer,
             scheme,
+            listener,
             mut guard,
         } = queued;
         let snapshot = self.state.snapshot();
         let (settings, tls) = (snapshot.connection.clone(), Arc::clone(&snapshot.tls));
-        let has_proxy_header = snapshot.proxy_protocol.contains(peer.ip());
+        // A proxy that terminates TLS names the client in X-Forwarded-For.
+        let has_proxy_header =
+            scheme != Scheme::BehindProxy && snapshot.proxy_protocol.contains(peer.ip());
         // The connection may outlive many reloads, and must not keep a replaced snapshot in memory.
         drop(snapshot);
         let (state, shutdown) = (Arc::clone(&self.state), self.shutdown.clone());
+        let context = ConnectionContext {
+            settings: &settings,
+            recv_budget: state.budget(),
+            early_responses: state.early_responses(),
+            shutdown: shutdown.clone(),
+            metrics: state.connections(),
+        };
+        let stream = match stream {
+            AcceptedStream::Tcp(stream) => stream,
+            // Every Unix socket is one of `listen.behind_proxy`.
+            AcceptedStream::Unix(stream) => {
+                let accepted = AcceptedConnection::from_unix(stream, listener, settings.handshake);
+                if let Ok(accepted) = accepted {
+                    let handler = self.behind_proxy_handler();
+                    connection::serve_behind_proxy(accepted, context, handler).await;
+                }
+                return;
+            }
+        };
+        let accepted = AcceptedConnection::new(stream, peer, listener, settings.handshake);
         // Fails if the socket cannot be registered with this runtime.
-        let Ok(mut accepted) = AcceptedConnection::new(stream, peer, settings.handshake) else {
+        let Ok(mut accepted) = accepted else {
             return;
         };
         if has_proxy_header {
-            let Some(client) = accepted.read_proxy_header(shutdown.clone()).await else {
+            let Some(client) = accepted.read_proxy_header(shutdown).await else {
                 return;
             };
             if !guard.permit.reassign(client) {
@@ -291,17 +316,14 @@ impl Worker {
                 return;
             }
         }
-        let context = ConnectionContext {
-            settings: &settings,
-            recv_budget: state.budget(),
-            early_responses: state.early_responses(),
-            shutdown,
-            metrics: state.connections(),
-        };
         match scheme {
             Scheme::Https => {
                 let handler = self.https_handler();
                 connection::serve_tls(accepted, context, tls, handler).await;
+            }
+            Scheme::BehindProxy => {
+                let handler = self.behind_proxy_handler();
+                connection::serve_behind_proxy(accepted, context, handler).await;
             }
             // The accept loop passes connections of the admin listener to `admin`, never to a worker.
             Scheme::Http | Scheme::Admin => {
@@ -316,6 +338,14 @@ impl Worker {
         move |request: IncomingRequest| -> ResponseFuture {
             let (snapshot, number) = (self.state.snapshot(), self.number);
             Box::pin(async move { Ok(snapshot.service.handle(number, request).await) })
+        }
+    }
+
+    /// Handles the requests of a connection to `listen.behind_proxy`.
+    fn behind_proxy_handler(self) -> impl connection::Handler {
+        move |request: IncomingRequest| -> ResponseFuture {
+            let (snapshot, number) = (self.state.snapshot(), self.number);
+            Box::pin(async move { Ok(snapshot.service.handle_behind_proxy(number, request).await) })
         }
     }
 

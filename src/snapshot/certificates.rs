@@ -17,6 +17,7 @@ use crate::acme::{self, Acme};
 use crate::config::problem::{Position, Problem, Problems};
 use crate::config::{self, Certificate, Config, Spanned};
 use crate::file_watch::StableFiles;
+use crate::net::listener::ListenAddr;
 use crate::state_file;
 use crate::tls;
 use crate::tls::self_signed::{self, LocalCa};
@@ -26,7 +27,9 @@ use crate::upstream::ServerRoots;
 /// A certificate of a site. A site with ACME has one for each of its hosts, any other site has one.
 #[derive(Clone, Debug)]
 pub struct SiteCertificate {
+    site: String,
     hosts: Vec<String>,
+    listen: Option<Vec<ListenAddr>>,
     client_ca: Option<ClientCa>,
     slot: Arc<CertSlot>,
     source: Source,
@@ -44,9 +47,9 @@ pub enum Source {
 }
 
 impl SiteCertificate {
-    /// The first host of the certificate, by which logs and metrics name it.
+    /// The name of the site, by which logs and metrics name the certificate; with ACME the host of the certificate.
     pub fn site(&self) -> &str {
-        self.hosts.first().map_or("", String::as_str)
+        &self.site
     }
 
     /// The hosts of the site that the certificate is for.
@@ -107,6 +110,7 @@ impl SiteCertificate {
 pub(crate) fn tls_sites(certificates: &[SiteCertificate]) -> Vec<tls::TlsSite> {
     let tls_site = |certificate: &SiteCertificate| tls::TlsSite {
         hosts: certificate.hosts.clone(),
+        listen: certificate.listen.clone(),
         slot: Arc::clone(&certificate.slot),
         client_ca: certificate.client_ca.clone(),
     };
@@ -180,13 +184,18 @@ impl CertificateLoader<'_> {
         let mut local_ca = None;
         let mut all: Vec<SiteCertificate> = Vec::new();
         for (site, client_ca) in self.config.sites.iter().zip(client_cas) {
+            let Some(source) = &site.certificate else {
+                continue;
+            };
             let certificate = |slot, source| SiteCertificate {
+                site: site.name.clone(),
                 hosts: site.hosts.clone(),
+                listen: site.listen.clone(),
                 client_ca: client_ca.clone(),
                 slot,
                 source,
             };
-            match &site.certificate {
+            match source {
                 Certificate::Files { cert, key } => {
                     let shared = find_files(&all, cert, key);
                     if let Some(files) = shared.or_else(|| self.load_files(cert, key, problems)) {
@@ -216,6 +225,7 @@ impl CertificateLoader<'_> {
                     for host in &site.hosts {
                         let (slot, file) = self.add_acme_host(acme, *place, host, problems);
                         all.push(SiteCertificate {
+                            site: host.clone(),
                             hosts: vec![host.clone()],
                             ..certificate(slot, Source::Acme(file))
                         });
@@ -268,33 +278,10 @@ impl CertificateLoader<'_> {
         site: &config::Site,
         notes: &mut Vec<String>,
     ) -> Result<Arc<CertSlot>, String> {
-        notes.extend(self.docker_trust_hints(ca, &site.hosts));
+        notes.extend(docker_trust_hints(ca, site));
         let issued = ca.issue(&site.hosts, self.now);
         let pair = issued.map_err(|error| error.to_string())?;
         Ok(CertSlot::new(pair, self.now))
-    }
-
-    /// For each host, the command that makes docker on this machine trust the proxy's own CA.
-    fn docker_trust_hints(&self, ca: &LocalCa, hosts: &[String]) -> Vec<String> {
-        let Some(path) = ca.path() else {
-            return Vec::new();
-        };
-        // The command works in any directory.
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let port = self.config.service.https_port;
-        let names = hosts.iter().filter(|host| !host.contains('*'));
-        let hint = |host: &String| {
-            let host = if port == 443 {
-                host.clone()
-            } else {
-                format!("{host}:{port}")
-            };
-            format!(
-                "{host} has a self-signed certificate; for docker: install -D -m 644 {} /etc/docker/certs.d/{host}/ca.crt",
-                path.display()
-            )
-        };
-        names.map(hint).collect()
     }
 
     /// Prepares the ACME state. `None` if no site uses ACME, or if the CAs for the ACME server cannot be loaded, which is
@@ -305,7 +292,7 @@ impl CertificateLoader<'_> {
             .sites
             .iter()
             .find_map(|site| match site.certificate {
-                Certificate::Acme(place) => Some(place),
+                Some(Certificate::Acme(place)) => Some(place),
                 _ => None,
             })?;
         let config = &self.config.acme;
@@ -359,6 +346,29 @@ impl CertificateLoader<'_> {
         let mut old = self.old.iter();
         old.find(|old| old.hosts().contains(host))?.slot.current()
     }
+}
+
+/// For each host of a site, the command that makes docker on this machine trust the proxy's own CA.
+fn docker_trust_hints(ca: &LocalCa, site: &config::Site) -> Vec<String> {
+    let Some(path) = ca.path() else {
+        return Vec::new();
+    };
+    // The command works in any directory.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let port = site.https_port;
+    let names = site.hosts.iter().filter(|host| !host.contains('*'));
+    let hint = |host: &String| {
+        let host = if port == 443 {
+            host.clone()
+        } else {
+            format!("{host}:{port}")
+        };
+        format!(
+            "{host} has a self-signed certificate; for docker: install -D -m 644 {} /etc/docker/certs.d/{host}/ca.crt",
+            path.display()
+        )
+    };
+    names.map(hint).collect()
 }
 
 fn find_files(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<ReloadingCert>> {

@@ -17,6 +17,8 @@ use super::client_auth::ClientCa;
 use super::crypto_provider::server_provider;
 use super::shared_tickets::SharedTicketKeys;
 use super::subject_alt_name::normalize_host;
+use crate::net::by_listener::ByListener;
+use crate::net::listener::ListenAddr;
 
 /// The settings of the `[tls]` table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub enum MinVersion {
 pub struct TlsSite {
     /// Host names; `*.x` stands for exactly one label before `x`, `*` for every other name.
     pub hosts: Vec<String>,
+    /// The addresses on which the site is served; `None` for all.
+    pub listen: Option<Vec<ListenAddr>>,
     /// The certificate for clients that ask for one of the names.
     pub slot: Arc<CertSlot>,
     /// The CA whose certificates the clients must present; `None` requests none.
@@ -49,14 +53,20 @@ pub struct TlsSite {
 ///
 /// A renewed certificate appears in the [`CertSlot`] of its site, so the configurations stay. A reload builds new ones.
 pub struct TlsConfigs {
+    tables: ByListener<ServerNames>,
+    pub(super) alpn_challenges: Option<Arc<dyn AlpnChallenges>>,
+}
+
+/// The sites of one listening address by server name.
+#[derive(Default)]
+struct ServerNames {
     exact: HashMap<String, SelectedConfig>,
     /// The key is the part after `*.`.
     wildcard: HashMap<String, SelectedConfig>,
-    /// The site with the host `*`, or the first site.
-    fallback: SelectedConfig,
-    /// For clients that send no server name.
-    first: SelectedConfig,
-    pub(super) alpn_challenges: Option<Arc<dyn AlpnChallenges>>,
+    /// The site with the host `*`.
+    any_host: Option<SelectedConfig>,
+    /// The first site, for clients that send no server name or one that no site has.
+    first: Option<SelectedConfig>,
 }
 
 /// The ALPN protocol of an ACME certificate authority that validates a host over TLS (tls-alpn-01, RFC 8737).
@@ -83,9 +93,6 @@ pub(super) struct SelectedConfig {
 /// The reason why no [`TlsConfigs`] or [`TicketKeys`] could be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no certificate for any client.
-    #[error("no site has a certificate")]
-    NoSites,
     /// The system returned no random bytes for the ticket keys.
     #[error("no keys for session tickets could be created")]
     Tickets(#[source] rustls::Error),
@@ -95,41 +102,30 @@ pub enum Error {
 }
 
 impl TlsConfigs {
-    /// Builds one rustls configuration per site. If two sites have the same host, the earlier site serves it.
+    /// Builds one rustls configuration per site. If two sites of one address have the same host, the earlier site serves it.
     ///
     /// # Errors
-    /// If there is no site, or rustls rejects a configuration.
+    /// If rustls rejects a configuration.
     pub fn new(
         settings: &Settings,
         sites: Vec<TlsSite>,
         tickets: &TicketKeys,
     ) -> Result<Self, Error> {
         let provider = Arc::new(server_provider());
-        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
-        let (mut any_host, mut first) = (None, None);
+        let named = sites.iter().filter_map(|site| site.listen.as_ref());
+        let mut tables = ByListener::<ServerNames>::new(named.flatten());
         for site in sites {
             let selected = SelectedConfig {
                 config: Arc::new(server_config(settings, &site, &provider, tickets)?),
                 slot: Arc::clone(&site.slot),
                 client_ca: site.client_ca.clone(),
             };
-            first.get_or_insert_with(|| selected.clone());
-            for host in site.hosts.iter().map(|host| normalize_host(host)) {
-                match host.strip_prefix("*.") {
-                    _ if host == "*" => any_host.get_or_insert_with(|| selected.clone()),
-                    Some(parent) => wildcard
-                        .entry(parent.into())
-                        .or_insert_with(|| selected.clone()),
-                    None => exact.entry(host).or_insert_with(|| selected.clone()),
-                };
+            for names in tables.served_on(site.listen.as_deref()) {
+                names.add(&site.hosts, &selected);
             }
         }
-        let first = first.ok_or(Error::NoSites)?;
         Ok(Self {
-            exact,
-            wildcard,
-            fallback: any_host.unwrap_or_else(|| first.clone()),
-            first,
+            tables,
             alpn_challenges: None,
         })
     }
@@ -143,29 +139,50 @@ impl TlsConfigs {
         }
     }
 
-    /// Returns the rustls configuration for a client that sends this server name: of the site with exactly this host, else with
-    /// the wildcard `*.x` that matches, else with `*`, else of the first site. Without a server name, it is the first site's.
-    /// Case and a trailing dot are ignored.
-    pub fn choose(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
-        Arc::clone(&self.select(server_name).config)
+    /// Returns the configuration for a client that connects to `listener` and sends this server name. Among the sites that are
+    /// served there, it is that of the site with exactly this host, else with the wildcard `*.x` that matches, else with `*`, else
+    /// of the first site. Without a server name, it is the first site's. Case and a trailing dot are ignored. `None` if no site is
+    /// served there.
+    pub(super) fn select(
+        &self,
+        listener: &ListenAddr,
+        server_name: Option<&str>,
+    ) -> Option<&SelectedConfig> {
+        let names = self.tables.get(listener);
+        let Some(name) = server_name.map(normalize_host) else {
+            return names.first.as_ref();
+        };
+        let by_wildcard = || names.wildcard.get(name.split_once('.')?.1);
+        let by_name = names.exact.get(&name).or_else(by_wildcard);
+        by_name.or(names.any_host.as_ref()).or(names.first.as_ref())
     }
 
-    /// As [`Self::choose`], with the certificate and the client CA of the site.
-    pub(super) fn select(&self, server_name: Option<&str>) -> &SelectedConfig {
-        let Some(name) = server_name.map(normalize_host) else {
-            return &self.first;
-        };
-        let by_wildcard = || self.wildcard.get(name.split_once('.')?.1);
-        self.exact
-            .get(&name)
-            .or_else(by_wildcard)
-            .unwrap_or(&self.fallback)
+    /// The rustls configuration for a client that connects to an address that no site names.
+    #[cfg(test)]
+    pub(crate) fn choose(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
+        let selected = self.select(super::tests::unnamed_listener(), server_name);
+        Arc::clone(&selected.expect("a site").config)
+    }
+}
+
+impl ServerNames {
+    fn add(&mut self, hosts: &[String], selected: &SelectedConfig) {
+        self.first.get_or_insert_with(|| selected.clone());
+        for host in hosts.iter().map(|host| normalize_host(host)) {
+            let selected = || selected.clone();
+            match host.strip_prefix("*.") {
+                _ if host == "*" => self.any_host.get_or_insert_with(selected),
+                Some(parent) => self.wildcard.entry(parent.into()).or_insert_with(selected),
+                None => self.exact.entry(host).or_insert_with(selected),
+            };
+        }
     }
 }
 
 impl fmt::Debug for TlsConfigs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.exact.keys().chain(self.wildcard.keys());
+        let tables = self.tables.values();
+        let names = tables.flat_map(|names| names.exact.keys().chain(names.wildcard.keys()));
         f.debug_set().entries(names).finish()
     }
 }

@@ -18,6 +18,7 @@ use super::config::{ACME_TLS_ALPN, TlsConfigs};
 use super::failure::{HandshakeFailure, alert_for};
 use super::record_stream::{CiphertextIn, TlsStream};
 use super::subject_alt_name::normalize_host;
+use crate::net::listener::ListenAddr;
 
 /// A connection whose handshake is complete.
 #[derive(Debug)]
@@ -67,13 +68,14 @@ pub enum HandshakeError<IO> {
     Tls(#[source] Box<HandshakeFailure>),
 }
 
-/// Reads the ClientHello, selects the configuration by its server name, and completes the handshake.
+/// Reads the ClientHello, selects the configuration by its server name among the sites that are served on `listener`, and completes the handshake.
 ///
 /// # Errors
 /// If the client does not use TLS, or no parameters that the settings allow, or the connection ends.
 pub async fn accept<IO>(
     mut io: IO,
     configs: &TlsConfigs,
+    listener: &ListenAddr,
 ) -> Result<Accepted<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -93,12 +95,12 @@ where
     {
         return Err(complete_challenge(io, incoming, config).await);
     }
-    let selected = configs.select(host.as_deref());
-    if selected.slot.is_empty() {
+    let selected = configs.select(listener, host.as_deref());
+    let Some(selected) = selected.filter(|selected| !selected.slot.is_empty()) else {
         // The client may have closed the connection already.
         let _ = io.write_all(&UNRECOGNIZED_NAME).await;
         return Err(HandshakeError::NoCertificate { server_name: sni });
-    }
+    };
     let handshaken = handshake(io, incoming, Arc::clone(&selected.config)).await;
     let stream = handshaken.map_err(|error| error.with_server_name(sni.as_deref()))?;
     let info = TlsInfo::new(stream.negotiated(), sni, selected.client_ca.as_ref());

@@ -1,6 +1,6 @@
 //! Handshakes with a rustls client over an in-memory pipe, and with openssl over a socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use std::io;
 use std::path::Path;
@@ -32,9 +32,16 @@ use super::crypto_provider::is_aes_128;
 use super::self_signed::{LocalCa, in_memory, load_or_create};
 use super::*;
 use crate::metrics::{AlertSender, TlsAlert};
+use crate::net::listener::ListenAddr;
 
 pub(in crate::tls) type Client = client::TlsStream<DuplexStream>;
 type Failed = HandshakeError<DuplexStream>;
+
+/// An address that no site names.
+pub(in crate::tls) fn unnamed_listener() -> &'static ListenAddr {
+    static LISTENER: LazyLock<ListenAddr> = LazyLock::new(|| ListenAddr::Named("any".to_owned()));
+    &LISTENER
+}
 
 /// A CA, from which sites get their certificates and which clients trust, and the ticket keys of one process.
 pub(in crate::tls) struct TestPki {
@@ -55,6 +62,7 @@ impl TestPki {
         let pair = self.ca.issue(&hosts, now()).unwrap();
         TlsSite {
             hosts,
+            listen: None,
             slot: CertSlot::new(pair, now()),
             client_ca: None,
         }
@@ -122,7 +130,7 @@ pub(in crate::tls) async fn handshake_over<IO: AsyncRead + AsyncWrite + Unpin>(
         Ok(stream)
     };
     let server = async {
-        let mut accepted = accept(far, tls).await?;
+        let mut accepted = accept(far, tls, unnamed_listener()).await?;
         accepted
             .stream
             .write_all(b"x")
@@ -153,7 +161,9 @@ fn server_certificate(client: &Client) -> CertificateDer<'static> {
 async fn response_to(tls: &TlsConfigs, bytes: &[u8]) -> (Result<TlsInfo, Failed>, Vec<u8>) {
     let (mut near, far) = duplex(1 << 17);
     near.write_all(bytes).await.unwrap();
-    let accepted = accept(far, tls).await.map(|accepted| accepted.info);
+    let accepted = accept(far, tls, unnamed_listener())
+        .await
+        .map(|accepted| accepted.info);
     let mut response = Vec::new();
     if !matches!(accepted, Err(HandshakeError::PlainHttp(_))) {
         near.read_to_end(&mut response).await.unwrap();
@@ -255,13 +265,45 @@ async fn without_a_catch_all_site_unknown_names_get_the_first_site() {
 }
 
 #[test]
-fn no_site_is_an_error() {
+fn an_address_has_the_certificates_of_its_own_sites() {
+    let pki = TestPki::new();
+    let address = |port: u16| ListenAddr::Address(([127, 0, 0, 1], port).into());
+    let site = |host, listen: Option<u16>| TlsSite {
+        listen: listen.map(|port| vec![address(port)]),
+        ..pki.site(&[host])
+    };
+    let sites = vec![
+        site("a.test", Some(1)),
+        site("b.test", None),
+        site("a.test", Some(2)),
+    ];
+    let tls = TlsConfigs::new(&Settings::default(), sites, &pki.tickets).unwrap();
+    let selected = |port, name| {
+        let selected = tls.select(&address(port), name)?;
+        Some(Arc::as_ptr(&selected.config))
+    };
+    let (first, second, third) = (
+        selected(1, None),
+        selected(1, Some("b.test")),
+        selected(2, Some("a.test")),
+    );
+    assert!(first != second && second != third && first != third);
+    for (port, name, expected) in [
+        (1, Some("a.test"), first),
+        (1, Some("x.test"), first),
+        (2, None, second),
+        (2, Some("b.test"), second),
+        (3, None, second),
+        (3, Some("a.test"), second),
+    ] {
+        assert_eq!(selected(port, name), expected, "{name:?} on {port}");
+    }
     let tls = TlsConfigs::new(
         &Settings::default(),
-        Vec::new(),
-        &TicketKeys::new().unwrap(),
+        vec![site("a.test", Some(1))],
+        &pki.tickets,
     );
-    assert!(matches!(tls.err(), Some(Error::NoSites)));
+    assert!(tls.unwrap().select(&address(3), None).is_none());
 }
 
 /// A stream that returns one byte per read, and `Poll::Pending` before each.
@@ -397,7 +439,11 @@ async fn old_versions_and_weak_cipher_suites_are_rejected() {
     // The same ClientHello with a supported suite gets a ServerHello, so the rejections above have the claimed reasons.
     let (mut near, far) = duplex(1 << 16);
     near.write_all(&old_hello(0x0303, good)).await.unwrap();
-    let serve = async { accept(far, &tls).await.map(|accepted| accepted.info) };
+    let serve = async {
+        accept(far, &tls, unnamed_listener())
+            .await
+            .map(|accepted| accepted.info)
+    };
     let client = async {
         let first = near.read_u8().await.unwrap();
         drop(near);
@@ -419,7 +465,8 @@ async fn plain_http_is_recognized_and_can_still_get_a_response() {
     ] {
         let (mut near, far) = duplex(4096);
         near.write_all(start.as_bytes()).await.unwrap();
-        let Err(HandshakeError::PlainHttp(mut io)) = accept(far, &tls).await else {
+        let Err(HandshakeError::PlainHttp(mut io)) = accept(far, &tls, unnamed_listener()).await
+        else {
             panic!("{start:?} is plain HTTP");
         };
         io.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
@@ -512,7 +559,7 @@ async fn a_first_record_without_client_hello_gets_an_alert_and_an_early_close_is
         let (_, ()) = tokio::join!(
             async {
                 assert!(matches!(
-                    accept(far, &tls).await,
+                    accept(far, &tls, unnamed_listener()).await,
                     Err(HandshakeError::Closed)
                 ))
             },
@@ -568,7 +615,11 @@ async fn an_invalid_server_name_is_reported() {
         .write_all(&client_hello_for(&pki, b"127.0.0.1"))
         .await
         .unwrap();
-    let serve = async { accept(far, &tls).await.map(|accepted| accepted.info) };
+    let serve = async {
+        accept(far, &tls, unnamed_listener())
+            .await
+            .map(|accepted| accepted.info)
+    };
     let client = async {
         let first = reading.read_u8().await.unwrap();
         drop((reading, writing));
@@ -634,7 +685,11 @@ async fn no_corrupted_client_hello_causes_a_panic_or_a_connection() {
         let (mut near, far) = duplex(1 << 17);
         near.write_all(&bytes).await.unwrap();
         near.shutdown().await.unwrap();
-        let accepted = timeout(Duration::from_secs(5), accept(far, &tls)).await;
+        let accepted = timeout(
+            Duration::from_secs(5),
+            accept(far, &tls, unnamed_listener()),
+        )
+        .await;
         // No client key is involved, so no ClientHello can lead to a connection.
         let result = accepted
             .expect("the handshake ends")
@@ -652,7 +707,10 @@ async fn traffic_keys_can_be_updated_repeatedly() {
     let (near, far) = duplex(1 << 17);
     let connector = TlsConnector::from(Arc::new(pki.client(&[&version::TLS13], &[])));
     let name = ServerName::try_from("a.test").unwrap();
-    let (client, server) = tokio::join!(connector.connect(name, near), accept(far, &tls));
+    let (client, server) = tokio::join!(
+        connector.connect(name, near),
+        accept(far, &tls, unnamed_listener())
+    );
     let (mut client, mut server) = (client.unwrap(), server.unwrap().stream);
     for round in 0..40 {
         client.get_mut().1.refresh_traffic_keys().unwrap();
@@ -801,7 +859,7 @@ pub(in crate::tls) async fn s_client(
         .output();
     let server = async {
         let (io, _) = listener.accept().await.unwrap();
-        let mut accepted = accept(io, tls).await.ok()?;
+        let mut accepted = accept(io, tls, unnamed_listener()).await.ok()?;
         let mut rest = Vec::new();
         // Read until the client closes the connection. openssl may close it without close_notify.
         let _ = accepted.stream.read_to_end(&mut rest).await;

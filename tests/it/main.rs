@@ -18,6 +18,7 @@ mod acme_orders;
 mod admin;
 mod answers;
 mod balancer;
+mod behind_proxy;
 mod binary;
 mod catalogue;
 mod client_certificates;

@@ -425,6 +425,40 @@ fn an_upgrade_loses_nothing() {
 }
 
 #[test]
+fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
+    let registry = Registry::obliging();
+    let dir = crate::support::proxy::directory();
+    let path = dir.path().join("http.sock");
+    let listen = format!(
+        "https = [\"127.0.0.1:0\"]\nbehind_proxy = [\"unix:{}\"]",
+        path.display()
+    );
+    let (folder, file) = named(&registry, &listen);
+    let manager = Manager::new(folder.path());
+    let mut gate = Gate::spawn(&mut serve(&file, &manager));
+    assert!(manager.told().starts_with("READY=1"));
+    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+    let request = Ask::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
+    let status = || {
+        let socket = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        Client::over(socket).ask(&request).status
+    };
+    let first = inode();
+    assert_eq!(status(), 200);
+    gate.signal(Signal::USR2);
+    let successor = Successor::of(&manager.told());
+    assert!(manager.told().starts_with("READY=1"));
+    for _ in 0..50 {
+        assert_eq!(status(), 200);
+    }
+    assert_eq!(gate.end(), Some(0));
+    assert_eq!((status(), inode()), (200, first));
+    successor.signal(Signal::TERM);
+    assert!(manager.told().starts_with("STOPPING=1"));
+    crate::support::eventually("the file is removed", || !path.exists());
+}
+
+#[test]
 fn an_upgrade_hands_the_admin_listener_on() {
     let registry = Registry::obliging();
     let dir = crate::support::proxy::directory();

@@ -8,7 +8,7 @@ use crate::check::live::bearer::Challenge;
 use crate::check::live::client::speaks_tls;
 use crate::check::live::remedy::{errno_remedy, unix_remedy};
 use crate::config::problem::{Position, Problem};
-use crate::config::{Auth, Config, Route, Site};
+use crate::config::{Auth, Route, Site};
 use crate::forward::{Forward, Origin};
 use crate::registry::is_registry_path;
 use crate::site::{self, RouteMatch};
@@ -18,7 +18,6 @@ use crate::upstream::{self, Endpoint, EndpointSettings, Error, HandshakeError, H
 pub(crate) struct EndpointCheck<'a> {
     /// The position of `upstream` in the configuration file.
     pub(crate) position: Position,
-    pub(crate) config: &'a Config,
     pub(crate) site: &'a Site,
     pub(crate) built_site: &'a site::Site,
     pub(crate) route: &'a Route,
@@ -355,7 +354,7 @@ impl EndpointCheck<'_> {
         if let Some(external) = &self.site.external {
             return leads(external);
         }
-        let port = self.config.service.https_port;
+        let port = self.site.https_port;
         let names = self.site.hosts.iter().filter(|host| !host.contains('*'));
         let mut origins = names.map(|host| Origin {
             scheme: "https".to_owned(),

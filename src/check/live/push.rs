@@ -51,7 +51,11 @@ pub(crate) async fn run(
         );
     }
     let (site, route) = destination(push, config, snapshot)?;
-    let mut bindings = config.listen.https.iter();
+    if site.certificate.is_none() {
+        return Err(no_https_address(site));
+    }
+    let bindings = config.listen.https.iter();
+    let mut bindings = bindings.filter(|binding| site.is_on(binding));
     let address = bindings.find_map(|binding| match binding {
         ListenAddr::Address(address) if address.port() != 0 => Some(*address),
         _ => None,
@@ -85,6 +89,12 @@ pub(crate) async fn run(
     round_trip.run().await
 }
 
+fn no_https_address(site: &config::Site) -> Problem {
+    error(format!("no address of listen.https serves {}", site.name))
+        .because("the check does not pose as the proxy in front, for which listen.behind_proxy is")
+        .fix("check through the proxy in front: docker push, or curl")
+}
+
 /// The first site with a registry route for the repository, and that route.
 fn destination<'a>(
     push: &Push,
@@ -94,7 +104,7 @@ fn destination<'a>(
     let path = format!("/v2/{}/blobs/uploads/", push.repository);
     let found = config.sites.iter().find_map(|site| {
         let mut all = snapshot.service.sites.all();
-        let built = all.find(|built| Some(&built.name) == site.hosts.first())?;
+        let built = all.find(|built| built.name == site.name)?;
         let matched = built.route(&path).filter(|route| route.registry)?;
         let mut routes = site.routes.iter();
         Some((site, routes.find(|route| route.path == matched.path)?))
@@ -117,7 +127,9 @@ pub(crate) fn client(
         error("site.hosts has only patterns, and no name to connect to")
             .fix("add a name of the site to site.hosts")
     })?;
-    let tls = match &site.certificate {
+    let certificate = site.certificate.as_ref();
+    let certificate = certificate.ok_or_else(|| no_https_address(site))?;
+    let tls = match certificate {
         Certificate::SelfSigned(place) => {
             trust_ca(&config.state_dir.join("ca.pem")).map_err(|cause| {
                 Problem::error(
@@ -131,7 +143,7 @@ pub(crate) fn client(
         Certificate::Files { .. } | Certificate::Acme(_) => {
             let mut all = snapshot.certificates().iter();
             let certificate = all.find(|certificate| {
-                Some(certificate.site()) == site.hosts.first().map(String::as_str)
+                certificate.site() == site.name || certificate.hosts().contains(host)
             });
             let pair = certificate.and_then(|certificate| certificate.slot().current());
             let leaf = pair.and_then(|pair| pair.chain().first().cloned());
@@ -152,7 +164,7 @@ pub(crate) fn client(
 }
 
 /// The address to connect to: loopback for a listener on all addresses.
-fn connectable(address: SocketAddr) -> SocketAddr {
+pub(crate) fn connectable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -16,6 +16,7 @@ use crate::body::{Body, MIN_UNTHROTTLED, MinRate, RequestBody};
 use crate::connection::request::ResponseFuture;
 use crate::connection::shutdown::ShutdownTrigger;
 use crate::net::addr::PeerAddr;
+use crate::net::listener::ListenAddr;
 
 mod client_abort;
 mod min_rate;
@@ -94,7 +95,8 @@ impl Shared {
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-        let info = ConnectionInfo::new(peer, peer.client(), None);
+        let listener = Arc::new(ListenAddr::Named("test".to_owned()));
+        let info = ConnectionInfo::new(listener, peer, peer.client(), None);
         let connection = HttpConnection::new(info, self.context(), state, handler);
         if is_http2 {
             connection.http2(stream).await;

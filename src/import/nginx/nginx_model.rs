@@ -134,7 +134,11 @@ impl<'a> NginxModel<'a> {
                 at: self.servers.first().map_or_else(
                     || SourcePos {
                         file: 0,
-                        position: crate::config::problem::Position { line: 1, column: 1 },
+                        position: crate::config::problem::Position {
+                            file: 0,
+                            line: 1,
+                            column: 1,
+                        },
                     },
                     |server| server.directive.at,
                 ),

@@ -81,6 +81,7 @@ impl Files {
         let hosts = vec!["a.test".into()];
         let site = TlsSite {
             hosts,
+            listen: None,
             slot: CertSlot::new(pair, OffsetDateTime::now_utc()),
             client_ca: None,
         };

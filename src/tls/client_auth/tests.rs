@@ -71,6 +71,7 @@ impl TestProxy {
         let pair = self.ca.issue(&hosts, OffsetDateTime::now_utc()).unwrap();
         let site = TlsSite {
             hosts,
+            listen: None,
             slot: CertSlot::new(pair, OffsetDateTime::now_utc()),
             client_ca: client_ca.cloned(),
         };

@@ -20,7 +20,7 @@ use tokio::io::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 use super::super::accept;
-use super::super::tests::{Client, TestPki};
+use super::super::tests::{Client, TestPki, unnamed_listener};
 use super::*;
 
 async fn connect(
@@ -34,7 +34,10 @@ async fn connect(
     config.enable_secret_extraction = true;
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("a.test").unwrap();
-    let (client, server) = tokio::join!(connector.connect(name, near), accept(far, &tls));
+    let (client, server) = tokio::join!(
+        connector.connect(name, near),
+        accept(far, &tls, unnamed_listener())
+    );
     (client.unwrap(), server.unwrap().stream)
 }
 
@@ -414,8 +417,10 @@ impl BothServers {
         let connector = TlsConnector::from(Arc::new(config));
         let name = ServerName::try_from("a.test").unwrap();
         let (near, far) = pipe(to_server, to_client);
-        let (client, server) =
-            tokio::join!(connector.connect(name.clone(), near), accept(far, &configs));
+        let (client, server) = tokio::join!(
+            connector.connect(name.clone(), near),
+            accept(far, &configs, unnamed_listener())
+        );
         let own = (client.unwrap(), server.unwrap().stream);
         let acceptor = TlsAcceptor::from(configs.choose(Some("a.test")));
         let (near, far) = pipe(to_server, to_client);

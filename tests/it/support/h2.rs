@@ -1,7 +1,7 @@
 //! An HTTP/2 client that sees single streams.
 
 use std::future::{Future, poll_fn};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ::h2::client::{ResponseFuture, SendRequest};
@@ -77,6 +77,18 @@ impl H2 {
         socket.set_nonblocking(true).unwrap();
         let socket = TcpStream::from_std(socket).unwrap();
         Self::secured(socket, &client::Builder::new(), "localhost", config).await
+    }
+
+    /// Without TLS, with prior knowledge.
+    pub(crate) async fn plain(address: SocketAddr) -> Self {
+        let socket = within(TcpStream::connect(address)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let builder = client::Builder::new();
+        let (send, connection) = within(builder.handshake(socket)).await.unwrap();
+        Self {
+            send,
+            connection: tokio::spawn(connection),
+        }
     }
 
     async fn over(socket: TcpStream, builder: &client::Builder) -> Self {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -240,6 +240,14 @@ impl Proxy {
     pub(crate) fn listener(&self, scheme: Scheme) -> SocketAddr {
         let mut all = self.addresses.iter();
         all.find(|address| address.scheme == scheme)
+            .unwrap()
+            .address
+    }
+
+    /// The listener at this address.
+    pub(crate) fn listener_on(&self, scheme: Scheme, ip: Ipv4Addr) -> SocketAddr {
+        let mut all = self.addresses.iter();
+        all.find(|address| address.scheme == scheme && address.address.ip() == ip)
             .unwrap()
             .address
     }

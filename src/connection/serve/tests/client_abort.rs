@@ -18,7 +18,8 @@ async fn connect(settings: Settings, handler: impl Handler) -> (TcpStream, JoinH
     let (socket, peer) = listener.accept().await.unwrap();
     let serving = tokio::task::spawn_local(async move {
         let (socket, peer) = (socket.into_std().unwrap(), PeerAddr::new(peer));
-        let accepted = AcceptedConnection::new(socket, peer, settings.handshake).unwrap();
+        let listener = Arc::new(ListenAddr::Named("test".to_owned()));
+        let accepted = AcceptedConnection::new(socket, peer, listener, settings.handshake).unwrap();
         let shared = Shared::new(settings, &Arc::new(RecvBudget::new(1 << 20)));
         serve_plain(accepted, shared.context(), handler).await;
     });
