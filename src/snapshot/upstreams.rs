@@ -76,11 +76,8 @@ impl UpstreamSet {
         problems: &mut Problems,
     ) -> Option<Arc<ReloadingCert>> {
         let (cert, key) = (&client.cert, &client.key);
-        let known = self
-            .known
-            .iter()
-            .filter_map(|upstream| client_files(upstream));
-        let known = known.filter(|files| files.is_of(cert, key)).last().cloned();
+        let mut known = self.known.iter().filter_map(|it| client_files(it));
+        let known = known.find(|files| files.is_of(cert, key)).cloned();
         let loaded = ReloadingCert::load(cert, key, OffsetDateTime::now_utc());
         let files = match (loaded, known) {
             (Ok((_, warnings)), Some(known)) => (known, warnings),
