@@ -41,7 +41,7 @@ fn a_redirect_takes_path_and_query_along() {
         ("/ui/{query}", "/x?a=b", "/ui/?a=b"),
         ("/ui{path}", "/x", "/ui/x"),
     ] {
-        let proxy = Proxy::start(&registry, &config("", &redirecting(location)));
+        let proxy = Proxy::start(&registry, config("", &redirecting(location)));
         assert_eq!(locations(&proxy, target), [expected; 2], "{location}");
     }
     assert!(registry.requests().is_empty());
@@ -60,14 +60,14 @@ fn no_part_of_the_path_becomes_the_host_of_a_redirect() {
         ),
         ("https://{host}{path}", "https://localhost//evil.example/x"),
     ] {
-        let proxy = Proxy::start(&registry, &config("", &redirecting(location)));
+        let proxy = Proxy::start(&registry, config("", &redirecting(location)));
         assert_eq!(
             locations(&proxy, "//evil.example/x"),
             [expected; 2],
             "{location}"
         );
     }
-    let proxy = Proxy::start(&registry, &config("", &redirecting("{path}")));
+    let proxy = Proxy::start(&registry, config("", &redirecting("{path}")));
     assert_eq!(locations(&proxy, "/@evil.example"), ["/@evil.example"; 2]);
     for target in ["/\\evil.example", "/%5Cevil.example", "/x%0d%0aA:b"] {
         let answer = ask(&proxy, Http::One, &Ask::new("GET", target));
@@ -82,7 +82,7 @@ fn a_text_is_plain_text_for_everyone() {
                 respond = { status = 200, text = \"User-agent: *\\n\" }\n\
                 [[site.route]]\npath = \"/down/\"\nrespond = { status = 503, text = \"{host}{path}{query}: {\\\"a\\\":1}\" }\n\
                 [[site.route]]\npath = \"/v2/old/\"\nrespond = { status = 410, text = \"moved to new.example.com\" }";
-    let proxy = Proxy::start(&registry, &config("", more));
+    let proxy = Proxy::start(&registry, config("", more));
     for http in Http::BOTH {
         let robots = ask(&proxy, http, &Ask::new("GET", "/robots.txt"));
         assert_eq!(

@@ -7,7 +7,7 @@ const OPEN: &str = "auth = { mode = \"none\" }\nallow = [\"all\"]";
 /// The proxy with the registry at `/v2/`, and the lines as the route of a user interface.
 fn with_route(registry: &Registry, lines: &str) -> Proxy {
     let route = format!("[[site.route]]\nregistry = false\n{lines}");
-    Proxy::start(registry, &config("", &route))
+    Proxy::start(registry, config("", &route))
 }
 
 fn last(registry: &Registry) -> Recorded {
@@ -22,7 +22,7 @@ fn request_fields_name_the_client_and_the_user() {
         "[[site.route]]\npath = \"/open/\"\nupstream = \"{{upstream}}\"\nregistry = false\n{OPEN}\n\
                         request_headers = {{ \"X-Remote-User\" = \"\", \"X-Seen\" = \"{{client}}\" }}"
     );
-    let proxy = Proxy::start(&registry, &config("", fields).and(&open));
+    let proxy = Proxy::start(&registry, config("", fields).and(&open));
     for http in Http::BOTH {
         let forged = Ask::alice("GET", "/v2/a/tags/list")
             .host("localhost:8443")
@@ -43,7 +43,7 @@ fn request_fields_name_the_client_and_the_user() {
 fn without_a_user_the_field_is_removed() {
     let registry = Registry::obliging();
     let lines = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"\nrequest_headers = { \"X-Remote-User\" = \"{user}\" }";
-    let proxy = Proxy::start(&registry, &config("", lines));
+    let proxy = Proxy::start(&registry, config("", lines));
     let forged = Ask::new("GET", "/v2/").header("x-remote-user", "root");
     for http in Http::BOTH {
         assert_eq!(ask(&proxy, http, &forged).status, 200);
@@ -99,7 +99,7 @@ fn the_upstream_gets_the_host_that_is_configured() {
         ("registry.internal:5000", "registry.internal:5000"),
     ] {
         let upstream = format!("{{ urls = [\"{{upstream}}\"], host = \"{host}\" }}");
-        let proxy = Proxy::start(&registry, &config("", "").set("upstream", upstream));
+        let proxy = Proxy::start(&registry, config("", "").set("upstream", upstream));
         for http in Http::BOTH {
             let start = Ask::alice("POST", "/v2/a/blobs/uploads/").host("localhost:8443");
             let answer = ask(&proxy, http, &start);

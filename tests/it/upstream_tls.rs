@@ -63,7 +63,7 @@ fn gate_with_client_certificate(port: u16, pair: &(String, String)) -> Proxy {
     let full = format!(
         "{{ urls = [\"https://localhost:{port}\"], ca = \"ca.pem\", cert = \"client.pem\", key = \"client.key\" }}"
     );
-    Proxy::start_in(dir, "", &config("", "").set("upstream", &full))
+    Proxy::start_in(dir, "", config("", "").set("upstream", &full))
 }
 
 fn write_client_files(dir: &Path, (cert, key): &(String, String)) {
