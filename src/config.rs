@@ -53,7 +53,7 @@ pub use listen::{Admin, Listen};
 pub use reference::reference_faults;
 pub use routes::Route;
 pub use sites::{Certificate, ClientAuth, Site};
-pub use upstreams::Upstream;
+pub use upstreams::{ClientFiles, Upstream};
 pub use value::Secret;
 pub(crate) use value::toml_string;
 

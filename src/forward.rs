@@ -15,14 +15,16 @@ use crate::body::Body;
 use crate::forwarded::ClientInfo;
 use crate::registry::Operation;
 use crate::target::Target;
-use crate::upstream::{self, ResponseBody, Upstream};
+use crate::upstream::{self, HostHeader, ResponseBody, Upstream};
 
 pub mod headers;
+mod path_map;
 mod url_rewrite;
 
+pub use path_map::PathMap;
 pub use url_rewrite::{ExternalOrigin, Origin};
 
-use headers::Edits;
+use headers::{Edits, ForwardedField, RequestEdits};
 pub(crate) use url_rewrite::UrlRewriter;
 
 /// The upstream of a route, and the changes to requests and responses on the way.
@@ -32,13 +34,16 @@ pub struct Forward {
     keep_authorization: bool,
     internal_origins: Vec<Origin>,
     edits: HeaderEdits,
+    path_map: Option<PathMap>,
 }
 
 /// The header fields that the operator sets or removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
     /// The fields of requests to the upstream.
-    pub request: Edits,
+    pub request: RequestEdits,
+    /// The fields that tell the upstream more about the request of the client.
+    pub forwarded: Vec<ForwardedField>,
     /// The fields of the upstream's responses.
     pub response: Edits,
 }
@@ -53,6 +58,8 @@ pub struct ForwardContext<'a> {
     pub external: ExternalOrigin<'a>,
     /// Whether a host name is one of the site's.
     pub is_site: &'a (dyn Fn(&str) -> bool + Sync),
+    /// The name of the verified user.
+    pub user: Option<&'a str>,
     /// The id of the request.
     pub request_id: &'a str,
     /// The number of the worker that serves the connection.
@@ -87,7 +94,13 @@ impl Forward {
             keep_authorization,
             internal_origins,
             edits,
+            path_map: None,
         }
+    }
+
+    /// Replaces the path of the route by a path of the upstream. Only a request outside of the registry API is mapped.
+    pub fn with_path_map(self, path_map: Option<PathMap>) -> Self {
+        Self { path_map, ..self }
     }
 
     /// The upstream of the route.
@@ -104,6 +117,7 @@ impl Forward {
             endpoints: self.upstream.authorities(),
             internal_origins: &self.internal_origins,
             is_site,
+            path_map: None,
         };
         rewriter.rewrite_url(url).is_some()
     }
@@ -137,13 +151,26 @@ impl Forward {
         if permit.operation().is_some_and(Operation::is_upload) {
             force_media_type(&mut parts.headers, &parts.method, &body)?;
         }
-        let host = context.target.host_header().clone();
+        let host = match &self.upstream.settings().host {
+            HostHeader::Name(name) => name.clone(),
+            // The upstream sets the host of the endpoint when it has chosen one.
+            HostHeader::Client | HostHeader::Endpoint => context.target.host_header().clone(),
+        };
         let (client, id) = (context.client_info, context.request_id);
         headers::add_request(&mut parts.headers, host, client, id);
-        headers::edit(&mut parts.headers, &self.edits.request);
+        for field in &self.edits.forwarded {
+            headers::add_forwarded(&mut parts.headers, field, context);
+        }
+        headers::edit_request(&mut parts.headers, &self.edits.request, context);
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
-        *request.uri_mut() = Uri::try_from(permit.target()).map_err(|_| Error::Target)?;
+        let target = match &self.path_map {
+            Some(path_map) if permit.operation().is_none() => {
+                path_map.to_upstream(context.target).ok_or(Error::Target)?
+            }
+            _ => permit.target(),
+        };
+        *request.uri_mut() = Uri::try_from(target).map_err(|_| Error::Target)?;
         *request.headers_mut() = parts.headers;
         Ok(request)
     }
@@ -158,10 +185,14 @@ impl Forward {
         headers::strip_response(&mut parts.headers);
         let rewriter = UrlRewriter {
             external: context.external,
-            host: context.target.authority(),
+            host: match &self.upstream.settings().host {
+                HostHeader::Name(name) => name.to_str().unwrap_or_default(),
+                HostHeader::Client | HostHeader::Endpoint => context.target.authority(),
+            },
             endpoints: self.upstream.authorities(),
             internal_origins: &self.internal_origins,
             is_site: context.is_site,
+            path_map: self.path_map.as_ref(),
         };
         rewriter.rewrite_headers(&mut parts.headers);
         if self.keep_authorization {

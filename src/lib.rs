@@ -13,6 +13,7 @@ mod percent;
 pub mod secret;
 mod stable_hash;
 mod state_file;
+pub mod template;
 mod text;
 
 pub mod log;

@@ -20,8 +20,8 @@ use crate::upstream;
 
 mod error_response;
 
-use error_response::ErrorResponse;
 pub use error_response::ResponseFormat;
+use error_response::{ErrorResponse, TEXT};
 
 /// Why the proxy responds itself.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,9 @@ pub enum Rejection {
     /// The configuration has this status for the path (`route.respond`).
     #[error("the path is closed with {0}")]
     StaticStatus(StatusCode),
+    /// The configuration has this error status and this text for the path (`route.respond`).
+    #[error("the path is closed with {0}")]
+    StaticText(StatusCode, String),
     /// Path and query are longer than `limits.target_size`.
     #[error("the request target is too long")]
     TargetTooLong,
@@ -116,7 +119,15 @@ impl Rejection {
         if matches!(self, Self::OtherClientCa) && format.is_http1 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let (media_type, body) = error.body(format);
+        let (media_type, body) = match self {
+            // The registry API has a format of its own for errors, in which the text is the message.
+            Self::StaticText(_, text) if !format.is_registry => {
+                let no_sniff = HeaderValue::from_static("nosniff");
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, no_sniff);
+                (TEXT, text.clone().into_bytes())
+            }
+            _ => error.body(format),
+        };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let mut response = Response::new(if format.is_head {
@@ -157,9 +168,10 @@ impl Rejection {
             Self::Target(target::Error::ForeignAuthority)
             | Self::UnknownSite
             | Self::OtherClientCa => Reason::Host,
-            Self::NoRoute | Self::StaticStatus(_) | Self::Catalog(CatalogError::Missing) => {
-                Reason::Path
-            }
+            Self::NoRoute
+            | Self::StaticStatus(_)
+            | Self::StaticText(..)
+            | Self::Catalog(CatalogError::Missing) => Reason::Path,
             Self::Target(
                 target::Error::Form
                 | target::Error::NoHost
@@ -198,6 +210,11 @@ impl Rejection {
             Self::OtherClientCa => ErrorResponse::new(421, ErrorCode::Unsupported, self),
             Self::NoRoute => ErrorResponse::new(404, ErrorCode::Unsupported, self),
             Self::StaticStatus(status) => static_status_response(*status),
+            Self::StaticText(status, text) => {
+                let mut response = static_status_response(*status);
+                response.message.clone_from(text);
+                response
+            }
             Self::TargetTooLong => ErrorResponse::new(414, ErrorCode::Unsupported, self),
             Self::TooManyHeaderFields => ErrorResponse::new(431, ErrorCode::Unsupported, self),
             Self::Auth(error) => auth_response(error),

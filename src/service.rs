@@ -40,9 +40,10 @@ mod classify;
 mod concurrency;
 mod head_checks;
 mod request_scope;
+mod static_response;
 mod token_endpoint;
 
-use classify::{Authorized, ClassifiedRequest, authorize, classify, path_and_query};
+use classify::{Authorized, ClassifiedRequest, authorize, classify};
 pub use concurrency::ConcurrencyLimits;
 use head_checks::{
     check_content_length, check_expectation, check_framing, check_header_fields,
@@ -223,7 +224,9 @@ impl Service {
             .find_trusted_site(&request, scope)
             .inspect_err(|_| scope.set_requested_host(&request.parts))?;
         let route = match site.match_route(target.path()).ok_or(Rejection::NoRoute)? {
-            RouteMatch::Response(response) => return static_response(response.status),
+            RouteMatch::Response(response) => {
+                return static_response::respond(response, &target, &scope.format);
+            }
             RouteMatch::Route(route) => route,
         };
         scope.format.is_registry &= route.registry;
@@ -342,6 +345,7 @@ impl Service {
             target,
             external,
             is_site: &|host| site.is_named(host),
+            user: identity.user(),
             request_id: scope.id.as_str(),
             worker,
         };
@@ -423,7 +427,7 @@ impl Service {
             Some(origin) => origin.authority.clone(),
             None => https_authority(target.host(), site.https_port),
         };
-        let location = format!("https://{authority}{}", path_and_query(&target));
+        let location = format!("https://{authority}{}", target.path_and_query());
         Ok(redirect(StatusCode::PERMANENT_REDIRECT, &location))
     }
 }
@@ -526,23 +530,6 @@ fn external_origin<'a>(site: &'a Site, target: &'a Target, scheme: &'a str) -> E
     site.external_url
         .as_ref()
         .map_or(as_addressed, Origin::to_external)
-}
-
-/// The response of a route without an upstream, which does not depend on the client. An error status becomes a
-/// rejection, so that it gets an error body.
-fn static_response(status: StatusCode) -> Result<Response<Body>, Rejection> {
-    if status.is_client_error() || status.is_server_error() {
-        return Err(Rejection::StaticStatus(status));
-    }
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    // A 204 has no Content-Length (RFC 9110 section 8.6).
-    if status != StatusCode::NO_CONTENT {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    Ok(response)
 }
 
 /// A redirect to the canonical spelling of the request target. `location` has no authority, so that the redirect is

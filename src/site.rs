@@ -15,6 +15,7 @@ use crate::metrics::SiteCounts;
 use crate::net::by_listener::ByListener;
 use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
+use crate::template::Template;
 use crate::tls::ClientCa;
 
 mod cors;
@@ -72,6 +73,19 @@ pub struct StaticResponse {
     pub path: String,
     /// The status of the response.
     pub status: StatusCode,
+    /// What the response has besides its status.
+    pub content: StaticContent,
+}
+
+/// What a fixed response has besides its status. Placeholders are filled in from the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StaticContent {
+    /// The usual body of an error, or no body.
+    Usual,
+    /// The destination of a redirect. The configuration makes sure that no part of the request path can become its host.
+    Location(Template),
+    /// A body of plain text.
+    Text(Template),
 }
 
 /// The result of matching a path against the routes of a site.
@@ -342,6 +356,7 @@ mod tests {
         let response = |path: &str, status| StaticResponse {
             path: path.to_owned(),
             status: StatusCode::from_u16(status).unwrap(),
+            content: StaticContent::Usual,
         };
         let mut site = site(&["a"]);
         site.responses = vec![

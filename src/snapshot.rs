@@ -19,14 +19,17 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Auth, Config};
 use crate::connection;
 use crate::file_watch::StableFiles;
-use crate::forward::Forward;
+use crate::forward::headers::ForwardedField;
+use crate::forward::{Forward, PathMap};
 use crate::htpasswd::LiveUsers;
 use crate::log::{Destination, LogWriter};
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
 use crate::site::{Route, Site, Sites};
-use crate::tls::{ClientCa, SharedTicketError, SharedTicketKeys, TicketKeys, TlsConfigs};
+use crate::tls::{
+    ClientCa, ReloadingCert, SharedTicketError, SharedTicketKeys, TicketKeys, TlsConfigs,
+};
 use crate::upstream::Upstream;
 
 mod authenticators;
@@ -156,6 +159,19 @@ impl Snapshot {
     /// The ticket keys that several instances share. The file watcher keeps a clone of them and no reference to the snapshot.
     pub(crate) fn shared_ticket_keys(&self) -> Option<&Arc<SharedTicketKeys>> {
         self.tickets.shared_keys()
+    }
+
+    /// The client certificates that the proxy presents to upstreams, each pair of files once.
+    pub fn upstream_certificates(&self) -> Vec<Arc<ReloadingCert>> {
+        let mut all: Vec<Arc<ReloadingCert>> = Vec::new();
+        for route in self.service.sites.routes() {
+            if let Some(files) = upstreams::client_files(route.forward.upstream())
+                && !all.iter().any(|known| Arc::ptr_eq(known, files))
+            {
+                all.push(Arc::clone(files));
+            }
+        }
+        all
     }
 
     /// The password verifier, for its counters.
@@ -326,12 +342,23 @@ fn build_route(
     };
     let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
     let internal = route.internal.clone();
+    let is_prefix_sent = route
+        .edits
+        .forwarded
+        .iter()
+        .any(|field| matches!(field, ForwardedField::Prefix(_)));
+    let path_map = route
+        .upstream
+        .path
+        .as_deref()
+        .map(|upstream| PathMap::new(&route.path, upstream, is_prefix_sent));
     Route {
         path: route.path.clone(),
         registry: route.registry,
         authenticator,
         access,
-        forward: Forward::new(upstream, keep_authorization, internal, route.edits.clone()),
+        forward: Forward::new(upstream, keep_authorization, internal, route.edits.clone())
+            .with_path_map(path_map),
         max_body: route.max_body,
         cors: route.cors.clone(),
     }

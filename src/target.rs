@@ -124,6 +124,30 @@ impl Target {
         self.uri.query()
     }
 
+    /// Path and query, byte for byte as the client sent them.
+    pub fn path_and_query(&self) -> String {
+        match self.query() {
+            Some(query) => format!("{}?{query}", self.raw_path()),
+            None => self.raw_path().to_owned(),
+        }
+    }
+
+    /// What follows `prefix`, a canonical path without a slash at its end, in the path as the client sent it: nothing, or a
+    /// slash and what follows. `None` if no slash of the request ends a part that is equal to the prefix.
+    pub fn strip_prefix(&self, prefix: &str) -> Option<&str> {
+        let raw = self.raw_path();
+        let ends_there = |rest: &&str| rest.is_empty() || rest.starts_with('/');
+        if let Some(rest) = raw.strip_prefix(prefix).filter(ends_there) {
+            return Some(rest);
+        }
+        let slashes = raw.match_indices('/').map(|(at, _)| at);
+        slashes.chain([raw.len()]).find_map(|end| {
+            let (start, rest) = raw.split_at_checked(end)?;
+            let is_equal = canonical(start).is_ok_and(|start| start == prefix);
+            is_equal.then_some(rest)
+        })
+    }
+
     /// The canonical path, by which the route is selected: decoded once, with repeated slashes merged, and without
     /// backslashes, `.`, `..` and `;parameters`.
     ///

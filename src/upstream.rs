@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, response};
+use http::{Request, Response, header, response};
 use tokio::time::Instant;
 
 use crate::body::Body;
@@ -46,7 +46,7 @@ pub use health::{Outage, Status};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::{Connection as Http1Connection, exchange};
 pub use response_body::ResponseBody;
-pub use settings::{Endpoint, EndpointSettings, Settings};
+pub use settings::{Endpoint, EndpointSettings, HostHeader, Settings};
 pub use tls::{HandshakeError, HandshakeFault, ServerRoots, TrustError};
 
 use balance::EndpointSet;
@@ -165,6 +165,7 @@ impl Upstream {
             // endpoint is restarted as soon as the one before it is ready, it is up again.
             request.has_alternatives =
                 request.upload.is_none() && tried != EndpointSet::first(self.endpoints.len());
+            self.set_host(request, endpoint);
             match endpoint.send(request).await {
                 Ok(response) => return Ok(response),
                 Err(failure) if failure.may_try_another => last_error = failure.error,
@@ -179,8 +180,18 @@ impl Upstream {
         };
         // All other endpoints refuse connections. The one whose connection died may only have closed that connection.
         request.has_alternatives = false;
+        self.set_host(request, endpoint);
         let sent = Box::pin(endpoint.send(request)).await;
         sent.map_err(|failure| failure.error)
+    }
+
+    /// Sets the `Host` of the request, where it depends on the endpoint.
+    fn set_host(&self, request: &mut OutboundRequest<'_>, endpoint: &EndpointClient) {
+        if self.settings.host == HostHeader::Endpoint
+            && let Some(host) = endpoint.endpoint().host_header()
+        {
+            request.parts.headers.insert(header::HOST, host);
+        }
     }
 
     fn choose(

@@ -19,7 +19,7 @@ use tidegate::net::addr::ClientAddr;
 use tidegate::net::cidr::Networks;
 use tidegate::registry::{Operation, Parsed};
 use tidegate::target::Target;
-use tidegate::upstream::{Endpoint, EndpointSettings, Settings, Upstream};
+use tidegate::upstream::{Endpoint, EndpointSettings, HostHeader, Settings, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::LocalRuntime;
@@ -99,6 +99,7 @@ impl Passing {
             target: &self.target,
             external: outer,
             is_site: &|host| host == HOST,
+            user: None,
             request_id: "0123456789abcdef",
             worker: 0,
         };
@@ -144,6 +145,7 @@ fn settings(endpoint: Endpoint) -> Settings {
     Settings {
         endpoints: vec![endpoint],
         connect_retry: Duration::ZERO,
+        host: HostHeader::Client,
         each: EndpointSettings {
             trust: None,
             connect_timeout: PATIENCE,

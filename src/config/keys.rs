@@ -16,13 +16,15 @@ use super::form::{
     Boolean, Key, Keys, List, Named, Number, Size, SizeOrBytes, Status, TableForm, Text, Time,
     WithDefault, Word, paths,
 };
-use super::url::{self, ExternalUrl, UpstreamUrl};
+use super::url::{self, ExternalUrl, UpstreamAddress};
 use super::value::{self, Error, Secret};
 use crate::net::cidr::Cidr;
 use crate::net::host::Host;
 use crate::net::listener::ListenAddr;
+use crate::template::Template;
 use crate::tls::ClientAuthMode;
 use crate::tls::MinVersion;
+use crate::upstream::HostHeader;
 
 /// Returns the dotted paths of all keys and tables of the configuration file.
 pub fn key_paths() -> Vec<String> {
@@ -359,7 +361,7 @@ pub(crate) mod route {
         /// The destination.
         UPSTREAM = "upstream": TableForm = TableForm(upstream::KEYS);
         /// A path without an upstream: every client gets this status, without a password.
-        RESPOND = "respond": Status = Status;
+        RESPOND = "respond": TableForm = TableForm(respond::KEYS);
         /// How clients log in.
         AUTH = "auth": TableForm = TableForm(auth::KEYS);
         /// Client networks that are allowed.
@@ -383,8 +385,33 @@ pub(crate) mod route {
         REQUEST_HEADERS = "request_headers": Named<Text<String>> = HEADERS;
         /// Fields to set, or with an empty value to remove, in requests to the upstream and in responses of the upstream.
         RESPONSE_HEADERS = "response_headers": Named<Text<String>> = HEADERS;
+        /// Further fields about the client's request that the proxy sets for the upstream.
+        FORWARDED = "forwarded": List<ForwardedWord> = List(forwarded);
         /// Rights.
         GRANT = "grant": TableForm = TableForm(grant::KEYS);
+    }
+
+    /// An element of `forwarded`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum ForwardedWord {
+        /// `X-Forwarded-Host`.
+        Host,
+        /// `X-Forwarded-Port`.
+        Port,
+        /// `X-Forwarded-Prefix`.
+        Prefix,
+        /// `X-Original-URI`.
+        OriginalUri,
+    }
+
+    fn forwarded(text: &str) -> Result<ForwardedWord, Error> {
+        let words = [
+            ("host", ForwardedWord::Host),
+            ("port", ForwardedWord::Port),
+            ("prefix", ForwardedWord::Prefix),
+            ("original-uri", ForwardedWord::OriginalUri),
+        ];
+        value::word(text, &words)
     }
 
     const HEADERS: Named<Text<String>> = Named {
@@ -393,15 +420,35 @@ pub(crate) mod route {
     };
 }
 
+/// `site.route.respond` as a table
+pub(crate) mod respond {
+    use super::*;
+
+    keys! {
+        /// The status of the response.
+        STATUS = "status": Status = Status;
+        /// The destination of a redirect.
+        LOCATION = "location": Text<Template> = Text(value::location);
+        /// The body of the response, as plain text.
+        TEXT = "text": Text<Template> = Text(value::response_text);
+    }
+}
+
 /// `site.route.upstream` as a table
 pub(crate) mod upstream {
     use super::*;
 
     keys! {
         /// Addresses that serve the same.
-        URLS = "urls": List<UpstreamUrl> = List(url::upstream_url);
+        URLS = "urls": List<UpstreamAddress> = List(url::upstream_address);
         /// A PEM file with the CAs that verify https:// addresses.
         CA = "ca": Text<String> = Text(value::text);
+        /// A PEM file with the certificate that the proxy presents to https:// addresses.
+        CERT = "cert": Text<String> = Text(value::live_file);
+        /// A PEM file with the private key of that certificate.
+        KEY = "key": Text<String> = Text(value::live_file);
+        /// The Host of requests to the upstream.
+        HOST = "host": WithDefault<Text<HostHeader>> = WithDefault { form: Text(url::host_header), default: HostHeader::Client };
         // An upstream is near: if it does not answer a SYN for this long, it is down.
         /// The time for name resolution, all addresses of the name and the TLS handshake together.
         CONNECT_TIMEOUT = "connect_timeout": WithDefault<Time> = WithDefault { form: Time::Wait, default: Duration::from_secs(5) };

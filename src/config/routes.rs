@@ -4,24 +4,26 @@
 
 use std::path::Path;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::auth::{self, Auth};
 use super::document::Spanned;
-use super::form::{AnyKey, Key, List, Named, Text};
+use super::form::{AnyKey, Form as _, Key, List, Named, Status, Text};
 use super::grants::{self, Groups, RouteGrants};
-use super::keys::route;
+use super::keys::respond;
+use super::keys::route::{self, ForwardedWord};
 use super::problem::{Position, Problem, quote};
-use super::table::Table;
+use super::table::{ScalarOrTable, Table};
 use super::upstreams::{self, Upstream, UpstreamLimits};
 use super::url::ExternalUrl;
-use super::value::write;
-use crate::forward::headers::{Edits, is_reserved};
+use super::value::{placeholders, write};
+use crate::forward::headers::{Edits, FieldValue, ForwardedField, RequestEdits, is_reserved};
 use crate::forward::{HeaderEdits, Origin};
 use crate::net::cidr::{Cidr, Networks};
 use crate::net::network_policy::NetworkPolicy;
 use crate::registry::is_registry_path;
-use crate::site::{Cors, StaticResponse};
+use crate::site::{Cors, StaticContent, StaticResponse};
+use crate::template::Placeholder;
 
 /// A `[[site.route]]` table with an upstream.
 #[derive(Clone, Debug)]
@@ -94,15 +96,16 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
     }
     table.require(&route::UPSTREAM, "upstream = \"http://127.0.0.1:5000\"");
     let auth = route_auth(table, context);
-    let upstream = upstreams::read(table, context.base, context.limits);
     let registry = table.value(&route::REGISTRY);
+    let upstream = upstreams::read(table, context.base, context.limits, registry);
     if let (Some(path), Some(Auth::Token { .. })) = (&path, &auth) {
         check_token(table, path, registry);
     }
     let max_body = table.value(&route::MAX_BODY);
     let edits = HeaderEdits {
-        request: header_edits(table, &route::REQUEST_HEADERS),
-        response: header_edits(table, &route::RESPONSE_HEADERS),
+        request: request_edits(table, auth.as_ref()),
+        forwarded: forwarded(table, path.as_ref()),
+        response: response_edits(table),
     };
     let granted = grants::read(
         table,
@@ -187,17 +190,7 @@ fn may_be_registry(path: Option<&Spanned<String>>) -> bool {
 
 /// Reads a route with `respond`, and reports the keys that it does not use.
 fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<StaticResponse> {
-    let status = table.get(&route::RESPOND)?;
-    if status.is_redirection() || matches!(status.as_u16(), 401 | 407) {
-        let what = format!("respond is {}", status.as_u16());
-        table.report(
-            Problem::error(status.place, what)
-                .because(
-                    "a response with this status names a destination or a challenge, and the route has neither",
-                )
-                .fix("write a status such as 404 or 403"),
-        );
-    }
+    let response = response(table);
     if let Some(place) = table.place_of(&route::UPSTREAM) {
         table.report(
             Problem::error(place, "a route has both respond and upstream")
@@ -205,7 +198,7 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
                 .fix("remove one of them"),
         );
     }
-    let useless: [&dyn AnyKey; 11] = [
+    let useless: [&dyn AnyKey; 12] = [
         &route::AUTH,
         &route::GRANT,
         &route::REGISTRY,
@@ -217,6 +210,7 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
         &route::DENY,
         &route::SATISFY,
         &route::CORS,
+        &route::FORWARDED,
     ];
     for key in useless {
         if let Some(place) = table.place_of(key) {
@@ -228,15 +222,146 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
             );
         }
     }
+    let (status, content) = response?;
     Some(StaticResponse {
         path: path?.value,
-        status: status.value,
+        status,
+        content,
     })
 }
 
-/// Reads the header fields that the operator sets or removes.
-fn header_edits(table: &Table<'_>, key: &Key<Named<Text<String>>>) -> Edits {
-    let mut edits = Edits::new();
+/// Reads the value of `respond`: a status, or a table with a status and a location or a text.
+fn response(table: &Table<'_>) -> Option<(StatusCode, StaticContent)> {
+    let response = match table.scalar_or_table(&route::RESPOND)? {
+        ScalarOrTable::Scalar(item) => {
+            let status = item.spanned(Status.read(&item)?);
+            check_status(table, "respond", &status, Content::Usual);
+            return Some((status.value, StaticContent::Usual));
+        }
+        ScalarOrTable::Table(response) => response,
+    };
+    response.require(&respond::STATUS, "status = 308");
+    let status = response.get(&respond::STATUS);
+    let (location, text) = (
+        response.get(&respond::LOCATION),
+        response.get(&respond::TEXT),
+    );
+    if let (Some(_), Some(text)) = (&location, &text) {
+        table.report(
+            Problem::error(text.place, "respond has both location and text")
+                .because("a client that follows a redirect does not display a text")
+                .fix("remove one of them"),
+        );
+    }
+    let is_written = |key: &dyn AnyKey| response.place_of(key).is_some();
+    let kind = if is_written(&respond::LOCATION) {
+        Content::Location
+    } else if is_written(&respond::TEXT) {
+        Content::Text
+    } else {
+        Content::Usual
+    };
+    if let Some(status) = &status {
+        check_status(table, "respond.status", status, kind);
+    }
+    let content = match (kind, location, text) {
+        (Content::Usual, ..) => StaticContent::Usual,
+        (Content::Location, location, _) => StaticContent::Location(location?.value),
+        (Content::Text, _, text) => StaticContent::Text(text?.value),
+    };
+    Some((status?.value, content))
+}
+
+/// What a response has besides its status.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Usual,
+    Location,
+    Text,
+}
+
+/// Checks that the status fits the rest of the response.
+fn check_status(table: &Table<'_>, name: &str, status: &Spanned<StatusCode>, kind: Content) {
+    let code = status.as_u16();
+    let report = |why: &str, fix: &str| {
+        table.report(
+            Problem::error(status.place, format!("{name} is {code}"))
+                .because(why)
+                .fix(fix),
+        );
+    };
+    let is_redirect = matches!(code, 301 | 302 | 303 | 307 | 308);
+    match kind {
+        Content::Location if !is_redirect => report(
+            "clients follow a location only with a status of a redirect",
+            "write status = 308, or 301, 302, 303 or 307",
+        ),
+        Content::Usual | Content::Text if status.is_redirection() || matches!(code, 401 | 407) => {
+            report(
+                "a response with this status names a destination or a challenge, and the route has neither",
+                "write a status such as 404 or 403, or { status = 308, location = \"https://ui.example.com{path}\" }",
+            );
+        }
+        Content::Text if matches!(code, 204 | 205) => report(
+            "a response with this status has no body (RFC 9110 section 15.3.5)",
+            "write status = 200, or remove the text",
+        ),
+        Content::Usual | Content::Location | Content::Text => {}
+    }
+}
+
+/// Reads the header fields of responses that the operator sets or removes.
+fn response_edits(table: &Table<'_>) -> Edits {
+    let fields = fields(table, &route::RESPONSE_HEADERS);
+    let edits = fields.into_iter().filter_map(|(name, value)| {
+        Some(match value.is_empty() {
+            true => (name, None),
+            false => (name.clone(), Some(field_value(table, &name, &value)?)),
+        })
+    });
+    edits.collect()
+}
+
+/// Reads the header fields of requests that the operator sets or removes. Their values may have placeholders.
+fn request_edits(table: &Table<'_>, auth: Option<&Auth>) -> RequestEdits {
+    use Placeholder::{Client, Host, Scheme, User};
+    let fields = fields(table, &route::REQUEST_HEADERS);
+    let edits = fields.into_iter().filter_map(|(name, value)| {
+        if value.is_empty() {
+            return Some((name, None));
+        }
+        let fixed = field_value(table, &name, &value)?;
+        let template = match placeholders(&value, &[Host, Scheme, Client, User]) {
+            Ok(template) => template,
+            Err(error) => {
+                let what = format!("the value of {name}: {error}");
+                table.report(Problem::error(value.place, what).fix(error.remedy()));
+                return None;
+            }
+        };
+        if template.has(User) && matches!(auth, Some(Auth::LeftToUpstream | Auth::Open)) {
+            table.report(
+                Problem::error(
+                    value.place,
+                    format!("the value of {name} has {{user}} where the proxy verifies no user"),
+                )
+                .because("the value would always be empty")
+                .fix("write mode = \"basic\" or \"token\", or remove the placeholder"),
+            );
+            return None;
+        }
+        let value = match template.as_literal() {
+            Some(_) => FieldValue::Fixed(fixed),
+            None => FieldValue::Template(template),
+        };
+        Some((name, Some(value)))
+    });
+    edits.collect()
+}
+
+/// Reads a table of header fields, without those that the operator must not name.
+fn fields(table: &Table<'_>, key: &Key<Named<Text<String>>>) -> Vec<(HeaderName, Spanned<String>)> {
+    let mut accepted = Vec::new();
     let fields = table
         .get(key)
         .into_iter()
@@ -257,21 +382,49 @@ fn header_edits(table: &Table<'_>, key: &Key<Named<Text<String>>>) -> Edits {
                     )
                     .fix("remove it"),
             ),
-            Some(header) if value.is_empty() => edits.push((header, None)),
-            Some(header) => match HeaderValue::from_str(&value) {
-                Ok(value) => edits.push((header, Some(value))),
-                Err(_) => table.report(
-                    Problem::error(
-                        value.place,
-                        format!("the value of {header} is not valid in a header field"),
-                    )
-                    .because("a field value has no control characters (RFC 9110 section 5.5)")
-                    .fix("use visible characters, blanks and tabs"),
-                ),
-            },
+            Some(header) => accepted.push((header, value)),
         }
     }
-    edits
+    accepted
+}
+
+fn field_value(
+    table: &Table<'_>,
+    name: &HeaderName,
+    value: &Spanned<String>,
+) -> Option<HeaderValue> {
+    let parsed = HeaderValue::from_str(value);
+    if parsed.is_err() {
+        table.report(
+            Problem::error(
+                value.place,
+                format!("the value of {name} is not valid in a header field"),
+            )
+            .because("a field value has no control characters (RFC 9110 section 5.5)")
+            .fix("use visible characters, blanks and tabs"),
+        );
+    }
+    parsed.ok()
+}
+
+/// Reads the further fields about the client's request that the upstream gets.
+fn forwarded(table: &Table<'_>, path: Option<&Spanned<String>>) -> Vec<ForwardedField> {
+    let words = table.get(&route::FORWARDED).into_iter();
+    let words = words.flat_map(|list| list.value.into_values());
+    let prefix = path
+        .map(|path| path.trim_end_matches('/'))
+        .unwrap_or_default();
+    let fields = words.filter_map(|word| {
+        Some(match word {
+            ForwardedWord::Host => ForwardedField::Host,
+            ForwardedWord::Port => ForwardedField::Port,
+            // There is no prefix to tell of on a route with the path "/".
+            ForwardedWord::Prefix if prefix.is_empty() => return None,
+            ForwardedWord::Prefix => ForwardedField::Prefix(HeaderValue::from_str(prefix).ok()?),
+            ForwardedWord::OriginalUri => ForwardedField::OriginalUri,
+        })
+    });
+    fields.collect()
 }
 
 fn origins(table: &Table<'_>, key: &Key<List<ExternalUrl>>) -> Vec<ExternalUrl> {

@@ -173,6 +173,17 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Reads a value that may be a number, or a table with further keys.
+    pub(crate) fn scalar_or_table(&self, key: &Key<TableForm>) -> Option<ScalarOrTable<'a>> {
+        let item = self.item(key)?;
+        Some(match item.value.get_ref() {
+            DeValue::Table(entries) => {
+                ScalarOrTable::Table(Self::inner(&item, entries, key.form.0))
+            }
+            _ => ScalarOrTable::Scalar(item),
+        })
+    }
+
     /// Returns the table or the tables that the value of a key is, without reporting a value of another kind.
     pub(crate) fn tables_at(&self, key: &dyn AnyKey) -> Vec<Self> {
         let Some(item) = self.item(key).filter(|_| !key.keys().is_empty()) else {
@@ -308,6 +319,14 @@ pub(crate) enum Choice<'a> {
     /// As in `tls = "acme"`.
     String(Item<'a>),
     /// As in `tls = { cert = "a.pem", key = "b.pem" }`.
+    Table(Table<'a>),
+}
+
+/// A value that is a table or anything else.
+pub(crate) enum ScalarOrTable<'a> {
+    /// As in `respond = 404`.
+    Scalar(Item<'a>),
+    /// As in `respond = { status = 308, location = "/ui/" }`.
     Table(Table<'a>),
 }
 

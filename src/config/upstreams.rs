@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::Spanned;
-use super::form::Items;
+use super::form::{AnyKey, Items};
 use super::keys::{route, upstream};
 use super::problem::{Position, Problem};
 use super::table::{Choice, Table};
-use super::url::{UpstreamUrl, upstream_url};
+use super::url::{UpstreamAddress, UpstreamUrl, upstream_address};
 use crate::net::host::Host;
 use crate::upstream::{Endpoint, EndpointSettings, MAX_ENDPOINTS, Settings};
 
@@ -24,6 +24,19 @@ pub struct Upstream {
     pub place: Position,
     /// The file with the CAs that verify the upstream, instead of those of the system.
     pub ca: Option<Spanned<PathBuf>>,
+    /// The certificate that the proxy presents to the upstream.
+    pub client: Option<ClientFiles>,
+    /// The path that replaces the path of the route.
+    pub path: Option<String>,
+}
+
+/// The files of the certificate that the proxy presents to an upstream.
+#[derive(Clone, Debug)]
+pub struct ClientFiles {
+    /// The PEM file with the certificate.
+    pub cert: Spanned<PathBuf>,
+    /// The PEM file with its private key.
+    pub key: PathBuf,
 }
 
 /// The keys of `[limits]` that every upstream has.
@@ -38,45 +51,126 @@ pub(crate) struct UpstreamLimits {
 }
 
 /// Reads the `upstream` of a route, a URL or a table.
-pub(crate) fn read(route: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Option<Upstream> {
+pub(crate) fn read(
+    route: &Table<'_>,
+    base: &Path,
+    limits: UpstreamLimits,
+    registry: bool,
+) -> Option<Upstream> {
     match route.string_or_table(&route::UPSTREAM)? {
         Choice::String(url) => {
-            let url = url.parse(upstream_url)?;
+            let url = url.parse(upstream_address)?;
+            if registry {
+                check_no_path(route, &route.path_of(&route::UPSTREAM), &url);
+            }
             let connect_timeout = upstream::CONNECT_TIMEOUT.form.default;
             let read_timeout = upstream::READ_TIMEOUT.form.default;
             Some(Upstream {
                 settings: Settings {
-                    endpoints: vec![endpoint(url.value)],
+                    endpoints: vec![endpoint(url.value.url)],
+                    host: upstream::HOST.form.default,
                     connect_retry: upstream::CONNECT_RETRY.form.default,
                     each: endpoint_settings(connect_timeout, read_timeout, limits),
                 },
                 place: url.place,
                 ca: None,
+                client: None,
+                path: url.value.path,
             })
         }
-        Choice::Table(table) => read_table(&table, base, limits),
+        Choice::Table(table) => read_table(&table, base, limits, registry),
     }
 }
 
-fn read_table(table: &Table<'_>, base: &Path, limits: UpstreamLimits) -> Option<Upstream> {
+fn read_table(
+    table: &Table<'_>,
+    base: &Path,
+    limits: UpstreamLimits,
+    registry: bool,
+) -> Option<Upstream> {
     table.require(&upstream::URLS, "urls = [\"http://127.0.0.1:5000\"]");
     let connect_timeout = table.value(&upstream::CONNECT_TIMEOUT);
     let connect_retry = table.value(&upstream::CONNECT_RETRY);
     let read_timeout = table.value(&upstream::READ_TIMEOUT);
+    let host = table.value(&upstream::HOST);
     let ca = table.get(&upstream::CA);
     let ca = ca.map(|ca| ca.map(|path| base.join(path)));
+    let client = client_files(table, base);
     let urls = table.get(&upstream::URLS)?;
     check_urls(table, &urls, ca.as_ref());
+    check_client_files(table, &urls, client.as_ref());
+    let path = common_path(table, &urls, registry);
     let place = urls.place;
     Some(Upstream {
         settings: Settings {
-            endpoints: urls.value.into_values().map(endpoint).collect(),
+            endpoints: urls
+                .value
+                .into_values()
+                .map(|address| endpoint(address.url))
+                .collect(),
             connect_retry,
+            host,
             each: endpoint_settings(connect_timeout, read_timeout, limits),
         },
         place,
         ca,
+        client,
+        path,
     })
+}
+
+/// Reads the certificate that the proxy presents to the upstream. Certificate and key are of use only together.
+fn client_files(table: &Table<'_>, base: &Path) -> Option<ClientFiles> {
+    let is_written = |key: &dyn AnyKey| table.place_of(key).is_some();
+    if !is_written(&upstream::CERT) && !is_written(&upstream::KEY) {
+        return None;
+    }
+    table.require(&upstream::CERT, "cert = \"client.pem\"");
+    table.require(&upstream::KEY, "key = \"client.key\"");
+    let cert = table.get(&upstream::CERT);
+    let key = table.get(&upstream::KEY);
+    Some(ClientFiles {
+        cert: cert?.map(|path| base.join(path)),
+        key: base.join(key?.value),
+    })
+}
+
+/// Returns the path that all addresses have, and reports addresses that have another one, and paths on a registry.
+fn common_path(
+    table: &Table<'_>,
+    urls: &Spanned<Items<UpstreamAddress>>,
+    registry: bool,
+) -> Option<String> {
+    let mut items = urls.items.iter();
+    let first = items.next()?;
+    if registry {
+        for url in &urls.items {
+            check_no_path(table, &table.path_of(&upstream::URLS), url);
+        }
+    } else if let Some(other) = items.find(|other| other.path != first.path) {
+        table.report(
+            Problem::error(other.place, "upstream.urls has addresses with different paths")
+                .because("the addresses of an upstream serve the same, and one path replaces the path of the route")
+                .fix("write the same path in each address"),
+        );
+    }
+    first.path.clone()
+}
+
+/// Reports a path in the address of a registry.
+fn check_no_path(table: &Table<'_>, name: &str, address: &Spanned<UpstreamAddress>) {
+    if let Some(path) = &address.path {
+        let part = if path == "/" {
+            "a slash at the end"
+        } else {
+            "a path"
+        };
+        table.report(
+            Problem::error(address.place, format!("{name}: {part} has no place in it"))
+                .because("the registry API is at /v2/ on both sides; only a route with registry = false can have another path")
+                .fix(format!("write \"{}\", or add registry = false to the route", address.url)),
+        );
+    }
 }
 
 fn endpoint_settings(
@@ -106,7 +200,7 @@ const MAX_UPSTREAM_HEAD_SIZE: usize = 64 * 1024;
 /// Checks what the addresses mean together.
 fn check_urls(
     table: &Table<'_>,
-    urls: &Spanned<Items<UpstreamUrl>>,
+    urls: &Spanned<Items<UpstreamAddress>>,
     ca: Option<&Spanned<PathBuf>>,
 ) {
     if urls.is_written_empty() {
@@ -122,8 +216,8 @@ fn check_urls(
     }
     let mut seen = HashSet::new();
     for url in &urls.items {
-        if !seen.insert(&url.value) {
-            let what = format!("{} is in upstream.urls twice", url.value);
+        if !seen.insert(&url.value.url) {
+            let what = format!("{} is in upstream.urls twice", url.value.url);
             table.report(
                 Problem::error(url.place, what)
                     .because("it would get twice its share of the requests")
@@ -132,7 +226,7 @@ fn check_urls(
         }
     }
     let find =
-        |is_meant: fn(&UpstreamUrl) -> bool| urls.items.iter().find(|url| is_meant(&url.value));
+        |is_meant: fn(&UpstreamUrl) -> bool| urls.items.iter().find(|url| is_meant(&url.value.url));
     let https = find(|url| matches!(url, UpstreamUrl::Https { .. }));
     let http = find(|url| matches!(url, UpstreamUrl::Http { .. }));
     if let (Some(_), Some(http)) = (https, http) {
@@ -151,6 +245,26 @@ fn check_urls(
             Problem::error(ca.place, what)
                 .because("no upstream has a certificate to verify")
                 .fix("write https:// in upstream.urls, or leave ca out"),
+        );
+    }
+}
+
+fn check_client_files(
+    table: &Table<'_>,
+    urls: &Spanned<Items<UpstreamAddress>>,
+    client: Option<&ClientFiles>,
+) {
+    let is_https = |url: &Spanned<UpstreamAddress>| matches!(url.url, UpstreamUrl::Https { .. });
+    if let Some(client) = client
+        && urls.is_complete()
+        && !urls.items.is_empty()
+        && !urls.items.iter().any(is_https)
+    {
+        let what = "upstream.cert is of no use without an https:// address";
+        table.report(
+            Problem::error(client.cert.place, what)
+                .because("a certificate is presented in a TLS handshake only")
+                .fix("write https:// in upstream.urls, or leave cert and key out"),
         );
     }
 }

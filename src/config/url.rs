@@ -6,15 +6,16 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 
 use super::address::{authority_of, host, unix_path};
 use super::problem::quote;
 use super::value::{Error, write_accepted};
 use crate::acme::LETS_ENCRYPT;
 use crate::forward::Origin;
-use crate::net::host::Host;
+use crate::net::host::{Host, HostPort};
 use crate::text::parse_decimal;
+use crate::upstream::HostHeader;
 
 /// The address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +148,55 @@ pub(crate) fn upstream_url(text: &str) -> Result<UpstreamUrl, Error> {
         Scheme::Http => UpstreamUrl::Http { host, port },
         Scheme::Https => UpstreamUrl::Https { host, port },
     })
+}
+
+/// The address of an upstream, and the path of its URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct UpstreamAddress {
+    /// The address.
+    pub(crate) url: UpstreamUrl,
+    /// The path, which replaces the path of the route; only a route that is no registry may have one.
+    pub(crate) path: Option<String>,
+}
+
+/// Parses the address of an upstream, which may have a path.
+///
+/// # Errors
+///
+/// As [`upstream_url`]; the path is not in canonical form.
+pub(crate) fn upstream_address(text: &str) -> Result<UpstreamAddress, Error> {
+    let after_scheme = text
+        .split_once("://")
+        .filter(|(_, rest)| !rest.starts_with("unix:"));
+    let path = after_scheme.and_then(|(_, rest)| rest.get(authority_of(rest).len()..));
+    let Some(path) = path.filter(|path| path.starts_with('/')) else {
+        let url = upstream_url(text)?;
+        return Ok(UpstreamAddress { url, path: None });
+    };
+    let url = upstream_url(text.strip_suffix(path).unwrap_or(text))?;
+    let path = Some(path_prefix(path)?);
+    Ok(UpstreamAddress { url, path })
+}
+
+/// Parses `host` of an upstream: `client`, `upstream`, or a host with or without a port.
+///
+/// # Errors
+///
+/// The text is neither a word nor `host[:port]`.
+pub(crate) fn host_header(text: &str) -> Result<HostHeader, Error> {
+    match text {
+        "" => Err(Error::Empty),
+        "client" => Ok(HostHeader::Client),
+        "upstream" => Ok(HostHeader::Endpoint),
+        name => HostPort::parse(name)
+            .and_then(|_| HeaderValue::from_str(name).ok())
+            .map(HostHeader::Name)
+            .ok_or_else(|| Error::Malformed {
+                expected: "\"client\", \"upstream\" or a host name",
+                remedy: "write \"client\", \"upstream\", or a name such as \"registry.internal\""
+                    .to_owned(),
+            }),
+    }
 }
 
 /// Parses `https://host[:port]` or `http://host[:port]`.

@@ -12,6 +12,8 @@ use http::StatusCode;
 
 use super::nearest::nearest;
 use super::problem::{is_unprintable, quote};
+use crate::net::host::HostPort;
+use crate::template::{Placeholder, Template};
 use crate::text::parse_decimal;
 
 /// Why a value is rejected.
@@ -85,6 +87,14 @@ pub(crate) enum Error {
     /// There is no name of a variable between `${` and `}`, or there is no `}`.
     #[error("\"${{\" is not followed by the name of a variable and \"}}\"")]
     NoVariableName,
+    /// The text has a placeholder that its key does not allow.
+    #[error("there is no placeholder {{{word}}}")]
+    UnknownPlaceholder {
+        /// The word between the braces.
+        word: String,
+        /// The words that are allowed.
+        allowed: Vec<&'static str>,
+    },
     /// The value is none of the words that its key allows.
     #[error("there is no {}", quote(.word))]
     UnknownWord {
@@ -130,6 +140,10 @@ impl Error {
                 ..
             } => format!("write a whole number and a unit, as in {}", quote(example)),
             Self::Malformed { remedy, .. } | Self::UnexpectedPart { remedy, .. } => remedy.clone(),
+            Self::UnknownPlaceholder { allowed, .. } => {
+                let all: Vec<_> = allowed.iter().map(|name| format!("{{{name}}}")).collect();
+                format!("the placeholders here are {}", all.join(", "))
+            }
             Self::UnknownWord { word, words } => suggest_word(word, words),
         }
     }
@@ -177,6 +191,82 @@ pub(crate) fn text(text: &str) -> Result<String, Error> {
         return Err(Error::Empty);
     }
     Ok(text.to_owned())
+}
+
+/// Parses the destination of a redirect, with `{host}`, `{path}` and `{query}`.
+///
+/// No part of the request path may become the scheme or the host of the destination, because a link to the proxy would then
+/// lead to any server that its author names.
+///
+/// # Errors
+///
+/// The text is neither a path nor an http URL, a placeholder is unknown, or the host has a placeholder other than `{host}`.
+pub(crate) fn location(text: &str) -> Result<Template, Error> {
+    let template = response_text(text)?;
+    let is_plain =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"' | b'<' | b'>');
+    if text.is_empty() {
+        return Err(Error::Empty);
+    }
+    if !text.bytes().all(is_plain) {
+        return Err(Error::Malformed {
+            expected: "a URL",
+            remedy: "write characters outside of ASCII, spaces and quotes with %XX".to_owned(),
+        });
+    }
+    let scheme = ["https://", "http://"]
+        .into_iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let Some(rest) = scheme else {
+        let is_path =
+            text.starts_with("{path}") || text.starts_with('/') && !text.starts_with("//");
+        return is_path.then_some(template).ok_or_else(|| Error::Malformed {
+            expected: "a path, or a URL with https:// or http://",
+            remedy: "write \"https://ui.example.com{path}{query}\", or \"/ui/\"".to_owned(),
+        });
+    };
+    // What follows the host must be separated from it, so that a value cannot extend the host: a path begins with a slash.
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let end = rest.find("{path}").map_or(end, |path| path.min(end));
+    let end = rest.find("{query}").map_or(end, |query| query.min(end));
+    let authority = rest.get(..end).unwrap_or_default();
+    let sample = authority.replacen("{host}", "host.example", 1);
+    let is_host = !authority.contains('@') && HostPort::parse(&sample).is_some();
+    // A name before or after {host} would lead to a name that is not the site's.
+    let is_whole = !authority.contains("{host}")
+        || authority
+            .strip_prefix("{host}")
+            .is_some_and(|port| port.is_empty() || port.starts_with(':'));
+    if is_host && is_whole {
+        return Ok(template);
+    }
+    Err(Error::Malformed {
+        expected: "a URL with a host, or with {host} in the place of the whole name",
+        remedy: "write \"https://ui.example.com{path}{query}\", or \"https://{host}:8443{path}\""
+            .to_owned(),
+    })
+}
+
+/// Parses a text with `{host}`, `{path}` and `{query}`.
+///
+/// # Errors
+///
+/// A placeholder is unknown.
+pub(crate) fn response_text(text: &str) -> Result<Template, Error> {
+    let allowed = [Placeholder::Host, Placeholder::Path, Placeholder::Query];
+    placeholders(text, &allowed)
+}
+
+/// Parses a text with the `allowed` placeholders.
+///
+/// # Errors
+///
+/// A placeholder is unknown.
+pub(crate) fn placeholders(text: &str, allowed: &[Placeholder]) -> Result<Template, Error> {
+    Template::parse(text, allowed).map_err(|word| Error::UnknownPlaceholder {
+        word,
+        allowed: allowed.iter().map(|allowed| allowed.name()).collect(),
+    })
 }
 
 /// Parses one mail address.

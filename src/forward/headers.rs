@@ -6,10 +6,37 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::ForwardContext;
 use crate::forwarded::{ClientInfo, FORWARDED_FOR, FORWARDED_PROTO, REAL_IP, REQUEST_ID};
+use crate::template::{Placeholder, Template};
 
 /// Fields that the operator sets, or removes if the value is `None`.
 pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
+
+/// Fields of requests that the operator sets, or removes if the value is `None`.
+pub type RequestEdits = Vec<(HeaderName, Option<FieldValue>)>;
+
+/// The value of a request field that the operator sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldValue {
+    /// The same value for every request.
+    Fixed(HeaderValue),
+    /// A value with placeholders.
+    Template(Template),
+}
+
+/// A field that tells the upstream more about the request of the client, if the route asks for it (`route.forwarded`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardedField {
+    /// `X-Forwarded-Host`: the host and port of the URLs that clients use.
+    Host,
+    /// `X-Forwarded-Port`: the port of the URLs that clients use.
+    Port,
+    /// `X-Forwarded-Prefix`: the path of the route without the slash at its end.
+    Prefix(HeaderValue),
+    /// `X-Original-URI`: path and query byte for byte as the client sent them.
+    OriginalUri,
+}
 
 /// Removes the fields of a request that must not reach the upstream.
 ///
@@ -37,6 +64,30 @@ pub(crate) fn add_request(
     // The ids that the proxy creates are legal field values.
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
+    }
+}
+
+/// Adds a field about the request of the client. A field of this name that the client sent was removed before.
+pub(crate) fn add_forwarded(
+    headers: &mut HeaderMap,
+    field: &ForwardedField,
+    context: &ForwardContext<'_>,
+) {
+    let external = context.external;
+    let (name, value) = match field {
+        ForwardedField::Host => (
+            FORWARDED_HOST,
+            HeaderValue::from_str(external.authority).ok(),
+        ),
+        ForwardedField::Port => (FORWARDED_PORT, external.port().map(HeaderValue::from)),
+        ForwardedField::Prefix(prefix) => (FORWARDED_PREFIX, Some(prefix.clone())),
+        ForwardedField::OriginalUri => (
+            ORIGINAL_URI,
+            HeaderValue::from_str(&context.target.path_and_query()).ok(),
+        ),
+    };
+    if let Some(value) = value {
+        headers.insert(name, value);
     }
 }
 
@@ -78,6 +129,45 @@ pub(crate) fn edit(headers: &mut HeaderMap, edits: &Edits) {
             None => headers.remove(name),
         };
     }
+}
+
+/// Applies the fields of the operator to a request. A value that is empty, or that would not be legal in a header field,
+/// removes the field, so that a value of the client never takes its place.
+pub(crate) fn edit_request(
+    headers: &mut HeaderMap,
+    edits: &RequestEdits,
+    context: &ForwardContext<'_>,
+) {
+    for (name, value) in edits {
+        let value = match value {
+            None => None,
+            Some(FieldValue::Fixed(value)) => Some(value.clone()),
+            Some(FieldValue::Template(template)) => {
+                let value = render(template, context);
+                HeaderValue::from_bytes(value.as_bytes())
+                    .ok()
+                    .filter(|value| !value.is_empty())
+            }
+        };
+        match value {
+            Some(value) => headers.insert(name, value),
+            None => headers.remove(name),
+        };
+    }
+}
+
+fn render(template: &Template, context: &ForwardContext<'_>) -> String {
+    let client = context.client_info.client.to_string();
+    // A name with bytes that are not UTF-8 has lost them, and could be equal to the name of another user.
+    let user = context.user.filter(|user| !user.contains('\u{fffd}'));
+    template.render(|placeholder| match placeholder {
+        Placeholder::Host => context.target.host(),
+        Placeholder::Scheme => context.client_info.scheme,
+        Placeholder::Client => &client,
+        Placeholder::User => user.unwrap_or_default(),
+        // The configuration does not allow these here.
+        Placeholder::Path | Placeholder::Query => "",
+    })
 }
 
 /// Whether the operator must not set the field: it frames or routes a message, is hop-by-hop, or carries what the proxy states
@@ -163,6 +253,11 @@ fn join_cookies(headers: &mut HeaderMap) {
         headers.insert(header::COOKIE, joined);
     }
 }
+
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::PathMap;
 use crate::net::host::strip_brackets;
 use crate::www_authenticate::rewrite_bearer_realms;
 
@@ -37,6 +38,14 @@ pub struct ExternalOrigin<'a> {
     pub authority: &'a str,
 }
 
+impl ExternalOrigin<'_> {
+    /// The port, which is the default of the scheme if none is written. `None` if the authority is malformed.
+    pub(crate) fn port(&self) -> Option<u16> {
+        let (_, port) = host_and_port(self.authority, default_port(self.scheme)?)?;
+        Some(port)
+    }
+}
+
 /// Replaces the origins that name the registry itself by the external origin.
 #[derive(Debug)]
 pub(crate) struct UrlRewriter<'a, F> {
@@ -50,13 +59,21 @@ pub(crate) struct UrlRewriter<'a, F> {
     pub(crate) internal_origins: &'a [Origin],
     /// Whether a host name (without port, in lower case) is one of the site's.
     pub(crate) is_site: F,
+    /// The paths of a route whose upstream URL has a path.
+    pub(crate) path_map: Option<&'a PathMap>,
 }
 
 impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
     /// Rewrites all fields of a response that can hold the registry's own address.
     pub(crate) fn rewrite_headers(&self, headers: &mut HeaderMap) {
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            rewrite_field(headers, &name, |value| self.rewrite_url(value));
+            rewrite_field(headers, &name, |value| self.rewrite_reference(value));
+        }
+        if let Some(path_map) = self.path_map {
+            rewrite_field(headers, &header::REFRESH, |value| {
+                self.rewrite_refresh(value)
+            });
+            path_map.map_cookies(headers);
         }
         rewrite_field(headers, &header::LINK, |value| self.rewrite_links(value));
         self.rewrite_realms(headers);
@@ -73,6 +90,38 @@ impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
                 }
             }
         }
+    }
+
+    /// Rewrites a URL or a path. Paths are mapped only where the upstream URL has a path.
+    fn rewrite_reference(&self, url: &str) -> Option<String> {
+        let Some(path_map) = self.path_map else {
+            return self.rewrite_url(url);
+        };
+        if url.starts_with('/') {
+            return path_map.to_client(url);
+        }
+        let (scheme, authority, rest) = split_url(url)?;
+        if !self.is_internal(scheme, authority) {
+            return None;
+        }
+        let mapped = path_map.to_client(if rest.is_empty() { "/" } else { rest });
+        let (external, rest) = (&self.external, mapped.as_deref().unwrap_or(rest));
+        Some(format!(
+            "{}://{}{rest}",
+            external.scheme, external.authority
+        ))
+    }
+
+    /// Rewrites the URL in `5; url=/path`, with or without quotes.
+    fn rewrite_refresh(&self, value: &str) -> Option<String> {
+        let at = value.to_ascii_lowercase().find("url=")? + "url=".len();
+        let (before, url) = value.split_at_checked(at)?;
+        let bare = url.trim_start_matches(['"', '\'']);
+        let end = bare.find(['"', '\'']).unwrap_or(bare.len());
+        let (bare, after) = bare.split_at_checked(end)?;
+        let rewritten = self.rewrite_reference(bare)?;
+        let quote = url.get(..url.len() - bare.len() - after.len())?;
+        Some(format!("{before}{quote}{rewritten}{after}"))
     }
 
     /// The URL with the external origin. `None` if it is relative or names another origin.
@@ -231,6 +280,7 @@ mod tests {
             endpoints: &["10.0.0.9:5000".to_owned(), "127.0.0.1:5000".to_owned()],
             internal_origins: &internal_origins,
             is_site,
+            path_map: None,
         })
     }
 

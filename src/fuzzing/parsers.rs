@@ -69,6 +69,7 @@ fn rewrite(mut headers: HeaderMap) -> HeaderMap {
         endpoints: &["127.0.0.1:5000".to_owned()],
         internal_origins: &[],
         is_site: |_: &str| false,
+        path_map: None,
     };
     rewriter.rewrite_headers(&mut headers);
     secure_cookies(&mut headers);

@@ -111,11 +111,14 @@ impl ErrorResponse {
             return ("text/html; charset=utf-8", page.into_bytes());
         }
         (
-            "text/plain; charset=utf-8",
+            TEXT,
             format!("{} {title}: {message}\n", self.status.as_u16()).into_bytes(),
         )
     }
 }
+
+/// The media type of responses that are plain text.
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 fn escape_html(text: &str) -> String {
     text.replace('&', "&amp;")

@@ -66,14 +66,27 @@ fn poll_files(state: &Weak<ServerState>) {
     let passwords = snapshot.passwords().to_vec();
     let certificates = snapshot.certificates().to_vec();
     let ticket_keys = snapshot.shared_ticket_keys().cloned();
+    let upstream_certificates = snapshot.upstream_certificates();
     // Polling may block for long. A snapshot that a reload replaces meanwhile must be freed.
     drop((snapshot, state));
     for users in passwords {
         log_password_event(&users, users.poll());
     }
-    poll_certificates(&certificates, OffsetDateTime::now_utc());
+    let now = OffsetDateTime::now_utc();
+    poll_certificates(&certificates, now);
     if let Some(keys) = ticket_keys {
         log_ticket_key_event(keys.poll(SystemTime::now()));
+    }
+    for files in upstream_certificates {
+        let event = match files.poll(now) {
+            CertEvent::Renewed(mut warnings) => {
+                warnings.retain(|warning| !warning.concerns_servers_only());
+                CertEvent::Renewed(warnings)
+            }
+            event => event,
+        };
+        log_certificate_event(&files, event, std::iter::empty());
+        log_warnings(files.slot().take_new_expiry_warnings(files.cert(), now));
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn classify(
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Rejection::MethodNotAllowed);
         }
-        let access = RequestedAccess::Path(path_and_query(target));
+        let access = RequestedAccess::Path(target.path_and_query());
         return Ok(ClassifiedRequest::Forward(access));
     }
     match Operation::parse(&parts.method, target.raw_path(), target.query())? {
@@ -94,14 +94,6 @@ fn restrict_to_route(operation: Operation, site: &Site, route: &Route) -> Reques
     } else {
         operation.without_mount()
     })
-}
-
-/// Path and query, byte for byte as the client sent them.
-pub(super) fn path_and_query(target: &Target) -> String {
-    match target.query() {
-        Some(query) => format!("{}?{query}", target.raw_path()),
-        None => target.raw_path().to_owned(),
-    }
 }
 
 /// What the proxy does with a request that the client may send.

@@ -5,9 +5,23 @@
 
 use std::sync::Arc;
 
-use crate::config;
+use time::OffsetDateTime;
+
+use super::certificates::KEEPS_LAST_CERTIFICATE;
 use crate::config::problem::{Problem, Problems};
+use crate::config::{self, ClientFiles};
+use crate::tls::ReloadingCert;
 use crate::upstream::{Endpoint, ServerRoots, TrustError, Upstream};
+
+/// The files of the client certificate that the proxy presents to an upstream.
+pub(super) fn client_files(upstream: &Upstream) -> Option<&Arc<ReloadingCert>> {
+    upstream
+        .settings()
+        .each
+        .trust
+        .as_ref()?
+        .client_certificate()
+}
 
 /// The upstreams of the old snapshot and of the one that is being built.
 pub(crate) struct UpstreamSet {
@@ -37,7 +51,11 @@ impl UpstreamSet {
         let is_tls = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Tls { .. });
         if settings.endpoints.iter().any(is_tls) {
             let roots = self.roots(config);
-            settings.each.trust = Some(roots.map_err(|problem| problems.push(problem)).ok()?);
+            let mut roots = roots.map_err(|problem| problems.push(problem)).ok()?;
+            if let Some(client) = &config.client {
+                roots = roots.with_client_certificate(self.client_certificate(client, problems)?);
+            }
+            settings.each.trust = Some(roots);
         }
         let mut known = self.known.iter();
         if let Some(same) = known.find(|upstream| *upstream.settings() == settings) {
@@ -46,6 +64,43 @@ impl UpstreamSet {
         let upstream = Arc::new(Upstream::new(settings, self.workers, &self.known));
         self.known.push(Arc::clone(&upstream));
         Some(upstream)
+    }
+
+    /// The client certificate from these files. `None` if they cannot be loaded, which is reported.
+    ///
+    /// Files that an upstream uses already stay in use as they were last read, and the file watcher reads them again when they
+    /// have changed. They are examined here, so that a reload tells what is wrong with them.
+    fn client_certificate(
+        &self,
+        client: &ClientFiles,
+        problems: &mut Problems,
+    ) -> Option<Arc<ReloadingCert>> {
+        let (cert, key) = (&client.cert, &client.key);
+        let mut known = self.known.iter().filter_map(|it| client_files(it));
+        let known = known.find(|files| files.is_of(cert, key)).cloned();
+        let loaded = ReloadingCert::load(cert, key, OffsetDateTime::now_utc());
+        let files = match (loaded, known) {
+            (Ok((_, warnings)), Some(known)) => (known, warnings),
+            (Ok(loaded), None) => loaded,
+            (Err(error), Some(known)) => {
+                let problem = Problem::warning(cert.place, error.to_string());
+                problems.push(problem.because(KEEPS_LAST_CERTIFICATE));
+                return Some(known);
+            }
+            (Err(error), None) => {
+                problems.push(Problem::error(cert.place, error.to_string()));
+                return None;
+            }
+        };
+        let (files, warnings) = files;
+        // The names in a client certificate are for the upstream to judge.
+        for warning in warnings
+            .iter()
+            .filter(|warning| !warning.concerns_servers_only())
+        {
+            problems.push(Problem::warning(cert.place, warning.to_string()));
+        }
+        Some(files)
     }
 
     /// The CAs of `upstream.ca`, or those of the system.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
@@ -111,6 +113,25 @@ fn expiry_states(pair: &CertifiedPair, now: OffsetDateTime) -> Vec<ExpiryState> 
 impl ResolvesServerCert for CertSlot {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(self.pair.load().as_ref()?.certified_key()))
+    }
+}
+
+/// The certificate that the proxy presents to an upstream.
+impl ResolvesClientCert for CertSlot {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let pair = self.pair.load();
+        let certified_key = pair.as_ref()?.certified_key();
+        // Without a scheme that both sides know, the handshake goes on without a certificate, and the upstream decides.
+        certified_key.key.choose_scheme(schemes)?;
+        Some(Arc::clone(certified_key))
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.is_empty()
     }
 }
 

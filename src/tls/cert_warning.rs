@@ -58,6 +58,24 @@ pub enum CertWarning {
     KeyExposed { path: PathBuf, mode: u32 },
 }
 
+impl CertWarning {
+    /// Whether the warning is of no importance for a certificate that the proxy presents as a client: the server knows the
+    /// issuers, and does not look for a host name.
+    pub(crate) fn concerns_servers_only(&self) -> bool {
+        match self {
+            Self::Incomplete { .. }
+            | Self::CaAsLeaf { .. }
+            | Self::NoNames { .. }
+            | Self::Uncovered { .. } => true,
+            Self::Expired { .. }
+            | Self::NotYetValid { .. }
+            | Self::ExpiresSoon { .. }
+            | Self::OutOfOrder { .. }
+            | Self::KeyExposed { .. } => false,
+        }
+    }
+}
+
 /// Returns the warnings about a chain at the time `now`.
 pub(super) fn check_chain(path: &Path, chain: &Chain, now: OffsetDateTime) -> Vec<CertWarning> {
     let leaf = &chain.leaf;

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::tls::ServerRoots;
 use crate::net::host::strip_brackets;
 
@@ -20,8 +22,22 @@ pub struct Settings {
     /// refused connection, not from the request: a restart of the upstream costs no request, and during a longer outage
     /// requests fail immediately.
     pub connect_retry: Duration,
+    /// The `Host` of requests.
+    pub host: HostHeader,
     /// The settings that are the same for every endpoint.
     pub each: EndpointSettings,
+}
+
+/// The `Host` that an upstream gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The host that the client addressed, byte for byte.
+    #[default]
+    Client,
+    /// The host and port of the endpoint that gets the request.
+    Endpoint,
+    /// Always this host.
+    Name(HeaderValue),
 }
 
 /// The settings of one endpoint.
@@ -80,6 +96,19 @@ impl Endpoint {
             Some((host, port)) => format!("{host}:{port}"),
             None => "localhost".to_owned(),
         }
+    }
+
+    /// The value of a `Host` field for this endpoint: the authority without the default port of the scheme, as a client writes
+    /// it that addresses the endpoint. `None` if the host is not legal in a field value.
+    pub(crate) fn host_header(&self) -> Option<HeaderValue> {
+        let authority = self.authority();
+        let default_port = match self {
+            Self::Tcp { .. } => ":80",
+            Self::Tls { .. } => ":443",
+            Self::Unix(_) => "",
+        };
+        let host = authority.strip_suffix(default_port).unwrap_or(&authority);
+        HeaderValue::from_str(host).ok()
     }
 
     /// Whether the host is a name, whose addresses can change.

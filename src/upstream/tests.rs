@@ -149,6 +149,7 @@ pub(crate) fn settings(endpoint: Endpoint) -> Settings {
     Settings {
         endpoints: vec![endpoint],
         connect_retry: Duration::ZERO,
+        host: HostHeader::Client,
         each,
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
@@ -16,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::bounded_file;
-use crate::tls::{self, alert_name};
+use crate::tls::{self, ReloadingCert, alert_name};
 
 /// The CAs that may issue the certificate of a server.
 ///
@@ -25,6 +26,7 @@ use crate::tls::{self, alert_name};
 pub struct ServerRoots {
     roots: Arc<[CertificateDer<'static>]>,
     config: Arc<ClientConfig>,
+    client_certificate: Option<Arc<ReloadingCert>>,
 }
 
 /// Why a set of trusted CAs could not be loaded.
@@ -132,6 +134,26 @@ impl ServerRoots {
         Self::new(loaded.certs, store)
     }
 
+    /// The same CAs, and a certificate that the proxy presents to servers that ask for one. A renewed certificate takes effect
+    /// for new connections.
+    pub fn with_client_certificate(&self, files: Arc<ReloadingCert>) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = Arc::clone(files.slot()) as _;
+        // A resumed session has the identity of its first handshake: a renewed certificate would not be presented, and a session
+        // of a connection without a certificate would have none.
+        config.resumption = Resumption::disabled();
+        Self {
+            roots: Arc::clone(&self.roots),
+            config: Arc::new(config),
+            client_certificate: Some(files),
+        }
+    }
+
+    /// The files of the certificate that the proxy presents; `None` if it has none.
+    pub fn client_certificate(&self) -> Option<&Arc<ReloadingCert>> {
+        self.client_certificate.as_ref()
+    }
+
     /// The rustls configuration that trusts these CAs, for another HTTP client (the one of ACME).
     pub fn client_config(&self) -> &ClientConfig {
         &self.config
@@ -148,14 +170,16 @@ impl ServerRoots {
         Ok(Self {
             roots: roots.into(),
             config: Arc::new(config),
+            client_certificate: None,
         })
     }
 }
 
-/// Two sets of the same CAs are equal, so that connections and TLS sessions of one can serve the other.
+/// Two sets of the same CAs with the same client certificate are equal, so that connections and TLS sessions of one can serve the other.
 impl PartialEq for ServerRoots {
     fn eq(&self, other: &Self) -> bool {
-        self.roots == other.roots
+        let files = |roots: &Self| roots.client_certificate.as_ref().map(Arc::as_ptr);
+        self.roots == other.roots && files(self) == files(other)
     }
 }
 

@@ -911,6 +911,102 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
     (&[(UPSTREAM, "respond = \"404\"\n"), (AUTH, "")], &[]),
     (&[(UPSTREAM, "respond = 404\n")], &[]),
     (&[(AUTH, "respond = 404\n")], &[("respond = 404\n", AUTH)]),
+    (
+        &[
+            (
+                UPSTREAM,
+                "respond = { status = 200, location = \"/ui/\" }\n",
+            ),
+            (AUTH, ""),
+        ],
+        &[("200", "308")],
+    ),
+    (
+        &[
+            (UPSTREAM, "respond = { status = 204, text = \"x\" }\n"),
+            (AUTH, ""),
+        ],
+        &[("204", "200")],
+    ),
+    (
+        &[
+            (
+                UPSTREAM,
+                "respond = { status = 308, location = \"/a b\" }\n",
+            ),
+            (AUTH, ""),
+        ],
+        &[("/a b", "/a%20b")],
+    ),
+    (
+        &[
+            (UPSTREAM, "respond = { status = 308, location = \"ui\" }\n"),
+            (AUTH, ""),
+        ],
+        &[("\"ui\"", "\"/ui/\"")],
+    ),
+    (
+        &[
+            (
+                UPSTREAM,
+                "respond = { status = 308, location = \"https://{path}\" }\n",
+            ),
+            (AUTH, ""),
+        ],
+        &[("https://{path}", "https://ui.example.com{path}{query}")],
+    ),
+    (
+        &[
+            (UPSTREAM, "respond = { status = 200, text = \"{user}\" }\n"),
+            (AUTH, ""),
+        ],
+        &[("{user}", "{host}")],
+    ),
+    (
+        &[
+            (
+                UPSTREAM,
+                "respond = { status = 308, location = \"/\", text = \"x\" }\n",
+            ),
+            (AUTH, ""),
+        ],
+        &[(", text = \"x\"", "")],
+    ),
+    (
+        &[(
+            UPSTREAM,
+            "upstream = { urls = [\"http://a/x\", \"http://b/y\"] }\nregistry = false\n",
+        )],
+        &[("b/y", "b/x")],
+    ),
+    (
+        &[(
+            UPSTREAM,
+            "upstream = { urls = [\"http://a\"], cert = \"c.pem\", key = \"c.key\" }\n",
+        )],
+        &[("http://a", "https://a")],
+    ),
+    (
+        &[(
+            UPSTREAM,
+            "upstream = { urls = [\"http://a\"], host = \"a b\" }\n",
+        )],
+        &[("a b", "upstream")],
+    ),
+    (
+        &[(
+            AUTH,
+            "auth = { mode = \"upstream\" }\nrequest_headers = { \"X-A\" = \"{user}\" }\n",
+        )],
+        &[("\"{user}\"", "\"{client}\"")],
+    ),
+    (
+        &[(
+            AUTH,
+            "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }\nrequest_headers = { \"X-A\" = \"{path}\" }\n",
+        )],
+        &[("\"{path}\"", "\"{host}\"")],
+    ),
     // grants
     (
         &[(

@@ -19,6 +19,7 @@ const LEVELS: [&[&str]; 15] = [
         "secret",
         "stable_hash",
         "state_file",
+        "template",
         "text",
         "log",
         "metrics",
@@ -1002,15 +1003,17 @@ fn folder_with_files() -> tempfile::TempDir {
     fs::create_dir(dir.path().join("conf.d")).unwrap();
     let hosts = vec!["docker.example.com".to_owned()];
     let made = rcgen::generate_simple_self_signed(hosts).unwrap();
-    for file in ["fullchain.pem", "clients.pem", "ca.pem"] {
+    for file in ["fullchain.pem", "clients.pem", "ca.pem", "client.pem"] {
         fs::write(dir.path().join(file), made.cert.pem()).unwrap();
     }
     let key = dir.path().join("privkey.pem");
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let client_key = dir.path().join("client.key");
+    fs::copy(&key, &client_key).unwrap();
     let private: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     let secret = dir.path().join("token-secret");
     fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
-    for file in [&key, &secret] {
+    for file in [&key, &client_key, &secret] {
         fs::set_permissions(file, private.clone()).unwrap();
     }
     // The cost is the least there is.

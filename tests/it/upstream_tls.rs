@@ -1,5 +1,12 @@
 //! Registries over https: verified, or not spoken to.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
 use crate::support::certs::{AUTHORITY, Authority};
 use crate::support::eventually;
 use crate::support::proxy::directory;
@@ -46,6 +53,63 @@ fn an_upstream_with_the_right_certificate_is_used() {
             .iter()
             .all(|seen| seen.one("host") == "localhost")
     );
+}
+
+/// A gate like [`gate`], which presents the certificate in `client.pem`.
+fn gate_with_client_certificate(port: u16, pair: &(String, String)) -> Proxy {
+    let dir = directory();
+    std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
+    write_client_files(dir.path(), pair);
+    let full = format!(
+        "{{ urls = [\"https://localhost:{port}\"], ca = \"ca.pem\", cert = \"client.pem\", key = \"client.key\" }}"
+    );
+    Proxy::start_in(dir, "", config("", "").set("upstream", &full))
+}
+
+fn write_client_files(dir: &Path, (cert, key): &(String, String)) {
+    std::fs::write(dir.join("client.pem"), cert).unwrap();
+    let path = dir.join("client.key");
+    std::fs::write(&path, key).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+}
+
+fn der(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_client_certificate_is_presented_and_renewed_without_a_reload() {
+    // Every request has a connection of its own, so that each one has a handshake.
+    let closing = OK.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    let registry = Registry::answering(closing);
+    let server = AUTHORITY.issue(&["localhost"]);
+    let front = TlsFront::requiring(&registry, &server, &AUTHORITY.pem());
+    let first = AUTHORITY.issue(&["gate.example"]);
+    let proxy = gate_with_client_certificate(front.port(), &first);
+    let request = Ask::alice("GET", MANIFEST);
+    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    assert!(front.clients().iter().all(|shown| *shown == der(&first.0)));
+    let second = AUTHORITY.issue(&["gate.example"]);
+    write_client_files(&proxy.path(""), &second);
+    eventually("the new certificate is presented", || {
+        assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+        front.clients().last() == Some(&der(&second.0))
+    });
+    // A reload with unusable files keeps the certificate, and says so.
+    proxy.write("client.pem", "nothing");
+    proxy.reload().unwrap();
+    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+}
+
+#[test]
+fn without_a_client_certificate_such_an_upstream_is_not_used() {
+    let registry = Registry::obliging();
+    let server = AUTHORITY.issue(&["localhost"]);
+    let front = TlsFront::requiring(&registry, &server, &AUTHORITY.pem());
+    let proxy = gate(front.port());
+    let answer = ask(&proxy, Http::One, &Ask::alice("GET", MANIFEST));
+    answer.is_refusal(502, "UNAVAILABLE");
+    assert!(registry.requests().is_empty());
 }
 
 #[test]

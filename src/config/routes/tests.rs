@@ -198,3 +198,136 @@ fn origins_have_no_wildcards() {
         );
     }
 }
+
+#[test]
+fn a_redirect_names_its_host_in_the_file() {
+    let respond = |inner: &str| format!("respond = {{ {inner} }}");
+    for location in [
+        "https://ui.example.com",
+        "https://ui.example.com{path}{query}",
+        "https://{host}:8443/{path}",
+        "http://[::1]:80{query}",
+        "/ui/?next={path}",
+        "{path}{query}",
+    ] {
+        let lines = respond(&format!("status = 308, location = \"{location}\""));
+        assert_eq!(read(&[&lines]).0, "", "{location}");
+    }
+    for location in [
+        "",
+        "ui",
+        "//ui.example.com",
+        "https://{path}",
+        "https://{query}",
+        "https://ui.{host}",
+        "https://{host}.evil.example/",
+        "https://a@{host}/",
+        "https://ui example.com/",
+        "javascript:x",
+        "{host}{path}",
+        "{query}",
+        "/\\\\x",
+        "/\\r\\nA: b",
+    ] {
+        let lines = respond(&format!("status = 308, location = \"{location}\""));
+        assert_rejected(&[&lines], "respond.location");
+    }
+    for (inner, words) in [
+        ("status = 308", "respond.status is 308"),
+        ("location = \"/\"", "missing key \"status\""),
+        ("status = 200, location = \"/\"", "respond.status is 200"),
+        ("status = 304, location = \"/\"", "respond.status is 304"),
+        ("status = 204, text = \"x\"", "respond.status is 204"),
+        ("status = 401, text = \"x\"", "respond.status is 401"),
+        (
+            "status = 301, location = \"/\", text = \"x\"",
+            "both location and text",
+        ),
+        (
+            "status = 200, text = \"{user}\"",
+            "there is no placeholder {user}",
+        ),
+        ("status = 404, body = \"x\"", "unknown key \"body\""),
+    ] {
+        assert_rejected(&[&respond(inner)], words);
+    }
+    assert_eq!(read(&[&respond("status = 404")]).0, "");
+    assert_rejected(
+        &["respond = 404", "forwarded = [\"host\"]"],
+        "in a route with respond",
+    );
+}
+
+#[test]
+fn placeholders_of_fields_are_those_that_have_a_value() {
+    let field = |value: &str| format!("request_headers = {{ \"X-A\" = \"{value}\" }}");
+    let none = "auth = { mode = \"none\" }\nallow = [\"10.0.0.0/8\"]";
+    assert_eq!(read(&[UPSTREAM, BASIC, &field("{user} {client}")]).0, "");
+    assert_eq!(read(&[UPSTREAM, none, &field("{scheme}://{host}")]).0, "");
+    assert_eq!(
+        read(&[UPSTREAM, BASIC, "response_headers = { \"X-A\" = \"{a}\" }"]).0,
+        ""
+    );
+    assert_rejected(
+        &[UPSTREAM, BASIC, &field("{path}")],
+        "no placeholder {path}",
+    );
+    assert_rejected(&[UPSTREAM, none, &field("{user}")], "verifies no user");
+    assert_rejected(
+        &[UPSTREAM, "auth = { mode = \"upstream\" }", &field("{user}")],
+        "verifies no user",
+    );
+    assert_rejected(
+        &[UPSTREAM, BASIC, "forwarded = [\"proto\"]"],
+        "there is no \"proto\"",
+    );
+}
+
+#[test]
+fn only_a_route_without_a_registry_has_an_upstream_path() {
+    let other = "registry = false";
+    let urls = |urls: &str| format!("upstream = {{ urls = [{urls}] }}");
+    for upstream in [
+        "upstream = \"http://b/app/\"".to_owned(),
+        "upstream = \"http://b/\"".to_owned(),
+        urls("\"http://b/app\", \"http://c/app\""),
+    ] {
+        assert_eq!(read(&[&upstream, BASIC, other]).0, "", "{upstream}");
+        assert_rejected(&[&upstream, BASIC], "has no place in it");
+    }
+    for (upstream, words) in [
+        ("upstream = \"http://b/a/../c\"".to_owned(), "from / on"),
+        ("upstream = \"http://b/app?x\"".to_owned(), "a query"),
+        (urls("\"http://b/app\", \"http://c\""), "different paths"),
+    ] {
+        assert_rejected(&[&upstream, BASIC, other], words);
+    }
+    for host in ["client", "upstream", "reg.internal", "reg.internal:5000"] {
+        let upstream = format!("upstream = {{ urls = [\"http://b\"], host = \"{host}\" }}");
+        assert_eq!(read(&[&upstream, BASIC]).0, "", "{host}");
+    }
+    for host in ["", "a b", "http://a", "a/b", "a:x"] {
+        let upstream = format!("upstream = {{ urls = [\"http://b\"], host = \"{host}\" }}");
+        assert_rejected(&[&upstream, BASIC], "upstream.host");
+    }
+}
+
+#[test]
+fn a_client_certificate_has_a_key_and_an_https_address() {
+    let upstream =
+        |scheme: &str, rest: &str| format!("upstream = {{ urls = [\"{scheme}://b\"], {rest} }}");
+    let both = "cert = \"c.pem\", key = \"c.key\"";
+    assert_eq!(read(&[&upstream("https", both), BASIC]).0, "");
+    for (scheme, rest, words) in [
+        ("https", "cert = \"c.pem\"", "missing key \"key\""),
+        ("https", "key = \"c.key\"", "missing key \"cert\""),
+        ("http", both, "of no use without an https:// address"),
+        (
+            "https",
+            "cert = \"credential:x\", key = \"c.key\"",
+            "credential",
+        ),
+    ] {
+        assert_rejected(&[&upstream(scheme, rest), BASIC], words);
+    }
+}

@@ -13,6 +13,7 @@ fn settings_of(endpoints: Vec<Endpoint>, retry: Duration) -> Settings {
     Settings {
         endpoints,
         connect_retry: retry,
+        host: HostHeader::Client,
         ..settings(tcp(([127, 0, 0, 1], 1).into()))
     }
 }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use rustls::{HandshakeKind, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
@@ -21,11 +23,30 @@ pub(crate) struct TlsFront {
     runtime: Option<Runtime>,
     port: u16,
     hellos: Arc<Mutex<Vec<Hello>>>,
+    clients: Arc<Mutex<Vec<CertificateDer<'static>>>>,
 }
 
 impl TlsFront {
     /// Shows a certificate, and passes the bytes on.
-    pub(crate) fn start(registry: &Registry, (certificate, key): &(String, String)) -> Self {
+    pub(crate) fn start(registry: &Registry, pair: &(String, String)) -> Self {
+        Self::start_with(registry, pair, Arc::new(NoClientAuth))
+    }
+
+    /// Shows a certificate, and requires one of this authority.
+    pub(crate) fn requiring(registry: &Registry, pair: &(String, String), authority: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(authority.as_bytes()).unwrap();
+        roots.add(root).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        Self::start_with(registry, pair, verifier.build().unwrap())
+    }
+
+    fn start_with(
+        registry: &Registry,
+        (certificate, key): &(String, String),
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Self {
         let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
         let chain = chain.collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
@@ -33,7 +54,7 @@ impl TlsFront {
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .unwrap();
         let behind: SocketAddr = registry.authority().parse().unwrap();
@@ -46,16 +67,20 @@ impl TlsFront {
         let port = listener.local_addr().unwrap().port();
         let hellos = Arc::default();
         let seen = Arc::clone(&hellos);
+        let clients = Arc::default();
+        let shown = Arc::clone(&clients);
         runtime.spawn(async move {
             let acceptor = TlsAcceptor::from(Arc::new(config));
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(pass(acceptor.clone(), stream, behind, Arc::clone(&seen)));
+                let (seen, shown) = (Arc::clone(&seen), Arc::clone(&shown));
+                tokio::spawn(pass(acceptor.clone(), stream, behind, seen, shown));
             }
         });
         Self {
             runtime: Some(runtime),
             port,
             hellos,
+            clients,
         }
     }
 
@@ -66,6 +91,13 @@ impl TlsFront {
     /// Of every handshake that was finished.
     pub(crate) fn hellos(&self) -> Vec<Hello> {
         self.hellos.lock().unwrap().clone()
+    }
+}
+
+impl TlsFront {
+    /// The certificates that clients have shown, one for each handshake.
+    pub(crate) fn clients(&self) -> Vec<CertificateDer<'static>> {
+        self.clients.lock().unwrap().clone()
     }
 }
 
@@ -82,6 +114,7 @@ async fn pass(
     stream: TcpStream,
     behind: SocketAddr,
     hellos: Arc<Mutex<Vec<Hello>>>,
+    clients: Arc<Mutex<Vec<CertificateDer<'static>>>>,
 ) {
     // A client that does not trust us goes.
     let Ok(mut outer) = acceptor.accept(stream).await else {
@@ -92,6 +125,8 @@ async fn pass(
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         let hello = (session.server_name().map(str::to_owned), resumed);
         hellos.lock().unwrap().push(hello);
+        let shown = session.peer_certificates().unwrap_or_default().first();
+        clients.lock().unwrap().extend(shown.cloned());
     }
     let Ok(mut inner) = TcpStream::connect(behind).await else {
         return;
