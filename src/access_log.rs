@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HeaderValue, USER_AGENT};
@@ -190,6 +191,29 @@ impl RequestRecord {
         }
     }
 
+    /// The entry of the request among the active transfers.
+    pub(crate) fn transfer(&self) -> Option<&Transfer> {
+        self.transfer.as_ref().map(|guard| &*guard.transfer)
+    }
+
+    /// Notes how many bytes the body of the request has, if the request is a push.
+    pub(crate) fn set_request_length(&self, bytes: Option<u64>) {
+        self.set_length(metrics::Operation::Push, bytes);
+    }
+
+    /// Notes how many bytes the body of the response has, if the request is a pull.
+    pub(crate) fn set_response_length(&self, bytes: Option<u64>) {
+        self.set_length(metrics::Operation::Pull, bytes);
+    }
+
+    fn set_length(&self, direction: metrics::Operation, bytes: Option<u64>) {
+        if let (Some(transfer), Some(bytes)) = (self.transfer(), bytes)
+            && self.operation == direction
+        {
+            transfer.set_length(bytes);
+        }
+    }
+
     /// The counter of the bytes of the request body.
     pub fn byte_counter(&self) -> ByteCounter {
         ByteCounter {
@@ -301,6 +325,11 @@ impl Observer for RequestRecord {
         }
     }
 
+    fn poll_cut(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.transfer()
+            .map_or(Poll::Pending, |transfer| transfer.poll_cut(cx))
+    }
+
     fn on_end(mut self: Box<Self>, bytes: u64, end: BodyEnd<'_>) {
         self.fields.bytes_out = bytes;
         self.fields.termination = match end {
@@ -395,6 +424,7 @@ fn termination_of(error: &body::Error) -> &'static str {
     match error {
         E::Client(_) | E::Reset => CLIENT_ABORT,
         E::Idle(_) | E::Slow(_) | E::Silent(_) | E::Displaced => TIMEOUT,
+        E::Cut => "cut",
         E::Upstream(_) | E::TooLarge { .. } => "upstream_abort",
     }
 }

@@ -12,9 +12,10 @@ use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -57,6 +58,17 @@ pub struct Transfer {
     /// The sum of received and sent bytes when the rate was sampled last.
     sampled_bytes: AtomicU64,
     rate: AtomicU64,
+    /// The number of bytes that the whole transfer has, if its message has a `Content-Length`.
+    length: OnceLock<u64>,
+    cut: CutSignal,
+}
+
+/// Tells the task of a transfer that an operator has ended the transfer. There is one such task at any time: the one that
+/// handles the request, which then sends the body of the response.
+#[derive(Debug, Default)]
+struct CutSignal {
+    is_cut: AtomicBool,
+    waker: Mutex<Option<Waker>>,
 }
 
 /// A request that the proxy rejected.
@@ -96,7 +108,7 @@ impl Default for ActivityTracker {
             transfer_count: AtomicUsize::new(0),
             group_counters: std::array::from_fn(|_| AtomicUsize::new(0)),
             hasher: RandomState::new(),
-            next_number: AtomicU64::new(0),
+            next_number: AtomicU64::new(1),
             rejections: Mutex::default(),
         }
     }
@@ -142,6 +154,19 @@ impl ActivityTracker {
         if let Some(count) = self.group_counters.get(group_counter) {
             count.fetch_sub(1, Relaxed);
         }
+    }
+
+    /// Ends the transfer with this number, and returns it. `None` if no active transfer has the number.
+    ///
+    /// The task of the transfer notices it when it is polled next, which is at once unless it waits for a client that does
+    /// not read.
+    pub(crate) fn cut_transfer(&self, number: u64) -> Option<Arc<Transfer>> {
+        let shards = self.transfers.iter();
+        let transfer = shards
+            .filter_map(|shard| shard.lock().get(&number).map(Arc::clone))
+            .next()?;
+        transfer.cut.set();
+        Some(transfer)
     }
 
     /// The number of active transfers.
@@ -265,7 +290,24 @@ impl Transfer {
             sent: AtomicU64::new(0),
             sampled_bytes: AtomicU64::new(0),
             rate: AtomicU64::new(NO_RATE),
+            length: OnceLock::new(),
+            cut: CutSignal::default(),
         }
+    }
+
+    /// The number of bytes that the whole transfer has; `None` if it is not known, as in a push with chunked framing.
+    pub fn length(&self) -> Option<u64> {
+        self.length.get().copied()
+    }
+
+    /// Sets the number of bytes that the whole transfer has. Only the first call has an effect.
+    pub fn set_length(&self, bytes: u64) {
+        let _ = self.length.set(bytes);
+    }
+
+    /// Ready once an operator has ended the transfer. Until then the task of `cx` is woken when that happens.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        self.cut.poll(cx)
     }
 
     /// The number of bytes received from the client, and the number of bytes sent to it.
@@ -311,6 +353,30 @@ impl Transfer {
     fn total_bytes(&self) -> u64 {
         let (received, sent) = self.bytes();
         received.saturating_add(sent)
+    }
+}
+
+impl CutSignal {
+    fn set(&self) {
+        self.is_cut.store(true, Relaxed);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_cut.load(Relaxed) {
+            let mut waker = self.waker.lock();
+            match &*waker {
+                Some(known) if known.will_wake(cx.waker()) => {}
+                _ => *waker = Some(cx.waker().clone()),
+            }
+        }
+        // The lock orders this second reading after a `set` that found no waker.
+        match self.is_cut.load(Relaxed) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 }
 
@@ -429,6 +495,25 @@ mod tests {
         late.sample_rate(late.started + second / 2, second);
         assert_eq!(late.rate(now), 2000);
         late.sample_rate(late.started, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_cut_wakes_the_task_of_the_transfer_and_no_other() {
+        let activity = Arc::<ActivityTracker>::default();
+        let start = |name| activity.start_transfer(home(), transfer(name)).unwrap();
+        let (one, two) = (start("a"), start("b"));
+        let cx = Context::from_waker(Waker::noop());
+        for guard in [&one, &two] {
+            assert!(guard.transfer.poll_cut(&cx).is_pending());
+        }
+        let cut = activity.cut_transfer(one.number).unwrap();
+        assert!(Arc::ptr_eq(&cut, &one.transfer));
+        assert!(one.transfer.poll_cut(&cx).is_ready());
+        assert!(one.transfer.cut.waker.lock().is_none());
+        assert!(two.transfer.poll_cut(&cx).is_pending());
+        let number = one.number;
+        drop(one);
+        assert!(activity.cut_transfer(number).is_none());
     }
 
     fn rejection(group: ClientNetworkGroup, message: String) -> RejectedRequest {

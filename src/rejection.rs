@@ -85,6 +85,9 @@ pub enum Rejection {
     /// A request for a registry arrived over plain HTTP.
     #[error("this registry is served over https only")]
     PlainHttp,
+    /// An operator has ended the transfer (`tidegate cut`).
+    #[error("an operator has ended this transfer")]
+    Cut,
     /// The upstream did not respond.
     #[error(transparent)]
     Forward(#[from] forward::Error),
@@ -181,6 +184,7 @@ impl Rejection {
             Self::Catalog(CatalogError::Unreadable) => Reason::UpstreamBroken,
             Self::Catalog(CatalogError::TooLong) | Self::ConcurrencyLimit => Reason::Busy,
             Self::PlainHttp => Reason::PlainHttp,
+            Self::Cut => Reason::Cut,
             Self::TokenForm(error) => body_reason(error),
             Self::Forward(forward::Error::Upstream(error)) => upstream_reason(error),
         }
@@ -219,6 +223,8 @@ impl Rejection {
             Self::Expectation => ErrorResponse::new(417, ErrorCode::Unsupported, self),
             Self::BodyTooLarge(_) => ErrorResponse::new(413, ErrorCode::SizeInvalid, self),
             Self::PlainHttp => ErrorResponse::new(400, ErrorCode::Unsupported, self),
+            // A client would repeat the request after a 5xx.
+            Self::Cut => ErrorResponse::new(403, ErrorCode::Denied, self),
             Self::Forward(forward::Error::Upstream(error)) => upstream_response(error),
             Self::Forward(error @ forward::Error::Form) => {
                 ErrorResponse::new(415, ErrorCode::Unsupported, error)
@@ -262,6 +268,7 @@ fn body_reason(error: &body::Error) -> RejectionReason {
         body::Error::Idle(_) | body::Error::Slow(_) | body::Error::Displaced => {
             RejectionReason::Slow
         }
+        body::Error::Cut => RejectionReason::Cut,
         body::Error::Client(_) | body::Error::Reset => RejectionReason::Malformed,
         body::Error::Upstream(_) | body::Error::Silent(_) => RejectionReason::UpstreamBroken,
     }
@@ -378,6 +385,7 @@ fn body_response(error: &body::Error) -> ErrorResponse {
         body::Error::Idle(_) | body::Error::Slow(_) => {
             ErrorResponse::new(408, ErrorCode::Unsupported, error)
         }
+        body::Error::Cut => ErrorResponse::new(403, ErrorCode::Denied, error),
         body::Error::Client(_)
         | body::Error::Reset
         | body::Error::Upstream(_)

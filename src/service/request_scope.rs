@@ -76,6 +76,7 @@ impl<'a> RequestScope<'a> {
         if body.is_end_stream() {
             return Body::empty();
         }
+        self.record.set_request_length(body.size_hint().exact());
         let end = Arc::<OnceLock<Instant>>::default();
         self.body_end = Some(Arc::clone(&end));
         let body = RequestBody::new(body, upload, max_body, idle, min_rate);
@@ -120,6 +121,10 @@ impl<'a> RequestScope<'a> {
             cors.apply(headers);
         }
         self.record.set_status(response.status());
+        if response.status().is_success() {
+            let length = response.body().size_hint().exact();
+            self.record.set_response_length(length);
+        }
         response.map(|body| body.observed(self.record))
     }
 }

@@ -51,7 +51,7 @@ pub(crate) struct Truncated<T> {
 /// A transfer in progress.
 #[derive(Debug)]
 pub(crate) struct TransferRow {
-    /// Identifies the transfer across refreshes of the page.
+    /// Identifies the transfer across refreshes of the page, and for `tidegate cut`.
     pub(crate) number: u64,
     pub(crate) is_push: bool,
     pub(crate) repository: String,
@@ -61,6 +61,8 @@ pub(crate) struct TransferRow {
     pub(crate) site: String,
     /// Bytes transferred in the direction of the transfer.
     pub(crate) bytes: u64,
+    /// The number of bytes that the whole transfer has, if it is known.
+    pub(crate) length: Option<u64>,
     /// Bytes per second.
     pub(crate) rate: u64,
     pub(crate) age: Duration,
@@ -149,6 +151,7 @@ fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
             client: transfer.client.clone(),
             site: transfer.site.clone(),
             bytes: if is_push { received } else { sent },
+            length: transfer.length(),
             rate: transfer.rate(now),
             age: now.saturating_duration_since(transfer.started),
         }
