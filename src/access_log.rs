@@ -241,6 +241,8 @@ impl RequestRecord {
         activity: &ActivityTracker,
     ) {
         self.counts.of_thread().record_rejection(reason);
+        // The transfer has ended, so that an operator cannot cut the response that says why.
+        self.transfer = None;
         if reason == RejectionReason::ClientGone {
             // No client receives this response.
             self.is_client_gone = true;

@@ -10,7 +10,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::admin::{admin, get, get_unix};
-use crate::binary::{Gate, command, configured, run, text};
+use crate::binary::{Gate, apart, configured, run, text};
 use crate::support::ask::chunk;
 use crate::support::h2::{H2, block_on, collect};
 use crate::support::registry::Exchange;
@@ -140,6 +140,7 @@ fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
     let text = config("", "").after("https", "admin = \"unix:{dir}/admin.sock\"");
     let proxy = Proxy::start(&registry, &text);
     let socket = proxy.path("admin.sock");
+    eventually("the socket is there", || socket.exists());
     block_on(async {
         let mut client = H2::connect(&proxy).await;
         let (response, _) = client.begin(&Ask::alice("GET", BLOB)).await.unwrap();
@@ -218,7 +219,7 @@ fn an_unblocked_network_can_log_in_again() {
     let cleared = done(&["unblock", "127.0.0.1"], &file);
     assert_eq!(
         cleared,
-        "cleared 10 wrong passwords of 1 client network in 127.0.0.1\n"
+        "cleared 10 wrong passwords of 1 client network in 127.0.0.1/32\n"
     );
     assert_eq!(gate.login("alice:pw"), 200);
     let logged = gate.line("an operator has cleared the wrong passwords");
@@ -254,6 +255,7 @@ fn only_the_unix_socket_accepts_what_changes_something() {
     let text = config("", "").after("https", "admin = \"unix:{dir}/a.sock\"");
     let proxy = Proxy::start(&registry, &text);
     let socket = proxy.path("a.sock");
+    eventually("the socket is there", || socket.exists());
     for (method, target, field, status) in [
         ("GET", "/cut?id=1", "", 405),
         (
@@ -343,18 +345,14 @@ fn without_an_endpoint_the_proxy_is_not_ready() {
 #[test]
 fn a_terminal_is_cleared_and_filled_again_while_it_is_watched() {
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (dir, file) = configured(&config("", "").upstream(&registry.url()));
     let _gate = Gate::start(&file);
     let program = env!("CARGO_BIN_EXE_tidegate");
     let watch =
         format!("stty cols 80 rows 24; exec timeout 5 '{program}' status --watch -c '{file}'");
     let mut script = std::process::Command::new("script");
     script.args(["-qec", &watch, "/dev/null"]);
-    let environment = command(&["status", "-c", &file]);
-    for (name, value) in environment.get_envs() {
-        script.env(name, value.unwrap_or_default());
-    }
-    let shown = text(&script.output().unwrap().stdout);
+    let shown = text(&apart(&mut script, dir.path()).output().unwrap().stdout);
     let screens: Vec<_> = shown.split("\x1b[H\x1b[2J").skip(1).collect();
     assert!(screens.len() >= 2, "{shown:?}");
     for screen in screens {
