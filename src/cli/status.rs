@@ -139,7 +139,7 @@ fn render(status: &Value, width: usize) -> String {
             lines.push(none.to_owned());
             continue;
         }
-        lines.push(format!("{count} {title}"));
+        lines.push(format!("{title} ({count})"));
         let table = table.lines(width);
         let shown = table.len().saturating_sub(1) as u64;
         lines.extend(table);
@@ -264,8 +264,8 @@ fn endpoints(status: &Value) -> Table {
 fn sites(status: &Value) -> Table {
     let mut table = Table::new([
         Column::text("SITE"),
-        Column::text("CERTIFICATE UNTIL"),
-        Column::number("DAYS LEFT"),
+        Column::text("CERT UNTIL"),
+        Column::number("DAYS"),
         Column::number("REQUESTS"),
         Column::number("REJECTED"),
         Column::number("ERRORS"),
@@ -422,7 +422,7 @@ mod tests {
                 "tidegate 0.1.0 on gate: serving, ready, up 2 h 5 min",
                 "3 of 10000 connections; in the last minute 2/s requests, 0 B/s in, 2 MiB/s out",
                 "warning: http://10.0.0.2:5000 is down",
-                "3 transfers",
+                "transfers (3)",
                 "344 MiB  24  9.06 MiB/s  2 h 5 min",
                 "waiting",
                 "… 1 more",

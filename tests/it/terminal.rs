@@ -85,7 +85,7 @@ fn post(path: &Path, method: &str, target: &str, field: &str) -> Answer {
 #[test]
 fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     let registry = stuck();
-    let (dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut client = gate.client();
     client.send(Ask::alice("GET", BLOB).head());
@@ -111,7 +111,12 @@ fn a_download_is_shown_with_its_progress_and_can_be_ended() {
         assert!(line.contains(word), "{word} in {line}");
     }
     assert!(shown.lines().all(|line| line.chars().count() <= 80));
-    for words in ["1 transfers", "serving", registry.authority(), "localhost"] {
+    for words in [
+        "transfers (1)",
+        "serving",
+        registry.authority(),
+        "localhost",
+    ] {
         assert!(shown.contains(words), "{words} in {shown}");
     }
     let ended = done(&["cut", &id], &file);
@@ -164,7 +169,7 @@ fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
 #[test]
 fn an_upload_that_is_cut_gets_a_403() {
     let registry = stuck();
-    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     for request in [
         Ask::alice("PATCH", UPLOAD).chunked(),
@@ -202,7 +207,7 @@ fn an_upload_that_is_cut_gets_a_403() {
 #[test]
 fn an_unblocked_network_can_log_in_again() {
     let registry = Registry::obliging();
-    let (_dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     for number in 0..10 {
         assert_eq!(gate.login(&format!("alice:{number}")), 401);
@@ -288,7 +293,7 @@ fn only_the_unix_socket_accepts_what_changes_something() {
 fn the_commands_find_the_process_and_say_why_they_do_not() {
     let registry = Registry::obliging();
     let good = config("", "").upstream(&registry.url());
-    let (dir, file) = configured(&good);
+    let (dir, file) = configured(good.clone());
     let socket = dir.path().join("admin.sock");
     let none = failed(&["status"], &file, 1);
     assert!(none.contains("tidegate serve"), "{none}");
@@ -310,7 +315,7 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap();
     drop(port);
-    let (dir, file) = configured(&good.after("https", format_args!("admin = \"{address}\"")));
+    let (dir, file) = configured(good.after("https", format_args!("admin = \"{address}\"")));
     let down = failed(&["status"], &file, 1);
     assert!(down.contains("is the proxy running"), "{down}");
     let _gate = Gate::start(&file);
@@ -328,7 +333,7 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
 #[test]
 fn without_an_endpoint_the_proxy_is_not_ready() {
     let (port, _kept) = crate::support::kept_port();
-    let (_dir, file) = configured(&config("", "").upstream(&format!("http://127.0.0.1:{port}")));
+    let (_dir, file) = configured(config("", "").upstream(&format!("http://127.0.0.1:{port}")));
     let _gate = Gate::start(&file);
     eventually("the endpoint is down", || {
         status(&file)["endpoints"][0]["state"] == "down"
@@ -345,7 +350,7 @@ fn without_an_endpoint_the_proxy_is_not_ready() {
 #[test]
 fn a_terminal_is_cleared_and_filled_again_while_it_is_watched() {
     let registry = Registry::obliging();
-    let (dir, file) = configured(&config("", "").upstream(&registry.url()));
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let _gate = Gate::start(&file);
     let program = env!("CARGO_BIN_EXE_tidegate");
     let watch =
