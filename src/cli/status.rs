@@ -428,7 +428,7 @@ mod tests {
                 "… 1 more",
                 "down   11-28 10:00:00",
                 "docker.example.com +2  2026-12-31",
-                "upstream_unreachable",
+                "upstream_unreacha",
             ] {
                 let flat = shown.replace("\n  ", " ");
                 assert!(flat.contains(words), "{words} in {shown}");
