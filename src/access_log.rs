@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HeaderValue, USER_AGENT};
@@ -190,13 +191,18 @@ impl RequestRecord {
         }
     }
 
+    /// The entry of the request among the active transfers.
+    pub(crate) fn transfer(&self) -> Option<&Transfer> {
+        self.transfer.as_ref().map(|guard| &*guard.transfer)
+    }
+
     /// Sets the length of the body that the transfer moves: of the request body if `operation` is a push, of the response
     /// body if it is a pull. The other body of the same request says nothing about the transfer.
     pub fn set_body_length(&self, operation: metrics::Operation, length: Option<u64>) {
-        if let (Some(guard), Some(length)) = (&self.transfer, length)
+        if let (Some(transfer), Some(length)) = (self.transfer(), length)
             && self.operation == operation
         {
-            guard.transfer.set_length(length);
+            transfer.set_length(length);
         }
     }
 
@@ -227,6 +233,8 @@ impl RequestRecord {
         activity: &ActivityTracker,
     ) {
         self.counts.of_thread().record_rejection(reason);
+        // The transfer has ended, so that an operator cannot cut the response that says why.
+        self.transfer = None;
         if reason == RejectionReason::ClientGone {
             // No client receives this response.
             self.is_client_gone = true;
@@ -312,6 +320,11 @@ impl Observer for RequestRecord {
         if let Some(guard) = &self.transfer {
             guard.transfer.add_sent(bytes);
         }
+    }
+
+    fn poll_cut(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.transfer()
+            .map_or(Poll::Pending, |transfer| transfer.poll_cut(cx))
     }
 
     fn on_end(mut self: Box<Self>, bytes: u64, end: BodyEnd<'_>) {
@@ -408,6 +421,7 @@ fn termination_of(error: &body::Error) -> &'static str {
     match error {
         E::Client(_) | E::Reset => CLIENT_ABORT,
         E::Idle(_) | E::Slow(_) | E::Silent(_) | E::Displaced => TIMEOUT,
+        E::Cut => "cut",
         E::Upstream(_) | E::TooLarge { .. } => "upstream_abort",
     }
 }

@@ -14,7 +14,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -59,6 +60,15 @@ pub struct Transfer {
     /// The last readings of the number of bytes, the oldest first: as many as [`RATE_WINDOW`] needs. Only the sampler and
     /// the readers of the rate lock it, never the request.
     readings: Mutex<VecDeque<Reading>>,
+    cut: CutSignal,
+}
+
+/// Tells the task of a transfer that an operator has ended the transfer. There is one such task at any time: the one that
+/// handles the request, which then sends the body of the response.
+#[derive(Debug, Default)]
+struct CutSignal {
+    is_cut: AtomicBool,
+    waker: Mutex<Option<Waker>>,
 }
 
 /// The number of bytes that a transfer had moved at one moment.
@@ -109,7 +119,7 @@ impl Default for ActivityTracker {
             transfer_count: AtomicUsize::new(0),
             group_counters: std::array::from_fn(|_| AtomicUsize::new(0)),
             hasher: RandomState::new(),
-            next_number: AtomicU64::new(0),
+            next_number: AtomicU64::new(1),
             rejections: Mutex::default(),
         }
     }
@@ -155,6 +165,19 @@ impl ActivityTracker {
         if let Some(count) = self.group_counters.get(group_counter) {
             count.fetch_sub(1, Relaxed);
         }
+    }
+
+    /// Ends the transfer with this number, and returns it. `None` if no active transfer has the number.
+    ///
+    /// The task of the transfer notices it when it is polled next, which is at once unless it waits for a client that does
+    /// not read.
+    pub(crate) fn cut_transfer(&self, number: u64) -> Option<Arc<Transfer>> {
+        let shards = self.transfers.iter();
+        let transfer = shards
+            .filter_map(|shard| shard.lock().get(&number).map(Arc::clone))
+            .next()?;
+        transfer.cut.set();
+        Some(transfer)
     }
 
     /// The number of active transfers.
@@ -298,7 +321,13 @@ impl Transfer {
             sent: AtomicU64::new(0),
             length: AtomicU64::new(NO_LENGTH),
             readings: Mutex::default(),
+            cut: CutSignal::default(),
         }
+    }
+
+    /// Ready once an operator has ended the transfer. Until then the task of `cx` is woken when that happens.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        self.cut.poll(cx)
     }
 
     /// The number of bytes received from the client, and the number of bytes sent to it.
@@ -373,6 +402,30 @@ impl Transfer {
     fn total_bytes(&self) -> u64 {
         let (received, sent) = self.bytes();
         received.saturating_add(sent)
+    }
+}
+
+impl CutSignal {
+    fn set(&self) {
+        self.is_cut.store(true, Relaxed);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_cut.load(Relaxed) {
+            let mut waker = self.waker.lock();
+            match &*waker {
+                Some(known) if known.will_wake(cx.waker()) => {}
+                _ => *waker = Some(cx.waker().clone()),
+            }
+        }
+        // The lock orders this second reading after a `set` that found no waker.
+        match self.is_cut.load(Relaxed) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 }
 
@@ -558,6 +611,25 @@ mod tests {
         reject(3600 + 21, RejectionReason::Throttled, "GET /v2/");
         assert_eq!(listed()[0], row("GET /v2/", 1, 3621, 3621));
         assert_eq!(listed().len(), 4);
+    }
+
+    #[test]
+    fn a_cut_wakes_the_task_of_the_transfer_and_no_other() {
+        let activity = Arc::<ActivityTracker>::default();
+        let start = |name| activity.start_transfer(home(), transfer(name)).unwrap();
+        let (one, two) = (start("a"), start("b"));
+        let cx = Context::from_waker(Waker::noop());
+        for guard in [&one, &two] {
+            assert!(guard.transfer.poll_cut(&cx).is_pending());
+        }
+        let cut = activity.cut_transfer(one.number).unwrap();
+        assert!(Arc::ptr_eq(&cut, &one.transfer));
+        assert!(one.transfer.poll_cut(&cx).is_ready());
+        assert!(one.transfer.cut.waker.lock().is_none());
+        assert!(two.transfer.poll_cut(&cx).is_pending());
+        let number = one.number;
+        drop(one);
+        assert!(activity.cut_transfer(number).is_none());
     }
 
     fn rejection(group: ClientNetworkGroup, message: String) -> RejectedRequest {

@@ -23,10 +23,11 @@ use crate::net::addr::PeerAddr;
 use crate::net::conn_limit::{Capacity, ConnectionLimit, ConnectionPermit};
 use crate::state::ServerState;
 
+mod interventions;
 mod metrics;
 mod ready;
 mod routes;
-mod status_page;
+pub(crate) mod status_page;
 
 use routes::AdminPeer;
 

@@ -28,7 +28,7 @@ pub mod token;
 #[cfg(any(test, fuzzing))]
 pub(crate) use basic::Credentials;
 pub(crate) use basic::is_basic;
-pub use guess_limiter::Settings as ThrottleSettings;
+pub use guess_limiter::{ClearedGuesses, Settings as ThrottleSettings};
 pub use hash_pool::Settings as HashingSettings;
 use identity::IdentityKind;
 pub use identity::{Error, Identity};

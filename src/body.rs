@@ -68,6 +68,9 @@ pub enum Error {
     /// The client read the response too slowly for too long while other requests waited for its upstream connection.
     #[error("the client did not read while others waited for its upstream connection")]
     Displaced,
+    /// An operator has ended the transfer.
+    #[error("an operator has ended the transfer")]
+    Cut,
     /// The upstream broke off its response.
     #[error("the upstream's response broke off")]
     Upstream(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -175,6 +178,14 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(observer) = &mut self.observer
+            && observer.poll_cut(cx).is_ready()
+        {
+            // The source of the body is dropped, which closes the connection to the upstream.
+            self.kind = Kind::Empty;
+            self.report_end(BodyEnd::Broken(&Error::Cut));
+            return Poll::Ready(Some(Err(Error::Cut)));
+        }
         let frame = ready!(self.kind.poll_frame(cx));
         match &frame {
             None => self.report_end(BodyEnd::Whole),
@@ -223,6 +234,10 @@ impl Kind {
 pub trait Observer: Send {
     /// Called after `bytes` more bytes were passed on.
     fn on_data(&mut self, bytes: usize);
+    /// Ready once the body must end before it is complete, because an operator has ended the transfer.
+    fn poll_cut(&mut self, _cx: &Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
     /// Called once, when the body ended after `bytes` bytes.
     fn on_end(self: Box<Self>, bytes: u64, end: BodyEnd<'_>);
 }

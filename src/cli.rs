@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod admin_client;
 mod args;
 mod ca;
 mod check;
@@ -15,11 +16,14 @@ mod completions;
 mod htpasswd;
 mod import;
 mod init;
+mod interventions;
 mod logging;
 mod output;
 mod password_prompt;
 mod reload;
 mod serve;
+mod status;
+mod table;
 mod version;
 
 use args::ConfigArgs;
@@ -48,6 +52,12 @@ enum CliCommand {
     Reload(ConfigArgs),
     /// Check whether a configuration would start, and report every problem (as nginx -t)
     Check(check::CheckArgs),
+    /// Show what the running proxy does: transfers, endpoints, sites, certificates and recent rejections
+    Status(status::StatusArgs),
+    /// Let a client network log in again that has sent too many wrong passwords
+    Unblock(interventions::UnblockArgs),
+    /// End one transfer of the running proxy
+    Cut(interventions::CutArgs),
     /// Add, remove, verify and list the users of a password file
     #[command(subcommand, after_help = htpasswd::EXAMPLES)]
     Htpasswd(htpasswd::HtpasswdCommand),
@@ -68,6 +78,9 @@ pub fn run() -> ExitCode {
         CliCommand::Serve(args) => serve::run(&args.file),
         CliCommand::Reload(args) => reload::run(&args.file),
         CliCommand::Check(args) => check::run(&args),
+        CliCommand::Status(args) => status::run(&args),
+        CliCommand::Unblock(args) => interventions::unblock(&args),
+        CliCommand::Cut(args) => interventions::cut(&args),
         CliCommand::Htpasswd(command) => htpasswd::run(&command),
         CliCommand::Import(command) => import::run(&command),
         CliCommand::Ca(args) => ca::run(&args),
@@ -85,4 +98,7 @@ const EXAMPLES: &str = "Examples:
                                    translate a configuration of nginx
   tidegate check --who alice --may push team/app
                                    may alice push there, and by which grant?
-  tidegate reload -c proxy.toml    read it again, without losing a transfer";
+  tidegate reload -c proxy.toml    read it again, without losing a transfer
+  tidegate status --watch          what does the running proxy do?
+  tidegate unblock 192.0.2.7       let this client log in again
+  tidegate cut 12                  end the transfer with this ID";

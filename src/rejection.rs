@@ -91,6 +91,9 @@ pub enum Rejection {
     /// A peer that is not in `listen.trusted_proxies` connected to an address of `listen.behind_proxy`.
     #[error("this address serves trusted proxies only")]
     UntrustedPeer,
+    /// An operator has ended the transfer (`tidegate cut`).
+    #[error("an operator has ended this transfer")]
+    Cut,
     /// The upstream did not respond.
     #[error(transparent)]
     Forward(#[from] forward::Error),
@@ -197,6 +200,7 @@ impl Rejection {
             Self::Catalog(CatalogError::TooLong) | Self::ConcurrencyLimit => Reason::Busy,
             Self::PlainHttp => Reason::PlainHttp,
             Self::UntrustedPeer => Reason::Network,
+            Self::Cut => Reason::Cut,
             Self::TokenForm(error) => body_reason(error),
             Self::Forward(forward::Error::Upstream(error)) => upstream_reason(error),
         }
@@ -241,6 +245,8 @@ impl Rejection {
             Self::BodyTooLarge(_) => ErrorResponse::new(413, ErrorCode::SizeInvalid, self),
             Self::PlainHttp => ErrorResponse::new(400, ErrorCode::Unsupported, self),
             Self::UntrustedPeer => ErrorResponse::new(403, ErrorCode::Denied, self),
+            // A client would repeat the request after a 5xx.
+            Self::Cut => ErrorResponse::new(403, ErrorCode::Denied, self),
             Self::Forward(forward::Error::Upstream(error)) => upstream_response(error),
             Self::Forward(error @ forward::Error::Form) => {
                 ErrorResponse::new(415, ErrorCode::Unsupported, error)
@@ -284,6 +290,7 @@ fn body_reason(error: &body::Error) -> RejectionReason {
         body::Error::Idle(_) | body::Error::Slow(_) | body::Error::Displaced => {
             RejectionReason::Slow
         }
+        body::Error::Cut => RejectionReason::Cut,
         body::Error::Client(_) | body::Error::Reset => RejectionReason::Malformed,
         body::Error::Upstream(_) | body::Error::Silent(_) => RejectionReason::UpstreamBroken,
     }
@@ -400,6 +407,7 @@ fn body_response(error: &body::Error) -> ErrorResponse {
         body::Error::Idle(_) | body::Error::Slow(_) => {
             ErrorResponse::new(408, ErrorCode::Unsupported, error)
         }
+        body::Error::Cut => ErrorResponse::new(403, ErrorCode::Denied, error),
         body::Error::Client(_)
         | body::Error::Reset
         | body::Error::Upstream(_)

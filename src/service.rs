@@ -9,7 +9,10 @@
 //! The order of the checks is the security argument: host, route, credentials, rights, then everything else. A client
 //! that has not authenticated learns nothing else.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
@@ -352,7 +355,15 @@ impl Service {
         let started = Instant::now();
         let response = match authorization {
             Authorization::Full(permit) => {
-                route.forward.send(permit, parts, body, &context).await?
+                let transfer = scope.record.transfer();
+                let mut sent = pin!(route.forward.send(permit, parts, body, &context));
+                poll_fn(|cx| match transfer {
+                    Some(transfer) if transfer.poll_cut(cx).is_ready() => {
+                        Poll::Ready(Err(Rejection::Cut))
+                    }
+                    _ => sent.as_mut().poll(cx).map_err(Rejection::from),
+                })
+                .await?
             }
             Authorization::FilteredCatalog(filter) => {
                 Box::pin(self.list_repositories(site, route, &filter, &identity, &parts, &context))

@@ -89,7 +89,7 @@ impl Passing {
         let (parts, networks) = (self.parts.clone(), Networks::default());
         let client = ClientAddr::new([192, 0, 2, 1].into());
         let field = client.header_value();
-        let asker = ClientInfo::new(client, &field, "https", &parts.headers, &networks);
+        let asker = ClientInfo::new(client, &field, "https", &parts.headers, Some(&networks));
         let outer = ExternalOrigin {
             scheme: "https",
             authority: self.target.authority(),

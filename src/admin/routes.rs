@@ -1,7 +1,7 @@
 //! Requests to the admin listener: which of them are allowed, and the response to each path.
 //!
 //! The checks have this order: the address of the peer (403), the host in the request (421), the method (405), the path
-//! (404).
+//! (404). The paths of `interventions` have checks of their own.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tokio::task::spawn_blocking;
 
 use super::ready::Readiness;
-use super::{metrics, status_page};
+use super::{interventions, metrics, status_page};
 use crate::body::Body;
 use crate::metrics::ExpositionFormat;
 use crate::net::addr::PeerAddr;
@@ -59,7 +59,10 @@ pub(crate) async fn respond<B>(
     let mut response = match reject(state, peer, request) {
         Some(rejection) => rejection,
         None => match request.uri().path() {
+            interventions::UNBLOCK => interventions::unblock(state, request.uri().query()),
+            interventions::CUT => interventions::cut(state, request.uri().query()),
             "/" => status_page(state).await,
+            "/status.json" => status_json(state).await,
             "/healthz" => text(StatusCode::OK, "alive\n"),
             "/readyz" => readiness(state),
             "/metrics" => metrics(state, request.headers()).await,
@@ -85,6 +88,9 @@ fn reject<B>(state: &ServerState, peer: AdminPeer, request: &Request<B>) -> Opti
         && !RequestHost::of(request.uri(), request.headers()).is_allowed(state)
     {
         return Some(text(StatusCode::MISDIRECTED_REQUEST, UNKNOWN_HOST));
+    }
+    if interventions::is_intervention(request.uri().path()) {
+        return interventions::reject(peer, request);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
@@ -116,6 +122,18 @@ async fn status_page(state: &Arc<ServerState>) -> Response<Body> {
     }
 }
 
+/// Renders the JSON on a thread of the blocking pool, for the same reason as the page.
+async fn status_json(state: &Arc<ServerState>) -> Response<Body> {
+    let state = Arc::clone(state);
+    match spawn_blocking(move || status_page::json::render(&state)).await {
+        Ok(json) => with_content_type("application/json", json),
+        Err(error) => {
+            tracing::error!(%error, "the status could not be written as JSON");
+            text(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
+        }
+    }
+}
+
 /// Renders the metrics on a thread of the blocking pool, because this runtime also accepts the clients' connections.
 async fn metrics(state: &Arc<ServerState>, headers: &HeaderMap) -> Response<Body> {
     let accept = headers.get_all(header::ACCEPT).iter();
@@ -135,7 +153,7 @@ fn metrics_error(error: &str) -> Response<Body> {
     text(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
 }
 
-fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = with_content_type("text/plain; charset=utf-8", body);
     *response.status_mut() = status;
     response
@@ -224,7 +242,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; scr
 const UNAUTHORIZED: &str =
     "your address may not use this listener; add its network to listen.admin_allow\n";
 const UNKNOWN_HOST: &str = "unknown host; use an IP address, localhost, a name of a site, or a name in listen.admin_hosts\n";
-const UNKNOWN_PATH: &str = "unknown path; use /, /healthz, /readyz or /metrics\n";
+const UNKNOWN_PATH: &str = "unknown path; use /, /status.json, /healthz, /readyz or /metrics\n";
 const INTERNAL_ERROR: &str = "internal error; see the log of tidegate\n";
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 use crate::state::ServerState;
 
 mod charts;
-mod format;
+pub(crate) mod format;
 mod html;
+pub(crate) mod json;
 mod model;
 mod view;
 

@@ -16,7 +16,7 @@
 //! Concurrent attempts are checked against the limit again when their hashing starts. So up to one attempt less than there
 //! are hash threads can be hashed beyond the limit. This module reads no clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use super::login_cache::CacheKey;
 use super::sharded::{SHARDS, Sharded};
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
+use crate::net::cidr::Cidr;
 
 /// The limit on guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,15 @@ pub(super) enum AttemptStatus {
     Wrong,
     /// The network has reached the limit. After this time, one of its guesses no longer counts.
     TooMany(Duration),
+}
+
+/// What an operator has cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClearedGuesses {
+    /// The number of client networks that had guesses.
+    pub networks: usize,
+    /// The number of wrong passwords that were counted.
+    pub guesses: usize,
 }
 
 /// The limit that a failed attempt has reached.
@@ -249,6 +259,31 @@ impl GuessLimiter {
             .retain(attempt.network.group(), |guess| {
                 guess.network != attempt.network || guess.user != attempt.user
             });
+    }
+
+    /// Clears the guesses of every client network that overlaps `network`.
+    pub(super) fn clear(&self, network: Cidr) -> ClearedGuesses {
+        let (mut networks, mut guesses) = (HashSet::new(), 0);
+        for mut shard in self.shards.lock_each() {
+            let shard = &mut *shard;
+            shard.groups.retain(|_, of_group| {
+                let before = of_group.len();
+                of_group.retain(|guess| {
+                    let is_cleared = guess.network.overlaps(network);
+                    if is_cleared && guess.kind == GuessKind::Wrong {
+                        networks.insert(guess.network);
+                        guesses += 1;
+                    }
+                    !is_cleared
+                });
+                shard.guesses -= before - of_group.len();
+                !of_group.is_empty()
+            });
+        }
+        ClearedGuesses {
+            networks: networks.len(),
+            guesses,
+        }
     }
 
     /// The shard of a network, which is the same for all networks of its group.

@@ -20,12 +20,13 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::basic::Credentials;
-use super::guess_limiter::{self, Attempt, AttemptStatus, GuessLimiter};
+use super::guess_limiter::{self, Attempt, AttemptStatus, ClearedGuesses, GuessLimiter};
 use super::hash_pool::{self, Busy, HashPool};
 use super::login_cache::{CacheKey, LoginCache, Lookup};
 use crate::htpasswd::{Entry, Users};
 use crate::metrics::LoginCounts as LoginCounters;
 use crate::net::addr::ClientNetwork;
+use crate::net::cidr::Cidr;
 
 /// Verifies passwords: the hash threads, the login cache and the guess limiter of the process.
 #[derive(Debug)]
@@ -129,6 +130,11 @@ impl PasswordVerifier {
     /// The counters of verified logins.
     pub fn counts(&self) -> &LoginCounters {
         &self.state.counters
+    }
+
+    /// Clears the wrong passwords that were counted for every client network that overlaps `network`.
+    pub(crate) fn clear_guesses(&self, network: Cidr) -> ClearedGuesses {
+        self.state.limiter.clear(network)
     }
 
     /// The number of passwords that wait for a hash thread.

@@ -24,7 +24,6 @@ impl<T> Sharded<T> {
     }
 
     /// Locks all shards, one after the other.
-    #[cfg(test)]
     pub(super) fn lock_each(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
         self.0.iter().map(|shard| shard.lock())
     }

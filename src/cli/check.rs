@@ -3,8 +3,12 @@
 //!
 //! The checks themselves are in `config`, `snapshot` and `check`; this module has the arguments, the output and the exit codes.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use http::Method;
+
+use super::admin_client::AdminClient;
 use super::args::ConfigArgs;
 use super::output::{EXIT_CONFIG_REJECTED, EXIT_USAGE, fail, print_line, rejection_message, warn};
 use super::password_prompt;
@@ -22,6 +26,9 @@ pub(crate) struct CheckArgs {
     /// proxy. Exit code 1 if there is a problem
     #[arg(long, conflicts_with = "who")]
     live: bool,
+    /// Only ask the running proxy whether it is ready (/readyz), as a health check of a container does. Exit code 0 means ready
+    #[arg(long, conflicts_with_all = ["who", "live", "push"])]
+    ready: bool,
     /// Push a tiny blob into this repository through the running proxy, pull it, and report what is left of it; implies --live
     #[arg(long, value_name = "REPOSITORY", conflicts_with = "who")]
     push: Option<String>,
@@ -70,6 +77,9 @@ impl CheckArgs {
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     let file = &args.config.file;
+    if args.ready {
+        return check_ready(file);
+    }
     let query = match args.access_query() {
         Ok(query) => query,
         Err(error) => return usage_error(&error),
@@ -118,6 +128,22 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         ));
     }
     ExitCode::SUCCESS
+}
+
+/// Asks the running proxy whether it is ready.
+fn check_ready(file: &Path) -> ExitCode {
+    let client = match AdminClient::find(file) {
+        Ok(client) => client,
+        Err(error) => return error.report(),
+    };
+    match client.send(&Method::GET, "/readyz") {
+        Ok(response) if response.is_success() => {
+            print_line(response.text().trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok(response) => fail(response.text().trim_end()),
+        Err(error) => fail(&error),
+    }
 }
 
 fn run_live_check(

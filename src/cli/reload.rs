@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::output::{fail, print_line, warn};
-use super::serve;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::server::pid_file::{self, ReloadStatus, RunningProcess};
@@ -76,9 +75,9 @@ fn warn_errors(problems: &Problems) {
 
 /// The directories where the pid file may be, the likeliest first. `/run/tidegate` is among them, because a shell does not have
 /// the environment of the service, and because the `state.dir` of a configuration that cannot be read is unknown.
-fn pid_file_directories(config: Option<&Config>) -> Vec<PathBuf> {
+pub(crate) fn pid_file_directories(config: Option<&Config>) -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = Vec::new();
-    let runtime = serve::runtime_directory();
+    let runtime = config::runtime_directory();
     let state = config.map(|config| config.state_dir.clone());
     let candidates = runtime.into_iter().chain([PathBuf::from("/run/tidegate")]);
     for directory in candidates.chain(state) {

@@ -2,7 +2,7 @@
 //!
 //! A process that an upgrade has started takes the listening sockets and the pid file over from the old process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
@@ -195,7 +195,7 @@ fn take_over(
 /// Creates and locks the pid file. A second process with the same configuration is an error. A directory that cannot be written
 /// to is only logged, because the server works without a pid file.
 fn take_pid_file(file: &Path, config: &Config) -> Result<Option<PidFile>, ServeError> {
-    let dir = runtime_directory().unwrap_or_else(|| config.state_dir.clone());
+    let dir = config::runtime_directory().unwrap_or_else(|| config.state_dir.clone());
     // If this fails, creating the file fails as well, and that error is reported.
     let _ = state_file::make_state_dir(&dir);
     match PidFile::take(&dir, file) {
@@ -208,10 +208,4 @@ fn take_pid_file(file: &Path, config: &Config) -> Result<Option<PidFile>, ServeE
             Ok(None)
         }
     }
-}
-
-/// The directory that systemd has created for the service (`RuntimeDirectory=`); the first one if there are several.
-pub(crate) fn runtime_directory() -> Option<PathBuf> {
-    let all = std::env::var_os("RUNTIME_DIRECTORY")?;
-    std::env::split_paths(&all).next()
 }

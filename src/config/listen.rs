@@ -53,6 +53,8 @@ impl Listen {
 pub struct Admin {
     /// The address; `None` if there is no admin listener.
     pub socket: Option<AdminSocket>,
+    /// Whether the configuration names no address, so that the socket is `admin.sock` in the runtime directory.
+    pub is_default: bool,
     /// The networks that may use the listener, in addition to this machine.
     pub allow: Networks,
     /// The names that `Host` may have, in addition to `localhost` and the hosts of the sites; in lower case.
@@ -208,8 +210,10 @@ fn admin(table: &Table<'_>) -> Admin {
     }
     let hosts = table.get(&listen::ADMIN_HOSTS).into_iter();
     let hosts = hosts.flat_map(|list| list.value.into_values());
+    let is_default = socket.is_none();
     Admin {
-        socket: socket.map(|socket| socket.value),
+        socket: socket.map_or_else(default_admin_socket, |socket| Some(socket.value)),
+        is_default,
         allow,
         // Addresses are accepted in Host anyway: a web page cannot make a browser resolve one to this machine.
         hosts: hosts
@@ -220,6 +224,23 @@ fn admin(table: &Table<'_>) -> Admin {
             .collect(),
     }
 }
+
+/// The admin listener of a configuration that names none: a socket in the runtime directory, where only the user and the group
+/// of the service reach it. `None` outside of a service.
+fn default_admin_socket() -> Option<AdminSocket> {
+    let directory = runtime_directory()?;
+    Some(AdminSocket::Unix(directory.join(DEFAULT_ADMIN_SOCKET)))
+}
+
+/// The directory that systemd has created for the service (`RuntimeDirectory=`); the first one if there are several.
+pub(crate) fn runtime_directory() -> Option<PathBuf> {
+    let all = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let first = std::env::split_paths(&all).next();
+    first.filter(|directory| !directory.as_os_str().is_empty())
+}
+
+/// The name of the admin socket in the runtime directory.
+pub(crate) const DEFAULT_ADMIN_SOCKET: &str = "admin.sock";
 
 /// Warns of an admin listener that is on all addresses, but accepts requests from this machine only.
 fn check_admin_address(table: &Table<'_>, socket: &Spanned<AdminSocket>) {

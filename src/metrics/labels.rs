@@ -88,11 +88,13 @@ pub enum RejectionReason {
     UpstreamBusy,
     /// The client disconnected before the response.
     ClientGone,
+    /// An operator has ended the transfer.
+    Cut,
 }
 
 impl RejectionReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoCredentials,
         Self::WrongPassword,
         Self::InvalidToken,
@@ -111,6 +113,7 @@ impl RejectionReason {
         Self::UpstreamTimeout,
         Self::UpstreamBusy,
         Self::ClientGone,
+        Self::Cut,
     ];
 
     /// Whether the upstream is the cause. Such a request counts as an error and not among the rejections of a site, because
@@ -134,7 +137,8 @@ impl RejectionReason {
             | Self::TooLarge
             | Self::Slow
             | Self::PlainHttp
-            | Self::ClientGone => false,
+            | Self::ClientGone
+            | Self::Cut => false,
         }
     }
 
@@ -159,6 +163,7 @@ impl RejectionReason {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBusy => "upstream_busy",
             Self::ClientGone => "client_gone",
+            Self::Cut => "cut",
         }
     }
 }
@@ -199,11 +204,12 @@ pub(super) const STATUS_LABELS: usize = COMMON_STATUSES.len() + 6;
 
 /// The values of the label `termination`, which the access log field of the same name has, too: which side aborted a
 /// response.
-pub(super) const TERMINATIONS: [&str; 5] = [
+pub(super) const TERMINATIONS: [&str; 6] = [
     "client_abort",
     "upstream_abort",
     "timeout",
     "drain",
+    "cut",
     "panic",
 ];
 

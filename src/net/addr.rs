@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::HeaderValue;
 
+use super::cidr::Cidr;
+
 /// The address and port of the other end of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(SocketAddr);
@@ -79,6 +81,12 @@ impl ClientAddr {
 }
 
 impl ClientNetwork {
+    /// Whether `network` contains the client network, or is a part of it.
+    pub(crate) fn overlaps(self, network: Cidr) -> bool {
+        let prefix = if self.0.is_ipv4() { 32 } else { 64 };
+        network.overlaps(self.0, prefix)
+    }
+
     /// The group to which the network belongs.
     pub fn group(self) -> ClientNetworkGroup {
         ClientNetworkGroup(match self.0 {

@@ -111,6 +111,13 @@ impl Cidr {
         }
     }
 
+    /// Whether the network has an address in common with the network of `address` and `prefix`.
+    pub(crate) fn overlaps(self, address: IpAddr, prefix: u8) -> bool {
+        let prefix = prefix.min(self.prefix);
+        self.address.is_ipv4() == address.is_ipv4()
+            && masked(address, prefix) == masked(self.address, prefix)
+    }
+
     /// The first and the last address of the network as numbers.
     fn range(self) -> (u128, u128) {
         let (first, bits) = match self.address {

@@ -264,6 +264,15 @@ impl AdminSocket {
             }),
             Err(error) => {
                 let what = format!("cannot listen on unix:{}: {error}", path.display());
+                if admin.is_default {
+                    // The configuration does not ask for this socket, so the proxy serves without it.
+                    problems.push(
+                        Problem::warning(None, what)
+                            .because("tidegate status, unblock and cut need it")
+                            .fix(unix_bind_remedy(path, &error)),
+                    );
+                    return Some(Self::default());
+                }
                 problems.push(Problem::error(None, what).fix(unix_bind_remedy(path, &error)));
                 None
             }

@@ -380,6 +380,11 @@ impl RunningProcess {
         self.pid
     }
 
+    /// The directory of the pid file.
+    pub fn directory(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
     /// Whether the process still holds the lock.
     pub fn is_running(&self) -> bool {
         let record = Record::read(self.file.file());

@@ -122,9 +122,11 @@ impl<'a> RequestScope<'a> {
         if let Some(cors) = self.cors.take() {
             cors.apply(headers);
         }
-        let length = response.body().size_hint().exact();
-        self.record.set_body_length(Operation::Pull, length);
         self.record.set_status(response.status());
+        if response.status().is_success() {
+            let length = response.body().size_hint().exact();
+            self.record.set_body_length(Operation::Pull, length);
+        }
         response.map(|body| body.observed(self.record))
     }
 }

@@ -79,6 +79,7 @@ mod streaming;
 mod stuck;
 mod supervised;
 mod support;
+mod terminal;
 mod throttle;
 mod tls;
 mod together;

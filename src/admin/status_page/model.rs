@@ -51,7 +51,7 @@ pub(crate) struct Truncated<T> {
 /// A transfer in progress.
 #[derive(Debug)]
 pub(crate) struct TransferRow {
-    /// Identifies the transfer across refreshes of the page.
+    /// Identifies the transfer across refreshes of the page, and for `tidegate cut`.
     pub(crate) number: u64,
     pub(crate) is_push: bool,
     pub(crate) repository: String,

@@ -204,7 +204,10 @@ fn transfer_row(html: &mut Html, transfer: &TransferRow) {
     html.tags("<tr data-key=\"")
         .text(transfer.number)
         .tags("\"><th scope=\"row\">");
-    html.name(&transfer.repository).tags("</th><td>");
+    html.name(&transfer.repository);
+    // The number is the ID of `tidegate cut`.
+    html.tags(" <small>#").text(transfer.number);
+    html.tags("</small></th><td>");
     html.tags(match transfer.is_push {
         true => "<span class=\"push\"><span aria-hidden=\"true\">↑</span> push</span>",
         false => "<span class=\"pull\"><span aria-hidden=\"true\">↓</span> pull</span>",

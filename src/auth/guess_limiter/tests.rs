@@ -377,3 +377,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn cleared_guesses_are_those_of_the_networks_that_the_operator_names() {
+    let subnet = |text: &str| network(text.parse::<IpAddr>().unwrap());
+    let guessed = [
+        "192.0.2.1",
+        "192.0.2.2",
+        "2001:db8:0:1::1",
+        "2001:db8:0:2::1",
+    ];
+    for (cleared, networks) in [
+        ("192.0.2.1", &guessed[..1]),
+        ("192.0.2.0/24", &guessed[..2]),
+        ("2001:db8:0:2::99", &guessed[3..]),
+        ("2001:db8::/48", &guessed[2..]),
+        ("::/0", &guessed[2..]),
+        ("198.51.100.0/24", &[]),
+    ] {
+        let fixture = Fixture::new();
+        for network in guessed {
+            for password in ["one", "two", "three"] {
+                fixture.fail(&fixture.attempt(subnet(network), "alice", password), 0);
+            }
+            let compared = fixture.attempt(subnet(network), "alice", "four");
+            fixture
+                .limiter
+                .may_compare(&compared, SETTINGS, fixture.at(0));
+        }
+        let expected = ClearedGuesses {
+            networks: networks.len(),
+            guesses: 3 * networks.len(),
+        };
+        assert_eq!(fixture.limiter.clear(cleared.parse().unwrap()), expected);
+        assert_eq!(fixture.kept(), 4 * (guessed.len() - networks.len()));
+        for network in guessed {
+            let next = fixture.attempt(subnet(network), "alice", "five");
+            let is_free = fixture.status(&next, 1) == AttemptStatus::Unknown;
+            assert_eq!(is_free, networks.contains(&network), "{cleared} {network}");
+        }
+    }
+}

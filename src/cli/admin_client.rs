@@ -1,0 +1,216 @@
+//! The client of the admin listener that `status`, `unblock`, `cut` and `check --ready` use.
+//!
+//! The address is `listen.admin` of the configuration. If the configuration names none, or cannot be read, the client takes the
+//! default socket of the process that serves with it, which is found by its locked pid file, as `tidegate reload` finds it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::output::{EXIT_CONFIG_REJECTED, rejection_message, warn};
+use super::reload::pid_file_directories;
+use crate::config;
+use crate::config::AdminSocket;
+use crate::net::listener::ListenAddr;
+use crate::server::pid_file;
+
+/// A client of the admin listener of one configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AdminClient {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// The reason why no admin listener was found, with the exit code.
+#[derive(Debug)]
+pub(crate) struct FindError {
+    message: String,
+    exit_code: u8,
+}
+
+/// The response to a request.
+#[derive(Debug)]
+pub(crate) struct AdminResponse {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl FindError {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            exit_code: 1,
+        }
+    }
+
+    /// Writes the reason to standard error, and returns the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        warn(&self.message);
+        ExitCode::from(self.exit_code)
+    }
+}
+
+impl AdminResponse {
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl AdminClient {
+    /// Finds the admin listener of the process that serves with this configuration.
+    pub(crate) fn find(file: &Path) -> Result<Self, FindError> {
+        let (config, problems) = config::load(file);
+        if let Some(config) = &config
+            && !config.listen.admin.is_default
+            && let Some(socket) = &config.listen.admin.socket
+        {
+            return Self::of(socket);
+        }
+        let process = match pid_file::find(&pid_file_directories(config.as_ref()), file) {
+            Ok(process) => process,
+            Err(error) if config.is_some() => {
+                return Err(FindError::new(format!(
+                    "{error}; start one with tidegate serve, or name listen.admin in the configuration"
+                )));
+            }
+            Err(_) => {
+                return Err(FindError {
+                    message: rejection_message(&problems),
+                    exit_code: EXIT_CONFIG_REJECTED,
+                });
+            }
+        };
+        let pid = process.pid();
+        let directory = process.directory().unwrap_or_else(|| Path::new("/"));
+        let socket = directory.join(config::DEFAULT_ADMIN_SOCKET);
+        if socket.exists() {
+            return Ok(Self::Unix(socket));
+        }
+        Err(FindError::new(format!(
+            "process {pid} has no admin socket; write admin = \"unix:/run/tidegate/admin.sock\" in [listen], and reload it"
+        )))
+    }
+
+    fn of(socket: &AdminSocket) -> Result<Self, FindError> {
+        match socket {
+            AdminSocket::Unix(path) => Ok(Self::Unix(path.clone())),
+            AdminSocket::Tcp(ListenAddr::Address(address)) if address.port() == 0 => {
+                Err(FindError::new(
+                    "listen.admin has port 0, so that its port is known to the log only; write a port",
+                ))
+            }
+            AdminSocket::Tcp(ListenAddr::Address(address)) => {
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                    ip => ip,
+                };
+                Ok(Self::Tcp(SocketAddr::new(ip, address.port())))
+            }
+            AdminSocket::Tcp(ListenAddr::Unix(path)) => Ok(Self::Unix(path.clone())),
+            AdminSocket::Tcp(address @ ListenAddr::Named(_)) => Err(FindError::new(format!(
+                "listen.admin is {address}, whose address systemd knows only; write an address or \"unix:\" and a path"
+            ))),
+        }
+    }
+
+    /// Sends a request and returns the whole response, or the reason why there is none.
+    pub(crate) fn send(&self, method: &Method, target: &str) -> Result<AdminResponse, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start: {error}"))?;
+        let exchanged = runtime.block_on(async {
+            timeout(TIMEOUT, self.exchange(method, target))
+                .await
+                .unwrap_or_else(|_| Err(format!("no response within {TIMEOUT:?}").into()))
+        });
+        exchanged.map_err(|error| format!("{}: {error}{}", self.address(), remedy(&*error)))
+    }
+
+    async fn exchange(&self, method: &Method, target: &str) -> Result<AdminResponse, SendError> {
+        match self {
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                exchange(stream, method, target, &address.to_string()).await
+            }
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                exchange(stream, method, target, "localhost").await
+            }
+        }
+    }
+
+    /// The address as it is written in the configuration.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.to_string(),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+type SendError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    method: &Method,
+    target: &str,
+    host: &str,
+) -> Result<AdminResponse, SendError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Dropping the set aborts the task.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(http::header::HOST, host)
+        .body(Empty::<Bytes>::new())?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, MAX_BODY).collect().await?.to_bytes();
+    Ok(AdminResponse {
+        status: head.status,
+        body,
+    })
+}
+
+/// What the operator can do about an error of the socket.
+fn remedy(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let kind = error
+        .downcast_ref::<std::io::Error>()
+        .map(std::io::Error::kind);
+    match kind {
+        Some(std::io::ErrorKind::PermissionDenied) => {
+            "; run the command as root, as the user of the service, or as a member of the socket's group"
+        }
+        Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+            "; is the proxy running with this configuration?"
+        }
+        _ => "",
+    }
+}
+
+/// The admin listener responds at once, unless the machine is overloaded.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Larger than any status: 100 rows of each kind, and 50 rejections.
+const MAX_BODY: usize = 4 * 1024 * 1024;

@@ -1,0 +1,374 @@
+//! The commands that talk to the running proxy: `status`, `unblock`, `cut` and `check --ready`, over the admin socket that the
+//! executable has by default and over addresses.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::admin::{admin, get, get_unix};
+use crate::binary::{Gate, apart, configured, run, text};
+use crate::support::ask::chunk;
+use crate::support::h2::{H2, block_on, collect};
+use crate::support::registry::Exchange;
+use crate::support::{
+    Answer, Ask, Client, PATIENCE, Proxy, Registry, config, eventually, eventually_some, pattern,
+};
+
+const BLOB: &str =
+    "/v2/team/app/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const UPLOAD: &str = "/v2/team/app/blobs/uploads/u";
+
+/// A registry that sends a quarter of a blob, and then nothing more.
+fn stuck() -> Registry {
+    Registry::start(|exchange: &mut Exchange<'_>| {
+        if exchange.head.target == BLOB {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n");
+            exchange.send(pattern(1000));
+            exchange.wait_closed();
+        } else {
+            exchange.body();
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    })
+}
+
+/// Runs a command with the configuration of the test.
+fn tell(arguments: &[&str], file: &str) -> Output {
+    let all: Vec<_> = arguments.iter().chain(&["-c", file]).copied().collect();
+    run(&all)
+}
+
+/// The output of a command that succeeds.
+#[track_caller]
+fn done(arguments: &[&str], file: &str) -> String {
+    let output = tell(arguments, file);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text(&output.stderr), "");
+    text(&output.stdout)
+}
+
+/// The error of a command that fails.
+#[track_caller]
+fn failed(arguments: &[&str], file: &str, code: i32) -> String {
+    let output = tell(arguments, file);
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    assert_eq!(text(&output.stdout), "");
+    text(&output.stderr)
+}
+
+fn status(file: &str) -> Value {
+    serde_json::from_str(&done(&["status", "--json"], file)).unwrap()
+}
+
+/// The only transfer, once it has moved as many bytes.
+fn transfer(file: &str, bytes: u64) -> Value {
+    eventually_some("the transfer is shown", || {
+        let transfers = status(file)["transfers"].clone();
+        let first = transfers.get(0)?.clone();
+        (first["bytes"] == bytes).then_some(first)
+    })
+}
+
+/// A request to the Unix socket.
+fn post(path: &Path, method: &str, target: &str, field: &str) -> Answer {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    Client::over(stream).answer(method)
+}
+
+#[test]
+fn a_download_is_shown_with_its_progress_and_can_be_ended() {
+    let registry = stuck();
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
+    let gate = Gate::start(&file);
+    let mut client = gate.client();
+    client.send(Ask::alice("GET", BLOB).head());
+    assert_eq!(client.head().unwrap().status, 200);
+    assert_eq!(client.take(1000).len(), 1000);
+    let row = transfer(&file, 1000);
+    for (key, value) in [
+        ("operation", Value::from("pull")),
+        ("repository", "team/app".into()),
+        ("user", "alice".into()),
+        ("client", "127.0.0.1".into()),
+        ("site", "localhost".into()),
+        ("length", 4000.into()),
+        ("percent", 25.into()),
+    ] {
+        assert_eq!(row[key], value, "{key} in {row}");
+    }
+    let id = row["id"].to_string();
+    let shown = done(&["status"], &file);
+    let line = shown.lines().find(|line| line.contains("team/app"));
+    let line = line.unwrap_or_else(|| panic!("{shown}"));
+    for word in [&id, "pull", "alice", "KiB", "25"] {
+        assert!(line.contains(word), "{word} in {line}");
+    }
+    assert!(shown.lines().all(|line| line.chars().count() <= 80));
+    for words in [
+        "transfers (1)",
+        "serving",
+        registry.authority(),
+        "localhost",
+    ] {
+        assert!(shown.contains(words), "{words} in {shown}");
+    }
+    let ended = done(&["cut", &id], &file);
+    let expected = format!("ended transfer {id}: pull of team/app by alice from 127.0.0.1\n");
+    assert_eq!(ended, expected);
+    let (rest, _end) = client.rest();
+    assert!(rest.is_empty(), "{} bytes after the cut", rest.len());
+    let logged = gate.line("an operator has ended a transfer");
+    for words in [&*format!("id={id}"), "team/app", "alice"] {
+        assert!(logged.contains(words), "{words} in {logged}");
+    }
+    eventually("the access log has the cause", || {
+        let log = fs::read_to_string(dir.path().join("access.log"));
+        log.unwrap_or_default().contains("termination=cut")
+    });
+    assert_eq!(status(&file)["transfer_count"], 0);
+    let again = failed(&["cut", &id], &file, 1);
+    assert!(again.contains(&format!("no transfer {id}")), "{again}");
+    assert!(done(&["status"], &file).contains("no transfers"));
+    assert_eq!(gate.login("alice:pw"), 200, "nothing else has changed");
+}
+
+#[test]
+fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
+    let registry = stuck();
+    let text = config("", "").after("https", "admin = \"unix:{dir}/admin.sock\"");
+    let proxy = Proxy::start(&registry, &text);
+    let socket = proxy.path("admin.sock");
+    eventually("the socket is there", || socket.exists());
+    block_on(async {
+        let mut client = H2::connect(&proxy).await;
+        let (response, _) = client.begin(&Ask::alice("GET", BLOB)).await.unwrap();
+        let response = response.await.unwrap();
+        let cut = std::thread::spawn(move || {
+            let id = eventually_some("the transfer is shown", || {
+                let json = get_unix(&socket, "/status.json").text();
+                let json: Value = serde_json::from_str(&json).unwrap();
+                json["transfers"].get(0)?["id"].as_u64()
+            });
+            post(&socket, "POST", &format!("/cut?id={id}"), "").status
+        });
+        let answer = collect(response).await;
+        assert!(!answer.is_whole && answer.body.len() == 1000, "{answer:?}");
+        assert_eq!(cut.join().unwrap(), 200);
+        let next = client.ask(&Ask::alice("GET", "/v2/")).await;
+        assert_eq!(next.status, 200);
+    });
+}
+
+#[test]
+fn an_upload_that_is_cut_gets_a_403() {
+    let registry = stuck();
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
+    let gate = Gate::start(&file);
+    for request in [
+        Ask::alice("PATCH", UPLOAD).chunked(),
+        Ask::alice("PATCH", UPLOAD).header("content-length", "12"),
+    ] {
+        let mut client = gate.client();
+        client.send(request.head());
+        client.send(match request.is_chunked {
+            true => chunk(b"some"),
+            false => b"some".to_vec(),
+        });
+        let row = transfer(&file, 4);
+        assert_eq!(row["operation"], "push");
+        let percent = if request.is_chunked {
+            Value::Null
+        } else {
+            33.into()
+        };
+        assert_eq!(row["percent"], percent);
+        done(&["cut", &row["id"].to_string()], &file);
+        let answer = client.answer("PATCH");
+        answer.is_refusal(403, "DENIED");
+        assert!(
+            answer.text().contains("an operator has ended"),
+            "{answer:?}"
+        );
+        eventually("the upload has ended", || {
+            status(&file)["transfer_count"] == 0
+        });
+    }
+    let rejections = status(&file)["rejections"].clone();
+    assert_eq!(rejections[0]["reason"], "cut", "{rejections}");
+}
+
+#[test]
+fn an_unblocked_network_can_log_in_again() {
+    let registry = Registry::obliging();
+    let (_dir, file) = configured(config("", "").upstream(&registry.url()));
+    let gate = Gate::start(&file);
+    for number in 0..10 {
+        assert_eq!(gate.login(&format!("alice:{number}")), 401);
+    }
+    assert_eq!(gate.login("alice:pw"), 429);
+    let other = done(&["unblock", "192.0.2.0/24"], &file);
+    assert!(other.contains("nothing was cleared"), "{other}");
+    assert_eq!(gate.login("alice:pw"), 429);
+    let shown = done(&["status"], &file);
+    assert!(
+        shown.contains("throttled") && shown.contains("alice"),
+        "{shown}"
+    );
+    let cleared = done(&["unblock", "127.0.0.1"], &file);
+    assert_eq!(
+        cleared,
+        "cleared 10 wrong passwords of 1 client network in 127.0.0.1/32\n"
+    );
+    assert_eq!(gate.login("alice:pw"), 200);
+    let logged = gate.line("an operator has cleared the wrong passwords");
+    assert!(logged.contains("192.0.2.0/24"), "{logged}");
+    let logged = gate.line("an operator has cleared the wrong passwords");
+    assert!(logged.contains("guesses=10"), "{logged}");
+    for (network, reason) in [
+        ("10.0.0.1/8", "the network is written 10.0.0.0/8"),
+        ("example.com", "not a network"),
+    ] {
+        let wrong = failed(&["unblock", network], &file, 2);
+        assert!(wrong.contains(reason), "{wrong}");
+    }
+}
+
+#[test]
+fn only_the_unix_socket_accepts_what_changes_something() {
+    let registry = Registry::obliging();
+    let text = config("", "").after("https", "admin = \"127.0.0.1:0\"");
+    let proxy = Proxy::start(&registry, &text);
+    for target in ["/unblock?network=127.0.0.1", "/cut?id=1"] {
+        for method in ["GET", "POST"] {
+            let answer = Client::plain(admin(&proxy)).ask(&Ask::new(method, target));
+            assert_eq!(answer.status, 403, "{method} {target}");
+            assert!(answer.text().contains("unix socket"), "{answer:?}");
+        }
+    }
+    assert_eq!(
+        get(admin(&proxy), "/status.json").one("content-type"),
+        "application/json"
+    );
+
+    let text = config("", "").after("https", "admin = \"unix:{dir}/a.sock\"");
+    let proxy = Proxy::start(&registry, &text);
+    let socket = proxy.path("a.sock");
+    eventually("the socket is there", || socket.exists());
+    for (method, target, field, status) in [
+        ("GET", "/cut?id=1", "", 405),
+        (
+            "POST",
+            "/cut?id=1",
+            "Origin: http://localhost:9090\r\n",
+            403,
+        ),
+        (
+            "POST",
+            "/unblock?network=127.0.0.1",
+            "Origin: null\r\n",
+            403,
+        ),
+        ("POST", "/cut?id=1", "", 404),
+        ("POST", "/cut?id=-1", "", 400),
+        ("POST", "/cut", "", 400),
+        ("POST", "/unblock?network=nowhere", "", 400),
+        ("POST", "/unblock", "", 400),
+        ("POST", "/unblock?network=::1", "", 200),
+        ("POST", "/status.json", "", 405),
+    ] {
+        let answer = post(&socket, method, target, field);
+        assert_eq!(answer.status, status, "{method} {target} {field}");
+    }
+    assert_eq!(post(&socket, "GET", "/cut?id=1", "").one("allow"), "POST");
+}
+
+#[test]
+fn the_commands_find_the_process_and_say_why_they_do_not() {
+    let registry = Registry::obliging();
+    let good = config("", "").upstream(&registry.url());
+    let (dir, file) = configured(good.clone());
+    let socket = dir.path().join("admin.sock");
+    let none = failed(&["status"], &file, 1);
+    assert!(none.contains("tidegate serve"), "{none}");
+    failed(&["check", "--ready"], &file, 1);
+    let gate = Gate::start(&file);
+    eventually("the proxy is ready", || {
+        tell(&["check", "--ready"], &file).status.success()
+    });
+    assert_eq!(done(&["check", "--ready"], &file), "ready\n");
+    assert!(socket.exists());
+    // A configuration that was edited and is wrong now hides nothing.
+    fs::write(&file, "nonsense").unwrap();
+    assert!(done(&["status"], &file).contains("ready"));
+    drop(gate);
+    let rejected = failed(&["status"], &file, 78);
+    assert!(rejected.contains("rejected"), "{rejected}");
+
+    // An address in the configuration replaces the default.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let (dir, file) = configured(good.after("https", format_args!("admin = \"{address}\"")));
+    let down = failed(&["status"], &file, 1);
+    assert!(down.contains("is the proxy running"), "{down}");
+    let _gate = Gate::start(&file);
+    assert!(!dir.path().join("admin.sock").exists());
+    assert!(done(&["status"], &file).contains("serving"));
+    for arguments in [["cut", "1"], ["unblock", "::1"]] {
+        let refused = failed(&arguments, &file, 1);
+        assert!(
+            refused.contains("unix:/run/tidegate/admin.sock"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn without_an_endpoint_the_proxy_is_not_ready() {
+    let (port, _kept) = crate::support::kept_port();
+    let (_dir, file) = configured(config("", "").upstream(&format!("http://127.0.0.1:{port}")));
+    let _gate = Gate::start(&file);
+    eventually("the endpoint is down", || {
+        status(&file)["endpoints"][0]["state"] == "down"
+    });
+    let reason = failed(&["check", "--ready"], &file, 1);
+    assert!(reason.starts_with("not ready: "), "{reason}");
+    let shown = done(&["status"], &file);
+    for words in ["not ready: ", "error: ", "down"] {
+        assert!(shown.contains(words), "{words} in {shown}");
+    }
+}
+
+/// In a pseudo-terminal of 80 columns, which `script` of util-linux creates.
+#[test]
+fn a_terminal_is_cleared_and_filled_again_while_it_is_watched() {
+    let registry = Registry::obliging();
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
+    let _gate = Gate::start(&file);
+    let program = env!("CARGO_BIN_EXE_tidegate");
+    let watch =
+        format!("stty cols 80 rows 24; exec timeout 5 '{program}' status --watch -c '{file}'");
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &watch, "/dev/null"]);
+    let shown = text(&apart(&mut script, dir.path()).output().unwrap().stdout);
+    let screens: Vec<_> = shown.split("\x1b[H\x1b[2J").skip(1).collect();
+    assert!(screens.len() >= 2, "{shown:?}");
+    for screen in screens {
+        assert!(
+            screen.contains("serving") && screen.contains("localhost"),
+            "{screen}"
+        );
+        assert!(screen.lines().count() < 24, "{screen}");
+        assert!(
+            screen.lines().all(|line| line.chars().count() <= 80),
+            "{screen}"
+        );
+    }
+}
