@@ -25,11 +25,13 @@ use crate::state::ServerState;
 
 mod interventions;
 mod metrics;
+mod peer;
 mod ready;
+mod response;
 mod routes;
 pub(crate) mod status_page;
 
-use routes::AdminPeer;
+use peer::AdminPeer;
 
 /// The server of all admin listeners. Clones share their limits.
 #[derive(Clone, Debug)]

@@ -12,15 +12,15 @@ use http_body::Body as _;
 
 use crate::access::Permit;
 use crate::body::Body;
-use crate::forwarded::ClientInfo;
 use crate::registry::Operation;
-use crate::target::Target;
 use crate::upstream::{self, HostHeader, ResponseBody, Upstream};
 
+mod context;
 pub mod headers;
 mod path_map;
 mod url_rewrite;
 
+pub use context::ForwardContext;
 pub use path_map::PathMap;
 pub use url_rewrite::{ExternalOrigin, Origin};
 
@@ -46,24 +46,6 @@ pub struct HeaderEdits {
     pub forwarded: Vec<ForwardedField>,
     /// The fields of the upstream's responses.
     pub response: Edits,
-}
-
-/// What `service` knows about a request, apart from the request itself.
-pub struct ForwardContext<'a> {
-    /// The client and the scheme that it uses.
-    pub client_info: &'a ClientInfo,
-    /// The request target and the host that the client sent.
-    pub target: &'a Target,
-    /// The origin that URLs in the response should have.
-    pub external: ExternalOrigin<'a>,
-    /// Whether a host name is one of the site's.
-    pub is_site: &'a (dyn Fn(&str) -> bool + Sync),
-    /// The name of the verified user.
-    pub user: Option<&'a str>,
-    /// The id of the request.
-    pub request_id: &'a str,
-    /// The number of the worker that serves the connection.
-    pub worker: usize,
 }
 
 /// Why there is no response of the upstream.

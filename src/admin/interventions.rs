@@ -7,7 +7,8 @@
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
-use super::routes::{AdminPeer, text};
+use super::peer::AdminPeer;
+use super::response::text;
 use crate::body::Body;
 use crate::net::cidr::Cidr;
 use crate::state::ServerState;

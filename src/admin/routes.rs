@@ -11,44 +11,14 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tokio::task::spawn_blocking;
 
+use super::peer::AdminPeer;
 use super::ready::Readiness;
+use super::response::{text, with_content_type};
 use super::{interventions, metrics, status_page};
 use crate::body::Body;
 use crate::metrics::ExpositionFormat;
-use crate::net::addr::PeerAddr;
 use crate::net::host::HostPort;
 use crate::state::ServerState;
-
-/// The peer of an admin connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AdminPeer {
-    /// A process that may open the file of the Unix socket.
-    Unix,
-    Tcp(PeerAddr),
-}
-
-impl AdminPeer {
-    /// Whether the peer may use the listener: over the Unix socket, from a loopback address, or from a network of
-    /// `listen.admin_allow`.
-    pub(crate) fn is_authorized(self, state: &ServerState) -> bool {
-        match self {
-            Self::Unix => true,
-            Self::Tcp(peer) => {
-                let address = peer.ip().to_canonical();
-                address.is_loopback() || state.snapshot().admin.allow.contains(address)
-            }
-        }
-    }
-}
-
-impl fmt::Display for AdminPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix => f.write_str("unix"),
-            Self::Tcp(peer) => peer.ip().fmt(f),
-        }
-    }
-}
 
 /// The response to a request of this peer. A peer that is not authorized gets a response too, which names the reason.
 pub(crate) async fn respond<B>(
@@ -151,20 +121,6 @@ async fn metrics(state: &Arc<ServerState>, headers: &HeaderMap) -> Response<Body
 fn metrics_error(error: &str) -> Response<Body> {
     tracing::error!(%error, "the metrics could not be rendered");
     text(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR)
-}
-
-pub(super) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = with_content_type("text/plain; charset=utf-8", body);
-    *response.status_mut() = status;
-    response
-}
-
-fn with_content_type(media_type: &'static str, body: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::full(body));
-    let media_type = HeaderValue::from_static(media_type);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, media_type);
-    response
 }
 
 /// The host that a request names.

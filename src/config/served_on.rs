@@ -3,10 +3,9 @@
 //! Called by `sites`.
 
 use super::document::Spanned;
-use super::keys::{self, listen, site};
+use super::keys::site;
 use super::listen::Listen;
-use super::problem::{Position, Problem};
-use super::sites::Site;
+use super::problem::Problem;
 use super::table::Table;
 use super::value::write;
 use crate::net::listener::ListenAddr;
@@ -50,6 +49,7 @@ impl ServedOn {
         if let Some(place) = table.place_of(&site::LISTEN)
             && listen.is_some()
             && https.or(behind_proxy).is_none()
+            && own.as_ref().is_some_and(|own| !own.is_empty())
         {
             table.report(
                 Problem::error(
@@ -84,6 +84,7 @@ impl ServedOn {
         }
         if let Some(place) = table.place_of(&site::TLS)
             && !self.has_https
+            && self.behind_proxy.is_some()
         {
             table.report(
                 Problem::warning(
@@ -127,30 +128,6 @@ fn check_address(table: &Table<'_>, address: &Spanned<ListenAddr>, listen: &List
         [only] => write(only),
         _ => format!("write one of {}", known.join(", ")),
     }));
-}
-
-/// Reports the addresses of `[listen]` that serve no site. Clients that connect there could only get errors.
-pub(crate) fn check_unused(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
-    let Some(table) = root.table(&keys::LISTEN) else {
-        return;
-    };
-    let https = listen
-        .https
-        .iter()
-        .map(|address| (table.place_of(&listen::HTTPS), address));
-    let behind_proxy = listen.behind_proxy.iter();
-    let behind_proxy = behind_proxy.map(|address| (table.place_of(&listen::BEHIND_PROXY), address));
-    let report = |(place, address): (Option<Position>, &ListenAddr)| {
-        let mut sites = sites.iter();
-        if !sites.any(|site| site.is_on(address)) {
-            root.report(
-                Problem::error(place, format!("no site is served on {address}"))
-                    .because("every [[site]] has a listen without this address")
-                    .fix("add the address to site.listen of a site, or remove it here"),
-            );
-        }
-    };
-    https.chain(behind_proxy).for_each(report);
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use super::address::HostPattern;
 use super::auth;
 use super::document::Spanned;
 use super::grants::Groups;
-use super::keys::{self, certificate, site};
+use super::keys::{self, certificate, listen, site};
 use super::listen::Listen;
 use super::problem::{Position, Problem};
 use super::routes::{self, Route, RouteContext, RouteOrResponse};
-use super::served_on::{self, ServedOn};
+use super::served_on::ServedOn;
 use super::table::{Choice, Table};
 use super::upstreams::UpstreamLimits;
 use super::value::any_text;
@@ -84,6 +84,9 @@ pub enum Certificate {
 /// Reads every site. Relative paths are below the folder of the file that the site is in.
 pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Listen>) -> Vec<Site> {
     root.require(&keys::SITE, "[[site]] with hosts, tls and a [[site.route]]");
+    // Without a valid address, which was reported, nothing is known about the addresses of a site.
+    let listen =
+        listen.filter(|listen| !listen.https.is_empty() || !listen.behind_proxy.is_empty());
     let groups = Groups::read(root);
     let mut known_hosts = KnownHosts::new();
     let tables = root.tables(&keys::SITE);
@@ -95,10 +98,41 @@ pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Lis
     name_sites(&mut sites);
     if let Some(listen) = listen
         && sites.len() == tables.len()
+        && sites.iter().all(|site| is_served(site, listen))
     {
-        served_on::check_unused(root, listen, &sites);
+        check_unused(root, listen, &sites);
     }
     sites
+}
+
+/// Whether clients can reach the site. A site that is served nowhere was reported.
+fn is_served(site: &Site, listen: &Listen) -> bool {
+    let mut addresses = listen.https.iter().chain(&listen.behind_proxy);
+    addresses.any(|address| site.is_on(address))
+}
+
+/// Reports the addresses of `[listen]` that serve no site. Clients that connect there could only get errors.
+fn check_unused(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
+    let Some(table) = root.table(&keys::LISTEN) else {
+        return;
+    };
+    let https = listen
+        .https
+        .iter()
+        .map(|address| (table.place_of(&listen::HTTPS), address));
+    let behind_proxy = listen.behind_proxy.iter();
+    let behind_proxy = behind_proxy.map(|address| (table.place_of(&listen::BEHIND_PROXY), address));
+    let report = |(place, address): (Option<Position>, &ListenAddr)| {
+        let mut sites = sites.iter();
+        if !sites.any(|site| site.is_on(address)) {
+            root.report(
+                Problem::error(place, format!("no site is served on {address}"))
+                    .because("every [[site]] has a listen without this address")
+                    .fix("add the address to site.listen of a site, or remove it here"),
+            );
+        }
+    };
+    https.chain(behind_proxy).for_each(report);
 }
 
 /// The hosts of the sites that were read, each with its position and the `listen` of its site.

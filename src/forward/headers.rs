@@ -6,7 +6,7 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::ForwardContext;
+use super::context::ForwardContext;
 use crate::forwarded::{ClientInfo, FORWARDED_FOR, FORWARDED_PROTO, REAL_IP, REQUEST_ID};
 use crate::template::{Placeholder, Template};
 

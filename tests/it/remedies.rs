@@ -366,6 +366,81 @@ fn token(text: &str) -> usize {
 
 /// Listed by the file whose remedies they produce.
 const CASES: &[(Edits<'static>, Edits<'static>)] = &[
+    (
+        &[(HTTPS, "behind_proxy = [\"unix:/run/tidegate/http.sock\"]\n")],
+        &[(TLS, "")],
+    ),
+    (
+        &[
+            (
+                HTTPS,
+                "https = [\"127.0.0.1:8443\"]\nhttp = [\"127.0.0.1:8080\"]\n",
+            ),
+            (
+                HOSTS,
+                "hosts = [\"docker.example.com\"]\nlisten = [\"127.0.0.1:8443\", \"127.0.0.1:9443\"]\n",
+            ),
+        ],
+        &[(", \"127.0.0.1:9443\"", ", \"127.0.0.1:8080\"")],
+    ),
+    (
+        &[(
+            HTTPS,
+            "https = [\"127.0.0.1:8443\"]\nbehind_proxy = [\"127.0.0.1:8080\"]\n",
+        )],
+        &[(
+            "behind_proxy =",
+            "trusted_proxies = [\"10.0.0.5\"]\nbehind_proxy =",
+        )],
+    ),
+    (
+        &[(HOSTS, "hosts = [\"docker.example.com\"]\nlisten = []\n")],
+        &[("listen = []\n", "")],
+    ),
+    (
+        &[
+            (
+                HTTPS,
+                "https = [\"127.0.0.1:8443\"]\nhttp = [\"127.0.0.1:8080\"]\n",
+            ),
+            (
+                HOSTS,
+                "hosts = [\"docker.example.com\"]\nlisten = [\"127.0.0.1:8080\"]\n",
+            ),
+        ],
+        &[(
+            "listen = [\"127.0.0.1:8080\"]",
+            "listen = [\"127.0.0.1:8080\", \"127.0.0.1:8443\"]",
+        )],
+    ),
+    (
+        &[
+            (
+                HTTPS,
+                "https = [\"127.0.0.1:8443\"]\nbehind_proxy = [\"unix:/run/tidegate/http.sock\"]\n",
+            ),
+            (TLS, "tls = \"self-signed\"\nclient_ca = \"clients.pem\"\n"),
+        ],
+        &[("client_ca = \"clients.pem\"\n", "")],
+    ),
+    // addresses of the proxy, and of a site
+    (
+        &[("127.0.0.1:8443", "unix:/run/tidegate/https.sock")],
+        &[("unix:/run/tidegate/https.sock", "127.0.0.1:8443")],
+    ),
+    (
+        &[
+            (HTTPS, "https = [\"127.0.0.1:8443\", \"127.0.0.1:9443\"]\n"),
+            (
+                HOSTS,
+                "hosts = [\"docker.example.com\"]\nlisten = [\"127.0.0.1:8443\"]\n",
+            ),
+        ],
+        &[(
+            "listen = [\"127.0.0.1:8443\"]",
+            "listen = [\"127.0.0.1:8443\", \"127.0.0.1:9443\"]",
+        )],
+    ),
     // units: numbers
     (&[(PATH, "path = \"/v2/\"\nmax_body = \"10m\"\n")], &[]),
     (&[(PATH, "path = \"/v2/\"\nmax_body = \"10\"\n")], &[]),

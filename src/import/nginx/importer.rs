@@ -7,11 +7,11 @@ use std::path::Path;
 use crate::import::nginx::compare::close_differences;
 use crate::import::nginx::context::Context;
 use crate::import::nginx::error::Error;
-use crate::import::nginx::globals;
-use crate::import::nginx::globals::ListenAddresses;
 use crate::import::nginx::includes::Input;
 use crate::import::nginx::listen;
 use crate::import::nginx::listen::{Address, Listen};
+use crate::import::nginx::main_context;
+use crate::import::nginx::main_context::ListenAddresses;
 use crate::import::nginx::nginx_model::NginxModel;
 use crate::import::nginx::output::OutputConfig;
 use crate::import::nginx::probes::Probes;
@@ -135,10 +135,10 @@ impl<'a> Importer<'a> {
             scopes,
             ..
         } = self;
-        output.listen = globals::listen_table(context, addresses, scopes);
-        output.log = globals::log_table(context, scopes);
-        output.tls = globals::tls_table(scopes);
-        output.limits = globals::limits_table(context, scopes);
+        output.listen = main_context::listen_table(context, addresses, scopes);
+        output.log = main_context::log_table(context, scopes);
+        output.tls = main_context::tls_table(scopes);
+        output.limits = main_context::limits_table(context, scopes);
     }
 
     /// Whether a server block with TLS forwards nothing to an upstream; a remark says why it is left out.
