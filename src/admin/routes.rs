@@ -209,6 +209,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config;
+    use crate::net::addr::PeerAddr;
     use crate::net::conn_limit::ConnectionLimit;
     use crate::snapshot::{BuildMode, Snapshot};
     use crate::state::LifecyclePhase;
