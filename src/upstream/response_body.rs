@@ -23,7 +23,7 @@ pub struct ResponseBody {
     state: State,
 }
 
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "a box would cost each response an allocation, and a response body is never moved in bulk"
 )]
