@@ -152,7 +152,7 @@ fn says(browser: &Browser, words: &str) -> bool {
 /// What a cell of the row of a repository says.
 fn cell(browser: &Browser, repository: &str, cell: usize) -> String {
     let script = format!(
-        "const row = [...document.querySelectorAll('.moving tbody tr')].find(row => row.cells[0].textContent === '{repository}');\n\
+        "const row = [...document.querySelectorAll('.moving tbody tr')].find(row => row.cells[0].textContent.split(' #')[0] === '{repository}');\n\
          return row === undefined ? '' : row.cells[{cell}].textContent;"
     );
     browser
