@@ -6,8 +6,9 @@
 //! make the decisions and return a [`Rejection`] through `?`. The outer functions turn a rejection into a response,
 //! write the access log and count.
 //!
-//! The order of the checks is the security argument: host, route, credentials, rights, then everything else. A client
-//! that has not authenticated learns nothing else.
+//! The order of the checks is the security argument: framing and size, host, client certificate, route, credentials, rights, then
+//! everything else. What a configuration makes public (static responses, CORS preflights) needs no credentials; otherwise a client
+//! that has not authenticated learns whether host and route exist, and nothing else.
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -22,14 +22,15 @@
 //! | [`LivenessProbe`] | requested, progress since the last probe | `driver`, `socket` |
 //! | [`AbuseCounters`] | stream resets, flood | `inspect` |
 //!
-//! [`ConnectionState::deadline`] derives the deadline of the connection from the first three:
+//! [`ConnectionState::deadline`] derives the deadline of the connection from the phase, the header section and the writes. The
+//! handshake has a deadline of its own, in `connection`.
 //!
 //! | condition | deadline |
 //! |---|---|
 //! | `Idle`, no header section, no blocked write | `limits.idle` after the connection became idle |
 //! | incomplete header section, and `Idle` or HTTP/2 | `limits.head` after its first byte |
 //! | blocked write | `limits.write_idle` after the socket stopped accepting bytes, or when `limits.min_rate` is missed |
-//! | otherwise a request is active | none; `upstream` and the request body have deadlines of their own |
+//! | none of these: a request is active | none; `upstream` and the request body have deadlines of their own |
 //!
 //! While a connection makes progress, only times are recorded here and no timer is set: the driver asks for the deadline when
 //! its one timer fires.

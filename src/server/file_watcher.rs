@@ -202,8 +202,7 @@ fn log_warnings(warnings: Vec<CertWarning>) {
     }
 }
 
-/// A change takes effect when two polls in a row see the same new state of the file: within one second of the last write, and
-/// within two seconds if the file changes again in between.
+/// A change takes effect when two polls in a row see the same new state of the file, which is at most one second after the last write.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
