@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 
 use super::logging;
 use super::output::{EXIT_CONFIG_REJECTED, fail, rejection_message, warn};
@@ -15,7 +16,7 @@ use crate::server::pid_file::{self, PidFile};
 use crate::server::service_manager::SystemdNotifier;
 use crate::server::signals;
 use crate::server::upgrade::{HandoverReceiver, LaunchCommand};
-use crate::server::{InheritedSockets, ProcessContext, Server, StartError};
+use crate::server::{Command, InheritedSockets, ProcessContext, Server, StartError};
 use crate::snapshot::{BuildMode, Snapshot};
 use crate::{log, state_file};
 
@@ -68,10 +69,11 @@ impl ServeError {
     }
 }
 
-/// A server whose sockets listen, and the runtime of its main thread.
+/// A server whose sockets listen, the runtime of its main thread, and the commands of the signals that arrived since.
 struct StartedServer {
     server: Server,
     runtime: Runtime,
+    commands: mpsc::Receiver<Command>,
 }
 
 fn start(
@@ -114,6 +116,15 @@ fn build(
             });
         }
     };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ServeError::runtime(format!("cannot start: {error}")))?;
+    // The pid file and READY=1 tell others where to send signals, and a HUP without a handler ends the process. A command that
+    // arrives before the server runs waits for it.
+    let commands = runtime
+        .block_on(async { signals::commands() })
+        .map_err(|error| ServeError::runtime(format!("cannot listen for signals: {error}")))?;
     let pid_file = if is_successor {
         None
     } else {
@@ -138,11 +149,11 @@ fn build(
     if let Some(pid_file) = pid_file {
         server.set_pid_file(pid_file);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| ServeError::runtime(format!("cannot start: {error}")))?;
-    Ok(StartedServer { server, runtime })
+    Ok(StartedServer {
+        server,
+        runtime,
+        commands,
+    })
 }
 
 fn serve(
@@ -153,12 +164,9 @@ fn serve(
     let StartedServer {
         mut server,
         runtime,
+        commands,
     } = started;
     runtime.block_on(async {
-        // The handlers are installed before READY=1 is sent and before the log names the addresses: from then on a signal may
-        // come, and must not end the process.
-        let commands = signals::commands()
-            .map_err(|error| ServeError::runtime(format!("cannot listen for signals: {error}")))?;
         if let Some(handover) = handover {
             server.check_upstreams().await;
             take_over(&mut server, handover, file)?;

@@ -4,9 +4,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::binary::{Gate, command, text};
@@ -162,6 +162,37 @@ fn reported(admin: std::net::SocketAddr) -> Reported {
         metrics: metrics.map(str::to_owned).collect(),
         ready: get("/readyz"),
         page: get("/"),
+    }
+}
+
+/// The pid file tells others where to send signals, so a signal that follows it must not end the process.
+#[test]
+fn a_hup_during_the_start_does_not_end_the_process() {
+    let registry = Registry::obliging();
+    let dir = directory();
+    let file = dir.path().join("proxy.toml");
+    fs::write(&file, with_realm(&registry, &dir, "one", "").to_string()).unwrap();
+    for _ in 0..10 {
+        let mut serve = command(&["serve", "-c", file.to_str().unwrap()]);
+        serve.env("RUNTIME_DIRECTORY", dir.path());
+        let mut child = serve.stdout(Stdio::null()).spawn().unwrap();
+        let pid = child.id().to_string();
+        eventually("the pid file names the process", || {
+            let files = fs::read_dir(dir.path()).unwrap().flatten();
+            let mut pid_files =
+                files.filter(|file| file.path().extension() == Some("pid".as_ref()));
+            pid_files.any(|file| {
+                fs::read_to_string(file.path())
+                    .unwrap_or_default()
+                    .contains(&pid)
+            })
+        });
+        let process = Pid::from_child(&child);
+        kill_process(process, Signal::HUP).unwrap();
+        let reloaded = reload(&file, dir.path());
+        assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+        kill_process(process, Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success());
     }
 }
 
