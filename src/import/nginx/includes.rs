@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bounded_file;
 use crate::config::problem::quote;
+use crate::import::nginx::unsupported::is_outside_of_http;
 
 use crate::import::nginx::error::Error;
 use crate::import::nginx::parser;
@@ -101,7 +102,7 @@ pub(crate) fn read(
                     has_http_block = true;
                     http.extend(directive.block.unwrap_or_default());
                 }
-                name if MAIN_DIRECTIVES.contains(&name) => main.push(directive),
+                name if is_outside_of_http(name) => main.push(directive),
                 _ => http.push(directive),
             }
         }
@@ -337,28 +338,3 @@ fn set_contains(set: &[char], character: char) -> bool {
 const MAX_FILE_SIZE: u64 = 16 * 1024 * 1024;
 /// The maximum number of files of one configuration. A snippet counts once for each place that includes it.
 const MAX_FILES: usize = 1000;
-/// The directives outside of `http`. Every other directive of a file without `http` belongs inside.
-const MAIN_DIRECTIVES: &[&str] = &[
-    "user",
-    "events",
-    "pid",
-    "daemon",
-    "master_process",
-    "load_module",
-    "pcre_jit",
-    "thread_pool",
-    "timer_resolution",
-    "lock_file",
-    "env",
-    "debug_points",
-    "ssl_engine",
-    "working_directory",
-    "worker_processes",
-    "worker_priority",
-    "worker_cpu_affinity",
-    "worker_rlimit_nofile",
-    "worker_rlimit_core",
-    "worker_shutdown_timeout",
-    "stream",
-    "mail",
-];

@@ -19,15 +19,25 @@ pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
     }
 }
 
+/// Whether a directive belongs outside of `http`. Every other directive of a file without `http` belongs inside.
+pub(crate) fn is_outside_of_http(name: &str) -> bool {
+    let mut patterns = PROCESSES.iter().chain(&["stream", "mail"]);
+    patterns.any(|pattern| is_match(pattern, name))
+}
+
 fn reason(name: &str) -> &'static str {
-    let is_match = |pattern: &&str| match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == *pattern,
-    };
     let found = REASONS
         .iter()
-        .find(|(patterns, _)| patterns.iter().any(&is_match));
+        .find(|(patterns, _)| patterns.iter().any(|pattern| is_match(pattern, name)));
     found.map_or(UNKNOWN, |(_, reason)| reason)
+}
+
+/// Whether a directive has the name, or begins with the part of the pattern before its `*`.
+fn is_match(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
 }
 
 const UNKNOWN: &str = "unknown to the importer";
@@ -81,6 +91,27 @@ const TRANSLATED: &[&str] = &[
     "server_name_in_redirect",
     "set",
 ];
+
+/// The directives about nginx's processes, which are outside of `http`.
+const PROCESSES: &[&str] = &[
+    "user",
+    "worker_*",
+    "events",
+    "pid",
+    "daemon",
+    "master_process",
+    "load_module",
+    "pcre_jit",
+    "thread_pool",
+    "timer_resolution",
+    "lock_file",
+    "env",
+    "debug_*",
+    "ssl_engine",
+    "working_directory",
+];
+const PROCESSES_REASON: &str =
+    "nginx's processes and memory; systemd runs tidegate, and listen.workers sets its threads";
 
 /// The reasons by name; the first match counts, and a `*` matches any end of the name.
 const REASONS: &[(&[&str], &str)] = &[
@@ -139,22 +170,9 @@ const REASONS: &[(&[&str], &str)] = &[
         ],
         BUILT_IN,
     ),
+    (PROCESSES, PROCESSES_REASON),
     (
         &[
-            "user",
-            "worker_*",
-            "events",
-            "pid",
-            "daemon",
-            "master_process",
-            "load_module",
-            "pcre_jit",
-            "thread_pool",
-            "timer_resolution",
-            "lock_file",
-            "env",
-            "debug_*",
-            "working_directory",
             "variables_hash*",
             "map_hash*",
             "server_names_hash*",
@@ -162,7 +180,7 @@ const REASONS: &[(&[&str], &str)] = &[
             "connection_pool_size",
             "request_pool_size",
         ],
-        "nginx's processes and memory; systemd runs tidegate, and listen.workers sets its threads",
+        PROCESSES_REASON,
     ),
     (
         &[
