@@ -192,10 +192,7 @@ impl GuessLimiter {
         if settings.guesses == 0 {
             return true;
         }
-        let mut shard = self.shard(attempt.network);
-        shard.retain(attempt.network.group(), |guess| {
-            guess.is_current(settings, now)
-        });
+        let mut shard = self.current_shard(attempt.network, settings, now);
         let guesses = shard.guesses_of_group(attempt.network);
         if guesses
             .iter()
@@ -222,10 +219,7 @@ impl GuessLimiter {
         if settings.guesses == 0 {
             return None;
         }
-        let mut shard = self.shard(attempt.network);
-        shard.retain(attempt.network.group(), |guess| {
-            guess.is_current(settings, now)
-        });
+        let mut shard = self.current_shard(attempt.network, settings, now);
         let guesses = shard.guesses_of_group(attempt.network);
         if guesses
             .iter()
@@ -284,6 +278,18 @@ impl GuessLimiter {
             networks: networks.len(),
             guesses,
         }
+    }
+
+    /// The shard of a network, without the guesses of its group that no longer count.
+    fn current_shard(
+        &self,
+        network: ClientNetwork,
+        settings: Settings,
+        now: Instant,
+    ) -> MutexGuard<'_, Shard> {
+        let mut shard = self.shard(network);
+        shard.retain(network.group(), |guess| guess.is_current(settings, now));
+        shard
     }
 
     /// The shard of a network, which is the same for all networks of its group.
