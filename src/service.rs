@@ -33,6 +33,7 @@ use crate::forwarded::ClientInfo;
 use crate::log::LogLimiter;
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
+use crate::net::host::https_authority;
 use crate::registry::is_registry_path;
 use crate::rejection::Rejection;
 use crate::site::{HostTable, Route, RouteMatch, Site, Sites};
@@ -458,18 +459,6 @@ fn site_of<'a>(sites: &'a HostTable, target: &Target) -> Result<&'a Site, Reject
         Ok(site)
     } else {
         Err(target::Error::ForeignAuthority.into())
-    }
-}
-
-fn https_authority(host: &str, port: u16) -> String {
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    match port {
-        443 => host,
-        port => format!("{host}:{port}"),
     }
 }
 

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::ConfigArgs;
-use super::client_commands::{authority, trust};
+use super::client_commands::trust;
 use super::output::{EXIT_CONFIG_REJECTED, fail, print, rejection_message, warn};
 use crate::config::{self, Certificate, Config, Site};
+use crate::net::host::https_authority;
 use crate::tls::self_signed;
 
 pub(crate) fn run(args: &ConfigArgs) -> ExitCode {
@@ -73,7 +74,9 @@ fn self_signed_authorities(config: &Config) -> Vec<String> {
                 host => host,
             });
             let named = names.filter(|host| !host.contains('*'));
-            named.map(|host| authority(host, site.https_port)).collect()
+            named
+                .map(|host| https_authority(host, site.https_port))
+                .collect()
         }
     };
     let sites = config.sites.iter().filter(is_self_signed);

@@ -7,19 +7,6 @@ use std::path::Path;
 
 use crate::htpasswd::shell_word;
 
-/// The host and port by which a client addresses a site. The port is left out if it is the default of https.
-pub(crate) fn authority(host: &str, port: u16) -> String {
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    match port {
-        443 => host,
-        _ => format!("{host}:{port}"),
-    }
-}
-
 /// How each client learns to trust the CA in the file `ca`, an absolute path.
 pub(crate) fn trust(authority: &str, ca: &Path) -> String {
     let ca = shell_word(&ca.to_string_lossy());

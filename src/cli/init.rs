@@ -10,13 +10,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::client_commands::{authority, first_use};
+use super::client_commands::first_use;
 use super::output::{EXIT_CONFIG_REJECTED, EXIT_USAGE, print_line, rejection_message, warn};
 use super::password_prompt;
 use crate::config::problem::Problem;
 use crate::config::{self, toml_string};
 use crate::htpasswd::generate::{self, HashParams, USUAL_COST};
 use crate::htpasswd::{edit, shell_word, store};
+use crate::net::host::https_authority;
 use crate::secret::Password;
 use crate::snapshot::{BuildMode, Snapshot};
 use crate::tls::{self, self_signed};
@@ -346,7 +347,7 @@ impl Draft {
 
     fn next_steps(&self, config_file: &Path, user: &str) -> String {
         let config = shell_word(&config_file.to_string_lossy());
-        let place = authority(&self.host, self.port);
+        let place = https_authority(&self.host, self.port);
         let mut steps = format!("\nStart the proxy:\n  tidegate serve -c {config}\n");
         if self.upstream == DEFAULT_UPSTREAM {
             steps += "If there is no registry yet, start one that only this machine can reach:\n  \

@@ -4,6 +4,7 @@
 //! names in Host, `:authority` or an absolute-form target. [`strip_brackets`] and [`parse_address`] are for callers with
 //! a grammar of their own. This module decides nothing about which hosts the proxy serves.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -70,6 +71,24 @@ pub(crate) fn strip_brackets(host: &str) -> &str {
         .unwrap_or(host)
 }
 
+/// The host as a URL has it: an IPv6 address without brackets gets them.
+pub(crate) fn with_brackets(host: &str) -> Cow<'_, str> {
+    if host.contains(':') && !host.starts_with('[') {
+        Cow::Owned(format!("[{host}]"))
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// The authority by which a client addresses a host over https. The port is left out if it is the default, 443.
+pub(crate) fn https_authority(host: &str, port: u16) -> String {
+    let host = with_brackets(host);
+    match port {
+        443 => host.into_owned(),
+        _ => format!("{host}:{port}"),
+    }
+}
+
 /// Parses an IP address as a host may be written: `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`.
 pub(crate) fn parse_address(host: &str) -> Option<IpAddr> {
     strip_brackets(host).parse().ok()
@@ -121,6 +140,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_https_authority_has_brackets_and_a_port_where_they_are_needed() {
+        for (host, port, expected) in [
+            ("docker.example.com", 443, "docker.example.com"),
+            ("docker.example.com", 8443, "docker.example.com:8443"),
+            ("2001:db8::1", 443, "[2001:db8::1]"),
+            ("2001:db8::1", 8443, "[2001:db8::1]:8443"),
+            ("[2001:db8::1]", 8443, "[2001:db8::1]:8443"),
+        ] {
+            assert_eq!(https_authority(host, port), expected);
+        }
+    }
 
     fn parse(authority: &str) -> Option<(String, Option<u16>)> {
         HostPort::parse(authority).map(|authority| (authority.host, authority.port))

@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 
 use super::redirect;
 use crate::body::Body;
+use crate::net::host::with_brackets;
 use crate::rejection::{Rejection, ResponseFormat};
 use crate::site::{StaticContent, StaticResponse};
 use crate::target::Target;
@@ -75,12 +76,10 @@ fn location_of(template: &Template, target: &Target) -> String {
 }
 
 fn render(template: &Template, target: &Target) -> String {
-    let host = target.host();
-    let bracketed = format!("[{host}]");
+    let host = with_brackets(target.host());
     let query = target.query().map(|query| format!("?{query}"));
     template.render(|placeholder| match placeholder {
-        Placeholder::Host if host.contains(':') => &bracketed,
-        Placeholder::Host => host,
+        Placeholder::Host => &host,
         Placeholder::Path => target.raw_path(),
         Placeholder::Query => query.as_deref().unwrap_or_default(),
         // The configuration does not allow these here.

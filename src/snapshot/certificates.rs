@@ -17,6 +17,7 @@ use crate::acme::{self, Acme};
 use crate::config::problem::{Position, Problem, Problems};
 use crate::config::{self, Certificate, Config, Spanned};
 use crate::file_watch::StableFiles;
+use crate::net::host::https_authority;
 use crate::net::listener::ListenAddr;
 use crate::state_file;
 use crate::tls;
@@ -355,14 +356,9 @@ fn docker_trust_hints(ca: &LocalCa, site: &config::Site) -> Vec<String> {
     };
     // The command works in any directory.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let port = site.https_port;
     let names = site.hosts.iter().filter(|host| !host.contains('*'));
     let hint = |host: &String| {
-        let host = if port == 443 {
-            host.clone()
-        } else {
-            format!("{host}:{port}")
-        };
+        let host = https_authority(host, site.https_port);
         format!(
             "{host} has a self-signed certificate; for docker: install -D -m 644 {} /etc/docker/certs.d/{host}/ca.crt",
             path.display()

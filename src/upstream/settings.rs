@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::tls::ServerRoots;
-use crate::net::host::strip_brackets;
+use crate::net::host::{strip_brackets, with_brackets};
 
 /// The settings of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +92,7 @@ impl Endpoint {
     /// A Unix socket has no authority. Servers that listen on one expect `localhost`.
     pub fn authority(&self) -> String {
         match self.tcp_address() {
-            Some((host, port)) if host.contains(':') => format!("[{host}]:{port}"),
-            Some((host, port)) => format!("{host}:{port}"),
+            Some((host, port)) => format!("{}:{port}", with_brackets(host)),
             None => "localhost".to_owned(),
         }
     }

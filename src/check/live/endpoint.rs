@@ -10,6 +10,7 @@ use crate::check::live::remedy::{errno_remedy, unix_remedy};
 use crate::config::problem::{Position, Problem};
 use crate::config::{Auth, Route, Site};
 use crate::forward::{Forward, Origin};
+use crate::net::host::https_authority;
 use crate::registry::is_registry_path;
 use crate::site::{self, RouteMatch};
 use crate::upstream::{self, Endpoint, EndpointSettings, Error, HandshakeError, HandshakeFault};
@@ -354,14 +355,10 @@ impl EndpointCheck<'_> {
         if let Some(external) = &self.site.external {
             return leads(external);
         }
-        let port = self.site.https_port;
         let names = self.site.hosts.iter().filter(|host| !host.contains('*'));
         let mut origins = names.map(|host| Origin {
             scheme: "https".to_owned(),
-            authority: match port {
-                443 => host.clone(),
-                _ => format!("{host}:{port}"),
-            },
+            authority: https_authority(host, self.site.https_port),
         });
         origins.any(|origin| leads(&origin))
     }
