@@ -124,7 +124,7 @@ mod tests {
             (b"\x16\x03\x01", false, b"\x16"),
         ] {
             let (_sending, mut accepted) = after_sending(bytes).await;
-            let preface = read(&mut accepted, IDLE, HEAD).await.unwrap();
+            let preface = super::read(&mut accepted, IDLE, HEAD).await.unwrap();
             assert_eq!((preface.is_http2, preface.read.filled()), (is_http2, read));
         }
     }
