@@ -13,7 +13,7 @@ use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::directory;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, OK, Proxy, TestRequest, TestResponse, ask, config, pattern,
+    Client, HttpVersion, OK, Proxy, TestRequest, TestResponse, config, exchange, pattern,
 };
 
 const MANIFEST: &str = "/v2/a/manifests/x";

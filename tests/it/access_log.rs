@@ -13,7 +13,7 @@ use crate::support::proxy::{ALICE, directory};
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, ask, config, pattern, pause,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, config, exchange, pattern, pause,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";

@@ -13,8 +13,8 @@ use crate::support::client::{connect_tcp, connect_tcp_from};
 use crate::support::proxy::TestConfig;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, ask, config,
-    eventually,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, config, eventually,
+    exchange,
 };
 
 pub(crate) fn watched(top: &str, admin: &str) -> TestConfig {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, ask};
+use crate::support::{
+    Client, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, exchange,
+};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 

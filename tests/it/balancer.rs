@@ -10,7 +10,8 @@ use tidegate::server::Scheme;
 use crate::support::client::{connect_tcp, connect_tcp_from, is_timeout};
 use crate::support::proxy::TestConfig;
 use crate::support::{
-    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, ask, certs, config,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, certs, config,
+    exchange,
 };
 
 /// Another address of this machine.

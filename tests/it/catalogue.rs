@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{
     Client, DIGEST, Exchange, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse,
-    ask, config,
+    config, exchange,
 };
 
 const BASIC: &str =

@@ -4,7 +4,7 @@ use base64ct::{Base64, Base64Unpadded, Base64Url, Encoding};
 
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, ask, config,
+    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange,
 };
 
 #[test]

@@ -8,7 +8,7 @@ use crate::support::h2::{self, H2Client, block_on, with_time_limit};
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, Exchange, HttpVersion, Proxy, Registry, TestRequest, ask, config, pattern,
+    Client, Exchange, HttpVersion, Proxy, Registry, TestRequest, config, exchange, pattern,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";

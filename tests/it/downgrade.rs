@@ -6,7 +6,7 @@ use crate::support::frames::{
 };
 use crate::support::proxy::directory;
 use crate::support::strict_upstream::StrictUpstream;
-use crate::support::{HttpVersion, Proxy, TestRequest, ask, config};
+use crate::support::{HttpVersion, Proxy, TestRequest, config, exchange};
 
 type Field = (&'static str, &'static str);
 

@@ -9,7 +9,7 @@ use crate::support::proxy::directory;
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, ask, config, pattern,
+    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange, pattern,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";

@@ -13,7 +13,7 @@ use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::registry::refusing_address;
 use crate::support::{
-    Client, Exchange, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, ask, config,
+    Client, Exchange, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, config, exchange,
     kept_port, pause,
 };
 

@@ -7,7 +7,9 @@ use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::registry::{RequestEnd, refusing_address};
 use crate::support::request::chunk;
-use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, ask, config, pattern};
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange, pattern,
+};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";

@@ -1,6 +1,6 @@
 //! The header fields that the proxy passes on, removes and adds, in each direction.
 
-use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn the_registry_sees_exactly_these_fields() {

@@ -1,6 +1,6 @@
 //! The registry's grammar at the gate: what is refused never leaves it, what leaves it is in its one canonical form.
 
-use crate::support::{Client, DIGEST, HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{Client, DIGEST, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn what_is_no_operation_is_refused() {

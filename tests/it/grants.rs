@@ -1,7 +1,9 @@
 //! Grants end to end: who may do what where, mounts, and the list of repositories.
 
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{DIGEST, Exchange, HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{
+    DIGEST, Exchange, HttpVersion, Proxy, Registry, TestRequest, config, exchange,
+};
 
 const GROUPS: &str = "[groups]\nci = [\"bot\"]\n";
 

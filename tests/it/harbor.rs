@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::harbor::{self, PACKED, ROBOT, Release, STORE, TOKEN};
 use crate::support::registry::Registry;
-use crate::support::{DIGEST, HttpVersion, Proxy, TestRequest, ask};
+use crate::support::{DIGEST, HttpVersion, Proxy, TestRequest, exchange};
 
 const HOST: &str = "localhost:8443";
 

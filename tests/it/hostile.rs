@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::proxy::directory;
 use crate::support::strict_upstream::StrictUpstream;
-use crate::support::{Client, HttpVersion, Proxy, TestRequest, ask, certs, config};
+use crate::support::{Client, HttpVersion, Proxy, TestRequest, certs, config, exchange};
 
 /// Requests a thread.
 pub(crate) const EACH: usize = 1300;

@@ -10,7 +10,7 @@ use crate::support::frames::{
 };
 use crate::support::proxy::directory;
 use crate::support::strict_upstream::StrictUpstream;
-use crate::support::{HttpVersion, Proxy, TestRequest, ask, config};
+use crate::support::{HttpVersion, Proxy, TestRequest, config, exchange};
 
 type Field = (Vec<u8>, Vec<u8>);
 

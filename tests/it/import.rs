@@ -20,7 +20,7 @@ use crate::binary::apart;
 use crate::support::certs::{AUTHORITY, root_certificate};
 use crate::support::harbor::{self, ROBOT, Release, TOKEN};
 use crate::support::proxy::ALICE;
-use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, ask};
+use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, exchange};
 
 /// The corpus, at the place where nginx has it.
 struct Corpus;

@@ -8,7 +8,7 @@ use tidegate::config;
 use crate::binary::{Gate, command, configured, text};
 use crate::support::proxy::directory;
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, ask, certs, config as test_config,
+    Client, HttpVersion, Proxy, Registry, TestRequest, certs, config as test_config, exchange,
 };
 
 #[test]

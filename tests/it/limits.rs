@@ -10,7 +10,8 @@ use crate::support::h2::{H2Client, block_on, with_time_limit};
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, ask, certs, config, pattern,
+    Client, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
+    pattern,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";

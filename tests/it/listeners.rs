@@ -5,7 +5,7 @@ use std::net::TcpListener;
 pub(crate) use crate::support::kept_port;
 use crate::support::proxy::TestConfig;
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, ask, config,
+    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange,
 };
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the registry says about its own address is made true for the client; all else stays as it is.
 
-use crate::support::{HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn locations_name_the_origin_that_the_client_addressed() {

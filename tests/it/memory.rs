@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use crate::support::h2::{self, H2Client, block_on, wait_until, with_time_limit};
 use crate::support::{
-    HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, ask, config, pattern,
+    HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, config, exchange, pattern,
 };
 
 const UPLOADS: usize = 8;

@@ -11,7 +11,7 @@ use tidegate::server::Scheme;
 
 use crate::admin::get;
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, ask, certs, config, pause,
+    Client, HttpVersion, Proxy, Registry, TestRequest, certs, config, exchange, pause,
 };
 
 fn start(registry: &Registry, top: &str) -> Proxy {

@@ -28,7 +28,9 @@ use tidegate::www_authenticate;
 
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
-use crate::support::{DIGEST, Exchange, HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{
+    DIGEST, Exchange, HttpVersion, Proxy, Registry, TestRequest, config, exchange,
+};
 
 // The model.
 

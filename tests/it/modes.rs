@@ -1,6 +1,6 @@
 //! The other modes: nobody is asked for anything, or the upstream asks; and routes beside the registry's.
 
-use crate::support::{HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 fn mode(registry: &Registry, mode: &str) -> Proxy {
     let auth = format!("auth = {{ mode = \"{mode}\" }}");

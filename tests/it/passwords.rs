@@ -6,7 +6,7 @@ use tidegate::server::Server;
 
 use crate::support::h2::{H2Client, block_on, collect};
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn each_format_logs_in() {

@@ -1,6 +1,8 @@
 //! The ping `/v2/`, by which clients learn whether there is a registry and how to log in.
 
-use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, ask, config, registry};
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange, registry,
+};
 
 #[test]
 fn without_credentials_there_is_one_challenge() {

@@ -1,6 +1,6 @@
 //! Queries: reduced to what the API knows, in one spelling, and with no second repository let through unseen.
 
-use crate::support::{DIGEST, HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{DIGEST, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 const UPLOADS: &str = "/v2/dev/a/blobs/uploads/";
 const UPLOAD: &str = "/v2/dev/a/blobs/uploads/u";

@@ -10,7 +10,7 @@ use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::ALICE;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, ask, certs, config,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
 };
 
 fn carol() -> String {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, ask};
+use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, exchange};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";

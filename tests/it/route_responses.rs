@@ -1,6 +1,6 @@
 //! Responses of the proxy's own on a route: redirects and texts with placeholders.
 
-use crate::support::{HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 fn redirecting(location: &str) -> String {
     format!("[[site.route]]\npath = \"/\"\nrespond = {{ status = 308, location = \"{location}\" }}")

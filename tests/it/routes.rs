@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::support::h2::{self, H2Client};
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, ask, config,
+    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange,
 };
 
 fn from(proxy: &Proxy, http: HttpVersion, last: u8, request: &TestRequest) -> TestResponse {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{
-    DIGEST, HttpVersion, Proxy, Registry, TestRequest, TestResponse, ask, config,
+    DIGEST, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange,
 };
 
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";

@@ -2,7 +2,9 @@
 
 use crate::support::certs::{self, AUTHORITY};
 use crate::support::proxy::{ALICE, directory, write_private};
-use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, ask};
+use crate::support::{
+    Client, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, exchange,
+};
 
 /// `bob:pw`
 fn bob() -> String {

@@ -8,7 +8,8 @@ use tidegate::server::Scheme;
 use crate::admin::get;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, ask, config, eventually, pause,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, config, eventually, exchange,
+    pause,
 };
 
 fn start(registry: &Registry) -> Proxy {

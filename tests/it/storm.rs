@@ -17,8 +17,8 @@ use crate::support::proxy::TestConfig;
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, Exchange, HttpVersion, Proxy, Registry, TestRequest, ask, certs, config, eventually,
-    pattern, pause,
+    Client, Exchange, HttpVersion, Proxy, Registry, TestRequest, certs, config, eventually,
+    exchange, pattern, pause,
 };
 
 const RELOADS: usize = 40;

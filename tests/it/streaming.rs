@@ -8,7 +8,7 @@ use crate::support::h2::{self, H2Client, block_on};
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, Exchange, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, ask, pattern,
+    Client, Exchange, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, exchange, pattern,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";

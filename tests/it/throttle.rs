@@ -8,7 +8,7 @@ use crate::support::h2::{H2Client, block_on, collect};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, ask, config, eventually,
+    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, eventually, exchange,
 };
 
 /// Other addresses of this machine; clients come from 127.0.0.1 unless a test says otherwise.

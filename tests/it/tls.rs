@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use crate::support::certs::{self, AUTHORITY};
 use crate::support::client::{connect_tcp, is_timeout};
 use crate::support::proxy::directory;
-use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, ask, config};
+use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn both_versions_are_spoken() {

@@ -15,7 +15,7 @@ use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{
     Client, DIGEST, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, TlsFront,
-    ask, config,
+    config, exchange,
 };
 
 const BASIC: &str =

@@ -16,7 +16,7 @@ use tidegate::snapshot::{BuildMode, Snapshot};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{
-    Client, DIGEST, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, ask, config,
+    Client, DIGEST, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, config, exchange,
 };
 
 const TOKEN: &str =

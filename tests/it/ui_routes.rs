@@ -1,6 +1,8 @@
 //! Routes of user interfaces: fields about the client, the host of the upstream, and a path of the upstream's own.
 
-use crate::support::{HttpVersion, Proxy, RecordedRequest, Registry, TestRequest, ask, config};
+use crate::support::{
+    HttpVersion, Proxy, RecordedRequest, Registry, TestRequest, config, exchange,
+};
 
 const OPEN: &str = "auth = { mode = \"none\" }\nallow = [\"all\"]";
 

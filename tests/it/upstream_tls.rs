@@ -11,7 +11,7 @@ use crate::support::certs::{AUTHORITY, Authority};
 use crate::support::eventually;
 use crate::support::proxy::directory;
 use crate::support::{
-    Client, HttpVersion, OK, Proxy, Registry, TestRequest, TlsFront, ask, config, pattern,
+    Client, HttpVersion, OK, Proxy, Registry, TestRequest, TlsFront, config, exchange, pattern,
 };
 
 const MANIFEST: &str = "/v2/a/manifests/x";

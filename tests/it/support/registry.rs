@@ -80,14 +80,14 @@ macro_rules! socket {
             fn copy(&self) -> Box<dyn Socket> {
                 Box::new(self.try_clone().unwrap())
             }
-            fn patience(&self, time: Duration) {
+            fn set_timeout(&self, time: Duration) {
                 self.set_read_timeout(Some(time)).unwrap();
                 self.set_write_timeout(Some(time)).unwrap();
             }
             fn close(&self) {
                 let _ = self.shutdown(Shutdown::Both);
             }
-            fn kill(&self) {
+            fn abort_connections(&self) {
                 let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
                 let _ = self.shutdown(Shutdown::Read);
             }
