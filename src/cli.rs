@@ -20,6 +20,7 @@ mod interventions;
 mod logging;
 mod output;
 mod password_prompt;
+mod progress;
 mod reload;
 mod serve;
 mod status;
