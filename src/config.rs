@@ -50,7 +50,7 @@ pub use document::Spanned;
 pub use grants::RouteGrants;
 pub use keys::key_paths;
 pub use listen::{Admin, Listen};
-pub(crate) use listen::{DEFAULT_ADMIN_SOCKET, runtime_directory};
+pub(crate) use listen::runtime_directory;
 pub use reference::reference_faults;
 pub use routes::Route;
 pub use sites::{Certificate, ClientAuth, Site};
