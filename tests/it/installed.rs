@@ -247,6 +247,14 @@ fn the_composed_registry_has_no_port_of_its_own() {
     let container = read("Containerfile");
     let last = container.rsplit("\nFROM ").next().unwrap();
     assert!(last.contains("\nUSER 65532:65532\n") && !last.contains("\nRUN "));
+    // As examples/build-release has it, whose image is tested in tests/real/release.rs.
+    for line in [
+        "CMD [\"/usr/bin/tidegate\", \"check\", \"--ready\"]",
+        "ENV RUNTIME_DIRECTORY=/run/tidegate",
+        "VOLUME [\"/var/lib/tidegate\", \"/run/tidegate\"]",
+    ] {
+        assert!(last.contains(&format!("{line}\n")), "{line}");
+    }
 }
 
 #[test]
