@@ -23,6 +23,7 @@ use super::output::{EXIT_CONFIG_REJECTED, rejection_message, warn};
 use super::reload::pid_file_directories;
 use crate::config;
 use crate::config::AdminSocket;
+use crate::htpasswd::shell_word;
 use crate::net::listener::ListenAddr;
 use crate::server::pid_file;
 
@@ -107,8 +108,13 @@ impl AdminClient {
         if socket.exists() {
             return Ok(Self::Unix(socket));
         }
+        // A path in the configuration is relative to its folder, and not to the working directory.
+        let suggested = socket.with_file_name("admin.sock");
+        let suggested = std::path::absolute(&suggested).unwrap_or(suggested);
         Err(AdminError::failed(format!(
-            "process {pid} has no admin socket; write admin = \"unix:/run/tidegate/admin.sock\" in [listen], and reload it"
+            "process {pid} has no admin socket; write admin = \"unix:{}\" in [listen], and let it reload: tidegate reload -c {}",
+            suggested.display(),
+            shell_word(&file.to_string_lossy()),
         )))
     }
 

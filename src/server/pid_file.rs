@@ -405,11 +405,6 @@ impl RunningProcess {
         self.pid
     }
 
-    /// The directory of the pid file.
-    pub fn directory(&self) -> Option<&Path> {
-        self.path.parent()
-    }
-
     /// The admin socket of the process, if the configuration names none.
     pub fn default_admin_socket(&self) -> PathBuf {
         self.path.with_extension(SOCKET_EXTENSION)

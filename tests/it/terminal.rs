@@ -298,6 +298,15 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     let socket = dir.path().join("admin.sock");
     let none = failed(&["status"], &file, 1);
     assert!(none.contains("tidegate serve"), "{none}");
+    // Outside of a service there is no default socket.
+    let mut serve = crate::binary::command(&["serve", "-c", &file]);
+    let outside = Gate::spawn(serve.env_remove("RUNTIME_DIRECTORY"));
+    let mut asked = crate::binary::command(&["status", "-c", &file]);
+    let asked = asked.env_remove("RUNTIME_DIRECTORY").output().unwrap();
+    let state = dir.path().join("state/admin.sock");
+    let remedy = format!("write admin = \"unix:{}\"", state.display());
+    assert!(text(&asked.stderr).contains(&remedy), "{asked:?}");
+    drop(outside);
     failed(&["check", "--ready"], &file, 1);
     let gate = Gate::start(&file);
     eventually("the proxy is ready", || {
