@@ -4,8 +4,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::lab::{Docker, Image, Lab, MIB, run, wait_until};
+use crate::lab::{Docker, Image, Lab, MIB, run, wait_until, wait_up_to};
 
 /// The user of the image.
 const IMAGE_USER: &str = "65532:65532";
@@ -90,9 +91,11 @@ fn the_image_of_a_release_serves_a_push_and_a_pull() {
     // Without the registry the process runs on, and is not healthy.
     lab.stop_registry();
     let ready = ["exec", "tidegate", "/usr/bin/tidegate", "check", "--ready"];
-    wait_until("the container is not ready", || {
-        !docker.run(&ready).is_success()
-    });
+    wait_up_to(
+        Duration::from_secs(120),
+        "the container is not ready",
+        || !docker.run(&ready).is_success(),
+    );
     // SIGTERM is enough: the container ends by itself, with 0.
     docker.run(&["stop", "--time", "20", "tidegate"]).succeeds();
     assert_eq!(inspect("{{.State.ExitCode}}"), "0");
