@@ -433,6 +433,7 @@ impl Server {
         self.workers.abort();
         // A worker that is blocked in a system call ends with the process.
         let _ = timeout(ABORT_TIMEOUT, self.workers.finished()).await;
+        self.acceptors.close_admin().await;
         self.status.remove_pid_file();
         tracing::info!(cut, "stopped");
         if let Some(log) = self.state.snapshot().access_log().cloned() {

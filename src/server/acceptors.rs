@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::admin_link::AdminLink;
 use super::pid_file;
@@ -200,10 +201,20 @@ impl Acceptors {
         }
     }
 
+    /// Ends the accept loops of the admin listener, and returns when every accepted connection has its response.
+    pub(crate) async fn close_admin(&mut self) {
+        self.admin_socket.finish(OnClose::DrainBacklog).await;
+        for socket in std::mem::take(&mut self.sockets) {
+            let on_close = socket.on_close();
+            socket.state.finish(on_close).await;
+        }
+        self.admin.finish().await;
+    }
+
     /// Ends the accept loops after an upgrade. The successor holds the sockets as well, but the backlog is accepted here first
     /// all the same, because the successor's configuration may not name a socket any more.
     pub(crate) async fn hand_over(&mut self) {
-        self.admin_socket.leave();
+        self.admin_socket.finish(OnClose::HandOver).await;
         for socket in std::mem::take(&mut self.sockets) {
             socket.state.finish(OnClose::HandOver).await;
         }
@@ -261,7 +272,8 @@ struct AdminSocket {
     bound: Option<BoundAdminSocket>,
     /// `admin.sock`, if the socket is the default one, and the link belongs to this process.
     link: Option<AdminLink>,
-    stop: Option<oneshot::Sender<OnClose>>,
+    /// The accept loop, and the sender that ends it.
+    accepting: Option<(oneshot::Sender<OnClose>, JoinHandle<()>)>,
 }
 
 #[derive(Debug)]
@@ -340,24 +352,29 @@ impl AdminSocket {
         let shown = self.link.as_ref().map_or(&*path, AdminLink::path);
         tracing::info!("listening on unix:{} (admin)", shown.display());
         let (stop, stopped) = oneshot::channel();
-        self.stop = Some(stop);
         let admin = admin.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let handle = |stream, capacity| admin.serve_unix(stream, capacity);
             if let Err(error) = socket.accept(admin.slots(), stopped, handle).await {
                 tracing::error!(path = %path.display(), %error, "cannot accept on the admin socket; restart the proxy");
             }
         });
+        self.accepting = Some((stop, task));
     }
 
-    /// Ends the accept loop after an upgrade, and leaves the file, which belongs to the successor now.
-    fn leave(&mut self) {
-        if let Some(link) = self.link.take() {
+    /// Ends the accept loop, and returns when the connections in the backlog are accepted. After an upgrade, the link belongs to the
+    /// successor; otherwise it is removed.
+    async fn finish(&mut self, on_close: OnClose) {
+        if let Some(link) = self.link.take()
+            && on_close != OnClose::DrainBacklog
+        {
             link.leave();
         }
-        if let Some(stop) = self.stop.take() {
+        if let Some((stop, task)) = self.accepting.take() {
             // Sending fails if the accept loop has failed, which was logged.
-            let _ = stop.send(OnClose::Abandon);
+            let _ = stop.send(on_close);
+            // A panic of the task is logged by its hook.
+            let _ = task.await;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::binary::{Gate, configured, run, text};
 use crate::support::proxy::TestConfig;
-use crate::support::{Ask, Registry, config, eventually};
+use crate::support::{Registry, TestRequest, config, eventually};
 
 const PUSH: &str =
     "[[grant]]\nto = [\"@users\"]\nrepositories = [\"team/**\"]\nactions = [\"push\"]\n";
@@ -22,7 +22,7 @@ fn with_file(registry: &Registry) -> TestConfig {
 /// The status of a push into `team/app` and of a pull from `other`, as alice.
 fn statuses(gate: &Gate) -> (u16, u16) {
     let mut client = gate.client();
-    let mut status = |method, target| client.ask(&Ask::alice(method, target)).status;
+    let mut status = |method, target| client.exchange(&TestRequest::alice(method, target)).status;
     (
         status("POST", "/v2/team/app/blobs/uploads/"),
         status("GET", "/v2/other/tags/list"),
@@ -31,7 +31,7 @@ fn statuses(gate: &Gate) -> (u16, u16) {
 
 #[test]
 fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = configured(with_file(&registry));
     let grants = dir.path().join("grants.toml");
     let missing = run(&["serve", "-c", &file]);
@@ -96,7 +96,7 @@ fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
 
 #[test]
 fn a_grant_file_belongs_to_a_registry_with_passwords() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text_of = |more: &str| {
         let text = config("", more).upstream(&registry.url());
         text.after("auth", "grant_file = \"grants.toml\"")

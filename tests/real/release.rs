@@ -30,7 +30,7 @@ fn the_image_of_a_release_serves_a_push_and_a_pull() {
 
     // The container takes the port of the lab's own process, and its files but for the owner. The admin listener is the default
     // of the image.
-    lab.stop_gate();
+    lab.stop_proxy();
     let config = std::fs::read_to_string(lab.path("proxy.toml")).unwrap();
     let config: Vec<_> = config
         .lines()
@@ -66,7 +66,9 @@ fn the_image_of_a_release_serves_a_push_and_a_pull() {
         "tidegate:latest",
     ];
     docker.run(&arguments).succeeds();
-    wait_until("the container listens", || crate::lab::listens(lab.port()));
+    wait_until("the container listens", || {
+        crate::lab::is_listening(lab.port())
+    });
     let inspect = |format: &str| {
         let shown = docker.run(&["inspect", "--format", format, "tidegate"]);
         shown.succeeds().trim().to_owned()
