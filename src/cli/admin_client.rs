@@ -3,7 +3,7 @@
 //! The address is `listen.admin` of the configuration. If the configuration names none, or cannot be read, the client takes the
 //! default socket of the process that serves with it, which is found by its locked pid file, as `tidegate reload` finds it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use super::output::{EXIT_CONFIG_REJECTED, rejection_message, warn};
 use super::reload::pid_file_directories;
 use crate::config;
 use crate::config::AdminSocket;
+use crate::net::addr::local_address;
 use crate::net::listener::ListenAddr;
 use crate::server::pid_file;
 
@@ -119,12 +120,7 @@ impl AdminClient {
                 ))
             }
             AdminSocket::Tcp(ListenAddr::Address(address)) => {
-                let ip = match address.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
-                Ok(Self::Tcp(SocketAddr::new(ip, address.port())))
+                Ok(Self::Tcp(local_address(*address)))
             }
             AdminSocket::Tcp(ListenAddr::Unix(path)) => Ok(Self::Unix(path.clone())),
             AdminSocket::Tcp(address @ ListenAddr::Named(_)) => Err(FindError::new(format!(
