@@ -40,4 +40,5 @@ mod rights;
 mod shared_rights;
 mod skopeo;
 mod status_page;
+mod swarm;
 mod tokens;
