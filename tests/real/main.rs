@@ -29,6 +29,7 @@ mod curl;
 mod docker;
 mod early_response;
 mod harbor;
+mod kubernetes;
 mod logins;
 mod nginx;
 mod outage;
