@@ -1,4 +1,5 @@
-//! The first hour with the executable: `init`, `ca`, `completions`, `--version`, and what is said about a slip or a missing file.
+//! The commands of a first start: `init`, `ca`, `completions` and `--version`, and the errors for a mistyped command and for a
+//! missing file.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,9 +16,9 @@ use tempfile::TempDir;
 use crate::binary::{Gate, command, configured, run, text};
 use crate::htpasswd_command::Terminal;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Registry, certs, config, kept_port};
+use crate::support::{Client, Registry, TestRequest, certs, config, kept_port};
 
-/// Options with which nothing is asked.
+/// Options with which `init` asks for nothing.
 const FIRST: [&str; 6] = [
     "--host",
     "localhost",
@@ -29,7 +30,7 @@ const FIRST: [&str; 6] = [
 
 #[test]
 fn what_init_writes_serves_and_its_ca_is_trusted() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (port, _kept) = kept_port();
     let dir = tempfile::tempdir().unwrap();
     let first = dir.path().join("a b/first");
@@ -71,12 +72,12 @@ fn what_init_writes_serves_and_its_ca_is_trusted() {
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     let root = CertificateDer::from_pem_slice(&shown.stdout).unwrap();
     assert!(text(&shown.stdout).ends_with("-----END CERTIFICATE-----\n"));
-    let client = certs::client(root.into_owned(), rustls::ALL_VERSIONS, &["http/1.1"]);
+    let client = certs::client_config(root.into_owned(), rustls::ALL_VERSIONS, &["http/1.1"]);
     let address = SocketAddr::from(([127, 0, 0, 1], gate.address.port()));
     let mut client = Client::tls(address, "localhost", client);
     let login = format!("alice:{password}");
-    let request = Ask::new("GET", "/v2/").login(login.as_bytes());
-    assert_eq!(client.ask(&request).status, 200);
+    let request = TestRequest::new("GET", "/v2/").basic_auth(login.as_bytes());
+    assert_eq!(client.exchange(&request).status, 200);
     drop(client);
     gate.signal(Signal::TERM);
     assert_eq!(gate.end(), Some(0));
@@ -157,6 +158,31 @@ fn other_users_can_read_the_ca_and_nothing_else() {
     assert!(
         text(&shown.stderr).contains("chmod o+x"),
         "an older directory is closed: {shown:?}"
+    );
+}
+
+/// Clients cannot address `*.b.test` itself, so the instructions have a name that it matches.
+#[test]
+fn ca_names_an_example_of_a_site_that_has_only_wildcard_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = path(&dir.path().join("proxy.toml"));
+    fs::write(
+        &file,
+        "[state]\ndir = \"state\"\n[listen]\nhttps = [\"127.0.0.1:0\"]\n[[site]]\nhosts = [\"*.b.test\"]\ntls = \"self-signed\"\n\
+         [[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\nauth = { mode = \"none\" }\n",
+    )
+    .unwrap();
+    let _gate = Gate::start(&file);
+    let shown = run(&["ca", "-c", &file]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    assert!(
+        text(&shown.stdout).starts_with("-----BEGIN CERTIFICATE-----"),
+        "{shown:?}"
+    );
+    let instructions = text(&shown.stderr);
+    assert!(
+        instructions.contains("To trust registry.b.test:"),
+        "{instructions}"
     );
 }
 
@@ -262,6 +288,25 @@ fn what_the_check_rejects_is_removed_again() {
         fs::read_to_string(first.join("state")).unwrap(),
         "in the way"
     );
+}
+
+/// Standard output is `/dev/full`, where each write fails with ENOSPC. Without the password, no client could use the files.
+#[test]
+fn a_generated_password_that_cannot_be_printed_leaves_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = dir.path().join("first");
+    let mut made = command(&["init", &path(&first)]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    made.args(FIRST).stdout(full.unwrap());
+    let made = made.output().unwrap();
+    assert_eq!(made.status.code(), Some(1), "{made:?}");
+    let error = text(&made.stderr);
+    assert!(
+        error.contains("the generated password could not be written")
+            && error.ends_with("nothing was written\n"),
+        "{error}"
+    );
+    assert!(!first.exists(), "{error}");
 }
 
 #[test]

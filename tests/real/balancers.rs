@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
 
 use crate::lab::{
-    Lab, PASSWORD, Service, USER, command, free_port, listens, run, run_with_input, wait_until,
+    Lab, PASSWORD, Service, USER, command, free_port, is_listening, run, run_with_input, wait_until,
 };
 
 /// Addresses of this machine that clients connect from.
@@ -88,7 +88,7 @@ fn start(lab: &Lab, case: &Case, port: u16, dir: &TempDir) -> Service {
             Service::start("nginx", &command, dir.path())
         }
     };
-    service.wait_until(|| listens(port));
+    service.wait_until(|| is_listening(port));
     service
 }
 
@@ -164,7 +164,7 @@ fn resumed(lab: &Lab, version: &str, is_shared: bool) -> usize {
         let mut command = lab.command(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["serve", "-c"]).arg(&file);
         let mut copy = Service::start(name, &command, dir.path());
-        copy.wait_until(|| listens(port));
+        copy.wait_until(|| is_listening(port));
         copies.push(copy);
         servers.push_str(&format!("  server {name} 127.0.0.1:{port} send-proxy-v2\n"));
     }
@@ -179,7 +179,7 @@ fn resumed(lab: &Lab, version: &str, is_shared: bool) -> usize {
     let mut command = lab.command("haproxy");
     command.arg("-db").arg("-f").arg(&file);
     let mut haproxy = Service::start("haproxy", &command, dir.path());
-    haproxy.wait_until(|| listens(port));
+    haproxy.wait_until(|| is_listening(port));
 
     let request = dir.path().join("request");
     let head = "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
