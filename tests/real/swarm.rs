@@ -51,8 +51,9 @@ fn a_rolling_update_fails_no_request_and_a_kill_breaks_only_its_own_transfers() 
     assert!(swarm.copies().iter().all(|copy| !earlier.contains(copy)));
 
     let (copy, transfers) = swarm.copy_with_a_transfer();
-    let killed = load.begin("kill");
+    load.begin("kill");
     swarm.docker(&["kill", &copy]);
+    let killed = now();
     swarm.wait_for_copies(3);
     load.pass(Duration::from_secs(5), "after the kill");
 
@@ -71,9 +72,11 @@ fn a_rolling_update_fails_no_request_and_a_kill_breaks_only_its_own_transfers() 
         failed.iter().all(|operation| operation.begin < killed),
         "{failed:#?}"
     );
-    // Short requests may have been in progress as well.
+    // One more may have begun after the proxy reported the number.
+    let slow = |operation: &&&Operation| ["push", "pull"].contains(&operation.kind.as_str());
+    let broken = failed.iter().filter(slow).count();
     assert!(
-        failed.len() <= transfers + 2,
+        broken <= transfers + 1,
         "{transfers} transfers were its own: {failed:#?}"
     );
 }
@@ -129,11 +132,12 @@ fn scaling_and_rotation_fail_no_request_and_a_lost_registry_breaks_only_its_own_
     ]);
     swarm.wait_for_update("registry_registry-a");
     load.pass(Duration::from_secs(15), "after the restart");
-    let lost = load.begin("registry-b is killed");
+    load.begin("registry-b is killed");
     let container = swarm.docker(&["ps", "--quiet", "--filter", "name=registry_registry-b"]);
     swarm.scale("registry_registry-b", 0);
     // The registry would finish its transfers.
     swarm.docker(&["kill", container.trim()]);
+    let lost = now();
     load.wait(Duration::from_secs(20));
     load.begin("registry-b is back");
     swarm.scale("registry_registry-b", 1);
@@ -208,6 +212,8 @@ impl Swarm {
         unshare
             .arg("-H")
             .arg(format!("unix://{}", socket.display()));
+        // docker pushes and pulls as a client, too.
+        unshare.env("SSL_CERT_FILE", path("ca.crt"));
         let mut dockerd = Service::start("dockerd", &unshare, dir.path());
         dockerd.wait_until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok());
         let children = format!("/proc/{0}/task/{0}/children", dockerd.id());
@@ -488,7 +494,7 @@ impl Load {
         let folder = swarm.path("skopeo");
         fs::create_dir_all(folder.join("trust")).unwrap();
         fs::copy(swarm.path("ca.crt"), folder.join("trust/ca.crt")).unwrap();
-        make_image(&folder.join("image"));
+        let layer = make_image(&folder.join("image"));
         let mut skopeo = swarm.inside("skopeo");
         skopeo.args(["copy", "--dest-creds", "user0:pw-0", "--dest-cert-dir"]);
         skopeo
@@ -496,12 +502,17 @@ impl Load {
             .arg(format!("dir:{}", folder.join("image").display()));
         run(skopeo.arg(format!("docker://{HOST}/public/app:latest"))).succeeds();
 
+        swarm.docker(&["import", layer.to_str().unwrap(), "load"]);
+        let login = ["login", "--username", "user0", "--password", "pw-0", HOST];
+        swarm.docker(&login);
+
         let mut python = swarm.inside("python3");
         python
             .args([LOAD, HOST])
             .arg(swarm.path("ca.crt"))
             .arg(swarm.path("users"))
-            .arg(folder);
+            .arg(folder)
+            .arg(swarm.path("d.sock"));
         let errors = fs::File::create(swarm.path("load.log")).unwrap();
         python
             .stdin(Stdio::piped())
@@ -536,11 +547,10 @@ impl Load {
         load
     }
 
-    /// Begins a phase, and returns the time.
-    fn begin(&mut self, phase: &str) -> f64 {
+    /// Begins a phase.
+    fn begin(&mut self, phase: &str) {
         eprintln!("{phase}");
         self.phases.push((phase.to_owned(), now()));
-        now()
     }
 
     /// A phase in which nothing happens but the load.
@@ -672,8 +682,8 @@ fn now() -> f64 {
         .as_secs_f64()
 }
 
-/// An image of one layer in the form that skopeo calls `dir`.
-fn make_image(folder: &Path) {
+/// Makes an image of one layer in the form that skopeo calls `dir`, and returns the layer.
+fn make_image(folder: &Path) -> PathBuf {
     fs::create_dir_all(folder).unwrap();
     let (file, layer, config) = (
         folder.join("file"),
@@ -707,6 +717,8 @@ fn make_image(folder: &Path) {
     });
     fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
     fs::write(folder.join("version"), "Directory Transport Version: 1.1\n").unwrap();
-    fs::rename(layer, folder.join(layer_digest)).unwrap();
+    let named = folder.join(layer_digest);
+    fs::rename(layer, &named).unwrap();
     fs::rename(config, folder.join(config_digest)).unwrap();
+    named
 }

@@ -1,9 +1,10 @@
 """The load of the Swarm test: clients of several kinds, which write one JSON line for each operation to standard output.
 
-usage: load.py HOST CA USERS SKOPEO_DIR
+usage: load.py HOST CA USERS SKOPEO_DIR DOCKER_SOCKET
 
 USERS is a file with lines USER:PASSWORD. SKOPEO_DIR has the folder "image" with an image in skopeo's form "dir", and
-"trust" with the CA. The load ends when standard input closes, after the operations that have begun.
+"trust" with the CA. The daemon of DOCKER_SOCKET has the image "load" and a login. The load ends when standard input closes, after
+the operations that have begun.
 
 A line has kind, begin and end (seconds of the clock), ok, and, if the operation failed, error. An operation is tried once.
 The one exception is that of every HTTP client: a request on a connection that was open before, and that closes before the
@@ -24,7 +25,7 @@ import sys
 import threading
 import time
 
-HOST, CA, USERS, SKOPEO_DIR = sys.argv[1:]
+HOST, CA, USERS, SKOPEO_DIR, DOCKER_SOCKET = sys.argv[1:]
 LOGINS = [line.strip().split(":", 1) for line in open(USERS)]
 MIB = 1 << 20
 # A transfer takes several seconds, so that some are in progress whenever a copy stops.
@@ -173,8 +174,7 @@ def pull():
     connection.close()
 
 
-def skopeo(*arguments):
-    command = ["skopeo", *arguments]
+def run(*command):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
@@ -184,8 +184,18 @@ def skopeo_round_trip():
     user, password = random.choice(LOGINS)
     name = f"docker://{HOST}/team/skopeo{random.randrange(1 << 30)}:latest"
     trust = f"{SKOPEO_DIR}/trust"
-    skopeo("copy", "--dest-cert-dir", trust, "--dest-creds", f"{user}:{password}", f"dir:{SKOPEO_DIR}/image", name)
-    skopeo("copy", "--src-cert-dir", trust, "--src-creds", f"{user}:{password}", name, f"dir:{SKOPEO_DIR}/copy")
+    run("skopeo", "copy", "--dest-cert-dir", trust, "--dest-creds", f"{user}:{password}", f"dir:{SKOPEO_DIR}/image", name)
+    run("skopeo", "copy", "--src-cert-dir", trust, "--src-creds", f"{user}:{password}", name, f"dir:{SKOPEO_DIR}/copy")
+
+
+def docker_round_trip():
+    docker = ["docker", "-H", f"unix://{DOCKER_SOCKET}"]
+    name = f"{HOST}/team/docker{random.randrange(1 << 30)}:latest"
+    run(*docker, "tag", "load", name)
+    run(*docker, "push", name)
+    run(*docker, "rmi", name)
+    run(*docker, "pull", name)
+    run(*docker, "rmi", name)
 
 
 def repeat(kind, interval, operation):
@@ -224,6 +234,7 @@ KINDS = [
     ("pull", 0.5, pull),
     ("pull", 0.5, pull),
     ("skopeo push and pull", 1.0, skopeo_round_trip),
+    ("docker push and pull", 1.0, docker_round_trip),
 ]
 threads = [threading.Thread(target=repeat, args=kind) for kind in KINDS]
 threads.append(threading.Thread(target=pings_of_http2))
