@@ -4,7 +4,7 @@
 //! finds the process that serves with this configuration by its locked pid file, as `tidegate reload` does, and connects to
 //! the default socket of this process, which has the name of the pid file.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use super::reload::pid_file_directories;
 use crate::config;
 use crate::config::AdminSocket;
 use crate::htpasswd::shell_word;
+use crate::net::addr::local_address;
 use crate::net::listener::ListenAddr;
 use crate::server::pid_file;
 
@@ -127,12 +128,7 @@ impl AdminClient {
                 ))
             }
             AdminSocket::Tcp(ListenAddr::Address(address)) => {
-                let ip = match address.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
-                Ok(Self::Tcp(SocketAddr::new(ip, address.port())))
+                Ok(Self::Tcp(local_address(*address)))
             }
             AdminSocket::Tcp(ListenAddr::Unix(path)) => Ok(Self::Unix(path.clone())),
             AdminSocket::Tcp(address @ ListenAddr::Named(_)) => Err(AdminError::failed(format!(

@@ -161,7 +161,7 @@ fn runs_from_the_tarball(lab: &Lab, tarball: &str) {
 }
 
 /// Packages the tests' own program, as if it were a release: that takes minutes to build, and would show no more.
-fn build(output: &Path) -> String {
+pub(crate) fn build(output: &Path) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/build-release");
     let mut build = Command::new(script);
     build.args([

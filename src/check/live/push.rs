@@ -4,7 +4,7 @@
 //! The bytes are always the same, so that at most one blob remains in the registry, however often the check runs. A failure
 //! is reported with its cause: a wrong password and a missing right are not faults of the registry.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -20,6 +20,7 @@ use crate::check::live::bearer::{Challenge, bearer_credentials};
 use crate::check::live::client::{ListenerClient, trust_ca, trust_certificate};
 use crate::config::problem::Problem;
 use crate::config::{self, Auth, Certificate, Config};
+use crate::net::addr::local_address;
 use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
 use crate::secret::Password;
@@ -156,23 +157,13 @@ pub(crate) fn client(
             trust_certificate(leaf).map_err(|cause| error(format!("cannot set up TLS: {cause}")))?
         }
     };
-    let address = connectable(address);
+    let address = local_address(address);
     Ok(ListenerClient {
         address,
         host: host.clone(),
         tls,
         sends_proxy_header: config.listen.proxy_protocol.contains(address.ip()),
     })
-}
-
-/// The address to connect to: loopback for a listener on all addresses.
-pub(crate) fn connectable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 fn error(what: impl Into<String>) -> Problem {
