@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
+use crate::check::live::OnStep;
 use crate::check::live::bearer::{Challenge, bearer_credentials};
 use crate::check::live::client::{ListenerClient, trust_ca, trust_certificate};
 use crate::config::problem::Problem;
@@ -42,6 +43,7 @@ pub(crate) async fn run(
     config: &Config,
     snapshot: &Snapshot,
     file: &Path,
+    on_step: OnStep<'_>,
 ) -> Result<Vec<String>, Problem> {
     let repository = &push.repository;
     if !is_name(repository) {
@@ -87,7 +89,7 @@ pub(crate) async fn run(
         route,
         file,
     };
-    round_trip.run().await
+    round_trip.run(on_step).await
 }
 
 fn no_https_address(site: &config::Site) -> Problem {
@@ -198,8 +200,10 @@ struct RoundTrip<'a> {
 }
 
 impl RoundTrip<'_> {
-    async fn run(&self) -> Result<Vec<String>, Problem> {
+    async fn run(&self, on_step: OnStep<'_>) -> Result<Vec<String>, Problem> {
         let repository = self.repository;
+        let address = self.client.address;
+        on_step(&format!("pushing a blob to {repository} at {address}"));
         let start = format!("/v2/{repository}/blobs/uploads/");
         let started = self
             .request(Method::POST, &start, b"", StatusCode::ACCEPTED)
@@ -211,6 +215,7 @@ impl RoundTrip<'_> {
         self.request(Method::PUT, &end, BLOB, StatusCode::CREATED)
             .await?;
         let blob = format!("/v2/{repository}/blobs/sha256:{sum}");
+        on_step(&format!("pulling the blob from {repository}"));
         let pulled = self
             .request(Method::GET, &blob, b"", StatusCode::OK)
             .await?;
@@ -219,7 +224,7 @@ impl RoundTrip<'_> {
                 .because("a program between the check and the registry's storage changes contents")
                 .fix("look for a cache or a filter in front of or behind the proxy, and check the registry's storage"));
         }
-        let (host, address) = (self.client.authority(), self.client.address);
+        let host = self.client.authority();
         Ok(vec![
             format!(
                 "{host}/{repository} at {address}: a blob of {} bytes was pushed and pulled",
