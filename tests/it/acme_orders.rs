@@ -359,11 +359,11 @@ fn a_successor_shows_the_same_and_orders_nothing() {
     fs::write(&file, text).unwrap();
     let manager = Manager::new(dir.path());
     let mut gate = Gate::spawn(&mut serve(file.to_str().unwrap(), &manager));
-    assert!(manager.told().starts_with("READY=1"));
+    assert!(manager.next_message().starts_with("READY=1"));
     let first = wait(|| shown(gate.address));
     gate.signal(Signal::USR2);
-    let _successor = Successor::of(&manager.told());
-    assert!(manager.told().starts_with("READY=1"));
+    let _successor = Successor::of(&manager.next_message());
+    assert!(manager.next_message().starts_with("READY=1"));
     assert_eq!(gate.end(), Some(0), "its successor serves");
     assert_eq!(shown(gate.address), Some(first));
     assert_eq!(directory.state().orders.len(), 1);
