@@ -383,11 +383,11 @@ fn a_successor_presents_the_same_certificate_and_places_no_order() {
     fs::write(&file, config_text).unwrap();
     let manager = Manager::new(dir.path());
     let mut server = Gate::spawn(&mut serve(file.to_str().unwrap(), &manager));
-    assert!(manager.told().starts_with("READY=1"));
+    assert!(manager.next_message().starts_with("READY=1"));
     let first = wait_for(|| presented_certificate(server.address));
     server.signal(Signal::USR2);
-    let _successor = Successor::of(&manager.told());
-    assert!(manager.told().starts_with("READY=1"));
+    let _successor = Successor::of(&manager.next_message());
+    assert!(manager.next_message().starts_with("READY=1"));
     assert_eq!(server.end(), Some(0), "the successor serves");
     assert_eq!(presented_certificate(server.address), Some(first));
     assert_eq!(directory.state().orders.len(), 1);
