@@ -53,6 +53,7 @@ mod request;
 mod response;
 mod serve;
 mod settings;
+mod shared_stream;
 mod shutdown;
 mod socket;
 mod state;
@@ -192,7 +193,8 @@ async fn perform_handshake<H: Handler>(
             info.tls = Some(tls);
             let connection = HttpConnection::new(info, context, state, handler);
             return Some(if is_http2 {
-                Box::pin(connection.http2(stream))
+                let hold = stream.send_hold();
+                Box::pin(connection.http2(stream, hold))
             } else {
                 Box::pin(connection.http1(stream))
             });
@@ -233,7 +235,7 @@ pub(crate) async fn serve_stream<IO>(
     let state = ConnectionState::new(context.settings, context.shutdown.clone());
     let http = HttpConnection::new(info, context, Rc::new(state), handler);
     if is_http2 {
-        http.http2(stream).await;
+        http.http2(stream, tls::SendHold::default()).await;
     } else {
         http.http1(stream).await;
     }

@@ -47,7 +47,7 @@ pub use self::failure::HandshakeFailure;
 pub(crate) use self::failure::alert_name;
 pub use self::handshake::{Accepted, HandshakeError, TlsInfo, accept};
 pub use self::pem::Error as PemError;
-pub use self::record_stream::TlsStream;
+pub use self::record_stream::{SendHold, TlsStream};
 pub use self::subject_alt_name::SubjectAltName;
 pub(crate) use self::subject_alt_name::normalize_host;
 

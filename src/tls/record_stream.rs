@@ -19,6 +19,10 @@
 //! - **Writing.** [`CiphertextOut`] encrypts the caller's bytes into a pooled buffer of 32 KiB or 264 KiB, and writes it to the
 //!   socket. Encrypted bytes count as written even if the socket does not take them yet; they are then sent by the next write
 //!   or flush. The buffer is returned when the socket has taken all of it.
+//! - **Holding back.** h2 flushes after each DATA frame, and each flush would be one system call for 16 KiB. While a
+//!   [`SendHold`] is in force, encrypted bytes therefore stay in the buffer until it is full or the hold is released. Nothing is
+//!   held back while the socket does not take what was sent before, so that a client that does not read slows h2 down as it
+//!   would without a hold.
 //! - **Messages of rustls** (handshake messages, alerts, key updates) are encoded into the same output buffer.
 //! - **End.** A close_notify ends the stream. A connection that ends without one is an error, because an attacker may have
 //!   truncated the stream. After a record that rustls rejects, the alert is sent and every further read fails; plaintext that
@@ -28,6 +32,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustls::CommonState;
@@ -55,6 +60,48 @@ pub struct TlsStream<IO> {
     is_read_closed: bool,
     /// The proxy has sent close_notify.
     is_write_closed: bool,
+    /// Whether encrypted bytes are held back.
+    hold: SendHold,
+}
+
+/// Tells a [`TlsStream`] to collect what is written, so that one system call sends it.
+///
+/// The task that drives the connection holds the stream while it polls h2, then releases the hold and flushes the stream. Both
+/// run on one thread; the fields are atomics because a stream is `Send`.
+#[derive(Clone, Debug, Default)]
+pub struct SendHold {
+    state: Arc<HoldState>,
+}
+
+#[derive(Debug, Default)]
+struct HoldState {
+    is_held: AtomicBool,
+    /// A flush was skipped since the hold began.
+    owes_flush: AtomicBool,
+}
+
+impl SendHold {
+    /// Begins to hold back what is written.
+    pub fn begin(&self) {
+        self.state.is_held.store(true, Ordering::Relaxed);
+    }
+
+    /// Releases the hold. Returns whether the stream must be flushed, because a flush was skipped.
+    #[must_use]
+    pub fn release(&self) -> bool {
+        self.state.is_held.store(false, Ordering::Relaxed);
+        self.state.owes_flush.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the hold is in force.
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.is_held.load(Ordering::Relaxed)
+    }
+
+    /// Records that a flush is owed when the hold is released.
+    pub(crate) fn skip_flush(&self) {
+        self.state.owes_flush.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The state after the bytes that have arrived were processed.
@@ -86,7 +133,19 @@ impl<IO> TlsStream<IO> {
             violation: None,
             is_read_closed: false,
             is_write_closed: false,
+            hold: SendHold::default(),
         })
+    }
+
+    /// Returns the hold of this stream.
+    pub fn send_hold(&self) -> SendHold {
+        self.hold.clone()
+    }
+
+    /// Whether the waiting bytes are to be held back: the hold is in force, the socket has taken everything that was sent
+    /// before, and the buffer has room.
+    fn holds_back(&mut self) -> bool {
+        self.hold.is_held() && !self.outgoing.is_blocked && !self.outgoing.is_full()
     }
 
     /// Returns the negotiated version, ALPN protocol and client certificate.
@@ -266,6 +325,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             let decrypted = this.decrypt(out);
             // Send an alert, or the response to a key update. If the client does not read it, later writes will notice.
             if !this.outgoing.is_empty()
+                && !this.holds_back()
                 && let Poll::Ready(Err(error)) = this.outgoing.poll_send(&mut this.io, cx)
                 && decrypted.is_ok()
             {
@@ -302,6 +362,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
         }
         let written =
             this.with_write_traffic(|traffic, outgoing| outgoing.encrypt(traffic, slices))?;
+        if this.holds_back() {
+            this.hold.skip_flush();
+            return Poll::Ready(Ok(written));
+        }
         // Encrypted bytes are written in the eyes of the caller, even if the socket does not take them now.
         match this.outgoing.poll_send(&mut this.io, cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -315,6 +379,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.outgoing.is_empty() && this.holds_back() {
+            this.hold.skip_flush();
+            return Poll::Ready(Ok(()));
+        }
         ready!(this.outgoing.poll_send(&mut this.io, cx))?;
         Pin::new(&mut this.io).poll_flush(cx)
     }
@@ -491,6 +559,8 @@ struct CiphertextOut {
     buffer: Option<Buffer>,
     /// The number of bytes at the front of `buffer` that the socket has taken.
     sent: usize,
+    /// The socket did not take all bytes of the last attempt.
+    is_blocked: bool,
 }
 
 impl CiphertextOut {
@@ -614,7 +684,9 @@ impl CiphertextOut {
                 self.buffer = None;
                 break;
             }
-            let count = ready!(Pin::new(&mut *io).poll_write(cx, waiting))?;
+            let written = Pin::new(&mut *io).poll_write(cx, waiting);
+            self.is_blocked = written.is_pending();
+            let count = ready!(written)?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
