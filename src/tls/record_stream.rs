@@ -21,8 +21,8 @@
 //!   or flush. The buffer is returned when the socket has taken all of it.
 //! - **Holding back.** h2 flushes after each DATA frame, and each flush would be one system call for 16 KiB. While a
 //!   [`SendHold`] is in force, encrypted bytes therefore stay in the buffer until it is full or the hold is released. Nothing is
-//!   held back while the socket does not take what was sent before, so that a client that does not read slows h2 down as it
-//!   would without a hold.
+//!   held back until the socket has taken so many bytes without a pause that the client certainly reads. A client that does not
+//!   read therefore occupies no more memory than it would without a hold.
 //! - **Messages of rustls** (handshake messages, alerts, key updates) are encoded into the same output buffer.
 //! - **End.** A close_notify ends the stream. A connection that ends without one is an error, because an attacker may have
 //!   truncated the stream. After a record that rustls rejects, the alert is sent and every further read fails; plaintext that
@@ -42,7 +42,7 @@ use rustls::unbuffered::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffer_pool::{Buffer, SMALL};
+use crate::buffer_pool::{Buffer, SMALL, SOCKET_BUFFERS};
 
 /// A TLS connection of a client: reading returns plaintext, and writing encrypts it.
 pub struct TlsStream<IO> {
@@ -142,10 +142,10 @@ impl<IO> TlsStream<IO> {
         self.hold.clone()
     }
 
-    /// Whether the waiting bytes are to be held back: the hold is in force, the socket has taken everything that was sent
-    /// before, and the buffer has room.
+    /// Whether the waiting bytes are to be held back: the hold is in force, the client certainly reads, and the buffer has
+    /// room.
     fn holds_back(&mut self) -> bool {
-        self.hold.is_held() && !self.outgoing.is_blocked && !self.outgoing.is_full()
+        self.hold.is_held() && self.outgoing.accepted >= SOCKET_BUFFERS && !self.outgoing.is_full()
     }
 
     /// Returns the negotiated version, ALPN protocol and client certificate.
@@ -559,8 +559,8 @@ struct CiphertextOut {
     buffer: Option<Buffer>,
     /// The number of bytes at the front of `buffer` that the socket has taken.
     sent: usize,
-    /// The socket did not take all bytes of the last attempt.
-    is_blocked: bool,
+    /// The number of bytes that the socket has taken since it last refused some.
+    accepted: usize,
 }
 
 impl CiphertextOut {
@@ -685,8 +685,11 @@ impl CiphertextOut {
                 break;
             }
             let written = Pin::new(&mut *io).poll_write(cx, waiting);
-            self.is_blocked = written.is_pending();
+            if written.is_pending() {
+                self.accepted = 0;
+            }
             let count = ready!(written)?;
+            self.accepted = self.accepted.saturating_add(count);
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -9,7 +9,8 @@
 //!
 //! hyper passes on one frame of an HTTP/1 body at a time, although the connection has read several. A batch that is not full is
 //! therefore written one turn of the task later: in between, hyper can pass on the next frame. A turn that brings no further
-//! frame closes the batch.
+//! frame closes the batch. This applies only while the upstream certainly reads, so that an upload to an upstream that does not
+//! read holds no more than the frames that hyper passed on together.
 //!
 //! An upload that breaks off must not look complete to the upstream:
 //!
@@ -31,7 +32,7 @@ use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
 use crate::body::Body;
-use crate::buffer_pool::MEDIUM;
+use crate::buffer_pool::{MEDIUM, SOCKET_BUFFERS};
 use crate::upstream::error::Error;
 
 /// Writes one request.
@@ -43,6 +44,8 @@ pub(crate) struct RequestWriter {
     /// The body bytes of the batch, while it can take further frames. `None` once the batch is closed.
     gathered: Option<usize>,
     written: u64,
+    /// The number of bytes that the socket has accepted since it last refused some.
+    accepted: usize,
 }
 
 /// How the end of a request body is marked.
@@ -64,6 +67,7 @@ impl RequestWriter {
             batch: WriteBatch::new(head_buffer),
             gathered: None,
             written: 0,
+            accepted: 0,
         })
     }
 
@@ -118,8 +122,15 @@ impl RequestWriter {
                     (_, flushed) => flushed,
                 };
             }
-            let count = ready!(self.batch.poll_write(io, cx)).map_err(Error::Write)?;
+            let count = match self.batch.poll_write(io, cx) {
+                Poll::Ready(count) => count.map_err(Error::Write)?,
+                Poll::Pending => {
+                    self.accepted = 0;
+                    return Poll::Pending;
+                }
+            };
             self.written = self.written.wrapping_add(count as u64);
+            self.accepted = self.accepted.saturating_add(count);
         }
     }
 
@@ -147,7 +158,8 @@ impl RequestWriter {
                 }
             }
         }
-        if size > before && self.body.is_some() && self.has_room(size) && !self.waits_for_end() {
+        let may_gather = self.accepted >= SOCKET_BUFFERS && self.has_room(size);
+        if size > before && self.body.is_some() && may_gather && !self.waits_for_end() {
             self.gathered = Some(size);
             return Ok(true);
         }

@@ -2,6 +2,7 @@
 
 use super::super::write::RequestWriter;
 use super::*;
+use crate::buffer_pool::SOCKET_BUFFERS;
 
 const RESPONSE: &str = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
 
@@ -230,8 +231,16 @@ impl http_body::Body for OneAtATime {
 
 #[test]
 fn frames_that_arrive_one_at_a_time_share_a_write() {
-    // A batch has 128 KiB, and the last chunk follows the batch that it does not fit into.
-    for (frames, expected) in [(1, 1), (5, 1), (8, 2), (12, 2)] {
+    // Before the upstream has proved that it reads, each frame is written as it arrives, and the last chunk after them. Then a
+    // batch has 128 KiB.
+    let proof = SOCKET_BUFFERS / (16 * 1024);
+    let cases = [
+        (1, 2),
+        (5, 6),
+        (proof + 5, proof + 1),
+        (proof + 12, proof + 2),
+    ];
+    for (frames, expected) in cases {
         let body = Body::stream(OneAtATime {
             frames,
             is_ready: true,
