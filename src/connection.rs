@@ -20,8 +20,9 @@
 //! A connection is served on one thread, whose runtime must be a `LocalRuntime` of tokio: the parts of a connection share its
 //! state without atomics, and the tasks of its streams are spawned with `spawn_local`.
 //!
-//! On HTTP/2, `h2_executor` runs the task of each stream, and `early_response` decides how long a stream is kept whose response
-//! is complete before its request is.
+//! On HTTP/2, hyper and the driver share the stream (shared_stream): what h2 writes during one poll of the connection is flushed at
+//! the end of the poll. `h2_executor` runs the task of each stream, and `early_response` decides how long a stream is kept whose
+//! response is complete before its request is.
 
 use std::future::Future;
 use std::io;
