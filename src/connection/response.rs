@@ -68,7 +68,7 @@ impl Drop for RequestGuard {
 /// The future of a response, which passes the guard of its request to the body.
 pub(crate) struct GuardedResponseFuture {
     future: ResponseFuture,
-    /// On HTTP/1 the response says whether the connection is closed after it.
+    /// On HTTP/1, a response after which the connection is closed has `Connection: close`.
     is_http1: bool,
     /// `None` once the response is ready. Declared after the future: see the module documentation.
     guard: Option<RequestGuard>,

@@ -1,7 +1,7 @@
 //! The response head: receives it, parses it, and determines the framing of the body.
 //!
-//! The exchange polls the [`HeadBuffer`]. Interim responses (1xx) are discarded here: the proxy
-//! responds to `Expect: 100-continue` itself and forwards no early hints. The buffer is large enough for a small body to arrive in the same
+//! The exchange polls the [`HeadBuffer`]. Interim responses (1xx) are discarded here: the proxy responds to
+//! `Expect: 100-continue` itself and forwards no early hints. The buffer is large enough for a small body to arrive in the same
 //! read as the head.
 //!
 //! A head that could be read in two ways is rejected, because the next response on the connection would be expected where the
