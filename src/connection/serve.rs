@@ -242,7 +242,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = ResponseBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
+    S::Future: Unpin + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
