@@ -103,7 +103,7 @@ impl Rejection {
     /// The response to the client.
     pub fn to_response(&self, format: &ResponseFormat) -> Response<Body> {
         let mut error = self.error_response();
-        if error.status == StatusCode::MISDIRECTED_REQUEST {
+        if self.reason() == RejectionReason::Host {
             error.message = self.message(format);
         }
         let mut headers = HeaderMap::new();

@@ -129,9 +129,9 @@ impl Service {
             Ok(()) => self.decide(request, &mut scope).await,
             Err(rejection) => {
                 // A malformed target keeps the format that its path has as the client sent it.
-                let target = Target::parse(&request.parts);
-                scope.format.is_registry =
-                    target.is_ok_and(|target| is_registry_path(target.path()));
+                if let Ok(target) = Target::parse(&request.parts) {
+                    scope.format.is_registry = is_registry_path(target.path());
+                }
                 Err(rejection)
             }
         };

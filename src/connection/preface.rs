@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_bytes_decide_and_none_is_lost() {
-        for (bytes, is_http2, expected) in [
+        for (bytes, is_http2, read) in [
             (PREFACE, true, PREFACE),
             (b"GET / HTTP/1.1\r\n", false, b"G"),
             (b"PUT /", false, b"PU"),
@@ -124,9 +124,8 @@ mod tests {
             (b"\x16\x03\x01", false, b"\x16"),
         ] {
             let (_sending, mut accepted) = after_sending(bytes).await;
-            let preface = read(&mut accepted, IDLE, HEAD).await.unwrap();
-            let found = (preface.is_http2, preface.read.filled());
-            assert_eq!(found, (is_http2, expected));
+            let preface = super::read(&mut accepted, IDLE, HEAD).await.unwrap();
+            assert_eq!((preface.is_http2, preface.read.filled()), (is_http2, read));
         }
     }
 

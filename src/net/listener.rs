@@ -391,8 +391,8 @@ impl UnixSocket {
         self.file.publish()
     }
 
-    /// Accepts connections until `stop` resolves. With [`OnClose::Abandon`] the file stays, because another process has
-    /// replaced it or is about to.
+    /// Accepts connections until `stop` resolves. Unless it is with [`OnClose::DrainBacklog`], or because the sender was dropped,
+    /// the file stays: another process has replaced it or is about to.
     ///
     /// # Errors
     /// The socket cannot be registered with the runtime.
@@ -410,8 +410,19 @@ impl UnixSocket {
             on_close = &mut stop => on_close,
             never = accept_unix(&socket, &limit, &mut handle) => match never {},
         };
-        if on_close == Ok(OnClose::Abandon) {
+        if let Ok(OnClose::Abandon | OnClose::HandOver) = on_close {
             self.file.leave();
+        }
+        // The file goes first: a client that finds it after the backlog was accepted would be reset.
+        drop(self.file);
+        if let Ok(OnClose::DrainBacklog | OnClose::HandOver) = on_close {
+            let socket = socket.into_std()?;
+            while let Some(capacity) = limit.try_acquire()
+                && let Ok((stream, _peer)) = socket.accept()
+            {
+                stream.set_nonblocking(true)?;
+                handle(UnixStream::from_std(stream)?, capacity);
+            }
         }
         Ok(())
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::canary::Canary;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Http, Proxy, ask, certs, config};
+use crate::support::strict_upstream::StrictUpstream;
+use crate::support::{Client, HttpVersion, Proxy, TestRequest, certs, config, exchange};
 
 /// Requests a thread.
 pub(crate) const EACH: usize = 1300;
@@ -21,7 +21,7 @@ const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=";
 
 #[test]
 fn nothing_arrives_without_credentials() {
-    let canary = Canary::start();
+    let canary = StrictUpstream::start();
     let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
     thread::scope(|scope| {
         for number in 0..THREADS {
@@ -30,18 +30,21 @@ fn nothing_arrives_without_credentials() {
         }
     });
     // The gate is as it was.
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
+    for http in HttpVersion::BOTH {
+        assert_eq!(
+            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
     // Whatever is still on its way arrives before the gate is gone.
     drop(proxy);
-    let arrived = canary.arrived();
+    let arrived = canary.requests();
     let through: Vec<_> = arrived
         .iter()
         .filter(|it| it.text().contains("smuggled"))
         .collect();
     assert!(through.is_empty(), "{through:?}");
-    for request in canary.broken() {
+    for request in canary.violations() {
         let line = request.lines().next().unwrap_or_default();
         assert!(!line.contains("smuggled"), "{request}");
     }
@@ -55,14 +58,14 @@ fn nothing_arrives_without_credentials() {
 
 /// Each request on a connection of its own.
 fn attack(proxy: &Proxy, mut random: Random) {
-    let tls = certs::usual_client("http/1.1");
+    let tls = certs::default_client_config("http/1.1");
     for _ in 0..EACH {
         let mut client = Client::tls(proxy.https(), "localhost", Arc::clone(&tls));
         // Some payloads are only a part of what they announce.
         client.socket.set_read_timeout(Some(SOON)).unwrap();
         if client.try_send(payload(&mut random)).is_ok() {
             for _ in 0..1 + random.below(2) {
-                if client.try_answer("GET").is_err() {
+                if client.try_read_response("GET").is_err() {
                     break;
                 }
             }

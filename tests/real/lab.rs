@@ -71,7 +71,7 @@ impl Lab {
 
     /// The same, in another mode of `auth` and with grants at the end of the gate's route.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
-        Self::made(mode, None, grants, "", |_| String::new())
+        Self::create(mode, None, grants, "", |_| String::new())
     }
 
     /// The same, with tokens that live as long as this says.
@@ -80,12 +80,12 @@ impl Lab {
         lifetime: Option<&'static str>,
         grants: &'static str,
     ) -> Self {
-        Self::made(mode, lifetime, grants, "", |_| String::new())
+        Self::create(mode, lifetime, grants, "", |_| String::new())
     }
 
     /// The same, with a site that asks for client certificates.
     pub(crate) fn guarded() -> Self {
-        Self::made("basic", None, "", "", |certs| {
+        Self::create("basic", None, "", "", |certs| {
             format!("client_ca = \"{}\"", certs.client_ca().display())
         })
     }
@@ -93,10 +93,10 @@ impl Lab {
     /// The same, where every connection from this machine must begin with a PROXY header.
     pub(crate) fn behind_balancers() -> Self {
         let listen = "proxy_protocol = [\"127.0.0.1\", \"::1\"]";
-        Self::made("basic", None, "", listen, |_| String::new())
+        Self::create("basic", None, "", listen, |_| String::new())
     }
 
-    fn made(
+    fn create(
         mode: &'static str,
         lifetime: Option<&'static str>,
         grants: &'static str,
@@ -131,7 +131,7 @@ impl Lab {
         }
         lab.write_configs();
         lab.start_registry();
-        lab.start_gate();
+        lab.start_proxy();
         lab
     }
 
@@ -141,7 +141,7 @@ impl Lab {
         command.arg("serve").arg(self.path("registry.yml"));
         let mut service = Service::start("registry", &command, self.dir.path());
         let port = self.registry_port;
-        service.wait_until(|| listens(port));
+        service.wait_until(|| is_listening(port));
         *self.registry.lock().unwrap() = Some(service);
     }
 
@@ -156,7 +156,7 @@ impl Lab {
         registry.expect("a registry that runs").kill();
     }
 
-    fn start_gate(&mut self) {
+    fn start_proxy(&mut self) {
         let mut command = self.command(env!("CARGO_BIN_EXE_tidegate"));
         command
             .args(["serve", "-c"])
@@ -164,19 +164,19 @@ impl Lab {
             .env("TMPDIR", self.path("tmp"));
         let mut service = Service::start("gate", &command, self.dir.path());
         let port = self.port;
-        service.wait_until(|| listens(port));
+        service.wait_until(|| is_listening(port));
         self.gate = Some(service);
     }
 
     /// Ends the proxy's process, for a test that starts another one in its place.
-    pub(crate) fn stop_gate(&mut self) {
+    pub(crate) fn stop_proxy(&mut self) {
         self.gate = None;
     }
 
     /// Ends the gate and starts it again, with the configuration that is in its file now.
-    pub(crate) fn restart_gate(&mut self) {
+    pub(crate) fn restart_proxy(&mut self) {
         self.gate = None;
-        self.start_gate();
+        self.start_proxy();
     }
 
     /// What stands between the gate and the registry in mode "upstream".
@@ -185,7 +185,7 @@ impl Lab {
     }
 
     /// The gate's process id.
-    pub(crate) fn gate(&self) -> u32 {
+    pub(crate) fn proxy_pid(&self) -> u32 {
         self.gate.as_ref().unwrap().id()
     }
 
@@ -260,7 +260,7 @@ impl Lab {
 
     fn write_configs(&self) {
         fs::write(self.path("registry.yml"), self.registry_config()).unwrap();
-        fs::write(self.path("proxy.toml"), self.gate_config()).unwrap();
+        fs::write(self.path("proxy.toml"), self.proxy_config()).unwrap();
         for (options, (user, password)) in [("-Bbc", (USER, PASSWORD)), ("-Bb", OTHER)] {
             let mut htpasswd = self.command("htpasswd");
             let file = self.path("htpasswd");
@@ -283,7 +283,7 @@ impl Lab {
         )
     }
 
-    fn gate_config(&self) -> String {
+    fn proxy_config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
         let (admin, listen) = (self.admin_port, self.listen);
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
@@ -380,18 +380,18 @@ fn a_free_port_stays_free_for_the_one_who_asked() {
         );
     }
     for port in ports {
-        assert!(!listens(port));
+        assert!(!is_listening(port));
         for _ in 0..2 {
             let four = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
             let _six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
-            assert!(listens(port));
+            assert!(is_listening(port));
             drop(four);
         }
     }
 }
 
 /// Whether somebody accepts connections there.
-pub(crate) fn listens(port: u16) -> bool {
+pub(crate) fn is_listening(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
