@@ -231,7 +231,7 @@ impl http_body::Body for ResponseBody {
         // once the frame before this one is written.
         if !self.is_watched
             && let Some(guard) = &self.guard
-            && guard.state.apply_backpressure()
+            && guard.state.withhold_frame()
         {
             return Poll::Pending;
         }
