@@ -30,11 +30,6 @@ pub(crate) const MEDIUM: usize = 128 * 1024;
 /// The size of one read of a response body. Measured on downloads: 256 KiB is clearly faster than 64 or 128 KiB.
 pub(crate) const LARGE: usize = 256 * 1024;
 
-/// More than the buffers of both ends of a connection hold by Linux's defaults while the receiver reads nothing: a socket that
-/// has accepted so many bytes without a pause belongs to a peer that reads. Only for such a peer are small writes gathered into
-/// large ones, because what is gathered stays in memory when the peer stops reading.
-pub(crate) const SOCKET_BUFFERS: usize = 4 * 1024 * 1024;
-
 /// The size of the TLS records that carry one [`LARGE`] read and a response head, so that one system call sends both.
 const TLS_RECORDS: usize = LARGE + 8 * 1024;
 

@@ -27,10 +27,7 @@ pub struct RequestBody {
     max_size: Option<u64>,
     idle_timeout: Duration,
     rate: RateMonitor,
-    /// When the client is too slow, if it sends nothing more: set by [`Self::start_wait`].
-    deadline: Instant,
-    /// Fires at the deadline, or earlier: a timer is not moved to a later deadline until it fires, because a fast upload waits
-    /// thousands of times a second.
+    /// Fires when the client may be too slow: reset by [`Self::start_wait`].
     timer: Pin<Box<Sleep>>,
     /// The time since which hyper has no data, if it has none.
     waiting_since: Option<Instant>,
@@ -52,15 +49,13 @@ impl RequestBody {
         idle_timeout: Duration,
         min_rate: MinRate,
     ) -> Self {
-        let deadline = Instant::now() + idle_timeout;
         Self {
             incoming,
             upload,
             max_size,
             idle_timeout,
             rate: RateMonitor::new(min_rate),
-            deadline,
-            timer: Box::pin(tokio::time::sleep_until(deadline)),
+            timer: Box::pin(tokio::time::sleep(idle_timeout)),
             waiting_since: None,
             seen_pauses: 0,
             waker: None,
@@ -97,10 +92,10 @@ impl RequestBody {
         if self.waiting_since.is_none() {
             self.start_wait();
         }
-        ready!(self.poll_deadline(cx));
+        ready!(self.timer.as_mut().poll(cx));
         while self.take_paused() {
             self.start_wait();
-            ready!(self.poll_deadline(cx));
+            ready!(self.timer.as_mut().poll(cx));
         }
         let is_idle = self
             .waiting_since
@@ -112,24 +107,12 @@ impl RequestBody {
         })
     }
 
-    /// Ready when the deadline has passed.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.deadline < self.timer.deadline() {
-            self.timer.as_mut().reset(self.deadline);
-        }
-        ready!(self.timer.as_mut().poll(cx));
-        if self.timer.deadline() < self.deadline {
-            self.timer.as_mut().reset(self.deadline);
-            ready!(self.timer.as_mut().poll(cx));
-        }
-        Poll::Ready(())
-    }
-
     fn start_wait(&mut self) {
         let now = Instant::now();
         self.waiting_since = Some(now);
         let _ = self.take_paused();
-        self.deadline = now + self.idle_timeout.min(self.rate.time_left());
+        let limit = self.idle_timeout.min(self.rate.time_left());
+        self.timer.as_mut().reset(now + limit);
     }
 
     /// Records that `bytes` arrived. A wait during which the proxy did not read from the connection does not count against the

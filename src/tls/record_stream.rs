@@ -42,7 +42,7 @@ use rustls::unbuffered::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffer_pool::{Buffer, SMALL, SOCKET_BUFFERS};
+use crate::buffer_pool::{Buffer, SMALL};
 
 /// A TLS connection of a client: reading returns plaintext, and writing encrypts it.
 pub struct TlsStream<IO> {
@@ -720,6 +720,11 @@ fn internal_error(what: impl fmt::Display) -> rustls::Error {
 fn invalid_data(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+/// More than the buffers of both ends of a connection hold by Linux's defaults while the receiver reads nothing: a socket that
+/// has accepted so many bytes without a pause belongs to a client that reads. Only for such a client are bytes held back, because
+/// they stay in memory when the client stops reading.
+const SOCKET_BUFFERS: usize = 4 * 1024 * 1024;
 
 /// The length of a record's header in bytes.
 const RECORD_HEADER: usize = 5;

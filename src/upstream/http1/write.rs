@@ -7,11 +7,6 @@
 //! ready, and no further frame is requested until all of it is written. This bounds the memory, and the client sends no faster
 //! than the upstream reads.
 //!
-//! hyper passes on one frame of an HTTP/1 body at a time, although the connection has read several. A batch that is not full is
-//! therefore written one turn of the task later: in between, hyper can pass on the next frame. A turn that brings no further
-//! frame closes the batch. This applies only while the upstream certainly reads, so that an upload to an upstream that does not
-//! read holds no more than the frames that hyper passed on together.
-//!
 //! An upload that breaks off must not look complete to the upstream:
 //!
 //! - A chunk-size line is written only when the data of the chunk is in memory, and the last chunk only after a clean end of
@@ -32,7 +27,7 @@ use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
 use crate::body::Body;
-use crate::buffer_pool::{MEDIUM, SOCKET_BUFFERS};
+use crate::buffer_pool::MEDIUM;
 use crate::upstream::error::Error;
 
 /// Writes one request.
@@ -41,11 +36,7 @@ pub(crate) struct RequestWriter {
     body: Option<Body>,
     framing: RequestFraming,
     batch: WriteBatch,
-    /// The body bytes of the batch, while it can take further frames. `None` once the batch is closed.
-    gathered: Option<usize>,
     written: u64,
-    /// The number of bytes that the socket has accepted since it last refused some.
-    accepted: usize,
 }
 
 /// How the end of a request body is marked.
@@ -65,9 +56,7 @@ impl RequestWriter {
             body: Some(body).filter(|body| !body.is_end_stream()),
             framing,
             batch: WriteBatch::new(head_buffer),
-            gathered: None,
             written: 0,
-            accepted: 0,
         })
     }
 
@@ -83,8 +72,7 @@ impl RequestWriter {
 
     /// Whether nothing can be written before the client sends more of its body, or ends it.
     pub(crate) fn waits_for_body(&self) -> bool {
-        self.body.is_some()
-            && (self.batch.is_empty() || self.gathered.is_some() || self.waits_for_end())
+        self.body.is_some() && (self.batch.is_empty() || self.waits_for_end())
     }
 
     /// Whether all declared bytes were received, but not the end of the body. The batch is not written before that.
@@ -108,11 +96,8 @@ impl RequestWriter {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Error>> {
         loop {
-            let is_open = self.gathered.is_some() || !self.batch.is_partly_written();
-            if self.body.is_some() && (is_open || self.waits_for_end()) && self.fill_batch(cx)? {
-                // The next poll writes the batch, whether or not it finds further frames.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if self.body.is_some() && (!self.batch.is_partly_written() || self.waits_for_end()) {
+                self.fill_batch(cx)?;
             }
             if self.batch.is_empty() || self.waits_for_end() {
                 // A TLS stream may hold back bytes that it accepted, so it is flushed also while the client's body is pending.
@@ -122,24 +107,17 @@ impl RequestWriter {
                     (_, flushed) => flushed,
                 };
             }
-            let count = match self.batch.poll_write(io, cx) {
-                Poll::Ready(count) => count.map_err(Error::Write)?,
-                Poll::Pending => {
-                    self.accepted = 0;
-                    return Poll::Pending;
-                }
-            };
+            let count = ready!(self.batch.poll_write(io, cx)).map_err(Error::Write)?;
             self.written = self.written.wrapping_add(count as u64);
-            self.accepted = self.accepted.saturating_add(count);
         }
     }
 
-    /// Adds every frame that is ready to the batch, which is empty, holds only the head, or was left open by the last call.
-    /// Returns whether the batch stays open, because the client's body may have further frames at the next poll.
-    fn fill_batch(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let before = self.gathered.take().unwrap_or(0);
-        let mut size = before;
-        while self.waits_for_end() || self.has_room(size) {
+    /// Adds every frame that is ready to the batch, which is empty or holds only the head.
+    fn fill_batch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let mut size = 0;
+        while self.waits_for_end()
+            || size < MAX_BATCH_BYTES && self.batch.frames.len() < MAX_BATCH_FRAMES
+        {
             let Some(body) = &mut self.body else {
                 break;
             };
@@ -158,20 +136,10 @@ impl RequestWriter {
                 }
             }
         }
-        let may_gather = self.accepted >= SOCKET_BUFFERS && self.has_room(size);
-        if size > before && self.body.is_some() && may_gather && !self.waits_for_end() {
-            self.gathered = Some(size);
-            return Ok(true);
-        }
         if matches!(self.framing, RequestFraming::Chunked) {
             self.batch.frame_as_chunk(size, self.body.is_none());
         }
-        Ok(false)
-    }
-
-    /// Whether a batch with `size` body bytes may take another frame.
-    fn has_room(&self, size: usize) -> bool {
-        size < MAX_BATCH_BYTES && self.batch.frames.len() < MAX_BATCH_FRAMES
+        Ok(())
     }
 
     /// Adds the data of a frame. An empty frame is skipped: as a chunk it would be the last one.

@@ -1,8 +1,6 @@
 //! The bytes that are written for a request.
 
-use super::super::write::RequestWriter;
 use super::*;
-use crate::buffer_pool::SOCKET_BUFFERS;
 
 const RESPONSE: &str = "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n";
 
@@ -198,62 +196,4 @@ fn a_slow_client_does_not_make_the_upstream_silent() {
             .unwrap();
         assert!(written.ends_with("\r\n\r\n0\r\n\r\n"));
     });
-}
-
-/// A body that passes on one frame for each poll of the task, as hyper does on HTTP/1.
-struct OneAtATime {
-    frames: usize,
-    is_ready: bool,
-}
-
-impl http_body::Body for OneAtATime {
-    type Data = Bytes;
-    type Error = body::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        if !std::mem::replace(&mut self.is_ready, false) {
-            self.is_ready = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let Some(frames) = self.frames.checked_sub(1) else {
-            return Poll::Ready(None);
-        };
-        self.frames = frames;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(
-            &[b'a'; 16 * 1024],
-        )))))
-    }
-}
-
-#[test]
-fn frames_that_arrive_one_at_a_time_share_a_write() {
-    // Before the upstream has proved that it reads, each frame is written as it arrives, and the last chunk after them. Then a
-    // batch has 128 KiB.
-    let proof = SOCKET_BUFFERS / (16 * 1024);
-    let cases = [
-        (1, 2),
-        (5, 6),
-        (proof + 5, proof + 1),
-        (proof + 12, proof + 2),
-    ];
-    for (frames, expected) in cases {
-        let body = Body::stream(OneAtATime {
-            frames,
-            is_ready: true,
-        });
-        let request = Request::patch("/v2/").body(()).unwrap();
-        let (parts, ()) = request.into_parts();
-        let mut writer = RequestWriter::new(Vec::new(), &parts, body).unwrap();
-        let mut wire = Wire::new([RESPONSE], After::Silence);
-        let sent = run(std::future::poll_fn(|cx| writer.poll(&mut wire, cx)));
-        assert!(sent.is_ok() && writer.is_complete(), "{frames}");
-        let vectored = wire.writes.lock().unwrap().len();
-        assert_eq!(vectored, expected, "{frames} frames");
-        let head_and_chunks = 60 + frames * 16 * 1024;
-        assert!(wire.written.lock().unwrap().len() > head_and_chunks);
-    }
 }
