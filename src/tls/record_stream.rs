@@ -21,8 +21,9 @@
 //!   or flush. The buffer is returned when the socket has taken all of it.
 //! - **Holding back.** h2 flushes after each DATA frame, and each flush would be one system call for 16 KiB. While a
 //!   [`SendHold`] is in force, encrypted bytes therefore stay in the buffer until it is full or the hold is released. Nothing is
-//!   held back until the socket has taken so many bytes without a pause that the client certainly reads. A client that does not
-//!   read therefore occupies no more memory than it would without a hold.
+//!   held back until the socket has taken so many bytes that the client must have read some, nor while the socket is full. A client
+//!   that never reads therefore occupies no more memory than it would without a hold. One that stops reading later occupies one
+//!   buffer, as on HTTP/1.
 //! - **Messages of rustls** (handshake messages, alerts, key updates) are encoded into the same output buffer.
 //! - **End.** A close_notify ends the stream. A connection that ends without one is an error, because an attacker may have
 //!   truncated the stream. After a record that rustls rejects, the alert is sent and every further read fails; plaintext that
@@ -295,11 +296,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         }
     }
 
-    /// Writes the waiting bytes to the socket, or notes that they are held back: while the hold is in force, the client
-    /// certainly reads, and the buffer has room.
+    /// Writes the waiting bytes to the socket, or notes that they are held back: while the hold is in force, the client is known to
+    /// read, the socket takes bytes, and the buffer has room.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let holds_back = self.hold.is_held()
             && self.outgoing.accepted >= SOCKET_BUFFERS
+            && !self.outgoing.is_blocked
             && !self.outgoing.is_full();
         if !holds_back {
             return self.outgoing.poll_send(&mut self.io, cx);
@@ -562,8 +564,10 @@ struct CiphertextOut {
     buffer: Option<Buffer>,
     /// The number of bytes at the front of `buffer` that the socket has taken.
     sent: usize,
-    /// The number of bytes that the socket has taken since it last refused some.
+    /// The number of bytes that the socket has taken since the beginning of the connection.
     accepted: usize,
+    /// The socket has refused the bytes of the last write.
+    is_blocked: bool,
 }
 
 impl CiphertextOut {
@@ -688,9 +692,7 @@ impl CiphertextOut {
                 break;
             }
             let written = Pin::new(&mut *io).poll_write(cx, waiting);
-            if written.is_pending() {
-                self.accepted = 0;
-            }
+            self.is_blocked = written.is_pending();
             let count = ready!(written)?;
             self.accepted = self.accepted.saturating_add(count);
             if count == 0 {
@@ -722,8 +724,8 @@ fn invalid_data(error: rustls::Error) -> io::Error {
 }
 
 /// More than the buffers of both ends of a connection hold by Linux's defaults while the receiver reads nothing: a socket that
-/// has accepted so many bytes without a pause belongs to a client that reads. Only for such a client are bytes held back, because
-/// they stay in memory when the client stops reading.
+/// has accepted so many bytes belongs to a client that reads. Only for such a client are bytes held back, because they stay in
+/// memory when the client stops reading.
 const SOCKET_BUFFERS: usize = 4 * 1024 * 1024;
 
 /// The length of a record's header in bytes.

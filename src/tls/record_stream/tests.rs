@@ -128,7 +128,7 @@ async fn flush_once(stream: &mut TlsStream<DuplexStream>) -> Poll<io::Result<()>
     tokio::task::unconstrained(flush).await
 }
 
-/// Sends so much to a client that reads that its stream may hold back what follows. Must run without tokio's cooperative budget,
+/// Sends so much to a client that reads that its stream may hold back what follows. Runs without tokio's cooperative budget,
 /// because a write that the budget delays looks like one that the socket refuses.
 async fn prove_reading(client: &mut Client, server: &mut TlsStream<DuplexStream>) {
     let piece = bytes(256 * 1024);
@@ -214,6 +214,21 @@ async fn nothing_is_held_back_while_the_client_does_not_read() {
     assert!(
         flush_once(&mut server).await.is_pending(),
         "h2 must see that the client does not read"
+    );
+    drop(client);
+}
+
+#[tokio::test]
+async fn nothing_is_held_back_while_the_socket_is_full() {
+    let (mut client, mut server) = connect(&version::TLS13, 1 << 20).await;
+    tokio::task::unconstrained(prove_reading(&mut client, &mut server)).await;
+    while flush_once(&mut server).await.is_ready() {
+        server.write_all(&[0; 16 * 1024]).await.unwrap();
+    }
+    server.send_hold().begin();
+    assert!(
+        flush_once(&mut server).await.is_pending(),
+        "h2 must see that the client has stopped reading"
     );
     drop(client);
 }
