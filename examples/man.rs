@@ -3,6 +3,7 @@
 //! `cargo run --example man` is needed after a change of an option, an argument or the text of `--help`. A test compares the
 //! pages with the command line. `tidegate.1` is written by hand: it describes the program as a whole.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,11 +20,19 @@ fn main() -> ExitCode {
     });
     match written {
         Ok(count) => {
-            println!("wrote {count} pages to {}", folder.display());
+            let _ = writeln!(
+                std::io::stdout(),
+                "wrote {count} pages to {}",
+                folder.display()
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("cannot write the pages to {}: {error}", folder.display());
+            let _ = writeln!(
+                std::io::stderr(),
+                "cannot write the pages to {}: {error}",
+                folder.display()
+            );
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,6 @@
 //! calls [`LiveGrantFile::poll`] at intervals and logs the result. A file is used in full or not at all: if it cannot be read, or
 //! has an error, the grants as last read stay in use.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -212,7 +211,7 @@ fn read_bytes(path: &Path) -> Result<(Vec<u8>, Option<FileStamp>), ReadError> {
     let file = RegularFile::open(path)?;
     let before = FileStamp::from(file.metadata());
     let bytes = file.read(config::MAX_FILE_SIZE)?;
-    let after = FileStamp::from(&file.file().metadata().map_err(io::Error::from)?);
+    let after = FileStamp::from(&file.file().metadata()?);
     Ok((bytes, (before == after).then_some(after)))
 }
 

@@ -127,7 +127,7 @@ dpkg --install second.deb
 
 : a version that refuses the configuration leaves the old one in service
 echo nonsense >>$config
-dpkg --install first.deb 2>&1 | grep 'the old one serves on'
+dpkg --install first.deb 2>&1 | grep 'the old version continues to serve'
 [ "$(main)" = "$old" ]
 [ "$(ping --user alice:pw)" = 200 ]
 cp /lab/good.toml $config
