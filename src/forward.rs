@@ -117,8 +117,9 @@ impl Forward {
         async move {
             let upload = permit.operation().and_then(Operation::upload);
             let client = context.client_info.client.network();
-            let sent = self.upstream.send(context.worker, client, upload, request?);
-            Ok(self.rewrite_response(sent.await?, context))
+            let worker = context.worker;
+            let response = self.upstream.send(worker, client, upload, request?).await?;
+            Ok(self.rewrite_response(response, context))
         }
     }
 

@@ -262,7 +262,9 @@ impl Service {
         scope: &mut RequestScope<'_>,
     ) -> Result<(Target, &Site), Rejection> {
         let (target, site) = self.find_site(request, scope)?;
-        check_client_certificate(&self.sites, site, &request.connection, UnixTime::now())?;
+        if self.sites.any_client_ca() {
+            check_client_certificate(&self.sites, site, &request.connection, UnixTime::now())?;
+        }
         Ok((target, site))
     }
 
@@ -311,31 +313,23 @@ impl Service {
         request: Box<ReceivedRequest>,
         scope: &mut RequestScope<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let ReceivedRequest {
-            worker,
-            client_info,
-            parts,
-            body,
-            upload,
-            ..
-        } = *request;
         // Parsed before authentication, so that the access log names the operation. `authorize` reports a parse error
         // only to clients that may send requests here at all.
-        let classified = classify(site, route, &parts, target);
+        let classified = classify(site, route, &request.parts, target);
         let operation = classified
             .as_ref()
             .ok()
             .and_then(ClassifiedRequest::operation);
         scope.record.set_operation(operation);
-        let external = external_origin(site, target, client_info.scheme);
+        let external = external_origin(site, target, request.client_info.scheme);
         let authenticator = &route.authenticator;
         scope.format.challenge =
             authenticator.challenge(external.scheme, external.authority, operation);
         let identity = authenticator
-            .authenticate(&parts.headers, client_info.client)
+            .authenticate(&request.parts.headers, request.client_info.client)
             .await
             .inspect_err(|_| {
-                let user = authenticator.known_user(&parts.headers);
+                let user = authenticator.known_user(&request.parts.headers);
                 scope.record.set_attempted_user(user);
             })?;
         scope.record.set_user(identity.name());
@@ -343,23 +337,25 @@ impl Service {
             Authorized::Forward(authorization) => authorization,
             Authorized::Redirect(location) => return Ok(redirect_to_canonical(&location)),
         };
-        check_expectation(&parts.headers)?;
+        check_expectation(&request.parts.headers)?;
         scope.start_transfer();
-        let body = self.request_body(route, &parts, body, upload, scope)?;
+        // The parts of the request stay in the box: as variables, they would have places of their own in this future.
+        let (body, upload) = (request.body, request.upload);
+        let body = self.request_body(route, &request.parts, body, upload, scope)?;
         let context = ForwardContext {
-            client_info: &client_info,
+            client_info: &request.client_info,
             target,
             external,
             is_site: &|host| site.is_named(host),
             user: identity.user(),
             request_id: scope.id.as_str(),
-            worker,
+            worker: request.worker,
         };
         let started = Instant::now();
         let response = match authorization {
             Authorization::Full(permit) => {
                 let transfer = scope.record.transfer();
-                let mut sent = pin!(route.forward.send(permit, parts, body, &context));
+                let mut sent = pin!(route.forward.send(permit, request.parts, body, &context));
                 poll_fn(|cx| match transfer {
                     Some(transfer) if transfer.poll_cut(cx).is_ready() => {
                         Poll::Ready(Err(Rejection::Cut))
@@ -369,7 +365,8 @@ impl Service {
                 .await?
             }
             Authorization::FilteredCatalog(filter) => {
-                Box::pin(self.list_repositories(site, route, &filter, &identity, &parts, &context))
+                let parts = &request.parts;
+                Box::pin(self.list_repositories(site, route, &filter, &identity, parts, &context))
                     .await?
             }
         };
@@ -484,7 +481,7 @@ fn client_info(
     ClientInfo::new(client, field, scheme, &parts.headers, trusted)
 }
 
-/// Checks that this connection may carry requests for `site`, if some sites ask for client certificates.
+/// Checks that this connection may carry requests for `site`. Called if some sites ask for client certificates.
 ///
 /// The site follows from the Host field, but the client certificate that the proxy asked for followed from the SNI
 /// name in the ClientHello. A request may only go to a site that would have asked for the same. The 421 tells the
@@ -498,9 +495,6 @@ fn check_client_certificate(
     connection: &ConnectionInfo,
     now: UnixTime,
 ) -> Result<(), Rejection> {
-    if !sites.any_client_ca() {
-        return Ok(());
-    }
     let Some(tls) = &connection.tls else {
         // A proxy in front has terminated TLS, so there is no client certificate here. The configuration does not permit a
         // site with `client_ca` on such an address.

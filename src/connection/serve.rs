@@ -26,11 +26,13 @@ use super::inspect::{Http1Inspector, Http2Inspector, InspectedStream};
 use super::request::{ConnectionInfo, Handler, IncomingRequest};
 use super::response::{GuardedResponseFuture, RequestGuard, ResponseBody};
 use super::settings::Settings;
+use super::shared_stream::SharedStream;
 use super::shutdown::ShutdownSignal;
 use super::state::{ConnectionState, TimeoutKind};
 use crate::body::{ConnectionShare, RecvBudget, UploadState};
 use crate::metrics::{Connections, Protocol};
 use crate::net::addr::ClientAddr;
+use crate::tls::SendHold;
 
 /// What a connection shares with the rest of the process.
 #[derive(Clone, Debug)]
@@ -108,8 +110,12 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         }
     }
 
-    /// Serves HTTP/2 until the connection is closed.
-    pub(crate) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
+    /// Serves HTTP/2 until the connection is closed. `hold` is the one of the TLS stream.
+    pub(crate) fn http2<IO>(
+        self,
+        stream: IO,
+        hold: SendHold,
+    ) -> impl Future<Output = ()> + use<'a, IO, H>
     where
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -120,7 +126,8 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         let settings = self.context.settings;
         let group = self.info.client.network().group();
         let share = ConnectionShare::new(self.context.recv_budget, group);
-        let stream = InspectedStream::new(stream, Http2Inspector::new(&state, &share));
+        let inspector = Http2Inspector::new(&state, &share);
+        let stream = SharedStream::new(InspectedStream::new(stream, inspector));
         let service = service_fn(self.service(Some(Arc::clone(&share))));
         let early = EarlyStreams::new(
             self.context.early_responses,
@@ -139,8 +146,13 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             .initial_stream_window_size(settings.h2_window)
             .initial_connection_window_size(settings.h2_connection_window)
             .max_header_list_size(head_size)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut http = Http2Connection { connection, share };
+            .serve_connection(TokioIo::new(stream.clone()), service);
+        let mut http = Http2Connection {
+            connection,
+            share,
+            stream,
+            hold,
+        };
         let Self { info, context, .. } = self;
         async move {
             let _open_connection = open_connection;
@@ -216,22 +228,32 @@ where
     }
 }
 
-/// hyper's HTTP/2 connection, with the share of the receive budget that must be updated before each poll.
-struct Http2Connection<C> {
+/// hyper's HTTP/2 connection, with the share of the receive budget that must be updated before each poll, and with the stream
+/// that is flushed after each poll.
+struct Http2Connection<C, IO> {
     connection: C,
     share: Arc<ConnectionShare>,
+    stream: SharedStream<IO>,
+    hold: SendHold,
 }
 
-impl<I, S> GracefulConnection for Http2Connection<http2::Connection<I, S, StreamExecutor>>
+impl<I, S, IO> GracefulConnection for Http2Connection<http2::Connection<I, S, StreamExecutor>, IO>
 where
+    IO: AsyncRead + AsyncWrite + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = ResponseBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
+    S::Future: Unpin + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         self.share.begin_poll();
-        Pin::new(&mut self.connection).poll(cx)
+        self.hold.begin();
+        let result = Pin::new(&mut self.connection).poll(cx);
+        if self.hold.release() && self.stream.flush(cx).is_err() && result.is_pending() {
+            // The stream returns the error to hyper.
+            return Pin::new(&mut self.connection).poll(cx);
+        }
+        result
     }
 
     fn shut_down(&mut self) {

@@ -190,7 +190,11 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for field in headers.get_all(header::CONNECTION) {
         let tokens = field.as_bytes().split(|byte| *byte == b',');
-        names.extend(tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()));
+        // `keep-alive` is the usual token, and a field of that name is removed in any case.
+        let tokens = tokens
+            .map(<[u8]>::trim_ascii)
+            .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"));
+        names.extend(tokens.filter_map(|token| HeaderName::from_bytes(token).ok()));
     }
     let kept = [
         header::HOST,

@@ -191,7 +191,7 @@ fn may_begin_head(bytes: &[u8]) -> bool {
 
 fn find_line_feed(bytes: &[u8], from: usize) -> Option<usize> {
     let rest = bytes.get(from..)?;
-    Some(from + rest.iter().position(|byte| *byte == b'\n')?)
+    Some(from + memchr::memchr(b'\n', rest)?)
 }
 
 /// Parses a complete `head`, including its empty line.
@@ -242,7 +242,7 @@ fn status_and_version(raw: &httparse::Response<'_, '_>) -> Result<(StatusCode, V
 
 /// All fields in their order. The values are slices of `head`.
 fn to_header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
@@ -341,6 +341,11 @@ const MALFORMED_FIELD: Error = Error::Malformed("a field of the response is malf
 
 /// The number of fields that a response head may have. Registries send about ten.
 const MAX_FIELDS: usize = 128;
+
+/// The fields that are added to a response on its way to the client: X-Request-Id, the version of the registry API, and a field
+/// for which hyper makes room before it looks whether there is a Date. Without room for them, the map would grow, which moves
+/// and hashes every field again.
+const ADDED_FIELDS: usize = 3;
 
 /// The number of 1xx responses before the final one. RFC 9110 sets no limit. An upstream that processes a request for long may
 /// send a 102 from time to time.
