@@ -47,6 +47,7 @@ mod head_checks;
 mod request_scope;
 mod static_response;
 mod token_endpoint;
+mod websocket;
 
 use classify::{Authorized, ClassifiedRequest, authorize, classify};
 pub use concurrency::ConcurrencyLimits;
@@ -343,6 +344,10 @@ impl Service {
             Authorized::Redirect(location) => return Ok(redirect_to_canonical(&location)),
         };
         check_expectation(&parts.headers)?;
+        let handshake = websocket::read_handshake(route, &parts, external)?;
+        if handshake.is_some() {
+            scope.record.set_websocket();
+        }
         scope.start_transfer();
         let body = self.request_body(route, &parts, body, upload, scope)?;
         let context = ForwardContext {
@@ -351,6 +356,7 @@ impl Service {
             external,
             is_site: &|host| site.is_named(host),
             user: identity.user(),
+            websocket: handshake.as_ref(),
             request_id: scope.id.as_str(),
             worker,
         };

@@ -104,6 +104,8 @@ pub struct Route {
     pub path: String,
     /// Whether `/v2/` under the prefix is a registry API.
     pub registry: bool,
+    /// Whether clients may open WebSockets.
+    pub websocket: bool,
     /// Authenticates the client.
     pub authenticator: Authenticator,
     /// Decides what the client may do.

@@ -355,6 +355,7 @@ fn build_route(
     Route {
         path: route.path.clone(),
         registry: route.registry,
+        websocket: route.websocket,
         authenticator,
         access,
         forward: Forward::new(upstream, keep_authorization, internal, route.edits.clone())

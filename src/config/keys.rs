@@ -387,6 +387,8 @@ pub(crate) mod route {
         RESPONSE_HEADERS = "response_headers": Named<Text<String>> = HEADERS;
         /// Further fields about the client's request that the proxy sets for the upstream.
         FORWARDED = "forwarded": List<ForwardedWord> = List(forwarded);
+        /// Whether clients may open WebSockets, with registry = false only.
+        WEBSOCKET = "websocket": Boolean = Boolean;
         /// Rights.
         GRANT = "grant": TableForm = TableForm(grant::KEYS);
     }

@@ -34,6 +34,8 @@ pub struct Route {
     pub path: String,
     /// Whether `/v2/` below the path is a registry.
     pub registry: bool,
+    /// Whether clients may open WebSockets.
+    pub websocket: bool,
     /// How clients log in.
     pub auth: Auth,
     /// The destination.
@@ -102,6 +104,7 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
         check_token(table, path, registry);
     }
     let max_body = table.value(&route::MAX_BODY);
+    let websocket = websocket(table, registry);
     let edits = HeaderEdits {
         request: request_edits(table, auth.as_ref()),
         forwarded: forwarded(table, path.as_ref()),
@@ -122,6 +125,7 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
         auth_place: auth_place.unwrap_or_else(|| table.place()),
         path: path?.value,
         registry,
+        websocket,
         auth: auth?,
         upstream: upstream?,
         max_body: (max_body > 0).then_some(max_body),
@@ -183,6 +187,21 @@ fn check_token(table: &Table<'_>, path: &Spanned<String>, registry: bool) {
     }
 }
 
+/// Reads `websocket`. A registry has no WebSockets, so the key has no meaning there.
+fn websocket(table: &Table<'_>, registry: bool) -> bool {
+    let written = table.get(&route::WEBSOCKET);
+    if let (true, Some(written)) = (registry, &written) {
+        table.report(
+            Problem::error(written.place, "websocket on a route with a registry")
+                .because(
+                    "the registry API has no WebSockets; the key is valid on routes with registry = false",
+                )
+                .fix("remove it, or add registry = false to the route"),
+        );
+    }
+    !registry && written.is_none_or(|written| written.value)
+}
+
 /// Whether `/v2/` or a part of it is below the path. A path that was rejected may be one, because it has a problem already.
 fn may_be_registry(path: Option<&Spanned<String>>) -> bool {
     path.is_none_or(|path| path.trim_end_matches('/').is_empty() || is_registry_path(path))
@@ -198,7 +217,7 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
                 .fix("remove one of them"),
         );
     }
-    let useless: [&dyn AnyKey; 12] = [
+    let useless: [&dyn AnyKey; 13] = [
         &route::AUTH,
         &route::GRANT,
         &route::REGISTRY,
@@ -211,6 +230,7 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
         &route::SATISFY,
         &route::CORS,
         &route::FORWARDED,
+        &route::WEBSOCKET,
     ];
     for key in useless {
         if let Some(place) = table.place_of(key) {

@@ -87,3 +87,4 @@ mod tokens;
 mod ui_routes;
 mod upstream_shares;
 mod upstream_tls;
+mod websocket;

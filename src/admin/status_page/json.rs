@@ -62,7 +62,7 @@ fn transfer(row: &TransferRow) -> Value {
     let left = row.length.map(|length| length.saturating_sub(row.bytes));
     json!({
         "id": row.number,
-        "operation": if row.is_push { "push" } else { "pull" },
+        "operation": row.operation.as_str(),
         "repository": row.repository,
         "user": known(&row.user),
         "client": row.client,

@@ -53,7 +53,7 @@ pub(crate) struct Truncated<T> {
 pub(crate) struct TransferRow {
     /// Identifies the transfer across refreshes of the page, and for `tidegate cut`.
     pub(crate) number: u64,
-    pub(crate) is_push: bool,
+    pub(crate) operation: Operation,
     pub(crate) repository: String,
     /// Empty for an anonymous client.
     pub(crate) user: String,
@@ -169,16 +169,19 @@ impl<T> Truncated<T> {
 fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
     let (largest, count) = snapshot.service.activity.largest_transfers(MAX_ROWS);
     let rows = largest.into_iter().map(|(number, transfer)| {
-        let is_push = transfer.operation == Operation::Push;
         let (received, sent) = transfer.bytes();
         TransferRow {
             number,
-            is_push,
+            operation: transfer.operation,
             repository: transfer.repository.clone(),
             user: transfer.user.clone(),
             client: transfer.client.clone(),
             site: transfer.site.clone(),
-            bytes: if is_push { received } else { sent },
+            bytes: match transfer.operation {
+                Operation::Push => received,
+                Operation::Websocket => received + sent,
+                _ => sent,
+            },
             length: transfer.length(),
             rate: transfer.rate(now),
             age: now.saturating_duration_since(transfer.started),
