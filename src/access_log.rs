@@ -1,5 +1,5 @@
-//! The access log: one line for each request, and the request's part of the metrics. The line says who asked for
-//! what, how the proxy responded, and how long it took.
+//! The access log: one line for each request, and the request's part of the metrics. The line has the client and its user,
+//! the operation, the response of the proxy, and how long the request took.
 //!
 //! `service` creates a [`RequestRecord`] when a request arrives, adds to it what it learns, and attaches it to the
 //! response body as an [`Observer`]. The line is written when the record is dropped: when the last byte of the
@@ -143,8 +143,8 @@ impl RequestRecord {
         self.fields.attempted_user = name.unwrap_or_default();
     }
 
-    /// Sets the host that the request names. The line has it only if the site is unknown, since the name of the site
-    /// says enough otherwise.
+    /// Sets the host that the request names. The line has it only if the site is unknown; otherwise it has the name of the
+    /// site.
     pub fn set_requested_host(&mut self, host: &str) {
         if !self.is_site_known {
             host.clone_into(&mut self.fields.host);
@@ -200,7 +200,7 @@ impl RequestRecord {
     }
 
     /// Sets the length of the body that the transfer moves: of the request body if `operation` is a push, of the response
-    /// body if it is a pull. The other body of the same request says nothing about the transfer.
+    /// body if it is a pull. The other body of the same request is not what the transfer moves.
     pub fn set_body_length(&self, operation: metrics::Operation, length: Option<u64>) {
         if let (Some(transfer), Some(length)) = (self.transfer(), length)
             && self.operation == operation
@@ -236,7 +236,7 @@ impl RequestRecord {
         activity: &ActivityTracker,
     ) {
         self.counts.of_thread().record_rejection(reason);
-        // The transfer has ended, so that an operator cannot cut the response that says why.
+        // The transfer has ended. An operator must not be able to cut the response with its reason.
         self.transfer = None;
         if reason == RejectionReason::ClientGone {
             // No client receives this response.
@@ -378,8 +378,8 @@ impl Drop for RequestRecord {
 }
 
 impl LogFields {
-    /// The fields that the request head has. `status` and `termination` say that the client disconnected, until the
-    /// proxy decides on a response.
+    /// The fields that the request head has. Until the proxy decides on a response, `status` and `termination` are those of a
+    /// request whose client disconnected.
     fn new(client: ClientAddr, parts: &request::Parts) -> Self {
         Self {
             client,

@@ -63,8 +63,8 @@ pub struct Transfer {
     cut: CutSignal,
 }
 
-/// Tells the task of a transfer that an operator has ended the transfer. There is one such task at any time: the one that
-/// handles the request, which then sends the body of the response.
+/// Wakes the task of a transfer when an operator ends the transfer. A transfer has one task at any time: it handles the request
+/// and then sends the body of the response.
 #[derive(Debug, Default)]
 struct CutSignal {
     is_cut: AtomicBool,
@@ -169,13 +169,11 @@ impl ActivityTracker {
 
     /// Ends the transfer with this number, and returns it. `None` if no active transfer has the number.
     ///
-    /// The task of the transfer notices it when it is polled next, which is at once unless it waits for a client that does
-    /// not read.
+    /// The task of the transfer is woken and ends the transfer. If the client does not read, hyper does not poll the response
+    /// body, and the transfer ends when the client reads again or when `limits.write_idle` aborts the connection.
     pub(crate) fn cut_transfer(&self, number: u64) -> Option<Arc<Transfer>> {
-        let shards = self.transfers.iter();
-        let transfer = shards
-            .filter_map(|shard| shard.lock().get(&number).map(Arc::clone))
-            .next()?;
+        let mut shards = self.transfers.iter();
+        let transfer = shards.find_map(|shard| shard.lock().get(&number).map(Arc::clone))?;
         transfer.cut.set();
         Some(transfer)
     }
@@ -429,7 +427,7 @@ impl CutSignal {
     }
 }
 
-/// Cuts a text to the length that is shown.
+/// The text, shortened to [`MAX_TEXT_BYTES`].
 fn truncate(text: &str) -> String {
     let mut short = text
         .get(..text.floor_char_boundary(MAX_TEXT_BYTES))
@@ -447,7 +445,7 @@ fn bytes_per_second(bytes: u64, time: Duration) -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-/// The length of a transfer whose length is not known. No body is as long.
+/// The value of `Transfer::length` while the length is not known. No body is as long.
 const NO_LENGTH: u64 = u64::MAX;
 /// The time over which the rate of a transfer is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(30);

@@ -57,6 +57,14 @@ impl Admin {
         self.connection_limit.clone()
     }
 
+    /// Waits until every accepted connection has its response, for at most [`FINISH_TIMEOUT`].
+    pub async fn finish(&self) {
+        let unused = self.connection_limit.wait_until_unused();
+        if timeout(FINISH_TIMEOUT, unused).await.is_err() {
+            tracing::debug!("admin connections without a response are closed");
+        }
+    }
+
     /// Serves a TCP connection in a task of its own. The caller must be in a tokio runtime.
     pub fn serve_tcp(&self, stream: StdStream, peer: PeerAddr, permit: ConnectionPermit) {
         let peer = AdminPeer::Tcp(peer);
@@ -121,3 +129,5 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HEAD_SIZE: usize = 16 * 1024;
 /// For a connection from its first byte to its last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the responses that are in progress when the process ends. A connection without a request is not worth a longer wait.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -29,9 +29,9 @@ pub use tunnel::{OpenTunnel, Tunnel, TunnelEnd};
 /// A body of bytes: empty, complete in memory, or streamed.
 pub struct Body {
     kind: Kind,
-    /// `None` without an observer, and once the observer was told of the end.
+    /// `None` without an observer, and after [`Observer::on_end`].
     observer: Option<Box<dyn Observer>>,
-    /// The number of bytes that the observer was told of.
+    /// The number of bytes in all calls of [`Observer::on_data`].
     observed_bytes: u64,
 }
 

@@ -1,16 +1,16 @@
 //! One client connection, from the accepted socket to its close.
 //!
-//! `server` passes an accepted socket and a [`Handler`] to [`serve_tls`], [`serve_behind_proxy`] or [`serve_plain`]. This module reads the PROXY header,
-//! performs the TLS handshake, selects the HTTP version, enforces every deadline of an idle or slow connection, takes part in
-//! the graceful shutdown, and closes the connection such that the client can read the last response. It knows nothing of
-//! sites, passwords or registries.
+//! `server` passes an accepted socket and a [`Handler`] to [`serve_tls`], [`serve_behind_proxy`] or [`serve_plain`]. This module
+//! reads the PROXY header, performs the TLS handshake, selects the HTTP version, enforces every deadline of an idle or slow
+//! connection, takes part in the graceful shutdown, and closes the connection such that the client can read the last response.
+//! It knows nothing of sites, passwords or registries.
 //!
 //! The layers of a connection, from the socket up:
 //!
 //! ```text
-//! TcpStream
+//! TcpStream or UnixStream
 //! socket       MonitoredSocket    reads in large pieces; reports writes and progress; detects a closed peer
-//! tls          TlsStream          absent on a plain HTTP listener
+//! tls          TlsStream          absent without TLS, where `preface` selects the HTTP version
 //! inspect      InspectedStream    checks the framing of HTTP/1 requests (h1_framing), counts HTTP/2 frames (h2_frames)
 //! hyper        Connection         polled by driver::ConnectionDriver, which enforces the deadlines of state::ConnectionState
 //! request      Handler            gets an IncomingRequest for each request
@@ -36,7 +36,6 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::buffer_pool::Buffer;
 use crate::metrics::Protocol;
 use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::net::listener::ListenAddr;
@@ -64,6 +63,7 @@ mod state;
 mod tunnel;
 
 pub use early_response::EarlyResponses;
+use preface::Preface;
 pub use request::{ConnectionInfo, Handler, IncomingRequest, ResponseFuture};
 pub use serve::ConnectionContext;
 use serve::HttpConnection;
@@ -261,43 +261,54 @@ pub async fn serve_plain(
         .await;
 }
 
-/// Serves a connection from a proxy that terminates TLS until it is closed. The first bytes decide between HTTP/1 and HTTP/2 with
-/// prior knowledge (RFC 9113 section 3.3).
+/// Serves a connection to an address of `listen.behind_proxy` until it is closed. The first bytes decide between HTTP/1 and HTTP/2
+/// with prior knowledge (RFC 9113 section 3.3). Whether the peer is a trusted proxy is checked by the handler, for each request.
 pub async fn serve_behind_proxy<S: Socket + 'static>(
     mut accepted: AcceptedConnection<S>,
     context: ConnectionContext<'_>,
     handler: impl Handler,
 ) {
-    let Some((is_http2, buffer)) = read_preface(&mut accepted.stream, &context).await else {
+    let Some(preface) = read_preface(&mut accepted, &context).await else {
         return;
     };
     let info = accepted.info(None);
-    // Created after the first bytes, because the time of the first head begins with the state.
     let state = Rc::new(ConnectionState::new(
         context.settings,
         context.shutdown.clone(),
     ));
-    let stream = MonitoredSocket::with_read_ahead(accepted.stream, &state, buffer);
+    let stream = MonitoredSocket::with_read_ahead(accepted.stream, &state, preface.read);
     let http = HttpConnection::new(info, context, state, handler);
-    if is_http2 {
+    if preface.is_http2 {
         Box::pin(http.http2(stream)).await;
     } else {
         Box::pin(http.http1(stream)).await;
     }
 }
 
-/// Reads the first bytes, and returns them with whether they are the preface of HTTP/2. `None` if the connection is to be closed.
+/// Reads the first bytes of a connection without TLS. Returns `None` if the connection is to be closed; the reason is counted then.
 async fn read_preface<S: Socket>(
-    stream: &mut S,
+    accepted: &mut AcceptedConnection<S>,
     context: &ConnectionContext<'_>,
-) -> Option<(bool, Buffer)> {
-    let _open = context.metrics.open(Protocol::Plain);
-    let settings = context.settings;
-    let read = preface::read(stream, settings.idle, settings.head);
-    tokio::select! {
-        read = read => read.ok(),
-        () = context.shutdown.clone().grace_elapsed() => None,
+) -> Option<Preface> {
+    let (settings, metrics) = (context.settings, context.metrics);
+    let _open_connection = metrics.open(Protocol::Plain);
+    let read = preface::read(&mut accepted.stream, settings.idle, settings.head);
+    let error = tokio::select! {
+        read = read => match read {
+            Ok(preface) => return Some(preface),
+            Err(error) => error,
+        },
+        () = context.shutdown.clone().grace_elapsed() => preface::Error::Closed,
+    };
+    match error {
+        preface::Error::Closed => metrics.done.count(),
+        preface::Error::Io(error) => {
+            metrics.error.count();
+            tracing::debug!(client = %accepted.client, %error, "connection broken");
+        }
+        preface::Error::TimedOut(kind) => serve::record_timeout(kind, accepted.client, metrics),
     }
+    None
 }
 
 /// Serves a stream in memory as the plaintext of a connection, until the stream ends. This is the entry of the fuzz targets: it

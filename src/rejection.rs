@@ -21,7 +21,7 @@ use crate::upstream;
 mod error_response;
 
 pub use error_response::ResponseFormat;
-use error_response::{ErrorResponse, TEXT};
+use error_response::{ErrorResponse, TEXT, VALID_LOGIN};
 
 /// Why the proxy responds itself.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ impl Rejection {
     /// The response to the client.
     pub fn to_response(&self, format: &ResponseFormat) -> Response<Body> {
         let mut error = self.error_response();
-        if error.status == StatusCode::MISDIRECTED_REQUEST {
+        if self.reason() == RejectionReason::Host {
             error.message = self.message(format);
         }
         let mut headers = HeaderMap::new();
@@ -248,7 +248,7 @@ impl Rejection {
                 ErrorResponse::unauthorized().token_error("insufficient_scope")
             }
             Self::Denied(error @ Denied::Forbidden) => {
-                ErrorResponse::new(403, ErrorCode::Denied, error)
+                ErrorResponse::denied(error, "no grant gives this right")
             }
             Self::Invalid(error) => registry_response(error),
             Self::Catalog(error) => catalog_response(*error),
@@ -266,9 +266,9 @@ impl Rejection {
             Self::BodyTooLarge(_) => ErrorResponse::new(413, ErrorCode::SizeInvalid, self),
             Self::WebSocket(error) => websocket_response(*error),
             Self::PlainHttp => ErrorResponse::new(400, ErrorCode::Unsupported, self),
-            Self::UntrustedPeer => ErrorResponse::new(403, ErrorCode::Denied, self),
+            Self::UntrustedPeer => ErrorResponse::denied(self, "the peer is no trusted proxy"),
             // A client would repeat the request after a 5xx.
-            Self::Cut => ErrorResponse::new(403, ErrorCode::Denied, self),
+            Self::Cut => ErrorResponse::denied(self, TRANSFER_ENDED),
             Self::Forward(forward::Error::Upstream(error)) => upstream_response(error),
             Self::Forward(error @ forward::Error::Form) => {
                 ErrorResponse::new(415, ErrorCode::Unsupported, error)
@@ -346,17 +346,22 @@ fn static_status_response(status: StatusCode) -> ErrorResponse {
         StatusCode::NOT_FOUND => Rejection::NoRoute.to_string(),
         _ => status.canonical_reason().unwrap_or("closed").to_lowercase(),
     };
-    ErrorResponse::new(status.as_u16(), code, message)
+    let response = ErrorResponse::new(status.as_u16(), code, message);
+    match status {
+        StatusCode::FORBIDDEN => response.detail("the path is closed to every client"),
+        _ => response,
+    }
 }
 
 fn auth_response(error: &auth::Error) -> ErrorResponse {
     match error {
         auth::Error::Wrong | auth::Error::Unusable => ErrorResponse::unauthorized(),
         auth::Error::Login | auth::Error::UnusableLogin => {
-            ErrorResponse::new(401, ErrorCode::Unauthorized, auth::Error::Login)
+            let error = auth::Error::Login;
+            ErrorResponse::new(401, ErrorCode::Unauthorized, error).detail(VALID_LOGIN)
         }
         auth::Error::Token => ErrorResponse::unauthorized().token_error("invalid_token"),
-        auth::Error::Network => ErrorResponse::new(403, ErrorCode::Denied, error),
+        auth::Error::Network => ErrorResponse::denied(error, "the client's network is not allowed"),
         auth::Error::Malformed(_) => ErrorResponse::new(400, ErrorCode::Unsupported, error),
         auth::Error::Twice => ErrorResponse::new(400, ErrorCode::Unauthorized, error),
         auth::Error::TooMany { after } => {
@@ -441,11 +446,60 @@ fn body_response(error: &body::Error) -> ErrorResponse {
         body::Error::Idle(_) | body::Error::Slow(_) => {
             ErrorResponse::new(408, ErrorCode::Unsupported, error)
         }
-        body::Error::Cut => ErrorResponse::new(403, ErrorCode::Denied, error),
+        body::Error::Cut => ErrorResponse::denied(error, TRANSFER_ENDED),
         body::Error::Client(_)
         | body::Error::Reset
         | body::Error::Upstream(_)
         | body::Error::Silent(_)
         | body::Error::Displaced => ErrorResponse::new(400, ErrorCode::Unsupported, error),
+    }
+}
+
+/// The `detail` of the response to a request that an operator has ended.
+const TRANSFER_ENDED: &str = "the transfer was ended";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message and the `detail` of the OCI error.
+    fn oci_error(rejection: &Rejection) -> (String, String) {
+        let (_, body) = rejection.error_response().body(&ResponseFormat {
+            is_registry: true,
+            ..ResponseFormat::default()
+        });
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let error = &body["errors"][0];
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&error["message"]), text(&error["detail"]["reason"]))
+    }
+
+    #[test]
+    fn only_a_missing_right_is_reported_as_a_missing_grant() {
+        let text = || "the operator's text".to_owned();
+        for (rejection, reason) in [
+            (Denied::Forbidden.into(), "no grant gives this right"),
+            (
+                auth::Error::Network.into(),
+                "the client's network is not allowed",
+            ),
+            (Rejection::UntrustedPeer, "the peer is no trusted proxy"),
+            (Rejection::Cut, "the transfer was ended"),
+            (
+                Rejection::TokenForm(body::Error::Cut),
+                "the transfer was ended",
+            ),
+            (
+                Rejection::StaticStatus(StatusCode::FORBIDDEN),
+                "the path is closed to every client",
+            ),
+            (
+                Rejection::StaticText(StatusCode::FORBIDDEN, text()),
+                "the path is closed to every client",
+            ),
+        ] {
+            assert_eq!(rejection.error_response().status, StatusCode::FORBIDDEN);
+            assert_eq!(oci_error(&rejection).1, reason, "{rejection:?}");
+        }
     }
 }

@@ -426,6 +426,7 @@ impl Server {
         self.workers.abort();
         // A worker that is blocked in a system call ends with the process.
         let _ = timeout(ABORT_TIMEOUT, self.workers.finished()).await;
+        self.acceptors.close_admin().await;
         tracing::info!(cut, "stopped");
         if let Some(log) = self.state.snapshot().access_log().cloned() {
             // Flushed here, because the caller may read the log after this returns. A panic of the task is logged by its hook.

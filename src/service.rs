@@ -58,7 +58,7 @@ use head_checks::{
 use request_scope::RequestScope;
 use token_endpoint::TokenEndpoint;
 
-/// The limits and addresses that apply to each request.
+/// The limits that apply to each request, and the trusted proxies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The maximum number of header fields.
@@ -78,7 +78,7 @@ pub struct Settings {
 pub struct Service {
     /// The sites of the configuration.
     pub sites: Sites,
-    /// The limits and addresses that apply to each request.
+    /// The limits, and the trusted proxies.
     pub settings: Settings,
     /// The access log; `None` if it is off.
     pub access_log: Option<AccessLog>,
@@ -117,8 +117,8 @@ impl Service {
 
     /// Responds to a request that arrived on an address of `listen.behind_proxy`, on the worker with the number `worker`.
     ///
-    /// The proxy in front has terminated TLS, so its `X-Forwarded-Proto` says whether the client used https. The check is made
-    /// for each request, so that a reload that removes a proxy from `listen.trusted_proxies` applies to its open connections.
+    /// The proxy in front has terminated TLS, so the scheme of the client is in its `X-Forwarded-Proto`. Each request is checked,
+    /// so that a reload that removes a proxy from `listen.trusted_proxies` applies to the open connections of that proxy.
     pub async fn handle_behind_proxy(
         &self,
         worker: usize,
@@ -129,9 +129,10 @@ impl Service {
         let result = match self.check_front_end(&request) {
             Ok(()) => self.decide(request, &mut scope).await,
             Err(rejection) => {
-                let target = Target::parse(&request.parts);
-                scope.format.is_registry =
-                    target.is_ok_and(|target| is_registry_path(target.path()));
+                // A malformed target keeps the format that its path has as the client sent it.
+                if let Ok(target) = Target::parse(&request.parts) {
+                    scope.format.is_registry = is_registry_path(target.path());
+                }
                 Err(rejection)
             }
         };
@@ -549,7 +550,7 @@ fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    // The location is made of a parsed target, whose bytes are legal in a header field.
+    // The location is made of a parsed target and of the configuration, whose bytes are legal in a header field.
     if let Ok(location) = HeaderValue::from_str(location) {
         headers.insert(header::LOCATION, location);
     }

@@ -47,7 +47,7 @@ pub struct HostTable {
 pub struct Site {
     /// The first host, for logs and metrics; with an address if another site has the same first host.
     pub name: String,
-    /// The hosts in lower case; `*.x` stands for exactly one label before `x`, and `*` for every other host.
+    /// The hosts in lower case; `*.x` matches exactly one label before `x`, and `*` matches every other host.
     pub hosts: Vec<String>,
     /// The addresses on which the site is served; `None` for all.
     pub listen: Option<Vec<ListenAddr>>,
@@ -66,7 +66,7 @@ pub struct Site {
     pub responses: Vec<StaticResponse>,
 }
 
-/// A path prefix with a fixed response, which does not depend on the client.
+/// A path prefix with a response of the proxy that is the same for every client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticResponse {
     /// The prefix, which ends on a segment boundary.
@@ -77,7 +77,7 @@ pub struct StaticResponse {
     pub content: StaticContent,
 }
 
-/// What a fixed response has besides its status. Placeholders are filled in from the request.
+/// What a response of the proxy has besides its status. Placeholders are filled in from the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StaticContent {
     /// The usual body of an error, or no body.
@@ -276,7 +276,7 @@ impl Site {
             .iter()
             .any(|pattern| match pattern.strip_prefix("*.") {
                 Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),
-                // `*` stands for every other name, so it does not list a name.
+                // `*` matches every other name, so it does not list a name.
                 None => pattern == host && pattern != "*",
             })
     }

@@ -140,12 +140,26 @@ impl Target {
         if let Some(rest) = raw.strip_prefix(prefix).filter(ends_there) {
             return Some(rest);
         }
-        let slashes = raw.match_indices('/').map(|(at, _)| at);
-        slashes.chain([raw.len()]).find_map(|end| {
-            let (start, rest) = raw.split_at_checked(end)?;
-            let is_equal = canonical(start).is_ok_and(|start| start == prefix);
-            is_equal.then_some(rest)
-        })
+        // Each segment of the path is read once: a client chooses how many there are.
+        let mut missing = prefix;
+        let mut rest = raw.strip_prefix('/')?;
+        loop {
+            let end = rest.find('/').unwrap_or(rest.len());
+            let (segment, after) = rest.split_at_checked(end)?;
+            // An escaped slash divides a segment, too.
+            let decoded = to_text(&percent::decode(segment, |_| true).ok()?);
+            let mut ends_with_name = false;
+            for name in decoded.split('/').map(without_parameters) {
+                ends_with_name = !name.is_empty();
+                if ends_with_name {
+                    missing = missing.strip_prefix('/')?.strip_prefix(name)?;
+                }
+            }
+            if ends_with_name && missing.is_empty() {
+                return Some(after);
+            }
+            rest = after.strip_prefix('/')?;
+        }
     }
 
     /// The canonical path, by which the route is selected: decoded once, with repeated slashes merged, and without

@@ -1,12 +1,12 @@
-//! Texts of the operator with placeholders such as `{host}`, which the proxy fills in for each request.
+//! Texts of the configuration with placeholders such as `{host}`, which the proxy replaces by values of each request.
 //!
 //! `config` parses them, `service` renders the responses of routes with `respond`, and `forward` renders the values of header
 //! fields. A word in braces is a placeholder only if it consists of lower-case letters, so that JSON in a text needs no escape.
 
-/// A value that a placeholder stands for.
+/// The values of a request that a template can contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placeholder {
-    /// The host name that the client addressed, without the port.
+    /// The host that the client addressed, without the port; an IPv6 address in brackets, as in a URL.
     Host,
     /// The scheme that the client uses.
     Scheme,

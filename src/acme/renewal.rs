@@ -186,7 +186,7 @@ impl HostState {
             return;
         }
         let serving = match self.managed.slot().current() {
-            None => "there is no certificate: handshakes are refused".to_owned(),
+            None => "there is no certificate: handshakes fail".to_owned(),
             Some(pair) if pair.not_after() <= now => "the certificate has expired".to_owned(),
             Some(pair) => format!(
                 "the current certificate is valid until {}",

@@ -64,14 +64,17 @@ pub(super) fn unblock(state: &ServerState, query: Option<&str>) -> Response<Body
         "an operator has cleared the wrong passwords of a network"
     );
     let outcome = match (cleared.guesses, cleared.networks) {
-        (0, _) => format!("{network} has no wrong passwords; nothing was cleared\n"),
+        (0, _) => format!("{network} has no wrong passwords; nothing was cleared"),
         (guesses, networks) => format!(
-            "cleared {} of {} in {network}\n",
+            "cleared {} of {} in {network}",
             counted(guesses, "wrong password"),
             counted(networks, "client network"),
         ),
     };
-    text(StatusCode::OK, outcome)
+    let hint = cleared.limited_group.map(|group| {
+        format!("; the limit that the networks of {group} share is still reached: tidegate unblock {group}")
+    });
+    text(StatusCode::OK, outcome + &hint.unwrap_or_default() + "\n")
 }
 
 /// Ends the transfer with this ID.

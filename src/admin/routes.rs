@@ -319,7 +319,7 @@ pub(crate) mod tests {
             ("localhost:9090", "localhost"),
             ("Evil.Example", "evil.example"),
             ("evil.example.:1", "evil.example"),
-            // A browser sends 127.0.0.1 for this spelling, so as it stands it is a name.
+            // A browser sends 127.0.0.1 for this spelling of an address. In a request this text is a name.
             ("2130706433", "2130706433"),
         ] {
             assert_eq!(

@@ -75,6 +75,8 @@ pub struct ClearedGuesses {
     pub networks: usize,
     /// The number of wrong passwords that were counted.
     pub guesses: usize,
+    /// The IPv6 /48 of the cleared networks, if its other networks still use up the limit that all its networks share.
+    pub limited_group: Option<ClientNetworkGroup>,
 }
 
 /// The limit that a failed attempt has reached.
@@ -255,28 +257,35 @@ impl GuessLimiter {
             });
     }
 
-    /// Clears the guesses of every client network that overlaps `network`.
-    pub(super) fn clear(&self, network: Cidr) -> ClearedGuesses {
-        let (mut networks, mut guesses) = (HashSet::new(), 0);
+    /// Clears the guesses of every client network that overlaps `network`. Expired guesses do not count as cleared.
+    pub(super) fn clear(&self, network: Cidr, settings: Settings, now: Instant) -> ClearedGuesses {
+        let (mut networks, mut guesses, mut limited_group) = (HashSet::new(), 0, None);
         for mut shard in self.shards.lock_each() {
             let shard = &mut *shard;
-            shard.groups.retain(|_, of_group| {
+            shard.groups.retain(|group, of_group| {
                 let before = of_group.len();
                 of_group.retain(|guess| {
                     let is_cleared = guess.network.overlaps(network);
-                    if is_cleared && guess.kind == GuessKind::Wrong {
+                    let is_counted =
+                        guess.kind == GuessKind::Wrong && guess.is_current(settings, now);
+                    if is_cleared && is_counted {
                         networks.insert(guess.network);
                         guesses += 1;
                     }
                     !is_cleared
                 });
                 shard.guesses -= before - of_group.len();
+                // Guesses are left only if `network` is smaller than the group, so there is at most one such group.
+                if group.overlaps(network) && is_group_limited(of_group, settings, now) {
+                    limited_group = Some(*group);
+                }
                 !of_group.is_empty()
             });
         }
         ClearedGuesses {
             networks: networks.len(),
             guesses,
+            limited_group,
         }
     }
 
@@ -322,21 +331,36 @@ fn time_until_allowed(
     settings: Settings,
     now: Instant,
 ) -> Option<Duration> {
-    let latest_first = || guesses.iter().rev().filter(|guess| guess.kind == kind);
     // The guesses are in the order of their times, so the network is below the limit once the n-th latest has expired.
-    let own = latest_first()
-        .filter(|guess| guess.network == network)
-        .nth(settings.guesses.saturating_sub(1));
-    let of_group = latest_first().filter(|guess| !guess.is_repeat).nth(
-        settings
-            .guesses
-            .saturating_mul(GROUP_SHARE)
-            .saturating_sub(1),
-    );
+    let latest_first = guesses.iter().rev().filter(|guess| guess.kind == kind);
+    let mut own = latest_first.filter(|guess| guess.network == network);
+    let own = own.nth(settings.guesses.saturating_sub(1));
+    let of_group = decisive_of_group(guesses, kind, settings);
     let decisive = [own, of_group].into_iter().flatten();
     decisive
         .filter_map(|guess| guess.time_left(settings, now))
         .max()
+}
+
+/// The guess of this kind with which the networks of a group are below their common limit once it has expired. `None` if they
+/// are below it now.
+fn decisive_of_group(
+    guesses: &[FailedGuess],
+    kind: GuessKind,
+    settings: Settings,
+) -> Option<&FailedGuess> {
+    let mut counted = guesses
+        .iter()
+        .rev()
+        .filter(|guess| guess.kind == kind && !guess.is_repeat);
+    let limit = settings.guesses.saturating_mul(GROUP_SHARE);
+    counted.nth(limit.saturating_sub(1))
+}
+
+/// Whether the networks of a group have used up the wrong passwords that they share.
+fn is_group_limited(guesses: &[FailedGuess], settings: Settings, now: Instant) -> bool {
+    let decisive = decisive_of_group(guesses, GuessKind::Wrong, settings);
+    settings.guesses > 0 && decisive.is_some_and(|guess| guess.is_current(settings, now))
 }
 
 impl Shard {

@@ -110,8 +110,8 @@ pub enum Error {
     /// The user name and the password were checked and are wrong.
     #[error("wrong credentials")]
     Wrong,
-    /// [`Error::Wrong`] at the token endpoint. The message differs because docker shows it to the user, who has just typed
-    /// the password.
+    /// [`Error::Wrong`] at the token endpoint. The message differs because `docker login` prints it after the user has typed the
+    /// password.
     #[error("incorrect user name or password")]
     Login,
     /// The `Authorization` field has no Basic credentials, or credentials longer than `limits.basic_size`.

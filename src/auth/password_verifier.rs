@@ -134,7 +134,9 @@ impl PasswordVerifier {
 
     /// Clears the wrong passwords that were counted for every client network that overlaps `network`.
     pub(crate) fn clear_guesses(&self, network: Cidr) -> ClearedGuesses {
-        self.state.limiter.clear(network)
+        self.state
+            .limiter
+            .clear(network, self.limits, Instant::now())
     }
 
     /// The number of passwords that wait for a hash thread.

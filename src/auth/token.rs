@@ -167,7 +167,7 @@ impl TokenIssuer {
     }
 }
 
-/// Does not show the token, which anyone could use who sees it.
+/// Does not show the token: every reader of a log could log in with it.
 impl fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IssuedToken(..)")

@@ -8,13 +8,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::config::problem::{Problem, Problems, Severity};
+use crate::net::host::strip_brackets;
 use crate::net::listener::ListenAddr;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Endpoint, EndpointSettings, Upstream};
@@ -208,9 +211,11 @@ async fn exposures(check: &EndpointCheck<'_>, own: &[IpAddr]) -> Vec<Problem> {
     let Endpoint::Tcp { host, port } = check.endpoint else {
         return Vec::new();
     };
-    let host = host.trim_matches(['[', ']']);
-    let found = lookup_host((host, *port)).await;
-    let mut addresses = found.into_iter().flatten().map(|address| address.ip());
+    let lookup = lookup_host((strip_brackets(host), *port));
+    let Ok(Ok(found)) = timeout(LOOKUP_TIMEOUT, lookup).await else {
+        return Vec::new();
+    };
+    let mut addresses = found.map(|address| address.ip());
     // A registry on another machine is not behind this machine's addresses.
     if !addresses.any(|address| address.is_loopback() || own.contains(&address)) {
         return Vec::new();
@@ -238,6 +243,9 @@ async fn exposures(check: &EndpointCheck<'_>, own: &[IpAddr]) -> Vec<Problem> {
     };
     open.into_iter().map(problem).collect()
 }
+
+/// For the name of an endpoint that the probe has just resolved.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

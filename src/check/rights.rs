@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use crate::access::{Access, Grants, Principal};
-use crate::config::problem::quote;
+use crate::config::problem::{Problems, quote};
 use crate::config::{self, Auth, Config};
 use crate::htpasswd;
 use crate::registry::{Action, is_name};
@@ -125,8 +125,8 @@ impl AccessQuery {
         })
     }
 
-    /// Evaluates the query for every site, or for the site of the host. `file` is the path of the configuration, for the
-    /// positions of grants.
+    /// Evaluates the query for every site, or for the site of the host. `problems` has the paths of the configuration file and
+    /// of the files that it includes, for the positions of grants.
     ///
     /// # Errors
     /// Returns an error if no site has the host.
@@ -134,7 +134,7 @@ impl AccessQuery {
         &self,
         config: &Config,
         snapshot: &Snapshot,
-        file: &Path,
+        problems: &Problems,
     ) -> Result<AccessReport, QueryError> {
         let sites = &snapshot.service.sites;
         let only = match &self.host {
@@ -152,7 +152,7 @@ impl AccessQuery {
         let mut decisions = Vec::new();
         let by_name = |name: &String| sites.all().find(|site| site.name == *name);
         for (name, site) in names.filter_map(|name| Some((name, by_name(name)?))) {
-            let verdict = self.evaluate_site(config, site, file);
+            let verdict = self.evaluate_site(config, site, problems);
             lines.push(format!("{name}: {verdict}"));
             decisions.push(verdict.decision);
         }
@@ -163,7 +163,7 @@ impl AccessQuery {
         })
     }
 
-    fn evaluate_site(&self, config: &Config, site: &Site, file: &Path) -> SiteVerdict {
+    fn evaluate_site(&self, config: &Config, site: &Site, problems: &Problems) -> SiteVerdict {
         let path = match self.action {
             Action::Catalog => "/v2/_catalog".to_owned(),
             _ => format!("/v2/{}/", self.repository),
@@ -174,9 +174,8 @@ impl AccessQuery {
         else {
             return SiteVerdict::denied("no route to a registry matches");
         };
-        if self.is_in_network && !settings.admission.suffices_alone {
-            return SiteVerdict::denied("the route requires a password from every network");
-        }
+        // A site is in one file, so the grants of a route are in the file of its upstream.
+        let file = problems.file_of(Some(settings.upstream.place));
         let mut verdict = self.evaluate_route(settings, &route.access, file);
         if verdict.decision == Decision::Allowed && !settings.admission.allows_all() {
             verdict
@@ -200,6 +199,11 @@ impl AccessQuery {
                 };
             }
             (Auth::Open, _) => return SiteVerdict::allowed(NO_PASSWORD),
+            (Auth::Basic { .. } | Auth::Token { .. }, None)
+                if self.is_in_network && !settings.admission.suffices_alone =>
+            {
+                return SiteVerdict::denied("the route requires a password from every network");
+            }
             (Auth::Basic { .. }, None) if !self.is_in_network => {
                 return SiteVerdict::denied(PASSWORD_REQUIRED);
             }

@@ -1,7 +1,8 @@
 //! The client of the admin listener that `status`, `unblock`, `cut` and `check --ready` use.
 //!
-//! The address is `listen.admin` of the configuration. If the configuration names none, or cannot be read, the client takes the
-//! default socket of the process that serves with it, which is found by its locked pid file, as `tidegate reload` finds it.
+//! The address is `listen.admin` of the configuration. If the configuration names no address, or cannot be read, the client
+//! finds the process that serves with this configuration by its locked pid file, as `tidegate reload` does, and connects to
+//! the default socket in the directory of the pid file.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,25 +30,32 @@ use crate::server::pid_file;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AdminClient {
     Tcp(SocketAddr),
-    Unix(PathBuf),
+    Unix {
+        path: PathBuf,
+        /// The id of the process that must listen on a default socket. Processes with different configurations can share a
+        /// directory, and the process that started last has replaced the default socket of the others.
+        process: Option<u32>,
+    },
 }
 
-/// The reason why no admin listener was found, with the exit code.
-#[derive(Debug)]
-pub(crate) struct FindError {
+/// The reason why the admin listener was not found or did not respond, with the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct AdminError {
     message: String,
     exit_code: u8,
 }
 
-/// The response to a request.
+/// The response of the admin listener to a request.
 #[derive(Debug)]
 pub(crate) struct AdminResponse {
     status: StatusCode,
     body: Bytes,
 }
 
-impl FindError {
-    fn new(message: impl Into<String>) -> Self {
+impl AdminError {
+    /// An error with exit code 1.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             exit_code: 1,
@@ -77,7 +85,7 @@ impl AdminResponse {
 
 impl AdminClient {
     /// Finds the admin listener of the process that serves with this configuration.
-    pub(crate) fn find(file: &Path) -> Result<Self, FindError> {
+    pub(crate) fn find(file: &Path) -> Result<Self, AdminError> {
         let (config, problems) = config::load(file);
         if let Some(config) = &config
             && !config.listen.admin.is_default
@@ -88,12 +96,12 @@ impl AdminClient {
         let process = match pid_file::find(&pid_file_directories(config.as_ref()), file) {
             Ok(process) => process,
             Err(error) if config.is_some() => {
-                return Err(FindError::new(format!(
+                return Err(AdminError::failed(format!(
                     "{error}; start one with tidegate serve, or name listen.admin in the configuration"
                 )));
             }
             Err(_) => {
-                return Err(FindError {
+                return Err(AdminError {
                     message: rejection_message(&problems),
                     exit_code: EXIT_CONFIG_REJECTED,
                 });
@@ -103,19 +111,26 @@ impl AdminClient {
         let directory = process.directory().unwrap_or_else(|| Path::new("/"));
         let socket = directory.join(config::DEFAULT_ADMIN_SOCKET);
         if socket.exists() {
-            return Ok(Self::Unix(socket));
+            return Ok(Self::Unix {
+                path: socket,
+                process: Some(pid),
+            });
         }
-        Err(FindError::new(format!(
+        Err(AdminError::failed(format!(
             "process {pid} has no admin socket; write admin = \"unix:/run/tidegate/admin.sock\" in [listen], and reload it"
         )))
     }
 
-    fn of(socket: &AdminSocket) -> Result<Self, FindError> {
+    fn of(socket: &AdminSocket) -> Result<Self, AdminError> {
+        let unix = |path: &PathBuf| Self::Unix {
+            path: path.clone(),
+            process: None,
+        };
         match socket {
-            AdminSocket::Unix(path) => Ok(Self::Unix(path.clone())),
+            AdminSocket::Unix(path) => Ok(unix(path)),
             AdminSocket::Tcp(ListenAddr::Address(address)) if address.port() == 0 => {
-                Err(FindError::new(
-                    "listen.admin has port 0, so that its port is known to the log only; write a port",
+                Err(AdminError::failed(
+                    "listen.admin has port 0, and only the log has the port that the kernel chose; write a port",
                 ))
             }
             AdminSocket::Tcp(ListenAddr::Address(address)) => {
@@ -126,9 +141,9 @@ impl AdminClient {
                 };
                 Ok(Self::Tcp(SocketAddr::new(ip, address.port())))
             }
-            AdminSocket::Tcp(ListenAddr::Unix(path)) => Ok(Self::Unix(path.clone())),
-            AdminSocket::Tcp(address @ ListenAddr::Named(_)) => Err(FindError::new(format!(
-                "listen.admin is {address}, whose address systemd knows only; write an address or \"unix:\" and a path"
+            AdminSocket::Tcp(ListenAddr::Unix(path)) => Ok(unix(path)),
+            AdminSocket::Tcp(address @ ListenAddr::Named(_)) => Err(AdminError::failed(format!(
+                "listen.admin is {address}, and only systemd knows the address of this socket; write an address or \"unix:\" and a path"
             ))),
         }
     }
@@ -153,8 +168,13 @@ impl AdminClient {
                 let stream = TcpStream::connect(address).await?;
                 exchange(stream, method, target, &address.to_string()).await
             }
-            Self::Unix(path) => {
+            Self::Unix { path, process } => {
                 let stream = UnixStream::connect(path).await?;
+                let listener = stream
+                    .peer_cred()?
+                    .pid()
+                    .and_then(|pid| pid.try_into().ok());
+                verify_listener(listener, *process)?;
                 exchange(stream, method, target, "localhost").await
             }
         }
@@ -164,12 +184,25 @@ impl AdminClient {
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(address) => address.to_string(),
-            Self::Unix(path) => format!("unix:{}", path.display()),
+            Self::Unix { path, .. } => format!("unix:{}", path.display()),
         }
     }
 }
 
 type SendError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Checks the id of the process that listens on a socket (SO_PEERCRED). The kernel reports 0 for a process in another pid
+/// namespace.
+fn verify_listener(listener: Option<u32>, expected: Option<u32>) -> Result<(), SendError> {
+    match (listener.filter(|pid| *pid != 0), expected) {
+        (Some(listener), Some(expected)) if listener != expected => Err(format!(
+            "process {listener} listens there, but process {expected} serves with this configuration; \
+             give each of them a path of its own in listen.admin"
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -210,7 +243,7 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> &'static str {
     }
 }
 
-/// The admin listener responds at once, unless the machine is overloaded.
+/// The admin listener responds immediately, unless the machine is overloaded.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Larger than any status: 100 rows of each kind, and 50 rejections.
+/// Larger than any `/status.json`: 100 rows of each kind, and 50 rejections.
 const MAX_BODY: usize = 4 * 1024 * 1024;

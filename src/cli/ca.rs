@@ -24,9 +24,8 @@ pub(crate) fn run(args: &ConfigArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG_REJECTED);
         }
     };
-    let authorities = self_signed_authorities(&config);
     let file = args.file.display();
-    if authorities.is_empty() {
+    if !config.sites.iter().any(is_self_signed) {
         return fail(&format!(
             "{file}: no site has tls = \"self-signed\", so there is no CA of the proxy's own; clients must trust the authority that issued the certificates"
         ));
@@ -49,37 +48,43 @@ pub(crate) fn run(args: &ConfigArgs) -> ExitCode {
         return fail(&format!("cannot write to standard output: {error}"));
     }
     warn(&format!(
-        "The certificate of the CA is in {}. Copy this file to each client; its key stays here.",
+        "The certificate of the CA is in {}. Copy this file to each client, and never the key of the CA.",
         path.display()
     ));
     if let Some(remark) = unreadable_for_others(&path) {
         warn(&remark);
     }
-    for authority in &authorities {
+    for authority in self_signed_authorities(&config) {
         warn(&format!("\nTo trust {authority}:\n"));
-        warn(trust(authority, &path).trim_end());
+        warn(trust(&authority, &path).trim_end());
     }
     ExitCode::SUCCESS
 }
 
-/// How clients address the self-signed sites. A wildcard host is no address.
+fn is_self_signed(site: &Site) -> bool {
+    matches!(site.certificate, Some(Certificate::SelfSigned(_)))
+}
+
+/// The authorities by which clients address the self-signed sites. The host `*` includes `localhost`. For a site that has
+/// only hosts such as `*.example.com`, the result has `registry.example.com` as an example.
 fn self_signed_authorities(config: &Config) -> Vec<String> {
-    let is_self_signed =
-        |site: &&Site| matches!(site.certificate, Some(Certificate::SelfSigned(_)));
     let of_site = |site: &Site| match &site.external {
         Some(origin) => vec![origin.authority.clone()],
         None => {
-            let names = site.hosts.iter().map(|host| match host.as_str() {
-                "*" => "localhost",
-                host => host,
+            let has_names = site.hosts.iter().any(|host| !host.starts_with("*."));
+            let names = site.hosts.iter().filter_map(|host| match host.as_str() {
+                "*" => Some("localhost".to_owned()),
+                host => match host.strip_prefix("*.") {
+                    None => Some(host.to_owned()),
+                    Some(domain) => (!has_names).then(|| format!("registry.{domain}")),
+                },
             });
-            let named = names.filter(|host| !host.contains('*'));
-            named
-                .map(|host| https_authority(host, site.https_port))
+            names
+                .map(|host| https_authority(&host, site.https_port))
                 .collect()
         }
     };
-    let sites = config.sites.iter().filter(is_self_signed);
+    let sites = config.sites.iter().filter(|site| is_self_signed(site));
     let mut all: Vec<String> = Vec::new();
     for authority in sites.flat_map(of_site) {
         if !all.contains(&authority) {

@@ -94,7 +94,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG_REJECTED);
     };
     if let Some(query) = query {
-        return match query.evaluate(&config, &snapshot, file) {
+        return match query.evaluate(&config, &snapshot, &problems) {
             Ok(report) => print_access_report(&report),
             Err(error) => usage_error(&error),
         };

@@ -1,7 +1,8 @@
 //! `tidegate init`: writes a first proxy.toml and password file, checks them as `tidegate check` does, and prints what to do next.
 //!
-//! Every answer is an option; what is missing is asked on a terminal. Nothing is ever overwritten, and if the check rejects what
-//! was written, it is removed again: the command leaves either a configuration that starts, or nothing.
+//! Each setting is an option; the command asks on the terminal for a setting whose option is missing. It overwrites no file. If
+//! the check rejects the new files, or if the generated password cannot be printed, the command removes the files again: it
+//! leaves either a configuration that starts, or nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -45,7 +46,7 @@ pub(crate) struct InitArgs {
     /// Obtain a certificate from Let's Encrypt, which writes to this address if there is a problem
     #[arg(long, value_name = "EMAIL", conflicts_with = "self_signed")]
     acme: Option<String>,
-    /// Issue a certificate from a CA of the proxy's own, which clients must be told to trust
+    /// Issue a certificate from the proxy's own CA, which every client must be configured to trust
     #[arg(long)]
     self_signed: bool,
     /// The name of the first user
@@ -122,6 +123,9 @@ fn init(args: &InitArgs) -> Result<(), InitError> {
     added.map_err(|error| InitError::failed(error.to_string()))?;
     written.files.push(password_file.clone());
     let report = check(&config_file)?;
+    if args.generate {
+        print_password(&user, &password)?;
+    }
     written.keep();
 
     print_line(&format!(
@@ -129,14 +133,11 @@ fn init(args: &InitArgs) -> Result<(), InitError> {
         config_file.display(),
         password_file.display()
     ));
-    if args.generate {
-        print_password(&user, &password)?;
-    }
     print_line(draft.next_steps(&config_file, &user).trim_end());
     Ok(())
 }
 
-/// Checks what was written as `tidegate check` does. The result is the report if the configuration would start.
+/// Checks the new configuration as `tidegate check` does. The result is the report if the configuration would start.
 fn check(file: &Path) -> Result<String, InitError> {
     let (config, mut problems) = config::load(file);
     let snapshot =
@@ -157,7 +158,7 @@ fn check(file: &Path) -> Result<String, InitError> {
     ))
 }
 
-/// The answers from which the configuration is written.
+/// The settings from which the configuration is written.
 #[derive(Clone)]
 struct Draft {
     dir: PathBuf,
@@ -175,7 +176,7 @@ enum CertificateSource {
 }
 
 impl Draft {
-    /// Takes the answers from the options, and asks for what is missing.
+    /// Takes the settings from the options, and asks for those that are missing.
     fn complete(args: &InitArgs, dir: &Path) -> Result<Self, InitError> {
         let missing = missing_options(args);
         if !missing.is_empty() && !may_ask(args) {
@@ -192,7 +193,7 @@ impl Draft {
             certificate: CertificateSource::SelfSigned,
         };
         let base = draft.clone();
-        draft.host = answer(
+        draft.host = ask(
             args.host.as_deref(),
             "--host",
             "Name by which clients address the registry, such as docker.example.com: ",
@@ -202,7 +203,7 @@ impl Draft {
             base.upstream.clone()
         } else {
             let question = format!("Address of the registry [{DEFAULT_UPSTREAM}]: ");
-            answer(args.upstream.as_deref(), "--upstream", &question, |text| {
+            ask(args.upstream.as_deref(), "--upstream", &question, |text| {
                 let upstream = if text.is_empty() {
                     DEFAULT_UPSTREAM
                 } else {
@@ -221,7 +222,7 @@ impl Draft {
             CertificateSource::SelfSigned => 8443,
             CertificateSource::Files { .. } | CertificateSource::Acme { .. } => 443,
         });
-        // Each answer is valid by itself; this finds what they contradict each other in, such as ACME for an address.
+        // Each setting was checked by itself. Together they can still contradict each other: ACME for an IP address.
         draft.problem().map_err(InitError::usage)?;
         Ok(draft)
     }
@@ -255,14 +256,14 @@ impl Draft {
 
     fn ask_certificate(&self) -> Result<CertificateSource, InitError> {
         let question = "Certificate: \"self-signed\", \"acme\" (Let's Encrypt) or \"file\": ";
-        let kind = answer(None, "--self-signed", question, |kind| match kind {
+        let kind = ask(None, "--self-signed", question, |kind| match kind {
             "self-signed" | "acme" | "file" => Ok(kind.to_owned()),
             _ => Err("write one of the three words".to_owned()),
         })?;
         match kind.as_str() {
             "acme" => {
                 let question = "Mail address for Let's Encrypt: ";
-                answer(None, "--acme", question, |email| self.usable_email(email))
+                ask(None, "--acme", question, |email| self.usable_email(email))
             }
             "file" => {
                 let named = |text: &str| match text {
@@ -270,8 +271,8 @@ impl Draft {
                     text => Ok(text.to_owned()),
                 };
                 loop {
-                    let cert = answer(None, "", "File with the certificate chain: ", named)?;
-                    let key = answer(None, "", "File with its private key: ", named)?;
+                    let cert = ask(None, "", "File with the certificate chain: ", named)?;
+                    let key = ask(None, "", "File with its private key: ", named)?;
                     match usable_pair(Path::new(&cert), Path::new(&key)) {
                         Ok(pair) => return Ok(pair),
                         Err(problem) => warn(&problem),
@@ -309,7 +310,7 @@ impl Draft {
             "# Written by \"tidegate init\". The sample proxy.toml of the documentation explains every key.\n\n[listen]\n",
         );
         text += &format!("https = [\"[::]:{}\"]\n", self.port);
-        if self.answers_http_challenges() {
+        if self.has_http_listener() {
             text += "# Let's Encrypt may check the name here; browsers are sent to https.\nhttp = [\"[::]:80\"]\n";
         }
         if self.has_own_state_dir() {
@@ -335,12 +336,13 @@ impl Draft {
         text
     }
 
-    /// On another port than 443 a proxy in front, or a forwarded port, receives what the authority sends.
-    fn answers_http_challenges(&self) -> bool {
+    /// Whether the proxy listens on port 80 for http-01 challenges. With another https port than 443, ports are forwarded to this
+    /// machine or a proxy precedes it, so port 80 of this machine is not the one that the ACME authority connects to.
+    fn has_http_listener(&self) -> bool {
         matches!(self.certificate, CertificateSource::Acme { .. }) && self.port == 443
     }
 
-    /// The systemd unit has a state directory of its own for the configuration in `/etc/tidegate`.
+    /// Whether `state.dir` is next to the configuration. The systemd unit sets `StateDirectory=` for the one in `/etc/tidegate`.
     fn has_own_state_dir(&self) -> bool {
         self.dir != Path::new("/etc/tidegate")
     }
@@ -355,7 +357,7 @@ impl Draft {
         }
         if self.port < 1024 {
             steps += &format!(
-                "Port {} needs root, or the systemd unit, which grants that one capability.\n",
+                "Port {} needs root, or the systemd unit, which grants CAP_NET_BIND_SERVICE.\n",
                 self.port
             );
         }
@@ -363,7 +365,7 @@ impl Draft {
         match &self.certificate {
             CertificateSource::SelfSigned => {
                 steps += &format!(
-                    "Then let the clients trust its CA; this prints how, for each client:\n  tidegate ca -c {config}\n"
+                    "Then make each client trust the proxy's CA; this command prints how:\n  tidegate ca -c {config}\n"
                 );
                 ca = self
                     .has_own_state_dir()
@@ -382,7 +384,7 @@ impl Draft {
     }
 }
 
-/// The options without which a run without a terminal cannot complete.
+/// The options that are missing, and that a run without a terminal cannot do without.
 fn missing_options(args: &InitArgs) -> Vec<&'static str> {
     let has_certificate = args.certificate.is_some() || args.acme.is_some() || args.self_signed;
     let wanted = [
@@ -403,8 +405,9 @@ fn may_ask(args: &InitArgs) -> bool {
     !args.stdin && io::stdin().is_terminal()
 }
 
-/// The value of an option, or the answer to a question, which is repeated until `accept` returns a value.
-fn answer<T>(
+/// The value of an option, or the text that the user types in response to a question. The question is repeated until `accept`
+/// returns a value.
+fn ask<T>(
     given: Option<&str>,
     option: &str,
     question: &str,
@@ -421,9 +424,11 @@ fn answer<T>(
         let mut line = String::new();
         let length = asked
             .and_then(|()| io::stdin().read_line(&mut line))
-            .map_err(|error| InitError::failed(format!("cannot read the answer: {error}")))?;
+            .map_err(|error| {
+                InitError::failed(format!("cannot read from the terminal: {error}"))
+            })?;
         if length == 0 {
-            return Err(InitError::failed("\nthere is no answer"));
+            return Err(InitError::failed("\nthe input has ended"));
         }
         match accept(line.trim()) {
             Ok(value) => return Ok(value),
@@ -452,7 +457,7 @@ fn usable_pair(cert: &Path, key: &Path) -> Result<CertificateSource, String> {
 }
 
 fn complete_user(args: &InitArgs) -> Result<String, InitError> {
-    answer(
+    ask(
         args.user.as_deref(),
         "--user",
         "Name of the first user: ",
@@ -484,12 +489,13 @@ fn print_password(user: &str, password: &Password) -> Result<(), InitError> {
         .and_then(|()| out.flush())
         .map_err(|error| {
             InitError::failed(format!(
-                "the password could not be printed: {error}; set another one with tidegate htpasswd add"
+                "the generated password could not be written to standard output: {error}"
             ))
         })
 }
 
-/// What was created so far. Dropping the value removes it, unless [`keep`](Self::keep) was called.
+/// The files and the directory that the command has created so far. Dropping the value removes them, unless
+/// [`keep`](Self::keep) was called.
 #[derive(Default)]
 struct WrittenFiles {
     files: Vec<PathBuf>,
@@ -529,14 +535,14 @@ impl Drop for WrittenFiles {
         for file in &self.files {
             let _ = fs::remove_file(file);
         }
-        // Only an empty directory is removed, and parents that were created stay.
+        // Removes an empty directory only. Parent directories that the command created stay.
         if let Some(dir) = &self.dir {
             let _ = fs::remove_dir(dir);
         }
     }
 }
 
-/// What is wrong and what to do, without the position in a file that does not exist yet.
+/// The problem and its remedy, without the position in a file that does not exist yet.
 fn one_line(problem: &Problem) -> String {
     match &problem.remedy {
         Some(remedy) => format!("{}; {remedy}", problem.what),
@@ -545,7 +551,7 @@ fn one_line(problem: &Problem) -> String {
 }
 
 const DEFAULT_UPSTREAM: &str = "http://127.0.0.1:5000";
-/// The time to wait for the lock on the password file, which no other process knows yet.
+/// The time to wait for the lock on the new password file. No other process uses the file yet.
 const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// After `tidegate init --help`.
 pub(crate) const EXAMPLES: &str = "Examples:

@@ -10,6 +10,7 @@ use http::Method;
 use super::admin_client::AdminClient;
 use super::args::ConfigArgs;
 use super::output::{fail, print_line};
+use crate::config::problem::escape;
 use crate::net::cidr::Cidr;
 
 #[derive(Debug, clap::Args)]
@@ -54,19 +55,15 @@ fn send(file: &Path, target: &str) -> ExitCode {
              write admin = \"unix:/run/tidegate/admin.sock\" in [listen], and reload"
         ));
     }
+    // The response contains names that a client chose, which must not control the terminal.
     match client.send(&Method::POST, target) {
         Ok(response) if response.is_success() => {
-            print_line(&response_text(&response.text()));
+            print_line(&escape(response.text().trim_end()));
             ExitCode::SUCCESS
         }
-        Ok(response) => fail(&response_text(&response.text())),
+        Ok(response) => fail(&escape(response.text().trim_end())),
         Err(error) => fail(&error),
     }
-}
-
-/// The response as one line. It contains names that a client chose, so characters without a glyph are escaped.
-fn response_text(text: &str) -> String {
-    text.trim_end().escape_debug().to_string()
 }
 
 const UNBLOCK_EXAMPLES: &str = "Examples:

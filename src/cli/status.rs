@@ -10,11 +10,12 @@ use std::time::Duration;
 use http::Method;
 use serde_json::Value;
 
-use super::admin_client::AdminClient;
+use super::admin_client::{AdminClient, AdminError};
 use super::args::ConfigArgs;
 use super::output::{fail, print};
 use super::table::{Column, Table, wrap};
 use crate::admin::status_page::format;
+use crate::config::problem::escape;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -30,18 +31,17 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn run(args: &StatusArgs) -> ExitCode {
-    let client = match AdminClient::find(&args.config.file) {
-        Ok(client) => client,
-        Err(error) => return error.report(),
-    };
     let is_screen = args.watch && !args.json && std::io::stdout().is_terminal();
     let mut is_first = true;
     loop {
-        let text = match fetch(&client, args.json) {
+        // The process is searched for each time, because a restart or an upgrade replaces it.
+        let fetched = AdminClient::find(&args.config.file)
+            .and_then(|client| fetch(&client, args.json).map_err(AdminError::failed));
+        let text = match fetched {
             Ok(text) => text,
-            // A proxy that restarts is back soon.
-            Err(error) if args.watch && !is_first && is_screen => format!("{error}\n"),
-            Err(error) => return fail(&error),
+            // A proxy that restarts responds again soon.
+            Err(error) if is_screen && !is_first => format!("{error}\n"),
+            Err(error) => return error.report(),
         };
         let shown = match is_screen {
             true => format!("{CLEAR_SCREEN}{}", clip(&text, terminal_size().1)),
@@ -74,7 +74,7 @@ fn fetch(client: &AdminClient, is_json: bool) -> Result<String, String> {
     }
     let status = serde_json::from_slice(response.body()).map_err(|error| {
         format!(
-            "{}: the response is no JSON: {error}; is it tidegate that listens there?",
+            "{}: the response is no JSON: {error}; does tidegate listen there?",
             client.address()
         )
     })?;
@@ -185,7 +185,7 @@ fn summary(status: &Value, width: usize) -> Vec<String> {
         ("warnings", "warning"),
     ] {
         for message in rows(status, key) {
-            let message = printable(message.as_str().unwrap_or_default());
+            let message = escape(message.as_str().unwrap_or_default());
             lines.extend(wrap(&format!("{label}: {message}"), width));
         }
     }
@@ -327,19 +327,14 @@ fn rows<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     rows.into_iter().flatten()
 }
 
-/// A text of the JSON, fit for a terminal; a dash if it is unknown.
+/// The string in a field, with control characters escaped; a dash if the field is `null` or missing.
 fn text(value: &Value, key: &str) -> String {
     let text = value.get(key).and_then(Value::as_str);
-    text.map_or_else(|| UNKNOWN.to_owned(), printable)
+    text.map_or_else(|| UNKNOWN.to_owned(), escape)
 }
 
 fn number(value: &Value, key: &str) -> Option<u64> {
     value.get(key).and_then(Value::as_u64)
-}
-
-/// Escapes the characters that have no glyph.
-fn printable(text: &str) -> String {
-    text.escape_debug().to_string()
 }
 
 /// `12-31 23:59:58` of a time in RFC 3339.
@@ -389,7 +384,10 @@ mod tests {
     fn status() -> Value {
         json!({
             "version": "0.1.0", "host": "gate", "phase": "serving", "ready": true, "uptime_seconds": 7500,
-            "warnings": ["http://10.0.0.2:5000 is down since 2026-11-28T10:00:00Z: the connection was refused by the registry"],
+            "warnings": [
+                "http://10.0.0.2:5000 is down since 2026-11-28T10:00:00Z: the connection was refused by the registry",
+                "the reload failed: \"tls\" of site 'a' \u{1b}[2J",
+            ],
             "connections": { "open": 3, "max": 10_000 },
             "samples": [{ "seconds": 5.0, "requests": 10, "received": 0, "sent": 10_485_760 }],
             "transfer_count": 3,
@@ -411,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_fits_and_no_name_reaches_the_terminal_as_a_control_sequence() {
+    fn every_line_fits_and_only_control_characters_are_escaped() {
         for width in [80, 132] {
             let shown = render(&status(), width);
             for line in shown.lines() {
@@ -422,6 +420,7 @@ mod tests {
                 "tidegate 0.1.0 on gate: serving, ready, up 2 h 5 min",
                 "3 of 10000 connections; in the last minute 2/s requests, 0 B/s in, 2 MiB/s out",
                 "warning: http://10.0.0.2:5000 is down",
+                "\"tls\" of site 'a' \\u{1b}[2J",
                 "transfers (3)",
                 "344 MiB  24  9.06 MiB/s  2 h 5 min",
                 "waiting",

@@ -150,8 +150,8 @@ fn state_dir(root: &Table<'_>, base: &Path, places: &mut Places) -> PathBuf {
         return base.join(dir.value);
     }
     // systemd sets the variable to the directory that belongs to the unit (systemd.exec(5), StateDirectory=).
-    let dir = std::env::var_os("STATE_DIRECTORY");
-    dir.map_or_else(|| PathBuf::from("/var/lib/tidegate"), PathBuf::from)
+    let dir = std::env::var_os("STATE_DIRECTORY").and_then(listen::first_path);
+    dir.unwrap_or_else(|| PathBuf::from("/var/lib/tidegate"))
 }
 
 fn tls_settings(root: &Table<'_>) -> tls::Settings {

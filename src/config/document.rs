@@ -5,9 +5,9 @@
 //! to it. The document knows no key.
 //!
 //! The offsets of the values of all files are in one range of numbers: those of an included file begin where those of the file
-//! before it end. So the offset of a value tells its file.
+//! before it end. So the file of a value follows from its offset.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,8 @@ pub(crate) struct Document<'t> {
     /// The texts of the files in the order of their offsets; the first one is the configuration file.
     parts: Vec<Part<'t>>,
     root: DeTable<'t>,
+    /// Whether the tree has everything that the included files should add to it.
+    is_complete: Cell<bool>,
     problems: RefCell<Problems>,
 }
 
@@ -78,6 +80,7 @@ impl<'t> Document<'t> {
                     lines,
                 }],
                 root,
+                is_complete: Cell::new(true),
                 problems: RefCell::new(problems),
             }),
             Err(problem) => {
@@ -97,6 +100,17 @@ impl<'t> Document<'t> {
         &mut self.root
     }
 
+    /// Records that a part of an included file could not be used, which was reported. A site or a group that the rest of the
+    /// configuration lacks may be in that part.
+    pub(crate) fn mark_incomplete(&self) {
+        self.is_complete.set(false);
+    }
+
+    /// Whether every included file was used in full.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.is_complete.get()
+    }
+
     /// Parses the bytes of an included file, and returns its table. The caller merges it into [`Self::root_mut`]. A syntax error
     /// is reported, and the result is `None`.
     pub(crate) fn parse_included(&mut self, file: &Path, bytes: &'t [u8]) -> Option<DeTable<'t>> {
@@ -114,6 +128,7 @@ impl<'t> Document<'t> {
                 Some(shifted_table(root, start))
             }
             Err(problem) => {
+                self.mark_incomplete();
                 self.report(Problem {
                     place: problem.place.map(|place| Position {
                         file: number,

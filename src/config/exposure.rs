@@ -94,8 +94,17 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
 /// Warns of an upstream that is one of the proxy's own addresses: the proxy would send each request to itself.
 fn check_loop(root: &Table<'_>, listen: &Listen, sites: &[Site], route: &Route) {
     for endpoint in &route.upstream.settings.endpoints {
-        let (Endpoint::Tcp { host, port } | Endpoint::Tls { host, port }) = endpoint else {
-            continue;
+        let (host, port) = match endpoint {
+            Endpoint::Tcp { host, port } | Endpoint::Tls { host, port } => (host, port),
+            Endpoint::Unix(path) => {
+                if listen
+                    .of_sites()
+                    .any(|own| matches!(own, ListenAddr::Unix(own) if own == path))
+                {
+                    report_loop(root, route, endpoint, "is an address of this proxy");
+                }
+                continue;
+            }
         };
         let own = listen.of_sites();
         let same_port = own.filter_map(|address| match address {
@@ -120,18 +129,20 @@ fn check_loop(root: &Table<'_>, listen: &Listen, sites: &[Site], route: &Route) 
                 .map(|own| format!("is a host of this proxy, which listens on {own}")),
         };
         if let Some(destination) = destination {
-            root.report(
-                Problem::warning(
-                    route.upstream.place,
-                    format!("the upstream {endpoint} {destination}"),
-                )
-                .because(
-                    "each request would come back to the proxy as a new one, until a limit ends it",
-                )
-                .fix("name the address at which the registry itself listens"),
-            );
+            report_loop(root, route, endpoint, &destination);
         }
     }
+}
+
+fn report_loop(root: &Table<'_>, route: &Route, endpoint: &Endpoint, destination: &str) {
+    let what = format!("the upstream {endpoint} {destination}");
+    root.report(
+        Problem::warning(route.upstream.place, what)
+            .because(
+                "each request would come back to the proxy as a new one, until a limit ends it",
+            )
+            .fix("name the address at which the registry itself listens"),
+    );
 }
 
 /// Returns the listener that a connection to `address` would reach. A connection to an unspecified address is one to this machine.

@@ -3,6 +3,7 @@
 //! `keys` defines every key with these types, and `table` reads values with them. A form judges one value alone; what several
 //! values mean together is checked by the module that reads them.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -98,8 +99,13 @@ impl<'a> Item<'a> {
         parse: impl Fn(&str) -> Result<T, value::Error>,
     ) -> Option<Spanned<T>> {
         let text = self.accept(variables::replace(self.text()?, variables::of_process))?;
-        let value = self.accept(value::parse_explained(&text, &parse))?;
-        Some(self.spanned(value))
+        let value = value::parse_explained(&text, &parse);
+        // The file does not have the text that is rejected, so the author has to look at the variable.
+        let value = value.map_err(|error| match text {
+            Cow::Owned(_) => value::Error::Replaced(Box::new(error)),
+            Cow::Borrowed(_) => error,
+        });
+        Some(self.spanned(self.accept(value)?))
     }
 
     /// Returns the value if it is a string, and reports it otherwise.
@@ -183,7 +189,7 @@ impl<'a> Item<'a> {
         });
     }
 
-    /// The remedy for a string that is right but for its quotes.
+    /// The remedy for a string that would be accepted without its quotes.
     fn without_quotes(&self, is_right: impl Fn(&str) -> bool) -> Option<&'static str> {
         match self.value.get_ref() {
             DeValue::String(text) if is_right(text) => Some("write it without quotes"),
@@ -196,7 +202,7 @@ impl<'a> Item<'a> {
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
-        // Numbers that fit are shown by their value.
+        // A message has the value of a number that fits, not its kind.
         DeValue::Integer(_) => "a number that is too large",
         DeValue::Float(_) => "a number with a fraction",
         DeValue::Boolean(_) => "a boolean",

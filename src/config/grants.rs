@@ -158,7 +158,7 @@ impl GrantParser<'_> {
                         self.named.insert(user.place, user.clone());
                     }
                 }
-                None if self.groups.is_rejected(group) => {}
+                None if self.groups.is_rejected(group) || !table.is_complete() => {}
                 None => table.report(unknown_group(&subject, group, self.groups)),
             },
         }

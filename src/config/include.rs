@@ -31,27 +31,50 @@ pub(crate) fn read(document: &Document<'_>) -> Vec<Included> {
         return Vec::new();
     };
     let folder = root.folder();
+    let own = fs::canonicalize(root.file()).ok();
+    let mut size = 0;
     let mut all: Vec<Included> = Vec::new();
     for pattern in &patterns.value.items {
         let paths = match expand(&folder, pattern) {
             Ok(paths) => paths,
             Err(problem) => {
+                document.mark_incomplete();
                 document.report(*problem);
                 continue;
             }
         };
         for path in paths {
+            if own.is_some() && fs::canonicalize(&path).ok() == own {
+                document.report(names_itself(pattern));
+                continue;
+            }
             if all.iter().any(|included| included.path == path) {
                 continue;
             }
             if all.len() >= MAX_FILES {
                 let what = format!("include names more than {MAX_FILES} files");
+                document.mark_incomplete();
                 document.report(Problem::error(pattern.place, what).fix("name fewer files"));
                 return all;
             }
             match bounded_file::read(&path, MAX_FILE_SIZE) {
-                Ok(bytes) => all.push(Included { path, bytes }),
-                Err(error) => document.report(unreadable(pattern, &path, &error)),
+                Ok(bytes) => {
+                    size += bytes.len();
+                    all.push(Included { path, bytes });
+                }
+                Err(error) => {
+                    document.mark_incomplete();
+                    document.report(unreadable(pattern, &path, &error));
+                }
+            }
+            if size > MAX_TOTAL_SIZE {
+                let what = format!(
+                    "the included files are larger than {} MiB together",
+                    MAX_TOTAL_SIZE >> 20
+                );
+                document.mark_incomplete();
+                document.report(Problem::error(pattern.place, what).fix("name fewer files"));
+                return all;
             }
         }
     }
@@ -97,6 +120,13 @@ fn unreadable(pattern: &Spanned<String>, path: &Path, error: &dyn std::fmt::Disp
         .fix("correct the path, which is relative to the folder of this file, or let the user of the proxy read it")
 }
 
+fn names_itself(pattern: &Spanned<String>) -> Problem {
+    let what = format!("include: {} names this file itself", quote(pattern));
+    Problem::error(pattern.place, what)
+        .because("the sites of the file would be added to it again")
+        .fix("move the other files to a folder of their own, as in \"conf.d/*.toml\"")
+}
+
 /// Whether a file name matches a pattern in which `*` stands for any bytes.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     if name.first() == Some(&b'.') && pattern.first() != Some(&b'.') {
@@ -130,6 +160,13 @@ pub(crate) fn merge<'t>(mut document: Document<'t>, files: &'t [Included]) -> Do
         };
         let mut entries: Vec<_> = table.into_iter().collect();
         entries.sort_by_key(|(name, _)| name.span().start);
+        let is_unknown = |name: &Name<'_>| KEYS.iter().all(|key| key.name() != name.get_ref());
+        let names = entries.iter().map(|(name, _)| name);
+        let unknown: Vec<_> = names.filter(|name| is_unknown(name)).collect();
+        if !unknown.is_empty() {
+            document.mark_incomplete();
+            Table::root_unchecked(&document, KEYS).report_unknown(unknown, KEYS);
+        }
         for (name, value) in entries {
             merge_entry(&mut document, name, value);
         }
@@ -151,9 +188,6 @@ fn merge_entry<'t>(document: &mut Document<'t>, name: Name<'t>, value: Value<'t>
                 .because("an included file has [[site]] tables and groups only, so that the settings of the process are in one file")
                 .fix("move it to the configuration file");
             document.report(problem);
-        } else if !document.root().contains_key(&*key) {
-            // It is reported with all other unknown keys.
-            document.root_mut().insert(name, value);
         }
         return;
     }
@@ -218,8 +252,10 @@ fn report_group(document: &Document<'_>, earlier: &Name<'_>, later: &Name<'_>) {
     );
 }
 
-/// More than any installation has. The limit bounds the time and the memory that a wrong pattern takes.
+/// More than any installation has. This limit and the next one bound the time and the memory that a wrong pattern takes.
 const MAX_FILES: usize = 1000;
+/// The maximum size of all included files together in bytes.
+const MAX_TOTAL_SIZE: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

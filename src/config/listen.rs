@@ -2,11 +2,12 @@
 //!
 //! Called by `build`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::address::AdminSocket;
 use super::document::Spanned;
-use super::form::{AnyKey, Key, List};
+use super::form::{AnyKey, Items, Key, List};
 use super::keys::{self, listen};
 use super::problem::Problem;
 use super::table::Table;
@@ -109,8 +110,15 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Listen> {
     ] {
         check_distinct(&table, &listen::ADMIN, admin_address.as_slice(), other);
     }
-    let trusted_proxies = trusted_networks(&table, &listen::TRUSTED_PROXIES);
-    check_trusted_proxies(&table, &behind_proxy);
+    let trusted_proxies = table.get(&listen::TRUSTED_PROXIES);
+    let names_no_proxy = match &trusted_proxies {
+        Some(list) => list.is_written_empty(),
+        None => table.place_of(&listen::TRUSTED_PROXIES).is_none(),
+    };
+    if names_no_proxy {
+        check_behind_proxy(&table, &behind_proxy);
+    }
+    let proxy_protocol = table.get(&listen::PROXY_PROTOCOL);
     let default_workers = || available_cores().min(MAX_DEFAULT_WORKERS);
     Some(Listen {
         https,
@@ -120,8 +128,8 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Listen> {
         workers: table
             .get(&listen::WORKERS)
             .map_or_else(default_workers, |workers| workers.value),
-        proxy_protocol: trusted_networks(&table, &listen::PROXY_PROTOCOL),
-        trusted_proxies,
+        proxy_protocol: trusted_networks(&table, &listen::PROXY_PROTOCOL, proxy_protocol),
+        trusted_proxies: trusted_networks(&table, &listen::TRUSTED_PROXIES, trusted_proxies),
     })
 }
 
@@ -145,8 +153,8 @@ fn addresses(table: &Table<'_>, key: &Key<List<ListenAddr>>) -> Vec<ListenAddr> 
         };
         table.report(
             Problem::error(list.place, format!("listen.{name} is empty"))
-                .because("the proxy would serve nothing")
-                .fix(format!("write {name} = [\"{example}\"]")),
+                .because("an empty list does not turn a kind of address off, so it is probably a mistake")
+                .fix(format!("write {name} = [\"{example}\"], or remove the line")),
         );
     }
     list.value.into_values().collect()
@@ -171,21 +179,20 @@ fn check_distinct(
     }
 }
 
-/// Reports addresses of `listen.behind_proxy` on which every request would be rejected. The permissions of its file decide who may
-/// connect to a Unix socket, so its peers need not be named.
-fn check_trusted_proxies(table: &Table<'_>, behind_proxy: &[ListenAddr]) {
+/// Reports an address of `listen.behind_proxy` on which every request would be rejected, because `trusted_proxies` names no network.
+/// The peers of a Unix socket need not be named: the permissions of its file decide which processes may connect.
+fn check_behind_proxy(table: &Table<'_>, behind_proxy: &[ListenAddr]) {
     let mut with_port = behind_proxy.iter();
     let with_port = with_port.find(|address| !matches!(address, ListenAddr::Unix(_)));
-    if let Some(address) = with_port
-        && table.place_of(&listen::TRUSTED_PROXIES).is_none()
-    {
-        let what =
-            format!("listen.behind_proxy has {address}, and there is no listen.trusted_proxies");
+    if let Some(address) = with_port {
+        let what = format!(
+            "listen.behind_proxy has {address}, and no network is in listen.trusted_proxies"
+        );
         table.report(
             Problem::error(table.place_of(&listen::BEHIND_PROXY), what)
                 .because("the address serves only peers in trusted_proxies, so every request would get 403")
                 .fix(
-                    "add trusted_proxies = [\"10.0.0.5\"] with the addresses from which the proxy in front connects, or listen on a \
+                    "write trusted_proxies = [\"10.0.0.5\"] with the addresses from which the proxy in front connects, or listen on a \
                      Unix socket: behind_proxy = [\"unix:/run/tidegate/http.sock\"]",
                 ),
         );
@@ -232,11 +239,16 @@ fn default_admin_socket() -> Option<AdminSocket> {
     Some(AdminSocket::Unix(directory.join(DEFAULT_ADMIN_SOCKET)))
 }
 
-/// The directory that systemd has created for the service (`RuntimeDirectory=`); the first one if there are several.
+/// The directory that systemd has created for the service (`RuntimeDirectory=`).
 pub(crate) fn runtime_directory() -> Option<PathBuf> {
-    let all = std::env::var_os("RUNTIME_DIRECTORY")?;
-    let first = std::env::split_paths(&all).next();
-    first.filter(|directory| !directory.as_os_str().is_empty())
+    first_path(std::env::var_os("RUNTIME_DIRECTORY")?)
+}
+
+/// The first path of a variable in which systemd passes a directory. If the unit names several directories, there are colons
+/// between them (systemd.exec(5)). `None` if the variable is empty.
+pub(crate) fn first_path(variable: OsString) -> Option<PathBuf> {
+    let first = std::env::split_paths(&variable).next();
+    first.filter(|path| !path.as_os_str().is_empty())
 }
 
 /// The name of the admin socket in the runtime directory.
@@ -268,9 +280,13 @@ fn check_admin_address(table: &Table<'_>, socket: &Spanned<AdminSocket>) {
     );
 }
 
-/// Reads a key that names the peers whose statement about the client is believed.
-fn trusted_networks(table: &Table<'_>, key: &Key<List<Cidr>>) -> Networks {
-    let Some(list) = table.get(key) else {
+/// Converts the value of a key that names the peers whose statement about the client is believed.
+fn trusted_networks(
+    table: &Table<'_>,
+    key: &Key<List<Cidr>>,
+    list: Option<Spanned<Items<Cidr>>>,
+) -> Networks {
+    let Some(list) = list else {
         return Networks::default();
     };
     let place = list.place;

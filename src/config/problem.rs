@@ -159,7 +159,7 @@ impl Problems {
             .collect();
         format!(
             "{}:{} {}",
-            self.file_of(problem.place).display(),
+            escape(&self.file_of(problem.place).to_string_lossy()),
             place.unwrap_or_default(),
             texts.join("; ")
         )
@@ -291,7 +291,7 @@ pub(crate) fn is_unprintable(character: char) -> bool {
 }
 
 /// The text on one line, without characters that a terminal would interpret.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         push_escaped(&mut escaped, character);

@@ -190,7 +190,12 @@ mod tests {
             (
                 "behind_proxy = [\"[::]:80\"]",
                 vec![plain.to_owned()],
-                "add trusted_proxies = ",
+                "write trusted_proxies = ",
+            ),
+            (
+                "behind_proxy = [\"[::]:80\"]\ntrusted_proxies = []",
+                vec![plain.to_owned()],
+                "no network is in listen.trusted_proxies",
             ),
             (
                 "behind_proxy = [\"/run/t.sock\"]",

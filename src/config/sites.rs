@@ -83,7 +83,9 @@ pub enum Certificate {
 
 /// Reads every site. Relative paths are below the folder of the file that the site is in.
 pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Listen>) -> Vec<Site> {
-    root.require(&keys::SITE, "[[site]] with hosts, tls and a [[site.route]]");
+    if root.is_complete() {
+        root.require(&keys::SITE, "[[site]] with hosts, tls and a [[site.route]]");
+    }
     // Without a valid address, which was reported, nothing is known about the addresses of a site.
     let listen =
         listen.filter(|listen| !listen.https.is_empty() || !listen.behind_proxy.is_empty());
@@ -97,6 +99,7 @@ pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Lis
     let mut sites: Vec<_> = sites.collect();
     name_sites(&mut sites);
     if let Some(listen) = listen
+        && root.is_complete()
         && sites.len() == tables.len()
         && sites.iter().all(|site| is_served(site, listen))
     {

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::document::{Document, Spanned};
 use super::form::{AnyKey, Form, Item, Key, Keys, TableForm, WithDefault, paths};
@@ -60,8 +60,18 @@ impl<'a> Table<'a> {
 
     /// The folder of the file that the table is in. Relative paths in the table are below it.
     pub(crate) fn folder(&self) -> PathBuf {
-        let file = self.document.file_at(self.offset);
+        let file = self.file();
         file.parent().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// Whether every included file was used in full. If not, what the configuration lacks may be in such a file.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.document.is_complete()
+    }
+
+    /// The file that the table is in.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.document.file_at(self.offset)
     }
 
     /// Names an earlier position for a message about a later one.
@@ -241,6 +251,11 @@ impl<'a> Table<'a> {
                 table.report_unknown_keys(all);
             }
         }
+        self.report_unknown(unknown, all);
+    }
+
+    /// Reports names that are no keys of this table. `all` are the keys of the whole file.
+    pub(crate) fn report_unknown(&self, mut unknown: Vec<&toml::Spanned<DeString<'_>>>, all: Keys) {
         unknown.sort_by_key(|name| name.span().start);
         for name in unknown.iter().take(MAX_UNKNOWN_KEYS) {
             let place = self.document.position(name.span().start);

@@ -173,9 +173,32 @@ pub(crate) fn upstream_address(text: &str) -> Result<UpstreamAddress, Error> {
         let url = upstream_url(text)?;
         return Ok(UpstreamAddress { url, path: None });
     };
-    let url = upstream_url(text.strip_suffix(path).unwrap_or(text))?;
-    let path = Some(path_prefix(path)?);
+    let origin = text.strip_suffix(path).unwrap_or(text);
+    let url = upstream_url(origin)?;
+    let path = path_prefix(path).map_err(|error| upstream_path_error(error, origin, path))?;
+    let path = Some(path);
     Ok(UpstreamAddress { url, path })
+}
+
+/// Returns the error of the path of an upstream, with a remedy that is a whole URL, because the reader replaces the value as a
+/// whole.
+fn upstream_path_error(error: Error, origin: &str, path: &str) -> Error {
+    let end = path.find(['?', '#', '*']).unwrap_or(path.len());
+    let meant = canonical(path.get(..end).unwrap_or_default());
+    let url = format!("{origin}{meant}");
+    let remedy = write_accepted(url, |_| path_prefix(&meant), PATH_REMEDY);
+    match error {
+        Error::UnexpectedPart { part, .. } => Error::UnexpectedPart {
+            part,
+            why: "the path replaces the path of the route, and the query of a request is passed on as it arrived",
+            remedy,
+        },
+        Error::Malformed { .. } => Error::Malformed {
+            expected: "a URL whose path has neither //, . and .. nor wildcards and escaped characters",
+            remedy,
+        },
+        error => error,
+    }
 }
 
 /// Parses `host` of an upstream: `client`, `upstream`, or a host with or without a port.

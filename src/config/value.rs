@@ -87,6 +87,9 @@ pub(crate) enum Error {
     /// There is no name of a variable between `${` and `}`, or there is no `}`.
     #[error("\"${{\" is not followed by the name of a variable and \"}}\"")]
     NoVariableName,
+    /// The value is rejected after variables in it were replaced.
+    #[error("after ${{NAME}} was replaced, {0}")]
+    Replaced(Box<Error>),
     /// The text has a placeholder that its key does not allow.
     #[error("there is no placeholder {{{word}}}")]
     UnknownPlaceholder {
@@ -113,6 +116,7 @@ impl Error {
             Self::NoUnit { units, .. } | Self::UnknownUnit { units, .. } => {
                 Some(format!("the units are {units}"))
             }
+            Self::Replaced(error) => error.why(),
             _ => None,
         }
     }
@@ -128,6 +132,10 @@ impl Error {
                 "write ${NAME} with letters, digits and \"_\", or $${ if the text itself is meant"
                     .to_owned()
             }
+            Self::Replaced(error) => format!(
+                "{}; or correct the variable in the environment of the proxy",
+                error.remedy()
+            ),
             Self::OutOfRange { range } => format!("write a value from {range}"),
             Self::NoUnit { example, .. } => write(example),
             Self::UnknownUnit {

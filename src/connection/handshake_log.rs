@@ -25,7 +25,7 @@ pub(crate) fn timed_out(metrics: &Connections, client: ClientAddr) {
 pub(crate) fn failed<IO>(metrics: &Connections, client: ClientAddr, error: &HandshakeError<IO>) {
     match error {
         HandshakeError::Challenge => {
-            tracing::info!(%client, "answered a certificate authority (tls-alpn-01)");
+            tracing::info!(%client, "responded to a certificate authority (tls-alpn-01)");
         }
         HandshakeError::PlainHttp(_) => {
             metrics.handshake_plain_http.count();

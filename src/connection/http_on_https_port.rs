@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::close;
 
-/// Responds with 400 and an OCI error body that names the mistake, and closes the connection.
+/// Responds with 400 and an OCI error body that gives the reason, and closes the connection with a lingering close.
 pub(crate) async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     stream.write_all(RESPONSE.as_bytes()).await?;
     stream.shutdown().await?;

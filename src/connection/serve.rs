@@ -31,6 +31,7 @@ use super::state::{ConnectionState, TimeoutKind};
 use super::tunnel::TunnelSlot;
 use crate::body::{ConnectionShare, RecvBudget, UploadState};
 use crate::metrics::{Connections, Protocol};
+use crate::net::addr::ClientAddr;
 
 /// What a connection shares with the rest of the process.
 #[derive(Clone, Debug)]
@@ -285,19 +286,7 @@ fn record_close(
         }
         CloseReason::TimedOut(kind) => {
             state.record_timeout(*kind);
-            let (counter, cause) = match kind {
-                TimeoutKind::Head => (
-                    &metrics.head_timeout,
-                    "the head of a request was not complete within limits.head",
-                ),
-                TimeoutKind::Idle => (&metrics.idle_timeout, "no request within limits.idle"),
-                TimeoutKind::Write => (
-                    &metrics.write_timeout,
-                    "the client read nothing within limits.write_idle, or less than limits.min_rate",
-                ),
-            };
-            counter.count();
-            tracing::debug!(%client, "connection closed: {cause}");
+            record_timeout(*kind, client, metrics);
         }
         CloseReason::Abuse => {
             metrics.http2_abuse.count();
@@ -307,6 +296,23 @@ fn record_close(
             );
         }
     }
+}
+
+/// Counts and logs a connection that is closed because a wait took too long.
+pub(crate) fn record_timeout(kind: TimeoutKind, client: ClientAddr, metrics: &Connections) {
+    let (counter, cause) = match kind {
+        TimeoutKind::Head => (
+            &metrics.head_timeout,
+            "the head of a request was not complete within limits.head",
+        ),
+        TimeoutKind::Idle => (&metrics.idle_timeout, "no request within limits.idle"),
+        TimeoutKind::Write => (
+            &metrics.write_timeout,
+            "the client read nothing within limits.write_idle, or less than limits.min_rate",
+        ),
+    };
+    counter.count();
+    tracing::debug!(%client, "connection closed: {cause}");
 }
 
 /// The number of streams that a client may reset before the proxy has accepted them; the same as h2's default.

@@ -3,7 +3,7 @@
 //! The socket, the inspector, the active requests and the driver of a connection share this state. All of them run on the thread
 //! of one worker, so they share it through an `Rc`, and it consists of `Cell`s: no atomics and no locks.
 //!
-//! The phase says how many requests are active:
+//! The phase is the number of active requests:
 //!
 //! ```text
 //!             set_protocol           begin_request
@@ -181,8 +181,8 @@ impl ConnectionState {
         });
     }
 
-    /// Records that the last byte of a response was passed to hyper, or that its request was aborted. `has_unread_body` says that
-    /// the request was not read completely.
+    /// Records that the last byte of a response was passed to hyper, or that its request was aborted. `has_unread_body` is whether
+    /// a part of the request was not read.
     pub(crate) fn end_request(&self, has_unread_body: bool) {
         if has_unread_body {
             self.has_unread_body.set(true);
@@ -245,8 +245,8 @@ impl ConnectionState {
 
     // Header sections.
 
-    /// Records that bytes arrived. `has_ended` says that a header section ended in them, `is_open` that they leave one
-    /// incomplete.
+    /// Records that bytes arrived. `has_ended` is whether a header section ended in them, `is_open` whether one is incomplete after
+    /// them.
     pub(crate) fn record_head_progress(&self, has_ended: bool, is_open: bool) {
         if !is_open {
             self.head_since.set(None);

@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::context::ForwardContext;
 use crate::forwarded::{ClientInfo, FORWARDED_FOR, FORWARDED_PROTO, REAL_IP, REQUEST_ID};
+use crate::net::host::with_brackets;
 use crate::template::{Placeholder, Template};
 
 /// Fields that the operator sets, or removes if the value is `None`.
@@ -164,10 +165,14 @@ pub(crate) fn edit_request(
 
 fn render(template: &Template, context: &ForwardContext<'_>) -> String {
     let client = context.client_info.client.to_string();
-    // A name with bytes that are not UTF-8 has lost them, and could be equal to the name of another user.
-    let user = context.user.filter(|user| !user.contains('\u{fffd}'));
+    let host = with_brackets(context.target.host());
+    // A name with bytes that are not UTF-8 has lost them, and the upstream drops spaces around a field value (RFC 9110 section
+    // 5.5). What is left could be the name of another user.
+    let is_whole =
+        |user: &&str| !user.contains('\u{fffd}') && user.trim_matches([' ', '\t']) == *user;
+    let user = context.user.filter(is_whole);
     template.render(|placeholder| match placeholder {
-        Placeholder::Host => context.target.host(),
+        Placeholder::Host => &host,
         Placeholder::Scheme => context.client_info.scheme,
         Placeholder::Client => &client,
         Placeholder::User => user.unwrap_or_default(),
@@ -393,6 +398,63 @@ mod tests {
                 && is_reserved(&header::TRANSFER_ENCODING)
         );
         assert!(!is_reserved(&header::SERVER));
+    }
+
+    /// The value of a field with this template, for a request to `host` by `user`. `None` if the field is removed.
+    fn rendered(template: &str, host: &str, user: &str) -> Option<String> {
+        let allowed = [
+            Placeholder::Host,
+            Placeholder::Scheme,
+            Placeholder::Client,
+            Placeholder::User,
+        ];
+        let template = Template::parse(template, &allowed).unwrap();
+        let request = http::Request::builder().uri("/x").header("host", host);
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let target = crate::target::Target::parse(&parts).unwrap();
+        let client = PeerAddr::new("[2001:db8::1]:5".parse().unwrap()).client();
+        let client_info = ClientInfo::new(
+            client,
+            &client.header_value(),
+            "https",
+            &parts.headers,
+            None,
+        );
+        let context = ForwardContext {
+            client_info: &client_info,
+            target: &target,
+            external: crate::forward::ExternalOrigin {
+                scheme: "https",
+                authority: host,
+            },
+            is_site: &|_| true,
+            user: Some(user),
+            request_id: "id",
+            worker: 0,
+        };
+        let name = HeaderName::from_static("x-a");
+        let mut headers = map(&[("x-a", "forged")]);
+        let edits = vec![(name.clone(), Some(FieldValue::Template(template)))];
+        edit_request(&mut headers, &edits, &context);
+        let value = headers.get(name)?;
+        Some(String::from_utf8(value.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn placeholders_of_a_field_are_filled_in_from_the_request() {
+        let url = |host| rendered("{scheme}://{host}/ {client}", host, "alice").unwrap();
+        assert_eq!(url("a.example:8443"), "https://a.example/ 2001:db8::1");
+        assert_eq!(url("[::1]:8443"), "https://[::1]/ 2001:db8::1");
+    }
+
+    #[test]
+    fn a_field_never_has_the_name_of_another_user() {
+        let user = |user| rendered("{user}", "a", user);
+        assert_eq!(user("alice").as_deref(), Some("alice"));
+        assert_eq!(user("größe").as_deref(), Some("größe"));
+        for ambiguous in ["alice ", " alice", "alice\t", "al\u{fffd}ice", "alice\nx"] {
+            assert_eq!(user(ambiguous), None, "{ambiguous:?}");
+        }
     }
 
     #[test]

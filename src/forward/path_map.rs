@@ -15,7 +15,8 @@ pub struct PathMap {
     route: String,
     /// The path of the upstream URL, without the slash at its end.
     upstream: String,
-    /// The upstream gets `X-Forwarded-Prefix`, so that its paths may begin with the path of the route already.
+    /// Whether the upstream gets `X-Forwarded-Prefix`. The paths in its responses may then begin with the path of the route
+    /// already.
     is_prefix_sent: bool,
 }
 
@@ -32,8 +33,8 @@ impl PathMap {
 
     /// The request target for the upstream. What follows the path of the route stays byte for byte as the client sent it.
     ///
-    /// `None` if the end of the route's path is no slash in the request but an escaped one, so that there is no place at which
-    /// the path could be divided.
+    /// `None` if the slash after the path of the route is percent-encoded in the request: the rest of the path would then not
+    /// begin with a slash.
     pub(super) fn to_upstream(&self, target: &Target) -> Option<String> {
         let rest = target.strip_prefix(&self.route)?;
         let mut mapped = format!("{}{rest}", self.upstream);
@@ -53,8 +54,10 @@ impl PathMap {
             return None;
         }
         let rest = below(path, &self.upstream)?;
-        // The route "/" with the upstream path "/a" would otherwise turn "/a//host" into a host.
-        if self.route.is_empty() && rest.starts_with("//") {
+        // The route "/" with the upstream path "/a" would otherwise turn "/a//host" into a host. Browsers read a backslash as a
+        // slash, and ignore a tab (URL Standard section 4.4).
+        let begins_host = |rest: &str| rest.starts_with(['/', '\\', '\t']);
+        if self.route.is_empty() && rest.strip_prefix('/').is_some_and(begins_host) {
             return None;
         }
         let mapped = format!("{}{rest}", self.route);
@@ -110,7 +113,7 @@ impl PathMap {
     }
 }
 
-/// What follows `prefix`, which ends at a segment, in a path with or without a query.
+/// What follows `prefix` in a path with or without a query. `None` if the prefix does not end on a segment boundary of the path.
 fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(prefix)?;
     let is_below = rest.is_empty() && !path.is_empty() || rest.starts_with(['/', '?', '#']);
@@ -138,6 +141,8 @@ mod tests {
             ("/", "/app/", "/app", Some("/")),
             ("/", "/app/", "/app?x", Some("/?x")),
             ("/", "/app/", "/app//evil.example", None),
+            ("/", "/app/", "/app/\\evil.example", None),
+            ("/", "/app/", "/app/\t/evil.example", None),
         ] {
             let map = PathMap::new(route, upstream, false);
             assert_eq!(map.to_client(path).as_deref(), expected, "{path}");

@@ -1,7 +1,7 @@
 //! Rewrites the URLs in a response that name the registry's own address, so that they lead clients to the proxy.
 //!
-//! A registry behind a proxy builds URLs from what it can see. A client follows them literally, and it drops its credentials if
-//! the authority differs, even in the port. `forward` rewrites `Location`, `Content-Location`, `Link` and the realm of Bearer
+//! A registry builds URLs from the scheme and the host of the request that it gets from the proxy. A client follows them
+//! literally, and it drops its credentials if the authority differs, even in the port. `forward` rewrites `Location`, `Content-Location`, `Link` and the realm of Bearer
 //! challenges. A URL of another origin (object storage, single sign-on) is kept byte for byte.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -51,9 +51,10 @@ impl ExternalOrigin<'_> {
 pub(crate) struct UrlRewriter<'a, F> {
     /// The origin that URLs get.
     pub(crate) external: ExternalOrigin<'a>,
-    /// The `Host` that was sent to the upstream.
+    /// The `Host` that was sent to the upstream. If that is the authority of an endpoint, which `endpoints` has already, the
+    /// host that the client addressed.
     pub(crate) host: &'a str,
-    /// The authorities of the upstream's endpoints. An endpoint may name another one.
+    /// The authorities of the upstream's endpoints. A URL of one endpoint may name another endpoint.
     pub(crate) endpoints: &'a [String],
     /// Further origins that the upstream uses for itself.
     pub(crate) internal_origins: &'a [Origin],

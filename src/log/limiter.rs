@@ -25,7 +25,7 @@ impl LogLimiter {
         self.admit_up_to(MAX_LINES, now)
     }
 
-    /// As [`Self::admit`], for a line that says the same each time: one in each window is enough.
+    /// As [`Self::admit`], but with one line in each window, for lines that differ in nothing an operator needs.
     pub fn admit_one(&self, now: Instant) -> Option<u64> {
         self.admit_up_to(1, now)
     }

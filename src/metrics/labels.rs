@@ -66,9 +66,10 @@ pub enum RejectionReason {
     Throttled,
     /// The queue of the hash threads is full, or a concurrency limit is reached.
     Busy,
-    /// The client's network is not allowed (`route.allow`, `route.deny`).
+    /// The client's network is not allowed (`route.allow`, `route.deny`), or the peer is no trusted proxy
+    /// (`listen.behind_proxy`).
     Network,
-    /// No grant gives the user this right.
+    /// No grant gives the identity this right.
     Forbidden,
     /// No site has the host, or the site takes other client certificates than the connection was opened with.
     Host,

@@ -99,6 +99,14 @@ impl ClientNetwork {
     }
 }
 
+impl ClientNetworkGroup {
+    /// Whether `network` contains the group, or is a part of it.
+    pub(crate) fn overlaps(self, network: Cidr) -> bool {
+        let prefix = if self.0.is_ipv4() { 32 } else { 48 };
+        network.overlaps(self.0, prefix)
+    }
+}
+
 impl fmt::Display for PeerAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -1,7 +1,7 @@
 //! Networks in CIDR notation, as an operator writes them: `["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]`.
 //!
-//! `config` parses them. The allow and deny lists of routes, the networks with a PROXY header and the trusted proxies are
-//! [`Networks`]; what a match means is decided there.
+//! `config` parses the networks. `route.allow` and `route.deny`, `listen.proxy_protocol` and `listen.trusted_proxies` are
+//! [`Networks`]; the users of these lists decide what a match means. `tidegate unblock` takes a single [`Cidr`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

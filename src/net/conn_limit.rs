@@ -87,6 +87,13 @@ impl ConnectionLimit {
         Some(Capacity { _permit: permit })
     }
 
+    /// Waits until no connection is open. Connections that are admitted meanwhile are waited for as well.
+    pub(crate) async fn wait_until_unused(&self) {
+        let all = u32::try_from(self.max).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.total.acquire_many(all).await;
+    }
+
     /// Counts a connection of `client`. Returns `None` if its client network or the group of that network has too many.
     pub(crate) fn admit(&self, capacity: Capacity, client: ClientAddr) -> Option<ConnectionPermit> {
         let network = client.network();

@@ -1,7 +1,8 @@
 //! Listening sockets and their accept loops.
 //!
-//! `server` binds a [`Listener`] for each address and a [`UnixSocket`] for the admin socket, and runs `accept`
-//! until it sends an [`OnClose`]. A [`Listener`] is a TCP socket or a Unix socket; an upgrade hands over both. What is served on an accepted connection is not known here.
+//! `server` binds a [`Listener`] for each address of `[listen]` and a [`UnixSocket`] for the admin socket. It runs the accept
+//! loop of each until it sends an [`OnClose`]. A [`Listener`] is a TCP socket, or a Unix socket of `listen.behind_proxy`; an
+//! upgrade hands both kinds over to the successor. This file does not know which protocol is served on a connection.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -28,7 +29,7 @@ pub enum ListenAddr {
     Address(SocketAddr),
     /// All sockets that systemd passes by this name (`FileDescriptorName=`).
     Named(String),
-    /// A Unix socket at this path, which the proxy creates (`listen.behind_proxy` only).
+    /// A Unix socket at this path, which the proxy creates (`listen.behind_proxy` and `listen.admin`).
     Unix(PathBuf),
 }
 
@@ -63,14 +64,14 @@ pub const SYSTEMD: &str = "systemd:";
 /// The prefix of a [`ListenAddr::Unix`] in the configuration.
 pub const UNIX: &str = "unix:";
 
-/// What an accept loop does when it ends.
+/// What an accept loop does with the backlog, the connections that the kernel has accepted and the loop has not, when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnClose {
-    /// The backlog is left alone: another process shares the socket and will accept it.
+    /// Leaves the backlog, and the file of a Unix socket: another process has the same socket and accepts from it.
     Abandon,
-    /// The backlog is accepted first: closing the socket would reset the connections in it.
+    /// Accepts the backlog, because closing the socket would reset the connections in it. Removes the file of a Unix socket.
     DrainBacklog,
-    /// The backlog is accepted first, and the file of a Unix socket stays: the successor in an upgrade holds the same socket.
+    /// Accepts the backlog, and leaves the file of a Unix socket: the successor in an upgrade has the same socket.
     HandOver,
 }
 
@@ -221,7 +222,7 @@ impl Listener {
         })
     }
 
-    /// Uses a socket that is listening already. `address` is the entry of the configuration that names it.
+    /// Creates a listener from a socket that is listening already. `address` is the entry of the configuration that names it.
     pub fn inherit(socket: ListeningSocket, address: &ListenAddr) -> io::Result<Self> {
         socket.set_nonblocking()?;
         let file = match address {
@@ -336,7 +337,7 @@ fn admit(
 ) {
     match limit.admit(capacity, peer.client()) {
         Some(permit) => handle(stream, peer, permit),
-        None => tracing::debug!(%peer, "closed the connection: the client has too many"),
+        None => tracing::debug!(%peer, "connection closed: too many connections of this client"),
     }
 }
 
@@ -390,8 +391,8 @@ impl UnixSocket {
         self.file.publish()
     }
 
-    /// Accepts connections until `stop` resolves. With [`OnClose::Abandon`] the file stays, because another process has
-    /// replaced it or is about to.
+    /// Accepts connections until `stop` resolves. Unless it is with [`OnClose::DrainBacklog`], or because the sender was dropped,
+    /// the file stays: another process has replaced it or is about to.
     ///
     /// # Errors
     /// The socket cannot be registered with the runtime.
@@ -409,8 +410,19 @@ impl UnixSocket {
             on_close = &mut stop => on_close,
             never = accept_unix(&socket, &limit, &mut handle) => match never {},
         };
-        if on_close == Ok(OnClose::Abandon) {
+        if let Ok(OnClose::Abandon | OnClose::HandOver) = on_close {
             self.file.leave();
+        }
+        // The file goes first: a client that finds it after the backlog was accepted would be reset.
+        drop(self.file);
+        if let Ok(OnClose::DrainBacklog | OnClose::HandOver) = on_close {
+            let socket = socket.into_std()?;
+            while let Some(capacity) = limit.try_acquire()
+                && let Ok((stream, _peer)) = socket.accept()
+            {
+                stream.set_nonblocking(true)?;
+                handle(UnixStream::from_std(stream)?, capacity);
+            }
         }
         Ok(())
     }
@@ -441,7 +453,7 @@ fn bind_unix_socket(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 }
 
 impl SocketFile {
-    /// The file of a socket that this process inherited. The file is not this process's to remove until it is published.
+    /// The file of a socket that this process inherited. Until [`Self::publish`], the process that bound the socket removes it.
     fn inherited(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -471,7 +483,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let path = self.temporary.as_ref().unwrap_or(&self.path);
         if inode_id(path).is_ok_and(|found| found == self.inode) {
-            // If the process no longer has the permission, a file stays that refuses connections.
+            // Without the permission, the file stays, and `connect` to it fails with ECONNREFUSED.
             let _ = fs::remove_file(path);
         }
     }

@@ -147,9 +147,8 @@ impl RegistryError {
     }
 }
 
-/// The error body, `{"errors":[{"code":…,"message":…,"detail":…}]}`, with a line feed at its end, so that the prompt of a shell
-/// after `curl` has a line of its own. The detail is an object with the given key and value, or
-/// null.
+/// The error body, `{"errors":[{"code":…,"message":…,"detail":…}]}`. The detail is an object with the given key and value, or
+/// null. A line feed ends the body, so that after `curl` the prompt of the shell begins on a line of its own.
 pub fn body(code: ErrorCode, message: &str, detail: Option<(&str, &str)>) -> Vec<u8> {
     let message = Value::from(message);
     let detail = detail.map_or(Value::Null, |(key, value)| json!({ key: value }));

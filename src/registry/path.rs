@@ -36,7 +36,7 @@ pub enum Resource {
     Tags,
     /// `…/blobs/<digest>`
     Blob {
-        /// The tag or digest.
+        /// The digest of the blob.
         digest: String,
     },
     /// `…/blobs/uploads/`

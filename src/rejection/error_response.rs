@@ -38,6 +38,8 @@ pub(super) struct ErrorResponse {
     pub(super) allow: Option<&'static str>,
     /// The error code of a Bearer challenge: what is wrong with the token of the request (RFC 6750 section 3.1).
     pub(super) token_error: Option<&'static str>,
+    /// The `reason` in the `detail` of an OCI error.
+    detail: Option<&'static str>,
 }
 
 impl ErrorResponse {
@@ -50,17 +52,34 @@ impl ErrorResponse {
             retry_after: None,
             allow: None,
             token_error: None,
+            detail: None,
         }
     }
 
     /// A 401 whose message is the same for every cause, so that it reveals nothing about users.
     pub(super) fn unauthorized() -> Self {
-        Self::new(401, ErrorCode::Unauthorized, "authentication required")
+        Self::new(401, ErrorCode::Unauthorized, "authentication required").detail(VALID_LOGIN)
+    }
+
+    /// A 403. `reason` is its `detail`.
+    pub(super) fn denied(message: impl ToString, reason: &'static str) -> Self {
+        Self::new(403, ErrorCode::Denied, message).detail(reason)
+    }
+
+    /// Sets the `detail` of the OCI error. Each UNAUTHORIZED and DENIED has one: of an error without a detail that has the
+    /// usual message of its code, dockerd 20.10 keeps only the code, prints `denied` and nothing else, and retries the push of
+    /// each layer for 50 seconds.
+    pub(super) fn detail(self, reason: &'static str) -> Self {
+        Self {
+            detail: Some(reason),
+            ..self
+        }
     }
 
     pub(super) fn token_error(self, code: &'static str) -> Self {
         Self {
             token_error: Some(code),
+            detail: Some("this takes another token"),
             ..self
         }
     }
@@ -79,25 +98,13 @@ impl ErrorResponse {
         }
     }
 
-    /// The `detail` of an OCI error. UNAUTHORIZED and DENIED need one if they have their usual messages: of an error
-    /// without a detail, dockerd 20.10 keeps only the code, prints `denied` and nothing else, and retries the push of
-    /// each layer for 50 seconds.
-    fn detail(&self) -> Option<(&'static str, &'static str)> {
-        let reason = match (self.status, self.token_error) {
-            (StatusCode::UNAUTHORIZED, None) => "this takes a valid login",
-            (StatusCode::UNAUTHORIZED, Some(_)) => "this takes another token",
-            (StatusCode::FORBIDDEN, _) => "no grant gives this right",
-            _ => return None,
-        };
-        Some(("reason", reason))
-    }
-
     /// The media type and the bytes of the body: JSON that docker prints, a page for browsers, or one line.
     pub(super) fn body(&self, format: &ResponseFormat) -> (&'static str, Vec<u8>) {
         if format.is_registry {
+            let detail = self.detail.map(|reason| ("reason", reason));
             return (
                 "application/json",
-                errors::body(self.code, &self.message, self.detail()),
+                errors::body(self.code, &self.message, detail),
             );
         }
         let title = self.status.canonical_reason().unwrap_or("Rejected");
@@ -117,6 +124,8 @@ impl ErrorResponse {
     }
 }
 
+/// The `detail` of a 401.
+pub(super) const VALID_LOGIN: &str = "this takes a valid login";
 /// The media type of responses that are plain text.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::sockets::{
     Address, InheritedSockets, ListenerSpec, Scheme, Socket, bind_all, unix_bind_remedy,
@@ -189,10 +190,20 @@ impl Acceptors {
         }
     }
 
+    /// Ends the accept loops of the admin listener, and returns when every accepted connection has its response.
+    pub(crate) async fn close_admin(&mut self) {
+        self.admin_socket.finish(OnClose::DrainBacklog).await;
+        for socket in std::mem::take(&mut self.sockets) {
+            let on_close = socket.on_close();
+            socket.state.finish(on_close).await;
+        }
+        self.admin.finish().await;
+    }
+
     /// Ends the accept loops after an upgrade. The successor holds the sockets as well, but the backlog is accepted here first
     /// all the same, because the successor's configuration may not name a socket any more.
     pub(crate) async fn hand_over(&mut self) {
-        self.admin_socket.leave();
+        self.admin_socket.finish(OnClose::HandOver).await;
         for socket in std::mem::take(&mut self.sockets) {
             socket.state.finish(OnClose::HandOver).await;
         }
@@ -247,7 +258,8 @@ struct AdminSocket {
     path: Option<PathBuf>,
     /// A socket that listens, but is not yet published at its path.
     bound: Option<(PathBuf, UnixSocket)>,
-    stop: Option<oneshot::Sender<OnClose>>,
+    /// The accept loop, and the sender that ends it.
+    accepting: Option<(oneshot::Sender<OnClose>, JoinHandle<()>)>,
 }
 
 impl AdminSocket {
@@ -260,7 +272,7 @@ impl AdminSocket {
             Ok(socket) => Some(Self {
                 path: Some(path.clone()),
                 bound: Some((path.clone(), socket)),
-                stop: None,
+                accepting: None,
             }),
             Err(error) => {
                 let what = format!("cannot listen on unix:{}: {error}", path.display());
@@ -299,21 +311,23 @@ impl AdminSocket {
         }
         tracing::info!("listening on unix:{} (admin)", path.display());
         let (stop, stopped) = oneshot::channel();
-        self.stop = Some(stop);
         let admin = admin.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let handle = |stream, capacity| admin.serve_unix(stream, capacity);
             if let Err(error) = socket.accept(admin.slots(), stopped, handle).await {
                 tracing::error!(path = %path.display(), %error, "cannot accept on the admin socket; restart the proxy");
             }
         });
+        self.accepting = Some((stop, task));
     }
 
-    /// Ends the accept loop after an upgrade, and leaves the file, which belongs to the successor now.
-    fn leave(&mut self) {
-        if let Some(stop) = self.stop.take() {
+    /// Ends the accept loop, and returns when the connections in the backlog are accepted.
+    async fn finish(&mut self, on_close: OnClose) {
+        if let Some((stop, task)) = self.accepting.take() {
             // Sending fails if the accept loop has failed, which was logged.
-            let _ = stop.send(OnClose::Abandon);
+            let _ = stop.send(on_close);
+            // A panic of the task is logged by its hook.
+            let _ = task.await;
         }
     }
 }

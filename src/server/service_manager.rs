@@ -81,7 +81,7 @@ impl StatusReporter {
     }
 }
 
-/// The service manager that started the process. The default stands for none.
+/// The service manager that started the process. The default value is for a process without a service manager.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemdNotifier {
     has_socket: bool,

@@ -1,7 +1,7 @@
 //! The responses of routes with `respond`: a status alone, a redirect, or a text.
 //!
-//! Called by `service` before authentication: the response does not depend on who asks. It may depend on the host and the
-//! target of the request, which [`Target`] has validated.
+//! Called by `service` before authentication: the response is the same for every client. It may depend on the host, the path
+//! and the query of the request, which [`Target`] has validated.
 
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -57,16 +57,18 @@ fn plain_text(status: StatusCode, text: String, format: &ResponseFormat) -> Resp
     let headers = response.headers_mut();
     let media_type = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, media_type);
-    // The text may repeat the path of the request. A browser must not take it for a page with scripts.
+    // The text may contain the path of the request, which a browser must not take for a page with scripts.
     let no_sniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, no_sniff);
     headers.insert(header::CONTENT_LENGTH, length);
     response
 }
 
-/// The destination of a redirect. `config` accepts a location only if no part of the request path can become its scheme or its
-/// host, except that a relative location could still begin with `//`, after which a client reads a host (RFC 3986 section
-/// 4.2): the path of a request may begin so. The slashes at the beginning are therefore merged.
+/// The destination of a redirect.
+///
+/// No part of the request path may become its scheme or its host. `config` checks that for a location with a scheme. A location
+/// without one begins with a slash, and so does the path of a request: together they could begin with `//`, after which a
+/// client reads a host (RFC 3986 section 4.2). The slashes at the beginning are therefore merged.
 fn location_of(template: &Template, target: &Target) -> String {
     let location = render(template, target);
     match location.strip_prefix('/') {

@@ -304,6 +304,41 @@ fn path_outside_the_grammar_is_rejected() {
 }
 
 #[test]
+fn the_rest_after_a_prefix_is_kept_as_sent() {
+    for (uri, prefix, rest) in [
+        ("/ui/x%2Fy", "/ui", Some("/x%2Fy")),
+        ("/ui", "/ui", Some("")),
+        ("/ui//x", "/ui", Some("//x")),
+        ("//ui/x", "/ui", Some("/x")),
+        ("/;a/%75i;b/x;c", "/ui", Some("/x;c")),
+        ("/a%2Fb/c", "/a/b", Some("/c")),
+        ("/a//b", "/a/b", Some("")),
+        ("//x", "", Some("//x")),
+        ("/uix", "/ui", None),
+        ("/u/i", "/ui", None),
+        ("/ui%2Fx", "/ui", None),
+        ("/ui%2F/x", "/ui", None),
+        ("/other/ui/x", "/ui", None),
+    ] {
+        let target = http1(uri, &["a"]).unwrap();
+        assert_eq!(target.strip_prefix(prefix), rest, "{uri}");
+    }
+}
+
+/// A client chooses how many segments a path has. A search that reads the path again for each of them would occupy a worker for
+/// seconds.
+#[test]
+fn a_prefix_after_many_empty_segments_is_found_in_linear_time() {
+    let empty_segments = "/;".repeat(30_000);
+    let target = http1(&format!("{empty_segments}/ui/x"), &["a"]).unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(target.strip_prefix("/ui"), Some("/x"));
+    assert_eq!(target.strip_prefix("/other"), None);
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
 fn query_is_kept_as_sent_or_rejected() {
     let target = http1("/x?a=%zz&b=;c//..\\", &["a"]).unwrap();
     assert_eq!(target.query(), Some("a=%zz&b=;c//..\\"));

@@ -39,7 +39,7 @@ pub enum MinVersion {
 
 /// The host names of one site and its certificate.
 pub struct TlsSite {
-    /// Host names; `*.x` stands for exactly one label before `x`, `*` for every other name.
+    /// Host names; `*.x` means exactly one label before `x`, `*` every other name.
     pub hosts: Vec<String>,
     /// The addresses on which the site is served; `None` for all.
     pub listen: Option<Vec<ListenAddr>>,
@@ -157,7 +157,7 @@ impl TlsConfigs {
         by_name.or(names.any_host.as_ref()).or(names.first.as_ref())
     }
 
-    /// The rustls configuration for a client that connects to an address that no site names.
+    /// The rustls configuration for a client of an address that no `site.listen` names.
     #[cfg(test)]
     pub(crate) fn choose(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
         let selected = self.select(super::tests::unnamed_listener(), server_name);
@@ -211,7 +211,7 @@ fn server_config(
         config.ticketer = keys;
     }
     config.send_tls13_tickets = 1;
-    // Early data can be replayed by anyone who has recorded it (RFC 8446 section 8).
+    // An attacker who has recorded early data can replay it (RFC 8446 section 8).
     config.max_early_data_size = 0;
     Ok(config)
 }

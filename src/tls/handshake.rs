@@ -55,7 +55,7 @@ pub enum HandshakeError<IO> {
     #[error("the connection failed during the handshake")]
     Io(#[source] io::Error),
     /// The handshake was the response to a challenge of a certificate authority (RFC 8737), so there is nothing more to serve.
-    #[error("the handshake answered a tls-alpn-01 challenge")]
+    #[error("the handshake was the response to a tls-alpn-01 challenge")]
     Challenge,
     /// The site's certificate has not been issued yet. The client has received the alert unrecognized_name.
     #[error("there is no certificate for this name yet")]

@@ -1,7 +1,7 @@
 //! Reading PEM files with certificates and private keys.
 //!
 //! Called by `certified_pair`, `client_auth` and `self_signed`. This file decodes the sections; their contents are checked by
-//! the callers. It also records what else is in a file, so that an error message can say what an operator named by mistake.
+//! the callers. It also records what else is in a file, so that an error message can name what an operator configured by mistake.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -34,7 +34,7 @@ pub enum Error {
     /// The file is missing, may not be read, or is not a regular file.
     #[error("{path}: {cause}; {}", remedy(cause), path = path.display())]
     Unreadable { path: PathBuf, cause: io::Error },
-    /// A section is damaged, or does not contain what its label says.
+    /// A section is damaged, or its content does not match its label.
     #[error("{path}: {what}; copy the file again from where it was issued", path = path.display())]
     Malformed { path: PathBuf, what: String },
 }

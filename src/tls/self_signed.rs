@@ -213,8 +213,8 @@ impl LocalCa {
         Ok((ca, pem))
     }
 
-    /// Issues a certificate for these hosts, valid for 397 days. A host is a name, an address or `*.x`; `*` stands for
-    /// `localhost`.
+    /// Issues a certificate for these hosts, valid for 397 days. A host is a name, an address or `*.x`; for `*`, the
+    /// certificate names `localhost`.
     ///
     /// # Errors
     /// If a certificate cannot name a host.

@@ -51,11 +51,11 @@ struct IntervalKey {
 /// The result of [`SharedTicketKeys::poll`].
 #[derive(Debug)]
 pub(crate) enum TicketKeyEvent {
-    /// The keys in memory are those of this moment, or fail for the same reason as before.
+    /// The interval of the key in memory has not ended, or the failure to get the next key was reported already.
     Unchanged,
     /// A new interval has begun, and its key is in use.
     Rotated,
-    /// The key of the new interval can be neither read nor created.
+    /// The key of the new interval can be neither read nor created. Reported once until a poll succeeds.
     Failed(Error),
 }
 
@@ -170,8 +170,8 @@ impl SharedTicketKeys {
 }
 
 impl IntervalKey {
-    /// Whether tickets of this key are accepted: in its interval and in the next one. The clock of this machine may be behind that
-    /// of the machine that created the key.
+    /// Whether tickets of this key are accepted: in its interval and in the next one. The interval before is accepted as well,
+    /// because the clock of this machine may be slower than that of the machine that created the key.
     fn is_valid(&self, now: SystemTime) -> bool {
         interval_of(now).abs_diff(self.interval) <= 1
     }
@@ -215,7 +215,7 @@ fn interval_of(now: SystemTime) -> u64 {
     since.as_secs() / u64::from(INTERVAL_SECONDS)
 }
 
-/// Reads the keys of an interval and of the one before it. `known` are the keys in memory.
+/// Reads the keys of an interval and of the one before it. The current key in `known`, the keys in memory, is not read again.
 fn load(
     dir: &Path,
     interval: u64,
@@ -316,11 +316,11 @@ impl fmt::Debug for SharedTicketer {
 /// The time for which a key encrypts new tickets, as for the keys that rustls keeps in memory.
 const INTERVAL_SECONDS: u32 = 6 * 60 * 60;
 const KEY_SIZE: usize = 32;
-/// The number of the interval follows.
+/// The name of a key's file without the number of the interval, which follows.
 const KEY_NAME: &str = "ticket-key-";
 /// The longest wait for another instance that creates a key, which takes some milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for the thread that also polls password files and certificates.
+/// The longest such wait in [`SharedTicketKeys::poll`], whose thread also polls password files and certificates.
 const POLL_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::net::host::parse_address;
 /// A host name or an IP address in a certificate's subjectAltName extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectAltName {
-    /// A DNS name in lower case, without a trailing dot; `*.x` stands for exactly one label before `x`.
+    /// A DNS name in lower case, without a trailing dot; `*.x` means exactly one label before `x`.
     Dns(String),
     /// An IP address. A host name never matches it (RFC 9525 section 6.5).
     Ip(IpAddr),

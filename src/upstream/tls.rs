@@ -175,7 +175,8 @@ impl ServerRoots {
     }
 }
 
-/// Two sets of the same CAs with the same client certificate are equal, so that connections and TLS sessions of one can serve the other.
+/// Two sets of the same CAs with the same client certificate are equal, so that connections and TLS sessions of one can serve
+/// the other.
 impl PartialEq for ServerRoots {
     fn eq(&self, other: &Self) -> bool {
         let files = |roots: &Self| roots.client_certificate.as_ref().map(Arc::as_ptr);
@@ -238,7 +239,7 @@ fn explain(error: &io::Error) -> String {
         }
         Some(rustls::Error::AlertReceived(alert)) => {
             format!(
-                "the server refused the TLS handshake ({})",
+                "the server ended the TLS handshake with an alert ({})",
                 alert_name(*alert)
             )
         }

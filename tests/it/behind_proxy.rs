@@ -110,6 +110,10 @@ fn a_peer_that_is_not_trusted_gets_403_whatever_it_claims() {
         let answer = Client::over(dial_from(source, address(&proxy))).ask(&request);
         answer.is_refusal(403, "DENIED");
     }
+    // Also a request without a valid host, whose site cannot be determined.
+    let malformed = forwarded(Ask::alice("GET", "/v2/")).host("a..b");
+    let answer = Client::over(dial_from(source, address(&proxy))).ask(&malformed);
+    answer.is_refusal(403, "DENIED");
     assert!(registry.requests().is_empty());
     let mut open = Client::plain(address(&proxy));
     assert_eq!(open.ask(&request).status, 200);

@@ -1,4 +1,4 @@
-//! Which fields cross the gate in each direction.
+//! The header fields that the proxy passes on, removes and adds, in each direction.
 
 use crate::support::{Ask, Client, Http, OK, Proxy, Registry, ask, config};
 

@@ -1,4 +1,5 @@
-//! The first hour with the executable: `init`, `ca`, `completions`, `--version`, and what is said about a slip or a missing file.
+//! The commands of a first start: `init`, `ca`, `completions` and `--version`, and the errors for a mistyped command and for a
+//! missing file.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use crate::htpasswd_command::Terminal;
 use crate::support::proxy::directory;
 use crate::support::{Ask, Client, Registry, certs, config, kept_port};
 
-/// Options with which nothing is asked.
+/// Options with which `init` asks for nothing.
 const FIRST: [&str; 6] = [
     "--host",
     "localhost",
@@ -160,6 +161,31 @@ fn other_users_can_read_the_ca_and_nothing_else() {
     );
 }
 
+/// Clients cannot address `*.b.test` itself, so the instructions have a name that it matches.
+#[test]
+fn ca_names_an_example_of_a_site_that_has_only_wildcard_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = path(&dir.path().join("proxy.toml"));
+    fs::write(
+        &file,
+        "[state]\ndir = \"state\"\n[listen]\nhttps = [\"127.0.0.1:0\"]\n[[site]]\nhosts = [\"*.b.test\"]\ntls = \"self-signed\"\n\
+         [[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\nauth = { mode = \"none\" }\n",
+    )
+    .unwrap();
+    let _gate = Gate::start(&file);
+    let shown = run(&["ca", "-c", &file]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    assert!(
+        text(&shown.stdout).starts_with("-----BEGIN CERTIFICATE-----"),
+        "{shown:?}"
+    );
+    let instructions = text(&shown.stderr);
+    assert!(
+        instructions.contains("To trust registry.b.test:"),
+        "{instructions}"
+    );
+}
+
 #[test]
 fn ca_without_a_self_signed_site_says_why_there_is_none() {
     let (_dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
@@ -262,6 +288,25 @@ fn what_the_check_rejects_is_removed_again() {
         fs::read_to_string(first.join("state")).unwrap(),
         "in the way"
     );
+}
+
+/// Standard output is `/dev/full`, where each write fails with ENOSPC. Without the password, no client could use the files.
+#[test]
+fn a_generated_password_that_cannot_be_printed_leaves_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = dir.path().join("first");
+    let mut made = command(&["init", &path(&first)]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    made.args(FIRST).stdout(full.unwrap());
+    let made = made.output().unwrap();
+    assert_eq!(made.status.code(), Some(1), "{made:?}");
+    let error = text(&made.stderr);
+    assert!(
+        error.contains("the generated password could not be written")
+            && error.ends_with("nothing was written\n"),
+        "{error}"
+    );
+    assert!(!first.exists(), "{error}");
 }
 
 #[test]

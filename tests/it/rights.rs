@@ -204,6 +204,53 @@ fn a_network_has_rights_where_it_is_enough() {
 }
 
 #[test]
+fn a_grant_of_an_included_file_is_reported_with_that_file() {
+    let groups = "[groups]\nci = [\"alice\"]\n";
+    let written = Written::new(format!(
+        "include = [\"conf.d/*.toml\"]\n{}",
+        config(groups, GRANTS)
+    ));
+    let team = written.dir.path().join("conf.d");
+    std::fs::create_dir(&team).unwrap();
+    let site = "[[site]]\nhosts = [\"team\"]\ntls = { cert = \"../cert.pem\", key = \"../key.pem\" }\n\
+                [[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\n\
+                auth = { mode = \"basic\", htpasswd = \"../htpasswd\" }\n\
+                [[site.route.grant]]\nto = [\"@users\"]\nrepositories = [\"team/**\"]\nactions = [\"pull\"]\n";
+    std::fs::write(team.join("team.toml"), site).unwrap();
+    for (host, repository, position) in [
+        ("team", "team/a", "conf.d/team.toml:8\n"),
+        ("localhost", "home/alice/a", "grant in proxy.toml:21\n"),
+    ] {
+        let output = written.check(&[
+            "--who", "alice", "--may", "pull", repository, "--host", host,
+        ]);
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(report.ends_with(position), "{output:?}");
+        assert_eq!(output.status.code(), Some(0), "{report}");
+    }
+}
+
+#[test]
+fn a_network_needs_no_password_on_a_route_on_which_the_proxy_checks_none() {
+    let auth = "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }";
+    let open = SITES.replace(auth, "auth = { mode = \"none\" }");
+    assert_ne!(open, SITES);
+    let written = Written::new(format!("{}{open}", config("", "")));
+    for (host, code, report) in [
+        ("plain", 0, "plain: yes, the route requires no password\n"),
+        ("harbor", 1, "harbor: the upstream decides\n"),
+    ] {
+        let output = written.check(&["--who", "@network", "--may", "pull", "a", "--host", host]);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            report,
+            "{output:?}"
+        );
+        assert_eq!(output.status.code(), Some(code), "{host}");
+    }
+}
+
+#[test]
 fn an_unclear_question_is_wrong_usage() {
     let written = Written::new(config("", GRANTS.replace("@ci", "alice").as_str()));
     for (arguments, word) in [

@@ -81,7 +81,8 @@ fn a_text_is_plain_text_for_everyone() {
     let more = "[[site.route]]\npath = \"/robots.txt\"\n\
                 respond = { status = 200, text = \"User-agent: *\\n\" }\n\
                 [[site.route]]\npath = \"/down/\"\nrespond = { status = 503, text = \"{host}{path}{query}: {\\\"a\\\":1}\" }\n\
-                [[site.route]]\npath = \"/v2/old/\"\nrespond = { status = 410, text = \"moved to new.example.com\" }";
+                [[site.route]]\npath = \"/v2/old/\"\nrespond = { status = 410, text = \"moved to new.example.com\" }\n\
+                [[site.route]]\npath = \"/v2/other/\"\nrespond = { status = 421, text = \"served elsewhere\" }";
     let proxy = Proxy::start(&registry, config("", more));
     for http in Http::BOTH {
         let robots = ask(&proxy, http, &Ask::new("GET", "/robots.txt"));
@@ -104,6 +105,9 @@ fn a_text_is_plain_text_for_everyone() {
         let old = ask(&proxy, http, &Ask::new("GET", "/v2/old/tags/list"));
         old.is_refusal(410, "UNSUPPORTED");
         assert!(old.text().contains("moved to new.example.com"), "{old:?}");
+        let other = ask(&proxy, http, &Ask::new("GET", "/v2/other/tags/list"));
+        other.is_refusal(421, "UNSUPPORTED");
+        assert!(other.text().contains("served elsewhere"), "{other:?}");
     }
     assert!(registry.requests().is_empty());
 }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Output;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::admin::{admin, get, get_unix};
@@ -328,6 +329,49 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
             "{refused}"
         );
     }
+}
+
+/// Two processes with different configurations share a runtime directory. The second process replaces the default socket of
+/// the first, so a command for the first must not reach the second.
+#[test]
+fn a_default_socket_of_another_process_is_an_error() {
+    let registry = Registry::obliging();
+    let (dir, first) = configured(config("", "").upstream(&registry.url()));
+    let second = dir.path().join("second.toml");
+    fs::copy(&first, &second).unwrap();
+    let second = second.to_str().unwrap();
+    let _first = Gate::start(&first);
+    assert!(done(&["status"], &first).contains("serving"));
+    let _second = Gate::start(second);
+    assert!(done(&["status"], second).contains("serving"));
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["check", "--ready"],
+        &["cut", "1"],
+        &["unblock", "127.0.0.1"],
+    ] {
+        let error = failed(arguments, &first, 1);
+        assert!(error.contains("listens there, but process"), "{error}");
+    }
+}
+
+/// The messages of the proxy contain quotation marks, which a terminal shows as they are.
+#[test]
+fn quotation_marks_are_not_escaped() {
+    let registry = Registry::obliging();
+    let text = config("", "").upstream(&registry.url());
+    let (_dir, file) = configured(&text);
+    let gate = Gate::start(&file);
+    fs::write(&file, "[listen]\nhttps = \"nowhere\"\n").unwrap();
+    gate.signal(Signal::HUP);
+    gate.line("not reloaded");
+    let shown = done(&["status"], &file);
+    assert!(
+        shown.contains("warning: the reload at") && shown.contains('"'),
+        "{shown}"
+    );
+    assert!(!shown.contains('\\'), "{shown}");
 }
 
 #[test]

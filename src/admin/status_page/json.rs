@@ -59,7 +59,6 @@ fn list<T>(rows: &[T], row: impl Fn(&T) -> Value) -> Value {
 }
 
 fn transfer(row: &TransferRow) -> Value {
-    let left = row.length.map(|length| length.saturating_sub(row.bytes));
     json!({
         "id": row.number,
         "operation": row.operation.as_str(),
@@ -69,10 +68,10 @@ fn transfer(row: &TransferRow) -> Value {
         "site": row.site,
         "bytes": row.bytes,
         "length": row.length,
-        "percent": percent(row.bytes, row.length),
+        "percent": row.percent(),
         "bytes_per_second": row.rate,
         "seconds": row.age.as_secs(),
-        "seconds_left": left.and_then(|left| seconds_left(left, row.rate)),
+        "seconds_left": row.time_left().map(|left| left.as_secs()),
     })
 }
 
@@ -137,39 +136,4 @@ fn sums(sums: &SiteSums) -> Value {
 
 fn known(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
-}
-
-/// The share of the transfer that is done, rounded down, so that 100 means that every byte has moved.
-fn percent(bytes: u64, length: Option<u64>) -> Option<u64> {
-    let length = length.filter(|length| *length > 0)?;
-    let percent = u128::from(bytes) * 100 / u128::from(length);
-    Some(u64::try_from(percent).unwrap_or(100).min(100))
-}
-
-/// The time that `bytes` take at this rate. `None` while nothing moves.
-fn seconds_left(bytes: u64, rate: u64) -> Option<u64> {
-    (rate > 0).then(|| bytes.div_ceil(rate))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_is_known_if_the_length_and_the_rate_are() {
-        for (bytes, length, expected) in [
-            (0, Some(0), None),
-            (5, None, None),
-            (0, Some(7), Some(0)),
-            (999, Some(1000), Some(99)),
-            (1000, Some(1000), Some(100)),
-            (2000, Some(1000), Some(100)),
-            (u64::MAX, Some(u64::MAX), Some(100)),
-        ] {
-            assert_eq!(percent(bytes, length), expected, "{bytes} {length:?}");
-        }
-        assert_eq!(seconds_left(10, 0), None);
-        assert_eq!(seconds_left(10, 3), Some(4));
-        assert_eq!(seconds_left(0, 3), Some(0));
-    }
 }

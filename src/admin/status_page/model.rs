@@ -51,7 +51,7 @@ pub(crate) struct Truncated<T> {
 /// A transfer in progress.
 #[derive(Debug)]
 pub(crate) struct TransferRow {
-    /// Identifies the transfer across refreshes of the page, and for `tidegate cut`.
+    /// The ID of the transfer, by which the page updates its row and `tidegate cut` ends the transfer.
     pub(crate) number: u64,
     pub(crate) operation: Operation,
     pub(crate) repository: String,
@@ -136,19 +136,18 @@ impl Status {
 }
 
 impl TransferRow {
-    /// The percentage of the bytes that are transferred, rounded down, so that 100 means all of them.
+    /// The percentage of the bytes that are transferred, rounded down, so that 100 means all of them. `None` if the length is
+    /// unknown or zero.
     pub(crate) fn percent(&self) -> Option<u8> {
-        let percent = u128::from(self.bytes) * 100 / u128::from(self.length?).max(1);
+        let length = self.length.filter(|length| *length > 0)?;
+        let percent = u128::from(self.bytes) * 100 / u128::from(length);
         Some(u8::try_from(percent).unwrap_or(100).min(100))
     }
 
-    /// The time that the rest of the bytes will take at the current rate. `None` if nothing moves or nothing is left.
+    /// The time that the rest of the bytes will take at the current rate. `None` if the length is unknown or no byte moves.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         let left = self.length?.saturating_sub(self.bytes);
-        if left == 0 || self.rate == 0 {
-            return None;
-        }
-        Some(Duration::from_secs(left.div_ceil(self.rate)))
+        (self.rate > 0).then(|| Duration::from_secs(left.div_ceil(self.rate)))
     }
 }
 
@@ -283,5 +282,51 @@ fn hostname() -> String {
     name.trim().to_owned()
 }
 
-/// Longest list of the model: more rows than a person reads.
+/// The maximum number of rows of a list: more than a person reads.
 const MAX_ROWS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(bytes: u64, length: Option<u64>, rate: u64) -> TransferRow {
+        TransferRow {
+            number: 1,
+            operation: Operation::Pull,
+            repository: String::new(),
+            user: String::new(),
+            client: String::new(),
+            site: String::new(),
+            bytes,
+            length,
+            rate,
+            age: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn progress_is_known_if_the_length_and_the_rate_are() {
+        for (bytes, length, expected) in [
+            (0, Some(0), None),
+            (5, None, None),
+            (0, Some(7), Some(0)),
+            (999, Some(1000), Some(99)),
+            (1000, Some(1000), Some(100)),
+            (2000, Some(1000), Some(100)),
+            (u64::MAX, Some(u64::MAX), Some(100)),
+        ] {
+            let percent = row(bytes, length, 1).percent();
+            assert_eq!(percent, expected, "{bytes} {length:?}");
+        }
+        for (bytes, length, rate, expected) in [
+            (0, Some(10), 0, None),
+            (0, None, 3, None),
+            (0, Some(10), 3, Some(4)),
+            (10, Some(10), 3, Some(0)),
+        ] {
+            let left = row(bytes, length, rate).time_left();
+            let left = left.map(|left| left.as_secs());
+            assert_eq!(left, expected, "{bytes} of {length:?} at {rate}");
+        }
+    }
+}

@@ -101,8 +101,8 @@ fn warnings(html: &mut Html, status: &Status) {
             message(html, error);
             html.tags("</li>");
         }
-        // The error of a site already says which endpoints are down.
-        let is_told = |warning: &str| {
+        // The error of a site includes the warnings of its endpoints.
+        let is_in_an_error = |warning: &str| {
             readiness
                 .errors()
                 .iter()
@@ -111,7 +111,7 @@ fn warnings(html: &mut Html, status: &Status) {
         for warning in readiness
             .warnings()
             .iter()
-            .filter(|warning| !is_told(warning))
+            .filter(|warning| !is_in_an_error(warning))
         {
             html.tags("<li class=\"warn\"><b>Warning:</b> ");
             message(html, warning);
@@ -239,7 +239,7 @@ fn moved(html: &mut Html, transfer: &TransferRow) {
         html.tags(" of\u{a0}").text(format::bytes(length));
         html.tags(", ").text(percent).tags("\u{a0}%");
     }
-    if let Some(left) = transfer.time_left() {
+    if let Some(left) = transfer.time_left().filter(|left| !left.is_zero()) {
         html.tags(", ")
             .text(format::duration(left))
             .tags("\u{a0}left");
@@ -491,7 +491,7 @@ fn more(html: &mut Html, hidden: usize, description: &'static str) {
 /// The longest table of the page. No part of the page scrolls by itself, so a longer table would push the other sections out
 /// of sight.
 const MAX_ROWS: usize = 20;
-/// The longest list of rejections, which stands at the end of the page.
+/// The maximum number of rejections, which are the last section of the page.
 const MAX_REJECTIONS: usize = 12;
 /// A certificate with fewer days left is never shown as good: it is an error if the certificate has lived most of its time, else
 /// a warning.

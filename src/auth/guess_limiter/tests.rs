@@ -50,6 +50,11 @@ impl Fixture {
         self.start + Duration::from_secs(seconds)
     }
 
+    fn clear(&self, network: &str, seconds: u64) -> ClearedGuesses {
+        self.limiter
+            .clear(network.parse().unwrap(), SETTINGS, self.at(seconds))
+    }
+
     /// Records a failed attempt, and returns whether it reaches the limit of its network.
     fn fail(&self, attempt: &Attempt, seconds: u64) -> bool {
         let reached = self
@@ -408,8 +413,9 @@ fn cleared_guesses_are_those_of_the_networks_that_the_operator_names() {
         let expected = ClearedGuesses {
             networks: networks.len(),
             guesses: 3 * networks.len(),
+            limited_group: None,
         };
-        assert_eq!(fixture.limiter.clear(cleared.parse().unwrap()), expected);
+        assert_eq!(fixture.clear(cleared, 0), expected);
         assert_eq!(fixture.kept(), 4 * (guessed.len() - networks.len()));
         for network in guessed {
             let next = fixture.attempt(subnet(network), "alice", "five");
@@ -417,4 +423,55 @@ fn cleared_guesses_are_those_of_the_networks_that_the_operator_names() {
             assert_eq!(is_free, networks.contains(&network), "{cleared} {network}");
         }
     }
+}
+
+#[test]
+fn expired_guesses_are_removed_and_are_not_counted_as_cleared() {
+    let fixture = Fixture::new();
+    for (password, at) in [("one", 0), ("two", 100), ("three", 200)] {
+        fixture.fail(&fixture.attempt(number(1), "alice", password), at);
+    }
+    fixture.fail(&fixture.attempt(number(2), "alice", "one"), 0);
+    let expected = ClearedGuesses {
+        networks: 1,
+        guesses: 1,
+        limited_group: None,
+    };
+    assert_eq!(fixture.clear("0.0.0.0/24", 401), expected);
+    assert_eq!(fixture.kept(), 0);
+}
+
+#[test]
+fn a_48_that_still_uses_up_its_limit_is_reported_with_what_was_cleared() {
+    let fixture = Fixture::new();
+    for number in 0..SETTINGS.guesses * GROUP_SHARE + 1 {
+        let attempt = fixture.attempt(subnet(1, number), "alice", &number.to_string());
+        fixture
+            .limiter
+            .record_failure(&attempt, SETTINGS, fixture.start);
+    }
+    let group = Some(subnet(1, 0).group());
+    for (cleared, guesses, limited_group, is_limited) in [
+        ("192.0.2.0/24", 0, None, true),
+        ("2001:db8:2::/48", 0, None, true),
+        ("2001:db8:1:ffff::1", 0, group, true),
+        ("2001:db8:1:1::/64", 1, group, true),
+        ("2001:db8:1:2::/64", 1, None, false),
+    ] {
+        let expected = ClearedGuesses {
+            networks: guesses,
+            guesses,
+            limited_group,
+        };
+        assert_eq!(fixture.clear(cleared, 1), expected, "{cleared}");
+        let next = fixture.attempt(subnet(1, 1), "alice", "another");
+        let status = fixture.status(&next, 1);
+        assert_eq!(
+            matches!(status, AttemptStatus::TooMany(_)),
+            is_limited,
+            "{cleared}"
+        );
+    }
+    assert_eq!(fixture.clear("2001:db8:1::/48", 301).guesses, 0);
+    assert_eq!(fixture.kept(), 0);
 }

@@ -1,10 +1,9 @@
 //! Bearer challenges and token responses, as a registry client reads them (distribution's token specification).
 
-use std::fmt;
-
 use http::{HeaderMap, Uri};
 use zeroize::Zeroizing;
 
+use crate::percent::encode_into;
 use crate::www_authenticate::BearerChallenge;
 
 /// The Bearer challenge of a response.
@@ -28,37 +27,16 @@ impl Challenge {
         Some(format!("{}://{}", realm.scheme_str()?, realm.authority()?))
     }
 
-    /// The request target of a token request, in origin-form.
+    /// The request target of a token request, in origin-form. A query of the realm is kept.
     pub(crate) fn target(&self) -> Option<String> {
         let realm: Uri = self.0.realm.parse().ok()?;
-        let (service, scope) = (Escaped(&self.0.service), Escaped(&self.0.scope));
-        Some(format!(
-            "{}?service={service}&scope={scope}",
-            realm.path_and_query()?
-        ))
-    }
-}
-
-/// Displays the value of a query parameter with percent-encoding.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.bytes().try_for_each(|byte| match byte {
-            b'0'..=b'9'
-            | b'A'..=b'Z'
-            | b'a'..=b'z'
-            | b'-'
-            | b'.'
-            | b'_'
-            | b'~'
-            | b':'
-            | b'/'
-            | b',' => {
-                write!(f, "{}", char::from(byte))
-            }
-            _ => write!(f, "%{byte:02X}"),
-        })
+        let mut target = realm.path_and_query()?.to_string();
+        target.push(if realm.query().is_some() { '&' } else { '?' });
+        target.push_str("service=");
+        encode_into(&mut target, &self.0.service);
+        target.push_str("&scope=");
+        encode_into(&mut target, &self.0.scope);
+        Some(target)
     }
 }
 
@@ -93,7 +71,19 @@ mod tests {
         let challenge = Challenge::of(&headers).unwrap();
         assert_eq!(
             challenge.target().unwrap(),
-            "/v2/_token?service=a%20b&scope=repository:x/y:pull,push"
+            "/v2/_token?service=a%20b&scope=repository:x%2Fy:pull%2Cpush"
+        );
+    }
+
+    #[test]
+    fn the_query_of_a_realm_is_kept() {
+        let mut headers = HeaderMap::new();
+        let value = "Bearer realm=\"https://a.example/token?account=x\",service=\"a\"";
+        headers.append(header::WWW_AUTHENTICATE, value.parse().unwrap());
+        let challenge = Challenge::of(&headers).unwrap();
+        assert_eq!(
+            challenge.target().unwrap(),
+            "/token?account=x&service=a&scope="
         );
     }
 

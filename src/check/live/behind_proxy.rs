@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 use super::push::connectable;
 use crate::config::problem::Problem;
+use crate::net::host::with_brackets;
 use crate::net::listener::ListenAddr;
 
-/// Sends a request for `host`. Returns what works, or a warning. `None` if the address is not in the configuration file.
+/// Sends a request for `host`, a name or an address of `site.hosts`. Returns what works, or a warning. `None` if the
+/// configuration file does not have the address: systemd passes the socket, or the port is 0.
 pub(crate) async fn probe(listener: &ListenAddr, host: &str) -> Option<Result<String, Problem>> {
     let response = match listener {
         ListenAddr::Address(address) if address.port() != 0 => {
@@ -29,7 +31,7 @@ pub(crate) async fn probe(listener: &ListenAddr, host: &str) -> Option<Result<St
         ListenAddr::Address(_) | ListenAddr::Named(_) => return None,
     };
     let what = match response {
-        Ok(Ok(head)) if is_own(&head) && head.contains(" 403 ") => {
+        Ok(Ok(head)) if is_own(&head) && head.starts_with("http/1.1 403 ") => {
             return Some(Ok(format!(
                 "{listener}: serves trusted proxies, of which this machine is none"
             )));
@@ -61,13 +63,14 @@ pub(crate) async fn probe(listener: &ListenAddr, host: &str) -> Option<Result<St
         )))
 }
 
-/// Sends the request, and returns the first bytes of the response.
+/// Sends the request, and returns the first bytes of the response in lower case.
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
 ) -> io::Result<String> {
     let request = format!(
-        "GET /v2/ HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
+        "GET /v2/ HTTP/1.1\r\nHost: {}\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n",
+        with_brackets(host)
     );
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
@@ -82,3 +85,49 @@ fn is_own(head: &str) -> bool {
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HEAD: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_ipv6_address_has_brackets_in_host() {
+        let (near, mut far) = duplex(1024);
+        let server = tokio::spawn(async move {
+            let mut request = vec![0; 1024];
+            let length = far.read(&mut request).await.unwrap();
+            far.write_all(b"HTTP/1.1 204 X\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let head = exchange(near, "2001:db8::1").await.unwrap();
+        assert_eq!(head, "http/1.1 204 x\r\n\r\n");
+        let request = server.await.unwrap();
+        assert!(request.contains("\r\nHost: [2001:db8::1]\r\n"), "{request}");
+    }
+
+    /// Listens once, sends these bytes, and returns the result of the probe.
+    async fn probed(response: &'static str) -> Result<String, Problem> {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = socket.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            stream.write_all(response.as_bytes()).await.unwrap();
+        });
+        let listener = ListenAddr::Address(address);
+        probe(&listener, "registry.example").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_status_line_alone_has_the_status() {
+        let denied = probed("HTTP/1.1 403 Forbidden\r\nX-Request-Id: 1\r\n\r\n").await;
+        assert!(denied.unwrap().contains("of which this machine is none"));
+        let served =
+            probed("HTTP/1.1 401 Unauthorized\r\nX-Request-Id: 1\r\n\r\nnot a 403 at all").await;
+        assert!(served.unwrap().contains("serves registry.example"));
+        let foreign = probed("HTTP/1.1 200 OK\r\n\r\n").await.unwrap_err();
+        assert!(foreign.what.contains("not one of this proxy"));
+    }
+}

@@ -32,12 +32,13 @@ use tokio_rustls::client::TlsStream;
 use crate::bounded_file;
 use crate::check::live::remedy::errno_remedy;
 use crate::config::problem::Problem;
+use crate::net::host::{https_authority, strip_brackets};
 
 /// A client of one site at one address of `listen.https`.
 #[derive(Debug)]
 pub(crate) struct ListenerClient {
     pub(crate) address: SocketAddr,
-    /// The name for SNI and for `Host`.
+    /// The name or address for SNI and for `Host`, as in `site.hosts`: an IPv6 address has no brackets.
     pub(crate) host: String,
     pub(crate) tls: Arc<ClientConfig>,
     /// The listener expects a PROXY header from this machine.
@@ -64,10 +65,7 @@ pub(crate) enum ClientError {
 impl ListenerClient {
     /// The value of `Host`.
     pub(crate) fn authority(&self) -> String {
-        match self.address.port() {
-            443 => self.host.clone(),
-            port => format!("{}:{port}", self.host),
-        }
+        https_authority(&self.host, self.address.port())
     }
 
     /// Performs a TLS handshake and closes the connection.
@@ -223,7 +221,7 @@ pub(crate) fn trust_ca(path: &Path) -> Result<Arc<ClientConfig>, String> {
 /// Whether a server at this address speaks TLS. The handshake trusts no CA, so it ends with the server's certificate, before
 /// any data is sent.
 pub(crate) async fn speaks_tls(host: &str, port: u16) -> bool {
-    let host = host.trim_matches(['[', ']']);
+    let host = strip_brackets(host);
     let (Ok(name), Ok(tls)) = (
         ServerName::try_from(host.to_owned()),
         with_roots(RootCertStore::empty()),
@@ -331,6 +329,18 @@ mod tests {
         });
         let request = Request::new(Full::default());
         exchange(near, request).await
+    }
+
+    #[test]
+    fn an_ipv6_address_has_brackets_in_host_and_none_in_the_server_name() {
+        let client = ListenerClient {
+            address: ([127, 0, 0, 1], 8443).into(),
+            host: "2001:db8::1".to_owned(),
+            tls: with_roots(RootCertStore::empty()).unwrap(),
+            sends_proxy_header: false,
+        };
+        assert_eq!(client.authority(), "[2001:db8::1]:8443");
+        assert!(ServerName::try_from(client.host).is_ok());
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use crate::connection::shutdown::ShutdownTrigger;
 use crate::net::addr::PeerAddr;
 use crate::net::listener::ListenAddr;
 
+mod before_http;
 mod client_abort;
 mod min_rate;
 mod panics;

@@ -1,9 +1,8 @@
 //! The response head: receives it, parses it, and determines the framing of the body.
 //!
-//! The exchange polls the [`HeadBuffer`]. Interim responses (1xx) are discarded here: the proxy
-//! responds to `Expect: 100-continue` itself and forwards no early hints. A 101 is a final response (RFC 9110 section 15.2.2), and is
-//! accepted only if the request asked for a WebSocket. The buffer is large enough for a small body to arrive in the same
-//! read as the head.
+//! The exchange polls the [`HeadBuffer`]. Interim responses (1xx) are discarded here: the proxy responds to
+//! `Expect: 100-continue` itself and forwards no early hints. A 101 is a final response, and is accepted only if the request asked
+//! for a WebSocket. The buffer is large enough for a small body to arrive in the same read as the head.
 //!
 //! A head that could be read in two ways is rejected, because the next response on the connection would be expected where the
 //! wrong reading ends (RFC 9112 sections 6.3 and 11.2). Field values are slices of the buffer that they were received in.
