@@ -54,6 +54,7 @@ mod http_on_https_port;
 mod inspect;
 mod preface;
 mod request;
+mod request_guard;
 mod response;
 mod serve;
 mod settings;

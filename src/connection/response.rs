@@ -17,7 +17,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -26,45 +25,9 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::h2_executor::SendProgress;
 use super::request::ResponseFuture;
-use super::state::ConnectionState;
+use super::request_guard::RequestGuard;
 use super::tunnel::{PendingTunnel, TunnelSlot};
-use crate::body::{self, AbortReason, Body, UploadState};
-
-/// One active request. The request is over when this value is dropped.
-pub(crate) struct RequestGuard {
-    state: Rc<ConnectionState>,
-    upload: Arc<UploadState>,
-}
-
-impl RequestGuard {
-    pub(crate) fn new(state: &Rc<ConnectionState>, upload: &Arc<UploadState>) -> Self {
-        state.begin_request();
-        Self {
-            state: Rc::clone(state),
-            upload: Arc::clone(upload),
-        }
-    }
-
-    /// Records why the request is aborted, if the proxy decided it.
-    pub(crate) fn record_abort_reason(&self) {
-        if let Some(reason) = self.state.abort_reason() {
-            self.upload.record_abort(reason);
-        }
-    }
-
-    /// Whether the request body is incomplete.
-    fn has_unread_body(&self) -> bool {
-        !self.upload.is_ended()
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        // If the request was rejected before its body was read, no body type records the end, so record it here.
-        self.upload.close();
-        self.state.end_request(self.has_unread_body());
-    }
-}
+use crate::body::{self, AbortReason, Body};
 
 /// The future of a response, which passes the guard of its request to the body.
 pub(crate) struct GuardedResponseFuture {
@@ -110,14 +73,14 @@ impl Future for GuardedResponseFuture {
         }
         if guard
             .as_ref()
-            .is_some_and(|guard| guard.state.end_upgrade())
+            .is_some_and(|guard| guard.connection().end_upgrade())
         {
             // hyper may have found no bytes to read while they were kept.
             cx.waker().wake_by_ref();
         }
         let closes = guard
             .as_ref()
-            .is_some_and(|guard| guard.has_unread_body() || guard.state.is_shutting_down());
+            .is_some_and(|guard| guard.has_unread_body() || guard.connection().is_shutting_down());
         if self.tunnels.is_some() && closes {
             response
                 .headers_mut()
@@ -217,7 +180,7 @@ impl ResponseBody {
                 .watched()
                 .is_some_and(|progress| progress.is_timed_out())
             {
-                guard.upload.record_abort(AbortReason::Timeout);
+                guard.record_abort(AbortReason::Timeout);
             }
             guard.record_abort_reason();
         }
@@ -267,7 +230,7 @@ impl http_body::Body for ResponseBody {
         // once the frame before this one is written.
         if !self.is_watched
             && let Some(guard) = &self.guard
-            && guard.state.apply_backpressure()
+            && guard.connection().apply_backpressure()
         {
             return Poll::Pending;
         }

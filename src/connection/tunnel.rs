@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::close::CLOSE_TIMEOUT;
-use super::response::RequestGuard;
+use super::request_guard::RequestGuard;
 use super::state::{ConnectionState, TimeoutKind};
 use crate::body::{self, BodyEnd, Observer, OpenTunnel, Tunnel};
 use crate::buffer_pool::Buffer;

@@ -6,7 +6,7 @@ use crate::support::frames::{
     PING, SETTINGS, WINDOW_UPDATE, block, frame, setting,
 };
 use crate::support::proxy::directory;
-use crate::support::{Ask, Http, Proxy, ask, config};
+use crate::support::{Ask, Http, ListenerKind, Proxy, ask};
 
 type Field = (&'static str, &'static str);
 
@@ -20,6 +20,8 @@ type Passing<'a> = (
 );
 
 const LOGIN: Field = ("authorization", "Basic YWxpY2U6cHc=");
+/// An address behind a proxy needs the field; an https address replaces it.
+const FORWARDED: Field = ("x-forwarded-proto", "https");
 /// RFC 9113 section 7.
 const PROTOCOL_ERROR: u32 = 1;
 
@@ -31,6 +33,7 @@ fn fields(method: &'static str, path: &'static str, changes: &[Field]) -> Vec<Fi
         (":authority", "localhost"),
         (":path", path),
         LOGIN,
+        FORWARDED,
     ];
     let changed = |name: &str| changes.iter().any(|(other, _)| *other == name);
     let (pseudo, others): (Vec<Field>, Vec<Field>) =
@@ -76,14 +79,18 @@ fn stream(frames: &mut Frames, fields: &[Field], body: Option<&[&[u8]]>) -> Outc
     frames.outcome(id)
 }
 
-fn start() -> (Canary, Proxy) {
+fn start(kind: ListenerKind) -> (Canary, Proxy) {
     let canary = Canary::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
+    let proxy = Proxy::start_in(directory(), &canary.url(), kind.config());
     (canary, proxy)
 }
 
 #[test]
 fn what_http1_cannot_say_does_not_pass() {
+    ListenerKind::ALL.map(what_http1_cannot_say_does_not_pass_over);
+}
+
+fn what_http1_cannot_say_does_not_pass_over(kind: ListenerKind) {
     let reset = Outcome::Reset(PROTOCOL_ERROR);
     let bad = Outcome::Status(400);
     let upload = |changes: &[Field]| fields("POST", "/v2/a/blobs/uploads/", changes);
@@ -254,14 +261,15 @@ fn what_http1_cannot_say_does_not_pass() {
                 (":method", "CONNECT"),
                 (":authority", "localhost:443"),
                 LOGIN,
+                FORWARDED,
             ],
             Outcome::Status(405),
         ),
     ];
-    let (canary, proxy) = start();
+    let (canary, proxy) = start(kind);
     let mut wrong = Vec::new();
     for (name, fields, expected) in cases {
-        let mut frames = Frames::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         let outcome = stream(&mut frames, &fields, None);
         // What is malformed may end its stream or the connection.
         let is_right =
@@ -285,7 +293,11 @@ fn what_http1_cannot_say_does_not_pass() {
 
 #[test]
 fn what_passes_is_framed_as_http1() {
-    let (canary, proxy) = start();
+    ListenerKind::ALL.map(what_passes_is_framed_as_http1_over);
+}
+
+fn what_passes_is_framed_as_http1_over(kind: ListenerKind) {
+    let (canary, proxy) = start(kind);
     let upload = |changes: &[Field]| fields("POST", "/v2/a/blobs/uploads/", changes);
     let one: &[&[u8]] = &[b"abc"];
     let three: &[&[u8]] = &[b"a", b"", b"bc"];
@@ -326,7 +338,7 @@ fn what_passes_is_framed_as_http1() {
         (get(&[("te", "trailers")]), None, "GET /v2/", None, b""),
     ];
     for (fields, body, line, length, bytes) in cases {
-        let mut frames = Frames::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         assert_eq!(
             stream(&mut frames, &fields, body),
             Outcome::Status(200),
@@ -353,8 +365,12 @@ fn what_passes_is_framed_as_http1() {
 
 #[test]
 fn a_host_alone_is_enough() {
-    let (canary, proxy) = start();
-    let mut frames = Frames::connect(proxy.https());
+    ListenerKind::ALL.map(a_host_alone_is_enough_over);
+}
+
+fn a_host_alone_is_enough_over(kind: ListenerKind) {
+    let (canary, proxy) = start(kind);
+    let mut frames = kind.frames(&proxy);
     let mut fields = get(&[("host", "localhost")]);
     fields.retain(|(name, _)| *name != ":authority");
     assert_eq!(stream(&mut frames, &fields, None), Outcome::Status(200));
@@ -366,7 +382,7 @@ fn a_host_alone_is_enough() {
 
 #[test]
 fn cookie_crumbs_become_one_line() {
-    let (canary, proxy) = start();
+    let (canary, proxy) = start(ListenerKind::Https);
     for http in Http::BOTH {
         let request = Ask::alice("GET", "/v2/")
             .header("cookie", "a=1")
@@ -378,7 +394,11 @@ fn cookie_crumbs_become_one_line() {
 
 #[test]
 fn a_body_of_another_length_than_announced_never_looks_whole() {
-    let (canary, proxy) = start();
+    ListenerKind::ALL.map(a_body_of_another_length_than_announced_never_looks_whole_over);
+}
+
+fn a_body_of_another_length_than_announced_never_looks_whole_over(kind: ListenerKind) {
+    let (canary, proxy) = start(kind);
     let upload = |length| {
         fields(
             "POST",
@@ -391,7 +411,7 @@ fn a_body_of_another_length_than_announced_never_looks_whole() {
         ("2", &[b"abc"]),
         ("2", &[b"ab", b"c"]),
     ] {
-        let mut frames = Frames::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         let outcome = stream(&mut frames, &upload(length), Some(pieces));
         let is_refused = matches!(
             outcome,
@@ -401,7 +421,7 @@ fn a_body_of_another_length_than_announced_never_looks_whole() {
         // The upstream connection of such a body is not used again.
         assert!(canary.take().is_empty(), "{length}");
         assert_eq!(
-            stream(&mut Frames::connect(proxy.https()), &get(&[]), None),
+            stream(&mut kind.frames(&proxy), &get(&[]), None),
             Outcome::Status(200)
         );
         assert_eq!(canary.take().len(), 1);
@@ -410,8 +430,12 @@ fn a_body_of_another_length_than_announced_never_looks_whole() {
 
 #[test]
 fn trailers_end_here() {
-    let (canary, proxy) = start();
-    let mut frames = Frames::connect(proxy.https());
+    ListenerKind::ALL.map(trailers_end_here_over);
+}
+
+fn trailers_end_here_over(kind: ListenerKind) {
+    let (canary, proxy) = start(kind);
+    let mut frames = kind.frames(&proxy);
     for trailers in [
         [("x-forwarded-for", "6.6.6.6"), ("content-length", "9")],
         [(":path", "/v2/x"), (":method", "PUT")],
@@ -439,7 +463,11 @@ fn trailers_end_here() {
 
 #[test]
 fn streams_out_of_order_end_the_connection() {
-    let (canary, proxy) = start();
+    ListenerKind::ALL.map(streams_out_of_order_end_the_connection_over);
+}
+
+fn streams_out_of_order_end_the_connection_over(kind: ListenerKind) {
+    let (canary, proxy) = start(kind);
     let request = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &encoded(&get(&[])));
     let cases = [
         ("even", vec![request(2)]),
@@ -479,7 +507,7 @@ fn streams_out_of_order_end_the_connection() {
         ("a half ping", vec![frame(PING, 0, 0, &[0; 4])]),
     ];
     for (name, bytes) in cases {
-        let mut frames = Frames::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         let _ = frames.try_send(bytes.concat());
         let last = std::iter::from_fn(|| frames.frame())
             .filter(|it| it.kind == GOAWAY)

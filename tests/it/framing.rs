@@ -1,13 +1,14 @@
 //! Payloads that two parsers may read in two ways: refused, or one well-formed request to the upstream, never a second.
 //!
-//! The upstream is the canary, which keeps every byte. The inner request of a payload has no credentials.
+//! The upstream is the canary, which keeps every byte. The inner request of a payload has no credentials. Every payload is sent to
+//! each kind of address on which sites are served.
 
 use std::time::Duration;
 
 use crate::support::canary::Canary;
 use crate::support::client::is_late;
 use crate::support::proxy::directory;
-use crate::support::{Client, Proxy, config};
+use crate::support::{Client, ListenerKind, Proxy};
 
 /// Bytes for a connection, and what must come of them.
 struct Case {
@@ -21,7 +22,8 @@ struct Case {
     closes: bool,
 }
 
-const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=\r\n";
+/// The credentials, and what an address of `listen.behind_proxy` needs; an https address replaces the second field.
+const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=\r\nX-Forwarded-Proto: https\r\n";
 const HOST: &str = "Host: localhost\r\n";
 const INNER: &str = "GET /v2/smuggled/tags/list HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
@@ -776,16 +778,42 @@ fn requests_behind_each_other() {
 /// Sends each payload over a connection of its own; all that differs is told at once.
 #[track_caller]
 fn check(cases: Vec<Case>) {
+    for kind in ListenerKind::ALL {
+        check_on(kind, &cases);
+    }
+}
+
+/// Whether a case is of use on an address of this kind. A trusted proxy may name the client, and the preface of HTTP/2 begins
+/// HTTP/2 where there is no TLS to choose the protocol.
+fn is_of_use(case: &Case, kind: ListenerKind) -> bool {
+    let text = String::from_utf8_lossy(&case.bytes);
+    kind == ListenerKind::Https
+        || !text.contains("X-Forwarded-For")
+            && !text.contains("X-Forwarded-Host")
+            && !text.starts_with("PRI * HTTP/2.0\r\n\r\n")
+}
+
+/// Whether the statuses are those of the case. Behind a proxy, a request without `X-Forwarded-Proto`, as the inner one, gets 400
+/// before its credentials are looked at.
+fn are_right(statuses: &[u16], case: &Case, kind: ListenerKind) -> bool {
+    let is_right = |(status, expected): (&u16, &u16)| {
+        status == expected || kind != ListenerKind::Https && (*status, *expected) == (400, 401)
+    };
+    statuses.len() == case.answers.len() && statuses.iter().zip(case.answers).all(is_right)
+}
+
+#[track_caller]
+fn check_on(kind: ListenerKind, cases: &[Case]) {
     let canary = Canary::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
+    let proxy = Proxy::start_in(directory(), &canary.url(), kind.config());
     let mut wrong = Vec::new();
-    for case in cases {
+    for case in cases.iter().filter(|case| is_of_use(case, kind)) {
         canary.take();
-        let mut client = Client::connect(&proxy);
+        let mut client = kind.connect(&proxy);
         client.socket.set_read_timeout(Some(SOON)).unwrap();
         // The gate may refuse before it has read all.
         let _ = client.try_send(&case.bytes);
-        let (answers, closes) = answers(&mut client, &case);
+        let (answers, closes) = answers(&mut client, case);
         drop(client);
         let arrived = canary.take();
         let mut lines: Vec<_> = arrived
@@ -819,15 +847,12 @@ fn check(cases: Vec<Case>) {
                 case.name
             );
         }
-        if (answers.as_slice(), lines.as_slice(), closes)
-            != (
-                case.answers,
-                as_strings(case.arrives).as_slice(),
-                case.closes,
-            )
+        if !are_right(&answers, case, kind)
+            || lines != as_strings(case.arrives)
+            || closes != case.closes
         {
             wrong.push(format!(
-                "{}: answers {answers:?}, arrives {lines:?}, closes {closes}",
+                "{} over {kind:?}: answers {answers:?}, arrives {lines:?}, closes {closes}",
                 case.name
             ));
         }

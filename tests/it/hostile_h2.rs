@@ -10,23 +10,31 @@ use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block, frame,
 };
 use crate::support::proxy::directory;
-use crate::support::{Ask, Http, Proxy, ask, config};
+use crate::support::{Ask, ListenerKind, Proxy};
 
 type Field = (Vec<u8>, Vec<u8>);
 
 #[test]
 fn nothing_arrives_without_credentials() {
+    nothing_arrives_over(ListenerKind::Https);
+}
+
+#[test]
+fn nothing_arrives_without_credentials_over_h2c() {
+    nothing_arrives_over(ListenerKind::BehindProxy);
+}
+
+fn nothing_arrives_over(kind: ListenerKind) {
     let canary = Canary::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
+    let proxy = Proxy::start_in(directory(), &canary.url(), kind.config());
     thread::scope(|scope| {
         for number in 0..THREADS {
             let proxy = &proxy;
-            scope.spawn(move || attack(proxy, Random::seeded(0xf4a3e + number as u64)));
+            scope.spawn(move || attack(kind, proxy, Random::seeded(0xf4a3e + number as u64)));
         }
     });
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
-    }
+    let ping = Ask::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
+    assert_eq!(kind.connect(&proxy).ask(&ping).status, 200);
     drop(proxy);
     let arrived = canary.arrived();
     let through: Vec<_> = arrived
@@ -48,22 +56,22 @@ fn nothing_arrives_without_credentials() {
 }
 
 /// As many streams on a connection as it survives.
-fn attack(proxy: &Proxy, mut random: Random) {
-    let mut frames = connect(proxy);
+fn attack(kind: ListenerKind, proxy: &Proxy, mut random: Random) {
+    let mut frames = connect(kind, proxy);
     for _ in 0..EACH {
         let stream = frames.stream();
         let message = message(&mut random, stream);
         let is_sent = frames.try_send(message).is_ok();
         let goes_on = |outcome| matches!(outcome, Outcome::Status(_) | Outcome::Reset(_));
         if !is_sent || !goes_on(frames.outcome(stream)) {
-            frames = connect(proxy);
+            frames = connect(kind, proxy);
         }
     }
 }
 
 /// Some streams never end, and are not waited for.
-fn connect(proxy: &Proxy) -> Frames {
-    let frames = Frames::connect(proxy.https());
+fn connect(kind: ListenerKind, proxy: &Proxy) -> Frames {
+    let frames = kind.frames(proxy);
     let soon = Duration::from_millis(30);
     frames.client.socket.set_read_timeout(Some(soon)).unwrap();
     frames
@@ -117,6 +125,8 @@ fn usual(method: &str, path: &str) -> Vec<Field> {
         (":scheme", "https"),
         (":authority", "localhost"),
         (":path", path),
+        // An address behind a proxy needs the field; an https address replaces it.
+        ("x-forwarded-proto", "https"),
     ];
     pseudo.map(field).to_vec()
 }

@@ -106,6 +106,20 @@ fn plain(https: &str, site: &str) -> TestConfig {
         .after("hosts", site)
 }
 
+#[test]
+fn a_redirect_names_the_port_that_clients_use() {
+    let registry = Registry::obliging();
+    for (port, expected) in [
+        ("443", "https://localhost/x?y"),
+        ("8443", "https://localhost:8443/x?y"),
+    ] {
+        let text = plain("127.0.0.1:0", "").after("workers", format_args!("public_port = {port}"));
+        let proxy = Proxy::start(&registry, text);
+        let answer = over_http(&proxy, &Ask::new("GET", "/x?y").host("localhost:8080"));
+        assert_eq!((answer.status, answer.one("location")), (308, expected));
+    }
+}
+
 fn over_http(proxy: &Proxy, ask: &Ask) -> Answer {
     Client::plain(proxy.http()).ask(ask)
 }

@@ -21,6 +21,7 @@ mod balancer;
 mod behind_proxy;
 mod binary;
 mod catalogue;
+mod challenge_files;
 mod client_certificates;
 mod credentials;
 mod deadlines;

@@ -263,6 +263,7 @@ fn the_reference_is_accepted_as_it_is_and_with_every_key() {
         let own = dir.path().to_str().unwrap();
         let text = text
             .replace("/var/log/tidegate", own)
+            .replace("/var/www/certbot", own)
             .replace("/var/lib/tidegate", "state");
         fs::write(&file, text).unwrap();
         let (config, mut problems) = config::load(&file);
@@ -307,6 +308,7 @@ fn the_defaults_that_are_written_are_the_defaults() {
     // The long form of an upstream says the same waits.
     let mut long = written.sites[1].routes[0].upstream.settings.clone();
     long.endpoints = bare.upstream.settings.endpoints.clone();
+    assert!(long.each.server_name.take().is_some());
     assert_eq!(long, bare.upstream.settings);
 }
 

@@ -55,6 +55,32 @@ fn an_upstream_with_the_right_certificate_is_used() {
     );
 }
 
+#[test]
+fn a_certificate_must_be_valid_for_the_server_name_of_the_configuration() {
+    let registry = Registry::obliging();
+    let front = TlsFront::start(&registry, &AUTHORITY.issue(&["registry.internal"]));
+    let of = |name: &str| {
+        let dir = directory();
+        std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
+        let port = front.port();
+        let full = format!("{{ urls = [\"https://127.0.0.1:{port}\"], ca = \"ca.pem\"{name} }}");
+        Proxy::start_in(dir, "", config("", "").set("upstream", full))
+    };
+    for (name, status) in [
+        (", server_name = \"registry.internal\"", 200),
+        (", server_name = \"other.internal\"", 502),
+        ("", 502),
+    ] {
+        let answer = ask(&of(name), Http::One, &Ask::alice("GET", MANIFEST));
+        assert_eq!(answer.status, status, "{name}");
+    }
+    let sent = front.hellos().into_iter().map(|(name, _)| name);
+    assert!(
+        sent.into_iter()
+            .any(|name| name.as_deref() == Some("registry.internal"))
+    );
+}
+
 /// A gate like [`gate`], which presents the certificate in `client.pem`.
 fn gate_with_client_certificate(port: u16, pair: &(String, String)) -> Proxy {
     let dir = directory();

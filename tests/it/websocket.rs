@@ -3,8 +3,10 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tidegate::server::{Command, Scheme};
 
@@ -15,7 +17,7 @@ use crate::support::proxy::TestConfig;
 use crate::support::registry::{Ended, Exchange};
 use crate::support::{
     Answer, Ask, Client, OK, PATIENCE, Proxy, Registry, config, eventually, eventually_some,
-    pattern,
+    pattern, pause,
 };
 
 /// The handshake of RFC 6455 section 1.3, whose response has [`ACCEPT`].
@@ -483,10 +485,12 @@ fn a_client_that_leaves_or_sends_much_before_the_response_is_noticed() {
 
 #[test]
 fn the_slower_side_slows_the_faster_one() {
-    let upstream = Registry::start(|exchange: &mut Exchange<'_>| {
+    let (listen, listening) = channel();
+    let listening = Mutex::new(listening);
+    let upstream = Registry::start(move |exchange: &mut Exchange<'_>| {
         exchange.send(accepted());
         if exchange.head.target == "/ui/deaf" {
-            std::thread::park_timeout(Duration::from_secs(2));
+            let _ = listening.lock().recv_timeout(PATIENCE);
             return exchange.wait_closed();
         }
         // The connection breaks when the test ends.
@@ -511,6 +515,7 @@ fn the_slower_side_slows_the_faster_one() {
     let block = pattern(64 << 10);
     let sent = (0..1024).take_while(|_| client.try_send(&block).is_ok());
     assert!(sent.count() < 512);
+    listen.send(()).unwrap();
     let mut unread = Client::connect(&proxy);
     open(&mut unread, &alices("/ui/flood"));
     upstream.wait(|requests| requests.len() == 2);
@@ -527,7 +532,7 @@ fn a_silent_tunnel_is_closed_and_one_with_traffic_is_not() {
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(2500) {
         echoes(&mut client, b"ping");
-        std::thread::park_timeout(Duration::from_millis(200));
+        pause(Duration::from_millis(200));
     }
     let silent = Instant::now();
     let (rest, end) = client.rest();

@@ -33,7 +33,7 @@ pub(crate) use self::oci_client::oci_client;
 pub(crate) use self::process::{
     Outcome, Service, command, run, run_with_input, run_within, sha256, wait_until, wait_up_to,
 };
-pub(crate) use self::python::{dxf, oras};
+pub(crate) use self::python::{dxf, oras, websocket_peers};
 
 /// The user of the password file, unless a test says another.
 pub(crate) const USER: &str = "alice";
@@ -61,6 +61,8 @@ pub(crate) struct Lab {
     harbor: Option<Harbor>,
     /// Further keys of the site.
     site: String,
+    /// The port on which the proxy serves another proxy that terminates TLS, instead of clients.
+    behind: Option<u16>,
 }
 
 impl Lab {
@@ -96,7 +98,40 @@ impl Lab {
         Self::made("basic", None, "", listen, |_| String::new())
     }
 
+    /// The same, over plain HTTP on [`Self::inner_port`] and on the Unix socket `http.sock`. A front end that terminates TLS must be
+    /// started on [`Self::port`].
+    pub(crate) fn behind_front_end() -> Self {
+        let mut lab = Self::unstarted("basic", None, "", "", |_| String::new());
+        lab.behind = Some(free_port());
+        lab.write_configs();
+        lab.start_registry();
+        lab.start_gate();
+        lab
+    }
+
+    /// Adds tables to the end of the configuration and starts the proxy again.
+    pub(crate) fn add_tables(&mut self, tables: &str) {
+        let path = self.path("proxy.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text + tables).unwrap();
+        self.restart_gate();
+    }
+
     fn made(
+        mode: &'static str,
+        lifetime: Option<&'static str>,
+        grants: &'static str,
+        listen: &'static str,
+        site: impl Fn(&Certs) -> String,
+    ) -> Self {
+        let mut lab = Self::unstarted(mode, lifetime, grants, listen, site);
+        lab.write_configs();
+        lab.start_registry();
+        lab.start_gate();
+        lab
+    }
+
+    fn unstarted(
         mode: &'static str,
         lifetime: Option<&'static str>,
         grants: &'static str,
@@ -121,6 +156,7 @@ impl Lab {
             listen,
             harbor: None,
             site,
+            behind: None,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
@@ -129,9 +165,6 @@ impl Lab {
             Harbor::make_key(lab.dir.path());
             lab.harbor = Some(Harbor::start(lab.dir.path(), registry_port));
         }
-        lab.write_configs();
-        lab.start_registry();
-        lab.start_gate();
         lab
     }
 
@@ -163,7 +196,7 @@ impl Lab {
             .arg(self.path("proxy.toml"))
             .env("TMPDIR", self.path("tmp"));
         let mut service = Service::start("gate", &command, self.dir.path());
-        let port = self.port;
+        let port = self.behind.unwrap_or(self.port);
         service.wait_until(|| listens(port));
         self.gate = Some(service);
     }
@@ -197,6 +230,11 @@ impl Lab {
     /// The gate's port.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port for a front end that terminates TLS.
+    pub(crate) fn inner_port(&self) -> u16 {
+        self.behind.unwrap()
     }
 
     /// Where it is watched.
@@ -285,6 +323,12 @@ impl Lab {
 
     fn gate_config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
+        let addresses = match self.behind {
+            None => format!("https = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]"),
+            Some(inner) => format!(
+                "behind_proxy = [\"127.0.0.1:{inner}\", \"unix:{dir}/http.sock\"]\ntrusted_proxies = [\"127.0.0.1\"]"
+            ),
+        };
         let (admin, listen) = (self.admin_port, self.listen);
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
         let lifetime = self
@@ -301,7 +345,7 @@ impl Lab {
         };
         format!(
             r#"[listen]
-https = ["127.0.0.1:{port}", "[::1]:{port}"]
+{addresses}
 admin = "127.0.0.1:{admin}"
 {listen}
 

@@ -1,4 +1,4 @@
-//! The Python clients, oras and python-dxf, in the folder that `tests/run --install` made for them.
+//! The Python clients, oras, python-dxf and websockets, in the folder that `tests/run --install` made for them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,6 +38,14 @@ pub(crate) fn dxf(
     }
     log_in(&mut command, "DXF", login);
     run(command.args(arguments))
+}
+
+/// `tests/real/python/websocket_peers.py` with these arguments.
+pub(crate) fn websocket_peers(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = lab.command(&installed("python"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/python/websocket_peers.py");
+    command.arg(script).args(arguments);
+    command
 }
 
 fn log_in(command: &mut Command, client: &str, login: Option<(&str, &str)>) {
