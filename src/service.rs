@@ -189,7 +189,7 @@ impl Service {
         let IncomingRequest {
             request,
             connection,
-            received,
+            upload,
         } = request;
         let (parts, body) = request.into_parts();
         let client_info = client_info(&connection, &parts, &self.settings.trusted_proxies);
@@ -199,7 +199,7 @@ impl Service {
             client_info,
             parts,
             body,
-            upload: received,
+            upload,
         }
     }
 

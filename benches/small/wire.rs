@@ -110,7 +110,7 @@ async fn take(exchange: IncomingRequest) -> Response<Body> {
     let incoming = exchange.request.into_body();
     let mut body = pin!(RequestBody::new(
         incoming,
-        exchange.received,
+        exchange.upload,
         None,
         PATIENCE,
         FLOOR

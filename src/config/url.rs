@@ -194,7 +194,7 @@ fn upstream_path_error(error: Error, origin: &str, path: &str) -> Error {
             remedy,
         },
         Error::Malformed { .. } => Error::Malformed {
-            expected: "a URL whose path has neither //, . and .. nor wildcards and escaped characters",
+            expected: "a URL with a plain path: without //, without . and .. as segments, without wildcards and escaped characters",
             remedy,
         },
         error => error,

@@ -120,7 +120,7 @@ mod tests {
             (PREFACE, true, PREFACE),
             (b"GET / HTTP/1.1\r\n", false, b"G"),
             (b"PUT /", false, b"PU"),
-            (b"PRI * HTTP/1.1\r\n", false, b"PRI * HTTP/1.1"),
+            (b"PRI * HTTP/1.1\r\n", false, b"PRI * HTTP/1"),
             (b"\x16\x03\x01", false, b"\x16"),
         ] {
             let (_sending, mut accepted) = after_sending(bytes).await;

@@ -67,7 +67,7 @@ pub struct IncomingRequest {
     /// The connection over which the request came.
     pub connection: Arc<ConnectionInfo>,
     /// The progress of the request body. The reader of the body updates it, see `RequestBody::new`.
-    pub received: Arc<UploadState>,
+    pub upload: Arc<UploadState>,
 }
 
 /// The future of one response. It is boxed, so that an idle connection does not keep memory for it.

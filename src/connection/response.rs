@@ -230,7 +230,7 @@ impl http_body::Body for ResponseBody {
         // once the frame before this one is written.
         if !self.is_watched
             && let Some(guard) = &self.guard
-            && guard.connection().apply_backpressure()
+            && guard.connection().withhold_frame()
         {
             return Poll::Pending;
         }

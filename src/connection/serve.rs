@@ -190,7 +190,7 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             let future = handler.handle(IncomingRequest {
                 request,
                 connection: Arc::clone(&info),
-                received: upload,
+                upload,
             });
             GuardedResponseFuture::new(future, tunnels.clone(), guard)
         }

@@ -115,7 +115,7 @@ impl<IO: Socket> MonitoredSocket<IO> {
     /// requests, the connection is kept: hyper still responds to the first of them.
     fn check_peer(&self) -> io::Result<()> {
         self.stream.take_error()?;
-        if self.state.is_stalled() && self.stream.is_read_closed() {
+        if self.state.take_stall() && self.stream.is_read_closed() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         Ok(())

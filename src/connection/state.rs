@@ -301,7 +301,7 @@ impl ConnectionState {
 
     /// Whether the next frame of an HTTP/1 response must be withheld, because the client has not taken the one before it: a
     /// client that does not read gets one frame into memory, and no more.
-    pub(crate) fn apply_backpressure(&self) -> bool {
+    pub(crate) fn withhold_frame(&self) -> bool {
         let is_blocked = self.blocked_since.get().is_some();
         self.is_frame_withheld.set(is_blocked);
         is_blocked
@@ -335,7 +335,7 @@ impl ConnectionState {
     }
 
     /// Whether a request is active and incomplete, and no bytes moved since the last call.
-    pub(crate) fn is_stalled(&self) -> bool {
+    pub(crate) fn take_stall(&self) -> bool {
         !self.probe.has_progress.replace(false)
             && !self.is_idle()
             && self.probe.is_request_incomplete.get()
@@ -553,9 +553,9 @@ mod tests {
     async fn a_withheld_frame_resumes_once_after_the_blocked_write() {
         let state = open_connection(false);
         state.begin_request();
-        assert!(!state.apply_backpressure() && !state.take_resume());
+        assert!(!state.withhold_frame() && !state.take_resume());
         state.record_write(Poll::Pending);
-        assert!(state.apply_backpressure() && !state.take_resume());
+        assert!(state.withhold_frame() && !state.take_resume());
         state.record_write(Poll::Ready(1));
         assert!(state.take_resume());
         assert!(!state.take_resume());
@@ -607,14 +607,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_stalled_after_a_probe_without_progress() {
         let state = open_connection(false);
-        assert!(!state.is_stalled(), "a new connection counts as progress");
-        assert!(!state.is_stalled(), "no request is active");
+        assert!(!state.take_stall(), "a new connection counts as progress");
+        assert!(!state.take_stall(), "no request is active");
         state.begin_request();
-        assert!(state.is_stalled());
+        assert!(state.take_stall());
         state.record_progress();
-        assert!(!state.is_stalled());
+        assert!(!state.take_stall());
         state.set_request_incomplete(false);
-        assert!(!state.is_stalled(), "the request is complete");
+        assert!(!state.take_stall(), "the request is complete");
         state.request_probe();
         assert!(state.take_probe() && !state.take_probe());
     }

@@ -80,6 +80,7 @@ impl PendingTunnel {
         let mut download = Flow::new(std::mem::take(&mut self.tunnel.first));
         let mut max_silence = self.tunnel.max_silence;
         let mut last_progress = Instant::now();
+        let mut is_half_closed = false;
         let mut timer = Box::pin(sleep(max_silence));
         poll_fn(|cx| {
             if let Poll::Ready(end) = self.poll_interrupted(cx) {
@@ -100,7 +101,10 @@ impl PendingTunnel {
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Complete),
                 (Poll::Pending, Poll::Pending) => {}
                 (Poll::Ready(Ok(())), Poll::Pending) | (Poll::Pending, Poll::Ready(Ok(()))) => {
-                    max_silence = max_silence.min(HALF_CLOSED_SILENCE);
+                    if !is_half_closed {
+                        (is_half_closed, last_progress) = (true, Instant::now());
+                        max_silence = max_silence.min(HALF_CLOSED_SILENCE);
+                    }
                 }
             }
             // As in `driver`, a deadline that moves to a later time is noticed when the timer fires.

@@ -429,6 +429,7 @@ mod tests {
             },
             is_site: &|_| true,
             user: Some(user),
+            websocket: None,
             request_id: "id",
             worker: 0,
         };

@@ -118,7 +118,7 @@ async fn read_request(
     };
     let mut body = pin!(RequestBody::new(
         incoming.request.into_body(),
-        incoming.received,
+        incoming.upload,
         None,
         TIMEOUT,
         MIN_RATE

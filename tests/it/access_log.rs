@@ -7,26 +7,28 @@ use serde_json::Value;
 use tidegate::server::Command;
 
 use crate::binary::apart;
-use crate::support::ask::chunk;
 use crate::support::certs;
-use crate::support::h2::{self, H2, block_on};
+use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::{ALICE, directory};
-use crate::support::registry::Ended;
-use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, pattern, pause};
+use crate::support::registry::RequestEnd;
+use crate::support::request::chunk;
+use crate::support::{
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, config, exchange, pattern, pause,
+};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const JSON: &str = "[log]\nformat = \"json\"\naccess_file = \"access.log\"\n";
 
 #[test]
 fn a_text_line_has_the_fields() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    let request = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u?_state=secret")
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let request = TestRequest::alice("PATCH", "/v2/team/app/blobs/uploads/u?_state=secret")
         .header("user-agent", "docker/24.0.9")
         .body("body");
-    let answer = ask(&proxy, Http::One, &request);
-    let id = answer.one("x-request-id").to_owned();
-    let log = proxy.finish();
+    let answer = exchange(&proxy, HttpVersion::Http1, &request);
+    let id = answer.header("x-request-id").to_owned();
+    let log = proxy.stop_and_read_access_log();
     assert_eq!(log.lines().count(), 1, "{log}");
     let line = log.trim_end();
     assert!(line.contains("Z INFO access client="), "{line}");
@@ -66,7 +68,7 @@ fn a_text_line_has_the_fields() {
 
 #[test]
 fn a_user_agent_of_any_length_and_bytes_has_a_bounded_place_in_the_line() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for top in ["", JSON] {
         let proxy = Proxy::start(&registry, config(top, ""));
         for agent in [
@@ -76,12 +78,12 @@ fn a_user_agent_of_any_length_and_bytes_has_a_bounded_place_in_the_line() {
             &"b".repeat(257),
             &"ü".repeat(4000),
         ] {
-            for http in Http::BOTH {
-                let request = Ask::alice("GET", "/v2/").header("user-agent", agent);
-                assert_eq!(ask(&proxy, http, &request).status, 200);
+            for http in HttpVersion::BOTH {
+                let request = TestRequest::alice("GET", "/v2/").header("user-agent", agent);
+                assert_eq!(exchange(&proxy, http, &request).status, 200);
             }
         }
-        let log = proxy.finish();
+        let log = proxy.stop_and_read_access_log();
         assert_eq!(log.lines().count(), 10, "{log}");
         assert!(log.lines().all(|line| line.len() < 1500), "{log}");
         assert_eq!(log.matches(&"a".repeat(256)).count(), 2, "{log}");
@@ -92,19 +94,19 @@ fn a_user_agent_of_any_length_and_bytes_has_a_bounded_place_in_the_line() {
 
 #[test]
 fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let long = "a".repeat(5000);
     for top in ["", JSON] {
         let proxy = Proxy::start(&registry, config(top, ""));
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             for (host, shown) in [
                 ("other.test", "other.test"),
                 ("Other.Test:8443", "Other.Test:8443"),
                 ("[2001:db8::1]", "[2001:db8::1]"),
                 (&long, &long[..260]),
             ] {
-                let answer = ask(&proxy, http, &Ask::new("GET", "/v2/").host(host));
-                answer.is_refusal(421, "UNSUPPORTED");
+                let answer = exchange(&proxy, http, &TestRequest::new("GET", "/v2/").host(host));
+                answer.assert_rejection(421, "UNSUPPORTED");
                 assert!(
                     answer
                         .text()
@@ -112,16 +114,16 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
                 );
                 assert!(answer.body.len() < 500);
             }
-            let page = Ask::new("GET", "/")
+            let page = TestRequest::new("GET", "/")
                 .host("other.test")
                 .header("accept", "text/html");
             assert!(
-                ask(&proxy, http, &page)
+                exchange(&proxy, http, &page)
                     .text()
                     .contains("no such host here: other.test")
             );
         }
-        let log = proxy.finish();
+        let log = proxy.stop_and_read_access_log();
         assert_eq!(log.lines().count(), 10, "{log}");
         assert!(log.lines().all(|line| line.len() < 1500), "{log}");
         if top.is_empty() {
@@ -149,42 +151,44 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
 
 #[test]
 fn a_host_that_is_none_is_escaped_in_the_log() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
     client.send(b"GET / HTTP/1.1\r\nHost: a\"b\xff\x80<c>\r\n\r\n".as_slice());
-    assert_eq!(client.answer("GET").status, 400);
+    assert_eq!(client.read_response("GET").status, 400);
     drop(client);
-    let lines = json(&proxy.finish());
+    let lines = json(&proxy.stop_and_read_access_log());
     assert_eq!(lines[0]["host"], "a\\\"b\\xff\\x80<c>", "{}", lines[0]);
 }
 
 #[test]
 fn a_wrong_password_names_the_user_only_if_the_user_exists() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for mode in ["basic", "token"] {
         let text = config(JSON, "").mode(mode);
         let proxy = Proxy::start(&registry, &text);
         let mut asked = 0;
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             for login in ["alice:wrong", "hunter2:wrong", "alice", "alice:pw"] {
-                let request = Ask::new("GET", "/v2/a/tags/list").login(login.as_bytes());
-                let status = ask(&proxy, http, &request).status;
+                let request =
+                    TestRequest::new("GET", "/v2/a/tags/list").basic_auth(login.as_bytes());
+                let status = exchange(&proxy, http, &request).status;
                 assert_eq!(status, if login == "alice:pw" { 200 } else { 401 });
                 asked += 1;
             }
         }
         if mode == "token" {
             for user in ["alice", "hunter2"] {
-                let get = Ask::new("GET", "/v2/_token").login(format!("{user}:wrong").as_bytes());
-                assert_eq!(ask(&proxy, Http::One, &get).status, 401);
+                let get = TestRequest::new("GET", "/v2/_token")
+                    .basic_auth(format!("{user}:wrong").as_bytes());
+                assert_eq!(exchange(&proxy, HttpVersion::Http1, &get).status, 401);
                 let form = format!("grant_type=password&username={user}&password=wrong");
-                let post = Ask::new("POST", "/v2/_token").body(form);
-                assert_eq!(ask(&proxy, Http::One, &post).status, 401);
+                let post = TestRequest::new("POST", "/v2/_token").body(form);
+                assert_eq!(exchange(&proxy, HttpVersion::Http1, &post).status, 401);
                 asked += 2;
             }
         }
-        let log = proxy.finish();
+        let log = proxy.stop_and_read_access_log();
         assert!(!log.contains("hunter2"), "{log}");
         let lines = json(&log);
         assert_eq!(lines.len(), asked, "{log}");
@@ -208,7 +212,7 @@ fn a_wrong_password_names_the_user_only_if_the_user_exists() {
 fn both_logs_have_one_schema() {
     use std::io::{BufRead as _, BufReader};
     use std::process::{Command as Program, Stdio};
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let top = "[log]\nformat = \"json\"\n[state]\ndir = \"state\"\n";
     let text = config(top, "").upstream(&registry.url());
@@ -231,8 +235,8 @@ fn both_logs_have_one_schema() {
             break address.parse().unwrap();
         }
     };
-    let mut client = Client::tls(https, "localhost", certs::usual_client("http/1.1"));
-    client.ask(&Ask::new("GET", "/v2/"));
+    let mut client = Client::tls(https, "localhost", certs::default_client_config("http/1.1"));
+    client.exchange(&TestRequest::new("GET", "/v2/"));
     loop {
         let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         said.push(line);
@@ -255,15 +259,19 @@ fn both_logs_have_one_schema() {
 
 #[test]
 fn json_lines_have_always_the_same_keys() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
-    for http in Http::BOTH {
-        ask(&proxy, http, &Ask::alice("GET", "/v2/a/tags/list"));
-        ask(&proxy, http, &Ask::new("GET", "/v2/"));
-        ask(&proxy, http, &Ask::alice("GET", "/v2/A/tags/list"));
-        ask(&proxy, http, &Ask::new("GET", "/").host("other.test"));
+    for http in HttpVersion::BOTH {
+        exchange(&proxy, http, &TestRequest::alice("GET", "/v2/a/tags/list"));
+        exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        exchange(&proxy, http, &TestRequest::alice("GET", "/v2/A/tags/list"));
+        exchange(
+            &proxy,
+            http,
+            &TestRequest::new("GET", "/").host("other.test"),
+        );
     }
-    let lines = json(&proxy.finish());
+    let lines = json(&proxy.stop_and_read_access_log());
     let keys: BTreeSet<_> = lines.iter().map(keys).collect();
     assert_eq!(keys.len(), 1, "{keys:?}");
     let of = |line: &Value| {
@@ -300,17 +308,17 @@ fn json_lines_have_always_the_same_keys() {
 #[test]
 fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
     const PAUSE: Duration = Duration::from_millis(600);
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
-    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"slow"));
-    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"slow"));
+    registry.wait_for_requests(|seen| seen.first().is_some_and(|seen| seen.body == b"slow"));
     pause(PAUSE);
     client.send("0\r\n\r\n");
-    assert_eq!(client.answer("PATCH").status, 200);
+    assert_eq!(client.read_response("PATCH").status, 200);
     drop(client);
-    let line = &json(&proxy.finish())[0];
+    let line = &json(&proxy.stop_and_read_access_log())[0];
     let (all, upstream) = (line["ms"].as_u64().unwrap(), line["upstream_ms"].as_u64());
     let upload = all - upstream.unwrap();
     assert!(u128::from(upload) + 1 >= PAUSE.as_millis(), "{line}");
@@ -318,20 +326,20 @@ fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
 
 #[test]
 fn there_is_one_line_for_each_request() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
     let mut ids = Vec::new();
     for number in 0..20 {
         let request = if number % 2 == 0 {
-            Ask::alice("GET", "/v2/")
+            TestRequest::alice("GET", "/v2/")
         } else {
-            Ask::new("HEAD", "/v2/")
+            TestRequest::new("HEAD", "/v2/")
         };
-        ids.push(client.ask(&request).one("x-request-id").to_owned());
+        ids.push(client.exchange(&request).header("x-request-id").to_owned());
     }
     drop(client);
-    let lines = json(&proxy.finish());
+    let lines = json(&proxy.stop_and_read_access_log());
     let logged: Vec<_> = lines
         .iter()
         .map(|line| line["request_id"].as_str().unwrap())
@@ -353,18 +361,18 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
         }
     });
     let proxy = Proxy::start(&registry, config(JSON, ""));
-    let manifest = |tag: &str| Ask::alice("GET", &format!("/v2/a/manifests/{tag}"));
+    let manifest = |tag: &str| TestRequest::alice("GET", &format!("/v2/a/manifests/{tag}"));
     let mut client = Client::connect(&proxy);
     client.send(manifest("gone").head());
-    assert_eq!(client.head().unwrap().status, 200);
-    assert_eq!(client.take(4), b"some");
+    assert_eq!(client.read_head().unwrap().status, 200);
+    assert_eq!(client.read_exact(4), b"some");
     drop(client);
     let mut client = Client::connect(&proxy);
     client.send(manifest("silent").head());
-    registry.wait(|seen| seen.len() == 2);
+    registry.wait_for_requests(|seen| seen.len() == 2);
     drop(client);
-    assert!(!ask(&proxy, Http::Two, &manifest("cut")).is_whole);
-    let mut lines = json(&proxy.finish());
+    assert!(!exchange(&proxy, HttpVersion::Http2, &manifest("cut")).is_whole);
+    let mut lines = json(&proxy.stop_and_read_access_log());
     lines.sort_by_key(|line| line["path"].as_str().unwrap().to_owned());
     let ends: Vec<_> = lines
         .iter()
@@ -394,7 +402,10 @@ fn ends(proxy: Proxy) -> Vec<(u64, String, String)> {
         let status = line["status"].as_u64().unwrap();
         (status, text(line, "rejection"), text(line, "termination"))
     };
-    let mut ends: Vec<_> = json(&proxy.finish()).iter().map(of).collect();
+    let mut ends: Vec<_> = json(&proxy.stop_and_read_access_log())
+        .iter()
+        .map(of)
+        .collect();
     ends.sort();
     ends
 }
@@ -405,10 +416,10 @@ fn end(status: u64, refused: &str, ended: &str) -> (u64, String, String) {
 
 #[test]
 fn a_client_that_goes_within_its_upload_is_not_refused() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     for is_chunked in [false, true] {
-        let mut request = Ask::alice("PATCH", UPLOAD).body("the whole body");
+        let mut request = TestRequest::alice("PATCH", UPLOAD).body("the whole body");
         request.is_chunked = is_chunked;
         let mut client = Client::connect(&proxy);
         client.send(request.head());
@@ -417,23 +428,24 @@ fn a_client_that_goes_within_its_upload_is_not_refused() {
         } else {
             b"the".to_vec()
         });
-        let before = registry.wait(|seen| seen.last().is_some_and(|seen| seen.body == b"the"));
+        let before =
+            registry.wait_for_requests(|seen| seen.last().is_some_and(|seen| seen.body == b"the"));
         drop(client);
-        registry.wait(|seen| seen[before.len() - 1].end != Ended::NotYet);
+        registry.wait_for_requests(|seen| seen[before.len() - 1].end != RequestEnd::NotYet);
         block_on(async {
-            let mut client = H2::connect(&proxy).await;
-            let (response, mut sender) = client.begin(&request).await.unwrap();
+            let mut client = H2Client::connect(&proxy).await;
+            let (response, mut sender) = client.start_request(&request).await.unwrap();
             h2::send(&mut sender, b"the", false).await.unwrap();
-            h2::until(|| {
+            h2::wait_until(|| {
                 let seen = registry.requests();
                 seen.len() > before.len() && seen[before.len()].body == b"the"
             })
             .await;
             sender.send_reset(::h2::Reason::CANCEL);
             assert!(response.await.is_err());
-            client.ask(&Ask::new("GET", "/v2/")).await;
+            client.exchange(&TestRequest::new("GET", "/v2/")).await;
         });
-        registry.wait(|seen| seen.iter().all(|seen| seen.end != Ended::NotYet));
+        registry.wait_for_requests(|seen| seen.iter().all(|seen| seen.end != RequestEnd::NotYet));
     }
     let mut ends = ends(proxy);
     ends.retain(|(status, ..)| *status != 401);
@@ -442,12 +454,14 @@ fn a_client_that_goes_within_its_upload_is_not_refused() {
 
 #[test]
 fn wrong_framing_is_the_clients_fault_and_it_is_told() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
-    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     client.send("zz\r\n");
-    client.answer("PATCH").is_refusal(400, "UNSUPPORTED");
+    client
+        .read_response("PATCH")
+        .assert_rejection(400, "UNSUPPORTED");
     drop(client);
     let ends = ends(proxy);
     assert_eq!(ends.len(), 1);
@@ -466,19 +480,19 @@ fn what_the_drain_cuts_is_not_the_clients_fault() {
     let top = format!("{JSON}[limits]\ndrain = \"300ms\"\n");
     let proxy = Proxy::start(&registry, config(&top, ""));
     let (upload, download) = (
-        Ask::alice("PATCH", UPLOAD).chunked(),
-        Ask::alice("GET", "/v2/a/manifests/x"),
+        TestRequest::alice("PATCH", UPLOAD).chunked(),
+        TestRequest::alice("GET", "/v2/a/manifests/x"),
     );
     let mut one = [Client::connect(&proxy), Client::connect(&proxy)];
     one[0].send(upload.head());
     one[1].send(download.head());
-    assert_eq!(one[1].head().unwrap().status, 200);
+    assert_eq!(one[1].read_head().unwrap().status, 200);
     let ends = block_on(async {
-        let mut two = H2::connect(&proxy).await;
-        let _uploading = two.begin(&upload).await.unwrap();
-        let (response, _) = two.begin(&download).await.unwrap();
+        let mut two = H2Client::connect(&proxy).await;
+        let _uploading = two.start_request(&upload).await.unwrap();
+        let (response, _) = two.start_request(&download).await.unwrap();
         let _downloading = response.await.unwrap();
-        h2::until(|| registry.requests().len() == 4).await;
+        h2::wait_until(|| registry.requests().len() == 4).await;
         tokio::task::spawn_blocking(|| ends(proxy)).await.unwrap()
     });
     let (answered, not) = (end(200, "", "drain"), end(499, "", "drain"));
@@ -507,35 +521,37 @@ fn what_was_too_slow_is_told_from_what_broke() {
     let hasty = "upstream = { urls = [\"{upstream}\"], read_timeout = \"600ms\" }";
     let text = config(&top, "").lines("upstream", hasty);
     let proxy = Proxy::start(&registry, &text);
-    let manifest = |tag: &str| Ask::alice("GET", &format!("/v2/a/manifests/{tag}"));
-    let upload = Ask::alice("PATCH", UPLOAD).chunked();
-    for http in Http::BOTH {
+    let manifest = |tag: &str| TestRequest::alice("GET", &format!("/v2/a/manifests/{tag}"));
+    let upload = TestRequest::alice("PATCH", UPLOAD).chunked();
+    for http in HttpVersion::BOTH {
         // The upstream falls silent: within its answer, and before it.
-        assert!(!ask(&proxy, http, &manifest("silent")).is_whole);
-        assert_eq!(ask(&proxy, http, &manifest("never")).status, 504);
+        assert!(!exchange(&proxy, http, &manifest("silent")).is_whole);
+        assert_eq!(exchange(&proxy, http, &manifest("never")).status, 504);
     }
     let mut client = Client::connect(&proxy);
     client.send(upload.head());
-    client.answer("PATCH").is_refusal(408, "UNSUPPORTED");
+    client
+        .read_response("PATCH")
+        .assert_rejection(408, "UNSUPPORTED");
     let mut client = Client::connect(&proxy);
     client.send(manifest("endless").head());
-    let broken = |seen: &[crate::support::Recorded]| {
+    let broken = |seen: &[crate::support::RecordedRequest]| {
         let mut endless = seen.iter().filter(|seen| endless(&seen.target));
         endless
             .next_back()
-            .is_some_and(|seen| seen.end == Ended::Broken)
+            .is_some_and(|seen| seen.end == RequestEnd::Broken)
     };
-    registry.wait(broken);
+    registry.wait_for_requests(broken);
     drop(client);
     let ends = block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let (response, _sender) = client.begin(&upload).await.unwrap();
+        let mut client = H2Client::connect(&proxy).await;
+        let (response, _sender) = client.start_request(&upload).await.unwrap();
         h2::collect(response.await.unwrap())
             .await
-            .is_refusal(408, "UNSUPPORTED");
-        let (response, _) = client.begin(&manifest("endless")).await.unwrap();
+            .assert_rejection(408, "UNSUPPORTED");
+        let (response, _) = client.start_request(&manifest("endless")).await.unwrap();
         let unread = response.await.unwrap();
-        h2::until(|| {
+        h2::wait_until(|| {
             let seen = registry.requests();
             seen.iter().filter(|seen| endless(&seen.target)).count() == 2 && broken(&seen)
         })
@@ -570,11 +586,11 @@ fn what_was_too_slow_is_told_from_what_broke() {
 
 #[test]
 fn a_refused_upload_is_logged_as_refused() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, "max_body = \"1KiB\""));
-    let upload = Ask::alice("PATCH", UPLOAD).body(pattern(1 << 20));
-    for http in Http::BOTH {
-        ask(&proxy, http, &upload).is_refusal(413, "SIZE_INVALID");
+    let upload = TestRequest::alice("PATCH", UPLOAD).body(pattern(1 << 20));
+    for http in HttpVersion::BOTH {
+        exchange(&proxy, http, &upload).assert_rejection(413, "SIZE_INVALID");
     }
     let refused = end(413, "the body is larger than 1024 bytes", "");
     assert_eq!(ends(proxy), [refused.clone(), refused]);
@@ -582,28 +598,29 @@ fn a_refused_upload_is_logged_as_refused() {
 
 #[test]
 fn nothing_secret_is_in_it() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for top in [
         JSON,
         "[log]\nlevel = \"trace\"\naccess_file = \"access.log\"\n",
     ] {
         let proxy = Proxy::start(&registry, config(top, ""));
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             for request in [
-                Ask::alice("GET", "/v2/_catalog?n=5&last=queryword"),
-                Ask::new("GET", "/v2/").login(b"alice:wrongword"),
-                Ask::new("GET", "/v2/").login(b"userword:wrongword"),
-                Ask::new("GET", "/v2/").header("authorization", "Bearer tokenword"),
-                Ask::alice("GET", "/v2/")
+                TestRequest::alice("GET", "/v2/_catalog?n=5&last=queryword"),
+                TestRequest::new("GET", "/v2/").basic_auth(b"alice:wrongword"),
+                TestRequest::new("GET", "/v2/").basic_auth(b"userword:wrongword"),
+                TestRequest::new("GET", "/v2/").header("authorization", "Bearer tokenword"),
+                TestRequest::alice("GET", "/v2/")
                     .header("cookie", "cookieword")
                     .header("x-y", "fieldword"),
-                Ask::alice("POST", "/v2/a/blobs/uploads/?mount=queryword").body("bodyword"),
-                Ask::new("GET", "/?queryword").header("authorization", "Basic YWxpY2U6cHc="),
+                TestRequest::alice("POST", "/v2/a/blobs/uploads/?mount=queryword").body("bodyword"),
+                TestRequest::new("GET", "/?queryword")
+                    .header("authorization", "Basic YWxpY2U6cHc="),
             ] {
-                ask(&proxy, http, &request);
+                exchange(&proxy, http, &request);
             }
         }
-        let log = proxy.finish();
+        let log = proxy.stop_and_read_access_log();
         assert_eq!(log.lines().count(), 14, "{log}");
         for secret in ["word", "YWxpY2U6", "$2y$", "Basic", "Bearer", "pw"] {
             assert!(!log.contains(secret), "{secret} in {log}");
@@ -613,18 +630,18 @@ fn nothing_secret_is_in_it() {
 
 #[test]
 fn what_could_forge_a_line_is_escaped() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for top in ["", JSON] {
         let dir = directory();
         let name = "al\u{1b}[31m ice\" status=200";
         let line = ALICE.replace("alice", name);
         std::fs::write(dir.path().join("htpasswd"), line).unwrap();
         let proxy = Proxy::start_in(dir, &registry.url(), config(top, ""));
-        let request = Ask::new("GET", "/v2/").login(format!("{name}:pw").as_bytes());
-        assert_eq!(ask(&proxy, Http::One, &request).status, 200);
-        let odd = Ask::new("GET", "/x\"y%0d%0a%1b'=z").header("user-agent", "a\tb");
-        ask(&proxy, Http::One, &odd);
-        let log = proxy.finish();
+        let request = TestRequest::new("GET", "/v2/").basic_auth(format!("{name}:pw").as_bytes());
+        assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
+        let odd = TestRequest::new("GET", "/x\"y%0d%0a%1b'=z").header("user-agent", "a\tb");
+        exchange(&proxy, HttpVersion::Http1, &odd);
+        let log = proxy.stop_and_read_access_log();
         assert_eq!(log.lines().count(), 2, "{log}");
         let control = |byte: u8| byte < 0x20 && byte != b'\n' || byte == 0x7f;
         assert!(!log.bytes().any(control), "{log:?}");
@@ -641,22 +658,30 @@ fn what_could_forge_a_line_is_escaped() {
 
 #[test]
 fn the_file_is_opened_anew_when_told_to() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    ask(&proxy, Http::One, &Ask::new("GET", "/v2/before"));
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::new("GET", "/v2/before"),
+    );
     let (log, rotated) = (proxy.path("access.log"), proxy.path("access.log.1"));
     let until = Instant::now() + PATIENCE;
     while std::fs::read(&log).unwrap().is_empty() {
         assert!(Instant::now() < until, "no line was written");
     }
     std::fs::rename(&log, &rotated).unwrap();
-    proxy.tell(Command::ReopenLogs);
+    proxy.send_command(Command::ReopenLogs);
     while !log.exists() {
         assert!(Instant::now() < until, "no file was opened");
     }
-    ask(&proxy, Http::One, &Ask::new("GET", "/v2/after"));
+    exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::new("GET", "/v2/after"),
+    );
     let old = std::fs::read_to_string(&rotated).unwrap();
-    let new = proxy.finish();
+    let new = proxy.stop_and_read_access_log();
     assert!(
         old.contains("path=/v2/before") && !old.contains("/v2/after"),
         "{old}"
@@ -669,12 +694,16 @@ fn the_file_is_opened_anew_when_told_to() {
 
 #[test]
 fn it_can_be_turned_off() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let off = "[log]\naccess = false\naccess_file = \"access.log\"\n";
     let proxy = Proxy::start(&registry, config(off, ""));
-    let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
-    assert!(!answer.one("x-request-id").is_empty());
-    assert_eq!(proxy.finish(), "");
+    let answer = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::alice("GET", "/v2/"),
+    );
+    assert!(!answer.header("x-request-id").is_empty());
+    assert_eq!(proxy.stop_and_read_access_log(), "");
 }
 
 fn json(log: &str) -> Vec<Value> {

@@ -9,9 +9,9 @@ use tidegate::config;
 use tidegate::snapshot::{BuildMode, Snapshot};
 
 use crate::support::certs::{self, AUTHORITY};
-use crate::support::client::dial;
+use crate::support::client::connect_tcp;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Proxy, Registry};
+use crate::support::{Client, Proxy, Registry, TestRequest};
 
 /// `gate.test` with a certificate that nobody issues, beside `localhost` with one from files.
 const TEXT: &str = r#"
@@ -120,10 +120,10 @@ fn a_folder_that_cannot_be_made_is_a_refusal_to_start() {
 
 #[test]
 fn without_a_certificate_the_name_is_not_recognized_and_other_sites_are_served() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start_in(folder(), &registry.url(), TEXT);
     for name in ["gate.test", "other.test"] {
-        let config = certs::usual_client("http/1.1");
+        let config = certs::default_client_config("http/1.1");
         let error = Client::try_tls(proxy.https(), name, config)
             .err()
             .expect("an alert");
@@ -133,7 +133,10 @@ fn without_a_certificate_the_name_is_not_recognized_and_other_sites_are_served()
         );
     }
     let mut client = Client::connect(&proxy);
-    assert_eq!(client.ask(&Ask::new("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::new("GET", "/v2/")).status,
+        200
+    );
 }
 
 /// As another gate that shares the folder would put it there.
@@ -143,11 +146,11 @@ fn put(proxy: &Proxy, name: &str, text: &str) {
 
 #[test]
 fn a_token_is_answered_over_http_while_it_is_known() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start_in(folder(), &registry.url(), TEXT);
     let path = "/.well-known/acme-challenge/t0-ken_1";
     let ask = |method: &str, path: &str| {
-        Client::plain(proxy.http()).ask(&Ask::new(method, path).host("gate.test"))
+        Client::plain(proxy.http()).exchange(&TestRequest::new(method, path).host("gate.test"))
     };
     assert_eq!(ask("GET", path).status, 308);
     put(&proxy, "http-t0-ken_1.txt", "t0-ken_1.thumbprint");
@@ -156,8 +159,8 @@ fn a_token_is_answered_over_http_while_it_is_known() {
         (answer.status, answer.text().as_ref()),
         (200, "t0-ken_1.thumbprint")
     );
-    assert_eq!(answer.one("content-type"), "application/octet-stream");
-    assert_eq!(ask("HEAD", path).one("content-length"), "19");
+    assert_eq!(answer.header("content-type"), "application/octet-stream");
+    assert_eq!(ask("HEAD", path).header("content-length"), "19");
     assert_eq!(ask("POST", path).status, 308);
     put(&proxy, "secret", "not an answer");
     for other in [
@@ -178,15 +181,15 @@ fn a_token_is_answered_over_http_while_it_is_known() {
 
 #[test]
 fn an_authority_is_answered_over_tls_while_the_host_is_in_question() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start_in(folder(), &registry.url(), TEXT);
     put(&proxy, "alpn-gate.test.txt", "token.thumbprint");
     put(&proxy, "alpn-localhost.txt", "token.thumbprint");
     let shake = |name: &str, offered: &[&str]| {
-        let config = certs::client(certs::root(), rustls::ALL_VERSIONS, offered);
+        let config = certs::client_config(certs::root_certificate(), rustls::ALL_VERSIONS, offered);
         let name = name.to_owned().try_into().unwrap();
         let mut tls = ClientConnection::new(config, name).unwrap();
-        let mut socket = dial(proxy.https());
+        let mut socket = connect_tcp(proxy.https());
         while tls.is_handshaking() {
             if let Err(error) = tls.complete_io(&mut socket) {
                 return error.to_string();

@@ -18,9 +18,9 @@ use crate::binary::Gate;
 use crate::supervised::{Manager, Successor, serve};
 use crate::support::acme::Directory;
 use crate::support::certs::{self, AUTHORITY};
-use crate::support::client::dial;
+use crate::support::client::connect_tcp;
 use crate::support::proxy::directory as folder;
-use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, eventually_some};
+use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, eventually_some};
 
 /// A folder, whoever orders there, and the time by which that is done.
 struct World {
@@ -284,8 +284,8 @@ fn with_ca() -> TempDir {
 /// The certificate that is shown for `gate.test`; `None` when the handshake fails.
 fn shown(address: SocketAddr) -> Option<Vec<u8>> {
     let name = "gate.test".try_into().unwrap();
-    let mut tls = ClientConnection::new(certs::usual_client("http/1.1"), name).unwrap();
-    let mut socket = dial(address);
+    let mut tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
+    let mut socket = connect_tcp(address);
     while tls.is_handshaking() {
         tls.complete_io(&mut socket).ok()?;
     }
@@ -299,12 +299,15 @@ fn wait<T>(found: impl Fn() -> Option<T>) -> T {
 
 #[test]
 fn other_sites_are_served_while_an_order_runs_and_a_reload_orders_nothing() {
-    let (directory, registry) = (Directory::start(), Registry::obliging());
+    let (directory, registry) = (Directory::start(), Registry::accepting_all());
     directory.state().is_held = true;
     let proxy = Proxy::start_in(with_ca(), &registry.url(), text(&directory));
     wait(|| (directory.state().orders.len() == 1).then_some(()));
     let mut client = Client::connect(&proxy);
-    assert_eq!(client.ask(&Ask::new("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::new("GET", "/v2/")).status,
+        200
+    );
     assert_eq!(shown(proxy.https()), None);
     directory.release();
     let first = wait(|| shown(proxy.https()));
@@ -325,14 +328,14 @@ fn other_sites_are_served_while_an_order_runs_and_a_reload_orders_nothing() {
 #[test]
 fn a_site_that_turns_to_acme_or_to_another_authority_goes_on_showing_what_it_has() {
     let (directory, next) = (Directory::start(), Directory::start());
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for directory in [&directory, &next] {
         directory.state().is_held = true;
     }
     let dir = with_ca();
     let (cert, key) = AUTHORITY.issue(&["gate.test"]);
     fs::write(dir.path().join("gate.pem"), cert).unwrap();
-    crate::support::proxy::private(&dir.path().join("gate-key.pem"), &key);
+    crate::support::proxy::write_private(&dir.path().join("gate-key.pem"), &key);
     let files = "tls = { cert = \"gate.pem\", key = \"gate-key.pem\" }";
     let from_files = text(&directory).replace("tls = \"acme\"", files);
     let proxy = Proxy::start_in(dir, &registry.url(), &from_files);
@@ -349,7 +352,7 @@ fn a_site_that_turns_to_acme_or_to_another_authority_goes_on_showing_what_it_has
 
 #[test]
 fn a_successor_shows_the_same_and_orders_nothing() {
-    let (directory, registry) = (Directory::start(), Registry::obliging());
+    let (directory, registry) = (Directory::start(), Registry::accepting_all());
     let dir = with_ca();
     let file = dir.path().join("proxy.toml");
     let text = text(&directory).replace("{upstream}", &registry.url());

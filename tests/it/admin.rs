@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use tidegate::server::{Command, Scheme};
 
 use crate::listeners::kept_port;
-use crate::support::ask::chunk;
-use crate::support::client::{dial, dial_from};
+use crate::support::client::{connect_tcp, connect_tcp_from};
 use crate::support::proxy::TestConfig;
+use crate::support::request::chunk;
 use crate::support::{
-    Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, eventually,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, config, eventually,
+    exchange,
 };
 
 pub(crate) fn watched(top: &str, admin: &str) -> TestConfig {
@@ -28,19 +29,19 @@ pub(crate) fn admin(proxy: &Proxy) -> SocketAddr {
     proxy.listener(Scheme::Admin)
 }
 
-pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
-    Client::plain(address).ask(&Ask::new("GET", path))
+pub(crate) fn get(address: SocketAddr, path: &str) -> TestResponse {
+    Client::plain(address).exchange(&TestRequest::new("GET", path))
 }
 
-pub(crate) fn get_unix(path: &Path, target: &str) -> Answer {
+pub(crate) fn get_unix(path: &Path, target: &str) -> TestResponse {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!("GET {target} HTTP/1.1\r\nHost: anything\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
-    Client::over(stream).answer("GET")
+    Client::from_socket(stream).read_response("GET")
 }
 
-pub(crate) fn number(metrics: &Answer, sample: &str) -> f64 {
+pub(crate) fn number(metrics: &TestResponse, sample: &str) -> f64 {
     let text = metrics.text();
     let line = text.lines().find_map(|line| line.strip_prefix(sample));
     let value = line.unwrap_or_else(|| panic!("no {sample} in {text}"));
@@ -49,16 +50,24 @@ pub(crate) fn number(metrics: &Answer, sample: &str) -> f64 {
 
 #[test]
 fn health_readiness_and_numbers_are_told() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
-    assert_eq!(ask(&proxy, Http::Two, &Ask::new("GET", "/v2/")).status, 401);
+    assert_eq!(
+        exchange(&proxy, HttpVersion::Http2, &TestRequest::new("GET", "/v2/")).status,
+        401
+    );
     let alive = get(admin(&proxy), "/healthz");
     assert_eq!((alive.status, alive.text().as_str()), (200, "alive\n"));
-    assert_eq!(alive.one("cache-control"), "no-store");
+    assert_eq!(alive.header("cache-control"), "no-store");
     eventually("it is ready", || {
         get(admin(&proxy), "/readyz").status == 200
     });
@@ -67,7 +76,7 @@ fn health_readiness_and_numbers_are_told() {
     let metrics = get(admin(&proxy), "/metrics");
     assert_eq!(metrics.status, 200);
     assert_eq!(
-        metrics.one("content-type"),
+        metrics.header("content-type"),
         "text/plain; version=0.0.4; charset=utf-8"
     );
     for (status, count) in [(200, 1.0), (401, 1.0)] {
@@ -76,29 +85,31 @@ fn health_readiness_and_numbers_are_told() {
         );
         assert!((number(&metrics, &sample) - count).abs() < f64::EPSILON);
     }
-    let accept = Ask::new("GET", "/metrics").header("accept", "application/openmetrics-text");
-    let open = Client::plain(admin(&proxy)).ask(&accept);
+    let accept =
+        TestRequest::new("GET", "/metrics").header("accept", "application/openmetrics-text");
+    let open = Client::plain(admin(&proxy)).exchange(&accept);
     assert!(open.text().ends_with("# EOF\n"));
     assert_eq!(get(admin(&proxy), "/absent").status, 404);
 }
 
 #[test]
 fn only_reading_is_understood() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
-    let head = Client::plain(admin(&proxy)).ask(&Ask::new("HEAD", "/healthz"));
+    let head = Client::plain(admin(&proxy)).exchange(&TestRequest::new("HEAD", "/healthz"));
     assert_eq!((head.status, head.body.len()), (200, 0));
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PURGE"] {
-        let answer = Client::plain(admin(&proxy)).ask(&Ask::new(method, "/healthz").body("x"));
+        let answer =
+            Client::plain(admin(&proxy)).exchange(&TestRequest::new(method, "/healthz").body("x"));
         assert_eq!(answer.status, 405, "{method}");
-        assert_eq!(answer.one("allow"), "GET, HEAD");
+        assert_eq!(answer.header("allow"), "GET, HEAD");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn a_page_that_points_its_own_name_here_learns_nothing() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = watched("", "127.0.0.1:0").after("https", "admin_hosts = [\"gate.internal\"]");
     let proxy = Proxy::start(&registry, &text);
     for (host, status) in [
@@ -117,9 +128,9 @@ fn a_page_that_points_its_own_name_here_learns_nothing() {
             let mut client = Client::plain(admin(&proxy));
             let answer = if host.is_empty() {
                 client.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
-                client.answer("GET")
+                client.read_response("GET")
             } else {
-                client.ask(&Ask::new("GET", path).host(host))
+                client.exchange(&TestRequest::new("GET", path).host(host))
             };
             assert_eq!(answer.status, status, "{host}");
             assert!(status == 200 || !answer.text().contains("tidegate_"));
@@ -129,44 +140,49 @@ fn a_page_that_points_its_own_name_here_learns_nothing() {
 
 #[test]
 fn neither_side_is_closed_by_a_flood_of_the_other() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "[limits]\nconnections = 2\n");
     let elsewhere = Ipv4Addr::new(127, 0, 0, 3);
     let _flood: Vec<_> = (0..10)
-        .map(|_| dial_from(elsewhere, proxy.https()))
+        .map(|_| connect_tcp_from(elsewhere, proxy.https()))
         .collect();
     assert_eq!(get(admin(&proxy), "/healthz").status, 200);
     drop(_flood);
-    let _flood: Vec<_> = (0..100).map(|_| dial(admin(&proxy))).collect();
+    let _flood: Vec<_> = (0..100).map(|_| connect_tcp(admin(&proxy))).collect();
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
     // Another client finds room beside the one that takes all it gets.
-    let mut other = dial_from(Ipv4Addr::new(127, 0, 0, 2), admin(&proxy));
+    let mut other = connect_tcp_from(Ipv4Addr::new(127, 0, 0, 2), admin(&proxy));
     other
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
-    assert_eq!(Client::over(other).answer("GET").status, 200);
+    assert_eq!(Client::from_socket(other).read_response("GET").status, 200);
 }
 
 #[test]
 fn who_says_nothing_is_closed() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let mut silent = Client::plain(admin(&proxy));
     let mut slow = Client::plain(admin(&proxy));
     slow.send("GET /healthz HTTP/1.1\r\nHost: ");
     let began = Instant::now();
     for client in [&mut silent, &mut slow] {
-        client.rest();
+        client.read_to_end();
     }
     assert!(began.elapsed() < Duration::from_secs(15));
 }
 
 #[test]
 fn a_failed_reload_is_a_warning_and_a_number() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     eventually("it is ready", || {
         get(admin(&proxy), "/readyz").status == 200
@@ -196,7 +212,7 @@ fn a_failed_reload_is_a_warning_and_a_number() {
 #[test]
 fn a_gate_whose_registries_are_all_down_is_not_ready() {
     let (port, _kept) = kept_port();
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = watched("", "127.0.0.1:0").set(
         "upstream",
         format!("{{ urls = [\"http://127.0.0.1:{port}\"], connect_retry = \"50ms\" }}"),
@@ -228,7 +244,11 @@ fn a_gate_whose_registries_are_all_down_is_not_ready() {
     let available = "tidegate_site_available{site=\"localhost\"}";
     assert_eq!(number(&get(admin(&proxy), "/metrics"), available), 0.0);
     // The last endpoint stays in rotation.
-    let refused = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
+    let refused = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::alice("GET", "/v2/"),
+    );
     assert_eq!(refused.status, 502);
     assert_eq!(get(admin(&proxy), "/healthz").status, 200);
     let up = format!("tidegate_upstream_endpoint_up{{endpoint=\"http://127.0.0.1:{port}\"}}");
@@ -247,9 +267,9 @@ fn a_gate_whose_registries_are_all_down_is_not_ready() {
 
 #[test]
 fn an_endpoint_that_has_not_responded_yet_is_not_up() {
-    let registry = Registry::start(|exchange| exchange.wait_closed()).with_checks();
+    let registry = Registry::start(|exchange| exchange.wait_closed()).recording_health_checks();
     let proxy = start(&registry, "");
-    registry.wait(|seen| !seen.is_empty());
+    registry.wait_for_requests(|seen| !seen.is_empty());
     let answer = get(admin(&proxy), "/readyz");
     let expected = "not ready: no endpoint of an upstream has responded yet\n";
     assert_eq!((answer.status, answer.text().as_str()), (503, expected));
@@ -273,7 +293,7 @@ fn an_endpoint_that_has_not_responded_yet_is_not_up() {
 #[test]
 fn a_site_without_an_endpoint_is_an_error_of_a_gate_that_serves_others() {
     let (port, _kept) = kept_port();
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let other = format!(
         "[[site]]\nhosts = [\"dead.test\"]\ntls = \"self-signed\"\n[[site.route]]\npath = \"/v2/\"\n\
          upstream = \"http://127.0.0.1:{port}\"\nauth = {{ mode = \"none\" }}\n"
@@ -313,37 +333,40 @@ fn a_site_without_an_endpoint_is_an_error_of_a_gate_that_serves_others() {
 
 #[test]
 fn a_gate_that_drains_says_so_to_its_end() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let mut client = Client::connect(&proxy);
     client.send(
-        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
             .chunked()
             .head(),
     );
     client.send(chunk(b"first"));
-    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    registry.wait_for_requests(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
     let metrics = get(admin(&proxy), "/metrics");
     assert_eq!(
         number(&metrics, "tidegate_active_transfers").to_string(),
         "1"
     );
-    proxy.tell(Command::Stop);
+    proxy.send_command(Command::Stop);
     eventually("it drains", || get(admin(&proxy), "/readyz").status == 503);
     assert!(get(admin(&proxy), "/readyz").text().contains("drains"));
     assert_eq!(get(admin(&proxy), "/healthz").status, 200);
     assert_eq!(get(admin(&proxy), "/metrics").status, 200);
     client.send("0\r\n\r\n");
-    assert_eq!(client.answer("PATCH").status, 200);
+    assert_eq!(client.read_response("PATCH").status, 200);
     proxy.wait();
 }
 
 #[test]
 fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut kept = Client::connect(&proxy);
-    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
     let (first, _one) = kept_port();
     let (second, _two) = kept_port();
     let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
@@ -351,7 +374,10 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
     let mut take = |admin: &str| {
         proxy.configure(&registry, watched("", admin));
         proxy.reload().unwrap();
-        assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     };
     take(&at(first).to_string());
     eventually("it is ready", || get(at(first), "/readyz").status == 200);
@@ -374,24 +400,27 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
     proxy.configure(&registry, config("", ""));
     proxy.reload().unwrap();
     eventually("its file is gone", || !path.exists());
-    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
 }
 
 #[test]
 fn a_socket_in_the_file_system_goes_with_the_gate() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, watched("", "unix:{dir}/admin.sock"));
     let path = proxy.path("admin.sock");
     eventually("it listens", || path.exists());
     assert_eq!(get_unix(&path, "/healthz").status, 200);
-    proxy.tell(Command::Stop);
+    proxy.send_command(Command::Stop);
     proxy.wait();
     eventually("it is gone", || !path.exists());
 }
 
 #[test]
 fn what_cannot_be_is_refused_in_words() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for (admin, words) in [
         ("127.0.0.1", "listen.admin"),
         ("unix:admin.sock", "listen.admin"),

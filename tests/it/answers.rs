@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use crate::support::{Answer, Ask, Client, Http, OK, Proxy, Registry, ask};
+use crate::support::{
+    Client, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, exchange,
+};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 
@@ -16,23 +18,23 @@ fn ranges_pass_untouched() {
     ];
     for (range, status, content_range, body) in cases {
         let length = body.len();
-        let registry = Registry::answering(format!(
+        let registry = Registry::responding(format!(
             "HTTP/1.1 {status}\r\nContent-Range: {content_range}\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
-        let proxy = Proxy::usual(&registry);
-        for http in Http::BOTH {
-            let answer = ask(
+        let proxy = Proxy::with_defaults(&registry);
+        for http in HttpVersion::BOTH {
+            let answer = exchange(
                 &proxy,
                 http,
-                &Ask::alice("GET", MANIFEST).header("range", range),
+                &TestRequest::alice("GET", MANIFEST).header("range", range),
             );
             assert_eq!(answer.status.to_string(), status[..3]);
-            assert_eq!(answer.one("content-range"), content_range);
+            assert_eq!(answer.header("content-range"), content_range);
             assert_eq!(
-                (answer.one("content-length"), answer.text()),
+                (answer.header("content-length"), answer.text()),
                 (&*length.to_string(), body.to_owned())
             );
-            assert_eq!(registry.requests().pop().unwrap().one("range"), range);
+            assert_eq!(registry.requests().pop().unwrap().header("range"), range);
         }
     }
 }
@@ -45,7 +47,7 @@ fn not_modified_has_no_body_and_keeps_its_tag() {
     );
     for answer in [one, two] {
         assert_eq!(
-            (answer.status, answer.one("etag"), answer.body.len()),
+            (answer.status, answer.header("etag"), answer.body.len()),
             (304, "\"x\"", 0)
         );
         assert!(answer.is_whole);
@@ -60,7 +62,7 @@ fn head_keeps_the_length_and_has_no_body() {
     );
     for answer in [one, two] {
         assert_eq!(
-            (answer.status, answer.one("content-length")),
+            (answer.status, answer.header("content-length")),
             (200, "5368709120")
         );
         assert!(answer.is_whole && answer.body.is_empty());
@@ -73,7 +75,9 @@ fn no_content_has_no_length() {
     for answer in [one, two] {
         assert_eq!((answer.status, answer.body.len()), (204, 0));
         assert!(
-            answer.is_whole && !answer.has("content-length") && !answer.has("transfer-encoding")
+            answer.is_whole
+                && !answer.has_header("content-length")
+                && !answer.has_header("transfer-encoding")
         );
     }
 }
@@ -86,28 +90,28 @@ fn trailers_and_chunk_extensions_end_here() {
     );
     for answer in [one, two] {
         assert_eq!((answer.text().as_str(), answer.trailers), ("abc", 0));
-        assert!(answer.is_whole && !answer.has("x-trailer"));
+        assert!(answer.is_whole && !answer.has_header("x-trailer"));
         // An answer that came whole has a length; it is never the trailer's.
-        assert!(!answer.has("content-length") || answer.one("content-length") == "3");
+        assert!(!answer.has_header("content-length") || answer.header("content-length") == "3");
     }
 }
 
 #[test]
 fn a_clients_trailers_end_here() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
     client.send(
-        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
             .chunked()
             .head(),
     );
     client.send("3\r\nabc\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nX-Trailer: 1\r\n\r\n");
-    assert_eq!(client.answer("PATCH").status, 200);
+    assert_eq!(client.read_response("PATCH").status, 200);
     // The registry of the tests does not stand trailers.
-    let seen = registry.only();
+    let seen = registry.only_request();
     assert_eq!(
-        (seen.body.as_slice(), seen.one("x-forwarded-for")),
+        (seen.body.as_slice(), seen.header("x-forwarded-for")),
         (b"abc".as_slice(), "127.0.0.1")
     );
     assert!(seen.all("x-trailer").is_empty());
@@ -124,12 +128,12 @@ fn a_body_up_to_the_close_is_framed_for_the_client() {
             exchange.send(vec![b'x'; 100_000]);
             exchange.close();
         });
-        let proxy = Proxy::usual(&registry);
-        for http in Http::BOTH {
-            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+        let proxy = Proxy::with_defaults(&registry);
+        for http in HttpVersion::BOTH {
+            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
             assert!(answer.is_whole, "{head:?} {http:?}");
             assert_eq!(answer.body.len(), 100_000);
-            assert!(!answer.has("content-length"));
+            assert!(!answer.has_header("content-length"));
         }
     }
 }
@@ -148,13 +152,16 @@ fn interim_answers_stay_behind_the_gate() {
 
 #[test]
 fn bytes_behind_a_complete_answer_are_nobodys() {
-    let registry = Registry::answering(
+    let registry = Registry::responding(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
     );
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
     for _ in 0..3 {
-        assert_eq!(client.ask(&Ask::alice("GET", MANIFEST)).text(), "{}");
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", MANIFEST)).text(),
+            "{}"
+        );
     }
     assert_eq!(
         registry.connections(),
@@ -187,12 +194,12 @@ fn bytes_behind_an_answer_harm_no_request_that_follows() {
                 exchange.send(OK);
             }
         });
-        let proxy = Proxy::usual(&registry);
-        for http in Http::BOTH {
+        let proxy = Proxy::with_defaults(&registry);
+        for http in HttpVersion::BOTH {
             for _ in 0..25 {
-                let head = ask(&proxy, http, &Ask::alice("HEAD", MANIFEST));
+                let head = exchange(&proxy, http, &TestRequest::alice("HEAD", MANIFEST));
                 assert_eq!(head.status, 200, "{head:?}");
-                let get = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+                let get = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
                 assert_eq!(
                     (get.status, get.text().as_str()),
                     (200, "{}"),
@@ -208,30 +215,37 @@ fn errors_of_the_registry_pass_untouched() {
     let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
     for status in ["400", "401", "403", "404", "429", "500", "503"] {
         let length = body.len();
-        let registry = Registry::answering(format!(
+        let registry = Registry::responding(format!(
             "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json; charset=utf-8\r\nRetry-After: 7\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
-        let proxy = Proxy::usual(&registry);
-        for http in Http::BOTH {
-            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+        let proxy = Proxy::with_defaults(&registry);
+        for http in HttpVersion::BOTH {
+            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
             assert_eq!(answer.status.to_string(), status);
             assert_eq!(answer.text(), body);
-            assert_eq!(answer.one("retry-after"), "7");
+            assert_eq!(answer.header("retry-after"), "7");
             assert_eq!(
-                answer.one("content-type"),
+                answer.header("content-type"),
                 "application/json; charset=utf-8"
             );
         }
     }
 }
 
-fn both(answer: &'static str, method: &str) -> (Answer, Answer) {
-    let registry = Registry::answering(answer);
-    let proxy = Proxy::usual(&registry);
+fn both(answer: &'static str, method: &str) -> (TestResponse, TestResponse) {
+    let registry = Registry::responding(answer);
+    let proxy = Proxy::with_defaults(&registry);
     // Twice over one connection, so that a byte too many would show.
     let mut client = Client::connect(&proxy);
-    let first = client.ask(&Ask::alice(method, MANIFEST));
-    let second = client.ask(&Ask::alice(method, MANIFEST));
-    assert_eq!(first.without_id(), second.without_id());
-    (first, ask(&proxy, Http::Two, &Ask::alice(method, MANIFEST)))
+    let first = client.exchange(&TestRequest::alice(method, MANIFEST));
+    let second = client.exchange(&TestRequest::alice(method, MANIFEST));
+    assert_eq!(first.without_request_id(), second.without_request_id());
+    (
+        first,
+        exchange(
+            &proxy,
+            HttpVersion::Http2,
+            &TestRequest::alice(method, MANIFEST),
+        ),
+    )
 }

@@ -7,9 +7,12 @@ use std::time::Instant;
 use rustls::ClientConnection;
 use tidegate::server::Scheme;
 
-use crate::support::client::{dial, dial_from, is_late};
+use crate::support::client::{connect_tcp, connect_tcp_from, is_timeout};
 use crate::support::proxy::TestConfig;
-use crate::support::{Answer, Ask, Client, Http, PATIENCE, Proxy, Registry, ask, certs, config};
+use crate::support::{
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, certs, config,
+    exchange,
+};
 
 /// Another address of this machine.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -44,29 +47,29 @@ fn line(client: &str) -> Vec<u8> {
 fn over(mut socket: TcpStream, before: &[u8]) -> std::io::Result<Client> {
     socket.write_all(before)?;
     let name = "localhost".try_into().unwrap();
-    let tls = ClientConnection::new(certs::usual_client("http/1.1"), name).unwrap();
+    let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
     Client::of(tls, socket)
 }
 
 fn introduced(proxy: &Proxy, header: &[u8]) -> Client {
-    over(dial(proxy.https()), header).expect("a TLS connection")
+    over(connect_tcp(proxy.https()), header).expect("a TLS connection")
 }
 
 /// What the gate says to bytes until it closes.
 fn said_to(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut socket = dial(address);
+    let mut socket = connect_tcp(address);
     socket.write_all(bytes).unwrap();
     let mut said = Vec::new();
     match socket.read_to_end(&mut said) {
         Ok(_) => {}
-        Err(error) => assert!(!is_late(&error), "{bytes:?} kept the connection"),
+        Err(error) => assert!(!is_timeout(&error), "{bytes:?} kept the connection"),
     }
     said
 }
 
 #[test]
 fn the_header_says_who_the_client_is() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     let long = [&[0xe0, 0x0f, 0xf1][..], &[7; 4081]].concat();
     for (header, client) in [
@@ -83,17 +86,17 @@ fn the_header_says_who_the_client_is() {
         let mut connection = introduced(&proxy, &header);
         for _ in 0..2 {
             // What the client says of itself is nothing.
-            let forged = Ask::alice("GET", "/v2/")
+            let forged = TestRequest::alice("GET", "/v2/")
                 .header("x-forwarded-for", "6.6.6.6")
                 .header("x-forwarded-proto", "http");
-            assert_eq!(connection.ask(&forged).status, 200);
+            assert_eq!(connection.exchange(&forged).status, 200);
             let seen = registry.requests().pop().unwrap();
-            assert_eq!(seen.one("x-forwarded-for"), client);
-            assert_eq!(seen.one("x-real-ip"), client);
-            assert_eq!(seen.one("x-forwarded-proto"), "https");
+            assert_eq!(seen.header("x-forwarded-for"), client);
+            assert_eq!(seen.header("x-real-ip"), client);
+            assert_eq!(seen.header("x-forwarded-proto"), "https");
         }
     }
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     let balanced = log
         .lines()
         .filter(|line| line.contains(" client=192.0.2.7 peer=127.0.0.1 "));
@@ -107,7 +110,7 @@ fn the_header_says_who_the_client_is() {
 /// As HAProxy writes them behind `bind :::443 v4v6`, and nginx behind `listen [::]:443 ipv6only=off`.
 #[test]
 fn balancers_on_dual_stack_sockets_name_clients_of_both_versions() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     let mut mapped = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24".to_vec();
     mapped.extend([0; 10]);
@@ -129,12 +132,17 @@ fn balancers_on_dual_stack_sockets_name_clients_of_both_versions() {
         (mapped, "192.0.2.7"),
     ] {
         let mut connection = introduced(&proxy, &header);
-        assert_eq!(connection.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            connection
+                .exchange(&TestRequest::alice("GET", "/v2/"))
+                .status,
+            200
+        );
         let seen = registry.requests().pop().unwrap();
-        assert_eq!(seen.one("x-forwarded-for"), client, "{header:?}");
-        assert_eq!(seen.one("x-real-ip"), client, "{header:?}");
+        assert_eq!(seen.header("x-forwarded-for"), client, "{header:?}");
+        assert_eq!(seen.header("x-real-ip"), client, "{header:?}");
     }
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert_eq!(
         log.matches(" client=192.0.2.7 peer=127.0.0.1 ").count(),
         4,
@@ -150,10 +158,10 @@ fn balancers_on_dual_stack_sockets_name_clients_of_both_versions() {
 /// The sender of the requests is unknown there, though the balancer itself is a trusted proxy.
 #[test]
 fn behind_a_header_that_names_no_client_nothing_is_believed() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"127.0.0.1\", \"192.0.2.7\"]";
     let proxy = Proxy::start(&registry, listening("", keys));
-    let request = Ask::alice("GET", "/v2/")
+    let request = TestRequest::alice("GET", "/v2/")
         .header("x-forwarded-for", "198.51.100.9")
         .header("x-forwarded-proto", "http");
     let unspecified = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0".to_vec();
@@ -168,11 +176,11 @@ fn behind_a_header_that_names_no_client_nothing_is_believed() {
         (unspecified, "127.0.0.1", "https"),
         (binary([192, 0, 2, 7], 1, &[]), "198.51.100.9", "http"),
     ] {
-        assert_eq!(introduced(&proxy, &header).ask(&request).status, 200);
+        assert_eq!(introduced(&proxy, &header).exchange(&request).status, 200);
         let seen = registry.requests().pop().unwrap();
-        assert_eq!(seen.one("x-real-ip"), client, "{header:?}");
-        assert_eq!(seen.one("x-forwarded-proto"), scheme, "{header:?}");
-        let chain = seen.one("x-forwarded-for");
+        assert_eq!(seen.header("x-real-ip"), client, "{header:?}");
+        assert_eq!(seen.header("x-forwarded-proto"), scheme, "{header:?}");
+        let chain = seen.header("x-forwarded-for");
         assert_eq!(
             chain.contains("198.51.100.9"),
             client != "127.0.0.1",
@@ -184,7 +192,7 @@ fn behind_a_header_that_names_no_client_nothing_is_believed() {
 /// Monitoring connects to it directly.
 #[test]
 fn the_admin_listener_takes_no_header() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let keys = "admin = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.1\"]";
     let proxy = Proxy::start(&registry, listening("", keys));
     let admin = proxy.listener(Scheme::Admin);
@@ -197,17 +205,20 @@ fn the_admin_listener_takes_no_header() {
 
 #[test]
 fn a_header_may_come_in_single_bytes() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     for header in [LINE.to_vec(), binary([192, 0, 2, 7], 1, &[4, 0, 1, 0])] {
-        let mut socket = dial(proxy.https());
+        let mut socket = connect_tcp(proxy.https());
         for byte in header {
             socket.write_all(&[byte]).unwrap();
         }
         let mut client = over(socket, b"").unwrap();
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
         assert_eq!(
-            registry.requests().pop().unwrap().one("x-real-ip"),
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
+        assert_eq!(
+            registry.requests().pop().unwrap().header("x-real-ip"),
             "192.0.2.7"
         );
     }
@@ -215,20 +226,20 @@ fn a_header_may_come_in_single_bytes() {
 
 #[test]
 fn who_must_send_a_header_and_does_not_is_closed() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     assert!(
-        over(dial(proxy.https()), b"").is_err(),
+        over(connect_tcp(proxy.https()), b"").is_err(),
         "served without a header"
     );
     let twice = [LINE, LINE].concat();
     assert!(
-        over(dial(proxy.https()), &twice).is_err(),
+        over(connect_tcp(proxy.https()), &twice).is_err(),
         "served behind two headers"
     );
     let twice = [binary([6; 4], 1, &[]), binary([7; 4], 1, &[])].concat();
     assert!(
-        over(dial(proxy.https()), &twice).is_err(),
+        over(connect_tcp(proxy.https()), &twice).is_err(),
         "served behind two headers"
     );
     let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 300]].concat();
@@ -245,28 +256,34 @@ fn who_must_send_a_header_and_does_not_is_closed() {
     }
     assert!(registry.requests().is_empty());
     let mut client = introduced(&proxy, LINE);
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
 }
 
 #[test]
 fn from_anyone_else_a_header_is_a_bad_hello() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     for header in [LINE.to_vec(), binary([192, 0, 2, 7], 1, &[])] {
-        let socket = dial_from(ELSEWHERE, proxy.https());
+        let socket = connect_tcp_from(ELSEWHERE, proxy.https());
         assert!(over(socket, &header).is_err(), "{header:?} was taken");
     }
     let mut client = Client::connect_from(ELSEWHERE, &proxy);
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
-    assert_eq!(registry.only().one("x-real-ip"), "127.0.0.2");
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
+    assert_eq!(registry.only_request().header("x-real-ip"), "127.0.0.2");
     // Nor where nobody is named at all.
-    let proxy = Proxy::usual(&registry);
-    assert!(over(dial(proxy.https()), LINE).is_err());
+    let proxy = Proxy::with_defaults(&registry);
+    assert!(over(connect_tcp(proxy.https()), LINE).is_err());
 }
 
 #[test]
 fn a_header_and_the_handshake_have_one_deadline() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = listening(
         "[limits]\nhandshake = \"300ms\"\n",
         "proxy_protocol = [\"127.0.0.0/8\"]",
@@ -277,30 +294,30 @@ fn a_header_and_the_handshake_have_one_deadline() {
         assert!(said_to(proxy.https(), bytes).is_empty(), "{bytes:?}");
     }
     // Bytes that trickle in gain no time.
-    let mut socket = dial(proxy.https());
+    let mut socket = connect_tcp(proxy.https());
     let pause = std::time::Duration::from_millis(20);
     socket.set_read_timeout(Some(pause)).unwrap();
     let slow = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 90]].concat();
     let is_closed = slow.iter().any(|byte| {
         socket.write_all(&[*byte]).is_err()
-            || !socket.read(&mut [0]).is_err_and(|error| is_late(&error))
+            || !socket.read(&mut [0]).is_err_and(|error| is_timeout(&error))
     });
     assert!(is_closed, "a slow header kept the connection");
 }
 
 #[test]
 fn plain_connections_have_the_header_too() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let keys = "http = [\"127.0.0.1:0\"]\nproxy_protocol = [\"127.0.0.1\"]";
     let proxy = Proxy::start(&registry, listening("", keys));
     let mut client = Client::plain(proxy.http());
     client.send(LINE);
     for _ in 0..2 {
-        assert_eq!(client.ask(&Ask::new("GET", "/")).status, 308);
+        assert_eq!(client.exchange(&TestRequest::new("GET", "/")).status, 308);
     }
     assert!(said_to(proxy.http(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").is_empty());
     drop(client);
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert_eq!(
         log.matches("client=192.0.2.7 peer=127.0.0.1").count(),
         2,
@@ -310,7 +327,7 @@ fn plain_connections_have_the_header_too() {
 
 #[test]
 fn connections_count_for_the_client_once_it_is_known() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = listening(
         "[limits]\nconnections_per_client = 1\n",
         "proxy_protocol = [\"127.0.0.1\"]",
@@ -319,16 +336,19 @@ fn connections_count_for_the_client_once_it_is_known() {
     let mut first = introduced(&proxy, &line("192.0.2.7"));
     let mut second = introduced(&proxy, &line("192.0.2.8"));
     assert!(
-        over(dial(proxy.https()), &line("192.0.2.7")).is_err(),
+        over(connect_tcp(proxy.https()), &line("192.0.2.7")).is_err(),
         "a second of one client"
     );
     for client in [&mut first, &mut second] {
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
     // Until then it counts for the balancer.
-    let mut unknown = dial(proxy.https());
+    let mut unknown = connect_tcp(proxy.https());
     unknown.write_all(b"PROXY").unwrap();
-    assert!(over(dial(proxy.https()), &line("192.0.2.9")).is_err());
+    assert!(over(connect_tcp(proxy.https()), &line("192.0.2.9")).is_err());
     unknown
         .write_all(b" TCP4 192.0.2.10 10.0.0.1 1 443\r\n")
         .unwrap();
@@ -336,14 +356,14 @@ fn connections_count_for_the_client_once_it_is_known() {
     // And the closed ones make room again.
     drop(first);
     let until = Instant::now() + PATIENCE;
-    while over(dial(proxy.https()), &line("192.0.2.7")).is_err() {
+    while over(connect_tcp(proxy.https()), &line("192.0.2.7")).is_err() {
         assert!(Instant::now() < until, "a closed connection still counts");
     }
 }
 
 #[test]
 fn a_guesser_behind_the_balancer_locks_nobody_else_out() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = listening(
         "[throttle]\nguesses = 1\n",
         "proxy_protocol = [\"127.0.0.1\"]",
@@ -351,7 +371,8 @@ fn a_guesser_behind_the_balancer_locks_nobody_else_out() {
     let proxy = Proxy::start(&registry, &text);
     let from = |client: &str, password: &str| {
         let login = format!("alice:{password}");
-        introduced(&proxy, &line(client)).ask(&Ask::new("GET", "/v2/").login(login.as_bytes()))
+        introduced(&proxy, &line(client))
+            .exchange(&TestRequest::new("GET", "/v2/").basic_auth(login.as_bytes()))
     };
     assert_eq!(from("192.0.2.7", "a").status, 401);
     assert_eq!(from("192.0.2.7", "b").status, 429);
@@ -360,36 +381,39 @@ fn a_guesser_behind_the_balancer_locks_nobody_else_out() {
 
 #[test]
 fn a_reload_changes_whom_a_header_is_expected_from() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut old = Client::connect(&proxy);
     proxy.configure(&registry, listening("", "proxy_protocol = [\"127.0.0.1\"]"));
     proxy.reload().unwrap();
-    assert!(over(dial(proxy.https()), b"").is_err());
+    assert!(over(connect_tcp(proxy.https()), b"").is_err());
     let mut new = introduced(&proxy, LINE);
     for client in [&mut old, &mut new] {
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
 }
 
 /// With what a proxy says of its client.
-fn told(http: Http, proxy: &Proxy, fields: &[(&str, &str)]) -> Answer {
+fn told(http: HttpVersion, proxy: &Proxy, fields: &[(&str, &str)]) -> TestResponse {
     let request = fields
         .iter()
-        .fold(Ask::alice("GET", "/v2/"), |ask, (name, value)| {
+        .fold(TestRequest::alice("GET", "/v2/"), |ask, (name, value)| {
             ask.header(name, value)
         });
-    ask(proxy, http, &request)
+    exchange(proxy, http, &request)
 }
 
 #[test]
 fn a_trusted_proxy_is_believed_and_appended() {
-    let registry = Registry::answering(
+    let registry = Registry::responding(
         "HTTP/1.1 202 Accepted\r\nLocation: http://localhost/v2/x\r\nContent-Length: 0\r\n\r\n",
     );
     let keys = "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
     let proxy = Proxy::start(&registry, listening("", keys));
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (fields, chain, client, scheme) in [
             (vec![], "127.0.0.1", "127.0.0.1", "https"),
             (
@@ -419,15 +443,18 @@ fn a_trusted_proxy_is_believed_and_appended() {
             ),
         ] {
             let answer = told(http, &proxy, &fields);
-            assert_eq!(answer.one("location"), format!("{scheme}://localhost/v2/x"));
+            assert_eq!(
+                answer.header("location"),
+                format!("{scheme}://localhost/v2/x")
+            );
             let seen = registry.requests().pop().unwrap();
-            assert_eq!(seen.one("x-forwarded-for"), chain, "{fields:?}");
-            assert_eq!(seen.one("x-real-ip"), client);
-            assert_eq!(seen.one("x-forwarded-proto"), scheme);
+            assert_eq!(seen.header("x-forwarded-for"), chain, "{fields:?}");
+            assert_eq!(seen.header("x-real-ip"), client);
+            assert_eq!(seen.header("x-forwarded-proto"), scheme);
             assert!(seen.all("forwarded").is_empty() && seen.all("x-forwarded-host").is_empty());
         }
     }
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert_eq!(
         log.matches("client=192.0.2.7 peer=127.0.0.1").count(),
         4,
@@ -437,7 +464,7 @@ fn a_trusted_proxy_is_believed_and_appended() {
 
 #[test]
 fn nobody_else_is_believed() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(
         &registry,
         listening("", "trusted_proxies = [\"127.0.0.2\"]"),
@@ -446,46 +473,47 @@ fn nobody_else_is_believed() {
         ("x-forwarded-for", "192.0.2.7"),
         ("x-forwarded-proto", "http"),
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         assert_eq!(told(http, &proxy, &fields).status, 200);
         let seen = registry.requests().pop().unwrap();
-        assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
-        assert_eq!(seen.one("x-real-ip"), "127.0.0.1");
-        assert_eq!(seen.one("x-forwarded-proto"), "https");
+        assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1");
+        assert_eq!(seen.header("x-real-ip"), "127.0.0.1");
+        assert_eq!(seen.header("x-forwarded-proto"), "https");
     }
 }
 
 #[test]
 fn behind_both_the_header_names_the_proxy() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"192.0.2.7\"]";
     let proxy = Proxy::start(&registry, listening("", keys));
-    let request = Ask::alice("GET", "/v2/").header("x-forwarded-for", "198.51.100.9");
+    let request = TestRequest::alice("GET", "/v2/").header("x-forwarded-for", "198.51.100.9");
     for (header, client, chain) in [
         (line("192.0.2.7"), "198.51.100.9", "198.51.100.9, 192.0.2.7"),
         (line("192.0.2.8"), "192.0.2.8", "192.0.2.8"),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "127.0.0.1"),
     ] {
-        assert_eq!(introduced(&proxy, &header).ask(&request).status, 200);
+        assert_eq!(introduced(&proxy, &header).exchange(&request).status, 200);
         let seen = registry.requests().pop().unwrap();
-        assert_eq!(seen.one("x-real-ip"), client);
-        assert_eq!(seen.one("x-forwarded-for"), chain);
+        assert_eq!(seen.header("x-real-ip"), client);
+        assert_eq!(seen.header("x-forwarded-for"), chain);
     }
 }
 
 #[test]
 fn guesses_count_for_whom_the_proxy_names() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = listening(
         "[throttle]\nguesses = 1\n",
         "trusted_proxies = [\"127.0.0.1\"]",
     );
     let proxy = Proxy::start(&registry, &text);
     let from = |client: &str, password: &str| {
-        let request = Ask::new("GET", "/v2/").login(format!("alice:{password}").as_bytes());
-        ask(
+        let request =
+            TestRequest::new("GET", "/v2/").basic_auth(format!("alice:{password}").as_bytes());
+        exchange(
             &proxy,
-            Http::One,
+            HttpVersion::Http1,
             &request.header("x-forwarded-for", client),
         )
         .status
@@ -498,18 +526,18 @@ fn guesses_count_for_whom_the_proxy_names() {
 
 #[test]
 fn a_proxy_that_ends_tls_is_not_sent_round_in_circles() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let keys = "http = [\"127.0.0.1:0\"]\ntrusted_proxies = [\"127.0.0.1\"]";
     let proxy = Proxy::start(&registry, listening("", keys));
     let mut client = Client::plain(proxy.http());
-    let at = |scheme| Ask::new("GET", "/x").header("x-forwarded-proto", scheme);
-    assert_eq!(client.ask(&at("http")).status, 308);
-    assert_eq!(client.ask(&at("https")).status, 400);
+    let at = |scheme| TestRequest::new("GET", "/x").header("x-forwarded-proto", scheme);
+    assert_eq!(client.exchange(&at("http")).status, 308);
+    assert_eq!(client.exchange(&at("https")).status, 400);
 }
 
 #[test]
 fn to_believe_everyone_is_warned_of() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = crate::support::proxy::directory();
     let file = dir.path().join("proxy.toml");
     let keys = "proxy_protocol = [\"10.0.0.4\", \"::/0\"]\ntrusted_proxies = [\"0.0.0.0/0\"]";
@@ -528,7 +556,7 @@ fn to_believe_everyone_is_warned_of() {
 
 #[test]
 fn a_network_that_is_none_is_refused_with_its_place() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for (keys, said) in [
         (
             "proxy_protocol = [\"lb.example.com\"]",

@@ -7,11 +7,11 @@ use tidegate::check::live;
 use tidegate::server::Scheme;
 use tidegate::snapshot::{BuildMode, Snapshot};
 
-use crate::support::client::dial_from;
-use crate::support::h2::{H2, block_on};
-use crate::support::proxy::{TestConfig, directory, private};
+use crate::support::client::connect_tcp_from;
+use crate::support::h2::{H2Client, block_on};
+use crate::support::proxy::{TestConfig, directory, write_private};
 use crate::support::{
-    Answer, Ask, Client, Proxy, Registry, certs, config, eventually, eventually_some,
+    Client, Proxy, Registry, TestRequest, TestResponse, certs, config, eventually, eventually_some,
 };
 
 /// No TLS: one site behind proxies at 127.0.0.1, over TCP and over a Unix socket.
@@ -32,54 +32,65 @@ fn address(proxy: &Proxy) -> SocketAddr {
 fn unix(proxy: &Proxy, name: &str) -> Client {
     let path = proxy.path(name);
     let connect = || UnixStream::connect(&path).ok();
-    Client::over(eventually_some("the socket is there", connect))
+    Client::from_socket(eventually_some("the socket is there", connect))
 }
 
-fn over_unix(proxy: &Proxy, ask: &Ask) -> Answer {
-    unix(proxy, "http.sock").ask(ask)
+fn over_unix(proxy: &Proxy, ask: &TestRequest) -> TestResponse {
+    unix(proxy, "http.sock").exchange(ask)
 }
 
 /// A request that a proxy forwards for a client at 192.0.2.7 that uses https.
-fn forwarded(ask: Ask) -> Ask {
+fn forwarded(ask: TestRequest) -> TestRequest {
     ask.header("X-Forwarded-For", "192.0.2.7")
         .header("X-Forwarded-Proto", "https")
 }
 
 #[test]
 fn a_trusted_proxy_is_served_over_every_transport() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, behind_proxy());
-    let request = forwarded(Ask::alice("GET", "/v2/"));
+    let request = forwarded(TestRequest::alice("GET", "/v2/"));
     let answers = [
-        Client::plain(address(&proxy)).ask(&request),
+        Client::plain(address(&proxy)).exchange(&request),
         over_unix(&proxy, &request),
-        block_on(async { H2::plain(address(&proxy)).await.ask(&request).await }),
+        block_on(async {
+            H2Client::plain(address(&proxy))
+                .await
+                .exchange(&request)
+                .await
+        }),
     ];
     for answer in answers {
         assert_eq!(answer.status, 200);
         let seen = registry.requests().pop().unwrap();
-        assert_eq!(seen.one("x-forwarded-for"), "192.0.2.7, 127.0.0.1");
-        assert_eq!(seen.one("x-real-ip"), "192.0.2.7");
-        assert_eq!(seen.one("x-forwarded-proto"), "https");
+        assert_eq!(seen.header("x-forwarded-for"), "192.0.2.7, 127.0.0.1");
+        assert_eq!(seen.header("x-real-ip"), "192.0.2.7");
+        assert_eq!(seen.header("x-forwarded-proto"), "https");
     }
-    let challenged = Client::plain(address(&proxy)).ask(&forwarded(Ask::new("GET", "/v2/")));
-    challenged.is_refusal(401, "UNAUTHORIZED");
+    let challenged =
+        Client::plain(address(&proxy)).exchange(&forwarded(TestRequest::new("GET", "/v2/")));
+    challenged.assert_rejection(401, "UNAUTHORIZED");
     let body = vec![7; 300_000];
-    let upload = forwarded(Ask::alice("PATCH", "/v2/a/blobs/uploads/u")).body(body.clone());
+    let upload = forwarded(TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")).body(body.clone());
     for chunked in [upload.clone(), upload.clone().chunked()] {
         assert!(over_unix(&proxy, &chunked).status < 300);
         assert_eq!(registry.requests().pop().unwrap().body, body);
     }
-    let answer = block_on(async { H2::plain(address(&proxy)).await.ask(&upload).await });
+    let answer = block_on(async {
+        H2Client::plain(address(&proxy))
+            .await
+            .exchange(&upload)
+            .await
+    });
     assert!(answer.status < 300);
     assert_eq!(registry.requests().pop().unwrap().body, body);
 }
 
 #[test]
 fn a_client_without_https_is_rejected_before_anything_else() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, behind_proxy());
-    let alice = |host: &str| Ask::alice("GET", "/v2/").host(host);
+    let alice = |host: &str| TestRequest::alice("GET", "/v2/").host(host);
     for request in [
         alice("localhost"),
         alice("unknown.test"),
@@ -89,11 +100,16 @@ fn a_client_without_https_is_rejected_before_anything_else() {
         alice("localhost").header("Forwarded", "proto=https"),
     ] {
         for answer in [
-            Client::plain(address(&proxy)).ask(&request),
+            Client::plain(address(&proxy)).exchange(&request),
             over_unix(&proxy, &request),
-            block_on(async { H2::plain(address(&proxy)).await.ask(&request).await }),
+            block_on(async {
+                H2Client::plain(address(&proxy))
+                    .await
+                    .exchange(&request)
+                    .await
+            }),
         ] {
-            answer.is_refusal(400, "UNSUPPORTED");
+            answer.assert_rejection(400, "UNSUPPORTED");
             assert!(answer.text().contains("https"), "{}", answer.text());
         }
     }
@@ -102,37 +118,40 @@ fn a_client_without_https_is_rejected_before_anything_else() {
 
 #[test]
 fn a_peer_that_is_not_trusted_gets_403_whatever_it_claims() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, behind_proxy());
-    let request = forwarded(Ask::alice("GET", "/v2/")).header("X-Forwarded-For", "127.0.0.1");
+    let request =
+        forwarded(TestRequest::alice("GET", "/v2/")).header("X-Forwarded-For", "127.0.0.1");
     let source = Ipv4Addr::new(127, 0, 0, 9);
     for _ in 0..3 {
-        let answer = Client::over(dial_from(source, address(&proxy))).ask(&request);
-        answer.is_refusal(403, "DENIED");
+        let answer =
+            Client::from_socket(connect_tcp_from(source, address(&proxy))).exchange(&request);
+        answer.assert_rejection(403, "DENIED");
     }
     // Also a request without a valid host, whose site cannot be determined.
-    let malformed = forwarded(Ask::alice("GET", "/v2/")).host("a..b");
-    let answer = Client::over(dial_from(source, address(&proxy))).ask(&malformed);
-    answer.is_refusal(403, "DENIED");
+    let malformed = forwarded(TestRequest::alice("GET", "/v2/")).host("a..b");
+    let answer =
+        Client::from_socket(connect_tcp_from(source, address(&proxy))).exchange(&malformed);
+    answer.assert_rejection(403, "DENIED");
     assert!(registry.requests().is_empty());
     let mut open = Client::plain(address(&proxy));
-    assert_eq!(open.ask(&request).status, 200);
+    assert_eq!(open.exchange(&request).status, 200);
     let changed = behind_proxy().to_string();
     let changed = changed.replace("[\"127.0.0.1\"]", "[\"192.0.2.5\"]");
     proxy.configure(&registry, changed);
     proxy.reload().unwrap();
-    open.ask(&request).is_refusal(403, "DENIED");
+    open.exchange(&request).assert_rejection(403, "DENIED");
 }
 
 #[test]
 fn no_upgrade_of_the_protocol_passes() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, behind_proxy());
-    let h2c = forwarded(Ask::alice("GET", "/v2/"))
+    let h2c = forwarded(TestRequest::alice("GET", "/v2/"))
         .header("Connection", "Upgrade, HTTP2-Settings")
         .header("Upgrade", "h2c")
         .header("HTTP2-Settings", "AAMAAABkAAQAAP__");
-    let answer = Client::plain(address(&proxy)).ask(&h2c);
+    let answer = Client::plain(address(&proxy)).exchange(&h2c);
     assert_ne!(answer.status, 101);
     for seen in registry.requests() {
         assert!(seen.all("upgrade").is_empty() && seen.all("http2-settings").is_empty());
@@ -141,24 +160,24 @@ fn no_upgrade_of_the_protocol_passes() {
                     Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let mut client = Client::plain(address(&proxy));
     client.send(smuggled);
-    assert_eq!(client.answer("GET").status, 400);
+    assert_eq!(client.read_response("GET").status, 400);
 }
 
 #[test]
 fn the_socket_is_opened_and_closed_by_a_reload_and_leaves_no_file() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, behind_proxy());
-    let request = forwarded(Ask::alice("GET", "/v2/"));
+    let request = forwarded(TestRequest::alice("GET", "/v2/"));
     let mut kept = unix(&proxy, "http.sock");
-    assert_eq!(kept.ask(&request).status, 200);
+    assert_eq!(kept.exchange(&request).status, 200);
     let moved = behind_proxy()
         .to_string()
         .replace("http.sock", "other.sock");
     proxy.configure(&registry, moved);
     proxy.reload().unwrap();
     let other = || unix(&proxy, "other.sock");
-    assert_eq!(other().ask(&request).status, 200);
-    assert_eq!(kept.ask(&request).status, 200);
+    assert_eq!(other().exchange(&request).status, 200);
+    assert_eq!(kept.exchange(&request).status, 200);
     eventually("the old file is removed", || {
         !proxy.path("http.sock").exists()
     });
@@ -166,7 +185,7 @@ fn the_socket_is_opened_and_closed_by_a_reload_and_leaves_no_file() {
     proxy.configure(&registry, taken);
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains("is not a socket"), "{problems}");
-    assert_eq!(other().ask(&request).status, 200);
+    assert_eq!(other().exchange(&request).status, 200);
 }
 
 /// Two sites named localhost, each on its own address, the second with another realm and for another host, too.
@@ -174,7 +193,7 @@ fn two_listeners() -> TestConfig {
     config("", "")
         .set("https", "[\"127.0.0.1:0\", \"127.0.0.2:0\"]")
         .after("hosts", "listen = [\"127.0.0.1:0\"]")
-        .and(
+        .append(
             "[[site]]\nhosts = [\"localhost\", \"only.test\"]\nlisten = [\"127.0.0.2:0\"]\ntls = { cert = \"second.pem\", key = \"second-key.pem\" }\n\
              [[site.route]]\npath = \"/v2/\"\nupstream = \"{upstream}\"\n\
              auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"second\" }\n\
@@ -184,35 +203,35 @@ fn two_listeners() -> TestConfig {
 
 #[test]
 fn an_address_serves_its_own_sites_with_their_certificates() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let (certificate, key) = certs::AUTHORITY.issue(&["only.test"]);
     std::fs::write(dir.path().join("second.pem"), certificate).unwrap();
-    private(&dir.path().join("second-key.pem"), &key);
+    write_private(&dir.path().join("second-key.pem"), &key);
     let proxy = Proxy::start_in(dir, &registry.url(), two_listeners());
     let first = proxy.https();
     let second = proxy.listener_on(Scheme::Https, Ipv4Addr::new(127, 0, 0, 2));
-    let usual = || certs::usual_client("http/1.1");
-    let ping = Ask::new("GET", "/v2/");
-    let answer = Client::tls(first, "localhost", usual()).ask(&ping);
-    assert!(answer.one("www-authenticate").contains("Registry realm"));
+    let usual = || certs::default_client_config("http/1.1");
+    let ping = TestRequest::new("GET", "/v2/");
+    let answer = Client::tls(first, "localhost", usual()).exchange(&ping);
+    assert!(answer.header("www-authenticate").contains("Registry realm"));
     // The second site's certificate has no localhost.
     assert!(Client::try_tls(second, "localhost", usual()).is_err());
-    let answer = Client::tls(second, "only.test", usual()).ask(&ping);
-    assert!(answer.one("www-authenticate").contains("second"));
+    let answer = Client::tls(second, "only.test", usual()).exchange(&ping);
+    assert!(answer.header("www-authenticate").contains("second"));
     // The host of another address is no host here.
     let only = ping.host("only.test");
     Client::tls(first, "localhost", usual())
-        .ask(&only)
-        .is_refusal(421, "UNSUPPORTED");
-    let answer = Client::tls(second, "only.test", usual()).ask(&only);
-    answer.is_refusal(401, "UNAUTHORIZED");
+        .exchange(&only)
+        .assert_rejection(421, "UNSUPPORTED");
+    let answer = Client::tls(second, "only.test", usual()).exchange(&only);
+    answer.assert_rejection(401, "UNAUTHORIZED");
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn the_live_check_asks_as_the_proxy_in_front() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, behind_proxy());
     drop(unix(&proxy, "http.sock"));
     let (config, mut problems) = tidegate::config::load(&proxy.path("proxy.toml"));

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
+use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, pause};
 
 #[test]
 fn a_good_configuration_is_said_to_be_good() {
@@ -156,7 +156,7 @@ fn the_command_line_explains_itself() {
 
 #[test]
 fn it_serves_reloads_and_drains() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let mut gate = Gate::start(&file);
     assert_eq!(gate.login("alice:pw"), 200);
@@ -185,24 +185,28 @@ fn it_serves_reloads_and_drains() {
 
 #[test]
 fn a_gate_that_was_stopped_for_a_while_goes_on() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let limits = "[limits]\nidle = \"60s\"\nbody_idle = \"60s\"\n";
     let (_dir, file) = configured(config(limits, "").upstream(&registry.url()));
     let mut gate = Gate::start(&file);
     let (mut kept, mut uploading) = (gate.client(), gate.client());
-    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
-    let upload = Ask::alice("PATCH", "/v2/a/blobs/uploads/u").header("Content-Length", "10");
+    assert_eq!(
+        kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
+    let upload =
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u").header("Content-Length", "10");
     uploading.send(upload.head());
     uploading.send("first");
-    registry.wait(|seen| seen.iter().any(|seen| seen.body == b"first"));
+    registry.wait_for_requests(|seen| seen.iter().any(|seen| seen.body == b"first"));
     gate.signal(Signal::STOP);
     // Waits in the sockets meanwhile; long enough that every timer of the gate is late.
     uploading.send(" last");
-    kept.send(Ask::alice("GET", "/v2/").head());
+    kept.send(TestRequest::alice("GET", "/v2/").head());
     pause(Duration::from_secs(3));
     gate.signal(Signal::CONT);
-    assert_eq!(kept.answer("GET").status, 200);
-    assert_eq!(uploading.answer("PATCH").status, 200);
+    assert_eq!(kept.read_response("GET").status, 200);
+    assert_eq!(uploading.read_response("PATCH").status, 200);
     // A pipe that nobody reads is an error of the write, not the end of the gate.
     gate.signal(Signal::PIPE);
     assert_eq!(gate.login("alice:pw"), 200);
@@ -212,7 +216,7 @@ fn a_gate_that_was_stopped_for_a_while_goes_on() {
 
 #[test]
 fn a_gate_that_is_killed_again_and_again_starts_again() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = config("[state]\ndir = \"{dir}/state\"\n", "").mode("token");
     let text = text.upstream(&registry.url());
     let (dir, file) = configured(&text);
@@ -231,7 +235,7 @@ fn a_gate_that_is_killed_again_and_again_starts_again() {
 
 #[test]
 fn a_password_file_that_changes_is_told() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = config("", "").upstream(&registry.url());
     let (dir, file) = configured(&text);
     let gate = Gate::start(&file);
@@ -272,8 +276,8 @@ fn a_password_file_that_changes_is_told() {
 
 #[test]
 fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
-    let stays = Registry::obliging();
-    let goes = Registry::obliging();
+    let stays = Registry::accepting_all();
+    let goes = Registry::accepting_all();
     let (place, url) = (goes.authority().parse().unwrap(), goes.url());
     let _held = goes.held_port();
     let urls = format!("{{ urls = [{:?}, {url:?}] }}", stays.url());
@@ -301,7 +305,7 @@ fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
 
 #[test]
 fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for is_patient in [true, false] {
         let text = config("", "").upstream(&registry.url());
         let (_dir, file) = configured(&text);
@@ -309,11 +313,11 @@ fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
         let mut client = gate.client();
         let before = registry.requests().len();
         client.send(
-            Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+            TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
                 .chunked()
                 .head(),
         );
-        registry.wait(|seen| seen.len() > before);
+        registry.wait_for_requests(|seen| seen.len() > before);
         gate.signal(if is_patient {
             Signal::TERM
         } else {
@@ -322,7 +326,7 @@ fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
         gate.line("draining");
         if is_patient {
             client.send("0\r\n\r\n");
-            assert_eq!(client.answer("PATCH").status, 200);
+            assert_eq!(client.read_response("PATCH").status, 200);
         } else {
             gate.signal(Signal::TERM);
         }
@@ -423,12 +427,16 @@ impl Gate {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::tls(self.address, "localhost", certs::usual_client("http/1.1"))
+        Client::tls(
+            self.address,
+            "localhost",
+            certs::default_client_config("http/1.1"),
+        )
     }
 
     pub(crate) fn login(&self, credentials: &str) -> u16 {
-        let request = Ask::new("GET", "/v2/").login(credentials.as_bytes());
-        self.client().ask(&request).status
+        let request = TestRequest::new("GET", "/v2/").basic_auth(credentials.as_bytes());
+        self.client().exchange(&request).status
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{
-    Answer, Ask, Client, DIGEST, Exchange, Http, PATIENCE, Proxy, Registry, ask, config,
+    Client, DIGEST, Exchange, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse,
+    config, exchange,
 };
 
 const BASIC: &str =
@@ -45,7 +46,7 @@ fn page(target: &str, all: &[&str]) -> String {
 }
 
 #[track_caller]
-fn names(answer: &Answer) -> Vec<String> {
+fn names(answer: &TestResponse) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let said: Value = serde_json::from_slice(&answer.body).unwrap();
     let names = said["repositories"].as_array().unwrap().iter();
@@ -55,18 +56,18 @@ fn names(answer: &Answer) -> Vec<String> {
 }
 
 /// All pages of this size; no name, no `Link` and no error may hold `hidden`.
-fn walked(proxy: &Proxy, request: &Ask, size: usize, hidden: &[&str]) -> Vec<String> {
+fn walked(proxy: &Proxy, request: &TestRequest, size: usize, hidden: &[&str]) -> Vec<String> {
     let mut all = Vec::new();
     let mut target = format!("/v2/_catalog?n={size}");
     loop {
         let mut request = request.clone();
         request.target.clone_from(&target);
-        let answer = ask(proxy, Http::Two, &request);
+        let answer = exchange(proxy, HttpVersion::Http2, &request);
         let said = format!("{:?}{}", answer.headers, answer.text());
         let told = hidden.iter().find(|name| said.contains(**name));
         assert_eq!(told, None, "{said}");
         all.extend(names(&answer));
-        let Some(link) = answer.all("link").first().copied() else {
+        let Some(link) = answer.header_values("link").first().copied() else {
             return all;
         };
         let next = link.strip_prefix('<').unwrap();
@@ -93,27 +94,30 @@ fn no_list_tells_of_what_lies_under_another_route() {
     let open = "auth = { mode = \"none\" }";
     for (config, request) in [
         // Every user may do everything, below this route.
-        (config("", &route("/v2/up/", open)), Ask::alice("GET", "")),
+        (
+            config("", &route("/v2/up/", open)),
+            TestRequest::alice("GET", ""),
+        ),
         (
             config("", &[grants, &route("/v2/up/", open)].concat()),
-            Ask::alice("GET", ""),
+            TestRequest::alice("GET", ""),
         ),
         // The longer path is the closed one.
         (
             config("", "")
                 .lines("auth", open)
-                .and(&route("/v2/up/", BASIC)),
-            Ask::new("GET", ""),
+                .append(&route("/v2/up/", BASIC)),
+            TestRequest::new("GET", ""),
         ),
         // Where nothing of a registry is.
         (
             config("", &route("/v2/up/", &format!("registry = false\n{open}"))),
-            Ask::alice("GET", ""),
+            TestRequest::alice("GET", ""),
         ),
         // A route for everything, beside one for a part of the registry.
         (
             config("", &route("/v2/up/", open)).lines("path", "path = \"/\""),
-            Ask::alice("GET", ""),
+            TestRequest::alice("GET", ""),
         ),
     ] {
         let registry = listing(ALL);
@@ -128,7 +132,11 @@ fn no_list_tells_of_what_lies_under_another_route() {
         for method in ["HEAD", "OPTIONS"] {
             let mut request = request.clone();
             (request.method, request.target) = (method.to_owned(), "/v2/_catalog".to_owned());
-            assert_eq!(ask(&proxy, Http::One, &request).status, 405, "{method}");
+            assert_eq!(
+                exchange(&proxy, HttpVersion::Http1, &request).status,
+                405,
+                "{method}"
+            );
         }
     }
 }
@@ -157,7 +165,7 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
         // One for the list alone.
         config("", &route("/v2/up/", open))
             .lines("path", "path = \"/v2/_catalog\"")
-            .and(&route("/v2/", open)),
+            .append(&route("/v2/", open)),
         // The upstream knows who asks.
         config("", &route("/v2/up/", open)).lines("auth", upstream),
     ] {
@@ -169,10 +177,10 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
             // What is wrong with a number is the registry's to say.
             ("?last=a&n=abc", "?n=abc&last=a"),
         ] {
-            let answer = ask(
+            let answer = exchange(
                 &proxy,
-                Http::One,
-                &Ask::alice("GET", &format!("/v2/_catalog{query}")),
+                HttpVersion::Http1,
+                &TestRequest::alice("GET", &format!("/v2/_catalog{query}")),
             );
             assert!(answer.text().contains("up/x"), "{config}");
             let seen = registry.requests().pop().unwrap();
@@ -180,7 +188,11 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
             let passes = config.to_string().contains(upstream);
             assert_eq!(seen.all("authorization").is_empty(), !passes, "{config}");
         }
-        let head = ask(&proxy, Http::One, &Ask::alice("HEAD", "/v2/_catalog"));
+        let head = exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("HEAD", "/v2/_catalog"),
+        );
         assert_eq!(head.status, 405);
     }
 }
@@ -192,13 +204,13 @@ fn a_route_for_the_list_alone_has_rights_of_its_own() {
     let all = format!("[[site.route]]\npath = \"/v2/\"\nupstream = \"{{upstream}}\"\n{BASIC}\n");
     let listed = config("", &[grants, &all].concat()).set("path", "\"/v2/_catalog\"");
     let proxy = Proxy::start(&registry, &listed);
-    let shown = walked(&proxy, &Ask::alice("GET", ""), 1, &["zz", "Team"]);
+    let shown = walked(&proxy, &TestRequest::alice("GET", ""), 1, &["zz", "Team"]);
     assert_eq!(shown, ["up/x", "up/x/y"]);
 }
 
 #[test]
 fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let web =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
     let part = config("", "").lines("path", "path = \"/v2/a/\"");
@@ -210,7 +222,11 @@ fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
     ] {
         let proxy = Proxy::start(&registry, &config);
         let target = format!("/v2/a/blobs/uploads/?mount={DIGEST}");
-        let answer = ask(&proxy, Http::One, &Ask::alice("POST", &target));
+        let answer = exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("POST", &target),
+        );
         assert_eq!(answer.status, 200);
         let seen = registry.requests().pop().unwrap().target;
         assert_eq!(seen.contains("mount="), mounts, "{config}");
@@ -239,22 +255,23 @@ const MIXED: &[&str] = &[
 fn in_token_mode_each_sees_what_he_may_pull() {
     let registry = listing(MIXED);
     let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
-    let token = |request: Ask, scope: &str| {
+    let token = |request: TestRequest, scope: &str| {
         let mut request = request;
         request.target = format!("/v2/_token?scope={scope}");
-        let said: Value = serde_json::from_slice(&ask(&proxy, Http::One, &request).body).unwrap();
+        let said: Value =
+            serde_json::from_slice(&exchange(&proxy, HttpVersion::Http1, &request).body).unwrap();
         let token = said["token"].as_str().unwrap();
-        Ask::new("GET", "").header("authorization", format!("Bearer {token}"))
+        TestRequest::new("GET", "").header("authorization", format!("Bearer {token}"))
     };
     let public = &["public/a", "public/b"][..];
     let more = &["public/a", "public/b", "team/a"][..];
     let catalog = "registry:catalog:*";
     for (request, shown) in [
-        (Ask::new("GET", ""), public),
-        (token(Ask::new("GET", ""), catalog), public),
-        (Ask::alice("GET", ""), more),
+        (TestRequest::new("GET", ""), public),
+        (token(TestRequest::new("GET", ""), catalog), public),
+        (TestRequest::alice("GET", ""), more),
         // A token for the list shows what its user may pull, as the list has no scope of its own for each name.
-        (token(Ask::alice("GET", ""), catalog), more),
+        (token(TestRequest::alice("GET", ""), catalog), more),
     ] {
         for size in [1, 2, 3, 1000] {
             assert_eq!(
@@ -276,18 +293,18 @@ fn in_token_mode_each_sees_what_he_may_pull() {
         ] {
             let mut request = request.clone();
             (request.method, request.target) = (method.to_owned(), target.to_owned());
-            let answer = ask(&proxy, Http::One, &request);
+            let answer = exchange(&proxy, HttpVersion::Http1, &request);
             let expected = if is_stranger { strangers } else { status };
             assert_eq!(answer.status, expected, "{method} {target}: {answer:?}");
         }
     }
     // A token without the list in its scope names what is missing.
-    let narrow = token(Ask::alice("GET", ""), "repository:team/a:pull");
+    let narrow = token(TestRequest::alice("GET", ""), "repository:team/a:pull");
     let mut narrow = narrow;
     narrow.target = "/v2/_catalog".to_owned();
-    let refused = ask(&proxy, Http::One, &narrow);
-    refused.is_refusal(401, "UNAUTHORIZED");
-    let said = refused.one("www-authenticate");
+    let refused = exchange(&proxy, HttpVersion::Http1, &narrow);
+    refused.assert_rejection(401, "UNAUTHORIZED");
+    let said = refused.header("www-authenticate");
     assert!(
         said.ends_with("scope=\"registry:catalog:*\",error=\"insufficient_scope\""),
         "{said}"
@@ -321,7 +338,11 @@ fn a_long_list_is_walked_page_by_page() {
         ));
     });
     let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
-    let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_catalog"));
+    let answer = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::alice("GET", "/v2/_catalog"),
+    );
     assert_eq!(names(&answer), ["team/a"]);
     assert_eq!(registry.requests().len(), 60);
 }
@@ -362,8 +383,12 @@ fn a_place_in_the_list_does_not_tell_what_is_there() {
             ("zz", &[]),
             ("", &["pub/a", "team/a"]),
         ] {
-            let request = Ask::alice("GET", &format!("/v2/_catalog?last={last}"));
-            assert_eq!(names(&ask(&proxy, Http::One, &request)), rest, "{last}");
+            let request = TestRequest::alice("GET", &format!("/v2/_catalog?last={last}"));
+            assert_eq!(
+                names(&exchange(&proxy, HttpVersion::Http1, &request)),
+                rest,
+                "{last}"
+            );
             let seen = registry.requests().pop().unwrap().target;
             assert_eq!(seen.contains("last="), last == "pub/a", "{seen}");
         }
@@ -373,16 +398,20 @@ fn a_place_in_the_list_does_not_tell_what_is_there() {
 #[test]
 fn tags_pass_as_they_are() {
     let body = "{\"name\":\"a\",\"tags\":null}";
-    let registry = Registry::answering(format!(
+    let registry = Registry::responding(format!(
         "HTTP/1.1 200 OK\r\nLink: </v2/a/tags/list?last=x&n=1>; rel=\"next\"\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     ));
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
-        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/a/tags/list?n=1"));
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
+        let answer = exchange(
+            &proxy,
+            http,
+            &TestRequest::alice("GET", "/v2/a/tags/list?n=1"),
+        );
         assert_eq!(answer.text(), body);
         assert_eq!(
-            answer.one("link"),
+            answer.header("link"),
             "</v2/a/tags/list?last=x&n=1>; rel=\"next\""
         );
     }
@@ -422,8 +451,8 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
         &registry.url(),
         config(STATE, GRANTS).lines("auth", TOKEN),
     );
-    let list = Ask::new("GET", "/v2/_catalog");
-    let begin = |from: Ipv4Addr, request: &Ask| {
+    let list = TestRequest::new("GET", "/v2/_catalog");
+    let begin = |from: Ipv4Addr, request: &TestRequest| {
         let mut client = Client::connect_from(from, &proxy);
         client.send(request.head());
         client
@@ -432,16 +461,16 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
     for host in 1..=4 {
         for _ in 0..4 {
             inside.push(begin(Ipv4Addr::new(127, 0, 1, host), &list));
-            registry.wait(|seen| seen.len() == inside.len());
+            registry.wait_for_requests(|seen| seen.len() == inside.len());
         }
         // A network has its share.
-        let refused = Client::connect_from(Ipv4Addr::new(127, 0, 1, host), &proxy).ask(&list);
-        refused.is_refusal(503, "UNAVAILABLE");
-        assert_eq!(refused.one("retry-after"), "2");
+        let refused = Client::connect_from(Ipv4Addr::new(127, 0, 1, host), &proxy).exchange(&list);
+        refused.assert_rejection(503, "UNAVAILABLE");
+        assert_eq!(refused.header("retry-after"), "2");
     }
     // All strangers have theirs.
-    let fifth = Client::connect_from(Ipv4Addr::new(127, 0, 1, 5), &proxy).ask(&list);
-    fifth.is_refusal(503, "UNAVAILABLE");
+    let fifth = Client::connect_from(Ipv4Addr::new(127, 0, 1, 5), &proxy).exchange(&list);
+    fifth.assert_rejection(503, "UNAVAILABLE");
     assert_eq!(registry.requests().len(), 16);
     // Who leaves makes room, though the registry has not answered yet.
     inside.pop();
@@ -450,46 +479,49 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
         let mut next = begin(Ipv4Addr::new(127, 0, 1, 5), &list);
         let soon = Duration::from_millis(100);
         next.socket.set_read_timeout(Some(soon)).unwrap();
-        match next.try_answer("GET") {
-            Ok(refused) => refused.is_refusal(503, "UNAVAILABLE"),
+        match next.try_read_response("GET") {
+            Ok(refused) => refused.assert_rejection(503, "UNAVAILABLE"),
             Err(_) => break next,
         }
         assert!(Instant::now() < until, "no room");
     };
     next.socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    registry.wait(|seen| seen.len() == 17);
+    registry.wait_for_requests(|seen| seen.len() == 17);
     inside.push(next);
     // What they wait for is no reason to refuse anything else, nor a user's list.
-    let pull = ask(
+    let pull = exchange(
         &proxy,
-        Http::One,
-        &Ask::new("GET", "/v2/public/a/manifests/x"),
+        HttpVersion::Http1,
+        &TestRequest::new("GET", "/v2/public/a/manifests/x"),
     );
     assert_eq!(pull.status, 200);
     let mut alice = begin(
         Ipv4Addr::new(127, 0, 1, 1),
-        &Ask::alice("GET", "/v2/_catalog"),
+        &TestRequest::alice("GET", "/v2/_catalog"),
     );
-    registry.wait(|seen| seen.len() == 19);
+    registry.wait_for_requests(|seen| seen.len() == 19);
     // A reload forgets nobody who is inside.
     proxy.reload().unwrap();
     Client::connect_from(Ipv4Addr::new(127, 0, 1, 5), &proxy)
-        .ask(&list)
-        .is_refusal(503, "UNAVAILABLE");
+        .exchange(&list)
+        .assert_rejection(503, "UNAVAILABLE");
     door.open();
     assert_eq!(
-        names(&alice.answer("GET")),
+        names(&alice.read_response("GET")),
         ["public/a", "public/b", "team/a"]
     );
     for client in &mut inside {
-        assert_eq!(names(&client.answer("GET")), ["public/a", "public/b"]);
+        assert_eq!(
+            names(&client.read_response("GET")),
+            ["public/a", "public/b"]
+        );
     }
-    assert_eq!(ask(&proxy, Http::One, &list).status, 200);
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &list).status, 200);
 }
 
 #[test]
 fn forms_that_never_come_leave_room_for_others() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
     let form = "grant_type=password&username=alice&password=pw&service=localhost";
     let post = |client: &mut Client| {
@@ -502,31 +534,36 @@ fn forms_that_never_come_leave_room_for_others() {
     for client in &mut slow {
         post(client);
         // It is asked for its form: it is inside.
-        assert_eq!(client.head().unwrap().status, 100);
+        assert_eq!(client.read_head().unwrap().status, 100);
     }
     let mut late = Client::connect(&proxy);
     post(&mut late);
-    let refused = late.answer("POST");
-    refused.is_refusal(503, "UNAVAILABLE");
-    assert!(refused.interim.is_empty() && refused.has("retry-after"));
+    let refused = late.read_response("POST");
+    refused.assert_rejection(503, "UNAVAILABLE");
+    assert!(refused.interim.is_empty() && refused.has_header("retry-after"));
     // By GET, and from elsewhere, tokens are to be had.
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/_token")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/_token")
+        )
+        .status,
         200
     );
     let mut elsewhere = Client::connect_from(Ipv4Addr::new(127, 0, 1, 9), &proxy);
-    let whole = Ask::new("POST", "/v2/_token").body(form);
-    assert_eq!(elsewhere.ask(&whole).status, 200);
+    let whole = TestRequest::new("POST", "/v2/_token").body(form);
+    assert_eq!(elsewhere.exchange(&whole).status, 200);
     // One who ends makes room, and so does one who leaves.
     slow[0].send(form);
-    assert_eq!(slow[0].answer("POST").status, 200);
-    assert_eq!(ask(&proxy, Http::One, &whole).status, 200);
+    assert_eq!(slow[0].read_response("POST").status, 200);
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &whole).status, 200);
     slow.clear();
     let until = Instant::now() + PATIENCE;
     while slow.len() < 32 {
         let mut again = Client::connect(&proxy);
         post(&mut again);
-        if again.head().unwrap().status == 100 {
+        if again.read_head().unwrap().status == 100 {
             slow.push(again);
         }
         assert!(Instant::now() < until, "{} are inside", slow.len());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config};
+use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 const BELOW: &str = "/.well-known/acme-challenge";
 
@@ -14,7 +14,7 @@ const BELOW: &str = "/.well-known/acme-challenge";
 fn start(registry: &Registry) -> (Proxy, PathBuf) {
     let text = config("", "")
         .after("https", "http = [\"127.0.0.1:0\"]\npublic_port = 443")
-        .and(&format!(
+        .append(&format!(
             "[[site.route]]\npath = \"{BELOW}/\"\nrespond = {{ files = \"{{dir}}/webroot\" }}\n"
         ));
     let proxy = Proxy::start(registry, text);
@@ -24,13 +24,13 @@ fn start(registry: &Registry) -> (Proxy, PathBuf) {
 }
 
 fn get(proxy: &Proxy, target: &str) -> (u16, Vec<u8>) {
-    let answer = Client::plain(proxy.http()).ask(&Ask::new("GET", target));
+    let answer = Client::plain(proxy.http()).exchange(&TestRequest::new("GET", target));
     (answer.status, answer.body)
 }
 
 #[test]
 fn a_challenge_file_is_served_over_plain_http() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (proxy, files) = start(&registry);
     let content =
         b"LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
@@ -40,17 +40,20 @@ fn a_challenge_file_is_served_over_plain_http() {
     assert_eq!(get(&proxy, &target), (200, content.to_vec()));
     // A query is no part of the name.
     assert_eq!(get(&proxy, &format!("{target}?x")).0, 200);
-    let answer = Client::plain(proxy.http()).ask(&Ask::new("HEAD", &target));
-    assert_eq!(answer.one("content-length"), content.len().to_string());
-    assert_eq!(answer.one("content-type"), "application/octet-stream");
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &Ask::new("GET", &target)).status, 404);
+    let answer = Client::plain(proxy.http()).exchange(&TestRequest::new("HEAD", &target));
+    assert_eq!(answer.header("content-length"), content.len().to_string());
+    assert_eq!(answer.header("content-type"), "application/octet-stream");
+    for http in HttpVersion::BOTH {
+        assert_eq!(
+            exchange(&proxy, http, &TestRequest::new("GET", &target)).status,
+            404
+        );
     }
     // Other paths and other hosts are as before.
     assert_eq!(get(&proxy, "/x").0, 308);
     assert_eq!(get(&proxy, "/v2/").0, 400);
-    let foreign = Ask::new("GET", &target).host("evil.test");
-    assert_eq!(Client::plain(proxy.http()).ask(&foreign).status, 421);
+    let foreign = TestRequest::new("GET", &target).host("evil.test");
+    assert_eq!(Client::plain(proxy.http()).exchange(&foreign).status, 421);
     fs::remove_file(files.join(token)).unwrap();
     assert_eq!(get(&proxy, &target).0, 404);
     assert!(registry.requests().is_empty());
@@ -58,7 +61,7 @@ fn a_challenge_file_is_served_over_plain_http() {
 
 #[test]
 fn nothing_but_a_regular_file_with_the_name_of_a_token_is_served() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (proxy, files) = start(&registry);
     let webroot = proxy.path("webroot");
     fs::write(files.join("good"), "good").unwrap();
@@ -103,8 +106,8 @@ fn nothing_but_a_regular_file_with_the_name_of_a_token_is_served() {
         assert!(!body.windows(6).any(|part| part == b"secret"), "{name}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        let request = Ask::new(method, &format!("{BELOW}/good"));
-        let answer = Client::plain(proxy.http()).ask(&request);
+        let request = TestRequest::new(method, &format!("{BELOW}/good"));
+        let answer = Client::plain(proxy.http()).exchange(&request);
         assert_eq!(answer.status, 404, "{method}");
     }
     // A symbolic link in place of a directory of the ACME client.

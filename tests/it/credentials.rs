@@ -3,11 +3,13 @@
 use base64ct::{Base64, Base64Unpadded, Base64Url, Encoding};
 
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config};
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange,
+};
 
 #[test]
 fn what_clients_send_logs_in() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
     let fields = [
         basic(b"alice:pw"),
@@ -20,9 +22,9 @@ fn what_clients_send_logs_in() {
         format!("Basic {}", Base64Unpadded::encode_string(b"empty:")),
         format!("Basic {}", Base64Unpadded::encode_string(b"bob:pass:word")),
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for field in &fields {
-            let answer = ask(&proxy, http, &with(field));
+            let answer = exchange(&proxy, http, &with(field));
             assert_eq!(answer.status, 200, "{field}");
         }
     }
@@ -35,7 +37,7 @@ fn what_clients_send_logs_in() {
 
 #[test]
 fn everything_else_gets_the_same_bytes() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
     let right = Base64::encode_string(b"alice:pw");
     let junk = [
@@ -70,17 +72,25 @@ fn everything_else_gets_the_same_bytes() {
         basic(ALICE.trim_end().as_bytes()),
         basic(&[b'a'; 2000]),
     ];
-    for http in Http::BOTH {
-        let nothing = ask(&proxy, http, &Ask::new("GET", "/v2/"));
-        nothing.is_refusal(401, "UNAUTHORIZED");
-        let head = ask(&proxy, http, &Ask::new("HEAD", "/v2/"));
+    for http in HttpVersion::BOTH {
+        let nothing = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        nothing.assert_rejection(401, "UNAUTHORIZED");
+        let head = exchange(&proxy, http, &TestRequest::new("HEAD", "/v2/"));
         for field in &junk {
-            let answer = ask(&proxy, http, &with(field));
-            assert_eq!(answer.without_id(), nothing.without_id(), "{field:?}");
+            let answer = exchange(&proxy, http, &with(field));
+            assert_eq!(
+                answer.without_request_id(),
+                nothing.without_request_id(),
+                "{field:?}"
+            );
             let mut same = with(field);
             same.method = "HEAD".to_owned();
-            let answer = ask(&proxy, http, &same);
-            assert_eq!(answer.without_id(), head.without_id(), "{field:?}");
+            let answer = exchange(&proxy, http, &same);
+            assert_eq!(
+                answer.without_request_id(),
+                head.without_request_id(),
+                "{field:?}"
+            );
         }
     }
     assert!(registry.requests().is_empty());
@@ -88,31 +98,35 @@ fn everything_else_gets_the_same_bytes() {
 
 #[test]
 fn a_repository_that_exists_looks_like_one_that_does_not() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
-    for http in Http::BOTH {
-        let ping = ask(&proxy, http, &Ask::new("GET", "/v2/"));
+    for http in HttpVersion::BOTH {
+        let ping = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
         for target in [
             "/v2/team/app/tags/list",
             "/v2/Not/A/Name/tags/list",
             "/v2/none",
             "/v2/_catalog?n=x&n=y",
         ] {
-            let answer = ask(&proxy, http, &Ask::new("GET", target));
-            assert_eq!(answer.without_id(), ping.without_id(), "{target}");
+            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
+            assert_eq!(
+                answer.without_request_id(),
+                ping.without_request_id(),
+                "{target}"
+            );
         }
     }
 }
 
 #[test]
 fn two_fields_are_a_bad_request() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
     let (right, wrong) = (basic(b"alice:pw"), basic(b"alice:no"));
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (first, second) in [(&right, &wrong), (&wrong, &right), (&right, &right)] {
-            let answer = ask(&proxy, http, &with(first).header("authorization", second));
-            answer.is_refusal(400, "UNAUTHORIZED");
+            let answer = exchange(&proxy, http, &with(first).header("authorization", second));
+            answer.assert_rejection(400, "UNAUTHORIZED");
         }
     }
     assert!(registry.requests().is_empty());
@@ -120,18 +134,22 @@ fn two_fields_are_a_bad_request() {
 
 #[test]
 fn other_fields_hold_no_credentials() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
     let right = basic(b"alice:pw");
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for name in [
             "proxy-authorization",
             "authorization_",
             "x-authorization",
             "cookie",
         ] {
-            let answer = ask(&proxy, http, &Ask::new("GET", "/v2/").header(name, &right));
-            answer.is_refusal(401, "UNAUTHORIZED");
+            let answer = exchange(
+                &proxy,
+                http,
+                &TestRequest::new("GET", "/v2/").header(name, &right),
+            );
+            answer.assert_rejection(401, "UNAUTHORIZED");
         }
     }
     assert!(registry.requests().is_empty());
@@ -139,46 +157,52 @@ fn other_fields_hold_no_credentials() {
 
 #[test]
 fn credentials_in_trailers_come_too_late() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
     let mut client = Client::connect(&proxy);
-    client.send(Ask::new("PATCH", "/v2/a/blobs/uploads/u").chunked().head());
+    client.send(
+        TestRequest::new("PATCH", "/v2/a/blobs/uploads/u")
+            .chunked()
+            .head(),
+    );
     let trailer = format!(
         "1\r\nx\r\n0\r\nAuthorization: {}\r\n\r\n",
         basic(b"alice:pw")
     );
     let _ = client.try_send(trailer);
-    client.answer("PATCH").is_refusal(401, "UNAUTHORIZED");
+    client
+        .read_response("PATCH")
+        .assert_rejection(401, "UNAUTHORIZED");
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn a_huge_field_is_refused_before_it_is_read() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
     let huge = basic(&vec![b'a'; 48 * 1024]);
-    for http in Http::BOTH {
-        let answer = ask(&proxy, http, &with(&huge));
+    for http in HttpVersion::BOTH {
+        let answer = exchange(&proxy, http, &with(&huge));
         assert_eq!(answer.status, 431);
-        assert!(!answer.has("www-authenticate"));
+        assert!(!answer.has_header("www-authenticate"));
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn every_request_of_a_connection_proves_itself() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry);
     let mut client = Client::connect(&proxy);
     let statuses: Vec<u16> = [
-        Ask::alice("GET", "/v2/"),
-        Ask::new("GET", "/v2/"),
-        Ask::alice("GET", "/v2/"),
+        TestRequest::alice("GET", "/v2/"),
+        TestRequest::new("GET", "/v2/"),
+        TestRequest::alice("GET", "/v2/"),
         with(&basic(b"alice:no")),
     ]
     .iter()
-    .map(|request| client.ask(request))
-    .map(|answer: Answer| answer.status)
+    .map(|request| client.exchange(request))
+    .map(|answer: TestResponse| answer.status)
     .collect();
     assert_eq!(statuses, [200, 401, 200, 401]);
     assert_eq!(registry.requests().len(), 2);
@@ -206,6 +230,6 @@ fn basic(credentials: &[u8]) -> String {
     format!("Basic {}", Base64::encode_string(credentials))
 }
 
-fn with(field: &str) -> Ask {
-    Ask::new("GET", "/v2/").header("authorization", field)
+fn with(field: &str) -> TestRequest {
+    TestRequest::new("GET", "/v2/").header("authorization", field)
 }

@@ -3,18 +3,20 @@
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use crate::support::ask::chunk;
-use crate::support::client::{End, dial};
-use crate::support::h2::{self, H2, block_on, within};
-use crate::support::registry::Ended;
-use crate::support::{Ask, Client, Exchange, Http, Proxy, Registry, ask, config, pattern};
+use crate::support::client::{StreamEnd, connect_tcp};
+use crate::support::h2::{self, H2Client, block_on, with_time_limit};
+use crate::support::registry::RequestEnd;
+use crate::support::request::chunk;
+use crate::support::{
+    Client, Exchange, HttpVersion, Proxy, Registry, TestRequest, config, exchange, pattern,
+};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Within a tenth and a second.
 #[track_caller]
-fn is_a_second(began: Instant, what: &str) {
+fn assert_takes_a_second(began: Instant, what: &str) {
     let took = began.elapsed();
     println!("{what}: {took:?}");
     let (least, most) = (SECOND * 9 / 10, SECOND * 11 / 10 + SECOND);
@@ -26,7 +28,7 @@ fn with(registry: &Registry, limits: &str) -> Proxy {
 }
 
 /// Endless to who asks for it, else silent.
-fn moody(exchange: &mut Exchange<'_>) {
+fn flaky(exchange: &mut Exchange<'_>) {
     if exchange.head.target.ends_with("endless") {
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
         let piece = pattern(1 << 20);
@@ -39,150 +41,156 @@ fn moody(exchange: &mut Exchange<'_>) {
 
 #[test]
 fn handshake() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "handshake = \"1s\"");
     let began = Instant::now();
-    assert_eq!(dial(proxy.https()).read(&mut [0]).unwrap(), 0);
-    is_a_second(began, "handshake");
+    assert_eq!(connect_tcp(proxy.https()).read(&mut [0]).unwrap(), 0);
+    assert_takes_a_second(began, "handshake");
 }
 
 #[test]
 fn head() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "head = \"1s\"");
     let mut client = Client::connect(&proxy);
     let began = Instant::now();
     client.send("GET /v2/ HT");
-    assert_eq!(client.answer("GET").status, 408);
-    is_a_second(began, "head");
+    assert_eq!(client.read_response("GET").status, 408);
+    assert_takes_a_second(began, "head");
 }
 
 #[test]
 fn idle() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "idle = \"1s\"");
     let mut client = Client::connect(&proxy);
-    client.ask(&Ask::alice("GET", "/v2/"));
+    client.exchange(&TestRequest::alice("GET", "/v2/"));
     let began = Instant::now();
-    assert_eq!(client.rest(), (Vec::new(), End::Clean));
-    is_a_second(began, "idle");
+    assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
+    assert_takes_a_second(began, "idle");
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        client.ask(&Ask::alice("GET", "/v2/")).await;
+        let mut client = H2Client::connect(&proxy).await;
+        client.exchange(&TestRequest::alice("GET", "/v2/")).await;
         let began = Instant::now();
-        let _ = within(client.connection).await.unwrap();
-        is_a_second(began, "idle of HTTP/2");
+        let _ = with_time_limit(client.connection).await.unwrap();
+        assert_takes_a_second(began, "idle of HTTP/2");
     });
 }
 
 #[test]
 fn body_idle() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "body_idle = \"1s\"");
     let mut client = Client::connect(&proxy);
-    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"some"));
     let began = Instant::now();
-    client.answer("PATCH").is_refusal(408, "UNSUPPORTED");
-    is_a_second(began, "body_idle");
+    client
+        .read_response("PATCH")
+        .assert_rejection(408, "UNSUPPORTED");
+    assert_takes_a_second(began, "body_idle");
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let request = Ask::alice("PATCH", UPLOAD).chunked();
-        let (response, mut sender) = client.begin(&request).await.unwrap();
+        let mut client = H2Client::connect(&proxy).await;
+        let request = TestRequest::alice("PATCH", UPLOAD).chunked();
+        let (response, mut sender) = client.start_request(&request).await.unwrap();
         h2::send(&mut sender, b"some", false).await.unwrap();
         let began = Instant::now();
         let answer = h2::collect(response.await.unwrap()).await;
-        answer.is_refusal(408, "UNSUPPORTED");
-        is_a_second(began, "body_idle of HTTP/2");
+        answer.assert_rejection(408, "UNSUPPORTED");
+        assert_takes_a_second(began, "body_idle of HTTP/2");
     });
 }
 
 #[test]
 fn write_idle() {
-    let registry = Registry::start(moody);
+    let registry = Registry::start(flaky);
     let proxy = with(&registry, "write_idle = \"1s\"");
-    let request = Ask::alice("GET", "/v2/a/manifests/endless");
+    let request = TestRequest::alice("GET", "/v2/a/manifests/endless");
     let is_broken = |at: usize| {
         registry
             .requests()
             .get(at)
-            .is_some_and(|seen| seen.end == Ended::Broken)
+            .is_some_and(|seen| seen.end == RequestEnd::Broken)
     };
     let mut client = Client::connect(&proxy);
     let began = Instant::now();
     client.send(request.head());
-    registry.wait(|seen| seen.first().is_some_and(|seen| seen.end == Ended::Broken));
-    is_a_second(began, "write_idle");
+    registry.wait_for_requests(|seen| {
+        seen.first()
+            .is_some_and(|seen| seen.end == RequestEnd::Broken)
+    });
+    assert_takes_a_second(began, "write_idle");
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
+        let mut client = H2Client::connect(&proxy).await;
         let began = Instant::now();
-        let (response, _) = client.begin(&request).await.unwrap();
+        let (response, _) = client.start_request(&request).await.unwrap();
         let _unread = response.await.unwrap();
-        h2::until(|| is_broken(1)).await;
-        is_a_second(began, "write_idle of HTTP/2");
+        h2::wait_until(|| is_broken(1)).await;
+        assert_takes_a_second(began, "write_idle of HTTP/2");
     });
 }
 
 #[test]
 fn read_timeout() {
-    let registry = Registry::start(moody);
+    let registry = Registry::start(flaky);
     let hasty = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
     let text = config("", "").lines("upstream", hasty);
     let proxy = Proxy::start(&registry, &text);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         let began = Instant::now();
-        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/"));
-        answer.is_refusal(504, "UNAVAILABLE");
-        is_a_second(began, &format!("read_timeout {http:?}"));
+        let answer = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
+        answer.assert_rejection(504, "UNAVAILABLE");
+        assert_takes_a_second(began, &format!("read_timeout {http:?}"));
     }
 }
 
 #[test]
 fn upstream_wait() {
-    let registry = Registry::start(moody);
+    let registry = Registry::start(flaky);
     let proxy = with(
         &registry,
         "upstream_connections = 1\nupstream_wait = \"1s\"",
     );
     let mut holder = Client::connect(&proxy);
-    holder.send(Ask::alice("GET", "/v2/").head());
-    registry.wait(|seen| seen.len() == 1);
-    for http in Http::BOTH {
+    holder.send(TestRequest::alice("GET", "/v2/").head());
+    registry.wait_for_requests(|seen| seen.len() == 1);
+    for http in HttpVersion::BOTH {
         let began = Instant::now();
-        ask(&proxy, http, &Ask::alice("GET", "/v2/")).is_refusal(503, "UNAVAILABLE");
-        is_a_second(began, &format!("upstream_wait {http:?}"));
+        exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"))
+            .assert_rejection(503, "UNAVAILABLE");
+        assert_takes_a_second(began, &format!("upstream_wait {http:?}"));
     }
 }
 
 #[test]
 fn drain() {
-    let registry = Registry::start(moody);
+    let registry = Registry::start(flaky);
     let proxy = with(&registry, "drain = \"1s\"");
     let mut holder = Client::connect(&proxy);
-    holder.send(Ask::alice("GET", "/v2/").head());
-    registry.wait(|seen| seen.len() == 1);
+    holder.send(TestRequest::alice("GET", "/v2/").head());
+    registry.wait_for_requests(|seen| seen.len() == 1);
     let began = Instant::now();
-    proxy.tell(tidegate::server::Command::Stop);
+    proxy.send_command(tidegate::server::Command::Stop);
     assert_eq!(proxy.wait(), 1);
-    is_a_second(began, "drain");
+    assert_takes_a_second(began, "drain");
 }
 
 #[test]
 fn windows_of_http2_are_those_of_the_configuration() {
-    let registry = Registry::start(moody);
+    let registry = Registry::start(flaky);
     let limits = "h2_window = \"100000B\"\nh2_connection_window = \"150000B\"";
     let proxy = with(&registry, limits);
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
+        let mut client = H2Client::connect(&proxy).await;
         // The settings have come by the time of an answer.
-        client.ask(&Ask::new("GET", "/v2/")).await;
-        let request = Ask::alice("PATCH", UPLOAD).chunked();
-        let (_one, mut first) = client.begin(&request).await.unwrap();
-        let (_two, mut second) = client.begin(&request).await.unwrap();
+        client.exchange(&TestRequest::new("GET", "/v2/")).await;
+        let request = TestRequest::alice("PATCH", UPLOAD).chunked();
+        let (_one, mut first) = client.start_request(&request).await.unwrap();
+        let (_two, mut second) = client.start_request(&request).await.unwrap();
         first.reserve_capacity(1 << 20);
         second.reserve_capacity(1 << 20);
         // Capacity is given out when the connection has its turn.
-        client.ask(&Ask::new("GET", "/v2/")).await;
+        client.exchange(&TestRequest::new("GET", "/v2/")).await;
         assert_eq!((first.capacity(), second.capacity()), (100_000, 50_000));
     });
 }

@@ -1,12 +1,12 @@
 //! What HTTP/2 can say and HTTP/1 cannot: refused, or one well-formed request to the upstream (RFC 9113 section 8).
 
-use crate::support::canary::Canary;
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, INITIAL_WINDOW, Outcome,
-    PING, SETTINGS, WINDOW_UPDATE, block, frame, setting,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW, Outcome, PING,
+    RawH2, SETTINGS, WINDOW_UPDATE, frame, header_block, setting,
 };
 use crate::support::proxy::directory;
-use crate::support::{Ask, Http, ListenerKind, Proxy, ask};
+use crate::support::strict_upstream::StrictUpstream;
+use crate::support::{HttpVersion, ListenerKind, Proxy, TestRequest, exchange};
 
 type Field = (&'static str, &'static str);
 
@@ -62,12 +62,12 @@ fn encoded(fields: &[Field]) -> Vec<u8> {
         .iter()
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .collect();
-    block(&all)
+    header_block(&all)
 }
 
 /// A stream of these fields, then a body in pieces when there is one.
-fn stream(frames: &mut Frames, fields: &[Field], body: Option<&[&[u8]]>) -> Outcome {
-    let id = frames.stream();
+fn stream(frames: &mut RawH2, fields: &[Field], body: Option<&[&[u8]]>) -> Outcome {
+    let id = frames.next_stream_id();
     let flags = END_HEADERS | if body.is_none() { END_STREAM } else { 0 };
     let mut bytes = frame(HEADERS, flags, id, &encoded(fields));
     let pieces = body.unwrap_or_default();
@@ -76,11 +76,11 @@ fn stream(frames: &mut Frames, fields: &[Field], body: Option<&[&[u8]]>) -> Outc
         bytes.extend(frame(DATA, if is_last { END_STREAM } else { 0 }, id, piece));
     }
     let _ = frames.try_send(bytes);
-    frames.outcome(id)
+    frames.read_outcome(id)
 }
 
-fn start(kind: ListenerKind) -> (Canary, Proxy) {
-    let canary = Canary::start();
+fn start(kind: ListenerKind) -> (StrictUpstream, Proxy) {
+    let canary = StrictUpstream::start();
     let proxy = Proxy::start_in(directory(), &canary.url(), kind.config());
     (canary, proxy)
 }
@@ -274,7 +274,7 @@ fn what_http1_cannot_say_does_not_pass_over(kind: ListenerKind) {
         // What is malformed may end its stream or the connection.
         let is_right =
             outcome == expected || expected == reset && outcome == Outcome::Goaway(PROTOCOL_ERROR);
-        if !is_right || !canary.take().is_empty() {
+        if !is_right || !canary.take_requests().is_empty() {
             wrong.push(format!("{name}: {outcome:?}"));
         }
         if matches!(outcome, Outcome::Status(_) | Outcome::Reset(_)) {
@@ -284,11 +284,11 @@ fn what_http1_cannot_say_does_not_pass_over(kind: ListenerKind) {
                 Outcome::Status(200),
                 "{name}"
             );
-            assert_eq!(canary.take().len(), 1, "{name}");
+            assert_eq!(canary.take_requests().len(), 1, "{name}");
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(canary.broken().is_empty());
+    assert!(canary.violations().is_empty());
 }
 
 #[test]
@@ -344,23 +344,27 @@ fn what_passes_is_framed_as_http1_over(kind: ListenerKind) {
             Outcome::Status(200),
             "{fields:?}"
         );
-        let arrived = canary.take();
+        let arrived = canary.take_requests();
         let [request] = arrived.as_slice() else {
             panic!("{arrived:?}")
         };
-        assert_eq!(request.line(), line);
+        assert_eq!(request.request_line(), line);
         assert_eq!(request.body, bytes, "{fields:?}");
-        assert_eq!(request.all("host"), ["localhost"]);
-        assert!(request.all("te").is_empty());
+        assert_eq!(request.header_values("host"), ["localhost"]);
+        assert!(request.header_values("te").is_empty());
         let lengths: Vec<_> = length.into_iter().map(ToOwned::to_owned).collect();
-        assert_eq!(request.all("content-length"), lengths, "{fields:?}");
+        assert_eq!(
+            request.header_values("content-length"),
+            lengths,
+            "{fields:?}"
+        );
         assert_eq!(
             request.is_chunked,
             length.is_none() && !bytes.is_empty(),
             "{fields:?}"
         );
     }
-    assert!(canary.broken().is_empty());
+    assert!(canary.violations().is_empty());
 }
 
 #[test]
@@ -374,21 +378,27 @@ fn a_host_alone_is_enough_over(kind: ListenerKind) {
     let mut fields = get(&[("host", "localhost")]);
     fields.retain(|(name, _)| *name != ":authority");
     assert_eq!(stream(&mut frames, &fields, None), Outcome::Status(200));
-    assert_eq!(canary.take()[0].all("host"), ["localhost"]);
+    assert_eq!(
+        canary.take_requests()[0].header_values("host"),
+        ["localhost"]
+    );
     fields.retain(|(name, _)| *name != "host");
     assert_eq!(stream(&mut frames, &fields, None), Outcome::Status(400));
-    assert!(canary.take().is_empty());
+    assert!(canary.take_requests().is_empty());
 }
 
 #[test]
 fn cookie_crumbs_become_one_line() {
     let (canary, proxy) = start(ListenerKind::Https);
-    for http in Http::BOTH {
-        let request = Ask::alice("GET", "/v2/")
+    for http in HttpVersion::BOTH {
+        let request = TestRequest::alice("GET", "/v2/")
             .header("cookie", "a=1")
             .header("cookie", "b=2");
-        assert_eq!(ask(&proxy, http, &request).status, 200);
-        assert_eq!(canary.take()[0].all("cookie"), ["a=1; b=2"]);
+        assert_eq!(exchange(&proxy, http, &request).status, 200);
+        assert_eq!(
+            canary.take_requests()[0].header_values("cookie"),
+            ["a=1; b=2"]
+        );
     }
 }
 
@@ -419,12 +429,12 @@ fn a_body_of_another_length_than_announced_never_looks_whole_over(kind: Listener
         );
         assert!(is_refused, "{length}: {outcome:?}");
         // The upstream connection of such a body is not used again.
-        assert!(canary.take().is_empty(), "{length}");
+        assert!(canary.take_requests().is_empty(), "{length}");
         assert_eq!(
             stream(&mut kind.frames(&proxy), &get(&[]), None),
             Outcome::Status(200)
         );
-        assert_eq!(canary.take().len(), 1);
+        assert_eq!(canary.take_requests().len(), 1);
     }
 }
 
@@ -440,7 +450,7 @@ fn trailers_end_here_over(kind: ListenerKind) {
         [("x-forwarded-for", "6.6.6.6"), ("content-length", "9")],
         [(":path", "/v2/x"), (":method", "PUT")],
     ] {
-        let id = frames.stream();
+        let id = frames.next_stream_id();
         let upload = encoded(&fields("POST", "/v2/a/blobs/uploads/", &[]));
         frames.send(
             [
@@ -450,14 +460,14 @@ fn trailers_end_here_over(kind: ListenerKind) {
             ]
             .concat(),
         );
-        assert_eq!(frames.outcome(id), Outcome::Status(200));
-        let arrived = canary.take();
+        assert_eq!(frames.read_outcome(id), Outcome::Status(200));
+        let arrived = canary.take_requests();
         assert_eq!(
-            (arrived.len(), arrived[0].line().as_str()),
+            (arrived.len(), arrived[0].request_line().as_str()),
             (1, "POST /v2/a/blobs/uploads/")
         );
         assert_eq!(arrived[0].body, b"abc");
-        assert_eq!(arrived[0].all("x-forwarded-for"), ["127.0.0.1"]);
+        assert_eq!(arrived[0].header_values("x-forwarded-for"), ["127.0.0.1"]);
     }
 }
 
@@ -509,11 +519,11 @@ fn streams_out_of_order_end_the_connection_over(kind: ListenerKind) {
     for (name, bytes) in cases {
         let mut frames = kind.frames(&proxy);
         let _ = frames.try_send(bytes.concat());
-        let last = std::iter::from_fn(|| frames.frame())
+        let last = std::iter::from_fn(|| frames.read_frame())
             .filter(|it| it.kind == GOAWAY)
             .last();
         assert!(last.is_some_and(|it| it.payload[4..8] != [0; 4]), "{name}");
-        canary.take();
+        canary.take_requests();
     }
-    assert!(canary.broken().is_empty());
+    assert!(canary.violations().is_empty());
 }

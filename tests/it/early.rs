@@ -2,45 +2,47 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::ask::chunk;
-use crate::support::client::End;
-use crate::support::faulty::{Fault, Faulty};
-use crate::support::h2::{self, H2, block_on};
+use crate::support::client::StreamEnd;
+use crate::support::faulty_upstream::{Fault, FaultyUpstream};
+use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::directory;
-use crate::support::registry::Ended;
-use crate::support::{Answer, Ask, Client, Http, Proxy, Registry, ask, config, pattern};
+use crate::support::registry::RequestEnd;
+use crate::support::request::chunk;
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange, pattern,
+};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const MIB: usize = 1 << 20;
 
 #[test]
 fn continue_comes_after_the_login() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    let expecting = |ask: Ask| ask.header("Expect", "100-continue").body("body");
-    client.send(expecting(Ask::alice("PATCH", UPLOAD)).head());
-    assert_eq!(client.head().unwrap().status, 100);
+    let expecting = |ask: TestRequest| ask.header("Expect", "100-continue").body("body");
+    client.send(expecting(TestRequest::alice("PATCH", UPLOAD)).head());
+    assert_eq!(client.read_head().unwrap().status, 100);
     client.send("body");
-    let answer = client.answer("PATCH");
+    let answer = client.read_response("PATCH");
     assert_eq!((answer.status, answer.interim.len()), (200, 0));
-    let seen = registry.only();
+    let seen = registry.only_request();
     assert!(seen.all("expect").is_empty());
     assert_eq!(seen.body, b"body");
 }
 
 #[test]
 fn bad_credentials_get_no_continue() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for ask in [
-        Ask::new("PATCH", UPLOAD),
-        Ask::new("PATCH", UPLOAD).login(b"alice:no"),
+        TestRequest::new("PATCH", UPLOAD),
+        TestRequest::new("PATCH", UPLOAD).basic_auth(b"alice:no"),
     ] {
         let mut client = Client::connect(&proxy);
         client.send(ask.header("Expect", "100-continue").body("body").head());
-        let answer = client.answer("PATCH");
-        answer.is_refusal(401, "UNAUTHORIZED");
+        let answer = client.read_response("PATCH");
+        answer.assert_rejection(401, "UNAUTHORIZED");
         assert!(answer.interim.is_empty());
     }
     assert!(registry.requests().is_empty());
@@ -48,27 +50,30 @@ fn bad_credentials_get_no_continue() {
 
 #[test]
 fn other_expectations_are_refused() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
-        let request = Ask::alice("PATCH", UPLOAD)
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
+        let request = TestRequest::alice("PATCH", UPLOAD)
             .header("expect", "tea")
             .body("body");
-        ask(&proxy, http, &request).is_refusal(417, "UNSUPPORTED");
-        let nobody = Ask::new("PATCH", UPLOAD)
+        exchange(&proxy, http, &request).assert_rejection(417, "UNSUPPORTED");
+        let nobody = TestRequest::new("PATCH", UPLOAD)
             .header("expect", "tea")
             .body("body");
-        ask(&proxy, http, &nobody).is_refusal(401, "UNAUTHORIZED");
+        exchange(&proxy, http, &nobody).assert_rejection(401, "UNAUTHORIZED");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn a_refusal_is_read_by_a_client_that_still_sends() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("", "max_body = \"1MiB\""));
     let bytes = pattern(32 * MIB);
-    let (known, nobody) = (Ask::alice("PATCH", UPLOAD), Ask::new("PATCH", UPLOAD));
+    let (known, nobody) = (
+        TestRequest::alice("PATCH", UPLOAD),
+        TestRequest::new("PATCH", UPLOAD),
+    );
     for (request, status, code) in [(nobody, 401, "UNAUTHORIZED"), (known, 413, "SIZE_INVALID")] {
         for is_chunked in [false, true] {
             let mut request = request.clone().body(bytes.clone());
@@ -78,17 +83,17 @@ fn a_refusal_is_read_by_a_client_that_still_sends() {
                 let mut client = Client::connect(&proxy);
                 client.send(&head);
                 client.try_send(&body).expect("a gate that goes on reading");
-                let answer = client.answer("PATCH");
-                answer.is_refusal(status, code);
-                assert_eq!(answer.one("connection"), "close");
-                assert_eq!(client.rest(), (Vec::new(), End::Clean));
+                let answer = client.read_response("PATCH");
+                answer.assert_rejection(status, code);
+                assert_eq!(answer.header("connection"), "close");
+                assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
             }
             for _ in 0..3 {
-                ask(&proxy, Http::Two, &request).is_refusal(status, code);
+                exchange(&proxy, HttpVersion::Http2, &request).assert_rejection(status, code);
             }
         }
     }
-    let whole = |seen: &crate::support::Recorded| seen.end == Ended::Whole;
+    let whole = |seen: &crate::support::RecordedRequest| seen.end == RequestEnd::Whole;
     assert!(!registry.requests().iter().any(whole));
 }
 
@@ -102,16 +107,17 @@ const BLIND: usize = MIB / 2;
 pub(crate) struct Refused {
     pub(crate) status: u16,
     code: &'static str,
-    pub(crate) request: Ask,
+    pub(crate) request: TestRequest,
     pub(crate) proxy: Proxy,
 }
 
 pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
     const READER: &str =
         "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
-    let known = || Ask::alice("PATCH", UPLOAD);
-    let wrong =
-        |password: &str| Ask::new("PATCH", UPLOAD).login(format!("alice:{password}").as_bytes());
+    let known = || TestRequest::alice("PATCH", UPLOAD);
+    let wrong = |password: &str| {
+        TestRequest::new("PATCH", UPLOAD).basic_auth(format!("alice:{password}").as_bytes())
+    };
     let case = |status, code, request, (top, route): (&str, &str)| Refused {
         status,
         code,
@@ -121,7 +127,12 @@ pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
     let form = known().header("Content-Type", "application/x-www-form-urlencoded");
     let busy = "[limits]\nupstream_connections = 1\nupstream_queue = 1\nupstream_wait = \"20ms\"\n";
     let cases = vec![
-        case(401, "UNAUTHORIZED", Ask::new("PATCH", UPLOAD), ("", "")),
+        case(
+            401,
+            "UNAUTHORIZED",
+            TestRequest::new("PATCH", UPLOAD),
+            ("", ""),
+        ),
         case(403, "DENIED", known(), ("", READER)),
         case(413, "SIZE_INVALID", known(), ("", "max_body = \"64KiB\"")),
         case(415, "UNSUPPORTED", form, ("", "")),
@@ -133,7 +144,8 @@ pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
         ),
         case(503, "UNAVAILABLE", known(), (busy, "")),
     ];
-    ask(&cases[4].proxy, Http::One, &wrong("one")).is_refusal(401, "UNAUTHORIZED");
+    exchange(&cases[4].proxy, HttpVersion::Http1, &wrong("one"))
+        .assert_rejection(401, "UNAUTHORIZED");
     cases
 }
 
@@ -148,27 +160,31 @@ fn read_late(case: &Refused, length: &str, [bytes, chunks]: [&[u8]; 2], tries: u
             let mut client = Client::connect(&case.proxy);
             client.send(request.head());
             client.try_send(body).expect("a gate that goes on reading");
-            let answer = client.answer("PATCH");
-            answer.is_refusal(case.status, case.code);
-            assert_eq!(answer.one("connection"), "close");
-            assert_eq!(client.rest(), (Vec::new(), End::Clean));
+            let answer = client.read_response("PATCH");
+            answer.assert_rejection(case.status, case.code);
+            assert_eq!(answer.header("connection"), "close");
+            assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
         }
     }
     block_on(async {
         let requests = (0..tries).map(|number| [&known, &unknown][number % 2].clone());
         for answer in send_blindly(&case.proxy, requests.collect(), bytes).await {
-            answer.is_refusal(case.status, case.code);
+            answer.assert_rejection(case.status, case.code);
         }
     });
 }
 
 /// On the streams of one connection; none is read from before the proxy has stopped it.
-async fn send_blindly(proxy: &Proxy, requests: Vec<Ask>, bytes: &[u8]) -> Vec<Answer> {
-    let mut client = H2::connect(proxy).await;
+async fn send_blindly(
+    proxy: &Proxy,
+    requests: Vec<TestRequest>,
+    bytes: &[u8],
+) -> Vec<TestResponse> {
+    let mut client = H2Client::connect(proxy).await;
     let mut streams = Vec::new();
     for mut request in requests {
         request.is_chunked = true;
-        let (response, mut sender) = client.begin(&request).await.unwrap();
+        let (response, mut sender) = client.start_request(&request).await.unwrap();
         let bytes = bytes.to_vec();
         streams.push(tokio::spawn(async move {
             // Until the proxy stops it, which it must.
@@ -194,8 +210,8 @@ fn every_refusal_is_read_by_a_client_that_sends_a_gibibyte_and_reads_late() {
     });
     let cases = refused(&registry);
     let mut holder = Client::connect(&cases[5].proxy);
-    holder.send(Ask::alice("GET", "/v2/").head());
-    registry.wait(|seen| seen.len() == 1);
+    holder.send(TestRequest::alice("GET", "/v2/").head());
+    registry.wait_for_requests(|seen| seen.len() == 1);
     let length = ANNOUNCED.to_string();
     let bytes = pattern(BLIND);
     let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();
@@ -210,7 +226,9 @@ fn every_refusal_is_read_by_a_client_that_sends_a_gibibyte_and_reads_late() {
         }
     });
     drop(holder);
-    for seen in registry.wait(|seen| seen.iter().all(|seen| seen.end == Ended::Broken)) {
+    for seen in
+        registry.wait_for_requests(|seen| seen.iter().all(|seen| seen.end == RequestEnd::Broken))
+    {
         // Of a body of unknown length as much as is allowed is under way before it is too long.
         assert!(
             seen.method == "GET" || seen.body.len() <= 64 * 1024,
@@ -227,10 +245,10 @@ fn every_refusal_is_read_by_a_client_that_sends_a_gibibyte_and_reads_late() {
 
 #[test]
 fn a_gibibyte_may_be_sent_against_a_refusal() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    let request = Ask::new("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
+    let request = TestRequest::new("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
     client.send(request.head());
     let (piece, began) = (pattern(MIB), Instant::now());
     for _ in 0..ANNOUNCED / MIB {
@@ -239,30 +257,32 @@ fn a_gibibyte_may_be_sent_against_a_refusal() {
             .expect("a gate that goes on reading");
     }
     println!("{:?}", began.elapsed());
-    client.answer("PATCH").is_refusal(401, "UNAUTHORIZED");
-    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    client
+        .read_response("PATCH")
+        .assert_rejection(401, "UNAUTHORIZED");
+    assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn an_early_answer_of_the_upstream_is_read_by_a_client_that_reads_late() {
-    let upstream = Faulty::always(Fault::Early(
+    let upstream = FaultyUpstream::always(Fault::Early(
         "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\nearly".into(),
     ));
     let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
     let bytes = pattern(BLIND);
     let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();
-    let known = Ask::alice("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
-    let unknown = Ask::alice("PATCH", UPLOAD).chunked();
+    let known = TestRequest::alice("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
+    let unknown = TestRequest::alice("PATCH", UPLOAD).chunked();
     for _ in 0..33 {
         for (request, body) in [(&known, &bytes), (&unknown, &chunks)] {
             let mut client = Client::connect(&proxy);
             client.send(request.head());
             client.try_send(body).expect("a gate that goes on reading");
-            let answer = client.answer("PATCH");
+            let answer = client.read_response("PATCH");
             assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
-            assert_eq!(answer.one("connection"), "close");
-            assert_eq!(client.rest(), (Vec::new(), End::Clean));
+            assert_eq!(answer.header("connection"), "close");
+            assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
         }
     }
     block_on(async {
@@ -270,7 +290,7 @@ fn an_early_answer_of_the_upstream_is_read_by_a_client_that_reads_late() {
             assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
         }
     });
-    let arrivals = upstream.arrivals();
+    let arrivals = upstream.requests();
     assert_eq!(arrivals.len(), 100);
     let mut connections: Vec<_> = arrivals.iter().map(|seen| seen.connection).collect();
     connections.dedup();
@@ -279,14 +299,16 @@ fn an_early_answer_of_the_upstream_is_read_by_a_client_that_reads_late() {
 
 #[test]
 fn the_end_of_a_refusal_is_seen_at_once() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    client.send(Ask::new("PATCH", UPLOAD).chunked().head());
+    client.send(TestRequest::new("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"some, and more to come"));
     let began = Instant::now();
-    client.answer("PATCH").is_refusal(401, "UNAUTHORIZED");
-    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    client
+        .read_response("PATCH")
+        .assert_rejection(401, "UNAUTHORIZED");
+    assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
     assert!(
         began.elapsed() < Duration::from_secs(2),
         "{:?}",
@@ -296,41 +318,48 @@ fn the_end_of_a_refusal_is_seen_at_once() {
 
 #[test]
 fn what_follows_a_refusal_is_no_request() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    let hidden = Ask::alice("GET", "/v2/secret/tags/list").head();
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let hidden = TestRequest::alice("GET", "/v2/secret/tags/list").head();
     let mut client = Client::connect(&proxy);
-    client.send(Ask::new("PATCH", UPLOAD).body(hidden.clone()).head());
+    client.send(
+        TestRequest::new("PATCH", UPLOAD)
+            .body(hidden.clone())
+            .head(),
+    );
     let _ = client.try_send(&hidden);
-    client.answer("PATCH").is_refusal(401, "UNAUTHORIZED");
+    client
+        .read_response("PATCH")
+        .assert_rejection(401, "UNAUTHORIZED");
     // The body was never taken for a request; whether the connection goes on is open.
-    let _ = client.try_send(Ask::new("GET", "/v2/").head());
-    if let Ok(answer) = client.try_answer("GET") {
-        answer.is_refusal(401, "UNAUTHORIZED");
+    let _ = client.try_send(TestRequest::new("GET", "/v2/").head());
+    if let Ok(answer) = client.try_read_response("GET") {
+        answer.assert_rejection(401, "UNAUTHORIZED");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn a_body_is_as_large_as_the_route_allows() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("", "max_body = \"64KiB\""));
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for is_chunked in [false, true] {
-            let mut request = Ask::alice("PATCH", UPLOAD).body(pattern(64 * 1024));
+            let mut request = TestRequest::alice("PATCH", UPLOAD).body(pattern(64 * 1024));
             request.is_chunked = is_chunked;
-            assert_eq!(ask(&proxy, http, &request).status, 200);
+            assert_eq!(exchange(&proxy, http, &request).status, 200);
             assert_eq!(registry.requests().pop().unwrap().body.len(), 64 * 1024);
             request.body = Some(pattern(64 * 1024 + 1));
             let before = registry.requests().len();
-            ask(&proxy, http, &request).is_refusal(413, "SIZE_INVALID");
+            exchange(&proxy, http, &request).assert_rejection(413, "SIZE_INVALID");
             if is_chunked {
-                let seen =
-                    registry.wait(|seen| seen.len() == before || seen[before].end != Ended::NotYet);
+                let seen = registry.wait_for_requests(|seen| {
+                    seen.len() == before || seen[before].end != RequestEnd::NotYet
+                });
                 assert!(
                     seen.iter()
                         .skip(before)
-                        .all(|seen| seen.end == Ended::Broken)
+                        .all(|seen| seen.end == RequestEnd::Broken)
                 );
             } else {
                 assert_eq!(
@@ -350,12 +379,12 @@ fn a_registry_may_answer_before_the_end_of_an_upload() {
         exchange.send("HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone");
         exchange.close();
     });
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
         for is_chunked in [false, true] {
-            let mut request = Ask::alice("PATCH", UPLOAD).body(pattern(8 * MIB));
+            let mut request = TestRequest::alice("PATCH", UPLOAD).body(pattern(8 * MIB));
             request.is_chunked = is_chunked;
-            let answer = ask(&proxy, http, &request);
+            let answer = exchange(&proxy, http, &request);
             assert_eq!(
                 (answer.status, answer.text().as_str()),
                 (404, "gone"),

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use crate::binary::{Gate, configured};
 use crate::early::refused;
 use crate::support::frames::{
-    ACK, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, Outcome, PING, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, block, frame,
+    ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Outcome, PING, RST_STREAM, RawH2,
+    SETTINGS, WINDOW_UPDATE, frame, header_block,
 };
-use crate::support::{Ask, Client, Proxy, Registry, config};
+use crate::support::{Client, Proxy, Registry, TestRequest, config};
 
 const NO_ERROR: [u8; 4] = [0; 4];
 /// As long as a stream is kept at most, and some of it.
 const GRACE: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_secs(3);
 
-fn head(request: &Ask) -> Vec<u8> {
+fn head(request: &TestRequest) -> Vec<u8> {
     let names: Vec<Vec<u8>> = request
         .headers
         .iter()
@@ -32,40 +32,40 @@ fn head(request: &Ask) -> Vec<u8> {
     for (name, (_, value)) in names.iter().zip(&request.headers) {
         fields.push((name, value));
     }
-    block(&fields)
+    header_block(&fields)
 }
 
 /// Has acknowledged the proxy's SETTINGS, so that its windows are valid.
-fn connect(proxy: &Proxy) -> Frames {
+fn connect(proxy: &Proxy) -> RawH2 {
     connect_to(proxy.https())
 }
 
-fn connect_to(address: SocketAddr) -> Frames {
-    let mut frames = Frames::connect(address);
+fn connect_to(address: SocketAddr) -> RawH2 {
+    let mut frames = RawH2::connect(address);
     frames.send(frame(SETTINGS, ACK, 0, &[]));
     frames
 }
 
-fn anonymous() -> Ask {
-    Ask::new("PATCH", "/v2/a/blobs/uploads/u")
+fn anonymous() -> TestRequest {
+    TestRequest::new("PATCH", "/v2/a/blobs/uploads/u")
 }
 
 /// Begins an upload; more is to come.
-fn begin(frames: &mut Frames, request: &Ask) -> u32 {
-    let stream = frames.stream();
+fn begin(frames: &mut RawH2, request: &TestRequest) -> u32 {
+    let stream = frames.next_stream_id();
     frames.send(frame(HEADERS, END_HEADERS, stream, &head(request)));
     frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
     stream
 }
 
 /// The frames up to the end of the response on `stream`; its status.
-fn read_response(frames: &mut Frames, stream: u32) -> u16 {
-    let status = match frames.outcome(stream) {
+fn read_response(frames: &mut RawH2, stream: u32) -> u16 {
+    let status = match frames.read_outcome(stream) {
         Outcome::Status(status) => status,
         other => panic!("{other:?} on {stream}"),
     };
     loop {
-        let frame = frames.frame().expect("an open connection");
+        let frame = frames.read_frame().expect("an open connection");
         assert!(!matches!(frame.kind, RST_STREAM | GOAWAY), "{frame:?}");
         if frame.stream == stream && frame.flags & END_STREAM != 0 {
             return status;
@@ -74,11 +74,11 @@ fn read_response(frames: &mut Frames, stream: u32) -> u16 {
 }
 
 /// The frames that the proxy had sent when it answered a PING.
-fn until_barrier(frames: &mut Frames) -> Vec<Frame> {
+fn until_barrier(frames: &mut RawH2) -> Vec<Frame> {
     frames.send(frame(PING, 0, 0, b"barrier?"));
     let mut seen = Vec::new();
     loop {
-        let frame = frames.frame().expect("an open connection");
+        let frame = frames.read_frame().expect("an open connection");
         if frame.kind == PING && frame.flags & ACK != 0 && frame.payload == b"barrier?" {
             return seen;
         }
@@ -86,17 +86,17 @@ fn until_barrier(frames: &mut Frames) -> Vec<Frame> {
     }
 }
 
-fn is_served(frames: &mut Frames) {
-    let stream = frames.stream();
-    let ping = head(&Ask::alice("GET", "/v2/"));
+fn assert_served(frames: &mut RawH2) {
+    let stream = frames.next_stream_id();
+    let ping = head(&TestRequest::alice("GET", "/v2/"));
     frames.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &ping));
-    assert_eq!(frames.outcome(stream), Outcome::Status(200));
+    assert_eq!(frames.read_outcome(stream), Outcome::Status(200));
 }
 
 /// Reads to the reset of `stream`.
-fn read_reset(frames: &mut Frames, stream: u32) {
+fn read_reset(frames: &mut RawH2, stream: u32) {
     loop {
-        let frame = frames.frame().expect("an open connection");
+        let frame = frames.read_frame().expect("an open connection");
         if frame.kind == RST_STREAM && frame.stream == stream {
             assert_eq!(frame.payload, NO_ERROR);
             return;
@@ -106,7 +106,7 @@ fn read_reset(frames: &mut Frames, stream: u32) {
 }
 
 /// On each of these the client is in the middle of its body when the response is complete.
-fn check_gap(mut frames: Frames, stream: u32, status: u16) {
+fn check_gap(mut frames: RawH2, stream: u32, status: u16) {
     assert_eq!(read_response(&mut frames, stream), status);
     let ended = Instant::now();
     // More than the client's share of a socket buffer, and less than the window of the stream.
@@ -125,7 +125,7 @@ fn check_gap(mut frames: Frames, stream: u32, status: u16) {
     let gap = ended.elapsed();
     assert!(gap > SHORT, "{status}: reset after {gap:?}");
     assert!(gap < GRACE * 4, "{status}: reset after {gap:?}");
-    assert!(frames.barrier(), "{status}");
+    assert!(frames.ping_round_trip(), "{status}");
 }
 
 #[test]
@@ -138,8 +138,8 @@ fn a_refusal_is_complete_seconds_before_the_reset() {
     });
     let cases = refused(&registry);
     let mut holder = Client::connect(&cases[5].proxy);
-    holder.send(Ask::alice("GET", "/v2/").head());
-    registry.wait(|seen| seen.len() == 1);
+    holder.send(TestRequest::alice("GET", "/v2/").head());
+    registry.wait_for_requests(|seen| seen.len() == 1);
     std::thread::scope(|scope| {
         for case in &cases {
             // Announced, or so much that it is too long while it comes.
@@ -177,9 +177,12 @@ fn an_early_response_of_the_upstream_is_complete_seconds_before_the_reset() {
         exchange.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope");
         exchange.close();
     });
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let mut frames = connect(&proxy);
-    let stream = begin(&mut frames, &Ask::alice("PATCH", "/v2/a/blobs/uploads/u"));
+    let stream = begin(
+        &mut frames,
+        &TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u"),
+    );
     assert_eq!(read_response(&mut frames, stream), 403);
     let ended = Instant::now();
     let seen = until_barrier(&mut frames);
@@ -190,8 +193,8 @@ fn an_early_response_of_the_upstream_is_complete_seconds_before_the_reset() {
 
 #[test]
 fn a_client_that_ends_its_request_gets_no_reset() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for is_reset in [false, true] {
         let mut frames = connect(&proxy);
         let stream = begin(&mut frames, &anonymous());
@@ -203,13 +206,13 @@ fn a_client_that_ends_its_request_gets_no_reset() {
         });
         let seen = until_barrier(&mut frames);
         assert!(!seen.iter().any(|it| it.kind == RST_STREAM), "{seen:?}");
-        is_served(&mut frames);
+        assert_served(&mut frames);
     }
 }
 
 #[test]
 fn kept_streams_leave_half_of_a_connection_to_requests() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\nh2_streams = 4\n", ""));
     let mut frames = connect(&proxy);
     let began = Instant::now();
@@ -219,28 +222,28 @@ fn kept_streams_leave_half_of_a_connection_to_requests() {
     assert_eq!(read_response(&mut frames, second), 401);
     for _ in 0..4 {
         let third = begin(&mut frames, &anonymous());
-        assert_eq!(frames.outcome(third), Outcome::Status(401));
+        assert_eq!(frames.read_outcome(third), Outcome::Status(401));
         read_reset(&mut frames, third);
         assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
-        is_served(&mut frames);
+        assert_served(&mut frames);
     }
     read_reset(&mut frames, first);
     read_reset(&mut frames, second);
     assert!(began.elapsed() > SHORT);
-    is_served(&mut frames);
+    assert_served(&mut frames);
 }
 
 #[test]
 fn kept_streams_do_not_hold_up_a_shutdown() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut frames = connect(&proxy);
     let stream = begin(&mut frames, &anonymous());
     assert_eq!(read_response(&mut frames, stream), 401);
     let began = Instant::now();
     let reading = std::thread::spawn(move || {
         let mut is_told = false;
-        while let Some(it) = frames.frame() {
+        while let Some(it) = frames.read_frame() {
             is_told |= it.kind == GOAWAY;
             // The second GOAWAY waits for this one.
             if it.kind == PING && it.flags & ACK == 0 {
@@ -249,7 +252,7 @@ fn kept_streams_do_not_hold_up_a_shutdown() {
         }
         is_told
     });
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
     assert!(log.contains(" status=401 "), "{log}");
     assert!(reading.join().unwrap());
@@ -258,7 +261,7 @@ fn kept_streams_do_not_hold_up_a_shutdown() {
 /// What the client sends into a kept stream takes no memory, and nothing from the other streams of the connection.
 #[test]
 fn a_kept_stream_leaves_the_window_of_the_connection_alone() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let keys = "[limits]\nh2_window = \"128KiB\"\nh2_connection_window = \"128KiB\"\nh2_memory = \"1MiB\"\n";
     let proxy = Proxy::start(&registry, config(keys, ""));
     let mut frames = connect(&proxy);
@@ -269,14 +272,17 @@ fn a_kept_stream_leaves_the_window_of_the_connection_alone() {
         for _ in 0..4 {
             frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
         }
-        assert!(frames.barrier());
+        assert!(frames.ping_round_trip());
     }
-    let stream = begin(&mut frames, &Ask::alice("PATCH", "/v2/a/blobs/uploads/u"));
+    let stream = begin(
+        &mut frames,
+        &TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u"),
+    );
     frames.send(frame(DATA, END_STREAM, stream, &[b'x'; 16_000]));
-    assert_eq!(frames.outcome(stream), Outcome::Status(200));
+    assert_eq!(frames.read_outcome(stream), Outcome::Status(200));
     assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
     frames.send(frame(SETTINGS, 0, 0, &[]));
-    assert!(frames.barrier());
+    assert!(frames.ping_round_trip());
 }
 
 #[test]
@@ -284,12 +290,12 @@ fn kept_streams_hold_little() {
     const CONNECTIONS: usize = 4;
     /// Half of the streams of a connection.
     const STREAMS: usize = 50;
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
-    let mut connections: Vec<Frames> = (0..CONNECTIONS).map(|_| connect_to(gate.address)).collect();
+    let mut connections: Vec<RawH2> = (0..CONNECTIONS).map(|_| connect_to(gate.address)).collect();
     for frames in &mut connections {
-        is_served(frames);
+        assert_served(frames);
     }
     let before = gate.memory();
     for frames in &mut connections {
@@ -300,7 +306,7 @@ fn kept_streams_hold_little() {
                 frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
             }
         }
-        assert!(frames.barrier());
+        assert!(frames.ping_round_trip());
     }
     let more = gate.memory().saturating_sub(before);
     println!("{} kept streams: {more} KiB", CONNECTIONS * STREAMS);

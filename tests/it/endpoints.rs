@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
-use crate::support::registry::nowhere;
+use crate::support::registry::refusing_address;
 use crate::support::{
-    Ask, Client, Exchange, Http, OK, PATIENCE, Proxy, Registry, ask, config, kept_port, pause,
+    Client, Exchange, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, config, exchange,
+    kept_port, pause,
 };
 
 fn gate(urls: &[String]) -> Proxy {
@@ -56,7 +57,7 @@ fn pulls_are_shared_among_all_endpoints() {
     let proxy = gate(&registries.each_ref().map(Registry::url));
     let mut client = Client::connect(&proxy);
     for _ in 0..90 {
-        let answer = client.ask(&Ask::alice("GET", "/v2/a/manifests/x"));
+        let answer = client.exchange(&TestRequest::alice("GET", "/v2/a/manifests/x"));
         assert_eq!(answer.status, 200);
     }
     let counts = registries.each_ref().map(asked);
@@ -69,16 +70,17 @@ fn pulls_are_shared_among_all_endpoints() {
 
 #[test]
 fn checks_have_a_host_and_name_no_client() {
-    let registries = [Registry::obliging(), Registry::obliging()].map(Registry::with_checks);
+    let registries = [Registry::accepting_all(), Registry::accepting_all()]
+        .map(Registry::recording_health_checks);
     let proxy = gate(&registries.each_ref().map(Registry::url));
     for registry in &registries {
-        let seen = registry.wait(|seen| !seen.is_empty());
+        let seen = registry.wait_for_requests(|seen| !seen.is_empty());
         assert_eq!(
             (seen[0].method.as_str(), seen[0].target.as_str()),
             ("GET", "/v2/")
         );
-        assert_eq!(seen[0].one("host"), registry.authority());
-        assert_eq!(seen[0].names(), ["host", "user-agent"]);
+        assert_eq!(seen[0].header("host"), registry.authority());
+        assert_eq!(seen[0].header_names(), ["host", "user-agent"]);
     }
     drop(proxy);
 }
@@ -86,7 +88,7 @@ fn checks_have_a_host_and_name_no_client() {
 #[test]
 fn one_dead_endpoint_of_two_is_noticed_by_nobody() {
     let registry = Registry::start(oblige);
-    let proxy = gate(&[format!("http://{}", nowhere()), registry.url()]);
+    let proxy = gate(&[format!("http://{}", refusing_address()), registry.url()]);
     let mut client = Client::connect(&proxy);
     let mut sent = 0;
     for number in 0..20 {
@@ -97,11 +99,11 @@ fn one_dead_endpoint_of_two_is_noticed_by_nobody() {
             ("PATCH", format!("/v2/r{number}/blobs/uploads/u")),
             ("DELETE", format!("/v2/r{number}/manifests/x")),
         ] {
-            let mut request = Ask::alice(method, &target);
+            let mut request = TestRequest::alice(method, &target);
             if method == "PATCH" {
                 request = request.body("some bytes").chunked();
             }
-            assert_eq!(client.ask(&request).status, 200, "{method} {target}");
+            assert_eq!(client.exchange(&request).status, 200, "{method} {target}");
             sent += 1;
         }
     }
@@ -139,12 +141,12 @@ fn only_a_pull_goes_on_to_the_other_endpoint_when_one_dies_with_it() {
                 "POST" => format!("/v2/r{number}/blobs/uploads/"),
                 _ => format!("/v2/r{number}/manifests/x"),
             };
-            let mut request = Ask::alice(method, &target);
+            let mut request = TestRequest::alice(method, &target);
             if matches!(method, "PATCH" | "PUT") {
                 request = request.body("bytes");
             }
-            let http = Http::BOTH[number % 2];
-            let status = ask(&proxy, http, &request).status;
+            let http = HttpVersion::BOTH[number % 2];
+            let status = exchange(&proxy, http, &request).status;
             let seen = |registry: &Registry| {
                 let seen = registry.requests();
                 seen.iter().filter(|seen| seen.target == target).count()
@@ -166,15 +168,15 @@ fn only_a_pull_goes_on_to_the_other_endpoint_when_one_dies_with_it() {
 
 #[test]
 fn a_pull_is_sent_twice_at_most_however_many_die_with_it() {
-    let away = format!("http://{}", nowhere());
+    let away = format!("http://{}", refusing_address());
     for (registries, others) in [(vec![dying(), dying(), dying()], 0), (vec![dying()], 1)] {
         let mut urls: Vec<_> = registries.iter().map(Registry::url).collect();
         urls.extend((0..others).map(|_| away.clone()));
         let proxy = gate(&urls);
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             let before: usize = registries.iter().map(asked).sum();
-            let get = Ask::alice("GET", "/v2/a/manifests/x");
-            ask(&proxy, http, &get).is_refusal(502, "UNAVAILABLE");
+            let get = TestRequest::alice("GET", "/v2/a/manifests/x");
+            exchange(&proxy, http, &get).assert_rejection(502, "UNAVAILABLE");
             let times = registries.iter().map(asked).sum::<usize>() - before;
             assert!((1..=2).contains(&times), "{times} times");
         }
@@ -182,19 +184,19 @@ fn a_pull_is_sent_twice_at_most_however_many_die_with_it() {
 }
 
 /// Every request of a push of one blob and its manifest.
-fn push(proxy: &Proxy, http: Http, repository: &str) {
+fn push(proxy: &Proxy, http: HttpVersion, repository: &str) {
     let upload = format!("/v2/{repository}/blobs/uploads/u");
     for request in [
-        Ask::alice("POST", &format!("/v2/{repository}/blobs/uploads/")),
-        Ask::alice("PATCH", &upload).body("one").chunked(),
-        Ask::alice("GET", &upload),
-        Ask::alice("PATCH", &upload).body("two").chunked(),
-        Ask::alice("PUT", &upload).body(""),
-        Ask::alice("PUT", &format!("/v2/{repository}/manifests/x")).body("{}"),
-        Ask::alice("DELETE", &upload),
+        TestRequest::alice("POST", &format!("/v2/{repository}/blobs/uploads/")),
+        TestRequest::alice("PATCH", &upload).body("one").chunked(),
+        TestRequest::alice("GET", &upload),
+        TestRequest::alice("PATCH", &upload).body("two").chunked(),
+        TestRequest::alice("PUT", &upload).body(""),
+        TestRequest::alice("PUT", &format!("/v2/{repository}/manifests/x")).body("{}"),
+        TestRequest::alice("DELETE", &upload),
     ] {
         // Over connections of their own, and so over all workers.
-        assert_eq!(ask(proxy, http, &request).status, 200);
+        assert_eq!(exchange(proxy, http, &request).status, 200);
     }
 }
 
@@ -210,12 +212,12 @@ fn an_upload_keeps_to_one_endpoint_whoever_passes_it_on() {
     let gates = [gate(&urls), gate(&reversed)];
     let names: Vec<_> = (0..24).map(|number| format!("team/app-{number}")).collect();
     for name in &names {
-        push(&gates[0], Http::One, name);
+        push(&gates[0], HttpVersion::Http1, name);
     }
     gates[0].reload().unwrap();
     for name in &names[..8] {
-        push(&gates[0], Http::Two, name);
-        push(&gates[1], Http::One, name);
+        push(&gates[0], HttpVersion::Http2, name);
+        push(&gates[1], HttpVersion::Http1, name);
     }
     let mut homes: HashMap<String, usize> = HashMap::new();
     for (number, registry) in registries.iter().enumerate() {
@@ -241,7 +243,7 @@ fn an_endpoint_that_comes_back_is_used_again() {
     let proxy = gate(&[stays.url(), goes.url()]);
     let mut client = Client::connect(&proxy);
     let mut pull = || {
-        let answer = client.ask(&Ask::alice("GET", "/v2/a/manifests/x"));
+        let answer = client.exchange(&TestRequest::alice("GET", "/v2/a/manifests/x"));
         assert_eq!(answer.status, 200);
     };
     let until = Instant::now() + PATIENCE;
@@ -276,17 +278,17 @@ fn a_restart_of_the_only_registry_costs_no_request() {
     );
     let config = config("", "").set("upstream", &full);
     let proxy = Proxy::start_in(directory(), "", &config);
-    let get = Ask::alice("GET", "/v2/a/manifests/x");
-    assert_eq!(ask(&proxy, Http::One, &get).status, 200);
+    let get = TestRequest::alice("GET", "/v2/a/manifests/x");
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &get).status, 200);
     drop(registry);
-    let patch = Ask::alice("PATCH", "/v2/a/blobs/uploads/u").body("body");
+    let patch = TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u").body("body");
     thread::scope(|scope| {
         let waiting: Vec<_> = [&get, &patch]
             .into_iter()
-            .flat_map(|request| Http::BOTH.map(|http| (request, http)))
+            .flat_map(|request| HttpVersion::BOTH.map(|http| (request, http)))
             .map(|(request, http)| {
                 let proxy = &proxy;
-                scope.spawn(move || ask(proxy, http, request).status)
+                scope.spawn(move || exchange(proxy, http, request).status)
             })
             .collect();
         // Long enough for each of them to have been refused.
@@ -303,14 +305,14 @@ fn a_restart_of_the_only_registry_costs_no_request() {
 fn an_outage_is_told_at_once_when_it_is_known() {
     let full = format!(
         "{{ urls = [\"http://{}\"], connect_retry = \"1s\" }}",
-        nowhere()
+        refusing_address()
     );
     let config = config("", "").set("upstream", &full);
     let proxy = Proxy::start_in(directory(), "", &config);
     let timed = || {
         let began = Instant::now();
-        let request = Ask::alice("GET", "/v2/a/manifests/x");
-        ask(&proxy, Http::One, &request).is_refusal(502, "UNAVAILABLE");
+        let request = TestRequest::alice("GET", "/v2/a/manifests/x");
+        exchange(&proxy, HttpVersion::Http1, &request).assert_rejection(502, "UNAVAILABLE");
         began.elapsed()
     };
     assert!(timed() >= Duration::from_secs(1));
@@ -348,15 +350,15 @@ fn traffic(proxy: &Proxy, number: usize, end: &AtomicBool, done: &Mutex<Vec<Outc
             "POST" => (format!("/v2/{id}/blobs/uploads/"), None),
             _ => (format!("/v2/{id}/manifests/x"), None),
         };
-        let mut request = Ask::alice(method, &target);
+        let mut request = TestRequest::alice(method, &target);
         request.body = body.map(|body| body.as_bytes().to_vec());
         let began = Instant::now();
         client.send(request.head());
         // After an early refusal the gate closes the connection.
         let _ = client.try_send(request.framed_body());
-        let answer = client.answer(method);
+        let answer = client.read_response(method);
         let time = began..Instant::now();
-        let closes = answer.all("connection").contains(&"close");
+        let closes = answer.header_values("connection").contains(&"close");
         if closes {
             client = Client::connect(proxy);
         }
@@ -506,7 +508,7 @@ fn a_rolling_crash_fails_no_pull() {
     let mut socket = std::net::TcpStream::connect(registry.authority()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.write_all(b"GET /v2/ HTTP/1.1\r\n\r\n").unwrap();
-    registry.wait(|seen| !seen.is_empty());
+    registry.wait_for_requests(|seen| !seen.is_empty());
     registry.kill();
     let ended = socket.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset);

@@ -2,12 +2,14 @@
 
 use std::net::Shutdown;
 
-use crate::support::ask::chunk;
-use crate::support::h2::{self, H2, block_on};
+use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
-use crate::support::registry::{Ended, nowhere};
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config, pattern};
+use crate::support::registry::{RequestEnd, refusing_address};
+use crate::support::request::chunk;
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange, pattern,
+};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
@@ -16,16 +18,18 @@ const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 fn an_upstream_that_is_down_is_a_bad_gateway() {
     let dir = directory();
     let missing = format!("unix:{}", dir.path().join("missing.sock").display());
-    for upstream in [format!("http://{}", nowhere()), missing] {
+    for upstream in [format!("http://{}", refusing_address()), missing] {
         let proxy = Proxy::start_in(directory(), &upstream, config("", ""));
-        for http in Http::BOTH {
-            ask(&proxy, http, &Ask::new("GET", MANIFEST)).is_refusal(401, "UNAUTHORIZED");
-            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
-            answer.is_refusal(502, "UNAVAILABLE");
+        for http in HttpVersion::BOTH {
+            exchange(&proxy, http, &TestRequest::new("GET", MANIFEST))
+                .assert_rejection(401, "UNAUTHORIZED");
+            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+            answer.assert_rejection(502, "UNAVAILABLE");
             assert!(!answer.text().contains("127.0.0.1") && !answer.text().contains(".sock"));
-            ask(&proxy, http, &Ask::alice("HEAD", MANIFEST)).is_refused_head(502);
-            let upload = Ask::alice("PATCH", UPLOAD).body(pattern(1 << 20));
-            ask(&proxy, http, &upload).is_refusal(502, "UNAVAILABLE");
+            exchange(&proxy, http, &TestRequest::alice("HEAD", MANIFEST))
+                .assert_rejection_head(502);
+            let upload = TestRequest::alice("PATCH", UPLOAD).body(pattern(1 << 20));
+            exchange(&proxy, http, &upload).assert_rejection(502, "UNAVAILABLE");
         }
     }
 }
@@ -34,13 +38,15 @@ fn an_upstream_that_is_down_is_a_bad_gateway() {
 fn a_silent_upstream_is_a_gateway_timeout() {
     let registry = Registry::start(|exchange| exchange.wait_closed());
     let proxy = Proxy::start(&registry, impatient("300ms"));
-    for http in Http::BOTH {
-        ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(504, "UNAVAILABLE");
-        let upload = Ask::alice("PATCH", UPLOAD).body("body");
-        ask(&proxy, http, &upload).is_refusal(504, "UNAVAILABLE");
+    for http in HttpVersion::BOTH {
+        exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST))
+            .assert_rejection(504, "UNAVAILABLE");
+        let upload = TestRequest::alice("PATCH", UPLOAD).body("body");
+        exchange(&proxy, http, &upload).assert_rejection(504, "UNAVAILABLE");
     }
     // Nothing is repeated, and the silent connections are closed.
-    let seen = registry.wait(|seen| seen.iter().all(|seen| seen.end == Ended::Broken));
+    let seen =
+        registry.wait_for_requests(|seen| seen.iter().all(|seen| seen.end == RequestEnd::Broken));
     assert_eq!(seen.len(), 4);
 }
 
@@ -51,8 +57,8 @@ fn an_upstream_that_falls_silent_breaks_the_answer() {
         exchange.wait_closed();
     });
     let proxy = Proxy::start(&registry, impatient("300ms"));
-    for http in Http::BOTH {
-        let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+    for http in HttpVersion::BOTH {
+        let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
         assert_eq!((answer.status, answer.text().as_str()), (200, "some"));
         assert!(!answer.is_whole);
     }
@@ -90,11 +96,11 @@ fn what_is_no_answer_is_a_bad_gateway() {
             exchange.send(&owned);
             exchange.close();
         });
-        let proxy = Proxy::usual(&registry);
-        for http in Http::BOTH {
+        let proxy = Proxy::with_defaults(&registry);
+        for http in HttpVersion::BOTH {
             println!("{http:?} {:?}", &bytes[..bytes.len().min(100)]);
-            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
-            answer.is_refusal(502, "UNAVAILABLE");
+            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+            answer.assert_rejection(502, "UNAVAILABLE");
         }
     }
 }
@@ -116,10 +122,10 @@ fn a_cut_answer_is_never_a_clean_end() {
             exchange.send(&owned);
             exchange.close();
         });
-        let proxy = Proxy::usual(&registry);
-        for http in Http::BOTH {
+        let proxy = Proxy::with_defaults(&registry);
+        for http in HttpVersion::BOTH {
             println!("{http:?} {:?}", &bytes[..bytes.len().min(80)]);
-            let answer = ask(&proxy, http, &Ask::alice("GET", MANIFEST));
+            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
             assert!(
                 answer.status == 502 || !answer.is_whole,
                 "{http:?} {:?}: {answer:?}",
@@ -135,13 +141,13 @@ fn a_cut_answer_is_no_clean_end_to_an_old_client_either() {
         exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
         exchange.close();
     });
-    let proxy = Proxy::usual(&registry);
-    let head = String::from_utf8(Ask::alice("GET", MANIFEST).head()).unwrap();
+    let proxy = Proxy::with_defaults(&registry);
+    let head = String::from_utf8(TestRequest::alice("GET", MANIFEST).head()).unwrap();
     let mut client = Client::connect(&proxy);
     client.send(head.replace("HTTP/1.1", "HTTP/1.0"));
-    let answer = client.answer("GET");
+    let answer = client.read_response("GET");
     // HTTP/1.0 has no chunks: only the way in which the connection ends tells.
-    assert!(!answer.has("transfer-encoding") && !answer.has("content-length"));
+    assert!(!answer.has_header("transfer-encoding") && !answer.has_header("content-length"));
     assert_eq!(answer.text(), "abc");
     assert!(!answer.is_whole, "a cut body ended as a whole one does");
 }
@@ -149,9 +155,9 @@ fn a_cut_answer_is_no_clean_end_to_an_old_client_either() {
 #[test]
 fn a_client_that_goes_breaks_its_upload() {
     for is_chunked in [false, true] {
-        let registry = Registry::obliging();
-        let proxy = Proxy::usual(&registry);
-        let mut request = Ask::alice("PATCH", UPLOAD).body("the whole body");
+        let registry = Registry::accepting_all();
+        let proxy = Proxy::with_defaults(&registry);
+        let mut request = TestRequest::alice("PATCH", UPLOAD).body("the whole body");
         request.is_chunked = is_chunked;
         let mut client = Client::connect(&proxy);
         client.send(request.head());
@@ -160,12 +166,12 @@ fn a_client_that_goes_breaks_its_upload() {
         } else {
             b"the".to_vec()
         });
-        registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"the"));
+        registry.wait_for_requests(|seen| seen.first().is_some_and(|seen| seen.body == b"the"));
         client.socket.shutdown(Shutdown::Both).unwrap();
-        let seen = registry.wait(|seen| seen[0].end != Ended::NotYet);
+        let seen = registry.wait_for_requests(|seen| seen[0].end != RequestEnd::NotYet);
         assert_eq!(
             (seen[0].end, seen[0].body.as_slice()),
-            (Ended::Broken, b"the".as_slice())
+            (RequestEnd::Broken, b"the".as_slice())
         );
     }
 }
@@ -173,23 +179,24 @@ fn a_client_that_goes_breaks_its_upload() {
 #[test]
 fn a_stream_that_is_reset_breaks_its_upload() {
     for is_chunked in [false, true] {
-        let registry = Registry::obliging();
-        let proxy = Proxy::usual(&registry);
-        let mut request = Ask::alice("PATCH", UPLOAD).body("the whole body");
+        let registry = Registry::accepting_all();
+        let proxy = Proxy::with_defaults(&registry);
+        let mut request = TestRequest::alice("PATCH", UPLOAD).body("the whole body");
         request.is_chunked = is_chunked;
         block_on(async {
-            let mut client = H2::connect(&proxy).await;
-            let (response, mut sender) = client.begin(&request).await.unwrap();
+            let mut client = H2Client::connect(&proxy).await;
+            let (response, mut sender) = client.start_request(&request).await.unwrap();
             h2::send(&mut sender, b"the", false).await.unwrap();
             // Another request on the connection, answered after these bytes went out.
-            client.ask(&Ask::new("GET", "/v2/")).await;
+            client.exchange(&TestRequest::new("GET", "/v2/")).await;
             sender.send_reset(::h2::Reason::CANCEL);
             assert!(response.await.is_err());
-            client.ask(&Ask::new("GET", "/v2/")).await;
+            client.exchange(&TestRequest::new("GET", "/v2/")).await;
         });
-        let seen = registry.wait(|seen| seen.iter().all(|seen| seen.end != Ended::NotYet));
+        let seen = registry
+            .wait_for_requests(|seen| seen.iter().all(|seen| seen.end != RequestEnd::NotYet));
         assert!(
-            seen.iter().all(|seen| seen.end == Ended::Broken),
+            seen.iter().all(|seen| seen.end == RequestEnd::Broken),
             "{seen:?}"
         );
     }
@@ -197,30 +204,30 @@ fn a_stream_that_is_reset_breaks_its_upload() {
 
 #[test]
 fn a_client_that_goes_ends_its_download() {
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         let registry = Registry::start(|exchange| {
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nsome");
             exchange.wait_closed();
         });
-        let proxy = Proxy::usual(&registry);
-        let request = Ask::alice("GET", MANIFEST);
+        let proxy = Proxy::with_defaults(&registry);
+        let request = TestRequest::alice("GET", MANIFEST);
         match http {
-            Http::One => {
+            HttpVersion::Http1 => {
                 let mut client = Client::connect(&proxy);
                 client.send(request.head());
-                assert_eq!(client.head().unwrap().status, 200);
-                assert_eq!(client.take(4), b"some");
+                assert_eq!(client.read_head().unwrap().status, 200);
+                assert_eq!(client.read_exact(4), b"some");
             }
-            Http::Two => block_on(async {
-                let mut client = H2::connect(&proxy).await;
-                let (response, _) = client.begin(&request).await.unwrap();
+            HttpVersion::Http2 => block_on(async {
+                let mut client = H2Client::connect(&proxy).await;
+                let (response, _) = client.start_request(&request).await.unwrap();
                 let mut body = response.await.unwrap().into_body();
                 assert_eq!(body.data().await.unwrap().unwrap().as_ref(), b"some");
                 drop(body);
-                client.ask(&Ask::new("GET", "/v2/")).await;
+                client.exchange(&TestRequest::new("GET", "/v2/")).await;
             }),
         }
-        let seen = registry.wait(|seen| seen[0].end == Ended::Broken);
+        let seen = registry.wait_for_requests(|seen| seen[0].end == RequestEnd::Broken);
         assert_eq!(seen.len(), 1);
     }
 }
@@ -236,16 +243,16 @@ fn a_registry_may_listen_on_a_unix_socket() {
         ));
     });
     let proxy = Proxy::start_in(directory(), &registry.url(), config("", ""));
-    for http in Http::BOTH {
-        let request = Ask::alice("POST", "/v2/a/blobs/uploads/").host("localhost:8443");
-        let answer = ask(&proxy, http, &request);
+    for http in HttpVersion::BOTH {
+        let request = TestRequest::alice("POST", "/v2/a/blobs/uploads/").host("localhost:8443");
+        let answer = exchange(&proxy, http, &request);
         assert_eq!(answer.status, 202);
         assert_eq!(
-            answer.one("location"),
+            answer.header("location"),
             format!("https://localhost:8443{UPLOAD}")
         );
         assert_eq!(
-            registry.requests().pop().unwrap().one("host"),
+            registry.requests().pop().unwrap().header("host"),
             "localhost:8443"
         );
     }

@@ -13,7 +13,7 @@ use tidegate::config::parse;
 use tidegate::server::Server;
 
 use crate::binary::{Gate, apart};
-use crate::support::proxy::{ALICE, directory, private};
+use crate::support::proxy::{ALICE, directory, write_private};
 
 /// A configuration without any warning: `site` are keys of the site, `auth` the auth of its route.
 fn file(top: &str, site: &str, auth: &str) -> String {
@@ -156,7 +156,7 @@ fn sixty_weak_hashes_are_one_warning_in_check_at_start_and_at_reload() {
             .map(|n| format!("u{n}:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n"))
             .collect()
     };
-    private(&dir.path().join("htpasswd"), &weak(0));
+    write_private(&dir.path().join("htpasswd"), &weak(0));
     let path = dir.path().join("htpasswd");
     let file = written(&dir, &file("", FILES, BASIC));
     let one = |said: &str, first: usize| {
@@ -183,7 +183,7 @@ fn sixty_weak_hashes_are_one_warning_in_check_at_start_and_at_reload() {
     let (_server, problems) = Server::open(Path::new(&file)).unwrap();
     one(&problems.to_string(), 0);
     let mut gate = Gate::start(&file);
-    private(&path, &weak(100));
+    write_private(&path, &weak(100));
     let said = gate.line("$apr1$");
     one(&said, 100);
     gate.child.kill().unwrap();
@@ -193,7 +193,7 @@ fn sixty_weak_hashes_are_one_warning_in_check_at_start_and_at_reload() {
 #[test]
 fn errors_stand_after_warnings_and_the_totals_last() {
     let dir = directory();
-    private(
+    write_private(
         &dir.path().join("htpasswd"),
         "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n",
     );
@@ -242,7 +242,7 @@ fn what_is_odd_about_files_is_warned_of() {
         (format!("{ALICE}o'neil:plain\n"), &["htpasswd 'o'\\''neil'"]),
     ] {
         let dir = directory();
-        private(&dir.path().join("htpasswd"), &users);
+        write_private(&dir.path().join("htpasswd"), &users);
         let (code, said) = check(&written(&dir, &file("", FILES, BASIC)));
         assert_eq!(code, Some(0), "{said}");
         for word in words {

@@ -18,12 +18,15 @@ use crate::binary::{Gate, command, run, text};
 use crate::live_certificates::shake;
 use crate::support::certs::AUTHORITY;
 use crate::support::proxy::{TestConfig, directory};
-use crate::support::{Ask, Client, Proxy, Registry, certs, config, eventually, pause};
+use crate::support::{Client, Proxy, Registry, TestRequest, certs, config, eventually, pause};
 
 /// Asks once, so that the client has read the ticket of TLS 1.3, which comes after the handshake.
 fn stock(proxy: &Proxy, config: &Arc<ClientConfig>) {
     let mut client = Client::tls(proxy.https(), "localhost", Arc::clone(config));
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
 }
 
 fn with_keys(dir: &tempfile::TempDir) -> TestConfig {
@@ -33,13 +36,13 @@ fn with_keys(dir: &tempfile::TempDir) -> TestConfig {
 
 #[test]
 fn a_client_resumes_at_any_instance_that_shares_the_ticket_keys() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let shared = tempfile::tempdir().unwrap();
     let one = Proxy::start(&registry, with_keys(&shared));
     let other = Proxy::start(&registry, with_keys(&shared));
-    let alone = Proxy::usual(&registry);
+    let alone = Proxy::with_defaults(&registry);
     for version in [&TLS12, &TLS13] {
-        let client = certs::client(certs::root(), &[version], &["http/1.1"]);
+        let client = certs::client_config(certs::root_certificate(), &[version], &["http/1.1"]);
         stock(&one, &client);
         assert_eq!(shake(other.https(), &client).1, HandshakeKind::Resumed);
         stock(&other, &client);
@@ -48,7 +51,7 @@ fn a_client_resumes_at_any_instance_that_shares_the_ticket_keys() {
         assert_ne!(shake(alone.https(), &client).1, HandshakeKind::Resumed);
     }
     // A restart keeps the sessions as well.
-    let client = certs::client(certs::root(), &[&TLS13], &["http/1.1"]);
+    let client = certs::client_config(certs::root_certificate(), &[&TLS13], &["http/1.1"]);
     stock(&one, &client);
     drop((one, other));
     let restarted = Proxy::start(&registry, with_keys(&shared));
@@ -61,7 +64,7 @@ fn a_client_resumes_at_any_instance_that_shares_the_ticket_keys() {
 
 #[test]
 fn a_session_is_worth_nothing_at_an_instance_that_asks_for_certificates() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let shared = tempfile::tempdir().unwrap();
     let open = Proxy::start(&registry, with_keys(&shared));
     let dir = directory();
@@ -72,7 +75,7 @@ fn a_session_is_worth_nothing_at_an_instance_that_asks_for_certificates() {
     );
     let asking = Proxy::start_in(dir, &registry.url(), asking);
     for version in [&TLS12, &TLS13] {
-        let client = certs::client(certs::root(), &[version], &["http/1.1"]);
+        let client = certs::client_config(certs::root_certificate(), &[version], &["http/1.1"]);
         stock(&open, &client);
         assert_ne!(shake(asking.https(), &client).1, HandshakeKind::Resumed);
         stock(&asking, &client);
@@ -82,21 +85,21 @@ fn a_session_is_worth_nothing_at_an_instance_that_asks_for_certificates() {
 
 #[test]
 fn a_reload_turns_shared_keys_on_and_keeps_them() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let shared = tempfile::tempdir().unwrap();
-    let one = Proxy::usual(&registry);
+    let one = Proxy::with_defaults(&registry);
     let other = Proxy::start(&registry, with_keys(&shared));
     one.configure(&registry, with_keys(&shared));
     one.reload().unwrap();
     one.reload().unwrap();
-    let client = certs::client(certs::root(), &[&TLS13], &["http/1.1"]);
+    let client = certs::client_config(certs::root_certificate(), &[&TLS13], &["http/1.1"]);
     stock(&one, &client);
     assert_eq!(shake(other.https(), &client).1, HandshakeKind::Resumed);
 }
 
 #[test]
 fn a_folder_that_cannot_be_used_is_rejected_and_check_writes_nothing() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let shared = tempfile::tempdir().unwrap();
     let file = shared.path().join("proxy.toml");
     let dir = directory();
@@ -120,7 +123,7 @@ fn a_folder_that_cannot_be_used_is_rejected_and_check_writes_nothing() {
 
 #[test]
 fn two_processes_that_start_together_share_one_ca() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let state = tempfile::tempdir().unwrap();
     let state = state.path().join("state");
     let text = format!("[state]\ndir = \"{}\"\n", state.display());
@@ -141,10 +144,13 @@ fn two_processes_that_start_together_share_one_ca() {
         starting.map(|gate| gate.join().unwrap())
     });
     let root = CertificateDer::from_pem_file(state.join("ca.pem")).unwrap();
-    let client = certs::client(root, rustls::ALL_VERSIONS, &["http/1.1"]);
+    let client = certs::client_config(root, rustls::ALL_VERSIONS, &["http/1.1"]);
     for gate in &gates {
         let mut client = Client::tls(gate.address, "localhost", Arc::clone(&client));
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
 }
 
@@ -152,13 +158,13 @@ const DELAYED: &str = "[limits]\ndrain_delay = \"2s\"\n";
 
 #[test]
 fn readiness_is_false_before_the_listener_stops_accepting() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, watched(DELAYED, "127.0.0.1:0"));
     eventually("it is ready", || {
         get(admin(&proxy), "/readyz").status == 200
     });
     let told = Instant::now();
-    proxy.tell(Command::Stop);
+    proxy.send_command(Command::Stop);
     eventually("it is not ready", || {
         get(admin(&proxy), "/readyz").status == 503
     });
@@ -170,8 +176,11 @@ fn readiness_is_false_before_the_listener_stops_accepting() {
     // New connections are served as before, and are not closed.
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
-        let answer = client.ask(&Ask::alice("GET", "/v2/"));
-        assert_eq!((answer.status, answer.all("connection").len()), (200, 0));
+        let answer = client.exchange(&TestRequest::alice("GET", "/v2/"));
+        assert_eq!(
+            (answer.status, answer.header_values("connection").len()),
+            (200, 0)
+        );
         pause(Duration::from_millis(100));
     }
     eventually("the listener is closed", || {
@@ -188,13 +197,16 @@ fn readiness_is_false_before_the_listener_stops_accepting() {
 
 #[test]
 fn a_second_stop_ends_the_delay_and_the_drain() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let delayed = "[limits]\ndrain_delay = \"60s\"\n";
     let text = config(delayed, "").upstream(&registry.url()).to_string();
     let (_dir, file) = crate::binary::configured(text);
     let mut gate = Gate::start(&file);
     let mut client = gate.client();
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
     let began = Instant::now();
     gate.signal(Signal::TERM);
     gate.line("not ready from now on");

@@ -1,11 +1,11 @@
 //! The header fields that the proxy passes on, removes and adds, in each direction.
 
-use crate::support::{Ask, Client, Http, OK, Proxy, Registry, ask, config};
+use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn the_registry_sees_exactly_these_fields() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let forged = [
         ("forwarded", "host=evil.test;proto=http"),
         ("x-forwarded-for", "6.6.6.6"),
@@ -32,12 +32,12 @@ fn the_registry_sees_exactly_these_fields() {
         ("range", "bytes=0-9"),
         ("x-custom", "caf\u{e9}"),
     ];
-    for http in Http::BOTH {
-        let mut request = Ask::alice("GET", "/v2/");
+    for http in HttpVersion::BOTH {
+        let mut request = TestRequest::alice("GET", "/v2/");
         for (name, value) in forged {
             request = request.header(name, value);
         }
-        assert_eq!(ask(&proxy, http, &request).status, 200);
+        assert_eq!(exchange(&proxy, http, &request).status, 200);
         let seen = registry.requests().pop().unwrap();
         let expected = [
             "accept",
@@ -52,28 +52,28 @@ fn the_registry_sees_exactly_these_fields() {
             "x-real-ip",
             "x-request-id",
         ];
-        assert_eq!(seen.names(), expected, "{http:?}");
-        assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
-        assert_eq!(seen.one("x-real-ip"), "127.0.0.1");
-        assert_eq!(seen.one("x-forwarded-proto"), "https");
-        assert_eq!(seen.one("host"), "localhost");
+        assert_eq!(seen.header_names(), expected, "{http:?}");
+        assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1");
+        assert_eq!(seen.header("x-real-ip"), "127.0.0.1");
+        assert_eq!(seen.header("x-forwarded-proto"), "https");
+        assert_eq!(seen.header("host"), "localhost");
         assert_eq!(
             seen.all("accept"),
             ["application/json, text/plain;q=0.5", "*/*"]
         );
         assert_eq!(
-            seen.one("x-custom").as_bytes(),
+            seen.header("x-custom").as_bytes(),
             "caf\u{c3}\u{a9}".as_bytes()
         );
-        assert_ne!(seen.one("x-request-id"), "forged");
+        assert_ne!(seen.header("x-request-id"), "forged");
     }
 }
 
 #[test]
 fn a_client_cannot_name_fields_away() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    let request = Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let request = TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
         .header(
             "Connection",
             "X-Forwarded-For, Host, content-length, X-Nominated",
@@ -89,8 +89,8 @@ fn a_client_cannot_name_fields_away() {
         .header("Upgrade", "websocket")
         .header("Proxy-Connection", "keep-alive")
         .body("body");
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
-    let seen = registry.only();
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
+    let seen = registry.only_request();
     let expected = [
         "content-length",
         "content-type",
@@ -101,21 +101,21 @@ fn a_client_cannot_name_fields_away() {
         "x-request-id",
         "x-third",
     ];
-    assert_eq!(seen.names(), expected);
+    assert_eq!(seen.header_names(), expected);
     assert_eq!(seen.body, b"body");
 }
 
 #[test]
 fn cookie_crumbs_become_one_line() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
-        let request = Ask::alice("GET", "/v2/")
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
+        let request = TestRequest::alice("GET", "/v2/")
             .header("cookie", "a=1")
             .header("cookie", "b=2; c=3");
-        assert_eq!(ask(&proxy, http, &request).status, 200);
+        assert_eq!(exchange(&proxy, http, &request).status, 200);
         assert_eq!(
-            registry.requests().pop().unwrap().one("cookie"),
+            registry.requests().pop().unwrap().header("cookie"),
             "a=1; b=2; c=3"
         );
     }
@@ -123,7 +123,7 @@ fn cookie_crumbs_become_one_line() {
 
 #[test]
 fn the_client_sees_everything_but_the_hop() {
-    let registry = Registry::answering(
+    let registry = Registry::responding(
         "HTTP/1.1 200 OK\r\nConnection: X-Nominated, keep-alive\r\nX-Nominated: 1\r\n\
          Keep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nUpgrade: h3\r\nTrailer: x\r\n\
          X-Accel-Redirect: /secret\r\nX-Accel-Buffering: no\r\nX-Request-Id: theirs\r\n\
@@ -131,9 +131,9 @@ fn the_client_sees_everything_but_the_hop() {
          Set-Cookie: b=2\r\nContent-Encoding: gzip\r\nOCI-Chunk-Min-Length: 5\r\n\
          Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 2\r\n\r\n{}",
     );
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
-        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/"));
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
+        let answer = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
         let mut names: Vec<_> = answer
             .headers
             .iter()
@@ -153,26 +153,26 @@ fn the_client_sees_everything_but_the_hop() {
             "x-request-id",
         ];
         assert_eq!(names, expected, "{http:?}");
-        assert_eq!(answer.all("set-cookie"), ["a=1", "b=2"]);
+        assert_eq!(answer.header_values("set-cookie"), ["a=1", "b=2"]);
         let sent = registry.requests().pop().unwrap();
-        assert_eq!(answer.one("x-request-id"), sent.one("x-request-id"));
+        assert_eq!(answer.header("x-request-id"), sent.header("x-request-id"));
     }
 }
 
 #[test]
 fn a_request_has_one_id_everywhere() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    let ids: Vec<String> = Http::BOTH
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let ids: Vec<String> = HttpVersion::BOTH
         .iter()
-        .map(|http| ask(&proxy, *http, &Ask::alice("GET", "/v2/")))
-        .map(|answer| answer.one("x-request-id").to_owned())
+        .map(|http| exchange(&proxy, *http, &TestRequest::alice("GET", "/v2/")))
+        .map(|answer| answer.header("x-request-id").to_owned())
         .collect();
     assert_ne!(ids[0], ids[1]);
     for (id, seen) in ids.iter().zip(registry.requests()) {
-        assert_eq!(seen.one("x-request-id"), id);
+        assert_eq!(seen.header("x-request-id"), id);
     }
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     for id in ids {
         assert_eq!(log.matches(&format!("request_id={id}")).count(), 1, "{log}");
     }
@@ -180,7 +180,7 @@ fn a_request_has_one_id_everywhere() {
 
 #[test]
 fn an_operator_sets_and_removes_fields() {
-    let registry = Registry::answering(
+    let registry = Registry::responding(
         "HTTP/1.1 200 OK\r\nServer: x\r\nX-Old: 1\r\nX-Both: up\r\nContent-Length: 0\r\n\r\n",
     );
     let route = r#"
@@ -188,30 +188,35 @@ request_headers = { "X-Team" = "a", "User-Agent" = "", "X-Both" = "gate" }
 response_headers = { "Strict-Transport-Security" = "max-age=1", "x-old" = "", "Server" = "", "X-Both" = "gate" }
 "#;
     let proxy = Proxy::start(&registry, config("", route));
-    for http in Http::BOTH {
-        let request = Ask::alice("GET", "/v2/")
+    for http in HttpVersion::BOTH {
+        let request = TestRequest::alice("GET", "/v2/")
             .header("user-agent", "x")
             .header("x-both", "client");
-        let answer = ask(&proxy, http, &request);
-        assert_eq!(answer.one("strict-transport-security"), "max-age=1");
-        assert_eq!(answer.one("x-both"), "gate");
-        assert!(!answer.has("x-old") && !answer.has("server"));
+        let answer = exchange(&proxy, http, &request);
+        assert_eq!(answer.header("strict-transport-security"), "max-age=1");
+        assert_eq!(answer.header("x-both"), "gate");
+        assert!(!answer.has_header("x-old") && !answer.has_header("server"));
         let seen = registry.requests().pop().unwrap();
-        assert_eq!((seen.one("x-team"), seen.one("x-both")), ("a", "gate"));
+        assert_eq!(
+            (seen.header("x-team"), seen.header("x-both")),
+            ("a", "gate")
+        );
         assert!(seen.all("user-agent").is_empty());
     }
 }
 
 #[test]
 fn the_host_is_passed_byte_for_byte() {
-    let registry = Registry::answering(OK);
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::responding(OK);
+    let proxy = Proxy::with_defaults(&registry);
     for host in ["localhost", "LOCALhost:1", "localhost.", "localhost.:8443"] {
         let mut client = Client::connect(&proxy);
         assert_eq!(
-            client.ask(&Ask::alice("GET", "/v2/").host(host)).status,
+            client
+                .exchange(&TestRequest::alice("GET", "/v2/").host(host))
+                .status,
             200
         );
-        assert_eq!(registry.requests().pop().unwrap().one("host"), host);
+        assert_eq!(registry.requests().pop().unwrap().header("host"), host);
     }
 }

@@ -1,13 +1,12 @@
 //! Payloads that two parsers may read in two ways: refused, or one well-formed request to the upstream, never a second.
 //!
-//! The upstream is the canary, which keeps every byte. The inner request of a payload has no credentials. Every payload is sent to
-//! each kind of address on which sites are served.
+//! The upstream is the canary, which keeps every byte. The inner request of a payload has no credentials.
 
 use std::time::Duration;
 
-use crate::support::canary::Canary;
-use crate::support::client::is_late;
+use crate::support::client::is_timeout;
 use crate::support::proxy::directory;
+use crate::support::strict_upstream::StrictUpstream;
 use crate::support::{Client, ListenerKind, Proxy};
 
 /// Bytes for a connection, and what must come of them.
@@ -804,32 +803,38 @@ fn are_right(statuses: &[u16], case: &Case, kind: ListenerKind) -> bool {
 
 #[track_caller]
 fn check_on(kind: ListenerKind, cases: &[Case]) {
-    let canary = Canary::start();
+    let canary = StrictUpstream::start();
     let proxy = Proxy::start_in(directory(), &canary.url(), kind.config());
     let mut wrong = Vec::new();
     for case in cases.iter().filter(|case| is_of_use(case, kind)) {
-        canary.take();
+        canary.take_requests();
         let mut client = kind.connect(&proxy);
+        client.socket.set_read_timeout(Some(SOON)).unwrap();
         client.socket.set_read_timeout(Some(SOON)).unwrap();
         // The gate may refuse before it has read all.
         let _ = client.try_send(&case.bytes);
         let (answers, closes) = answers(&mut client, case);
         drop(client);
-        let arrived = canary.take();
+        let arrived = canary.take_requests();
         let mut lines: Vec<_> = arrived
             .iter()
-            .map(|request| shown(&request.line(), &request.body))
+            .map(|request| shown(&request.request_line(), &request.body))
             .collect();
         lines.retain(|line| line != PROBE);
         for request in &arrived {
             // What the gate vouches for is there once, and true.
             assert_eq!(
-                request.all("x-forwarded-for"),
+                request.header_values("x-forwarded-for"),
                 ["127.0.0.1"],
                 "{}",
                 case.name
             );
-            assert_eq!(request.all("x-forwarded-proto"), ["https"], "{}", case.name);
+            assert_eq!(
+                request.header_values("x-forwarded-proto"),
+                ["https"],
+                "{}",
+                case.name
+            );
             let text = request.text().to_lowercase();
             let stays = [
                 "evil",
@@ -859,7 +864,7 @@ fn check_on(kind: ListenerKind, cases: &[Case]) {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // What was begun and refused amid its body is no request; of what the inner one says nothing went out.
-    for request in canary.broken() {
+    for request in canary.violations() {
         assert!(!request.contains("smuggled"), "{request}");
     }
 }
@@ -873,7 +878,7 @@ fn answers(client: &mut Client, case: &Case) -> (Vec<u16>, bool) {
     };
     let mut statuses = Vec::new();
     for _ in case.answers {
-        match client.try_answer(method) {
+        match client.try_read_response(method) {
             Ok(answer) => statuses.push(answer.status),
             Err(_) => return (statuses, true),
         }
@@ -882,11 +887,11 @@ fn answers(client: &mut Client, case: &Case) -> (Vec<u16>, bool) {
         let asked = client.try_send(format!("{PROBE} HTTP/1.1\r\n{HOST}{LOGIN}\r\n"));
         return (
             statuses,
-            asked.is_err() || client.try_answer("GET").is_err(),
+            asked.is_err() || client.try_read_response("GET").is_err(),
         );
     }
-    let end = client.try_answer("GET");
-    (statuses, end.is_err_and(|error| !is_late(&error)))
+    let end = client.try_read_response("GET");
+    (statuses, end.is_err_and(|error| !is_timeout(&error)))
 }
 
 /// An answer that does not come at all is a wrong one.

@@ -1,11 +1,11 @@
 //! The registry's grammar at the gate: what is refused never leaves it, what leaves it is in its one canonical form.
 
-use crate::support::{Ask, Client, DIGEST, Http, Proxy, Registry, ask, config};
+use crate::support::{Client, DIGEST, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn what_is_no_operation_is_refused() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let long = format!("/v2/{}/tags/list", "a".repeat(256));
     let cases = [
         ("GET", "/v2/secret/repo/tags%2flist", 400, "NAME_INVALID"),
@@ -46,15 +46,15 @@ fn what_is_no_operation_is_refused() {
         ("PUT", "/v2/_catalog", 405, "UNSUPPORTED"),
         ("GET", "/v2/a/blobs/uploads/", 405, "UNSUPPORTED"),
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (method, target, status, code) in cases {
-            let answer = ask(&proxy, http, &Ask::alice(method, target));
+            let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
             println!("{http:?} {method} {target}");
-            answer.is_refusal(status, code);
-            assert_eq!(answer.has("allow"), status == 405);
+            answer.assert_rejection(status, code);
+            assert_eq!(answer.has_header("allow"), status == 405);
             // What is wrong is told only to those who may ask.
-            let nobody = ask(&proxy, http, &Ask::new(method, target));
-            nobody.is_refusal(401, "UNAUTHORIZED");
+            let nobody = exchange(&proxy, http, &TestRequest::new(method, target));
+            nobody.assert_rejection(401, "UNAUTHORIZED");
         }
     }
     assert!(registry.requests().is_empty());
@@ -62,8 +62,8 @@ fn what_is_no_operation_is_refused() {
 
 #[test]
 fn what_no_parser_may_clean_is_refused_at_once() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let cases = [
         "/v2/./a/tags/list",
         "/v2/../v2/a/tags/list",
@@ -77,10 +77,10 @@ fn what_no_parser_may_clean_is_refused_at_once() {
         "/v2/a%2F%2e%2e/b/tags/list",
         "/v2/a%5C..%5Cb/tags/list",
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for target in cases {
-            let answer = ask(&proxy, http, &Ask::alice("GET", target));
-            answer.is_refusal(400, "UNSUPPORTED");
+            let answer = exchange(&proxy, http, &TestRequest::alice("GET", target));
+            answer.assert_rejection(400, "UNSUPPORTED");
         }
     }
     assert!(registry.requests().is_empty());
@@ -88,8 +88,8 @@ fn what_no_parser_may_clean_is_refused_at_once() {
 
 #[test]
 fn a_refused_head_has_the_length_and_no_body() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
     for (target, status) in [
         ("/v2/A/manifests/x", 400),
@@ -97,15 +97,19 @@ fn a_refused_head_has_the_length_and_no_body() {
         ("/v2/a/manifests/.INVALID", 404),
         ("/v2/_catalog", 405),
     ] {
-        let head = client.ask(&Ask::alice("HEAD", target));
-        head.is_refused_head(status);
-        let two = ask(&proxy, Http::Two, &Ask::alice("HEAD", target));
-        two.is_refused_head(status);
+        let head = client.exchange(&TestRequest::alice("HEAD", target));
+        head.assert_rejection_head(status);
+        let two = exchange(
+            &proxy,
+            HttpVersion::Http2,
+            &TestRequest::alice("HEAD", target),
+        );
+        two.assert_rejection_head(status);
         assert!(two.body.is_empty());
         if status != 405 {
             // Of the same length as the body that a GET has.
-            let get = client.ask(&Ask::alice("GET", target));
-            get.is_refusal(
+            let get = client.exchange(&TestRequest::alice("GET", target));
+            get.assert_rejection(
                 status,
                 match target {
                     "/v2/a" => "UNSUPPORTED",
@@ -113,7 +117,7 @@ fn a_refused_head_has_the_length_and_no_body() {
                     _ => "MANIFEST_UNKNOWN",
                 },
             );
-            assert_eq!(head.one("content-length"), get.one("content-length"));
+            assert_eq!(head.header("content-length"), get.header("content-length"));
         }
     }
     assert!(registry.requests().is_empty());
@@ -121,8 +125,8 @@ fn a_refused_head_has_the_length_and_no_body() {
 
 #[test]
 fn what_is_forwarded_is_canonical() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let (blob, escaped) = (format!("/v2/a/blobs/{DIGEST}"), DIGEST.replace(':', "%3A"));
     let name = format!("/v2/{}/tags/list", "a".repeat(255));
     let referrers = format!("/v2/a/referrers/{DIGEST}");
@@ -192,10 +196,10 @@ fn what_is_forwarded_is_canonical() {
             "/v2/a/tags/list?n=3",
         ),
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (method, target, expected) in cases {
             let before = registry.requests().len();
-            let answer = ask(&proxy, http, &Ask::alice(method, target));
+            let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
             assert_eq!(answer.status, 200, "{method} {target}: {}", answer.text());
             let seen = registry.requests();
             assert_eq!(seen.len(), before + 1);
@@ -210,9 +214,9 @@ fn what_is_forwarded_is_canonical() {
 
 #[test]
 fn a_slash_too_many_is_redirected_after_the_login() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
         for (target, location) in [
             ("/v2/a/manifests/latest/", "/v2/a/manifests/latest"),
             ("/v2/a/tags/list/?n=1&x=%2F", "/v2/a/tags/list?n=1&x=%2F"),
@@ -225,13 +229,14 @@ fn a_slash_too_many_is_redirected_after_the_login() {
                 "/v2/a/b/manifests/latest?x=//",
             ),
         ] {
-            ask(&proxy, http, &Ask::new("GET", target)).is_refusal(401, "UNAUTHORIZED");
+            exchange(&proxy, http, &TestRequest::new("GET", target))
+                .assert_rejection(401, "UNAUTHORIZED");
             for method in ["GET", "HEAD"] {
-                let answer = ask(&proxy, http, &Ask::alice(method, target));
-                let location_seen = answer.one("location");
+                let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
+                let location_seen = answer.header("location");
                 assert_eq!((answer.status, location_seen), (301, location), "{target}");
                 assert_eq!(
-                    answer.one("docker-distribution-api-version"),
+                    answer.header("docker-distribution-api-version"),
                     "registry/2.0"
                 );
             }
@@ -242,8 +247,8 @@ fn a_slash_too_many_is_redirected_after_the_login() {
 
 #[test]
 fn only_paths_are_targets() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let login = "Authorization: Basic YWxpY2U6cHc=\r\n";
     let cases = [
         ("OPTIONS *", "Host: localhost", 400),
@@ -268,16 +273,16 @@ fn only_paths_are_targets() {
     for (line, host, status) in cases {
         let mut client = Client::connect(&proxy);
         client.send(format!("{line} HTTP/1.1\r\n{host}\r\n{login}\r\n"));
-        assert_eq!(client.answer("GET").status, status, "{line} {host}");
+        assert_eq!(client.read_response("GET").status, status, "{line} {host}");
     }
-    assert_eq!(registry.only().target, "/v2/");
+    assert_eq!(registry.only_request().target, "/v2/");
 }
 
 /// An absolute target and an empty port, as both versions of HTTP can say them: what the registry gets as Host, and what the
 /// client gets as its own origin.
 #[test]
 fn the_authority_of_the_request_is_the_one_that_counts() {
-    let registry = Registry::answering(
+    let registry = Registry::responding(
         "HTTP/1.1 202 Accepted\r\nLocation: http://localhost:/v2/a/blobs/uploads/u\r\nContent-Length: 0\r\n\r\n",
     );
     let two_names = config("", "").set("hosts", "[\"alias.example\", \"localhost\"]");
@@ -324,25 +329,25 @@ fn the_authority_of_the_request_is_the_one_that_counts() {
         client.send(format!(
             "POST {target}/a/blobs/uploads/ HTTP/1.1\r\nHost: {host}\r\n{login}\r\n"
         ));
-        let answer = client.answer("POST");
+        let answer = client.read_response("POST");
         assert_eq!(answer.status, 202, "{target} {host}: {}", answer.text());
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.all("host"), [sent], "{target} {host}");
         assert_eq!(seen.target, "/v2/a/blobs/uploads/");
         let location = format!("https://{outer}/v2/a/blobs/uploads/u");
-        assert_eq!(answer.one("location"), location, "{target} {host}");
+        assert_eq!(answer.header("location"), location, "{target} {host}");
     }
     // HTTP/2 says it in :authority.
     for (host, outer) in [
         ("localhost:", "localhost"),
         ("alias.example:8", "alias.example:8"),
     ] {
-        let request = Ask::alice("POST", "/v2/a/blobs/uploads/").host(host);
-        let answer = ask(&proxy, Http::Two, &request);
+        let request = TestRequest::alice("POST", "/v2/a/blobs/uploads/").host(host);
+        let answer = exchange(&proxy, HttpVersion::Http2, &request);
         assert_eq!(answer.status, 202, "{host}: {}", answer.text());
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.all("host"), [host]);
         let location = format!("https://{outer}/v2/a/blobs/uploads/u");
-        assert_eq!(answer.one("location"), location, "{host}");
+        assert_eq!(answer.header("location"), location, "{host}");
     }
 }

@@ -1,7 +1,9 @@
 //! Grants end to end: who may do what where, mounts, and the list of repositories.
 
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Ask, DIGEST, Exchange, Http, Proxy, Registry, ask, config};
+use crate::support::{
+    DIGEST, Exchange, HttpVersion, Proxy, Registry, TestRequest, config, exchange,
+};
 
 const GROUPS: &str = "[groups]\nci = [\"bot\"]\n";
 
@@ -37,17 +39,17 @@ fn start(registry: &Registry) -> Proxy {
     Proxy::start_in(dir, &registry.url(), config(GROUPS, GRANTS))
 }
 
-fn by(user: &str, method: &str, target: &str) -> Ask {
-    let request = Ask::new(method, target);
+fn by(user: &str, method: &str, target: &str) -> TestRequest {
+    let request = TestRequest::new(method, target);
     match user {
         "" => request,
-        _ => request.login(format!("{user}:pw").as_bytes()),
+        _ => request.basic_auth(format!("{user}:pw").as_bytes()),
     }
 }
 
 #[test]
 fn each_right_opens_what_it_names() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let blob = format!("blobs/{DIGEST}");
     let cases = [
@@ -94,9 +96,9 @@ fn each_right_opens_what_it_names() {
         ("", "GET", "_catalog", 401),
     ];
     let mut forwarded = 0;
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (user, method, target, status) in cases {
-            let answer = ask(&proxy, http, &by(user, method, &format!("/v2/{target}")));
+            let answer = exchange(&proxy, http, &by(user, method, &format!("/v2/{target}")));
             assert_eq!(answer.status, status, "{http:?} {user} {method} {target}");
             forwarded += usize::from(status == 200);
             assert_eq!(
@@ -116,19 +118,19 @@ fn a_denial_says_nothing_of_what_exists() {
         exchange.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
     });
     let proxy = start(&registry);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         let answers = ["there", "missing"].map(|name| {
             let path = format!("/v2/team/{name}/manifests/x");
-            let get = ask(&proxy, http, &by("eve", "GET", &path));
-            get.is_refusal(403, "DENIED");
-            let head = ask(&proxy, http, &by("eve", "HEAD", &path));
-            head.is_refused_head(403);
-            assert_eq!(head.one("content-length"), get.one("content-length"));
-            let slash = ask(&proxy, http, &by("eve", "GET", &format!("{path}/")));
-            slash.is_refusal(403, "DENIED");
-            let stranger = ask(&proxy, http, &by("", "GET", &path));
-            stranger.is_refusal(401, "UNAUTHORIZED");
-            [get, head, slash, stranger].map(|answer| answer.without_id())
+            let get = exchange(&proxy, http, &by("eve", "GET", &path));
+            get.assert_rejection(403, "DENIED");
+            let head = exchange(&proxy, http, &by("eve", "HEAD", &path));
+            head.assert_rejection_head(403);
+            assert_eq!(head.header("content-length"), get.header("content-length"));
+            let slash = exchange(&proxy, http, &by("eve", "GET", &format!("{path}/")));
+            slash.assert_rejection(403, "DENIED");
+            let stranger = exchange(&proxy, http, &by("", "GET", &path));
+            stranger.assert_rejection(401, "UNAUTHORIZED");
+            [get, head, slash, stranger].map(|answer| answer.without_request_id())
         });
         assert_eq!(answers[0], answers[1]);
     }
@@ -137,19 +139,19 @@ fn a_denial_says_nothing_of_what_exists() {
 
 #[test]
 fn who_may_nothing_still_hears_what_is_wrong_with_his_request() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         let wrong = "/v2/Team/a/tags/list";
-        ask(&proxy, http, &by("eve", "GET", wrong)).is_refusal(400, "NAME_INVALID");
-        ask(&proxy, http, &by("", "GET", wrong)).is_refusal(401, "UNAUTHORIZED");
+        exchange(&proxy, http, &by("eve", "GET", wrong)).assert_rejection(400, "NAME_INVALID");
+        exchange(&proxy, http, &by("", "GET", wrong)).assert_rejection(401, "UNAUTHORIZED");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn a_mount_needs_the_right_to_pull_at_its_source() {
-    let registry = Registry::answering("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
+    let registry = Registry::responding("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
     let proxy = start(&registry);
     let uploads = "/v2/home/alice/a/blobs/uploads/";
     let session = format!("{uploads}u");
@@ -186,9 +188,9 @@ fn a_mount_needs_the_right_to_pull_at_its_source() {
             format!("{session}?digest={DIGEST}"),
         ),
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (method, path, query, expected) in &cases {
-            let answer = ask(
+            let answer = exchange(
                 &proxy,
                 http,
                 &by("alice", method, &format!("{path}{query}")),
@@ -200,35 +202,44 @@ fn a_mount_needs_the_right_to_pull_at_its_source() {
         // Push at the target is asked first.
         let count = registry.requests().len();
         let elsewhere = format!("/v2/team/a/blobs/uploads/{}", from("home/alice/b"));
-        ask(&proxy, http, &by("alice", "POST", &elsewhere)).is_refusal(403, "DENIED");
+        exchange(&proxy, http, &by("alice", "POST", &elsewhere)).assert_rejection(403, "DENIED");
         assert_eq!(registry.requests().len(), count);
     }
 }
 
 #[test]
 fn a_reload_changes_what_is_granted() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let request = by("alice", "GET", "/v2/team/a/tags/list");
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
     let less = GRANTS.replace("\"team/**\", \"pub/*\"", "\"pub/*\"");
     proxy.configure(&registry, config(GROUPS, &less));
     proxy.reload().unwrap();
-    ask(&proxy, Http::One, &request).is_refusal(403, "DENIED");
+    exchange(&proxy, HttpVersion::Http1, &request).assert_rejection(403, "DENIED");
 }
 
 #[test]
 fn outside_of_the_registry_api_nothing_is_granted() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let whole = config(GROUPS, GRANTS).lines("path", "path = \"/\"");
     let users = format!("{ALICE}bot:x\n");
     let dir = directory();
     std::fs::write(dir.path().join("htpasswd"), users).unwrap();
     let proxy = Proxy::start_in(dir, &registry.url(), &whole);
-    let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/metrics"));
+    let answer = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::alice("GET", "/metrics"),
+    );
     assert_eq!(answer.status, 403);
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::new("GET", "/metrics")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::new("GET", "/metrics")
+        )
+        .status,
         401
     );
     assert!(registry.requests().is_empty());
@@ -284,14 +295,19 @@ fn catalogue(most: usize, limit: usize) -> Registry {
 }
 
 /// The names, and where the list goes on.
-fn listed(proxy: &Proxy, http: Http, user: &str, target: &str) -> (Vec<String>, Option<String>) {
-    let answer = ask(proxy, http, &by(user, "GET", target));
+fn listed(
+    proxy: &Proxy,
+    http: HttpVersion,
+    user: &str,
+    target: &str,
+) -> (Vec<String>, Option<String>) {
+    let answer = exchange(proxy, http, &by(user, "GET", target));
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.one("content-type"), "application/json");
+    assert_eq!(answer.header("content-type"), "application/json");
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     let names = body["repositories"].as_array().unwrap();
     let names = names.iter().map(|name| name.as_str().unwrap().to_owned());
-    let next = answer.all("link").first().map(|link| {
+    let next = answer.header_values("link").first().map(|link| {
         let target = link
             .strip_prefix('<')
             .unwrap()
@@ -307,7 +323,7 @@ fn the_list_holds_what_may_be_pulled() {
     for (most, limit) in [(1000, 1000), (3, 1000), (1, 1000), (2, 100)] {
         let registry = catalogue(most, limit);
         let proxy = start(&registry);
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             assert_eq!(
                 listed(&proxy, http, "alice", "/v2/_catalog"),
                 (VISIBLE.map(str::to_owned).to_vec(), None)
@@ -341,12 +357,16 @@ fn who_may_pull_everything_gets_the_list_as_it_is() {
     let registry = catalogue(1000, 1000);
     let proxy = start(&registry);
     let (names, next) = {
-        let answer = ask(&proxy, Http::One, &by("root", "GET", "/v2/_catalog?n=2"));
-        (answer.text(), answer.one("link").to_owned())
+        let answer = exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &by("root", "GET", "/v2/_catalog?n=2"),
+        );
+        (answer.text(), answer.header("link").to_owned())
     };
     assert_eq!(names, "{\"repositories\":[\"a/hidden\",\"home/alice/x\"]}");
     assert!(next.contains("last=home/alice/x"), "{next}");
-    assert_eq!(registry.only().target, "/v2/_catalog?n=2");
+    assert_eq!(registry.only_request().target, "/v2/_catalog?n=2");
 }
 
 #[test]
@@ -354,15 +374,20 @@ fn page_sizes_of_a_filtered_list() {
     let registry = catalogue(1000, 1000);
     let proxy = start(&registry);
     assert_eq!(
-        listed(&proxy, Http::One, "alice", "/v2/_catalog?n=0"),
+        listed(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog?n=0"),
         (vec![], None)
     );
     for size in ["1001", "abc", "-1"] {
         let request = by("alice", "GET", &format!("/v2/_catalog?n={size}"));
-        ask(&proxy, Http::One, &request).is_refusal(400, "PAGINATION_NUMBER_INVALID");
+        exchange(&proxy, HttpVersion::Http1, &request)
+            .assert_rejection(400, "PAGINATION_NUMBER_INVALID");
     }
     for method in ["HEAD", "OPTIONS"] {
-        let answer = ask(&proxy, Http::One, &by("alice", method, "/v2/_catalog"));
+        let answer = exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &by("alice", method, "/v2/_catalog"),
+        );
         assert_eq!(answer.status, 405, "{method}");
     }
     assert!(registry.requests().is_empty());
@@ -376,14 +401,14 @@ fn conditions_and_codings_of_the_client_do_not_reach_a_filtered_list() {
         .header("if-none-match", "\"x\"")
         .header("accept-encoding", "gzip")
         .header("user-agent", "crane");
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
-    let seen = registry.only();
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
+    let seen = registry.only_request();
     assert!(seen.all("if-none-match").is_empty() && seen.all("accept-encoding").is_empty());
     assert_eq!(
-        (seen.one("user-agent"), seen.one("host")),
+        (seen.header("user-agent"), seen.header("host")),
         ("crane", "localhost")
     );
-    assert!(!seen.one("x-request-id").is_empty());
+    assert!(!seen.header("x-request-id").is_empty());
 }
 
 #[test]
@@ -426,14 +451,18 @@ fn a_list_that_cannot_be_read_is_an_error_and_names_nothing() {
             exchange.close();
         });
         let proxy = start(&registry);
-        let answer = ask(&proxy, Http::One, &by("alice", "GET", "/v2/_catalog"));
-        answer.is_refusal(status, code);
+        let answer = exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &by("alice", "GET", "/v2/_catalog"),
+        );
+        answer.assert_rejection(status, code);
         assert!(!answer.text().contains("secret"), "{}", answer.text());
     }
     // One that says for ever that it goes on, and does not.
-    let registry = Registry::answering(list(more, names));
+    let registry = Registry::responding(list(more, names));
     let proxy = start(&registry);
-    let (names, next) = listed(&proxy, Http::One, "alice", "/v2/_catalog");
+    let (names, next) = listed(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog");
     assert_eq!((names, next), (vec!["pub/a".to_owned()], None));
 }
 
@@ -453,23 +482,23 @@ fn an_endless_list_ends() {
         ));
     });
     let proxy = start(&registry);
-    let (names, next) = listed(&proxy, Http::One, "alice", "/v2/_catalog?n=5");
+    let (names, next) = listed(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog?n=5");
     assert_eq!(names, ["pub/a"]);
     assert_eq!(next.as_deref(), Some("/v2/_catalog?last=pub%2Fa&n=5"));
     let count = registry.requests().len();
     assert!(count <= 100, "{count} pages");
     // Nothing to show, so no place to go on from: said, and not passed off as the end.
     let request = by("alice", "GET", "/v2/_catalog?last=secret/h1");
-    let answer = ask(&proxy, Http::One, &request);
-    answer.is_refusal(503, "UNAVAILABLE");
-    assert!(!answer.text().contains("secret") && answer.has("retry-after"));
+    let answer = exchange(&proxy, HttpVersion::Http1, &request);
+    answer.assert_rejection(503, "UNAVAILABLE");
+    assert!(!answer.text().contains("secret") && answer.has_header("retry-after"));
 }
 
 #[test]
 fn rights_are_judged_on_the_decoded_name() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (user, target, status) in [
             ("alice", "/v2/team%2Fapp/tags/list", 200),
             ("alice", "/v2/team%2fapp%2Fx/tags/list", 200),
@@ -493,12 +522,12 @@ fn rights_are_judged_on_the_decoded_name() {
             ("", "/v2/team/app/manifests/.INVALID", 401),
         ] {
             let before = registry.requests().len();
-            let answer = ask(&proxy, http, &by(user, "GET", target));
+            let answer = exchange(&proxy, http, &by(user, "GET", target));
             assert_eq!(answer.status, status, "{user} {target}: {}", answer.text());
             let arrived = registry.requests().len() - before;
             assert_eq!(arrived, usize::from(status == 200), "{user} {target}");
             if status == 404 {
-                answer.is_refusal(404, "MANIFEST_UNKNOWN");
+                answer.assert_rejection(404, "MANIFEST_UNKNOWN");
             }
             if status == 200 {
                 let sent = registry.requests().pop().unwrap().target;
@@ -510,7 +539,7 @@ fn rights_are_judged_on_the_decoded_name() {
         // A push that sets tags takes the right to push.
         let tagged = format!("/v2/team/app/manifests/{DIGEST}?tag=v1&tag=latest");
         for (user, status) in [("bot", 200), ("alice", 403), ("eve", 403), ("", 401)] {
-            let answer = ask(&proxy, http, &by(user, "PUT", &tagged).body("{}"));
+            let answer = exchange(&proxy, http, &by(user, "PUT", &tagged).body("{}"));
             assert_eq!(answer.status, status, "{user}");
         }
         assert_eq!(registry.requests().pop().unwrap().target, tagged);

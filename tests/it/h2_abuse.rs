@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::binary::{Gate, configured};
 use crate::support::frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS,
-    INITIAL_WINDOW, PADDED, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
-    frame, setting,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, INITIAL_WINDOW,
+    PADDED, PING, PREFACE, PRIORITY, RST_STREAM, RawH2, SETTINGS, WINDOW_UPDATE, frame,
+    header_block, setting,
 };
-use crate::support::{Ask, Proxy, Registry, config, pause};
+use crate::support::{Proxy, Registry, TestRequest, config, pause};
 
 /// Abusive messages of one connection.
 const MANY: usize = 10_000;
@@ -35,7 +35,12 @@ enum End {
 }
 
 fn get(stream: u32) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&USUAL))
+    frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        stream,
+        &header_block(&USUAL),
+    )
 }
 
 fn reset(stream: u32) -> Vec<u8> {
@@ -44,14 +49,12 @@ fn reset(stream: u32) -> Vec<u8> {
 
 /// Sends what `message` makes of each stream, and reads what comes now and then, until the gate has had enough.
 /// Then: how many were sent, and whether the connection was cut.
-fn abuse(
-    frames: &mut Frames,
-    step: usize,
-    mut message: impl FnMut(u32) -> Vec<u8>,
-) -> (usize, End) {
+fn abuse(frames: &mut RawH2, step: usize, mut message: impl FnMut(u32) -> Vec<u8>) -> (usize, End) {
     for sent in (0..MANY).step_by(step) {
-        let bytes: Vec<u8> = (0..step).flat_map(|_| message(frames.stream())).collect();
-        if frames.try_send(bytes).is_err() || !frames.barrier() {
+        let bytes: Vec<u8> = (0..step)
+            .flat_map(|_| message(frames.next_stream_id()))
+            .collect();
+        if frames.try_send(bytes).is_err() || !frames.ping_round_trip() {
             return (sent + step, End::Cut);
         }
     }
@@ -60,15 +63,15 @@ fn abuse(
 
 /// Runs an abuse against a gate of its own, and checks that it costs little and that others do not notice.
 #[track_caller]
-fn harmless(name: &str, run: impl FnOnce(SocketAddr) -> End + Send, expected: End) {
-    let registry = Registry::obliging();
+fn assert_others_unaffected(name: &str, run: impl FnOnce(SocketAddr) -> End + Send, expected: End) {
+    let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut other = gate.client();
     let mut ask = |what: &str| {
         let began = Instant::now();
         assert_eq!(
-            other.ask(&Ask::alice("GET", "/v2/")).status,
+            other.exchange(&TestRequest::alice("GET", "/v2/")).status,
             200,
             "{name}: {what}"
         );
@@ -77,9 +80,9 @@ fn harmless(name: &str, run: impl FnOnce(SocketAddr) -> End + Send, expected: En
     // Every worker has served, and has its buffers.
     ask("before");
     for _ in 0..4 {
-        let mut frames = Frames::connect(gate.address);
+        let mut frames = RawH2::connect(gate.address);
         frames.send(get(1));
-        assert!(frames.barrier());
+        assert!(frames.ping_round_trip());
     }
     let before = gate.memory();
     let (end, slowest) = std::thread::scope(|scope| {
@@ -103,14 +106,14 @@ fn rapid_reset() {
     // As fast as it goes, and slow enough for each stream to be looked at.
     for step in [1000, 1] {
         let run = |gate| {
-            let mut frames = Frames::connect(gate);
+            let mut frames = RawH2::connect(gate);
             let (sent, end) = abuse(&mut frames, step, |stream| {
                 [get(stream), reset(stream)].concat()
             });
             assert!(sent <= 1000, "only after {sent}");
             end
         };
-        harmless(&format!("rapid reset by {step}"), run, End::Cut);
+        assert_others_unaffected(&format!("rapid reset by {step}"), run, End::Cut);
     }
 }
 
@@ -140,14 +143,14 @@ fn resets_on_the_gates_side() {
     ];
     for (name, trick) in tricks {
         let run = |gate| {
-            let mut frames = Frames::connect(gate);
+            let mut frames = RawH2::connect(gate);
             let (sent, end) = abuse(&mut frames, 10, |stream| {
                 [get(stream), trick(stream)].concat()
             });
             assert!(sent <= 1500, "{name}: only after {sent}");
             end
         };
-        harmless(name, run, End::Cut);
+        assert_others_unaffected(name, run, End::Cut);
     }
 }
 
@@ -155,35 +158,40 @@ fn resets_on_the_gates_side() {
 fn continuation_without_end() {
     for size in [0, 1, 4000] {
         let run = |gate| {
-            let mut frames = Frames::connect(gate);
-            frames.send(frame(HEADERS, END_STREAM, 1, &block(&USUAL)));
-            let piece = frame(CONTINUATION, 0, 1, &block(&[(b"x", &vec![b'x'; size])]));
+            let mut frames = RawH2::connect(gate);
+            frames.send(frame(HEADERS, END_STREAM, 1, &header_block(&USUAL)));
+            let piece = frame(
+                CONTINUATION,
+                0,
+                1,
+                &header_block(&[(b"x", &vec![b'x'; size])]),
+            );
             for _ in 0..MANY {
                 if frames.try_send(&piece).is_err() {
                     return End::Cut;
                 }
             }
-            if frames.barrier() {
+            if frames.ping_round_trip() {
                 End::Served
             } else {
                 End::Cut
             }
         };
-        harmless(&format!("continuation of {size}"), run, End::Cut);
+        assert_others_unaffected(&format!("continuation of {size}"), run, End::Cut);
     }
 }
 
 #[test]
 fn fields_that_unpack_to_much_are_refused() {
     let run = |gate| {
-        let mut frames = Frames::connect_with(gate, &[(INITIAL_WINDOW, 0)]);
+        let mut frames = RawH2::connect_with(gate, &[(INITIAL_WINDOW, 0)]);
         // One field in the table of the connection, and references to it: a byte each.
-        let (mut packed, name) = (block(&USUAL), b"\x40\x01a\x64");
+        let (mut packed, name) = (header_block(&USUAL), b"\x40\x01a\x64");
         packed.extend(name);
         packed.extend([b'v'; 100]);
         packed.extend(vec![0xbe; 12_000]);
         for _ in 0..100 {
-            let stream = frames.stream();
+            let stream = frames.next_stream_id();
             if frames
                 .try_send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &packed))
                 .is_err()
@@ -191,13 +199,13 @@ fn fields_that_unpack_to_much_are_refused() {
                 return End::Cut;
             }
         }
-        if frames.barrier() {
+        if frames.ping_round_trip() {
             End::Served
         } else {
             End::Cut
         }
     };
-    harmless("bomb", run, End::Cut);
+    assert_others_unaffected("bomb", run, End::Cut);
 }
 
 #[test]
@@ -227,7 +235,7 @@ fn frames_that_ask_for_nothing() {
     ];
     for (name, message) in idle {
         let run = |gate| {
-            let mut frames = Frames::connect(gate);
+            let mut frames = RawH2::connect(gate);
             // A stream that stays open meanwhile.
             let upload = [
                 &[(b":method".as_slice(), b"PATCH".as_slice())],
@@ -235,11 +243,11 @@ fn frames_that_ask_for_nothing() {
                 &[(b":path", b"/v2/a/blobs/uploads/u"), USUAL[4]],
             ]
             .concat();
-            let stream = frames.stream();
-            frames.send(frame(HEADERS, END_HEADERS, stream, &block(&upload)));
+            let stream = frames.next_stream_id();
+            frames.send(frame(HEADERS, END_HEADERS, stream, &header_block(&upload)));
             abuse(&mut frames, 100, message).1
         };
-        harmless(name, run, End::Cut);
+        assert_others_unaffected(name, run, End::Cut);
     }
 }
 
@@ -247,17 +255,17 @@ fn frames_that_ask_for_nothing() {
 #[test]
 fn a_client_that_reads_byte_by_byte_is_served() {
     const LENGTH: usize = 3000;
-    let registry = Registry::answering(format!(
+    let registry = Registry::responding(format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{}",
         "x".repeat(LENGTH)
     ));
-    let proxy = Proxy::usual(&registry);
-    let mut frames = Frames::connect_with(proxy.https(), &[(INITIAL_WINDOW, 1)]);
-    let stream = frames.stream();
+    let proxy = Proxy::with_defaults(&registry);
+    let mut frames = RawH2::connect_with(proxy.https(), &[(INITIAL_WINDOW, 1)]);
+    let stream = frames.next_stream_id();
     frames.send(get(stream));
     let mut received = 0;
     while received < LENGTH {
-        let frame = frames.frame().expect("an open connection");
+        let frame = frames.read_frame().expect("an open connection");
         assert!(!matches!(frame.kind, RST_STREAM | GOAWAY), "{frame:?}");
         if frame.kind == DATA {
             received += frame.payload.len();
@@ -268,15 +276,15 @@ fn a_client_that_reads_byte_by_byte_is_served() {
             frames.send(updates.repeat(frame.payload.len()));
         }
     }
-    assert!(frames.barrier());
+    assert!(frames.ping_round_trip());
 }
 
 /// The client chooses the error code of a reset.
 #[test]
 fn rapid_reset_with_any_code() {
     for code in [0_u32, 1, 5, 7, 0xffff_ffff] {
-        let proxy = Proxy::usual(&Registry::obliging());
-        let mut frames = Frames::connect(proxy.https());
+        let proxy = Proxy::with_defaults(&Registry::accepting_all());
+        let mut frames = RawH2::connect(proxy.https());
         let (sent, end) = abuse(&mut frames, 10, |stream| {
             [
                 get(stream),
@@ -292,17 +300,17 @@ fn rapid_reset_with_any_code() {
 #[test]
 fn answers_to_frames_do_not_pile_up() {
     let run = |gate| {
-        let mut frames = Frames::connect(gate);
+        let mut frames = RawH2::connect(gate);
         let many = frame(PING, 0, 0, b"12345678").repeat(MANY);
         // Nothing is ever read.
         let _ = frames.try_send(many);
-        if frames.barrier() {
+        if frames.ping_round_trip() {
             End::Served
         } else {
             End::Cut
         }
     };
-    harmless("PING without reading", run, End::Cut);
+    assert_others_unaffected("PING without reading", run, End::Cut);
 }
 
 #[test]
@@ -319,29 +327,31 @@ fn windows_that_stay_shut_hold_little() {
     let (_dir, file) =
         configured(config("[limits]\nwrite_idle = \"2s\"\n", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
-    let mut warm = Frames::connect(gate.address);
+    let mut warm = RawH2::connect(gate.address);
     warm.send(get(1));
-    assert!(warm.barrier());
+    assert!(warm.ping_round_trip());
     let before = gate.memory();
-    let mut frames = Frames::connect_with(gate.address, &[(INITIAL_WINDOW, 1)]);
+    let mut frames = RawH2::connect_with(gate.address, &[(INITIAL_WINDOW, 1)]);
     let mut blob = USUAL;
     blob[3] = (b":path", b"/v2/a/manifests/x");
-    let streams: Vec<u32> = (0..20).map(|_| frames.stream()).collect();
+    let streams: Vec<u32> = (0..20).map(|_| frames.next_stream_id()).collect();
     for stream in &streams {
         frames.send(frame(
             HEADERS,
             END_HEADERS | END_STREAM,
             *stream,
-            &block(&blob),
+            &header_block(&blob),
         ));
     }
-    registry.wait(|seen| seen.len() > streams.len());
-    assert!(frames.barrier());
+    registry.wait_for_requests(|seen| seen.len() > streams.len());
+    assert!(frames.ping_round_trip());
     // Every stream ends by the gate, which has told the registry by then.
     let mut open: Vec<u32> = streams.clone();
     let mut most = 0;
     while !open.is_empty() {
-        let Some(frame) = frames.frame() else { break };
+        let Some(frame) = frames.read_frame() else {
+            break;
+        };
         most = most.max(gate.memory().saturating_sub(before));
         if frame.kind == RST_STREAM {
             open.retain(|stream| *stream != frame.stream);
@@ -354,19 +364,19 @@ fn windows_that_stay_shut_hold_little() {
 
 #[test]
 fn a_head_that_does_not_end_is_held_to_its_time() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\nhead = \"300ms\"\n", ""));
-    let open = frame(HEADERS, END_STREAM, 1, &block(&USUAL));
+    let open = frame(HEADERS, END_STREAM, 1, &header_block(&USUAL));
     let heads = [&open[..], &open[..20], &get(1)[..20]];
-    let begun = heads.map(|bytes| (Frames::connect(proxy.https()), bytes));
+    let begun = heads.map(|bytes| (RawH2::connect(proxy.https()), bytes));
     let hellos = [&[][..], &PREFACE[..10]];
     let begun = begun
         .into_iter()
-        .chain(hellos.map(|bytes| (Frames::silent(proxy.https()), bytes)));
+        .chain(hellos.map(|bytes| (RawH2::connect_without_settings(proxy.https()), bytes)));
     for (mut frames, bytes) in begun {
         let began = Instant::now();
         let _ = frames.try_send(bytes);
-        frames.goodbye();
+        frames.read_to_goaway();
         assert!(
             began.elapsed() < Duration::from_secs(10),
             "{:?}",
@@ -375,37 +385,37 @@ fn a_head_that_does_not_end_is_held_to_its_time() {
     }
     assert!(registry.requests().is_empty());
     // Between two requests there is no head.
-    let mut frames = Frames::connect(proxy.https());
+    let mut frames = RawH2::connect(proxy.https());
     frames.send(frame(PING, 0, 0, b"12345678"));
     pause(Duration::from_millis(700));
-    assert!(frames.barrier());
+    assert!(frames.ping_round_trip());
 }
 
 #[test]
 fn h2_resets() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\nh2_resets = 5\n", ""));
-    let mut frames = Frames::connect(proxy.https());
+    let mut frames = RawH2::connect(proxy.https());
     let upload = [
         &[(b":method".as_slice(), b"PATCH".as_slice())],
         &USUAL[1..3],
         &[(b":path", b"/v2/a/blobs/uploads/u"), USUAL[4]],
     ]
     .concat();
-    let kept = frames.stream();
-    frames.send(frame(HEADERS, END_HEADERS, kept, &block(&upload)));
-    assert!(frames.barrier());
+    let kept = frames.next_stream_id();
+    frames.send(frame(HEADERS, END_HEADERS, kept, &header_block(&upload)));
+    assert!(frames.ping_round_trip());
     for number in 0..5 {
-        let stream = frames.stream();
-        frames.send(frame(HEADERS, END_HEADERS, stream, &block(&upload)));
-        assert!(frames.barrier(), "after {number}");
+        let stream = frames.next_stream_id();
+        frames.send(frame(HEADERS, END_HEADERS, stream, &header_block(&upload)));
+        assert!(frames.ping_round_trip(), "after {number}");
         frames.send(reset(stream));
     }
     // A goodbye that cuts nothing: what runs may end.
     let told = |it: &Frame| it.kind == GOAWAY && it.payload[4..8] == [0; 4];
-    assert!(std::iter::from_fn(|| frames.frame()).any(|it| told(&it)));
+    assert!(std::iter::from_fn(|| frames.read_frame()).any(|it| told(&it)));
     frames.send(frame(PING, ACK, 0, &[0; 8]));
     frames.send(frame(DATA, END_STREAM, kept, b"whole"));
-    let outcome = frames.outcome(kept);
+    let outcome = frames.read_outcome(kept);
     assert_eq!(outcome, crate::support::frames::Outcome::Status(200));
 }

@@ -2,11 +2,11 @@
 //! was forwarded of it never looks complete to the registry.
 
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frame, Frames, HEADERS, Outcome, PADDED, RST_STREAM, block,
-    frame,
+    DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Outcome, PADDED, RST_STREAM, RawH2, frame,
+    header_block,
 };
-use crate::support::registry::Ended;
-use crate::support::{Proxy, Recorded, Registry};
+use crate::support::registry::RequestEnd;
+use crate::support::{Proxy, RecordedRequest, Registry};
 
 const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
@@ -26,11 +26,11 @@ fn head(length: Option<&str>, is_login: bool) -> Vec<u8> {
     if is_login {
         fields.push((b"authorization", b"Basic YWxpY2U6cHc="));
     }
-    block(&fields)
+    header_block(&fields)
 }
 
-fn upload(frames: &mut Frames, length: Option<&str>) -> u32 {
-    let stream = frames.stream();
+fn upload(frames: &mut RawH2, length: Option<&str>) -> u32 {
+    let stream = frames.next_stream_id();
     frames.send(frame(HEADERS, END_HEADERS, stream, &head(length, true)));
     stream
 }
@@ -63,8 +63,8 @@ const MALFORMED: [Case; 10] = [
     ("5", &[(4, 0), (0, END_STREAM)]),
 ];
 
-fn is_whole(request: &Recorded) -> bool {
-    request.end == Ended::Whole
+fn is_whole(request: &RecordedRequest) -> bool {
+    request.end == RequestEnd::Whole
 }
 
 #[test]
@@ -73,31 +73,32 @@ fn data_that_is_not_as_long_as_announced_completes_no_request() {
         exchange.body();
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     });
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     for (length, pieces) in MALFORMED {
         for padding in [None, Some(0), Some(100)] {
             for is_paced in [false, true] {
-                let mut frames = Frames::connect(proxy.https());
+                let mut frames = RawH2::connect(proxy.https());
                 let stream = upload(&mut frames, Some(length));
                 for (bytes, flags) in pieces {
                     frames.send(data(stream, *flags, *bytes, padding));
                     if is_paced && *flags == 0 && pieces.last() != Some(&(*bytes, *flags)) {
-                        assert!(frames.barrier());
+                        assert!(frames.ping_round_trip());
                     }
                 }
                 assert_eq!(
-                    frames.outcome(stream),
+                    frames.read_outcome(stream),
                     Outcome::Reset(PROTOCOL_ERROR),
                     "{length}: {pieces:?} with padding {padding:?}"
                 );
                 // Others on the connection go on.
                 let next = upload(&mut frames, Some("5"));
                 frames.send(data(next, END_STREAM, 5, padding));
-                assert_eq!(frames.outcome(next), Outcome::Status(200));
+                assert_eq!(frames.read_outcome(next), Outcome::Status(200));
             }
         }
     }
-    let seen = registry.wait(|seen| seen.iter().all(|request| request.end != Ended::NotYet));
+    let seen = registry
+        .wait_for_requests(|seen| seen.iter().all(|request| request.end != RequestEnd::NotYet));
     let good = MALFORMED.len() * 3 * 2;
     assert_eq!(
         seen.iter().filter(|request| is_whole(request)).count(),
@@ -107,17 +108,21 @@ fn data_that_is_not_as_long_as_announced_completes_no_request() {
 
 #[test]
 fn the_end_may_come_in_a_frame_of_its_own() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for (length, bytes) in [(Some("5"), 5), (Some("0"), 0), (None, 5), (None, 0)] {
-        let mut frames = Frames::connect(proxy.https());
+        let mut frames = RawH2::connect(proxy.https());
         let stream = upload(&mut frames, length);
         if bytes > 0 {
             frames.send(data(stream, 0, bytes, Some(3)));
         }
-        assert!(frames.barrier());
+        assert!(frames.ping_round_trip());
         frames.send(data(stream, END_STREAM, 0, None));
-        assert_eq!(frames.outcome(stream), Outcome::Status(200), "{length:?}");
+        assert_eq!(
+            frames.read_outcome(stream),
+            Outcome::Status(200),
+            "{length:?}"
+        );
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.body, vec![b'x'; bytes], "{length:?}");
     }
@@ -126,18 +131,18 @@ fn the_end_may_come_in_a_frame_of_its_own() {
 /// The same when the proxy has responded already and the request is only discarded.
 #[test]
 fn data_beyond_the_announced_length_after_the_response_is_malformed_too() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for (flags, padding) in [(0, None), (END_STREAM, None), (0, Some(50))] {
-        let mut frames = Frames::connect(proxy.https());
-        let stream = frames.stream();
+        let mut frames = RawH2::connect(proxy.https());
+        let stream = frames.next_stream_id();
         frames.send(frame(HEADERS, END_HEADERS, stream, &head(Some("5"), false)));
-        assert_eq!(frames.outcome(stream), Outcome::Status(401));
+        assert_eq!(frames.read_outcome(stream), Outcome::Status(401));
         let is_end =
             |it: &Frame| it.stream == stream && it.kind == DATA && it.flags & END_STREAM != 0;
-        assert!(std::iter::from_fn(|| frames.frame()).any(|it| is_end(&it)));
+        assert!(std::iter::from_fn(|| frames.read_frame()).any(|it| is_end(&it)));
         frames.send(data(stream, flags, 6, padding));
-        assert_eq!(frames.outcome(stream), Outcome::Reset(PROTOCOL_ERROR));
+        assert_eq!(frames.read_outcome(stream), Outcome::Reset(PROTOCOL_ERROR));
     }
     assert!(registry.requests().is_empty());
 }
@@ -149,7 +154,7 @@ fn a_reset_with_any_code_completes_no_request() {
         exchange.body();
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     });
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let mut expected = 0;
     for code in [NO_ERROR, PROTOCOL_ERROR, CANCEL, 0xffff_ffff] {
         for (length, bytes) in [
@@ -159,21 +164,22 @@ fn a_reset_with_any_code_completes_no_request() {
             (Some("6"), 5),
             (Some("0"), 0),
         ] {
-            let mut frames = Frames::connect(proxy.https());
+            let mut frames = RawH2::connect(proxy.https());
             let stream = upload(&mut frames, length);
             if bytes > 0 {
                 frames.send(data(stream, 0, bytes, None));
             }
-            assert!(frames.barrier());
+            assert!(frames.ping_round_trip());
             // A request all of whose announced bytes have come is held back until its end.
             if matches!(length, None | Some("6")) {
                 expected += 1;
-                registry.wait(|seen| seen.len() >= expected);
+                registry.wait_for_requests(|seen| seen.len() >= expected);
             }
             frames.send(frame(RST_STREAM, 0, stream, &code.to_be_bytes()));
-            assert!(frames.barrier());
+            assert!(frames.ping_round_trip());
         }
     }
-    let seen = registry.wait(|seen| seen.iter().all(|request| request.end != Ended::NotYet));
+    let seen = registry
+        .wait_for_requests(|seen| seen.iter().all(|request| request.end != RequestEnd::NotYet));
     assert!(!seen.iter().any(is_whole), "{seen:?}");
 }

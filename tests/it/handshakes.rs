@@ -9,7 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use crate::admin::{admin, get, number, watched};
 use crate::binary::{Gate, configured};
-use crate::support::client::dial;
+use crate::support::client::connect_tcp;
 use crate::support::eventually;
 use crate::support::{Client, Proxy, Registry, certs, config};
 
@@ -20,12 +20,12 @@ const LOG: &str = "[log]\naccess = false\n";
 fn stranger() -> Arc<ClientConfig> {
     let other = certs::Authority::another().pem();
     let root = CertificateDer::from_pem_slice(other.as_bytes()).unwrap();
-    certs::client(root, rustls::ALL_VERSIONS, &["http/1.1"])
+    certs::client_config(root, rustls::ALL_VERSIONS, &["http/1.1"])
 }
 
 /// What comes back over plain TCP for these bytes.
 fn answer_to(address: std::net::SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut socket = dial(address);
+    let mut socket = connect_tcp(address);
     socket.write_all(bytes).unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
@@ -41,7 +41,7 @@ fn gate(registry: &Registry) -> (tempfile::TempDir, Gate) {
 
 #[test]
 fn a_failed_handshake_is_logged_with_its_alert_in_words() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, gate) = gate(&registry);
     assert!(Client::try_tls(gate.address, "localhost", stranger()).is_err());
     let line = gate.line("TLS handshake failed");
@@ -76,7 +76,7 @@ fn a_failed_handshake_is_logged_with_its_alert_in_words() {
 
 /// A hello of rustls' client whose name was changed on the way.
 fn hello_with_a_port() -> Vec<u8> {
-    let config = certs::usual_client("http/1.1");
+    let config = certs::default_client_config("http/1.1");
     let stand_in = "localhostx8443";
     let name = stand_in.try_into().unwrap();
     let mut client = ClientConnection::new(config, name).unwrap();
@@ -92,7 +92,7 @@ fn hello_with_a_port() -> Vec<u8> {
 
 #[test]
 fn a_flood_of_failed_handshakes_does_not_fill_the_log() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, gate) = gate(&registry);
     for _ in 0..50 {
         answer_to(gate.address, b"\x17\x03\x03\x00\x05hello");
@@ -112,7 +112,7 @@ fn a_flood_of_failed_handshakes_does_not_fill_the_log() {
 
 #[test]
 fn failed_handshakes_are_counted_by_alert_and_sender() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, watched(LOG, "127.0.0.1:0"));
     let count = |alert: &str, sender: &str| {
         let name = format!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::harbor::{self, PACKED, ROBOT, Release, STORE, TOKEN};
 use crate::support::registry::Registry;
-use crate::support::{Ask, DIGEST, Http, Proxy, ask};
+use crate::support::{DIGEST, HttpVersion, Proxy, TestRequest, exchange};
 
 const HOST: &str = "localhost:8443";
 
@@ -39,12 +39,12 @@ fn gate_with(harbor: &Registry, top: &str) -> Proxy {
     Proxy::start(harbor, &config)
 }
 
-fn get(target: &str) -> Ask {
-    Ask::new("GET", target).host(HOST)
+fn get(target: &str) -> TestRequest {
+    TestRequest::new("GET", target).host(HOST)
 }
 
-fn robot(method: &str, target: &str) -> Ask {
-    Ask::new(method, target)
+fn robot(method: &str, target: &str) -> TestRequest {
+    TestRequest::new(method, target)
         .host(HOST)
         .header("authorization", TOKEN)
 }
@@ -54,34 +54,37 @@ fn a_login_finds_the_token_service_at_https_whatever_harbor_believes() {
     for release in Release::ALL {
         let harbor = harbor::start(release);
         let proxy = gate(&harbor);
-        for http in Http::BOTH {
-            let asked = ask(&proxy, http, &get("/v2/"));
+        for http in HttpVersion::BOTH {
+            let asked = exchange(&proxy, http, &get("/v2/"));
             assert_eq!(asked.status, 401);
             assert_eq!(
-                asked.one("www-authenticate"),
+                asked.header("www-authenticate"),
                 "Bearer realm=\"https://localhost:8443/service/token\",service=\"harbor-registry\"",
                 "{release:?}"
             );
-            assert_eq!(asked.one("docker-distribution-api-version"), "registry/2.0");
+            assert_eq!(
+                asked.header("docker-distribution-api-version"),
+                "registry/2.0"
+            );
             assert_eq!(asked.text(), "{\"errors\":[{\"code\":\"UNAUTHORIZED\"}]}");
             let token = get(
                 "/service/token?account=robot%24ci&scope=repository%3Aa%2Fb%3Apull&service=harbor-registry",
             );
-            let given = ask(&proxy, http, &token.clone().login(ROBOT));
+            let given = exchange(&proxy, http, &token.clone().basic_auth(ROBOT));
             assert_eq!(given.status, 200, "{given:?}");
             assert!(TOKEN.ends_with(given.text().split('"').nth(3).unwrap()));
             let seen = harbor.requests().pop().unwrap();
             assert_eq!(
-                (seen.target.as_str(), seen.one("host")),
+                (seen.target.as_str(), seen.header("host")),
                 (token.target.as_str(), HOST)
             );
-            let refused = ask(&proxy, http, &token.login(b"robot$ci:wrong"));
+            let refused = exchange(&proxy, http, &token.basic_auth(b"robot$ci:wrong"));
             assert_eq!(
-                (refused.status, refused.has("www-authenticate")),
+                (refused.status, refused.has_header("www-authenticate")),
                 (401, false)
             );
             let pull = robot("GET", "/v2/a/b/manifests/latest");
-            assert_eq!(ask(&proxy, http, &pull).status, 200);
+            assert_eq!(exchange(&proxy, http, &pull).status, 200);
         }
     }
 }
@@ -91,7 +94,7 @@ fn a_push_stays_at_the_origin_it_began_at() {
     for release in Release::ALL {
         let harbor = harbor::start(release);
         let proxy = gate(&harbor);
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             for host in [HOST, "localhost", "localhost:443", "LOCALhost:8443"] {
                 for (method, target, status) in [
                     ("POST", "/v2/a/b/blobs/uploads/", 202),
@@ -102,20 +105,20 @@ fn a_push_stays_at_the_origin_it_began_at() {
                         201,
                     ),
                 ] {
-                    let answer = ask(&proxy, http, &robot(method, target).host(host).body(""));
+                    let answer = exchange(&proxy, http, &robot(method, target).host(host).body(""));
                     assert_eq!(answer.status, status, "{answer:?}");
-                    let location = answer.one("location");
+                    let location = answer.header("location");
                     let origin = format!("https://{host}/v2/a/b/blobs/");
                     assert!(location.starts_with(&origin), "{release:?} {location}");
                     assert_eq!(location.contains("?_state=x%2By%3D"), status == 202);
                 }
             }
-            let blob = ask(
+            let blob = exchange(
                 &proxy,
                 http,
                 &robot("GET", &format!("/v2/a/b/blobs/{DIGEST}")),
             );
-            assert_eq!((blob.status, blob.one("location")), (307, STORE));
+            assert_eq!((blob.status, blob.header("location")), (307, STORE));
         }
     }
 }
@@ -124,16 +127,16 @@ fn a_push_stays_at_the_origin_it_began_at() {
 fn the_gate_asks_for_nothing_of_its_own() {
     let harbor = harbor::start(Release::Listening);
     let proxy = gate(&harbor);
-    for http in Http::BOTH {
-        let catalog = ask(&proxy, http, &get("/v2/_catalog"));
-        assert_eq!(catalog.one("www-authenticate"), "Basic realm=\"harbor\"");
+    for http in HttpVersion::BOTH {
+        let catalog = exchange(&proxy, http, &get("/v2/_catalog"));
+        assert_eq!(catalog.header("www-authenticate"), "Basic realm=\"harbor\"");
         let wrong = get("/v2/").header("authorization", "Bearer no.such.token");
-        let answer = ask(&proxy, http, &wrong);
-        assert_eq!(answer.one("www-authenticate"), "Basic realm=\"harbor\"");
+        let answer = exchange(&proxy, http, &wrong);
+        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"harbor\"");
         // A script's request for the portal: a challenge would open the browser's own window.
-        let script = ask(&proxy, http, &get("/api/v2.0/users/current"));
+        let script = exchange(&proxy, http, &get("/api/v2.0/users/current"));
         assert_eq!(
-            (script.status, script.has("www-authenticate")),
+            (script.status, script.has_header("www-authenticate")),
             (401, false)
         );
         let seen = harbor.requests();
@@ -149,17 +152,17 @@ fn the_gate_asks_for_nothing_of_its_own() {
 fn a_browser_logs_in_to_the_portal() {
     let harbor = harbor::start(Release::Listening);
     let proxy = gate(&harbor);
-    for http in Http::BOTH {
-        let page = ask(&proxy, http, &get("/c/login"));
+    for http in HttpVersion::BOTH {
+        let page = exchange(&proxy, http, &get("/c/login"));
         assert_eq!(
-            page.all("set-cookie"),
+            page.header_values("set-cookie"),
             [
                 "sid=abc; Path=/; HttpOnly; Secure",
                 "_gorilla_csrf=MTIz; Path=/; HttpOnly; SameSite=Strict; Secure"
             ]
         );
-        assert_eq!(page.one("x-harbor-csrf-token"), "tok==");
-        let mut login = Ask::new("POST", "/c/login")
+        assert_eq!(page.header("x-harbor-csrf-token"), "tok==");
+        let mut login = TestRequest::new("POST", "/c/login")
             .host(HOST)
             .header("origin", "https://localhost:8443")
             .header(
@@ -174,15 +177,15 @@ fn a_browser_logs_in_to_the_portal() {
         // HTTP/2 may send a field for each cookie.
         let cookies = ["sid=abc", "_gorilla_csrf=MTIz", "lang=en-us"];
         login = match http {
-            Http::One => login.header("cookie", cookies.join("; ")),
-            Http::Two => cookies
+            HttpVersion::Http1 => login.header("cookie", cookies.join("; ")),
+            HttpVersion::Http2 => cookies
                 .iter()
                 .fold(login, |ask, one| ask.header("cookie", one)),
         };
-        let answer = ask(&proxy, http, &login);
+        let answer = exchange(&proxy, http, &login);
         assert_eq!(answer.status, 200, "{}", answer.text());
         let seen = harbor.requests().pop().unwrap();
-        assert_eq!(seen.one("cookie"), cookies.join("; "));
+        assert_eq!(seen.header("cookie"), cookies.join("; "));
         assert_eq!(seen.body, b"principal=admin&password=Harbor12345");
     }
 }
@@ -191,7 +194,7 @@ fn a_browser_logs_in_to_the_portal() {
 fn portal_paths_and_pages_pass_byte_for_byte() {
     let harbor = harbor::start(Release::Listening);
     let proxy = gate(&harbor);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for target in [
             "/",
             "/harbor/projects/1/repositories/a%252Fb/artifacts-tab",
@@ -201,18 +204,18 @@ fn portal_paths_and_pages_pass_byte_for_byte() {
             "/api/internals",
             "/service/notifications2",
         ] {
-            let page = ask(&proxy, http, &get(target).header("accept-encoding", "gzip"));
+            let page = exchange(&proxy, http, &get(target).header("accept-encoding", "gzip"));
             assert_eq!(
                 (page.status, page.body.as_slice()),
                 (200, PACKED),
                 "{target}"
             );
-            assert_eq!(page.one("content-encoding"), "gzip");
-            assert_eq!(page.one("vary"), "Accept-Encoding");
-            assert!(!page.has("docker-distribution-api-version"));
+            assert_eq!(page.header("content-encoding"), "gzip");
+            assert_eq!(page.header("vary"), "Accept-Encoding");
+            assert!(!page.has_header("docker-distribution-api-version"));
             let seen = harbor.requests().pop().unwrap();
             assert_eq!(
-                (seen.target.as_str(), seen.one("accept-encoding")),
+                (seen.target.as_str(), seen.header("accept-encoding")),
                 (target, "gzip")
             );
         }
@@ -223,7 +226,7 @@ fn portal_paths_and_pages_pass_byte_for_byte() {
 fn what_is_inside_stays_inside() {
     let harbor = harbor::start(Release::Listening);
     let proxy = gate(&harbor);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for target in [
             "/api/internal",
             "/api/internal/configurations",
@@ -234,10 +237,12 @@ fn what_is_inside_stays_inside() {
             "//api/internal",
         ] {
             for method in ["GET", "POST", "OPTIONS"] {
-                let ask_for = Ask::new(method, target).host(HOST).login(b"admin:x");
-                let answer = ask(&proxy, http, &ask_for);
+                let ask_for = TestRequest::new(method, target)
+                    .host(HOST)
+                    .basic_auth(b"admin:x");
+                let answer = exchange(&proxy, http, &ask_for);
                 assert_eq!(answer.status, 404, "{method} {target}");
-                assert!(!answer.has("www-authenticate"));
+                assert!(!answer.has_header("www-authenticate"));
             }
         }
     }
@@ -248,7 +253,7 @@ fn what_is_inside_stays_inside() {
 fn a_form_mounts_nothing_through_harbor_either() {
     let harbor = harbor::start(Release::Listening);
     let proxy = gate(&harbor);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for kind in [
             "application/x-www-form-urlencoded",
             "Multipart/form-data; boundary=x",
@@ -256,15 +261,15 @@ fn a_form_mounts_nothing_through_harbor_either() {
             let form = robot("POST", "/v2/a/b/blobs/uploads/")
                 .header("content-type", kind)
                 .body(format!("mount={DIGEST}&from=secret/repo"));
-            ask(&proxy, http, &form).is_refusal(415, "UNSUPPORTED");
+            exchange(&proxy, http, &form).assert_rejection(415, "UNSUPPORTED");
         }
         let mount = format!("/v2/a/b/blobs/uploads/?mount={DIGEST}&from=other/x");
-        assert_eq!(ask(&proxy, http, &robot("POST", &mount)).status, 202);
+        assert_eq!(exchange(&proxy, http, &robot("POST", &mount)).status, 202);
         let seen = harbor.requests().pop().unwrap();
         // All repositories are Harbor's, and the paths that are closed are none of them.
         assert!(seen.target.contains("from=other"), "{}", seen.target);
         let any = format!("/v2/a/b/blobs/uploads/?mount={DIGEST}");
-        assert_eq!(ask(&proxy, http, &robot("POST", &any)).status, 202);
+        assert_eq!(exchange(&proxy, http, &robot("POST", &any)).status, 202);
         assert!(harbor.requests().pop().unwrap().target.contains("mount="));
     }
 }
@@ -280,9 +285,9 @@ fn silence_while_a_blob_is_committed_is_waited_for() {
     // Each of the other waits is long over by then.
     let limits = "[limits]\nbody_idle = \"100ms\"\nwrite_idle = \"100ms\"\nidle = \"100ms\"\nhead = \"100ms\"\nupstream_wait = \"100ms\"";
     let proxy = gate_with(&harbor, limits);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         let target = format!("/v2/a/b/blobs/uploads/u?digest={DIGEST}");
-        let answer = ask(&proxy, http, &robot("PUT", &target).body("layer"));
+        let answer = exchange(&proxy, http, &robot("PUT", &target).body("layer"));
         assert_eq!(answer.status, 201, "{answer:?}");
     }
 }

@@ -5,9 +5,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::support::canary::Canary;
 use crate::support::proxy::directory;
-use crate::support::{Ask, ListenerKind, Proxy};
+use crate::support::strict_upstream::StrictUpstream;
+use crate::support::{ListenerKind, Proxy, TestRequest};
 
 /// Requests a thread.
 pub(crate) const EACH: usize = 1300;
@@ -31,7 +31,7 @@ fn nothing_arrives_without_credentials_behind_a_proxy() {
 }
 
 fn nothing_arrives_over(kind: ListenerKind) {
-    let canary = Canary::start();
+    let canary = StrictUpstream::start();
     let proxy = Proxy::start_in(directory(), &canary.url(), kind.config());
     thread::scope(|scope| {
         for number in 0..THREADS {
@@ -40,17 +40,17 @@ fn nothing_arrives_over(kind: ListenerKind) {
         }
     });
     // The gate is as it was.
-    let ping = Ask::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
-    assert_eq!(kind.connect(&proxy).ask(&ping).status, 200);
+    let ping = TestRequest::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
+    assert_eq!(kind.connect(&proxy).exchange(&ping).status, 200);
     // Whatever is still on its way arrives before the gate is gone.
     drop(proxy);
-    let arrived = canary.arrived();
+    let arrived = canary.requests();
     let through: Vec<_> = arrived
         .iter()
         .filter(|it| it.text().contains("smuggled"))
         .collect();
     assert!(through.is_empty(), "{through:?}");
-    for request in canary.broken() {
+    for request in canary.violations() {
         let line = request.lines().next().unwrap_or_default();
         assert!(!line.contains("smuggled"), "{request}");
     }
@@ -70,7 +70,7 @@ fn attack(kind: ListenerKind, proxy: &Proxy, mut random: Random) {
         client.socket.set_read_timeout(Some(SOON)).unwrap();
         if client.try_send(payload(&mut random)).is_ok() {
             for _ in 0..1 + random.below(2) {
-                if client.try_answer("GET").is_err() {
+                if client.try_read_response("GET").is_err() {
                     break;
                 }
             }

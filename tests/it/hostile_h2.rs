@@ -5,12 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::hostile::{EACH, Random, SECRET, THREADS};
-use crate::support::canary::Canary;
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, block, frame,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, Outcome, RawH2, frame, header_block,
 };
 use crate::support::proxy::directory;
-use crate::support::{Ask, ListenerKind, Proxy};
+use crate::support::strict_upstream::StrictUpstream;
+use crate::support::{ListenerKind, Proxy, TestRequest};
 
 type Field = (Vec<u8>, Vec<u8>);
 
@@ -25,7 +25,7 @@ fn nothing_arrives_without_credentials_over_h2c() {
 }
 
 fn nothing_arrives_over(kind: ListenerKind) {
-    let canary = Canary::start();
+    let canary = StrictUpstream::start();
     let proxy = Proxy::start_in(directory(), &canary.url(), kind.config());
     thread::scope(|scope| {
         for number in 0..THREADS {
@@ -33,17 +33,17 @@ fn nothing_arrives_over(kind: ListenerKind) {
             scope.spawn(move || attack(kind, proxy, Random::seeded(0xf4a3e + number as u64)));
         }
     });
-    let ping = Ask::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
-    assert_eq!(kind.connect(&proxy).ask(&ping).status, 200);
+    let ping = TestRequest::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
+    assert_eq!(kind.connect(&proxy).exchange(&ping).status, 200);
     drop(proxy);
-    let arrived = canary.arrived();
+    let arrived = canary.requests();
     let through: Vec<_> = arrived
         .iter()
-        .map(|it| it.line())
+        .map(|it| it.request_line())
         .filter(|line| line.contains("smuggled"))
         .collect();
     assert!(through.is_empty(), "{through:?}");
-    for request in canary.broken() {
+    for request in canary.violations() {
         let line = request.lines().next().unwrap_or_default();
         assert!(!line.contains("smuggled"), "{request}");
     }
@@ -59,18 +59,18 @@ fn nothing_arrives_over(kind: ListenerKind) {
 fn attack(kind: ListenerKind, proxy: &Proxy, mut random: Random) {
     let mut frames = connect(kind, proxy);
     for _ in 0..EACH {
-        let stream = frames.stream();
+        let stream = frames.next_stream_id();
         let message = message(&mut random, stream);
         let is_sent = frames.try_send(message).is_ok();
         let goes_on = |outcome| matches!(outcome, Outcome::Status(_) | Outcome::Reset(_));
-        if !is_sent || !goes_on(frames.outcome(stream)) {
+        if !is_sent || !goes_on(frames.read_outcome(stream)) {
             frames = connect(kind, proxy);
         }
     }
 }
 
 /// Some streams never end, and are not waited for.
-fn connect(kind: ListenerKind, proxy: &Proxy) -> Frames {
+fn connect(kind: ListenerKind, proxy: &Proxy) -> RawH2 {
     let frames = kind.frames(proxy);
     let soon = Duration::from_millis(30);
     frames.client.socket.set_read_timeout(Some(soon)).unwrap();
@@ -160,7 +160,7 @@ fn head(fields: &[Field], is_end: bool, stream: u32, random: &mut Random) -> Vec
         .iter()
         .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .collect();
-    let block = block(&fields);
+    let block = header_block(&fields);
     let end = if is_end { END_STREAM } else { 0 };
     if random.below(4) > 0 {
         return frame(HEADERS, end | END_HEADERS, stream, &block);

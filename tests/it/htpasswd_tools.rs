@@ -108,7 +108,7 @@ fn written_by_htpasswd(options: &[&str], scheme: Scheme) {
         let mut arguments: Vec<OsString> = options.iter().map(Into::into).collect();
         arguments.extend(["alice".into(), OsString::from_vec(password.clone())]);
         let line = run("htpasswd", "apache2-utils", &arguments, b"");
-        admits(&line, &password, scheme);
+        assert_admits(&line, &password, scheme);
     }
 }
 
@@ -131,7 +131,7 @@ fn written_by_openssl(option: &str, scheme: Scheme) {
             &arguments,
             &[&password, b"\n".as_slice()].concat(),
         );
-        admits(&[b"alice:", hash.as_slice()].concat(), &password, scheme);
+        assert_admits(&[b"alice:", hash.as_slice()].concat(), &password, scheme);
     }
 }
 
@@ -153,12 +153,12 @@ fn written_by_crypt(count: usize, scheme: Scheme, salt: impl Fn(&mut Numbers) ->
         .collect();
     assert_eq!(hashes.len(), count);
     for (hash, (_, password)) in hashes.into_iter().zip(pairs) {
-        admits(&[b"alice:", hash].concat(), &password, scheme);
+        assert_admits(&[b"alice:", hash].concat(), &password, scheme);
     }
 }
 
 /// The line lets its user in with this password, and with no other.
-fn admits(line: &[u8], password: &[u8], scheme: Scheme) {
+fn assert_admits(line: &[u8], password: &[u8], scheme: Scheme) {
     let text = String::from_utf8_lossy(line);
     let loaded = htpasswd::parse(line);
     let entry = loaded

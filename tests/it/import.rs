@@ -17,10 +17,10 @@ use tidegate::snapshot::{BuildMode, Snapshot};
 use toml::de::{DeTable, DeValue};
 
 use crate::binary::apart;
-use crate::support::certs::{AUTHORITY, root};
+use crate::support::certs::{AUTHORITY, root_certificate};
 use crate::support::harbor::{self, ROBOT, Release, TOKEN};
 use crate::support::proxy::ALICE;
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask};
+use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, exchange};
 
 /// The corpus, at the place where nginx has it.
 struct Corpus;
@@ -150,12 +150,12 @@ fn no_text_promises_that_an_import_opens_nothing() {
 #[test]
 fn what_comes_out_is_accepted_by_check() {
     for name in corpus() {
-        accepted(&name, &imported(&name).toml);
+        assert_accepted(&name, &imported(&name).toml);
     }
 }
 
 /// Builds everything, with the files that are named.
-fn accepted(name: &str, toml: &str) {
+fn assert_accepted(name: &str, toml: &str) {
     let dir = tempfile::tempdir().unwrap();
     let text = with_files(toml, dir.path());
     let file = dir.path().join("proxy.toml");
@@ -200,7 +200,7 @@ fn with_files(toml: &str, folder: &Path) -> String {
 
 #[test]
 fn both_blocks_of_the_usual_tutorial_work_without_a_touch() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let harbor = harbor::start(Release::Deaf);
     let dir = tempfile::tempdir().unwrap();
     let mut text = with_files(&imported("tutorial").toml, dir.path());
@@ -215,52 +215,59 @@ fn both_blocks_of_the_usual_tutorial_work_without_a_touch() {
         text = text.replacen(written, &here, 1);
     }
     let proxy = Proxy::start_in(dir, "", &text);
-    let plain = |method: &str, target: &str| Ask::new(method, target).host("registry.example.com");
-    let portal = |method: &str, target: &str| Ask::new(method, target).host("harbor.example.com");
-    for http in Http::BOTH {
-        let stranger = ask(&proxy, http, &plain("GET", "/v2/"));
-        stranger.is_refusal(401, "UNAUTHORIZED");
+    let plain =
+        |method: &str, target: &str| TestRequest::new(method, target).host("registry.example.com");
+    let portal =
+        |method: &str, target: &str| TestRequest::new(method, target).host("harbor.example.com");
+    for http in HttpVersion::BOTH {
+        let stranger = exchange(&proxy, http, &plain("GET", "/v2/"));
+        stranger.assert_rejection(401, "UNAUTHORIZED");
         assert!(
             stranger
-                .one("www-authenticate")
+                .header("www-authenticate")
                 .starts_with("Basic realm=\"Private registry\"")
         );
-        let pull = plain("GET", "/v2/a/manifests/x").login(b"alice:pw");
-        assert_eq!(ask(&proxy, http, &pull).status, 200);
+        let pull = plain("GET", "/v2/a/manifests/x").basic_auth(b"alice:pw");
+        assert_eq!(exchange(&proxy, http, &pull).status, 200);
         let seen = registry.requests().pop().unwrap();
         assert!(seen.all("authorization").is_empty());
-        assert_eq!(ask(&proxy, http, &plain("GET", "/")).status, 404);
-        let login = ask(&proxy, http, &portal("GET", "/v2/"));
+        assert_eq!(exchange(&proxy, http, &plain("GET", "/")).status, 404);
+        let login = exchange(&proxy, http, &portal("GET", "/v2/"));
         assert_eq!(
-            login.one("www-authenticate"),
+            login.header("www-authenticate"),
             "Bearer realm=\"https://harbor.example.com/service/token\",service=\"harbor-registry\""
         );
-        let given = ask(&proxy, http, &portal("GET", "/service/token").login(ROBOT));
+        let given = exchange(
+            &proxy,
+            http,
+            &portal("GET", "/service/token").basic_auth(ROBOT),
+        );
         assert_eq!(given.status, 200);
         let push = portal("POST", "/v2/a/b/blobs/uploads/").header("authorization", TOKEN);
-        let begun = ask(&proxy, http, &push);
+        let begun = exchange(&proxy, http, &push);
         let origin = "https://harbor.example.com/v2/a/b/blobs/uploads/";
-        assert!(begun.status == 202 && begun.one("location").starts_with(origin));
+        assert!(begun.status == 202 && begun.header("location").starts_with(origin));
         assert_eq!(
-            ask(&proxy, http, &portal("GET", "/harbor/projects")).status,
+            exchange(&proxy, http, &portal("GET", "/harbor/projects")).status,
             200
         );
     }
     let people = plain("GET", "/harbor").host("harbor.example.com");
-    let sent_on = Client::plain(proxy.http()).ask(&people);
+    let sent_on = Client::plain(proxy.http()).exchange(&people);
     assert_eq!(sent_on.status, 308);
     assert!(
         sent_on
-            .one("location")
+            .header("location")
             .starts_with("https://harbor.example.com")
     );
-    let docker = Client::plain(proxy.http()).ask(&plain("GET", "/v2/").login(b"alice:pw"));
+    let docker =
+        Client::plain(proxy.http()).exchange(&plain("GET", "/v2/").basic_auth(b"alice:pw"));
     assert_eq!(docker.status, 400);
 }
 
 /// The certificate of the tests' CA, as PEM.
 fn authority() -> String {
-    let text = Base64::encode_string(&root());
+    let text = Base64::encode_string(&root_certificate());
     let lines: Vec<_> = text
         .as_bytes()
         .chunks(64)

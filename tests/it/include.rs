@@ -7,11 +7,13 @@ use tidegate::config;
 
 use crate::binary::{Gate, command, configured, text};
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, certs, config as test_config};
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, certs, config as test_config, exchange,
+};
 
 #[test]
 fn variables_of_the_environment_are_replaced() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let headers = "response_headers = { \"X-Literal\" = \"$${SITE_NAME}\" }\n";
     let config = test_config("", headers)
         .set("hosts", "[\"${SITE_NAME}host\"]")
@@ -22,9 +24,11 @@ fn variables_of_the_environment_are_replaced() {
     serve.env("SITE_NAME", "local");
     serve.env("UPSTREAM", upstream.trim_start_matches("http://"));
     let gate = Gate::spawn(&mut serve);
-    let answer = gate.client().ask(&Ask::alice("GET", "/v2/a/tags/list"));
+    let answer = gate
+        .client()
+        .exchange(&TestRequest::alice("GET", "/v2/a/tags/list"));
     assert_eq!(
-        (answer.status, answer.one("x-literal")),
+        (answer.status, answer.header("x-literal")),
         (200, "${SITE_NAME}")
     );
 }
@@ -62,7 +66,7 @@ fn site_with(host: &str, upstream: &str) -> String {
 
 #[test]
 fn the_sites_of_included_files_are_served_and_read_again_by_a_reload() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let (certificate, key) = certs::AUTHORITY.issue(&["localhost", "one.test", "two.test"]);
     fs::write(dir.path().join("cert.pem"), certificate).unwrap();
@@ -83,10 +87,10 @@ fn the_sites_of_included_files_are_served_and_read_again_by_a_reload() {
     let config = format!("include = [\"conf.d/*.toml\"]\n{config}");
     let proxy = Proxy::start_in(dir, &registry.url(), config);
     let status = |host: &str| {
-        let client = certs::usual_client("http/1.1");
+        let client = certs::default_client_config("http/1.1");
         let mut client = Client::tls(proxy.https(), host, client);
         client
-            .ask(&Ask::alice("GET", "/v2/a/tags/list").host(host))
+            .exchange(&TestRequest::alice("GET", "/v2/a/tags/list").host(host))
             .status
     };
     assert_eq!(
@@ -94,7 +98,11 @@ fn the_sites_of_included_files_are_served_and_read_again_by_a_reload() {
         (200, 200, 421)
     );
     // The group of the included file has its grant on the site of the main file.
-    let other = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/b/tags/list"));
+    let other = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::alice("GET", "/v2/b/tags/list"),
+    );
     assert_eq!(other.status, 403);
 
     proxy.write("conf.d/two.toml", site_with("two.test", &registry.url()));

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::binary::{Gate, command, configured, run, text};
 use crate::htpasswd_command::Terminal;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Registry, certs, config, kept_port};
+use crate::support::{Client, Registry, TestRequest, certs, config, kept_port};
 
 /// Options with which `init` asks for nothing.
 const FIRST: [&str; 6] = [
@@ -30,7 +30,7 @@ const FIRST: [&str; 6] = [
 
 #[test]
 fn what_init_writes_serves_and_its_ca_is_trusted() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (port, _kept) = kept_port();
     let dir = tempfile::tempdir().unwrap();
     let first = dir.path().join("a b/first");
@@ -72,12 +72,12 @@ fn what_init_writes_serves_and_its_ca_is_trusted() {
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     let root = CertificateDer::from_pem_slice(&shown.stdout).unwrap();
     assert!(text(&shown.stdout).ends_with("-----END CERTIFICATE-----\n"));
-    let client = certs::client(root.into_owned(), rustls::ALL_VERSIONS, &["http/1.1"]);
+    let client = certs::client_config(root.into_owned(), rustls::ALL_VERSIONS, &["http/1.1"]);
     let address = SocketAddr::from(([127, 0, 0, 1], gate.address.port()));
     let mut client = Client::tls(address, "localhost", client);
     let login = format!("alice:{password}");
-    let request = Ask::new("GET", "/v2/").login(login.as_bytes());
-    assert_eq!(client.ask(&request).status, 200);
+    let request = TestRequest::new("GET", "/v2/").basic_auth(login.as_bytes());
+    assert_eq!(client.exchange(&request).status, 200);
     drop(client);
     gate.signal(Signal::TERM);
     assert_eq!(gate.end(), Some(0));

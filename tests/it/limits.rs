@@ -5,12 +5,13 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::support::ask::chunk;
-use crate::support::client::{End, dial, is_late};
-use crate::support::h2::{H2, block_on, within};
-use crate::support::registry::Ended;
+use crate::support::client::{StreamEnd, connect_tcp, is_timeout};
+use crate::support::h2::{H2Client, block_on, with_time_limit};
+use crate::support::registry::RequestEnd;
+use crate::support::request::chunk;
 use crate::support::{
-    Ask, Client, Http, OK, PATIENCE, Proxy, Registry, ask, certs, config, pattern,
+    Client, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
+    pattern,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
@@ -21,71 +22,83 @@ fn with(registry: &Registry, limits: &str) -> Proxy {
 
 #[test]
 fn head_size() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "head_size = \"8KiB\"");
-    for http in Http::BOTH {
-        let fits = Ask::alice("GET", "/v2/").header("x-large", "x".repeat(6000));
-        assert_eq!(ask(&proxy, http, &fits).status, 200);
-        let large = Ask::alice("GET", "/v2/").header("x-large", "x".repeat(10_000));
-        assert_eq!(ask(&proxy, http, &large).status, 431, "{http:?}");
+    for http in HttpVersion::BOTH {
+        let fits = TestRequest::alice("GET", "/v2/").header("x-large", "x".repeat(6000));
+        assert_eq!(exchange(&proxy, http, &fits).status, 200);
+        let large = TestRequest::alice("GET", "/v2/").header("x-large", "x".repeat(10_000));
+        assert_eq!(exchange(&proxy, http, &large).status, 431, "{http:?}");
     }
     assert_eq!(registry.requests().len(), 2);
 }
 
 #[test]
 fn head_fields() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "head_fields = 10");
-    for http in Http::BOTH {
-        let mut request = Ask::alice("GET", "/v2/");
+    for http in HttpVersion::BOTH {
+        let mut request = TestRequest::alice("GET", "/v2/");
         for number in 0..8 {
             request = request.header(&format!("x-{number}"), "x");
         }
-        assert_eq!(ask(&proxy, http, &request).status, 200);
+        assert_eq!(exchange(&proxy, http, &request).status, 200);
         for number in 8..11 {
             request = request.header(&format!("x-{number}"), "x");
         }
-        ask(&proxy, http, &request).is_refusal(431, "UNSUPPORTED");
+        exchange(&proxy, http, &request).assert_rejection(431, "UNSUPPORTED");
     }
     assert_eq!(registry.requests().len(), 2);
 }
 
 #[test]
 fn target_size() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "target_size = \"1KiB\"");
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         let target = |size: usize| format!("/v2/?x={}", "x".repeat(size - "/v2/?x=".len()));
         assert_eq!(
-            ask(&proxy, http, &Ask::alice("GET", &target(1024))).status,
+            exchange(&proxy, http, &TestRequest::alice("GET", &target(1024))).status,
             200
         );
-        let long = Ask::alice("GET", &target(1025));
-        ask(&proxy, http, &long).is_refusal(414, "UNSUPPORTED");
+        let long = TestRequest::alice("GET", &target(1025));
+        exchange(&proxy, http, &long).assert_rejection(414, "UNSUPPORTED");
     }
     assert_eq!(registry.requests().len(), 2);
 }
 
 #[test]
 fn basic_size() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "basic_size = \"16B\"");
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
-        let long = Ask::new("GET", "/v2/").login(b"alice:pw and more");
-        ask(&proxy, http, &long).is_refusal(401, "UNAUTHORIZED");
+    for http in HttpVersion::BOTH {
+        assert_eq!(
+            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
+        let long = TestRequest::new("GET", "/v2/").basic_auth(b"alice:pw and more");
+        exchange(&proxy, http, &long).assert_rejection(401, "UNAUTHORIZED");
     }
 }
 
 #[test]
 fn connections_per_client() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "connections_per_client = 2");
     let mut open = vec![Client::connect(&proxy), Client::connect(&proxy)];
-    let connect = || Client::try_tls(proxy.https(), "localhost", certs::usual_client("http/1.1"));
+    let connect = || {
+        Client::try_tls(
+            proxy.https(),
+            "localhost",
+            certs::default_client_config("http/1.1"),
+        )
+    };
     assert!(connect().is_err(), "a third connection was served");
     for client in &mut open {
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
     open.pop();
     let until = Instant::now() + PATIENCE;
@@ -96,17 +109,25 @@ fn connections_per_client() {
 
 #[test]
 fn connections_beyond_the_limit_wait() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "connections = 1");
     let mut first = Client::connect(&proxy);
     let (tell, told) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let status = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status;
+            let status = exchange(
+                &proxy,
+                HttpVersion::Http1,
+                &TestRequest::alice("GET", "/v2/"),
+            )
+            .status;
             tell.send(status).unwrap();
         });
         assert!(told.recv_timeout(Duration::from_millis(300)).is_err());
-        assert_eq!(first.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            first.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
         drop(first);
         assert_eq!(told.recv_timeout(PATIENCE).unwrap(), 200);
     });
@@ -114,21 +135,29 @@ fn connections_beyond_the_limit_wait() {
 
 #[test]
 fn idle() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "idle = \"300ms\"");
     let mut fresh = Client::connect(&proxy);
-    assert_eq!(fresh.rest(), (Vec::new(), End::Clean));
+    assert_eq!(fresh.read_to_end(), (Vec::new(), StreamEnd::Clean));
     let mut used = Client::connect(&proxy);
-    assert_eq!(used.ask(&Ask::alice("GET", "/v2/")).status, 200);
-    assert_eq!(used.rest(), (Vec::new(), End::Clean));
+    assert_eq!(
+        used.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
+    assert_eq!(used.read_to_end(), (Vec::new(), StreamEnd::Clean));
     block_on(async {
-        let fresh = H2::connect(&proxy).await;
-        let mut used = H2::connect(&proxy).await;
-        assert_eq!(used.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
+        let fresh = H2Client::connect(&proxy).await;
+        let mut used = H2Client::connect(&proxy).await;
+        assert_eq!(
+            used.exchange(&TestRequest::alice("GET", "/v2/"))
+                .await
+                .status,
+            200
+        );
         for client in [fresh, used] {
             // Ended by a GOAWAY without an error, though this side still holds its handle; the answer to
             // the goodbye may find the socket closed.
-            let end = within(client.connection).await.unwrap();
+            let end = with_time_limit(client.connection).await.unwrap();
             assert!(end.as_ref().err().is_none_or(::h2::Error::is_io), "{end:?}");
         }
     });
@@ -149,27 +178,33 @@ fn idle_does_not_count_while_a_request_runs() {
         &registry,
         "idle = \"200ms\"\nhead = \"200ms\"\nwrite_idle = \"200ms\"",
     );
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 200);
+    for http in HttpVersion::BOTH {
+        assert_eq!(
+            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
     drop(release);
 }
 
 #[test]
 fn head() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "head = \"300ms\"");
-    let head = Ask::alice("GET", "/v2/").head();
+    let head = TestRequest::alice("GET", "/v2/").head();
     for bytes in [&head[..1], &head[..head.len() - 1]] {
         let mut client = Client::connect(&proxy);
         // The second head of a connection is held to it as the first is.
         for _ in 0..2 {
-            assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+            assert_eq!(
+                client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+                200
+            );
         }
         client.send(bytes);
-        let answer = client.answer("GET");
-        assert_eq!((answer.status, answer.one("connection")), (408, "close"));
-        assert_eq!(client.rest(), (Vec::new(), End::Clean));
+        let answer = client.read_response("GET");
+        assert_eq!((answer.status, answer.header("connection")), (408, "close"));
+        assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
     }
     assert_eq!(registry.requests().len(), 4);
 }
@@ -184,15 +219,15 @@ fn head_that_came_with_the_request_before_it() {
     });
     let proxy = with(&registry, "head = \"300ms\"");
     let mut client = Client::connect(&proxy);
-    let head = Ask::alice("GET", "/v2/").head();
+    let head = TestRequest::alice("GET", "/v2/").head();
     client.send([&head, &head[..10]].concat());
-    registry.wait(|seen| seen.len() == 1);
+    registry.wait_for_requests(|seen| seen.len() == 1);
     // While the first one runs, the second may take its time.
     assert!(held_back(&mut client));
     drop(release);
-    assert_eq!(client.answer("GET").status, 200);
-    assert_eq!(client.answer("GET").status, 408);
-    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    assert_eq!(client.read_response("GET").status, 200);
+    assert_eq!(client.read_response("GET").status, 408);
+    assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
 }
 
 /// True when nothing comes for longer than the deadlines here.
@@ -201,19 +236,21 @@ fn held_back(client: &mut Client) -> bool {
         .socket
         .set_read_timeout(Some(Duration::from_millis(900)))
         .unwrap();
-    let is_late = client.try_answer("GET").is_err_and(|error| is_late(&error));
+    let is_late = client
+        .try_read_response("GET")
+        .is_err_and(|error| is_timeout(&error));
     client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
     is_late
 }
 
 #[test]
 fn head_that_came_with_the_handshake() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "head = \"300ms\"");
-    let config = certs::usual_client("http/1.1");
+    let config = certs::default_client_config("http/1.1");
     let name = "localhost".try_into().unwrap();
     let mut tls = rustls::ClientConnection::new(config, name).unwrap();
-    let mut socket = dial(proxy.https());
+    let mut socket = connect_tcp(proxy.https());
     while !tls.wants_read() || tls.wants_write() {
         tls.write_tls(&mut socket).unwrap();
     }
@@ -229,28 +266,31 @@ fn head_that_came_with_the_handshake() {
     }
     socket.write_all(&both).unwrap();
     let mut client = Client::of(tls, socket).unwrap();
-    assert_eq!(client.answer("GET").status, 408);
-    assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    assert_eq!(client.read_response("GET").status, 408);
+    assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
 }
 
 #[test]
 fn body_idle() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "body_idle = \"300ms\"");
     let mut client = Client::connect(&proxy);
-    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"some"));
-    client.answer("PATCH").is_refusal(408, "UNSUPPORTED");
+    client
+        .read_response("PATCH")
+        .assert_rejection(408, "UNSUPPORTED");
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let request = Ask::alice("PATCH", UPLOAD).chunked();
-        let (response, _sender) = client.begin(&request).await.unwrap();
+        let mut client = H2Client::connect(&proxy).await;
+        let request = TestRequest::alice("PATCH", UPLOAD).chunked();
+        let (response, _sender) = client.start_request(&request).await.unwrap();
         let answer = crate::support::h2::collect(response.await.unwrap()).await;
-        answer.is_refusal(408, "UNSUPPORTED");
+        answer.assert_rejection(408, "UNSUPPORTED");
     });
-    let seen = registry.wait(|seen| seen.iter().all(|seen| seen.end != Ended::NotYet));
+    let seen =
+        registry.wait_for_requests(|seen| seen.iter().all(|seen| seen.end != RequestEnd::NotYet));
     assert!(
-        seen.iter().all(|seen| seen.end == Ended::Broken),
+        seen.iter().all(|seen| seen.end == RequestEnd::Broken),
         "{seen:?}"
     );
 }
@@ -277,9 +317,9 @@ fn write_idle() {
     let (registry, told) = endless();
     let proxy = with(&registry, "write_idle = \"300ms\"");
     let mut client = Client::connect(&proxy);
-    client.send(Ask::alice("GET", "/v2/a/manifests/x").head());
+    client.send(TestRequest::alice("GET", "/v2/a/manifests/x").head());
     told.recv_timeout(PATIENCE).expect("the registry let go");
-    assert_eq!(client.rest().1, End::Broken);
+    assert_eq!(client.read_to_end().1, StreamEnd::Broken);
 }
 
 #[test]
@@ -287,9 +327,9 @@ fn write_idle_of_a_stream() {
     let (registry, told) = endless();
     let proxy = with(&registry, "write_idle = \"300ms\"");
     let released = block_on(async {
-        let mut client = H2::connect(&proxy).await;
+        let mut client = H2Client::connect(&proxy).await;
         let (response, _) = client
-            .begin(&Ask::alice("GET", "/v2/a/manifests/x"))
+            .start_request(&TestRequest::alice("GET", "/v2/a/manifests/x"))
             .await
             .unwrap();
         // Its window is never opened again, while the connection itself is alive.
@@ -304,12 +344,18 @@ fn write_idle_of_a_stream() {
 
 #[test]
 fn h2_streams() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "h2_streams = 3");
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
-        assert_eq!(client.most_streams(), 3);
+        let mut client = H2Client::connect(&proxy).await;
+        assert_eq!(
+            client
+                .exchange(&TestRequest::alice("GET", "/v2/"))
+                .await
+                .status,
+            200
+        );
+        assert_eq!(client.max_concurrent_streams(), 3);
     });
 }
 
@@ -324,34 +370,40 @@ fn upstream_connections() {
     let limits = "upstream_connections = 1\nupstream_queue = 1\nupstream_wait = \"200ms\"";
     let proxy = with(&registry, limits);
     let mut first = Client::connect(&proxy);
-    first.send(Ask::alice("GET", "/v2/").head());
-    registry.wait(|seen| seen.len() == 1);
-    for http in Http::BOTH {
-        let busy = ask(&proxy, http, &Ask::alice("GET", "/v2/"));
-        busy.is_refusal(503, "UNAVAILABLE");
-        assert!(busy.one("retry-after").parse::<u32>().is_ok());
+    first.send(TestRequest::alice("GET", "/v2/").head());
+    registry.wait_for_requests(|seen| seen.len() == 1);
+    for http in HttpVersion::BOTH {
+        let busy = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
+        busy.assert_rejection(503, "UNAVAILABLE");
+        assert!(busy.header("retry-after").parse::<u32>().is_ok());
         // A ping without credentials is never busy.
-        ask(&proxy, http, &Ask::new("GET", "/v2/")).is_refusal(401, "UNAUTHORIZED");
+        exchange(&proxy, http, &TestRequest::new("GET", "/v2/"))
+            .assert_rejection(401, "UNAUTHORIZED");
     }
     drop(release);
-    assert_eq!(first.answer("GET").status, 200);
+    assert_eq!(first.read_response("GET").status, 200);
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
 }
 
 #[test]
 fn a_connection_that_says_nothing_is_closed() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = with(&registry, "handshake = \"200ms\"");
-    let mut socket = dial(proxy.https());
+    let mut socket = connect_tcp(proxy.https());
     assert_eq!(socket.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
 fn one_connection_at_a_time_is_enough_for_two_listeners() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = config("[limits]\nconnections = 1\n", "").lines(
         "https",
         "https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]",
@@ -359,7 +411,12 @@ fn one_connection_at_a_time_is_enough_for_two_listeners() {
     let proxy = Proxy::start(&registry, &text);
     for _ in 0..3 {
         assert_eq!(
-            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+            exchange(
+                &proxy,
+                HttpVersion::Http1,
+                &TestRequest::alice("GET", "/v2/")
+            )
+            .status,
             200
         );
     }

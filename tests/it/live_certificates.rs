@@ -13,9 +13,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 
 use crate::binary::{Gate, command, configured};
-use crate::support::client::dial;
+use crate::support::client::connect_tcp;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, certs, config, pause};
+use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, certs, config, pause};
 
 /// A handshake, which fails unless the key is the certificate's, and the certificate it showed.
 pub(crate) fn shake(
@@ -24,7 +24,7 @@ pub(crate) fn shake(
 ) -> (Vec<u8>, HandshakeKind) {
     let name = "localhost".try_into().unwrap();
     let mut tls = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let mut socket = dial(address);
+    let mut socket = connect_tcp(address);
     while tls.is_handshaking() {
         tls.complete_io(&mut socket).unwrap();
     }
@@ -33,11 +33,11 @@ pub(crate) fn shake(
 }
 
 fn shown(proxy: &Proxy) -> Vec<u8> {
-    shake(proxy.https(), &certs::usual_client("http/1.1")).0
+    shake(proxy.https(), &certs::default_client_config("http/1.1")).0
 }
 
 /// Shakes hands until another certificate is shown, which must be soon after `since`.
-fn becomes_another(proxy: &Proxy, before: &[u8], since: Instant) {
+fn wait_for_another_certificate(proxy: &Proxy, before: &[u8], since: Instant) {
     while shown(proxy) == before {
         assert!(since.elapsed() < PATIENCE, "never another");
         pause(Duration::from_millis(5));
@@ -51,8 +51,8 @@ const SOON: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_renewal_in_place_is_shown_to_new_connections_alone() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut open = Client::connect(&proxy);
     let before = shown(&proxy);
     let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
@@ -63,13 +63,16 @@ fn a_renewal_in_place_is_shown_to_new_connections_alone() {
         assert_eq!(shown(&proxy), before);
     }
     proxy.write("key.pem", key);
-    becomes_another(&proxy, &before, Instant::now());
-    assert_eq!(open.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    wait_for_another_certificate(&proxy, &before, Instant::now());
+    assert_eq!(
+        open.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
 }
 
 #[test]
 fn links_are_set_anew_one_after_the_other_as_certbot_does_it() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let path = |name: &str| dir.path().join(name);
     let archive = |number: u32| {
@@ -98,12 +101,12 @@ fn links_are_set_anew_one_after_the_other_as_certbot_does_it() {
         symlink(to, path(name)).unwrap();
         assert_eq!(shown(&proxy), before);
     }
-    becomes_another(&proxy, &before, Instant::now());
+    wait_for_another_certificate(&proxy, &before, Instant::now());
 }
 
 #[test]
 fn a_folder_is_swapped_while_clients_come() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let root = dir.path().to_owned();
     for folder in ["a", "b"] {
@@ -126,7 +129,7 @@ fn a_folder_is_swapped_while_clients_come() {
             let before = shown(&proxy);
             symlink(target, root.join("next")).unwrap();
             fs::rename(root.join("next"), root.join("now")).unwrap();
-            becomes_another(&proxy, &before, Instant::now());
+            wait_for_another_certificate(&proxy, &before, Instant::now());
         }
         is_over.store(true, Ordering::Relaxed);
         clients.join().unwrap();
@@ -135,14 +138,17 @@ fn a_folder_is_swapped_while_clients_come() {
 
 #[test]
 fn sessions_go_on_after_a_renewal_and_after_a_reload() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for version in [&TLS12, &TLS13] {
-        let config = certs::client(certs::root(), &[version], &["http/1.1"]);
+        let config = certs::client_config(certs::root_certificate(), &[version], &["http/1.1"]);
         // Of TLS 1.3 the ticket comes after the handshake, with the first answer at the latest, and serves once.
         let stock = || {
             let mut client = Client::tls(proxy.https(), "localhost", Arc::clone(&config));
-            assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+            assert_eq!(
+                client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+                200
+            );
         };
         let kind = || shake(proxy.https(), &config).1;
         assert_eq!(kind(), HandshakeKind::Full);
@@ -153,7 +159,7 @@ fn sessions_go_on_after_a_renewal_and_after_a_reload() {
         let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
         proxy.write("cert.pem", cert);
         proxy.write("key.pem", key);
-        becomes_another(&proxy, &before, Instant::now());
+        wait_for_another_certificate(&proxy, &before, Instant::now());
         assert_eq!(kind(), HandshakeKind::Resumed);
         stock();
         proxy.reload().unwrap();
@@ -163,8 +169,8 @@ fn sessions_go_on_after_a_renewal_and_after_a_reload() {
 
 #[test]
 fn a_reload_right_after_a_renewal_takes_it() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let before = shown(&proxy);
     let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
     proxy.write("cert.pem", cert);
@@ -175,7 +181,7 @@ fn a_reload_right_after_a_renewal_takes_it() {
 
 #[test]
 fn the_log_tells_once_what_became_of_a_certificate() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = config("[log]\naccess = false\n", "");
     let (dir, file) = configured(text.upstream(&registry.url()));
     let path = |name: &str| dir.path().join(name);

@@ -6,12 +6,12 @@ use std::process::{Output, Stdio};
 use crate::binary::{Gate, command, configured, run, text};
 use crate::listeners::kept_port;
 use crate::support::proxy::TestConfig;
-use crate::support::registry::nowhere;
+use crate::support::registry::refusing_address;
 use crate::support::{Registry, config};
 
 #[test]
 fn all_is_well_or_it_is_said_what_is_not() {
-    let registry = Registry::obliging().with_checks();
+    let registry = Registry::accepting_all().recording_health_checks();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -27,7 +27,7 @@ fn all_is_well_or_it_is_said_what_is_not() {
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert!(asked[0].all("authorization").is_empty());
 
-    let away = format!("http://{}", nowhere());
+    let away = format!("http://{}", refusing_address());
     let (_dir, file) = configured(config("", "").upstream(&away));
     // Without a look around nobody is asked.
     assert_eq!(run(&["check", "-c", &file]).status.code(), Some(0));
@@ -47,7 +47,7 @@ fn all_is_well_or_it_is_said_what_is_not() {
 
 #[test]
 fn a_registry_without_users_behind_a_gate_that_asks_nobody_is_an_error() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text_of = config("", "").upstream(&registry.url());
     let open = text_of.set("auth", "{ mode = \"upstream\" }");
     let (_dir, file) = configured(&open);
@@ -169,7 +169,7 @@ fn an_upload_that_goes_on_elsewhere_is_told() {
 
 #[test]
 fn whoever_else_holds_the_port_gets_no_password() {
-    let registry = storing("/v2/team/app/blobs/uploads/u").with_checks();
+    let registry = storing("/v2/team/app/blobs/uploads/u").recording_health_checks();
     let (port, _kept) = kept_port();
     let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
     let text_of = text_of.upstream(&registry.url());
@@ -198,7 +198,7 @@ fn on_kept_port(top: &str, route: &str, registry: &Registry) -> (TestConfig, soc
 }
 
 #[track_caller]
-fn fails(output: &Output, words: &[&str]) {
+fn assert_fails(output: &Output, words: &[&str]) {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = text(&output.stderr);
     for words in words {
@@ -220,7 +220,7 @@ fn a_missing_right_is_no_fault_of_the_registry() {
         let _gate = Gate::start(&file);
         let output = push(&file, &AS_ALICE, "pw");
         let asked = format!("tidegate check -c {file} --who alice --may push team/app");
-        fails(
+        assert_fails(
             &output,
             &[
                 "alice may not push to team/app",
@@ -239,7 +239,7 @@ fn a_missing_right_is_no_fault_of_the_registry() {
 
 #[test]
 fn a_registry_with_passwords_of_its_own_is_told_as_such() {
-    let registry = Registry::answering(
+    let registry = Registry::responding(
         "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"inner\"\r\nContent-Length: 0\r\n\r\n",
     );
     let (text_of, _kept) = on_kept_port("", "", &registry);
@@ -247,7 +247,7 @@ fn a_registry_with_passwords_of_its_own_is_told_as_such() {
     let gate = Gate::start(&file);
     // The password is right, and it is the registry that refuses.
     let output = push(&file, &AS_ALICE, "pw");
-    fails(&output, &["password of its own", "mode = \"upstream\""]);
+    assert_fails(&output, &["password of its own", "mode = \"upstream\""]);
     assert!(
         !text(&output.stderr).contains("wrong password"),
         "{output:?}"
@@ -257,7 +257,7 @@ fn a_registry_with_passwords_of_its_own_is_told_as_such() {
     let (_dir, file) = configured(text_of.set("auth", "{ mode = \"upstream\" }"));
     let _gate = Gate::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
-    fails(
+    assert_fails(
         &output,
         &["wrong password", "the registry rejects the login of alice"],
     );
@@ -269,9 +269,9 @@ fn guesses_that_used_up_their_number_are_told_with_the_time_to_wait() {
     let (text_of, _kept) = on_kept_port("[throttle]\nguesses = 1\n", "", &registry);
     let (_dir, file) = configured(&text_of);
     let _gate = Gate::start(&file);
-    fails(&push(&file, &AS_ALICE, "one"), &["wrong password"]);
+    assert_fails(&push(&file, &AS_ALICE, "one"), &["wrong password"]);
     let output = push(&file, &AS_ALICE, "another");
-    fails(&output, &["429", "too many wrong passwords", "wait "]);
+    assert_fails(&output, &["429", "too many wrong passwords", "wait "]);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_proxy_with_an_older_configuration_is_told_to_reload() {
     let _gate = Gate::start(&file);
     std::fs::write(&file, text_of.set("hosts", "[\"new.example\"]").to_string()).unwrap();
     let reload = format!("tidegate reload -c {file}");
-    fails(
+    assert_fails(
         &push(&file, &AS_ALICE, "pw"),
         &["421", "older configuration", &reload],
     );
@@ -290,7 +290,7 @@ fn a_proxy_with_an_older_configuration_is_told_to_reload() {
 
 #[test]
 fn another_program_on_the_port_is_told() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -303,7 +303,7 @@ fn another_program_on_the_port_is_told() {
     let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
     let (_dir, file) = configured(text_of.upstream(&registry.url()));
     let output = push(&file, &AS_ALICE, "pw");
-    fails(
+    assert_fails(
         &output,
         &["does not speak TLS", "another program has the port"],
     );

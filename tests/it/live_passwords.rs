@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use crate::support::ask::chunk;
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Ask, Client, PATIENCE, Proxy, Registry, config, pause};
+use crate::support::request::chunk;
+use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, config, pause};
 
 fn line(user: &str, password: &str) -> String {
     format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap())
@@ -16,23 +16,23 @@ fn line(user: &str, password: &str) -> String {
 /// Asks over a connection of its own, for as long as it takes.
 struct Login {
     client: Client,
-    ask: Ask,
+    ask: TestRequest,
 }
 
 impl Login {
     fn new(proxy: &Proxy, credentials: &str) -> Self {
         Self {
             client: Client::connect(proxy),
-            ask: Ask::new("GET", "/v2/").login(credentials.as_bytes()),
+            ask: TestRequest::new("GET", "/v2/").basic_auth(credentials.as_bytes()),
         }
     }
 
     fn status(&mut self) -> u16 {
-        self.client.ask(&self.ask).status
+        self.client.exchange(&self.ask).status
     }
 
     /// Asks until the answer is this one, which must be soon after `since`.
-    fn becomes(&mut self, status: u16, since: Instant) {
+    fn wait_for_status(&mut self, status: u16, since: Instant) {
         while self.status() != status {
             let waited = since.elapsed();
             assert!(waited < PATIENCE, "never {status}");
@@ -48,32 +48,32 @@ const SOON: Duration = Duration::from_millis(2500);
 
 #[test]
 fn a_line_appended_in_place_lets_in() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut carol = Login::new(&proxy, "carol:new");
     assert_eq!(carol.status(), 401);
     proxy.write("htpasswd", format!("{ALICE}{}", line("carol", "new")));
-    carol.becomes(200, Instant::now());
+    carol.wait_for_status(200, Instant::now());
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
 }
 
 #[test]
 fn a_user_removed_by_renaming_is_out_though_remembered() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut alice = Login::new(&proxy, "alice:pw");
     assert_eq!((alice.status(), alice.status()), (200, 200));
     proxy.write("new", line("carol", "new"));
     fs::rename(proxy.path("new"), proxy.path("htpasswd")).unwrap();
     let since = Instant::now();
-    alice.becomes(401, since);
-    Login::new(&proxy, "carol:new").becomes(200, since);
+    alice.wait_for_status(401, since);
+    Login::new(&proxy, "carol:new").wait_for_status(200, since);
 }
 
 #[test]
 fn a_new_password_ends_the_old_one() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let (mut old, mut new) = (
         Login::new(&proxy, "alice:pw"),
         Login::new(&proxy, "alice:other"),
@@ -81,13 +81,13 @@ fn a_new_password_ends_the_old_one() {
     assert_eq!((old.status(), new.status()), (200, 401));
     proxy.write("htpasswd", line("alice", "other"));
     let since = Instant::now();
-    new.becomes(200, since);
+    new.wait_for_status(200, since);
     assert_eq!(old.status(), 401);
 }
 
 #[test]
 fn a_folder_is_swapped_as_kubernetes_does_it() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let path = |name: &str| dir.path().join(name);
     for (folder, text) in [("..1", ALICE), ("..2", &line("carol", "new"))] {
@@ -105,13 +105,13 @@ fn a_folder_is_swapped_as_kubernetes_does_it() {
     symlink("..2", &next).unwrap();
     fs::rename(next, data).unwrap();
     fs::remove_dir_all(first).unwrap();
-    carol.becomes(200, Instant::now());
+    carol.wait_for_status(200, Instant::now());
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 401);
 }
 
 #[test]
 fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = two_files("other");
     let dir = directory();
     fs::write(dir.path().join("other"), ALICE).unwrap();
@@ -124,7 +124,7 @@ fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
     fs::remove_file(proxy.path("htpasswd")).unwrap();
     // When a later change of the other file is in use, the first one's end has been seen as often as it takes.
     proxy.write("other", line("carol", "new"));
-    at_other("carol:new").becomes(200, Instant::now());
+    at_other("carol:new").wait_for_status(200, Instant::now());
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
     // A reload says so, and is done.
     proxy.configure(
@@ -132,12 +132,12 @@ fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
         text.to_string().replace("Registry realm", "Another realm"),
     );
     proxy.reload().unwrap();
-    let answer = Client::connect(&proxy).ask(&Ask::new("GET", "/v2/"));
-    assert!(answer.one("www-authenticate").contains("Another realm"));
+    let answer = Client::connect(&proxy).exchange(&TestRequest::new("GET", "/v2/"));
+    assert!(answer.header("www-authenticate").contains("Another realm"));
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
 
     proxy.write("htpasswd", line("dave", "back"));
-    Login::new(&proxy, "dave:back").becomes(200, Instant::now());
+    Login::new(&proxy, "dave:back").wait_for_status(200, Instant::now());
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 401);
     // Each file lets in its own.
     assert_eq!(at_other("dave:back").status(), 401);
@@ -145,7 +145,7 @@ fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
 }
 
 fn two_files(other: &str) -> TestConfig {
-    config("", "").and(&format!(
+    config("", "").append(&format!(
         "[[site.route]]
 path = \"/other/\"
 upstream = \"{{upstream}}\"
@@ -156,12 +156,12 @@ auth = {{ mode = \"basic\", htpasswd = \"{other}\", realm = \"Registry realm\" }
 
 #[test]
 fn two_routes_share_a_file() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = two_files("htpasswd");
     let proxy = Proxy::start(&registry, &text);
     proxy.write("htpasswd", line("carol", "new"));
     let since = Instant::now();
-    Login::new(&proxy, "carol:new").becomes(200, since);
+    Login::new(&proxy, "carol:new").wait_for_status(200, since);
     // The first to change is the only one there is.
     let mut other = Login::new(&proxy, "carol:new");
     other.ask.target = "/other/".to_owned();
@@ -170,45 +170,48 @@ fn two_routes_share_a_file() {
 
 #[test]
 fn an_emptied_file_lets_nobody_in() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut alice = Login::new(&proxy, "alice:pw");
     assert_eq!(alice.status(), 200);
     proxy.write("htpasswd", "");
-    alice.becomes(401, Instant::now());
+    alice.wait_for_status(401, Instant::now());
 }
 
 #[test]
 fn a_file_named_by_a_reload_is_live_too() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     proxy.write("users", ALICE);
     proxy.configure(&registry, config("", "").htpasswd("users"));
     proxy.reload().unwrap();
     proxy.write("users", line("carol", "new"));
-    Login::new(&proxy, "carol:new").becomes(200, Instant::now());
+    Login::new(&proxy, "carol:new").wait_for_status(200, Instant::now());
 }
 
 #[test]
 fn a_running_upload_outlives_its_user() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut upload = Client::connect(&proxy);
     upload.send(
-        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
             .chunked()
             .head(),
     );
     upload.send(chunk(b"first"));
-    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    registry.wait_for_requests(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
     let mut alice = Login::new(&proxy, "alice:pw");
     assert_eq!(alice.status(), 200);
     proxy.write("htpasswd", line("carol", "new"));
-    alice.becomes(401, Instant::now());
+    alice.wait_for_status(401, Instant::now());
     upload.send(chunk(b" last"));
     upload.send("0\r\n\r\n");
-    assert_eq!(upload.answer("PATCH").status, 200);
+    assert_eq!(upload.read_response("PATCH").status, 200);
     assert_eq!(registry.requests()[0].body, b"first last");
     // The next request on the same connection is judged anew.
-    assert_eq!(upload.ask(&Ask::alice("GET", "/v2/")).status, 401);
+    assert_eq!(
+        upload.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        401
+    );
 }

@@ -1,11 +1,11 @@
 //! What the registry says about its own address is made true for the client; all else stays as it is.
 
-use crate::support::{Ask, Http, Proxy, Registry, ask, config};
+use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn locations_name_the_origin_that_the_client_addressed() {
     let registry = Registry::start(|exchange| {
-        let location = exchange.head.one("x-location").to_owned();
+        let location = exchange.head.header("x-location").to_owned();
         exchange.send(format!(
             "HTTP/1.1 202 Accepted\r\nLocation: {location}\r\nContent-Location: {location}\r\n\
              Link: <{location}>; rel=\"next\"\r\nContent-Length: 0\r\n\r\n"
@@ -16,7 +16,7 @@ fn locations_name_the_origin_that_the_client_addressed() {
     let proxy = Proxy::start(&registry, &config);
     let path = "/v2/a/blobs/uploads/u?_state=a%2Fb+c%3D%3D&x=#f";
     let upstream = registry.authority();
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for host in [
             "localhost:8443",
             "localhost:443",
@@ -32,13 +32,13 @@ fn locations_name_the_origin_that_the_client_addressed() {
                 "http://reg.test".to_owned(),
                 "http://localhost:5000".to_owned(),
             ] {
-                let request = Ask::alice("GET", "/v2/").host(host);
+                let request = TestRequest::alice("GET", "/v2/").host(host);
                 let request = request.header("x-location", format!("{internal}{path}"));
-                let answer = ask(&proxy, http, &request);
+                let answer = exchange(&proxy, http, &request);
                 let expected = format!("https://{host}{path}");
-                assert_eq!(answer.one("location"), expected, "{internal}");
-                assert_eq!(answer.one("content-location"), expected);
-                assert_eq!(answer.one("link"), format!("<{expected}>; rel=\"next\""));
+                assert_eq!(answer.header("location"), expected, "{internal}");
+                assert_eq!(answer.header("content-location"), expected);
+                assert_eq!(answer.header("link"), format!("<{expected}>; rel=\"next\""));
             }
         }
     }
@@ -47,13 +47,13 @@ fn locations_name_the_origin_that_the_client_addressed() {
 #[test]
 fn locations_elsewhere_stay_byte_for_byte() {
     let registry = Registry::start(|exchange| {
-        let location = exchange.head.one("x-location").to_owned();
+        let location = exchange.head.header("x-location").to_owned();
         exchange.send(format!(
             "HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
         ));
     });
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
         for location in [
             "https://s3.example/bucket/x?X-Amz-Signature=ab%2Bc&X-Amz-Date=1",
             "/v2/a/blobs/uploads/u?_state=x",
@@ -63,9 +63,9 @@ fn locations_elsewhere_stay_byte_for_byte() {
             "https://user@localhost/v2/",
             "ftp://localhost/v2/",
         ] {
-            let request = Ask::alice("GET", "/v2/").header("x-location", location);
-            let answer = ask(&proxy, http, &request);
-            assert_eq!((answer.status, answer.one("location")), (307, location));
+            let request = TestRequest::alice("GET", "/v2/").header("x-location", location);
+            let answer = exchange(&proxy, http, &request);
+            assert_eq!((answer.status, answer.header("location")), (307, location));
         }
     }
 }
@@ -73,7 +73,7 @@ fn locations_elsewhere_stay_byte_for_byte() {
 #[test]
 fn an_external_url_wins_over_what_was_addressed() {
     let registry = Registry::start(|exchange| {
-        let host = exchange.head.one("host").to_owned();
+        let host = exchange.head.header("host").to_owned();
         exchange.send(format!(
             "HTTP/1.1 202 Accepted\r\nLocation: https://{host}/v2/x\r\nContent-Length: 0\r\n\r\n"
         ));
@@ -81,15 +81,15 @@ fn an_external_url_wins_over_what_was_addressed() {
     let external = "hosts = [\"localhost\"]\nexternal_url = \"https://pub.example:444\"";
     let config = config("", "").lines("hosts", external);
     let proxy = Proxy::start(&registry, &config);
-    for http in Http::BOTH {
-        let answer = ask(
+    for http in HttpVersion::BOTH {
+        let answer = exchange(
             &proxy,
             http,
-            &Ask::alice("GET", "/v2/").host("localhost:8443"),
+            &TestRequest::alice("GET", "/v2/").host("localhost:8443"),
         );
-        assert_eq!(answer.one("location"), "https://pub.example:444/v2/x");
+        assert_eq!(answer.header("location"), "https://pub.example:444/v2/x");
         assert_eq!(
-            registry.requests().pop().unwrap().one("host"),
+            registry.requests().pop().unwrap().header("host"),
             "localhost:8443"
         );
     }
@@ -114,7 +114,7 @@ fn of_challenges_the_realm_of_bearer_alone_is_repaired() {
     let bearer = |url: &str| {
         format!("Bearer service=\"a, \\\"b\\\"\" , Realm=\"{url}/t?x=%2F&y\",scope=\"\"")
     };
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (sent, expected) in [
             (
                 vec![bearer("http://localhost:5080")],
@@ -163,12 +163,16 @@ fn of_challenges_the_realm_of_bearer_alone_is_repaired() {
                 ],
             ),
         ] {
-            let request = Ask::new("GET", "/v2/").host("localhost:8443");
+            let request = TestRequest::new("GET", "/v2/").host("localhost:8443");
             let request = sent
                 .iter()
                 .fold(request, |ask, value| ask.header("x-challenge", value));
-            let answer = ask(&proxy, http, &request);
-            assert_eq!(answer.all("www-authenticate"), expected, "{sent:?}");
+            let answer = exchange(&proxy, http, &request);
+            assert_eq!(
+                answer.header_values("www-authenticate"),
+                expected,
+                "{sent:?}"
+            );
         }
     }
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use crate::support::h2::{self, H2, block_on, until, within};
-use crate::support::{Ask, Http, OK, PATIENCE, Proxy, Registry, ask, config, pattern};
+use crate::support::h2::{self, H2Client, block_on, wait_until, with_time_limit};
+use crate::support::{
+    HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, config, exchange, pattern,
+};
 
 const UPLOADS: usize = 8;
 const SIZE: usize = 6 << 20;
@@ -44,29 +46,29 @@ fn stalled_uploads_wait_in_their_sockets_then_end_well() {
     block_on(async {
         let mut uploads = Vec::new();
         for number in 0..UPLOADS {
-            let mut client = H2::connect(&proxy).await;
+            let mut client = H2Client::connect(&proxy).await;
             uploads.push(tokio::spawn(async move {
                 let target = format!("/v2/a/blobs/uploads/{number}");
-                let request = Ask::alice("PATCH", &target).body(pattern(SIZE));
-                client.ask(&request).await.status
+                let request = TestRequest::alice("PATCH", &target).body(pattern(SIZE));
+                client.exchange(&request).await.status
             }));
         }
         // All that came would have been read without the cap: the windows hold it.
-        until(|| unread(&proxy).len() >= UPLOADS / 2).await;
-        let mut neighbour = H2::connect(&proxy).await;
+        wait_until(|| unread(&proxy).len() >= UPLOADS / 2).await;
+        let mut neighbour = H2Client::connect(&proxy).await;
         for _ in 0..3 {
-            let get = Ask::alice("GET", "/v2/a/manifests/x");
-            let (response, _) = neighbour.begin(&get).await.unwrap();
-            let answer = h2::collect(within(response).await.unwrap()).await;
+            let get = TestRequest::alice("GET", "/v2/a/manifests/x");
+            let (response, _) = neighbour.start_request(&get).await.unwrap();
+            let answer = h2::collect(with_time_limit(response).await.unwrap()).await;
             assert!(answer.is_whole && answer.body.len() == SIZE);
         }
         assert!(unread(&proxy).len() >= UPLOADS / 2);
         drop(release);
         for upload in uploads {
-            assert_eq!(within(upload).await.unwrap(), 200);
+            assert_eq!(with_time_limit(upload).await.unwrap(), 200);
         }
     });
-    let seen = registry.wait(|seen| seen.len() == UPLOADS + 3);
+    let seen = registry.wait_for_requests(|seen| seen.len() == UPLOADS + 3);
     let bytes = pattern(SIZE);
     let uploads = seen.iter().filter(|seen| seen.method == "PATCH");
     assert!(uploads.into_iter().all(|seen| seen.body == bytes));
@@ -89,21 +91,27 @@ fn the_cap_changes_with_a_reload() {
     };
     let proxy = Proxy::start(&registry, of("1MiB"));
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
+        let mut client = H2Client::connect(&proxy).await;
         let upload = tokio::spawn(async move {
-            let request = Ask::alice("PATCH", "/v2/a/blobs/uploads/u").body(pattern(16 << 20));
-            client.ask(&request).await.status
+            let request =
+                TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u").body(pattern(16 << 20));
+            client.exchange(&request).await.status
         });
-        until(|| !unread(&proxy).is_empty() && !registry.requests().is_empty()).await;
+        wait_until(|| !unread(&proxy).is_empty() && !registry.requests().is_empty()).await;
         proxy.configure(&registry, of("1GiB"));
         assert!(proxy.reload().is_ok());
         // What is in the window is read now.
-        until(|| unread(&proxy).is_empty()).await;
+        wait_until(|| unread(&proxy).is_empty()).await;
         drop(release);
-        assert_eq!(within(upload).await.unwrap(), 200);
+        assert_eq!(with_time_limit(upload).await.unwrap(), 200);
     });
     assert_eq!(
-        ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http2,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use tidegate::server::Scheme;
 
 use crate::admin::get;
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, certs, config, pause};
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, certs, config, exchange, pause,
+};
 
 fn start(registry: &Registry, top: &str) -> Proxy {
     let listen = "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"";
@@ -32,7 +34,7 @@ fn value(text: &str, sample: &str) -> f64 {
 }
 
 #[track_caller]
-fn is(text: &str, sample: &str, expected: f64) {
+fn assert_sample(text: &str, sample: &str, expected: f64) {
     let found = value(text, sample);
     assert!(
         (found - expected).abs() < 1e-9,
@@ -46,7 +48,7 @@ fn until(proxy: &Proxy, sample: &str, expected: f64) -> String {
     loop {
         let text = metrics(proxy);
         if (value(&text, sample) - expected).abs() < 1e-9 || Instant::now() > until {
-            is(&text, sample, expected);
+            assert_sample(&text, sample, expected);
             return text;
         }
         pause(Duration::from_millis(5));
@@ -55,16 +57,19 @@ fn until(proxy: &Proxy, sample: &str, expected: f64) -> String {
 
 #[test]
 fn what_happens_is_counted() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
-    let put = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u").body("0123456789");
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &put).status, 200);
-        assert_eq!(ask(&proxy, http, &Ask::new("GET", "/v2/")).status, 401);
-        let wrong = Ask::new("GET", "/v2/").login(b"alice:wrong");
-        assert_eq!(ask(&proxy, http, &wrong).status, 401);
-        let elsewhere = Ask::new("GET", "/v2/").host("other.example");
-        assert_eq!(ask(&proxy, http, &elsewhere).status, 421);
+    let put = TestRequest::alice("PATCH", "/v2/team/app/blobs/uploads/u").body("0123456789");
+    for http in HttpVersion::BOTH {
+        assert_eq!(exchange(&proxy, http, &put).status, 200);
+        assert_eq!(
+            exchange(&proxy, http, &TestRequest::new("GET", "/v2/")).status,
+            401
+        );
+        let wrong = TestRequest::new("GET", "/v2/").basic_auth(b"alice:wrong");
+        assert_eq!(exchange(&proxy, http, &wrong).status, 401);
+        let elsewhere = TestRequest::new("GET", "/v2/").host("other.example");
+        assert_eq!(exchange(&proxy, http, &elsewhere).status, 421);
     }
     let requests = |operation: &str, status: u16| {
         format!(
@@ -72,9 +77,9 @@ fn what_happens_is_counted() {
         )
     };
     let text = until(&proxy, &requests("ping", 401), 4.0);
-    is(&text, &requests("push", 200), 2.0);
+    assert_sample(&text, &requests("push", 200), 2.0);
     let elsewhere = "tidegate_requests_total{site=\"-\",operation=\"other\",status=\"421\"}";
-    is(&text, elsewhere, 2.0);
+    assert_sample(&text, elsewhere, 2.0);
     for (sample, expected) in [
         (
             "tidegate_received_bytes_total{site=\"localhost\",operation=\"push\"}",
@@ -114,7 +119,7 @@ fn what_happens_is_counted() {
         ("tidegate_config_last_reload_successful", 1.0),
         ("tidegate_ready", 1.0),
     ] {
-        is(&text, sample, expected);
+        assert_sample(&text, sample, expected);
     }
     until(
         &proxy,
@@ -123,22 +128,26 @@ fn what_happens_is_counted() {
     );
     // A reload leaves it all.
     proxy.reload().unwrap();
-    is(&metrics(&proxy), &requests("push", 200), 2.0);
+    assert_sample(&metrics(&proxy), &requests("push", 200), 2.0);
 }
 
 #[test]
 fn connections_are_counted_while_they_are_open() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "[limits]\nconnections_per_client = 2\n");
     let mut one = Client::connect(&proxy);
-    assert_eq!(one.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(one.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
     let mut two = Client::connect(&proxy);
-    assert_eq!(two.ask(&Ask::alice("GET", "/v2/")).status, 200);
-    let third = Client::try_tls(proxy.https(), "localhost", certs::usual_client("http/1.1"));
+    assert_eq!(two.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
+    let third = Client::try_tls(
+        proxy.https(),
+        "localhost",
+        certs::default_client_config("http/1.1"),
+    );
     assert!(third.is_err());
     let text = metrics(&proxy);
-    is(&text, "tidegate_connections{protocol=\"h1\"}", 2.0);
-    is(&text, "tidegate_connections_rejected_total", 1.0);
+    assert_sample(&text, "tidegate_connections{protocol=\"h1\"}", 2.0);
+    assert_sample(&text, "tidegate_connections_rejected_total", 1.0);
     drop((one, two));
     until(&proxy, "tidegate_connections{protocol=\"h1\"}", 0.0);
 }
@@ -163,14 +172,15 @@ fn a_client_cannot_multiply_the_series() {
         let mut client = Client::connect(&proxy);
         for number in numbers {
             for request in [
-                Ask::new(&format!("M{number}"), "/v2/"),
-                Ask::alice("GET", "/v2/").host(&format!("h{number}.example")),
-                Ask::alice("GET", &format!("/v2/repository-{number}/tags/list")),
-                Ask::new("GET", "/v2/").login(format!("user{}:x", number % 5).as_bytes()),
-                Ask::new("GET", &format!("/path/{number}")),
+                TestRequest::new(&format!("M{number}"), "/v2/"),
+                TestRequest::alice("GET", "/v2/").host(&format!("h{number}.example")),
+                TestRequest::alice("GET", &format!("/v2/repository-{number}/tags/list")),
+                TestRequest::new("GET", "/v2/")
+                    .basic_auth(format!("user{}:x", number % 5).as_bytes()),
+                TestRequest::new("GET", &format!("/path/{number}")),
             ] {
                 if client.try_send(request.head()).is_err()
-                    || client.try_answer(&request.method).is_err()
+                    || client.try_read_response(&request.method).is_err()
                 {
                     client = Client::connect(&proxy);
                 }
@@ -193,7 +203,7 @@ fn a_client_cannot_multiply_the_series() {
 
 #[test]
 fn scraping_delays_no_request() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let address: SocketAddr = proxy.listener(Scheme::Admin);
     let is_over = AtomicBool::new(false);
@@ -209,7 +219,11 @@ fn scraping_delays_no_request() {
         for _ in 0..100 {
             let began = Instant::now();
             // A connection each: accepting shares its thread with the admin listener.
-            let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
+            let answer = exchange(
+                &proxy,
+                HttpVersion::Http1,
+                &TestRequest::alice("GET", "/v2/"),
+            );
             assert_eq!(answer.status, 200);
             slowest = slowest.max(began.elapsed());
         }
@@ -234,10 +248,15 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_number_of_the_alerts_and_the_dashboard_is_there() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
     let told: BTreeSet<_> = series(&metrics(&proxy))

@@ -28,7 +28,9 @@ use tidegate::www_authenticate;
 
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
-use crate::support::{Ask, DIGEST, Exchange, Http, Proxy, Registry, ask, config};
+use crate::support::{
+    DIGEST, Exchange, HttpVersion, Proxy, Registry, TestRequest, config, exchange,
+};
 
 // The model.
 
@@ -633,7 +635,7 @@ fn written(rules: &Rules, with_tokens: bool) -> TestConfig {
     } else {
         text
     };
-    text.and(&other)
+    text.append(&other)
 }
 
 fn is_other(name: &str) -> bool {
@@ -653,11 +655,11 @@ fn judge_other(who: &Who, wanted: &Wanted) -> Verdict {
     }
 }
 
-fn by(mut request: Ask, user: Option<&str>, token: Option<&str>) -> Ask {
+fn by(mut request: TestRequest, user: Option<&str>, token: Option<&str>) -> TestRequest {
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     } else if let Some(user) = user {
-        request = request.login(format!("{user}:pw").as_bytes());
+        request = request.basic_auth(format!("{user}:pw").as_bytes());
     }
     request
 }
@@ -747,7 +749,11 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
                 if tokens.is_empty() || !dice.happens(4) {
                     let asked = a_scope(&mut dice, &names);
                     let target = format!("/v2/_token?scope={}", words(&asked).join("&scope="));
-                    let answer = ask(&proxy, Http::One, &by(Ask::new("GET", &target), user, None));
+                    let answer = exchange(
+                        &proxy,
+                        HttpVersion::Http1,
+                        &by(TestRequest::new("GET", &target), user, None),
+                    );
                     let said: Value = serde_json::from_slice(&answer.body).unwrap();
                     let who = Who {
                         scope: Some(rules.grant(user, &asked)),
@@ -764,7 +770,7 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
             }
             let token = token.map(|(_, token)| token);
             let request = by(
-                Ask::new(method, &spelt(&mut dice, &target)),
+                TestRequest::new(method, &spelt(&mut dice, &target)),
                 who.user.as_deref(),
                 token.as_deref(),
             );
@@ -785,7 +791,7 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
                 false => rules.judge(&who, &wanted, &place),
             };
             let before = registry.requests().len();
-            let answer = ask(&proxy, Http::One, &request);
+            let answer = exchange(&proxy, HttpVersion::Http1, &request);
             let arrived: Vec<_> = registry.requests()[before..]
                 .iter()
                 .map(|seen| (seen.method.clone(), seen.target.clone()))
@@ -817,7 +823,7 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
                     );
                     let said: Value = serde_json::from_slice(&answer.body).unwrap();
                     assert_eq!(said["repositories"], serde_json::json!(shown), "{case}");
-                    assert!(!answer.has("link"), "{case}");
+                    assert!(!answer.has_header("link"), "{case}");
                     200
                 }
                 Verdict::LogIn => 401,

@@ -1,6 +1,6 @@
 //! The other modes: nobody is asked for anything, or the upstream asks; and routes beside the registry's.
 
-use crate::support::{Ask, Http, Proxy, Registry, ask, config};
+use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 fn mode(registry: &Registry, mode: &str) -> Proxy {
     let auth = format!("auth = {{ mode = \"{mode}\" }}");
@@ -9,16 +9,16 @@ fn mode(registry: &Registry, mode: &str) -> Proxy {
 
 #[test]
 fn in_mode_none_nobody_is_asked() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = mode(&registry, "none");
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for request in [
-            Ask::new("GET", "/v2/"),
-            Ask::new("PATCH", "/v2/a/blobs/uploads/u").body("x"),
-            Ask::alice("GET", "/v2/"),
-            Ask::new("GET", "/v2/").header("authorization", "nonsense"),
+            TestRequest::new("GET", "/v2/"),
+            TestRequest::new("PATCH", "/v2/a/blobs/uploads/u").body("x"),
+            TestRequest::alice("GET", "/v2/"),
+            TestRequest::new("GET", "/v2/").header("authorization", "nonsense"),
         ] {
-            assert_eq!(ask(&proxy, http, &request).status, 200);
+            assert_eq!(exchange(&proxy, http, &request).status, 200);
             // Nobody asked for it, so nobody gets it.
             assert!(
                 registry
@@ -30,31 +30,32 @@ fn in_mode_none_nobody_is_asked() {
             );
         }
         // The grammar holds all the same, and what is refused has no challenge.
-        ask(&proxy, http, &Ask::new("GET", "/v2/A/tags/list")).is_refusal(400, "NAME_INVALID");
+        exchange(&proxy, http, &TestRequest::new("GET", "/v2/A/tags/list"))
+            .assert_rejection(400, "NAME_INVALID");
     }
 }
 
 #[test]
 fn in_mode_upstream_the_credentials_pass_untouched() {
-    let registry = Registry::answering(
+    let registry = Registry::responding(
         "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"harbor\"\r\nContent-Length: 2\r\n\r\n{}",
     );
     let proxy = mode(&registry, "upstream");
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for value in [
             "Bearer abc.def",
             "Basic  YWxpY2U6cHc=",
             "Anything at=\"all\"",
         ] {
-            let request = Ask::new("GET", "/v2/").header("authorization", value);
-            let answer = ask(&proxy, http, &request);
+            let request = TestRequest::new("GET", "/v2/").header("authorization", value);
+            let answer = exchange(&proxy, http, &request);
             assert_eq!((answer.status, answer.text().as_str()), (401, "{}"));
-            assert_eq!(answer.one("www-authenticate"), "Basic realm=\"harbor\"");
+            assert_eq!(answer.header("www-authenticate"), "Basic realm=\"harbor\"");
             let seen = registry.requests().pop().unwrap();
-            assert_eq!(seen.one("authorization"), value);
+            assert_eq!(seen.header("authorization"), value);
         }
-        let answer = ask(&proxy, http, &Ask::new("GET", "/v2/"));
-        assert_eq!(answer.one("www-authenticate"), "Basic realm=\"harbor\"");
+        let answer = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"harbor\"");
         assert!(
             registry
                 .requests()
@@ -68,29 +69,30 @@ fn in_mode_upstream_the_credentials_pass_untouched() {
 
 #[test]
 fn in_mode_upstream_the_gate_has_no_challenge_of_its_own() {
-    let registry = Registry::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    let registry = Registry::responding("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
     let proxy = mode(&registry, "upstream");
-    for http in Http::BOTH {
-        let answer = ask(&proxy, http, &Ask::new("GET", "/v2/"));
+    for http in HttpVersion::BOTH {
+        let answer = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
         assert_eq!(answer.status, 403);
-        assert!(!answer.has("www-authenticate"));
-        ask(&proxy, http, &Ask::new("GET", "/v2/A/tags/list")).is_refusal(400, "NAME_INVALID");
-        let twice = Ask::new("GET", "/v2/")
+        assert!(!answer.has_header("www-authenticate"));
+        exchange(&proxy, http, &TestRequest::new("GET", "/v2/A/tags/list"))
+            .assert_rejection(400, "NAME_INVALID");
+        let twice = TestRequest::new("GET", "/v2/")
             .header("authorization", "a b")
             .header("authorization", "c d");
-        ask(&proxy, http, &twice).is_refusal(400, "UNAUTHORIZED");
+        exchange(&proxy, http, &twice).assert_rejection(400, "UNAUTHORIZED");
     }
 }
 
 #[test]
 fn a_client_cannot_name_its_credentials_away() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = mode(&registry, "upstream");
-    let request = Ask::new("GET", "/v2/")
+    let request = TestRequest::new("GET", "/v2/")
         .header("authorization", "Bearer x")
         .header("connection", "authorization");
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
-    assert_eq!(registry.only().one("authorization"), "Bearer x");
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
+    assert_eq!(registry.only_request().header("authorization"), "Bearer x");
 }
 
 /// A registry and, on the same site, a portal at `/`.
@@ -102,9 +104,9 @@ fn portal(registry: &Registry) -> Proxy {
 
 #[test]
 fn a_portal_gets_its_paths_byte_for_byte() {
-    let registry = Registry::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    let registry = Registry::responding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     let proxy = portal(&registry);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for target in [
             "/",
             "/c/login?next=%2F&a=b+c;d",
@@ -115,13 +117,13 @@ fn a_portal_gets_its_paths_byte_for_byte() {
             "/V2/",
             "/x?",
         ] {
-            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
             assert_eq!(
                 (answer.status, answer.text().as_str()),
                 (200, "hi"),
                 "{target}"
             );
-            assert!(!answer.has("docker-distribution-api-version"));
+            assert!(!answer.has_header("docker-distribution-api-version"));
             assert_eq!(
                 registry.requests().pop().unwrap().target,
                 target,
@@ -130,25 +132,28 @@ fn a_portal_gets_its_paths_byte_for_byte() {
         }
         for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
             let kind = "application/x-www-form-urlencoded";
-            let request = Ask::new(method, "/c/login")
+            let request = TestRequest::new(method, "/c/login")
                 .header("content-type", kind)
                 .body("a=b");
-            assert_eq!(ask(&proxy, http, &request).status, 200);
+            assert_eq!(exchange(&proxy, http, &request).status, 200);
             let seen = registry.requests().pop().unwrap();
             assert_eq!(
-                (seen.one("content-type"), seen.body.as_slice()),
+                (seen.header("content-type"), seen.body.as_slice()),
                 (kind, &b"a=b"[..])
             );
         }
-        assert_eq!(ask(&proxy, http, &Ask::new("TRACE", "/")).status, 405);
+        assert_eq!(
+            exchange(&proxy, http, &TestRequest::new("TRACE", "/")).status,
+            405
+        );
     }
 }
 
 #[test]
 fn no_spelling_of_v2_slips_into_the_portal() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = portal(&registry);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for target in [
             "/v2/",
             "/v2",
@@ -158,8 +163,8 @@ fn no_spelling_of_v2_slips_into_the_portal() {
             "/v2%2Fa/tags/list",
             "/%2Fv2/a/tags/list",
         ] {
-            let nobody = ask(&proxy, http, &Ask::new("GET", target));
-            nobody.is_refusal(401, "UNAUTHORIZED");
+            let nobody = exchange(&proxy, http, &TestRequest::new("GET", target));
+            nobody.assert_rejection(401, "UNAUTHORIZED");
         }
         for target in [
             "/x/../v2/",
@@ -169,7 +174,7 @@ fn no_spelling_of_v2_slips_into_the_portal() {
             "/..;/v2/",
             "/x\\..\\v2/",
         ] {
-            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
             assert_eq!(answer.status, 400, "{target}");
         }
     }
@@ -178,10 +183,15 @@ fn no_spelling_of_v2_slips_into_the_portal() {
 
 #[test]
 fn credentials_for_the_registry_stay_out_of_its_log_and_reach_the_portal_only() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = portal(&registry);
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
     assert!(
@@ -193,31 +203,41 @@ fn credentials_for_the_registry_stay_out_of_its_log_and_reach_the_portal_only() 
             .is_empty()
     );
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/c/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/c/")
+        )
+        .status,
         200
     );
     assert_eq!(
-        registry.requests().pop().unwrap().one("authorization"),
+        registry.requests().pop().unwrap().header("authorization"),
         "Basic YWxpY2U6cHc="
     );
 }
 
 #[test]
 fn a_route_that_is_no_registry_has_no_grammar() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("", "registry = false"));
-    for http in Http::BOTH {
-        let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/Any/Thing?x=1;2"));
+    for http in HttpVersion::BOTH {
+        let answer = exchange(
+            &proxy,
+            http,
+            &TestRequest::alice("GET", "/v2/Any/Thing?x=1;2"),
+        );
         assert_eq!(answer.status, 200);
-        assert!(!answer.has("docker-distribution-api-version"));
+        assert!(!answer.has_header("docker-distribution-api-version"));
         assert_eq!(
             registry.requests().pop().unwrap().target,
             "/v2/Any/Thing?x=1;2"
         );
-        let nobody = ask(&proxy, http, &Ask::new("GET", "/v2/"));
+        let nobody = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
         assert_eq!(nobody.status, 401);
         assert!(
-            nobody.has("www-authenticate") && nobody.one("content-type").starts_with("text/plain")
+            nobody.has_header("www-authenticate")
+                && nobody.header("content-type").starts_with("text/plain")
         );
     }
 }

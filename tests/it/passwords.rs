@@ -4,13 +4,13 @@ use std::fs;
 
 use tidegate::server::Server;
 
-use crate::support::h2::{H2, block_on, collect};
+use crate::support::h2::{H2Client, block_on, collect};
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config};
+use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn each_format_logs_in() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let users = [
         ("apr1", "password", "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."),
         ("md5", "password", "$1$salt$qJH7.N4xYta3aEG/dfqo/0"),
@@ -60,7 +60,7 @@ fn each_format_logs_in() {
 
 #[test]
 fn a_bad_line_costs_only_its_user() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let hash = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u";
     let file = format!(
         "# people\n\n{ALICE}no colon at all\n:{hash}\nplain:secret\nempty:\nlocked:*0\n\
@@ -84,7 +84,7 @@ fn a_bad_line_costs_only_its_user() {
 
 #[test]
 fn the_first_line_of_a_user_counts() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let second = bcrypt::hash("second", 4).unwrap();
     let proxy = gate(&registry, format!("{ALICE}alice:{second}\n"));
     assert_eq!(login(&proxy, "alice", "pw"), 200);
@@ -93,7 +93,7 @@ fn the_first_line_of_a_user_counts() {
 
 #[test]
 fn a_byte_order_mark_hides_nobody() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = gate(&registry, format!("\u{feff}{ALICE}"));
     assert_eq!(login(&proxy, "alice", "pw"), 200);
     assert_eq!(login(&proxy, "\u{feff}alice", "pw"), 401);
@@ -101,7 +101,7 @@ fn a_byte_order_mark_hides_nobody() {
 
 #[test]
 fn a_file_without_users_lets_nobody_in() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for file in ["", "# nobody\n", "\n\n"] {
         let proxy = gate(&registry, file);
         assert_eq!(login(&proxy, "alice", "pw"), 401);
@@ -112,7 +112,7 @@ fn a_file_without_users_lets_nobody_in() {
 
 #[test]
 fn a_missing_file_is_a_refusal_to_start() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for kind in ["missing", "directory"] {
         let dir = directory();
         let path = dir.path().join("htpasswd");
@@ -128,7 +128,7 @@ fn a_missing_file_is_a_refusal_to_start() {
 
 #[test]
 fn problems_name_lines_and_never_hashes() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let hash = "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.";
     let text = format!("{ALICE}weak:{hash}\nplain:hunter2secret\nalice:{hash}\n");
@@ -163,10 +163,10 @@ fn gate(registry: &Registry, users: impl AsRef<[u8]>) -> Proxy {
 
 fn login(proxy: &Proxy, user: &str, password: &str) -> u16 {
     let credentials = format!("{user}:{password}");
-    ask(
+    exchange(
         proxy,
-        Http::One,
-        &Ask::new("GET", "/v2/").login(credentials.as_bytes()),
+        HttpVersion::Http1,
+        &TestRequest::new("GET", "/v2/").basic_auth(credentials.as_bytes()),
     )
     .status
 }
@@ -181,7 +181,7 @@ fn dear() -> tempfile::TempDir {
 
 #[test]
 fn a_thousand_pings_at_once_cost_one_check() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     // One check lets all of them go on at the same moment: more than an upstream is asked at once by default.
     let limits = "[limits]\nupstream_queue = 1000\n";
     let proxy = Proxy::start_in(dear(), &registry.url(), config(limits, ""));
@@ -190,9 +190,15 @@ fn a_thousand_pings_at_once_cost_one_check() {
         let mut clients = Vec::new();
         let mut answers = Vec::new();
         for _ in 0..10 {
-            let mut client = H2::connect(&proxy).await;
+            let mut client = H2Client::connect(&proxy).await;
             for _ in 0..100 {
-                answers.push(client.begin(&Ask::alice("GET", "/v2/")).await.unwrap().0);
+                answers.push(
+                    client
+                        .start_request(&TestRequest::alice("GET", "/v2/"))
+                        .await
+                        .unwrap()
+                        .0,
+                );
             }
             clients.push(client);
         }
@@ -211,34 +217,42 @@ fn a_thousand_pings_at_once_cost_one_check() {
 
 #[test]
 fn checks_at_capacity_refuse_neither_strangers_nor_the_remembered() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let limits = "[limits]\nhash_threads = 1\nhash_queue = 1\n";
     let proxy = Proxy::start_in(dear(), &registry.url(), config(limits, ""));
     let mut alice = Client::connect(&proxy);
-    assert_eq!(alice.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        alice.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
     block_on(async {
-        let mut guesser = H2::connect(&proxy).await;
+        let mut guesser = H2Client::connect(&proxy).await;
         let mut guesses = Vec::new();
         for number in 0..20 {
-            let guess = Ask::new("GET", "/v2/").login(format!("alice:{number}").as_bytes());
-            guesses.push(guesser.begin(&guess).await.unwrap().0);
+            let guess =
+                TestRequest::new("GET", "/v2/").basic_auth(format!("alice:{number}").as_bytes());
+            guesses.push(guesser.start_request(&guess).await.unwrap().0);
         }
         // Answered behind the guesses on the same connection: they have all come.
         guesser
-            .ask(&Ask::new("GET", "/v2/"))
+            .exchange(&TestRequest::new("GET", "/v2/"))
             .await
-            .is_refusal(401, "UNAUTHORIZED");
-        assert_eq!(alice.ask(&Ask::alice("GET", "/v2/")).status, 200);
-        ask(&proxy, Http::One, &Ask::new("GET", "/v2/")).is_refusal(401, "UNAUTHORIZED");
+            .assert_rejection(401, "UNAUTHORIZED");
+        assert_eq!(
+            alice.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
+        exchange(&proxy, HttpVersion::Http1, &TestRequest::new("GET", "/v2/"))
+            .assert_rejection(401, "UNAUTHORIZED");
         let mut busy = 0;
         for guess in guesses {
             let answer = collect(guess.await.unwrap()).await;
             if answer.status == 503 {
-                answer.is_refusal(503, "UNAVAILABLE");
-                assert!(answer.one("retry-after").parse::<u32>().is_ok());
+                answer.assert_rejection(503, "UNAVAILABLE");
+                assert!(answer.header("retry-after").parse::<u32>().is_ok());
                 busy += 1;
             } else {
-                answer.is_refusal(401, "UNAUTHORIZED");
+                answer.assert_rejection(401, "UNAUTHORIZED");
             }
         }
         assert!(busy > 0, "twenty checks fitted a queue of one");

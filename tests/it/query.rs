@@ -1,6 +1,6 @@
 //! Queries: reduced to what the API knows, in one spelling, and with no second repository let through unseen.
 
-use crate::support::{Ask, DIGEST, Http, Proxy, Registry, ask, config};
+use crate::support::{DIGEST, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 const UPLOADS: &str = "/v2/dev/a/blobs/uploads/";
 const UPLOAD: &str = "/v2/dev/a/blobs/uploads/u";
@@ -8,7 +8,7 @@ const UPLOAD: &str = "/v2/dev/a/blobs/uploads/u";
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {
     let long = "a".repeat(300);
-    refused(&[
+    assert_rejected(&[
         (
             UPLOADS,
             &format!("mount={DIGEST}&from=a&from=b"),
@@ -67,13 +67,13 @@ fn what_can_be_read_in_two_ways_is_refused() {
     ]);
 }
 
-fn refused(cases: &[(&str, &str, &str)]) {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
+fn assert_rejected(cases: &[(&str, &str, &str)]) {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
         for (path, query, code) in cases {
-            let request = Ask::alice("POST", &format!("{path}?{query}"));
-            ask(&proxy, http, &request).is_refusal(400, code);
+            let request = TestRequest::alice("POST", &format!("{path}?{query}"));
+            exchange(&proxy, http, &request).assert_rejection(400, code);
         }
     }
     assert!(registry.requests().is_empty());
@@ -81,8 +81,8 @@ fn refused(cases: &[(&str, &str, &str)]) {
 
 #[test]
 fn what_is_forwarded_is_what_was_read() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let state = format!("{}+%2B/%2F%3D==", "aZ09-_~.".repeat(128));
     let canonical = format!("{}%20%2B%2F%2F%3D%3D%3D", "aZ09-_~.".repeat(128));
     let both = format!("?mount={DIGEST}&from=pub/ok");
@@ -120,9 +120,13 @@ fn what_is_forwarded_is_what_was_read() {
         ("POST", UPLOADS, "?", ""),
         ("POST", UPLOADS, "?&&unknown&x=y", ""),
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (method, path, query, expected) in cases {
-            let answer = ask(&proxy, http, &Ask::alice(method, &format!("{path}{query}")));
+            let answer = exchange(
+                &proxy,
+                http,
+                &TestRequest::alice(method, &format!("{path}{query}")),
+            );
             assert_eq!(answer.status, 200, "{query}: {}", answer.text());
             let seen = registry.requests().pop().unwrap();
             assert_eq!(seen.target, format!("{path}{expected}"), "{method} {query}");
@@ -189,17 +193,17 @@ fn what_the_registry_puts_into_a_url_comes_back_to_it() {
             "link" => format!("Link: <{url}>; rel=\"next\""),
             _ => format!("Location: {url}"),
         };
-        let registry = Registry::answering(format!(
+        let registry = Registry::responding(format!(
             "HTTP/1.1 200 OK\r\n{value}\r\nContent-Length: 0\r\n\r\n"
         ));
-        let proxy = Proxy::usual(&registry);
-        for http in Http::BOTH {
-            let answer = ask(&proxy, http, &Ask::alice(method, target));
-            let value = answer.one(field);
+        let proxy = Proxy::with_defaults(&registry);
+        for http in HttpVersion::BOTH {
+            let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
+            let value = answer.header(field);
             let value = value.strip_prefix('<').unwrap_or(value);
             let followed = value.split('>').next().unwrap();
             assert_eq!(followed, url);
-            let answer = ask(&proxy, http, &Ask::alice(then, followed));
+            let answer = exchange(&proxy, http, &TestRequest::alice(then, followed));
             assert_eq!(answer.status, 200, "{followed}: {}", answer.text());
             assert_eq!(registry.requests().pop().unwrap().target, url);
         }
@@ -209,8 +213,8 @@ fn what_the_registry_puts_into_a_url_comes_back_to_it() {
 /// Neither under another spelling, which another parser might take for them.
 #[test]
 fn no_parameter_of_an_upload_opens_a_mount() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mount = format!("mount={DIGEST}&from=secret/repo&origin=x");
     for query in [
         mount.clone(),
@@ -225,10 +229,10 @@ fn no_parameter_of_an_upload_opens_a_mount() {
             .replace("mount", "mo%2575nt")
             .replace("from", "f%2572om"),
     ] {
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             for method in ["POST", "PUT", "PATCH", "GET", "DELETE"] {
                 let target = format!("{UPLOAD}?_state=s&{query}&session=x");
-                let answer = ask(&proxy, http, &Ask::alice(method, &target));
+                let answer = exchange(&proxy, http, &TestRequest::alice(method, &target));
                 assert_eq!(answer.status, 200, "{query}: {}", answer.text());
                 let sent = registry.requests().pop().unwrap().target.to_lowercase();
                 for word in ["mount", "from", "rom=", "secret", "digest", "sha256"] {
@@ -242,18 +246,18 @@ fn no_parameter_of_an_upload_opens_a_mount() {
 
 #[test]
 fn a_push_by_digest_sets_the_tags_that_it_names() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let manifest = format!("/v2/a/manifests/{DIGEST}");
     let many = |count: usize| format!("?{}", vec!["tag=x"; count].join("&"));
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (query, sent) in [
             ("?tag=v1&tag=latest", "?tag=v1&tag=latest"),
             ("?t%61g=v1&x=1&tag=v1", "?tag=v1&tag=v1"),
             (&many(64), &many(64)),
         ] {
-            let push = Ask::alice("PUT", &format!("{manifest}{query}")).body("{}");
-            assert_eq!(ask(&proxy, http, &push).status, 200, "{query}");
+            let push = TestRequest::alice("PUT", &format!("{manifest}{query}")).body("{}");
+            assert_eq!(exchange(&proxy, http, &push).status, 200, "{query}");
             let seen = registry.requests().pop().unwrap().target;
             assert_eq!(seen, format!("{manifest}{sent}"));
         }
@@ -266,23 +270,23 @@ fn a_push_by_digest_sets_the_tags_that_it_names() {
             (&manifest, &many(65), 414, "TAG_INVALID"),
             ("/v2/a/manifests/v1", "?tag=v2", 400, "UNSUPPORTED"),
         ] {
-            let push = Ask::alice("PUT", &format!("{path}{query}")).body("{}");
-            ask(&proxy, http, &push).is_refusal(status, code);
+            let push = TestRequest::alice("PUT", &format!("{path}{query}")).body("{}");
+            exchange(&proxy, http, &push).assert_rejection(status, code);
         }
         assert_eq!(registry.requests().len(), before);
         // A read sets none.
-        let read = Ask::alice("GET", &format!("{manifest}?tag=v1"));
-        assert_eq!(ask(&proxy, http, &read).status, 200);
+        let read = TestRequest::alice("GET", &format!("{manifest}?tag=v1"));
+        assert_eq!(exchange(&proxy, http, &read).status, 200);
         assert_eq!(registry.requests().pop().unwrap().target, manifest);
     }
 }
 
 #[test]
 fn a_form_is_no_upload() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let form = format!("mount={DIGEST}&from=secret/repo");
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (method, path) in [
             ("POST", UPLOADS),
             ("POST", UPLOAD),
@@ -294,10 +298,10 @@ fn a_form_is_no_upload() {
                 "Application/X-WWW-Form-Urlencoded; charset=utf-8",
                 "multipart/form-data; boundary=x",
             ] {
-                let request = Ask::alice(method, path).header("content-type", kind);
+                let request = TestRequest::alice(method, path).header("content-type", kind);
                 let request = request.body(form.as_bytes());
-                ask(&proxy, http, &request).is_refusal(415, "UNSUPPORTED");
-                ask(&proxy, http, &request.chunked()).is_refusal(415, "UNSUPPORTED");
+                exchange(&proxy, http, &request).assert_rejection(415, "UNSUPPORTED");
+                exchange(&proxy, http, &request.chunked()).assert_rejection(415, "UNSUPPORTED");
             }
         }
     }
@@ -306,40 +310,43 @@ fn a_form_is_no_upload() {
 
 #[test]
 fn an_upload_is_bytes_whatever_the_client_calls_it() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
         for kind in ["application/json", "text/plain", ""] {
-            let mut request = Ask::alice("POST", UPLOADS).body("{}");
+            let mut request = TestRequest::alice("POST", UPLOADS).body("{}");
             if !kind.is_empty() {
                 request = request.header("content-type", kind);
             }
-            assert_eq!(ask(&proxy, http, &request).status, 200);
+            assert_eq!(exchange(&proxy, http, &request).status, 200);
             let seen = registry.requests().pop().unwrap();
-            assert_eq!(seen.one("content-type"), "application/octet-stream");
+            assert_eq!(seen.header("content-type"), "application/octet-stream");
             assert_eq!(seen.body, b"{}");
         }
         // curl -d '' and docker say it of no body at all.
-        let empty = Ask::alice("POST", UPLOADS)
+        let empty = TestRequest::alice("POST", UPLOADS)
             .header("content-type", "application/x-www-form-urlencoded")
             .body("");
-        assert_eq!(ask(&proxy, http, &empty).status, 200);
+        assert_eq!(exchange(&proxy, http, &empty).status, 200);
         let seen = registry.requests().pop().unwrap();
-        assert_eq!(seen.one("content-type"), "application/octet-stream");
-        assert_eq!(seen.one("content-length"), "0");
+        assert_eq!(seen.header("content-type"), "application/octet-stream");
+        assert_eq!(seen.header("content-length"), "0");
         // A manifest's type is the registry's business.
         let kind = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = Ask::alice("PUT", "/v2/a/manifests/x")
+        let manifest = TestRequest::alice("PUT", "/v2/a/manifests/x")
             .header("content-type", kind)
             .body("{}");
-        assert_eq!(ask(&proxy, http, &manifest).status, 200);
-        assert_eq!(registry.requests().pop().unwrap().one("content-type"), kind);
+        assert_eq!(exchange(&proxy, http, &manifest).status, 200);
+        assert_eq!(
+            registry.requests().pop().unwrap().header("content-type"),
+            kind
+        );
     }
 }
 
 #[test]
 fn a_mount_from_under_another_route_becomes_a_plain_upload() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let open = "[[site.route]]\npath = \"/v2/up/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
     let proxy = Proxy::start(&registry, format!("{}\n{open}", config("", "")));
     let digest = format!("sha256:{}", "a".repeat(64));
@@ -347,38 +354,38 @@ fn a_mount_from_under_another_route_becomes_a_plain_upload() {
     for (request, forwarded) in [
         // Nobody reads a closed repository through an open one, with its name or without.
         (
-            Ask::new(
+            TestRequest::new(
                 "POST",
                 &start("up/x", &format!("?mount={digest}&from=secret/repo")),
             ),
             start("up/x", ""),
         ),
         (
-            Ask::new("POST", &start("up/x", &format!("?mount={digest}"))),
+            TestRequest::new("POST", &start("up/x", &format!("?mount={digest}"))),
             start("up/x", ""),
         ),
         (
-            Ask::alice("POST", &start("a", &format!("?mount={digest}&from=up/x"))),
+            TestRequest::alice("POST", &start("a", &format!("?mount={digest}&from=up/x"))),
             start("a", ""),
         ),
         // Within a route a mount is a mount.
         (
-            Ask::new(
+            TestRequest::new(
                 "POST",
                 &start("up/x", &format!("?mount={digest}&from=up/y")),
             ),
             start("up/x", &format!("?mount={digest}&from=up%2Fy")),
         ),
         (
-            Ask::alice(
+            TestRequest::alice(
                 "POST",
                 &start("a", &format!("?mount={digest}&from=secret/repo")),
             ),
             start("a", &format!("?mount={digest}&from=secret%2Frepo")),
         ),
     ] {
-        for http in Http::BOTH {
-            assert_eq!(ask(&proxy, http, &request).status, 200);
+        for http in HttpVersion::BOTH {
+            assert_eq!(exchange(&proxy, http, &request).status, 200);
             let target = registry.requests().pop().unwrap().target;
             assert_eq!(
                 target.replace(&digest, "D").replace("%3A", ":"),

@@ -5,11 +5,13 @@ use std::time::Instant;
 use rustls::ClientConnection;
 
 use crate::listeners::kept_port;
-use crate::support::ask::chunk;
-use crate::support::client::dial;
-use crate::support::h2::{H2, block_on};
+use crate::support::client::connect_tcp;
+use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::ALICE;
-use crate::support::{Ask, Client, Http, PATIENCE, Proxy, Registry, ask, certs, config};
+use crate::support::request::chunk;
+use crate::support::{
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
+};
 
 fn carol() -> String {
     format!("carol:{}\n", bcrypt::hash("new", 4).unwrap())
@@ -17,42 +19,55 @@ fn carol() -> String {
 
 #[test]
 fn a_new_user_logs_in_and_an_old_one_does_not() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    let new = || Ask::new("GET", "/v2/").login(b"carol:new");
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &new()).status, 401);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let new = || TestRequest::new("GET", "/v2/").basic_auth(b"carol:new");
+    for http in HttpVersion::BOTH {
+        assert_eq!(exchange(&proxy, http, &new()).status, 401);
     }
     proxy.write("htpasswd", carol());
     proxy.reload().unwrap();
-    for http in Http::BOTH {
-        assert_eq!(ask(&proxy, http, &new()).status, 200);
-        assert_eq!(ask(&proxy, http, &Ask::alice("GET", "/v2/")).status, 401);
+    for http in HttpVersion::BOTH {
+        assert_eq!(exchange(&proxy, http, &new()).status, 200);
+        assert_eq!(
+            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
+            401
+        );
     }
 }
 
 #[test]
 fn a_kept_connection_obeys_the_new_rules() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut one = Client::connect(&proxy);
-    assert_eq!(one.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(one.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
     block_on(async {
-        let mut two = H2::connect(&proxy).await;
-        assert_eq!(two.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
+        let mut two = H2Client::connect(&proxy).await;
+        assert_eq!(
+            two.exchange(&TestRequest::alice("GET", "/v2/"))
+                .await
+                .status,
+            200
+        );
         proxy.write("htpasswd", carol());
         proxy.reload().unwrap();
-        assert_eq!(two.ask(&Ask::alice("GET", "/v2/")).await.status, 401);
-        let new = Ask::new("GET", "/v2/").login(b"carol:new");
-        assert_eq!(two.ask(&new).await.status, 200);
+        assert_eq!(
+            two.exchange(&TestRequest::alice("GET", "/v2/"))
+                .await
+                .status,
+            401
+        );
+        let new = TestRequest::new("GET", "/v2/").basic_auth(b"carol:new");
+        assert_eq!(two.exchange(&new).await.status, 200);
     });
-    assert_eq!(one.ask(&Ask::alice("GET", "/v2/")).status, 401);
+    assert_eq!(one.exchange(&TestRequest::alice("GET", "/v2/")).status, 401);
 }
 
 #[test]
 fn a_bad_configuration_leaves_the_old_one_in_use() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let good = config("", "");
     let bad = [
         (
@@ -81,14 +96,24 @@ fn a_bad_configuration_leaves_the_old_one_in_use() {
         let problems = proxy.reload().expect_err(&text).to_string();
         assert!(problems.contains(word), "{word} in {problems}");
         assert_eq!(
-            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+            exchange(
+                &proxy,
+                HttpVersion::Http1,
+                &TestRequest::alice("GET", "/v2/")
+            )
+            .status,
             200
         );
     }
     std::fs::remove_file(proxy.path("proxy.toml")).unwrap();
     assert!(proxy.reload().is_err());
     assert_eq!(
-        ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http2,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
     // And the next good one is taken.
@@ -96,52 +121,63 @@ fn a_bad_configuration_leaves_the_old_one_in_use() {
     proxy.configure(&registry, &good);
     proxy.reload().unwrap();
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         401
     );
 }
 
 #[test]
 fn a_running_upload_ends_where_it_began() {
-    let (old, new) = (Registry::obliging(), Registry::obliging());
-    let proxy = Proxy::usual(&old);
+    let (old, new) = (Registry::accepting_all(), Registry::accepting_all());
+    let proxy = Proxy::with_defaults(&old);
     let mut client = Client::connect(&proxy);
     client.send(
-        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
             .chunked()
             .head(),
     );
     client.send(chunk(b"first"));
-    old.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    old.wait_for_requests(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
     proxy.write("htpasswd", carol());
     proxy.configure(&new, config("", ""));
     proxy.reload().unwrap();
     client.send(chunk(b" last"));
     client.send("0\r\n\r\n");
-    assert_eq!(client.answer("PATCH").status, 200);
-    assert_eq!(old.only().body, b"first last");
+    assert_eq!(client.read_response("PATCH").status, 200);
+    assert_eq!(old.only_request().body, b"first last");
     // The same connection, by the new rules, to the new registry.
-    let next = Ask::new("GET", "/v2/").login(b"carol:new");
-    assert_eq!(client.ask(&next).status, 200);
+    let next = TestRequest::new("GET", "/v2/").basic_auth(b"carol:new");
+    assert_eq!(client.exchange(&next).status, 200);
     assert_eq!((old.requests().len(), new.requests().len()), (1, 1));
 }
 
 #[test]
 fn connections_to_the_same_registry_are_kept() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
     proxy.write("htpasswd", format!("{ALICE}{}", carol()));
     proxy.reload().unwrap();
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
     assert_eq!(registry.connections(), 1);
 }
 
 #[test]
 fn a_new_certificate_is_shown_to_new_connections() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut old = Client::connect(&proxy);
     let before = certificate(&proxy);
     assert_eq!(certificate(&proxy), before);
@@ -150,13 +186,13 @@ fn a_new_certificate_is_shown_to_new_connections() {
     proxy.write("key.pem", key);
     proxy.reload().unwrap();
     assert_ne!(certificate(&proxy), before);
-    assert_eq!(old.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(old.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
 }
 
 fn certificate(proxy: &Proxy) -> Vec<u8> {
-    let config = certs::usual_client("http/1.1");
+    let config = certs::default_client_config("http/1.1");
     let mut tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
-    let mut socket = dial(proxy.https());
+    let mut socket = connect_tcp(proxy.https());
     while tls.is_handshaking() {
         tls.complete_io(&mut socket).unwrap();
     }
@@ -165,8 +201,8 @@ fn certificate(proxy: &Proxy) -> Vec<u8> {
 
 #[test]
 fn listeners_come_and_go_and_the_others_stay() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut kept = Client::connect(&proxy);
     let (port, _socket) = kept_port();
     let address = format!("127.0.0.1:{port}");
@@ -176,9 +212,14 @@ fn listeners_come_and_go_and_the_others_stay() {
     );
     proxy.reload().unwrap();
     let mut plain = Client::plain(address.parse().unwrap());
-    assert_eq!(plain.ask(&Ask::new("GET", "/")).status, 308);
+    assert_eq!(plain.exchange(&TestRequest::new("GET", "/")).status, 308);
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
 
@@ -192,18 +233,26 @@ fn listeners_come_and_go_and_the_others_stay() {
         );
     }
     // Who was connected there is served on, and the other listener never closed.
-    assert_eq!(plain.ask(&Ask::new("GET", "/")).status, 308);
-    assert_eq!(kept.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(plain.exchange(&TestRequest::new("GET", "/")).status, 308);
     assert_eq!(
-        ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/")).status,
+        kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
+    assert_eq!(
+        exchange(
+            &proxy,
+            HttpVersion::Http2,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
 }
 
 #[test]
 fn a_listener_that_cannot_be_had_changes_nothing() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let both = format!("https = [\"127.0.0.1:0\", \"{address}\"]");
@@ -213,7 +262,12 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains(&address.to_string()), "{problems}");
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::binary::{Gate, command, text};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Registry, config, eventually};
+use crate::support::{Client, Registry, TestRequest, config, eventually};
 
 /// A configuration whose passwords and certificates are in `dir`, and whose realm shows which file was read.
 fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> TestConfig {
@@ -29,8 +29,8 @@ fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> Tes
 }
 
 fn realm(gate: &Gate) -> String {
-    let answer = gate.client().ask(&Ask::new("GET", "/v2/"));
-    answer.one("www-authenticate").to_owned()
+    let answer = gate.client().exchange(&TestRequest::new("GET", "/v2/"));
+    answer.header("www-authenticate").to_owned()
 }
 
 /// Starts a process whose pid file is in `runtime`.
@@ -44,7 +44,7 @@ fn reload(file: &Path, runtime: &Path) -> Output {
     command.env("RUNTIME_DIRECTORY", runtime).output().unwrap()
 }
 
-fn succeeds(output: &Output, gate: &Gate) {
+fn assert_reload_succeeds(output: &Output, gate: &Gate) {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let process = format!("process {} has reloaded", gate.child.id());
     assert!(text(&output.stdout).contains(&process), "{output:?}");
@@ -60,7 +60,7 @@ fn point(link: &Path, target: &str) {
 /// The shapes: a release directory behind a link, a ConfigMap with two links, and a file that a link replaces.
 #[test]
 fn the_process_is_found_after_links_have_changed() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let folder = dir.path();
     for version in ["one", "two"] {
@@ -98,10 +98,10 @@ fn the_process_is_found_after_links_have_changed() {
         let gate = serve(&file, runtime.path());
         assert!(realm(&gate).contains("one"), "{name}");
         after(folder, &file);
-        succeeds(&reload(&file, runtime.path()), &gate);
+        assert_reload_succeeds(&reload(&file, runtime.path()), &gate);
         assert!(realm(&gate).contains("two"), "{name}");
         // The path that the process reads leads to the second file now, and not to the first one any more.
-        succeeds(
+        assert_reload_succeeds(
             &reload(&folder.join("two/proxy.toml"), runtime.path()),
             &gate,
         );
@@ -115,7 +115,7 @@ fn the_process_is_found_after_links_have_changed() {
 /// The environment of the service is not that of a shell, so that only `state.dir` can lead to the process.
 #[test]
 fn the_process_is_found_after_state_dir_was_edited() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let file = dir.path().join("proxy.toml");
     let write = |realm: &str, state: &str| {
@@ -132,7 +132,7 @@ fn the_process_is_found_after_state_dir_was_edited() {
     let gate = Gate::spawn(&mut run("serve"));
     for (realm_now, state) in [("two", "state"), ("three", "elsewhere")] {
         write(realm_now, state);
-        succeeds(&run("reload").output().unwrap(), &gate);
+        assert_reload_succeeds(&run("reload").output().unwrap(), &gate);
         assert!(realm(&gate).contains(realm_now));
     }
     // Not even the configuration's state.dir is known.
@@ -152,7 +152,11 @@ struct Reported {
 }
 
 fn reported(admin: std::net::SocketAddr) -> Reported {
-    let get = |path: &str| Client::plain(admin).ask(&Ask::new("GET", path)).text();
+    let get = |path: &str| {
+        Client::plain(admin)
+            .exchange(&TestRequest::new("GET", path))
+            .text()
+    };
     let metrics = get("/metrics");
     let metrics = metrics.lines().filter(|line| {
         line.starts_with("tidegate_config_last_reload_successful ")
@@ -168,7 +172,7 @@ fn reported(admin: std::net::SocketAddr) -> Reported {
 /// The pid file tells others where to send signals, so a signal that follows it must not end the process.
 #[test]
 fn a_hup_during_the_start_does_not_end_the_process() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let file = dir.path().join("proxy.toml");
     fs::write(&file, with_realm(&registry, &dir, "one", "").to_string()).unwrap();
@@ -199,7 +203,7 @@ fn a_hup_during_the_start_does_not_end_the_process() {
 /// The alert is written over the metric `tidegate_config_last_reload_successful`.
 #[test]
 fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let file = dir.path().join("proxy.toml");
     let text_of = |realm: &str| {
@@ -261,7 +265,7 @@ fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup()
     assert!(reported(admin).metrics.contains(&format!("{failed} 3")));
     // And one that succeeds ends the alert.
     fs::write(&file, text_of("three")).unwrap();
-    succeeds(&reload(&file, dir.path()), &gate);
+    assert_reload_succeeds(&reload(&file, dir.path()), &gate);
     let now = reported(admin);
     let successful = "tidegate_config_last_reload_successful 1".to_owned();
     assert!(now.metrics.contains(&successful), "{:?}", now.metrics);
@@ -272,7 +276,7 @@ fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup()
 /// A process id that somebody else wrote into a directory that everybody may write to.
 #[test]
 fn a_process_that_does_not_hold_the_lock_gets_no_signal() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let file = dir.path().join("proxy.toml");
     fs::write(&file, with_realm(&registry, &dir, "one", "").to_string()).unwrap();

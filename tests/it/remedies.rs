@@ -101,7 +101,7 @@ fn every_remedy_solves_its_problem() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
-    every_text_is_said(&said);
+    assert_every_text_is_used(&said);
 }
 
 fn solve(
@@ -130,7 +130,7 @@ fn solve(
 }
 
 /// Holds the remedies that the cases produced against the texts in the code, so that a new remedy needs a case.
-fn every_text_is_said(said: &[String]) {
+fn assert_every_text_is_used(said: &[String]) {
     let mut missing = Vec::new();
     // `parse` reads no included files; the tests of `include` have a solution for each of their problems.
     let remedies = remedies_in(Path::new("src/config")).into_iter();

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use crate::support::{Ask, Client, Http, OK, Proxy, Registry, ask};
+use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, exchange};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
 /// The first request of each connection is answered; the second dies without a byte.
-fn moody() -> Registry {
+fn flaky() -> Registry {
     let known = Mutex::new(HashSet::new());
     Registry::start(move |exchange| {
         exchange.body();
@@ -31,15 +31,18 @@ fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
         ("PUT", MANIFEST, false),
         ("DELETE", MANIFEST, false),
     ] {
-        let registry = moody();
-        let proxy = Proxy::usual(&registry);
+        let registry = flaky();
+        let proxy = Proxy::with_defaults(&registry);
         let mut client = Client::connect(&proxy);
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
-        let mut request = Ask::alice(method, target);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
+        let mut request = TestRequest::alice(method, target);
         if matches!(method, "PATCH" | "PUT") {
             request = request.body("body");
         }
-        let answer = client.ask(&request);
+        let answer = client.exchange(&request);
         assert_eq!(answer.status, if repeated { 200 } else { 502 }, "{method}");
         let times = registry
             .requests()
@@ -53,9 +56,10 @@ fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
 #[test]
 fn a_fresh_connection_that_dies_is_not_tried_again() {
     let registry = Registry::start(|exchange| exchange.close());
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
-        ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
+        exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST))
+            .assert_rejection(502, "UNAVAILABLE");
     }
     assert_eq!(registry.requests().len(), 2);
 }
@@ -67,10 +71,10 @@ fn an_idle_connection_that_was_closed_costs_no_request() {
         exchange.send(OK);
         exchange.close();
     });
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
     for _ in 0..10 {
-        let answer = client.ask(&Ask::alice("GET", MANIFEST));
+        let answer = client.exchange(&TestRequest::alice("GET", MANIFEST));
         assert_eq!(answer.status, 200);
     }
     assert_eq!(registry.connections(), 10);

@@ -1020,7 +1020,7 @@ fn folder_with_files() -> tempfile::TempDir {
     }
     // The cost is the least there is.
     let line = "alice:$2y$04$abcdefghijklmnopqrstuuRtmY6nHRFPHgwlWHYhiaI7C0kbmOdKu\n";
-    proxy::private(&dir.path().join("htpasswd"), line);
+    proxy::write_private(&dir.path().join("htpasswd"), line);
     dir
 }
 

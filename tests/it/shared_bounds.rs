@@ -19,11 +19,13 @@ use tidegate::net::addr::{ClientNetworkGroup, PeerAddr};
 use tidegate::server::Scheme;
 
 use crate::support::certs;
-use crate::support::client::dial;
-use crate::support::h2::{H2, block_on, collect, send, until};
+use crate::support::client::connect_tcp;
+use crate::support::h2::{H2Client, block_on, collect, send, wait_until};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
-use crate::support::{Answer, Ask, Client, OK, PATIENCE, Proxy, Registry, config, pattern};
+use crate::support::{
+    Client, OK, PATIENCE, Proxy, Registry, TestRequest, TestResponse, config, pattern,
+};
 use crate::upstream_shares;
 
 type Case = fn();
@@ -95,7 +97,7 @@ fn bounded(top: &str, keys: &str) -> TestConfig {
 }
 
 fn socket(proxy: &Proxy, client: &str) -> TcpStream {
-    let mut socket = dial(proxy.https());
+    let mut socket = connect_tcp(proxy.https());
     let (family, server) = match client.parse().unwrap() {
         IpAddr::V4(_) => ("TCP4", "10.0.0.1"),
         IpAddr::V6(_) => ("TCP6", "2001:db8:1::1"),
@@ -106,7 +108,7 @@ fn socket(proxy: &Proxy, client: &str) -> TcpStream {
 }
 
 fn try_connect(proxy: &Proxy, client: &str) -> std::io::Result<Client> {
-    let config = certs::usual_client("http/1.1");
+    let config = certs::default_client_config("http/1.1");
     let name = "localhost".try_into().unwrap();
     Client::of(
         ClientConnection::new(config, name).unwrap(),
@@ -118,20 +120,20 @@ fn connect(proxy: &Proxy, client: &str) -> Client {
     try_connect(proxy, client).expect("a connection")
 }
 
-async fn connect_h2(proxy: &Proxy, client: &str) -> H2 {
-    H2::behind(socket(proxy, client), certs::usual_client("h2")).await
+async fn connect_h2(proxy: &Proxy, client: &str) -> H2Client {
+    H2Client::behind(socket(proxy, client), certs::default_client_config("h2")).await
 }
 
-fn ask(proxy: &Proxy, client: &str, request: &Ask) -> Answer {
-    connect(proxy, client).ask(request)
+fn ask(proxy: &Proxy, client: &str, request: &TestRequest) -> TestResponse {
+    connect(proxy, client).exchange(request)
 }
 
-fn login(credentials: &str) -> Ask {
-    Ask::new("GET", "/v2/").login(credentials.as_bytes())
+fn login(credentials: &str) -> TestRequest {
+    TestRequest::new("GET", "/v2/").basic_auth(credentials.as_bytes())
 }
 
 fn connections() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(
         &registry,
         bounded("", "connections = 16\nconnections_per_client = 4"),
@@ -157,7 +159,7 @@ fn connections() {
 }
 
 fn password_checks() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let hash = bcrypt::hash("pw", 11).unwrap();
     let lines = ["alice", "bob", "carol"].map(|user| format!("{user}:{hash}\n"));
@@ -171,34 +173,40 @@ fn password_checks() {
         for client in [HOME[0].to_owned(), HOME[1].to_owned(), neighbour(0)] {
             let mut client = connect_h2(&proxy, &client).await;
             // The answer brings the number of streams that are allowed.
-            client.ask(&Ask::new("GET", "/v2/")).await;
+            client.exchange(&TestRequest::new("GET", "/v2/")).await;
             clients.push(client);
         }
         let mut answers = Vec::new();
         for number in 0..300 {
             let wrong = login(&format!("nobody{number}:no"));
-            answers.push(clients[0].begin(&wrong).await.unwrap().0);
+            answers.push(clients[0].start_request(&wrong).await.unwrap().0);
         }
         // Answered behind the flood on the same connection: it has all come.
-        clients[0].ask(&Ask::new("GET", "/v2/")).await;
+        clients[0].exchange(&TestRequest::new("GET", "/v2/")).await;
         // Five at the same time, because the end of a check makes room for one of them.
         let mut shared = Vec::new();
         for _ in 0..5 {
-            shared.push(clients[1].begin(&login("alice:pw")).await.unwrap().0);
+            shared.push(
+                clients[1]
+                    .start_request(&login("alice:pw"))
+                    .await
+                    .unwrap()
+                    .0,
+            );
         }
         let mut rejected = 0;
         for response in shared {
             let response = collect(response.await.unwrap()).await;
             if response.status != 200 {
-                response.is_refusal(503, "UNAVAILABLE");
+                response.assert_rejection(503, "UNAVAILABLE");
                 rejected += 1;
             }
         }
         assert!(rejected > 0, "the network has more than its share");
         // Another network of the /48 has its turns beside the flood, and so have other networks.
-        assert_eq!(clients[2].ask(&login("alice:pw")).await.status, 200);
+        assert_eq!(clients[2].exchange(&login("alice:pw")).await.status, 200);
         for (mut other, user) in others.into_iter().zip(["bob", "carol"]) {
-            assert_eq!(other.ask(&login(&format!("{user}:pw"))).status, 200);
+            assert_eq!(other.exchange(&login(&format!("{user}:pw"))).status, 200);
         }
         let mut busy = 0;
         for answer in answers {
@@ -209,7 +217,7 @@ fn password_checks() {
 }
 
 fn wrong_passwords() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, bounded("[throttle]\nguesses = 2\n", ""));
     let status = |client: &str, credentials: &str| ask(&proxy, client, &login(credentials)).status;
     assert_eq!(status(OTHERS[0], "alice:pw"), 200);
@@ -219,11 +227,14 @@ fn wrong_passwords() {
         // The same answer for a wrong password and for the password of a user who works elsewhere.
         let wrong = ask(&proxy, client, &login("alice:three"));
         let right = ask(&proxy, client, &login("alice:pw"));
-        wrong.is_refusal(429, "TOOMANYREQUESTS");
-        let after = |answer: &Answer| answer.one("retry-after").parse::<u64>().unwrap();
+        wrong.assert_rejection(429, "TOOMANYREQUESTS");
+        let after = |answer: &TestResponse| answer.header("retry-after").parse::<u64>().unwrap();
         assert!(after(&wrong).abs_diff(after(&right)) <= 2);
         assert_eq!((right.status, &right.body), (429, &wrong.body));
-        assert_eq!(ask(&proxy, client, &Ask::new("GET", "/v2/")).status, 401);
+        assert_eq!(
+            ask(&proxy, client, &TestRequest::new("GET", "/v2/")).status,
+            401
+        );
     }
     assert_eq!(status(OTHERS[0], "alice:pw"), 200);
     assert_eq!(status(OTHERS[1], "alice:pw"), 200);
@@ -239,11 +250,11 @@ fn wrong_passwords() {
 }
 
 fn token_forms() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = bounded("", "").mode("token");
     let proxy = Proxy::start(&registry, &text);
     let body = "grant_type=password&username=alice&password=pw&service=localhost";
-    let form = Ask::new("POST", "/v2/_token")
+    let form = TestRequest::new("POST", "/v2/_token")
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body);
     block_on(async {
@@ -253,14 +264,17 @@ fn token_forms() {
         for client in HOME {
             let mut client = connect_h2(&proxy, client).await;
             for _ in 0..16 {
-                held.push(client.begin(&form).await.unwrap());
+                held.push(client.start_request(&form).await.unwrap());
             }
             // The next answer on the connection says that the heads before it were read.
-            client.ask(&Ask::new("GET", "/v2/")).await;
+            client.exchange(&TestRequest::new("GET", "/v2/")).await;
             clients.push(client);
         }
         for client in &mut clients {
-            client.ask(&form).await.is_refusal(503, "UNAVAILABLE");
+            client
+                .exchange(&form)
+                .await
+                .assert_rejection(503, "UNAVAILABLE");
         }
         // The /48 has half of all 256, from however many of its networks.
         let mut refused = 0;
@@ -268,10 +282,10 @@ fn token_forms() {
             let mut client = connect_h2(&proxy, &neighbour(number)).await;
             let mut begun = Vec::new();
             for _ in 0..32 {
-                begun.push(client.begin(&form).await.unwrap());
+                begun.push(client.start_request(&form).await.unwrap());
             }
-            client.ask(&Ask::new("GET", "/v2/")).await;
-            let next = client.ask(&form).await;
+            client.exchange(&TestRequest::new("GET", "/v2/")).await;
+            let next = client.exchange(&form).await;
             refused += usize::from(next.status == 503);
             held.extend(begun);
             clients.push(client);
@@ -279,7 +293,7 @@ fn token_forms() {
         assert_eq!(refused, 4);
         for client in OTHERS {
             let mut client = connect_h2(&proxy, client).await;
-            assert_eq!(client.ask(&form).await.status, 200);
+            assert_eq!(client.exchange(&form).await.status, 200);
         }
         // Those that were taken in are answered when their bodies come.
         for (answer, mut sender) in held.into_iter().take(32) {
@@ -326,7 +340,7 @@ fn closed_list() -> (Registry, Arc<AtomicUsize>, Sender<()>) {
 fn lists(
     proxy: &Proxy,
     (count, open): (&AtomicUsize, Sender<()>),
-    list: &Ask,
+    list: &TestRequest,
     (share, all): (usize, usize),
 ) {
     let begin = |client: &str, held: &mut Vec<Client>| {
@@ -345,19 +359,19 @@ fn lists(
         begin(HOME[number % 2], &mut held);
     }
     for client in HOME {
-        ask(proxy, client, list).is_refusal(503, "UNAVAILABLE");
+        ask(proxy, client, list).assert_rejection(503, "UNAVAILABLE");
     }
     // The /48 has half of all, from however many of its networks.
     for _ in share..all / 2 {
         begin(&neighbour(0), &mut held);
     }
-    ask(proxy, &neighbour(1), list).is_refusal(503, "UNAVAILABLE");
+    ask(proxy, &neighbour(1), list).assert_rejection(503, "UNAVAILABLE");
     for client in OTHERS {
         begin(client, &mut held);
     }
     drop(open);
     for mut client in held {
-        assert_eq!(client.answer("GET").status, 200);
+        assert_eq!(client.read_response("GET").status, 200);
     }
 }
 
@@ -371,7 +385,7 @@ fn granted() -> String {
 fn lists_for_users() {
     let (registry, count, open) = closed_list();
     let proxy = Proxy::start(&registry, granted());
-    let list = Ask::alice("GET", "/v2/_catalog");
+    let list = TestRequest::alice("GET", "/v2/_catalog");
     lists(&proxy, (&count, open), &list, (8, 32));
 }
 
@@ -381,11 +395,11 @@ fn lists_without_a_login() {
     let answer = ask(
         &proxy,
         OTHERS[0],
-        &Ask::new("GET", "/v2/_token?scope=registry:catalog:*"),
+        &TestRequest::new("GET", "/v2/_token?scope=registry:catalog:*"),
     );
     let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     let token = format!("Bearer {}", said["token"].as_str().unwrap());
-    let list = Ask::new("GET", "/v2/_catalog").header("authorization", token);
+    let list = TestRequest::new("GET", "/v2/_catalog").header("authorization", token);
     lists(&proxy, (&count, open), &list, (4, 16));
 }
 
@@ -403,7 +417,7 @@ fn unread_uploads() {
     let memory = || {
         let mut client = Client::plain(proxy.listener(Scheme::Admin));
         client.send("GET /metrics HTTP/1.0\r\n\r\n");
-        let answer = client.answer("GET");
+        let answer = client.read_response("GET");
         let name = "\ntidegate_http2_upload_memory_bytes ";
         let text = answer.text();
         let value = text.split(name).nth(1).unwrap().lines().next().unwrap();
@@ -415,20 +429,20 @@ fn unread_uploads() {
             let mut client = connect_h2(&proxy, client).await;
             uploads.push(tokio::spawn(async move {
                 let target = format!("/v2/a/blobs/uploads/{number}");
-                let request = Ask::alice("PATCH", &target).body(pattern(12 * MIB));
-                client.ask(&request).await.status
+                let request = TestRequest::alice("PATCH", &target).body(pattern(12 * MIB));
+                client.exchange(&request).await.status
             }));
         };
         begin(HOME[0], 0).await;
-        until(|| memory() > 7 * MIB / 2).await;
+        wait_until(|| memory() > 7 * MIB / 2).await;
         begin(HOME[1], 1).await;
         begin(&neighbour(0), 2).await;
-        until(|| registry.requests().len() == 3).await;
+        wait_until(|| registry.requests().len() == 3).await;
         // Together they stay at half: in one turn each connection reads at most some hundred KiB beyond.
         let shared = memory();
         assert!(shared < 5 * MIB, "{shared}");
         begin(OTHERS[0], 3).await;
-        until(|| memory() > 11 * MIB / 2).await;
+        wait_until(|| memory() > 11 * MIB / 2).await;
         drop(release);
         for upload in uploads {
             assert_eq!(upload.await.unwrap(), 200);

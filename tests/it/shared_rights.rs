@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::{ALICE, directory};
-use crate::support::{Answer, Ask, DIGEST, Http, Proxy, Registry, ask, config};
+use crate::support::{
+    DIGEST, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange,
+};
 
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
 const TOP: &str = "[state]\ndir = \"{dir}/state\"\n[groups]\nci = [\"bot\"]\n";
@@ -46,13 +48,13 @@ fn token(proxy: &Proxy, user: &str, scopes: &[&str]) -> String {
         .iter()
         .map(|scope| format!("&scope={scope}"))
         .collect();
-    let request = Ask::new("GET", &format!("/v2/_token?service=localhost{scopes}"));
+    let request = TestRequest::new("GET", &format!("/v2/_token?service=localhost{scopes}"));
     let answer = match user {
-        "" => ask(proxy, Http::One, &request),
-        _ => ask(
+        "" => exchange(proxy, HttpVersion::Http1, &request),
+        _ => exchange(
             proxy,
-            Http::One,
-            &request.login(format!("{user}:pw").as_bytes()),
+            HttpVersion::Http1,
+            &request.basic_auth(format!("{user}:pw").as_bytes()),
         ),
     };
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -60,27 +62,32 @@ fn token(proxy: &Proxy, user: &str, scopes: &[&str]) -> String {
     said["token"].as_str().unwrap().to_owned()
 }
 
-fn with(proxy: &Proxy, token: &str, method: &str, target: &str) -> Answer {
-    let request = Ask::new(method, target).header("authorization", format!("Bearer {token}"));
-    ask(proxy, Http::One, &request)
+fn with(proxy: &Proxy, token: &str, method: &str, target: &str) -> TestResponse {
+    let request =
+        TestRequest::new(method, target).header("authorization", format!("Bearer {token}"));
+    exchange(proxy, HttpVersion::Http1, &request)
 }
 
 #[test]
 fn anyone_pulls_what_is_public_and_nothing_else() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
-    for http in Http::BOTH {
-        let ping = ask(&proxy, http, &Ask::new("GET", "/v2/"));
-        ping.is_refusal(401, "UNAUTHORIZED");
-        assert!(ping.one("www-authenticate").starts_with("Bearer realm="));
+    for http in HttpVersion::BOTH {
+        let ping = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        ping.assert_rejection(401, "UNAUTHORIZED");
+        assert!(ping.header("www-authenticate").starts_with("Bearer realm="));
         // As curl asks, which fetches no token.
-        let pull = Ask::new("GET", "/v2/public/a/manifests/x");
-        assert_eq!(ask(&proxy, http, &pull).status, 200);
-        let private = ask(&proxy, http, &Ask::new("GET", "/v2/team/a/manifests/x"));
-        private.is_refusal(401, "UNAUTHORIZED");
+        let pull = TestRequest::new("GET", "/v2/public/a/manifests/x");
+        assert_eq!(exchange(&proxy, http, &pull).status, 200);
+        let private = exchange(
+            &proxy,
+            http,
+            &TestRequest::new("GET", "/v2/team/a/manifests/x"),
+        );
+        private.assert_rejection(401, "UNAUTHORIZED");
         assert!(
             private
-                .one("www-authenticate")
+                .header("www-authenticate")
                 .contains("scope=\"repository:team/a:pull\"")
         );
     }
@@ -102,8 +109,8 @@ fn anyone_pulls_what_is_public_and_nothing_else() {
         ("DELETE", "/v2/public/a/manifests/x"),
     ] {
         let refused = with(&proxy, &all, method, target);
-        refused.is_refusal(401, "UNAUTHORIZED");
-        let challenge = refused.one("www-authenticate");
+        refused.assert_rejection(401, "UNAUTHORIZED");
+        let challenge = refused.header("www-authenticate");
         assert!(
             challenge.contains("error=\"insufficient_scope\""),
             "{challenge}"
@@ -111,13 +118,13 @@ fn anyone_pulls_what_is_public_and_nothing_else() {
     }
     // A token is for what it names.
     let other = with(&proxy, &nobodys, "GET", "/v2/public/b/manifests/x");
-    other.is_refusal(401, "UNAUTHORIZED");
+    other.assert_rejection(401, "UNAUTHORIZED");
     assert_eq!(registry.requests().len(), before);
 }
 
 #[test]
 fn a_token_is_worth_its_scope_and_todays_rights() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let scopes = ["repository:team/a:pull,push", "repository:home/bot/x:push"];
     let bots = token(&proxy, "bot", &scopes);
@@ -126,24 +133,24 @@ fn a_token_is_worth_its_scope_and_todays_rights() {
         200
     );
     let beyond = with(&proxy, &bots, "PUT", "/v2/team/b/manifests/x");
-    beyond.is_refusal(401, "UNAUTHORIZED");
+    beyond.assert_rejection(401, "UNAUTHORIZED");
     // Where the user has no right no token would help, and the words do not tell what is there.
     let alices = token(&proxy, "alice", &scopes);
     let told = ["team/a", "team/none"].map(|name| {
         let refused = with(&proxy, &alices, "GET", &format!("/v2/{name}/manifests/x"));
-        refused.is_refusal(403, "DENIED");
-        refused.without_id()
+        refused.assert_rejection(403, "DENIED");
+        refused.without_request_id()
     });
     assert_eq!(told[0], told[1]);
     proxy.configure(&registry, with_grants(PUBLIC));
     proxy.reload().unwrap();
     let refused = with(&proxy, &bots, "PUT", "/v2/team/a/manifests/x");
-    refused.is_refusal(403, "DENIED");
+    refused.assert_rejection(403, "DENIED");
 }
 
 #[test]
 fn a_mount_needs_its_source_in_the_rights_and_in_the_scope() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let mount = |token: &str, from: &str| {
         let target = format!("/v2/team/a/blobs/uploads/?mount={DIGEST}&from={from}");
@@ -161,8 +168,8 @@ fn a_mount_needs_its_source_in_the_rights_and_in_the_scope() {
     // In the rights and not in the scope: the client is asked for a token that has both, be the right its own or anyone's.
     for source in ["team/c", "public/a"] {
         let refused = mount(&both, source);
-        refused.is_refusal(401, "UNAUTHORIZED");
-        let said = refused.one("www-authenticate");
+        refused.assert_rejection(401, "UNAUTHORIZED");
+        let said = refused.header("www-authenticate");
         let mut scopes = [
             "repository:team/a:pull,push".to_owned(),
             format!("repository:{source}:pull"),
@@ -188,7 +195,7 @@ fn a_mount_needs_its_source_in_the_rights_and_in_the_scope() {
 
 #[test]
 fn anonymous_grants_need_tokens() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = directory();
     let basic = config(TOP, PUBLIC);
     let refused = Proxy::try_start(dir, &registry.url(), &basic);
@@ -198,20 +205,20 @@ fn anonymous_grants_need_tokens() {
 
 /// What a 401 asks for, behind the realm and the service.
 #[track_caller]
-fn asked_for(answer: &Answer) -> String {
-    answer.is_refusal(401, "UNAUTHORIZED");
-    let challenge = answer.one("www-authenticate");
+fn asked_for(answer: &TestResponse) -> String {
+    answer.assert_rejection(401, "UNAUTHORIZED");
+    let challenge = answer.header("www-authenticate");
     let realm = "Bearer realm=\"https://localhost/v2/_token\",service=\"localhost\"";
     challenge.strip_prefix(realm).unwrap().to_owned()
 }
 
 #[test]
 fn every_credential_opens_what_it_opens() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let bearer = |token: String| format!("Bearer {token}");
     let basic = |login: &str| {
-        let ask = Ask::new("GET", "/").login(login.as_bytes());
+        let ask = TestRequest::new("GET", "/").basic_auth(login.as_bytes());
         String::from_utf8(ask.headers[0].1.clone()).unwrap()
     };
     let narrow = bearer(token(&proxy, "bot", &["repository:public/a:pull"]));
@@ -308,14 +315,14 @@ fn every_credential_opens_what_it_opens() {
         (&nobodys, "DELETE", "/v2/public/a/tags/list", plain(405)),
         (&nobodys, "GET", "/v2/", fine()),
     ];
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (credentials, method, target, (status, said)) in &cases {
-            let mut request = Ask::new(method, target);
+            let mut request = TestRequest::new(method, target);
             if !credentials.is_empty() {
                 request = request.header("authorization", credentials);
             }
             let before = registry.requests().len();
-            let answer = ask(&proxy, http, &request);
+            let answer = exchange(&proxy, http, &request);
             let arrived = registry.requests().len() - before;
             let case = format!("{http:?} {credentials:.12} {method} {target}: {answer:?}");
             assert_eq!(answer.status, *status, "{case}");
@@ -329,36 +336,39 @@ fn every_credential_opens_what_it_opens() {
 
 #[test]
 fn where_nothing_is_for_anyone_a_token_for_nobody_is_worth_nothing() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, with_grants(OWN));
     let nobodys = token(
         &proxy,
         "",
         &["repository:team/a:pull", "registry:catalog:*"],
     );
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (target, scope) in [
             ("/v2/", ""),
             ("/v2/team/a/tags/list", ",scope=\"repository:team/a:pull\""),
             ("/v2/_catalog", ",scope=\"registry:catalog:*\""),
         ] {
-            let request =
-                Ask::new("GET", target).header("authorization", format!("Bearer {nobodys}"));
-            let said = asked_for(&ask(&proxy, http, &request));
+            let request = TestRequest::new("GET", target)
+                .header("authorization", format!("Bearer {nobodys}"));
+            let said = asked_for(&exchange(&proxy, http, &request));
             assert_eq!(said, format!("{scope},error=\"insufficient_scope\""));
         }
         // Not a word of what is wrong, and no scope that would help.
-        let wrong = Ask::new("GET", "/v2/Team/a/tags/list");
-        let without = ask(&proxy, http, &wrong);
+        let wrong = TestRequest::new("GET", "/v2/Team/a/tags/list");
+        let without = exchange(&proxy, http, &wrong);
         let with = wrong.header("authorization", format!("Bearer {nobodys}"));
-        assert_eq!(ask(&proxy, http, &with).without_id(), without.without_id());
+        assert_eq!(
+            exchange(&proxy, http, &with).without_request_id(),
+            without.without_request_id()
+        );
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn no_spelling_leads_past_the_route_of_the_registry() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let open =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
     let proxy = Proxy::start(&registry, with_grants(&[PUBLIC, open].concat()));
@@ -382,25 +392,30 @@ fn no_spelling_leads_past_the_route_of_the_registry() {
         "https://localhost//v2/team/a/tags/list",
         "https://localhost/v2%2Fteam/a/tags/list",
     ] {
-        for http in Http::BOTH {
-            if http == Http::Two && target.starts_with("https:") {
+        for http in HttpVersion::BOTH {
+            if http == HttpVersion::Http2 && target.starts_with("https:") {
                 continue;
             }
-            let answer = ask(&proxy, http, &Ask::new("GET", target));
+            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
             assert!(matches!(answer.status, 400 | 401), "{target}: {answer:?}");
         }
     }
     assert!(registry.requests().is_empty());
     // The other route is there.
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::new("GET", "/v20/x")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::new("GET", "/v20/x")
+        )
+        .status,
         200
     );
 }
 
 #[test]
 fn no_form_mounts_beside_a_query_that_may() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let scopes = ["repository:team/a:pull,push", "repository:public/a:pull"];
     let bots = token(&proxy, "bot", &scopes);
@@ -421,25 +436,25 @@ fn no_form_mounts_beside_a_query_that_may() {
             ],
             &[" \tmultipart/form-data"],
         ] {
-            for http in Http::BOTH {
-                let mut request = Ask::new(method, &target)
+            for http in HttpVersion::BOTH {
+                let mut request = TestRequest::new(method, &target)
                     .header("authorization", format!("Bearer {bots}"))
                     .body(form.as_bytes());
                 for kind in kinds {
                     request = request.header("content-type", kind.trim());
                 }
-                ask(&proxy, http, &request).is_refusal(415, "UNSUPPORTED");
+                exchange(&proxy, http, &request).assert_rejection(415, "UNSUPPORTED");
             }
         }
     }
     assert!(registry.requests().is_empty());
     // Under another name it is bytes, and the query alone counts.
-    let request = Ask::new("POST", &format!("/v2/team/a/blobs/uploads/{good}"))
+    let request = TestRequest::new("POST", &format!("/v2/team/a/blobs/uploads/{good}"))
         .header("authorization", format!("Bearer {bots}"))
         .header("content-type", "x/y; application/x-www-form-urlencoded")
         .body(form);
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
-    let seen = registry.only();
-    assert_eq!(seen.one("content-type"), "application/octet-stream");
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
+    let seen = registry.only_request();
+    assert_eq!(seen.header("content-type"), "application/octet-stream");
     assert!(seen.target.ends_with("from=public%2Fa"), "{}", seen.target);
 }

@@ -1,8 +1,10 @@
 //! Several sites behind one address: each has its hosts, its certificate, its users and its routes, and nothing of another's.
 
 use crate::support::certs::{self, AUTHORITY};
-use crate::support::proxy::{ALICE, directory, private};
-use crate::support::{Answer, Ask, Client, Http, OK, Proxy, Registry, ask};
+use crate::support::proxy::{ALICE, directory, write_private};
+use crate::support::{
+    Client, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, exchange,
+};
 
 /// `bob:pw`
 fn bob() -> String {
@@ -36,7 +38,7 @@ fn site(site: &Site<'_>) -> String {
 /// A gate with alice in one password file and bob in the other, and one certificate for all that the clients ask for.
 fn gate(sites: &[Site<'_>]) -> Proxy {
     let dir = directory();
-    private(&dir.path().join("bobs"), &bob());
+    write_private(&dir.path().join("bobs"), &bob());
     let (certificate, key) = AUTHORITY.issue(&["localhost", "127.0.0.1", "::1"]);
     std::fs::write(dir.path().join("cert.pem"), certificate).unwrap();
     std::fs::write(dir.path().join("key.pem"), key).unwrap();
@@ -46,21 +48,23 @@ fn gate(sites: &[Site<'_>]) -> Proxy {
     Proxy::start_in(dir, "unused", format!("{top}{sites}"))
 }
 
-fn over(proxy: &Proxy, http: Http, host: &str, user: &str, path: &str) -> Answer {
+fn over(proxy: &Proxy, http: HttpVersion, host: &str, user: &str, path: &str) -> TestResponse {
     let login = format!("{user}:pw");
-    ask(
+    exchange(
         proxy,
         http,
-        &Ask::new("GET", path).login(login.as_bytes()).host(host),
+        &TestRequest::new("GET", path)
+            .basic_auth(login.as_bytes())
+            .host(host),
     )
 }
 
 #[test]
 fn each_site_has_its_own_users_and_routes() {
     let (one, two, stats) = (
-        Registry::obliging(),
-        Registry::obliging(),
-        Registry::answering(OK),
+        Registry::accepting_all(),
+        Registry::accepting_all(),
+        Registry::responding(OK),
     );
     let proxy = gate(&[
         Site {
@@ -76,15 +80,15 @@ fn each_site_has_its_own_users_and_routes() {
             routes: &[("/v2/", &two.url())],
         },
     ]);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         assert_eq!(over(&proxy, http, "a.test", "alice", "/v2/").status, 200);
         assert_eq!(over(&proxy, http, "b.test", "bob", "/v2/").status, 200);
         // A login of one is worth nothing at the other, remembered or not.
         for (host, user, realm) in [("a.test", "bob", "htpasswd"), ("b.test", "alice", "bobs")] {
             let answer = over(&proxy, http, host, user, "/v2/");
-            answer.is_refusal(401, "UNAUTHORIZED");
+            answer.assert_rejection(401, "UNAUTHORIZED");
             assert_eq!(
-                answer.one("www-authenticate"),
+                answer.header("www-authenticate"),
                 format!("Basic realm=\"{realm}\"")
             );
         }
@@ -94,14 +98,14 @@ fn each_site_has_its_own_users_and_routes() {
         );
         let elsewhere = over(&proxy, http, "b.test", "bob", "/stats/x");
         assert_eq!(elsewhere.status, 404);
-        assert!(!elsewhere.has("www-authenticate"));
+        assert!(!elsewhere.has_header("www-authenticate"));
     }
     for (registry, host) in [(&one, "a.test"), (&two, "b.test"), (&stats, "a.test")] {
         let seen = registry.requests();
         assert_eq!(seen.len(), 2);
-        assert!(seen.iter().all(|seen| seen.one("host") == host));
+        assert!(seen.iter().all(|seen| seen.header("host") == host));
     }
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert_eq!(log.matches("site=a.test user=alice").count(), 4, "{log}");
     assert_eq!(log.matches("site=b.test user=bob").count(), 2, "{log}");
 }
@@ -109,7 +113,7 @@ fn each_site_has_its_own_users_and_routes() {
 /// An absolute target counts before Host, within a site and nowhere else, whichever of the two may do more.
 #[test]
 fn an_absolute_target_and_host_are_names_of_one_site() {
-    let (one, two) = (Registry::obliging(), Registry::obliging());
+    let (one, two) = (Registry::accepting_all(), Registry::accepting_all());
     let proxy = gate(&[
         Site {
             hosts: "\"a.test\", \"*.a.test\"",
@@ -141,7 +145,7 @@ fn an_absolute_target_and_host_are_names_of_one_site() {
         client.send(format!(
             "GET {target}/v2/ HTTP/1.1\r\nHost: {host}\r\n{login}\r\n\r\n"
         ));
-        let answer = client.answer("GET");
+        let answer = client.read_response("GET");
         assert_eq!(answer.status, status, "{target} {host}");
         let arrived = one.requests().split_off(before);
         assert_eq!(arrived.len(), usize::from(status == 200));
@@ -149,7 +153,7 @@ fn an_absolute_target_and_host_are_names_of_one_site() {
             // What the upstream hears is what was judged.
             let place = |text: &str| text.to_lowercase().trim_end_matches(':').to_owned();
             let named = target.strip_prefix("https://").unwrap();
-            assert_eq!(place(seen.one("host")), place(named), "{target} {host}");
+            assert_eq!(place(seen.header("host")), place(named), "{target} {host}");
         }
     }
     assert!(two.requests().is_empty());
@@ -159,7 +163,7 @@ fn an_absolute_target_and_host_are_names_of_one_site() {
 fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
     let names = ["exact", "below", "six"];
     let registries = names.map(|name| {
-        Registry::answering(format!(
+        Registry::responding(format!(
             "HTTP/1.1 200 OK\r\nX-Site: {name}\r\nContent-Length: 0\r\n\r\n"
         ))
     });
@@ -182,10 +186,13 @@ fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
         .collect();
     let proxy = gate(&sites);
     let at = |host: &str| {
-        let answer = over(&proxy, Http::One, host, "alice", "/v2/");
+        let answer = over(&proxy, HttpVersion::Http1, host, "alice", "/v2/");
         (
             answer.status,
-            answer.all("x-site").first().map(|name| (*name).to_owned()),
+            answer
+                .header_values("x-site")
+                .first()
+                .map(|name| (*name).to_owned()),
         )
     };
     for (host, name) in [
@@ -215,7 +222,7 @@ fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
 
 #[test]
 fn a_star_is_every_other_host() {
-    let (one, other) = (Registry::obliging(), Registry::obliging());
+    let (one, other) = (Registry::accepting_all(), Registry::accepting_all());
     let proxy = gate(&[
         Site {
             hosts: "\"*\"",
@@ -230,7 +237,7 @@ fn a_star_is_every_other_host() {
             routes: &[("/v2/", &one.url())],
         },
     ]);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         assert_eq!(over(&proxy, http, "a.test", "alice", "/v2/").status, 200);
         for host in ["x.a.test", "b.test", "127.0.0.1", "[::1]:8443"] {
             assert_eq!(
@@ -251,7 +258,7 @@ fn a_star_is_every_other_host() {
 #[test]
 fn an_external_url_stands_in_every_address_that_clients_get() {
     let registry = Registry::start(|exchange| {
-        let host = exchange.head.one("host").to_owned();
+        let host = exchange.head.header("host").to_owned();
         exchange.send(format!(
             "HTTP/1.1 202 Accepted\r\nLocation: http://{host}/v2/x\r\nContent-Location: https://{host}/v2/y\r\n\
              Link: <http://{host}/v2/z>; rel=\"next\"\r\nContent-Length: 0\r\n\r\n"
@@ -272,22 +279,25 @@ fn an_external_url_stands_in_every_address_that_clients_get() {
             routes: &[("/v2/", &url)],
         },
     ]);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (host, origin) in [
             ("a.test:8443", "https://a.test:8443"),
             ("b.test:8443", "https://pub.example:444"),
         ] {
             let answer = over(&proxy, http, host, "alice", "/v2/");
-            assert_eq!(answer.one("location"), format!("{origin}/v2/x"));
-            assert_eq!(answer.one("content-location"), format!("{origin}/v2/y"));
-            assert_eq!(answer.one("link"), format!("<{origin}/v2/z>; rel=\"next\""));
+            assert_eq!(answer.header("location"), format!("{origin}/v2/x"));
+            assert_eq!(answer.header("content-location"), format!("{origin}/v2/y"));
+            assert_eq!(
+                answer.header("link"),
+                format!("<{origin}/v2/z>; rel=\"next\"")
+            );
         }
     }
 }
 
 #[test]
 fn an_address_gets_the_first_certificate_and_its_own_site() {
-    let (one, two) = (Registry::obliging(), Registry::obliging());
+    let (one, two) = (Registry::accepting_all(), Registry::accepting_all());
     let proxy = gate(&[
         Site {
             hosts: "\"localhost\"",
@@ -302,10 +312,12 @@ fn an_address_gets_the_first_certificate_and_its_own_site() {
             routes: &[("/v2/", &two.url())],
         },
     ]);
-    let config = certs::usual_client("http/1.1");
+    let config = certs::default_client_config("http/1.1");
     let mut client = Client::tls(proxy.https(), "127.0.0.1", config);
-    let request = Ask::new("GET", "/v2/").login(b"bob:pw").host("127.0.0.1");
-    assert_eq!(client.ask(&request).status, 200);
+    let request = TestRequest::new("GET", "/v2/")
+        .basic_auth(b"bob:pw")
+        .host("127.0.0.1");
+    assert_eq!(client.exchange(&request).status, 200);
     assert_eq!((one.requests().len(), two.requests().len()), (0, 1));
 }
 

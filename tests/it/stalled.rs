@@ -15,9 +15,9 @@ use socket2::{Domain, Type};
 
 use crate::binary::{Gate, configured};
 use crate::support::frames::{
-    END_HEADERS, END_STREAM, Frames, HEADERS, INITIAL_WINDOW, WINDOW_UPDATE, block, frame,
+    END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW, RawH2, WINDOW_UPDATE, frame, header_block,
 };
-use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config, pause};
+use crate::support::{Client, OK, PATIENCE, Registry, TestRequest, certs, config, pause};
 
 const PEERS: usize = 200;
 /// More than the sockets and the gate together take of any one of them.
@@ -57,7 +57,7 @@ fn narrow(address: SocketAddr) -> TcpStream {
 }
 
 fn client(address: SocketAddr, protocol: &str) -> Client {
-    let config = certs::usual_client(protocol);
+    let config = certs::default_client_config(protocol);
     let tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
     Client::of(tls, narrow(address)).unwrap()
 }
@@ -66,13 +66,13 @@ fn download(address: SocketAddr, stall: Stall) -> Client {
     const TARGET: &str = "/v2/a/manifests/x";
     if stall == Stall::Http1 {
         let mut client = client(address, "http/1.1");
-        client.send(Ask::alice("GET", TARGET).head());
+        client.send(TestRequest::alice("GET", TARGET).head());
         return client;
     }
     let most = 0x7fff_ffff_u32;
     let window = if stall == Stall::Http2 { most } else { 65_535 };
-    let mut frames = Frames::over(client(address, "h2"));
-    frames.greet(&[(INITIAL_WINDOW, window)]);
+    let mut frames = RawH2::over(client(address, "h2"));
+    frames.send_preface(&[(INITIAL_WINDOW, window)]);
     let fields: [(&[u8], &[u8]); 5] = [
         (b":method", b"GET"),
         (b":scheme", b"https"),
@@ -82,12 +82,12 @@ fn download(address: SocketAddr, stall: Stall) -> Client {
     ];
     let more = (most - 65_535).to_be_bytes();
     frames.send(frame(WINDOW_UPDATE, 0, 0, &more));
-    let stream = frames.stream();
+    let stream = frames.next_stream_id();
     frames.send(frame(
         HEADERS,
         END_HEADERS | END_STREAM,
         stream,
-        &block(&fields),
+        &header_block(&fields),
     ));
     frames.client
 }
@@ -95,7 +95,7 @@ fn download(address: SocketAddr, stall: Stall) -> Client {
 /// An upload whose body has not begun, and which waits for nothing from now on.
 fn upload(address: SocketAddr) -> Client {
     let mut client = client(address, "http/1.1");
-    let upload = Ask::alice("PATCH", "/v2/a/blobs/uploads/u");
+    let upload = TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u");
     client.send(upload.header("Content-Length", "1000000000").head());
     client.socket.set_nonblocking(true).unwrap();
     client
@@ -161,7 +161,7 @@ fn port_of(registry: &Registry) -> u16 {
 }
 
 #[track_caller]
-fn holds_little(gate: &Gate, before: u64, most: u64, what: &str) {
+fn assert_little_memory(gate: &Gate, before: u64, most: u64, what: &str) {
     let more = gate.memory().saturating_sub(before);
     let each = more / PEERS as u64;
     println!("{what}: {each} KiB each");
@@ -190,7 +190,7 @@ fn downloads_hold_little(stall: Stall) {
     } else {
         EACH_HTTP2
     };
-    holds_little(&gate, before, most, &format!("downloads, {stall:?}"));
+    assert_little_memory(&gate, before, most, &format!("downloads, {stall:?}"));
     drop(clients);
 }
 
@@ -233,8 +233,8 @@ fn requests_that_wait_for_an_upstream_connection_hold_little() {
     let before = gate.memory();
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let mut frames = Frames::over(client(gate.address, "h2"));
-            frames.greet(&[]);
+            let mut frames = RawH2::over(client(gate.address, "h2"));
+            frames.send_preface(&[]);
             let fields: [(&[u8], &[u8]); 5] = [
                 (b":method", b"GET"),
                 (b":scheme", b"https"),
@@ -243,10 +243,10 @@ fn requests_that_wait_for_an_upstream_connection_hold_little() {
                 (b"authorization", b"Basic YWxpY2U6cHc="),
             ];
             for _ in 0..STREAMS {
-                let (stream, ends) = (frames.stream(), END_HEADERS | END_STREAM);
-                frames.send(frame(HEADERS, ends, stream, &block(&fields)));
+                let (stream, ends) = (frames.next_stream_id(), END_HEADERS | END_STREAM);
+                frames.send(frame(HEADERS, ends, stream, &header_block(&fields)));
             }
-            assert!(frames.barrier());
+            assert!(frames.ping_round_trip());
             frames
         })
         .collect();
@@ -276,6 +276,6 @@ fn uploads_that_the_registry_does_not_read_hold_little() {
     wait_stalled(port_of(&registry), false, || {
         clients.iter_mut().for_each(push);
     });
-    holds_little(&gate, before, EACH, "uploads");
+    assert_little_memory(&gate, before, EACH, "uploads");
     drop((clients, release));
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use tidegate::server::Scheme;
 
 use crate::admin::get;
-use crate::support::ask::chunk;
+use crate::support::request::chunk;
 use crate::support::{
-    Ask, Client, Http, PATIENCE, Proxy, Registry, ask, config, eventually, pause,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, config, eventually, exchange,
+    pause,
 };
 
 fn start(registry: &Registry) -> Proxy {
@@ -49,7 +50,7 @@ fn until(proxy: &Proxy, words: &[&str]) -> String {
 
 #[test]
 fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for (path, media_type) in [
         ("/", "text/html; charset=utf-8"),
@@ -60,13 +61,13 @@ fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() 
     ] {
         let answer = get(admin(&proxy), path);
         assert_eq!(answer.status, 200, "{path}");
-        assert_eq!(answer.one("content-type"), media_type);
-        assert_eq!(answer.one("cache-control"), "no-store");
-        assert_eq!(answer.one("x-content-type-options"), "nosniff");
-        assert_eq!(answer.one("referrer-policy"), "no-referrer");
-        assert_eq!(answer.one("x-frame-options"), "DENY");
-        assert_eq!(answer.one("cross-origin-resource-policy"), "same-origin");
-        let policy = answer.one("content-security-policy");
+        assert_eq!(answer.header("content-type"), media_type);
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        assert_eq!(answer.header("x-frame-options"), "DENY");
+        assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
+        let policy = answer.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none'; "), "{policy}");
         for part in [
             "frame-ancestors 'none'",
@@ -79,12 +80,12 @@ fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() 
             !policy.contains("unsafe") && !policy.contains('*'),
             "{policy}"
         );
-        let head = Client::plain(admin(&proxy)).ask(&Ask::new("HEAD", path));
+        let head = Client::plain(admin(&proxy)).exchange(&TestRequest::new("HEAD", path));
         assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
-        let post = Client::plain(admin(&proxy)).ask(&Ask::new("POST", path).body("x"));
-        assert_eq!((post.status, post.one("allow")), (405, "GET, HEAD"));
-        let elsewhere =
-            Client::plain(admin(&proxy)).ask(&Ask::new("GET", path).host("evil.example"));
+        let post = Client::plain(admin(&proxy)).exchange(&TestRequest::new("POST", path).body("x"));
+        assert_eq!((post.status, post.header("allow")), (405, "GET, HEAD"));
+        let elsewhere = Client::plain(admin(&proxy))
+            .exchange(&TestRequest::new("GET", path).host("evil.example"));
         assert_eq!(elsewhere.status, 421);
         assert!(!elsewhere.text().contains("html"));
     }
@@ -94,7 +95,7 @@ fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() 
 
 #[test]
 fn all_of_it_is_there_without_a_script() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let page = get(admin(&proxy), "/").text();
     assert!(page.contains("<html lang=\"en\">") && page.contains("<main"));
@@ -132,10 +133,10 @@ fn all_of_it_is_there_without_a_script() {
 
 #[test]
 fn a_push_is_shown_as_long_as_it_runs() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let mut client = Client::connect(&proxy);
-    let push = Ask::alice("PATCH", "/v2/team/app/blobs/uploads/u").chunked();
+    let push = TestRequest::alice("PATCH", "/v2/team/app/blobs/uploads/u").chunked();
     client.send(push.head());
     client.send(chunk(&[b'x'; 4096]));
     until(
@@ -152,20 +153,20 @@ fn a_push_is_shown_as_long_as_it_runs() {
     client.send(chunk(&[b'x'; 4096]));
     until(&proxy, &["8 KiB"]);
     client.send("0\r\n\r\n");
-    assert_eq!(client.answer("PATCH").status, 200);
+    assert_eq!(client.read_response("PATCH").status, 200);
     until(&proxy, &["Nothing moves right now."]);
 }
 
 #[test]
 fn a_rejection_is_told_with_its_reason_and_stays_text() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let path = "/v2/x/manifests/'onmouseover='alert(1)";
     assert_eq!(
-        ask(
+        exchange(
             &proxy,
-            Http::One,
-            &Ask::new("GET", path).login(b"<b>bob:wrong")
+            HttpVersion::Http1,
+            &TestRequest::new("GET", path).basic_auth(b"<b>bob:wrong")
         )
         .status,
         401
@@ -185,7 +186,7 @@ fn a_rejection_is_told_with_its_reason_and_stays_text() {
 
 #[test]
 fn a_reload_that_failed_is_told_with_why() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let good = config("", "").after("https", "admin = \"127.0.0.1:0\"");
     proxy.configure(
@@ -211,11 +212,16 @@ fn a_reload_that_failed_is_told_with_why() {
 
 #[test]
 fn what_was_counted_is_drawn() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for _ in 0..20 {
         assert_eq!(
-            ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+            exchange(
+                &proxy,
+                HttpVersion::Http1,
+                &TestRequest::alice("GET", "/v2/")
+            )
+            .status,
             200
         );
     }

@@ -12,12 +12,13 @@ use rustix::process::Signal;
 
 use crate::binary::{Gate, command, configured, run, text};
 use crate::listeners::kept_port;
-use crate::support::ask::chunk;
-use crate::support::h2::{self, H2, block_on};
+use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::TestConfig;
-use crate::support::registry::Ended;
+use crate::support::registry::RequestEnd;
+use crate::support::request::chunk;
 use crate::support::{
-    Ask, Client, Exchange, Http, Proxy, Registry, ask, certs, config, eventually, pattern, pause,
+    Client, Exchange, HttpVersion, Proxy, Registry, TestRequest, certs, config, eventually,
+    exchange, pattern, pause,
 };
 
 const RELOADS: usize = 40;
@@ -48,7 +49,7 @@ fn registry(done: &'static AtomicUsize) -> Registry {
 fn forty_reloads_under_load_lose_nothing() {
     static DONE: AtomicUsize = AtomicUsize::new(0);
     let registry = registry(&DONE);
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let (port, _socket) = kept_port();
     let plain = format!("https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:{port}\"]");
     let with_plain = config("", "").lines("https", &plain);
@@ -58,23 +59,35 @@ fn forty_reloads_under_load_lose_nothing() {
         let kept = scope.spawn(|| {
             let mut client = Client::connect(&proxy);
             while goes_on() {
-                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+                assert_eq!(
+                    client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+                    200
+                );
             }
         });
         let fresh = scope.spawn(|| {
             while goes_on() {
                 let mut client = Client::connect(&proxy);
-                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+                assert_eq!(
+                    client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+                    200
+                );
             }
         });
         let streams = scope.spawn(|| {
             block_on(async {
-                let mut client = H2::connect(&proxy).await;
-                let upload = Ask::alice("PATCH", UPLOAD).chunked();
-                let (response, mut sender) = client.begin(&upload).await.unwrap();
+                let mut client = H2Client::connect(&proxy).await;
+                let upload = TestRequest::alice("PATCH", UPLOAD).chunked();
+                let (response, mut sender) = client.start_request(&upload).await.unwrap();
                 let mut told = 0;
                 while goes_on() {
-                    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
+                    assert_eq!(
+                        client
+                            .exchange(&TestRequest::alice("GET", "/v2/"))
+                            .await
+                            .status,
+                        200
+                    );
                     if told < DONE.load(Ordering::Relaxed) {
                         told += 1;
                         h2::send(&mut sender, b"piece", false).await.unwrap();
@@ -83,13 +96,19 @@ fn forty_reloads_under_load_lose_nothing() {
                 h2::send(&mut sender, b"end", true).await.unwrap();
                 assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
                 // A connection that was told to go away takes no new stream.
-                assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
+                assert_eq!(
+                    client
+                        .exchange(&TestRequest::alice("GET", "/v2/"))
+                        .await
+                        .status,
+                    200
+                );
             });
         });
         let mut download = Client::connect(&proxy);
-        download.send(Ask::alice("GET", DOWNLOAD).head());
+        download.send(TestRequest::alice("GET", DOWNLOAD).head());
         let mut upload = Client::connect(&proxy);
-        upload.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+        upload.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
         for number in 0..RELOADS {
             upload.send(chunk(&[b'x'; 100]));
             let text = if number % 2 == 0 {
@@ -102,8 +121,8 @@ fn forty_reloads_under_load_lose_nothing() {
             DONE.fetch_add(1, Ordering::Relaxed);
         }
         upload.send("0\r\n\r\n");
-        assert_eq!(upload.answer("PATCH").status, 200);
-        let answer = download.answer("GET");
+        assert_eq!(upload.read_response("PATCH").status, 200);
+        let answer = download.read_response("GET");
         assert!(answer.is_whole && answer.body == pattern(PIECE * RELOADS));
         is_over.store(true, Ordering::Relaxed);
         for clients in [kept, fresh, streams] {
@@ -116,19 +135,22 @@ fn forty_reloads_under_load_lose_nothing() {
     lengths.sort_unstable();
     assert_eq!(lengths.len(), 2);
     assert_eq!(lengths[1], 100 * RELOADS);
-    assert!(seen.iter().all(|seen| seen.end == Ended::Whole));
+    assert!(seen.iter().all(|seen| seen.end == RequestEnd::Whole));
 }
 
 #[test]
 fn reloads_leave_no_descriptor_and_no_thread_behind() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let mut client = gate.client();
     let mut reload = || {
         gate.signal(Signal::HUP);
         gate.line("reloaded");
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     };
     (0..3).for_each(|_| reload());
     let before = gate.holds();
@@ -142,8 +164,8 @@ fn reloads_leave_no_descriptor_and_no_thread_behind() {
 
 #[test]
 fn whatever_is_wrong_the_old_configuration_goes_on() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let good = config("", "");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let both = format!(
@@ -176,7 +198,11 @@ fn whatever_is_wrong_the_old_configuration_goes_on() {
     let is_kept = |word: &str| {
         let problems = proxy.reload().expect_err(word).to_string();
         assert!(problems.contains(word), "{word} in {problems}");
-        let answer = ask(&proxy, Http::One, &Ask::alice("GET", "/v2/"));
+        let answer = exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/"),
+        );
         assert_eq!(answer.status, 200, "{word}");
     };
     for (text, word) in &texts {
@@ -212,8 +238,8 @@ fn whatever_is_wrong_the_old_configuration_goes_on() {
 /// than its bound is an error and never read in part.
 #[test]
 fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let good = config("", "");
     let pipe = |name: &str| {
         mknodat(CWD, proxy.path(name), FileType::Fifo, Mode::RUSR, 0).unwrap();
@@ -287,8 +313,8 @@ fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
 
 #[test]
 fn a_reload_amid_a_truncating_write_locks_nobody_out() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     // Empty for as long as a slow writer thinks, and never for as long as between two looks.
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -305,7 +331,10 @@ fn a_reload_amid_a_truncating_write_locks_nobody_out() {
         let mut client = Client::connect(&proxy);
         for _ in 0..5 {
             proxy.reload().unwrap();
-            assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+            assert_eq!(
+                client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+                200
+            );
         }
         is_over.store(true, Ordering::Relaxed);
         writer.join().unwrap();
@@ -313,13 +342,17 @@ fn a_reload_amid_a_truncating_write_locks_nobody_out() {
     // What was written in quiet counts with the verdict.
     proxy.write("htpasswd", "");
     proxy.reload().unwrap();
-    let refused = ask(&proxy, Http::Two, &Ask::alice("GET", "/v2/"));
+    let refused = exchange(
+        &proxy,
+        HttpVersion::Http2,
+        &TestRequest::alice("GET", "/v2/"),
+    );
     assert_eq!(refused.status, 401);
 }
 
 #[test]
 fn the_command_tells_why_a_reload_failed() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let (other, _) = certs::AUTHORITY.issue(&["localhost"]);

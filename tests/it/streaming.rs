@@ -4,10 +4,12 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::support::ask::chunk;
-use crate::support::h2::{self, H2, block_on};
-use crate::support::registry::Ended;
-use crate::support::{Ask, Client, Exchange, Http, OK, PATIENCE, Proxy, Registry, ask, pattern};
+use crate::support::h2::{self, H2Client, block_on};
+use crate::support::registry::RequestEnd;
+use crate::support::request::chunk;
+use crate::support::{
+    Client, Exchange, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, exchange, pattern,
+};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const MIB: usize = 1 << 20;
@@ -18,48 +20,48 @@ const STILL: Duration = Duration::from_millis(500);
 
 #[test]
 fn an_upload_arrives_while_it_is_sent() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
+    client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"first"));
-    registry.wait(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
+    registry.wait_for_requests(|seen| seen.first().is_some_and(|seen| seen.body == b"first"));
     client.send(chunk(b" last"));
     client.send("0\r\n\r\n");
-    assert_eq!(client.answer("PATCH").status, 200);
-    assert_eq!(registry.only().body, b"first last");
+    assert_eq!(client.read_response("PATCH").status, 200);
+    assert_eq!(registry.only_request().body, b"first last");
 }
 
 #[test]
 fn an_upload_arrives_while_it_is_sent_over_http2() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let request = Ask::alice("PATCH", UPLOAD).chunked();
-        let (response, mut sender) = client.begin(&request).await.unwrap();
+        let mut client = H2Client::connect(&proxy).await;
+        let request = TestRequest::alice("PATCH", UPLOAD).chunked();
+        let (response, mut sender) = client.start_request(&request).await.unwrap();
         h2::send(&mut sender, b"first", false).await.unwrap();
-        h2::until(|| registry.requests().first().is_some_and(has_first)).await;
+        h2::wait_until(|| registry.requests().first().is_some_and(has_first)).await;
         h2::send(&mut sender, b" last", true).await.unwrap();
         assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
     });
-    assert_eq!(registry.only().body, b"first last");
+    assert_eq!(registry.only_request().body, b"first last");
 }
 
 #[test]
 fn an_end_that_comes_late_ends_the_upload_at_once_and_once() {
-    let is_whole_upload = |seen: &crate::support::Recorded| {
-        seen.method == "PATCH" && seen.end == Ended::Whole && has_first(seen)
+    let is_whole_upload = |seen: &crate::support::RecordedRequest| {
+        seen.method == "PATCH" && seen.end == RequestEnd::Whole && has_first(seen)
     };
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
+        let mut client = H2Client::connect(&proxy).await;
         for number in 1..=2 {
-            let request = Ask::alice("PATCH", UPLOAD).chunked();
-            let (response, mut sender) = client.begin(&request).await.unwrap();
+            let request = TestRequest::alice("PATCH", UPLOAD).chunked();
+            let (response, mut sender) = client.start_request(&request).await.unwrap();
             h2::send(&mut sender, b"first", false).await.unwrap();
-            h2::until(|| registry.requests().get(number - 1).is_some_and(has_first)).await;
+            h2::wait_until(|| registry.requests().get(number - 1).is_some_and(has_first)).await;
             // Nothing but the end.
             h2::send(&mut sender, b"", true).await.unwrap();
             assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
@@ -67,11 +69,17 @@ fn an_end_that_comes_late_ends_the_upload_at_once_and_once() {
         // A second end would have been read as the next request on the connection.
         assert_eq!(registry.connections(), 1);
         // With a length, too: before the end of the stream more DATA could make the request malformed.
-        let request = Ask::alice("PATCH", UPLOAD).body("first");
-        let (response, mut sender) = client.begin(&request).await.unwrap();
+        let request = TestRequest::alice("PATCH", UPLOAD).body("first");
+        let (response, mut sender) = client.start_request(&request).await.unwrap();
         h2::send(&mut sender, b"first", false).await.unwrap();
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).await.status, 200);
-        let whole = |seen: &[crate::support::Recorded]| {
+        assert_eq!(
+            client
+                .exchange(&TestRequest::alice("GET", "/v2/"))
+                .await
+                .status,
+            200
+        );
+        let whole = |seen: &[crate::support::RecordedRequest]| {
             seen.iter().filter(|seen| is_whole_upload(seen)).count()
         };
         assert_eq!(whole(&registry.requests()), 2);
@@ -82,20 +90,20 @@ fn an_end_that_comes_late_ends_the_upload_at_once_and_once() {
     assert_eq!(registry.requests().len(), 4);
 }
 
-fn has_first(seen: &crate::support::Recorded) -> bool {
+fn has_first(seen: &crate::support::RecordedRequest) -> bool {
     seen.body == b"first"
 }
 
 #[test]
 fn large_uploads_arrive_byte_for_byte() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     let bytes = pattern(64 * MIB + 1);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for is_chunked in [false, true] {
-            let mut request = Ask::alice("PATCH", UPLOAD).body(bytes.clone());
+            let mut request = TestRequest::alice("PATCH", UPLOAD).body(bytes.clone());
             request.is_chunked = is_chunked;
-            assert_eq!(ask(&proxy, http, &request).status, 200);
+            assert_eq!(exchange(&proxy, http, &request).status, 200);
             let seen = registry.requests().pop().unwrap();
             assert!(
                 seen.body == bytes,
@@ -127,14 +135,14 @@ fn large_downloads_arrive_byte_for_byte() {
             exchange.send(&bytes);
         }
     });
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let bytes = pattern(64 * MIB + 1);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for tag in ["length", "chunked"] {
-            let request = Ask::alice("GET", &format!("/v2/a/manifests/{tag}"));
-            let answer = ask(&proxy, http, &request);
+            let request = TestRequest::alice("GET", &format!("/v2/a/manifests/{tag}"));
+            let answer = exchange(&proxy, http, &request);
             assert!(answer.is_whole && answer.body == bytes, "{http:?} {tag}");
-            assert_eq!(answer.has("content-length"), tag == "length");
+            assert_eq!(answer.has_header("content-length"), tag == "length");
         }
     }
 }
@@ -143,10 +151,10 @@ fn large_downloads_arrive_byte_for_byte() {
 fn a_registry_that_does_not_read_stops_the_client() {
     let (release, held) = channel::<()>();
     let registry = Registry::start(hold(held));
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    client.send(Ask::alice("PATCH", UPLOAD).chunked().head());
-    registry.wait(|seen| !seen.is_empty());
+    client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
+    registry.wait_for_requests(|seen| !seen.is_empty());
     client.socket.set_write_timeout(Some(STILL)).unwrap();
     // rustls reads when it cannot write.
     client.socket.set_read_timeout(Some(STILL)).unwrap();
@@ -165,11 +173,11 @@ fn a_registry_that_does_not_read_stops_the_client() {
 fn a_registry_that_does_not_read_stops_a_stream() {
     let (release, held) = channel::<()>();
     let registry = Registry::start(hold(held));
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     let sent = block_on(async {
-        let mut client = H2::connect(&proxy).await;
+        let mut client = H2Client::connect(&proxy).await;
         let (_response, mut sender) = client
-            .begin(&Ask::alice("PATCH", UPLOAD).chunked())
+            .start_request(&TestRequest::alice("PATCH", UPLOAD).chunked())
             .await
             .unwrap();
         let piece = pattern(MIB);
@@ -182,8 +190,8 @@ fn a_registry_that_does_not_read_stops_a_stream() {
             sent += 1;
         }
         // Its neighbours on the connection are served all the same.
-        let ping = client.ask(&Ask::new("GET", "/v2/")).await;
-        ping.is_refusal(401, "UNAUTHORIZED");
+        let ping = client.exchange(&TestRequest::new("GET", "/v2/")).await;
+        ping.assert_rejection(401, "UNAUTHORIZED");
         sent
     });
     assert!(
@@ -203,7 +211,7 @@ fn hold(held: Receiver<()>) -> impl Fn(&mut Exchange<'_>) + Send + Sync {
 
 #[test]
 fn a_client_that_does_not_read_stops_the_registry() {
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         let (tell, told) = channel();
         let registry = Registry::start(move |exchange| {
             exchange.patience(STILL);
@@ -216,17 +224,17 @@ fn a_client_that_does_not_read_stops_the_registry() {
             }
             let _ = tell.send(sent);
         });
-        let proxy = Proxy::usual(&registry);
-        let request = Ask::alice("GET", "/v2/a/manifests/x");
+        let proxy = Proxy::with_defaults(&registry);
+        let request = TestRequest::alice("GET", "/v2/a/manifests/x");
         let sent = match http {
-            Http::One => {
+            HttpVersion::Http1 => {
                 let mut client = Client::connect(&proxy);
                 client.send(request.head());
                 told.recv_timeout(PATIENCE).unwrap()
             }
-            Http::Two => block_on(async {
-                let mut client = H2::connect(&proxy).await;
-                let (response, _sender) = client.begin(&request).await.unwrap();
+            HttpVersion::Http2 => block_on(async {
+                let mut client = H2Client::connect(&proxy).await;
+                let (response, _sender) = client.start_request(&request).await.unwrap();
                 let _unread = response.await.unwrap();
                 // The connection goes on being driven while nothing of the body is taken.
                 tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE))
@@ -244,13 +252,13 @@ fn a_client_that_does_not_read_stops_the_registry() {
 
 #[test]
 fn many_requests_share_a_connection() {
-    let registry = Registry::answering(OK);
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::responding(OK);
+    let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
     for _ in 0..20 {
-        let answer = client.ask(&Ask::alice("PUT", "/v2/a/manifests/x").body("{}"));
+        let answer = client.exchange(&TestRequest::alice("PUT", "/v2/a/manifests/x").body("{}"));
         assert_eq!(answer.status, 200);
-        assert!(!answer.has("connection"), "{answer:?}");
+        assert!(!answer.has_header("connection"), "{answer:?}");
     }
     assert_eq!(
         registry.connections(),
@@ -258,5 +266,5 @@ fn many_requests_share_a_connection() {
         "the connection to the registry is kept, too"
     );
     let ends: Vec<_> = registry.requests().iter().map(|seen| seen.end).collect();
-    assert_eq!(ends, [Ended::Whole; 20]);
+    assert_eq!(ends, [RequestEnd::Whole; 20]);
 }

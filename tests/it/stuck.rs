@@ -13,9 +13,11 @@ use rustls::ClientConnection;
 use tempfile::TempDir;
 
 use crate::binary::apart;
-use crate::support::client::dial_from;
+use crate::support::client::connect_tcp_from;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, OK, PATIENCE, Registry, certs, config, eventually, pause};
+use crate::support::{
+    Client, OK, PATIENCE, Registry, TestRequest, certs, config, eventually, pause,
+};
 
 /// Longer than any answer may take here.
 const STALL: Duration = Duration::from_secs(5);
@@ -91,22 +93,28 @@ impl Gate {
     }
 
     fn client(&self) -> Client {
-        Client::tls(self.address, "localhost", certs::usual_client("http/1.1"))
+        Client::tls(
+            self.address,
+            "localhost",
+            certs::default_client_config("http/1.1"),
+        )
     }
 
     /// A client at an address of its own: one address alone gets no more connections than remain free.
     fn client_from(&self, number: usize) -> Client {
         let source = Ipv4Addr::new(127, 0, 1, u8::try_from(number).unwrap());
         let name = "localhost".try_into().unwrap();
-        let tls = ClientConnection::new(certs::usual_client("http/1.1"), name).unwrap();
-        Client::of(tls, dial_from(source, self.address)).expect("a TLS connection")
+        let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
+        Client::of(tls, connect_tcp_from(source, self.address)).expect("a TLS connection")
     }
 
     fn try_login(&self) -> Option<u16> {
-        let config = certs::usual_client("http/1.1");
+        let config = certs::default_client_config("http/1.1");
         let mut client = Client::try_tls(self.address, "localhost", config).ok()?;
-        client.try_send(Ask::alice("GET", "/v2/").head()).ok()?;
-        Some(client.try_answer("GET").ok()?.status)
+        client
+            .try_send(TestRequest::alice("GET", "/v2/").head())
+            .ok()?;
+        Some(client.try_read_response("GET").ok()?.status)
     }
 
     /// Time on a processor so far, in ticks of ten milliseconds.
@@ -154,7 +162,7 @@ fn with_128_descriptors_it_starts_pauses_when_they_are_gone_and_recovers() {
     while gate.descriptors() < 128 {
         assert!(Instant::now() < until, "{} descriptors", gate.descriptors());
         let mut client = gate.client_from(clients.len() + 1);
-        client.send(Ask::alice("GET", "/v2/").head());
+        client.send(TestRequest::alice("GET", "/v2/").head());
         clients.push(client);
         let settled = Instant::now() + Duration::from_millis(20);
         while Instant::now() < settled && gate.descriptors() < 128 {
@@ -196,26 +204,26 @@ fn without_a_descriptor_for_the_upstream_the_gate_is_busy_and_the_registry_is_no
             .socket
             .set_read_timeout(Some(Duration::from_millis(50)))
             .unwrap();
-        client.send(Ask::alice("GET", "/v2/").head());
-        if let Ok(answer) = client.try_answer("GET") {
+        client.send(TestRequest::alice("GET", "/v2/").head());
+        if let Ok(answer) = client.try_read_response("GET") {
             busy = Some(answer);
             break;
         }
     }
     let busy = busy.expect("more requests than descriptors");
-    busy.is_refusal(503, "UNAVAILABLE");
-    assert!(busy.has("retry-after"));
+    busy.assert_rejection(503, "UNAVAILABLE");
+    assert!(busy.has_header("retry-after"));
     drop((clients, release));
 }
 
 /// Asks `count` times over one connection, each with a line of some 15 KiB; the longest wait.
 fn ask_many(gate: &Gate, count: usize) -> Duration {
     let mut client = gate.client();
-    let request = Ask::new("GET", &format!("/v2/{}", "x".repeat(15_000)));
+    let request = TestRequest::new("GET", &format!("/v2/{}", "x".repeat(15_000)));
     let mut longest = Duration::ZERO;
     for _ in 0..count {
         let began = Instant::now();
-        assert_eq!(client.ask(&request).status, 401);
+        assert_eq!(client.exchange(&request).status, 401);
         longest = longest.max(began.elapsed());
     }
     longest
@@ -223,7 +231,7 @@ fn ask_many(gate: &Gate, count: usize) -> Duration {
 
 #[test]
 fn a_standard_output_that_nobody_reads_stalls_nobody_and_what_is_lost_is_said() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let mut gate = Gate::start(&registry, "", None);
     let count = 1500;
     let longest = ask_many(&gate, count);
@@ -279,7 +287,7 @@ fn a_standard_output_that_nobody_reads_stalls_nobody_and_what_is_lost_is_said() 
 
 #[test]
 fn a_full_disk_and_a_closed_output_stall_nobody() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     for access in ["access_file = \"/dev/full\"", ""] {
         let mut gate = Gate::start(&registry, access, None);
         // Nobody can read what is said there from now on.

@@ -16,10 +16,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::binary::{Gate, apart, command, configured, run, text};
-use crate::support::ask::chunk;
-use crate::support::client::End;
-use crate::support::proxy::private;
-use crate::support::{Ask, Client, PATIENCE, Registry, certs, config, pause};
+use crate::support::client::StreamEnd;
+use crate::support::proxy::write_private;
+use crate::support::request::chunk;
+use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, pause};
 
 /// The manager's end of `NOTIFY_SOCKET`.
 pub(crate) struct Manager {
@@ -64,7 +64,7 @@ pub(crate) fn serve(file: &str, manager: &Manager) -> Command {
 
 #[test]
 fn the_manager_is_told_of_each_turn() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = usual(&registry);
     let manager = Manager::new(dir.path());
     let mut gate = Gate::spawn(&mut serve(&file, &manager));
@@ -115,7 +115,7 @@ fn nothing_is_said_before_the_configuration_is_good() {
 
 #[test]
 fn the_watchdog_is_fed_while_the_workers_run() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = usual(&registry);
     let manager = Manager::new(dir.path());
     let mut serve = serve(&file, &manager);
@@ -182,7 +182,7 @@ fn named(registry: &Registry, listen: &str) -> (TempDir, String) {
 
 #[test]
 fn sockets_of_systemd_are_taken_by_name() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let listen = "https = [\"systemd:https\"]\nhttp = [\"systemd:plain\"]";
     let (_dir, file) = named(&registry, listen);
     let sockets: Vec<_> = (0..3)
@@ -194,16 +194,23 @@ fn sockets_of_systemd_are_taken_by_name() {
     let address = |index: usize| sockets[index].local_addr().unwrap();
     assert!(plain.contains(&address(1).to_string()), "{plain}");
     for index in [0, 2] {
-        let mut client = Client::tls(address(index), "localhost", certs::usual_client("http/1.1"));
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        let mut client = Client::tls(
+            address(index),
+            "localhost",
+            certs::default_client_config("http/1.1"),
+        );
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
-    let redirect = Client::plain(address(1)).ask(&Ask::new("GET", "/"));
+    let redirect = Client::plain(address(1)).exchange(&TestRequest::new("GET", "/"));
     assert_eq!(redirect.status, 308);
 }
 
 #[test]
 fn a_socket_that_was_not_passed_is_told_with_those_that_were() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, file) = named(&registry, "https = [\"systemd:htps\"]");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let output = activated(&file, &[&socket], "https")
@@ -223,7 +230,7 @@ fn a_socket_that_was_not_passed_is_told_with_those_that_were() {
 
 #[test]
 fn a_restart_behind_an_inherited_socket_refuses_nobody() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, file) = named(&registry, "https = [\"systemd:https\"]");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -278,9 +285,12 @@ impl Load {
             let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let settings = certs::usual_client("http/1.1");
+                    let settings = certs::default_client_config("http/1.1");
                     let mut client = Client::tls(address, "localhost", settings);
-                    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+                    assert_eq!(
+                        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+                        200
+                    );
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -315,7 +325,7 @@ impl Load {
 
 #[test]
 fn reload_waits_for_the_verdict() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = usual(&registry);
     let nobody = run(&["reload", "-c", &file]);
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
@@ -359,7 +369,7 @@ fn reload_waits_for_the_verdict() {
 
 #[test]
 fn a_second_gate_with_the_same_configuration_is_refused() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, file) = usual(&registry);
     let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let second = run(&["serve", "-c", &file]);
@@ -375,7 +385,7 @@ fn a_second_gate_with_the_same_configuration_is_refused() {
 
 #[test]
 fn an_upgrade_loses_nothing() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = usual(&registry);
     let manager = Manager::new(dir.path());
     let mut gate = Gate::spawn(&mut serve(&file, &manager));
@@ -383,12 +393,12 @@ fn an_upgrade_loses_nothing() {
     let load = Load::begin(gate.address, 2);
     let mut upload = gate.client();
     upload.send(
-        Ask::alice("PATCH", "/v2/a/blobs/uploads/u")
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
             .chunked()
             .head(),
     );
     upload.send(chunk(b"first"));
-    registry.wait(|seen| seen.iter().any(|seen| seen.body == b"first"));
+    registry.wait_for_requests(|seen| seen.iter().any(|seen| seen.body == b"first"));
 
     let mut processes: Vec<Successor> = Vec::new();
     for round in 0..5 {
@@ -414,8 +424,8 @@ fn an_upgrade_loses_nothing() {
     // The first process has waited for it.
     upload.send(chunk(b" last"));
     upload.send("0\r\n\r\n");
-    assert_eq!(upload.answer("PATCH").status, 200);
-    assert_eq!(upload.rest(), (Vec::new(), End::Clean));
+    assert_eq!(upload.read_response("PATCH").status, 200);
+    assert_eq!(upload.read_to_end(), (Vec::new(), StreamEnd::Clean));
     assert_eq!(gate.end(), Some(0), "and then ended");
     processes[4].signal(Signal::TERM);
     assert!(
@@ -426,7 +436,7 @@ fn an_upgrade_loses_nothing() {
 
 #[test]
 fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = crate::support::proxy::directory();
     let path = dir.path().join("http.sock");
     let listen = format!(
@@ -438,10 +448,10 @@ fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
     let mut gate = Gate::spawn(&mut serve(&file, &manager));
     assert!(manager.told().starts_with("READY=1"));
     let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
-    let request = Ask::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
+    let request = TestRequest::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
     let status = || {
         let socket = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        Client::over(socket).ask(&request).status
+        Client::from_socket(socket).exchange(&request).status
     };
     let first = inode();
     assert_eq!(status(), 200);
@@ -460,7 +470,7 @@ fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
 
 #[test]
 fn an_upgrade_hands_the_admin_listener_on() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let dir = crate::support::proxy::directory();
     let path = dir.path().join("admin.sock");
     for place in ["127.0.0.1:0", &format!("unix:{}", path.display())] {
@@ -508,7 +518,7 @@ fn an_upgrade_hands_the_admin_listener_on() {
 
 #[test]
 fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = usual(&registry);
     let manager = Manager::new(dir.path());
     let gate = Gate::spawn(&mut serve(&file, &manager));
@@ -533,7 +543,7 @@ fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
 
 #[test]
 fn the_program_is_started_by_its_path_anew() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = usual(&registry);
     let manager = Manager::new(dir.path());
     let link = dir.path().join("tidegate");
@@ -589,14 +599,14 @@ fn the_secret_of_tokens_may_be_a_credential() {
         let said = text(&output.stderr);
         assert!(said.contains(words) && said.contains("tokens"), "{said}");
     }
-    private(
+    write_private(
         &credentials.join("tokens"),
         "0123456789abcdef0123456789abcdef",
     );
     let gate = Gate::spawn(&mut serve(Some(&credentials)));
     let scope = "/v2/_token?service=localhost&scope=repository:a:pull";
     let token = |gate: &Gate| {
-        let answer = gate.client().ask(&Ask::alice("GET", scope));
+        let answer = gate.client().exchange(&TestRequest::alice("GET", scope));
         let token: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         token["token"].as_str().unwrap().to_owned()
     };
@@ -605,8 +615,9 @@ fn the_secret_of_tokens_may_be_a_credential() {
     // Another process with the same credential takes it: 401 is for a token that is none.
     let gate = Gate::spawn(&mut serve(Some(&credentials)));
     let ask = |token: &str| {
-        let ask = Ask::new("GET", "/v2/").header("authorization", format!("Bearer {token}"));
-        gate.client().ask(&ask).status
+        let ask =
+            TestRequest::new("GET", "/v2/").header("authorization", format!("Bearer {token}"));
+        gate.client().exchange(&ask).status
     };
     assert_eq!((ask(&token), ask("a.b")), (502, 401));
 }
@@ -624,7 +635,7 @@ fn a_check_outside_of_the_service_does_not_miss_its_credentials() {
         assert!(said.contains("tokens was not checked"), "{said}");
     }
     let secret = dir.path().join("credentials/tokens");
-    private(&secret, "short");
+    write_private(&secret, "short");
     let mut check = command(&["check", "-c", &file]);
     check.env("CREDENTIALS_DIRECTORY", secret.parent().unwrap());
     let output = check.output().unwrap();

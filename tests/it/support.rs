@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 pub(crate) mod acme;
-pub(crate) mod answer;
-pub(crate) mod ask;
-pub(crate) mod canary;
 pub(crate) mod certs;
 pub(crate) mod client;
-pub(crate) mod faulty;
+pub(crate) mod faulty_upstream;
 pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod harbor;
 pub(crate) mod listener_kind;
 pub(crate) mod proxy;
 pub(crate) mod registry;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod strict_upstream;
 pub(crate) mod tls_front;
 
-pub(crate) use answer::Answer;
-pub(crate) use ask::{Ask, Http, ask};
 pub(crate) use client::Client;
 pub(crate) use listener_kind::ListenerKind;
 pub(crate) use proxy::{Proxy, config};
-pub(crate) use registry::{Exchange, Recorded, Registry};
+pub(crate) use registry::{Exchange, RecordedRequest, Registry};
+pub(crate) use request::{HttpVersion, TestRequest, exchange};
+pub(crate) use response::TestResponse;
 pub(crate) use tls_front::TlsFront;
 
 /// Longer than anything takes here, even on a machine that does much else.

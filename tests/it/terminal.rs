@@ -12,11 +12,12 @@ use serde_json::Value;
 
 use crate::admin::{admin, get, get_unix};
 use crate::binary::{Gate, apart, configured, run, text};
-use crate::support::ask::chunk;
-use crate::support::h2::{H2, block_on, collect};
+use crate::support::h2::{H2Client, block_on, collect};
 use crate::support::registry::Exchange;
+use crate::support::request::chunk;
 use crate::support::{
-    Answer, Ask, Client, PATIENCE, Proxy, Registry, config, eventually, eventually_some, pattern,
+    Client, PATIENCE, Proxy, Registry, TestRequest, TestResponse, config, eventually,
+    eventually_some, pattern,
 };
 
 const BLOB: &str =
@@ -75,12 +76,12 @@ fn transfer(file: &str, bytes: u64) -> Value {
 }
 
 /// A request to the Unix socket.
-fn post(path: &Path, method: &str, target: &str, field: &str) -> Answer {
+fn post(path: &Path, method: &str, target: &str, field: &str) -> TestResponse {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
-    Client::over(stream).answer(method)
+    Client::from_socket(stream).read_response(method)
 }
 
 #[test]
@@ -89,9 +90,9 @@ fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     let mut client = gate.client();
-    client.send(Ask::alice("GET", BLOB).head());
-    assert_eq!(client.head().unwrap().status, 200);
-    assert_eq!(client.take(1000).len(), 1000);
+    client.send(TestRequest::alice("GET", BLOB).head());
+    assert_eq!(client.read_head().unwrap().status, 200);
+    assert_eq!(client.read_exact(1000).len(), 1000);
     let row = transfer(&file, 1000);
     for (key, value) in [
         ("operation", Value::from("pull")),
@@ -123,7 +124,7 @@ fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     let ended = done(&["cut", &id], &file);
     let expected = format!("ended transfer {id}: pull of team/app by alice from 127.0.0.1\n");
     assert_eq!(ended, expected);
-    let (rest, _end) = client.rest();
+    let (rest, _end) = client.read_to_end();
     assert!(rest.is_empty(), "{} bytes after the cut", rest.len());
     let logged = gate.line("an operator has ended a transfer");
     for words in [&*format!("id={id}"), "team/app", "alice"] {
@@ -148,8 +149,11 @@ fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
     let socket = proxy.path("admin.sock");
     eventually("the socket is there", || socket.exists());
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let (response, _) = client.begin(&Ask::alice("GET", BLOB)).await.unwrap();
+        let mut client = H2Client::connect(&proxy).await;
+        let (response, _) = client
+            .start_request(&TestRequest::alice("GET", BLOB))
+            .await
+            .unwrap();
         let response = response.await.unwrap();
         let cut = std::thread::spawn(move || {
             let id = eventually_some("the transfer is shown", || {
@@ -162,7 +166,7 @@ fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
         let answer = collect(response).await;
         assert!(!answer.is_whole && answer.body.len() == 1000, "{answer:?}");
         assert_eq!(cut.join().unwrap(), 200);
-        let next = client.ask(&Ask::alice("GET", "/v2/")).await;
+        let next = client.exchange(&TestRequest::alice("GET", "/v2/")).await;
         assert_eq!(next.status, 200);
     });
 }
@@ -173,8 +177,8 @@ fn an_upload_that_is_cut_gets_a_403() {
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     for request in [
-        Ask::alice("PATCH", UPLOAD).chunked(),
-        Ask::alice("PATCH", UPLOAD).header("content-length", "12"),
+        TestRequest::alice("PATCH", UPLOAD).chunked(),
+        TestRequest::alice("PATCH", UPLOAD).header("content-length", "12"),
     ] {
         let mut client = gate.client();
         client.send(request.head());
@@ -191,8 +195,8 @@ fn an_upload_that_is_cut_gets_a_403() {
         };
         assert_eq!(row["percent"], percent);
         done(&["cut", &row["id"].to_string()], &file);
-        let answer = client.answer("PATCH");
-        answer.is_refusal(403, "DENIED");
+        let answer = client.read_response("PATCH");
+        answer.assert_rejection(403, "DENIED");
         assert!(
             answer.text().contains("an operator has ended"),
             "{answer:?}"
@@ -207,7 +211,7 @@ fn an_upload_that_is_cut_gets_a_403() {
 
 #[test]
 fn an_unblocked_network_can_log_in_again() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let gate = Gate::start(&file);
     for number in 0..10 {
@@ -243,18 +247,18 @@ fn an_unblocked_network_can_log_in_again() {
 
 #[test]
 fn only_the_unix_socket_accepts_what_changes_something() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = config("", "").after("https", "admin = \"127.0.0.1:0\"");
     let proxy = Proxy::start(&registry, &text);
     for target in ["/unblock?network=127.0.0.1", "/cut?id=1"] {
         for method in ["GET", "POST"] {
-            let answer = Client::plain(admin(&proxy)).ask(&Ask::new(method, target));
+            let answer = Client::plain(admin(&proxy)).exchange(&TestRequest::new(method, target));
             assert_eq!(answer.status, 403, "{method} {target}");
             assert!(answer.text().contains("unix socket"), "{answer:?}");
         }
     }
     assert_eq!(
-        get(admin(&proxy), "/status.json").one("content-type"),
+        get(admin(&proxy), "/status.json").header("content-type"),
         "application/json"
     );
 
@@ -287,12 +291,15 @@ fn only_the_unix_socket_accepts_what_changes_something() {
         let answer = post(&socket, method, target, field);
         assert_eq!(answer.status, status, "{method} {target} {field}");
     }
-    assert_eq!(post(&socket, "GET", "/cut?id=1", "").one("allow"), "POST");
+    assert_eq!(
+        post(&socket, "GET", "/cut?id=1", "").header("allow"),
+        "POST"
+    );
 }
 
 #[test]
 fn the_commands_find_the_process_and_say_why_they_do_not() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let good = config("", "").upstream(&registry.url());
     let (dir, file) = configured(good.clone());
     let socket = dir.path().join("admin.sock");
@@ -335,7 +342,7 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
 /// the first, so a command for the first must not reach the second.
 #[test]
 fn a_default_socket_of_another_process_is_an_error() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, first) = configured(config("", "").upstream(&registry.url()));
     let second = dir.path().join("second.toml");
     fs::copy(&first, &second).unwrap();
@@ -359,7 +366,7 @@ fn a_default_socket_of_another_process_is_an_error() {
 /// The messages of the proxy contain quotation marks, which a terminal shows as they are.
 #[test]
 fn quotation_marks_are_not_escaped() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = config("", "").upstream(&registry.url());
     let (_dir, file) = configured(&text);
     let gate = Gate::start(&file);
@@ -393,7 +400,7 @@ fn without_an_endpoint_the_proxy_is_not_ready() {
 /// In a pseudo-terminal of 80 columns, which `script` of util-linux creates.
 #[test]
 fn a_terminal_is_cleared_and_filled_again_while_it_is_watched() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let _gate = Gate::start(&file);
     let program = env!("CARGO_BIN_EXE_tidegate");

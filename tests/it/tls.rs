@@ -9,48 +9,52 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::support::certs::{self, AUTHORITY};
-use crate::support::client::{dial, is_late};
+use crate::support::client::{connect_tcp, is_timeout};
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Http, Proxy, Registry, ask, config};
+use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
 fn both_versions_are_spoken() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for version in [&TLS12, &TLS13] {
-        let config = certs::client(certs::root(), &[version], &["http/1.1"]);
+        let config = certs::client_config(certs::root_certificate(), &[version], &["http/1.1"]);
         let mut client = Client::tls(proxy.https(), "localhost", config);
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
     }
 }
 
 #[test]
 fn the_older_version_can_be_turned_off() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[tls]\nmin_version = \"1.3\"\n", ""));
-    let old = certs::client(certs::root(), &[&TLS12], &["http/1.1"]);
+    let old = certs::client_config(certs::root_certificate(), &[&TLS12], &["http/1.1"]);
     assert!(Client::try_tls(proxy.https(), "localhost", old).is_err());
-    let new = certs::client(certs::root(), &[&TLS13], &["http/1.1"]);
+    let new = certs::client_config(certs::root_certificate(), &[&TLS13], &["http/1.1"]);
     let mut client = Client::tls(proxy.https(), "localhost", new);
     client
-        .ask(&Ask::new("GET", "/v2/"))
-        .is_refusal(401, "UNAUTHORIZED");
+        .exchange(&TestRequest::new("GET", "/v2/"))
+        .assert_rejection(401, "UNAUTHORIZED");
 }
 
 #[test]
 fn the_protocol_is_the_clients_choice() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for (offered, chosen) in [
         (vec!["h2", "http/1.1"], Some("h2")),
         (vec!["http/1.1"], Some("http/1.1")),
         (vec!["http/1.0", "http/1.1"], Some("http/1.1")),
         (vec![], None),
     ] {
-        let config = certs::client(certs::root(), rustls::ALL_VERSIONS, &offered);
+        let config =
+            certs::client_config(certs::root_certificate(), rustls::ALL_VERSIONS, &offered);
         let name = "localhost".try_into().unwrap();
         let mut tls = ClientConnection::new(config.clone(), name).unwrap();
-        let mut socket = dial(proxy.https());
+        let mut socket = connect_tcp(proxy.https());
         while tls.is_handshaking() {
             tls.complete_io(&mut socket).unwrap();
         }
@@ -61,85 +65,96 @@ fn the_protocol_is_the_clients_choice() {
         );
         if chosen != Some("h2") {
             let mut client = Client::tls(proxy.https(), "localhost", config);
-            assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+            assert_eq!(
+                client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+                200
+            );
         }
     }
 }
 
 #[test]
 fn a_hello_in_single_bytes_is_understood() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    let config = certs::usual_client("http/1.1");
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let config = certs::default_client_config("http/1.1");
     let mut tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
     let mut hello = Vec::new();
     while tls.wants_write() {
         tls.write_tls(&mut hello).unwrap();
     }
-    let mut socket = dial(proxy.https());
+    let mut socket = connect_tcp(proxy.https());
     for byte in hello {
         socket.write_all(&[byte]).unwrap();
     }
     let mut client = Client::of(tls, socket).unwrap();
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
 }
 
 #[test]
 fn plain_http_on_a_tls_port_is_told_so() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for method in ["GET", "POST", "OPTIONS"] {
         let mut client = Client::plain(proxy.https());
-        let answer = client.ask(&Ask::alice(method, "/v2/"));
+        let answer = client.exchange(&TestRequest::alice(method, "/v2/"));
         assert_eq!(answer.status, 400);
-        assert_eq!(answer.one("content-type"), "application/json");
+        assert_eq!(answer.header("content-type"), "application/json");
         assert_eq!(
-            answer.one("docker-distribution-api-version"),
+            answer.header("docker-distribution-api-version"),
             "registry/2.0"
         );
-        assert_eq!(answer.one("connection"), "close");
+        assert_eq!(answer.header("connection"), "close");
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["errors"][0]["code"], "UNSUPPORTED");
         assert!(answer.text().contains("https"));
-        assert!(client.rest().0.is_empty());
+        assert!(client.read_to_end().0.is_empty());
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
 fn what_is_neither_is_closed() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
     for bytes in [
         &b"\x16\x03\x01\x00\x04\x01\x00\x00\x00"[..],
         b"SSH-2.0-x\r\n",
         &[0; 64],
     ] {
-        let mut socket = dial(proxy.https());
+        let mut socket = connect_tcp(proxy.https());
         socket.write_all(bytes).unwrap();
         let mut rest = Vec::new();
         match socket.read_to_end(&mut rest) {
             Ok(_) => {}
-            Err(error) => assert!(!is_late(&error), "{bytes:?} kept the connection"),
+            Err(error) => assert!(!is_timeout(&error), "{bytes:?} kept the connection"),
         }
     }
     // The gate is none the worse for it.
     assert_eq!(
-        ask(&proxy, Http::One, &Ask::alice("GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", "/v2/")
+        )
+        .status,
         200
     );
 }
 
 #[test]
 fn a_slow_handshake_is_cut() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\nhandshake = \"200ms\"\n", ""));
     for bytes in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
-        let mut socket = dial(proxy.https());
+        let mut socket = connect_tcp(proxy.https());
         socket.write_all(bytes).unwrap();
         let end = socket.read_to_end(&mut Vec::new());
         assert!(
-            !end.is_err_and(|error| is_late(&error)),
+            !end.is_err_and(|error| is_timeout(&error)),
             "{bytes:?} kept the connection"
         );
     }
@@ -176,7 +191,7 @@ fn two_sites(registry: &Registry) -> Proxy {
 
 #[test]
 fn the_name_chooses_the_certificate_and_the_host_the_site() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = two_sites(&registry);
     for name in ["a.test", "b.test", "x.b.test", "B.TEST"] {
         for (host, realm) in [
@@ -185,11 +200,11 @@ fn the_name_chooses_the_certificate_and_the_host_the_site() {
             ("y.a.test", "a"),
             ("b.test", "b"),
         ] {
-            let config = certs::usual_client("http/1.1");
+            let config = certs::default_client_config("http/1.1");
             let mut client = Client::tls(proxy.https(), name, config);
-            let answer = client.ask(&Ask::new("GET", "/v2/").host(host));
+            let answer = client.exchange(&TestRequest::new("GET", "/v2/").host(host));
             assert_eq!(
-                answer.one("www-authenticate"),
+                answer.header("www-authenticate"),
                 format!("Basic realm=\"{realm}\"")
             );
         }
@@ -198,10 +213,10 @@ fn the_name_chooses_the_certificate_and_the_host_the_site() {
 
 #[test]
 fn an_unknown_name_gets_the_first_sites_certificate() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = two_sites(&registry);
     for name in ["other.test", "x.y.b.test"] {
-        let config = certs::usual_client("http/1.1");
+        let config = certs::default_client_config("http/1.1");
         let error = Client::try_tls(proxy.https(), name, config).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         let said = error.to_string();
@@ -214,15 +229,15 @@ fn an_unknown_name_gets_the_first_sites_certificate() {
 
 #[test]
 fn the_host_of_no_site_is_misdirected() {
-    let registry = Registry::obliging();
-    let proxy = Proxy::usual(&registry);
-    for http in Http::BOTH {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    for http in HttpVersion::BOTH {
         for host in ["other.test", "x.localhost", "127.0.0.1", "localhost.evil"] {
-            let answer = ask(&proxy, http, &Ask::alice("GET", "/v2/").host(host));
-            answer.is_refusal(421, "UNSUPPORTED");
-            let elsewhere = ask(&proxy, http, &Ask::alice("GET", "/").host(host));
+            let answer = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/").host(host));
+            answer.assert_rejection(421, "UNSUPPORTED");
+            let elsewhere = exchange(&proxy, http, &TestRequest::alice("GET", "/").host(host));
             assert_eq!(elsewhere.status, 421);
-            assert!(!elsewhere.has("www-authenticate"));
+            assert!(!elsewhere.has_header("www-authenticate"));
         }
     }
     assert!(registry.requests().is_empty());
@@ -230,16 +245,19 @@ fn the_host_of_no_site_is_misdirected() {
 
 #[test]
 fn a_self_signed_site_is_trusted_by_its_ca_for_good() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let text = config("[state]\ndir = \"state\"\n", "").set("tls", "\"self-signed\"");
     let mut dir = directory();
     for _ in 0..2 {
         let state = dir.path().join("state");
         let proxy = Proxy::start_in(dir, &registry.url(), &text);
         let root = CertificateDer::from_pem_file(state.join("ca.pem")).unwrap();
-        let config = certs::client(root, rustls::ALL_VERSIONS, &["http/1.1"]);
+        let config = certs::client_config(root, rustls::ALL_VERSIONS, &["http/1.1"]);
         let mut client = Client::tls(proxy.https(), "localhost", config);
-        assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+            200
+        );
         for (file, expected) in [("ca.pem", 0o644), ("ca-key.pem", 0o600)] {
             let mode = std::fs::metadata(state.join(file))
                 .unwrap()
@@ -258,7 +276,7 @@ fn a_self_signed_site_is_trusted_by_its_ca_for_good() {
 
 #[test]
 fn a_certificate_that_cannot_be_used_is_a_refusal_to_start() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let (other, _) = AUTHORITY.issue(&["localhost"]);
     for (file, text) in [
         ("cert.pem", other.as_str()),

@@ -9,12 +9,13 @@ use rustls::{ClientConfig, ClientConnection};
 use serde_json::{Value, json};
 
 use crate::support::certs::{self, AUTHORITY, Authority};
-use crate::support::client::{dial, dial_from};
-use crate::support::h2::{H2, block_on};
+use crate::support::client::{connect_tcp, connect_tcp_from};
+use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{
-    Answer, Ask, Client, DIGEST, Http, PATIENCE, Proxy, Registry, TlsFront, ask, config,
+    Client, DIGEST, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, TlsFront,
+    config, exchange,
 };
 
 const BASIC: &str =
@@ -55,7 +56,7 @@ impl Way {
             Self::Both(_) => (2, Some("127.0.0.3")),
             Self::Liar(_) => (4, None),
         };
-        let mut socket = dial_from(Ipv4Addr::new(127, 0, 0, source), proxy.https());
+        let mut socket = connect_tcp_from(Ipv4Addr::new(127, 0, 0, source), proxy.https());
         if let Some(client) = client {
             let line = format!("PROXY TCP4 {client} 10.0.0.1 1 443\r\n");
             socket.write_all(line.as_bytes()).unwrap();
@@ -63,31 +64,41 @@ impl Way {
         socket
     }
 
-    fn ask(self, proxy: &Proxy, http: Http, request: &Ask) -> Answer {
+    fn ask(self, proxy: &Proxy, http: HttpVersion, request: &TestRequest) -> TestResponse {
         let request = match self {
             Self::Proxy(said) | Self::Both(said) | Self::Liar(said) => {
                 request.clone().header("x-forwarded-for", said)
             }
             Self::Direct(_) | Self::Balancer(_) => request.clone(),
         };
-        over(self.socket(proxy), http, &request, certs::usual_client)
+        over(
+            self.socket(proxy),
+            http,
+            &request,
+            certs::default_client_config,
+        )
     }
 }
 
 /// Asks over a connection that is there.
 fn over(
     socket: TcpStream,
-    http: Http,
-    request: &Ask,
+    http: HttpVersion,
+    request: &TestRequest,
     config: impl Fn(&str) -> Arc<ClientConfig>,
-) -> Answer {
+) -> TestResponse {
     match http {
-        Http::One => {
+        HttpVersion::Http1 => {
             let name = "localhost".try_into().unwrap();
             let tls = ClientConnection::new(config("http/1.1"), name).unwrap();
-            Client::of(tls, socket).unwrap().ask(request)
+            Client::of(tls, socket).unwrap().exchange(request)
         }
-        Http::Two => block_on(async { H2::behind(socket, config("h2")).await.ask(request).await }),
+        HttpVersion::Http2 => block_on(async {
+            H2Client::behind(socket, config("h2"))
+                .await
+                .exchange(request)
+                .await
+        }),
     }
 }
 
@@ -104,7 +115,7 @@ fn listing(names: &'static [&'static str]) -> Registry {
 }
 
 #[track_caller]
-fn names(answer: &Answer) -> Vec<String> {
+fn names(answer: &TestResponse) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let said: Value = serde_json::from_slice(&answer.body).unwrap();
     let names = said["repositories"].as_array().unwrap().iter();
@@ -114,7 +125,7 @@ fn names(answer: &Answer) -> Vec<String> {
 }
 
 #[track_caller]
-fn token(answer: &Answer) -> String {
+fn token(answer: &TestResponse) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let said: Value = serde_json::from_slice(&answer.body).unwrap();
     format!("Bearer {}", said["token"].as_str().unwrap())
@@ -151,10 +162,10 @@ const OUTSIDE: [Way; 6] = [
 fn a_list_for_a_network_holds_what_the_network_may_pull() {
     let registry = listing(&["lan/a", "lan/b/c", "other", "own/x"]);
     let proxy = office(&registry, "");
-    let bare = Ask::new("GET", "/v2/_catalog");
-    let alice = Ask::alice("GET", "/v2/_catalog");
-    let service = Ask::new("GET", "/v2/_token?scope=registry:catalog:*");
-    for http in Http::BOTH {
+    let bare = TestRequest::new("GET", "/v2/_catalog");
+    let alice = TestRequest::alice("GET", "/v2/_catalog");
+    let service = TestRequest::new("GET", "/v2/_token?scope=registry:catalog:*");
+    for http in HttpVersion::BOTH {
         let mut shown = None;
         for way in INSIDE {
             assert_eq!(names(&way.ask(&proxy, http, &bare)), ["lan/a", "lan/b/c"]);
@@ -166,28 +177,29 @@ fn a_list_for_a_network_holds_what_the_network_may_pull() {
             shown = Some(with);
         }
         for way in OUTSIDE {
-            way.ask(&proxy, http, &bare).is_refusal(401, "UNAUTHORIZED");
+            way.ask(&proxy, http, &bare)
+                .assert_rejection(401, "UNAUTHORIZED");
             assert_eq!(names(&way.ask(&proxy, http, &alice)), ["own/x"], "{way:?}");
             // What the office was given is worth nothing out here.
             way.ask(&proxy, http, shown.as_ref().unwrap())
-                .is_refusal(401, "UNAUTHORIZED");
+                .assert_rejection(401, "UNAUTHORIZED");
         }
     }
 }
 
 #[test]
 fn a_token_of_the_office_is_worth_what_its_place_is() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let proxy = office(&registry, "");
     let scope = "/v2/_token?scope=repository:lan/a:pull,push&scope=repository:own/x:pull,push";
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for way in INSIDE {
-            let bare = token(&way.ask(&proxy, http, &Ask::new("GET", scope)));
-            let alice = token(&way.ask(&proxy, http, &Ask::alice("GET", scope)));
+            let bare = token(&way.ask(&proxy, http, &TestRequest::new("GET", scope)));
+            let alice = token(&way.ask(&proxy, http, &TestRequest::alice("GET", scope)));
             let with = |token: &str, method: &str, target: &str| {
-                Ask::new(method, target).header("authorization", token)
+                TestRequest::new(method, target).header("authorization", token)
             };
-            let status = |way: Way, request: &Ask| way.ask(&proxy, http, request).status;
+            let status = |way: Way, request: &TestRequest| way.ask(&proxy, http, request).status;
             let (lan, own) = ("/v2/lan/a/manifests/x", "/v2/own/x/manifests/x");
             assert_eq!(status(way, &with(&bare, "GET", lan)), 200, "{way:?}");
             assert_eq!(status(way, &with(&bare, "PUT", lan)), 401);
@@ -212,24 +224,25 @@ fn what_is_closed_is_in_no_list_and_mounts_nowhere() {
     let everyone = Proxy::start(&registry, config("", shut));
     let office = office(&registry, shut);
     let list = |login: bool| match login {
-        true => Ask::alice("GET", "/v2/_catalog"),
-        false => Ask::new("GET", "/v2/_catalog"),
+        true => TestRequest::alice("GET", "/v2/_catalog"),
+        false => TestRequest::new("GET", "/v2/_catalog"),
     };
-    for http in Http::BOTH {
-        let all = ask(&everyone, http, &list(true));
+    for http in HttpVersion::BOTH {
+        let all = exchange(&everyone, http, &list(true));
         assert_eq!(names(&all), ["closedly", "lan/a"]);
         for way in INSIDE {
             assert_eq!(names(&way.ask(&office, http, &list(false))), ["lan/a"]);
             // Closed is closed, to the office and to alice too.
-            for request in [Ask::new, Ask::alice] {
+            for request in [TestRequest::new, TestRequest::alice] {
                 let closed = request("GET", "/v2/lan/closed/y/tags/list");
-                way.ask(&office, http, &closed).is_refusal(403, "DENIED");
+                way.ask(&office, http, &closed)
+                    .assert_rejection(403, "DENIED");
             }
         }
         for source in ["closed/x", "lan/closed/y"] {
             let target = format!("/v2/own/x/blobs/uploads/?mount={DIGEST}&from={source}");
             for (proxy, way) in [(&everyone, Way::Direct(1)), (&office, Way::Direct(1))] {
-                let answer = way.ask(proxy, http, &Ask::alice("POST", &target));
+                let answer = way.ask(proxy, http, &TestRequest::alice("POST", &target));
                 assert_eq!(answer.status, 200, "{}", answer.text());
                 let sent = registry.requests().pop().unwrap();
                 assert_eq!(sent.target, "/v2/own/x/blobs/uploads/");
@@ -240,10 +253,13 @@ fn what_is_closed_is_in_no_list_and_mounts_nowhere() {
 
 #[test]
 fn networks_are_those_of_the_client_not_of_the_proxy() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let status =
-        |proxy: &Proxy, http, way: Way, request: &Ask| way.ask(proxy, http, request).status;
-    let (bare, alice) = (Ask::new("GET", "/v2/"), Ask::alice("GET", "/v2/"));
+        |proxy: &Proxy, http, way: Way, request: &TestRequest| way.ask(proxy, http, request).status;
+    let (bare, alice) = (
+        TestRequest::new("GET", "/v2/"),
+        TestRequest::alice("GET", "/v2/"),
+    );
     let gate = |keys: &str| Proxy::start(&registry, listening("", BALANCED, keys));
     let office = "\"192.0.2.0/24\", \"127.0.0.1\"";
     let both = gate(&format!("allow = [{office}]"));
@@ -251,7 +267,7 @@ fn networks_are_those_of_the_client_not_of_the_proxy() {
     let denied = gate(&format!("deny = [{office}]"));
     // Where the proxies are is no reason to let anyone in.
     let proxies = gate("allow = [\"127.0.0.2\", \"127.0.0.3\"]");
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for way in INSIDE {
             assert_eq!(status(&both, http, way, &bare), 401, "{way:?}");
             assert_eq!(status(&both, http, way, &alice), 200, "{way:?}");
@@ -274,17 +290,19 @@ fn networks_are_those_of_the_client_not_of_the_proxy() {
 
 #[test]
 fn guesses_take_nothing_from_a_network_that_is_enough() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let route = "allow = [\"192.0.2.0/24\"]\nsatisfy = \"any\"";
     let text = listening("[throttle]\nguesses = 1\n", BALANCED, route);
     let proxy = Proxy::start(&registry, &text);
-    let wrong = |word: &str| Ask::new("GET", "/v2/").login(format!("alice:{word}").as_bytes());
-    let status = |way: Way, request: &Ask| way.ask(&proxy, Http::Two, request).status;
+    let wrong =
+        |word: &str| TestRequest::new("GET", "/v2/").basic_auth(format!("alice:{word}").as_bytes());
+    let status =
+        |way: Way, request: &TestRequest| way.ask(&proxy, HttpVersion::Http2, request).status;
     for way in [Way::Balancer("192.0.2.7"), Way::Proxy("192.0.2.8")] {
         for word in ["a", "b", "c"] {
             assert_eq!(status(way, &wrong(word)), 200, "{way:?} {word}");
         }
-        assert_eq!(status(way, &Ask::new("GET", "/v2/")), 200);
+        assert_eq!(status(way, &TestRequest::new("GET", "/v2/")), 200);
     }
     for (way, neighbour) in [
         (Way::Balancer("198.51.100.1"), Way::Balancer("203.0.113.1")),
@@ -293,7 +311,7 @@ fn guesses_take_nothing_from_a_network_that_is_enough() {
     ] {
         assert_eq!(status(way, &wrong("a")), 401, "{way:?}");
         assert_eq!(status(way, &wrong("b")), 429, "{way:?}");
-        assert_eq!(status(neighbour, &Ask::alice("GET", "/v2/")), 200);
+        assert_eq!(status(neighbour, &TestRequest::alice("GET", "/v2/")), 200);
     }
 }
 
@@ -312,20 +330,20 @@ fn lists_for_the_office_take_no_room_from_strangers() {
         ));
     });
     let proxy = office(&registry, "");
-    let list = Ask::new("GET", "/v2/_catalog");
+    let list = TestRequest::new("GET", "/v2/_catalog");
     let mut waiting = Vec::new();
     // As many as one network of users has; strangers have half of it.
     for number in 1..=8 {
         let mut client = Client::connect_from(Ipv4Addr::LOCALHOST, &proxy);
         client.send(list.head());
-        registry.wait(|seen| seen.len() == number);
+        registry.wait_for_requests(|seen| seen.len() == number);
         waiting.push(client);
     }
-    ask(&proxy, Http::One, &list).is_refusal(503, "UNAVAILABLE");
+    exchange(&proxy, HttpVersion::Http1, &list).assert_rejection(503, "UNAVAILABLE");
     *door.0.lock().unwrap() = true;
     door.1.notify_all();
     for mut client in waiting {
-        assert_eq!(names(&client.answer("GET")), ["lan/a"]);
+        assert_eq!(names(&client.read_response("GET")), ["lan/a"]);
     }
 }
 
@@ -392,17 +410,17 @@ fn whichever_endpoint_answers_no_inner_name_comes_out() {
         for said in urls.iter().map(String::as_str).chain(further) {
             let expected = if said == foreign { foreign } else { outer };
             // Often enough to meet both of them.
-            for http in [Http::BOTH; 6].concat() {
-                let request = Ask::new("GET", "/v2/").host("localhost:8443");
-                let answer = ask(&proxy, http, &request.header("x-origin", said));
+            for http in [HttpVersion::BOTH; 6].concat() {
+                let request = TestRequest::new("GET", "/v2/").host("localhost:8443");
+                let answer = exchange(&proxy, http, &request.header("x-origin", said));
                 let realm = format!(
                     "Bearer realm=\"{expected}/service/token\",service=\"harbor-registry\""
                 );
-                assert_eq!(answer.one("www-authenticate"), realm, "{said}");
+                assert_eq!(answer.header("www-authenticate"), realm, "{said}");
                 let location = format!("{expected}/v2/x?_state=a%2B");
-                assert_eq!(answer.one("location"), location, "{said}");
+                assert_eq!(answer.header("location"), location, "{said}");
                 let link = format!("<{expected}/v2/y>; rel=\"next\"");
-                assert_eq!(answer.one("link"), link, "{said}");
+                assert_eq!(answer.header("link"), link, "{said}");
             }
         }
         for (registry, before) in registries.iter().zip(before) {
@@ -425,7 +443,7 @@ impl Guarded {
     fn start() -> Self {
         let registry = Registry::start(|exchange| {
             exchange.body();
-            let host = exchange.head.one("host").to_owned();
+            let host = exchange.head.header("host").to_owned();
             let login = exchange.head.all("authorization").is_empty();
             let status = if login {
                 "401 Unauthorized"
@@ -469,30 +487,34 @@ impl Guarded {
     }
 
     /// Over a connection with our certificate, which is the balancer's when it names someone.
-    fn ask(&self, http: Http, request: &Ask, client: Option<&str>) -> Answer {
+    fn ask(&self, http: HttpVersion, request: &TestRequest, client: Option<&str>) -> TestResponse {
         let source = if client.is_some() { 2 } else { 1 };
-        let mut socket = dial_from(Ipv4Addr::new(127, 0, 0, source), self.proxy.https());
+        let mut socket = connect_tcp_from(Ipv4Addr::new(127, 0, 0, source), self.proxy.https());
         if let Some(client) = client {
             let line = format!("PROXY TCP4 {client} 10.0.0.1 1 443\r\n");
             socket.write_all(line.as_bytes()).unwrap();
         }
         let config = |alpn: &str| {
-            certs::client_showing(self.ours.identify("robot"), rustls::ALL_VERSIONS, alpn)
+            certs::client_config_with_certificate(
+                self.ours.issue_client_pair("robot"),
+                rustls::ALL_VERSIONS,
+                alpn,
+            )
         };
         over(socket, http, request, config)
     }
 
     /// Over a connection to the open site, without a certificate.
-    fn ask_bare(&self, http: Http, request: &Ask) -> Answer {
+    fn ask_bare(&self, http: HttpVersion, request: &TestRequest) -> TestResponse {
         match http {
-            Http::One => {
-                let config = certs::usual_client("http/1.1");
-                Client::tls(self.proxy.https(), "open.test", config).ask(request)
+            HttpVersion::Http1 => {
+                let config = certs::default_client_config("http/1.1");
+                Client::tls(self.proxy.https(), "open.test", config).exchange(request)
             }
-            Http::Two => block_on(async {
-                let config = certs::usual_client("h2");
-                let mut client = H2::connect_as(&self.proxy, "open.test", config).await;
-                client.ask(request).await
+            HttpVersion::Http2 => block_on(async {
+                let config = certs::default_client_config("h2");
+                let mut client = H2Client::connect_as(&self.proxy, "open.test", config).await;
+                client.exchange(request).await
             }),
         }
     }
@@ -501,44 +523,47 @@ impl Guarded {
 #[test]
 fn harbor_behind_client_certificates_keeps_its_own_logins() {
     let world = Guarded::start();
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (client, seen_as) in [(None, "127.0.0.1"), (Some("192.0.2.7"), "192.0.2.7")] {
-            let ping = Ask::new("GET", "/v2/").host("localhost:8443");
+            let ping = TestRequest::new("GET", "/v2/").host("localhost:8443");
             let asked = world.ask(http, &ping, client);
             let realm =
                 "Bearer realm=\"https://localhost:8443/service/token\",service=\"harbor-registry\"";
-            assert_eq!(asked.one("www-authenticate"), realm);
-            assert_eq!(asked.one("set-cookie"), "sid=1; Path=/; Secure");
-            let push = Ask::new("POST", "/v2/a/blobs/uploads/")
+            assert_eq!(asked.header("www-authenticate"), realm);
+            assert_eq!(asked.header("set-cookie"), "sid=1; Path=/; Secure");
+            let push = TestRequest::new("POST", "/v2/a/blobs/uploads/")
                 .host("localhost:8443")
                 .header("authorization", "Bearer ey.J.x")
                 .header("x-forwarded-for", "6.6.6.6");
             let answer = world.ask(http, &push, client);
             assert_eq!(answer.status, 202);
-            assert_eq!(answer.one("location"), "https://localhost:8443/v2/x");
+            assert_eq!(answer.header("location"), "https://localhost:8443/v2/x");
             let seen = world.registry.requests().pop().unwrap();
-            assert_eq!(seen.one("authorization"), "Bearer ey.J.x");
-            assert_eq!(seen.one("x-forwarded-for"), seen_as);
-            assert_eq!(seen.one("host"), "localhost:8443");
+            assert_eq!(seen.header("authorization"), "Bearer ey.J.x");
+            assert_eq!(seen.header("x-forwarded-for"), seen_as);
+            assert_eq!(seen.header("host"), "localhost:8443");
         }
         // On a connection for which no certificate was asked, it is another server.
         let before = world.registry.requests().len();
         for host in ["localhost:8443", "token.test"] {
-            let request = Ask::alice("GET", "/v2/").host(host);
+            let request = TestRequest::alice("GET", "/v2/").host(host);
             world
                 .ask_bare(http, &request)
-                .is_refusal(421, "UNSUPPORTED");
+                .assert_rejection(421, "UNSUPPORTED");
         }
         assert_eq!(world.registry.requests().len(), before);
     }
     // Without one there is no connection at all.
     let name = "localhost".try_into().unwrap();
-    let bare = ClientConnection::new(certs::usual_client("http/1.1"), name).unwrap();
-    if let Ok(mut client) = Client::of(bare, dial(world.proxy.https())) {
-        let _ = client.try_send(Ask::new("GET", "/v2/").head());
-        assert!(client.try_answer("GET").is_err(), "served without one");
+    let bare = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
+    if let Ok(mut client) = Client::of(bare, connect_tcp(world.proxy.https())) {
+        let _ = client.try_send(TestRequest::new("GET", "/v2/").head());
+        assert!(
+            client.try_read_response("GET").is_err(),
+            "served without one"
+        );
     }
-    let log = world.proxy.finish();
+    let log = world.proxy.stop_and_read_access_log();
     let with = log
         .lines()
         .filter(|line| line.contains("certificate=\"CN=robot\""));
@@ -554,13 +579,13 @@ fn harbor_behind_client_certificates_keeps_its_own_logins() {
 fn a_preflight_needs_no_password_but_the_certificate() {
     let world = Guarded::start();
     let preflight = |host: &str, target: &str| {
-        Ask::new("OPTIONS", target)
+        TestRequest::new("OPTIONS", target)
             .host(host)
             .header("origin", UI)
             .header("access-control-request-method", "GET")
             .header("access-control-request-headers", "authorization")
     };
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for (host, target) in [
             ("localhost", "/v2/_catalog"),
             ("localhost", "/api/v2.0/projects"),
@@ -571,18 +596,18 @@ fn a_preflight_needs_no_password_but_the_certificate() {
             let request = preflight(host, target);
             let may = world.ask(http, &request, None);
             assert_eq!(may.status, 204, "{host}{target} {}", may.text());
-            assert_eq!(may.one("access-control-allow-origin"), UI);
+            assert_eq!(may.header("access-control-allow-origin"), UI);
             // Someone else's connection is no way around, not even for that.
             let elsewhere = world.ask_bare(http, &request);
             assert_eq!(elsewhere.status, 421);
-            assert!(!elsewhere.has("access-control-allow-origin"));
+            assert!(!elsewhere.has_header("access-control-allow-origin"));
         }
         let open = world.ask_bare(http, &preflight("open.test", "/v2/"));
         assert_eq!(open.status, 204);
-        let asked = Ask::alice("GET", "/v2/_token?scope=repository:a:pull");
+        let asked = TestRequest::alice("GET", "/v2/_token?scope=repository:a:pull");
         let given = world.ask(http, &asked.host("token.test").header("origin", UI), None);
-        assert_eq!(given.one("access-control-allow-origin"), UI);
-        let pull = Ask::new("GET", "/v2/a/manifests/x")
+        assert_eq!(given.header("access-control-allow-origin"), UI);
+        let pull = TestRequest::new("GET", "/v2/a/manifests/x")
             .host("token.test")
             .header("origin", UI)
             .header("authorization", token(&given));
@@ -591,7 +616,7 @@ fn a_preflight_needs_no_password_but_the_certificate() {
             pulled.status, 401,
             "of the registry, which wants a login itself"
         );
-        assert_eq!(pulled.one("access-control-allow-origin"), UI);
+        assert_eq!(pulled.header("access-control-allow-origin"), UI);
     }
     let seen = world.registry.requests();
     assert!(seen.iter().all(|seen| seen.method != "OPTIONS"));

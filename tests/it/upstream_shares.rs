@@ -6,10 +6,10 @@ use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::client::dial;
-use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, block, frame};
-use crate::support::h2::{H2, block_on, until};
-use crate::support::{Ask, Client, OK, PATIENCE, Proxy, Registry, certs, config};
+use crate::support::client::connect_tcp;
+use crate::support::frames::{END_HEADERS, END_STREAM, HEADERS, RawH2, frame, header_block};
+use crate::support::h2::{H2Client, block_on, wait_until};
+use crate::support::{Client, OK, PATIENCE, Proxy, Registry, TestRequest, certs, config};
 
 /// More than the sockets and the proxy together take of a response that its client does not read.
 const SIZE: usize = 16 << 20;
@@ -25,8 +25,8 @@ fn start(registry: &Registry, limits: &str) -> Proxy {
     proxy
 }
 
-fn ping() -> Ask {
-    Ask::alice("GET", "/v2/")
+fn ping() -> TestRequest {
+    TestRequest::alice("GET", "/v2/")
 }
 
 /// A connection of a client.
@@ -37,17 +37,17 @@ fn connect(proxy: &Proxy, client: &str, protocol: &str) -> Client {
     } else {
         "127.0.0.1"
     };
-    let mut socket = dial(proxy.https());
+    let mut socket = connect_tcp(proxy.https());
     write!(socket, "PROXY {family} {client} {gate} 1 443\r\n").unwrap();
-    let config = certs::usual_client(protocol);
+    let config = certs::default_client_config(protocol);
     let tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
     Client::of(tls, socket).unwrap()
 }
 
 /// The status of a request over a connection of its own, and how long that took.
-fn ask_from(proxy: &Proxy, client: &str, ask: &Ask) -> (u16, Duration) {
+fn ask_from(proxy: &Proxy, client: &str, ask: &TestRequest) -> (u16, Duration) {
     let began = Instant::now();
-    let status = connect(proxy, client, "http/1.1").ask(ask).status;
+    let status = connect(proxy, client, "http/1.1").exchange(ask).status;
     (status, began.elapsed())
 }
 
@@ -61,9 +61,9 @@ enum Hold {
 }
 
 /// An HTTP/2 connection with so many requests.
-fn hold(proxy: &Proxy, client: &str, hold: Hold, streams: usize) -> Frames {
-    let mut frames = Frames::over(connect(proxy, client, "h2"));
-    frames.greet(&[]);
+fn hold(proxy: &Proxy, client: &str, hold: Hold, streams: usize) -> RawH2 {
+    let mut frames = RawH2::over(connect(proxy, client, "h2"));
+    frames.send_preface(&[]);
     let method: &[u8] = if hold == Hold::Unread {
         b"GET"
     } else {
@@ -82,10 +82,15 @@ fn hold(proxy: &Proxy, client: &str, hold: Hold, streams: usize) -> Frames {
     ];
     let end = if hold == Hold::Unread { END_STREAM } else { 0 };
     for _ in 0..streams {
-        let stream = frames.stream();
-        frames.send(frame(HEADERS, END_HEADERS | end, stream, &block(&fields)));
+        let stream = frames.next_stream_id();
+        frames.send(frame(
+            HEADERS,
+            END_HEADERS | end,
+            stream,
+            &header_block(&fields),
+        ));
     }
-    assert!(frames.barrier());
+    assert!(frames.ping_round_trip());
     frames
 }
 
@@ -109,7 +114,9 @@ fn is_held(target: &str) -> bool {
 
 /// Waits until so many of the requests that are held have come to the registry.
 fn wait_held(registry: &Registry, count: usize) {
-    registry.wait(|seen| seen.iter().filter(|seen| is_held(&seen.target)).count() >= count);
+    registry.wait_for_requests(|seen| {
+        seen.iter().filter(|seen| is_held(&seen.target)).count() >= count
+    });
 }
 
 /// Of the times of many requests.
@@ -135,7 +142,7 @@ fn one_network_leaves_others_alone(kind: Hold) {
     let mut other = connect(&proxy, "192.0.2.7", "http/1.1");
     let times = (0..500).map(|_| {
         let began = Instant::now();
-        assert_eq!(other.ask(&ping()).status, 200);
+        assert_eq!(other.exchange(&ping()).status, 200);
         began.elapsed()
     });
     let p99 = percentile_99(times.collect());
@@ -216,23 +223,25 @@ fn a_thousand_requests_of_one_client_are_all_served() {
     /// One stream of each connection is for the request that proves that the others were read.
     const EACH: usize = 99;
     let (registry, barrier) = held_registry();
-    let proxy = Proxy::usual(&registry);
+    let proxy = Proxy::with_defaults(&registry);
     block_on(async {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
-            clients.push(H2::connect(&proxy).await);
+            clients.push(H2Client::connect(&proxy).await);
         }
-        assert_eq!(clients[0].ask(&ping()).await.status, 200);
+        assert_eq!(clients[0].exchange(&ping()).await.status, 200);
         let mut responses = Vec::new();
         for client in &mut clients {
             for _ in 0..EACH {
-                let asked = client.begin(&Ask::alice("GET", "/v2/a/manifests/x")).await;
+                let asked = client
+                    .start_request(&TestRequest::alice("GET", "/v2/a/manifests/x"))
+                    .await;
                 responses.push(asked.unwrap().0);
             }
-            let anonymous = client.ask(&Ask::new("GET", "/v2/")).await;
+            let anonymous = client.exchange(&TestRequest::new("GET", "/v2/")).await;
             assert_eq!(anonymous.status, 401);
         }
-        until(|| registry.requests().len() > 128).await;
+        wait_until(|| registry.requests().len() > 128).await;
         assert_eq!(registry.requests().len(), 129, "half of the connections");
         barrier.open();
         for response in responses {
@@ -249,9 +258,9 @@ pub(crate) fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
     let proxy = start(&registry, "upstream_connections = 12\nupstream_queue = 200");
     let count = |of: &str| {
         let of = of.to_owned();
-        move |seen: &[crate::support::registry::Recorded]| {
+        move |seen: &[crate::support::registry::RecordedRequest]| {
             let held = seen.iter().filter(|seen| is_held(&seen.target));
-            held.filter(|seen| seen.one("x-real-ip").starts_with(&of))
+            held.filter(|seen| seen.header("x-real-ip").starts_with(&of))
                 .count()
         }
     };
@@ -266,12 +275,12 @@ pub(crate) fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
     ] {
         held.push(hold(&proxy, client, Hold::Unread, 10));
         let of_network = count(network);
-        registry.wait(|seen| of_network(seen) >= share);
+        registry.wait_for_requests(|seen| of_network(seen) >= share);
         assert_eq!(of_network(&registry.requests()), share, "{client}");
     }
     // All of them come in the end.
     barrier.open();
-    registry.wait(|seen| count("")(seen) == 50);
+    registry.wait_for_requests(|seen| count("")(seen) == 50);
     drop(held);
 }
 
@@ -280,7 +289,7 @@ pub(crate) fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
 pub(crate) fn requests_that_wait_give_way_to_networks_with_fewer() {
     let (registry, barrier) = held_registry();
     let proxy = start(&registry, "upstream_connections = 2\nupstream_queue = 2");
-    let manifest = Ask::alice("GET", "/v2/a/manifests/x");
+    let manifest = TestRequest::alice("GET", "/v2/a/manifests/x");
     std::thread::scope(|scope| {
         let (done, answered) = std::sync::mpsc::channel();
         let begin = |client: &'static str| {
@@ -319,17 +328,17 @@ pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
     let proxy = start(&registry, "upstream_connections = 2");
     block_on(async {
         let mut first = of(&proxy, "192.0.2.1").await;
-        let manifest = Ask::alice("GET", "/v2/a/manifests/x");
+        let manifest = TestRequest::alice("GET", "/v2/a/manifests/x");
         // The second one waits until the first one has been unread for a second.
-        let (unread, _) = first.begin(&manifest).await.unwrap();
+        let (unread, _) = first.start_request(&manifest).await.unwrap();
         let unread = unread.await.unwrap();
-        let (more, _) = first.begin(&manifest).await.unwrap();
+        let (more, _) = first.start_request(&manifest).await.unwrap();
         let more = more.await.unwrap();
         let mut second = of(&proxy, "192.0.2.2").await;
-        let (other, _) = second.begin(&manifest).await.unwrap();
+        let (other, _) = second.start_request(&manifest).await.unwrap();
         let other = other.await.unwrap();
         let mut third = of(&proxy, "192.0.2.3").await;
-        assert_eq!(third.ask(&ping()).await.status, 200);
+        assert_eq!(third.exchange(&ping()).await.status, 200);
         // The network that has two of them loses the older one, and is told so.
         let broken = crate::support::h2::collect(unread).await;
         assert!(!broken.is_whole && broken.body.len() < SIZE);
@@ -338,7 +347,7 @@ pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
             assert!(whole.is_whole && whole.body.len() == SIZE);
         }
     });
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     let broken = log
         .lines()
         .filter(|line| line.contains(" termination=timeout"));
@@ -346,10 +355,10 @@ pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
 }
 
 /// An HTTP/2 connection of a client.
-async fn of(proxy: &Proxy, client: &str) -> H2 {
-    let mut socket = dial(proxy.https());
+async fn of(proxy: &Proxy, client: &str) -> H2Client {
+    let mut socket = connect_tcp(proxy.https());
     write!(socket, "PROXY TCP4 {client} 127.0.0.1 1 443\r\n").unwrap();
-    H2::behind(socket, certs::usual_client("h2")).await
+    H2Client::behind(socket, certs::default_client_config("h2")).await
 }
 
 #[test]
@@ -357,10 +366,10 @@ fn a_slow_client_goes_on_when_another_needs_its_connection() {
     let registry = registry();
     let proxy = start(&registry, "upstream_connections = 1");
     let mut slow = connect(&proxy, "192.0.2.1", "http/1.1");
-    slow.send(Ask::alice("GET", "/v2/a/manifests/x").head());
+    slow.send(TestRequest::alice("GET", "/v2/a/manifests/x").head());
     wait_held(&registry, 1);
     // The other client has what it asks for, and the slow one loses nothing.
     assert_eq!(ask_from(&proxy, "192.0.2.2", &ping()).0, 200);
-    let answer = slow.answer("GET");
+    let answer = slow.read_response("GET");
     assert!(answer.is_whole && answer.body.len() == SIZE);
 }

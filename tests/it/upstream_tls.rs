@@ -10,7 +10,9 @@ use rustls_pki_types::pem::PemObject as _;
 use crate::support::certs::{AUTHORITY, Authority};
 use crate::support::eventually;
 use crate::support::proxy::directory;
-use crate::support::{Ask, Client, Http, OK, Proxy, Registry, TlsFront, ask, config, pattern};
+use crate::support::{
+    Client, HttpVersion, OK, Proxy, Registry, TestRequest, TlsFront, config, exchange, pattern,
+};
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
@@ -35,29 +37,34 @@ fn an_upstream_with_the_right_certificate_is_used() {
     let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
     let proxy = gate(front.port());
     let body = pattern(3_000_000);
-    for http in Http::BOTH {
+    for http in HttpVersion::BOTH {
         for is_chunked in [false, true] {
-            let mut request = Ask::alice("PATCH", UPLOAD).body(body.clone());
+            let mut request = TestRequest::alice("PATCH", UPLOAD).body(body.clone());
             request.is_chunked = is_chunked;
-            let answer = ask(&proxy, http, &request);
+            let answer = exchange(&proxy, http, &request);
             assert_eq!(answer.status, 200);
             assert!(answer.is_whole && answer.body == body, "{http:?}");
         }
     }
     let name = Some("localhost".to_owned());
-    assert!(front.hellos().iter().all(|(asked, _)| *asked == name));
+    assert!(
+        front
+            .client_hellos()
+            .iter()
+            .all(|(asked, _)| *asked == name)
+    );
     // The registry sees what the client asked for, not the name of the upstream.
     assert!(
         registry
             .requests()
             .iter()
-            .all(|seen| seen.one("host") == "localhost")
+            .all(|seen| seen.header("host") == "localhost")
     );
 }
 
 #[test]
 fn a_certificate_must_be_valid_for_the_server_name_of_the_configuration() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let front = TlsFront::start(&registry, &AUTHORITY.issue(&["registry.internal"]));
     let of = |name: &str| {
         let dir = directory();
@@ -71,10 +78,14 @@ fn a_certificate_must_be_valid_for_the_server_name_of_the_configuration() {
         (", server_name = \"other.internal\"", 502),
         ("", 502),
     ] {
-        let answer = ask(&of(name), Http::One, &Ask::alice("GET", MANIFEST));
+        let answer = exchange(
+            &of(name),
+            HttpVersion::Http1,
+            &TestRequest::alice("GET", MANIFEST),
+        );
         assert_eq!(answer.status, status, "{name}");
     }
-    let sent = front.hellos().into_iter().map(|(name, _)| name);
+    let sent = front.client_hellos().into_iter().map(|(name, _)| name);
     assert!(
         sent.into_iter()
             .any(|name| name.as_deref() == Some("registry.internal"))
@@ -107,34 +118,38 @@ fn der(pem: &str) -> CertificateDer<'static> {
 fn a_client_certificate_is_presented_and_renewed_without_a_reload() {
     // Every request has a connection of its own, so that each one has a handshake.
     let closing = OK.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-    let registry = Registry::answering(closing);
+    let registry = Registry::responding(closing);
     let server = AUTHORITY.issue(&["localhost"]);
     let front = TlsFront::requiring(&registry, &server, &AUTHORITY.pem());
     let first = AUTHORITY.issue(&["gate.example"]);
     let proxy = gate_with_client_certificate(front.port(), &first);
-    let request = Ask::alice("GET", MANIFEST);
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    let request = TestRequest::alice("GET", MANIFEST);
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
     assert!(front.clients().iter().all(|shown| *shown == der(&first.0)));
     let second = AUTHORITY.issue(&["gate.example"]);
     write_client_files(&proxy.path(""), &second);
     eventually("the new certificate is presented", || {
-        assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+        assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
         front.clients().last() == Some(&der(&second.0))
     });
     // A reload with unusable files keeps the certificate, and says so.
     proxy.write("client.pem", "nothing");
     proxy.reload().unwrap();
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
 }
 
 #[test]
 fn without_a_client_certificate_such_an_upstream_is_not_used() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let server = AUTHORITY.issue(&["localhost"]);
     let front = TlsFront::requiring(&registry, &server, &AUTHORITY.pem());
     let proxy = gate(front.port());
-    let answer = ask(&proxy, Http::One, &Ask::alice("GET", MANIFEST));
-    answer.is_refusal(502, "UNAVAILABLE");
+    let answer = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &TestRequest::alice("GET", MANIFEST),
+    );
+    answer.assert_rejection(502, "UNAVAILABLE");
     assert!(registry.requests().is_empty());
 }
 
@@ -142,17 +157,22 @@ fn without_a_client_certificate_such_an_upstream_is_not_used() {
 fn connections_are_used_again_and_sessions_resumed() {
     let closing = OK.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     for (answer, handshakes) in [(OK.to_owned(), 1), (closing, 10)] {
-        let registry = Registry::answering(answer);
+        let registry = Registry::responding(answer);
         let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
         let proxy = gate(front.port());
         // The check at start has a connection of its own.
-        eventually("it is checked", || front.hellos().len() == 1);
+        eventually("it is checked", || front.client_hellos().len() == 1);
         let mut client = Client::connect(&proxy);
         for number in 0..10 {
             let method = if number % 2 == 0 { "GET" } else { "DELETE" };
-            assert_eq!(client.ask(&Ask::alice(method, MANIFEST)).status, 200);
+            assert_eq!(
+                client
+                    .exchange(&TestRequest::alice(method, MANIFEST))
+                    .status,
+                200
+            );
         }
-        let hellos = front.hellos();
+        let hellos = front.client_hellos();
         assert_eq!(hellos.len(), 1 + handshakes);
         let resumed = hellos.iter().filter(|(_, is_resumed)| *is_resumed).count();
         assert!(
@@ -173,29 +193,32 @@ fn an_idle_connection_that_was_closed_costs_no_request() {
     let proxy = gate(front.port());
     let mut client = Client::connect(&proxy);
     for _ in 0..10 {
-        assert_eq!(client.ask(&Ask::alice("GET", MANIFEST)).status, 200);
+        assert_eq!(
+            client.exchange(&TestRequest::alice("GET", MANIFEST)).status,
+            200
+        );
     }
     assert_eq!(registry.requests().len(), 10);
 }
 
 #[test]
 fn an_upstream_that_cannot_be_verified_gets_no_request() {
-    let stranger = Authority::make();
+    let stranger = Authority::generate();
     for shown in [
         stranger.issue(&["localhost"]),
         AUTHORITY.issue(&["elsewhere.example"]),
         AUTHORITY.issue_until(&["localhost"], 2001),
     ] {
-        let registry = Registry::obliging();
+        let registry = Registry::accepting_all();
         let front = TlsFront::start(&registry, &shown);
         let proxy = gate(front.port());
-        for http in Http::BOTH {
+        for http in HttpVersion::BOTH {
             for request in [
-                Ask::alice("GET", MANIFEST),
-                Ask::alice("PATCH", UPLOAD).body("secret"),
+                TestRequest::alice("GET", MANIFEST),
+                TestRequest::alice("PATCH", UPLOAD).body("secret"),
             ] {
-                let answer = ask(&proxy, http, &request);
-                answer.is_refusal(502, "UNAVAILABLE");
+                let answer = exchange(&proxy, http, &request);
+                answer.assert_rejection(502, "UNAVAILABLE");
                 assert!(!answer.text().contains("certificate"), "{answer:?}");
             }
         }
@@ -209,19 +232,25 @@ fn an_upstream_without_tls_is_not_fallen_back_to() {
     let port = registry.authority().rsplit_once(':').unwrap().1;
     // What it says to the hello, which is no request, is for the log.
     let proxy = gate(port.parse().unwrap());
-    for http in Http::BOTH {
-        ask(&proxy, http, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");
+    for http in HttpVersion::BOTH {
+        exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST))
+            .assert_rejection(502, "UNAVAILABLE");
     }
 }
 
 #[test]
 fn the_system_vouches_for_no_stranger() {
-    let registry = Registry::obliging();
+    let registry = Registry::accepting_all();
     let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
     let url = format!("https://localhost:{}", front.port());
     match Proxy::try_start(directory(), &url, config("", "")) {
         Ok(proxy) => {
-            ask(&proxy, Http::One, &Ask::alice("GET", MANIFEST)).is_refusal(502, "UNAVAILABLE");
+            exchange(
+                &proxy,
+                HttpVersion::Http1,
+                &TestRequest::alice("GET", MANIFEST),
+            )
+            .assert_rejection(502, "UNAVAILABLE");
         }
         // A machine without any CA is told so at the start.
         Err(problems) => {
@@ -286,17 +315,17 @@ fn an_upstream_that_makes_no_sense_is_refused_with_words() {
 
 #[test]
 fn a_new_ca_counts_from_the_next_reload() {
-    let stranger = Authority::make();
-    let registry = Registry::obliging();
+    let stranger = Authority::generate();
+    let registry = Registry::accepting_all();
     let front = TlsFront::start(&registry, &stranger.issue(&["localhost"]));
     let proxy = gate(front.port());
-    let request = Ask::alice("GET", MANIFEST);
-    ask(&proxy, Http::One, &request).is_refusal(502, "UNAVAILABLE");
+    let request = TestRequest::alice("GET", MANIFEST);
+    exchange(&proxy, HttpVersion::Http1, &request).assert_rejection(502, "UNAVAILABLE");
     proxy.write("ca.pem", format!("{}{}", AUTHORITY.pem(), stranger.pem()));
     proxy.reload().unwrap();
-    assert_eq!(ask(&proxy, Http::One, &request).status, 200);
+    assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
     // A connection that the old CAs vouched for is not used by those who trust others.
     proxy.write("ca.pem", AUTHORITY.pem());
     proxy.reload().unwrap();
-    ask(&proxy, Http::One, &request).is_refusal(502, "UNAVAILABLE");
+    exchange(&proxy, HttpVersion::Http1, &request).assert_rejection(502, "UNAVAILABLE");
 }

@@ -11,13 +11,13 @@ use serde_json::Value;
 use tidegate::server::{Command, Scheme};
 
 use crate::admin::get_unix;
-use crate::support::client::{End, dial, is_late};
-use crate::support::h2::{H2, block_on};
+use crate::support::client::{StreamEnd, connect_tcp, is_timeout};
+use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::TestConfig;
-use crate::support::registry::{Ended, Exchange};
+use crate::support::registry::{Exchange, RequestEnd};
 use crate::support::{
-    Answer, Ask, Client, OK, PATIENCE, Proxy, Registry, config, eventually, eventually_some,
-    pattern, pause,
+    Client, OK, PATIENCE, Proxy, Registry, TestRequest, TestResponse, config, eventually,
+    eventually_some, pattern, pause,
 };
 
 /// The handshake of RFC 6455 section 1.3, whose response has [`ACCEPT`].
@@ -26,7 +26,7 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A proxy with a registry at `/v2/` and a user interface at `/ui/`.
 fn with_ui(tables: &str, keys: &str) -> TestConfig {
-    config(tables, "").and(&format!(
+    config(tables, "").append(&format!(
         "[[site.route]]\npath = \"/ui/\"\nregistry = false\n{keys}\n\
          auth = {{ mode = \"basic\", htpasswd = \"htpasswd\", realm = \"UI\" }}\n"
     ))
@@ -37,16 +37,16 @@ fn ui() -> TestConfig {
 }
 
 /// A handshake without credentials.
-fn handshake(target: &str) -> Ask {
-    Ask::new("GET", target)
+fn handshake(target: &str) -> TestRequest {
+    TestRequest::new("GET", target)
         .header("Connection", "keep-alive, Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", KEY)
 }
 
-fn alices(target: &str) -> Ask {
-    handshake(target).login(b"alice:pw")
+fn alices(target: &str) -> TestRequest {
+    handshake(target).basic_auth(b"alice:pw")
 }
 
 /// An upstream's 101 with these further header fields.
@@ -77,9 +77,9 @@ fn echo() -> Registry {
 
 /// Sends a handshake and returns the response head.
 #[track_caller]
-fn open(client: &mut Client, request: &Ask) -> Answer {
+fn open(client: &mut Client, request: &TestRequest) -> TestResponse {
     client.send(request.head());
-    let head = client.head().unwrap();
+    let head = client.read_head().unwrap();
     assert_eq!(head.status, 101, "{head:?}");
     head
 }
@@ -95,7 +95,11 @@ fn opened(proxy: &Proxy) -> Client {
 #[track_caller]
 fn echoes(client: &mut Client, bytes: &[u8]) {
     client.send(bytes);
-    assert!(client.take(bytes.len()) == bytes, "{} bytes", bytes.len());
+    assert!(
+        client.read_exact(bytes.len()) == bytes,
+        "{} bytes",
+        bytes.len()
+    );
 }
 
 /// The line of the access log with this text.
@@ -111,17 +115,20 @@ fn a_websocket_carries_bytes_in_both_directions() {
     let proxy = Proxy::start(&upstream, ui());
     let mut client = Client::connect(&proxy);
     // The connection may have served other requests before.
-    assert_eq!(client.ask(&Ask::alice("GET", "/v2/")).status, 200);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
+        200
+    );
     let request = alices("/ui/ws?token=x")
         .header("Sec-WebSocket-Protocol", "chat")
         .header("Sec-WebSocket-Extensions", "permessage-deflate")
         .header("X-Forwarded-For", "6.6.6.6");
     let head = open(&mut client, &request);
-    assert_eq!(head.one("upgrade"), "websocket");
-    assert_eq!(head.one("connection"), "upgrade");
-    assert_eq!(head.one("sec-websocket-accept"), ACCEPT);
-    assert!(!head.one("x-request-id").is_empty());
-    assert!(!head.has("content-length") && !head.has("transfer-encoding"));
+    assert_eq!(head.header("upgrade"), "websocket");
+    assert_eq!(head.header("connection"), "upgrade");
+    assert_eq!(head.header("sec-websocket-accept"), ACCEPT);
+    assert!(!head.header("x-request-id").is_empty());
+    assert!(!head.has_header("content-length") && !head.has_header("transfer-encoding"));
     let seen = upstream.requests().pop().unwrap();
     assert_eq!(seen.target, "/ui/ws?token=x");
     for (name, value) in [
@@ -135,7 +142,7 @@ fn a_websocket_carries_bytes_in_both_directions() {
         ("x-forwarded-proto", "https"),
         ("x-forwarded-for", "127.0.0.1"),
     ] {
-        assert_eq!(seen.one(name), value);
+        assert_eq!(seen.header(name), value);
     }
     assert!(seen.all("authorization").is_empty());
     // Bytes that look like HTTP, and bytes that no HTTP parser accepts.
@@ -148,10 +155,10 @@ fn a_websocket_carries_bytes_in_both_directions() {
     }
     assert_eq!(upstream.requests().len(), 2);
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    let (rest, _) = client.rest();
+    let (rest, _) = client.read_to_end();
     assert!(rest.is_empty());
-    upstream.wait(|requests| requests[1].end == Ended::Whole);
-    let log = proxy.finish();
+    upstream.wait_for_requests(|requests| requests[1].end == RequestEnd::Whole);
+    let log = proxy.stop_and_read_access_log();
     let line = line(&log, "path=/ui/ws");
     for field in [
         " status=101 ",
@@ -173,7 +180,7 @@ fn exchange(mut client: Client, bytes: &[u8]) {
     let mut writer = client.socket.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || writer.write_all(bytes).unwrap());
-        assert!(client.take(bytes.len()) == bytes);
+        assert!(client.read_exact(bytes.len()) == bytes);
     });
 }
 
@@ -186,7 +193,7 @@ fn behind_proxy() -> TestConfig {
     .lines("tls", "")
 }
 
-fn forwarded(ask: Ask) -> Ask {
+fn forwarded(ask: TestRequest) -> TestRequest {
     ask.header("X-Forwarded-Proto", "https")
 }
 
@@ -199,7 +206,7 @@ fn a_websocket_passes_over_every_transport_at_full_length() {
     open(&mut client, &forwarded(alices("/ui/ws")));
     exchange(client, &bytes);
     let connect = || UnixStream::connect(proxy.path("http.sock")).ok();
-    let mut client = Client::over(eventually_some("the socket is there", connect));
+    let mut client = Client::from_socket(eventually_some("the socket is there", connect));
     open(&mut client, &forwarded(alices("/ui/ws")));
     exchange(client, &bytes);
     let seen = upstream.requests();
@@ -221,11 +228,31 @@ fn the_first_bytes_of_the_upstream_may_come_with_its_101() {
     });
     let proxy = Proxy::start(&upstream, ui());
     let mut client = opened(&proxy);
-    assert_eq!(client.take(5), b"hello");
+    assert_eq!(client.read_exact(5), b"hello");
     client.send("x");
     // The upstream has closed, so the proxy closes with everything that came before.
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(client.rest().0, b"goodbye");
+    assert_eq!(client.read_to_end().0, b"goodbye");
+}
+
+/// The silence of a half-closed tunnel is counted from its half-close.
+#[test]
+fn an_idle_tunnel_that_a_client_half_closes_is_not_silent_for_too_long() {
+    let upstream = Registry::start(|exchange: &mut Exchange<'_>| {
+        exchange.send(accepted());
+        assert_eq!(exchange.raw(), None);
+        pause(Duration::from_millis(300));
+        exchange.send("goodbye");
+        exchange.close();
+    });
+    let keys = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1500ms\" }";
+    let proxy = Proxy::start(&upstream, with_ui("", keys));
+    let mut client = opened(&proxy);
+    pause(Duration::from_millis(1300));
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.read_to_end().0, b"goodbye");
+    let log = proxy.stop_and_read_access_log();
+    assert!(!line(&log, "path=/ui/ws").contains("termination"), "{log}");
 }
 
 #[test]
@@ -233,7 +260,7 @@ fn no_handshake_reaches_an_upstream_before_its_client_may_send_it() {
     let upstream = echo();
     let tables = "[throttle]\nguesses = 0\n";
     let proxy = Proxy::start(&upstream, with_ui(tables, "upstream = \"{upstream}\""));
-    let wrong = handshake("/ui/ws").login(b"alice:wrong");
+    let wrong = handshake("/ui/ws").basic_auth(b"alice:wrong");
     let denied = with_ui(tables, "upstream = \"{upstream}\"\ndeny = [\"all\"]");
     let mut client = Client::connect(&proxy);
     for (request, status) in [
@@ -246,10 +273,13 @@ fn no_handshake_reaches_an_upstream_before_its_client_may_send_it() {
         (alices("/ui/ws").header("Origin", "null"), 403),
     ] {
         // The rejection leaves the connection as it was.
-        assert_eq!(client.ask(&request).status, status, "{request:?}");
+        assert_eq!(client.exchange(&request).status, status, "{request:?}");
     }
     let denied = Proxy::start(&upstream, denied);
-    assert_eq!(Client::connect(&denied).ask(&alices("/ui/ws")).status, 403);
+    assert_eq!(
+        Client::connect(&denied).exchange(&alices("/ui/ws")).status,
+        403
+    );
     assert!(upstream.requests().is_empty());
     for origin in ["https://localhost", "https://LOCALHOST"] {
         let request = alices("/ui/ws").header("Origin", origin);
@@ -283,37 +313,41 @@ fn a_request_for_another_protocol_or_another_handshake_is_rejected() {
         (alices("/ui/ws").header("Sec-WebSocket-Key", KEY), 400),
         (post.clone(), 400),
     ] {
-        let answer = client.ask(&request);
+        let answer = client.exchange(&request);
         assert_eq!(answer.status, status, "{request:?}");
         if status == 426 {
-            assert_eq!(answer.one("sec-websocket-version"), "13");
+            assert_eq!(answer.header("sec-websocket-version"), "13");
         }
     }
     for body in [alices("/ui/ws").body("abc"), alices("/ui/ws").chunked()] {
-        assert_eq!(Client::connect(&proxy).ask(&body).status, 400, "{body:?}");
+        assert_eq!(
+            Client::connect(&proxy).exchange(&body).status,
+            400,
+            "{body:?}"
+        );
     }
     assert!(upstream.requests().is_empty());
     // What does not ask for another protocol passes without Upgrade (RFC 9110 section 7.8).
     for request in [
         changed("Connection", "keep-alive"),
-        Ask::alice("GET", "/ui/"),
+        TestRequest::alice("GET", "/ui/"),
     ] {
-        assert_eq!(client.ask(&request).status, 200);
+        assert_eq!(client.exchange(&request).status, 200);
         assert!(upstream.requests().pop().unwrap().all("upgrade").is_empty());
     }
     let old = String::from_utf8(alices("/ui/ws").head()).unwrap();
     client.send(old.replace("HTTP/1.1", "HTTP/1.0"));
-    assert_eq!(client.answer("GET").status, 200);
+    assert_eq!(client.read_response("GET").status, 200);
     assert!(upstream.requests().pop().unwrap().all("upgrade").is_empty());
 }
 
 #[test]
 fn a_registry_route_and_a_route_without_websockets_never_switch() {
-    let upstream = Registry::answering(accepted());
+    let upstream = Registry::responding(accepted());
     let keys = "upstream = \"{upstream}\"\nwebsocket = false";
     let proxy = Proxy::start(&upstream, with_ui("", keys));
     for target in ["/v2/", "/v2/a/tags/list", "/ui/ws"] {
-        let answer = Client::connect(&proxy).ask(&alices(target));
+        let answer = Client::connect(&proxy).exchange(&alices(target));
         assert_eq!(answer.status, 502, "{target}");
         let seen = upstream.requests().pop().unwrap();
         assert!(seen.all("upgrade").is_empty() && seen.all("connection").is_empty());
@@ -321,7 +355,10 @@ fn a_registry_route_and_a_route_without_websockets_never_switch() {
     let upstream = echo();
     let proxy = Proxy::start(&upstream, with_ui("", keys));
     for target in ["/v2/", "/ui/ws"] {
-        assert_eq!(Client::connect(&proxy).ask(&alices(target)).status, 200);
+        assert_eq!(
+            Client::connect(&proxy).exchange(&alices(target)).status,
+            200
+        );
     }
 }
 
@@ -360,24 +397,24 @@ fn no_other_101_opens_a_tunnel() {
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         ]
         .concat();
-        let upstream = Registry::answering(sent);
+        let upstream = Registry::responding(sent);
         let proxy = Proxy::start(&upstream, ui());
         let mut client = Client::connect(&proxy);
-        assert_eq!(client.ask(&alices("/ui/ws")).status, 502, "{response}");
+        assert_eq!(client.exchange(&alices("/ui/ws")).status, 502, "{response}");
         // The connection of the upstream is not used again, and the bytes on it are no response to another request.
-        assert_eq!(client.ask(&alices("/ui/ws")).status, 502, "{response}");
+        assert_eq!(client.exchange(&alices("/ui/ws")).status, 502, "{response}");
         assert_eq!(upstream.connections(), 2);
         // Without a handshake, no 101 is a response.
-        let plain = Ask::alice("GET", "/ui/");
-        assert_eq!(client.ask(&plain).status, 502, "{response}");
+        let plain = TestRequest::alice("GET", "/ui/");
+        assert_eq!(client.exchange(&plain).status, 502, "{response}");
     }
-    let upstream = Registry::answering(accepted());
+    let upstream = Registry::responding(accepted());
     let proxy = Proxy::start(&upstream, ui());
     for plain in [
-        Ask::alice("GET", "/ui/"),
-        Ask::alice("POST", "/ui/").body("x"),
+        TestRequest::alice("GET", "/ui/"),
+        TestRequest::alice("POST", "/ui/").body("x"),
     ] {
-        assert_eq!(Client::connect(&proxy).ask(&plain).status, 502);
+        assert_eq!(Client::connect(&proxy).exchange(&plain).status, 502);
     }
 }
 
@@ -389,10 +426,13 @@ fn a_response_that_is_no_101_leaves_the_connection_with_http() {
     let proxy = Proxy::start(&upstream, ui());
     let mut client = Client::connect(&proxy);
     for _ in 0..2 {
-        let answer = client.ask(&alices("/ui/ws"));
+        let answer = client.exchange(&alices("/ui/ws"));
         assert_eq!((answer.status, &*answer.body), (403, &b"no"[..]));
     }
-    assert_eq!(client.ask(&Ask::alice("GET", "/ui/")).status, 403);
+    assert_eq!(
+        client.exchange(&TestRequest::alice("GET", "/ui/")).status,
+        403
+    );
     assert_eq!(upstream.connections(), 1);
 }
 
@@ -400,13 +440,14 @@ fn a_response_that_is_no_101_leaves_the_connection_with_http() {
 fn bytes_after_a_handshake_belong_to_the_tunnel_or_are_a_request_of_their_own() {
     let upstream = echo();
     let proxy = Proxy::start(&upstream, ui());
-    let next = Ask::alice("GET", "/v2/secret/tags/list").head();
+    let next = TestRequest::alice("GET", "/v2/secret/tags/list").head();
     // The upstream switches: the bytes arrive as they are, and are no request.
     let mut client = Client::connect(&proxy);
     client.send([alices("/ui/ws").head(), next.clone()].concat());
-    assert_eq!(client.head().unwrap().status, 101);
-    assert_eq!(client.take(next.len()), next);
-    let seen = upstream.wait(|requests| requests.iter().any(|request| request.body == next));
+    assert_eq!(client.read_head().unwrap().status, 101);
+    assert_eq!(client.read_exact(next.len()), next);
+    let seen =
+        upstream.wait_for_requests(|requests| requests.iter().any(|request| request.body == next));
     assert_eq!(seen.len(), 1);
     // Bytes that arrive while the upstream decides.
     let deciding = Registry::start(|exchange: &mut Exchange<'_>| {
@@ -428,24 +469,24 @@ fn bytes_after_a_handshake_belong_to_the_tunnel_or_are_a_request_of_their_own() 
     let proxy = Proxy::start(&deciding, ui());
     let mut client = Client::connect(&proxy);
     client.send(alices("/ui/slow").head());
-    deciding.wait(|requests| requests.len() == 1);
+    deciding.wait_for_requests(|requests| requests.len() == 1);
     client.send("early");
-    assert_eq!(client.head().unwrap().status, 101);
-    assert_eq!(client.take(5), b"early");
+    assert_eq!(client.read_head().unwrap().status, 101);
+    assert_eq!(client.read_exact(5), b"early");
     // The proxy or the upstream declines: the bytes are the next request of this client, with checks of its own.
-    let upstream = Registry::obliging();
+    let upstream = Registry::accepting_all();
     let proxy = Proxy::start(&upstream, ui());
     for (first, status) in [
         (alices("/ui/ws"), 200),
         (handshake("/ui/ws"), 401),
         (alices("/ui/ws").header("Upgrade", "h2c"), 501),
     ] {
-        let without_login = Ask::new("GET", "/v2/secret/tags/list").head();
+        let without_login = TestRequest::new("GET", "/v2/secret/tags/list").head();
         let mut client = Client::connect(&proxy);
         client.send([first.head(), without_login, next.clone()].concat());
-        assert_eq!(client.answer("GET").status, status);
-        assert_eq!(client.answer("GET").status, 401);
-        assert_eq!(client.answer("GET").status, 200);
+        assert_eq!(client.read_response("GET").status, status);
+        assert_eq!(client.read_response("GET").status, 401);
+        assert_eq!(client.read_response("GET").status, 200);
     }
     let seen: Vec<_> = upstream
         .requests()
@@ -459,8 +500,8 @@ fn bytes_after_a_handshake_belong_to_the_tunnel_or_are_a_request_of_their_own() 
     let bad =
         "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n";
     client.send([handshake("/ui/ws").head(), bad.into()].concat());
-    assert_eq!(client.answer("GET").status, 401);
-    assert_eq!(client.answer("GET").status, 400);
+    assert_eq!(client.read_response("GET").status, 401);
+    assert_eq!(client.read_response("GET").status, 400);
 }
 
 #[test]
@@ -469,12 +510,12 @@ fn a_client_that_leaves_or_sends_much_before_the_response_is_noticed() {
     let proxy = Proxy::start(&upstream, ui());
     let mut client = Client::connect(&proxy);
     client.send(alices("/ui/ws").head());
-    upstream.wait(|requests| requests.len() == 1);
+    upstream.wait_for_requests(|requests| requests.len() == 1);
     drop(client);
-    upstream.wait(|requests| requests[0].end == Ended::Broken);
+    upstream.wait_for_requests(|requests| requests[0].end == RequestEnd::Broken);
     let mut client = Client::connect(&proxy);
     client.send(alices("/ui/ws").head());
-    upstream.wait(|requests| requests.len() == 2);
+    upstream.wait_for_requests(|requests| requests.len() == 2);
     let timeout = Some(Duration::from_millis(500));
     client.socket.set_write_timeout(timeout).unwrap();
     let block = pattern(64 << 10);
@@ -518,9 +559,13 @@ fn the_slower_side_slows_the_faster_one() {
     listen.send(()).unwrap();
     let mut unread = Client::connect(&proxy);
     open(&mut unread, &alices("/ui/flood"));
-    upstream.wait(|requests| requests.len() == 2);
+    upstream.wait_for_requests(|requests| requests.len() == 2);
     drop(client);
-    upstream.wait(|requests| requests.iter().all(|request| request.end == Ended::Broken));
+    upstream.wait_for_requests(|requests| {
+        requests
+            .iter()
+            .all(|request| request.end == RequestEnd::Broken)
+    });
 }
 
 #[test]
@@ -535,10 +580,10 @@ fn a_silent_tunnel_is_closed_and_one_with_traffic_is_not() {
         pause(Duration::from_millis(200));
     }
     let silent = Instant::now();
-    let (rest, end) = client.rest();
-    assert!(rest.is_empty() && end == End::Clean);
+    let (rest, end) = client.read_to_end();
+    assert!(rest.is_empty() && end == StreamEnd::Clean);
     assert!(silent.elapsed() >= Duration::from_millis(600));
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert!(
         line(&log, "path=/ui/ws").contains("termination=timeout"),
         "{log}"
@@ -562,7 +607,7 @@ fn a_client_that_does_not_read_is_closed() {
         log.contains("path=/ui/ws")
     });
     drop(client);
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert!(
         line(&log, "path=/ui/ws").contains("termination=timeout"),
         "{log}"
@@ -575,10 +620,10 @@ fn a_shutdown_ends_tunnels_after_its_time() {
     let limits = "[limits]\ndrain = \"1s\"\n";
     let proxy = Proxy::start(&upstream, with_ui(limits, "upstream = \"{upstream}\""));
     let mut client = opened(&proxy);
-    proxy.tell(Command::Stop);
+    proxy.send_command(Command::Stop);
     echoes(&mut client, b"still open");
     assert_eq!(proxy.wait(), 1);
-    assert!(client.rest().0.is_empty());
+    assert!(client.read_to_end().0.is_empty());
     let log = std::fs::read_to_string(proxy.path("access.log")).unwrap();
     assert!(
         line(&log, "path=/ui/ws").contains("termination=drain"),
@@ -598,14 +643,14 @@ fn the_log_names_the_side_that_broke_the_tunnel() {
     let mut client = opened(&proxy);
     client.send("x");
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-    assert!(client.rest().0.is_empty());
+    assert!(client.read_to_end().0.is_empty());
     let reset = echo();
     let proxies = [proxy, Proxy::start(&reset, ui())];
     let mut client = opened(&proxies[1]);
     echoes(&mut client, b"x");
     reset.kill();
-    let _ = client.rest();
-    let [closed, broken] = proxies.map(Proxy::finish);
+    let _ = client.read_to_end();
+    let [closed, broken] = proxies.map(Proxy::stop_and_read_access_log);
     assert!(
         !line(&closed, "path=/ui/ws").contains("upstream_abort"),
         "{closed}"
@@ -642,20 +687,20 @@ fn a_tunnel_is_a_transfer_that_an_operator_can_end() {
         page.contains("websocket") && page.contains("/ui/ws"),
         "{page}"
     );
-    let mut admin = Client::over(UnixStream::connect(&socket).unwrap());
+    let mut admin = Client::from_socket(UnixStream::connect(&socket).unwrap());
     let cut = format!(
         "POST /cut?id={} HTTP/1.1\r\nHost: localhost\r\n\r\n",
         row["id"]
     );
     admin.send(cut);
-    let answer = admin.answer("POST");
+    let answer = admin.read_response("POST");
     assert_eq!(answer.status, 200);
     assert!(
         answer.text().contains("websocket of /ui/ws by alice"),
         "{}",
         answer.text()
     );
-    assert!(client.rest().0.is_empty());
+    assert!(client.read_to_end().0.is_empty());
     let counted = |text: &str| get_unix(&socket, "/metrics").text().contains(text);
     eventually("the tunnel is counted", || {
         counted(
@@ -673,7 +718,7 @@ fn a_tunnel_is_a_transfer_that_an_operator_can_end() {
             get_unix(&socket, "/metrics").text()
         );
     }
-    let log = proxy.finish();
+    let log = proxy.stop_and_read_access_log();
     assert!(
         line(&log, "path=/ui/ws").contains("termination=cut"),
         "{log}"
@@ -687,18 +732,21 @@ fn tunnels_have_the_shares_of_other_requests() {
     let proxy = Proxy::start(&upstream, with_ui(limits, "upstream = \"{upstream}\""));
     let mut first = opened(&proxy);
     // One client network has half of the connections.
-    assert_eq!(Client::connect(&proxy).ask(&alices("/ui/ws")).status, 503);
+    assert_eq!(
+        Client::connect(&proxy).exchange(&alices("/ui/ws")).status,
+        503
+    );
     echoes(&mut first, b"x");
     // A tunnel that is idle for a second leaves its place to others.
     eventually("the idle tunnel counts no more", || {
         Client::connect(&proxy)
-            .ask(&Ask::alice("GET", "/v2/"))
+            .exchange(&TestRequest::alice("GET", "/v2/"))
             .status
             == 200
     });
     echoes(&mut first, b"still open");
     drop(first);
-    upstream.wait(|requests| requests[0].end == Ended::Whole);
+    upstream.wait_for_requests(|requests| requests[0].end == RequestEnd::Whole);
     opened(&proxy);
 }
 
@@ -708,14 +756,14 @@ fn a_tunnel_that_is_opened_over_http2_is_no_tunnel() {
     let proxy = Proxy::start(&upstream, ui());
     // RFC 8441 needs a setting that the proxy does not send, and RFC 9113 section 8.2.2 forbids Upgrade.
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let connect = Ask::alice("CONNECT", "/ui/ws");
-        assert!(client.begin(&connect).await.is_err() || upstream.requests().is_empty());
+        let mut client = H2Client::connect(&proxy).await;
+        let connect = TestRequest::alice("CONNECT", "/ui/ws");
+        assert!(client.start_request(&connect).await.is_err() || upstream.requests().is_empty());
     });
     block_on(async {
-        let mut client = H2::connect(&proxy).await;
-        let request = Ask::alice("GET", "/ui/").header("upgrade", "websocket");
-        if let Ok((response, _)) = client.begin(&request).await {
+        let mut client = H2Client::connect(&proxy).await;
+        let request = TestRequest::alice("GET", "/ui/").header("upgrade", "websocket");
+        if let Ok((response, _)) = client.start_request(&request).await {
             assert!(response.await.is_err());
         }
     });
@@ -724,13 +772,13 @@ fn a_tunnel_that_is_opened_over_http2_is_no_tunnel() {
 
 /// What a connection to this address brings within a moment; `None` if nothing.
 fn dialled(address: SocketAddr, bytes: &[u8]) -> Option<u16> {
-    let mut client = Client::over(dial(address));
+    let mut client = Client::from_socket(connect_tcp(address));
     client.send(bytes);
-    let head = client.head();
+    let head = client.read_head();
     match head {
         Ok(head) => Some(head.status),
         Err(error) => {
-            assert!(!is_late(&error));
+            assert!(!is_timeout(&error));
             None
         }
     }

@@ -13,7 +13,7 @@ use tidegate::acme::{Acme, Renewals, Settings};
 use tidegate::upstream::ServerRoots;
 use time::OffsetDateTime;
 
-use crate::lab::{Certs, Outcome, Service, command, free_port, listens, print_logs, run};
+use crate::lab::{Certs, Outcome, Service, command, free_port, is_listening, print_logs, run};
 use crate::lab::{wait_until, wait_up_to};
 
 /// A folder, an authority, and where it looks for the gate.
@@ -77,7 +77,7 @@ impl World {
         names.args(["-dns01", &format!("127.0.0.1:{dns}")]);
         names.args(["-management", &format!("127.0.0.1:{dns_management}")]);
         let mut names = Service::start("names", &names, self.dir.path());
-        names.wait_until(|| listens(dns_management));
+        names.wait_until(|| is_listening(dns_management));
         let config = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{directory}", "managementListenAddress": "127.0.0.1:{management}",
                 "certificate": "{}", "privateKey": "{}", "httpPort": {http}, "tlsPort": {https},
@@ -93,7 +93,7 @@ impl World {
         pebble.env("PEBBLE_AUTHZREUSE", "0");
         pebble.env("PEBBLE_WFE_NONCEREJECT", rejected_nonces.to_string());
         let mut pebble = Service::start("pebble", &pebble, self.dir.path());
-        pebble.wait_until(|| listens(directory) && listens(management));
+        pebble.wait_until(|| is_listening(directory) && is_listening(management));
         let root = self.fetch(&format!("https://localhost:{management}/roots/0"));
         fs::write(self.path("root.pem"), root).unwrap();
         self.authority = Some((pebble, names));
@@ -163,7 +163,7 @@ upstream = "http://127.0.0.1:1"
         let mut gate = self.command(env!("CARGO_BIN_EXE_tidegate"));
         gate.args(["serve", "-c"]).arg(file);
         let mut gate = Service::start(name, &gate, self.dir.path());
-        gate.wait_until(|| listens(https));
+        gate.wait_until(|| is_listening(https));
         gate
     }
 
@@ -248,7 +248,7 @@ fn a_certificate_comes_over_tls_and_a_restart_orders_nothing() {
     );
     let serial = world.serial(port);
     drop(gate);
-    wait_until("the gate ends", || !listens(port));
+    wait_until("the gate ends", || !is_listening(port));
     let again = world.gate("again", port, None);
     assert!(world.has_certificate(port));
     hang_up(&again);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::TempDir;
 
-use crate::lab::{Lab, PASSWORD, Service, USER, free_port, listens, run, wait_until};
+use crate::lab::{Lab, PASSWORD, Service, USER, free_port, is_listening, run, wait_until};
 
 /// Addresses of this machine that clients connect from.
 const CLIENTS: [&str; 2] = ["127.0.0.2", "::1"];
@@ -86,7 +86,7 @@ fn start(lab: &Lab, case: &Case, port: u16, dir: &TempDir) -> Service {
             Service::start("nginx", &command, dir.path())
         }
     };
-    service.wait_until(|| listens(port));
+    service.wait_until(|| is_listening(port));
     service
 }
 

@@ -90,7 +90,7 @@ fn memory(lab: &Lab, name: &str) -> u64 {
 
 /// The number behind `name` in a file of the gate's `/proc/PID`.
 fn figure(lab: &Lab, file: &str, name: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{}/{file}", lab.gate())).unwrap();
+    let text = fs::read_to_string(format!("/proc/{}/{file}", lab.proxy_pid())).unwrap();
     let value = text
         .lines()
         .find_map(|line| line.strip_prefix(name))

@@ -87,7 +87,7 @@ fn file(lab: &Lab, name: &str) -> String {
 
 /// The registry was asked to mount from this repository, and did.
 #[track_caller]
-fn was_mounted(lab: &Lab, source: &str) {
+fn assert_mounted(lab: &Lab, source: &str) {
     let source = format!("from={}", source.replace('/', "%2F"));
     let mounts = lab.mounts();
     let made = mounts.iter().find(|line| line.contains(&source));
@@ -97,7 +97,7 @@ fn was_mounted(lab: &Lab, source: &str) {
 
 /// Nothing of a wish to mount from `secret/` has reached the registry, and the push was a plain upload.
 #[track_caller]
-fn was_uploaded_instead(lab: &Lab, repository: &str) {
+fn assert_uploaded_instead(lab: &Lab, repository: &str) {
     let mounts = lab.mounts();
     let told = mounts.iter().find(|line| line.contains("secret"));
     assert_eq!(told, None);
@@ -114,7 +114,7 @@ fn was_uploaded_instead(lab: &Lab, repository: &str) {
 
 /// podman and skopeo look for a layer where they know it to be before they ask for a mount: they did, and were told no.
 #[track_caller]
-fn looked_in_vain(lab: &Lab, said: &Outcome) {
+fn assert_searched_in_vain(lab: &Lab, said: &Outcome) {
     let tried = format!("in {}/secret/base", lab.host());
     let story = said.story();
     assert!(

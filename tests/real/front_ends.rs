@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::TempDir;
 
-use crate::lab::{Docker, Image, Lab, MIB, Service, listens, wait_until};
+use crate::lab::{Docker, Image, Lab, MIB, Service, is_listening, wait_until};
 use crate::websocket;
 
 /// How a front end connects to the proxy.
@@ -54,7 +54,7 @@ fn start(lab: &Lab, front_end: FrontEnd, transport: Transport, dir: &TempDir) ->
     };
     let mut service = Service::start(name, &command, &lab.path(""));
     let port = lab.port();
-    service.wait_until(|| listens(port));
+    service.wait_until(|| is_listening(port));
     service
 }
 

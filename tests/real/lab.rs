@@ -73,7 +73,7 @@ impl Lab {
 
     /// The same, in another mode of `auth` and with grants at the end of the gate's route.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
-        Self::made(mode, None, grants, "", |_| String::new())
+        Self::create(mode, None, grants, "", |_| String::new())
     }
 
     /// The same, with tokens that live as long as this says.
@@ -82,12 +82,12 @@ impl Lab {
         lifetime: Option<&'static str>,
         grants: &'static str,
     ) -> Self {
-        Self::made(mode, lifetime, grants, "", |_| String::new())
+        Self::create(mode, lifetime, grants, "", |_| String::new())
     }
 
     /// The same, with a site that asks for client certificates.
     pub(crate) fn guarded() -> Self {
-        Self::made("basic", None, "", "", |certs| {
+        Self::create("basic", None, "", "", |certs| {
             format!("client_ca = \"{}\"", certs.client_ca().display())
         })
     }
@@ -95,7 +95,7 @@ impl Lab {
     /// The same, where every connection from this machine must begin with a PROXY header.
     pub(crate) fn behind_balancers() -> Self {
         let listen = "proxy_protocol = [\"127.0.0.1\", \"::1\"]";
-        Self::made("basic", None, "", listen, |_| String::new())
+        Self::create("basic", None, "", listen, |_| String::new())
     }
 
     /// The same, over plain HTTP on [`Self::inner_port`] and on the Unix socket `http.sock`. A front end that terminates TLS must be
@@ -105,7 +105,7 @@ impl Lab {
         lab.behind = Some(free_port());
         lab.write_configs();
         lab.start_registry();
-        lab.start_gate();
+        lab.start_proxy();
         lab
     }
 
@@ -114,10 +114,10 @@ impl Lab {
         let path = self.path("proxy.toml");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text + tables).unwrap();
-        self.restart_gate();
+        self.restart_proxy();
     }
 
-    fn made(
+    fn create(
         mode: &'static str,
         lifetime: Option<&'static str>,
         grants: &'static str,
@@ -127,7 +127,7 @@ impl Lab {
         let mut lab = Self::unstarted(mode, lifetime, grants, listen, site);
         lab.write_configs();
         lab.start_registry();
-        lab.start_gate();
+        lab.start_proxy();
         lab
     }
 
@@ -174,7 +174,7 @@ impl Lab {
         command.arg("serve").arg(self.path("registry.yml"));
         let mut service = Service::start("registry", &command, self.dir.path());
         let port = self.registry_port;
-        service.wait_until(|| listens(port));
+        service.wait_until(|| is_listening(port));
         *self.registry.lock().unwrap() = Some(service);
     }
 
@@ -189,7 +189,7 @@ impl Lab {
         registry.expect("a registry that runs").kill();
     }
 
-    fn start_gate(&mut self) {
+    fn start_proxy(&mut self) {
         let mut command = self.command(env!("CARGO_BIN_EXE_tidegate"));
         command
             .args(["serve", "-c"])
@@ -197,19 +197,19 @@ impl Lab {
             .env("TMPDIR", self.path("tmp"));
         let mut service = Service::start("gate", &command, self.dir.path());
         let port = self.behind.unwrap_or(self.port);
-        service.wait_until(|| listens(port));
+        service.wait_until(|| is_listening(port));
         self.gate = Some(service);
     }
 
     /// Ends the proxy's process, for a test that starts another one in its place.
-    pub(crate) fn stop_gate(&mut self) {
+    pub(crate) fn stop_proxy(&mut self) {
         self.gate = None;
     }
 
     /// Ends the gate and starts it again, with the configuration that is in its file now.
-    pub(crate) fn restart_gate(&mut self) {
+    pub(crate) fn restart_proxy(&mut self) {
         self.gate = None;
-        self.start_gate();
+        self.start_proxy();
     }
 
     /// What stands between the gate and the registry in mode "upstream".
@@ -218,7 +218,7 @@ impl Lab {
     }
 
     /// The gate's process id.
-    pub(crate) fn gate(&self) -> u32 {
+    pub(crate) fn proxy_pid(&self) -> u32 {
         self.gate.as_ref().unwrap().id()
     }
 
@@ -298,7 +298,7 @@ impl Lab {
 
     fn write_configs(&self) {
         fs::write(self.path("registry.yml"), self.registry_config()).unwrap();
-        fs::write(self.path("proxy.toml"), self.gate_config()).unwrap();
+        fs::write(self.path("proxy.toml"), self.proxy_config()).unwrap();
         for (options, (user, password)) in [("-Bbc", (USER, PASSWORD)), ("-Bb", OTHER)] {
             let mut htpasswd = self.command("htpasswd");
             let file = self.path("htpasswd");
@@ -321,7 +321,7 @@ impl Lab {
         )
     }
 
-    fn gate_config(&self) -> String {
+    fn proxy_config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
         let addresses = match self.behind {
             None => format!("https = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]"),
@@ -424,18 +424,18 @@ fn a_free_port_stays_free_for_the_one_who_asked() {
         );
     }
     for port in ports {
-        assert!(!listens(port));
+        assert!(!is_listening(port));
         for _ in 0..2 {
             let four = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
             let _six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
-            assert!(listens(port));
+            assert!(is_listening(port));
             drop(four);
         }
     }
 }
 
 /// Whether somebody accepts connections there.
-pub(crate) fn listens(port: u16) -> bool {
+pub(crate) fn is_listening(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 

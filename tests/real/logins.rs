@@ -19,7 +19,7 @@ fn everyone_logs_in_after_a_restart() {
         .map(|number| format!("u{number}:{hash}\n"))
         .collect();
     fs::write(lab.path("htpasswd"), lines).unwrap();
-    lab.restart_gate();
+    lab.restart_proxy();
     let begin = Instant::now();
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
         let lab = &lab;
@@ -66,7 +66,7 @@ fn fail2ban_counts_passwords_that_were_checked_and_are_wrong() {
         let text = text.replace("\n[log]\n", &format!("\n[log]\nformat = \"{format}\"\n"));
         fs::write(&config, text).unwrap();
         fs::write(lab.path("access.log"), "").unwrap();
-        lab.restart_gate();
+        lab.restart_proxy();
         rejected_logins(&Curl::new(&lab, "--http1.1"));
         let log = lab.path("access.log");
         wait_until("all requests are logged", || lab.access_log().len() == 16);

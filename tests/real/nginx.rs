@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::lab::{Certs, Curl, Lab, Service, free_port, listens, run};
+use crate::lab::{Certs, Curl, Lab, Service, free_port, is_listening, run};
 
 mod parity;
 
@@ -235,7 +235,7 @@ impl Pair {
 
 fn started(name: &'static str, command: &Command, lab: &Lab, ports: Ports) -> Service {
     let mut service = Service::start(name, command, &lab.path(""));
-    service.wait_until(|| listens(ports.tls) && listens(ports.plain));
+    service.wait_until(|| is_listening(ports.tls) && is_listening(ports.plain));
     service
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::docker::digest;
 use crate::lab::{
-    Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, Service, free_port, listens, run, run_within,
-    wait_until,
+    Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, Service, free_port, is_listening, run,
+    run_within, wait_until,
 };
 use crate::skopeo;
 
@@ -156,7 +156,7 @@ impl Both {
         let mut command = lab.command(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["serve", "-c"]).arg(lab.path("both.toml"));
         let mut gate = Service::start("both", &command, &dir);
-        gate.wait_until(|| listens(port));
+        gate.wait_until(|| is_listening(port));
         Self {
             registries,
             _gate: gate,
@@ -171,7 +171,7 @@ fn registry(lab: &Lab, number: usize, port: u16) -> Service {
     command.arg("serve").arg(lab.path(&format!("{port}.yml")));
     let name = LOGS[number].trim_end_matches(".log");
     let mut service = Service::start(name, &command, &lab.path(""));
-    service.wait_until(|| listens(port));
+    service.wait_until(|| is_listening(port));
     service
 }
 

@@ -26,7 +26,7 @@ fn the_image_of_a_release_serves_a_push_and_a_pull() {
     runs_from_the_tarball(&lab, &tarball);
 
     // The container takes the port of the lab's own process, and its files but for the owner.
-    lab.stop_gate();
+    lab.stop_proxy();
     let docker = Docker::start(&lab, "docker");
     let loaded = docker.run(&["load", "--input", &image]).succeeds();
     assert!(loaded.contains("tidegate:latest"), "{loaded}");
@@ -56,7 +56,9 @@ fn the_image_of_a_release_serves_a_push_and_a_pull() {
         &file,
     ];
     docker.run(&arguments).succeeds();
-    wait_until("the container listens", || crate::lab::listens(lab.port()));
+    wait_until("the container listens", || {
+        crate::lab::is_listening(lab.port())
+    });
 
     docker.log_in();
     let layers = [3 * MIB, MIB];

@@ -22,7 +22,7 @@ fn lab() -> Lab {
 }
 
 /// Nobody in the log may have a name where these words stand, and somebody must be there.
-fn only_nobody(lab: &Lab, words: &str) {
+fn assert_rejects_all(lab: &Lab, words: &str) {
     let log = lab.access_log();
     let lines: Vec<_> = log.iter().filter(|line| line.contains(words)).collect();
     assert!(!lines.is_empty(), "{words} in {log:?}");
@@ -100,7 +100,7 @@ fn skopeo_pushes_with_a_password_and_pulls_without() {
     let back = format!("oci:{}:latest", lab.path("back").display());
     anonymous(&lab, "copy", "src", &[&public, &back]).succeeds();
     assert_eq!(pushed, skopeo::digest(&lab.path("back")));
-    only_nobody(&lab, "method=GET path=/v2/public/x/");
+    assert_rejects_all(&lab, "method=GET path=/v2/public/x/");
     anonymous(&lab, "list-tags", "", &[public.trim_end_matches(":latest")]).succeeds();
     let readable = ["unauthorized", "denied", "authentication required"];
     let private = skopeo::remote(&lab, "team/x");

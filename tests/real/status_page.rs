@@ -92,11 +92,11 @@ fn break_site_and_reload(lab: &mut Lab) {
     );
     let config = config + &site;
     fs::write(&file, &config).unwrap();
-    lab.restart_gate();
+    lab.restart_proxy();
     // An answer says that the process handles signals.
     Curl::new(lab, "--http1.1").ask("/v2/", &[]);
     fs::write(&file, config + "misteak = true\n").unwrap();
-    let gate = Pid::from_raw(i32::try_from(lab.gate()).unwrap()).unwrap();
+    let gate = Pid::from_raw(i32::try_from(lab.proxy_pid()).unwrap()).unwrap();
     kill_process(gate, Signal::HUP).unwrap();
 }
 
@@ -204,7 +204,7 @@ const FAINT: &str = r"
     return faint;
 ";
 
-fn fits(browser: &Browser, width: u64) {
+fn assert_fits(browser: &Browser, width: u64) {
     let wide = browser.script("return document.documentElement.scrollWidth");
     assert!(
         wide.as_u64().unwrap() <= width,
@@ -212,7 +212,7 @@ fn fits(browser: &Browser, width: u64) {
     );
 }
 
-fn is_quiet(browser: &Browser) {
+fn assert_quiet(browser: &Browser) {
     let said = browser.console();
     assert!(said.is_empty(), "{said:?}");
 }
@@ -260,7 +260,7 @@ fn a_push_and_a_pull_are_followed_live() {
         browser.script("return document.querySelectorAll('script').length"),
         1
     );
-    is_quiet(&browser);
+    assert_quiet(&browser);
 }
 
 #[test]
@@ -281,9 +281,9 @@ fn it_pauses_goes_on_and_says_when_nobody_answers() {
     wait_until("it asks again", || {
         live("live") && asked().as_u64() > before
     });
-    is_quiet(&browser);
+    assert_quiet(&browser);
     // A process that stands still accepts, and says nothing.
-    let gate = Pid::from_raw(i32::try_from(lab.gate()).unwrap()).unwrap();
+    let gate = Pid::from_raw(i32::try_from(lab.proxy_pid()).unwrap()).unwrap();
     kill_process(gate, Signal::STOP).unwrap();
     wait_until("it says so", || {
         live("no response: this page is out of date")
@@ -319,7 +319,7 @@ fn it_is_complete_without_a_script() {
     assert!(page().contains("<span id=\"live\" role=\"status\"></span>"));
     sized(&browser, 1280, 900, false);
     picture(&browser, "without-script.png");
-    is_quiet(&browser);
+    assert_quiet(&browser);
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
         sized(&browser, width, height, is_phone);
         for scheme in ["light", "dark"] {
             schemed(&browser, scheme);
-            fits(&browser, width.into());
+            assert_fits(&browser, width.into());
             assert_eq!(browser.script(SCROLLING), json!([]), "{name}");
             if width < 800 {
                 assert_eq!(browser.script(UNLABELLED), json!([]), "{name}");
@@ -389,7 +389,7 @@ fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
     sized(&browser, 1280, 900, false);
     let reason = "return document.querySelector('.reason').getBoundingClientRect().width";
     assert!(browser.script(reason).as_f64().unwrap() > 270.0);
-    is_quiet(&browser);
+    assert_quiet(&browser);
     // The console would have told of anything that the policy forbids.
     browser.script("document.body.setAttribute('style', 'color: red')");
     wait_until("the policy is kept", || {

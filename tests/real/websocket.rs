@@ -1,13 +1,13 @@
 //! WebSockets with a real client and a real server, the Python library websockets.
 
-use crate::lab::{Lab, Service, free_port, listens, run, wait_until, websocket_peers};
+use crate::lab::{Lab, Service, free_port, is_listening, run, wait_until, websocket_peers};
 
 /// A server, and a lab with a route to it at `/ui/`.
 pub(crate) fn with_server(mut lab: Lab) -> (Lab, Service) {
     let port = free_port();
     let command = websocket_peers(&lab, &["serve", &port.to_string()]);
     let mut server = Service::start("websocket", &command, &lab.path(""));
-    server.wait_until(|| listens(port));
+    server.wait_until(|| is_listening(port));
     let dir = lab.path("").display().to_string();
     lab.add_tables(&format!(
         "[[site.route]]\npath = \"/ui/\"\nupstream = \"http://127.0.0.1:{port}\"\nregistry = false\n\

@@ -296,7 +296,7 @@ fn only_a_route_without_a_registry_has_an_upstream_path() {
         assert_rejected(&[&upstream, BASIC], "has no place in it");
     }
     for (upstream, words) in [
-        ("upstream = \"http://b/a/../c\"".to_owned(), "from / on"),
+        ("upstream = \"http://b/a/../c\"".to_owned(), "a plain path"),
         ("upstream = \"http://b/app?x\"".to_owned(), "a query"),
         (urls("\"http://b/app\", \"http://c\""), "different paths"),
     ] {

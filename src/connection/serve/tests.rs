@@ -191,7 +191,7 @@ async fn read_body(request: IncomingRequest, permits: &Semaphore) -> Response<Bo
     if incoming.is_end_stream() {
         return Response::new(Body::full("0"));
     }
-    let mut body = RequestBody::new(incoming, request.received, None, BODY_IDLE, MIN_RATE);
+    let mut body = RequestBody::new(incoming, request.upload, None, BODY_IDLE, MIN_RATE);
     let mut length = 0;
     loop {
         permits.acquire().await.unwrap().forget();

@@ -188,7 +188,7 @@ impl Shared {
                     .subject_pki
                     .subject_public_key;
                 let host = state.issued[number - 1].clone();
-                state.issued[number - 1] = AUTHORITY.certify(&host, key.data.to_vec());
+                state.issued[number - 1] = AUTHORITY.issue_for_key(&host, key.data.to_vec());
                 (
                     "200 OK",
                     String::new(),

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The CA that the clients of the tests trust.
-pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::make);
+pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::generate);
 
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -20,7 +20,7 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    pub(crate) fn make() -> Self {
+    pub(crate) fn generate() -> Self {
         Self::of(CertificateParams::new(Vec::new()).unwrap())
     }
 
@@ -50,7 +50,10 @@ impl Authority {
     }
 
     /// A client's certificate for this common name, and its key.
-    pub(crate) fn identify(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub(crate) fn issue_client_pair(
+        &self,
+        name: &str,
+    ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -67,7 +70,7 @@ impl Authority {
     }
 
     /// As an authority issues it: for three months, with the names of both keys.
-    pub(crate) fn certify(&self, host: &str, key: Vec<u8>) -> String {
+    pub(crate) fn issue_for_key(&self, host: &str, key: Vec<u8>) -> String {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         let now = time::OffsetDateTime::now_utc();
         params.not_before = now - time::Duration::hours(1);
@@ -106,13 +109,13 @@ impl PublicKeyData for Subject {
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 /// A client of the usual kind that shows a certificate.
-pub(crate) fn client_showing(
+pub(crate) fn client_config_with_certificate(
     (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
     versions: &[&'static SupportedProtocolVersion],
     alpn: &str,
 ) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(root()).unwrap();
+    roots.add(root_certificate()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
@@ -125,7 +128,7 @@ pub(crate) fn client_showing(
 }
 
 /// What a client speaks and whom it trusts.
-pub(crate) fn client(
+pub(crate) fn client_config(
     root: CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&str],
@@ -143,11 +146,11 @@ pub(crate) fn client(
 }
 
 /// A client of the usual kind that speaks `alpn`.
-pub(crate) fn usual_client(alpn: &str) -> Arc<ClientConfig> {
-    client(AUTHORITY.der.clone(), rustls::ALL_VERSIONS, &[alpn])
+pub(crate) fn default_client_config(alpn: &str) -> Arc<ClientConfig> {
+    client_config(AUTHORITY.der.clone(), rustls::ALL_VERSIONS, &[alpn])
 }
 
 /// The CA's own certificate.
-pub(crate) fn root() -> CertificateDer<'static> {
+pub(crate) fn root_certificate() -> CertificateDer<'static> {
     AUTHORITY.der.clone()
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use super::{Client, certs};
 
 /// One connection.
-pub(crate) struct Frames {
+pub(crate) struct RawH2 {
     pub(crate) client: Client,
     next: u32,
 }
@@ -53,7 +53,7 @@ pub(crate) const PADDED: u8 = 8;
 pub(crate) const NO_TABLE: (u16, u32) = (1, 0);
 pub(crate) const INITIAL_WINDOW: u16 = 4;
 
-impl Frames {
+impl RawH2 {
     /// Has said hello, with [`NO_TABLE`], and read the gate's SETTINGS.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::connect_with(address, &[])
@@ -61,14 +61,18 @@ impl Frames {
 
     /// The same with further settings.
     pub(crate) fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut frames = Self::silent(address);
-        frames.greet(settings);
+        let mut frames = Self::connect_without_settings(address);
+        frames.send_preface(settings);
         frames
     }
 
     /// Has said nothing at all above TLS.
-    pub(crate) fn silent(address: SocketAddr) -> Self {
-        Self::over(Client::tls(address, "localhost", certs::usual_client("h2")))
+    pub(crate) fn connect_without_settings(address: SocketAddr) -> Self {
+        Self::over(Client::tls(
+            address,
+            "localhost",
+            certs::default_client_config("h2"),
+        ))
     }
 
     /// The same over a connection of one's own.
@@ -77,7 +81,7 @@ impl Frames {
     }
 
     /// Says hello, and reads the gate's SETTINGS.
-    pub(crate) fn greet(&mut self, settings: &[(u16, u32)]) {
+    pub(crate) fn send_preface(&mut self, settings: &[(u16, u32)]) {
         let all: Vec<u8> = [&[NO_TABLE], settings]
             .concat()
             .iter()
@@ -85,11 +89,11 @@ impl Frames {
             .collect();
         self.send(PREFACE);
         self.send(frame(SETTINGS, 0, 0, &all));
-        self.barrier();
+        self.ping_round_trip();
     }
 
     /// The id of another stream.
-    pub(crate) fn stream(&mut self) -> u32 {
+    pub(crate) fn next_stream_id(&mut self) -> u32 {
         let stream = self.next;
         self.next += 2;
         stream
@@ -106,13 +110,13 @@ impl Frames {
     }
 
     /// The next frame; nothing at the end, however it came.
-    pub(crate) fn frame(&mut self) -> Option<Frame> {
-        let start = self.client.take(9);
+    pub(crate) fn read_frame(&mut self) -> Option<Frame> {
+        let start = self.client.read_exact(9);
         let [a, b, c, kind, flags, id @ ..] = start.as_slice() else {
             return None;
         };
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        let payload = self.client.take(length);
+        let payload = self.client.read_exact(length);
         Some(Frame {
             kind: *kind,
             flags: *flags,
@@ -122,16 +126,17 @@ impl Frames {
     }
 
     /// Waits until all that was sent has been read: true when the gate still answers.
-    pub(crate) fn barrier(&mut self) -> bool {
+    pub(crate) fn ping_round_trip(&mut self) -> bool {
         if self.try_send(frame(PING, 0, 0, b"barrier!")).is_err() {
             return false;
         }
-        std::iter::from_fn(|| self.frame()).any(|it| it.kind == PING && it.payload == b"barrier!")
+        std::iter::from_fn(|| self.read_frame())
+            .any(|it| it.kind == PING && it.payload == b"barrier!")
     }
 
     /// What becomes of a stream, or of the connection before that.
-    pub(crate) fn outcome(&mut self, stream: u32) -> Outcome {
-        while let Some(frame) = self.frame() {
+    pub(crate) fn read_outcome(&mut self, stream: u32) -> Outcome {
+        while let Some(frame) = self.read_frame() {
             match frame.kind {
                 HEADERS if frame.stream == stream => {
                     return Outcome::Status(status(&frame.payload));
@@ -147,8 +152,8 @@ impl Frames {
     }
 
     /// Reads to the end of the connection; the codes of all GOAWAY frames.
-    pub(crate) fn goodbye(&mut self) -> Vec<u32> {
-        let frames = std::iter::from_fn(|| self.frame());
+    pub(crate) fn read_to_goaway(&mut self) -> Vec<u32> {
+        let frames = std::iter::from_fn(|| self.read_frame());
         let goodbyes = frames.filter(|frame| frame.kind == GOAWAY);
         goodbyes.map(|frame| code(&frame.payload, 4)).collect()
     }
@@ -172,7 +177,7 @@ pub(crate) fn setting((key, value): &(u16, u32)) -> Vec<u8> {
 }
 
 /// Fields as a block of literals.
-pub(crate) fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+pub(crate) fn header_block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);

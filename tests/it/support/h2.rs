@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::client::dial_from;
-use super::{Answer, Ask, PATIENCE, Proxy, certs};
+use super::client::connect_tcp_from;
+use super::{PATIENCE, Proxy, TestRequest, TestResponse, certs};
 
 /// One connection.
-pub(crate) struct H2 {
+pub(crate) struct H2Client {
     send: SendRequest<Bytes>,
     /// Ends with the connection.
     pub(crate) connection: JoinHandle<Result<(), ::h2::Error>>,
@@ -30,17 +30,17 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(within(future))
+    runtime.block_on(with_time_limit(future))
 }
 
 /// The future's value, or a failed test.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn with_time_limit<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("done in time")
 }
 
 /// Waits for something that happens elsewhere, while the connections of this thread go on.
-pub(crate) async fn until(happened: impl Fn() -> bool) {
-    within(async {
+pub(crate) async fn wait_until(happened: impl Fn() -> bool) {
+    with_time_limit(async {
         while !happened() {
             tokio::task::yield_now().await;
         }
@@ -48,25 +48,29 @@ pub(crate) async fn until(happened: impl Fn() -> bool) {
     .await;
 }
 
-impl H2 {
+impl H2Client {
     pub(crate) async fn connect(proxy: &Proxy) -> Self {
         Self::connect_with(proxy, client::Builder::new().initial_window_size(1 << 20)).await
     }
 
     pub(crate) async fn connect_with(proxy: &Proxy, builder: &client::Builder) -> Self {
-        let socket = within(TcpStream::connect(proxy.https())).await.unwrap();
+        let socket = with_time_limit(TcpStream::connect(proxy.https()))
+            .await
+            .unwrap();
         Self::over(socket, builder).await
     }
 
     /// With a name in the hello and a configuration of its own.
     pub(crate) async fn connect_as(proxy: &Proxy, name: &str, config: Arc<ClientConfig>) -> Self {
-        let socket = within(TcpStream::connect(proxy.https())).await.unwrap();
-        Self::secured(socket, &client::Builder::new(), name, config).await
+        let socket = with_time_limit(TcpStream::connect(proxy.https()))
+            .await
+            .unwrap();
+        Self::over_tls(socket, &client::Builder::new(), name, config).await
     }
 
     /// From another address of this machine.
     pub(crate) async fn connect_from(source: Ipv4Addr, proxy: &Proxy) -> Self {
-        let socket = dial_from(source, proxy.https());
+        let socket = connect_tcp_from(source, proxy.https());
         socket.set_nonblocking(true).unwrap();
         let socket = TcpStream::from_std(socket).unwrap();
         Self::over(socket, &client::Builder::new()).await
@@ -76,15 +80,15 @@ impl H2 {
     pub(crate) async fn behind(socket: std::net::TcpStream, config: Arc<ClientConfig>) -> Self {
         socket.set_nonblocking(true).unwrap();
         let socket = TcpStream::from_std(socket).unwrap();
-        Self::secured(socket, &client::Builder::new(), "localhost", config).await
+        Self::over_tls(socket, &client::Builder::new(), "localhost", config).await
     }
 
     /// Without TLS, with prior knowledge.
     pub(crate) async fn plain(address: SocketAddr) -> Self {
-        let socket = within(TcpStream::connect(address)).await.unwrap();
+        let socket = with_time_limit(TcpStream::connect(address)).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let builder = client::Builder::new();
-        let (send, connection) = within(builder.handshake(socket)).await.unwrap();
+        let (send, connection) = with_time_limit(builder.handshake(socket)).await.unwrap();
         Self {
             send,
             connection: tokio::spawn(connection),
@@ -92,10 +96,16 @@ impl H2 {
     }
 
     async fn over(socket: TcpStream, builder: &client::Builder) -> Self {
-        Self::secured(socket, builder, "localhost", certs::usual_client("h2")).await
+        Self::over_tls(
+            socket,
+            builder,
+            "localhost",
+            certs::default_client_config("h2"),
+        )
+        .await
     }
 
-    async fn secured(
+    async fn over_tls(
         socket: TcpStream,
         builder: &client::Builder,
         name: &str,
@@ -104,9 +114,11 @@ impl H2 {
         socket.set_nodelay(true).unwrap();
         let connector = TlsConnector::from(config);
         let name = name.to_owned().try_into().unwrap();
-        let stream = within(connector.connect(name, socket)).await.unwrap();
+        let stream = with_time_limit(connector.connect(name, socket))
+            .await
+            .unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-        let (send, connection) = within(builder.handshake(stream)).await.unwrap();
+        let (send, connection) = with_time_limit(builder.handshake(stream)).await.unwrap();
         Self {
             send,
             connection: tokio::spawn(connection),
@@ -114,13 +126,16 @@ impl H2 {
     }
 
     /// Sends a request and reads its answer.
-    pub(crate) async fn ask(&mut self, ask: &Ask) -> Answer {
-        self.try_ask(ask).await.expect("an answer")
+    pub(crate) async fn exchange(&mut self, ask: &TestRequest) -> TestResponse {
+        self.try_exchange(ask).await.expect("an answer")
     }
 
     /// The same, or the error in its place.
-    pub(crate) async fn try_ask(&mut self, ask: &Ask) -> Result<Answer, ::h2::Error> {
-        let (response, mut sender) = self.begin(ask).await?;
+    pub(crate) async fn try_exchange(
+        &mut self,
+        ask: &TestRequest,
+    ) -> Result<TestResponse, ::h2::Error> {
+        let (response, mut sender) = self.start_request(ask).await?;
         let body = ask.body.clone();
         let answer = async { Ok(collect(response.await?).await) };
         tokio::pin!(answer);
@@ -131,7 +146,7 @@ impl H2 {
             }
             std::future::pending::<()>().await;
         };
-        within(async {
+        with_time_limit(async {
             tokio::select! {
                 answer = &mut answer => answer,
                 () = send => unreachable!(),
@@ -141,14 +156,14 @@ impl H2 {
     }
 
     /// Streams that the gate allows at once.
-    pub(crate) fn most_streams(&self) -> usize {
+    pub(crate) fn max_concurrent_streams(&self) -> usize {
         self.send.current_max_send_streams()
     }
 
     /// Sends a head; the body follows by [`send`], unless there is none.
-    pub(crate) async fn begin(
+    pub(crate) async fn start_request(
         &mut self,
-        ask: &Ask,
+        ask: &TestRequest,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), ::h2::Error> {
         poll_fn(|cx| self.send.poll_ready(cx)).await?;
         let has_body = ask.body.is_some() || ask.is_chunked;
@@ -156,7 +171,7 @@ impl H2 {
     }
 }
 
-fn request(ask: &Ask) -> Request<()> {
+fn request(ask: &TestRequest) -> Request<()> {
     let uri = format!("https://{}{}", ask.host, ask.target);
     let mut request = Request::builder().method(ask.method.as_str()).uri(uri);
     for (name, value) in &ask.headers {
@@ -195,7 +210,7 @@ pub(crate) async fn send(
 }
 
 /// Reads an answer to its end.
-pub(crate) async fn collect(response: Response<RecvStream>) -> Answer {
+pub(crate) async fn collect(response: Response<RecvStream>) -> TestResponse {
     let (parts, mut incoming) = response.into_parts();
     let text = |bytes: &[u8]| {
         bytes
@@ -204,7 +219,7 @@ pub(crate) async fn collect(response: Response<RecvStream>) -> Answer {
             .collect::<String>()
     };
     let fields = parts.headers.iter();
-    let mut answer = Answer {
+    let mut answer = TestResponse {
         status: parts.status.as_u16(),
         headers: fields
             .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
@@ -214,7 +229,7 @@ pub(crate) async fn collect(response: Response<RecvStream>) -> Answer {
         interim: Vec::new(),
         trailers: 0,
     };
-    while let Some(frame) = within(incoming.data()).await {
+    while let Some(frame) = with_time_limit(incoming.data()).await {
         match frame {
             Ok(data) => {
                 let _ = incoming.flow_control().release_capacity(data.len());
@@ -226,7 +241,7 @@ pub(crate) async fn collect(response: Response<RecvStream>) -> Answer {
             }
         }
     }
-    match within(incoming.trailers()).await {
+    match with_time_limit(incoming.trailers()).await {
         Ok(trailers) => answer.trailers = trailers.map_or(0, |trailers| trailers.len()),
         Err(_) => answer.is_whole = false,
     }

@@ -61,10 +61,10 @@ pub(crate) fn start(release: Release) -> Registry {
 /// `/v2/`: the one place where the inner nginx keeps the port of `Host`.
 fn registry(release: Release, exchange: &Exchange<'_>) -> String {
     let head = &exchange.head;
-    let host = head.one("host");
+    let host = head.header("host");
     let scheme = match release {
         Release::Old | Release::Deaf => "http",
-        Release::Listening => head.one("x-forwarded-proto"),
+        Release::Listening => head.header("x-forwarded-proto"),
     };
     let name = match release {
         Release::Old => format!("{}:5080", host.split(':').next().unwrap()),
@@ -115,13 +115,13 @@ fn login(exchange: &Exchange<'_>) -> String {
                 Set-Cookie: _gorilla_csrf=MTIz; Path=/; HttpOnly; SameSite=Strict\r\nX-Harbor-CSRF-Token: tok==\r\n\r\n"
             .to_owned();
     }
-    let host = head.one("host");
-    let is_own = head.one("origin").ends_with(host) && head.one("referer").contains(host);
-    let has_cookie = head.one("cookie").contains("_gorilla_csrf=MTIz");
+    let host = head.header("host");
+    let is_own = head.header("origin").ends_with(host) && head.header("referer").contains(host);
+    let has_cookie = head.header("cookie").contains("_gorilla_csrf=MTIz");
     if is_own
         && has_cookie
-        && head.one("x-harbor-csrf-token") == "tok=="
-        && head.one("sec-fetch-site") == "same-origin"
+        && head.header("x-harbor-csrf-token") == "tok=="
+        && head.header("sec-fetch-site") == "same-origin"
     {
         return "200 OK\r\n\r\n".to_owned();
     }

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use tidegate::server::Scheme;
 
-use super::frames::Frames;
+use super::frames::RawH2;
 use super::proxy::TestConfig;
 use super::{Client, PATIENCE, Proxy, certs, config, eventually_some};
 
@@ -43,15 +43,19 @@ impl ListenerKind {
     }
 
     /// A connection for HTTP/2 on which the preface was sent.
-    pub(crate) fn frames(self, proxy: &Proxy) -> Frames {
-        let mut frames = Frames::over(self.connect_for(proxy, "h2"));
-        frames.greet(&[]);
+    pub(crate) fn frames(self, proxy: &Proxy) -> RawH2 {
+        let mut frames = RawH2::over(self.connect_for(proxy, "h2"));
+        frames.send_preface(&[]);
         frames
     }
 
     fn connect_for(self, proxy: &Proxy, protocol: &str) -> Client {
         match self {
-            Self::Https => Client::tls(proxy.https(), "localhost", certs::usual_client(protocol)),
+            Self::Https => Client::tls(
+                proxy.https(),
+                "localhost",
+                certs::default_client_config(protocol),
+            ),
             Self::BehindProxy => Client::plain(proxy.listener(Scheme::BehindProxy)),
             Self::UnixSocket => {
                 let path = proxy.path("http.sock");
@@ -59,7 +63,7 @@ impl ListenerKind {
                 let stream = eventually_some("the socket is there", connect);
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 stream.set_write_timeout(Some(PATIENCE)).unwrap();
-                Client::over(stream)
+                Client::from_socket(stream)
             }
         }
     }

@@ -136,7 +136,7 @@ impl TestConfig {
     }
 
     /// Adds text to the end, such as a further route or site.
-    pub(crate) fn and(mut self, text: &str) -> Self {
+    pub(crate) fn append(mut self, text: &str) -> Self {
         self.rest.push('\n');
         self.rest.push_str(text);
         self
@@ -162,7 +162,7 @@ pub(crate) const ALICE: &str =
     "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
 
 /// Writes a file that only its owner may read.
-pub(crate) fn private(path: &Path, text: &str) {
+pub(crate) fn write_private(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
@@ -176,13 +176,13 @@ pub(crate) fn directory() -> TempDir {
     fs::write(&file, key).unwrap();
     // Whose key can be read by everybody is warned.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    private(&dir.path().join("htpasswd"), ALICE);
+    write_private(&dir.path().join("htpasswd"), ALICE);
     dir
 }
 
 impl Proxy {
     /// The gate of [`config`] with nothing more.
-    pub(crate) fn usual(registry: &Registry) -> Self {
+    pub(crate) fn with_defaults(registry: &Registry) -> Self {
         Self::start(registry, config("", ""))
     }
 
@@ -204,8 +204,8 @@ impl Proxy {
         config: impl fmt::Display,
     ) -> Result<Self, Problems> {
         let file = dir.path().join("proxy.toml");
-        fs::write(&file, fill(config, upstream, &dir)).unwrap();
-        keeps_apart(&file);
+        fs::write(&file, substitute(config, upstream, &dir)).unwrap();
+        assert_own_state_dir(&file);
         let (server, _warnings) = Server::open(&file)?;
         let addresses = server.addresses();
         let (commands, obeyed) = mpsc::channel(16);
@@ -263,17 +263,17 @@ impl Proxy {
 
     /// Writes another configuration, for the next reload.
     pub(crate) fn configure(&self, registry: &Registry, config: impl fmt::Display) {
-        self.write("proxy.toml", fill(config, &registry.url(), &self.dir));
+        self.write("proxy.toml", substitute(config, &registry.url(), &self.dir));
     }
 
-    pub(crate) fn tell(&self, command: Command) {
+    pub(crate) fn send_command(&self, command: Command) {
         self.commands.try_send(command).expect("a gate that runs");
     }
 
     /// Reloads, and waits for the verdict.
     pub(crate) fn reload(&self) -> Result<(), Problems> {
         let (verdict, told) = oneshot::channel();
-        self.tell(Command::Reload(Some(verdict)));
+        self.send_command(Command::Reload(Some(verdict)));
         let (pass, passed) = std_mpsc::channel();
         // A thread of its own, since the caller may be in a runtime.
         thread::spawn(move || pass.send(told.blocking_recv()));
@@ -293,8 +293,8 @@ impl Proxy {
     }
 
     /// Drains, and returns the access log. The clients must have gone, or they are waited for.
-    pub(crate) fn finish(mut self) -> String {
-        self.tell(Command::Stop);
+    pub(crate) fn stop_and_read_access_log(mut self) -> String {
+        self.send_command(Command::Stop);
         self.wait();
         self.join();
         fs::read_to_string(self.path("access.log")).unwrap_or_default()
@@ -323,7 +323,7 @@ impl Drop for Proxy {
 
 /// A configuration of a test names its own `state.dir`: the default is that of a tidegate that is installed on this machine,
 /// and what this process has in its environment is the same for all tests.
-fn keeps_apart(file: &Path) {
+fn assert_own_state_dir(file: &Path) {
     if let (Some(config), _) = tidegate::config::load(file) {
         let state_dir = &config.state_dir;
         assert!(
@@ -334,7 +334,7 @@ fn keeps_apart(file: &Path) {
     }
 }
 
-fn fill(config: impl fmt::Display, upstream: &str, dir: &TempDir) -> String {
+fn substitute(config: impl fmt::Display, upstream: &str, dir: &TempDir) -> String {
     let (config, dir) = (config.to_string(), dir.path().to_str().unwrap());
     // At the end, where it moves no line of the test's.
     let state = if config.contains("[state]") {

@@ -31,21 +31,21 @@ pub(crate) struct Registry {
 
 /// A request as it came.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recorded {
+pub(crate) struct RecordedRequest {
     pub(crate) method: String,
     pub(crate) target: String,
     /// Name and value as sent, in order.
     pub(crate) headers: Vec<(String, String)>,
     /// What has come so far.
     pub(crate) body: Vec<u8>,
-    pub(crate) end: Ended,
+    pub(crate) end: RequestEnd,
     /// Which connection it came over, from 0.
     pub(crate) connection: usize,
 }
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum RequestEnd {
     #[default]
     NotYet,
     Whole,
@@ -54,7 +54,7 @@ pub(crate) enum Ended {
 
 struct Shared {
     handler: Box<dyn Fn(&mut Exchange<'_>) + Send + Sync>,
-    requests: Mutex<Vec<Recorded>>,
+    requests: Mutex<Vec<RecordedRequest>>,
     changed: Condvar,
     sockets: Mutex<Vec<Box<dyn Socket>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -68,10 +68,10 @@ struct Shared {
 
 trait Socket: Read + Write + Send {
     fn copy(&self) -> Box<dyn Socket>;
-    fn patience(&self, time: Duration);
+    fn set_timeout(&self, time: Duration);
     fn close(&self);
     /// Reads nothing more; when the last copy is dropped, the connection is reset.
-    fn kill(&self);
+    fn abort_connections(&self);
 }
 
 macro_rules! socket {
@@ -80,14 +80,14 @@ macro_rules! socket {
             fn copy(&self) -> Box<dyn Socket> {
                 Box::new(self.try_clone().unwrap())
             }
-            fn patience(&self, time: Duration) {
+            fn set_timeout(&self, time: Duration) {
                 self.set_read_timeout(Some(time)).unwrap();
                 self.set_write_timeout(Some(time)).unwrap();
             }
             fn close(&self) {
                 let _ = self.shutdown(Shutdown::Both);
             }
-            fn kill(&self) {
+            fn abort_connections(&self) {
                 let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
                 let _ = self.shutdown(Shutdown::Read);
             }
@@ -99,12 +99,12 @@ socket!(UnixStream);
 
 impl Registry {
     /// Says yes to everything.
-    pub(crate) fn obliging() -> Self {
-        Self::answering(OK)
+    pub(crate) fn accepting_all() -> Self {
+        Self::responding(OK)
     }
 
     /// Reads each request to its end, then says these bytes.
-    pub(crate) fn answering(answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn responding(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
         Self::start(move |exchange| {
             exchange.body();
@@ -178,7 +178,7 @@ impl Registry {
         let accepting = thread::spawn(move || {
             for number in 0.. {
                 let Some(socket) = accept() else { return };
-                socket.patience(PATIENCE);
+                socket.set_timeout(PATIENCE);
                 lock(&all.sockets).push(socket.copy());
                 let own = Arc::clone(&all);
                 let serving = thread::spawn(move || own.serve(socket, number));
@@ -196,7 +196,7 @@ impl Registry {
 
     /// The same, with health checks: otherwise they are answered with 200 and hidden from the test, since one comes at
     /// every start of a gate.
-    pub(crate) fn with_checks(self) -> Self {
+    pub(crate) fn recording_health_checks(self) -> Self {
         self.shared.sees_checks.store(true, Ordering::SeqCst);
         self
     }
@@ -217,13 +217,13 @@ impl Registry {
     }
 
     /// All requests so far.
-    pub(crate) fn requests(&self) -> Vec<Recorded> {
+    pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
         lock(&self.shared.requests).clone()
     }
 
     /// The one request there was.
     #[track_caller]
-    pub(crate) fn only(&self) -> Recorded {
+    pub(crate) fn only_request(&self) -> RecordedRequest {
         let mut requests = self.requests();
         assert_eq!(requests.len(), 1, "{requests:?}");
         requests.remove(0)
@@ -237,7 +237,10 @@ impl Registry {
 
     /// Waits until what was seen satisfies `enough`.
     #[track_caller]
-    pub(crate) fn wait(&self, enough: impl Fn(&[Recorded]) -> bool) -> Vec<Recorded> {
+    pub(crate) fn wait_for_requests(
+        &self,
+        enough: impl Fn(&[RecordedRequest]) -> bool,
+    ) -> Vec<RecordedRequest> {
         let until = Instant::now() + PATIENCE;
         let mut requests = lock(&self.shared.requests);
         while !enough(&requests) {
@@ -260,7 +263,7 @@ impl Drop for Registry {
         let panics: Vec<_> = accepting.filter_map(|thread| thread.join().err()).collect();
         for socket in std::mem::take(&mut *lock(&self.shared.sockets)) {
             if self.shared.is_killed() {
-                socket.kill();
+                socket.abort_connections();
             } else {
                 socket.close();
             }
@@ -279,7 +282,7 @@ impl Shared {
     fn serve(&self, socket: Box<dyn Socket>, connection: usize) {
         let mut reader = BufReader::with_capacity(256 * 1024, socket);
         while let Some(mut recorded) = read_head(&mut reader) {
-            if recorded.is_check() && !self.sees_checks.load(Ordering::SeqCst) {
+            if recorded.is_health_check() && !self.sees_checks.load(Ordering::SeqCst) {
                 self.check_connections.fetch_add(1, Ordering::SeqCst);
                 if !self.is_killed() {
                     let _ = reader.get_mut().write_all(OK.as_bytes());
@@ -309,8 +312,8 @@ impl Shared {
     }
 }
 
-impl Recorded {
-    fn is_check(&self) -> bool {
+impl RecordedRequest {
+    fn is_health_check(&self) -> bool {
         self.all("user-agent") == ["tidegate-check"]
     }
 
@@ -325,14 +328,14 @@ impl Recorded {
 
     /// The value of a field that is there once.
     #[track_caller]
-    pub(crate) fn one(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let values = self.all(name);
         assert_eq!(values.len(), 1, "{name} in {:?}", self.headers);
         values[0]
     }
 
     /// The names of all fields in lower case, sorted.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub(crate) fn header_names(&self) -> Vec<String> {
         let mut names: Vec<_> = self
             .headers
             .iter()
@@ -344,7 +347,7 @@ impl Recorded {
 }
 
 /// Nothing at the end of the connection, whichever way it ends between two requests.
-fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<Recorded> {
+fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<RecordedRequest> {
     let first = read_line(reader).ok()?;
     let mut words = first.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
@@ -358,11 +361,11 @@ fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<Recorded> {
         let (name, value) = line.split_once(':').expect("a field");
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    Some(Recorded {
+    Some(RecordedRequest {
         method,
         target,
         headers,
-        ..Recorded::default()
+        ..RecordedRequest::default()
     })
 }
 
@@ -387,7 +390,7 @@ fn stop(listener: SockRef<'_>) {
 }
 
 /// Where nothing listens: a port that is held and never listened on, since a freed one may be another test's next.
-pub(crate) fn nowhere() -> SocketAddr {
+pub(crate) fn refusing_address() -> SocketAddr {
     static HELD: LazyLock<socket2::Socket> = LazyLock::new(|| {
         let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -16,13 +16,13 @@ use tokio_rustls::TlsAcceptor;
 use super::Registry;
 
 /// What a client asked for: the name, and whether it resumed a session.
-type Hello = (Option<String>, bool);
+type ClientHello = (Option<String>, bool);
 
 /// Speaks until dropped.
 pub(crate) struct TlsFront {
     runtime: Option<Runtime>,
     port: u16,
-    hellos: Arc<Mutex<Vec<Hello>>>,
+    hellos: Arc<Mutex<Vec<ClientHello>>>,
     clients: Arc<Mutex<Vec<CertificateDer<'static>>>>,
 }
 
@@ -73,7 +73,7 @@ impl TlsFront {
             let acceptor = TlsAcceptor::from(Arc::new(config));
             while let Ok((stream, _)) = listener.accept().await {
                 let (seen, shown) = (Arc::clone(&seen), Arc::clone(&shown));
-                tokio::spawn(pass(acceptor.clone(), stream, behind, seen, shown));
+                tokio::spawn(relay(acceptor.clone(), stream, behind, seen, shown));
             }
         });
         Self {
@@ -89,7 +89,7 @@ impl TlsFront {
     }
 
     /// Of every handshake that was finished.
-    pub(crate) fn hellos(&self) -> Vec<Hello> {
+    pub(crate) fn client_hellos(&self) -> Vec<ClientHello> {
         self.hellos.lock().unwrap().clone()
     }
 }
@@ -109,11 +109,11 @@ impl Drop for TlsFront {
     }
 }
 
-async fn pass(
+async fn relay(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     behind: SocketAddr,
-    hellos: Arc<Mutex<Vec<Hello>>>,
+    hellos: Arc<Mutex<Vec<ClientHello>>>,
     clients: Arc<Mutex<Vec<CertificateDer<'static>>>>,
 ) {
     // A client that does not trust us goes.

@@ -1,6 +1,6 @@
 //! containerd, by its own client `ctr`: pushes and mounts. Fetches without a login are in `shared_rights`.
 
-use super::{reference, says, stage, was_mounted, was_uploaded_instead};
+use super::{assert_mounted, assert_uploaded_instead, reference, says, stage};
 use crate::lab::{Docker, Lab, Outcome};
 
 fn push(
@@ -53,7 +53,7 @@ fn mounts_what_may_be_pulled_alone() {
     let (alice, bob) = (Lab::credentials(), Lab::other_credentials());
     fetch(&lab, &docker, "public/base", &alice).succeeds();
     push(&lab, &docker, "public/base", "team/mounted", Some(&alice)).succeeds();
-    was_mounted(&lab, "public/base");
+    assert_mounted(&lab, "public/base");
     fetch(&lab, &docker, "secret/base", &bob).succeeds();
     let said = push(&lab, &docker, "secret/base", "team/uploaded", Some(&alice));
     assert!(
@@ -62,6 +62,6 @@ fn mounts_what_may_be_pulled_alone() {
         said.story()
     );
     said.succeeds();
-    was_uploaded_instead(&lab, "team/uploaded");
+    assert_uploaded_instead(&lab, "team/uploaded");
     fetch(&lab, &docker, "team/uploaded", &alice).succeeds();
 }

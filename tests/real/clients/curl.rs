@@ -1,6 +1,6 @@
 //! curl: tokens asked for by hand, as scripts do, and the list of repositories followed page by page, as crane does.
 
-use super::{ALICE, BOB, stage, was_mounted};
+use super::{ALICE, BOB, assert_mounted, stage};
 use crate::lab::{Curl, Lab};
 
 /// A token for a scope, as a field.
@@ -58,7 +58,7 @@ fn mounts_what_may_be_pulled_alone() {
     assert_eq!(mount("secret/base").status, 202);
     assert_eq!(lab.mounts(), Vec::<String>::new());
     assert_eq!(mount("public/made").status, 201);
-    was_mounted(&lab, "public/made");
+    assert_mounted(&lab, "public/made");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! docker: what its daemon pushes and mounts. Pulls without a login are in `shared_rights`.
 
-use super::{BOB, says, stage, was_mounted, was_uploaded_instead};
+use super::{BOB, assert_mounted, assert_uploaded_instead, says, stage};
 use crate::lab::Docker;
 
 const DENIED: &[&str] = &["denied: requested access to the resource is denied"];
@@ -48,7 +48,7 @@ fn mounts_what_may_be_pulled_alone() {
         2,
         "{said}"
     );
-    was_mounted(&lab, "public/base");
+    assert_mounted(&lab, "public/base");
     // The daemon remembers where bob had it from, and would rather mount it than send it.
     let uploaded = docker.reference("team/uploaded");
     docker.run(&["tag", &secret, &uploaded]).succeeds();
@@ -56,7 +56,7 @@ fn mounts_what_may_be_pulled_alone() {
     assert!(!said.contains("Mounted from"), "{said}");
     let tried = |line: &str| line.contains("attempting to mount") && line.contains("secret/base");
     assert!(docker.log().lines().any(tried), "{}", docker.log());
-    was_uploaded_instead(&lab, "team/uploaded");
+    assert_uploaded_instead(&lab, "team/uploaded");
     docker.run(&["rmi", &secret, &uploaded]).succeeds();
     docker.run(&["pull", &uploaded]).succeeds();
 }

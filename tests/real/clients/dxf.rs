@@ -1,7 +1,8 @@
 //! python-dxf, by its own command.
 
 use super::{
-    ALICE, BOB, GRANTS_TO_USERS, file, furnish, says, stage, was_mounted, was_uploaded_instead,
+    ALICE, BOB, GRANTS_TO_USERS, assert_mounted, assert_uploaded_instead, file, furnish, says,
+    stage,
 };
 use crate::lab::{Lab, dxf};
 
@@ -66,10 +67,10 @@ fn mounts_what_may_be_pulled_alone() {
         )
     };
     mount("public/made", "team/mounted").succeeds();
-    was_mounted(&lab, "public/made");
+    assert_mounted(&lab, "public/made");
     says(mount("secret/made", "team/uploaded"), &["DXFMountFailed"]);
     blob(ALICE, "team/uploaded");
-    was_uploaded_instead(&lab, "team/uploaded");
+    assert_uploaded_instead(&lab, "team/uploaded");
 }
 
 #[test]

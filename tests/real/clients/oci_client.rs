@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use super::{
-    ALICE, BOB, GRANTS_TO_USERS, file, furnish, reference, says, stage, was_mounted,
-    was_uploaded_instead,
+    ALICE, BOB, GRANTS_TO_USERS, assert_mounted, assert_uploaded_instead, file, furnish, reference,
+    says, stage,
 };
 use crate::lab::{Curl, Lab, Outcome, oci_client};
 
@@ -58,13 +58,13 @@ fn mounts_and_lists_with_a_password_alone() {
     let (digest, _) = curl.push_blob("public/made", Path::new(&file));
     push(&lab, Some(BOB), "secret/made", &file).succeeds();
     mount(&lab, "public/made", "team/mounted", &digest).succeeds();
-    was_mounted(&lab, "public/made");
+    assert_mounted(&lab, "public/made");
     says(
         mount(&lab, "secret/made", "team/uploaded", &digest),
         &["got 202 Accepted instead"],
     );
     push(&lab, Some(ALICE), "team/uploaded", &file).succeeds();
-    was_uploaded_instead(&lab, "team/uploaded");
+    assert_uploaded_instead(&lab, "team/uploaded");
     for (who, all) in [
         (ALICE, ["public/base", "team/base", "team/uploaded"]),
         (BOB, ["public/base", "secret/base", "secret/made"]),

@@ -1,7 +1,8 @@
 //! podman: pushes, mounts and `podman search`. Pulls without a login are in `shared_rights`.
 
 use super::{
-    ALICE, BOB, looked_in_vain, reference, says, stage, was_mounted, was_uploaded_instead,
+    ALICE, BOB, assert_mounted, assert_searched_in_vain, assert_uploaded_instead, reference, says,
+    stage,
 };
 use crate::lab::{Lab, Outcome};
 use crate::podman::{plain, podman};
@@ -41,14 +42,14 @@ fn mounts_what_may_be_pulled_alone() {
     let lab = stage();
     podman(&lab, "store", "pull", &[&reference(&lab, "public/base")]).succeeds();
     push(&lab, "public/base", "team/mounted").succeeds();
-    was_mounted(&lab, "public/base");
+    assert_mounted(&lab, "public/base");
     let bob = Lab::other_credentials();
     let secret = reference(&lab, "secret/base");
     podman(&lab, "store", "pull", &["--creds", &bob, &secret]).succeeds();
     let said = push(&lab, "secret/base", "team/uploaded");
-    looked_in_vain(&lab, &said);
+    assert_searched_in_vain(&lab, &said);
     said.succeeds();
-    was_uploaded_instead(&lab, "team/uploaded");
+    assert_uploaded_instead(&lab, "team/uploaded");
     let alice = Lab::credentials();
     let uploaded = reference(&lab, "team/uploaded");
     podman(&lab, "clean", "pull", &["--creds", &alice, &uploaded]).succeeds();

@@ -1,6 +1,6 @@
 //! skopeo: pushes and mounts. Copies without a login are in `shared_rights`.
 
-use super::{looked_in_vain, says, stage, was_mounted, was_uploaded_instead};
+use super::{assert_mounted, assert_searched_in_vain, assert_uploaded_instead, says, stage};
 use crate::lab::{Lab, Outcome, run};
 use crate::skopeo;
 
@@ -36,14 +36,14 @@ fn pushes_where_it_may_alone() {
 fn mounts_what_may_be_pulled_alone() {
     let lab = stage();
     copy(&lab, "public/base", &Lab::credentials(), "team/mounted").succeeds();
-    was_mounted(&lab, "public/base");
+    assert_mounted(&lab, "public/base");
     let said = copy(
         &lab,
         "secret/base",
         &Lab::other_credentials(),
         "team/uploaded",
     );
-    looked_in_vain(&lab, &said);
+    assert_searched_in_vain(&lab, &said);
     said.succeeds();
-    was_uploaded_instead(&lab, "team/uploaded");
+    assert_uploaded_instead(&lab, "team/uploaded");
 }

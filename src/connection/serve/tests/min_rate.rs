@@ -57,7 +57,7 @@ fn reading_handler(pause: Duration) -> impl Handler {
         Box::pin(async move {
             let incoming = request.request.into_body();
             let min_rate = settings_with_min_rate().min_rate;
-            let mut body = RequestBody::new(incoming, request.received, None, BODY_IDLE, min_rate);
+            let mut body = RequestBody::new(incoming, request.upload, None, BODY_IDLE, min_rate);
             let mut length = 0;
             let result = loop {
                 match body.frame().await {

@@ -3,12 +3,12 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
-use super::{Ended, Recorded, Shared, Socket, lock, read_line};
+use super::{RecordedRequest, RequestEnd, Shared, Socket, lock, read_line};
 
 /// One request at the registry, for its handler.
 pub(crate) struct Exchange<'a> {
     /// Without its body.
-    pub(crate) head: Recorded,
+    pub(crate) head: RecordedRequest,
     index: usize,
     reader: &'a mut BufReader<Box<dyn Socket>>,
     framing: Framing,
@@ -28,7 +28,7 @@ enum Framing {
 impl<'a> Exchange<'a> {
     /// A request whose head has come, the `index`-th of all.
     pub(super) fn new(
-        head: Recorded,
+        head: RecordedRequest,
         index: usize,
         reader: &'a mut BufReader<Box<dyn Socket>>,
         shared: &'a Shared,
@@ -88,7 +88,7 @@ impl<'a> Exchange<'a> {
 
     /// From now on a read or write that takes longer fails.
     pub(crate) fn patience(&self, time: Duration) {
-        self.reader.get_ref().patience(time);
+        self.reader.get_ref().set_timeout(time);
     }
 
     /// Closes the connection once the handler is done.
@@ -120,9 +120,9 @@ impl<'a> Exchange<'a> {
 
     fn note_end(&self) {
         let end = match self.framing {
-            Framing::Done => Ended::Whole,
-            Framing::Broken => Ended::Broken,
-            Framing::Length(_) | Framing::Chunked(_) => Ended::NotYet,
+            Framing::Done => RequestEnd::Whole,
+            Framing::Broken => RequestEnd::Broken,
+            Framing::Length(_) | Framing::Chunked(_) => RequestEnd::NotYet,
         };
         lock(&self.shared.requests)[self.index].end = end;
         self.shared.changed.notify_all();
@@ -166,7 +166,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-fn framing_of(head: &Recorded) -> Framing {
+fn framing_of(head: &RecordedRequest) -> Framing {
     let (coding, length) = (head.all("transfer-encoding"), head.all("content-length"));
     match (coding.as_slice(), length.as_slice()) {
         ([], [] | ["0"]) => Framing::Done,

@@ -2,22 +2,22 @@
 
 use base64ct::{Base64, Encoding};
 
-use super::{Answer, Client, Proxy, h2};
+use super::{Client, Proxy, TestResponse, h2};
 
 /// The version to ask in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Http {
-    One,
-    Two,
+pub(crate) enum HttpVersion {
+    Http1,
+    Http2,
 }
 
-impl Http {
-    pub(crate) const BOTH: [Self; 2] = [Self::One, Self::Two];
+impl HttpVersion {
+    pub(crate) const BOTH: [Self; 2] = [Self::Http1, Self::Http2];
 }
 
 /// A request in the making.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct TestRequest {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) host: String,
@@ -27,7 +27,7 @@ pub(crate) struct Ask {
     pub(crate) is_chunked: bool,
 }
 
-impl Ask {
+impl TestRequest {
     /// Without credentials.
     pub(crate) fn new(method: &str, target: &str) -> Self {
         Self {
@@ -42,10 +42,10 @@ impl Ask {
 
     /// With the credentials that [`super::config`] admits.
     pub(crate) fn alice(method: &str, target: &str) -> Self {
-        Self::new(method, target).login(b"alice:pw")
+        Self::new(method, target).basic_auth(b"alice:pw")
     }
 
-    pub(crate) fn login(self, credentials: &[u8]) -> Self {
+    pub(crate) fn basic_auth(self, credentials: &[u8]) -> Self {
         let value = format!("Basic {}", Base64::encode_string(credentials));
         self.header("authorization", value)
     }
@@ -116,9 +116,11 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Asks over a fresh connection; not from within a runtime.
-pub(crate) fn ask(proxy: &Proxy, http: Http, ask: &Ask) -> Answer {
+pub(crate) fn exchange(proxy: &Proxy, http: HttpVersion, ask: &TestRequest) -> TestResponse {
     match http {
-        Http::One => Client::connect(proxy).ask(ask),
-        Http::Two => h2::block_on(async { h2::H2::connect(proxy).await.ask(ask).await }),
+        HttpVersion::Http1 => Client::connect(proxy).exchange(ask),
+        HttpVersion::Http2 => {
+            h2::block_on(async { h2::H2Client::connect(proxy).await.exchange(ask).await })
+        }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) enum Close {
 
 /// A request as far as it came.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct UpstreamRequest {
     pub(crate) method: String,
     pub(crate) target: String,
     /// `X-Request-Id`
@@ -60,25 +60,27 @@ pub(crate) struct Arrival {
 }
 
 /// A running upstream. Dropped, it closes everything.
-pub(crate) struct Faulty {
+pub(crate) struct FaultyUpstream {
     shared: Arc<Shared>,
     address: SocketAddr,
     accepting: Option<JoinHandle<()>>,
 }
 
-type Choice = Box<dyn Fn(&Arrival) -> Fault + Send + Sync>;
+type Choice = Box<dyn Fn(&UpstreamRequest) -> Fault + Send + Sync>;
 
 struct Shared {
     choice: Choice,
-    arrivals: Mutex<Vec<Arrival>>,
+    arrivals: Mutex<Vec<UpstreamRequest>>,
     changed: Condvar,
     /// Nothing once the upstream ends.
     open: Mutex<Option<Vec<Arc<TcpStream>>>>,
 }
 
-impl Faulty {
+impl FaultyUpstream {
     /// `choice` decides for each request, by its head.
-    pub(crate) fn start(choice: impl Fn(&Arrival) -> Fault + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        choice: impl Fn(&UpstreamRequest) -> Fault + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -107,13 +109,16 @@ impl Faulty {
     }
 
     /// All requests so far.
-    pub(crate) fn arrivals(&self) -> Vec<Arrival> {
+    pub(crate) fn requests(&self) -> Vec<UpstreamRequest> {
         lock(&self.shared.arrivals).clone()
     }
 
     /// Waits until what arrived satisfies `enough`.
     #[track_caller]
-    pub(crate) fn wait(&self, enough: impl Fn(&[Arrival]) -> bool) -> Vec<Arrival> {
+    pub(crate) fn wait_for_requests(
+        &self,
+        enough: impl Fn(&[UpstreamRequest]) -> bool,
+    ) -> Vec<UpstreamRequest> {
         let until = Instant::now() + PATIENCE;
         let mut arrivals = lock(&self.shared.arrivals);
         while !enough(&arrivals) {
@@ -125,7 +130,7 @@ impl Faulty {
     }
 }
 
-impl Drop for Faulty {
+impl Drop for FaultyUpstream {
     fn drop(&mut self) {
         for socket in lock(&self.shared.open).take().into_iter().flatten() {
             let _ = socket.shutdown(Shutdown::Both);
@@ -177,7 +182,7 @@ impl Shared {
                 reader: &mut reader,
                 framing,
             };
-            match request.meet((self.choice)(&arrival)) {
+            match request.perform((self.choice)(&arrival)) {
                 Ok(None) => {}
                 Ok(Some(Close::Reset)) => {
                     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
@@ -185,7 +190,7 @@ impl Shared {
                 }
                 Ok(Some(Close::Plainly)) => return,
                 Err(_gone) => {
-                    request.note(|arrival| arrival.closed = Some(Instant::now()));
+                    request.record(|arrival| arrival.closed = Some(Instant::now()));
                     return;
                 }
             }
@@ -208,7 +213,7 @@ struct Request<'a, 's> {
 
 impl Request<'_, '_> {
     /// How the connection is to be closed, if it is.
-    fn meet(&mut self, fault: Fault) -> io::Result<Option<Close>> {
+    fn perform(&mut self, fault: Fault) -> io::Result<Option<Close>> {
         match fault {
             Fault::Answer(wire) => {
                 self.body(usize::MAX)?;
@@ -238,7 +243,7 @@ impl Request<'_, '_> {
                 Ok(Some(Close::Plainly))
             }
             Fault::Slow(wire, piece, rest) => {
-                while self.more(piece)? {
+                while self.read_some(piece)? {
                     pause(rest);
                 }
                 for piece in wire.chunks(piece) {
@@ -263,17 +268,17 @@ impl Request<'_, '_> {
     /// Reads at least `most` bytes of the body, or all of it.
     fn body(&mut self, most: usize) -> io::Result<()> {
         let mut left = most;
-        while left > 0 && self.more(left.min(64 * 1024))? {
+        while left > 0 && self.read_some(left.min(64 * 1024))? {
             left = most.saturating_sub(lock(&self.shared.arrivals)[self.index].body);
         }
         Ok(())
     }
 
     /// Reads some of the body; false at its end.
-    fn more(&mut self, most: usize) -> io::Result<bool> {
+    fn read_some(&mut self, most: usize) -> io::Result<bool> {
         let size = match self.framing {
             Framing::Length(0) => {
-                self.note(|arrival| arrival.is_whole = true);
+                self.record(|arrival| arrival.is_whole = true);
                 return Ok(false);
             }
             Framing::Length(left) => left.min(most),
@@ -284,7 +289,7 @@ impl Request<'_, '_> {
                 if size == 0 {
                     self.reader.read_exact(&mut [0; 2])?;
                     self.framing = Framing::Length(0);
-                    return self.more(most);
+                    return self.read_some(most);
                 }
                 size
             }
@@ -298,7 +303,7 @@ impl Request<'_, '_> {
             let count = ready.len().min(left);
             self.reader.consume(count);
             left -= count;
-            self.note(|arrival| arrival.body += count);
+            self.record(|arrival| arrival.body += count);
         }
         match &mut self.framing {
             Framing::Length(left) => *left -= size,
@@ -307,14 +312,17 @@ impl Request<'_, '_> {
         Ok(true)
     }
 
-    fn note(&self, note: impl FnOnce(&mut Arrival)) {
+    fn record(&self, note: impl FnOnce(&mut UpstreamRequest)) {
         note(&mut lock(&self.shared.arrivals)[self.index]);
         self.shared.changed.notify_all();
     }
 }
 
 /// Nothing when the connection ends in its place.
-fn read_head(reader: &mut BufReader<&TcpStream>, connection: usize) -> Option<(Arrival, Framing)> {
+fn read_head(
+    reader: &mut BufReader<&TcpStream>,
+    connection: usize,
+) -> Option<(UpstreamRequest, Framing)> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -339,7 +347,7 @@ fn read_head(reader: &mut BufReader<&TcpStream>, connection: usize) -> Option<(A
         "" => Framing::Length(field("content-length").parse().unwrap_or(0)),
         _ => Framing::Chunked,
     };
-    let arrival = Arrival {
+    let arrival = UpstreamRequest {
         method: words.next()?.to_owned(),
         target: words.next()?.to_owned(),
         id: field("x-request-id").to_owned(),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// What came back.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     /// In order; names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -17,23 +17,23 @@ pub(crate) struct Answer {
     pub(crate) trailers: usize,
 }
 
-impl Answer {
+impl TestResponse {
     /// All values of a field.
-    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn header_values(&self, name: &str) -> Vec<&str> {
         let named = self.headers.iter().filter(|(known, _)| known == name);
         named.map(|(_, value)| value.as_str()).collect()
     }
 
     /// The value of a field that is there once.
     #[track_caller]
-    pub(crate) fn one(&self, name: &str) -> &str {
-        let values = self.all(name);
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let values = self.header_values(name);
         assert_eq!(values.len(), 1, "{name} in {self:?}");
         values[0]
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
-        !self.all(name).is_empty()
+    pub(crate) fn has_header(&self, name: &str) -> bool {
+        !self.header_values(name).is_empty()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -42,9 +42,9 @@ impl Answer {
 
     /// Checks everything that a refusal under `/v2/` has, but for its body after a HEAD.
     #[track_caller]
-    pub(crate) fn is_refusal(&self, status: u16, code: &str) {
-        self.is_refused_head(status);
-        assert_eq!(self.one("content-length"), self.body.len().to_string());
+    pub(crate) fn assert_rejection(&self, status: u16, code: &str) {
+        self.assert_rejection_head(status);
+        assert_eq!(self.header("content-length"), self.body.len().to_string());
         let body: Value = serde_json::from_slice(&self.body).expect("a JSON body");
         let errors = body["errors"].as_array().expect("a list of errors");
         assert_eq!(errors.len(), 1, "{body}");
@@ -57,21 +57,28 @@ impl Answer {
 
     /// The same for an answer to HEAD.
     #[track_caller]
-    pub(crate) fn is_refused_head(&self, status: u16) {
+    pub(crate) fn assert_rejection_head(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
         assert!(self.is_whole, "{self:?}");
-        assert_eq!(self.one("content-type"), "application/json");
-        assert_eq!(self.one("docker-distribution-api-version"), "registry/2.0");
-        assert!(!self.one("x-request-id").is_empty());
-        assert!(!self.has("server"), "{self:?}");
-        let length: usize = self.one("content-length").parse().unwrap();
+        assert_eq!(self.header("content-type"), "application/json");
+        assert_eq!(
+            self.header("docker-distribution-api-version"),
+            "registry/2.0"
+        );
+        assert!(!self.header("x-request-id").is_empty());
+        assert!(!self.has_header("server"), "{self:?}");
+        let length: usize = self.header("content-length").parse().unwrap();
         assert!(length > 0);
         let challenges = usize::from(status == 401);
-        assert_eq!(self.all("www-authenticate").len(), challenges, "{self:?}");
+        assert_eq!(
+            self.header_values("www-authenticate").len(),
+            challenges,
+            "{self:?}"
+        );
     }
 
     /// All that a client sees but the request's id and the time.
-    pub(crate) fn without_id(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    pub(crate) fn without_request_id(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
         let mut headers = self.headers.clone();
         headers.retain(|(name, _)| name != "x-request-id" && name != "date");
         (self.status, headers, self.body.clone())

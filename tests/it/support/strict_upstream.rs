@@ -14,16 +14,16 @@ use socket2::SockRef;
 use super::{OK, PATIENCE};
 
 /// A running canary. Dropped, it closes everything.
-pub(crate) struct Canary {
-    seen: Arc<Mutex<Seen>>,
+pub(crate) struct StrictUpstream {
+    seen: Arc<Mutex<ReceivedRequests>>,
     url: String,
     listener: TcpListener,
     accepting: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Seen {
-    arrived: Vec<Arrived>,
+struct ReceivedRequests {
+    arrived: Vec<ForwardedRequest>,
     /// Requests that broke off, one a connection at most.
     broken: Vec<Vec<u8>>,
     /// What no request may look like, and all that followed.
@@ -34,7 +34,7 @@ struct Seen {
 
 /// A whole request, as it stood on the wire.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrived {
+pub(crate) struct ForwardedRequest {
     /// With its empty line.
     pub(crate) head: Vec<u8>,
     /// Without chunk framing.
@@ -43,11 +43,14 @@ pub(crate) struct Arrived {
     pub(crate) is_chunked: bool,
 }
 
-impl Canary {
+impl StrictUpstream {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (accepts, seen) = (listener.try_clone().unwrap(), Arc::<Mutex<Seen>>::default());
+        let (accepts, seen) = (
+            listener.try_clone().unwrap(),
+            Arc::<Mutex<ReceivedRequests>>::default(),
+        );
         let all = Arc::clone(&seen);
         let accepting = thread::spawn(move || {
             while let Ok((socket, _)) = accepts.accept() {
@@ -73,18 +76,18 @@ impl Canary {
     }
 
     /// All whole requests so far.
-    pub(crate) fn arrived(&self) -> Vec<Arrived> {
+    pub(crate) fn requests(&self) -> Vec<ForwardedRequest> {
         lock(&self.seen).arrived.clone()
     }
 
     /// Whole requests so far, and those from now on are counted anew.
-    pub(crate) fn take(&self) -> Vec<Arrived> {
+    pub(crate) fn take_requests(&self) -> Vec<ForwardedRequest> {
         std::mem::take(&mut lock(&self.seen).arrived)
     }
 
     /// Requests that broke off, of connections that have ended; fails when anything else came.
     #[track_caller]
-    pub(crate) fn broken(&self) -> Vec<String> {
+    pub(crate) fn violations(&self) -> Vec<String> {
         let seen = lock(&self.seen);
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
         let malformed: Vec<_> = seen.malformed.iter().map(text).collect();
@@ -93,7 +96,7 @@ impl Canary {
     }
 }
 
-impl Drop for Canary {
+impl Drop for StrictUpstream {
     fn drop(&mut self) {
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
         let accepting = self.accepting.take().into_iter();
@@ -111,16 +114,16 @@ impl Drop for Canary {
     }
 }
 
-impl Arrived {
+impl ForwardedRequest {
     /// `METHOD target`
-    pub(crate) fn line(&self) -> String {
+    pub(crate) fn request_line(&self) -> String {
         let text = self.text();
         let first = text.split("\r\n").next().unwrap();
         first.trim_end_matches(" HTTP/1.1").to_owned()
     }
 
     /// All values of a field.
-    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+    pub(crate) fn header_values(&self, name: &str) -> Vec<String> {
         let text = self.text();
         let fields = text
             .split("\r\n")
@@ -136,7 +139,7 @@ impl Arrived {
     }
 }
 
-fn serve(mut socket: TcpStream, seen: &Mutex<Seen>) {
+fn serve(mut socket: TcpStream, seen: &Mutex<ReceivedRequests>) {
     let mut bytes = Vec::new();
     let mut space = vec![0; 64 * 1024];
     loop {
@@ -144,7 +147,7 @@ fn serve(mut socket: TcpStream, seen: &Mutex<Seen>) {
             Parsed::Whole(request, length) => {
                 bytes.drain(..length);
                 // A health check comes at every start of a gate; it is no arrival of a test.
-                if request.all("user-agent") == ["tidegate-check"] {
+                if request.header_values("user-agent") == ["tidegate-check"] {
                     let _ = socket.write_all(OK.as_bytes());
                     break;
                 }
@@ -177,7 +180,7 @@ fn serve(mut socket: TcpStream, seen: &Mutex<Seen>) {
 
 enum Parsed {
     /// And how many bytes it is long.
-    Whole(Arrived, usize),
+    Whole(ForwardedRequest, usize),
     Part,
     Malformed,
 }
@@ -191,7 +194,7 @@ fn parse(bytes: &[u8]) -> Parsed {
         return Parsed::Malformed;
     };
     let body = if is_chunked {
-        unchunk(rest)
+        decode_chunked(rest)
     } else {
         (rest.len() >= length)
             .then(|| Ok((rest[..length].to_vec(), length)))
@@ -199,7 +202,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     };
     match body {
         Ok(Some((body, length))) => Parsed::Whole(
-            Arrived {
+            ForwardedRequest {
                 head: head.to_vec(),
                 body,
                 is_chunked,
@@ -258,7 +261,7 @@ fn framing(head: &[u8]) -> Option<(usize, bool)> {
 }
 
 /// The body and the length of its framing; an error when it is not exactly as the RFCs write it.
-fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, ()> {
+fn decode_chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, ()> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let Some(length) = find(&bytes[at..], b"\r\n") else {
