@@ -504,6 +504,29 @@ fn bytes_after_a_handshake_belong_to_the_tunnel_or_are_a_request_of_their_own() 
     assert_eq!(client.read_response("GET").status, 400);
 }
 
+/// No client needs this, so the proxy may close the connection, but the bytes are never a request.
+#[test]
+fn bytes_after_a_handshake_that_is_pipelined_are_no_request() {
+    let upstream = echo();
+    let proxy = Proxy::start(&upstream, ui());
+    let secret = "/v2/secret/tags/list";
+    for _ in 0..20 {
+        let mut client = Client::connect(&proxy);
+        let first = TestRequest::alice("GET", "/v2/").head();
+        let last = TestRequest::alice("GET", secret).head();
+        client.send([first, alices("/ui/ws").head(), last].concat());
+        assert_eq!(client.read_response("GET").status, 200);
+        assert_eq!(client.read_head().unwrap().status, 101);
+        client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = client.read_to_end();
+    }
+    let seen = upstream.requests();
+    assert!(
+        seen.iter().all(|request| request.target != secret),
+        "{seen:?}"
+    );
+}
+
 #[test]
 fn a_client_that_leaves_or_sends_much_before_the_response_is_noticed() {
     let upstream = Registry::start(|exchange: &mut Exchange<'_>| exchange.wait_closed());
