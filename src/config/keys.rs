@@ -391,6 +391,8 @@ pub(crate) mod route {
         FORWARDED = "forwarded": List<ForwardedWord> = List(forwarded);
         /// Whether clients may open WebSockets, with registry = false only.
         WEBSOCKET = "websocket": Boolean = Boolean;
+        /// A file with further rights.
+        GRANT_FILE = "grant_file": Text<String> = Text(value::live_file);
         /// Rights.
         GRANT = "grant": TableForm = TableForm(grant::KEYS);
     }
@@ -466,6 +468,18 @@ pub(crate) mod upstream {
         // The usual value in nginx configurations for registries: committing a large blob may take minutes without a byte.
         /// The longest inactivity of the upstream while the proxy waits for it.
         READ_TIMEOUT = "read_timeout": WithDefault<Time> = WithDefault { form: Time::Wait, default: Duration::from_secs(900) };
+    }
+}
+
+/// The file that `route.grant_file` names
+pub(crate) mod grant_file {
+    use super::*;
+
+    keys! {
+        /// Names for sets of users, written "@ci" in the grants of the file.
+        GROUPS = "groups": Named<List<String>> = super::GROUPS.form;
+        /// Rights.
+        GRANT = "grant": TableForm = TableForm(grant::KEYS);
     }
 }
 

@@ -87,7 +87,9 @@ fn start(kind: ListenerKind) -> (StrictUpstream, Proxy) {
 
 #[test]
 fn what_http1_cannot_say_does_not_pass() {
-    ListenerKind::ALL.into_iter().for_each(what_http1_cannot_say_does_not_pass_over);
+    ListenerKind::ALL
+        .into_iter()
+        .for_each(what_http1_cannot_say_does_not_pass_over);
 }
 
 fn what_http1_cannot_say_does_not_pass_over(kind: ListenerKind) {
@@ -293,7 +295,9 @@ fn what_http1_cannot_say_does_not_pass_over(kind: ListenerKind) {
 
 #[test]
 fn what_passes_is_framed_as_http1() {
-    ListenerKind::ALL.into_iter().for_each(what_passes_is_framed_as_http1_over);
+    ListenerKind::ALL
+        .into_iter()
+        .for_each(what_passes_is_framed_as_http1_over);
 }
 
 fn what_passes_is_framed_as_http1_over(kind: ListenerKind) {
@@ -369,7 +373,9 @@ fn what_passes_is_framed_as_http1_over(kind: ListenerKind) {
 
 #[test]
 fn a_host_alone_is_enough() {
-    ListenerKind::ALL.into_iter().for_each(a_host_alone_is_enough_over);
+    ListenerKind::ALL
+        .into_iter()
+        .for_each(a_host_alone_is_enough_over);
 }
 
 fn a_host_alone_is_enough_over(kind: ListenerKind) {
@@ -404,7 +410,9 @@ fn cookie_crumbs_become_one_line() {
 
 #[test]
 fn a_body_of_another_length_than_announced_never_looks_whole() {
-    ListenerKind::ALL.into_iter().for_each(a_body_of_another_length_than_announced_never_looks_whole_over);
+    ListenerKind::ALL
+        .into_iter()
+        .for_each(a_body_of_another_length_than_announced_never_looks_whole_over);
 }
 
 fn a_body_of_another_length_than_announced_never_looks_whole_over(kind: ListenerKind) {
@@ -440,7 +448,9 @@ fn a_body_of_another_length_than_announced_never_looks_whole_over(kind: Listener
 
 #[test]
 fn trailers_end_here() {
-    ListenerKind::ALL.into_iter().for_each(trailers_end_here_over);
+    ListenerKind::ALL
+        .into_iter()
+        .for_each(trailers_end_here_over);
 }
 
 fn trailers_end_here_over(kind: ListenerKind) {
@@ -473,7 +483,9 @@ fn trailers_end_here_over(kind: ListenerKind) {
 
 #[test]
 fn streams_out_of_order_end_the_connection() {
-    ListenerKind::ALL.into_iter().for_each(streams_out_of_order_end_the_connection_over);
+    ListenerKind::ALL
+        .into_iter()
+        .for_each(streams_out_of_order_end_the_connection_over);
 }
 
 fn streams_out_of_order_end_the_connection_over(kind: ListenerKind) {

@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use crate::binary::{run, text};
 
+#[path = "../../examples/man/pages.rs"]
+mod pages;
+
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("examples")
@@ -152,7 +155,7 @@ fn the_hook_says_what_it_wants() {
 
 #[test]
 fn the_manual_page_knows_every_command_and_signal() {
-    let page = read("debian/tidegate.1");
+    let page = read("man/tidegate.1");
     let help = text(&run(&["--help"]).stdout);
     let commands = help.split("Commands:\n").nth(1).unwrap();
     let mut seen = 0;
@@ -170,6 +173,60 @@ fn the_manual_page_knows_every_command_and_signal() {
     for code in ["0", "1", "2", "78"] {
         assert!(page.contains(&format!(".It {code}\n")), "{code}");
     }
+}
+
+/// The pages are written by `cargo run --example man`.
+#[test]
+fn each_command_has_a_manual_page_that_agrees_with_its_help() {
+    let pages = pages::all().unwrap();
+    assert!(pages.len() >= 16, "{}", pages.len());
+    for page in &pages {
+        let path = format!("man/{}", page.file);
+        let written = fs::read_to_string(example(&path)).unwrap_or_default();
+        assert!(
+            written == page.text,
+            "{path} is out of date: cargo run --example man"
+        );
+    }
+    let mut known: Vec<_> = pages.into_iter().map(|page| page.file).collect();
+    known.push("tidegate.1".to_owned());
+    for entry in fs::read_dir(example("man")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let is_page = Path::new(&name).extension() == Some("1".as_ref());
+        assert!(!is_page || known.contains(&name), "{name} is of no command");
+    }
+}
+
+/// Read from the help of the executable, whatever makes the pages.
+#[test]
+fn no_option_is_missing_in_a_manual_page() {
+    let mut options = 0;
+    let mut waiting = vec![Vec::new()];
+    while let Some(command) = waiting.pop() {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
+        let help = text(&run(&[&arguments[..], &["--help"]].concat()).stdout);
+        let page = read(&format!(
+            "man/{}.1",
+            [&["tidegate"], &arguments[..]].concat().join("-")
+        ));
+        let page = page.replace("Fl -", "--").replace("\\-", "-");
+        for line in help.lines().filter(|line| line.starts_with("  ")) {
+            let words = line.split([' ', ',']).filter(|word| word.starts_with("--"));
+            // The first word of a line defines an option, later ones only mention it.
+            for option in words.take(usize::from(line.trim_start().starts_with('-'))) {
+                options += 1;
+                assert!(page.contains(option), "{option} of {arguments:?}");
+            }
+        }
+        let commands = help.split("Commands:\n").nth(1).unwrap_or_default();
+        for line in commands.lines().take_while(|line| line.starts_with("  ")) {
+            let name = line.split_whitespace().next().unwrap().to_owned();
+            if name != "help" {
+                waiting.push([&command[..], &[name]].concat());
+            }
+        }
+    }
+    assert!(options >= 50, "{options}");
 }
 
 #[test]
@@ -190,6 +247,14 @@ fn the_composed_registry_has_no_port_of_its_own() {
     let container = read("Containerfile");
     let last = container.rsplit("\nFROM ").next().unwrap();
     assert!(last.contains("\nUSER 65532:65532\n") && !last.contains("\nRUN "));
+    // As examples/build-release has it, whose image is tested in tests/real/release.rs.
+    for line in [
+        "CMD [\"/usr/bin/tidegate\", \"check\", \"--ready\"]",
+        "ENV RUNTIME_DIRECTORY=/run/tidegate",
+        "VOLUME [\"/var/lib/tidegate\", \"/run/tidegate\"]",
+    ] {
+        assert!(last.contains(&format!("{line}\n")), "{line}");
+    }
 }
 
 #[test]

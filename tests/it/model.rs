@@ -14,7 +14,7 @@ use base64ct::{Base64, Encoding};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
 use serde_json::Value;
-use tidegate::access::{Access, Authorization, Denied, RequestedAccess};
+use tidegate::access::{Access, Authorization, Denied, LiveGrants, RequestedAccess};
 use tidegate::auth::token::TokenIssuer;
 use tidegate::auth::token::keys::SigningKeys;
 use tidegate::auth::{
@@ -501,7 +501,7 @@ fn access(rules: &Rules) -> Access {
     let (config, problems) = parse(Path::new("x"), text.as_bytes());
     assert!(!problems.has_errors(), "{problems}");
     let granted = config.unwrap().sites[0].routes[0].granted.clone();
-    Access::Granted(granted.unwrap().grants)
+    Access::Granted(LiveGrants::new(granted.unwrap().grants))
 }
 
 fn decided(

@@ -1021,6 +1021,9 @@ fn folder_with_files() -> tempfile::TempDir {
     // The cost is the least there is.
     let line = "alice:$2y$04$abcdefghijklmnopqrstuuRtmY6nHRFPHgwlWHYhiaI7C0kbmOdKu\n";
     proxy::write_private(&dir.path().join("htpasswd"), line);
+    let grants =
+        "[[grant]]\nto = [\"alice\"]\nrepositories = [\"alice/*\"]\nactions = [\"push\"]\n";
+    fs::write(dir.path().join("grants.toml"), grants).unwrap();
     dir
 }
 

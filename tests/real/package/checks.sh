@@ -38,7 +38,7 @@ dpkg --install first.deb
 [ "$(stat -c '%U:%G %a' /etc/tidegate/htpasswd)" = 'root:tidegate 640' ]
 runuser -u tidegate -- tidegate check
 [ "$(systemctl is-active tidegate || true)" = inactive ]
-[ -s /usr/share/man/man1/tidegate.1.gz ]
+for page in tidegate tidegate-serve tidegate-htpasswd-add; do [ -s "/usr/share/man/man1/$page.1.gz" ]; done
 
 : served, in the sandbox of the unit
 mkdir -p /etc/systemd/system/tidegate.service.d
