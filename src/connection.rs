@@ -15,6 +15,7 @@
 //! hyper        Connection         polled by driver::ConnectionDriver, which enforces the deadlines of state::ConnectionState
 //! request      Handler            gets an IncomingRequest for each request
 //! response     ResponseBody       returns the response to hyper, and ends the request when it is dropped
+//! tunnel       PendingTunnel      takes the place of hyper after a 101 response: copies bytes in both directions
 //! ```
 //!
 //! A connection is served on one thread, whose runtime must be a `LocalRuntime` of tokio: the parts of a connection share its
@@ -54,6 +55,7 @@ mod http_on_https_port;
 mod inspect;
 mod preface;
 mod request;
+mod request_guard;
 mod response;
 mod serve;
 mod settings;
@@ -61,6 +63,7 @@ mod shared_stream;
 mod shutdown;
 mod socket;
 mod state;
+mod tunnel;
 
 pub use early_response::EarlyResponses;
 use preface::Preface;

@@ -92,6 +92,12 @@ pub(crate) fn add_forwarded(
     }
 }
 
+/// Sets `Upgrade` of a message that opens a WebSocket. `Connection` is set where the message is written.
+pub(crate) fn set_upgrade(headers: &mut HeaderMap) {
+    let websocket = HeaderValue::from_static("websocket");
+    headers.insert(header::UPGRADE, websocket);
+}
+
 /// Removes the fields of a response that concern only the upstream and the proxy.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
     remove_connection_options_and(headers, |name| {
@@ -427,6 +433,7 @@ mod tests {
             },
             is_site: &|_| true,
             user: Some(user),
+            websocket: None,
             request_id: "id",
             worker: 0,
         };

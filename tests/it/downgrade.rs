@@ -7,7 +7,7 @@ use crate::support::frames::{
 };
 use crate::support::proxy::directory;
 use crate::support::strict_upstream::StrictUpstream;
-use crate::support::{HttpVersion, Proxy, TestRequest, config, exchange};
+use crate::support::{HttpVersion, ListenerKind, Proxy, TestRequest, exchange};
 
 type Field = (&'static str, &'static str);
 
@@ -21,6 +21,8 @@ type ForwardedCase<'a> = (
 );
 
 const LOGIN: Field = ("authorization", "Basic YWxpY2U6cHc=");
+/// An address of `listen.behind_proxy` needs this field. On an https address, the proxy replaces it.
+const FORWARDED: Field = ("x-forwarded-proto", "https");
 /// The error code PROTOCOL_ERROR (RFC 9113 section 7).
 const PROTOCOL_ERROR: u32 = 1;
 
@@ -33,6 +35,7 @@ fn fields(method: &'static str, path: &'static str, changes: &[Field]) -> Vec<Fi
         (":authority", "localhost"),
         (":path", path),
         LOGIN,
+        FORWARDED,
     ];
     let changed = |name: &str| changes.iter().any(|(other, _)| *other == name);
     let (pseudo, others): (Vec<Field>, Vec<Field>) =
@@ -78,14 +81,20 @@ fn exchange_on_stream(frames: &mut RawH2, fields: &[Field], body: Option<&[&[u8]
     frames.read_outcome(id)
 }
 
-fn start() -> (StrictUpstream, Proxy) {
+fn start(kind: ListenerKind) -> (StrictUpstream, Proxy) {
     let upstream = StrictUpstream::start();
-    let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
+    let proxy = Proxy::start_in(directory(), &upstream.url(), kind.config());
     (upstream, proxy)
 }
 
 #[test]
 fn requests_that_http1_cannot_express_are_rejected() {
+    for kind in ListenerKind::ALL {
+        requests_that_http1_cannot_express_are_rejected_over(kind);
+    }
+}
+
+fn requests_that_http1_cannot_express_are_rejected_over(kind: ListenerKind) {
     let reset = Outcome::Reset(PROTOCOL_ERROR);
     let bad = Outcome::Status(400);
     let upload = |changes: &[Field]| fields("POST", "/v2/a/blobs/uploads/", changes);
@@ -256,14 +265,15 @@ fn requests_that_http1_cannot_express_are_rejected() {
                 (":method", "CONNECT"),
                 (":authority", "localhost:443"),
                 LOGIN,
+                FORWARDED,
             ],
             Outcome::Status(405),
         ),
     ];
-    let (upstream, proxy) = start();
+    let (upstream, proxy) = start(kind);
     let mut wrong = Vec::new();
     for (name, fields, expected) in cases {
-        let mut frames = RawH2::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         let outcome = exchange_on_stream(&mut frames, &fields, None);
         // A malformed request may end its stream or the connection (RFC 9113 section 8.1.1).
         let is_right =
@@ -287,7 +297,13 @@ fn requests_that_http1_cannot_express_are_rejected() {
 
 #[test]
 fn valid_requests_are_framed_as_http1() {
-    let (upstream, proxy) = start();
+    for kind in ListenerKind::ALL {
+        valid_requests_are_framed_as_http1_over(kind);
+    }
+}
+
+fn valid_requests_are_framed_as_http1_over(kind: ListenerKind) {
+    let (upstream, proxy) = start(kind);
     let upload = |changes: &[Field]| fields("POST", "/v2/a/blobs/uploads/", changes);
     let one: &[&[u8]] = &[b"abc"];
     let three: &[&[u8]] = &[b"a", b"", b"bc"];
@@ -328,7 +344,7 @@ fn valid_requests_are_framed_as_http1() {
         (get(&[("te", "trailers")]), None, "GET /v2/", None, b""),
     ];
     for (fields, body, line, length, bytes) in cases {
-        let mut frames = RawH2::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         assert_eq!(
             exchange_on_stream(&mut frames, &fields, body),
             Outcome::Status(200),
@@ -359,8 +375,14 @@ fn valid_requests_are_framed_as_http1() {
 
 #[test]
 fn a_host_field_replaces_a_missing_authority() {
-    let (upstream, proxy) = start();
-    let mut frames = RawH2::connect(proxy.https());
+    for kind in ListenerKind::ALL {
+        a_host_field_replaces_a_missing_authority_over(kind);
+    }
+}
+
+fn a_host_field_replaces_a_missing_authority_over(kind: ListenerKind) {
+    let (upstream, proxy) = start(kind);
+    let mut frames = kind.frames(&proxy);
     let mut fields = get(&[("host", "localhost")]);
     fields.retain(|(name, _)| *name != ":authority");
     assert_eq!(
@@ -381,7 +403,7 @@ fn a_host_field_replaces_a_missing_authority() {
 
 #[test]
 fn several_cookie_fields_become_one() {
-    let (upstream, proxy) = start();
+    let (upstream, proxy) = start(ListenerKind::Https);
     for http in HttpVersion::BOTH {
         let request = TestRequest::alice("GET", "/v2/")
             .header("cookie", "a=1")
@@ -396,7 +418,13 @@ fn several_cookie_fields_become_one() {
 
 #[test]
 fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstream() {
-    let (upstream, proxy) = start();
+    for kind in ListenerKind::ALL {
+        a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstream_over(kind);
+    }
+}
+
+fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstream_over(kind: ListenerKind) {
+    let (upstream, proxy) = start(kind);
     let upload = |length| {
         fields(
             "POST",
@@ -409,7 +437,7 @@ fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstr
         ("2", &[b"abc"]),
         ("2", &[b"ab", b"c"]),
     ] {
-        let mut frames = RawH2::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         let outcome = exchange_on_stream(&mut frames, &upload(length), Some(pieces));
         let is_rejected = matches!(
             outcome,
@@ -419,7 +447,7 @@ fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstr
         // The proxy does not reuse the upstream connection of an incomplete body.
         assert!(upstream.take_requests().is_empty(), "{length}");
         assert_eq!(
-            exchange_on_stream(&mut RawH2::connect(proxy.https()), &get(&[]), None),
+            exchange_on_stream(&mut kind.frames(&proxy), &get(&[]), None),
             Outcome::Status(200)
         );
         assert_eq!(upstream.take_requests().len(), 1);
@@ -428,8 +456,14 @@ fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstr
 
 #[test]
 fn trailers_are_removed() {
-    let (upstream, proxy) = start();
-    let mut frames = RawH2::connect(proxy.https());
+    for kind in ListenerKind::ALL {
+        trailers_are_removed_over(kind);
+    }
+}
+
+fn trailers_are_removed_over(kind: ListenerKind) {
+    let (upstream, proxy) = start(kind);
+    let mut frames = kind.frames(&proxy);
     for trailers in [
         [("x-forwarded-for", "6.6.6.6"), ("content-length", "9")],
         [(":path", "/v2/x"), (":method", "PUT")],
@@ -462,7 +496,13 @@ fn trailers_are_removed() {
 
 #[test]
 fn connection_errors_of_http2_end_the_connection_with_goaway() {
-    let (upstream, proxy) = start();
+    for kind in ListenerKind::ALL {
+        connection_errors_of_http2_end_the_connection_with_goaway_over(kind);
+    }
+}
+
+fn connection_errors_of_http2_end_the_connection_with_goaway_over(kind: ListenerKind) {
+    let (upstream, proxy) = start(kind);
     let request = |id| {
         frame(
             HEADERS,
@@ -509,7 +549,7 @@ fn connection_errors_of_http2_end_the_connection_with_goaway() {
         ("a half ping", vec![frame(PING, 0, 0, &[0; 4])]),
     ];
     for (name, bytes) in cases {
-        let mut frames = RawH2::connect(proxy.https());
+        let mut frames = kind.frames(&proxy);
         let _ = frames.try_send(bytes.concat());
         let last = std::iter::from_fn(|| frames.read_frame())
             .filter(|frame| frame.kind == GOAWAY)

@@ -16,6 +16,7 @@ pub(crate) mod faulty_upstream;
 pub(crate) mod frames;
 pub(crate) mod h2;
 pub(crate) mod harbor;
+pub(crate) mod listener_kind;
 pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod request;
@@ -24,6 +25,7 @@ pub(crate) mod strict_upstream;
 pub(crate) mod tls_front;
 
 pub(crate) use client::Client;
+pub(crate) use listener_kind::ListenerKind;
 pub(crate) use proxy::{Proxy, config};
 pub(crate) use registry::{Exchange, RecordedRequest, Registry};
 pub(crate) use request::{HttpVersion, TestRequest, exchange};

@@ -57,6 +57,31 @@ fn an_upstream_with_the_right_certificate_is_used() {
     );
 }
 
+#[test]
+fn a_certificate_must_be_valid_for_the_server_name_of_the_configuration() {
+    let registry = Registry::accepting_all();
+    let front = TlsFront::start(&registry, &AUTHORITY.issue(&["registry.internal"]));
+    let start_with = |name: &str| {
+        let dir = directory();
+        std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
+        let port = front.port();
+        let upstream =
+            format!("{{ urls = [\"https://127.0.0.1:{port}\"], ca = \"ca.pem\"{name} }}");
+        Proxy::start_in(dir, "", config("", "").set("upstream", upstream))
+    };
+    for (name, status) in [
+        (", server_name = \"registry.internal\"", 200),
+        (", server_name = \"other.internal\"", 502),
+        ("", 502),
+    ] {
+        let request = TestRequest::alice("GET", MANIFEST);
+        let response = exchange(&start_with(name), HttpVersion::Http1, &request);
+        assert_eq!(response.status, status, "{name}");
+    }
+    let mut names = front.client_hellos().into_iter().map(|(name, _)| name);
+    assert!(names.any(|name| name.as_deref() == Some("registry.internal")));
+}
+
 /// Starts a proxy like [`start`] that presents the client certificate in `client.pem`.
 fn start_with_client_certificate(port: u16, pair: &(String, String)) -> Proxy {
     let dir = directory();

@@ -34,7 +34,7 @@ pub(crate) use self::oci_client::oci_client;
 pub(crate) use self::process::{
     Outcome, Service, command, run, run_with_input, run_within, sha256, wait_until, wait_up_to,
 };
-pub(crate) use self::python::{dxf, installed, oras};
+pub(crate) use self::python::{dxf, installed, oras, websocket_peers};
 
 /// The first user of the password file.
 pub(crate) const USER: &str = "alice";
@@ -62,6 +62,8 @@ pub(crate) struct Lab {
     harbor: Option<Harbor>,
     /// Additional keys of the site.
     site: String,
+    /// The port on which the proxy serves another proxy that terminates TLS, instead of clients.
+    behind: Option<u16>,
 }
 
 impl Lab {
@@ -97,7 +99,40 @@ impl Lab {
         Self::create("basic", None, "", listen, |_| String::new())
     }
 
+    /// The same, over plain HTTP on [`Self::inner_port`] and on the Unix socket `http.sock`. A front end that terminates TLS must be
+    /// started on [`Self::port`].
+    pub(crate) fn behind_front_end() -> Self {
+        let mut lab = Self::unstarted("basic", None, "", "", |_| String::new());
+        lab.behind = Some(free_port());
+        lab.write_configs();
+        lab.start_registry();
+        lab.start_proxy();
+        lab
+    }
+
+    /// Adds tables to the end of the configuration and starts the proxy again.
+    pub(crate) fn add_tables(&mut self, tables: &str) {
+        let path = self.path("proxy.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text + tables).unwrap();
+        self.restart_proxy();
+    }
+
     fn create(
+        mode: &'static str,
+        lifetime: Option<&'static str>,
+        grants: &'static str,
+        listen: &'static str,
+        site: impl Fn(&Certs) -> String,
+    ) -> Self {
+        let mut lab = Self::unstarted(mode, lifetime, grants, listen, site);
+        lab.write_configs();
+        lab.start_registry();
+        lab.start_proxy();
+        lab
+    }
+
+    fn unstarted(
         mode: &'static str,
         lifetime: Option<&'static str>,
         grants: &'static str,
@@ -122,6 +157,7 @@ impl Lab {
             listen,
             harbor: None,
             site,
+            behind: None,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
@@ -130,9 +166,6 @@ impl Lab {
             Harbor::make_key(lab.dir.path());
             lab.harbor = Some(Harbor::start(lab.dir.path(), registry_port));
         }
-        lab.write_configs();
-        lab.start_registry();
-        lab.start_proxy();
         lab
     }
 
@@ -164,7 +197,7 @@ impl Lab {
             .arg(self.path("proxy.toml"))
             .env("TMPDIR", self.path("tmp"));
         let mut service = Service::start("proxy", &command, self.dir.path());
-        let port = self.port;
+        let port = self.behind.unwrap_or(self.port);
         service.wait_until(|| is_listening(port));
         self.proxy = Some(service);
     }
@@ -198,6 +231,11 @@ impl Lab {
     /// The https port of the proxy.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port on which the proxy serves a proxy that terminates TLS.
+    pub(crate) fn inner_port(&self) -> u16 {
+        self.behind.unwrap()
     }
 
     /// The address of the admin listener.
@@ -286,6 +324,12 @@ impl Lab {
 
     fn proxy_config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
+        let addresses = match self.behind {
+            None => format!("https = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]"),
+            Some(inner) => format!(
+                "behind_proxy = [\"127.0.0.1:{inner}\", \"unix:{dir}/http.sock\"]\ntrusted_proxies = [\"127.0.0.1\"]"
+            ),
+        };
         let (admin, listen) = (self.admin_port, self.listen);
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
         let lifetime = self
@@ -302,7 +346,7 @@ impl Lab {
         };
         format!(
             r#"[listen]
-https = ["127.0.0.1:{port}", "[::1]:{port}"]
+{addresses}
 admin = "127.0.0.1:{admin}"
 {listen}
 

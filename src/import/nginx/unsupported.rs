@@ -73,6 +73,8 @@ const TRANSLATED: &[&str] = &[
     "proxy_hide_header",
     "add_header",
     "proxy_ssl_certificate",
+    "proxy_ssl_certificate_key",
+    "proxy_ssl_name",
     "proxy_ssl_trusted_certificate",
     "proxy_ssl_verify",
     "ssl",

@@ -203,11 +203,24 @@ fn certificate_authority(
             "nginx did not verify the upstream's certificate, tidegate does: name its CA with ca = \"…\" in the route's upstream",
         );
     }
-    if let Some(certificate) = scope.get("proxy_ssl_certificate") {
-        context.remarks.warn(
-            certificate.at,
-            "tidegate presents no client certificate to an upstream",
-        );
+    for (directive, key) in [
+        ("proxy_ssl_certificate", "cert"),
+        ("proxy_ssl_certificate_key", "key"),
+    ] {
+        let file = scope.get(directive);
+        if let Some(file) = file.and_then(|file| context.file_path(file.first())) {
+            table.push((key.to_owned(), Value::Text(file)));
+        }
+    }
+    if let Some(name) = scope.get("proxy_ssl_name") {
+        match resolve_variables(name.first(), scope) {
+            Some(text) => table.push(("server_name".to_owned(), Value::Text(text))),
+            None if name.first() == "$proxy_host" => {}
+            None => context.remarks.warn(
+                name.at,
+                "the name in the TLS handshake with the upstream is that of its URL: server_name cannot have a variable",
+            ),
+        }
     }
 }
 

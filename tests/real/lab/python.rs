@@ -1,4 +1,4 @@
-//! Runs the Python clients oras and python-dxf, which `tests/run --install` installs below the target directory.
+//! Runs the Python clients oras, python-dxf and websockets, which `tests/run --install` installs below the target directory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,6 +38,14 @@ pub(crate) fn dxf(
     }
     log_in(&mut command, "DXF", login);
     run(command.args(arguments))
+}
+
+/// `tests/real/python/websocket_peers.py` with these arguments.
+pub(crate) fn websocket_peers(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = lab.command(&installed("python"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/python/websocket_peers.py");
+    command.arg(script).args(arguments);
+    command
 }
 
 fn log_in(command: &mut Command, client: &str, login: Option<(&str, &str)>) {
