@@ -10,9 +10,11 @@
 use std::path::{Path, PathBuf};
 
 mod access;
+mod client_rules;
 mod compare;
 mod context;
 mod error;
+mod exchange;
 mod headers;
 mod if_blocks;
 mod importer;
@@ -20,7 +22,9 @@ mod includes;
 mod lexer;
 mod listen;
 mod location;
+mod location_search;
 mod main_context;
+pub mod models;
 mod nginx_model;
 mod output;
 mod parser;
@@ -35,6 +39,7 @@ mod tidegate_model;
 mod units;
 mod unsupported;
 mod upstream;
+mod verdict;
 
 pub use error::Error;
 pub use includes::{FileSource, FsSource};

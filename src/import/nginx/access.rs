@@ -272,6 +272,16 @@ impl Networks {
         rule.map(|(is_allow, _)| *is_allow).or(self.all)
     }
 
+    /// The number of rules.
+    pub(crate) fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether the rules say nothing about any client.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.all.is_none()
+    }
+
     /// The prefix length of a network if it contains the address.
     pub(crate) fn prefix_containing(network: &str, client: IpAddr) -> Option<u32> {
         let network = Network::parse(network)?;

@@ -48,7 +48,7 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
     } = importer;
     let warnings = {
         let model = NginxModel::new(&context, &input.http, &servers);
-        let probes = Probes::new(&context, &input.http, addresses);
+        let probes = Probes::new(&input.http, addresses);
         close_differences(&mut output, &model, &probes)
     };
     for (at, what) in warnings {
@@ -70,7 +70,7 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
 
 /// The server blocks with their addresses. For each address, the default server is the block with `default_server`, else
 /// the first block.
-fn servers<'a>(http: &Scope<'a>) -> Vec<ServerBlock<'a>> {
+pub(crate) fn servers<'a>(http: &Scope<'a>) -> Vec<ServerBlock<'a>> {
     let blocks = http.own().iter().filter(|d| d.name == "server");
     let mut servers: Vec<ServerBlock<'a>> = blocks
         .map(|directive| {

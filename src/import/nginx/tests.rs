@@ -1,6 +1,7 @@
 //! The importer on texts in memory: nginx's syntax, its inheritance, and restrictions that close their routes.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -475,6 +476,64 @@ fn a_file_without_a_registry_says_so() {
             "{error}"
         );
     }
+}
+
+/// A configuration in which each of the server blocks has so many locations with a password, and a location with so many networks.
+fn large(servers: usize, locations: usize, networks: usize) -> String {
+    let mut text = String::new();
+    for server in 0..servers {
+        let _ = writeln!(
+            text,
+            "server {{ listen 443 ssl; server_name h{server}.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0;"
+        );
+        for location in 0..locations {
+            let _ = writeln!(
+                text,
+                "location /v2/team{location}/ {{ auth_basic x; auth_basic_user_file users{location}; proxy_pass http://r; }}"
+            );
+        }
+        text.push_str("location / {\n");
+        for network in 0..networks {
+            let _ = writeln!(text, "allow 10.{server}.{network}.0/24;");
+        }
+        text.push_str("deny all; proxy_pass http://r; } }\n");
+    }
+    text
+}
+
+/// Every site has a share of the work, so that no configuration takes minutes.
+#[test]
+fn a_large_configuration_is_compared_completely() {
+    let done = imported(&large(50, 4, 6)).unwrap();
+    assert_eq!(done.warnings.len(), 1, "{:?}", done.warnings);
+    assert_eq!(done.toml.matches("\n[[site.route]]").count(), 50 * 5);
+    assert!(!done.toml.contains("closed"), "{}", done.toml);
+    let done = imported(&large(1, 100, 250)).unwrap();
+    assert_eq!(done.warnings.len(), 1, "{:?}", done.warnings);
+}
+
+#[test]
+fn a_site_that_is_too_large_to_be_compared_is_closed() {
+    let mut patterns = String::new();
+    for number in 0..60 {
+        let _ = writeln!(
+            patterns,
+            "location ~ (a|b|c|d)(e|f|g|h)/secret{number} {{ deny all; }}"
+        );
+    }
+    let large = large(1, 400, 3).replacen("location", &format!("{patterns} location"), 1);
+    let small = "server { listen 443 ssl; server_name small.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; location / { proxy_pass http://small; } }";
+    let done = imported(&format!("{large}{small}")).unwrap();
+    let is_reported =
+        |warning: &String| warning.contains("are too many to compare them with nginx");
+    assert!(done.warnings.iter().any(is_reported));
+    let upstreams: Vec<_> = done
+        .toml
+        .lines()
+        .filter(|line| line.starts_with("upstream"))
+        .collect();
+    assert_eq!(upstreams.len(), 1, "{upstreams:?}");
+    has(&done, &["upstream = \"http://small\""]);
 }
 
 /// Pieces that configurations are made of, so that the translation is reached and not the syntax alone.

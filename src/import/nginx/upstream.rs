@@ -15,7 +15,7 @@ pub(crate) struct PassTarget {
     /// A host, a host with a port, or `unix:/path`.
     authority: String,
     /// Empty if the path of the request is forwarded unchanged.
-    path: String,
+    pub(crate) path: String,
 }
 
 impl PassTarget {
@@ -23,7 +23,31 @@ impl PassTarget {
     pub(crate) fn read(pass: &Directive, scope: &Scope<'_>) -> Result<Self, &'static str> {
         let written = resolve_variables(pass.first(), scope)
             .ok_or("the address of proxy_pass has variables")?;
-        parse_target(&written).ok_or("the address of proxy_pass is neither http:// nor https://")
+        Self::parse(&written).ok_or("the address of proxy_pass is neither http:// nor https://")
+    }
+
+    /// Parses an address without variables.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = match text.split_once("://")? {
+            ("http", rest) => ("http", rest),
+            ("https", rest) => ("https", rest),
+            _ => return None,
+        };
+        if let Some(socket) = rest.strip_prefix("unix:") {
+            let (path, uri) = socket.split_once(':').unwrap_or((socket, ""));
+            return Some(Self {
+                scheme,
+                authority: format!("unix:{path}"),
+                path: uri.to_owned(),
+            });
+        }
+        let end = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        Some(Self {
+            scheme,
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+        })
     }
 
     /// Whether the upstream receives the path of the request unchanged: `proxy_pass` has no path, or the path of its
@@ -231,29 +255,6 @@ fn resolve_variables(text: &str, scope: &Scope<'_>) -> Option<String> {
         text = format!("{before}{value}{rest}");
     }
     None
-}
-
-fn parse_target(text: &str) -> Option<PassTarget> {
-    let (scheme, rest) = match text.split_once("://")? {
-        ("http", rest) => ("http", rest),
-        ("https", rest) => ("https", rest),
-        _ => return None,
-    };
-    if let Some(socket) = rest.strip_prefix("unix:") {
-        let (path, uri) = socket.split_once(':').unwrap_or((socket, ""));
-        return Some(PassTarget {
-            scheme,
-            authority: format!("unix:{path}"),
-            path: uri.to_owned(),
-        });
-    }
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    Some(PassTarget {
-        scheme,
-        authority: authority.to_owned(),
-        path: path.to_owned(),
-    })
 }
 
 /// The maximum number of addresses of a registry. More addresses are a mistake.
