@@ -22,7 +22,7 @@ use crate::import::nginx::parser::SourcePos;
 use crate::import::nginx::probes::{HostProbes, Probes};
 use crate::import::nginx::request::Request;
 use crate::import::nginx::tidegate_model;
-use crate::import::nginx::tidegate_model::{Forwarded, Routes, SiteMatch};
+use crate::import::nginx::tidegate_model::{Forwarded, Routes, SiteMatch, Sites};
 use crate::import::nginx::verdict::{Cause, Outcome, Verdict};
 
 /// A remark with its position.
@@ -31,6 +31,8 @@ type Warning = (SourcePos, String);
 /// A request that tidegate forwards and nginx does not, or not in the same way.
 struct Difference {
     request: Request,
+    /// The address at which tidegate receives the request.
+    own_address: SocketAddr,
     forwarded: Forwarded,
     verdict: Verdict,
 }
@@ -56,7 +58,7 @@ pub(crate) fn close_differences(
             config: &config,
             model,
             probes,
-            sites: output.sites.iter().map(|site| site.at).collect(),
+            sites: &output.sites,
             budget: &mut budget,
             warnings: &mut warnings,
             differences: Vec::new(),
@@ -84,7 +86,7 @@ pub(crate) fn close_differences(
                 warnings.push(warning);
             }
         }
-        output.sites.retain(|site| !site.hosts.is_empty());
+        output.remove_unused();
         if output.sites.is_empty() {
             return warnings;
         }
@@ -158,8 +160,8 @@ struct Round<'r, 'a> {
     config: &'r Config,
     model: &'r NginxModel<'a>,
     probes: &'r Probes,
-    /// The positions of the server blocks of the sites, in the order of `config.sites`.
-    sites: Vec<SourcePos>,
+    /// The sites in the order of `config.sites`.
+    sites: &'r [Site],
     budget: &'r mut Budget,
     warnings: &'r mut Vec<Warning>,
     /// The differences found so far: one for each route and cause.
@@ -168,7 +170,9 @@ struct Round<'r, 'a> {
 
 /// The requests for one host at one address, with what the two models need to know of both.
 struct HostRequests<'r> {
+    /// The address of nginx, and the address of tidegate in its place.
     address: SocketAddr,
+    own_address: SocketAddr,
     host: &'r str,
     /// The server block of nginx that receives the requests.
     server: Option<SelectedServer>,
@@ -186,16 +190,22 @@ impl Round<'_, '_> {
         let mut host_probes = HashMap::new();
         // Whether the outcome of the requests for a site depends on their host or address.
         let mut compared: HashMap<_, bool> = HashMap::new();
-        for address in self.probes.addresses() {
+        let sites = Sites::new(self.config);
+        let pairs: BTreeSet<_> = self.sites.iter().flat_map(|site| &site.addresses).collect();
+        for pair in pairs {
+            let (address, own_address) = *pair;
             for host in self.probes.hosts() {
-                let Some(site) = tidegate_model::find_site(self.config, *address, host) else {
+                let Some(site) = sites.find(own_address, host) else {
                     continue;
                 };
-                let site_at = self.sites.get(site.index).copied();
-                let Some(site_at) = site_at.filter(|at| pending.contains(at)) else {
+                let Some(written) = self.sites.get(site.index) else {
                     continue;
                 };
-                let server = self.model.server(*address, host);
+                let site_at = written.at;
+                if !pending.contains(&site_at) || !written.addresses.contains(pair) {
+                    continue;
+                }
+                let server = self.model.server(address, host);
                 let key = (server, site.index, site.pattern);
                 if compared.get(&key) == Some(&false) || self.budget.is_exhausted(site_at) {
                     continue;
@@ -211,7 +221,8 @@ impl Round<'_, '_> {
                     continue;
                 };
                 let requests = HostRequests {
-                    address: *address,
+                    address,
+                    own_address,
                     host,
                     server,
                     site,
@@ -396,6 +407,7 @@ impl Round<'_, '_> {
         if !is_known {
             self.differences.push(Difference {
                 request: request.clone(),
+                own_address: requests.own_address,
                 forwarded,
                 verdict: nginx.verdict,
             });
@@ -494,6 +506,7 @@ fn close(
         request,
         forwarded,
         verdict,
+        ..
     } = difference;
     let taken: Vec<String> = output
         .sites
@@ -525,12 +538,13 @@ fn names_without_difference(
     taken: &[String],
 ) -> Vec<String> {
     let mut names = Vec::new();
+    let sites = Sites::new(config);
     for host in probes.hosts() {
         let request = Request {
             host: host.clone(),
             ..difference.request.clone()
         };
-        let Some(forwarded) = tidegate_model::forward(config, &request) else {
+        let Some(forwarded) = sites.forward(difference.own_address, &request) else {
             continue;
         };
         let server = model.server(request.address, host);
@@ -575,6 +589,7 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         request,
         forwarded,
         verdict: Verdict { cause, .. },
+        ..
     } = difference;
     let model = site
         .routes
@@ -637,11 +652,11 @@ fn is_below(path: &str, prefix: &str) -> bool {
 }
 
 fn close_route(route: &mut Route, reason: &str) {
-    route.action = RouteAction::Respond(403, Some(format!("closed: {reason}")));
+    route.action = RouteAction::respond(403, Some(format!("closed: {reason}")));
 }
 
 fn respond_403(cause: &Cause) -> RouteAction {
-    RouteAction::Respond(403, Some(format!("closed: {}", cause.label)))
+    RouteAction::respond(403, Some(format!("closed: {}", cause.label)))
 }
 
 /// The maximum number of rounds. Each round closes at least one route or host, so more rounds are an error of the models.
@@ -668,5 +683,5 @@ const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
 const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";
 const NOTHING_THERE: &str =
-    "nginx serves files or responds with 404 to some paths that tidegate forwards to the upstream";
+    "nginx serves files or responds itself to some paths that tidegate forwards to the upstream";
 const OPTIONS: &str = "tidegate handles OPTIONS as GET: it forwards OPTIONS where nginx responded itself or required more";

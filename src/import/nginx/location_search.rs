@@ -193,6 +193,22 @@ impl<'a> LocationNode<'a> {
         }
     }
 
+    /// Creates the node of a location without those in it.
+    pub(crate) fn alone(directive: &'a Directive, scope: Scope<'a>) -> Self {
+        let name = match Matcher::read(directive) {
+            Some(Matcher::Exact(name) | Matcher::Prefix(name) | Matcher::NoRegex(name)) => name,
+            Some(Matcher::Regex { .. } | Matcher::Named) | None => "",
+        };
+        Self {
+            directive,
+            scope,
+            cover: String::new(),
+            name,
+            ends_search: false,
+            inner: LocationIndex::default(),
+        }
+    }
+
     /// Whether a path begins with the text of the location but is not below it: `/uix` for `/ui`.
     pub(crate) fn is_sibling(&self, path: &str) -> bool {
         let is_prefix = matches!(

@@ -11,7 +11,7 @@ use crate::import::nginx::includes;
 use crate::import::nginx::includes::FileSource;
 use crate::import::nginx::nginx_model::NginxModel;
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::tidegate_model;
+use crate::import::nginx::tidegate_model::Sites;
 
 pub use crate::import::nginx::request::Request;
 pub use crate::import::nginx::tidegate_model::Forwarded;
@@ -24,6 +24,8 @@ pub struct Prediction {
     pub outcome: Outcome,
     /// Whether nginx rejects no client but has nothing to forward.
     pub is_unrestricted: bool,
+    /// Whether nginx does not forward the request only because its path has no slash at its end.
+    pub is_slash_redirect: bool,
 }
 
 /// What nginx with these files does with each request, according to the model.
@@ -47,6 +49,7 @@ pub fn nginx(
         Prediction {
             outcome: verdict.outcome,
             is_unrestricted: verdict.cause.is_unrestricted,
+            is_slash_redirect: verdict.cause.is_slash_redirect,
         }
     };
     Ok(requests.iter().map(predict).collect())
@@ -57,6 +60,7 @@ pub fn nginx(
 pub fn tidegate(toml: &str, requests: &[Request]) -> Vec<Option<Forwarded>> {
     let (config, problems) = config::parse(Path::new("/etc/tidegate/proxy.toml"), toml.as_bytes());
     let config = config.filter(|_| !problems.has_errors());
-    let forward = |request| tidegate_model::forward(config.as_ref()?, request);
+    let sites = config.as_ref().map(Sites::new);
+    let forward = |request: &Request| sites.as_ref()?.forward(request.address, request);
     requests.iter().map(forward).collect()
 }

@@ -17,6 +17,7 @@ use crate::import::nginx::access::{Networks, other_auth_module, removes_authoriz
 use crate::import::nginx::client_rules::{Class, ClientRules, Dependencies, RuleId};
 use crate::import::nginx::context::Context;
 use crate::import::nginx::exchange::{Environment, Exchange};
+use crate::import::nginx::listen::Listen;
 use crate::import::nginx::location::Matcher;
 use crate::import::nginx::location_search::{Found, LocationIndex, LocationNode, cover_of};
 use crate::import::nginx::parser::{Directive, SourcePos};
@@ -24,6 +25,7 @@ use crate::import::nginx::pattern::{PatternCache, literal_prefix};
 use crate::import::nginx::request::Request;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block::ServerBlock;
+use crate::import::nginx::server_names::ServerNames;
 use crate::import::nginx::upstream::PassTarget;
 use crate::import::nginx::verdict::{Cause, Outcome, Verdict};
 
@@ -32,6 +34,8 @@ pub(crate) struct NginxModel<'a> {
     context: &'a Context<'a>,
     servers: Vec<Server<'a>>,
     environment: Environment<'a>,
+    /// The local addresses that requests named so far.
+    listeners: RefCell<HashMap<SocketAddr, Listener>>,
     /// The access rules of each block, by the address of its directive.
     access: RefCell<HashMap<*const Directive, Rc<AccessRules<'a>>>>,
     /// The number of steps of the location searches so far.
@@ -57,6 +61,15 @@ pub(crate) struct SelectedServer {
     is_tls: bool,
     /// Whether it is not known that nginx selects this server block: a regular expression in its `server_name` is not understood.
     is_unknown: bool,
+}
+
+/// What nginx does with connections to one local address.
+struct Listener {
+    is_tls: bool,
+    names: ServerNames,
+    /// The names at the wildcard address of the other address family.
+    other_family: ServerNames,
+    default: Option<usize>,
 }
 
 /// The access control in effect in a block.
@@ -134,6 +147,7 @@ impl<'a> NginxModel<'a> {
                 rules: ClientRules::default(),
                 dependencies: RefCell::default(),
             },
+            listeners: RefCell::default(),
             access: RefCell::default(),
             steps: Cell::new(0),
         }
@@ -186,7 +200,7 @@ impl<'a> NginxModel<'a> {
         Verdict {
             outcome: Outcome::Closed,
             cause: Cause {
-                at: first.unwrap_or(SourcePos {
+                at: first.unwrap_or_else(|| SourcePos {
                     file: 0,
                     position: Position::default(),
                 }),
@@ -202,95 +216,74 @@ impl<'a> NginxModel<'a> {
 
     /// The server block that receives the requests for a host at a local address.
     pub(crate) fn server(&self, address: SocketAddr, host: &str) -> Option<SelectedServer> {
-        let listening = |is_here: &dyn Fn(&ServerBlock<'_>) -> bool| -> Vec<usize> {
-            let servers = self.servers.iter().enumerate();
-            let here = servers.filter(|(_, server)| is_here(server.block));
-            here.map(|(index, _)| index).collect()
-        };
-        let exactly = |address| {
-            move |block: &ServerBlock<'_>| {
-                let mut listens = block.listens.iter();
-                listens.any(|listen| listen.address.is_exactly(address))
-            }
-        };
-        let mut candidates = listening(&exactly(address));
-        if candidates.is_empty() {
-            candidates = listening(&|block| {
-                let mut listens = block.listens.iter();
-                listens.any(|listen| listen.address.accepts(address))
-            });
-        }
-        let listen_here = |index: usize| {
-            let block = self.servers.get(index)?.block;
-            let mut listens = block.listens.iter();
-            listens.find(|listen| listen.address.accepts(address))
-        };
-        let here: Vec<_> = candidates
-            .iter()
-            .filter_map(|index| Some((*index, listen_here(*index)?)))
-            .collect();
-        let default = here
-            .iter()
-            .find(|(_, listen)| listen.is_default)
-            .or(here.first())
-            .map(|(index, _)| *index);
+        let mut listeners = self.listeners.borrow_mut();
+        let listener = listeners
+            .entry(address)
+            .or_insert_with(|| self.listener(address));
+        let found = listener.names.find(host);
         // An operator whose default server alone has an IPv6 address means all sites to be reached over IPv6.
-        let other_family = || {
-            let ip = address.ip();
-            let ip: IpAddr = if !ip.is_unspecified() {
-                return None;
-            } else if ip.is_ipv6() {
-                Ipv4Addr::UNSPECIFIED.into()
-            } else {
-                Ipv6Addr::UNSPECIFIED.into()
-            };
-            let other = SocketAddr::new(ip, address.port());
-            self.server_by_name(&listening(&exactly(other)), host)
-        };
-        let named = self.server_by_name(&candidates, host);
-        let found = named.or_else(other_family);
-        let (index, is_unknown) = found.or_else(|| Some((default?, false)))?;
+        let found = found.or_else(|| listener.other_family.find(host));
+        let (index, is_unknown) = found.or_else(|| Some((listener.default?, false)))?;
         Some(SelectedServer {
             index,
             at: self.servers.get(index)?.block.directive.at,
-            is_tls: here.iter().any(|(_, listen)| listen.is_tls),
+            is_tls: listener.is_tls,
             is_unknown,
         })
     }
 
-    /// The server block with this name: an exact name, the longest wildcard, or the first regular expression. The flag is whether this
-    /// regular expression is not understood, so that it may match or not.
-    fn server_by_name(&self, candidates: &[usize], host: &str) -> Option<(usize, bool)> {
-        let mut best: Option<((u8, usize), usize, bool)> = None;
-        for index in candidates {
-            let block = self.servers.get(*index)?.block;
-            for name in block.directive.all("server_name").flat_map(|d| &d.args) {
-                let pattern = name.strip_prefix('~');
-                let patterns = &self.environment.patterns;
-                let is_match = pattern.map(|pattern| patterns.is_match(pattern, true, host));
-                let name = name.to_ascii_lowercase();
-                let rank = if let Some(is_match) = is_match {
-                    (is_match != Some(false)).then_some((1, 0))
-                } else if name == host || name.strip_prefix('.') == Some(host) {
-                    Some((4, name.len()))
-                } else if let Some(end) = name
-                    .strip_prefix('*')
-                    .or_else(|| name.starts_with('.').then_some(name.as_str()))
-                {
-                    let is_match = host.ends_with(end) && host.len() > end.len();
-                    is_match.then_some((3, end.len()))
-                } else if let Some(start) = name.strip_suffix('*') {
-                    host.starts_with(start).then_some((2, start.len()))
-                } else {
-                    None
-                };
-                let Some(rank) = rank else { continue };
-                if best.is_none_or(|(known, ..)| rank > known) {
-                    best = Some((rank, *index, is_match == Some(None)));
-                }
+    fn listener(&self, address: SocketAddr) -> Listener {
+        let exactly = |address| self.listening(move |listen| listen.address.is_exactly(address));
+        let mut here = exactly(address);
+        if here.is_empty() {
+            here = self.listening(|listen| listen.address.accepts(address));
+        }
+        let ip = address.ip();
+        let other: IpAddr = if ip.is_ipv6() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        let other = SocketAddr::new(other, address.port());
+        let default = here.iter().find(|(_, listen)| listen.is_default);
+        Listener {
+            is_tls: here.iter().any(|(_, listen)| listen.is_tls),
+            default: default.or_else(|| here.first()).map(|(index, _)| *index),
+            names: self.names(&here),
+            other_family: if ip.is_unspecified() {
+                self.names(&exactly(other))
+            } else {
+                ServerNames::default()
+            },
+        }
+    }
+
+    /// The server blocks with such an address, and this address.
+    fn listening(&self, is_here: impl Fn(&Listen) -> bool) -> Vec<(usize, &'a Listen)> {
+        let servers = self.servers.iter().enumerate();
+        let here = servers.filter_map(|(index, server)| {
+            let mut listens = server.block.listens.iter();
+            Some((index, listens.find(|listen| is_here(listen))?))
+        });
+        here.collect()
+    }
+
+    fn names(&self, servers: &[(usize, &Listen)]) -> ServerNames {
+        let mut names = ServerNames::default();
+        for (index, _) in servers {
+            let Some(server) = self.servers.get(*index) else {
+                continue;
+            };
+            for name in server
+                .block
+                .directive
+                .all("server_name")
+                .flat_map(|d| &d.args)
+            {
+                names.add(name, *index, &self.environment.patterns);
             }
         }
-        best.map(|(_, index, is_unknown)| (index, is_unknown))
+        names
     }
 
     fn in_server(
@@ -322,52 +315,47 @@ impl<'a> NginxModel<'a> {
         }
     }
 
-    /// What nginx does with a request in one location, if its path is the one of the request: the rewrite directives of the server and
+    /// What nginx does with a request in one location of the server block at this position: the rewrite directives of the server and
     /// the location itself.
     pub(crate) fn respond_in(
         &self,
-        server: SelectedServer,
+        server: SourcePos,
         location: &LocationNode<'a>,
         request: &Request,
     ) -> Outcome {
-        let Some(server) = self.servers.get(server.index) else {
+        let Some(server) = self.server_at(server) else {
             return Outcome::Unknown;
         };
         let verify = server.block.scope.value("ssl_verify_client");
         let verifies = matches!(verify, "on" | "optional");
-        let mut exchange = Exchange::new(request, true, server.name, verifies);
-        let outcome = |cause: Cause| {
-            if cause.is_unknown {
-                Outcome::Unknown
-            } else {
-                Outcome::Closed
+        let mut exchange = Exchange::new(request, server.block.is_tls(), server.name, verifies);
+        let result = match self.rewrite(&server.block.scope, "", &mut exchange) {
+            Rewrite::End(cause) => Err(cause),
+            Rewrite::Continue(_) | Rewrite::Search => {
+                self.in_location(server, location, &mut exchange)
             }
         };
-        if let Rewrite::End(cause) = self.rewrite(&server.block.scope, "", &mut exchange) {
-            return outcome(cause);
-        }
-        match self.in_location(server, location, &mut exchange) {
+        match result {
             Ok(Handled::Done(outcome)) => outcome,
             Ok(Handled::Search | Handled::Redirect) => Outcome::Unknown,
-            Err(cause) => outcome(cause),
+            Err(cause) if cause.is_unknown => Outcome::Unknown,
+            Err(_) => Outcome::Closed,
         }
     }
 
-    /// Creates the node of a location for [`Self::respond_in`].
-    pub(crate) fn location(
-        &self,
-        directive: &'a Directive,
-        outer: &Scope<'a>,
-    ) -> Option<LocationNode<'a>> {
-        let matcher = Matcher::read(directive)?;
-        let patterns = &self.environment.patterns;
-        Some(LocationNode::new(
-            directive,
-            outer,
-            String::new(),
-            matcher,
-            patterns,
-        ))
+    /// The first name of the server block at this position.
+    pub(crate) fn first_name(&self, server: SourcePos) -> &'a str {
+        self.server_at(server).map_or("", |server| server.name)
+    }
+
+    fn server_at(&self, at: SourcePos) -> Option<&Server<'a>> {
+        let mut servers = self.servers.iter();
+        servers.find(|server| server.block.directive.at == at)
+    }
+
+    /// Notes that the method of the request was read, if it was.
+    pub(crate) fn note_method(&self, is_read: bool) {
+        self.environment.note(|on| on.method |= is_read);
     }
 
     fn phases(
@@ -403,8 +391,8 @@ impl<'a> NginxModel<'a> {
                     });
                 }
             };
-            let has_internal = location.directive.all("internal").next().is_some();
-            if has_internal && !exchange.is_internal {
+            let is_for_redirects = location.scope.get("internal").is_some();
+            if is_for_redirects && !exchange.is_internal {
                 return Err(Cause::location(location, None));
             }
             match self.in_location(server, location, exchange)? {
@@ -433,9 +421,12 @@ impl<'a> NginxModel<'a> {
                 Rewrite::Continue(block) => block,
                 Rewrite::Search => return Ok(Handled::Search),
                 Rewrite::End(cause) => {
-                    let is_not_found = matches!(cause.label.as_str(), "return 404" | "return 410");
+                    // A page or a 404 for every client is no restriction; a 403 or a redirect may be one.
+                    let label = cause.label.as_str();
+                    let is_public = matches!(label, "return 404" | "return 410")
+                        || label.starts_with("return 2");
                     return Err(Cause {
-                        is_unrestricted: is_not_found && location.is_sibling(&exchange.path),
+                        is_unrestricted: is_public && location.is_sibling(&exchange.path),
                         ..cause
                     });
                 }

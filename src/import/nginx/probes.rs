@@ -3,8 +3,12 @@
 //! Each location, pattern, host, address, network and password file of the input gives requests inside and outside of it, so that
 //! each difference between the two configurations has a request that shows it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+
+use regex::bytes::Regex;
 
 use crate::config::Site;
 
@@ -12,17 +16,22 @@ use crate::import::nginx::access::Networks;
 use crate::import::nginx::if_blocks::condition_words;
 use crate::import::nginx::location::Matcher;
 use crate::import::nginx::parser::{Directive, SourcePos};
-use crate::import::nginx::pattern::samples;
+use crate::import::nginx::pattern::{PatternCache, samples};
 
 /// The properties of the requests that are compared.
 pub(crate) struct Probes {
-    addresses: Vec<SocketAddr>,
     hosts: Vec<String>,
     /// What `http` names outside of the server blocks.
     common: Literals,
     /// What each server block names.
     servers: HashMap<SourcePos, Literals>,
+    patterns: PatternCache,
+    /// The paths that are compared; `None` if they are too many.
+    paths: RefCell<HashMap<ServerAndSite, Option<BTreeSet<String>>>>,
 }
+
+/// The positions of nginx's server block and of the server block from which a site was made.
+type ServerAndSite = (Option<SourcePos>, SourcePos);
 
 /// The properties of the requests for one host: those that can make a difference between a server block of nginx and a site.
 pub(crate) struct HostProbes {
@@ -32,8 +41,8 @@ pub(crate) struct HostProbes {
 }
 
 impl Probes {
-    /// Derives the properties from a configuration and the addresses at which its sites are reached.
-    pub(crate) fn new(http: &[Directive], addresses: Vec<SocketAddr>) -> Self {
+    /// Derives the properties from a configuration.
+    pub(crate) fn new(http: &[Directive]) -> Self {
         let mut common = Literals::default();
         let mut servers = HashMap::new();
         for directive in http {
@@ -54,16 +63,12 @@ impl Probes {
         let mut hosts: Vec<String> = hosts.into_iter().collect();
         hosts.push(UNKNOWN_HOST.to_owned());
         Self {
-            addresses,
             hosts,
             common,
             servers,
+            patterns: PatternCache::default(),
+            paths: RefCell::default(),
         }
-    }
-
-    /// The local addresses to which clients connect.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
     }
 
     pub(crate) fn hosts(&self) -> &[String] {
@@ -85,7 +90,11 @@ impl Probes {
                 named.extend(literals);
             }
         }
-        let mut paths = named.all_paths()?;
+        let mut known = self.paths.borrow_mut();
+        let paths = known
+            .entry((server, site_at))
+            .or_insert_with(|| named.all_paths(&self.patterns));
+        let mut paths = paths.clone()?;
         let routes = site.routes.iter().map(|route| &route.path);
         let responses = site.responses.iter().map(|response| &response.path);
         for path in routes.chain(responses) {
@@ -103,8 +112,8 @@ impl Probes {
 #[derive(Clone, Default)]
 struct Literals {
     paths: BTreeSet<String>,
-    /// Texts that regular expressions match, which need not begin with a slash.
-    samples: BTreeSet<String>,
+    /// Regular expressions for paths, each with whether it ignores case.
+    patterns: BTreeSet<(String, bool)>,
     hosts: BTreeSet<String>,
     /// Addresses inside of the networks and around them.
     clients: BTreeSet<IpAddr>,
@@ -191,12 +200,7 @@ impl Literals {
     }
 
     fn add_pattern(&mut self, pattern: &str, ignores_case: bool) {
-        for sample in samples(pattern) {
-            if ignores_case {
-                self.samples.insert(sample.to_ascii_uppercase());
-            }
-            self.samples.insert(sample);
-        }
+        self.patterns.insert((pattern.to_owned(), ignores_case));
     }
 
     fn add_network(&mut self, network: &str) {
@@ -224,7 +228,7 @@ impl Literals {
 
     fn extend(&mut self, other: &Self) {
         self.paths.extend(other.paths.iter().cloned());
-        self.samples.extend(other.samples.iter().cloned());
+        self.patterns.extend(other.patterns.iter().cloned());
         self.hosts.extend(other.hosts.iter().cloned());
         self.clients.extend(other.clients.iter().copied());
     }
@@ -239,31 +243,50 @@ impl Literals {
         clients
     }
 
-    /// The paths around all literals and samples; `None` if they are more than [`MAX_PATHS`]. A sample of a pattern that is not
-    /// anchored is put below each literal as well.
-    fn all_paths(&self) -> Option<BTreeSet<String>> {
-        let mut paths = BTreeSet::new();
+    /// The paths around all literals, and for each pattern paths below each literal that the pattern matches; `None` if there are too
+    /// many.
+    fn all_paths(&self, cache: &PatternCache) -> Option<BTreeSet<String>> {
+        let mut texts: Vec<(Rc<Option<Regex>>, String)> = Vec::new();
+        for (pattern, ignores_case) in &self.patterns {
+            let compiled = cache.compiled(pattern, *ignores_case);
+            for sample in samples(pattern) {
+                if *ignores_case {
+                    texts.push((Rc::clone(&compiled), sample.to_ascii_uppercase()));
+                }
+                texts.push((Rc::clone(&compiled), sample));
+            }
+        }
         let mut literals = self.paths.clone();
         literals.extend(["/".to_owned(), "/v2/".to_owned()]);
+        let whole = texts.iter().map(|(_, text)| text);
+        literals.extend(whole.filter(|text| is_canonical(text)).cloned());
+        if literals.len().saturating_mul(texts.len()) > MAX_COMBINATIONS {
+            return None;
+        }
+        let mut paths = BTreeSet::new();
         for path in &literals {
             add_around(&mut paths, path);
             if paths.len() > MAX_PATHS {
                 return None;
             }
         }
-        for sample in &self.samples {
-            let rest = sample.trim_start_matches('/');
-            if sample.starts_with('/') {
-                add_around(&mut paths, sample);
-            }
-            for literal in &literals {
-                let literal = literal.trim_end_matches('/');
-                let below = [
-                    format!("{literal}/{rest}"),
-                    format!("{literal}/{rest}/manifests/t"),
-                    format!("{literal}/x{rest}"),
-                ];
-                paths.extend(below.into_iter().filter(|path| is_canonical(path)));
+        for (pattern, text) in &texts {
+            let matches = |path: &String| {
+                let pattern = pattern.as_ref().as_ref();
+                pattern.is_none_or(|pattern| pattern.is_match(path.as_bytes()))
+            };
+            for end in ends(text) {
+                for literal in &literals {
+                    let literal = literal.trim_end_matches('/');
+                    let below = [
+                        format!("{literal}/{end}"),
+                        format!("{literal}/{end}/manifests/t"),
+                        format!("{literal}/x{end}"),
+                        format!("{literal}{end}"),
+                    ];
+                    let below = below.into_iter().filter(|path| is_canonical(path));
+                    paths.extend(below.filter(matches));
+                }
             }
             if paths.len() > MAX_PATHS {
                 return None;
@@ -271,6 +294,17 @@ impl Literals {
         }
         Some(paths)
     }
+}
+
+/// A text without its first segments: all of it, and what follows each slash.
+fn ends(text: &str) -> impl Iterator<Item = &str> {
+    let text = text.trim_start_matches('/');
+    let inner = text
+        .match_indices('/')
+        .filter_map(|(slash, _)| text.get(slash + 1..));
+    std::iter::once(text)
+        .chain(inner)
+        .filter(|end| !end.is_empty())
 }
 
 /// Adds a path, paths below it, siblings that begin with the same text, and its parents.
@@ -335,6 +369,8 @@ fn is_canonical(path: &str) -> bool {
 const MAX_PATH: usize = 200;
 /// The maximum number of paths for one host.
 const MAX_PATHS: usize = 50_000;
+/// The maximum number of combinations of a literal and a text that a pattern matches.
+const MAX_COMBINATIONS: usize = 60_000;
 /// The maximum number of clients for one host.
 const MAX_CLIENTS: usize = 50_000;
 const UNKNOWN_HOST: &str = "unknown-host.invalid";

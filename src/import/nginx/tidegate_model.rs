@@ -113,52 +113,65 @@ impl<'c> Routes<'c> {
     }
 }
 
-/// Returns what tidegate forwards; `None` if it responds itself.
-pub(crate) fn forward(config: &Config, request: &Request) -> Option<Forwarded> {
-    let site = find_site(config, request.address, &request.host)?;
-    let route = site.routes().find(&request.path)?;
-    let is_forwarded = site.is_forwarded(route, request);
-    is_forwarded.then(|| site.forwarded(route, request))
-}
-
-/// The site whose pattern matches a host at a local address: an exact name, `*.x` for one label, or `*`.
-pub(crate) fn find_site<'c>(
+/// The sites of a configuration by their addresses and hosts.
+pub(crate) struct Sites<'c> {
     config: &'c Config,
-    address: SocketAddr,
-    host: &str,
-) -> Option<SiteMatch<'c>> {
-    let listen = listener(config, address)?;
-    let find = |is_match: &dyn Fn(&str) -> bool| {
-        let sites = config.sites.iter().enumerate();
-        let mut sites = sites.filter(|(_, site)| site.is_on(listen));
-        sites.find_map(|(index, site)| {
-            let pattern = site.hosts.iter().find(|pattern| is_match(pattern))?;
-            Some(SiteMatch {
-                index,
-                site,
-                pattern,
-            })
-        })
-    };
-    let parent = host.split_once('.').map(|(_, parent)| parent);
-    find(&|pattern| pattern == host)
-        .or_else(|| find(&|pattern| parent.is_some() && pattern.strip_prefix("*.") == parent))
-        .or_else(|| find(&|pattern| pattern == "*"))
+    by_host: HashMap<(&'c ListenAddr, &'c str), SiteMatch<'c>>,
 }
 
-/// The address of `[listen]` at which connections to a local address arrive.
-fn listener(config: &Config, address: SocketAddr) -> Option<&ListenAddr> {
-    let find = |ip: IpAddr| {
-        let wanted = ListenAddr::Address(SocketAddr::new(ip, address.port()));
+impl<'c> Sites<'c> {
+    /// Creates the index of a configuration.
+    pub(crate) fn new(config: &'c Config) -> Self {
         let listen = &config.listen;
-        let mut all = listen.https.iter().chain(&listen.behind_proxy);
-        all.find(|known| **known == wanted)
-    };
-    let any_v4 = IpAddr::from([0_u8; 4]);
-    let any_v6 = IpAddr::from([0_u16; 8]);
-    let own = find(address.ip());
-    let own = own.or_else(|| find(any_v4).filter(|_| address.is_ipv4()));
-    own.or_else(|| find(any_v6))
+        let mut by_host = HashMap::new();
+        for address in listen.https.iter().chain(&listen.behind_proxy) {
+            let sites = config.sites.iter().enumerate();
+            for (index, site) in sites.filter(|(_, site)| site.is_on(address)) {
+                for pattern in &site.hosts {
+                    let found = SiteMatch {
+                        index,
+                        site,
+                        pattern,
+                    };
+                    by_host.entry((address, pattern.as_str())).or_insert(found);
+                }
+            }
+        }
+        Self { config, by_host }
+    }
+
+    /// Returns what tidegate forwards of a request that arrives at an address; `None` if it responds itself.
+    pub(crate) fn forward(&self, address: SocketAddr, request: &Request) -> Option<Forwarded> {
+        let site = self.find(address, &request.host)?;
+        let route = site.routes().find(&request.path)?;
+        let is_forwarded = site.is_forwarded(route, request);
+        is_forwarded.then(|| site.forwarded(route, request))
+    }
+
+    /// The site whose pattern matches a host at a local address: an exact name, `*.x` for one label, or `*`.
+    pub(crate) fn find(&self, address: SocketAddr, host: &str) -> Option<SiteMatch<'c>> {
+        let listener = self.listener(address)?;
+        let find = |pattern: &str| self.by_host.get(&(listener, pattern)).copied();
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        find(host)
+            .or_else(|| find(&format!("*.{}", parent?)))
+            .or_else(|| find("*"))
+    }
+
+    /// The address of `[listen]` at which connections to a local address arrive.
+    fn listener(&self, address: SocketAddr) -> Option<&'c ListenAddr> {
+        let listen = &self.config.listen;
+        let find = |ip: IpAddr| {
+            let wanted = ListenAddr::Address(SocketAddr::new(ip, address.port()));
+            let mut all = listen.https.iter().chain(&listen.behind_proxy);
+            all.find(|known| **known == wanted)
+        };
+        let any_v4 = IpAddr::from([0_u8; 4]);
+        let any_v6 = IpAddr::from([0_u16; 8]);
+        let own = find(address.ip());
+        let own = own.or_else(|| find(any_v4).filter(|_| address.is_ipv4()));
+        own.or_else(|| find(any_v6))
+    }
 }
 
 /// Whether tidegate forwards a request of an authorized client.

@@ -41,7 +41,7 @@ pub(crate) struct Cause {
     /// Whether nginx does not forward the request only because its path has no slash at its end: it redirects to the path with a
     /// slash, or has a location for that path alone.
     pub(crate) is_slash_redirect: bool,
-    /// Whether nginx rejects no client here but has nothing to forward: it serves files, or responds with 404 to paths that only
+    /// Whether nginx rejects no client here but has nothing to forward: it serves files, or responds itself to paths that only
     /// begin with the same text as the location.
     pub(crate) is_unrestricted: bool,
     /// Whether the model does not know what the directive does.
