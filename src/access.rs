@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::auth::Identity;
 use crate::registry::{Action, Mount, Operation, Scope, is_name};
 
@@ -129,15 +131,36 @@ pub enum Denied {
     Forbidden,
 }
 
+/// The grants of one route, which are replaced while the proxy serves if they are in a file of their own.
+#[derive(Debug)]
+pub struct LiveGrants(ArcSwap<Grants>);
+
+impl LiveGrants {
+    /// Creates the grants as they were first read.
+    pub fn new(grants: Arc<Grants>) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::new(grants)))
+    }
+
+    /// The grants in use. Takes no lock.
+    pub fn current(&self) -> Arc<Grants> {
+        self.0.load_full()
+    }
+
+    /// Replaces the grants. Requests that were permitted before go on.
+    pub fn replace(&self, grants: Arc<Grants>) {
+        self.0.store(grants);
+    }
+}
+
 /// The authorization rule of one route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Access {
     /// Every client may do everything, or the upstream decides.
     Everyone,
     /// Every verified user may do everything.
     Verified,
     /// A client may do what the grants allow, and nothing else.
-    Granted(Arc<Grants>),
+    Granted(Arc<LiveGrants>),
 }
 
 impl Access {
@@ -153,7 +176,7 @@ impl Access {
         request: RequestedAccess,
     ) -> Result<Authorization, Denied> {
         let request = match self {
-            Self::Granted(grants) => check_grants(grants, identity, request)?,
+            Self::Granted(grants) => check_grants(&grants.current(), identity, request)?,
             Self::Verified if !Principal::from(identity).is_known() => {
                 return Err(denied(identity));
             }
@@ -177,7 +200,7 @@ impl Access {
         request: RequestedAccess,
     ) -> Result<CatalogFilter, RequestedAccess> {
         let sees_all = match self {
-            Self::Granted(grants) => grants.can_pull_all(identity),
+            Self::Granted(grants) => grants.current().can_pull_all(identity),
             Self::Everyone | Self::Verified => true,
         };
         let operation = match request {
@@ -207,7 +230,7 @@ impl Access {
         let is_admitted = match self {
             Self::Everyone => true,
             Self::Verified => is_known,
-            Self::Granted(grants) => is_known || may_ping(grants, identity),
+            Self::Granted(grants) => is_known || may_ping(&grants.current(), identity),
         };
         if is_admitted {
             Ok(())
@@ -228,7 +251,7 @@ impl Access {
         match self {
             Self::Everyone => true,
             Self::Verified => principal.is_known(),
-            Self::Granted(grants) => grants.allows(principal, action, repository),
+            Self::Granted(grants) => grants.current().allows(principal, action, repository),
         }
     }
 
@@ -316,11 +339,12 @@ mod tests {
             patterns: vec![Pattern::parse(pattern).unwrap()],
             actions: actions.iter().copied().collect(),
             line: 1,
+            file: None,
         };
-        Access::Granted(Arc::new(Grants::new([
+        Access::Granted(LiveGrants::new(Arc::new(Grants::new([
             grant("pub/**", &[Action::Pull, Action::Catalog]),
             grant("drop/*", &[Action::Push]),
-        ])))
+        ]))))
     }
 
     async fn anonymous() -> Identity {

@@ -20,6 +20,7 @@ mod interventions;
 mod logging;
 mod output;
 mod password_prompt;
+mod progress;
 mod reload;
 mod serve;
 mod status;
@@ -71,6 +72,11 @@ enum CliCommand {
     Completions(completions::CompletionsArgs),
 }
 
+/// The definition of the command line, from which `examples/man.rs` makes the manual pages.
+pub fn command() -> clap::Command {
+    CliArgs::command()
+}
+
 /// Parses the command line of this process and runs the command.
 pub fn run() -> ExitCode {
     match CliArgs::parse().command {
@@ -84,7 +90,7 @@ pub fn run() -> ExitCode {
         CliCommand::Htpasswd(command) => htpasswd::run(&command),
         CliCommand::Import(command) => import::run(&command),
         CliCommand::Ca(args) => ca::run(&args),
-        CliCommand::Completions(args) => completions::run(&args, CliArgs::command()),
+        CliCommand::Completions(args) => completions::run(&args, command()),
     }
 }
 

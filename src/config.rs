@@ -7,7 +7,7 @@
 //! - `keys` is the table of keys. Each key has a `form`, and `table` reads a TOML table with the keys that it may have. `value`,
 //!   `address` and `url` parse strings, in which `variables` has replaced `${NAME}`.
 //! - `build` fills the settings of the whole process, and calls `listen`, `acme` and `sites`. A site has `served_on` and `routes`, and a route has
-//!   `auth`, `upstreams` and `grants`.
+//!   `auth`, `upstreams` and `grants`. `grant_file` reads a file that has grants only, whenever it changes.
 //! - `exposure` warns of what is open to every client, or cannot work.
 //! - `problem` is what the user sees, `nearest` finds the key or word that was probably meant, and `reference` compares
 //!   `proxy.toml` with the table of keys.
@@ -26,6 +26,7 @@ mod build;
 mod document;
 mod exposure;
 mod form;
+mod grant_file;
 mod grants;
 mod include;
 mod keys;
@@ -47,10 +48,11 @@ pub use address::AdminSocket;
 pub use auth::Auth;
 pub use build::{Config, Log, Places};
 pub use document::Spanned;
+pub use grant_file::GrantFile;
 pub use grants::RouteGrants;
 pub use keys::key_paths;
+pub(crate) use listen::runtime_directory;
 pub use listen::{Admin, Listen};
-pub(crate) use listen::{DEFAULT_ADMIN_SOCKET, runtime_directory};
 pub use reference::reference_faults;
 pub use routes::Route;
 pub use sites::{Certificate, ClientAuth, Site};
@@ -74,10 +76,14 @@ pub fn load(file: &Path) -> (Option<Config>, Problems) {
         },
         Err(error) => {
             let mut problems = Problems::new(file);
+            let error = std::io::Error::from(error);
+            let fix = if error.kind() == std::io::ErrorKind::NotFound {
+                "name another file with -c FILE, or let tidegate init DIR write a first one"
+            } else {
+                "name another file with -c FILE, or let the user of the proxy read this one"
+            };
             problems.push(
-                Problem::error(None, format!("cannot read the configuration: {error}")).fix(
-                    "name another file with -c FILE, or let the user of the proxy read this one",
-                ),
+                Problem::error(None, format!("cannot read the configuration: {error}")).fix(fix),
             );
             (None, problems)
         }
@@ -85,7 +91,7 @@ pub fn load(file: &Path) -> (Option<Config>, Problems) {
 }
 
 /// The maximum size of a configuration file in bytes. It is enough for thousands of sites.
-const MAX_FILE_SIZE: u64 = 4 << 20;
+pub(crate) const MAX_FILE_SIZE: u64 = 4 << 20;
 
 /// Parses the bytes of a configuration file. The paths in it are relative to the folder of `file`. Files that it includes are not
 /// read. As for [`load`], a config may be returned in spite of errors.

@@ -24,6 +24,7 @@ use crate::snapshot::{BuildMode, Snapshot};
 use crate::state::{LifecyclePhase, ServerState};
 
 mod acceptors;
+mod admin_link;
 mod background;
 mod file_watcher;
 pub mod pid_file;
@@ -141,7 +142,12 @@ impl Server {
             process.log.clone(),
         ));
         let shutdown = ShutdownTrigger::new();
-        let bound = Acceptors::bind(&config.listen, process.inherited, &mut problems);
+        let bound = Acceptors::bind(
+            config_file,
+            &config.listen,
+            process.inherited,
+            &mut problems,
+        );
         let Some(bound) = bound else {
             return Err(StartError::Runtime(problems));
         };
@@ -340,7 +346,8 @@ impl Server {
             problems.push(Problem::warning(None, what));
         }
         // Binding is the last step that can fail: after it everything is replaced.
-        if !self.acceptors.reconfigure(&config.listen, &mut problems) {
+        let acceptors = &mut self.acceptors;
+        if !acceptors.reconfigure(&self.config_file, &config.listen, &mut problems) {
             return Err(problems);
         }
         self.state.publish(snapshot, config.h2_memory);
@@ -427,6 +434,7 @@ impl Server {
         // A worker that is blocked in a system call ends with the process.
         let _ = timeout(ABORT_TIMEOUT, self.workers.finished()).await;
         self.acceptors.close_admin().await;
+        self.status.remove_pid_file();
         tracing::info!(cut, "stopped");
         if let Some(log) = self.state.snapshot().access_log().cloned() {
             // Flushed here, because the caller may read the log after this returns. A panic of the task is logged by its hook.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
-use crate::access::Access;
+use crate::access::{Access, LiveGrants};
 use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::auth::{Authenticator, PasswordVerifier};
@@ -35,6 +35,7 @@ use crate::upstream::Upstream;
 mod authenticators;
 mod build_mode;
 pub(crate) mod certificates;
+pub(crate) mod grant_files;
 pub(crate) mod passwords;
 mod paths;
 mod upstreams;
@@ -43,6 +44,7 @@ use authenticators::AuthenticatorBuilder;
 pub use build_mode::BuildMode;
 use certificates::CertificateLoader;
 pub use certificates::SiteCertificate;
+use grant_files::LiveGrantFile;
 use upstreams::UpstreamSet;
 
 /// Everything that is built from one configuration.
@@ -68,6 +70,7 @@ pub struct Snapshot {
     pub notes: Vec<String>,
     logins: Arc<PasswordVerifier>,
     passwords: Vec<Arc<LiveUsers>>,
+    grant_files: Vec<Arc<LiveGrantFile>>,
     certificates: Vec<SiteCertificate>,
     tickets: TicketKeys,
     access_log: Option<(Destination, LogWriter)>,
@@ -100,6 +103,9 @@ impl Snapshot {
         };
         let old_passwords = old.map_or(&[][..], Self::passwords);
         let passwords = passwords::load_all(config, old_passwords, &stable_files, problems);
+        let old_grant_files = old.map_or(&[][..], |old| &old.grant_files);
+        let grant_files =
+            grant_files::load_all(config, &passwords, old_grant_files, &stable_files, problems);
         if mode == BuildMode::Check {
             paths::check_logs(config, problems);
         }
@@ -118,7 +124,7 @@ impl Snapshot {
             verifier: logins.as_ref(),
             mode,
         };
-        let sites = builder.sites(&client_cas, &authenticators, problems);
+        let sites = builder.sites(&client_cas, &authenticators, &grant_files, problems);
         let (tickets, logins) = (tickets?, logins?);
         if problems.has_errors() {
             return None;
@@ -140,6 +146,7 @@ impl Snapshot {
             notes,
             logins,
             passwords,
+            grant_files,
             certificates,
             tickets,
             access_log,
@@ -149,6 +156,12 @@ impl Snapshot {
     /// The password files, one for each path. The file watcher keeps clones of these and no reference to the snapshot.
     pub fn passwords(&self) -> &[Arc<LiveUsers>] {
         &self.passwords
+    }
+
+    /// The files with grants, one for each route that names one. The file watcher keeps clones of these and no reference to the
+    /// snapshot.
+    pub(crate) fn grant_files(&self) -> &[Arc<LiveGrantFile>] {
+        &self.grant_files
     }
 
     /// The certificates of all sites. The file watcher keeps clones of these and no reference to the snapshot.
@@ -184,12 +197,14 @@ impl Snapshot {
         self.access_log.as_ref().map(|(_, writer)| writer)
     }
 
-    /// Waits while another process writes one of the password files or certificates of this snapshot.
+    /// Waits while another process writes one of the password files, grant files or certificates of this snapshot.
     fn wait_for_stable_files(&self) -> StableFiles {
         let passwords = self.passwords.iter().map(|users| users.file_state());
+        let grants = self.grant_files.iter().map(|file| file.file_state());
         let pairs = self.certificates.iter().filter_map(SiteCertificate::files);
         let pairs = pairs.flat_map(|pair| pair.file_state());
-        StableFiles::wait(&passwords.chain(pairs).collect::<Vec<_>>())
+        let all = passwords.chain(grants).chain(pairs);
+        StableFiles::wait(&all.collect::<Vec<_>>())
     }
 }
 
@@ -242,6 +257,7 @@ impl SnapshotBuilder<'_> {
         &self,
         client_cas: &[Option<ClientCa>],
         authenticators: &AuthenticatorBuilder<'_>,
+        grant_files: &[Arc<LiveGrantFile>],
         problems: &mut Problems,
     ) -> Sites {
         let old_routes = self
@@ -265,7 +281,12 @@ impl SnapshotBuilder<'_> {
                     let authenticator = authenticators.build(&name, route, problems);
                     let upstream = upstreams.find_or_create(&route.upstream, problems);
                     let authenticator = authenticator?.with_network_policy(route.admission.clone());
-                    Some(build_route(route, authenticator, upstream?))
+                    let grant_file = grant_files::find(grant_files, &name, &route.path);
+                    if route.grant_file.is_some() && grant_file.is_none() {
+                        // The file cannot be used, which was reported.
+                        return None;
+                    }
+                    Some(build_route(route, authenticator, grant_file, upstream?))
                 })
                 .collect();
             let counts = self.site_counts(&name);
@@ -333,12 +354,14 @@ fn open_ticket_keys(
 fn build_route(
     route: &config::Route,
     authenticator: Authenticator,
+    grant_file: Option<&Arc<LiveGrantFile>>,
     upstream: Arc<Upstream>,
 ) -> Route {
-    let access = match &route.granted {
-        Some(granted) => Access::Granted(Arc::clone(&granted.grants)),
-        None if authenticator.is_open() => Access::Everyone,
-        None => Access::Verified,
+    let access = match (grant_file, &route.granted) {
+        (Some(file), _) => Access::Granted(Arc::clone(file.grants())),
+        (None, Some(granted)) => Access::Granted(LiveGrants::new(Arc::clone(&granted.grants))),
+        (None, None) if authenticator.is_open() => Access::Everyone,
+        (None, None) => Access::Verified,
     };
     let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
     let internal = route.internal.clone();

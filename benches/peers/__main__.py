@@ -1,12 +1,12 @@
-"""tidegate beside nginx, HAProxy and Caddy: the processor time of each for the same work, on one machine, in one run.
+"""Compares the processor time of tidegate, nginx, HAProxy and Caddy for the same work, on one machine, in one run.
 
     python3 benches/peers [growth] [--rounds N] [--seconds N] [--only NAME,...] [--peers NAME,...] [--plot FILE.svg]
 
-Every proxy in turn has processor 0 to itself; clients and upstreams share processor 1. The rounds are interleaved, and
-the figure to quote is the median, over the rounds, of the ratio to nginx within a round. nginx and HAProxy are there
-twice: as the recipes have them, and tuned. `relay` beside transfers is two sockets and nothing else, the least there is.
-`growth` measures the gate alone: with many sites, users, connections and grants, and what a stalled transfer holds.
-Everything stays on 127.0.0.1, and everything that is started is ended. Other work on the machine shows in the figures.
+Each proxy runs alone on processor 0; clients and upstreams share processor 1. The rounds are interleaved. The result of a
+workload is the median, over the rounds, of the ratio to nginx within a round. nginx and HAProxy run with two configurations:
+the usual one and a tuned one. `relay` copies bytes between two sockets, which is the lower bound of a transfer.
+`growth` measures tidegate alone: with many sites, users, connections and grants, and the memory of stalled transfers.
+All traffic is on 127.0.0.1, and every process is ended. Other load on the machine distorts the figures.
 """
 import argparse
 import dataclasses
@@ -25,23 +25,23 @@ from workloads import WORKLOADS, Options, measure
 
 
 def arguments():
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["growth"], help="the gate alone, as what it serves grows")
+    parser.add_argument("what", nargs="?", choices=["growth"], help="measure tidegate alone, with growing configurations")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4, help="of a run of requests")
+    parser.add_argument("--seconds", type=int, default=4, help="length of one measurement of requests")
     parser.add_argument("--blob-mib", type=int, default=1024, help="size of a transfer")
     parser.add_argument("--idle", type=int, default=5000, help="idle connections")
     parser.add_argument("--only", type=names(WORKLOADS), default=list(WORKLOADS), metavar="NAME,...", help=", ".join(WORKLOADS))
     parser.add_argument("--peers", type=names(SOURCES), default=list(SOURCES), metavar="NAME,...", help=", ".join(SOURCES))
-    parser.add_argument("--ours", metavar="COMMAND", help="the gate, with {config} for its file; else what cargo built")
-    parser.add_argument("--json", metavar="FILE", help="every figure of every round")
-    parser.add_argument("--plot", metavar="FILE.svg", help="the ratios as bars")
+    parser.add_argument("--ours", metavar="COMMAND", help="the command that starts tidegate, with {config} for its configuration; default: the release build")
+    parser.add_argument("--json", metavar="FILE", help="write the figures of every round to this file")
+    parser.add_argument("--plot", metavar="FILE.svg", help="draw the ratios as bars")
     return parser.parse_args()
 
 
 def names(known):
-    """Reads a list of them."""
+    """Returns a parser of a comma-separated list of known names."""
     def parse(text):
         listed = text.split(",")
         for name in listed:
@@ -52,7 +52,7 @@ def names(known):
 
 
 def main():
-    """Everything in order; what was started ends with it, also at Ctrl-C and TERM."""
+    """Runs all measurements. Every process that was started ends with this one, also at Ctrl-C and TERM."""
     given = arguments()
     proxies = {peer.partition("-")[0] for peer in given.peers} - {"tidegate"}
     programs.demand(sorted({"nginx", "wrk", "h2load", "curl", "htpasswd", "openssl", "taskset"} | proxies))
@@ -75,7 +75,7 @@ def main():
 
 
 def compare(site, options, given):
-    """All workloads over all proxies."""
+    """Measures all workloads with all proxies."""
     versions = programs.versions(given.peers, site.ours)
     print(versions)
     results = {}
@@ -100,7 +100,7 @@ def compare(site, options, given):
 
 
 def write_json(path, results, versions):
-    """Every figure, for another look."""
+    """Returns every figure of every round, for a JSON file."""
     plain = {name: {peer: [dataclasses.asdict(figure) for figure in figures] for peer, figures in got.items()}
              for name, got in results.items()}
     with open(path, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""How the gate's own cost grows with what an operator has much of. `growth` in the place of workloads runs it."""
+"""Measures how the cost of a request and the memory of tidegate grow with its configuration and load (`growth`)."""
 import statistics
 import time
 
@@ -6,14 +6,14 @@ import load
 from processes import LOAD_CPU, PROXY_CPU
 from workloads import SETTLED
 
-BUSY = 10  # connections with a request each
+BUSY = 10  # connections that send requests
 TRANSFERS = 200
 SENT = 1 << 20
-GIVEN_BACK = 12  # seconds; jemalloc keeps what was freed for ten
+MEMORY_RETURNED = 12  # seconds after which jemalloc has returned freed memory, which it keeps for ten
 
 
 def run(site, options, rounds):
-    """Prints a table; each figure is the median of the rounds, which are interleaved."""
+    """Prints a table. Each figure is the median of the rounds, which are interleaved."""
     cases = {f"{name}, {many}": (many, measured) for name, counts, measured in GROWTH for many in counts}
     got = {name: [] for name in cases}
     for _ in range(rounds):
@@ -33,9 +33,9 @@ def _cost(site, options, login="open", cpu=PROXY_CPU, path=load.PING, held=0, **
     idle = load.Connections(port, held, load.head("GET", load.PING))
     try:
         idle.read()
-        # What is made once, a hash before all, is no part of a request's cost.
+        # One-time work, such as the hash of the first login, does not belong to the cost of a request.
         load.requests(port, 1, path, BUSY)
-        # Neither is a second look at a password file that is as young as this one.
+        # Neither does the second check of a password file that was written recently.
         time.sleep(SETTLED)
         before = proxy.cpu()
         done = load.requests(port, options.seconds, path, BUSY)
@@ -46,13 +46,13 @@ def _cost(site, options, login="open", cpu=PROXY_CPU, path=load.PING, held=0, **
 
 
 def sites(site, options, many):
-    """The one that is asked for stands behind all others."""
+    """Adds sites before the site that the requests address."""
     text = "".join(SITE.replace("NUMBER", str(number)).replace("DIR", site.folder) for number in range(many - 1))
     return _cost(site, options, SITES=text.replace("PORT", str(site.words["UPSTREAM"])))
 
 
 def users(site, options, many):
-    """A password file of so many lines; the login is remembered after the first request."""
+    """Uses a password file with this number of lines. The login is cached after the first request."""
     site.write_users("htpasswd-apr1", site.hashes["apr1"], many - 1)
     try:
         return _cost(site, options, "auth")
@@ -61,29 +61,29 @@ def users(site, options, many):
 
 
 def connections(site, options, many):
-    """So many connections, of which a few are busy."""
+    """Opens this number of connections, of which a few send requests."""
     return _cost(site, options, held=many - BUSY)
 
 
 def grants(site, options, many):
-    """The grant that says yes stands behind all others."""
+    """Adds grants before the grant that allows the request."""
     text = "".join(GRANT.replace("NUMBER", str(number)) for number in range(many - 1)) + LAST_GRANT
     return _cost(site, options, "auth", path=load.MANIFEST, GRANTS=text)
 
 
 def workers(site, options, many):
-    """So many workers; the second one shares its processor with the load."""
+    """Uses this number of workers. The second worker shares its processor with the load generator."""
     cpu = PROXY_CPU if many == 1 else f"{PROXY_CPU},{LOAD_CPU}"
     return _cost(site, options, cpu=cpu, WORKERS=many)
 
 
 def stalled_pulls(site, options):
-    """Downloads whose client reads no more."""
+    """Starts downloads whose client stops reading."""
     return _stalled(site, load.head("GET", load.PULL), b"")
 
 
 def stalled_pushes(site, options):
-    """Uploads whose client sends no more."""
+    """Starts uploads whose client stops sending."""
     return _stalled(site, load.head("PATCH", load.PUSH, "Content-Length: 1000000000"), bytes(SENT))
 
 
@@ -93,7 +93,7 @@ def _stalled(site, head, sent):
         before = proxy.memory()
         transfers = load.Connections(port, TRANSFERS, head)
         transfers.write(sent)
-        time.sleep(GIVEN_BACK)
+        time.sleep(MEMORY_RETURNED)
         grown = proxy.memory() - before
         transfers.close()
         return grown * 1024 / TRANSFERS

@@ -1,4 +1,4 @@
-"""The clients: each function puts a load on a proxy and says how much work was done, in what time, and how late."""
+"""The load generators. Each function puts load on a proxy and returns the amount of work, the time, and the latency."""
 import base64
 import re
 import ssl
@@ -14,12 +14,12 @@ GIB = 1 << 30
 LOGIN = "Authorization: Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 PING, MANIFEST, PULL, PUSH = "/v2/", f"/v2/bench/manifests/{SMALL}", f"/v2/bench/blobs/{BLOB}", "/v2/up/blobs/uploads/x"
 IN_MS = {"us": 1e-3, "ms": 1, "s": 1e3}
-A_CLIENTS_SHARE = 500  # connections from one address, below what any proxy allows one client
+CONNECTIONS_PER_ADDRESS = 500  # connections from one address, fewer than each proxy allows a client
 
 
 @dataclass
 class Done:
-    """Requests or GiB, seconds, and the 99th percentile in milliseconds where it is known."""
+    """The number of requests or GiB, the seconds, and the 99th percentile of the latency in milliseconds if it was measured."""
 
     work: float
     seconds: float
@@ -27,7 +27,7 @@ class Done:
 
 
 def requests(port, seconds, path=PING, connections=32, close=False):
-    """As many requests over HTTP/1.1 as there is time for; with `close` each on a connection of its own."""
+    """Sends requests over HTTP/1.1 for the given time; with `close`, each on a new connection."""
     fields = ["-H", LOGIN] + (["-H", "Connection: close"] if close else [])
     said = _run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "--latency"] + fields + [_url(port, path)])
     done = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
@@ -40,19 +40,19 @@ def requests(port, seconds, path=PING, connections=32, close=False):
 
 
 def streams(port, seconds):
-    """As many pings over HTTP/2: 8 connections with 16 streams each."""
+    """Sends pings over HTTP/2 for the given time: 8 connections with 16 streams each."""
     said = _run(["h2load", "-t1", "-c8", "-m16", f"-D{seconds}", "-H", LOGIN, _url(port, PING)])
     took, good = re.search(r"finished in ([\d.]+)(us|ms|s)", said), re.search(r"status codes: (\d+) 2xx", said)
     return Done(int(good[1]), float(took[1]) * IN_MS[took[2]] / 1e3)
 
 
 def pull(port, version="--http1.1", scheme="https"):
-    """One blob."""
+    """Downloads one blob."""
     return _curl(port, PULL, "%{size_download}", "200", [version], scheme)
 
 
 def push(port, file, version="--http1.1", chunked=False, scheme="https"):
-    """One upload, with a length or in chunks."""
+    """Uploads one blob, with a Content-Length or in chunks."""
     words = [version, "-X", "PATCH", "-T", file] + (["-H", "Transfer-Encoding: chunked"] if chunked else [])
     return _curl(port, PUSH, "%{size_upload}", "202", words, scheme)
 
@@ -69,39 +69,39 @@ def _curl(port, path, size, status, words, scheme):
 
 
 class Connections:
-    """TLS connections that are open at once, and do nothing more when they have said what they say first."""
+    """TLS connections that are open at the same time and are idle after their first bytes."""
 
     def __init__(self, port, count, head):
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self.open = []
         for number in range(count):
-            source = (f"127.0.1.{1 + number // A_CLIENTS_SHARE}", 0)
+            source = (f"127.0.1.{1 + number // CONNECTIONS_PER_ADDRESS}", 0)
             plain = socket.create_connection(("127.0.0.1", port), 10, source)
-            # What is not read stays on the other side, not in this side's buffers.
+            # A small receive buffer, so that unread bytes stay with the proxy.
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             connection = context.wrap_socket(plain, server_hostname="localhost")
             connection.sendall(head)
             self.open.append(connection)
 
     def read(self):
-        """Reads the first of each answer."""
+        """Reads the first byte of the response on each connection."""
         for connection in self.open:
             connection.recv(4096)
 
     def write(self, data):
-        """Sends more on each."""
+        """Sends more bytes on each connection."""
         for connection in self.open:
             connection.sendall(data)
 
     def close(self):
-        """Closes them all."""
+        """Closes all connections."""
         for connection in self.open:
             connection.close()
 
 
 def head(method, path, *fields):
-    """A request's head as bytes."""
+    """Returns the head of a request as bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", LOGIN, *fields, "", ""]
     return "\r\n".join(lines).encode()
 

@@ -1,13 +1,13 @@
-"""The ratios to nginx as bars, in one SVG file that follows the reader's light or dark colours."""
+"""Draws the ratios to nginx as bars, in one SVG file with a light and a dark colour scheme."""
 from html import escape
 
 from report import REFERENCE, ratio
 
-# Told apart by those who see few colours, too (Okabe and Ito).
+# Colours that colour-blind readers can tell apart (Okabe and Ito).
 COLOURS = {"tidegate": "#0072b2", "nginx-tuned": "#009e73", "haproxy": "#e69f00", "haproxy-tuned": "#d55e00",
            "caddy": "#cc79a7", "relay": "#999999"}
 LEFT, WIDTH, BAR, GAP, TOP = 110, 560, 11, 14, 64
-MOST = 2.0  # a bar that would be longer is cut; its number is not
+MOST = 2.0  # the maximum length of a bar; the number beside it is not limited
 STYLE = """text { font: 12px system-ui, sans-serif; fill: #222 } .small { font-size: 10px } .line { stroke: #222 }
 .grid { stroke: #ccc } @media (prefers-color-scheme: dark) { text { fill: #ddd } .line { stroke: #ddd } .grid { stroke: #444 } }"""
 

@@ -1,4 +1,4 @@
-"""Processes that are started, pinned to a processor, measured by what the kernel says of them, and ended."""
+"""Starts processes on one processor, reads their processor time and memory from /proc, and ends them."""
 import os
 import re
 import signal
@@ -9,17 +9,17 @@ import time
 
 PROXY_CPU, LOAD_CPU = "0", "1"
 TICK = os.sysconf("SC_CLK_TCK")
-STARTED_WITHIN = 60  # seconds; a gate with 100 000 users has a file to read
+STARTED_WITHIN = 60  # seconds; a configuration with 100 000 users takes some to load
 
 
 def free_port():
-    """A port that nobody listens on."""
+    """Returns a port on which no program listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
 class Process:
-    """One program with all its children."""
+    """A program with all its child processes."""
 
     def __init__(self, folder, name, argv, port, cpu=PROXY_CPU):
         self.name, self.log = name, f"{folder}/{name}.log"
@@ -42,7 +42,7 @@ class Process:
             sys.exit(f"{self.name} did not start:\n{log.read()[-2000:]}")
 
     def stop(self):
-        """Ends it, and waits until it is gone."""
+        """Ends the program, and waits until all its processes have ended."""
         self.child.send_signal(signal.SIGTERM)
         try:
             self.child.wait(5)
@@ -61,8 +61,8 @@ class Process:
         return found
 
     def cpu(self):
-        """Seconds of processor time so far: in nanoseconds where the kernel counts them, else in ticks. The ticks know of
-        threads that have ended."""
+        """The seconds of processor time so far. The source is schedstat (nanoseconds) if the kernel has it, else stat (ticks),
+        which includes threads that have ended."""
         total = 0.0
         for pid in self._tree():
             counted = [_read(f"/proc/{pid}/task/{task}/schedstat").split() for task in _listed(f"/proc/{pid}/task")]
@@ -73,13 +73,13 @@ class Process:
         return total
 
     def memory(self, what="VmRSS"):
-        """MiB resident now, or with VmHWM at most so far."""
+        """The resident memory in MiB: the current value, or with VmHWM the maximum so far."""
         sizes = [re.search(what + r":\s+(\d+)", _read(f"/proc/{pid}/status")) for pid in self._tree()]
         return sum(int(size[1]) for size in sizes if size) / 1024
 
 
 def _read(path):
-    """What a file of /proc says; nothing when its process has just ended."""
+    """Returns the text of a file in /proc; an empty text if the process has just ended."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()

@@ -1,4 +1,4 @@
-"""What the measurements run, where it comes from, and in which version it is here."""
+"""The programs that the measurements need: where they are, and their versions."""
 import datetime
 import os
 import platform
@@ -23,7 +23,7 @@ VERSIONS = {"nginx": ["nginx", "-v"], "haproxy": ["haproxy", "-v"], "caddy": ["c
 
 
 def demand(names):
-    """Ends with a list of what is missing, if anything is. Daemons may be in a folder that is no user's."""
+    """Exits with a list of the missing programs, if any. Daemons may be in a folder that is not in the PATH of users."""
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     missing = [name for name in names if not shutil.which(name)]
     for name in missing:
@@ -33,7 +33,7 @@ def demand(names):
 
 
 def ours(command):
-    """The gate's command as a list: the one given, or what cargo builds."""
+    """Returns the command that starts tidegate as a list: the given one, or the release build, which is built if necessary."""
     if command:
         return command.split()
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
@@ -44,7 +44,7 @@ def ours(command):
 
 
 def versions(peers, ours_command):
-    """One line: the day, the system's kernel, and every program that is compared."""
+    """Returns one line with the date, the kernel, and the version of each program."""
     words = [datetime.date.today().isoformat(), f"Linux {platform.release().split('-')[0]}"]
     programs = dict.fromkeys(peer.split("-")[0] for peer in peers)
     for name in programs:

@@ -1,4 +1,4 @@
-"""The figures in words: as text while they come, and as a Markdown table at the end."""
+"""Prints the figures: as text during the run, and as a Markdown table at the end."""
 import statistics
 
 UNITS = {"request": "us a request", "GiB": "ms a GiB", "connection": "KiB a connection"}
@@ -6,19 +6,19 @@ REFERENCE = "nginx"
 
 
 def median(figures, field):
-    """The middle one of the rounds."""
+    """Returns the median of the rounds."""
     return statistics.median(getattr(figure, field) for figure in figures)
 
 
 def ratio(got, peer):
-    """The median of the ratios to nginx, each within a round, so that a machine that changes its pace hits both alike."""
+    """Returns the median of the ratios to nginx within a round: a change of the machine's speed affects both in the same way."""
     if REFERENCE not in got or not got.get(peer):
         return None
     return statistics.median(own.cost / other.cost for own, other in zip(got[peer], got[REFERENCE]))
 
 
 def show(name, workload, got):
-    """All of one workload."""
+    """Returns the figures of one workload as text."""
     print(f"\n{name}: {workload.says}; {UNITS[workload.unit]}")
     for peer, figures in got.items():
         times = ratio(got, peer)
@@ -31,7 +31,7 @@ def show(name, workload, got):
 
 
 def markdown(workloads, results, peers, versions):
-    """The table for the README: nginx in its units, all others as ratios to it."""
+    """Returns the table for the documentation: nginx in absolute units, the others as ratios to nginx."""
     others = [peer for peer in peers if peer != REFERENCE]
     lines = [f"{versions}.", "", "| | nginx | " + " | ".join(others) + " |", "|---|" + "---|" * (len(others) + 1)]
     for name, got in results.items():

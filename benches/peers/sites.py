@@ -1,4 +1,4 @@
-"""The site that every proxy serves: its certificate, its blobs, its user, and a configuration in each one's language."""
+"""The site that every proxy serves: certificate, blobs, user, and the configuration of each proxy."""
 import os
 import subprocess
 
@@ -19,11 +19,11 @@ SOURCES = {
 
 
 class Site:
-    """A folder with all of it, and the two upstreams behind every proxy."""
+    """A folder with the files of the site, and the two upstreams that all proxies use."""
 
     def __init__(self, folder, ours, blob_mib):
         self.folder, self.ours = folder, ours
-        # The workers of nginx are another user's.
+        # The workers of nginx run as another user.
         os.chmod(folder, 0o755)
         for name in "blobs", "temp":
             os.mkdir(f"{folder}/{name}")
@@ -46,7 +46,7 @@ class Site:
         self.upstreams = []
 
     def open(self):
-        """Starts the upstreams."""
+        """Starts the two upstreams."""
         self.upstreams.append(self._upstream())
         sink = ["python3", f"{HERE}/sockets.py", "sink", str(self.words["SINK"])]
         self.upstreams.append(Process(self.folder, "sink", sink, self.words["SINK"], LOAD_CPU))
@@ -62,19 +62,20 @@ class Site:
         return Process(self.folder, "upstream", ["nginx", "-c", file], self.words["UPSTREAM"], LOAD_CPU)
 
     def close(self):
-        """Ends the upstreams."""
+        """Ends the two upstreams."""
         for upstream in self.upstreams:
             upstream.stop()
 
     def write_users(self, name, stored, more):
-        """A password file: the user, behind so many others."""
+        """Writes a password file in which the user follows this number of other users."""
         with open(f"{self.folder}/{name}", "w", encoding="utf-8") as file:
             file.writelines(f"user{number}:{stored}\n" for number in range(more))
             file.write(f"{USER}:{stored}\n")
         os.chmod(file.name, 0o644)
 
     def start(self, peer, login="open", cpu="0", **more):
-        """A running proxy, and its port. `login` is open, auth (each one's usual hash) or bcrypt; `more` fills the gate's file."""
+        """Starts a proxy, and returns it with its port. `login` is open, auth (the usual hash of the proxy) or bcrypt; `more` is added to the
+        configuration of tidegate."""
         port = free_port()
         if peer == "relay":
             argv = ["python3", f"{HERE}/sockets.py", "relay", str(port), str(self.words[more["relay_to"]])]
@@ -94,13 +95,13 @@ class Site:
         return Process(self.folder, peer, argv, port, cpu), port
 
     def _login(self, program, login):
-        """How each of them asks for the password."""
+        """Returns the authentication part of the configuration of each proxy."""
         scheme = "bcrypt" if login == "bcrypt" else "apr1"
         users, is_open = f"{self.folder}/htpasswd-{scheme}", login == "open"
         words = {
             "nginx": f'auth_basic "Registry"; auth_basic_user_file {users};',
             "haproxy": "http-request auth realm Registry unless { http_auth(people) }",
-            # Go knows bcrypt by its older name.
+            # Go accepts bcrypt hashes with the older prefix $2a$ only.
             "caddy": f"basicauth {{\n{USER} {self.hashes['bcrypt'].replace('$2y', '$2a')}\n}}",
             "tidegate": f'{{ mode = "basic", htpasswd = "{users}" }}',
         }

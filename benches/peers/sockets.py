@@ -1,8 +1,8 @@
-"""Two programs that are nothing but sockets, each run as `sockets.py sink PORT` or `sockets.py relay PORT TARGET`.
+"""Two programs without TLS: `sockets.py sink PORT` and `sockets.py relay PORT TARGET`.
 
-`sink` is an upstream that reads uploads and forgets them. `relay` moves bytes between two sockets, with neither TLS nor
-HTTP: what the kernel takes for that is the least that any proxy costs. With buffers of 1 MiB Python's own part is a few
-microseconds for each of them, below one per cent.
+`sink` is an upstream that reads uploads and discards them. `relay` copies bytes between two sockets without HTTP: its
+processor time in the kernel is a lower bound for every proxy. Python adds a few microseconds for each buffer of 1 MiB, less
+than one per cent.
 """
 import re
 import selectors
@@ -15,7 +15,7 @@ END = b"0\r\n\r\n"
 
 
 def sink(connection):
-    """Answers uploads until the client leaves."""
+    """Responds to uploads until the client closes the connection."""
     buffer = bytearray(MIB)
     view = memoryview(buffer)
     head = b""
@@ -38,7 +38,7 @@ def sink(connection):
                     return
                 left -= count
         elif b"transfer-encoding" in fields:
-            # No chunk of random bytes is taken for the last one but once in 10^12 reads.
+            # Random bytes look like the last chunk in one of 10^12 reads.
             tail = bytes(rest[-len(END):])
             while tail != END:
                 count = connection.recv_into(buffer)
@@ -50,7 +50,7 @@ def sink(connection):
 
 
 def relay(client, target):
-    """Moves what comes on either side to the other one, until one of them ends."""
+    """Copies bytes between two sockets in both directions until one of them is closed."""
     buffer = bytearray(MIB)
     view = memoryview(buffer)
     with socket.create_connection(("127.0.0.1", target)) as upstream, selectors.DefaultSelector() as ready:
@@ -73,7 +73,7 @@ def main():
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sink(connection) if what == "sink" else relay(connection, int(target[0]))
             except OSError:
-                pass  # a client that has gone
+                pass  # the client has closed the connection
 
     listener = socket.create_server(("127.0.0.1", int(port)), backlog=512)
     while True:

@@ -1,28 +1,28 @@
-"""What is measured, and one measurement of each kind."""
+"""The workloads, and the measurement of one workload with one proxy."""
 import time
 from dataclasses import dataclass
 
 import load
 from sites import BLOB
 
-FEW = 4  # connections, so that each has an answer in time where every request costs a hash of 60 ms
-SETTLED = 3  # seconds after which a connection that fell idle has given back what it can
+FEW = 4  # connections, so that each gets a response in time if every request costs a hash of 60 ms
+SETTLED = 3  # seconds after which an idle connection has released its buffers
 
 
 @dataclass
 class Workload:
-    """A kind of work, in the unit that its cost is counted by."""
+    """A workload, and the unit of its cost."""
 
     says: str
     unit: str  # request, GiB or connection
-    run: object  # (port, options) -> Done; none for memory
+    run: object  # (port, options) -> Done; None for the measurement of memory
     login: str = "open"
-    relay_to: str = ""  # which upstream a relay of bytes could lead to: then it is measured beside the proxies
+    relay_to: str = ""  # the upstream for the relay of bytes, if the workload is measured with it
 
 
 @dataclass
 class Figure:
-    """One measurement: us a request, ms a GiB, or KiB a connection."""
+    """One measurement, in microseconds for each request, milliseconds for each GiB, or KiB for each connection."""
 
     cost: float
     rate: float = 0.0
@@ -63,7 +63,7 @@ SCALES = {"request": 1e6, "GiB": 1e3}
 
 @dataclass
 class Options:
-    """What a run needs to know of how it is run."""
+    """The options of a run."""
 
     folder: str
     seconds: int
@@ -72,7 +72,7 @@ class Options:
 
 
 def measure(site, peer, workload, options):
-    """Starts a proxy, puts the load on it, and ends it."""
+    """Starts a proxy, runs the workload on it, and ends it."""
     relay = {"relay_to": workload.relay_to} if peer == "relay" else {}
     proxy, port = site.start(peer, workload.login, **relay)
     options.scheme = "http" if peer == "relay" else "https"
@@ -88,7 +88,7 @@ def measure(site, peer, workload, options):
 
 
 def idle_kib(proxy, port, count):
-    """What each of so many connections adds to the resident memory, in KiB."""
+    """Returns the resident memory that each of the connections adds, in KiB."""
     before = proxy.memory()
     connections = load.Connections(port, count, load.head("GET", load.PING))
     connections.read()

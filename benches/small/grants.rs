@@ -12,26 +12,30 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         let grants = Grants::new((0..count).map(grant));
         let user = format!("user{}", count - 1);
         let repository = format!("team{}/app/web", count - 1);
-        let ask = || {
+        let is_allowed = || {
             grants.allows(
                 Some(user.as_str()),
                 Action::Pull,
                 Some(black_box(&repository)),
             )
         };
-        assert!(ask(), "of {count}");
-        group.bench_function(format!("a user each, {count}"), |bencher| bencher.iter(ask));
+        assert!(is_allowed(), "of {count}");
+        group.bench_function(format!("a user each, {count}"), |bencher| {
+            bencher.iter(is_allowed)
+        });
 
         let grants = Grants::new((0..count).map(for_everyone));
-        let ask = || {
+        let is_allowed = || {
             grants.allows(
                 Some(user.as_str()),
                 Action::Pull,
                 Some(black_box(&repository)),
             )
         };
-        assert!(ask(), "of {count}");
-        group.bench_function(format!("@users, {count}"), |bencher| bencher.iter(ask));
+        assert!(is_allowed(), "of {count}");
+        group.bench_function(format!("@users, {count}"), |bencher| {
+            bencher.iter(is_allowed)
+        });
     }
     group.finish();
 }

@@ -1,4 +1,5 @@
-//! One request's part of the access log and the metrics, from the start of the request to the log's queue. Another thread writes the line to `/dev/null`.
+//! The access log and the metrics of one request, from the start of the request to the queue of the log. Another thread writes
+//! the line to `/dev/null`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -52,8 +53,8 @@ fn record(
     site: &Arc<SiteCounts>,
 ) {
     let client = ClientAddr::new([192, 0, 2, 1].into());
-    let received = Arc::<UploadState>::default();
-    let mut record = RequestRecord::begin(log, client, received, site, parts);
+    let upload = Arc::<UploadState>::default();
+    let mut record = RequestRecord::begin(log, client, upload, site, parts);
     record.set_site(site);
     record.set_operation(Some(operation));
     record.set_user(Some("alice"));

@@ -1,4 +1,4 @@
-//! Authentication: a remembered login, and a token.
+//! Authentication with a cached login, and with a token.
 //!
 //! `service` calls `Authenticator::authenticate` for every request. Hashing a password is not part of the figure, because each
 //! scheme is slow by design.
@@ -25,37 +25,37 @@ use crate::{at_once, worker};
 pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("login");
     for users in [1, 1000] {
-        let gate = Gate::new(users);
-        let headers = gate.password();
-        group.bench_function(format!("remembered, of {users}"), |bencher| {
+        let route = Route::new(users);
+        let headers = route.password();
+        group.bench_function(format!("cached login, of {users}"), |bencher| {
             bencher.iter(|| {
-                let asked = gate
+                let authenticated = route
                     .authenticator
                     .authenticate(black_box(&headers), client());
-                at_once(asked).unwrap()
+                at_once(authenticated).unwrap()
             });
         });
     }
-    let gate = Gate::new(1);
-    let headers = gate.token();
+    let route = Route::new(1);
+    let headers = route.token();
     group.bench_function("token", |bencher| {
         bencher.iter(|| {
-            let asked = gate
+            let authenticated = route
                 .authenticator
                 .authenticate(black_box(&headers), client());
-            at_once(asked).unwrap()
+            at_once(authenticated).unwrap()
         });
     });
     group.finish();
 }
 
 /// A route with a password file, and a token service.
-struct Gate {
+struct Route {
     authenticator: Authenticator,
     _folder: TempDir,
 }
 
-impl Gate {
+impl Route {
     fn new(users: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("htpasswd");
@@ -84,7 +84,7 @@ impl Gate {
         }
     }
 
-    /// The header section of a user who has logged in.
+    /// The header section of a user with a cached login.
     fn password(&self) -> HeaderMap {
         let login = Base64::encode_string(format!("user0:{PASSWORD}").as_bytes());
         let headers = authorization(&format!("Basic {login}"));

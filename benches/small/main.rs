@@ -6,7 +6,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a measurement that cannot be made fails by panicking"
+    reason = "a measurement that cannot be made panics"
 )]
 
 use std::pin::pin;
@@ -45,6 +45,6 @@ fn worker() -> LocalRuntime {
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
-        Poll::Pending => panic!("it waits for something"),
+        Poll::Pending => panic!("the future is not ready"),
     }
 }

@@ -1,14 +1,18 @@
 //! Rewriting of header sections in both directions, in `Forward::send`. The figure includes the request line, the upstream
 //! connection and the response head, over a Unix socket to an upstream in the same thread.
 //!
-//! Two sizes of header sections are sent; their difference is the cost of the fields.
+//! Two sizes of header sections are sent; their difference is the cost of the fields. The same request and response by the HTTP/1
+//! client of hyper, without any rewriting, are the comparison for the codec in `upstream::http1`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
 use http::{Method, Request, request};
 use http_body_util::BodyExt as _;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tidegate::access::{Access, Authorization, Permit, RequestedAccess};
 use tidegate::auth::{Authenticator, Identity};
@@ -30,19 +34,70 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("forward");
     let few = request("GET", "/v2/", &[]);
     group.bench_function("a ping, few fields", |bencher| {
-        let passing = Passing::new(&few, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
-        bencher.iter(|| passing.pass());
+        let route = Route::new(&few, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        bencher.iter(|| route.forward());
     });
     let many = request("POST", "/v2/team/app/blobs/uploads/", MANY);
     group.bench_function("an upload begins, many fields and a Location", |bencher| {
-        let passing = Passing::new(&many, ACCEPTED);
-        bencher.iter(|| passing.pass());
+        let route = Route::new(&many, ACCEPTED);
+        bencher.iter(|| route.forward());
+    });
+    group.bench_function("a ping by hyper's client", |bencher| {
+        let mut client = HyperClient::connect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        bencher.iter(|| client.exchange(&few));
     });
     group.finish();
 }
 
+/// A connection of hyper's HTTP/1 client to the same upstream.
+struct HyperClient {
+    runtime: LocalRuntime,
+    sender: SendRequest<Body>,
+    _folder: TempDir,
+}
+
+impl HyperClient {
+    fn connect(response: &'static str) -> Self {
+        let (folder, runtime) = (tempfile::tempdir().unwrap(), worker());
+        let path = folder.path().join("upstream");
+        start_upstream(&runtime, &path, response);
+        let sender = runtime.block_on(async {
+            let stream = UnixStream::connect(&path).await.unwrap();
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::task::spawn_local(connection);
+            sender
+        });
+        Self {
+            runtime,
+            sender,
+            _folder: folder,
+        }
+    }
+
+    fn exchange(&mut self, parts: &request::Parts) {
+        let request = Request::from_parts(parts.clone(), Body::empty());
+        let sender = &mut self.sender;
+        self.runtime.block_on(async {
+            sender.ready().await.unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        });
+    }
+}
+
+fn start_upstream(runtime: &LocalRuntime, path: &Path, response: &'static str) {
+    runtime.block_on(async {
+        let listener = UnixListener::bind(path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(respond_to_all(stream, response));
+            }
+        });
+    });
+}
+
 /// A request that is sent repeatedly, and the upstream that responds to it.
-struct Passing {
+struct Route {
     runtime: LocalRuntime,
     forward: Forward,
     parts: request::Parts,
@@ -52,28 +107,21 @@ struct Passing {
     _folder: TempDir,
 }
 
-impl Passing {
-    fn new(parts: &request::Parts, answer: &'static str) -> Self {
+impl Route {
+    fn new(parts: &request::Parts, response: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("upstream");
         let runtime = worker();
-        runtime.block_on(async {
-            let listener = UnixListener::bind(&path).unwrap();
-            tokio::spawn(async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(answer_all(stream, answer));
-                }
-            });
-        });
+        start_upstream(&runtime, &path, response);
         let upstream = Upstream::new(settings(Endpoint::Unix(path)), 1, &[]);
         let edits = HeaderEdits::default();
-        let asked = Operation::parse(&parts.method, parts.uri.path(), None);
-        let Ok(Parsed::Operation(operation)) = asked else {
+        let parsed = Operation::parse(&parts.method, parts.uri.path(), None);
+        let Ok(Parsed::Operation(operation)) = parsed else {
             panic!("{} is no operation", parts.uri);
         };
-        let anyone = Authenticator::anonymous();
+        let authenticator = Authenticator::anonymous();
         let client = ClientAddr::new([192, 0, 2, 1].into());
-        let identity = at_once(anyone.authenticate(&parts.headers, client)).unwrap();
+        let identity = at_once(authenticator.authenticate(&parts.headers, client)).unwrap();
         Self {
             runtime,
             forward: Forward::new(Arc::new(upstream), false, Vec::new(), edits),
@@ -85,19 +133,19 @@ impl Passing {
         }
     }
 
-    fn pass(&self) {
+    fn forward(&self) {
         let (parts, networks) = (self.parts.clone(), Networks::default());
         let client = ClientAddr::new([192, 0, 2, 1].into());
         let field = client.header_value();
-        let asker = ClientInfo::new(client, &field, "https", &parts.headers, Some(&networks));
-        let outer = ExternalOrigin {
+        let client_info = ClientInfo::new(client, &field, "https", &parts.headers, Some(&networks));
+        let external = ExternalOrigin {
             scheme: "https",
             authority: self.target.authority(),
         };
-        let around = ForwardContext {
-            client_info: &asker,
+        let context = ForwardContext {
+            client_info: &client_info,
             target: &self.target,
-            external: outer,
+            external,
             is_site: &|host| host == HOST,
             user: None,
             request_id: "0123456789abcdef",
@@ -105,27 +153,27 @@ impl Passing {
         };
         let sent = self
             .forward
-            .send(self.permit(), parts, Body::empty(), &around);
+            .send(self.permit(), parts, Body::empty(), &context);
         self.runtime.block_on(async {
-            let answer = sent.await.unwrap();
-            answer.into_body().collect().await.unwrap();
+            let response = sent.await.unwrap();
+            response.into_body().collect().await.unwrap();
         });
     }
 
     fn permit(&self) -> Permit {
-        let asked = RequestedAccess::Operation(self.operation.clone());
-        match Access::Everyone.permit(&self.identity, asked) {
+        let access = RequestedAccess::Operation(self.operation.clone());
+        match Access::Everyone.permit(&self.identity, access) {
             Ok(Authorization::Full(permit)) => permit,
-            _ => panic!("anyone may do everything"),
+            _ => panic!("every identity has every right"),
         }
     }
 }
 
 /// Responds to each read with a fixed response.
-async fn answer_all(mut stream: UnixStream, answer: &str) {
+async fn respond_to_all(mut stream: UnixStream, response: &str) {
     let mut head = [0; 4096];
     while let Ok(1..) = stream.read(&mut head).await {
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        if stream.write_all(response.as_bytes()).await.is_err() {
             return;
         }
     }

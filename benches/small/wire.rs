@@ -29,11 +29,13 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     let mut connection = Connection::open();
     let ping =
         b"GET /v2/ HTTP/1.1\r\nHost: registry.example.com\r\nUser-Agent: docker/28.0\r\n\r\n";
-    group.bench_function("a ping", |bencher| bencher.iter(|| connection.ask(ping)));
+    group.bench_function("a ping", |bencher| {
+        bencher.iter(|| connection.exchange(ping))
+    });
     group.throughput(Throughput::Bytes(MIB as u64));
     let sized = [head(&format!("Content-Length: {MIB}")), vec![b'x'; MIB]].concat();
     group.bench_function("1 MiB of a known length", |bencher| {
-        bencher.iter(|| connection.ask(&sized));
+        bencher.iter(|| connection.exchange(&sized));
     });
     for size in [1024, 32 * 1024] {
         let chunk = [
@@ -49,7 +51,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         ]
         .concat();
         group.bench_function(format!("1 MiB in chunks of {size}"), |bencher| {
-            bencher.iter(|| connection.ask(&body));
+            bencher.iter(|| connection.exchange(&body));
         });
     }
     group.finish();
@@ -70,8 +72,9 @@ impl Connection {
             let (accepted, peer) = listener.accept().unwrap();
             let listener = Arc::new(ListenAddr::Named("bench".to_owned()));
             let peer = PeerAddr::new(peer);
-            let arrival = AcceptedConnection::new(accepted, peer, listener, PATIENCE).unwrap();
-            tokio::task::spawn_local(serve(arrival));
+            let accepted_connection =
+                AcceptedConnection::new(accepted, peer, listener, PATIENCE).unwrap();
+            tokio::task::spawn_local(serve(accepted_connection));
             client.unwrap()
         });
         client.set_nodelay(true).unwrap();
@@ -79,41 +82,41 @@ impl Connection {
     }
 
     /// Sends a request and reads the response, which arrives in one read.
-    fn ask(&mut self, request: &[u8]) {
+    fn exchange(&mut self, request: &[u8]) {
         let client = &mut self.client;
         self.runtime.block_on(async {
             client.write_all(request).await.unwrap();
-            let mut answer = [0; 1024];
-            let count = client.read(&mut answer).await.unwrap();
-            assert!(count > 0, "the gate has hung up");
-            assert!(answer.starts_with(b"HTTP/1.1 200"));
+            let mut response = [0; 1024];
+            let count = client.read(&mut response).await.unwrap();
+            assert!(count > 0, "the proxy closed the connection");
+            assert!(response.starts_with(b"HTTP/1.1 200"));
         });
     }
 }
 
-async fn serve(arrival: AcceptedConnection) {
-    let (settings, drainer) = (settings(), ShutdownTrigger::new());
-    let terms = ConnectionContext {
+async fn serve(accepted: AcceptedConnection) {
+    let (settings, shutdown) = (settings(), ShutdownTrigger::new());
+    let context = ConnectionContext {
         settings: &settings,
         recv_budget: &Arc::new(RecvBudget::new(1 << 20)),
         early_responses: &Default::default(),
-        shutdown: drainer.subscribe(),
+        shutdown: shutdown.subscribe(),
         metrics: &Default::default(),
     };
-    let service = |exchange: IncomingRequest| -> ResponseFuture {
-        Box::pin(async move { Ok::<_, Infallible>(take(exchange).await) })
+    let service = |request: IncomingRequest| -> ResponseFuture {
+        Box::pin(async move { Ok::<_, Infallible>(read_body(request).await) })
     };
-    connection::serve_plain(arrival, terms, service).await;
+    connection::serve_plain(accepted, context, service).await;
 }
 
-async fn take(exchange: IncomingRequest) -> Response<Body> {
-    let incoming = exchange.request.into_body();
+async fn read_body(request: IncomingRequest) -> Response<Body> {
+    let incoming = request.request.into_body();
     let mut body = pin!(RequestBody::new(
         incoming,
-        exchange.upload,
+        request.upload,
         None,
         PATIENCE,
-        FLOOR
+        MIN_RATE
     ));
     while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         frame.unwrap();
@@ -128,7 +131,7 @@ fn settings() -> connection::Settings {
         head_size: 32 * 1024,
         idle: PATIENCE,
         write_idle: PATIENCE,
-        min_rate: FLOOR,
+        min_rate: MIN_RATE,
         h2_streams: 100,
         h2_resets: 200,
         h2_window: 4 << 20,
@@ -141,9 +144,9 @@ fn head(framing: &str) -> Vec<u8> {
 }
 
 const MIB: usize = 1 << 20;
-/// A timeout that exceeds any measurement.
+/// Longer than any measurement.
 const PATIENCE: Duration = Duration::from_secs(3600);
-const FLOOR: MinRate = MinRate {
+const MIN_RATE: MinRate = MinRate {
     rate: 1,
     window: PATIENCE,
 };

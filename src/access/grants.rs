@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::pattern::Pattern;
 use crate::auth::Identity;
@@ -30,8 +32,10 @@ pub struct Grant {
     pub patterns: Vec<Pattern>,
     /// The granted actions.
     pub actions: Actions,
-    /// The line of the grant in the configuration, for messages.
+    /// The line of the grant, for messages.
     pub line: usize,
+    /// The file of the grant; `None` for the file that has the route.
+    pub file: Option<Arc<Path>>,
 }
 
 /// The principals that a grant applies to.
@@ -72,6 +76,21 @@ impl Grants {
             unnamed: unnamed.into(),
             named,
         }
+    }
+
+    /// All grants, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.iter()
+    }
+
+    /// The number of grants.
+    pub fn len(&self) -> usize {
+        self.grants.len()
+    }
+
+    /// Whether there is no grant.
+    pub fn is_empty(&self) -> bool {
+        self.grants.is_empty()
     }
 
     /// Whether a principal may perform an action. `catalog` has no repository. Every verified user may ping, and no other

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::UNIX_EPOCH;
 
+use time::{Duration, OffsetDateTime};
+
 use super::ready::Readiness;
 use crate::log::LogWriter;
 use crate::metrics::{
     AlertSender, Connections, Counter, ExpositionFormat, Family, Kind, Operation, SiteCounts,
     SiteTotals, TlsAlert, Value, write,
 };
-use crate::snapshot::Snapshot;
+use crate::snapshot::{SiteCertificate, Snapshot};
 use crate::state::ServerState;
 use crate::upstream::Status;
 
@@ -222,7 +224,7 @@ fn for_each_site(
 
 // ===== upstreams and certificates =====
 
-fn upstream_families(snapshot: &Snapshot) -> [Family; 4] {
+fn upstream_families(snapshot: &Snapshot) -> [Family; 5] {
     let (up, requests) = endpoints(snapshot);
     [
         family(
@@ -247,7 +249,17 @@ fn upstream_families(snapshot: &Snapshot) -> [Family; 4] {
             Kind::Gauge,
             "tidegate_certificate_expiry_timestamp_seconds",
             "When the first certificate of the site's current chain expires.",
-            expiry(snapshot),
+            certificate_seconds(snapshot, |certificate| {
+                certificate.until().map(OffsetDateTime::unix_timestamp)
+            }),
+        ),
+        family(
+            Kind::Gauge,
+            "tidegate_certificate_lifetime_seconds",
+            "How long this certificate is valid in all; an alert is due when a quarter of it is left, or 14 days.",
+            certificate_seconds(snapshot, |certificate| {
+                certificate.lifetime().map(Duration::whole_seconds)
+            }),
         ),
     ]
 }
@@ -287,18 +299,20 @@ fn availability(snapshot: &Snapshot) -> Vec<Sample> {
         .collect()
 }
 
-fn expiry(snapshot: &Snapshot) -> Vec<Sample> {
-    let mut expiry = BTreeMap::new();
+/// A number of seconds for the certificate of each site. A site that waits for its first certificate has no series yet.
+fn certificate_seconds(
+    snapshot: &Snapshot,
+    seconds: impl Fn(&SiteCertificate) -> Option<i64>,
+) -> Vec<Sample> {
+    let mut samples = BTreeMap::new();
     for certificate in snapshot.certificates() {
-        // A site that waits for its first certificate has no series yet.
-        if let Some(at) = certificate.until() {
-            let at = u64::try_from(at.unix_timestamp()).unwrap_or(0);
-            expiry.insert(certificate.site(), at);
+        if let Some(seconds) = seconds(certificate) {
+            samples.insert(certificate.site(), u64::try_from(seconds).unwrap_or(0));
         }
     }
-    let sites = expiry.into_iter();
+    let sites = samples.into_iter();
     sites
-        .map(|(site, at)| labelled("site", site, Value::Whole(at)))
+        .map(|(site, seconds)| labelled("site", site, Value::Whole(seconds)))
         .collect()
 }
 

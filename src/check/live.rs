@@ -37,13 +37,26 @@ pub use push::Push;
 /// The probes of the endpoints. Each endpoint is probed once, however many routes use it.
 type Probes = HashMap<Endpoint, Probe>;
 
+/// Is called with what the check does next, for a progress line on a terminal.
+pub type OnStep<'a> = &'a dyn Fn(&str);
+
 /// Probes everything. Returns what works, one sentence each, and adds a problem for everything that does not.
-pub async fn run(config: &Config, snapshot: &Snapshot, problems: &mut Problems) -> Vec<String> {
+pub async fn run(
+    config: &Config,
+    snapshot: &Snapshot,
+    problems: &mut Problems,
+    on_step: OnStep<'_>,
+) -> Vec<String> {
     let mut facts = certificates(snapshot, OffsetDateTime::now_utc());
     let checks = endpoint_checks(config, snapshot);
     let endpoints = checks
         .iter()
         .map(|check| (check.endpoint.clone(), check.settings.clone()));
+    let addresses: Vec<_> = checks
+        .iter()
+        .map(|check| check.endpoint.to_string())
+        .collect();
+    on_step(&format!("sending a request to {}", addresses.join(", ")));
     let probes = probe_all(endpoints).await;
     let mut exposed = Vec::new();
     for check in &checks {
@@ -58,11 +71,16 @@ pub async fn run(config: &Config, snapshot: &Snapshot, problems: &mut Problems) 
         }
         if check.is_protected_by_proxy(probe) && !exposed.contains(&check.endpoint) {
             exposed.push(check.endpoint);
+            on_step(&format!(
+                "looking for {} on the other addresses of this machine",
+                check.endpoint
+            ));
             for problem in exposures(check, &addresses::of_this_machine()).await {
                 problems.push(problem);
             }
         }
     }
+    on_step("connecting to the addresses of listen");
     check_listeners(config, snapshot, problems, &mut facts).await;
     check_behind_proxy(config, problems, &mut facts).await;
     facts
@@ -74,8 +92,9 @@ pub async fn try_push(
     config: &Config,
     snapshot: &Snapshot,
     problems: &mut Problems,
+    on_step: OnStep<'_>,
 ) -> Vec<String> {
-    let pushed = push::run(push, config, snapshot, problems.file()).await;
+    let pushed = push::run(push, config, snapshot, problems.file(), on_step).await;
     pushed.unwrap_or_else(|mut problem| {
         problem.what = format!("the push failed: {}", problem.what);
         problems.push(problem);

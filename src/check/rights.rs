@@ -174,7 +174,7 @@ impl AccessQuery {
         else {
             return SiteVerdict::denied("no route to a registry matches");
         };
-        // A site is in one file, so the grants of a route are in the file of its upstream.
+        // A site is in one file, so the grants of a route that have no file of their own are in the file of its upstream.
         let file = problems.file_of(Some(settings.upstream.place));
         let mut verdict = self.evaluate_route(settings, &route.access, file);
         if verdict.decision == Decision::Allowed && !settings.admission.allows_all() {
@@ -239,8 +239,9 @@ impl AccessQuery {
                 SiteVerdict::allowed("the route has no grants, so every user may do everything")
             }
             Access::Granted(grants) => {
+                let grants = grants.current();
                 if grants.allows(principal, self.action, Some(&self.repository)) {
-                    let positions = self.positions(grants, file);
+                    let positions = self.positions(&grants, file);
                     return SiteVerdict::allowed(format!("by the grant in {positions}"));
                 }
                 let mut reason = "no grant allows it".to_owned();
@@ -263,20 +264,19 @@ impl AccessQuery {
     /// The positions of the grants that allow the action: `proxy.toml:12, proxy.toml:20`.
     fn positions(&self, grants: &Grants, file: &Path) -> String {
         let principal = self.principal();
-        let lines: Vec<_> = match self.action {
+        let allowing: Vec<_> = match self.action {
             Action::Catalog => grants
                 .for_principal(principal)
                 .filter(|grant| grant.actions.contains(Action::Catalog))
-                .map(|grant| grant.line)
                 .collect(),
             _ => grants
                 .matching(principal, self.action, &self.repository)
-                .map(|grant| grant.line)
                 .collect(),
         };
-        let positions = lines
-            .iter()
-            .map(|line| format!("{}:{line}", file.display()));
+        let positions = allowing.iter().map(|grant| {
+            let file = grant.file.as_deref().unwrap_or(file);
+            format!("{}:{}", file.display(), grant.line)
+        });
         positions.collect::<Vec<_>>().join(", ")
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! The address is `listen.admin` of the configuration. If the configuration names no address, or cannot be read, the client
 //! finds the process that serves with this configuration by its locked pid file, as `tidegate reload` does, and connects to
-//! the default socket in the directory of the pid file.
+//! the default socket of this process, which has the name of the pid file.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +23,8 @@ use super::output::{EXIT_CONFIG_REJECTED, rejection_message, warn};
 use super::reload::pid_file_directories;
 use crate::config;
 use crate::config::AdminSocket;
+use crate::htpasswd::shell_word;
+use crate::net::addr::local_address;
 use crate::net::listener::ListenAddr;
 use crate::server::pid_file;
 
@@ -30,12 +32,7 @@ use crate::server::pid_file;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AdminClient {
     Tcp(SocketAddr),
-    Unix {
-        path: PathBuf,
-        /// The id of the process that must listen on a default socket. Processes with different configurations can share a
-        /// directory, and the process that started last has replaced the default socket of the others.
-        process: Option<u32>,
-    },
+    Unix(PathBuf),
 }
 
 /// The reason why the admin listener was not found or did not respond, with the exit code.
@@ -108,40 +105,32 @@ impl AdminClient {
             }
         };
         let pid = process.pid();
-        let directory = process.directory().unwrap_or_else(|| Path::new("/"));
-        let socket = directory.join(config::DEFAULT_ADMIN_SOCKET);
+        let socket = process.default_admin_socket();
         if socket.exists() {
-            return Ok(Self::Unix {
-                path: socket,
-                process: Some(pid),
-            });
+            return Ok(Self::Unix(socket));
         }
+        // A path in the configuration is relative to its folder, and not to the working directory.
+        let suggested = socket.with_file_name("admin.sock");
+        let suggested = std::path::absolute(&suggested).unwrap_or(suggested);
         Err(AdminError::failed(format!(
-            "process {pid} has no admin socket; write admin = \"unix:/run/tidegate/admin.sock\" in [listen], and reload it"
+            "process {pid} has no admin socket; write admin = \"unix:{}\" in [listen], and let it reload: tidegate reload -c {}",
+            suggested.display(),
+            shell_word(&file.to_string_lossy()),
         )))
     }
 
     fn of(socket: &AdminSocket) -> Result<Self, AdminError> {
-        let unix = |path: &PathBuf| Self::Unix {
-            path: path.clone(),
-            process: None,
-        };
         match socket {
-            AdminSocket::Unix(path) => Ok(unix(path)),
+            AdminSocket::Unix(path) => Ok(Self::Unix(path.clone())),
             AdminSocket::Tcp(ListenAddr::Address(address)) if address.port() == 0 => {
                 Err(AdminError::failed(
                     "listen.admin has port 0, and only the log has the port that the kernel chose; write a port",
                 ))
             }
             AdminSocket::Tcp(ListenAddr::Address(address)) => {
-                let ip = match address.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
-                Ok(Self::Tcp(SocketAddr::new(ip, address.port())))
+                Ok(Self::Tcp(local_address(*address)))
             }
-            AdminSocket::Tcp(ListenAddr::Unix(path)) => Ok(unix(path)),
+            AdminSocket::Tcp(ListenAddr::Unix(path)) => Ok(Self::Unix(path.clone())),
             AdminSocket::Tcp(address @ ListenAddr::Named(_)) => Err(AdminError::failed(format!(
                 "listen.admin is {address}, and only systemd knows the address of this socket; write an address or \"unix:\" and a path"
             ))),
@@ -168,13 +157,8 @@ impl AdminClient {
                 let stream = TcpStream::connect(address).await?;
                 exchange(stream, method, target, &address.to_string()).await
             }
-            Self::Unix { path, process } => {
+            Self::Unix(path) => {
                 let stream = UnixStream::connect(path).await?;
-                let listener = stream
-                    .peer_cred()?
-                    .pid()
-                    .and_then(|pid| pid.try_into().ok());
-                verify_listener(listener, *process)?;
                 exchange(stream, method, target, "localhost").await
             }
         }
@@ -184,25 +168,12 @@ impl AdminClient {
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(address) => address.to_string(),
-            Self::Unix { path, .. } => format!("unix:{}", path.display()),
+            Self::Unix(path) => format!("unix:{}", path.display()),
         }
     }
 }
 
 type SendError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Checks the id of the process that listens on a socket (SO_PEERCRED). The kernel reports 0 for a process in another pid
-/// namespace.
-fn verify_listener(listener: Option<u32>, expected: Option<u32>) -> Result<(), SendError> {
-    match (listener.filter(|pid| *pid != 0), expected) {
-        (Some(listener), Some(expected)) if listener != expected => Err(format!(
-            "process {listener} listens there, but process {expected} serves with this configuration; \
-             give each of them a path of its own in listen.admin"
-        )
-        .into()),
-        _ => Ok(()),
-    }
-}
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -12,6 +12,7 @@ use super::admin_client::AdminClient;
 use super::args::ConfigArgs;
 use super::output::{EXIT_CONFIG_REJECTED, EXIT_USAGE, fail, print_line, rejection_message, warn};
 use super::password_prompt;
+use super::progress::Progress;
 use crate::check::live::{self, Push};
 use crate::check::rights::{AccessQuery, AccessReport, QueryError};
 use crate::config::problem::Problems;
@@ -156,9 +157,11 @@ fn run_live_check(
         .enable_all()
         .build()?;
     Ok(runtime.block_on(async {
-        let mut facts = live::run(config, snapshot, problems).await;
+        let progress = Progress::start();
+        let on_step = |what: &str| progress.show(what);
+        let mut facts = live::run(config, snapshot, problems, &on_step).await;
         if let Some(push) = push {
-            facts.extend(live::try_push(push, config, snapshot, problems).await);
+            facts.extend(live::try_push(push, config, snapshot, problems, &on_step).await);
         }
         facts
     }))

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::output::{fail, print_line, warn};
 use super::password_prompt;
+use super::progress::Progress;
 use crate::config::nearest::nearest;
 use crate::htpasswd::edit::{self, Edited};
 use crate::htpasswd::generate::{self, HashParams, USUAL_COST};
@@ -112,7 +113,10 @@ fn add(args: &AddArgs) -> Result<(), CommandError> {
     edit::check_name(user)?;
     store::read_to_edit(file)?;
     let password = new_password(args, params)?;
+    let progress = Progress::start();
+    progress.show("hashing the password");
     let hash = params.hash(&password)?;
+    drop(progress);
     // The password is hashed before the lock is taken, because hashing is slow. The lock is held for milliseconds.
     let (edited, is_new_file) =
         store::update_or_create(file, LOCK_TIMEOUT, |text| edit::set(text, user, &hash))?;

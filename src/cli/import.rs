@@ -2,13 +2,16 @@
 //!
 //! The translation is in `import::nginx`; this module has the arguments, the output and the exit codes.
 
-use std::path::PathBuf;
+use std::cell::Cell;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
 use super::output::{fail, print, warn};
-use crate::import::nginx::{self, FsSource};
+use super::progress::Progress;
+use crate::import::nginx::{self, FileSource, FsSource};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportCommand {
@@ -33,7 +36,14 @@ pub(crate) fn run(command: &ImportCommand) -> ExitCode {
     // With a relative prefix, the paths in the result would be relative to the proxy.toml. If the prefix cannot be made
     // absolute, the working directory is gone, and reading the files fails.
     let prefix = std::path::absolute(&args.prefix).unwrap_or_else(|_| args.prefix.clone());
-    let import = match nginx::import(&FsSource, &args.files, &prefix) {
+    let progress = Progress::start();
+    let source = ReportingSource {
+        progress: &progress,
+        count: Cell::new(0),
+    };
+    let imported = nginx::import(&source, &args.files, &prefix);
+    drop(progress);
+    let import = match imported {
         Ok(import) => import,
         Err(error) => return fail(&error.to_string()),
     };
@@ -52,6 +62,31 @@ pub(crate) fn run(command: &ImportCommand) -> ExitCode {
         "review each route against the nginx configuration before it serves: the top of the file lists what to compare",
     );
     ExitCode::SUCCESS
+}
+
+/// The file system, with a progress line. The last line stays while the importer translates what it has read.
+struct ReportingSource<'a> {
+    progress: &'a Progress,
+    count: Cell<usize>,
+}
+
+impl FileSource for ReportingSource<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.count.set(self.count.get() + 1);
+        let files = pluralize(self.count.get(), "file");
+        self.progress.show(&format!(
+            "reading {files}, and comparing the result with nginx"
+        ));
+        FsSource.read(path)
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<String>> {
+        FsSource.names(directory)
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        FsSource.canonical(path)
+    }
 }
 
 fn pluralize(count: usize, noun: &str) -> String {

@@ -35,11 +35,11 @@ pub(crate) fn fail(reason: &str) -> ExitCode {
 }
 
 /// All problems of a rejected configuration, and a last line with their number. If the file is missing, and the working directory
-/// has a `proxy.toml`, that one was probably meant.
+/// has a `proxy.toml`, that one was probably meant, unless the path is relative to this directory, as the default is not.
 pub(crate) fn rejection_message(problems: &Problems) -> String {
     let file = problems.file();
     let here = Path::new("proxy.toml");
-    let suggestion = if !file.exists() && here.is_file() {
+    let suggestion = if file.is_absolute() && !file.exists() && here.is_file() {
         "\nthis directory has a proxy.toml; to use it, add: -c proxy.toml"
     } else {
         ""

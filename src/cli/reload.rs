@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::output::{fail, print_line, warn};
+use super::progress::Progress;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::server::pid_file::{self, ReloadStatus, RunningProcess};
@@ -32,7 +33,11 @@ pub(crate) fn run(file: &Path) -> ExitCode {
         warn_errors(&problems);
         return fail(&format!("cannot signal process {pid}: {error}"));
     }
-    match wait_for_result(&process, &before) {
+    let progress = Progress::start();
+    progress.show(&format!("waiting until process {pid} has reloaded"));
+    let result = wait_for_result(&process, &before);
+    drop(progress);
+    match result {
         Ok(None) => {
             if problems.has_errors() {
                 warn(&format!(

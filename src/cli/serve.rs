@@ -136,13 +136,21 @@ fn build(
         inherited,
         launch_command: LaunchCommand::of_this_process().ok(),
     };
-    let (mut server, problems) =
-        Server::start(file, &config, problems, process).map_err(|error| match error {
-            StartError::InvalidConfig(problems) => ServeError::invalid_config(&problems),
-            StartError::Runtime(problems) => {
-                ServeError::runtime(format!("{problems}\nnot started"))
+    let started = Server::start(file, &config, problems, process);
+    let (mut server, problems) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            if let Some(pid_file) = pid_file {
+                pid_file.remove();
             }
-        })?;
+            return Err(match error {
+                StartError::InvalidConfig(problems) => ServeError::invalid_config(&problems),
+                StartError::Runtime(problems) => {
+                    ServeError::runtime(format!("{problems}\nnot started"))
+                }
+            });
+        }
+    };
     for problem in problems.warnings() {
         tracing::warn!("{}", problems.line(problem));
     }

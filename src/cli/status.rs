@@ -200,7 +200,8 @@ fn last_minute(status: &Value) -> (f64, u64, u64) {
         let values = latest
             .clone()
             .filter_map(|sample| sample.get(key)?.as_f64());
-        values.sum()
+        // Without samples, `sum` would return -0, which is shown with its sign.
+        values.fold(0.0, |sum, value| sum + value)
     };
     let seconds = sum("seconds").max(1.0);
     let rate = |key| sum(key) / seconds;
@@ -439,6 +440,7 @@ mod tests {
     fn a_status_without_anything_is_shown() {
         let shown = render(&json!({}), 80);
         assert!(shown.contains("no transfers") && shown.contains("not ready"));
+        assert!(shown.contains(" 0/s requests"), "{shown}");
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
         || requires_certificate
         || !route.admission.allow.is_empty()
         || route.granted.is_some()
+        || route.grant_file.is_some()
     {
         return false;
     }

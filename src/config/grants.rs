@@ -4,6 +4,7 @@
 //! opens the password files.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::auth::Auth;
@@ -49,24 +50,53 @@ pub(crate) fn read(
                 .fix("write [[site.route.grant]] with to, repositories and actions, or nothing"),
         );
     }
+    let is_basic = matches!(auth, Some(Auth::Basic { .. }));
+    let path = path.filter(|_| is_registry);
+    Some(parse(&tables, groups, None, is_basic, path))
+}
+
+/// Parses the tables of the grants. `outer` is given if the tables are in a file of their own. `path` is the path of a route with a
+/// registry below it.
+pub(crate) fn parse(
+    tables: &[Table<'_>],
+    groups: &Groups,
+    outer: Option<&Outer>,
+    is_basic: bool,
+    path: Option<&str>,
+) -> RouteGrants {
     let mut parser = GrantParser {
         groups,
-        is_basic: matches!(auth, Some(Auth::Basic { .. })),
-        path: path.filter(|_| is_registry),
+        outer,
+        is_basic,
+        path,
         named: BTreeMap::new(),
         homes: Vec::new(),
     };
     let grants = Grants::new(tables.iter().filter_map(|table| parser.grant(table)));
-    warn_of_shadowed(&tables, &grants);
-    Some(RouteGrants {
+    warn_of_shadowed(tables, &grants);
+    RouteGrants {
         grants: Arc::new(grants),
         named: parser.named.into_values().collect(),
         homes: parser.homes,
-    })
+    }
+}
+
+/// What the grants of a file of their own have from outside of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Outer {
+    /// The path of the file.
+    pub(crate) file: Arc<Path>,
+    /// The users of each group of the configuration.
+    pub(crate) groups: BTreeMap<String, Vec<String>>,
 }
 
 /// Checks that grants can have an effect on the route.
-fn check_route(route: &Table<'_>, place: Position, auth: Option<&Auth>, is_registry: bool) {
+pub(crate) fn check_route(
+    route: &Table<'_>,
+    place: Position,
+    auth: Option<&Auth>,
+    is_registry: bool,
+) {
     let report = |what: &str, why: &str, fix: &str| {
         route.report(Problem::error(place, what).because(why).fix(fix));
     };
@@ -95,11 +125,13 @@ fn check_route(route: &Table<'_>, place: Position, auth: Option<&Auth>, is_regis
 /// Reads the grants of one route, and collects what `snapshot` checks against the password file.
 struct GrantParser<'a> {
     groups: &'a Groups,
+    outer: Option<&'a Outer>,
     is_basic: bool,
     /// The path of a route with a registry below it.
     path: Option<&'a str>,
-    /// The named users, by position, so that a user of a group is listed once.
-    named: BTreeMap<Position, Spanned<String>>,
+    /// The named users, by position and name, so that a user of a group is listed once. A member of a group of another file has the
+    /// position at which the group is named.
+    named: BTreeMap<(Position, String), Spanned<String>>,
     homes: Vec<(Spanned<String>, Subjects)>,
 }
 
@@ -126,6 +158,7 @@ impl GrantParser<'_> {
             actions: actions.collect(),
             subjects,
             line: table.place().line,
+            file: self.outer.map(|outer| Arc::clone(&outer.file)),
         })
     }
 
@@ -137,8 +170,7 @@ impl GrantParser<'_> {
     ) {
         let Some(group) = subject.strip_prefix('@') else {
             if is_user(table, &subject) {
-                subjects.users.insert(subject.value.clone());
-                self.named.insert(subject.place, subject);
+                self.add_user(subjects, subject);
             }
             return;
         };
@@ -151,17 +183,39 @@ impl GrantParser<'_> {
                     table.report(anonymous_with_basic(&subject));
                 }
             }
-            _ => match self.groups.users_of(group) {
+            _ => match self.users_of(group, subject.place) {
                 Some(users) => {
                     for user in users {
-                        subjects.users.insert(user.value.clone());
-                        self.named.insert(user.place, user.clone());
+                        self.add_user(subjects, user);
                     }
                 }
                 None if self.groups.is_rejected(group) || !table.is_complete() => {}
-                None => table.report(unknown_group(&subject, group, self.groups)),
+                None => {
+                    let outer = self.outer.into_iter();
+                    let outer = outer.flat_map(|outer| outer.groups.keys());
+                    let names = self.groups.names().chain(outer.map(String::as_str));
+                    table.report(unknown_group(&subject, group, names));
+                }
             },
         }
+    }
+
+    fn add_user(&mut self, subjects: &mut Subjects, user: Spanned<String>) {
+        subjects.users.insert(user.value.clone());
+        self.named.insert((user.place, user.value.clone()), user);
+    }
+
+    /// The users of a group; `place` is where the group is named.
+    fn users_of(&self, group: &str, place: Position) -> Option<Vec<Spanned<String>>> {
+        if let Some(users) = self.groups.users_of(group) {
+            return Some(users.to_vec());
+        }
+        let users = self.outer?.groups.get(group)?.iter();
+        let users = users.map(|user| Spanned {
+            value: user.clone(),
+            place,
+        });
+        Some(users.collect())
     }
 
     fn pattern(
@@ -242,9 +296,13 @@ fn anonymous_with_basic(subject: &Spanned<String>) -> Problem {
         .fix("write mode = \"token\", or grant it to \"@users\"")
 }
 
-fn unknown_group(subject: &Spanned<String>, group: &str, groups: &Groups) -> Problem {
+fn unknown_group<'a>(
+    subject: &Spanned<String>,
+    group: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> Problem {
     let what = format!("there is no group {}", quote(subject));
-    let fix = match nearest(group, groups.names()) {
+    let fix = match nearest(group, known) {
         Some(meant) => format!("did you mean {}?", quote(&format!("@{meant}"))),
         None => "name its users in the table groups, at the top of the file".to_owned(),
     };
@@ -359,6 +417,30 @@ impl Groups {
             users.value.items.retain(|user| is_user(root, user));
         }
         Self { table }
+    }
+
+    /// The groups for the grants of a file of their own, without positions.
+    pub(crate) fn members(&self) -> BTreeMap<String, Vec<String>> {
+        let groups = self.table.iter().flat_map(|table| &table.values);
+        let members = groups.map(|(name, users)| {
+            let users = users.items.iter().map(|user| user.value.clone());
+            (name.value.clone(), users.collect())
+        });
+        members.collect()
+    }
+
+    /// Reports every group of a file that has the name of a group of the configuration.
+    pub(crate) fn report_repeated(&self, root: &Table<'_>, outer: &Outer) {
+        for (name, _) in self.table.iter().flat_map(|table| &table.values) {
+            if outer.groups.contains_key(name.as_str()) {
+                let what = format!("the configuration has a group {}, too", quote(name));
+                root.report(
+                    Problem::error(name.place, what)
+                        .because("one name would mean different users in different files")
+                        .fix("remove it here or there, or choose another name"),
+                );
+            }
+        }
     }
 
     fn users_of(&self, name: &str) -> Option<&[Spanned<String>]> {

@@ -387,6 +387,8 @@ pub(crate) mod route {
         RESPONSE_HEADERS = "response_headers": Named<Text<String>> = HEADERS;
         /// Further fields about the client's request that the proxy sets for the upstream.
         FORWARDED = "forwarded": List<ForwardedWord> = List(forwarded);
+        /// A file with further rights.
+        GRANT_FILE = "grant_file": Text<String> = Text(value::live_file);
         /// Rights.
         GRANT = "grant": TableForm = TableForm(grant::KEYS);
     }
@@ -458,6 +460,18 @@ pub(crate) mod upstream {
         // The usual value in nginx configurations for registries: committing a large blob may take minutes without a byte.
         /// The longest inactivity of the upstream while the proxy waits for it.
         READ_TIMEOUT = "read_timeout": WithDefault<Time> = WithDefault { form: Time::Wait, default: Duration::from_secs(900) };
+    }
+}
+
+/// The file that `route.grant_file` names
+pub(crate) mod grant_file {
+    use super::*;
+
+    keys! {
+        /// Names for sets of users, written "@ci" in the grants of the file.
+        GROUPS = "groups": Named<List<String>> = super::GROUPS.form;
+        /// Rights.
+        GRANT = "grant": TableForm = TableForm(grant::KEYS);
     }
 }
 

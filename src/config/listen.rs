@@ -252,7 +252,7 @@ pub(crate) fn first_path(variable: OsString) -> Option<PathBuf> {
 }
 
 /// The name of the admin socket in the runtime directory.
-pub(crate) const DEFAULT_ADMIN_SOCKET: &str = "admin.sock";
+const DEFAULT_ADMIN_SOCKET: &str = "admin.sock";
 
 /// Warns of an admin listener that is on all addresses, but accepts requests from this machine only.
 fn check_admin_address(table: &Table<'_>, socket: &Spanned<AdminSocket>) {

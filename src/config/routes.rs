@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::auth::{self, Auth};
 use super::document::Spanned;
 use super::form::{AnyKey, Form as _, Key, List, Named, Status, Text};
+use super::grant_file::{self, GrantFile, RouteFacts};
 use super::grants::{self, Groups, RouteGrants};
 use super::keys::respond;
 use super::keys::route::{self, ForwardedWord};
@@ -48,8 +49,10 @@ pub struct Route {
     pub admission: NetworkPolicy,
     /// The origins whose web pages may use the route.
     pub cors: Cors,
-    /// The rights of users; with `None`, every verified user may do everything.
+    /// The rights of users; with `None`, and without a [`Self::grant_file`], every verified user may do everything.
     pub granted: Option<RouteGrants>,
+    /// A file with further rights of users.
+    pub grant_file: Option<GrantFile>,
 }
 
 /// The result of reading a `[[site.route]]` table.
@@ -116,6 +119,16 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
     );
     let internal = origins(table, &route::INTERNAL_ORIGINS);
     let admission = network_policy(table, auth.as_ref(), granted.as_ref());
+    let facts = RouteFacts {
+        base: context.base,
+        groups: context.groups,
+        auth: auth.as_ref(),
+        path: path.as_ref().map(|path| path.value.as_str()),
+        is_registry: registry && may_be_registry(path.as_ref()),
+        has_open_networks: admission.suffices_alone,
+        granted: granted.as_ref(),
+    };
+    let grant_file = grant_file::read(table, &facts);
     let cors = origins(table, &route::CORS);
     let auth_place = table.place_of(&route::AUTH).or(context.site_auth_place);
     Some(RouteOrResponse::Route(Box::new(Route {
@@ -130,6 +143,7 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
         admission,
         cors: Cors::new(cors.iter().map(ToString::to_string)),
         granted,
+        grant_file,
     })))
 }
 
@@ -198,9 +212,10 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
                 .fix("remove one of them"),
         );
     }
-    let useless: [&dyn AnyKey; 12] = [
+    let useless: [&dyn AnyKey; 13] = [
         &route::AUTH,
         &route::GRANT,
+        &route::GRANT_FILE,
         &route::REGISTRY,
         &route::MAX_BODY,
         &route::INTERNAL_ORIGINS,
@@ -495,16 +510,21 @@ fn check_satisfy_any(
             "there is no password that a network could replace",
             "remove it, or write mode = \"basic\"",
         ),
-        Some(Auth::Basic { .. }) if granted.is_some() => report(
-            "satisfy = \"any\" with grants and mode = \"basic\"",
-            "docker decides by one request without a password, to /v2/, whether it ever sends one: either no client \
+        Some(Auth::Basic { .. })
+            if granted.is_some() || table.place_of(&route::GRANT_FILE).is_some() =>
+        {
+            report(
+                "satisfy = \"any\" with grants and mode = \"basic\"",
+                "docker decides by one request without a password, to /v2/, whether it ever sends one: either no client \
              could pull from the network without a login, or no client there could do more than the network may",
-            "write mode = \"token\", or remove one of the two",
-        ),
+                "write mode = \"token\", or remove one of the two",
+            )
+        }
         Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
     }
     if let (Some(Auth::Token { .. }), Some(granted)) = (auth, granted)
         && !granted.grants.mentions_network()
+        && table.place_of(&route::GRANT_FILE).is_none()
     {
         let what = "satisfy = \"any\" with grants, none of which is to \"@network\"";
         table.report(

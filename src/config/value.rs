@@ -89,7 +89,7 @@ pub(crate) enum Error {
     NoVariableName,
     /// The value is rejected after variables in it were replaced.
     #[error("after ${{NAME}} was replaced, {0}")]
-    Replaced(Box<Error>),
+    Replaced(Box<Self>),
     /// The text has a placeholder that its key does not allow.
     #[error("there is no placeholder {{{word}}}")]
     UnknownPlaceholder {

@@ -1,6 +1,7 @@
 //! The response to a plain HTTP request on an HTTPS port.
 //!
-//! docker with `insecure-registries` falls back to plain HTTP only if it gets an HTTP response here.
+//! docker with `insecure-registries`, which contain localhost by default, falls back to plain HTTP only if it gets an HTTP response
+//! here. It also does so after a 401 over https if it has no login, and prints the last error only, so the message names the login.
 
 use std::io;
 
@@ -18,10 +19,10 @@ pub(crate) async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> 
 
 const RESPONSE: &str = "HTTP/1.1 400 Bad Request\r\n\
     content-type: application/json\r\n\
-    content-length: 129\r\n\
+    content-length: 201\r\n\
     docker-distribution-api-version: registry/2.0\r\n\
     connection: close\r\n\r\n\
-    {\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this is an HTTPS port and the request was plain HTTP: use https://\",\"detail\":null}]}\n";
+    {\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this is an HTTPS port and the request was plain HTTP: use https://; docker tries both for localhost, and shows this if it is not logged in\",\"detail\":null}]}\n";
 
 #[cfg(test)]
 mod tests {

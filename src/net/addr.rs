@@ -7,7 +7,7 @@
 //! reports an IPv4 peer, is stored as the IPv4 address.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use http::HeaderValue;
 
@@ -135,4 +135,21 @@ impl fmt::Display for ClientNetworkGroup {
             IpAddr::V6(address) => write!(f, "{address}/48"),
         }
     }
+}
+
+/// The address at which a program on this machine reaches a listener on `address`: loopback for a listener on all addresses.
+///
+/// A listener on `[::]` accepts IPv4 as well. Containers are often without IPv6, and then only 127.0.0.1 leads to the listener.
+pub(crate) fn local_address(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V6(ip) if ip.is_unspecified() && has_ipv6_loopback() => Ipv6Addr::LOCALHOST.into(),
+        ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Whether this network namespace has `[::1]`: without it, bind() fails with EADDRNOTAVAIL or EAFNOSUPPORT.
+fn has_ipv6_loopback() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }

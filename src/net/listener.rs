@@ -15,7 +15,7 @@ use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -428,8 +428,34 @@ impl UnixSocket {
     }
 }
 
+/// Whether a process listens on the Unix socket at `path`, as far as this process may connect to it.
+pub(crate) fn has_unix_listener(path: &Path) -> bool {
+    let connect = || -> io::Result<()> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // With a full backlog, connect(2) would block.
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    match connect() {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Whether a socket may be renamed to this path. A link to a socket counts as one, and so does a link to nothing: the rename
+/// replaces the link itself.
+fn is_free_for_socket(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => {
+            fs::metadata(path).map_or(true, |target| target.file_type().is_socket())
+        }
+        Ok(found) => found.file_type().is_socket(),
+        Err(_) => true,
+    }
+}
+
 fn bind_unix_socket(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+    if !is_free_for_socket(path) {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
             "the path exists and is not a socket",

@@ -4,12 +4,14 @@
 //! `admin` for the admin listener. Binding itself is in `sockets`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::admin_link::AdminLink;
+use super::pid_file;
 use super::sockets::{
     Address, InheritedSockets, ListenerSpec, Scheme, Socket, bind_all, unix_bind_remedy,
 };
@@ -66,11 +68,12 @@ impl Acceptors {
     /// Binds every address of the configuration, or takes the inherited socket for it. `None` if an address cannot be bound;
     /// each one is reported.
     pub(crate) fn bind(
+        config_file: &Path,
         listen: &Listen,
         mut inherited: InheritedSockets,
         problems: &mut Problems,
     ) -> Option<BoundSockets> {
-        let admin_socket = AdminSocket::bind(&listen.admin, problems);
+        let admin_socket = AdminSocket::bind(&listen.admin, config_file, problems);
         let specs = ListenerSpec::all(listen);
         let sockets = bind_all(&specs, &[], listen, &mut inherited, problems)?;
         let admin_socket = admin_socket?;
@@ -132,7 +135,12 @@ impl Acceptors {
 
     /// Binds and starts the listeners that are new in a configuration, and closes those that are gone. If an address cannot be
     /// bound, nothing changes, the problem is reported, and the result is `false`.
-    pub(crate) fn reconfigure(&mut self, listen: &Listen, problems: &mut Problems) -> bool {
+    pub(crate) fn reconfigure(
+        &mut self,
+        config_file: &Path,
+        listen: &Listen,
+        problems: &mut Problems,
+    ) -> bool {
         let wanted = ListenerSpec::all(listen);
         let current: Vec<_> = self
             .sockets
@@ -144,7 +152,10 @@ impl Acceptors {
             .filter(|spec| !current.contains(spec))
             .cloned()
             .collect();
-        let Some(admin_socket) = self.admin_socket.rebind(&listen.admin, problems) else {
+        let Some(admin_socket) = self
+            .admin_socket
+            .rebind(&listen.admin, config_file, problems)
+        else {
             return false;
         };
         let Some(added) = bind_all(&added, &current, listen, &mut self.unclaimed, problems) else {
@@ -255,24 +266,42 @@ impl AcceptLoop {
 /// file.
 #[derive(Debug, Default)]
 struct AdminSocket {
+    /// The path in the configuration, or the default one.
     path: Option<PathBuf>,
     /// A socket that listens, but is not yet published at its path.
-    bound: Option<(PathBuf, UnixSocket)>,
+    bound: Option<BoundAdminSocket>,
+    /// `admin.sock`, if the socket is the default one, and the link belongs to this process.
+    link: Option<AdminLink>,
     /// The accept loop, and the sender that ends it.
     accepting: Option<(oneshot::Sender<OnClose>, JoinHandle<()>)>,
 }
 
+#[derive(Debug)]
+struct BoundAdminSocket {
+    socket: UnixSocket,
+    path: PathBuf,
+    /// Where to create the link to a default socket.
+    link: Option<PathBuf>,
+}
+
 impl AdminSocket {
     /// Binds the socket that the configuration names, if it names one. `None` if that fails, which is reported.
-    fn bind(admin: &config::Admin, problems: &mut Problems) -> Option<Self> {
-        let Some(path) = admin.path() else {
+    fn bind(admin: &config::Admin, config_file: &Path, problems: &mut Problems) -> Option<Self> {
+        let Some(configured) = admin.path() else {
             return Some(Self::default());
         };
-        match UnixSocket::bind(path) {
+        let (path, link) = match configured.parent() {
+            Some(directory) if admin.is_default => (
+                pid_file::default_admin_socket_in(directory, config_file),
+                Some(configured.clone()),
+            ),
+            _ => (configured.clone(), None),
+        };
+        match UnixSocket::bind(&path) {
             Ok(socket) => Some(Self {
-                path: Some(path.clone()),
-                bound: Some((path.clone(), socket)),
-                accepting: None,
+                path: Some(configured.clone()),
+                bound: Some(BoundAdminSocket { socket, path, link }),
+                ..Self::default()
             }),
             Err(error) => {
                 let what = format!("cannot listen on unix:{}: {error}", path.display());
@@ -281,11 +310,11 @@ impl AdminSocket {
                     problems.push(
                         Problem::warning(None, what)
                             .because("tidegate status, unblock and cut need it")
-                            .fix(unix_bind_remedy(path, &error)),
+                            .fix(unix_bind_remedy(&path, &error)),
                     );
                     return Some(Self::default());
                 }
-                problems.push(Problem::error(None, what).fix(unix_bind_remedy(path, &error)));
+                problems.push(Problem::error(None, what).fix(unix_bind_remedy(&path, &error)));
                 None
             }
         }
@@ -293,23 +322,35 @@ impl AdminSocket {
 
     /// Binds the socket of a new configuration. `Some(None)` if the path is the same, and `None` if binding failed, which is
     /// reported.
-    fn rebind(&self, admin: &config::Admin, problems: &mut Problems) -> Option<Option<Self>> {
+    fn rebind(
+        &self,
+        admin: &config::Admin,
+        config_file: &Path,
+        problems: &mut Problems,
+    ) -> Option<Option<Self>> {
         if self.path.as_ref() == admin.path() {
             return Some(None);
         }
-        Self::bind(admin, problems).map(Some)
+        Self::bind(admin, config_file, problems).map(Some)
     }
 
     /// Publishes the socket at its path and starts the accept loop, unless that was done before. Must be called within the main
     /// runtime.
     fn accept(&mut self, admin: &Admin) {
-        let Some((path, mut socket)) = self.bound.take() else {
+        let Some(bound) = self.bound.take() else {
             return;
         };
+        let BoundAdminSocket {
+            mut socket,
+            path,
+            link,
+        } = bound;
         if let Err(error) = socket.publish() {
             return tracing::error!(path = %path.display(), %error, "cannot create the admin socket");
         }
-        tracing::info!("listening on unix:{} (admin)", path.display());
+        self.link = link.and_then(|link| create_link(&link, &path));
+        let shown = self.link.as_ref().map_or(&*path, AdminLink::path);
+        tracing::info!("listening on unix:{} (admin)", shown.display());
         let (stop, stopped) = oneshot::channel();
         let admin = admin.clone();
         let task = tokio::spawn(async move {
@@ -321,8 +362,14 @@ impl AdminSocket {
         self.accepting = Some((stop, task));
     }
 
-    /// Ends the accept loop, and returns when the connections in the backlog are accepted.
+    /// Ends the accept loop, and returns when the connections in the backlog are accepted. After an upgrade, the link belongs to the
+    /// successor; otherwise it is removed.
     async fn finish(&mut self, on_close: OnClose) {
+        if let Some(link) = self.link.take()
+            && on_close != OnClose::DrainBacklog
+        {
+            link.leave();
+        }
         if let Some((stop, task)) = self.accepting.take() {
             // Sending fails if the accept loop has failed, which was logged.
             let _ = stop.send(on_close);
@@ -330,4 +377,17 @@ impl AdminSocket {
             let _ = task.await;
         }
     }
+}
+
+/// Creates `admin.sock`. Without the link, the commands of tidegate still find the socket itself.
+fn create_link(link: &Path, socket: &Path) -> Option<AdminLink> {
+    match AdminLink::create(link, socket) {
+        Ok(Some(created)) => return Some(created),
+        Ok(None) => tracing::info!(
+            "{} belongs to another process of this directory",
+            link.display()
+        ),
+        Err(error) => tracing::warn!(%error, "cannot create {}", link.display()),
+    }
+    None
 }

@@ -1,4 +1,4 @@
-//! The thread that reloads password files and certificates when they change, without a reload of the configuration, and that
+//! The thread that reloads password files, grant files and certificates when they change, without a reload of the configuration, and that
 //! rotates the ticket keys that several instances share.
 //!
 //! `server` starts one [`FileWatcher`]. It runs on a thread of its own, because a system call on a stalled network mount can
@@ -18,6 +18,7 @@ use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::{Change, Event, LiveUsers};
 use crate::snapshot::SiteCertificate;
 use crate::snapshot::certificates::{KEEPS_LAST_CERTIFICATE, Source};
+use crate::snapshot::grant_files::{GrantEvent, KEEPS_LAST_GRANTS, LiveGrantFile};
 use crate::snapshot::passwords::{KEEPS_LAST_USERS, file_warnings};
 use crate::state::ServerState;
 use crate::tls::{CertEvent, CertSlot, CertWarning, ReloadingCert, TicketKeyEvent};
@@ -64,6 +65,7 @@ fn poll_files(state: &Weak<ServerState>) {
     };
     let snapshot = state.snapshot();
     let passwords = snapshot.passwords().to_vec();
+    let grant_files = snapshot.grant_files().to_vec();
     let certificates = snapshot.certificates().to_vec();
     let ticket_keys = snapshot.shared_ticket_keys().cloned();
     let upstream_certificates = snapshot.upstream_certificates();
@@ -71,6 +73,9 @@ fn poll_files(state: &Weak<ServerState>) {
     drop((snapshot, state));
     for users in passwords {
         log_password_event(&users, users.poll());
+    }
+    for file in grant_files {
+        log_grant_event(&file, &file.poll());
     }
     let now = OffsetDateTime::now_utc();
     poll_certificates(&certificates, now);
@@ -127,6 +132,25 @@ fn log_password_change(users: &LiveUsers, change: &Change) {
         changed = change.changed,
         "password file reloaded"
     );
+}
+
+fn log_grant_event(file: &LiveGrantFile, event: &GrantEvent) {
+    match event {
+        GrantEvent::Unchanged => {}
+        GrantEvent::Changed(problems) => {
+            for warning in problems.warnings() {
+                tracing::warn!("{}", problems.line(warning));
+            }
+            let grants = file.grants().current().len();
+            tracing::info!(path = %file.path().display(), grants, "grant file reloaded");
+        }
+        GrantEvent::Failed(problems) => {
+            for error in problems.errors() {
+                tracing::error!("{}", problems.line(error));
+            }
+            tracing::error!(path = %file.path().display(), "{KEEPS_LAST_GRANTS}");
+        }
+    }
 }
 
 /// Polls each pair of certificate and key once, however many sites share it, and logs certificates that expire soon.

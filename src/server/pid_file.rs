@@ -8,6 +8,8 @@
 //! process reads that path again on a reload. So the process is still found after a link in the path has changed (release
 //! directories, a ConfigMap's `..data`), and two configurations are never confused: a process matches if it was started with
 //! the same path, or if the path it was started with leads to the same file now.
+//!
+//! A clean end of the process removes both files. After an upgrade they belong to the new process.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -85,26 +87,33 @@ impl PidFile {
             let (pid, path) = (other.pid.to_string(), other.path);
             return Err(Error::Running { pid, path });
         }
-        // Through a symbolic link, any user who may write to the directory could choose the file that is overwritten here.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(flags.bits().cast_signed())
-            .open(&path)
-            .map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(failed(io::Error::other("not a regular file")));
+        for _ in 0..OPEN_ATTEMPTS {
+            // Through a symbolic link, any user who may write to the directory could choose the file that is overwritten here.
+            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o644)
+                .custom_flags(flags.bits().cast_signed())
+                .open(&path)
+                .map_err(failed)?;
+            if !file.metadata().map_err(failed)?.is_file() {
+                return Err(failed(io::Error::other("not a regular file")));
+            }
+            if !lock(&file).map_err(failed)? {
+                let record = Record::read(&file);
+                let pid = record.map_or_else(|| "?".to_owned(), |record| record.pid.to_string());
+                return Err(Error::Running { pid, path });
+            }
+            // A process that ended may have removed the file after it was opened here. A lock on it would protect nothing.
+            if is_at(&file, &path) {
+                return Self::initialize(file, path.clone(), &config).map_err(failed);
+            }
         }
-        if !lock(&file).map_err(failed)? {
-            let record = Record::read(&file);
-            let pid = record.map_or_else(|| "?".to_owned(), |record| record.pid.to_string());
-            return Err(Error::Running { pid, path });
-        }
-        Self::initialize(file, path.clone(), &config).map_err(failed)
+        let cause = io::Error::other("other processes replace the file again and again");
+        Err(failed(cause))
     }
 
     /// Takes over the file of the process that this one succeeds in an upgrade. The lock came with the descriptor.
@@ -133,6 +142,22 @@ impl PidFile {
     /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes the file and the status file next to it, at a clean end of the process. Until both are gone, this process holds
+    /// the lock, so that no other process with this configuration starts in between.
+    pub fn remove(self) {
+        // Another file at this path belongs to another process.
+        if !is_at(&self.file, &self.path) {
+            return;
+        }
+        for path in [&status_path(&self.path), &self.path] {
+            if let Err(error) = fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "cannot remove {}", path.display());
+            }
+        }
     }
 
     /// Writes to the status file that a reload has started.
@@ -380,9 +405,9 @@ impl RunningProcess {
         self.pid
     }
 
-    /// The directory of the pid file.
-    pub fn directory(&self) -> Option<&Path> {
-        self.path.parent()
+    /// The admin socket of the process, if the configuration names none.
+    pub fn default_admin_socket(&self) -> PathBuf {
+        self.path.with_extension(SOCKET_EXTENSION)
     }
 
     /// Whether the process still holds the lock.
@@ -549,6 +574,19 @@ pub fn path_in(directory: &Path, config: &Path) -> PathBuf {
     directory.join(file_name(&absolute(config)))
 }
 
+/// The path of the admin socket for a configuration that names none. Each configuration has its own, next to its pid file.
+pub(crate) fn default_admin_socket_in(directory: &Path, config: &Path) -> PathBuf {
+    path_in(directory, config).with_extension(SOCKET_EXTENSION)
+}
+
+/// Whether the path leads to the open file itself, and not through a link.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(file), Ok(found)) => (file.dev(), file.ino()) == (found.dev(), found.ino()),
+        _ => false,
+    }
+}
+
 /// A collision of the hash is harmless, because the file also records the path.
 fn file_name(config: &Path) -> String {
     let hash = stable_hash::fnv1a(config.as_os_str().as_bytes());
@@ -607,6 +645,9 @@ fn lock(file: &File) -> io::Result<bool> {
 
 const PREFIX: &str = "tidegate-";
 const SUFFIX: &str = ".pid";
+const SOCKET_EXTENSION: &str = "sock";
+/// How often the file is opened again if the process that held it has removed it meanwhile.
+const OPEN_ATTEMPTS: u32 = 10;
 const LOCK_ATTEMPTS: u32 = 10;
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// The largest pid file in bytes: a process id and a path (PATH_MAX is 4096).

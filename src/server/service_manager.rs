@@ -32,6 +32,13 @@ impl StatusReporter {
         self.pid_file = Some(pid_file);
     }
 
+    /// Removes the pid file at a clean end of the process.
+    pub(crate) fn remove_pid_file(&mut self) {
+        if let Some(pid_file) = self.pid_file.take() {
+            pid_file.remove();
+        }
+    }
+
     pub(crate) fn manager(&self) -> SystemdNotifier {
         self.manager
     }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::build_mode::BuildMode;
 use crate::acme::{self, Acme};
@@ -85,6 +85,11 @@ impl SiteCertificate {
     /// The time from which clients reject the current certificate. `None` if there is none yet.
     pub fn until(&self) -> Option<OffsetDateTime> {
         self.slot.earliest_expiry()
+    }
+
+    /// The whole validity period of the certificate that [`until`](Self::until) is about.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.slot.lifetime()
     }
 
     /// Warnings about the validity period of the current certificate.

@@ -194,7 +194,7 @@ fn first_names(names: impl ExactSizeIterator<Item = String>, limit: usize) -> St
 pub(crate) fn check_named_users(
     named: &[Spanned<String>],
     users: &htpasswd::Users,
-    file: &Spanned<PathBuf>,
+    file: &Path,
     problems: &mut Problems,
 ) {
     let missing = |name: &&Spanned<String>| users.find(name.as_bytes()).is_none();
@@ -229,7 +229,7 @@ fn remedy_for_unknown_user(name: &str, users: &htpasswd::Users, file: &Path) -> 
 pub(crate) fn check_user_patterns(
     patterns: &[(Spanned<String>, Subjects)],
     users: &htpasswd::Users,
-    file: &Spanned<PathBuf>,
+    file: &Path,
     problems: &mut Problems,
 ) {
     let by_line = users.by_line();

@@ -14,7 +14,7 @@ use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::cert_warning::{CertWarning, ExpiryState};
 use super::certified_pair::CertifiedPair;
@@ -75,6 +75,13 @@ impl CertSlot {
     pub fn earliest_expiry(&self) -> Option<OffsetDateTime> {
         let pair = self.current()?;
         pair.validities().iter().map(|it| it.not_after).min()
+    }
+
+    /// The whole validity period of the certificate of the chain that expires first; `None` if the slot is empty.
+    pub fn lifetime(&self) -> Option<Duration> {
+        let pair = self.current()?;
+        let first = pair.validities().iter().min_by_key(|it| it.not_after)?;
+        Some(first.not_after - first.not_before)
     }
 
     /// Returns all warnings about the expiry at `now`, reported before or not. `path` is the certificate's file.

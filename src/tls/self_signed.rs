@@ -38,7 +38,7 @@ pub struct LocalCa {
 #[expect(missing_docs, reason = "each message names its fields")]
 pub enum Error {
     /// A file or the directory could not be created.
-    #[error("{path}: {cause}; let the proxy's user write there", path = path.display())]
+    #[error("{path}: {cause}; let the proxy's user write there, or write another state.dir", path = path.display())]
     Write { path: PathBuf, cause: io::Error },
     /// An existing file cannot be used.
     #[error(

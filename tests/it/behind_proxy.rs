@@ -237,7 +237,7 @@ fn the_live_check_asks_as_the_proxy_in_front() {
     let (config, mut problems) = tidegate::config::load(&proxy.path("proxy.toml"));
     let config = config.unwrap();
     let snapshot = Snapshot::build(&config, None, BuildMode::Check, &mut problems).unwrap();
-    let facts = block_on(live::run(&config, &snapshot, &mut problems));
+    let facts = block_on(live::run(&config, &snapshot, &mut problems, &|_| {}));
     let expected = format!(
         "unix:{}: serves localhost to trusted proxies",
         proxy.path("http.sock").display()

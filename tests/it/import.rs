@@ -130,7 +130,8 @@ fn no_text_promises_that_an_import_opens_nothing() {
         "docs/from-nginx.md",
         "docs/decisions.md",
         "src/import/nginx.rs",
-        "examples/debian/tidegate.1",
+        "examples/man/tidegate.1",
+        "examples/man/tidegate-import-nginx.1",
     ] {
         texts.push((
             name.to_owned(),

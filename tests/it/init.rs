@@ -531,6 +531,14 @@ fn a_missing_file_comes_with_what_creates_it() {
         text(&output.stderr).ends_with("to use it, add: -c proxy.toml\n"),
         "{output:?}"
     );
+    let mut mistyped = command(&["check", "-c", "frist/proxy.toml"]);
+    let output = mistyped.current_dir(dir.path()).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("let tidegate init DIR write a first one"),
+        "{said}"
+    );
+    assert!(!said.contains("add: -c"), "{said}");
     let elsewhere = tempfile::tempdir().unwrap();
     let mut none = command(&["check", "-c", "/nonexistent/proxy.toml"]);
     let output = none.current_dir(elsewhere.path()).output().unwrap();

@@ -52,6 +52,7 @@ mod limits;
 mod listeners;
 mod live_certificates;
 mod live_check;
+mod live_grants;
 mod live_passwords;
 mod locations;
 mod memory;

@@ -305,6 +305,15 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     let socket = dir.path().join("admin.sock");
     let none = failed(&["status"], &file, 1);
     assert!(none.contains("tidegate serve"), "{none}");
+    // Outside of a service there is no default socket.
+    let mut serve = crate::binary::command(&["serve", "-c", &file]);
+    let outside = Gate::spawn(serve.env_remove("RUNTIME_DIRECTORY"));
+    let mut asked = crate::binary::command(&["status", "-c", &file]);
+    let asked = asked.env_remove("RUNTIME_DIRECTORY").output().unwrap();
+    let state = dir.path().join("state/admin.sock");
+    let remedy = format!("write admin = \"unix:{}\"", state.display());
+    assert!(text(&asked.stderr).contains(&remedy), "{asked:?}");
+    drop(outside);
     failed(&["check", "--ready"], &file, 1);
     let gate = Gate::start(&file);
     eventually("the proxy is ready", || {
@@ -338,29 +347,66 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     }
 }
 
-/// Two processes with different configurations share a runtime directory. The second process replaces the default socket of
-/// the first, so a command for the first must not reach the second.
+/// Two processes with different configurations share a runtime directory: `admin.sock` stays with the first, and a command
+/// reaches the process of its configuration.
 #[test]
-fn a_default_socket_of_another_process_is_an_error() {
+fn each_process_of_a_shared_directory_has_an_admin_socket_of_its_own() {
     let registry = Registry::accepting_all();
     let (dir, first) = configured(config("", "").upstream(&registry.url()));
     let second = dir.path().join("second.toml");
     fs::copy(&first, &second).unwrap();
     let second = second.to_str().unwrap();
-    let _first = Gate::start(&first);
-    assert!(done(&["status"], &first).contains("serving"));
-    let _second = Gate::start(second);
-    assert!(done(&["status"], second).contains("serving"));
-    for arguments in [
-        &["status"][..],
-        &["status", "--json"],
-        &["check", "--ready"],
-        &["cut", "1"],
-        &["unblock", "127.0.0.1"],
-    ] {
-        let error = failed(arguments, &first, 1);
-        assert!(error.contains("listens there, but process"), "{error}");
+    let link = dir.path().join("admin.sock");
+    let mut one = Gate::start(&first);
+    let two = Gate::start(second);
+    for guess in 0..10 {
+        assert_eq!(two.login(&format!("alice:{guess}")), 401);
     }
+    assert_eq!(two.login("alice:pw"), 429);
+    let unblocked = |file: &str| done(&["unblock", "127.0.0.1"], file);
+    assert!(unblocked(&first).contains("nothing was cleared"));
+    assert_eq!(get_unix(&link, "/readyz").status, 200);
+    // A reload of the second takes nothing either.
+    done(&["reload"], second);
+    assert!(status(&first)["rejections"].as_array().unwrap().is_empty());
+    assert!(unblocked(second).contains("cleared 10 wrong passwords"));
+    one.signal(Signal::TERM);
+    assert_eq!(one.end(), Some(0));
+    assert!(!link.is_symlink(), "the first process removes its link");
+    assert_eq!(done(&["check", "--ready"], second), "ready\n");
+}
+
+/// What a process creates in its runtime directory is gone when it ends, but not what another process has there.
+#[test]
+fn a_clean_stop_removes_the_files_of_the_process() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
+    let before = names(dir.path());
+    let mut gate = Gate::start(&file);
+    done(&["reload"], &file);
+    assert!(names(dir.path()).len() >= before.len() + 4);
+    gate.signal(Signal::TERM);
+    assert_eq!(gate.end(), Some(0));
+    let mut left = names(dir.path());
+    left.retain(|name| !before.contains(name));
+    assert_eq!(left, ["access.log"]);
+
+    // Neither does a start that fails leave a pid file.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = port.local_addr().unwrap().to_string();
+    let text = config("", "").upstream(&registry.url()).https(&taken);
+    let (dir, file) = configured(text);
+    failed(&["serve"], &file, 1);
+    let left = names(dir.path());
+    assert!(!left.iter().any(|name| name.ends_with(".pid")), "{left:?}");
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
 }
 
 /// The messages of the proxy contain quotation marks, which a terminal shows as they are.
@@ -397,18 +443,66 @@ fn without_an_endpoint_the_proxy_is_not_ready() {
     }
 }
 
-/// In a pseudo-terminal of 80 columns, which `script` of util-linux creates.
+/// Everything that a command writes to a pseudo-terminal of 80 columns, which `script` of util-linux creates.
+fn in_terminal(command: &str, dir: &Path) -> String {
+    let mut script = std::process::Command::new("script");
+    let command = format!("stty cols 80 rows 24; {command}");
+    script.args(["-qec", &command, "/dev/null"]);
+    text(&apart(&mut script, dir).output().unwrap().stdout)
+}
+
+#[test]
+fn a_command_reports_its_progress_to_a_terminal_and_not_to_a_pipe() {
+    let registry = Registry::accepting_all();
+    let (port, _kept) = crate::support::kept_port();
+    let good = config("", "").upstream(&registry.url());
+    let (dir, file) = configured(good.https(format_args!("127.0.0.1:{port}")));
+    let _gate = Gate::start(&file);
+    let nginx = dir.path().join("nginx.conf");
+    let block = "server { listen 443 ssl; ssl_certificate a; ssl_certificate_key b; server_name a.test; \
+                 location / { proxy_pass http://127.0.0.1:5000; } }";
+    fs::write(&nginx, block).unwrap();
+    let (nginx, users) = (nginx.to_str().unwrap(), dir.path().join("users"));
+    let push = format!("check --push a/b --user alice --stdin -c {file}");
+    for (arguments, steps) in [
+        (
+            push,
+            &["sending a request to http://", "pushing a blob to a/b"][..],
+        ),
+        (format!("reload -c {file}"), &["waiting until process"]),
+        (
+            format!("htpasswd add {} alice --generate", users.display()),
+            &["hashing the password"],
+        ),
+        (format!("import nginx {nginx}"), &["reading 1 file"]),
+    ] {
+        let program = env!("CARGO_BIN_EXE_tidegate");
+        let shown = in_terminal(&format!("echo pw | '{program}' {arguments}"), dir.path());
+        for step in steps {
+            let line = shown.split("\r\x1b[K").find(|line| line.starts_with(step));
+            let line = line.unwrap_or_else(|| panic!("{step} in {shown:?}"));
+            assert!(
+                !line.contains('\n') && line.chars().count() < 80,
+                "{line:?}"
+            );
+        }
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let mut piped = crate::binary::command(&arguments);
+        let piped = piped.stdin(std::process::Stdio::null()).output().unwrap();
+        let all = text(&piped.stdout) + &text(&piped.stderr);
+        assert!(!all.contains('\x1b') && !all.contains(steps[0]), "{all}");
+    }
+}
+
+/// In a pseudo-terminal of 80 columns.
 #[test]
 fn a_terminal_is_cleared_and_filled_again_while_it_is_watched() {
     let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let _gate = Gate::start(&file);
     let program = env!("CARGO_BIN_EXE_tidegate");
-    let watch =
-        format!("stty cols 80 rows 24; exec timeout 5 '{program}' status --watch -c '{file}'");
-    let mut script = std::process::Command::new("script");
-    script.args(["-qec", &watch, "/dev/null"]);
-    let shown = text(&apart(&mut script, dir.path()).output().unwrap().stdout);
+    let watch = format!("exec timeout 5 '{program}' status --watch -c '{file}'");
+    let shown = in_terminal(&watch, dir.path());
     let screens: Vec<_> = shown.split("\x1b[H\x1b[2J").skip(1).collect();
     assert!(screens.len() >= 2, "{shown:?}");
     for screen in screens {

@@ -33,7 +33,7 @@ pub(crate) use self::oci_client::oci_client;
 pub(crate) use self::process::{
     Outcome, Service, command, run, run_with_input, run_within, sha256, wait_until, wait_up_to,
 };
-pub(crate) use self::python::{dxf, oras};
+pub(crate) use self::python::{dxf, installed, oras};
 
 /// The user of the password file, unless a test says another.
 pub(crate) const USER: &str = "alice";

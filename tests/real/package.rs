@@ -2,7 +2,7 @@
 //!
 //! The machine is this one's files under a layer in memory, in namespaces of its own, with systemd as its first process:
 //! what is installed there is gone when it ends, and the gate runs in the whole sandbox of its unit. The steps stand in
-//! `package/checks.sh`.
+//! `package/checks.sh`, and those of a machine with nginx in `package/migration.sh`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,18 +18,37 @@ fn a_machine_installs_serves_upgrades_and_forgets() {
     build(&dir.path().join("first.deb"), "0.1.0-1", "--no-strip");
     build(&dir.path().join("second.deb"), "0.1.0-2", "--strip");
     lint(&dir.path().join("second.deb"));
+    run_on_machine(dir.path(), "checks.sh");
+}
+
+/// The steps of `docs/from-nginx.md`, as they are written there.
+#[test]
+fn a_machine_moves_from_nginx_and_back_by_the_steps_of_the_document() {
+    let dir = TempDir::with_prefix("real-").unwrap();
+    build(&dir.path().join("first.deb"), "0.1.0-1", "--no-strip");
+    let document = std::fs::read_to_string(root().join("docs/from-nginx.md")).unwrap();
+    let (_, section) = document.split_once("\n## Switch, and back\n").unwrap();
+    let (_, block) = section.split_once("\n```sh\n").unwrap();
+    let (steps, _) = block.split_once("```\n").unwrap();
+    assert_eq!(steps.lines().count(), 6, "{steps}");
+    std::fs::write(dir.path().join("steps"), steps).unwrap();
+    run_on_machine(dir.path(), "migration.sh");
+}
+
+/// Runs a script of `tests/real/package` on a machine of its own, which sees the folder as `/lab`.
+fn run_on_machine(dir: &Path, script: &str) {
     let here = root().join("tests/real/package");
-    for script in ["machine.sh", "checks.sh"] {
-        std::fs::copy(here.join(script), dir.path().join(script)).unwrap();
+    for (source, name) in [("machine.sh", "machine.sh"), (script, "checks.sh")] {
+        std::fs::copy(here.join(source), dir.join(name)).unwrap();
     }
     let mut machine = Command::new("unshare");
     machine
         .args(["--fork", "--pid", "--mount", "--cgroup", "--uts", "--ipc"])
         .args(["--net", "--kill-child=KILL", "bash"])
-        .arg(dir.path().join("machine.sh"))
-        .arg(dir.path());
+        .arg(dir.join("machine.sh"))
+        .arg(dir);
     let outcome = run_within("600", &machine);
-    let steps = std::fs::read_to_string(dir.path().join("checks.log")).unwrap_or_default();
+    let steps = std::fs::read_to_string(dir.join("checks.log")).unwrap_or_default();
     assert!(
         outcome.is_success() && steps.ends_with("all checks passed\n"),
         "{steps}\n{}",

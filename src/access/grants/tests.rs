@@ -24,6 +24,7 @@ fn grant(text: &str, line: usize) -> Grant {
         patterns,
         actions,
         line,
+        file: None,
     }
 }
 
@@ -128,6 +129,7 @@ fn however_they_are_found_grants_keep_their_order() {
         patterns: vec![Pattern::parse("**").unwrap()],
         actions: [Action::Pull].into_iter().collect(),
         line,
+        file: None,
     };
     let grants = Grants::new([
         to(&["alice"], false, 1),

@@ -221,20 +221,16 @@ async fn guesses_that_are_cancelled_before_they_count_reveal_no_cached_password(
     );
     // The only thread is kept busy, so that no guess has its turn.
     let (release, held) = std::sync::mpsc::channel::<()>();
+    let (started, has_started) = tokio::sync::oneshot::channel();
     let holder = Arc::clone(&verifier);
     let holding = tokio::spawn(async move {
-        holder
-            .hash_pool
-            .run(home(), move || Ok(held.recv().is_ok()))
-            .await
-            .is_ok()
+        let job = move || {
+            let _ = started.send(());
+            Ok(held.recv().is_ok())
+        };
+        holder.hash_pool.run(home(), job).await.is_ok()
     });
-    while verifier.waiting() == 0 {
-        tokio::task::yield_now().await;
-    }
-    while verifier.waiting() > 0 {
-        tokio::task::yield_now().await;
-    }
+    has_started.await.unwrap();
     for guess in 0..LIMITS.guesses {
         let wrong = credentials("alice", &guess.to_string());
         let given_up = verifier.verify(users(ALICE), wrong, elsewhere(1));

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::push::connectable;
 use crate::config::problem::Problem;
+use crate::net::addr::local_address;
 use crate::net::host::with_brackets;
 use crate::net::listener::ListenAddr;
 
@@ -20,7 +20,7 @@ use crate::net::listener::ListenAddr;
 pub(crate) async fn probe(listener: &ListenAddr, host: &str) -> Option<Result<String, Problem>> {
     let response = match listener {
         ListenAddr::Address(address) if address.port() != 0 => {
-            let address = connectable(*address);
+            let address = local_address(*address);
             let exchange = async { exchange(TcpStream::connect(address).await?, host).await };
             timeout(PROBE_TIMEOUT, exchange).await
         }

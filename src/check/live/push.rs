@@ -4,7 +4,7 @@
 //! The bytes are always the same, so that at most one blob remains in the registry, however often the check runs. A failure
 //! is reported with its cause: a wrong password and a missing right are not faults of the registry.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,10 +15,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
+use crate::check::live::OnStep;
 use crate::check::live::bearer::{Challenge, bearer_credentials};
 use crate::check::live::client::{ListenerClient, trust_ca, trust_certificate};
 use crate::config::problem::Problem;
 use crate::config::{self, Auth, Certificate, Config};
+use crate::net::addr::local_address;
 use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
 use crate::secret::Password;
@@ -41,6 +43,7 @@ pub(crate) async fn run(
     config: &Config,
     snapshot: &Snapshot,
     file: &Path,
+    on_step: OnStep<'_>,
 ) -> Result<Vec<String>, Problem> {
     let repository = &push.repository;
     if !is_name(repository) {
@@ -86,7 +89,7 @@ pub(crate) async fn run(
         route,
         file,
     };
-    round_trip.run().await
+    round_trip.run(on_step).await
 }
 
 fn no_https_address(site: &config::Site) -> Problem {
@@ -154,23 +157,13 @@ pub(crate) fn client(
             trust_certificate(leaf).map_err(|cause| error(format!("cannot set up TLS: {cause}")))?
         }
     };
-    let address = connectable(address);
+    let address = local_address(address);
     Ok(ListenerClient {
         address,
         host: host.clone(),
         tls,
         sends_proxy_header: config.listen.proxy_protocol.contains(address.ip()),
     })
-}
-
-/// The address to connect to: loopback for a listener on all addresses.
-pub(crate) fn connectable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 fn error(what: impl Into<String>) -> Problem {
@@ -207,8 +200,10 @@ struct RoundTrip<'a> {
 }
 
 impl RoundTrip<'_> {
-    async fn run(&self) -> Result<Vec<String>, Problem> {
+    async fn run(&self, on_step: OnStep<'_>) -> Result<Vec<String>, Problem> {
         let repository = self.repository;
+        let address = self.client.address;
+        on_step(&format!("pushing a blob to {repository} at {address}"));
         let start = format!("/v2/{repository}/blobs/uploads/");
         let started = self
             .request(Method::POST, &start, b"", StatusCode::ACCEPTED)
@@ -220,6 +215,7 @@ impl RoundTrip<'_> {
         self.request(Method::PUT, &end, BLOB, StatusCode::CREATED)
             .await?;
         let blob = format!("/v2/{repository}/blobs/sha256:{sum}");
+        on_step(&format!("pulling the blob from {repository}"));
         let pulled = self
             .request(Method::GET, &blob, b"", StatusCode::OK)
             .await?;
@@ -228,7 +224,7 @@ impl RoundTrip<'_> {
                 .because("a program between the check and the registry's storage changes contents")
                 .fix("look for a cache or a filter in front of or behind the proxy, and check the registry's storage"));
         }
-        let (host, address) = (self.client.authority(), self.client.address);
+        let host = self.client.authority();
         Ok(vec![
             format!(
                 "{host}/{repository} at {address}: a blob of {} bytes was pushed and pulled",

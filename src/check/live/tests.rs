@@ -119,7 +119,7 @@ async fn check(upstream: &str, auth: &str) -> (Vec<String>, Problems) {
 
 async fn check_built(config: &Config, snapshot: &Snapshot) -> (Vec<String>, Problems) {
     let mut problems = Problems::new(Path::new("proxy.toml"));
-    let facts = run(config, snapshot, &mut problems).await;
+    let facts = run(config, snapshot, &mut problems, &|_| {}).await;
     (facts, problems)
 }
 

@@ -258,6 +258,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
     ("htpasswd", "apache2-utils"),
+    ("kubectl", "kubernetes-client"),
+    ("nsenter", "util-linux"),
     ("pebble-challtestsrv", "pebble"),
     ("setpriv", "util-linux"),
     ("sha256sum", "coreutils"),

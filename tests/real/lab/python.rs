@@ -47,7 +47,7 @@ fn log_in(command: &mut Command, client: &str, login: Option<(&str, &str)>) {
     }
 }
 
-fn installed(program: &str) -> String {
+pub(crate) fn installed(program: &str) -> String {
     let folder: PathBuf = [env!("CARGO_TARGET_TMPDIR"), "python", "bin"]
         .iter()
         .collect();

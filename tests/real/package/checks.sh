@@ -38,7 +38,7 @@ dpkg --install first.deb
 [ "$(stat -c '%U:%G %a' /etc/tidegate/htpasswd)" = 'root:tidegate 640' ]
 runuser -u tidegate -- tidegate check
 [ "$(systemctl is-active tidegate || true)" = inactive ]
-[ -s /usr/share/man/man1/tidegate.1.gz ]
+for page in tidegate tidegate-serve tidegate-htpasswd-add; do [ -s "/usr/share/man/man1/$page.1.gz" ]; done
 
 : served, in the sandbox of the unit
 mkdir -p /etc/systemd/system/tidegate.service.d
@@ -127,7 +127,7 @@ dpkg --install second.deb
 
 : a version that refuses the configuration leaves the old one in service
 echo nonsense >>$config
-dpkg --install first.deb 2>&1 | grep 'the old one serves on'
+dpkg --install first.deb 2>&1 | grep 'the old version continues to serve'
 [ "$(main)" = "$old" ]
 [ "$(ping --user alice:pw)" = 200 ]
 cp /lab/good.toml $config

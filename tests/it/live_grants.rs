@@ -1,0 +1,144 @@
+//! Grants in a file of their own (`route.grant_file`): a change of the file takes effect without a reload, and a file with an
+//! error changes nothing.
+
+use std::fs;
+
+use crate::binary::{Gate, configured, run, text};
+use crate::support::proxy::TestConfig;
+use crate::support::{Registry, TestRequest, config, eventually};
+
+const PUSH: &str =
+    "[[grant]]\nto = [\"@users\"]\nrepositories = [\"team/**\"]\nactions = [\"push\"]\n";
+const PULL: &str = "[[grant]]\nto = [\"@own\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n\
+                    [groups]\nown = [\"alice\"]\n";
+
+/// A configuration whose grants are in `grants.toml`.
+fn with_file(registry: &Registry) -> TestConfig {
+    let top = "[groups]\nci = [\"alice\"]\n";
+    let text = config(top, "").upstream(&registry.url());
+    text.after("auth", "grant_file = \"grants.toml\"")
+}
+
+/// The status of a push into `team/app` and of a pull from `other`, as alice.
+fn statuses(gate: &Gate) -> (u16, u16) {
+    let mut client = gate.client();
+    let mut status = |method, target| client.exchange(&TestRequest::alice(method, target)).status;
+    (
+        status("POST", "/v2/team/app/blobs/uploads/"),
+        status("GET", "/v2/other/tags/list"),
+    )
+}
+
+#[test]
+fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = configured(with_file(&registry));
+    let grants = dir.path().join("grants.toml");
+    let missing = run(&["serve", "-c", &file]);
+    assert_eq!(missing.status.code(), Some(78), "{missing:?}");
+    let said = text(&missing.stderr);
+    assert!(
+        said.contains("grants.toml:1:1: error: cannot read the grants"),
+        "{said}"
+    );
+
+    fs::write(&grants, PUSH).unwrap();
+    let gate = Gate::start(&file);
+    assert_eq!(statuses(&gate), (200, 403));
+    fs::write(&grants, PULL).unwrap();
+    eventually("the other grants are in use", || {
+        statuses(&gate) == (403, 200)
+    });
+    let line = gate.line("grant file reloaded");
+    assert!(line.contains("grants=1"), "{line}");
+
+    for (content, problem) in [
+        ("[[grant]]\nto = [", "grants.toml:2:"),
+        (&PUSH.replace("push", "write"), "did you mean \"push\"?"),
+        (&PUSH.replace("@users", "@c1"), "did you mean \"@ci\"?"),
+        (&PUSH.replace("@users", "@network"), "satisfy = \"any\""),
+        (
+            &format!("{PUSH}[groups]\nci = [\"bob\"]\n"),
+            "the configuration has a group",
+        ),
+        ("grants = 1\n", "unknown key \"grants\""),
+    ] {
+        fs::write(&grants, content).unwrap();
+        let line = gate.line(problem);
+        assert!(line.contains("grants.toml"), "{line}");
+        gate.line("the grants as last read stay in use");
+        assert_eq!(statuses(&gate), (403, 200), "{content}");
+        let check = run(&["check", "-c", &file]);
+        assert_eq!(check.status.code(), Some(78), "{check:?}");
+        assert!(text(&check.stderr).contains(problem), "{check:?}");
+    }
+    // A reload judges the file as a start does, but keeps its last grants, and does not fail.
+    let reloaded = run(&["reload", "-c", &file]);
+    assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+    assert_eq!(statuses(&gate), (403, 200));
+    fs::remove_file(&grants).unwrap();
+    gate.line("cannot read the grants");
+    assert_eq!(statuses(&gate), (403, 200));
+
+    // A group of the configuration is known in the file; a user without a password is a warning.
+    fs::write(&grants, PUSH.replace("\"@users\"", "\"@ci\", \"carol\"")).unwrap();
+    let line = gate.line("\"carol\" is in no usable line of");
+    assert!(line.contains("grants.toml:2:"), "{line}");
+    eventually("the repaired file is in use", || {
+        statuses(&gate) == (200, 403)
+    });
+    let file_of_grant = run(&[
+        "check", "-c", &file, "--who", "alice", "--may", "push", "team/app",
+    ]);
+    let said = text(&file_of_grant.stdout);
+    assert!(said.contains("grants.toml:1"), "{file_of_grant:?}");
+}
+
+#[test]
+fn a_grant_file_belongs_to_a_registry_with_passwords() {
+    let registry = Registry::accepting_all();
+    let text_of = |more: &str| {
+        let text = config("", more).upstream(&registry.url());
+        text.after("auth", "grant_file = \"grants.toml\"")
+    };
+    for (config, problem) in [
+        (
+            text_of("").lines(
+                "auth",
+                "auth = { mode = \"none\" }\ngrant_file = \"grants.toml\"",
+            ),
+            "grants with mode = \"none\"",
+        ),
+        (
+            text_of("").after("auth", "registry = false"),
+            "grants on a route that is no registry",
+        ),
+        (
+            text_of("").after("auth", "allow = [\"10.0.0.0/8\"]\nsatisfy = \"any\""),
+            "satisfy = \"any\" with grants and mode = \"basic\"",
+        ),
+    ] {
+        let (dir, file) = configured(config);
+        fs::write(dir.path().join("grants.toml"), PUSH).unwrap();
+        let check = run(&["check", "-c", &file]);
+        assert_eq!(check.status.code(), Some(78), "{problem}: {check:?}");
+        assert!(text(&check.stderr).contains(problem), "{check:?}");
+    }
+    // A file without grants allows nothing, and is reported.
+    let (dir, file) = configured(text_of(""));
+    fs::write(dir.path().join("grants.toml"), "# none\n").unwrap();
+    let check = run(&["check", "-c", &file]);
+    assert!(
+        text(&check.stdout).contains("the file has no grant"),
+        "{check:?}"
+    );
+    let gate = Gate::start(&file);
+    assert_eq!(statuses(&gate), (403, 403));
+    // Grants of the file and of the configuration add up.
+    let more =
+        "[[site.route.grant]]\nto = [\"@users\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
+    let (dir, file) = configured(text_of(more));
+    fs::write(dir.path().join("grants.toml"), PUSH).unwrap();
+    let gate = Gate::start(&file);
+    assert_eq!(statuses(&gate), (200, 200));
+}
