@@ -35,7 +35,8 @@ fn nothing_that_nginx_closes_is_forwarded() {
     let mut counts = Counts::default();
     let mut failures = Vec::new();
     for seed in seed.. {
-        if Instant::now() > end && counts.configurations >= MIN_CONFIGURATIONS {
+        let is_enough = counts.configurations >= MIN_CONFIGURATIONS && counts.programs > 0;
+        if Instant::now() > end && is_enough {
             println!("next seed {seed}");
             break;
         }
@@ -405,6 +406,6 @@ const CLIENTS: &[&str] = &[
 /// The number of requests for each configuration.
 const REQUESTS: usize = 1500;
 /// tidegate is started for one of so many configurations.
-const PROGRAM_EVERY: u64 = 6;
+const PROGRAM_EVERY: u64 = 5;
 const MIN_CONFIGURATIONS: usize = 8;
 const MAX_FAILURES: usize = 5;
